@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""What an engine tells its shell. The shell prints, persists, counts and serves them; the protocol goes on without."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Union
+
+from .types import Address, Document, Member, Node, State
+
+
+@dataclass(frozen=True)
+class Transmit:
+    """Send ``data`` to ``to``: as one datagram, or as one TCP frame when ``reliable`` or too long for a datagram."""
+
+    to: Address
+    data: bytes
+    reliable: bool = False
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The local node joined the cluster (the seed's ``[Join]``)."""
+
+    node: Node
+
+
+@dataclass(frozen=True)
+class Paused:
+    """The local node stopped publishing heartbeats (the seed's ``[Stop]``)."""
+
+    node: Node
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The local node publishes heartbeats again (the seed's ``[Start]``)."""
+
+    node: Node
+
+
+@dataclass(frozen=True)
+class HeartbeatSent:
+    """The local node published a heartbeat (the seed's ``[Listen]`` line carries the node list at that moment)."""
+
+    node: Node
+
+
+@dataclass(frozen=True)
+class MemberChanged:
+    """A member appeared, changed its record, or changed state. ``previous`` is its former state, None when new."""
+
+    member: Member
+    previous: State | None
+
+
+@dataclass(frozen=True)
+class IncarnationChanged:
+    """The local incarnation was raised (refutation, resume). Must reach the disk before it is used again."""
+
+    incarnation: int
+
+
+@dataclass(frozen=True)
+class DocumentChanged:
+    """A document took a new version here. ``local``: published on this very node.
+
+    ``replaced`` is the version it replaced, if any; ``conflict`` tells that the replaced version was written
+    without knowledge of the new one (concurrent publish), so its author lost.
+    """
+
+    document: Document
+    replaced: Document | None
+    local: bool
+    conflict: bool = False
+
+
+@dataclass(frozen=True)
+class SwapRequested:
+    """An exchange went out or came in (the seed's ``[Swap Request]: a -> b``)."""
+
+    requester: Address
+    responder: Address
+
+
+@dataclass(frozen=True)
+class SwapAnswered:
+    """An exchange was answered (the seed's ``[Swap Response]: a <- b``: a asked, b answered)."""
+
+    requester: Address
+    responder: Address
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something an operator should know; ``code`` is stable, ``text`` a sentence."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
+class QueryAnswered:
+    """A member answered :meth:`ProtocolEngine.query`: it holds ``version`` of ``key`` (None: it has no such document)."""
+
+    query: int
+    address: Address
+    version: str | None
+    digest: str | None
+
+
+Event = Union[
+    Joined,
+    Paused,
+    Resumed,
+    HeartbeatSent,
+    MemberChanged,
+    IncarnationChanged,
+    DocumentChanged,
+    SwapRequested,
+    SwapAnswered,
+    Warned,
+    QueryAnswered,
+]

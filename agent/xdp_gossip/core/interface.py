@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""What every protocol engine offers its shell (see docs/architecture.md, "The core").
+
+An engine owns no clock, socket, thread, file or randomness: each input carries the time, the shell drains
+:meth:`ProtocolEngine.take_transmits` and :meth:`ProtocolEngine.take_events` after each input, and calls
+:meth:`ProtocolEngine.handle_timer` when :meth:`ProtocolEngine.next_timer` is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from .events import Event, Transmit
+from .types import Address, Document, Member, Node, Now, Version
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The protocol's knobs; defaults are the seed's (``Timeout = 3 x Cycle + 2``).
+
+    ``cycle`` 0 means automatic: 1 s up to 250 members, then members/250 s. ``timeout`` 0, or one not above the
+    cycle, means automatic: 3 x cycle + 2 s, or ``timeout_cycles`` x cycle + 2 s.
+    """
+
+    amount: int = 3
+    cycle: float = 6.0
+    timeout: float = 0.0
+    timeout_cycles: int = 3
+    size: int = 16384
+    max_clock_drift: float = 60.0
+    max_document: int = 16 * 1024 * 1024
+    max_documents: int = 100_000
+    max_nodes: int = 20_000
+
+
+@dataclass(frozen=True)
+class Known:
+    """A node remembered from an earlier run: tried at start, so that a rejoin needs no seeds."""
+
+    address: Address
+    incarnation: int
+    sequence: int
+    last_heard_ns: int
+    name: str = ""
+    private_data: str = ""
+
+
+class ProtocolError(Exception):
+    """An operation that the protocol refuses; ``code`` is stable (snake_case) and ends up in the API's errors."""
+
+    def __init__(self, code: str, message: str, **details: object) -> None:
+        super().__init__(message)
+        self.code = code
+        self.details = details
+
+
+class ProtocolEngine(Protocol):
+    """A gossip protocol as a state machine."""
+
+    node: Node
+    settings: Settings
+    incarnation: int
+    #: "new", "running", "paused" or "left"
+    status: str
+    #: Names of counters to their values; every packet that is not used adds to one of them.
+    counters: Mapping[str, int]
+
+    def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
+        """Join: load what an earlier run knew, announce the local node, contact seeds and known nodes."""
+
+    def receive(self, data: bytes, source: Address, now: Now) -> None:
+        """Take one packet as it came from ``source``. Never raises for bad input: it counts."""
+
+    def handle_timer(self, now: Now) -> None:
+        """Do what is due."""
+
+    def next_timer(self) -> float | None:
+        """Monotonic time at which :meth:`handle_timer` wants to be called."""
+
+    def take_transmits(self) -> list[Transmit]:
+        """Packets to send, in order; each is returned once."""
+
+    def take_events(self) -> list[Event]:
+        """Events since the last call, in order."""
+
+    def seed(self, node: Node, now: Now) -> None:
+        """Contact ``node`` now and again until it answers (the seed's ``Set``)."""
+
+    def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
+        """Change the local record and spread it; False when nothing changed."""
+
+    def pause(self, now: Now) -> bool:
+        """Stop publishing heartbeats (the seed's ``Stop``): others drop this node after their timeout."""
+
+    def resume(self, now: Now) -> bool:
+        """Publish heartbeats again (the seed's ``Start``)."""
+
+    def leave(self, now: Now) -> bool:
+        """Tell everybody that this node goes; they drop it at once."""
+
+    def publish(
+        self,
+        key: str,
+        value: bytes,
+        now: Now,
+        *,
+        expected: Version | None = None,
+        absent: bool = False,
+        content_type: str = "raw",
+        author: str = "",
+        comment: str = "",
+    ) -> tuple[Document, bool]:
+        """Write a document; returns it and whether anything changed.
+
+        ``expected``/``absent``: compare-and-set against the version held here.
+        Raises ``ProtocolError``: invalid_key, document_too_large, too_many_documents, version_mismatch.
+        """
+
+    def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
+        """Write a tombstone; returns it (None: there never was such a document) and whether anything changed."""
+
+    def document(self, key: str) -> Document | None:
+        """The document held here; tombstones are not documents."""
+
+    def documents(self, prefix: str = "") -> list[Document]:
+        """All documents whose key starts with ``prefix``, by key, without tombstones."""
+
+    def members(self, now: Now) -> list[Member]:
+        """Every node known, the local one first, then by address, whatever their state."""
+
+    @property
+    def state_digest(self) -> int:
+        """64-bit digest of all documents and tombstones held here."""
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds that the cluster's clock (median of the members) is ahead of the local one."""
+
+    def query(self, key: str, to: Iterable[Address], now: Now) -> int:
+        """Ask members directly what they hold of ``key``; answers arrive as ``QueryAnswered`` with the returned number."""

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: MIT
+"""Values the whole protocol speaks of: addresses, nodes, members, versions, documents.
+
+All are immutable; none touches a clock, a socket or a file.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import ipaddress
+import re
+from dataclasses import dataclass, field
+
+#: The document that the seed's ``Publish``/``Read`` use.
+DEFAULT_KEY = "default"
+
+#: Longest node name and private data, in bytes of UTF-8. A node record has to fit one datagram of the
+#: smallest MTU that IPv6 guarantees (1,280 bytes) only when it is short; longer ones travel over TCP.
+MAX_NAME = 255
+MAX_PRIVATE_DATA = 4096
+MAX_KEY = 512
+
+
+@dataclass(frozen=True)
+class Now:
+    """One instant on both clocks: ``mono`` in seconds (never jumps), ``wall_ns`` in nanoseconds since the epoch."""
+
+    mono: float
+    wall_ns: int
+
+
+@functools.total_ordering
+@dataclass(frozen=True)
+class Address:
+    """An IP address and a port. ``ip`` is the canonical text form; IPv4-mapped IPv6 becomes IPv4."""
+
+    ip: str
+    port: int
+
+    @classmethod
+    def of(cls, ip: str, port: int) -> Address:
+        """Check and normalise. Raises ``ValueError`` naming what is wrong (no host names: gossip uses addresses)."""
+        try:
+            parsed = ipaddress.ip_address(ip)
+        except ValueError:
+            raise ValueError(f"expected an IPv4 or IPv6 address, got {ip!r}") from None
+        mapped = getattr(parsed, "ipv4_mapped", None)
+        if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
+            raise ValueError(f"expected a port from 1 to 65535, got {port!r}")
+        return cls(str(mapped or parsed), port)
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read ``198.18.0.11:8000`` or ``[fd00::1]:8000``. Raises ``ValueError``."""
+        host, colon, port = text.rpartition(":")
+        if not colon or not port.isascii() or not port.isdigit():
+            raise ValueError(f"expected ADDRESS:PORT (an IPv6 address in brackets), got {text!r}")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            raise ValueError(f"expected an IPv6 address in brackets, got {text!r}")
+        return cls.of(host, int(port))
+
+    @classmethod
+    def unpack(cls, packed: bytes, port: int) -> Address:
+        """From 16 bytes (IPv4-mapped) and a port, as in the signed block. Raises ``ValueError``."""
+        return cls.of(str(ipaddress.IPv6Address(packed)), port)
+
+    @functools.cached_property
+    def packed(self) -> bytes:
+        """16 bytes, IPv4 as IPv4-mapped IPv6 (RFC 4291, 2.5.5.2)."""
+        parsed = ipaddress.ip_address(self.ip)
+        if parsed.version == 4:
+            return bytes(10) + b"\xff\xff" + parsed.packed
+        return parsed.packed
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+    def __lt__(self, other: object) -> bool:
+        if not isinstance(other, Address):
+            return NotImplemented
+        return (self.packed, self.port) < (other.packed, other.port)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node as the seed knows it: where it listens, and what it says of itself.
+
+    ``addr`` and ``port`` are its identity; ``name`` and ``private_data`` are attributes it may change.
+    """
+
+    addr: str
+    port: int
+    name: str = ""
+    private_data: str = ""
+
+    def __post_init__(self) -> None:
+        address = Address.of(self.addr, self.port)
+        object.__setattr__(self, "addr", address.ip)
+        for label, value, limit in (
+            ("name", self.name, MAX_NAME),
+            ("private_data", self.private_data, MAX_PRIVATE_DATA),
+        ):
+            if not isinstance(value, str):
+                raise ValueError(f"node {label}: expected text, got {type(value).__name__}")
+            try:
+                size = len(value.encode("utf-8"))
+            except UnicodeEncodeError:
+                raise ValueError(f"node {label}: expected valid Unicode text") from None
+            if size > limit:
+                raise ValueError(f"node {label}: expected at most {limit} bytes of UTF-8, got {size}")
+
+    @property
+    def address(self) -> Address:
+        """The node's identity."""
+        return Address(self.addr, self.port)
+
+    def __str__(self) -> str:
+        """The seed's console form: ``{0.0.0.0 8000 A-server A}``."""
+        return f"{{{self.addr} {self.port} {self.name} {self.private_data}}}"
+
+
+class State(enum.Enum):
+    """What one member holds another to be."""
+
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    DEAD = "dead"
+    LEFT = "left"
+
+
+#: States that ``NodeList.get`` and the inventory count as present.
+PRESENT = frozenset({State.ALIVE, State.SUSPECT})
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a node says of itself beyond its address; spread when it changes, named by ``digest`` in every heartbeat.
+
+    ``stamp`` is (incarnation, sequence) at the time of the change: of two records the higher stamp holds.
+    """
+
+    name: str = ""
+    private_data: str = ""
+    agent_version: str = ""
+    plane: str = ""
+    stamp: tuple[int, int] = (0, 0)
+
+    @functools.cached_property
+    def digest(self) -> int:
+        """64 bits over all fields but the stamp; never 0, which stands for "not known"."""
+        digest = hashlib.blake2b(digest_size=8, person=b"xg-record")
+        for text in (self.name, self.private_data, self.agent_version, self.plane):
+            raw = text.encode()
+            digest.update(len(raw).to_bytes(4, "big") + raw)
+        return int.from_bytes(digest.digest(), "big") or 1
+
+
+@dataclass(frozen=True)
+class Member:
+    """A node as this member sees it, at the moment of asking (a snapshot: it does not change afterwards)."""
+
+    address: Address
+    state: State
+    incarnation: int
+    sequence: int
+    record: Record | None
+    last_heard: float  # seconds ago
+    digest: int  # metadata state digest it last advertised
+    local: bool = False
+
+    @property
+    def node(self) -> Node:
+        """The seed's view of it."""
+        record = self.record or Record()
+        return Node(self.address.ip, self.address.port, record.name, record.private_data)
+
+
+_VERSION = re.compile(r"([0-9a-f]{16})@(.+)")
+
+
+@dataclass(frozen=True, order=True)
+class Version:
+    """Version of a document: a hybrid logical clock reading (48 bits ms, 16 bits counter) and who wrote it.
+
+    Totally ordered, so of two concurrent publishes every member picks the same winner
+    (Kulkarni et al. 2014, "Logical Physical Clocks").
+    """
+
+    hlc: int
+    origin: Address
+
+    def __str__(self) -> str:
+        return f"{self.hlc:016x}@{self.origin}"
+
+    @classmethod
+    def parse(cls, text: str) -> Version:
+        """Inverse of ``str``. Raises ``ValueError``."""
+        match = _VERSION.fullmatch(text)
+        if not match:
+            raise ValueError(f"expected a version such as 019a3c1e5b2f0000@198.18.0.11:8000, got {text!r}")
+        return cls(int(match[1], 16), Address.parse(match[2]))
+
+    @property
+    def wall_ms(self) -> int:
+        """Milliseconds since the epoch at which it was published, by the publisher's (corrected) clock."""
+        return self.hlc >> 16
+
+
+@dataclass(frozen=True)
+class Document:
+    """One version of one configuration document. ``deleted`` marks a tombstone (its value is empty)."""
+
+    key: str
+    version: Version
+    value: bytes = field(repr=False, default=b"")
+    content_type: str = "raw"
+    author: str = ""
+    comment: str = ""
+    deleted: bool = False
+
+    @functools.cached_property
+    def content_hash(self) -> bytes:
+        """SHA-256 of the value, 32 bytes."""
+        return hashlib.sha256(self.value).digest()
+
+    @property
+    def digest(self) -> str:
+        """``sha256:<hex>`` of the value, as ``sha256sum`` prints it."""
+        return f"sha256:{self.content_hash.hex()}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the value."""
+        return len(self.value)
+
+    @functools.cached_property
+    def state_hash(self) -> int:
+        """64 bits standing for (key, version, content); the sum over all documents is the state digest."""
+        digest = hashlib.blake2b(digest_size=8, person=b"xg-document")
+        for part in (self.key.encode(), str(self.version).encode(), self.content_hash, b"\1" if self.deleted else b"\0"):
+            digest.update(len(part).to_bytes(4, "big") + part)
+        return int.from_bytes(digest.digest(), "big")
+
+    @property
+    def rank(self) -> tuple[Version, bool, bytes]:
+        """What decides between two documents of one key: the higher rank holds.
+
+        Version first. The rest only matters when an origin lost its state and wrote one version twice:
+        even then every member must pick the same one.
+        """
+        return (self.version, self.deleted, self.content_hash)
+
+
+def check_key(key: str) -> str:
+    """Return ``key`` when it may name a document, else raise ``ValueError`` saying which rule it breaks."""
+    if not isinstance(key, str):
+        raise ValueError(f"document key: expected text, got {type(key).__name__}")
+    try:
+        size = len(key.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise ValueError("document key: expected valid Unicode text") from None
+    if not 1 <= size <= MAX_KEY:
+        raise ValueError(f"document key: expected 1 to {MAX_KEY} bytes of UTF-8, got {size}")
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in key):
+        raise ValueError(f"document key: expected no control character, got {key!r}")
+    if any(segment in ("", ".", "..") for segment in key.split("/")):
+        raise ValueError(f"document key: expected segments between '/' that are not empty, '.' or '..', got {key!r}")
+    return key
