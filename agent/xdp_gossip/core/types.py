@@ -221,6 +221,9 @@ class Document:
     author: str = ""
     comment: str = ""
     deleted: bool = False
+    #: The version its author knew when writing it; None when the author knew of none. Tells a successor from a
+    #: concurrent publish: whoever holds a version above ``base`` was overtaken without having been read.
+    base: Version | None = None
 
     @functools.cached_property
     def content_hash(self) -> bytes:

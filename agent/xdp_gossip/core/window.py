@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: MIT
+"""Anti-replay window over sequence numbers (RFC 4303, 3.4.3; the bitmap form of RFC 6479)."""
+
+from __future__ import annotations
+
+
+class ReplayWindow:
+    """Remembers which of the last ``width`` sequence numbers of one sender were used.
+
+    ``fresh`` only looks; ``commit`` marks. They are apart because a number may be marked only after the packet
+    proved authentic: else a forger could burn the numbers of the packets to come.
+    """
+
+    __slots__ = ("highest", "_bits", "_width", "_mask")
+
+    def __init__(self, width: int) -> None:
+        self.highest = 0
+        self._width = width
+        self._mask = (1 << width) - 1
+        self._bits = 0
+
+    def fresh(self, sequence: int) -> bool:
+        """Whether ``sequence`` was not seen yet and is not older than the window."""
+        if sequence > self.highest:
+            return True
+        age = self.highest - sequence
+        return sequence > 0 and age < self._width and not self._bits >> age & 1
+
+    def commit(self, sequence: int) -> None:
+        """Mark ``sequence`` as seen."""
+        if sequence > self.highest:
+            self._bits = (self._bits << min(sequence - self.highest, self._width) | 1) & self._mask
+            self.highest = sequence
+        elif self.highest - sequence < self._width:
+            self._bits |= 1 << (self.highest - sequence)
+
+    def advance(self, sequence: int) -> None:
+        """Hold everything up to ``sequence`` for seen (learnt from another member, not from a packet)."""
+        if sequence > self.highest:
+            self.highest = sequence
+            self._bits = self._mask
