@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+# Every target installs what it needs: Debian packages when missing (as root), tools into .cache/venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+CACHE := $(CURDIR)/.cache
+VENV := $(CACHE)/venv
+# Where a target leaves its JUnit reports; .ci/steps.py sets this and counts them.
+REPORTS ?= $(CACHE)/reports/$@
+
+# The agent's libraries, as on a target, and what the tests and checks themselves need.
+AGENT_PACKAGES := python3 python3-venv python3-aiohttp python3-cryptography python3-jinja2 python3-prometheus-client \
+	python3-rich python3-systemd python3-yaml
+BASE_PACKAGES := ca-certificates git openssh-client python3 python3-venv
+TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) shellcheck
+
+# Simulated clusters per scenario.
+SIM_SEEDS ?= 200
+# What `make sanity` and `make ansible-units` test with; both need a Python that this ansible-core runs on.
+PYTHON ?= /usr/bin/python3
+CORE ?= 2.19
+
+# The checkout, seen as an installed collection.
+COLLECTIONS := $(CACHE)/collections
+export ANSIBLE_COLLECTIONS_PATH ?= $(COLLECTIONS)
+export ANSIBLE_HOME ?= $(CACHE)/ansible
+export ANSIBLE_NOCOWS := 1
+export PYTHONDONTWRITEBYTECODE := 1
+unexport PYTHONPATH
+
+STEPS := code unit sim ansible-units sanity lint collection-test molecule
+
+##@ First steps
+.PHONY: help
+help: ## Show this
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: packages-demo venv-ansible link ## Make a fleet of three hosts on this machine and show what it can do (root)
+	@.ci/demo
+
+.PHONY: demo-clean
+demo-clean: packages-demo venv-ansible link ## Remove the demo's fleet (root); the cached base image stays
+	@.ci/demo --clean
+
+.PHONY: test
+test: setup ## Everything that CI runs, under 25 minutes (root)
+	@/usr/bin/python3 .ci/steps.py $(STEPS)
+
+.PHONY: check
+check: ## The quick part: no root, under a minute
+	@$(MAKE) code
+	@$(MAKE) unit PYTEST_ARGS='-m "not slow and not root" -q'
+	@$(MAKE) sim SIM_SEEDS=5
+
+##@ Parts of `make test`
+.PHONY: code
+code: packages-test venv-dev ## Ruff, mypy --strict on the protocol core and the codecs, shellcheck
+	$(VENV)/dev/bin/ruff check
+	$(VENV)/dev/bin/mypy
+	shellcheck $$(.ci/shell-scripts)
+
+.PHONY: unit
+unit: packages-test venv-dev ## Tests of the agent
+	$(VENV)/dev/bin/pytest --junitxml="$(REPORTS)/agent.xml" $(PYTEST_ARGS)
+
+.PHONY: sim
+sim: packages-test venv-dev ## Simulated clusters: SIM_SEEDS (200) seeds a scenario
+	SIM_SEEDS=$(SIM_SEEDS) $(VENV)/dev/bin/pytest tests/sim --junitxml="$(REPORTS)/sim.xml" $(PYTEST_ARGS)
+
+.PHONY: ansible-units
+ansible-units: packages-test ## Unit tests of the plugins: ansible-test units, CORE (2.19) on PYTHON
+	$(PYTHON) .ci/ansible_test.py --python $(PYTHON) --core $(CORE) units
+
+.PHONY: sanity
+sanity: packages-test ## ansible-test sanity, CORE (2.19) on PYTHON
+	$(PYTHON) .ci/ansible_test.py --python $(PYTHON) --core $(CORE) sanity
+
+.PHONY: lint
+lint: packages-base venv-quality link ## ansible-lint (production profile), yamllint, change log
+	PATH="$(VENV)/quality/bin:$$PATH" ansible-lint
+	$(VENV)/quality/bin/yamllint --strict .
+	$(VENV)/quality/bin/antsibull-changelog lint
+
+.PHONY: collection-test
+collection-test: packages-test venv-dev venv-ansible ## The built collection, stripped to what Ansible allows it to use
+	PATH="$(VENV)/ansible/bin:$$PATH" $(VENV)/dev/bin/pytest tests/fleet -m "not root" --junitxml="$(REPORTS)/fleet.xml"
+
+.PHONY: molecule
+molecule: packages-base venv-quality link ## The agent role on real systemd hosts (root)
+	PATH="$(VENV)/quality/bin:$$PATH" molecule test --scenario-name default --destroy always
+
+##@ Artifacts
+.PHONY: release
+release: packages-base ## The agent's release archive, into build/
+	@mkdir -p build
+	/usr/bin/python3 agent/build_release.py --output build
+
+.PHONY: collection
+collection: packages-base venv-ansible ## The collection's artifact, with the release archive inside, into build/
+	.ci/collection build
+
+##@ Set-up and clean-up
+.PHONY: setup
+setup: packages-test packages-base venv-dev venv-ansible venv-quality link ## Everything that the targets above need
+
+.PHONY: clean
+clean: ## Remove caches and artifacts (not the demo: see demo-clean)
+	rm -rf .cache build .ansible .hypothesis .pytest_cache .mypy_cache .ruff_cache tests/output
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: packages-base packages-test packages-demo
+packages-base packages-demo:
+	@.ci/apt $(BASE_PACKAGES)
+packages-test:
+	@.ci/apt $(TEST_PACKAGES)
+
+.PHONY: venv-dev venv-ansible venv-quality
+# The agent's libraries come from Debian: the versions that a target has are the ones to test with.
+venv-dev: packages-test
+	@.ci/venv dev --system-site-packages
+venv-ansible venv-quality: venv-%: packages-base
+	@.ci/venv $*
+
+.PHONY: link
+link:
+	@mkdir -p $(COLLECTIONS)/ansible_collections/xdp_gossip
+	@ln -sfn ../../../.. $(COLLECTIONS)/ansible_collections/xdp_gossip/fleet
