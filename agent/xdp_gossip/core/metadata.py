@@ -5,9 +5,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Callable
 
+from .clock import NS_PER_MS, HybridClock
+from .events import DocumentChanged, Warned
+from .interface import ProtocolError, Settings
 from .messages import Entry
-from .types import Document
+from .types import (
+    MAX_AUTHOR,
+    MAX_COMMENT,
+    MAX_CONTENT_TYPE,
+    Address,
+    Document,
+    Now,
+    Version,
+    check_key,
+    check_text,
+)
+
+if TYPE_CHECKING:
+    from .outbox import Outbox
 
 BUCKETS = 256
 _MASK = (1 << 64) - 1
@@ -71,3 +89,144 @@ class DocumentTable:
         """For each bucket its entries by key."""
         for bucket in buckets:
             yield bucket, [entry_of(self._documents[key]) for key in sorted(self._keys[bucket])]
+
+
+class Metadata:
+    """The documents with the rules of writing them: versions, limits, compare-and-set, who wins."""
+
+    def __init__(self, origin: Address, settings: Settings, out: Outbox, table: DocumentTable) -> None:
+        self.table = table
+        self.on_change: Callable[[Now], None] = lambda now: None
+        self._origin = origin
+        self._settings = settings
+        self._out = out
+        self._clock = HybridClock(int(settings.max_clock_drift * 1000))
+        self.offset = 0.0  # seconds that the cluster's clock is ahead of ours
+
+    def load(self, documents: Iterable[Document]) -> None:
+        """Take over what an earlier run stored."""
+        for document in documents:
+            self.table.put(document)
+            self._clock.observe(document.version.hlc)
+
+    def write(
+        self,
+        key: str,
+        value: bytes,
+        now: Now,
+        *,
+        expected: Version | None = None,
+        absent: bool = False,
+        content_type: str = "raw",
+        author: str = "",
+        comment: str = "",
+        deleted: bool = False,
+    ) -> tuple[Document, bool]:
+        """A new version by this node, unless it would equal the one held. Raises ``ProtocolError``."""
+        try:
+            check_key(key)
+            check_text("content_type", content_type, MAX_CONTENT_TYPE)
+            check_text("author", author, MAX_AUTHOR)
+            check_text("comment", comment, MAX_COMMENT)
+        except ValueError as error:
+            raise ProtocolError("invalid_document", str(error)) from None
+        held = self.table.get(key)
+        self._compare(key, held, expected, absent)
+        self._check_room(key, value, held)
+        if (
+            held is not None
+            and held.deleted == deleted
+            and held.value == value
+            and (deleted or held.content_type == content_type)
+        ):
+            return held, False
+        document = Document(
+            key,
+            Version(self._clock.tick(self._wall_ms(now)), self._origin),
+            bytes(value),
+            content_type,
+            author,
+            comment,
+            deleted,
+            held.version if held else None,
+        )
+        self._store(document, held, now, local=True)
+        return document, True
+
+    def apply(self, document: Document, now: Now) -> bool:
+        """Take another member's document if it outranks ours; what is refused is counted."""
+        held = self.table.get(document.key)
+        if held is not None and document.rank <= held.rank:
+            return False
+        if self.refuses(entry_of(document), now):
+            return False
+        self._clock.observe(document.version.hlc)
+        self._store(document, held, now, local=False)
+        return True
+
+    def refuses(self, entry: Entry, now: Now) -> bool:
+        """Whether a version from elsewhere breaks a rule here; counted and warned of."""
+        reason = ""
+        if self._clock.too_far_ahead(entry.version.hlc, self._wall_ms(now)):
+            reason = "future"
+        elif entry.size > self._settings.max_document:
+            reason = "too_large"
+        elif self.table.get(entry.key) is None and len(self.table) >= self._settings.max_documents:
+            reason = "too_many"
+        if not reason:
+            return False
+        self._out.count(f"documents_refused_{reason}")
+        self._out.emit(
+            Warned(f"document_refused_{reason}", f"document {entry.key!r}: version {entry.version} refused ({reason})")
+        )
+        return True
+
+    def restamp(self, now: Now) -> None:
+        """Publish our own documents again that carry times which everybody else refuses.
+
+        That happens when this node's clock ran ahead while it was alone. Nobody else can hold these versions.
+        """
+        wall_ms = self._wall_ms(now)
+        for held in list(self.table):
+            if held.version.origin != self._origin or not self._clock.too_far_ahead(held.version.hlc, wall_ms):
+                continue
+            document = replace(held, version=Version(self._clock.tick(wall_ms), self._origin), base=None)
+            self._out.count("documents_restamped")
+            self._store(document, held, now, local=True)
+
+    def _wall_ms(self, now: Now) -> int:
+        return now.wall_ns // NS_PER_MS + int(self.offset * 1000)
+
+    def _compare(self, key: str, held: Document | None, expected: Version | None, absent: bool) -> None:
+        actual = None if held is None or held.deleted else held.version
+        if (expected is not None and actual != expected) or (absent and actual is not None):
+            raise ProtocolError(
+                "version_mismatch",
+                f"document {key!r}: expected {expected or 'no document'}, found {actual or 'no document'}",
+                expected=str(expected) if expected else None,
+                actual=str(actual) if actual else None,
+            )
+
+    def _check_room(self, key: str, value: bytes, held: Document | None) -> None:
+        limits = self._settings
+        if len(value) > limits.max_document:
+            raise ProtocolError(
+                "document_too_large",
+                f"document {key!r}: expected at most {limits.max_document} bytes, got {len(value)}",
+                limit=limits.max_document,
+                size=len(value),
+            )
+        if held is None and len(self.table) >= limits.max_documents:
+            raise ProtocolError(
+                "too_many_documents",
+                f"document {key!r}: there are {len(self.table)} documents already, the limit",
+                limit=limits.max_documents,
+            )
+
+    def _store(self, document: Document, held: Document | None, now: Now, local: bool) -> None:
+        overtaken = held is not None and not local and (document.base is None or document.base < held.version)
+        self.table.put(document)
+        if overtaken:
+            self._out.count("document_conflicts")
+        self._out.emit(DocumentChanged(document, held, local, overtaken))
+        self.on_change(now)

@@ -21,6 +21,9 @@ DEFAULT_KEY = "default"
 MAX_NAME = 255
 MAX_PRIVATE_DATA = 4096
 MAX_KEY = 512
+MAX_CONTENT_TYPE = 32
+MAX_AUTHOR = 255
+MAX_COMMENT = 1024
 
 
 @dataclass(frozen=True)
@@ -100,18 +103,8 @@ class Node:
     def __post_init__(self) -> None:
         address = Address.of(self.addr, self.port)
         object.__setattr__(self, "addr", address.ip)
-        for label, value, limit in (
-            ("name", self.name, MAX_NAME),
-            ("private_data", self.private_data, MAX_PRIVATE_DATA),
-        ):
-            if not isinstance(value, str):
-                raise ValueError(f"node {label}: expected text, got {type(value).__name__}")
-            try:
-                size = len(value.encode("utf-8"))
-            except UnicodeEncodeError:
-                raise ValueError(f"node {label}: expected valid Unicode text") from None
-            if size > limit:
-                raise ValueError(f"node {label}: expected at most {limit} bytes of UTF-8, got {size}")
+        check_text("node name", self.name, MAX_NAME)
+        check_text("node private_data", self.private_data, MAX_PRIVATE_DATA)
 
     @property
     def address(self) -> Address:
@@ -258,18 +251,25 @@ class Document:
         return (self.version, self.deleted, self.content_hash)
 
 
-def check_key(key: str) -> str:
-    """Return ``key`` when it may name a document, else raise ``ValueError`` saying which rule it breaks."""
-    if not isinstance(key, str):
-        raise ValueError(f"document key: expected text, got {type(key).__name__}")
+def check_text(label: str, value: object, limit: int, least: int = 0) -> str:
+    """Return ``value`` when it is text of ``least`` to ``limit`` bytes of UTF-8, else raise ``ValueError``."""
+    if not isinstance(value, str):
+        raise ValueError(f"{label}: expected text, got {type(value).__name__}")
     try:
-        size = len(key.encode("utf-8"))
+        size = len(value.encode("utf-8"))
     except UnicodeEncodeError:
-        raise ValueError("document key: expected valid Unicode text") from None
-    if not 1 <= size <= MAX_KEY:
-        raise ValueError(f"document key: expected 1 to {MAX_KEY} bytes of UTF-8, got {size}")
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in key):
-        raise ValueError(f"document key: expected no control character, got {key!r}")
-    if any(segment in ("", ".", "..") for segment in key.split("/")):
-        raise ValueError(f"document key: expected segments between '/' that are not empty, '.' or '..', got {key!r}")
-    return key
+        raise ValueError(f"{label}: expected valid Unicode text") from None
+    if not least <= size <= limit:
+        wanted = f"{least} to {limit}" if least else f"at most {limit}"
+        raise ValueError(f"{label}: expected {wanted} bytes of UTF-8, got {size}")
+    return value
+
+
+def check_key(key: object) -> str:
+    """Return ``key`` when it may name a document, else raise ``ValueError`` saying which rule it breaks."""
+    text = check_text("document key", key, MAX_KEY, least=1)
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
+        raise ValueError(f"document key: expected no control character, got {text!r}")
+    if any(segment in ("", ".", "..") for segment in text.split("/")):
+        raise ValueError(f"document key: expected segments between '/' that are not empty, '.' or '..', got {text!r}")
+    return text

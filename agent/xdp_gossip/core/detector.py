@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""Who is alive: silence, suspicion, direct and indirect probes, removal, and second chances.
+
+SWIM (Das, Gupta, Motivala 2002) supplies suspicion and indirect probes, Lifeguard (Dadgar, Phillips, Currey 2017)
+the rule that a member which runs late or gets no answers from anybody distrusts itself before it accuses others.
+Unlike SWIM, heartbeats come as rumors: probes are sent only to nodes that fell silent.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from .events import MemberChanged
+from .membership import FORGET_AFTER, Membership, Peer
+from .messages import Ack, IndirectAck, Ping, PingRequest, Sighting
+from .outbox import Local, Outbox
+from .types import Address, Member, Now, State
+
+#: Members asked to probe on our behalf (SWIM's k; memberlist's default).
+INDIRECT = 3
+#: Probe rounds before a silent node is given up.
+ROUNDS = 3
+#: Most doubtful a member gets of itself; timeouts stretch by 1 + this (Lifeguard's S).
+MAX_DOUBT = 8
+
+
+class Detector:
+    """Moves peers between states and says so."""
+
+    def __init__(self, local: Local, membership: Membership, outbox: Outbox) -> None:
+        self._local = local
+        self._membership = membership
+        self._out = outbox
+        self._expected: float | None = None
+        self._asked: dict[int, tuple[Address, int]] = {}  # nonce of our ping on request -> who asked, its nonce
+        self.doubt = 0
+        self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
+
+    # -- what the engine reports -------------------------------------------------------------------------------
+
+    def heard(self, peer: Peer, now: Now, age: float = 0.0) -> None:
+        """A sign of life, ``age`` seconds old."""
+        peer.last_heard = max(peer.last_heard, now.mono - age)
+        if peer.state is not State.ALIVE:
+            self._move(peer, State.ALIVE, now)
+        peer.probes = 0
+
+    def left(self, peer: Peer, incarnation: int, sequence: int, now: Now) -> None:
+        """The node said that it goes."""
+        peer.gone_at = max(peer.gone_at, (incarnation, sequence))
+        if peer.state is not State.LEFT:
+            self._move(peer, State.LEFT, now)
+
+    def on_ping(self, ping: Ping, origin: Address, now: Now) -> None:
+        """Answer, unless this node is to be silent; refute when we are suspected under our current incarnation."""
+        if self._local.status != "running":
+            return
+        self._out.send(Ack(ping.nonce), origin, now)
+        if ping.suspect and ping.incarnation >= self._local.incarnation:
+            self.on_accused(ping.incarnation, now)
+
+    def on_ack(self, ack: Ack, peer: Peer, now: Now) -> None:
+        """A probed node answered us; pass it on when somebody asked for it.
+
+        Members that we asked to probe acknowledge that with the same nonce: they can hear us, so the silence is
+        the target's and not ours (Lifeguard's NACK).
+        """
+        self.doubt = max(0, self.doubt - 1)
+        for suspect in self._membership:
+            if suspect.probe_nonce == ack.nonce and suspect is not peer:
+                suspect.helped = True
+        asked = self._asked.pop(ack.nonce, None)
+        if asked is not None:
+            asker, nonce = asked
+            self._out.send(IndirectAck(nonce, Sighting(peer.address, peer.incarnation, peer.sighted)), asker, now)
+
+    def on_ping_request(self, request: PingRequest, origin: Address, now: Now) -> None:
+        """Ping on behalf of another member, and tell it so at once."""
+        if self._local.status != "running":
+            return
+        if len(self._asked) >= 1024:
+            self._asked.pop(next(iter(self._asked)))
+        nonce = self._out.rng.getrandbits(63)
+        self._asked[nonce] = (origin, request.nonce)
+        self._out.send(Ping(nonce, request.incarnation, True), request.target, now)
+        self._out.send(Ack(request.nonce), origin, now)
+
+    def on_indirect_ack(self, ack: IndirectAck, now: Now) -> None:
+        """Another member reached the node that we could not."""
+        peer = self._membership.get(ack.sighting.address)
+        if peer is None or ack.sighting.incarnation < peer.incarnation or peer.state is State.LEFT:
+            return
+        self._out.count("indirect_acks")
+        self.heard(peer, now)
+
+    # -- time --------------------------------------------------------------------------------------------------
+
+    def tick(self, now: Now, interval: float, timeout: float, probe_gap: float) -> None:
+        """Look at every peer; to be called every ``interval`` seconds.
+
+        ``timeout``: silence after which a node is suspected; ``probe_gap``: time between two rounds of probes.
+        """
+        self._forgive_own_absence(now, interval, timeout)
+        stretch = 1 + self.doubt
+        for peer in list(self._membership):
+            silence = now.mono - peer.last_heard
+            if peer.state is State.ALIVE:
+                if silence > timeout:
+                    peer.probes = peer.probe_nonce = 0
+                    peer.helped = False
+                    self._move(peer, State.SUSPECT, now)
+                    self._probe(peer, now, probe_gap * stretch)
+            elif peer.state is State.SUSPECT:
+                self._tick_suspect(peer, silence, timeout, now, probe_gap * stretch)
+            elif silence > FORGET_AFTER:
+                self._membership.forget(peer)
+
+    def _tick_suspect(self, peer: Peer, silence: float, timeout: float, now: Now, gap: float) -> None:
+        if not peer.heard:  # a seed that never answered: there is nobody to probe
+            if silence > timeout:
+                self._move(peer, State.DEAD, now)
+        elif now.mono >= peer.probe_due:
+            if peer.probes < ROUNDS:
+                self._probe(peer, now, gap)
+                return
+            if peer.probe_nonce and not peer.helped:
+                self.doubt = min(MAX_DOUBT, self.doubt + 1)
+            self._move(peer, State.DEAD, now)
+
+    def _probe(self, peer: Peer, now: Now, gap: float) -> None:
+        """Round 1 by datagram; later rounds over TCP too, and through others."""
+        peer.probes += 1
+        peer.probe_due = now.mono + gap
+        nonce = self._out.rng.getrandbits(63)
+        self._out.send(Ping(nonce, peer.incarnation, True), peer.address, now, reliable=peer.probes > 1)
+        helpers = self._membership.pick(INDIRECT, peer.address) if peer.probes > 1 else []
+        if helpers and not peer.helped:
+            peer.probe_nonce = nonce
+        for helper in helpers:
+            self._out.send(PingRequest(nonce, peer.address, peer.incarnation), helper, now)
+
+    def _forgive_own_absence(self, now: Now, interval: float, timeout: float) -> None:
+        """A member that did not run could not hear: what it missed is nobody's silence."""
+        expected, self._expected = self._expected, now.mono + interval
+        if expected is None:
+            return
+        late = now.mono - expected
+        if late <= max(1.0, timeout / 4):
+            return
+        self._out.count("own_stalls")
+        self.doubt = min(MAX_DOUBT, self.doubt + 1)
+        for peer in self._membership:
+            if peer.present:
+                peer.last_heard += late
+                peer.probe_due += late
+
+    def _move(self, peer: Peer, state: State, now: Now) -> None:
+        previous = peer.state if peer.introduced else None
+        peer.introduced = True
+        peer.state = state
+        self._membership.changed(peer)
+        self._out.count(f"members_became_{state.value}")
+        self._out.emit(MemberChanged(snapshot(peer, now), previous))
+
+
+def snapshot(peer: Peer, now: Now) -> Member:
+    """A peer as an immutable value."""
+    return Member(
+        address=peer.address,
+        state=peer.state,
+        incarnation=peer.incarnation,
+        sequence=peer.sighted,
+        record=peer.record,
+        last_heard=max(0.0, now.mono - peer.last_heard),
+        digest=peer.state_digest,
+    )

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""The NodeList: every node known, what was last heard of it, and a digest that two members compare."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+
+from .messages import RUMORS, Header, MemberInfo, Rejected, Sighting
+from .types import PRESENT, Address, Now, Record, State
+from .window import ReplayWindow
+
+#: Rumors of one origin arrive out of order only by the time they take to spread; 64 is what the kernel keeps too.
+RUMOR_WINDOW = 64
+#: Direct packets take UDP and TCP, which overtake each other; a transfer has at most a few dozen in flight.
+DIRECT_WINDOW = 1024
+#: Seconds for which a node that is gone stays known and is tried again.
+FORGET_AFTER = 86_400.0
+
+_MASK = (1 << 64) - 1
+
+
+class Peer:
+    """One other node. Mutable; only the protocol core holds it."""
+
+    __slots__ = (
+        "address", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest", "state_digest",
+        "last_heard", "clock_ahead", "gone_at", "token", "introduced", "probes", "probe_due", "probe_nonce", "helped",
+        "record_due", "record_tries",
+    )  # fmt: skip
+
+    def __init__(self, address: Address, now: Now) -> None:
+        self.address = address
+        self.incarnation = 0
+        self.sighted = 0  # newest rumor sequence that anybody heard of it
+        self.rumors = ReplayWindow(RUMOR_WINDOW)
+        self.directs = ReplayWindow(DIRECT_WINDOW)
+        self.state = State.SUSPECT
+        self.record: Record | None = None
+        self.record_digest = 0  # as its newest packet says
+        self.state_digest = 0
+        self.last_heard = now.mono
+        self.clock_ahead: float | None = None  # its wall clock minus ours, seconds
+        self.gone_at = (0, 0)  # (incarnation, sequence) of its leave
+        self.token = 0
+        self.introduced = False  # the shell was told of it
+        self.probes = 0
+        self.probe_due = 0.0
+        self.probe_nonce = 0  # of the last round in which others were asked to probe it
+        self.helped = False  # one of these others answered us
+        self.record_due = 0.0
+        self.record_tries = 0
+
+    @property
+    def present(self) -> bool:
+        """Counts as a member: alive, or not yet given up."""
+        return self.state in PRESENT
+
+    @property
+    def heard(self) -> bool:
+        """Somebody heard it at least once (a seed that never answered was not)."""
+        return self.incarnation > 0
+
+    @property
+    def record_missing(self) -> bool:
+        """Its newest packet names a record that is not here."""
+        return self.record_digest != 0 and (self.record is None or self.record.digest != self.record_digest)
+
+    def begin(self, incarnation: int) -> None:
+        """A new run of the node: its sequences start again."""
+        self.incarnation = incarnation
+        self.sighted = 0
+        self.rumors = ReplayWindow(RUMOR_WINDOW)
+        self.directs = ReplayWindow(DIRECT_WINDOW)
+
+
+class Membership:
+    """All peers by address."""
+
+    def __init__(self, local: Address, max_nodes: int, rng: random.Random) -> None:
+        self._local = local
+        self._max_nodes = max_nodes
+        self._rng = rng
+        self._peers: dict[Address, Peer] = {}
+        self._present: list[Address] | None = None
+        self._digest = 0
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(self._peers.values())
+
+    def get(self, address: Address) -> Peer | None:
+        """The peer of that address."""
+        return self._peers.get(address)
+
+    def add(self, address: Address, now: Now) -> Peer | None:
+        """A new peer; None when the table is full of nodes that are present."""
+        if len(self._peers) >= self._max_nodes:
+            gone = [peer for peer in self._peers.values() if not peer.present]
+            if not gone:
+                return None
+            self.forget(min(gone, key=lambda peer: peer.last_heard))
+        peer = Peer(address, now)
+        self._peers[address] = peer
+        self.changed(peer)
+        return peer
+
+    def forget(self, peer: Peer) -> None:
+        """Drop every trace of a node."""
+        del self._peers[peer.address]
+        self._digest = (self._digest - peer.token) & _MASK
+        self._present = None
+
+    def changed(self, peer: Peer) -> None:
+        """Keep digest and target list true; to be called after a peer's state, incarnation or record changed."""
+        token = _token(peer.address, peer.incarnation, peer.record_digest) if peer.present and peer.heard else 0
+        self._digest = (self._digest + token - peer.token) & _MASK
+        peer.token = token
+        self._present = None
+
+    def digest(self, local_incarnation: int, local_record_digest: int) -> int:
+        """64 bits over all present members, the local one included: equal on members with the same NodeList."""
+        return (self._digest + _token(self._local, local_incarnation, local_record_digest)) & _MASK
+
+    @property
+    def present(self) -> list[Address]:
+        """Addresses of all present peers. Not to be changed by the caller."""
+        if self._present is None:
+            self._present = [peer.address for peer in self._peers.values() if peer.present]
+        return self._present
+
+    def pick(self, amount: int, *exclude: Address) -> list[Address]:
+        """Up to ``amount`` different present peers, uniformly at random, none of ``exclude``."""
+        present = self.present
+        if len(present) <= amount:
+            chosen = [address for address in present if address not in exclude]
+            self._rng.shuffle(chosen)
+            return chosen
+        chosen = self._rng.sample(present, min(len(present), amount + len(exclude)))
+        return [address for address in chosen if address not in exclude][:amount]
+
+    def screen(self, header: Header) -> Peer | None:
+        """The cheap test before any crypto: the origin's peer, None when unknown.
+
+        Raises ``Rejected``: duplicate, stale_incarnation.
+        """
+        peer = self._peers.get(header.origin)
+        if peer is None or header.incarnation > peer.incarnation:
+            return peer
+        if header.incarnation < peer.incarnation:
+            raise Rejected("stale_incarnation")
+        window = peer.rumors if header.type in RUMORS else peer.directs
+        if not window.fresh(header.sequence):
+            raise Rejected("duplicate")
+        return peer
+
+    def commit(self, peer: Peer, header: Header) -> None:
+        """Take an authentic header's numbers and digests over. The caller calls :meth:`changed` when this tells so."""
+        if header.incarnation > peer.incarnation:
+            peer.begin(header.incarnation)
+        if header.type in RUMORS:
+            peer.rumors.commit(header.sequence)
+            newest = header.sequence >= peer.rumors.highest
+            peer.sighted = max(peer.sighted, header.sequence)
+        else:
+            peer.directs.commit(header.sequence)
+            newest = True
+        if newest:
+            peer.state_digest = header.state_digest
+            peer.record_digest = header.record_digest
+
+    def overdue(self, silence: float, limit: int, now: Now) -> tuple[Sighting, ...]:
+        """Up to ``limit`` present peers that were not heard for ``silence`` seconds, longest first."""
+        late = [peer for peer in self if peer.present and peer.heard and now.mono - peer.last_heard > silence]
+        late.sort(key=lambda peer: peer.last_heard)
+        return tuple(Sighting(peer.address, peer.incarnation, peer.sighted) for peer in late[:limit])
+
+    def info(self, peer: Peer, now: Now) -> MemberInfo:
+        """What this member tells others of a peer."""
+        return MemberInfo(
+            address=peer.address,
+            incarnation=peer.incarnation,
+            sequence=peer.sighted,
+            state=peer.state,
+            age_ms=max(0, int((now.mono - peer.last_heard) * 1000)),
+            record_digest=peer.record_digest,
+            state_digest=peer.state_digest,
+        )
+
+
+def _token(address: Address, incarnation: int, record_digest: int) -> int:
+    raw = address.packed + address.port.to_bytes(2, "big") + incarnation.to_bytes(4, "big")
+    raw += record_digest.to_bytes(8, "big")
+    return int.from_bytes(hashlib.blake2b(raw, digest_size=8, person=b"xg-member").digest(), "big")

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""Everything that leaves an engine: numbered and signed packets, events, counters."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable
+
+from .events import Event, Transmit
+from .messages import (
+    FLAG_PAUSED,
+    Ack,
+    Answer,
+    Announce,
+    Chunk,
+    Codec,
+    Documents,
+    FetchRequest,
+    Header,
+    IndirectAck,
+    ListRequest,
+    ListResponse,
+    Message,
+    NotHere,
+    PacketType,
+    Ping,
+    PingRequest,
+    Query,
+    Records,
+    RecordsRequest,
+    SyncRequest,
+    SyncResponse,
+)
+from .metadata import DocumentTable
+from .types import Address, Node, Now, Record
+
+#: Packet type of each message that goes to one node.
+_DIRECT = {
+    SyncRequest: PacketType.SWAP_REQUEST,
+    ListRequest: PacketType.SWAP_REQUEST,
+    FetchRequest: PacketType.SWAP_REQUEST,
+    RecordsRequest: PacketType.SWAP_REQUEST,
+    SyncResponse: PacketType.SWAP_RESPONSE,
+    ListResponse: PacketType.SWAP_RESPONSE,
+    Documents: PacketType.SWAP_RESPONSE,
+    Chunk: PacketType.SWAP_RESPONSE,
+    NotHere: PacketType.SWAP_RESPONSE,
+    Announce: PacketType.SWAP_RESPONSE,
+    Records: PacketType.SWAP_RESPONSE,
+    Ping: PacketType.PROBE,
+    Ack: PacketType.PROBE,
+    PingRequest: PacketType.PROBE,
+    IndirectAck: PacketType.PROBE,
+    Query: PacketType.PROBE,
+    Answer: PacketType.PROBE,
+}
+
+
+class Local:
+    """The local node: who it is, and what every packet of it says."""
+
+    def __init__(self, node: Node, record: Record, incarnation: int) -> None:
+        self.node = node
+        self.address = node.address
+        self.record = record
+        self.incarnation = incarnation
+        self.status = "new"
+
+
+class Outbox:
+    """Numbers, signs and queues packets; queues events; counts.
+
+    Rumors and direct packets have sequences of their own: else a node that answers many direct requests would
+    push its rumors out of everybody's replay window.
+    """
+
+    def __init__(self, codec: Codec, local: Local, table: DocumentTable, rng: random.Random) -> None:
+        self.codec = codec
+        self.rng = rng
+        self.counters: defaultdict[str, int] = defaultdict(int)
+        self.rumor_sequence = 0
+        self._direct_sequence = 0
+        self._local = local
+        self._table = table
+        self._transmits: list[Transmit] = []
+        self._events: list[Event] = []
+
+    def restart_sequences(self) -> None:
+        """Begin at 1 again, after the incarnation was raised."""
+        self.rumor_sequence = 0
+        self._direct_sequence = 0
+
+    def broadcast(
+        self, kind: PacketType, message: Message | None, targets: Iterable[Address], ttl: int, now: Now
+    ) -> None:
+        """Start a rumor: one packet, sent to each target."""
+        self.rumor_sequence += 1
+        data = self.codec.encode(self._header(kind, self.rumor_sequence, ttl, now), message)
+        self.forward(data, targets)
+        self.count(f"tx_{kind.name.lower()}")
+
+    def send(self, message: Message, to: Address, now: Now, reliable: bool = False) -> None:
+        """Send a message to one node."""
+        kind = _DIRECT[type(message)]
+        self._direct_sequence += 1
+        data = self.codec.encode(self._header(kind, self._direct_sequence, 0, now), message)
+        self._transmits.append(Transmit(to, data, reliable))
+        self.count(f"tx_{kind.name.lower()}")
+
+    def forward(self, data: bytes, targets: Iterable[Address]) -> None:
+        """Send a finished packet to each target."""
+        self._transmits.extend(Transmit(target, data) for target in targets)
+
+    def emit(self, event: Event) -> None:
+        """Queue an event."""
+        self._events.append(event)
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Add to a counter."""
+        self.counters[name] += amount
+
+    def take_transmits(self) -> list[Transmit]:
+        """All packets queued since the last call."""
+        taken, self._transmits = self._transmits, []
+        return taken
+
+    def take_events(self) -> list[Event]:
+        """All events queued since the last call."""
+        taken, self._events = self._events, []
+        return taken
+
+    def _header(self, kind: PacketType, sequence: int, ttl: int, now: Now) -> Header:
+        local = self._local
+        return Header(
+            type=kind,
+            origin=local.address,
+            incarnation=local.incarnation,
+            sequence=sequence,
+            wall_ns=now.wall_ns,
+            state_digest=self._table.digest,
+            record_digest=local.record.digest,
+            flags=FLAG_PAUSED if local.status == "paused" else 0,
+            ttl=ttl,
+        )
