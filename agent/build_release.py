@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Build the release archive that the role ``agent`` installs: ``xdp-gossip-<version>.tar.gz``.
 
-Deterministic: the same tree gives the same bytes, whoever builds it and whenever, so that the archive's SHA-256
-names a release and "is it installed?" is a look at a directory name. Needs nothing but the standard library.
+Deterministic: the same tree gives the same bytes, whoever builds it and whenever, so that the archive's
+SHA-256 names a release and "is it installed?" is a look at a directory name. Standard library only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-#: 2020-01-01, for every member: a date before 1980 upsets some tools, and any real one would change the bytes.
+#: 2020-01-01, for every member: a date before 1980 upsets some tools, any real one would change the bytes.
 MTIME = 1_577_836_800
 
 #: What goes in, as (directory in the checkout, directory in the archive). A missing optional one is left out.
@@ -128,7 +128,12 @@ def build(root: Path, output: Path) -> dict[str, str]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    return {"path": str(path.resolve()), "version": version, "sha256": sha256, "release": f"{version}-{sha256[:12]}"}
+    return {
+        "path": str(path.resolve()),
+        "version": version,
+        "sha256": sha256,
+        "release": f"{version}-{sha256[:12]}",
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
