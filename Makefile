@@ -60,9 +60,10 @@ check: ## The quick part: no root, under a minute
 
 ##@ Parts of `make test`
 .PHONY: code
-code: packages-test venv-dev ## Ruff, mypy --strict on the protocol core and the codecs, shellcheck
+code: packages-test venv-dev ## Ruff, mypy --strict on the core and the codecs, Python 3.9, shellcheck
 	$(VENV)/dev/bin/ruff check
 	$(VENV)/dev/bin/mypy
+	$(VENV)/dev/bin/vermin --quiet --no-tips --violations --target=3.9- agent
 	shellcheck $$(.ci/shell-scripts)
 
 .PHONY: unit

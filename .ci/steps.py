@@ -117,9 +117,9 @@ class Step:
         tests, failed, skipped = count_tests(self.reports)
         if tests == 0:
             return Outcome(self.target, status, seconds, int(status == 0), int(status != 0), 0)
+        passed = tests - failed - skipped
         # A target may fail without a failing test, a crash of the runner for instance.
-        failed = max(failed, int(status != 0))
-        return Outcome(self.target, status, seconds, max(tests - failed - skipped, 0), failed, skipped)
+        return Outcome(self.target, status, seconds, passed, max(failed, int(status != 0)), skipped)
 
 
 def count_tests(reports: Path) -> tuple[int, int, int]:
