@@ -38,6 +38,10 @@ class Detector:
 
     # -- what the engine reports -------------------------------------------------------------------------------
 
+    def introduce(self, peer: Peer, now: Now) -> None:
+        """Tell the shell of a peer that is new here, in the state it has."""
+        self._move(peer, peer.state, now)
+
     def heard(self, peer: Peer, now: Now, age: float = 0.0) -> None:
         """A sign of life, ``age`` seconds old."""
         peer.last_heard = max(peer.last_heard, now.mono - age)

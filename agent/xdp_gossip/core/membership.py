@@ -26,7 +26,7 @@ class Peer:
 
     __slots__ = (
         "address", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest", "state_digest",
-        "last_heard", "clock_ahead", "gone_at", "token", "introduced", "probes", "probe_due", "probe_nonce", "helped",
+        "last_heard", "wall_ns", "clock_ahead", "gone_at", "token", "introduced", "probes", "probe_due", "probe_nonce", "helped",
         "record_due", "record_tries",
     )  # fmt: skip
 
@@ -41,6 +41,7 @@ class Peer:
         self.record_digest = 0  # as its newest packet says
         self.state_digest = 0
         self.last_heard = now.mono
+        self.wall_ns = 0  # its clock, in its newest rumor
         self.clock_ahead: float | None = None  # its wall clock minus ours, seconds
         self.gone_at = (0, 0)  # (incarnation, sequence) of its leave
         self.token = 0

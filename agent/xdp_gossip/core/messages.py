@@ -97,9 +97,9 @@ class SyncRequest:
 class SyncResponse:
     """Answers it with what differs.
 
-    ``members``: newer sightings, or the whole list (in several responses when long) when the digests of the lists
-    differ; ``want_members`` asks for the requester's list in return. Of the documents, when the state digests
-    differ, either all ``entries`` (``entries_complete``) or the 256 ``buckets``' digests.
+    ``members``: newer sightings of the overdue. When the digests of the node lists differ, the whole list follows in
+    ``MemberList`` messages and ``want_members`` asks for the requester's in return. Of the documents, when the state
+    digests differ, either all ``entries`` (``entries_complete``) or the 256 ``buckets``' digests.
     """
 
     nonce: int
@@ -108,6 +108,13 @@ class SyncResponse:
     entries: tuple[Entry, ...] = ()
     entries_complete: bool = False
     buckets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class MemberList:
+    """Some or all of the nodes that the sender knows."""
+
+    members: tuple[MemberInfo, ...]
 
 
 @dataclass(frozen=True)
@@ -199,7 +206,7 @@ class Ping:
     """Asks for a sign of life.
 
     ``incarnation`` is the newest one of the target that the sender knows; ``suspect`` tells the target that the
-    sender stopped hearing it. ``on_behalf`` is set when a third member asked for it.
+    sender stopped hearing it.
     """
 
     nonce: int
@@ -252,6 +259,7 @@ class Answer:
 Message = Union[
     SyncRequest,
     SyncResponse,
+    MemberList,
     ListRequest,
     ListResponse,
     FetchRequest,

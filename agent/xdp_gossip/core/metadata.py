@@ -85,10 +85,14 @@ class DocumentTable:
         held = self._documents.get(entry.key)
         return held is None or entry.rank > held.rank
 
+    def in_bucket(self, bucket: int) -> list[Document]:
+        """The bucket's documents by key."""
+        return [self._documents[key] for key in sorted(self._keys[bucket])]
+
     def entries(self, buckets: Iterable[int] = range(BUCKETS)) -> Iterator[tuple[int, list[Entry]]]:
         """For each bucket its entries by key."""
         for bucket in buckets:
-            yield bucket, [entry_of(self._documents[key]) for key in sorted(self._keys[bucket])]
+            yield bucket, [entry_of(document) for document in self.in_bucket(bucket)]
 
 
 class Metadata:

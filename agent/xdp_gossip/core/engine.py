@@ -1,0 +1,680 @@
+# SPDX-License-Identifier: MIT
+"""The native protocol: rumors relayed once, an exchange with a random member each cycle, silence turned into removal.
+
+``Engine`` is a state machine without I/O (see ``interface.py``). It joins the parts: ``membership`` (who is known),
+``detector`` (who is alive), ``metadata`` (the documents), ``exchange`` and ``fetch`` (anti-entropy), ``outbox``
+(what leaves). Here is what a packet goes through and what happens in each cycle.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from .clock import cluster_offset
+from .detector import Detector, snapshot
+from .events import (
+    Event,
+    HeartbeatSent,
+    IncarnationChanged,
+    Joined,
+    MemberChanged,
+    Paused,
+    QueryAnswered,
+    Resumed,
+    Transmit,
+    Warned,
+)
+from .exchange import Exchange
+from .fetch import Fetcher
+from .interface import Known, ProtocolError, Settings
+from .membership import FORGET_AFTER, Membership, Peer
+from .messages import (
+    FLAG_PAUSED,
+    RUMORS,
+    Ack,
+    Announce,
+    Answer,
+    Chunk,
+    Codec,
+    Documents,
+    FetchRequest,
+    Header,
+    IndirectAck,
+    ListRequest,
+    ListResponse,
+    MemberList,
+    Message,
+    NotHere,
+    PacketType,
+    Ping,
+    PingRequest,
+    Query,
+    RecordRumor,
+    Records,
+    RecordsRequest,
+    Rejected,
+    SyncRequest,
+    SyncResponse,
+)
+from .metadata import DocumentTable, Metadata, entry_of
+from .outbox import Local, Outbox
+from .timers import Timers
+from .types import Address, Document, Member, Node, Now, Record, State, Version, check_text
+
+#: Largest packet sent as a datagram: what IPv6 carries everywhere (1,280) less its and UDP's headers.
+DATAGRAM_BYTES = 1232
+#: A direct packet this much older than its sender's newest rumor is a recording (seconds).
+_STALE_AFTER = 60.0
+#: Exchanges at once with nodes that are gone or were known in an earlier run, per round.
+_RETRIES = 4
+
+
+class Engine:
+    """One member of a cluster that speaks the native wire.
+
+    ``node``: the local node. ``codec``: bytes of packets (``wire.native.NativeCodec``). ``rng``: all randomness.
+    ``incarnation``: higher than in any earlier run (the store sees to that). ``relay``: False when the data plane
+    relays rumors by itself. ``agent_version`` and ``plane`` become part of the node's record.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        settings: Settings,
+        codec: Codec,
+        rng: random.Random,
+        incarnation: int,
+        *,
+        relay: bool = True,
+        agent_version: str = "",
+        plane: str = "",
+    ) -> None:
+        self.settings = settings
+        self._relay = relay
+        self._rng = rng
+        record = Record(node.name, node.private_data, agent_version, plane, (incarnation, 0))
+        self._local = Local(node, record, incarnation)
+        table = DocumentTable()
+        self._out = Outbox(codec, self._local, table, rng)
+        self._codec = codec
+        self._membership = Membership(node.address, settings.max_nodes, rng)
+        self._metadata = Metadata(node.address, settings, self._out, table)
+        self._detector = Detector(self._local, self._membership, self._out)
+        frame = settings.size
+        self._fetcher = Fetcher(self._metadata, self._out, frame)
+        self._exchange = Exchange(
+            self._local, self._membership, self._detector, self._metadata, self._fetcher, self._out, frame
+        )
+        self._metadata.on_change = self._state_changed
+        self._detector.on_accused = self._refute
+        self._timers = Timers()
+        self._seeds: dict[Address, tuple[float, float]] = {}  # address -> (next try, pause before the one after)
+        self._challenged: dict[Address, float] = {}
+        self._told: dict[Address, float] = {}  # nodes told of a later incarnation, when
+        self._last_heartbeat = -math.inf
+        self._next_heartbeat = math.inf
+        self._mismatch_due: float | None = None
+        self._mismatch_pause = 0.0
+        self._queries: dict[int, str] = {}
+
+    # -- what the shell reads ----------------------------------------------------------------------------------
+
+    @property
+    def node(self) -> Node:
+        """The local node."""
+        return self._local.node
+
+    @property
+    def incarnation(self) -> int:
+        """The current run of the local node."""
+        return self._local.incarnation
+
+    @property
+    def status(self) -> str:
+        """new, running, paused or left."""
+        return self._local.status
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Counters by name."""
+        return self._out.counters
+
+    @property
+    def cycle(self) -> float:
+        """Seconds between two heartbeats now."""
+        if self.settings.cycle > 0:
+            return self.settings.cycle
+        return max(1.0, (len(self._membership.present) + 1) / 250)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds of silence after which a member is suspected now (the seed's rule for its default)."""
+        if self.settings.timeout > self.cycle:
+            return self.settings.timeout
+        return self.settings.timeout_cycles * self.cycle + 2
+
+    @property
+    def state_digest(self) -> int:
+        """64-bit digest of all documents."""
+        return self._metadata.table.digest
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds that the cluster's clock is ahead of the local one."""
+        return self._metadata.offset
+
+    def members(self, now: Now) -> list[Member]:
+        """Every node known, the local one first."""
+        local = Member(
+            self._local.address,
+            State.LEFT if self.status == "left" else State.ALIVE,
+            self.incarnation,
+            self._out.rumor_sequence,
+            self._local.record,
+            0.0,
+            self.state_digest,
+            local=True,
+        )
+        return [local, *(snapshot(peer, now) for peer in sorted(self._membership, key=lambda peer: peer.address))]
+
+    def known(self, now: Now) -> list[Known]:
+        """What to remember for the next run."""
+        return [
+            Known(
+                peer.address,
+                peer.incarnation,
+                peer.sighted,
+                now.wall_ns - int((now.mono - peer.last_heard) * 1e9),
+                peer.record.name if peer.record else "",
+                peer.record.private_data if peer.record else "",
+            )
+            for peer in self._membership
+            if peer.heard and peer.state is not State.LEFT
+        ]
+
+    def document(self, key: str) -> Document | None:
+        """The document held here."""
+        held = self._metadata.table.get(key)
+        return None if held is None or held.deleted else held
+
+    def documents(self, prefix: str = "") -> list[Document]:
+        """All documents under ``prefix``, by key."""
+        found = [d for d in self._metadata.table if not d.deleted and d.key.startswith(prefix)]
+        return sorted(found, key=lambda document: document.key)
+
+    def next_timer(self) -> float | None:
+        """When :meth:`handle_timer` wants to be called."""
+        return self._timers.next()
+
+    def take_transmits(self) -> list[Transmit]:
+        """Packets to send."""
+        return self._out.take_transmits()
+
+    def take_events(self) -> list[Event]:
+        """Events since the last call."""
+        return self._out.take_events()
+
+    # -- operations --------------------------------------------------------------------------------------------
+
+    def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
+        """Join the cluster."""
+        if self.status != "new":
+            raise ProtocolError("already_joined", "the node has joined already")
+        self._metadata.load(documents)
+        for item in known:
+            self._remember(item, now)
+        self._local.status = "running"
+        self._out.emit(Joined(self.node))
+        self._announce(now)
+        self._tick(now)
+        self._swap(now)
+        self._timers.at(now.mono + self._rng.uniform(0.1, 1.0) * self.cycle, self._swap_again)
+
+    def handle_timer(self, now: Now) -> None:
+        """Do what is due."""
+        self._timers.run(now)
+
+    def seed(self, node: Node, now: Now) -> None:
+        """Contact ``node`` until it answers; it counts as present until the timeout, as in the seed."""
+        address = node.address
+        if address == self._local.address or self._answered(address):
+            return
+        self._seeds[address] = (now.mono, 0.5)
+        if self._membership.get(address) is None:
+            peer = self._membership.add(address, now)
+            if peer is not None and (node.name or node.private_data):
+                peer.record = Record(node.name, node.private_data)
+        if self.status == "running":
+            self._contact_seeds(now)
+
+    def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
+        """Change the local record and spread it. Raises ``ProtocolError`` for text that is too long."""
+        try:
+            node = replace(
+                self.node,
+                name=self.node.name if name is None else name,
+                private_data=self.node.private_data if private_data is None else private_data,
+            )
+        except ValueError as error:
+            raise ProtocolError("invalid_node", str(error)) from None
+        if node == self.node:
+            return False
+        self._local.node = node
+        stamp = (self.incarnation, self._out.rumor_sequence + 1)
+        self._local.record = replace(
+            self._local.record, name=node.name, private_data=node.private_data, stamp=stamp
+        )
+        if self.status == "running":
+            self._spread(PacketType.RECORD, RecordRumor(self._local.record), now)
+        self._out.emit(MemberChanged(self.members(now)[0], State.ALIVE))
+        return True
+
+    def pause(self, now: Now) -> bool:
+        """Stop publishing heartbeats: others drop this node after their timeout (the seed's ``Stop``)."""
+        if self.status != "running":
+            return False
+        self._local.status = "paused"
+        self._out.emit(Paused(self.node))
+        return True
+
+    def resume(self, now: Now) -> bool:
+        """Publish heartbeats again (the seed's ``Start``), also after a leave."""
+        if self.status not in ("paused", "left"):
+            return False
+        self._local.status = "running"
+        self._raise_incarnation(self.incarnation)
+        self._out.emit(Resumed(self.node))
+        self._announce(now)
+        return True
+
+    def leave(self, now: Now) -> bool:
+        """Tell everybody that this node goes."""
+        if self.status not in ("running", "paused"):
+            return False
+        self._local.status = "left"
+        self._spread(PacketType.LEAVE, None, now)
+        return True
+
+    def publish(
+        self,
+        key: str,
+        value: bytes,
+        now: Now,
+        *,
+        expected: Version | None = None,
+        absent: bool = False,
+        content_type: str = "raw",
+        author: str = "",
+        comment: str = "",
+    ) -> tuple[Document, bool]:
+        """Write a document and spread it; see ``ProtocolEngine.publish``."""
+        document, changed = self._metadata.write(
+            key,
+            value,
+            now,
+            expected=expected,
+            absent=absent,
+            content_type=content_type,
+            author=author,
+            comment=comment,
+        )
+        if changed:
+            self._spread_document(document, now)
+        return document, changed
+
+    def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
+        """Write a tombstone and spread it."""
+        if self.document(key) is None and expected is None:
+            return self._metadata.table.get(key), False
+        document, changed = self._metadata.write(key, b"", now, expected=expected, deleted=True)
+        if changed:
+            self._spread_document(document, now)
+        return document, changed
+
+    def query(self, key: str, to: Iterable[Address], now: Now) -> int:
+        """Ask members what they hold of ``key``."""
+        nonce = self._rng.getrandbits(63)
+        self._queries[nonce] = key
+        while len(self._queries) > 256:
+            del self._queries[next(iter(self._queries))]
+        for address in to:
+            self._out.send(Query(nonce, key), address, now)
+        return nonce
+
+    # -- a packet's way ----------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, source: Address, now: Now) -> None:
+        """Take one packet. Checks come in the order of their cost (design, section 5)."""
+        if self.status in ("new", "left"):
+            self._out.count("rx_not_running")
+            return
+        try:
+            header = self._codec.parse(data)
+            self._out.count(f"rx_{header.type.name.lower()}")
+            if header.origin == self._local.address:
+                self._own_packet(data, header, now)
+                return
+            try:
+                peer = self._membership.screen(header)
+            except Rejected as rejected:
+                if rejected.reason == "stale_incarnation":
+                    self._tell_later_incarnation(data, header, now)
+                raise
+            self._codec.verify(data, header)
+            message = self._codec.open(data, header)
+            if peer is None:
+                peer = self._admit(header, message, now)
+            elif header.type not in RUMORS and header.wall_ns < peer.wall_ns - int(_STALE_AFTER * 1e9):
+                raise Rejected("stale_time")
+        except Rejected as rejected:
+            self._out.count(f"rx_{rejected.reason}")
+            return
+        self._accept(peer, header, data, source, now)
+        self._dispatch(peer, header, message, source, now)
+
+    def _accept(self, peer: Peer, header: Header, data: bytes, source: Address, now: Now) -> None:
+        """An authentic, fresh packet: commit it, relay it, take note of its sender."""
+        before = (peer.incarnation, peer.record_digest)
+        self._membership.commit(peer, header)
+        if header.type in RUMORS:
+            if self._relay:
+                self._relay_on(data, header.origin, source)
+            if header.sequence == peer.rumors.highest:
+                peer.wall_ns = header.wall_ns
+        peer.clock_ahead = (header.wall_ns - now.wall_ns) / 1e9
+        if (peer.incarnation, peer.record_digest) != before:
+            self._membership.changed(peer)
+            peer.record_due, peer.record_tries = now.mono + 0.3, 0
+        late = (header.incarnation, header.sequence) <= peer.gone_at
+        silent = header.flags & FLAG_PAUSED or header.type is PacketType.LEAVE
+        if not late and not silent and (header.type in RUMORS or peer.state is not State.LEFT):
+            self._detector.heard(peer, now)
+        if header.state_digest != self.state_digest and peer.present:
+            self._notice_difference(now)
+        self._seeds.pop(peer.address, None)
+
+    def _dispatch(self, peer: Peer, header: Header, message: Message | None, source: Address, now: Now) -> None:
+        origin = header.origin
+        if isinstance(message, Documents):
+            self._fetcher.on_documents(message, now)
+        elif isinstance(message, Announce):
+            relay = self._membership.get(source)
+            holders = [origin] if relay is None or source == origin else [source, origin]
+            self._exchange.on_announce(message, holders, now)
+        elif isinstance(message, RecordRumor):
+            self._take_record(peer, message.record, now)
+        elif isinstance(message, SyncRequest):
+            self._exchange.on_request(message, header.state_digest, origin, now)
+        elif isinstance(message, SyncResponse):
+            self._exchange.on_response(message, peer, now)
+        elif isinstance(message, MemberList):
+            self._exchange.merge_members(message.members, now)
+        elif isinstance(message, ListRequest):
+            self._exchange.on_list_request(message, origin, now)
+        elif isinstance(message, ListResponse):
+            self._exchange.on_list(message, peer, now)
+        elif isinstance(message, FetchRequest):
+            self._fetcher.on_request(message, origin, now)
+        elif isinstance(message, Chunk):
+            self._fetcher.on_chunk(message, origin, now)
+        elif isinstance(message, NotHere):
+            self._fetcher.on_not_here(message, now)
+        elif isinstance(message, RecordsRequest):
+            self._exchange.on_records_request(message, origin, now)
+        elif isinstance(message, Records):
+            for address, record in message.records:
+                described = self._membership.get(address)
+                if described is not None:
+                    self._take_record(described, record, now)
+        elif isinstance(message, Ping):
+            self._detector.on_ping(message, origin, now)
+        elif isinstance(message, Ack):
+            self._detector.on_ack(message, peer, now)
+        elif isinstance(message, PingRequest):
+            self._detector.on_ping_request(message, origin, now)
+        elif isinstance(message, IndirectAck):
+            self._detector.on_indirect_ack(message, now)
+        elif isinstance(message, Query):
+            self._answer_query(message, origin, now)
+        elif isinstance(message, Answer):
+            self._take_answer(message, origin)
+        elif header.type is PacketType.LEAVE:
+            self._detector.left(peer, header.incarnation, header.sequence, now)
+
+    def _own_packet(self, data: bytes, header: Header, now: Now) -> None:
+        """Our own rumor came back, or somebody else claims our address."""
+        self._out.count("rx_own")
+        if header.incarnation <= self.incarnation:
+            return
+        self._codec.verify(data, header)  # a run of ours that we do not know of: we lost our state, or have a twin
+        self._out.count("own_address_conflicts")
+        self._out.emit(
+            Warned(
+                "address_conflict",
+                f"a packet with a later incarnation of {self._local.address} was received: "
+                "either this node lost its state directory, or another node uses its address",
+            )
+        )
+        self._refute(header.incarnation, now)
+
+    def _admit(self, header: Header, message: Message | None, now: Now) -> Peer:
+        """The first packet of an unknown origin: fresh by its clock, or by answering a question of ours.
+
+        Without that, a recording would bring back a node that is long gone.
+        """
+        answers = isinstance(message, SyncResponse) and self._exchange.answered(message.nonce, header.origin)
+        ahead = (header.wall_ns - now.wall_ns) / 1e9 - self.clock_offset
+        if not answers and abs(ahead) > self.settings.max_clock_drift:
+            self._challenge(header.origin, now)
+            raise Rejected("stale_time")
+        if header.type is PacketType.LEAVE:
+            raise Rejected("unknown_leave")
+        peer = self._membership.add(header.origin, now)
+        if peer is None:
+            raise Rejected("table_full")
+        return peer
+
+    def _challenge(self, origin: Address, now: Now) -> None:
+        """Ask an unknown node whose clock is off something that only a live one can answer."""
+        if self._challenged.get(origin, -math.inf) > now.mono - self.cycle or len(self._challenged) > 1024:
+            return
+        self._challenged[origin] = now.mono
+        self._exchange.request(origin, self.cycle * 2, now)
+
+    def _tell_later_incarnation(self, data: bytes, header: Header, now: Now) -> None:
+        """A node that lost its state runs under an old incarnation: tell it which one we know, so it goes beyond."""
+        peer = self._membership.get(header.origin)
+        if peer is None or self._told.get(header.origin, -math.inf) > now.mono - 1.0:
+            return
+        self._codec.verify(data, header)
+        self._told[header.origin] = now.mono
+        self._out.send(Ping(self._rng.getrandbits(63), peer.incarnation, True), header.origin, now)
+
+    def _relay_on(self, data: bytes, origin: Address, source: Address) -> None:
+        onward = self._codec.relayed(data)
+        if onward is None:
+            self._out.count("relay_ttl_exceeded")
+            return
+        targets = self._membership.pick(self.settings.amount, origin, source)
+        self._out.forward(onward, targets)
+        self._out.count("relayed", len(targets))
+
+    def _take_record(self, peer: Peer, record: Record, now: Now) -> None:
+        if peer.record is not None and record.stamp <= peer.record.stamp:
+            return
+        fresh = peer.record is None or peer.record.digest != record.digest
+        peer.record = record
+        if not peer.record_missing:
+            peer.record_tries = 0
+        if fresh and peer.introduced:
+            self._out.emit(MemberChanged(snapshot(peer, now), peer.state))
+
+    def _answer_query(self, query: Query, origin: Address, now: Now) -> None:
+        held = self.document(query.key)
+        answer = Answer(query.nonce, query.key, held.version if held else None, held.content_hash if held else b"")
+        self._out.send(answer, origin, now)
+
+    def _take_answer(self, answer: Answer, origin: Address) -> None:
+        if self._queries.get(answer.nonce) != answer.key:
+            self._out.count("rx_unasked_response")
+            return
+        version = str(answer.version) if answer.version else None
+        digest = f"sha256:{answer.content_hash.hex()}" if answer.version else None
+        self._out.emit(QueryAnswered(answer.nonce, origin, version, digest))
+
+    # -- time --------------------------------------------------------------------------------------------------
+
+    def _tick(self, now: Now) -> None:
+        """Several times a cycle: detection, retries, housekeeping."""
+        interval = min(1.0, max(0.1, self.cycle / 6))
+        self._timers.at(now.mono + interval, self._tick)
+        self._detector.tick(now, interval, self.timeout, min(1.0, self.cycle / 2))
+        self._update_clock(now)
+        self._contact_seeds(now)
+        self._request_records(now)
+        self._fetcher.tick(now)
+        self._exchange.tick(now)
+        self._challenged = {a: t for a, t in self._challenged.items() if now.mono - t < self.cycle}
+        self._told = {a: t for a, t in self._told.items() if now.mono - t < 1.0}
+
+    def _heartbeat(self, now: Now) -> None:
+        if self.status != "running" or now.mono < self._next_heartbeat:
+            return
+        self._spread(PacketType.HEARTBEAT, None, now)
+        self._out.emit(HeartbeatSent(self.node))
+        self._last_heartbeat = now.mono
+        self._schedule_heartbeat(now.mono + self.cycle * self._rng.uniform(0.95, 1.05))
+
+    def _schedule_heartbeat(self, when: float) -> None:
+        """A timer that a later call has overtaken does nothing when it fires."""
+        self._next_heartbeat = when
+        self._timers.at(when, self._heartbeat)
+
+    def _state_changed(self, now: Now) -> None:
+        """Tell soon that this node holds something new: the next heartbeat comes early.
+
+        Spread over a time that grows with the cluster, so that a publish is not followed by everybody at once.
+        """
+        size = len(self._membership.present) + 1
+        soon = now.mono + self._rng.uniform(0.0, min(0.5, size * 0.002))
+        soon = max(soon, self._last_heartbeat + min(self.cycle, max(0.1, size * 0.004)))
+        if soon < self._next_heartbeat and self.status == "running":
+            self._schedule_heartbeat(soon)
+
+    def _swap_again(self, now: Now) -> None:
+        self._timers.at(now.mono + self.cycle * self._rng.uniform(0.9, 1.1), self._swap_again)
+        self._swap(now)
+
+    def _swap(self, now: Now) -> None:
+        """The periodic exchange with one random member, and second chances for those that are gone."""
+        if self.status == "left":
+            return
+        silence = self.cycle * 1.5
+        for address in self._membership.pick(1):
+            self._exchange.request(address, silence, now)
+        gone = [
+            peer
+            for peer in self._membership
+            if peer.state is State.DEAD and peer.heard and now.mono - peer.last_heard < FORGET_AFTER
+        ]
+        for peer in self._rng.sample(gone, min(len(gone), _RETRIES)):
+            self._exchange.request(peer.address, silence, now)
+
+    def _notice_difference(self, now: Now) -> None:
+        """A member advertises other documents than ours.
+
+        Mostly a rumor is just on its way, so wait a moment before an exchange; and wait longer each time an
+        exchange did not settle it (a member may hold what we refuse).
+        """
+        if self._mismatch_due is None and self.status == "running":
+            self._mismatch_due = now.mono + self._rng.uniform(0.05, 0.25) + self._mismatch_pause
+            self._timers.at(self._mismatch_due, self._settle_difference)
+
+    def _settle_difference(self, now: Now) -> None:
+        self._mismatch_due = None
+        differing = [p for p in self._membership if p.present and p.heard and p.state_digest != self.state_digest]
+        if not differing:
+            self._mismatch_pause = 0.0
+            return
+        peer = self._rng.choice(differing)
+        self._mismatch_pause = min(self.cycle, self._mismatch_pause * 2 + 0.1)
+        self._exchange.request(peer.address, self.cycle * 1.5, now)
+
+    def _update_clock(self, now: Now) -> None:
+        samples = [p.clock_ahead for p in self._membership if p.state is State.ALIVE and p.clock_ahead is not None]
+        self._metadata.offset = cluster_offset(samples)
+        if abs(self._metadata.offset) > self.settings.max_clock_drift:
+            self._metadata.restamp(now)
+
+    def _contact_seeds(self, now: Now) -> None:
+        for address, (due, pause) in list(self._seeds.items()):
+            if now.mono < due:
+                continue
+            self._seeds[address] = (now.mono + pause, min(pause * 2, max(5.0, self.cycle)))
+            self._exchange.request(address, self.cycle * 1.5, now)
+
+    def _request_records(self, now: Now) -> None:
+        for peer in self._membership:
+            if not peer.present or not peer.record_missing or now.mono < peer.record_due:
+                continue
+            helpers = self._membership.pick(1, peer.address) if peer.record_tries % 2 else []
+            peer.record_due = now.mono + min(30.0, 0.5 * 2**peer.record_tries)
+            peer.record_tries = min(10, peer.record_tries + 1)
+            self._out.send(RecordsRequest((peer.address,)), helpers[0] if helpers else peer.address, now)
+
+    # -- spreading ---------------------------------------------------------------------------------------------
+
+    def _spread(self, kind: PacketType, message: Message | None, now: Now) -> None:
+        """Start a rumor at ``amount`` random members."""
+        ttl = math.ceil(math.log2(len(self._membership.present) + 2)) + 4
+        self._out.broadcast(kind, message, self._membership.pick(self.settings.amount), ttl, now)
+
+    def _spread_document(self, document: Document, now: Now) -> None:
+        message: Message = Documents((document,))
+        if self._codec.size_of(message) > DATAGRAM_BYTES:
+            message = Announce((entry_of(document),))
+        if self.status == "running":
+            self._spread(PacketType.METADATA, message, now)
+
+    def _announce(self, now: Now) -> None:
+        """Who we are, and a heartbeat."""
+        self._spread(PacketType.RECORD, RecordRumor(self._local.record), now)
+        self._schedule_heartbeat(now.mono)
+        self._heartbeat(now)
+
+    def _refute(self, incarnation: int, now: Now) -> None:
+        """Somebody holds us for gone under ``incarnation``: go beyond it, and say so at once."""
+        if incarnation < self.incarnation or self.status != "running":
+            return
+        self._out.count("refutations")
+        self._raise_incarnation(incarnation)
+        self._announce(now)
+
+    def _raise_incarnation(self, beyond: int) -> None:
+        self._local.incarnation = max(beyond, self.incarnation) + 1
+        self._out.restart_sequences()
+        self._local.record = replace(self._local.record, stamp=(self.incarnation, 0))
+        self._out.emit(IncarnationChanged(self.incarnation))
+
+    def _remember(self, item: Known, now: Now) -> None:
+        """A node of an earlier run: gone until it answers, and among the first to be tried."""
+        if item.address == self._local.address or self._membership.get(item.address) is not None:
+            return
+        peer = self._membership.add(item.address, now)
+        if peer is None:
+            return
+        peer.begin(item.incarnation)
+        peer.sighted = item.sequence
+        peer.state = State.DEAD
+        peer.last_heard = now.mono - max(0.0, (now.wall_ns - item.last_heard_ns) / 1e9)
+        if item.name or item.private_data:
+            peer.record = Record(item.name, item.private_data)
+        self._membership.changed(peer)
+        self._seeds[item.address] = (now.mono, 0.5)
+
+    def _answered(self, address: Address) -> bool:
+        peer = self._membership.get(address)
+        return peer is not None and peer.heard and peer.present

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: MIT
+"""Anti-entropy: two members compare digests and exchange what differs (the seed's swap; Demers et al. 1987).
+
+One round costs a request and a response while all is equal. What differs is found step by step: state digest,
+then 256 buckets, then the entries of the buckets that differ, then the documents themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .detector import Detector
+from .events import SwapAnswered, SwapRequested
+from .fetch import Fetcher
+from .membership import FORGET_AFTER, Membership, Peer
+from .messages import (
+    Announce,
+    Entry,
+    ListRequest,
+    ListResponse,
+    MemberInfo,
+    MemberList,
+    Records,
+    RecordsRequest,
+    Sighting,
+    SyncRequest,
+    SyncResponse,
+)
+from .metadata import BUCKETS, Metadata, bucket_of, entry_of
+from .outbox import Local, Outbox
+from .types import PRESENT, Address, Document, Now, Record, State
+
+#: Up to so many documents are listed at once instead of comparing buckets.
+FEW_DOCUMENTS = 32
+#: Bytes pushed unasked to a member that lacks them; the rest is announced, and pulled at its own pace.
+PUSH_BYTES = 64 * 1024
+#: Upper bounds, in bytes on the wire, of one item of a list.
+_MEMBER_BYTES = 80
+_OVERDUE_LIMIT = 200
+#: Seconds for which a half-received list of a peer is kept.
+_LIST_LIFETIME = 30.0
+
+
+class Exchange:
+    """Both sides of an exchange."""
+
+    def __init__(
+        self,
+        local: Local,
+        membership: Membership,
+        detector: Detector,
+        metadata: Metadata,
+        fetcher: Fetcher,
+        out: Outbox,
+        frame_bytes: int,
+    ) -> None:
+        self._local = local
+        self._membership = membership
+        self._detector = detector
+        self._metadata = metadata
+        self._fetcher = fetcher
+        self._out = out
+        self._frame_bytes = frame_bytes
+        self._open: dict[int, tuple[Address, float]] = {}  # nonce -> whom we asked, when
+        self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}  # lists that arrive in parts
+
+    # -- the asking side ---------------------------------------------------------------------------------------
+
+    def request(self, to: Address, silence: float, now: Now) -> int:
+        """Open an exchange with ``to``; returns its nonce.
+
+        ``silence``: seconds after which a member counts as overdue and is asked about.
+        """
+        nonce = self._out.rng.getrandbits(63)
+        self._open[nonce] = (to, now.mono)
+        overdue = self._membership.overdue(silence, min(_OVERDUE_LIMIT, self._frame_bytes // _MEMBER_BYTES // 2), now)
+        self._out.send(SyncRequest(nonce, self._members_digest(), overdue), to, now)
+        self._out.emit(SwapRequested(self._local.address, to))
+        return nonce
+
+    def on_response(self, response: SyncResponse, peer: Peer, now: Now) -> None:
+        """Merge what the other side knows, and give back what it lacks."""
+        opened = self._open.get(response.nonce)
+        if opened is None:
+            self._out.count("rx_unasked_response")
+            return
+        self._out.emit(SwapAnswered(self._local.address, peer.address))
+        self.merge_members(response.members, now)
+        if response.want_members:
+            self.send_members(peer.address, now)
+        if response.entries_complete:
+            self._compare(response.entries, range(BUCKETS), peer.address, now)
+        elif response.buckets:
+            table = self._metadata.table
+            differing = tuple(i for i, digest in enumerate(response.buckets) if digest != table.buckets[i])
+            if differing:
+                self._out.send(ListRequest(differing), peer.address, now)
+
+    def answered(self, nonce: int, origin: Address) -> bool:
+        """Whether ``nonce`` belongs to an exchange of ours: proof that its answer is not a recording.
+
+        The answer may come from another address than was asked: a seed may be given by any address of the node.
+        """
+        return nonce in self._open
+
+    def on_list(self, response: ListResponse, peer: Peer, now: Now) -> None:
+        """Entries of buckets that differ."""
+        for entry in response.entries:
+            seen, _ = self._seen.setdefault((peer.address, bucket_of(entry.key)), (set(), now.mono))
+            seen.add(entry.key)
+            self._take_entry(entry, peer.address, now)
+        lacking: list[Document] = []
+        for bucket in response.finished:
+            seen, _ = self._seen.pop((peer.address, bucket), (set(), 0.0))
+            lacking.extend(self._unknown_to_peer(seen, bucket))
+        self._give(lacking, peer.address, now)
+        self._fetcher.pump(now)
+
+    def tick(self, now: Now) -> None:
+        """Forget what was never answered."""
+        self._open = {nonce: item for nonce, item in self._open.items() if now.mono - item[1] < _LIST_LIFETIME}
+        self._seen = {key: item for key, item in self._seen.items() if now.mono - item[1] < _LIST_LIFETIME}
+
+    # -- the answering side ------------------------------------------------------------------------------------
+
+    def on_request(self, request: SyncRequest, state_digest: int, requester: Address, now: Now) -> None:
+        """Answer an exchange; ``state_digest`` is the one in the request's header."""
+        self._out.emit(SwapRequested(requester, self._local.address))
+        table = self._metadata.table
+        entries: tuple[Entry, ...] = ()
+        buckets: tuple[int, ...] = ()
+        complete = False
+        if state_digest != table.digest:
+            complete = len(table) <= FEW_DOCUMENTS
+            if complete:
+                entries = tuple(entry for _, group in table.entries() for entry in group)
+                complete = self._out.codec.size_of(SyncResponse(0, (), False, entries)) <= self._frame_bytes // 2
+            if not complete:
+                entries, buckets = (), tuple(table.buckets)
+        differ = request.members_digest != self._members_digest()
+        members = () if differ else tuple(self._newer(request.overdue, now))
+        self._out.send(SyncResponse(request.nonce, members, differ, entries, complete, buckets), requester, now)
+        if differ:
+            self.send_members(requester, now)
+        self._out.emit(SwapAnswered(requester, self._local.address))
+
+    def on_list_request(self, request: ListRequest, requester: Address, now: Now) -> None:
+        """List the entries of the buckets asked for, in as many frames as it takes."""
+        batch: list[Entry] = []
+        finished: list[int] = []
+        used = 0
+        for bucket, entries in self._metadata.table.entries(sorted(set(request.buckets))):
+            for entry in entries:
+                size = len(entry.key.encode()) + 112
+                if used + size > self._frame_bytes - 1024:
+                    self._out.send(ListResponse(tuple(batch), tuple(finished)), requester, now)
+                    batch, finished, used = [], [], 0
+                batch.append(entry)
+                used += size
+            finished.append(bucket)
+        self._out.send(ListResponse(tuple(batch), tuple(finished)), requester, now)
+
+    def on_announce(self, announce: Announce, holders: Iterable[Address], now: Now) -> None:
+        """Documents exist at ``holders``: fetch those that are newer than ours."""
+        for holder in holders:
+            for entry in announce.entries:
+                self._fetcher.want(entry, holder, now)
+        self._fetcher.pump(now)
+
+    def on_records_request(self, request: RecordsRequest, requester: Address, now: Now) -> None:
+        """Send the records asked for, as many to a frame as fit."""
+        batch: list[tuple[Address, Record]] = []
+        used = 0
+        for address in request.addresses:
+            record = self._record_of(address)
+            if record is None:
+                continue
+            size = self._out.codec.size_of(Records(((address, record),)))
+            if batch and used + size > self._frame_bytes:
+                self._out.send(Records(tuple(batch)), requester, now)
+                batch, used = [], 0
+            batch.append((address, record))
+            used += size
+        if batch:
+            self._out.send(Records(tuple(batch)), requester, now)
+
+    # -- members -----------------------------------------------------------------------------------------------
+
+    def merge_members(self, infos: Iterable[MemberInfo], now: Now) -> None:
+        """Learn from another member's list; only news later than ours count."""
+        for info in infos:
+            if info.address == self._local.address:
+                self._hear_of_myself(info, now)
+            else:
+                self._merge_member(info, now)
+
+    def _hear_of_myself(self, info: MemberInfo, now: Now) -> None:
+        """Refute: others know a later run of this node than the present one, or hold it for gone."""
+        if info.incarnation > self._local.incarnation or (
+            info.incarnation == self._local.incarnation and info.state not in PRESENT
+        ):
+            if self._local.status == "running":
+                self._detector.on_accused(info.incarnation, now)
+
+    def _merge_member(self, info: MemberInfo, now: Now) -> None:
+        age = info.age_ms / 1000
+        if info.incarnation == 0 or age > FORGET_AFTER:
+            return
+        peer = self._membership.get(info.address)
+        if peer is None:
+            peer = self._membership.add(info.address, now)
+            if peer is None:
+                self._out.count("rx_table_full")
+                return
+            peer.state = State.ALIVE if info.state in PRESENT else info.state
+            peer.begin(info.incarnation)
+            peer.sighted, peer.last_heard = info.sequence, now.mono - age
+            peer.record_digest, peer.state_digest = info.record_digest, info.state_digest
+            self._detector.introduce(peer, now)
+            return
+        if (info.incarnation, info.sequence) <= (peer.incarnation, peer.sighted):
+            if info.state is State.LEFT and (info.incarnation, info.sequence) == (peer.incarnation, peer.sighted):
+                self._detector.left(peer, info.incarnation, info.sequence, now)
+            return
+        if info.incarnation > peer.incarnation:
+            peer.begin(info.incarnation)
+        peer.sighted = info.sequence
+        peer.record_digest, peer.state_digest = info.record_digest, info.state_digest
+        self._membership.changed(peer)
+        if info.state is State.LEFT:
+            self._detector.left(peer, info.incarnation, info.sequence, now)
+        elif info.state in PRESENT:
+            self._detector.heard(peer, now, age)
+
+    def send_members(self, to: Address, now: Now) -> None:
+        """Send all we know of other nodes."""
+        infos = [self._membership.info(peer, now) for peer in self._membership if peer.heard]
+        step = max(1, (self._frame_bytes - 256) // _MEMBER_BYTES)
+        for start in range(0, len(infos), step):
+            self._out.send(MemberList(tuple(infos[start : start + step])), to, now)
+
+    def _newer(self, overdue: Iterable[Sighting], now: Now) -> Iterator[MemberInfo]:
+        for sighting in overdue:
+            peer = self._membership.get(sighting.address)
+            if peer is None or peer.state is State.DEAD:
+                continue
+            if (peer.incarnation, peer.sighted) > (sighting.incarnation, sighting.sequence):
+                yield self._membership.info(peer, now)
+
+    def _members_digest(self) -> int:
+        return self._membership.digest(self._local.incarnation, self._local.record.digest)
+
+    def _record_of(self, address: Address) -> Record | None:
+        if address == self._local.address:
+            return self._local.record
+        peer = self._membership.get(address)
+        return peer.record if peer else None
+
+    # -- documents ---------------------------------------------------------------------------------------------
+
+    def _compare(self, entries: Iterable[Entry], buckets: Iterable[int], peer: Address, now: Now) -> None:
+        """Take a complete list of what ``peer`` holds in ``buckets``."""
+        seen = set()
+        for entry in entries:
+            seen.add(entry.key)
+            self._take_entry(entry, peer, now)
+        self._give([d for bucket in buckets for d in self._unknown_to_peer(seen, bucket)], peer, now)
+        self._fetcher.pump(now)
+
+    def _take_entry(self, entry: Entry, peer: Address, now: Now) -> None:
+        held = self._metadata.table.get(entry.key)
+        if held is not None and held.rank > entry.rank:
+            self._give([held], peer, now)
+        else:
+            self._fetcher.want(entry, peer, now)
+
+    def _unknown_to_peer(self, seen: set[str], bucket: int) -> list[Document]:
+        return [d for d in self._metadata.table.in_bucket(bucket) if d.key not in seen]
+
+    def _give(self, documents: list[Document], to: Address, now: Now) -> None:
+        """Push small documents up to a limit, announce the others."""
+        pushed: list[Document] = []
+        announced: list[Entry] = []
+        budget = PUSH_BYTES
+        for document in documents:
+            if self._fetcher.is_large(document) or document.size > budget:
+                announced.append(entry_of(document))
+            else:
+                budget -= document.size
+                pushed.append(document)
+        self._fetcher.push(pushed, to, now)
+        step = max(1, (self._frame_bytes - 256) // 640)
+        for start in range(0, len(announced), step):
+            self._out.send(Announce(tuple(announced[start : start + step])), to, now)
