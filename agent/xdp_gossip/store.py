@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: MIT
+"""The durable state of an agent: incarnation, nodes once known, documents and their history, in one SQLite file.
+
+What a call acknowledged is on the disk. A damaged file is set aside, never deleted and never fatal: all rows that still
+check move to a new file, and :attr:`Store.problems` says what did not. Two checks together find damage: SQLite's own
+(structure) and a checksum in every row plus a sum over all rows (content, and rows that went missing).
+
+The journal is SQLite's rollback journal, not its write-ahead log: a damaged log ends at the damage without an error,
+and with it would go writes that were acknowledged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from . import rows
+from .core.interface import Known
+from .core.types import Document
+from .statefile import (
+    HISTORY,
+    LAYOUT,
+    StoreError,
+    insert,
+    open_or_repair,
+    select,
+    take_lock,
+    translated,
+    weight,
+)
+
+__all__ = ["FORGET_AFTER_S", "MemoryStore", "Snapshot", "StateStore", "Store", "StoreError"]
+
+#: A node silent for this long is forgotten (docs/architecture.md, "Semantics").
+FORGET_AFTER_S = 86400
+MAX_INCARNATION = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What an earlier run knew: nodes, and the current version of every document (tombstones included)."""
+
+    known: list[Known] = field(default_factory=list)
+    documents: list[Document] = field(default_factory=list)
+
+
+class StateStore(Protocol):
+    """What the facade needs of a store; :class:`Store` keeps it, :class:`MemoryStore` forgets it at exit."""
+
+    problems: list[str]
+
+    def next_incarnation(self, now_s: int) -> int:
+        """Persist and return the incarnation of this run: ``max(last + 1, now_s)``, 32 bits."""
+
+    def save_incarnation(self, incarnation: int) -> None:
+        """Persist a raised incarnation; a lower one than stored changes nothing."""
+
+    def load(self) -> Snapshot:
+        """Everything an engine starts from."""
+
+    def save_documents(self, documents: Sequence[Document]) -> None:
+        """Persist document versions in one transaction; what is older than stored goes to the history only."""
+
+    def history(self, key: str) -> list[Document]:
+        """The last versions of ``key``, newest first."""
+
+    def save_nodes(self, known: Sequence[Known]) -> None:
+        """Replace the known nodes, leaving out those silent for a day (the first day of a run forgets nobody)."""
+
+    def close(self) -> None:
+        """Release the file. Idempotent."""
+
+
+def _raised(last: int, now_s: int) -> int:
+    incarnation = max(last + 1, min(now_s, MAX_INCARNATION), 1)
+    if incarnation > MAX_INCARNATION:
+        raise StoreError(f"incarnation: expected at most {MAX_INCARNATION}, the stored one has reached it")
+    return incarnation
+
+
+def _remembered(known: Sequence[Known], opened: float) -> list[Known]:
+    """Drop who was silent for a day, once this run is a day old.
+
+    Before that silence says nothing: after a weekend without power every node was last heard three days ago. The
+    run's age is monotonic, because a clock set right after boot would age everybody at once.
+    """
+    if time.monotonic() - opened < FORGET_AFTER_S:
+        return list(known)
+    oldest = time.time_ns() - FORGET_AFTER_S * 10**9
+    return [entry for entry in known if entry.last_heard_ns >= oldest]
+
+
+class Store:
+    """State in one file, owned by one process and used by one thread. Make it with :meth:`open`."""
+
+    def __init__(self, path: Path, database: sqlite3.Connection, lock: int, problems: list[str]) -> None:
+        self.path = path
+        #: What was wrong with the file at opening and what that cost, for the log and the status.
+        self.problems = problems
+        self._opened = time.monotonic()
+        self._database: sqlite3.Connection | None = database
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """Open or make the file (mode 0600) and its directory (0700), repairing it when it is damaged.
+
+        Raises ``StoreError`` when another process has it, when its layout is newer than this program, or when the
+        file system refuses.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = take_lock(path)
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror or error}") from error
+        try:
+            problems: list[str] = []
+            database = open_or_repair(path, problems)
+            return cls(path, database, lock, problems)
+        except OSError as error:
+            os.close(lock)
+            raise StoreError(f"{path}: {error.strerror or error}") from error
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def next_incarnation(self, now_s: int) -> int:
+        """See :meth:`StateStore.next_incarnation`. Raises ``StoreError``."""
+        with self._transaction() as tx:
+            incarnation = _raised(tx.incarnation(), now_s)
+            tx.set_incarnation(incarnation)
+        return incarnation
+
+    def save_incarnation(self, incarnation: int) -> None:
+        """See :meth:`StateStore.save_incarnation`. Raises ``StoreError``."""
+        if not 0 <= incarnation <= MAX_INCARNATION:
+            raise StoreError(f"{self.path}: incarnation: expected 0 to {MAX_INCARNATION}, got {incarnation}")
+        with self._transaction() as tx:
+            if incarnation > tx.incarnation():
+                tx.set_incarnation(incarnation)
+
+    def load(self) -> Snapshot:
+        """See :meth:`StateStore.load`. Raises ``StoreError`` when the disk fails now."""
+        with self._reading() as database:
+            known = [rows.row_known(row) for row in database.execute(select("node"))]
+            newest = "document.rank = (SELECT max(other.rank) FROM document AS other WHERE other.key = document.key)"
+            documents = [
+                rows.row_document(row)
+                for row in database.execute(f"{select('document')} WHERE {newest} ORDER BY document.key")
+            ]
+        return Snapshot(known, documents)
+
+    def save_documents(self, documents: Sequence[Document]) -> None:
+        """See :meth:`StateStore.save_documents`. Durable when it returns; raises ``StoreError`` otherwise."""
+        if not documents:
+            return
+        with self._transaction() as tx:
+            for document in documents:
+                tx.add_document(rows.document_row(document))
+            for key in sorted({document.key for document in documents}):
+                tx.prune_history(key)
+
+    def history(self, key: str) -> list[Document]:
+        """See :meth:`StateStore.history`. Raises ``StoreError`` when the disk fails now."""
+        with self._reading() as database:
+            found = database.execute(f"{select('document')} WHERE key = ? ORDER BY rank DESC", (key,))
+            return [rows.row_document(row) for row in found]
+
+    def save_nodes(self, known: Sequence[Known]) -> None:
+        """See :meth:`StateStore.save_nodes`. Raises ``StoreError``."""
+        wanted = {entry.address: rows.known_row(entry) for entry in _remembered(known, self._opened)}
+        with self._transaction() as tx:
+            tx.replace_nodes(wanted.values())
+
+    def close(self) -> None:
+        """Release the file. Idempotent."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+            os.close(self._lock)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        if self._database is None:
+            raise StoreError(f"{self.path}: closed")
+        with translated(self.path):
+            yield self._database
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[_Transaction]:
+        with self._reading() as database:
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                tx = _Transaction(database)
+                yield tx
+                tx.finish()
+                database.execute("COMMIT")
+            except BaseException:
+                # A failed COMMIT may have rolled back already.
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+
+
+class _Transaction:
+    """Row changes that keep the sum over all rows."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        _layout, self._changes, self._total, digest, _checksum = database.execute(select("meta")).fetchone()
+        self._digest = int.from_bytes(digest, "big")
+
+    def finish(self) -> None:
+        digest = (self._digest % 2**64).to_bytes(8, "big")
+        row = rows.seal("meta", (LAYOUT, self._changes + 1, self._total, digest))
+        self._database.execute("DELETE FROM meta")
+        self._database.execute(insert("meta"), row)
+
+    def incarnation(self) -> int:
+        row = self._database.execute("SELECT value FROM incarnation").fetchone()
+        return int(row[0]) if row else 0
+
+    def set_incarnation(self, incarnation: int) -> None:
+        self._delete("incarnation", "1")
+        self._insert("incarnation", rows.seal("incarnation", (incarnation,)))
+
+    def add_document(self, row: rows.Row) -> None:
+        self._insert("document", row)
+
+    def prune_history(self, key: str) -> None:
+        kept = "SELECT rank FROM document WHERE key = ? ORDER BY rank DESC LIMIT ?"
+        self._delete("document", f"key = ? AND rank NOT IN ({kept})", (key, key, HISTORY))
+
+    def replace_nodes(self, wanted: Iterable[rows.Row]) -> None:
+        stored: set[rows.Row] = set(self._database.execute(select("node")))
+        fresh = set(wanted)
+        for row in stored - fresh:
+            self._delete("node", "ip = ? AND port = ?", row[:2])
+        for row in fresh - stored:
+            self._insert("node", row)
+
+    def _insert(self, table: str, row: rows.Row) -> None:
+        if self._database.execute(insert(table), row).rowcount > 0:
+            self._total += 1
+            self._digest += weight(row[-1])
+
+    def _delete(self, table: str, where: str, values: rows.Row = ()) -> None:
+        gone = self._database.execute(f"SELECT id, checksum FROM {table} WHERE {where}", values).fetchall()
+        for row_id, checksum in gone:
+            self._database.execute(f"DELETE FROM {table} WHERE id = ?", (row_id,))
+            self._total -= 1
+            self._digest -= weight(checksum)
+
+
+class MemoryStore:
+    """The same without a file: for a node list that has no state directory. Nothing survives :meth:`close`."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self._opened = time.monotonic()
+        self._incarnation = 0
+        self._known: list[Known] = []
+        self._versions: dict[str, list[Document]] = {}
+
+    def next_incarnation(self, now_s: int) -> int:
+        """See :meth:`StateStore.next_incarnation`."""
+        self._incarnation = _raised(self._incarnation, now_s)
+        return self._incarnation
+
+    def save_incarnation(self, incarnation: int) -> None:
+        """See :meth:`StateStore.save_incarnation`."""
+        self._incarnation = max(self._incarnation, incarnation)
+
+    def load(self) -> Snapshot:
+        """See :meth:`StateStore.load`."""
+        return Snapshot(list(self._known), [self._versions[key][0] for key in sorted(self._versions)])
+
+    def save_documents(self, documents: Sequence[Document]) -> None:
+        """See :meth:`StateStore.save_documents`."""
+        for document in documents:
+            versions = {old.rank: old for old in self._versions.get(document.key, ())}
+            versions.setdefault(document.rank, document)
+            self._versions[document.key] = [versions[rank] for rank in sorted(versions, reverse=True)][:HISTORY]
+
+    def history(self, key: str) -> list[Document]:
+        """See :meth:`StateStore.history`."""
+        return list(self._versions.get(key, ()))
+
+    def save_nodes(self, known: Sequence[Known]) -> None:
+        """See :meth:`StateStore.save_nodes`."""
+        self._known = _remembered(known, self._opened)
+
+    def close(self) -> None:
+        """Nothing to release."""
