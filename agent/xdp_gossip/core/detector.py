@@ -34,6 +34,7 @@ class Detector:
         self._expected: float | None = None
         self._asked: dict[int, tuple[Address, int]] = {}  # nonce of our ping on request -> who asked, its nonce
         self.doubt = 0
+        self.timeout = 20.0  # as of the last tick
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
 
     # -- what the engine reports -------------------------------------------------------------------------------
@@ -104,6 +105,7 @@ class Detector:
 
         ``timeout``: silence after which a node is suspected; ``probe_gap``: time between two rounds of probes.
         """
+        self.timeout = timeout
         self._forgive_own_absence(now, interval, timeout)
         stretch = 1 + self.doubt
         for peer in list(self._membership):

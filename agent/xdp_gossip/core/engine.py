@@ -110,6 +110,7 @@ class Engine:
         )
         self._metadata.on_change = self._state_changed
         self._detector.on_accused = self._refute
+        self._exchange.on_alias = self._drop_seed
         self._timers = Timers()
         self._seeds: dict[Address, tuple[float, float]] = {}  # address -> (next try, pause before the one after)
         self._challenged: dict[Address, float] = {}
@@ -394,7 +395,7 @@ class Engine:
             self._detector.heard(peer, now)
         if header.state_digest != self.state_digest and peer.present:
             self._notice_difference(now)
-        self._seeds.pop(peer.address, None)
+        self._drop_seed(peer.address)
 
     def _dispatch(self, peer: Peer, header: Header, message: Message | None, source: Address, now: Now) -> None:
         origin = header.origin
@@ -615,6 +616,9 @@ class Engine:
                 continue
             self._seeds[address] = (now.mono + pause, min(pause * 2, max(5.0, self.cycle)))
             self._exchange.request(address, self.cycle * 1.5, now)
+
+    def _drop_seed(self, address: Address) -> None:
+        self._seeds.pop(address, None)
 
     def _request_records(self, now: Now) -> None:
         for peer in self._membership:

@@ -8,6 +8,7 @@ then 256 buckets, then the entries of the buckets that differ, then the document
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Callable
 
 from .detector import Detector
 from .events import SwapAnswered, SwapRequested
@@ -61,6 +62,7 @@ class Exchange:
         self._fetcher = fetcher
         self._out = out
         self._frame_bytes = frame_bytes
+        self.on_alias: Callable[[Address], None] = lambda address: None
         self._open: dict[int, tuple[Address, float]] = {}  # nonce -> whom we asked, when
         self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}  # lists that arrive in parts
 
@@ -84,6 +86,7 @@ class Exchange:
         if opened is None:
             self._out.count("rx_unasked_response")
             return
+        self._forget_alias(opened[0], peer)
         self._out.emit(SwapAnswered(self._local.address, peer.address))
         self.merge_members(response.members, now)
         if response.want_members:
@@ -95,6 +98,13 @@ class Exchange:
             differing = tuple(i for i, digest in enumerate(response.buckets) if digest != table.buckets[i])
             if differing:
                 self._out.send(ListRequest(differing), peer.address, now)
+
+    def _forget_alias(self, asked: Address, peer: Peer) -> None:
+        """A seed was given by another address than the node itself uses: there is one node, not two."""
+        alias = self._membership.get(asked)
+        if asked != peer.address and alias is not None and not alias.heard:
+            self._membership.forget(alias)
+            self.on_alias(asked)
 
     def answered(self, nonce: int, origin: Address) -> bool:
         """Whether ``nonce`` belongs to an exchange of ours: proof that its answer is not a recording.
@@ -212,7 +222,8 @@ class Exchange:
             if peer is None:
                 self._out.count("rx_table_full")
                 return
-            peer.state = State.ALIVE if info.state in PRESENT else info.state
+            fresh = info.state in PRESENT and age < self._detector.timeout
+            peer.state = State.ALIVE if fresh else info.state if info.state not in PRESENT else State.DEAD
             peer.begin(info.incarnation)
             peer.sighted, peer.last_heard = info.sequence, now.mono - age
             peer.record_digest, peer.state_digest = info.record_digest, info.state_digest
@@ -229,7 +240,7 @@ class Exchange:
         self._membership.changed(peer)
         if info.state is State.LEFT:
             self._detector.left(peer, info.incarnation, info.sequence, now)
-        elif info.state in PRESENT:
+        elif info.state in PRESENT and age < self._detector.timeout:
             self._detector.heard(peer, now, age)
 
     def send_members(self, to: Address, now: Now) -> None:

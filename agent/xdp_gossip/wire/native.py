@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""The native packet: 88 bytes, then a sealed body for the types that have one (docs/protocol.md; ``bpf/wire.h``).
+
+=======  =============================================================================================
+bytes    field, all integers big-endian
+=======  =============================================================================================
+0-63     signed block: magic 2, version 1, type 1, cluster 4, key slot 1, flags 1, port 2,
+         incarnation 4, sequence 8, origin address 16, wall time 8, metadata digest 8, record digest 8
+64-79    MAC: BLAKE2s-128 of the signed block, keyed (RFC 7693)
+80-87    relay area, not signed: ttl 1, hops 1, reserved 6
+88-      body: ChaCha20-Poly1305 (RFC 8439), the signed block as associated data
+=======  =============================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from ..core.messages import Header, Message, PacketType, Rejected
+from ..core.types import Address
+from . import bodies
+from .keys import Keyring, SlotKeys, cluster_id
+
+MAGIC = 0x5847  # "XG"
+WIRE_VERSION = 1
+_BLOCK = struct.Struct("!HBBIBBHIQ16sQQQ")
+_RELAY = struct.Struct("!BB6x")
+BLOCK_BYTES = _BLOCK.size
+MAC_BYTES = 16
+HEADER_BYTES = BLOCK_BYTES + MAC_BYTES + _RELAY.size
+_TTL_AT = BLOCK_BYTES + MAC_BYTES
+_TAG_BYTES = 16
+_NONCE = bytes(12)
+_BODILESS = frozenset({PacketType.HEARTBEAT, PacketType.LEAVE})
+_TYPES = {int(kind): kind for kind in PacketType}
+
+
+class NativeCodec:
+    """Packets of one cluster (``core.messages.Codec``)."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._cluster = cluster_id(keyring.cluster)
+
+    def parse(self, data: bytes) -> Header:
+        """The header, unverified. Raises ``Rejected``."""
+        if len(data) < HEADER_BYTES:
+            raise Rejected("truncated")
+        (
+            magic,
+            version,
+            kind,
+            cluster,
+            key_id,
+            flags,
+            port,
+            incarnation,
+            sequence,
+            origin,
+            wall_ns,
+            state_digest,
+            record_digest,
+        ) = _BLOCK.unpack_from(data)
+        if magic != MAGIC:
+            raise Rejected("malformed")
+        if version != WIRE_VERSION:
+            raise Rejected("foreign_version")
+        if cluster != self._cluster:
+            raise Rejected("foreign_cluster")
+        packet_type = _TYPES.get(kind)
+        if packet_type is None or not port or not incarnation or not sequence:
+            raise Rejected("malformed")
+        if packet_type in _BODILESS:
+            if len(data) != HEADER_BYTES:
+                raise Rejected("malformed")
+        elif len(data) <= HEADER_BYTES + _TAG_BYTES:
+            raise Rejected("truncated")
+        ttl, hops = _RELAY.unpack_from(data, _TTL_AT)
+        return Header(
+            packet_type,
+            Address.unpack(origin, port),
+            incarnation,
+            sequence,
+            wall_ns,
+            state_digest,
+            record_digest,
+            flags,
+            key_id,
+            ttl,
+            hops,
+        )
+
+    def verify(self, data: bytes, header: Header) -> None:
+        """Check the MAC. Raises ``Rejected``."""
+        keys = self._keys(header)
+        if _mac(keys, data[:BLOCK_BYTES]) != data[BLOCK_BYTES:_TTL_AT]:
+            raise Rejected("bad_mac")
+
+    def open(self, data: bytes, header: Header) -> Message | None:
+        """Decrypt and check the body. Raises ``Rejected``."""
+        if header.type in _BODILESS:
+            return None
+        block = data[:BLOCK_BYTES]
+        try:
+            raw = _aead(self._keys(header), block).decrypt(_NONCE, data[HEADER_BYTES:], block)
+        except InvalidTag:
+            raise Rejected("bad_body") from None
+        return bodies.unpack(header.type, raw)
+
+    def encode(self, header: Header, message: Message | None) -> bytes:
+        """A signed and sealed packet; the active key's slot replaces the header's."""
+        slot = self._keyring.active
+        keys = self._keyring.get(slot)
+        assert keys is not None
+        block = _BLOCK.pack(
+            MAGIC,
+            WIRE_VERSION,
+            header.type,
+            self._cluster,
+            slot,
+            header.flags,
+            header.origin.port,
+            header.incarnation,
+            header.sequence,
+            header.origin.packed,
+            header.wall_ns,
+            header.state_digest,
+            header.record_digest,
+        )
+        packet = block + _mac(keys, block) + _RELAY.pack(header.ttl, header.hops)
+        if message is not None:
+            packet += _aead(keys, block).encrypt(_NONCE, bodies.pack(message), block)
+        return packet
+
+    def relayed(self, data: bytes) -> bytes | None:
+        """The packet for the next hop: one less to live, one more made."""
+        ttl, hops = _RELAY.unpack_from(data, _TTL_AT)
+        if ttl == 0:
+            return None
+        return data[:_TTL_AT] + _RELAY.pack(ttl - 1, min(hops + 1, 255)) + data[HEADER_BYTES:]
+
+    def size_of(self, message: Message) -> int:
+        """Bytes of the whole packet."""
+        return HEADER_BYTES + _TAG_BYTES + len(bodies.pack(message))
+
+    def _keys(self, header: Header) -> SlotKeys:
+        keys = self._keyring.get(header.key_id)
+        if keys is None:
+            raise Rejected("unknown_key")
+        return keys
+
+
+def _mac(keys: SlotKeys, block: bytes) -> bytes:
+    return hashlib.blake2s(block, digest_size=MAC_BYTES, key=keys.mac).digest()
+
+
+def _aead(keys: SlotKeys, block: bytes) -> ChaCha20Poly1305:
+    """A key of its own for every packet: no two packets have the same signed block, so none share key and nonce."""
+    return ChaCha20Poly1305(hashlib.blake2s(block, digest_size=32, key=keys.body).digest())

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""Building blocks for message bodies: each packs a value into msgpack's types and checks what it unpacks.
+
+A body is a msgpack array; :mod:`.bodies` states the fields of every message in their order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Generic, NamedTuple, TypeVar
+
+from ..core.types import Address, State, Version, check_key
+
+T = TypeVar("T")
+
+class Field(NamedTuple):
+    """How one kind of value is packed, and unpacked with every check; ``unpack`` raises ``ValueError``."""
+
+    pack: Callable[[Any], Any]
+    unpack: Callable[[Any], Any]
+
+class Struct(Generic[T]):
+    """A dataclass as an array of its fields."""
+
+    def __init__(self, cls: type[T], **fields: Field) -> None:
+        self.cls = cls
+        self._fields = fields
+
+    def pack(self, value: T) -> list[Any]:
+        """The array."""
+        return [field.pack(getattr(value, name)) for name, field in self._fields.items()]
+
+    def unpack(self, raw: Any) -> T:
+        """The value. Raises ``ValueError``."""
+        if not isinstance(raw, (list, tuple)) or len(raw) != len(self._fields):
+            raise ValueError(f"{self.cls.__name__}: expected {len(self._fields)} fields")
+        pairs = zip(self._fields.items(), raw)
+        return self.cls(**{name: field.unpack(item) for (name, field), item in pairs})
+
+    @property
+    def field(self) -> Field:
+        """For use inside another struct."""
+        return Field(self.pack, self.unpack)
+
+def _same(value: Any) -> Any:
+    return value
+
+def uint(bits: int) -> Field:
+    """An unsigned integer."""
+    limit = 1 << bits
+
+    def unpack(raw: Any) -> int:
+        if type(raw) is not int or not 0 <= raw < limit:
+            raise ValueError(f"expected an integer of {bits} bits")
+        return raw
+
+    return Field(_same, unpack)
+
+def raw_bytes(limit: int, exact: bool = False) -> Field:
+    """Bytes, at most or exactly ``limit``."""
+
+    def unpack(raw: Any) -> bytes:
+        if not isinstance(raw, bytes) or len(raw) > limit or (exact and len(raw) != limit):
+            raise ValueError(f"expected {'' if exact else 'at most '}{limit} bytes")
+        return raw
+
+    return Field(_same, unpack)
+
+def text(limit: int) -> Field:
+    """Text of at most ``limit`` bytes of UTF-8."""
+
+    def unpack(raw: Any) -> str:
+        if not isinstance(raw, str) or len(raw.encode()) > limit:
+            raise ValueError(f"expected text of at most {limit} bytes")
+        return raw
+
+    return Field(_same, unpack)
+
+def _boolean(raw: Any) -> bool:
+    if not isinstance(raw, bool):
+        raise ValueError("expected a boolean")
+    return raw
+
+def many(item: Field, limit: int = 20_000) -> Field:
+    """A tuple of at most ``limit`` items."""
+
+    def unpack(raw: Any) -> tuple[Any, ...]:
+        if not isinstance(raw, (list, tuple)) or len(raw) > limit:
+            raise ValueError(f"expected a list of at most {limit}")
+        return tuple(item.unpack(element) for element in raw)
+
+    return Field(lambda value: [item.pack(element) for element in value], unpack)
+
+def pair(first: Field, second: Field) -> Field:
+    """A tuple of two."""
+
+    def unpack(raw: Any) -> tuple[Any, Any]:
+        if not isinstance(raw, (list, tuple)) or len(raw) != 2:
+            raise ValueError("expected a pair")
+        return (first.unpack(raw[0]), second.unpack(raw[1]))
+
+    return Field(lambda value: [first.pack(value[0]), second.pack(value[1])], unpack)
+
+def optional(item: Field) -> Field:
+    """The item or None."""
+    return Field(
+        lambda value: None if value is None else item.pack(value), lambda raw: None if raw is None else item.unpack(raw)
+    )
+
+def _pack_address(value: Address) -> bytes:
+    return value.packed + value.port.to_bytes(2, "big")
+
+def _unpack_address(raw: Any) -> Address:
+    if not isinstance(raw, bytes) or len(raw) != 18:
+        raise ValueError("expected an address of 18 bytes")
+    return Address.unpack(raw[:16], int.from_bytes(raw[16:], "big"))
+
+def _unpack_version(raw: Any) -> Version:
+    if not isinstance(raw, bytes) or len(raw) != 26:
+        raise ValueError("expected a version of 26 bytes")
+    return Version(int.from_bytes(raw[:8], "big"), _unpack_address(raw[8:]))
+
+def _unpack_key(raw: Any) -> str:
+    return check_key(raw)
+
+BOOLEAN = Field(_same, _boolean)
+ADDRESS = Field(_pack_address, _unpack_address)
+VERSION = Field(lambda value: value.hlc.to_bytes(8, "big") + _pack_address(value.origin), _unpack_version)
+KEY = Field(_same, _unpack_key)
+HASH = raw_bytes(32, exact=True)
+_STATES = list(State)
+STATE = Field(_STATES.index, lambda raw: _STATES[uint(2).unpack(raw)])
+
+assert MAX_KEY < 1024  # list sizes below frames count on it
