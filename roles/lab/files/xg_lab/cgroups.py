@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A control group for each host, so that no two of their systemd instances manage the same one.
+
+Where systemd runs the machine, each host gets a scope with delegation from it. Where it does not, the lab makes
+the groups itself, in the unified hierarchy and, when there is one, in version 1's `name=systemd` hierarchy.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from .config import Config, Host
+from .system import LabError, ProcessId, mounts, run, wait_until
+
+
+def systemd_runs_machine() -> bool:
+    """Tell whether PID 1 of this machine is systemd; the test is that of sd_booted(3)."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def scope(config: Config, host: Host) -> str:
+    """Return the name of the host's scope unit, on a machine that systemd runs."""
+    return f"xdp-gossip-lab-{config.bridge}-{host.name}.scope"
+
+
+def _parents(config: Config) -> list[Path]:
+    """Return the lab's own group in each hierarchy that systemd uses."""
+    roots = [
+        entry.point for entry in mounts()
+        if entry.kind == "cgroup2" or (entry.kind == "cgroup" and "name=systemd" in entry.options.split(","))
+    ]
+    # A machine may show one hierarchy at several places; the first is the one the whole system uses.
+    return [root / f"xdp-gossip-lab-{config.bridge}" for root in dict.fromkeys(roots)]
+
+
+def enter(config: Config, host: Host) -> None:
+    """Move the calling process into the host's group, made when missing. Not for use under systemd."""
+    parents = _parents(config)
+    if not parents:
+        raise LabError("no cgroup hierarchy for systemd is mounted; expected cgroup2 at /sys/fs/cgroup")
+    for parent in parents:
+        folder = parent / host.name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+        except OSError as error:
+            raise LabError(f"{folder}: {error.strerror}; the lab needs a writable cgroup file system") from error
+
+
+def sweep(config: Config, host: Host) -> bool:
+    """Kill what is left in the host's group and delete the group; return whether there was one.
+
+    Only descendants of a process this lab started can be in it.
+    """
+    if systemd_runs_machine():
+        unit = scope(config, host)
+        if run(["systemctl", "is-active", "--quiet", unit], check=False).returncode != 0:
+            return False
+        run(["systemctl", "kill", "--signal=SIGKILL", unit], check=False)
+        run(["systemctl", "stop", unit], timeout=60, check=False)
+        return True
+    found = False
+    for parent in _parents(config):
+        folder = parent / host.name
+        if folder.is_dir():
+            found = True
+            _empty(folder)
+            _delete(folder)
+        if parent.is_dir() and not any(child.is_dir() for child in parent.iterdir()):
+            parent.rmdir()
+    return found
+
+
+def _members(folder: Path) -> list[int]:
+    pids: list[int] = []
+    for path, _, _ in os.walk(folder):
+        try:
+            pids += map(int, Path(path, "cgroup.procs").read_text(encoding="ascii").split())
+        except OSError:
+            continue
+    return pids
+
+
+def _empty(folder: Path) -> None:
+    def killed() -> bool:
+        left = _members(folder)
+        for pid in left:
+            try:
+                ProcessId.of(pid).send(signal.SIGKILL)
+            except LabError:
+                continue
+        return not left
+
+    if not wait_until(killed, 10.0):
+        raise LabError(f"{folder}: processes {_members(folder)} survive SIGKILL for 10 s")
+
+
+def _delete(folder: Path) -> None:
+    for path, _, _ in os.walk(folder, topdown=False):
+        # The kernel lets go of a group a moment after its last process.
+        if not wait_until(lambda: _rmdir(Path(path)), 5.0):  # noqa: B023
+            raise LabError(f"{path}: cannot be deleted though it holds no process")
+
+
+def _rmdir(path: Path) -> bool:
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Command line: reads the settings, does one thing, prints one JSON object. Exit status 1 and a reason on failure."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import fleet, image
+from .config import Config
+from .system import LabError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one sub-command; return the exit status."""
+    options = _parser().parse_args(arguments)
+    started = time.monotonic()
+    try:
+        if os.geteuid() != 0:
+            raise LabError("the lab makes mounts and network interfaces: run it as root")
+        result = _dispatch(options, _load(options.config))
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    result["seconds"] = round(time.monotonic() - started, 1)
+    print(json.dumps(result))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lab.py", description="A throw-away fleet of Debian hosts on this machine.")
+    parser.add_argument("--config", required=True, metavar="FILE",
+                        help="settings as JSON; - reads standard input; a lab keeps its own in <lab_dir>/config.json")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("image", help="build the base image unless it is in the cache")
+    commands.add_parser("cached", help="tell whether the base image is in the cache")
+    commands.add_parser("present", help="make the lab as the settings say")
+    absent = commands.add_parser("absent", help="remove the lab")
+    absent.add_argument("--purge-cache", action="store_true", help="delete the cached images too")
+    planned = commands.add_parser("plan", help="say what present or absent would do")
+    planned.add_argument("state", choices=("present", "absent"))
+    for name, text in (("kill", "cut the power of one host"), ("start", "boot one host again")):
+        commands.add_parser(name, help=text).add_argument("target")
+    commands.add_parser("status", help="show the hosts and whether they are on")
+    return parser
+
+
+def _load(source: str) -> Config:
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        return Config.from_object(json.loads(text))
+    except OSError as error:
+        raise LabError(f"{source}: {error.strerror}; expected the lab's settings") from error
+    except ValueError as error:
+        raise LabError(f"{source}: {error}; expected the lab's settings as JSON") from error
+
+
+def _dispatch(options: argparse.Namespace, config: Config) -> dict[str, Any]:
+    if options.command == "image":
+        built = image.build(config)
+        return {"changed": built, "image": str(image.image_path(config))}
+    if options.command == "cached":
+        path = image.image_path(config)
+        return {"changed": False, "image": str(path), "cached": path.is_dir()}
+    if options.command == "present":
+        return fleet.present(config)
+    if options.command == "absent":
+        return fleet.absent(config, options.purge_cache)
+    if options.command == "plan":
+        steps = fleet.plan(config, options.state)
+        return {"changed": bool(steps), "steps": steps}
+    if options.command == "kill":
+        return fleet.cut_power(config, options.target)
+    if options.command == "start":
+        return fleet.switch_on(config, options.target)
+    return fleet.status(config)

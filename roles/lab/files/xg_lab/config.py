@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lab's settings, checked once before anything is touched."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import re
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .system import LabError
+
+FIRST_HOST = 11
+"""Number of the first host's address within the network; the machine itself is number 1."""
+
+# Characters that mean nothing to overlayfs mount options, ssh options or YAML.
+_PATH = re.compile(r"/[A-Za-z0-9._/+@-]+")
+_NAME = re.compile(r"[a-z]([a-z0-9-]{0,6}[a-z])?")
+_LINK = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?")
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host of the lab: what it is called and where it is."""
+
+    name: str
+    address: str
+    """IPv4 address."""
+    address6: str
+    link: str
+    """Name of the machine's end of the host's veth pair."""
+    folder: Path
+    """Everything of this host on disk."""
+    log: Path
+
+    @property
+    def root(self) -> Path:
+        """Where the host's file system (an overlay on the image) is mounted."""
+        return self.folder / "root"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one lab; the names are those of the role's variables without `lab_`."""
+
+    hosts: int
+    name: str
+    dir: str
+    cache_dir: str
+    bridge: str
+    network: str
+    network6: str
+    suite: str
+    packages: tuple[str, ...]
+    mirror: str
+    inventory: str
+    boot_timeout: float
+    image_timeout: float
+
+    def __post_init__(self) -> None:
+        for key in ("dir", "cache_dir", "inventory"):
+            value = getattr(self, key)
+            self._expect(
+                bool(_PATH.fullmatch(value)) and ".." not in value.split("/"), key, "an absolute path of letters, digits and ._/+@-"
+            )
+        self._expect(bool(_NAME.fullmatch(self.name)), "name", "1 to 8 of a-z, 0-9 and -, a letter first and last")
+        self._expect(bool(_LINK.fullmatch(self.bridge)), "bridge", "an interface name of at most 15 characters")
+        self._expect(bool(re.fullmatch(r"[a-z]+", self.suite)), "suite", "a Debian release name such as bookworm")
+        for package in self.packages:
+            if not _PACKAGE.fullmatch(package):
+                raise LabError(f"lab_packages: {package!r}: expected the name of a Debian package")
+        self._expect(self.mirror == "" or re.fullmatch(r"(https?|file)://\S+", self.mirror) is not None, "mirror", "a URL")
+        for key in ("boot_timeout", "image_timeout"):
+            self._expect(getattr(self, key) > 0, key, "seconds, more than 0")
+        self._check_networks()
+
+    def _check_networks(self) -> None:
+        network, network6 = self._network("network", 4), self._network("network6", 6)
+        room = min(network.num_addresses, network6.num_addresses) - 1 - FIRST_HOST
+        self._expect(0 <= self.hosts <= min(room, 999), "hosts", f"0 to {max(min(room, 999), 0)}, what the networks have room for")
+        # The IPv6 host part repeats the decimal digits of the IPv4 one; 9999 is the most that can be.
+        self._expect(network6.prefixlen <= 112, "network6", "a prefix of at most 112 bits")
+
+    def _network(self, key: str, version: int) -> Any:
+        try:
+            network = ipaddress.ip_network(getattr(self, key))
+        except ValueError as error:
+            raise LabError(f"lab_{key}: {error}; expected an IPv{version} network such as 198.18.0.0/24") from error
+        self._expect(network.version == version and network.is_private, key, f"a private IPv{version} network")
+        return network
+
+    def _expect(self, good: bool, key: str, what: str) -> None:
+        if not good:
+            raise LabError(f"lab_{key}: {getattr(self, key)!r}: expected {what}")
+
+    @classmethod
+    def from_object(cls, value: Any) -> Config:
+        """Build from a JSON object; LabError names each missing, unknown or ill-typed key."""
+        if not isinstance(value, dict):
+            raise LabError(f"lab settings: {type(value).__name__}: expected an object")
+        names = {field.name for field in fields(cls)}
+        missing, unknown = sorted(names - value.keys()), sorted(value.keys() - names)
+        if missing or unknown:
+            raise LabError(f"lab settings: missing {missing}, unknown {unknown}")
+        typed = dict(value)
+        try:
+            typed["hosts"] = int(value["hosts"])
+            typed["boot_timeout"], typed["image_timeout"] = float(value["boot_timeout"]), float(value["image_timeout"])
+        except (TypeError, ValueError) as error:
+            raise LabError(f"lab settings: hosts, boot_timeout, image_timeout: {error}; expected numbers") from error
+        if not isinstance(value["packages"], (list, tuple)):
+            raise LabError("lab_packages: expected a list")
+        typed["packages"] = tuple(sorted({str(package) for package in value["packages"]}))
+        for key in names - {"hosts", "boot_timeout", "image_timeout", "packages"}:
+            if not isinstance(value[key], str):
+                raise LabError(f"lab_{key}: {value[key]!r}: expected text")
+        return cls(**typed)
+
+    def to_json(self) -> str:
+        """Return the settings as JSON text that `from_object` accepts."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @property
+    def home(self) -> Path:
+        """The lab's directory."""
+        return Path(self.dir)
+
+    @property
+    def key_file(self) -> Path:
+        """The private ssh key that opens every host."""
+        return self.home / "ssh" / "id_ed25519"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The real host keys of all hosts."""
+        return self.home / "ssh" / "known_hosts"
+
+    @property
+    def gateway(self) -> str:
+        """The machine's own IPv4 address on the bridge, with its prefix length."""
+        network = ipaddress.ip_network(self.network)
+        return f"{network[1]}/{network.prefixlen}"
+
+    @property
+    def gateway6(self) -> str:
+        """The machine's own IPv6 address on the bridge, with its prefix length."""
+        network = ipaddress.ip_network(self.network6)
+        return f"{network[1]}/{network.prefixlen}"
+
+    @property
+    def bridge_mac(self) -> str:
+        """A locally administered MAC that only this lab gives its bridge: the mark of ownership."""
+        digest = hashlib.sha256(f"xdp-gossip-lab {self.dir} {self.bridge}".encode()).digest()
+        return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
+
+    def host(self, name: str) -> Host:
+        """Return the host called `name`; LabError when the lab has no such name."""
+        digits = name[len(self.name):]
+        if not name.startswith(self.name) or not re.fullmatch(r"[1-9][0-9]{0,2}", digits):
+            raise LabError(f"{name}: no host of this lab; its hosts are {self.name}1 to {self.name}{self.hosts}")
+        number = FIRST_HOST - 1 + int(digits)
+        return Host(
+            name=name,
+            address=str(ipaddress.ip_network(self.network)[number]),
+            address6=str(ipaddress.ip_network(self.network6)[int(str(number), 16)]),
+            link=f"vb-{name}",
+            folder=self.home / "hosts" / name,
+            log=self.home / "logs" / f"{name}.log",
+        )
+
+    def wanted(self) -> list[Host]:
+        """Return the hosts that are to run, in order."""
+        return [self.host(f"{self.name}{number}") for number in range(1, self.hosts + 1)]

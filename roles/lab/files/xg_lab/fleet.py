@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole lab: what has to be done for it to be as asked, and doing it.
+
+`plan` only looks. `present` and `absent` may be interrupted anywhere and called again: they go by what is there,
+not by what an earlier run believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from . import hosts, image, inventory, network
+from .config import Config, Host
+from .system import LabError, locked, mounts_under, remove_tree, run, write_file
+
+PARALLEL = 32
+LOCK_TIMEOUT = 120.0
+LAB_FILES = ("config.json", "inventory.yml")
+LAB_FOLDERS = ("hosts", "logs", "ssh", "cp")
+
+
+def existing(config: Config) -> list[Host]:
+    """Return the hosts that have a directory, whatever state they are in, in order."""
+    folder = config.home / "hosts"
+    names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    found = []
+    for name in sorted(names, key=lambda name: (len(name), name)):
+        # A lab may have been made under another lab_name; its hosts are still this directory's.
+        stem = name.rstrip("0123456789")
+        found.append(_renamed(config, stem).host(name))
+    return found
+
+
+def _renamed(config: Config, name: str) -> Config:
+    return replace(config, name=name)
+
+
+def plan(config: Config, state: str) -> list[str]:
+    """Return in words what `present` or `absent` would do, changing nothing."""
+    if state == "absent":
+        steps = [f"remove {host.name}" for host in existing(config)]
+        found = network.link(config.bridge)
+        if found is not None and network.is_ours(config, found):
+            steps.append(f"remove bridge {config.bridge}")
+        return [*steps, *([f"remove {config.dir}"] if config.home.exists() else [])]
+    base = image.image_path(config)
+    steps = [] if base.is_dir() else [f"build image {base}"]
+    steps += network.missing(config)
+    wanted = config.wanted()
+    steps += [f"remove {host.name}" for host in existing(config) if host not in wanted]
+    for host in wanted:
+        if not hosts.is_complete(host, base, config):
+            steps.append(f"create {host.name}")
+        elif hosts.process(host) is None:
+            steps.append(f"boot {host.name}")
+    if not steps:
+        current = Path(config.inventory)
+        if not current.exists() or current.read_text(encoding="utf-8") != inventory.render(config, wanted):
+            steps.append(f"write {config.inventory}")
+    return steps
+
+
+def present(config: Config) -> dict[str, Any]:
+    """Make the lab as asked and wait until every host has booted; the result tells what was done.
+
+    Raises LabError when the image is missing, a host does not come up, or a new host has failed units.
+    """
+    base = image.image_path(config)
+    if not base.is_dir():
+        raise LabError(f"{base}: no base image; build it first (lab.py image)")
+    with locked(config.home / ".lock", LOCK_TIMEOUT):
+        steps = network.ensure(config)
+        _make_key(config)
+        write_file(config.home / "config.json", config.to_json(), 0o600)
+        wanted = config.wanted()
+        surplus = [host for host in existing(config) if host not in wanted]
+        stale = [host for host in wanted if host.folder.exists() and not hosts.is_complete(host, base, config)]
+        _each(lambda host: hosts.remove(config, host), [*surplus, *stale])
+        steps += [f"removed {host.name}" for host in surplus]
+        created = [host for host in wanted if not hosts.is_complete(host, base, config)]
+        for host in created:
+            hosts.create(host, base, config)
+        steps += [f"created {host.name}" for host in created]
+        booted = [host for host in wanted if hosts.process(host) is None]
+        steps += [f"booted {host.name}" for host in booted if host not in created]
+        states = _bring_up(config, wanted, booted, base, steps)
+        if inventory.write(config, wanted):
+            steps.append(f"wrote {config.inventory}")
+        for host, state in zip(wanted, states):
+            if state != "running" and host in created:
+                raise LabError(f"{host.name}: booted {state}; failed units: {hosts.failed_units(config, host)}")
+    return {"changed": bool(steps), "steps": steps, "hosts": _report(wanted, states), "inventory": config.inventory}
+
+
+def _bring_up(config: Config, wanted: Sequence[Host], off: Sequence[Host], base: Path, steps: list[str]) -> list[str]:
+    """Start the hosts that are off, wait for all, restart once any that was on but does not answer; return states."""
+    for host in off:
+        hosts.start(config, host, base)
+
+    def ready(host: Host) -> str:
+        try:
+            if network.attach(config, host) and host not in off:
+                steps.append(f"attached {host.name}")
+            return hosts.wait_ready(config, host, config.boot_timeout)
+        except LabError:
+            if host in off:
+                raise
+            return ""
+
+    states = _each(ready, wanted)
+    silent = [host for host, state in zip(wanted, states) if not state]
+    for host in silent:
+        hosts.shut_down(config, host)
+        steps.append(f"rebooted {host.name}, which did not answer")
+    return _bring_up(config, wanted, silent, base, steps) if silent else states
+
+
+def _each(action: Callable[[Host], Any], chosen: Sequence[Host]) -> list[Any]:
+    """Do it for all hosts at the same time; when some fail, finish the others and raise the reasons together."""
+    if not chosen:
+        return []
+    with ThreadPoolExecutor(min(len(chosen), PARALLEL)) as pool:
+        futures = [pool.submit(action, host) for host in chosen]
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    for error in errors:
+        if not isinstance(error, LabError):
+            raise error
+    if errors:
+        raise LabError("\n".join(map(str, errors)))
+    return [future.result() for future in futures]
+
+
+def _make_key(config: Config) -> None:
+    public = config.key_file.with_suffix(".pub")
+    if config.key_file.exists() and public.exists():
+        return
+    config.key_file.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+    # A pair of which a crash left one half is no use.
+    config.key_file.unlink(missing_ok=True)
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "xdp-gossip-lab", "-f", str(config.key_file)])
+
+
+def _report(chosen: Sequence[Host], states: Sequence[str]) -> list[dict[str, str]]:
+    return [
+        {"name": host.name, "address": host.address, "address6": host.address6, "state": state}
+        for host, state in zip(chosen, states)
+    ]
+
+
+def absent(config: Config, purge: bool) -> dict[str, Any]:
+    """Remove hosts, network and directory of the lab, and with `purge` the cached images; the result tells what."""
+    steps: list[str] = []
+    if config.home.is_dir():
+        with locked(config.home / ".lock", LOCK_TIMEOUT):
+            found = existing(config)
+            _each(lambda host: hosts.remove(config, host), found)
+            steps += [f"removed {host.name}" for host in found]
+            if network.remove(config):
+                steps.append(f"removed {config.bridge}")
+            if inventory.delete(config):
+                steps.append(f"removed {config.inventory}")
+            _remove_home(config)
+            steps.append(f"removed {config.dir}")
+    elif network.remove(config):
+        steps.append(f"removed {config.bridge}")
+    if inventory.delete(config):
+        steps.append(f"removed {config.inventory}")
+    if purge and image.purge(config):
+        steps.append(f"removed {config.cache_dir}")
+    return {"changed": bool(steps), "steps": steps, "hosts": []}
+
+
+def _remove_home(config: Config) -> None:
+    """Delete what the lab put into its directory, and the directory unless somebody else keeps files there."""
+    for name in LAB_FOLDERS:
+        remove_tree(config.home / name)
+    for name in (*LAB_FILES, ".lock"):
+        (config.home / name).unlink(missing_ok=True)
+    if not any(config.home.iterdir()):
+        config.home.rmdir()
+
+
+def cut_power(config: Config, name: str) -> dict[str, Any]:
+    """Switch one host off abruptly; its disk stays."""
+    with locked(config.home / ".lock", LOCK_TIMEOUT):
+        changed = hosts.cut_power(config, _known(config, name))
+    return {"changed": changed, "steps": [f"cut power of {name}"] if changed else []}
+
+
+def switch_on(config: Config, name: str) -> dict[str, Any]:
+    """Boot one host again from its own disk and wait until it answers."""
+    with locked(config.home / ".lock", LOCK_TIMEOUT):
+        host = _known(config, name)
+        off = [] if hosts.process(host) else [host]
+        network.ensure(config)
+        steps: list[str] = [f"booted {name}" for _ in off]
+        states = _bring_up(config, [host], off, image.image_path(config), steps)
+    return {"changed": bool(steps), "steps": steps, "hosts": _report([host], states)}
+
+
+def _known(config: Config, name: str) -> Host:
+    for host in config.wanted():
+        if host.name == name:
+            if not hosts.is_complete(host, image.image_path(config), config):
+                raise LabError(f"{name}: not made yet, or made with other settings; run the role with lab_state present")
+            return host
+    names = ", ".join(host.name for host in config.wanted())
+    raise LabError(f"lab_target: {name!r}: expected one of the lab's hosts: {names or '(none)'}")
+
+
+def status(config: Config) -> dict[str, Any]:
+    """Return for each host on disk whether its power is on, and what is left on the machine without a host."""
+    report = []
+    for host in existing(config):
+        nspawn = hosts.process(host)
+        report.append({
+            "name": host.name,
+            "address": host.address,
+            "power": "on" if nspawn else "off",
+            "pid": nspawn.pid if nspawn else None,
+            "mounts": len(mounts_under(host.folder)),
+        })
+    return {"changed": False, "bridge": network.link(config.bridge) is not None, "hosts": report}

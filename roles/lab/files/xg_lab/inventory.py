@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Ansible inventory of the lab and the list of its host keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from .config import Config, Host
+from .system import write_file
+
+MARK = "# Written by the role xdp_gossip.fleet.lab; removed with the lab.\n"
+MAX_SOCKET_PATH = 107
+"""Longest path of a Unix socket on Linux, without the closing zero."""
+
+
+def render(config: Config, hosts: Sequence[Host]) -> str:
+    """Return the inventory file: the hosts in group `fleet`, and how to reach them with keys checked."""
+    lines = [MARK.rstrip("\n"), "fleet:", "  hosts:" if hosts else "  hosts: {}"]
+    for host in hosts:
+        lines += [f"    {host.name}:", f"      ansible_host: {host.address}", f"      lab_address6: {_text(host.address6)}"]
+    variables = {
+        "ansible_connection": "ssh",
+        "ansible_user": "root",
+        "ansible_python_interpreter": "/usr/bin/python3",
+        "ansible_ssh_private_key_file": str(config.key_file),
+        "ansible_ssh_common_args": " ".join(f"-o {option}" for option in _options(config)),
+        "ansible_ssh_pipelining": True,
+    }
+    lines += ["  vars:", *(f"    {key}: {_text(value)}" for key, value in variables.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _text(value: object) -> str:
+    # JSON scalars are YAML scalars.
+    return json.dumps(value)
+
+
+def _options(config: Config) -> list[str]:
+    options = [
+        f"UserKnownHostsFile={config.known_hosts}",
+        "GlobalKnownHostsFile=/dev/null",
+        "StrictHostKeyChecking=yes",
+        "IdentitiesOnly=yes",
+        "ConnectTimeout=10",
+        # A connection kept open to a host whose power was cut has to end by itself.
+        "ServerAliveInterval=5",
+        "ServerAliveCountMax=3",
+    ]
+    sockets = config.home / "cp"
+    # ssh adds a dot and 16 characters while it makes the socket. Too long a path: Ansible's own place then.
+    if len(str(sockets / f"root@{config.network}:65535")) + 17 <= MAX_SOCKET_PATH:
+        options.append(f"ControlPath={sockets}/%r@%h:%p")
+    return options
+
+
+def write(config: Config, hosts: Sequence[Host]) -> bool:
+    """Write inventory and known_hosts; return whether either changed."""
+    keys = [(host.folder / "known_hosts").read_text(encoding="ascii") for host in hosts]
+    (config.home / "cp").mkdir(mode=0o700, exist_ok=True)
+    changed = write_file(config.known_hosts, "".join(keys))
+    return write_file(Path(config.inventory), render(config, hosts)) or changed
+
+
+def delete(config: Config) -> bool:
+    """Delete the inventory file if it is one of ours; return whether it was."""
+    path = Path(config.inventory)
+    try:
+        ours = path.read_text(encoding="utf-8").startswith(MARK)
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
+    if ours:
+        path.unlink()
+    return ours

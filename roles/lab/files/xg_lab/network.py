@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lab's network: one bridge, an address on it, and a guard route so that nothing leaves the machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from .config import Config, Host
+from .system import LabError, run
+
+BENCHMARK_NET = ipaddress.ip_network("198.18.0.0/15")
+"""Reserved for tests of network devices by RFC 2544."""
+GUARD_METRIC = 4_000_000
+GUARD_PROTOCOL = 198
+"""Marks the guard route as the lab's own."""
+
+
+def _query(*arguments: str) -> list[dict[str, Any]]:
+    done = run(["ip", "-json", *arguments], check=False)
+    if done.returncode != 0 or not done.stdout.strip():
+        return []
+    return [entry for entry in json.loads(done.stdout) if entry]
+
+
+def link(name: str) -> dict[str, Any] | None:
+    """Return what `ip link` knows of the interface, None when there is none."""
+    found = _query("-details", "link", "show", "dev", name)
+    return found[0] if found else None
+
+
+def guards(config: Config) -> list[str]:
+    """Return the networks for which an `unreachable` route stands behind the bridge's own."""
+    network = ipaddress.ip_network(config.network)
+    inside = isinstance(network, ipaddress.IPv4Network) and network.subnet_of(BENCHMARK_NET)
+    return [str(BENCHMARK_NET if inside else network), *([config.network6] if has_ipv6() else [])]
+
+
+def has_ipv6() -> bool:
+    """Tell whether this machine has IPv6 switched on."""
+    try:
+        return Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text(encoding="ascii").strip() == "0"
+    except FileNotFoundError:
+        return False
+
+
+def is_ours(config: Config, found: dict[str, Any]) -> bool:
+    """Tell whether the interface is the bridge this lab made."""
+    return found.get("linkinfo", {}).get("info_kind") == "bridge" and found.get("address") == config.bridge_mac
+
+
+def _family(network: str) -> str:
+    return "-6" if ":" in network else "-4"
+
+
+def _guard_exists(network: str) -> bool:
+    found = _query(_family(network), "route", "show", "type", "unreachable", "exact", network)
+    return any(int(route.get("metric", 0)) == GUARD_METRIC for route in found)
+
+
+def missing(config: Config) -> list[str]:
+    """Return what `ensure` would do, in words. LabError when a name or network of the lab is taken by others."""
+    found = link(config.bridge)
+    if found is not None and not is_ours(config, found):
+        raise LabError(f"lab_bridge: {config.bridge} exists and is not this lab's; choose another name")
+    for network in (config.network, config.network6):
+        for route in _query(_family(network), "route", "show", "root", network):
+            if route.get("dev") not in (None, config.bridge, "lo"):
+                raise LabError(f"{network}: already routed to {route['dev']}; choose another lab_network or lab_network6")
+    steps = [f"guard {network}" for network in guards(config) if not _guard_exists(network)]
+    if found is None or "UP" not in found["flags"]:
+        return [*steps, f"bridge {config.bridge}"]
+    held = {f"{entry['local']}/{entry['prefixlen']}" for item in _query("address", "show", "dev", config.bridge)
+            for entry in item.get("addr_info", [])}
+    wanted = [config.gateway, *([config.gateway6] if has_ipv6() else [])]
+    return [*steps, *(f"address {address}" for address in wanted if address not in held)]
+
+
+def ensure(config: Config) -> list[str]:
+    """Make guard routes, bridge and addresses where missing; return what was done."""
+    steps = missing(config)
+    if not steps:
+        return []
+    # The guard comes first: from here on no packet of the lab can take the default route.
+    for network in guards(config):
+        run(["ip", _family(network), "route", "replace", "unreachable", network,
+             "metric", str(GUARD_METRIC), "proto", str(GUARD_PROTOCOL)])
+    if link(config.bridge) is None:
+        run(["ip", "link", "add", "name", config.bridge, "address", config.bridge_mac, "type", "bridge",
+             "forward_delay", "0", "stp_state", "0"])
+    run(["ip", "link", "set", "dev", config.bridge, "up"])
+    run(["ip", "address", "replace", config.gateway, "dev", config.bridge])
+    if has_ipv6():
+        run(["ip", "address", "replace", config.gateway6, "dev", config.bridge, "nodad"])
+    return steps
+
+
+def attach(config: Config, host: Host, timeout: float = 5.0) -> bool:
+    """Put the machine's end of a running host's veth on the bridge, up and with GRO; return whether it was not.
+
+    Without GRO (which switches NAPI on) this end drops every frame that XDP redirects out of the host's end.
+    """
+    deadline = time.monotonic() + timeout
+    while (found := link(host.link)) is None:
+        if time.monotonic() >= deadline:
+            raise LabError(f"{host.name}: its interface {host.link} did not appear in {timeout:g} s, see {host.log}")
+        time.sleep(0.05)
+    changed = False
+    if found.get("master") != config.bridge or "UP" not in found["flags"]:
+        run(["ip", "link", "set", "dev", host.link, "master", config.bridge, "up"])
+        changed = True
+    if "generic-receive-offload: on" not in run(["ethtool", "--show-features", host.link]).stdout:
+        run(["ethtool", "--features", host.link, "gro", "on"])
+        changed = True
+    return changed
+
+
+def detach(config: Config, host: Host) -> bool:
+    """Delete the machine's end of a host's veth if a crash left it behind; one on a foreign bridge is not ours."""
+    found = link(host.link)
+    if found is None or found.get("master") not in (None, config.bridge):
+        return False
+    # It may vanish by itself between the question and the deed, with the host's network namespace.
+    run(["ip", "link", "delete", "dev", host.link], check=False)
+    return True
+
+
+def remove(config: Config) -> bool:
+    """Delete the bridge and, unless another lab still stands behind it, the guard route."""
+    changed = False
+    found = link(config.bridge)
+    if found is not None and is_ours(config, found):
+        run(["ip", "link", "delete", "dev", config.bridge])
+        changed = True
+    for network in guards(config):
+        others = [route for route in _query(_family(network), "route", "show", "root", network)
+                  if route.get("type") != "unreachable" and route.get("dev") is not None]
+        if not others and _guard_exists(network):
+            run(["ip", _family(network), "route", "delete", "unreachable", network, "metric", str(GUARD_METRIC)])
+            changed = True
+    return changed

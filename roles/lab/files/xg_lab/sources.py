@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the base image's packages come from: by default, from where this machine takes its own.
+
+Formats: sources.list(5), both the one-line and the deb822 style.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+_ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)")
+
+
+def package_sources(suite: str, mirror: str, apt: Path = Path("/etc/apt")) -> list[str]:
+    """Return one-line apt sources for the release `suite` (component main only).
+
+    An explicit `mirror` is used alone. Otherwise the sources of this machine for that release, its updates and
+    its security fixes; an empty list (this machine runs something else) leaves the choice to the bootstrap tool.
+    """
+    if mirror:
+        return [f"deb {mirror} {suite} main"]
+    wanted = {suite, f"{suite}-updates", f"{suite}-security", f"{suite}/updates"}
+    lines = []
+    for options, uri, its_suite, components in _entries(apt):
+        if its_suite in wanted and "main" in components:
+            lines.append(f"deb {f'[{options}] ' if options else ''}{uri} {its_suite} main")
+    # Fixes alone are no release.
+    has_release = any(line.split()[-2] == suite for line in lines)
+    return list(dict.fromkeys(lines)) if has_release else []
+
+
+def _entries(apt: Path) -> Iterator[tuple[str, str, str, list[str]]]:
+    """Yield (options, URI, suite, components) of each enabled binary source."""
+    folder = apt / "sources.list.d"
+    one_line = [apt / "sources.list", *(sorted(folder.glob("*.list")) if folder.is_dir() else [])]
+    for path in one_line:
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+            match = _ONE_LINE.fullmatch(line.partition("#")[0].strip())
+            if match:
+                yield (match["options"] or "").strip(), match["uri"], match["suite"], match["components"].split()
+    for path in sorted(folder.glob("*.sources")) if folder.is_dir() else []:
+        for stanza in _stanzas(path.read_text(encoding="utf-8")):
+            yield from _deb822(stanza)
+
+
+def _stanzas(text: str) -> Iterator[dict[str, str]]:
+    """Yield the stanzas of a deb822 file, field names in lower case, continuation lines joined."""
+    stanza: dict[str, str] = {}
+    name = ""
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("#"):
+            continue
+        if not line.strip():
+            if stanza:
+                yield stanza
+            stanza, name = {}, ""
+        elif line[0].isspace() and name:
+            stanza[name] += "\n" + line.strip()
+        elif ":" in line:
+            name, _, value = line.partition(":")
+            name = name.strip().lower()
+            stanza[name] = value.strip()
+
+
+def _deb822(stanza: dict[str, str]) -> Iterator[tuple[str, str, str, list[str]]]:
+    if stanza.get("enabled", "yes").lower() in ("no", "false", "0") or "deb" not in stanza.get("types", "").split():
+        return
+    options = []
+    signed_by = stanza.get("signed-by", "")
+    # A key written into the stanza itself has no one-line form; the machine's keyrings must then do.
+    if signed_by.startswith("/"):
+        options.append(f"signed-by={','.join(signed_by.split())}")
+    if stanza.get("trusted", "").lower() in ("yes", "true", "1"):
+        options.append("trusted=yes")
+    for uri in stanza.get("uris", "").split():
+        for suite in stanza.get("suites", "").split():
+            yield " ".join(options), uri, suite, stanza.get("components", "").split()
