@@ -15,7 +15,7 @@ REPORTS ?= $(CACHE)/reports/$@
 # The agent's libraries, as on a target, and what the tests and checks themselves need.
 AGENT_PACKAGES := python3 python3-venv python3-aiohttp python3-cryptography python3-jinja2 python3-prometheus-client \
 	python3-rich python3-systemd python3-yaml
-BASE_PACKAGES := ca-certificates git openssh-client python3 python3-venv
+BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-venv
 TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) shellcheck
 
 # Simulated clusters per scenario.
@@ -28,6 +28,8 @@ CORE ?= 2.19
 COLLECTIONS := $(CACHE)/collections
 export ANSIBLE_COLLECTIONS_PATH ?= $(COLLECTIONS)
 export ANSIBLE_HOME ?= $(CACHE)/ansible
+# Ansible refuses to work in a locale that is not UTF-8.
+export LC_ALL := C.UTF-8
 export ANSIBLE_NOCOWS := 1
 export PYTHONDONTWRITEBYTECODE := 1
 unexport PYTHONPATH
