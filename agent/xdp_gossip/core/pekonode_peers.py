@@ -16,7 +16,18 @@ FORGET_AFTER = 86_400.0
 class Peer:
     """One other node. Mutable; only the engine holds it."""
 
-    __slots__ = ("address", "changed_at", "digest", "former", "heard", "id", "last_heard", "pinned", "record", "state")
+    __slots__ = (
+        "address",
+        "changed_at",
+        "digest",
+        "former",
+        "heard",
+        "id",
+        "last_heard",
+        "pinned",
+        "record",
+        "state",
+    )
 
     def __init__(self, address: Address, node: PekoNodeId, last_heard: float, pinned: bool = False) -> None:
         self.address = address
@@ -33,7 +44,13 @@ class Peer:
     def member(self, mono: float) -> Member:
         """A snapshot of it. There is no incarnation on this wire; ``sequence`` counts sightings."""
         return Member(
-            self.address, self.state, 0, self.heard, self.record, max(0.0, mono - self.last_heard), self.digest
+            self.address,
+            self.state,
+            0,
+            self.heard,
+            self.record,
+            max(0.0, mono - self.last_heard),
+            self.digest,
         )
 
 

@@ -39,9 +39,7 @@ class Relay:
     def offer(self, key: Hashable, packet: Packet, now: Now) -> str:
         """Take a copy of rumor ``key``. Returns ``relayed`` for the first of a window, ``duplicate`` for a later
         copy, ``full`` when too many rumors are under way to remember one more."""
-        held = self._held.get(key)
-        if held is not None:
-            self._held[key] = replace(held, infected=held.infected | packet.infected)
+        if self.merge(key, packet):
             return "duplicate"
         seen = self._seen.get(key)
         if seen is not None and now.mono - seen < self._window:
@@ -53,11 +51,12 @@ class Relay:
         self._timers.at(now.mono + self._rng.uniform(0.0, self._hold), lambda at: self._release(key))
         return "relayed"
 
-    def merge(self, key: Hashable, packet: Packet) -> None:
-        """Learn from a copy whom a held rumor reached, without starting one."""
+    def merge(self, key: Hashable, packet: Packet) -> bool:
+        """Learn from a copy whom a held rumor reached; False when none is held."""
         held = self._held.get(key)
         if held is not None:
             self._held[key] = replace(held, infected=held.infected | packet.infected)
+        return held is not None
 
     def sweep(self, now: Now) -> None:
         """Forget what is older than the window."""
