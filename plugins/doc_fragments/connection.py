@@ -1,0 +1,132 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the connection options: plain for modules, ``PLUGINS`` adds env, ini and vars."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+options:
+  endpoints:
+    description:
+      - Where members of the fleet listen, in the order in which they are asked; the first that answers is used.
+      - V(unix:///path) is an agent's Unix socket, V(http://host:port) and V(https://host:port) its TCP port.
+        Without a port, 8001 is used.
+      - Proxies, redirects and C(.netrc) files are not used, and the token is never sent over a Unix socket.
+    type: list
+    elements: str
+    default: ["unix:///run/xdp-gossip/api.sock"]
+  token:
+    description:
+      - The agents' API token. Needed over TCP, not used on a Unix socket.
+      - Over V(http://) it crosses the network in clear text.
+    type: str
+  token_file:
+    description:
+      - File that holds the token on one line. Read where the plugin runs; for modules that is the target host.
+      - Mutually exclusive with O(token).
+    type: path
+  ca_path:
+    description:
+      - File or directory with the certificates (PEM) of the authorities that may vouch for the agents.
+      - Without it, the system's authorities count.
+    type: path
+  client_cert:
+    description: Certificate (PEM) to show to the agents; it may contain the key too.
+    type: path
+  client_key:
+    description: Private key (PEM) of O(client_cert).
+    type: path
+  validate_certs:
+    description: Whether the certificate of an V(https://) endpoint must be valid and name its host.
+    type: bool
+    default: true
+  timeout:
+    description:
+      - Seconds within which one endpoint must have answered completely, connection included.
+      - Time that a call waits on purpose comes on top.
+    type: float
+    default: 10
+  retries:
+    description: How many times the whole list of O(endpoints) is gone through again when none answered.
+    type: int
+    default: 1
+"""
+
+    PLUGINS = r"""
+options:
+  endpoints:
+    env:
+      - name: XDP_GOSSIP_ENDPOINTS
+    ini:
+      - section: xdp_gossip
+        key: endpoints
+    vars:
+      - name: xdp_gossip_endpoints
+  token:
+    env:
+      - name: XDP_GOSSIP_TOKEN
+    ini:
+      - section: xdp_gossip
+        key: token
+    vars:
+      - name: xdp_gossip_token
+  token_file:
+    env:
+      - name: XDP_GOSSIP_TOKEN_FILE
+    ini:
+      - section: xdp_gossip
+        key: token_file
+    vars:
+      - name: xdp_gossip_token_file
+  ca_path:
+    env:
+      - name: XDP_GOSSIP_CA_PATH
+    ini:
+      - section: xdp_gossip
+        key: ca_path
+    vars:
+      - name: xdp_gossip_ca_path
+  client_cert:
+    env:
+      - name: XDP_GOSSIP_CLIENT_CERT
+    ini:
+      - section: xdp_gossip
+        key: client_cert
+    vars:
+      - name: xdp_gossip_client_cert
+  client_key:
+    env:
+      - name: XDP_GOSSIP_CLIENT_KEY
+    ini:
+      - section: xdp_gossip
+        key: client_key
+    vars:
+      - name: xdp_gossip_client_key
+  validate_certs:
+    env:
+      - name: XDP_GOSSIP_VALIDATE_CERTS
+    ini:
+      - section: xdp_gossip
+        key: validate_certs
+    vars:
+      - name: xdp_gossip_validate_certs
+  timeout:
+    env:
+      - name: XDP_GOSSIP_TIMEOUT
+    ini:
+      - section: xdp_gossip
+        key: timeout
+    vars:
+      - name: xdp_gossip_timeout
+  retries:
+    env:
+      - name: XDP_GOSSIP_RETRIES
+    ini:
+      - section: xdp_gossip
+        key: retries
+    vars:
+      - name: xdp_gossip_retries
+"""

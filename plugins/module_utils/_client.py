@@ -1,0 +1,313 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PRIVATE to this collection: the HTTP client that modules, inventory and lookup share.
+
+It speaks to the first of several members that answers. An answer comes from another machine, so everything
+about it is bounded: the time of the whole request (not of one read), size, nesting and number of values.
+Redirects, proxies, netrc and content encodings are not used: each would hand the token or the bounds to
+somebody else. Runs on targets: standard library only, Python 3.8 or later.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import ssl
+import time
+import typing as t
+from urllib.parse import urlencode
+
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip, parse_json
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError, Endpoint, Settings
+
+#: Bytes of one answer; the largest honest one is a long NodeList or a document in base64.
+MAX_BODY = 64 * 1024 * 1024
+
+_CHUNK = 64 * 1024
+_BACKOFF = 0.3
+_MAX_BACKOFF = 5.0
+
+#: Answers that say "not me, not now" rather than "your request is wrong": the next endpoint is asked.
+_REFUSED_HERE = frozenset((401, 403, 421, 429, 500, 502, 503, 504))
+
+
+class Unreachable(ClientError):
+    """No endpoint answered. ``attempts`` lists (endpoint, reason); ``maybe_applied`` when a write may have arrived."""
+
+    def __init__(self, attempts: t.Sequence[tuple[str, str]], maybe_applied: bool = False) -> None:
+        self.attempts = list(attempts)
+        self.maybe_applied = maybe_applied
+        lines = ["%s: %s" % pair for pair in self.attempts]
+        text = "no member of the fleet answered; tried " + "; ".join(lines)
+        if maybe_applied:
+            text += ". The request was sent and may have been carried out: run the task again"
+        super().__init__(text)
+
+
+class ApiError(ClientError):
+    """The member answered with an error (status 4xx): asking another one would not help."""
+
+    def __init__(self, endpoint: str, status: int, code: str, message: str, details: dict[str, t.Any]) -> None:
+        self.endpoint = endpoint
+        self.status = status
+        self.code = code
+        self.details = details
+        super().__init__("%s answered %d %s: %s" % (endpoint, status, code, message))
+
+
+class BadAnswer(ClientError):
+    """The member's answer breaks the API or a bound."""
+
+
+class _EndpointFailed(Exception):
+    """One endpoint gave no usable answer; internal."""
+
+    def __init__(self, reason: str, sent: bool, permanent: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.sent = sent
+        self.permanent = permanent
+
+
+class _Deadline:
+    """An instant by which everything must have happened."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        seconds = self._end - time.monotonic()
+        if seconds <= 0:
+            raise socket.timeout("deadline passed")
+        return seconds
+
+
+class _Reader(io.RawIOBase):
+    """Reads a socket; the time left shrinks with every read, so a slow drip ends too."""
+
+    def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
+        super().__init__()
+        self._sock = sock
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: t.Any) -> int:
+        self._sock.settimeout(self._deadline.left())
+        return self._sock.recv_into(buffer)
+
+
+class _Channel:
+    """What ``http.client`` needs of a socket, under one deadline. The owner closes the real socket."""
+
+    def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
+        self._sock = sock
+        self._deadline = deadline
+
+    def makefile(self, *args: t.Any, **kwargs: t.Any) -> io.BufferedReader:
+        return io.BufferedReader(_Reader(self._sock, self._deadline), _CHUNK)
+
+    def sendall(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            self._sock.settimeout(self._deadline.left())
+            view = view[self._sock.send(view[:_CHUNK]):]
+
+    def close(self) -> None:
+        pass
+
+
+class Response:
+    """A whole answer: status, headers (lower-case names), body, and the endpoint that gave it."""
+
+    def __init__(self, endpoint: str, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.endpoint = endpoint
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    def json(self) -> dict[str, t.Any]:
+        """The body as a JSON object. Raises ``BadAnswer``."""
+        try:
+            answer = parse_json(self.body)
+        except ValueError as exc:
+            raise BadAnswer("%s: expected a JSON object: %s" % (self.endpoint, exc)) from None
+        if not isinstance(answer, dict):
+            raise BadAnswer("%s: expected a JSON object, got %s" % (self.endpoint, type(answer).__name__))
+        return answer
+
+
+class Client:
+    """Sends each request to the endpoints in order until one answers, and then stays with that one.
+
+    ``log`` is called with one line for every endpoint that failed.
+    """
+
+    def __init__(self, settings: Settings, log: t.Callable[[str], None] | None = None) -> None:
+        self._settings = settings
+        self._endpoints = list(settings.endpoints)
+        self._log = log or (lambda text: None)
+
+    @property
+    def endpoint(self) -> str:
+        """URL of the endpoint that answered last (before the first answer: the first one)."""
+        return self._endpoints[0].url
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: t.Mapping[str, t.Any] | None = None,
+        body: bytes | None = None,
+        headers: t.Mapping[str, str] | None = None,
+        extra_time: float = 0.0,
+        repeatable: bool = True,
+    ) -> Response:
+        """Ask the fleet.
+
+        ``extra_time`` (seconds) is added to the timeout for calls that wait on purpose. With
+        ``repeatable=False`` the request goes to no second endpoint once it may have been carried out.
+        Raises ``Unreachable`` when nobody answers, ``ApiError`` for a 4xx answer, ``ConfigError`` for TLS files.
+        """
+        if query:
+            path += "?" + urlencode({name: value for name, value in query.items() if value is not None})
+        attempts: list[tuple[str, str]] = []
+        candidates = list(self._endpoints)
+        for turn in range(self._settings.retries + 1):
+            if turn:
+                time.sleep(min(_BACKOFF * 2 ** (turn - 1), _MAX_BACKOFF))
+            for endpoint in list(candidates):
+                try:
+                    response = self._ask(endpoint, method, path, body, dict(headers or {}), extra_time)
+                except _EndpointFailed as failure:
+                    attempts.append((endpoint.url, failure.reason))
+                    self._log("%s: %s" % attempts[-1])
+                    if failure.sent and not repeatable:
+                        raise Unreachable(attempts, maybe_applied=True) from None
+                    if failure.permanent:
+                        candidates.remove(endpoint)
+                    continue
+                self._endpoints.remove(endpoint)
+                self._endpoints.insert(0, endpoint)
+                if response.status >= 400:
+                    raise _api_error(response)
+                return response
+        raise Unreachable(attempts)
+
+    def _ask(
+        self, endpoint: Endpoint, method: str, path: str, body: bytes | None, headers: dict[str, str], extra: float
+    ) -> Response:
+        seconds = self._settings.timeout + extra
+        deadline = _Deadline(seconds)
+        sock: socket.socket | None = None
+        sent = False
+        try:
+            sock = self._connect(endpoint, deadline)
+            sent = True
+            response = self._exchange(endpoint, _Channel(sock, deadline), method, path, body, headers)
+        except (socket.timeout, TimeoutError):
+            what = "no complete answer" if sent else "no connection"
+            raise _EndpointFailed("%s within %g s" % (what, seconds), sent) from None
+        except (OSError, http.client.HTTPException, BadAnswer) as exc:
+            raise _EndpointFailed(_reason(exc), sent) from None
+        finally:
+            if sock is not None:
+                sock.close()
+        if response.status in _REFUSED_HERE or 300 <= response.status < 400:
+            error = _api_error(response)
+            denied = response.status in (401, 403)
+            reason = "answered %d %s" % (response.status, error.code)
+            if response.status == 401:
+                reason += " (a token is needed)" if not self._settings.token else " (the token was refused)"
+            # A refusal to start with is certain; after a 5xx the write may be there.
+            raise _EndpointFailed(reason, sent=response.status in (500, 502, 504), permanent=denied)
+        return response
+
+    def _connect(self, endpoint: Endpoint, deadline: _Deadline) -> socket.socket:
+        if endpoint.scheme == "unix":
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.settimeout(deadline.left())
+                sock.connect(endpoint.path)
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+        # Name resolution has no time limit of its own in Python; the system resolver's applies.
+        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        problem: OSError = OSError("the host name has no address")
+        for position, (family, kind, proto, _dummy, address) in enumerate(found):
+            sock = socket.socket(family, kind, proto)
+            try:
+                sock.settimeout(deadline.left() / (len(found) - position))
+                sock.connect(address)
+                if endpoint.scheme == "https":
+                    sock.settimeout(deadline.left())
+                    return self._settings.tls().wrap_socket(sock, server_hostname=endpoint.host)
+                return sock
+            except OSError as exc:
+                sock.close()
+                problem = exc
+            except BaseException:
+                sock.close()
+                raise
+        raise problem
+
+    def _exchange(
+        self, endpoint: Endpoint, channel: _Channel, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> Response:
+        headers.update({"Host": endpoint.authority, "Connection": "close", "Accept-Encoding": "identity"})
+        if self._settings.token and endpoint.scheme != "unix":
+            headers["Authorization"] = "Bearer " + self._settings.token
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = channel  # type: ignore[assignment]
+        try:
+            connection.request(method, path, body=body, headers=headers)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # a member that refuses a long body answers and closes before having read it all
+        answer = connection.getresponse()
+        fields = {name.lower(): value for name, value in answer.getheaders()}
+        if fields.get("content-encoding", "identity").lower() != "identity":
+            raise BadAnswer("an answer with content encoding %r was not asked for" % fields["content-encoding"])
+        return Response(endpoint.url, answer.status, fields, _read_body(answer))
+
+
+def _read_body(answer: http.client.HTTPResponse) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        chunk = answer.read(_CHUNK)
+        if not chunk:
+            return b"".join(chunks)
+        size += len(chunk)
+        if size > MAX_BODY:
+            raise BadAnswer("the answer is longer than %d bytes" % MAX_BODY)
+        chunks.append(chunk)
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return "certificate not accepted: %s" % exc.verify_message
+    if isinstance(exc, ssl.SSLError):
+        return "TLS failed: %s" % (exc.reason or exc)
+    if isinstance(exc, http.client.IncompleteRead):
+        return "the answer broke off after %d bytes" % len(exc.partial)
+    if isinstance(exc, http.client.HTTPException):
+        return "not an HTTP answer (%s)" % type(exc).__name__
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    return clip(str(exc)) or type(exc).__name__
+
+
+def _api_error(response: Response) -> ApiError:
+    code, message, details = "http_%d" % response.status, "no explanation given", {}
+    try:
+        error = response.json()["error"]
+        code, message = clip(str(error["code"]), 64), clip(str(error["message"]), 400)
+        details = {str(name): error[name] for name in error if name not in ("code", "message")}
+    except (BadAnswer, KeyError, TypeError):
+        pass  # a proxy's or another program's error page; the status says enough
+    return ApiError(response.endpoint, response.status, code, message, details)

@@ -1,0 +1,71 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PRIVATE to this collection: bounded reading of JSON that another machine wrote. Python 3.8 or later."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+#: The largest honest answer is a NodeList of 20,000 nodes.
+MAX_JSON_VALUES = 5 * 1000 * 1000
+MAX_JSON_DEPTH = 32
+MAX_JSON_DIGITS = 40
+
+
+def clip(text: str, limit: int = 200) -> str:
+    """``text`` made fit for a message: printable on one line, at most ``limit`` characters."""
+    shown = "".join(char if char.isprintable() else "?" for char in text[:limit])
+    return shown + "..." if len(text) > limit else shown
+
+
+def parse_json(body: bytes) -> t.Any:
+    """Read JSON from somebody not trusted. Raises ``ValueError`` for bad JSON and for any bound that is passed.
+
+    RFC 8259 leaves limits to the reader (section 9); NaN and infinities are not JSON.
+    """
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_JSON_VALUES:
+        raise ValueError("more than %d values" % MAX_JSON_VALUES)
+    try:
+        answer = json.loads(
+            body.decode("utf-8"), parse_int=_parse_int, parse_float=_parse_float, parse_constant=_parse_constant
+        )
+    except RecursionError:
+        raise ValueError("nested deeper than %d" % MAX_JSON_DEPTH) from None
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    _check_depth(answer)
+    return answer
+
+
+def _parse_int(text: str) -> int:
+    if len(text) > MAX_JSON_DIGITS:
+        raise ValueError("a number of more than %d digits" % MAX_JSON_DIGITS)
+    return int(text)
+
+
+def _parse_float(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("a number out of range")
+    return number
+
+
+def _parse_constant(text: str) -> t.NoReturn:
+    raise ValueError("%s is not JSON" % text)
+
+
+def _check_depth(answer: t.Any) -> None:
+    level = [answer]
+    for _depth in range(MAX_JSON_DEPTH):
+        level = [
+            child
+            for value in level
+            if isinstance(value, (dict, list))
+            for child in (value.values() if isinstance(value, dict) else value)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return
+    raise ValueError("nested deeper than %d" % MAX_JSON_DEPTH)

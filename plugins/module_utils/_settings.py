@@ -1,0 +1,125 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PRIVATE to this collection: connection options, read and checked. Python 3.8 or later, standard library only."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import typing as t
+from urllib.parse import urlsplit
+
+#: Where an agent listens unless its configuration says otherwise.
+DEFAULT_ENDPOINT = "unix:///run/xdp-gossip/api.sock"
+DEFAULT_PORT = 8001
+MAX_TOKEN = 4096
+
+
+class ClientError(Exception):
+    """Anything that keeps a request from being answered; ``str()`` is fit for a user."""
+
+
+class ConfigError(ClientError):
+    """An endpoint, token or TLS option that cannot be used as given."""
+
+
+class Endpoint:
+    """Where one member listens: ``unix:///path``, ``http://host:port`` or ``https://host:port``."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.strip().rstrip("/")
+        self.path = ""
+        self.host = ""
+        self.port = 0
+        try:
+            parts = urlsplit(self.url)
+            port = parts.port
+        except ValueError as exc:
+            raise ConfigError("endpoint %r: %s" % (url, exc)) from None
+        self.scheme = parts.scheme
+        if self.scheme == "unix":
+            if parts.netloc or not parts.path.startswith("/"):
+                raise ConfigError("endpoint %r: expected unix:///absolute/path" % url)
+            self.path = parts.path
+            return
+        if self.scheme not in ("http", "https"):
+            raise ConfigError("endpoint %r: expected unix:///path, http://host:port or https://host:port" % url)
+        if not parts.hostname or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+            raise ConfigError("endpoint %r: expected only a host and a port after %s://" % (url, self.scheme))
+        self.host = parts.hostname
+        self.port = DEFAULT_PORT if port is None else port
+
+    @property
+    def authority(self) -> str:
+        """Value of the Host header."""
+        if self.scheme == "unix":
+            return "localhost"
+        return "%s:%d" % ("[%s]" % self.host if ":" in self.host else self.host, self.port)
+
+
+class Settings:
+    """Connection options, checked; names as in the ``connection`` documentation fragment."""
+
+    def __init__(self, options: t.Mapping[str, t.Any]) -> None:
+        urls = options.get("endpoints") or [DEFAULT_ENDPOINT]
+        self.endpoints = [Endpoint(str(url)) for url in urls]
+        self.timeout = float(options.get("timeout") or 10.0)
+        self.retries = int(options.get("retries") or 0)
+        if not 0 < self.timeout <= 3600:
+            raise ConfigError("timeout: expected more than 0 and at most 3600 seconds, got %r" % self.timeout)
+        if not 0 <= self.retries <= 100:
+            raise ConfigError("retries: expected 0 to 100, got %r" % self.retries)
+        self.token = _read_token(options.get("token"), options.get("token_file"))
+        self._validate_certs = options.get("validate_certs") is not False
+        self._ca_path = options.get("ca_path")
+        self._client_cert = options.get("client_cert")
+        self._client_key = options.get("client_key")
+        if self._client_key and not self._client_cert:
+            raise ConfigError("client_key: expected client_cert beside it")
+        self._context: ssl.SSLContext | None = None
+
+    def tls(self) -> ssl.SSLContext:
+        """The TLS context, made once. Raises ``ConfigError`` naming the file that cannot be used."""
+        if self._context is None:
+            self._context = self._make_context()
+        return self._context
+
+    def _make_context(self) -> ssl.SSLContext:
+        try:
+            # With a CA of its own a fleet is vouched for by that one only, not by every public CA as well.
+            if self._ca_path and os.path.isdir(self._ca_path):
+                context = ssl.create_default_context(capath=self._ca_path)
+            else:
+                context = ssl.create_default_context(cafile=self._ca_path or None)
+        except (OSError, ssl.SSLError) as exc:
+            raise ConfigError("ca_path %s: %s" % (self._ca_path, exc)) from None
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self._client_cert:
+            try:
+                context.load_cert_chain(self._client_cert, self._client_key or None)
+            except (OSError, ssl.SSLError) as exc:
+                raise ConfigError("client_cert %s: %s" % (self._client_cert, exc)) from None
+        if not self._validate_certs:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+def _read_token(token: str | None, path: str | None) -> str:
+    if token and path:
+        raise ConfigError("token and token_file: expected only one of them")
+    source = "token"
+    if path:
+        source = "token_file %s" % path
+        try:
+            with open(os.path.expanduser(path), "rb") as handle:
+                token = handle.read(MAX_TOKEN + 1).decode("ascii")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError("%s: expected a readable file with one line of ASCII: %s" % (source, exc)) from None
+    token = (token or "").strip()
+    if path and not token:
+        raise ConfigError("%s: expected a token, the file is empty" % source)
+    if len(token) > MAX_TOKEN or any(not "\x21" <= char <= "\x7e" for char in token):
+        raise ConfigError("%s: expected at most %d printable ASCII characters without spaces" % (source, MAX_TOKEN))
+    return token

@@ -1,0 +1,202 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: xdp_gossip_node
+short_description: Steer one node of a fleet
+version_added: 0.1.0
+author: XDP Gossip contributors (@xdp-gossip)
+description:
+  - Changes what a node says of itself, makes it acquainted with others, pauses or resumes its heartbeats, or takes it
+    out of the fleet.
+  - Acts on exactly one node, that of the B(first) of O(endpoints). Further endpoints are not used, since another member
+    would be another node.
+extends_documentation_fragment:
+  - xdp_gossip.fleet.connection
+  - xdp_gossip.fleet.attributes
+options:
+  name:
+    description: Name that the node gives itself, at most 255 bytes.
+    type: str
+  private_data:
+    description: Private data of the node, at most 4096 bytes. Every member can read it.
+    type: str
+  join:
+    description:
+      - Addresses of nodes to get acquainted with, as V(addr:port); an IPv6 address in brackets.
+      - Those that the node has heard of already are not counted as a change.
+    type: list
+    elements: str
+  state:
+    description:
+      - V(started) sends heartbeats, V(stopped) is silent (others will take the node for dead), V(left) has told the
+        others that it goes.
+      - When not given, the state is left as it is.
+    type: str
+    choices: [started, stopped, left]
+seealso:
+  - module: xdp_gossip.fleet.xdp_gossip_info
+"""
+
+EXAMPLES = r"""
+- name: Tell the fleet which role this host has
+  xdp_gossip.fleet.xdp_gossip_node:
+    private_data: '{"role": "db", "zone": "a"}'
+
+- name: Get acquainted with two other nodes
+  xdp_gossip.fleet.xdp_gossip_node:
+    join:
+      - 198.18.0.11:8000
+      - "[fd00::12]:8000"
+
+- name: Take this host out of the fleet before its maintenance
+  xdp_gossip.fleet.xdp_gossip_node:
+    state: left
+
+- name: And back
+  xdp_gossip.fleet.xdp_gossip_node:
+    state: started
+"""
+
+RETURN = r"""
+node:
+  description: The node after the task (in check mode, as it would be).
+  returned: success
+  type: dict
+  sample: {"addr": "198.18.0.11", "port": 8000, "name": "host1", "private_data": "", "state": "alive", "local": true}
+state:
+  description: V(running), V(paused) or V(left).
+  returned: success
+  type: str
+  sample: running
+joined:
+  description: How many of the addresses of O(join) were new to the node.
+  returned: success
+  type: int
+  sample: 0
+endpoint:
+  description: The agent that was talked to.
+  returned: success
+  type: str
+  sample: unix:///run/xdp-gossip/api.sock
+attempts:
+  description: The endpoint that was tried and why it did not answer.
+  returned: failure, when the agent did not answer
+  type: list
+  elements: dict
+  sample: [{"endpoint": "unix:///run/xdp-gossip/api.sock", "reason": "No such file or directory"}]
+"""
+
+import json
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ClientError
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import connection_spec, fail, open_fleet
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import STATES, canonical_address
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
+
+#: state option -> (the agent's word for it, the call that leads there)
+STATE = {"started": ("running", "start"), "stopped": ("paused", "stop"), "left": ("left", "leave")}
+
+
+def parse_seed(text: str) -> tuple[str, int]:
+    """``addr:port`` or ``[addr]:port``. Raises ``ConfigError``."""
+    host, _dummy, port = text.strip().rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        if bracketed != (":" in host) or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+            raise ValueError
+        return canonical_address(host[1:-1] if bracketed else host), int(port)
+    except ValueError:
+        raise ConfigError("join: expected ADDRESS:PORT (an IPv6 address in brackets), got %r" % clip(text)) from None
+
+
+def update(module: AnsibleModule, fleet: Fleet) -> tuple[dict[str, t.Any], dict[str, t.Any]]:
+    """Name and private data; returns the node before and after."""
+    before = fleet.local_node()
+    wanted = {field: module.params[field] for field in ("name", "private_data") if module.params[field] is not None}
+    wanted = {field: text for field, text in wanted.items() if before.get(field) != text}
+    if not wanted:
+        return before, before
+    if module.check_mode:
+        return before, dict(before, **wanted)
+    return before, fleet.update_node(wanted, json.dumps(wanted).encode("utf-8"))
+
+
+def join(module: AnsibleModule, fleet: Fleet) -> int:
+    """Returns how many addresses were (or would be) new."""
+    seeds = sorted({parse_seed(text) for text in module.params["join"] or []})
+    if not seeds:
+        return 0
+    known = {(node["addr"], node["port"]) for node in fleet.nodes(STATES)[0]}
+    new = [seed for seed in seeds if seed not in known]
+    if module.check_mode or not new:
+        return len(new)
+    nodes = ["%s:%d" % ("[%s]" % addr if ":" in addr else addr, port) for addr, port in new]
+    return fleet.join(json.dumps({"nodes": nodes}).encode("utf-8"))
+
+
+def move(module: AnsibleModule, fleet: Fleet) -> tuple[str, str]:
+    """Heartbeats on, off, or goodbye; returns the state before and after."""
+    before = str(fleet.status().get("state"))
+    if module.params["state"] is None:
+        return before, before
+    wanted, verb = STATE[module.params["state"]]
+    if before == wanted or module.check_mode:
+        return before, wanted
+    return before, str(fleet.move(verb).get("state"))
+
+
+def steer(module: AnsibleModule, fleet: Fleet) -> dict[str, t.Any]:
+    """Do it all; returns the module's results."""
+    node_before, node = update(module, fleet)
+    # A node that has left must be back before it can meet anybody.
+    first = module.params["state"] == "started"
+    states = move(module, fleet) if first else None
+    joined = join(module, fleet)
+    state_before, state = states or move(module, fleet)
+    fields = ("name", "private_data")
+    before = dict({field: node_before.get(field) for field in fields}, state=state_before)
+    after = dict({field: node.get(field) for field in fields}, state=state)
+    result: dict[str, t.Any] = {
+        "changed": bool(joined) or before != after,
+        "node": node,
+        "state": state,
+        "joined": joined,
+        "endpoint": fleet.endpoint,
+    }
+    if module._diff:
+        result["diff"] = {"before": before, "after": dict(after, **({"joined": joined} if joined else {}))}
+    return result
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=dict(
+            connection_spec(),
+            name={"type": "str"},
+            private_data={"type": "str", "no_log": False},
+            join={"type": "list", "elements": "str"},
+            state={"type": "str", "choices": sorted(STATE, reverse=True)},
+        ),
+        mutually_exclusive=[("token", "token_file")],
+        required_one_of=[("name", "private_data", "join", "state")],
+        supports_check_mode=True,
+    )
+    try:
+        fleet = open_fleet(module, first_only=True)
+        result = steer(module, fleet)
+    except ClientError as exc:
+        fail(module, exc)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
