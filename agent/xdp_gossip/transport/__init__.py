@@ -1,1 +1,50 @@
 # SPDX-License-Identifier: MIT
+"""How packets leave and arrive: thin shells around sockets, which know nothing of the protocol.
+
+A transport lives in one asyncio event loop. Losses are not reported back, the protocol repairs them; but nothing is
+dropped without adding to a counter.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from ..core.events import Transmit
+from ..core.types import Address
+
+#: Takes one packet and where it came from (for a frame: the peer's address with the connection's own port).
+Receive = Callable[[bytes, Address], None]
+
+
+class TransportError(Exception):
+    """The transport could not be opened; the message names the address and the reason."""
+
+
+class Transport(Protocol):
+    """What the facade needs of a transport."""
+
+    #: The protocol as users write it: "UDP" or "TCP".
+    name: str
+    #: Where it really listens: the port is the one the kernel chose when port 0 was asked for.
+    local: Address
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What happened so far, every name present from the start."""
+
+    async def open(self, receive: Receive) -> None:
+        """Bind and begin to pass packets to ``receive``. Raises ``TransportError``."""
+
+    def send(self, transmit: Transmit) -> None:
+        """Send or queue one packet. Never blocks, never raises for what a peer or the network does."""
+
+    async def close(self) -> None:
+        """Send what is queued, for a second at most, then close every socket. Idempotent."""
+
+
+@functools.lru_cache(maxsize=4096)
+def normalised(host: str, port: int) -> Address:
+    """The address of a packet's source as the sockets name it (an IPv4 peer of a dual-stack socket is IPv4)."""
+    return Address.of(host, port)

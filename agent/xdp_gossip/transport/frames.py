@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""Frames: packets on a byte stream, each after its length in four bytes, big-endian."""
+
+from __future__ import annotations
+
+HEADER = 4
+#: Bytes a frame may have beyond the configured size: a peer may count its headers differently.
+SLACK = 256
+
+
+class FrameError(Exception):
+    """The stream is no sequence of frames: a length of zero, or above the limit."""
+
+
+def encode(packet: bytes) -> bytes:
+    """One frame. An empty packet has no frame: ``ValueError``."""
+    if not packet:
+        raise ValueError("frame: expected at least one byte")
+    return len(packet).to_bytes(HEADER, "big") + packet
+
+
+class FrameDecoder:
+    """Cuts a stream back into packets, holding at most ``limit`` bytes plus what one :meth:`feed` brought."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+        self._start = 0
+
+    @property
+    def partial(self) -> bool:
+        """Whether bytes are held that are not a whole frame yet (or were not taken yet)."""
+        return len(self._buffer) > self._start
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the stream."""
+        if self._start:
+            del self._buffer[: self._start]
+            self._start = 0
+        self._buffer += data
+
+    def take(self) -> bytes | None:
+        """The next packet, None when no whole one is there. Raises ``FrameError``; the stream is useless then."""
+        body = self._start + HEADER
+        if self._start and not self.partial:
+            self._buffer, self._start, body = bytearray(), 0, HEADER
+        if len(self._buffer) < body:
+            return None
+        length = int.from_bytes(self._buffer[self._start : body], "big")
+        if not 1 <= length <= self._limit:
+            raise FrameError(f"frame length: expected 1 to {self._limit}, got {length}")
+        if len(self._buffer) < body + length:
+            return None
+        self._start = body + length
+        return bytes(self._buffer[body : self._start])

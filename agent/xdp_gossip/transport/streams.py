@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: MIT
+"""Frames over TCP, both ways, for every transport that needs them.
+
+Connections carry frames in one direction: each side dials the other for its own. One timer looks after all deadlines,
+once a second. Peers are strangers: what each may hold is bounded in connections, bytes and time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from typing import cast
+
+from ..core.types import Address
+from . import Receive, TransportError, normalised
+from .frames import SLACK, FrameDecoder, FrameError, encode
+
+_log = logging.getLogger(__name__)
+
+DIAL_DEADLINE_S = 3.0
+#: A peer that takes nothing for this long is dropped with its queue.
+WRITE_DEADLINE_S = 10.0
+#: A frame that has begun has to end within this time.
+FRAME_DEADLINE_S = 10.0
+OUTGOING_IDLE_S = 30.0
+#: Above the peers' own idle time, so that it is the sender who closes: nothing is in flight then.
+INCOMING_IDLE_S = 60.0
+MAX_OUTGOING = 256
+MAX_INCOMING = 512
+#: Loopback is exempt: there many agents share one address, and strangers do not come from it.
+MAX_INCOMING_PER_ADDRESS = 32
+#: Frames handed on per connection before other connections get their turn.
+BURST = 64
+_HIGH_WATER = 256 * 1024
+_SWEEP_S = 1.0
+
+COUNTERS = (
+    "frames_received",
+    "frames_sent",
+    "frames_malformed",
+    "frames_dropped_queue",
+    "frames_dropped_dial",
+    "frames_dropped_broken",
+    "frames_dropped_stalled",
+    "frames_dropped_peers",
+    "frames_dropped_oversized",
+    "connections_accepted",
+    "connections_evicted",
+    "connections_stalled",
+    "connections_idle",
+    "dials",
+    "dials_failed",
+    "receive_errors",
+)
+
+
+def listening_socket(listen: Address | tuple[str, int], kind: socket.SocketKind) -> socket.socket:
+    """A bound, non-blocking socket; ``::`` takes IPv4 too. Raises ``TransportError`` naming the address."""
+    ip, port = listen if isinstance(listen, tuple) else (listen.ip, listen.port)
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    sock = None
+    try:
+        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((ip, port))
+        if kind == socket.SOCK_STREAM:
+            # At once: with SO_REUSEADDR a port in use shows only here.
+            sock.listen(MAX_INCOMING)
+    except OSError as error:
+        if sock is not None:
+            sock.close()
+        name = "TCP" if kind == socket.SOCK_STREAM else "UDP"
+        shown = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+        raise TransportError(f"cannot listen on {name} {shown}: {error.strerror or error}") from error
+    return sock
+
+
+class Streams:
+    """A listener and a pool of dialled connections.
+
+    ``size`` is the longest packet in bytes, ``buffer`` the frames queued for one peer at most. ``counters`` is
+    shared with the transport that owns this.
+    """
+
+    def __init__(self, size: int, buffer: int, counters: dict[str, int]) -> None:
+        self.limit = size + SLACK
+        self.buffer = buffer
+        self.counters = counters
+        for name in COUNTERS:
+            counters.setdefault(name, 0)
+        self.receive: Receive = _nowhere
+        self.incoming: OrderedDict[Incoming, None] = OrderedDict()
+        self.outgoing: OrderedDict[Address, Outgoing] = OrderedDict()
+        #: Connections whose sockets may still be open.
+        self.alive: set[_Connection] = set()
+        self._source: str | None = None
+        self._family = socket.AF_INET
+        self._server: asyncio.AbstractServer | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self.open = False
+
+    async def start(self, sock: socket.socket, receive: Receive) -> None:
+        """Accept on a bound ``sock``. Raises ``TransportError``."""
+        self.loop = asyncio.get_running_loop()
+        self.receive = receive
+        self._family = sock.family
+        ip = sock.getsockname()[0]
+        # Packets leave by the address the others know, when there is one.
+        self._source = None if ipaddress.ip_address(ip.partition("%")[0]).is_unspecified else ip
+        try:
+            self._server = await self.loop.create_server(lambda: Incoming(self), sock=sock, backlog=MAX_INCOMING)
+        except OSError as error:
+            sock.close()
+            raise TransportError(f"cannot listen on TCP {ip}: {error.strerror or error}") from error
+        self.open = True
+        self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
+
+    def send(self, to: Address, packet: bytes) -> None:
+        """Queue one packet for ``to``, dialling when there is no connection."""
+        if not 1 <= len(packet) <= self.limit:
+            self.counters["frames_dropped_oversized"] += 1
+            return
+        peer = self.outgoing.get(to)
+        if peer is None:
+            if not self.open or not self._make_room():
+                self.counters["frames_dropped_peers"] += 1
+                return
+            peer = self.outgoing[to] = Outgoing(self, to)
+            peer.dial(self._source)
+        self.outgoing.move_to_end(to)
+        peer.send(packet)
+
+    def _make_room(self) -> bool:
+        if len(self.outgoing) < MAX_OUTGOING:
+            return True
+        for peer in self.outgoing.values():
+            if peer.drained:
+                peer.drop("connections_evicted")
+                return True
+        return False
+
+    def admit(self, connection: Incoming) -> None:
+        """Take a new incoming connection, at the cost of the one that was useful longest ago when there are many."""
+        self.counters["connections_accepted"] += 1
+        self.incoming[connection] = None
+        same = [other for other in self.incoming if other.source.ip == connection.source.ip]
+        if len(same) > MAX_INCOMING_PER_ADDRESS and not _is_loopback(connection.source.ip):
+            same[0].drop("connections_evicted")
+        elif len(self.incoming) > MAX_INCOMING:
+            next(iter(self.incoming)).drop("connections_evicted")
+
+    def _sweep(self) -> None:
+        self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
+        now = self.loop.time()
+        for connection in [*self.incoming, *self.outgoing.values()]:
+            connection.check_deadlines(now)
+
+    async def close(self, grace: float) -> None:
+        """Wait ``grace`` seconds at most for the queues, then close everything."""
+        self.open = False
+        if self._server is not None:
+            self._server.close()
+        deadline = self.loop.time() + grace
+        # Polling, once in a process's life: not worth an event.
+        while any(not peer.drained for peer in self.outgoing.values()) and self.loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        tasks = [peer.dialling for peer in self.outgoing.values() if peer.dialling is not None]
+        for peer in list(self.outgoing.values()):
+            peer.lose("frames_dropped_broken")
+        for connection in list(self.incoming):
+            connection.drop("connections_idle", count=0)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # Connections accepted a moment ago come up within a few turns of the loop, find us closed and go.
+        for _ in range(5):
+            await asyncio.sleep(0)
+        # Polling, once in a process's life: not worth an event.
+        while self.alive:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+def _is_loopback(ip: str) -> bool:
+    return ipaddress.ip_address(ip).is_loopback
+
+
+def _nowhere(_packet: bytes, _source: Address) -> None:
+    """Before the transport is open."""
+
+
+class _Connection(asyncio.Protocol):
+    """What both directions share: a socket that is closed once, and counted."""
+
+    def __init__(self, streams: Streams) -> None:
+        self.streams = streams
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.streams.alive.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.streams.alive.discard(self)
+        self.forget()
+
+    def drop(self, counter: str, count: int = 1) -> None:
+        """Close now, without waiting for the peer, and count why."""
+        self.streams.counters[counter] += count
+        self.forget()
+        if self.transport is not None:
+            self.transport.abort()
+
+    def forget(self) -> None:
+        """Leave the pool."""
+
+    def check_deadlines(self, now: float) -> None:
+        """Close what is idle or stalled."""
+
+
+class Incoming(_Connection):
+    """A connection somebody made to us: bytes in, packets out."""
+
+    def __init__(self, streams: Streams) -> None:
+        super().__init__(streams)
+        self.source = Address("0.0.0.0", 1)
+        self._decoder = FrameDecoder(streams.limit)
+        self._useful = self._begun = streams.loop.time()
+        self._scheduled = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        name = transport.get_extra_info("peername")
+        if not self.streams.open or name is None:
+            self.drop("connections_evicted")
+            return
+        self.source = normalised(name[0], name[1])
+        self.streams.admit(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._decoder.partial:
+            self._begun = self.streams.loop.time()
+        self._decoder.feed(data)
+        if not self._scheduled:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Pass on whole packets, a burst at a time: one busy peer must not hold up the others."""
+        self._scheduled = False
+        if self not in self.streams.incoming:
+            return
+        assert self.transport is not None
+        for _ in range(BURST):
+            try:
+                packet = self._decoder.take()
+            except FrameError:
+                self.drop("frames_malformed")
+                return
+            if packet is None:
+                self.transport.resume_reading()
+                return
+            self._useful = self._begun = self.streams.loop.time()
+            self.streams.incoming.move_to_end(self)
+            self.streams.counters["frames_received"] += 1
+            deliver(self.streams.receive, packet, self.source, self.streams.counters)
+            if self not in self.streams.incoming:
+                return
+        self._scheduled = True
+        self.transport.pause_reading()
+        self.streams.loop.call_soon(self._hand_on)
+
+    def check_deadlines(self, now: float) -> None:
+        if self._decoder.partial and now - self._begun > FRAME_DEADLINE_S:
+            self.drop("connections_stalled")
+        elif now - self._useful > INCOMING_IDLE_S:
+            self.drop("connections_idle")
+
+    def forget(self) -> None:
+        self.streams.incoming.pop(self, None)
+
+
+class Outgoing(_Connection):
+    """A connection to one peer, from the first frame queued for it until it idles, stalls or breaks."""
+
+    def __init__(self, streams: Streams, to: Address) -> None:
+        super().__init__(streams)
+        self.to = to
+        self.dialling: asyncio.Task[None] | None = None
+        self._queue: deque[bytes] = deque()
+        self._paused = True
+        self._written = self._flushed = 0
+        self._progress = streams.loop.time()
+
+    @property
+    def drained(self) -> bool:
+        """Whether everything queued went to the kernel."""
+        return not self._queue and (self.transport is None or self.transport.get_write_buffer_size() == 0)
+
+    def dial(self, source: str | None) -> None:
+        """Begin to connect. ``source`` is the local address to use, None for the kernel's choice."""
+        self.streams.counters["dials"] += 1
+        self.dialling = self.streams.loop.create_task(self._dial(source))
+
+    async def _dial(self, source: str | None) -> None:
+        local = (source, 0) if source is not None and (":" in source) == (":" in self.to.ip) else None
+        connecting = self.streams.loop.create_connection(lambda: self, self.to.ip, self.to.port, local_addr=local)
+        try:
+            await asyncio.wait_for(connecting, DIAL_DEADLINE_S)
+        except (OSError, asyncio.TimeoutError):
+            self.streams.counters["dials_failed"] += 1
+            self.lose("frames_dropped_dial")
+        finally:
+            self.dialling = None
+
+    def send(self, packet: bytes) -> None:
+        """Write or queue one packet."""
+        if len(self._queue) >= self.streams.buffer:
+            self.streams.counters["frames_dropped_queue"] += 1
+            return
+        if self.drained:
+            self._progress = self.streams.loop.time()
+        self._queue.append(packet)
+        self._flush()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self.streams.outgoing.get(self.to) is not self:
+            self.drop("frames_dropped_broken", count=0)
+            return
+        assert self.transport is not None
+        self.transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self._progress = self.streams.loop.time()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._queue and not self._paused and self.transport is not None and not self.transport.is_closing():
+            frame = encode(self._queue.popleft())
+            self._written += len(frame)
+            self.transport.write(frame)
+            self.streams.counters["frames_sent"] += 1
+
+    def data_received(self, data: bytes) -> None:
+        """Peers do not answer on our connection; one that does speaks another protocol."""
+        self.streams.counters["frames_malformed"] += 1
+        self.lose("frames_dropped_broken")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.streams.alive.discard(self)
+        self.lose("frames_dropped_broken")
+
+    def lose(self, counter: str) -> None:
+        """Close now and count the frames still queued."""
+        lost = len(self._queue)
+        self._queue.clear()
+        self.drop(counter, count=lost)
+
+    def check_deadlines(self, now: float) -> None:
+        if self.transport is None:
+            return
+        flushed = self._written - self.transport.get_write_buffer_size()
+        if flushed != self._flushed:
+            self._flushed, self._progress = flushed, now
+        if not self.drained and now - self._progress > WRITE_DEADLINE_S:
+            self.streams.counters["connections_stalled"] += 1
+            self.lose("frames_dropped_stalled")
+        elif self.drained and now - self._progress > OUTGOING_IDLE_S:
+            self.drop("connections_idle")
+
+    def forget(self) -> None:
+        if self.streams.outgoing.get(self.to) is self:
+            del self.streams.outgoing[self.to]
+        if self.dialling is not None:
+            self.dialling.cancel()
+
+
+def deliver(receive: Receive, packet: bytes, source: Address, counters: dict[str, int]) -> None:
+    """Hand a packet on; a fault in the receiver must not cost the socket."""
+    try:
+        receive(packet, source)
+    except Exception:
+        counters["receive_errors"] += 1
+        _log.exception("receiver failed on a packet of %d bytes from %s", len(packet), source)
+
+
+@contextlib.contextmanager
+def closing_on_error(*sockets: socket.socket) -> Iterator[None]:
+    """Close ``sockets`` when what follows fails."""
+    try:
+        yield
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise

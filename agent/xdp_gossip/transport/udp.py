@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: MIT
+"""Datagrams where they fit, frames over TCP on the same port where they do not (the seed's ``Protocol: UDP``)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+from collections import deque
+from collections.abc import Mapping
+
+from ..core.events import Transmit
+from ..core.types import Address
+from . import Receive, TransportError, normalised
+from .streams import Streams, closing_on_error, deliver, listening_socket
+
+#: IPv6's least MTU (RFC 8200, section 5) less its header and UDP's: a datagram that no path has to fragment.
+DATAGRAM = 1280 - 40 - 8
+#: Datagrams read per wake-up, so that a flood leaves time for timers and the API.
+BURST = 256
+_RECEIVE_BUFFER = 4 * 1024 * 1024
+_SO_MEMINFO = 55
+_MEMINFO_DROPS = 8
+
+COUNTERS = (
+    "datagrams_received",
+    "datagrams_sent",
+    "datagrams_oversized",
+    "datagrams_malformed",
+    "datagrams_unsendable",
+    "datagrams_dropped_queue",
+    "datagrams_dropped_kernel",
+    "receive_errors",
+)
+
+
+class UdpTransport:
+    """See :class:`xdp_gossip.transport.Transport`.
+
+    ``listen`` is where to receive, as an address or as ``(ip, port)``, which allows port 0; ``::`` takes IPv4 too.
+    ``size`` is the longest packet in bytes, ``buffer`` the packets queued at most when the kernel takes no more, and
+    the frames queued for one peer. ``datagram`` is the longest packet sent as a datagram, and ``frames=False`` sends
+    all as datagrams and does not listen on TCP: both are for the PekoNode wire, which knows no frames.
+    """
+
+    name = "UDP"
+
+    def __init__(
+        self,
+        listen: Address | tuple[str, int],
+        *,
+        size: int = 16384,
+        buffer: int = 64,
+        datagram: int = DATAGRAM,
+        frames: bool = True,
+    ) -> None:
+        self._listen = listen
+        self._size, self._buffer, self._datagram, self._frames = size, buffer, datagram, frames
+        self._counters: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+        self._queue: deque[Transmit] = deque()
+        self._sock: socket.socket | None = None
+        self._streams: Streams | None = None
+        self.local = Address(listen[0], listen[1]) if isinstance(listen, tuple) else listen
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """See :class:`Transport`; asks the kernel how many datagrams found its buffer full."""
+        if self._sock is not None:
+            self._counters["datagrams_dropped_kernel"] = _kernel_drops(self._sock)
+        return self._counters
+
+    async def open(self, receive: Receive) -> None:
+        """See :class:`Transport`."""
+        self._loop = asyncio.get_running_loop()
+        self._receive = receive
+        sock, listener = self._bind()
+        with closing_on_error(sock):
+            # The kernel grants what net.core.rmem_max allows.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            if listener is not None:
+                self._streams = Streams(self._size, self._buffer, self._counters)
+                await self._streams.start(listener, receive)
+        self.local = normalised(*sock.getsockname()[:2])
+        self._sock = sock
+        self._mapped = sock.family == socket.AF_INET6
+        self._loop.add_reader(sock, self._read)
+
+    def _bind(self) -> tuple[socket.socket, socket.socket | None]:
+        """Both sockets on one port; with port 0 the kernel's choice for UDP may be taken on TCP, so try again."""
+        ip, port = self._listen if isinstance(self._listen, tuple) else (self._listen.ip, self._listen.port)
+        for attempts_left in range(0 if port else 30, -1, -1):
+            sock = listening_socket(self._listen, socket.SOCK_DGRAM)
+            if not self._frames:
+                return sock, None
+            try:
+                return sock, listening_socket((ip, sock.getsockname()[1]), socket.SOCK_STREAM)
+            except TransportError:
+                sock.close()
+                if not attempts_left:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _read(self) -> None:
+        """Drain the socket, a burst at a time."""
+        sock, counters = self._sock, self._counters
+        for _ in range(BURST):
+            if sock is None or sock is not self._sock:
+                return
+            try:
+                data, name = sock.recvfrom(self._size + 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                # An error an earlier datagram caused (ICMP), reported here.
+                counters["datagrams_unsendable"] += 1
+                continue
+            if len(data) > self._size:
+                counters["datagrams_oversized"] += 1
+            elif not name[1]:
+                # Port 0 is no address that could be answered.
+                counters["datagrams_malformed"] += 1
+            else:
+                counters["datagrams_received"] += 1
+                deliver(self._receive, data, normalised(name[0], name[1]), counters)
+
+    def send(self, transmit: Transmit) -> None:
+        """See :class:`Transport`."""
+        if self._sock is None:
+            self._counters["datagrams_unsendable"] += 1
+        elif self._streams is not None and (transmit.reliable or len(transmit.data) > self._datagram):
+            self._streams.send(transmit.to, transmit.data)
+        elif self._queue:
+            self._enqueue(transmit)
+        elif not self._send_now(self._sock, transmit):
+            self._loop.add_writer(self._sock, self._write)
+            self._enqueue(transmit)
+
+    def _enqueue(self, transmit: Transmit) -> None:
+        if len(self._queue) >= self._buffer:
+            self._counters["datagrams_dropped_queue"] += 1
+        else:
+            self._queue.append(transmit)
+
+    def _write(self) -> None:
+        if self._sock is None:
+            return
+        while self._queue:
+            if not self._send_now(self._sock, self._queue[0]):
+                return
+            self._queue.popleft()
+        self._loop.remove_writer(self._sock)
+
+    def _send_now(self, sock: socket.socket, transmit: Transmit) -> bool:
+        """Give one datagram to the kernel; False when it has no room now."""
+        to = transmit.to
+        ip = f"::ffff:{to.ip}" if self._mapped and ":" not in to.ip else to.ip
+        try:
+            sock.sendto(transmit.data, (ip, to.port))
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE and self._streams is not None:
+                self._streams.send(to, transmit.data)
+            else:
+                self._counters["datagrams_unsendable"] += 1
+            return True
+        self._counters["datagrams_sent"] += 1
+        return True
+
+    async def close(self) -> None:
+        """See :class:`Transport`."""
+        sock = self._sock
+        if sock is None:
+            return
+        deadline = self._loop.time() + 1.0
+        # Polling, once in a process's life: not worth an event.
+        while self._queue and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        self._counters["datagrams_dropped_kernel"] = _kernel_drops(sock)
+        self._counters["datagrams_dropped_queue"] += len(self._queue)
+        self._queue.clear()
+        self._sock = None
+        self._loop.remove_reader(sock)
+        self._loop.remove_writer(sock)
+        sock.close()
+        if self._streams is not None:
+            await self._streams.close(grace=1.0)
+            self._streams = None
+
+
+def _kernel_drops(sock: socket.socket) -> int:
+    """Datagrams the kernel dropped because the socket's buffer was full (sock_diag(7), SK_MEMINFO_DROPS)."""
+    try:
+        info = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64)
+    except OSError:
+        return 0
+    values = struct.unpack(f"={len(info) // 4}I", info)
+    return values[_MEMINFO_DROPS] if len(values) > _MEMINFO_DROPS else 0
