@@ -28,7 +28,8 @@ def scope(config: Config, host: Host) -> str:
 def _parents(config: Config) -> list[Path]:
     """Return the lab's own group in each hierarchy that systemd uses."""
     roots = [
-        entry.point for entry in mounts()
+        entry.point
+        for entry in mounts()
         if entry.kind == "cgroup2" or (entry.kind == "cgroup" and "name=systemd" in entry.options.split(","))
     ]
     # A machine may show one hierarchy at several places; the first is the one the whole system uses.
@@ -46,7 +47,9 @@ def enter(config: Config, host: Host) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
         except OSError as error:
-            raise LabError(f"{folder}: {error.strerror}; the lab needs a writable cgroup file system") from error
+            raise LabError(
+                f"{folder}: {error.strerror}; the lab needs a writable cgroup file system"
+            ) from error
 
 
 def sweep(config: Config, host: Host) -> bool:
@@ -68,8 +71,8 @@ def sweep(config: Config, host: Host) -> bool:
             found = True
             _empty(folder)
             _delete(folder)
-        if parent.is_dir() and not any(child.is_dir() for child in parent.iterdir()):
-            parent.rmdir()
+        # Fails, as it should, while other hosts have their groups in it.
+        _rmdir(parent)
     return found
 
 

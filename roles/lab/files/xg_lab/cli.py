@@ -34,9 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lab.py", description="A throw-away fleet of Debian hosts on this machine.")
-    parser.add_argument("--config", required=True, metavar="FILE",
-                        help="settings as JSON; - reads standard input; a lab keeps its own in <lab_dir>/config.json")
+    parser = argparse.ArgumentParser(
+        prog="lab.py", description="A throw-away fleet of Debian hosts on this machine."
+    )
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="settings as JSON; - reads standard input; a lab keeps its own in <lab_dir>/config.json",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("image", help="build the base image unless it is in the cache")
     commands.add_parser("cached", help="tell whether the base image is in the cache")

@@ -65,15 +65,27 @@ class Config:
         for key in ("dir", "cache_dir", "inventory"):
             value = getattr(self, key)
             self._expect(
-                bool(_PATH.fullmatch(value)) and ".." not in value.split("/"), key, "an absolute path of letters, digits and ._/+@-"
+                bool(_PATH.fullmatch(value)) and ".." not in value.split("/"),
+                key,
+                "an absolute path of letters, digits and ._/+@-",
             )
-        self._expect(bool(_NAME.fullmatch(self.name)), "name", "1 to 8 of a-z, 0-9 and -, a letter first and last")
-        self._expect(bool(_LINK.fullmatch(self.bridge)), "bridge", "an interface name of at most 15 characters")
-        self._expect(bool(re.fullmatch(r"[a-z]+", self.suite)), "suite", "a Debian release name such as bookworm")
+        self._expect(
+            bool(_NAME.fullmatch(self.name)), "name", "1 to 8 of a-z, 0-9 and -, a letter first and last"
+        )
+        self._expect(
+            bool(_LINK.fullmatch(self.bridge)), "bridge", "an interface name of at most 15 characters"
+        )
+        self._expect(
+            bool(re.fullmatch(r"[a-z]+", self.suite)), "suite", "a Debian release name such as bookworm"
+        )
         for package in self.packages:
             if not _PACKAGE.fullmatch(package):
                 raise LabError(f"lab_packages: {package!r}: expected the name of a Debian package")
-        self._expect(self.mirror == "" or re.fullmatch(r"(https?|file)://\S+", self.mirror) is not None, "mirror", "a URL")
+        self._expect(
+            self.mirror == "" or re.fullmatch(r"(https?|file)://\S+", self.mirror) is not None,
+            "mirror",
+            "a URL",
+        )
         for key in ("boot_timeout", "image_timeout"):
             self._expect(getattr(self, key) > 0, key, "seconds, more than 0")
         self._check_networks()
@@ -81,7 +93,11 @@ class Config:
     def _check_networks(self) -> None:
         network, network6 = self._network("network", 4), self._network("network6", 6)
         room = min(network.num_addresses, network6.num_addresses) - 1 - FIRST_HOST
-        self._expect(0 <= self.hosts <= min(room, 999), "hosts", f"0 to {max(min(room, 999), 0)}, what the networks have room for")
+        self._expect(
+            0 <= self.hosts <= min(room, 999),
+            "hosts",
+            f"0 to {max(min(room, 999), 0)}, what the networks have room for",
+        )
         # The IPv6 host part repeats the decimal digits of the IPv4 one; 9999 is the most that can be.
         self._expect(network6.prefixlen <= 112, "network6", "a prefix of at most 112 bits")
 
@@ -89,8 +105,12 @@ class Config:
         try:
             network = ipaddress.ip_network(getattr(self, key))
         except ValueError as error:
-            raise LabError(f"lab_{key}: {error}; expected an IPv{version} network such as 198.18.0.0/24") from error
-        self._expect(network.version == version and network.is_private, key, f"a private IPv{version} network")
+            raise LabError(
+                f"lab_{key}: {error}; expected an IPv{version} network such as 198.18.0.0/24"
+            ) from error
+        self._expect(
+            network.version == version and network.is_private, key, f"a private IPv{version} network"
+        )
         return network
 
     def _expect(self, good: bool, key: str, what: str) -> None:
@@ -109,9 +129,14 @@ class Config:
         typed = dict(value)
         try:
             typed["hosts"] = int(value["hosts"])
-            typed["boot_timeout"], typed["image_timeout"] = float(value["boot_timeout"]), float(value["image_timeout"])
+            typed["boot_timeout"], typed["image_timeout"] = (
+                float(value["boot_timeout"]),
+                float(value["image_timeout"]),
+            )
         except (TypeError, ValueError) as error:
-            raise LabError(f"lab settings: hosts, boot_timeout, image_timeout: {error}; expected numbers") from error
+            raise LabError(
+                f"lab settings: hosts, boot_timeout, image_timeout: {error}; expected numbers"
+            ) from error
         if not isinstance(value["packages"], (list, tuple)):
             raise LabError("lab_packages: expected a list")
         typed["packages"] = tuple(sorted({str(package) for package in value["packages"]}))
@@ -159,9 +184,11 @@ class Config:
 
     def host(self, name: str) -> Host:
         """Return the host called `name`; LabError when the lab has no such name."""
-        digits = name[len(self.name):]
+        digits = name[len(self.name) :]
         if not name.startswith(self.name) or not re.fullmatch(r"[1-9][0-9]{0,2}", digits):
-            raise LabError(f"{name}: no host of this lab; its hosts are {self.name}1 to {self.name}{self.hosts}")
+            raise LabError(
+                f"{name}: no host of this lab; its hosts are {self.name}1 to {self.name}{self.hosts}"
+            )
         number = FIRST_HOST - 1 + int(digits)
         return Host(
             name=name,

@@ -15,7 +15,7 @@ from typing import Any
 
 from . import hosts, image, inventory, network
 from .config import Config, Host
-from .system import LabError, locked, mounts_under, remove_tree, run, write_file
+from .system import LabError, locked, mounts_under, read_json, remove_tree, run, write_file
 
 PARALLEL = 32
 LOCK_TIMEOUT = 120.0
@@ -39,9 +39,19 @@ def _renamed(config: Config, name: str) -> Config:
     return replace(config, name=name)
 
 
+def stored(config: Config) -> Config:
+    """Return the settings the lab in this directory was last made with; the given ones when none are readable."""
+    value = read_json(config.home / "config.json")
+    try:
+        return config if value is None else Config.from_object(value)
+    except LabError:
+        return config
+
+
 def plan(config: Config, state: str) -> list[str]:
     """Return in words what `present` or `absent` would do, changing nothing."""
     if state == "absent":
+        config = stored(config)
         steps = [f"remove {host.name}" for host in existing(config)]
         found = network.link(config.bridge)
         if found is not None and network.is_ours(config, found):
@@ -78,7 +88,9 @@ def present(config: Config) -> dict[str, Any]:
         write_file(config.home / "config.json", config.to_json(), 0o600)
         wanted = config.wanted()
         surplus = [host for host in existing(config) if host not in wanted]
-        stale = [host for host in wanted if host.folder.exists() and not hosts.is_complete(host, base, config)]
+        stale = [
+            host for host in wanted if host.folder.exists() and not hosts.is_complete(host, base, config)
+        ]
         _each(lambda host: hosts.remove(config, host), [*surplus, *stale])
         steps += [f"removed {host.name}" for host in surplus]
         created = [host for host in wanted if not hosts.is_complete(host, base, config)]
@@ -92,11 +104,20 @@ def present(config: Config) -> dict[str, Any]:
             steps.append(f"wrote {config.inventory}")
         for host, state in zip(wanted, states):
             if state != "running" and host in created:
-                raise LabError(f"{host.name}: booted {state}; failed units: {hosts.failed_units(config, host)}")
-    return {"changed": bool(steps), "steps": steps, "hosts": _report(wanted, states), "inventory": config.inventory}
+                raise LabError(
+                    f"{host.name}: booted {state}; failed units: {hosts.failed_units(config, host)}"
+                )
+    return {
+        "changed": bool(steps),
+        "steps": steps,
+        "hosts": _report(wanted, states),
+        "inventory": config.inventory,
+    }
 
 
-def _bring_up(config: Config, wanted: Sequence[Host], off: Sequence[Host], base: Path, steps: list[str]) -> list[str]:
+def _bring_up(
+    config: Config, wanted: Sequence[Host], off: Sequence[Host], base: Path, steps: list[str]
+) -> list[str]:
     """Start the hosts that are off, wait for all, restart once any that was on but does not answer; return states."""
     for host in off:
         hosts.start(config, host, base)
@@ -154,6 +175,7 @@ def _report(chosen: Sequence[Host], states: Sequence[str]) -> list[dict[str, str
 def absent(config: Config, purge: bool) -> dict[str, Any]:
     """Remove hosts, network and directory of the lab, and with `purge` the cached images; the result tells what."""
     steps: list[str] = []
+    config = stored(config)
     if config.home.is_dir():
         with locked(config.home / ".lock", LOCK_TIMEOUT):
             found = existing(config)
@@ -186,6 +208,7 @@ def _remove_home(config: Config) -> None:
 
 def cut_power(config: Config, name: str) -> dict[str, Any]:
     """Switch one host off abruptly; its disk stays."""
+    config = _made(config)
     with locked(config.home / ".lock", LOCK_TIMEOUT):
         changed = hosts.cut_power(config, _known(config, name))
     return {"changed": changed, "steps": [f"cut power of {name}"] if changed else []}
@@ -193,23 +216,34 @@ def cut_power(config: Config, name: str) -> dict[str, Any]:
 
 def switch_on(config: Config, name: str) -> dict[str, Any]:
     """Boot one host again from its own disk and wait until it answers."""
+    config = _made(config)
     with locked(config.home / ".lock", LOCK_TIMEOUT):
         host = _known(config, name)
+        base = hosts.image_of(host)
+        if base is None or not base.is_dir():
+            raise LabError(
+                f"{name}: its disk is half made or its image gone; run the role with lab_state present"
+            )
         off = [] if hosts.process(host) else [host]
         network.ensure(config)
         steps: list[str] = [f"booted {name}" for _ in off]
-        states = _bring_up(config, [host], off, image.image_path(config), steps)
+        states = _bring_up(config, [host], off, base, steps)
     return {"changed": bool(steps), "steps": steps, "hosts": _report([host], states)}
 
 
+def _made(config: Config) -> Config:
+    if not config.home.is_dir():
+        raise LabError(f"{config.dir}: no lab here; run the role with lab_state present first")
+    return stored(config)
+
+
 def _known(config: Config, name: str) -> Host:
-    for host in config.wanted():
+    found = existing(config)
+    for host in found:
         if host.name == name:
-            if not hosts.is_complete(host, image.image_path(config), config):
-                raise LabError(f"{name}: not made yet, or made with other settings; run the role with lab_state present")
             return host
-    names = ", ".join(host.name for host in config.wanted())
-    raise LabError(f"lab_target: {name!r}: expected one of the lab's hosts: {names or '(none)'}")
+    names = ", ".join(host.name for host in found)
+    raise LabError(f"lab_target: {name!r}: expected one of the hosts in {config.dir}: {names or '(none)'}")
 
 
 def status(config: Config) -> dict[str, Any]:
@@ -217,11 +251,13 @@ def status(config: Config) -> dict[str, Any]:
     report = []
     for host in existing(config):
         nspawn = hosts.process(host)
-        report.append({
-            "name": host.name,
-            "address": host.address,
-            "power": "on" if nspawn else "off",
-            "pid": nspawn.pid if nspawn else None,
-            "mounts": len(mounts_under(host.folder)),
-        })
+        report.append(
+            {
+                "name": host.name,
+                "address": host.address,
+                "power": "on" if nspawn else "off",
+                "pid": nspawn.pid if nspawn else None,
+                "mounts": len(mounts_under(host.folder)),
+            }
+        )
     return {"changed": False, "bridge": network.link(config.bridge) is not None, "hosts": report}

@@ -38,7 +38,10 @@ def create(host: Host, image: Path, config: Config) -> None:
     mount(host, image)
     prefix, prefix6 = config.gateway.rpartition("/")[2], config.gateway6.rpartition("/")[2]
     write_file(host.root / "etc/hostname", host.name + "\n")
-    write_file(host.root / "etc/hosts", f"127.0.0.1 localhost\n::1 localhost\n{host.address} {host.name}\n{host.address6} {host.name}\n")
+    write_file(
+        host.root / "etc/hosts",
+        f"127.0.0.1 localhost\n::1 localhost\n{host.address} {host.name}\n{host.address6} {host.name}\n",
+    )
     write_file(
         host.root / "etc/systemd/network/10-lab.network",
         "[Match]\nName=host0\n\n[Network]\n"
@@ -48,8 +51,16 @@ def create(host: Host, image: Path, config: Config) -> None:
     )
     ssh = host.root / "root/.ssh"
     ssh.mkdir(mode=0o700, exist_ok=True)
-    write_file(ssh / "authorized_keys", config.key_file.with_suffix(".pub").read_text(encoding="ascii"), 0o600)
+    write_file(
+        ssh / "authorized_keys", config.key_file.with_suffix(".pub").read_text(encoding="ascii"), 0o600
+    )
     write_file(host.folder / "host.json", json.dumps(_description(host, image, config)) + "\n")
+
+
+def image_of(host: Host) -> Path | None:
+    """Return the image the host was made from, None when it is half made."""
+    value = read_json(host.folder / "host.json")
+    return Path(value["image"]) if value is not None and isinstance(value.get("image"), str) else None
 
 
 def _description(host: Host, image: Path, config: Config) -> dict[str, str]:
@@ -99,7 +110,9 @@ def start(config: Config, host: Host, image: Path) -> None:
     """
     clear(config, host)
     if not wait_until(lambda: network.link(host.link) is None, 5.0):
-        raise LabError(f"{host.link}: an interface of this name exists and is not this lab's; choose another lab_name")
+        raise LabError(
+            f"{host.link}: an interface of this name exists and is not this lab's; choose another lab_name"
+        )
     mount(host, image)
     host.log.parent.mkdir(parents=True, exist_ok=True)
     reader, writer = os.pipe()
@@ -128,7 +141,7 @@ def _become_nspawn(config: Config, host: Host, errors: int) -> None:
         for target, source in ((0, null), (1, log), (2, log)):
             os.dup2(source, target)
         os.execvp(command[0], command)
-    except BaseException as error:  # noqa: BLE001 - the child of a fork must not run the parent's code
+    except BaseException as error:
         os.write(errors, str(error).encode())
     finally:
         os._exit(127)
@@ -136,14 +149,34 @@ def _become_nspawn(config: Config, host: Host, errors: int) -> None:
 
 def _command(config: Config, host: Host) -> list[str]:
     command = [
-        "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--settings=no", "--link-journal=no",
-        "--resolv-conf=off", "--timezone=off", "--console=read-only", f"--directory={host.root}", f"--machine={host.name}",
-        f"--network-bridge={config.bridge}", "--capability=all", "--boot",
+        "systemd-nspawn",
+        "--quiet",
+        "--register=no",
+        "--keep-unit",
+        "--settings=no",
+        "--link-journal=no",
+        "--resolv-conf=off",
+        "--timezone=off",
+        "--console=read-only",
+        f"--directory={host.root}",
+        f"--machine={host.name}",
+        f"--network-bridge={config.bridge}",
+        "--capability=all",
+        "--boot",
     ]
     if cgroups.systemd_runs_machine():
         # A scope is entered by the caller itself, so the process number stays the recorded one.
         unit = cgroups.scope(config, host)
-        return ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={unit}", "--property=Delegate=yes", "--", *command]
+        return [
+            "systemd-run",
+            "--scope",
+            "--quiet",
+            "--collect",
+            f"--unit={unit}",
+            "--property=Delegate=yes",
+            "--",
+            *command,
+        ]
     return command
 
 
@@ -169,7 +202,9 @@ def wait_ready(config: Config, host: Host, timeout: float) -> str:
                     return state
                 last = done.stderr.strip() or state
         time.sleep(0.1)
-    raise LabError(f"{host.name}: not ready after {timeout:g} s ({last}); the end of {host.log}:\n{_tail(host.log)}")
+    raise LabError(
+        f"{host.name}: not ready after {timeout:g} s ({last}); the end of {host.log}:\n{_tail(host.log)}"
+    )
 
 
 def failed_units(config: Config, host: Host) -> str:
@@ -192,8 +227,11 @@ def ssh(config: Config, host: Host, command: str, timeout: float) -> subprocess.
         "ControlPath": "none",
     }
     flags = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-    return run(["ssh", "-F", "none", "-i", str(config.key_file), *flags, f"root@{host.address}", command],
-               timeout=timeout, check=False)
+    return run(
+        ["ssh", "-F", "none", "-i", str(config.key_file), *flags, f"root@{host.address}", command],
+        timeout=timeout,
+        check=False,
+    )
 
 
 def record_host_key(host: Host) -> bool:
@@ -208,7 +246,9 @@ def record_host_key(host: Host) -> bool:
         return False
     if len(words) < 2:
         return False
-    write_file(host.folder / "known_hosts", f"{host.address},{host.address6},{host.name} {words[0]} {words[1]}\n")
+    write_file(
+        host.folder / "known_hosts", f"{host.address},{host.address6},{host.name} {words[0]} {words[1]}\n"
+    )
     return True
 
 
@@ -246,10 +286,14 @@ def clear(config: Config, host: Host) -> None:
     network.detach(config, host)
     for path in sorted((config.home / "cp").glob(f"*@{host.address}:*")):
         # The connection behind it is dead, and a client that uses it would hang.
-        run(["ssh", "-F", "none", "-O", "exit", "-o", f"ControlPath={path}", host.address], timeout=5, check=False)
+        run(
+            ["ssh", "-F", "none", "-O", "exit", "-o", f"ControlPath={path}", host.address],
+            timeout=5,
+            check=False,
+        )
         path.unlink(missing_ok=True)
     unmount_under(host.folder)
-    # systemd-nspawn, when killed, leaves its directory for passing mounts in, and newer ones a mounted socket directory.
+    # When killed, systemd-nspawn leaves its directory for passing mounts in; newer ones also a mounted socket directory.
     for name in ("propagate", "unix-export"):
         left = Path("/run/systemd/nspawn") / name / host.name
         if left.is_dir():

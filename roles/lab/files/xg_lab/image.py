@@ -38,7 +38,7 @@ FILES = {
         "[Service]\n"
         "ExecStartPre=\n"
         "ExecStartPre=/bin/sh -c 'k=/etc/ssh/ssh_host_ed25519_key; "
-        "test -s $k.pub || { rm -f $k $k.pub; ssh-keygen -q -t ed25519 -N \"\" -f $k; }'\n"
+        'test -s $k.pub || { rm -f $k $k.pub; ssh-keygen -q -t ed25519 -N "" -f $k; }\'\n'
         "ExecStartPre=/usr/sbin/sshd -t\n"
     ),
     # The journal is what a test looks at after it cut the power.
@@ -59,7 +59,16 @@ MASKED = (
 
 def image_path(config: Config) -> Path:
     """Return where the image for these settings is, or will be: a change of any ingredient changes the name."""
-    recipe = [IMAGE_VERSION, config.suite, platform.machine(), config.packages, FILES, ENABLED, DISABLED, MASKED]
+    recipe = [
+        IMAGE_VERSION,
+        config.suite,
+        platform.machine(),
+        config.packages,
+        FILES,
+        ENABLED,
+        DISABLED,
+        MASKED,
+    ]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
     return Path(config.cache_dir) / f"image-{config.suite}-{key}"
 
@@ -81,7 +90,9 @@ def build(config: Config) -> bool:
             remove_tree(stale)
         free = shutil.disk_usage(cache).free
         if free < NEEDED_BYTES:
-            raise LabError(f"{cache}: {free >> 20} MiB free, expected {NEEDED_BYTES >> 20} MiB for the base image")
+            raise LabError(
+                f"{cache}: {free >> 20} MiB free, expected {NEEDED_BYTES >> 20} MiB for the base image"
+            )
         work = cache / f"build-{os.getpid()}"
         _bootstrap(config, work, cache / "build.log")
         _customise(work)
@@ -101,22 +112,37 @@ def _bootstrap(config: Config, work: Path, log: Path) -> None:
     with log.open("w", encoding="utf-8") as stream:
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, timeout=config.image_timeout, check=False
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                timeout=config.image_timeout,
+                check=False,
             )
         except FileNotFoundError as error:
-            raise LabError("mmdebstrap: program not found; the role installs it on Debian, is this Debian?") from error
+            raise LabError(
+                "mmdebstrap: program not found; the role installs it on Debian, is this Debian?"
+            ) from error
         except subprocess.TimeoutExpired as error:
             raise LabError(f"base image: not complete after {config.image_timeout:g} s, see {log}") from error
         finally:
             unmount_under(work)
     if done.returncode != 0:
         tail = "".join(log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[-20:])
-        raise LabError(f"base image: mmdebstrap ended with status {done.returncode}; the end of {log}:\n{tail}")
+        raise LabError(
+            f"base image: mmdebstrap ended with status {done.returncode}; the end of {log}:\n{tail}"
+        )
 
 
 def _customise(root: Path) -> None:
-    for pattern in ("etc/ssh/ssh_host_*", "etc/apt/sources.list.d/*", "etc/apt/apt.conf.d/99mmdebstrap",
-                    "etc/dpkg/dpkg.cfg.d/99mmdebstrap", "etc/resolv.conf", "var/cache/apt/*.bin"):
+    for pattern in (
+        "etc/ssh/ssh_host_*",
+        "etc/apt/sources.list.d/*",
+        "etc/apt/apt.conf.d/99mmdebstrap",
+        "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
+        "etc/resolv.conf",
+        "var/cache/apt/*.bin",
+    ):
         for path in root.glob(pattern):
             path.unlink()
     for name, text in FILES.items():

@@ -19,7 +19,11 @@ def render(config: Config, hosts: Sequence[Host]) -> str:
     """Return the inventory file: the hosts in group `fleet`, and how to reach them with keys checked."""
     lines = [MARK.rstrip("\n"), "fleet:", "  hosts:" if hosts else "  hosts: {}"]
     for host in hosts:
-        lines += [f"    {host.name}:", f"      ansible_host: {host.address}", f"      lab_address6: {_text(host.address6)}"]
+        lines += [
+            f"    {host.name}:",
+            f"      ansible_host: {host.address}",
+            f"      lab_address6: {_text(host.address6)}",
+        ]
     variables = {
         "ansible_connection": "ssh",
         "ansible_user": "root",

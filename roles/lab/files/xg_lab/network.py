@@ -12,7 +12,7 @@ from typing import Any
 from .config import Config, Host
 from .system import LabError, run
 
-BENCHMARK_NET = ipaddress.ip_network("198.18.0.0/15")
+BENCHMARK_NET = ipaddress.IPv4Network("198.18.0.0/15")
 """Reserved for tests of network devices by RFC 2544."""
 GUARD_METRIC = 4_000_000
 GUARD_PROTOCOL = 198
@@ -34,8 +34,8 @@ def link(name: str) -> dict[str, Any] | None:
 
 def guards(config: Config) -> list[str]:
     """Return the networks for which an `unreachable` route stands behind the bridge's own."""
-    network = ipaddress.ip_network(config.network)
-    inside = isinstance(network, ipaddress.IPv4Network) and network.subnet_of(BENCHMARK_NET)
+    network = ipaddress.IPv4Network(config.network)
+    inside = network.subnet_of(BENCHMARK_NET)
     return [str(BENCHMARK_NET if inside else network), *([config.network6] if has_ipv6() else [])]
 
 
@@ -49,7 +49,9 @@ def has_ipv6() -> bool:
 
 def is_ours(config: Config, found: dict[str, Any]) -> bool:
     """Tell whether the interface is the bridge this lab made."""
-    return found.get("linkinfo", {}).get("info_kind") == "bridge" and found.get("address") == config.bridge_mac
+    return (
+        found.get("linkinfo", {}).get("info_kind") == "bridge" and found.get("address") == config.bridge_mac
+    )
 
 
 def _family(network: str) -> str:
@@ -69,12 +71,17 @@ def missing(config: Config) -> list[str]:
     for network in (config.network, config.network6):
         for route in _query(_family(network), "route", "show", "root", network):
             if route.get("dev") not in (None, config.bridge, "lo"):
-                raise LabError(f"{network}: already routed to {route['dev']}; choose another lab_network or lab_network6")
+                raise LabError(
+                    f"{network}: already routed to {route['dev']}; choose another lab_network or lab_network6"
+                )
     steps = [f"guard {network}" for network in guards(config) if not _guard_exists(network)]
     if found is None or "UP" not in found["flags"]:
         return [*steps, f"bridge {config.bridge}"]
-    held = {f"{entry['local']}/{entry['prefixlen']}" for item in _query("address", "show", "dev", config.bridge)
-            for entry in item.get("addr_info", [])}
+    held = {
+        f"{entry['local']}/{entry['prefixlen']}"
+        for item in _query("address", "show", "dev", config.bridge)
+        for entry in item.get("addr_info", [])
+    }
     wanted = [config.gateway, *([config.gateway6] if has_ipv6() else [])]
     return [*steps, *(f"address {address}" for address in wanted if address not in held)]
 
@@ -86,11 +93,38 @@ def ensure(config: Config) -> list[str]:
         return []
     # The guard comes first: from here on no packet of the lab can take the default route.
     for network in guards(config):
-        run(["ip", _family(network), "route", "replace", "unreachable", network,
-             "metric", str(GUARD_METRIC), "proto", str(GUARD_PROTOCOL)])
+        run(
+            [
+                "ip",
+                _family(network),
+                "route",
+                "replace",
+                "unreachable",
+                network,
+                "metric",
+                str(GUARD_METRIC),
+                "proto",
+                str(GUARD_PROTOCOL),
+            ]
+        )
     if link(config.bridge) is None:
-        run(["ip", "link", "add", "name", config.bridge, "address", config.bridge_mac, "type", "bridge",
-             "forward_delay", "0", "stp_state", "0"])
+        run(
+            [
+                "ip",
+                "link",
+                "add",
+                "name",
+                config.bridge,
+                "address",
+                config.bridge_mac,
+                "type",
+                "bridge",
+                "forward_delay",
+                "0",
+                "stp_state",
+                "0",
+            ]
+        )
     run(["ip", "link", "set", "dev", config.bridge, "up"])
     run(["ip", "address", "replace", config.gateway, "dev", config.bridge])
     if has_ipv6():
@@ -106,7 +140,9 @@ def attach(config: Config, host: Host, timeout: float = 5.0) -> bool:
     deadline = time.monotonic() + timeout
     while (found := link(host.link)) is None:
         if time.monotonic() >= deadline:
-            raise LabError(f"{host.name}: its interface {host.link} did not appear in {timeout:g} s, see {host.log}")
+            raise LabError(
+                f"{host.name}: its interface {host.link} did not appear in {timeout:g} s, see {host.log}"
+            )
         time.sleep(0.05)
     changed = False
     if found.get("master") != config.bridge or "UP" not in found["flags"]:
@@ -136,9 +172,23 @@ def remove(config: Config) -> bool:
         run(["ip", "link", "delete", "dev", config.bridge])
         changed = True
     for network in guards(config):
-        others = [route for route in _query(_family(network), "route", "show", "root", network)
-                  if route.get("type") != "unreachable" and route.get("dev") is not None]
+        others = [
+            route
+            for route in _query(_family(network), "route", "show", "root", network)
+            if route.get("type") != "unreachable" and route.get("dev") is not None
+        ]
         if not others and _guard_exists(network):
-            run(["ip", _family(network), "route", "delete", "unreachable", network, "metric", str(GUARD_METRIC)])
+            run(
+                [
+                    "ip",
+                    _family(network),
+                    "route",
+                    "delete",
+                    "unreachable",
+                    network,
+                    "metric",
+                    str(GUARD_METRIC),
+                ]
+            )
             changed = True
     return changed

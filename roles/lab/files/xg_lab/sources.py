@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-_ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)")
+_ONE_LINE = re.compile(
+    r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)"
+)
 
 
 def package_sources(suite: str, mirror: str, apt: Path = Path("/etc/apt")) -> list[str]:
@@ -39,7 +41,12 @@ def _entries(apt: Path) -> Iterator[tuple[str, str, str, list[str]]]:
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
             match = _ONE_LINE.fullmatch(line.partition("#")[0].strip())
             if match:
-                yield (match["options"] or "").strip(), match["uri"], match["suite"], match["components"].split()
+                yield (
+                    (match["options"] or "").strip(),
+                    match["uri"],
+                    match["suite"],
+                    match["components"].split(),
+                )
     for path in sorted(folder.glob("*.sources")) if folder.is_dir() else []:
         for stanza in _stanzas(path.read_text(encoding="utf-8")):
             yield from _deb822(stanza)
@@ -65,7 +72,10 @@ def _stanzas(text: str) -> Iterator[dict[str, str]]:
 
 
 def _deb822(stanza: dict[str, str]) -> Iterator[tuple[str, str, str, list[str]]]:
-    if stanza.get("enabled", "yes").lower() in ("no", "false", "0") or "deb" not in stanza.get("types", "").split():
+    if (
+        stanza.get("enabled", "yes").lower() in ("no", "false", "0")
+        or "deb" not in stanza.get("types", "").split()
+    ):
         return
     options = []
     signed_by = stanza.get("signed-by", "")

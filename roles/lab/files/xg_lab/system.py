@@ -22,7 +22,9 @@ class LabError(Exception):
     """Something the user can act on; its text says what, where and what was expected."""
 
 
-def run(argv: Sequence[str], *, timeout: float = 30.0, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    argv: Sequence[str], *, timeout: float = 30.0, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run a command for at most `timeout` seconds and return it with its output as text.
 
     Raises LabError when the program is missing, overruns, or (with `check`) exits with a status other than 0.
@@ -32,7 +34,9 @@ def run(argv: Sequence[str], *, timeout: float = 30.0, check: bool = True) -> su
             list(argv), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
         )
     except FileNotFoundError as error:
-        raise LabError(f"{argv[0]}: program not found; the role installs it on Debian, is this Debian?") from error
+        raise LabError(
+            f"{argv[0]}: program not found; the role installs it on Debian, is this Debian?"
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise LabError(f"{' '.join(argv)}: no end after {timeout:g} s") from error
     if check and done.returncode != 0:
@@ -97,7 +101,9 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
             pass
         os.close(descriptor)
         if time.monotonic() >= deadline:
-            raise LabError(f"{path}: another run holds this lock for more than {timeout:g} s; wait for it to end")
+            raise LabError(
+                f"{path}: another run holds this lock for more than {timeout:g} s; wait for it to end"
+            )
         time.sleep(0.2)
     try:
         yield
@@ -185,7 +191,12 @@ class ProcessId:
     def alive(self) -> bool:
         """Tell whether exactly this process still runs (a zombie does not)."""
         fields = _stat(self.pid)
-        return fields is not None and fields[0] not in "ZX" and int(fields[19]) == self.start and self.boot == _boot_id()
+        return (
+            fields is not None
+            and fields[0] not in "ZX"
+            and int(fields[19]) == self.start
+            and self.boot == _boot_id()
+        )
 
     def send(self, number: int) -> None:
         """Send a signal to exactly this process; nothing happens when it is gone."""
