@@ -76,7 +76,8 @@ class Limits:
 class AgentConfig:
     """A checked configuration.
 
-    ``cycle`` and ``timeout`` are seconds, 0 for auto; ``buffer`` is in datagrams, 0 for auto; ``secret_key`` is "" when ``keys`` or ``allow_insecure`` stands in for it.
+    ``cycle`` and ``timeout`` are seconds, 0 for auto; ``buffer`` is in datagrams, 0 for auto; ``secret_key`` is ""
+    when ``keys`` or ``allow_insecure`` stands in for it.
     """
 
     path: str

@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: MIT
+"""The HTTP API: server side (``app``, ``server`` and a module for each topic) and its ``client``."""

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""The HTTP API as an aiohttp application: routes, authentication, errors."""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from .context import Context
+from .documents import Documents
+from .egossip import EGossip
+from .errors import Fault, Handler, error_middleware, render
+from .info import Info
+from .nodes import Nodes
+from .waits import Waits
+
+if TYPE_CHECKING:
+    from ..nodelist import AsyncNodeList
+
+#: Served without a token: a load balancer's probe has none, and it tells one word.
+_PUBLIC = frozenset({"/v1/health"})
+_SCHEME = "bearer"
+
+
+def _authorised(request: web.Request, token: str) -> bool:
+    scheme, _space, given = request.headers.get("Authorization", "").partition(" ")
+    # Compared as bytes: compare_digest refuses other than ASCII text.
+    same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode("utf-8"))
+    return scheme.lower() == _SCHEME and same
+
+
+def _auth_middleware(token: str) -> Handler:
+    @web.middleware
+    async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let only the holder of the token pass, before anything of the request is looked at (RFC 6750)."""
+        if request.path not in _PUBLIC and not _authorised(request, token):
+            fault = Fault(
+                401,
+                "unauthorized",
+                "expected Authorization: Bearer with this agent's API token",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+            return render(fault)
+        return await handler(request)
+
+    return authenticate
+
+
+def build_app(
+    node_list: AsyncNodeList, *, token: str | None = None, local: bool = False, max_document: int = 16 * 1024 * 1024
+) -> web.Application:
+    """The API over ``node_list``. Call it inside the event loop that will serve it.
+
+    ``local`` is for the Unix socket: no token, and eGossip's GET /stop and /start. Otherwise ``token`` is required.
+    ``max_document`` is in bytes. Raises ``ValueError`` when an API without any authentication is asked for.
+    """
+    if not local and not token:
+        raise ValueError("API on TCP: expected a token, got none")
+    context = Context(node_list, token, local, max_document)
+    middlewares = [error_middleware] if local else [error_middleware, _auth_middleware(str(token))]
+    # Bodies are bounded one by one in params.read_body; this is the bound for whoever forgets.
+    app = web.Application(middlewares=middlewares, client_max_size=max_document)
+    for topic in (Info, Nodes, Documents, Waits, EGossip):
+        app.add_routes(topic(context).routes())
+
+    async def close(_app: web.Application) -> None:
+        context.closing.set()
+
+    app.on_shutdown.append(close)
+    return app

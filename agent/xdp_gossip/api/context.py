@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""What the route handlers share, and the bounds on how much of the agent one API may take up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from .errors import Fault
+
+if TYPE_CHECKING:
+    from ..nodelist import AsyncNodeList
+
+T = TypeVar("T")
+
+#: Requests that may wait (watch, convergence, publish with a wait) at one time.
+MAX_WAITING = 256
+#: Longest wait of one request, in seconds; a client that wants more asks again.
+MAX_WAIT = 60.0
+#: How many of the largest documents may be in transfer to the agent at one time.
+_UPLOADS = 4
+
+
+@dataclass
+class Budget:
+    """A quantity that requests share. What does not fit is refused at once, so that nothing queues up."""
+
+    total: int
+    what: str
+    used: int = 0
+
+    @contextlib.contextmanager
+    def take(self, amount: int) -> Iterator[None]:
+        """Hold ``amount`` for the time of the block. Raises :class:`Fault` 503 when it is not there."""
+        if self.used + amount > self.total:
+            raise Fault(503, "busy", f"too many {self.what} at this moment, try again", headers={"Retry-After": "1"})
+        self.used += amount
+        try:
+            yield
+        finally:
+            self.used -= amount
+
+
+@dataclass
+class Context:
+    """One API: the node list it serves, and who may do what.
+
+    ``local`` is true for the Unix socket, whose file permissions are the authentication; ``token`` is for TCP.
+    """
+
+    node_list: AsyncNodeList
+    token: str | None
+    local: bool
+    max_document: int
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: Budget = field(default_factory=lambda: Budget(MAX_WAITING, "waiting requests"))
+    uploads: Budget = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.uploads = Budget(_UPLOADS * self.max_document, "uploads")
+
+    async def wait(self, work: Awaitable[T]) -> T:
+        """The result of ``work``, unless the agent closes first: then 503 ``shutting_down`` at once."""
+        with self.waiting.take(1):
+            task = asyncio.ensure_future(work)
+            closing = asyncio.ensure_future(self.closing.wait())
+            try:
+                await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)
+                if not task.done():
+                    raise Fault(503, "shutting_down", "the agent is shutting down", headers={"Retry-After": "2"})
+                return task.result()
+            finally:
+                closing.cancel()
+                if not task.done():
+                    task.cancel()
+                await asyncio.gather(task, closing, return_exceptions=True)

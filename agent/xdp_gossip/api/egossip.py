@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""The control verbs of eGossip (NTHU-LSALAB/eGossip, ``modules/nodeList/http.go``) with its field names.
+
+Two things differ on purpose: answers are JSON, and a GET that changes state is served on the Unix socket only. On TCP
+a web page could make a browser send it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from aiohttp import web
+
+from ..core.types import DEFAULT_KEY, Node
+from . import params, render
+from .context import Context
+from .documents import read_document, written
+from .errors import bad_request
+from .nodes import MAX_JOIN, add_nodes, switched
+
+#: What eGossip also puts into a node, of no use here.
+_IGNORED = frozenset({"Mac", "LinkName"})
+
+
+class EGossip:
+    """Handlers of /set, /list, /stop, /start, /publish and /metadata."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._node_list = context.node_list
+
+    def routes(self) -> list[web.RouteDef]:
+        """Paths and handlers; the state-changing GETs only where the caller is local."""
+        routes = [
+            web.get("/list", self.list),
+            web.get("/metadata", self.metadata),
+            web.post("/set", self.set),
+            web.post("/publish", self.publish),
+            web.post("/stop", self.stop),
+            web.post("/start", self.start),
+        ]
+        if self._context.local:
+            # No HEAD: it must be safe (RFC 9110, 9.2.1), and these are not.
+            routes += [web.get("/stop", self.stop, allow_head=False), web.get("/start", self.start, allow_head=False)]
+        return routes
+
+    async def list(self, request: web.Request) -> web.Response:
+        """The node list."""
+        params.query(request, ())
+        return render.json_response([render.pascal_node(node) for node in self._node_list.get()])
+
+    async def metadata(self, request: web.Request) -> web.Response:
+        """The ``default`` document as it is; empty when there is none."""
+        params.query(request, ())
+        headers = {"Content-Type": "application/octet-stream", "X-Content-Type-Options": "nosniff"}
+        return web.Response(body=self._node_list.read(DEFAULT_KEY), headers=headers)
+
+    async def set(self, request: web.Request) -> web.Response:
+        """Add one node, or a list of nodes, to contact."""
+        params.query(request, ())
+        body = await params.read_json(request)
+        entries = body if isinstance(body, list) else [body]
+        if not 1 <= len(entries) <= MAX_JOIN:
+            raise bad_request(f"body: expected a node or a list of 1 to {MAX_JOIN} nodes, got {len(entries)}")
+        nodes = [_node(index, entry) for index, entry in enumerate(entries)]
+        return render.json_response({"added": add_nodes(self._node_list, nodes)})
+
+    async def publish(self, request: web.Request) -> web.Response:
+        """Publish the body as the ``default`` document."""
+        params.query(request, ())
+        value = await read_document(request, self._context)
+        return render.json_response(written(await self._node_list.publish(value, DEFAULT_KEY)))
+
+    async def stop(self, request: web.Request) -> web.Response:
+        """Stop publishing heartbeats."""
+        return await self._operate(request, self._node_list.stop)
+
+    async def start(self, request: web.Request) -> web.Response:
+        """Publish heartbeats again."""
+        return await self._operate(request, self._node_list.start)
+
+    async def _operate(self, request: web.Request, operation: Callable[[], bool]) -> web.Response:
+        params.query(request, ())
+        await params.no_body(request)
+        return switched(self._node_list, operation())
+
+
+def _node(index: int, entry: Any) -> Node:
+    """A node from its JSON. A missing Addr is 0.0.0.0, as in PekoNode."""
+    if not isinstance(entry, dict):
+        raise bad_request(f"node {index}: expected an object with Addr and Port, got {type(entry).__name__}")
+    known = {"Addr": "addr", "Port": "port", "Name": "name", "PrivateData": "private_data"}
+    for name in entry:
+        if name not in known and name not in _IGNORED:
+            raise bad_request(f"node {index}: expected no field but {', '.join(known)}, got {name[:80]!r}")
+    fields = {known[name]: value for name, value in entry.items() if name in known}
+    if "port" not in fields:
+        raise bad_request(f"node {index}: expected Port, got none", "invalid_node")
+    fields["addr"] = fields.get("addr") or "0.0.0.0"
+    try:
+        return Node(**fields)
+    except (ValueError, TypeError) as error:
+        raise bad_request(f"node {index}: {error}", "invalid_node") from None

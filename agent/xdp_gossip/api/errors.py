@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""Every error an API client can see: ``{"error": {"code", "message", ...}}`` with a fitting status, nothing else."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Mapping
+from typing import Any, Callable
+
+from aiohttp import web
+
+from ..core.interface import ProtocolError
+
+_log = logging.getLogger("xdp_gossip.api")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+#: HTTP status of what the protocol refuses; any other code is a conflict with the state of this member (409).
+_PROTOCOL_STATUS = {
+    "invalid_key": 400,
+    "invalid_node": 400,
+    "unsupported_key": 400,
+    "document_too_large": 413,
+    "version_mismatch": 412,
+    "too_many_documents": 409,
+    "unsupported": 501,
+    "storage_failed": 503,
+}
+
+
+class Fault(Exception):
+    """An answer that is an error. ``details`` become members beside ``code`` and ``message``."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None, **details: Any
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = dict(headers or {})
+        self.details = details
+
+
+def bad_request(message: str, code: str = "invalid_request", **details: Any) -> Fault:
+    """A 400 that says what was expected."""
+    return Fault(400, code, message, **details)
+
+
+def render(fault: Fault) -> web.Response:
+    """The response that carries ``fault``."""
+    body = {"error": {**fault.details, "code": fault.code, "message": str(fault)}}
+    text = json.dumps(body, default=str, ensure_ascii=False)
+    return web.Response(status=fault.status, text=text, content_type="application/json", headers=fault.headers)
+
+
+def _from_http(error: web.HTTPException) -> Fault:
+    """aiohttp's own refusals (no such route, wrong method, body too large) in the API's shape."""
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = sorted(error.allowed_methods)
+        message = f"expected {' or '.join(allowed)}, got {error.method}"
+        return Fault(405, "method_not_allowed", message, headers={"Allow": ", ".join(allowed)}, allowed=allowed)
+    known = {404: ("not_found", "there is nothing at this path"), 413: ("body_too_large", "the body is too large")}
+    code, message = known.get(error.status, ("http_error", error.reason or "the request cannot be served"))
+    return Fault(error.status, code, message)
+
+
+def to_fault(error: BaseException) -> Fault | None:
+    """The answer for an exception of the layers below, or None when it is none that a client could be told of."""
+    # Imported late: the facade imports much more than errors do.
+    from ..nodelist import NotReadyError
+    from ..store import StoreError
+
+    if isinstance(error, Fault):
+        return error
+    if isinstance(error, web.HTTPException):
+        return _from_http(error)
+    if isinstance(error, ProtocolError):
+        return Fault(_PROTOCOL_STATUS.get(error.code, 409), error.code, str(error), **error.details)
+    if isinstance(error, StoreError):
+        return Fault(503, "storage_failed", f"the change could not be made durable and was not made: {error}")
+    if isinstance(error, NotReadyError):
+        return Fault(503, "not_ready", str(error))
+    return None
+
+
+@web.middleware
+async def error_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever a handler raises into JSON. What is not foreseen is logged here and told as 500 without details."""
+    try:
+        return await handler(request)
+    except Exception as error:
+        fault = to_fault(error)
+        if fault is None:
+            _log.exception("%s %s failed", request.method, request.rel_url.raw_path)
+            fault = Fault(500, "internal_error", "the agent failed at this request; its log says more")
+        return render(fault)

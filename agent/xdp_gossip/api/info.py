@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""Routes that tell about the agent: health, status, keys, metrics, and this API's own description."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+
+from aiohttp import web
+
+from .. import metrics
+from . import params, render
+from .context import Context
+
+
+@functools.lru_cache(maxsize=1)
+def openapi_text() -> str:
+    """The OpenAPI description, as it lies beside this module."""
+    return (importlib.resources.files(__package__) / "openapi.yaml").read_text(encoding="utf-8")
+
+
+class Info:
+    """Handlers of /v1/health, /v1/status, /v1/keys, /v1/metrics and /v1/openapi.yaml."""
+
+    def __init__(self, context: Context) -> None:
+        self._node_list = context.node_list
+
+    def routes(self) -> list[web.RouteDef]:
+        """Paths and handlers."""
+        return [
+            web.get("/v1/health", self.health),
+            web.get("/v1/status", self.status),
+            web.get("/v1/keys", self.keys),
+            web.get("/v1/metrics", self.metrics),
+            web.get("/v1/openapi.yaml", self.openapi),
+        ]
+
+    async def health(self, request: web.Request) -> web.Response:
+        """200 when the node takes part in the cluster, else 503 with the reason in one word."""
+        from ..nodelist import NotReadyError
+
+        params.query(request, ())
+        try:
+            state = self._node_list.status()["state"]
+        except NotReadyError:
+            state = "starting"
+        word = {"running": "ok", "starting": "starting"}.get(state, "stopped")
+        return render.json_response({"status": word}, status=200 if word == "ok" else 503)
+
+    async def status(self, request: web.Request) -> web.Response:
+        """Everything about the local node."""
+        params.query(request, ())
+        return render.json_response(self._node_list.status())
+
+    async def keys(self, request: web.Request) -> web.Response:
+        """Which key slots there are and what each is used for; never a secret."""
+        params.query(request, ())
+        keys = [{"id": number, "state": state} for number, state in self._node_list.keys]
+        return render.json_response({"keys": keys})
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Prometheus text."""
+        params.query(request, ())
+        status = self._node_list.status()
+        members = self._node_list.members()
+        body, content_type = metrics.render(status, members)
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def openapi(self, request: web.Request) -> web.Response:
+        """The description of this API."""
+        params.query(request, ())
+        return web.Response(text=openapi_text(), content_type="application/yaml")

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""Routes about nodes: the list, the local node, joining, stopping, starting and leaving."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from aiohttp import web
+
+from ..core.types import PRESENT, Address, Node, State
+from . import params, render
+from .context import Context
+from .errors import bad_request
+
+#: Addresses in one join request; a larger fleet needs a few of them, not all.
+MAX_JOIN = 1000
+
+
+def parse_states(text: str | None) -> frozenset[State]:
+    """The states a ``state`` parameter asks for. Raises a 400."""
+    if text is None:
+        return PRESENT
+    if text == "all":
+        return frozenset(State)
+    known = {state.value: state for state in State}
+    chosen = set()
+    for word in text.split(","):
+        if word not in known:
+            raise bad_request(f"state: expected all, or some of {','.join(known)}, got {word[:80]!r}")
+        chosen.add(known[word])
+    return frozenset(chosen)
+
+
+class Nodes:
+    """Handlers of /v1/nodes and /v1/node."""
+
+    def __init__(self, context: Context) -> None:
+        self._node_list = context.node_list
+
+    def routes(self) -> list[web.RouteDef]:
+        """Paths and handlers."""
+        return [
+            web.get("/v1/nodes", self.list),
+            web.get("/v1/node", self.show),
+            web.patch("/v1/node", self.change),
+            web.post("/v1/node/join", self.join),
+            web.post("/v1/node/start", self.start),
+            web.post("/v1/node/stop", self.stop),
+            web.post("/v1/node/leave", self.leave),
+        ]
+
+    async def list(self, request: web.Request) -> web.Response:
+        """The nodes in the wanted states, with an entity tag that heartbeats alone do not change."""
+        wanted = parse_states(params.query(request, ("state",)).get("state"))
+        nodes = [render.node(member) for member in self._node_list.members(wanted)]
+        status = self._node_list.status()
+        etag = render.nodes_etag(nodes, status["cluster"], status["digest"])
+        headers = {"ETag": etag, "Cache-Control": "no-cache"}
+        if params.matches(request.headers.get("If-None-Match"), etag):
+            return web.Response(status=304, headers=headers)
+        body = {
+            "nodes": nodes,
+            "revision": self._node_list.revision,
+            "cluster": status["cluster"],
+            "digest": status["digest"],
+        }
+        return render.json_response(body, headers=headers)
+
+    async def show(self, request: web.Request) -> web.Response:
+        """The local node."""
+        params.query(request, ())
+        return render.json_response(self._node_list.status()["node"])
+
+    async def change(self, request: web.Request) -> web.Response:
+        """Change the local node's name, its private data, or both."""
+        params.query(request, ())
+        wanted = await params.read_object(request, ("name", "private_data"))
+        if not wanted:
+            raise bad_request("body: expected name, private_data or both, got neither")
+        for name, value in wanted.items():
+            if not isinstance(value, str):
+                raise bad_request(f"{name}: expected text, got {type(value).__name__}")
+        local = self._node_list.status()["node"]
+        try:
+            Node(local["addr"], local["port"], **wanted)
+        except ValueError as error:
+            raise bad_request(str(error), "invalid_node") from None
+        self._node_list.update_node(**wanted)
+        return render.json_response(self._node_list.status()["node"])
+
+    async def join(self, request: web.Request) -> web.Response:
+        """Contact other nodes, now and again until they answer."""
+        params.query(request, ())
+        wanted = (await params.read_object(request, ("nodes",))).get("nodes")
+        if not isinstance(wanted, list) or not 1 <= len(wanted) <= MAX_JOIN:
+            raise bad_request(f"nodes: expected a list of 1 to {MAX_JOIN} addresses such as 198.18.0.11:8000")
+        nodes = [self._address(index, value) for index, value in enumerate(wanted)]
+        return render.json_response({"added": add_nodes(self._node_list, nodes)})
+
+    @staticmethod
+    def _address(index: int, value: Any) -> Node:
+        try:
+            if not isinstance(value, str):
+                raise ValueError(f"expected text, got {type(value).__name__}")
+            address = Address.parse(value)
+        except ValueError as error:
+            raise bad_request(f"nodes[{index}]: {error}", "invalid_node") from None
+        return Node(address.ip, address.port)
+
+    async def start(self, request: web.Request) -> web.Response:
+        """Publish heartbeats again."""
+        return await self._operate(request, self._node_list.start)
+
+    async def stop(self, request: web.Request) -> web.Response:
+        """Stop publishing heartbeats; the others drop this node after their timeout."""
+        return await self._operate(request, self._node_list.stop)
+
+    async def _operate(self, request: web.Request, operation: Callable[[], bool]) -> web.Response:
+        params.query(request, ())
+        await params.no_body(request)
+        return switched(self._node_list, operation())
+
+    async def leave(self, request: web.Request) -> web.Response:
+        """Tell the others that this node goes; they drop it at once."""
+        params.query(request, ())
+        await params.no_body(request)
+        return switched(self._node_list, await self._node_list.leave())
+
+
+def switched(node_list: Any, changed: bool) -> web.Response:
+    """The answer to start, stop and leave."""
+    return render.json_response({"state": node_list.status()["state"], "changed": bool(changed)})
+
+
+def add_nodes(node_list: Any, nodes: list[Node]) -> int:
+    """Hand ``nodes`` to the node list; returns how many it did not count as present yet (the local one is no news)."""
+    present = {node.address for node in node_list.get()}
+    new = {node.address: node for node in nodes if node.address not in present}
+    for node in new.values():
+        node_list.set(node)
+    return len(new)

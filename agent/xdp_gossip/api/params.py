@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""Strict reading of what a request carries: query, headers, path, body. What does not fit is a 400 that says so."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from aiohttp import web
+
+from ..core.types import Version, check_key
+from .errors import Fault, bad_request
+
+#: A JSON body is a few settings or a list of addresses.
+MAX_JSON = 1 << 20
+#: A client that sends its body slower than this is cut off.
+BODY_SECONDS = 30.0
+
+_ETAG = re.compile(r'(W/)?"([^"]*)"')
+
+
+def query(request: web.Request, allowed: Sequence[str]) -> dict[str, str]:
+    """The query as a plain mapping. An unknown or repeated parameter is a 400: a typo must not be ignored."""
+    found: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name not in allowed:
+            expected = f"one of {', '.join(allowed)}" if allowed else "no parameter"
+            raise bad_request(f"query parameter: expected {expected}, got {name!r}", "unknown_parameter")
+        if name in found:
+            raise bad_request(f"query parameter {name}: expected it once", "repeated_parameter")
+        found[name] = value
+    return found
+
+
+def seconds(params: dict[str, str], name: str, default: float, most: float) -> float:
+    """A duration from 0 to ``most`` seconds."""
+    text = params.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= most:  # also refuses nan and inf
+        raise bad_request(f"{name}: expected seconds from 0 to {most:g}, got {text[:80]!r}")
+    return value
+
+
+def natural(params: dict[str, str], name: str, default: int | None) -> int | None:
+    """A non-negative integer."""
+    text = params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise bad_request(f"{name}: expected a non-negative integer, got {text[:80]!r}")
+    return int(text)
+
+
+def flag(params: dict[str, str], name: str) -> bool:
+    """0 or 1."""
+    text = params.get(name, "0")
+    if text not in ("0", "1"):
+        raise bad_request(f"{name}: expected 0 or 1, got {text[:80]!r}")
+    return text == "1"
+
+
+def text_limit(params: dict[str, str], name: str, default: str, most: int) -> str:
+    """Text of at most ``most`` bytes without control characters."""
+    value = params.get(name, default)
+    if len(value.encode("utf-8", "surrogatepass")) > most or not value.isprintable():
+        raise bad_request(f"{name}: expected at most {most} bytes of printable text")
+    return value
+
+
+def version(text: str, name: str) -> Version:
+    """A document version."""
+    try:
+        return Version.parse(text)
+    except ValueError as error:
+        raise bad_request(f"{name}: {error}", "invalid_version") from None
+
+
+def key(text: str, name: str = "key") -> str:
+    """A document key, from query or path."""
+    try:
+        return check_key(text)
+    except ValueError as error:
+        raise bad_request(f"{name}: {error}", "invalid_key") from None
+
+
+def path_key(request: web.Request, prefix: str) -> str:
+    """The document key behind ``prefix``, decoded from the raw path so that no byte is guessed at."""
+    raw = request.rel_url.raw_path[len(prefix) :]
+    try:
+        return key(unquote_to_bytes(raw).decode("utf-8"))
+    except UnicodeDecodeError:
+        raise bad_request("key: expected percent-encoded UTF-8", "invalid_key") from None
+
+
+def etags(value: str, name: str) -> list[tuple[bool, str]]:
+    """Entity tags of an If-Match or If-None-Match header as (weak, tag). ``*`` is the caller's business."""
+    tags: list[tuple[bool, str]] = []
+    for part in value.split(","):
+        match = _ETAG.fullmatch(part.strip())
+        if not match:
+            raise bad_request(f'{name}: expected * or entity tags such as "1234", got {value[:80]!r}', "invalid_header")
+        tags.append((bool(match[1]), match[2]))
+    return tags
+
+
+def matches(header: str | None, etag: str) -> bool:
+    """Whether an If-None-Match header names ``etag`` (weak comparison, RFC 9110, 8.8.3.2)."""
+    if header is None:
+        return False
+    if header.strip() == "*":
+        return True
+    return etag.removeprefix("W/").strip('"') in (tag for _weak, tag in etags(header, "If-None-Match"))
+
+
+async def read_body(request: web.Request, limit: int, code: str = "body_too_large") -> bytes:
+    """The whole body, at most ``limit`` bytes and :data:`BODY_SECONDS`.
+
+    Raises :class:`Fault` 413 (before reading when the length is announced) or 408.
+    """
+    length = request.content_length
+    too_large = Fault(413, code, f"expected a body of at most {limit} bytes", limit=limit)
+    if length is not None and length > limit:
+        raise too_large
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        # aiohttp would inflate it, and a few kilobytes can inflate to gigabytes.
+        raise Fault(415, "unsupported_encoding", "expected a body without Content-Encoding")
+    body = bytearray()
+
+    async def collect() -> None:
+        async for chunk in request.content.iter_any():
+            if len(body) + len(chunk) > limit:
+                raise too_large
+            body.extend(chunk)
+
+    try:
+        await asyncio.wait_for(collect(), BODY_SECONDS)
+    except asyncio.TimeoutError:
+        raise Fault(408, "body_timeout", f"expected the whole body within {BODY_SECONDS:g} seconds") from None
+    return bytes(body)
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")
+
+
+async def read_json(request: web.Request) -> Any:
+    """The body as JSON (RFC 8259: no NaN). A key given twice is an error, as is deep nesting."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a key is given twice")
+        return found
+
+    raw = await read_body(request, MAX_JSON)
+    try:
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise bad_request(f"body: expected JSON, got something else ({reason})", "invalid_json") from None
+
+
+async def read_object(request: web.Request, allowed: Sequence[str]) -> dict[str, Any]:
+    """The body as a JSON object with no other members than ``allowed``."""
+    value = await read_json(request)
+    if not isinstance(value, dict):
+        raise bad_request(f"body: expected a JSON object, got {type(value).__name__}")
+    for name in value:
+        if name not in allowed:
+            raise bad_request(f"body: expected no member but {', '.join(allowed)}, got {name[:80]!r}")
+    return value
+
+
+async def no_body(request: web.Request) -> None:
+    """Refuse a body where none belongs; an empty one is fine."""
+    if await read_body(request, 0, "unexpected_body"):
+        raise bad_request("expected no body", "unexpected_body")

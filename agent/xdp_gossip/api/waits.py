@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""Routes that wait: the change feed, and the question whether the fleet holds a document."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from aiohttp import web
+
+from . import params, render
+from .context import MAX_WAIT, Context
+from .documents import prefix_of
+from .errors import bad_request
+
+_CONTENT_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_STATE_DIGEST = re.compile(r"[0-9a-f]{16}")
+_DEFAULT_WATCH = 30.0
+
+
+class Waits:
+    """Handlers of /v1/watch and /v1/convergence."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._node_list = context.node_list
+
+    def routes(self) -> list[web.RouteDef]:
+        """Paths and handlers."""
+        return [web.get("/v1/watch", self.watch), web.get("/v1/convergence", self.convergence)]
+
+    async def watch(self, request: web.Request) -> web.Response:
+        """What changed after ``since`` (default: from now on), as soon as there is something, or nothing in time."""
+        query = params.query(request, ("since", "timeout", "prefix"))
+        since = params.natural(query, "since", self._node_list.revision)
+        timeout = params.seconds(query, "timeout", _DEFAULT_WATCH, MAX_WAIT)
+        found = await self._context.wait(self._node_list.changes(since, timeout, prefix_of(query)))
+        changes = [change_json(change) for change in found.changes]
+        return render.json_response({"revision": found.revision, "gap": found.gap, "changes": changes})
+
+    async def convergence(self, request: web.Request) -> web.Response:
+        """Whether all, the majority, or so many members hold a document, or else the whole state of this member."""
+        query = params.query(request, ("key", "version", "digest", "wait", "timeout"))
+        key = params.key(query["key"]) if "key" in query else None
+        version = params.version(query["version"], "version") if "version" in query else None
+        digest = query.get("digest")
+        if version is not None and key is None:
+            raise bad_request("version: expected key as well, to say of which document")
+        pattern, shape = (_CONTENT_DIGEST, "sha256:<64 hex digits>") if key else (_STATE_DIGEST, "16 hex digits")
+        if digest is not None and not pattern.fullmatch(digest):
+            raise bad_request(f"digest: expected {shape}, got {digest[:80]!r}")
+        timeout = params.seconds(query, "timeout", 0.0, MAX_WAIT)
+        question = self._node_list.convergence(key, version, digest, wait=_wait_for(query), timeout=timeout)
+        return render.json_response(convergence_json(await self._context.wait(question)))
+
+
+def _wait_for(query: dict[str, str]) -> str | int:
+    text = query.get("wait", "all")
+    if text in ("all", "majority"):
+        return text
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and int(text) >= 1):
+        raise bad_request(f"wait: expected all, majority or a number of members, got {text[:80]!r}")
+    return int(text)
+
+
+def change_json(change: Any) -> dict[str, Any]:
+    """One entry of the change feed."""
+    entry = {"revision": change.revision, "kind": change.kind, "event": change.event}
+    if change.document is not None:
+        entry["document"] = render.document(change.document)
+    if change.member is not None:
+        entry["node"] = render.node(change.member)
+    return entry
+
+
+def convergence_json(found: Any) -> dict[str, Any]:
+    """The answer of /v1/convergence."""
+    return {
+        "converged": found.converged,
+        "members": found.members,
+        "confirmed": found.confirmed,
+        "elapsed": round(found.elapsed, 3),
+        "digest": found.digest,
+        "results": [dict(result) for result in found.results],
+    }

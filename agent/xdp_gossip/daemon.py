@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: MIT
+"""The agent process: a node list from the configuration, its API, systemd's signals, and an orderly end.
+
+Stopping is not leaving: a stopped agent is expected back, the others suspect and then drop it after their timeout.
+``xdp-gossip node leave`` says good-bye. Whatever fails unforeseen ends the process with an error, so that systemd
+starts a sound one instead of keeping half of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from . import __version__, config, logs
+from .api.app import build_app
+from .api.server import ApiServer, tls_context
+from .config import AgentConfig, ConfigError
+from .core.interface import ProtocolError
+from .core.types import Node
+from .nodelist import AsyncNodeList, Limits
+from .store import StoreError
+
+_log = logging.getLogger("xdp_gossip.daemon")
+
+#: What a SIGHUP takes over; everything else needs a restart.
+_RELOADABLE = frozenset({"log", "seeds", "node", "path"})
+
+#: How long closing may take before the process ends anyway.
+CLOSE_SECONDS = 10.0
+_STATUS_SECONDS = 5.0
+
+
+def node_list_from(settings: AgentConfig) -> AsyncNodeList:
+    """The node list that ``settings`` describe, with its local node and seeds, not joined yet."""
+    limits = settings.limits
+    node_list = AsyncNodeList(
+        amount=settings.amount,
+        cycle=settings.cycle,
+        buffer=settings.buffer,
+        size=settings.size,
+        timeout=settings.timeout,
+        secret_key=settings.secret_key,
+        protocol=settings.protocol,
+        listen_addr=settings.listen_addr,
+        is_print=settings.is_print,
+        wire=settings.wire,
+        cluster=settings.cluster,
+        keys=[(slot.id, slot.state, slot.secret) for slot in settings.keys],
+        state_dir=settings.state_dir,
+        max_clock_drift=settings.max_clock_drift,
+        limits=Limits(document=limits.document, nodes=limits.nodes, documents=limits.documents),
+    )
+    node_list.new(settings.node)
+    add_seeds(node_list, settings)
+    return node_list
+
+
+def add_seeds(node_list: AsyncNodeList, settings: AgentConfig) -> None:
+    """Hand over the seeds; the node itself may be among them, as one list serves a whole fleet."""
+    for seed in settings.seeds:
+        if seed != settings.node.address:
+            node_list.set(Node(seed.ip, seed.port))
+
+
+class Systemd:
+    """The notification protocol (sd_notify(3)), nothing when systemd or its Python binding is not there."""
+
+    def __init__(self) -> None:
+        try:
+            from systemd import daemon
+        except ImportError:
+            self._notify = None
+        else:
+            self._notify = daemon.notify if os.environ.get("NOTIFY_SOCKET") else None
+
+    def tell(self, *lines: str) -> None:
+        """Send assignments such as READY=1. A manager that does not listen is no reason to fail."""
+        if self._notify is not None:
+            with contextlib.suppress(OSError):
+                self._notify("\n".join(lines))
+
+    @staticmethod
+    def watchdog_seconds() -> float | None:
+        """How often to feed the watchdog: half of what systemd allows, None when it does not watch this process."""
+        try:
+            microseconds = int(os.environ["WATCHDOG_USEC"])
+            watched = int(os.environ.get("WATCHDOG_PID", os.getpid()))
+        except (KeyError, ValueError):
+            return None
+        return microseconds / 2e6 if watched == os.getpid() and microseconds > 0 else None
+
+
+class Agent:
+    """One run of the agent."""
+
+    def __init__(self, settings: AgentConfig) -> None:
+        self.settings = settings
+        self.node_list = node_list_from(settings)
+        self.servers: list[ApiServer] = []
+        self.systemd = Systemd()
+        self._end = asyncio.Event()
+        self._failed = False
+
+    async def run(self) -> int:
+        """Serve until a signal; 0 after an orderly end, 1 after a failure."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_unforeseen)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        beat: asyncio.Task[None] | None = None
+        try:
+            await self._open()
+            beat = loop.create_task(self._heartbeat())
+            beat.add_done_callback(self._on_task_done)
+            await self._end.wait()
+        finally:
+            # A second signal while closing must not be lost on a handler that only sets an event.
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+            self.systemd.tell("STOPPING=1", "STATUS=stopping")
+            if beat is not None:
+                beat.cancel()
+            await self._close()
+        return 1 if self._failed else 0
+
+    async def _open(self) -> None:
+        # The API first: two agents with one configuration must clash here, not in the cluster.
+        api = self.settings.api
+        if api.socket:
+            server = self._server(local=True)
+            await server.open_unix(api.socket)
+        if api.listen is not None:
+            server = self._server(local=False)
+            tls = tls_context(api.tls_cert, api.tls_key) if api.tls_cert else None
+            where = await server.open_tcp(api.listen, tls)
+            _log.info("API on %s%s", where, " (TLS)" if tls else "")
+        await self.node_list.join()
+        node = self.settings.node
+        _log.info("xdp-gossip %s runs as %s in cluster %s", __version__, node.address, self.settings.cluster)
+        if not self.settings.secret_key and not self.settings.keys:
+            _log.warning("allow_insecure: packets of this cluster are neither authenticated nor encrypted")
+        # What start-up left behind will never be collected again: keep the collector from walking it.
+        gc.collect()
+        gc.freeze()
+        self.systemd.tell("READY=1", f"STATUS={self._summary()}")
+
+    def _server(self, *, local: bool) -> ApiServer:
+        app = build_app(
+            self.node_list,
+            token=self.settings.api.token,
+            local=local,
+            max_document=self.settings.limits.document,
+        )
+        server = ApiServer(app)
+        self.servers.append(server)
+        return server
+
+    async def _close(self) -> None:
+        async def close_all() -> None:
+            await asyncio.gather(*(server.close() for server in self.servers))
+            await self.node_list.close()
+
+        try:
+            await asyncio.wait_for(close_all(), CLOSE_SECONDS)
+        except asyncio.TimeoutError:
+            _log.error("closing took more than %g seconds and was given up", CLOSE_SECONDS)
+            self._failed = True
+
+    def _on_stop(self, number: int) -> None:
+        _log.info("%s: stopping", signal.Signals(number).name)
+        self._end.set()
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.fail("a background task failed", task.exception())
+
+    def _on_unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The loop's handler: a peer's broken connection is noted, a fault of our own ends the process."""
+        error = context.get("exception")
+        if error is None or isinstance(error, (OSError, asyncio.CancelledError)):
+            _log.warning("%s%s", context.get("message", "event loop"), f": {error}" if error else "")
+            return
+        self.fail(context.get("message", "event loop"), error)
+
+    def fail(self, what: str, error: BaseException | None) -> None:
+        """End the process with an error."""
+        trace = (type(error), error, error.__traceback__) if error is not None else None
+        _log.critical("%s; ending, so that a sound process can start", what, exc_info=trace)
+        self._failed = True
+        self._end.set()
+
+    def _summary(self) -> str:
+        status = self.node_list.status()
+        members = status["members"]
+        seen = f"{members['alive']} alive, {members['suspect']} suspect"
+        return f"{status['state']}: {seen}, {status['documents']} documents"
+
+    async def _heartbeat(self) -> None:
+        """Tell systemd the state, and feed its watchdog for as long as the protocol does its work."""
+        watchdog = self.systemd.watchdog_seconds()
+        while True:
+            await asyncio.sleep(min(watchdog or _STATUS_SECONDS, _STATUS_SECONDS))
+            lines = [f"STATUS={self._summary()}"]
+            if self.node_list.healthy():
+                lines.append("WATCHDOG=1")
+            else:
+                _log.error("the protocol's timer is overdue: the watchdog is not fed")
+            self.systemd.tell(*lines)
+
+    def reload(self) -> None:
+        """Take over what a changed configuration file allows (SIGHUP); say what needs a restart."""
+        self.systemd.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            self._take_over(config.load(self.settings.path))
+        except ConfigError as error:
+            for problem in error.problems:
+                _log.error("not reloaded: %s", problem)
+        self.systemd.tell("READY=1", f"STATUS={self._summary()}")
+
+    def _take_over(self, new: AgentConfig) -> None:
+        old = self.settings
+        fixed = [
+            field.name
+            for field in dataclasses.fields(AgentConfig)
+            if field.name not in _RELOADABLE and getattr(old, field.name) != getattr(new, field.name)
+        ]
+        if new.node.address != old.node.address:
+            fixed.append("node.addr or node.port")
+        if fixed:
+            _log.warning("reloaded, but these changes need a restart: %s", ", ".join(sorted(fixed)))
+        logs.configure(new.log.level, new.log.format)
+        self.settings = dataclasses.replace(old, log=new.log, seeds=new.seeds)
+        add_seeds(self.node_list, self.settings)
+        if (new.node.name, new.node.private_data) != (old.node.name, old.node.private_data):
+            self.node_list.update_node(name=new.node.name, private_data=new.node.private_data)
+            node = dataclasses.replace(old.node, name=new.node.name, private_data=new.node.private_data)
+            self.settings = dataclasses.replace(self.settings, node=node)
+        _log.info("configuration reloaded from %s", old.path)
+
+
+async def run(settings: AgentConfig) -> int:
+    """Run an agent with ``settings`` until it is told to stop; returns the exit code."""
+    return await Agent(settings).run()
+
+
+def main(settings: AgentConfig) -> int:
+    """The process: logging, event loop, exit code. 1 with one line on stderr when the agent cannot start."""
+    logs.configure(settings.log.level, settings.log.format)
+    try:
+        return asyncio.run(run(settings))
+    except (OSError, StoreError, ProtocolError, ValueError) as error:
+        _log.error("the agent cannot run: %s", error)
+        return 1
+    finally:
+        sys.stdout.flush()
