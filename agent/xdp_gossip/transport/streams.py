@@ -37,6 +37,9 @@ MAX_INCOMING_PER_ADDRESS = 32
 #: Frames handed on per connection before other connections get their turn.
 BURST = 64
 _HIGH_WATER = 256 * 1024
+#: Queued bytes up to which the number of frames does not matter: the answers to two requests for chunks
+#: (core/fetch.py) come at once, and a buffer of a few packets would cut them off.
+QUEUE_BYTES = 512 * 1024
 _SWEEP_S = 1.0
 
 COUNTERS = (
@@ -86,8 +89,8 @@ def listening_socket(listen: Address | tuple[str, int], kind: socket.SocketKind)
 class Streams:
     """A listener and a pool of dialled connections.
 
-    ``size`` is the longest packet in bytes, ``buffer`` the frames queued for one peer at most. ``counters`` is
-    shared with the transport that owns this.
+    ``size`` is the longest packet in bytes, ``buffer`` the frames queued for one peer at most, or
+    :data:`QUEUE_BYTES` when that is more. ``counters`` is shared with the transport that owns this.
     """
 
     def __init__(self, size: int, buffer: int, counters: dict[str, int]) -> None:
@@ -294,6 +297,7 @@ class Outgoing(_Connection):
         self.to = to
         self.dialling: asyncio.Task[None] | None = None
         self._queue: deque[bytes] = deque()
+        self._queued = 0
         self._paused = True
         self._written = self._flushed = 0
         self._progress = streams.loop.time()
@@ -321,12 +325,13 @@ class Outgoing(_Connection):
 
     def send(self, packet: bytes) -> None:
         """Write or queue one packet."""
-        if len(self._queue) >= self.streams.buffer:
+        if len(self._queue) >= self.streams.buffer and self._queued + len(packet) > QUEUE_BYTES:
             self.streams.counters["frames_dropped_queue"] += 1
             return
         if self.drained:
             self._progress = self.streams.loop.time()
         self._queue.append(packet)
+        self._queued += len(packet)
         self._flush()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -348,7 +353,9 @@ class Outgoing(_Connection):
 
     def _flush(self) -> None:
         while self._queue and not self._paused and self.transport is not None and not self.transport.is_closing():
-            frame = encode(self._queue.popleft())
+            packet = self._queue.popleft()
+            self._queued -= len(packet)
+            frame = encode(packet)
             self._written += len(frame)
             self.transport.write(frame)
             self.streams.counters["frames_sent"] += 1
@@ -364,7 +371,7 @@ class Outgoing(_Connection):
 
     def lose(self, counter: str) -> None:
         """Close now and count the frames still queued."""
-        lost = len(self._queue)
+        lost, self._queued = len(self._queue), 0
         self._queue.clear()
         self.drop(counter, count=lost)
 
