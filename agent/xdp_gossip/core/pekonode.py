@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from .events import (
     Event,
@@ -66,7 +66,7 @@ class PekoNodeEngine:
         self._peers = Peers(settings.max_nodes, rng)
         self._relay = Relay(self.cycle / 2, settings.max_nodes, rng, self._timers)
         self._relay.send = self._pass_on
-        self.counters = self._out.counters
+        self.counters: Mapping[str, int] = self._out.counters
         self._sweep_every = min(1.0, self.cycle / 4)
         self._swept = 0.0
         self._query = 0
