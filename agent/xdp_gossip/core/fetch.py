@@ -27,12 +27,14 @@ TRIES = 6
 class _Wanted:
     """A document on its way here."""
 
-    __slots__ = ("entry", "holders", "buffer", "head", "due", "tries", "in_flight")
+    __slots__ = ("entry", "holders", "buffer", "early", "batch_end", "head", "due", "tries", "in_flight")
 
     def __init__(self, entry: Entry, holder: Address) -> None:
         self.entry = entry
         self.holders: deque[Address] = deque([holder], maxlen=8)
-        self.buffer = bytearray()
+        self.buffer = bytearray()  # what arrived without a gap
+        self.early: dict[int, bytes] = {}  # pieces behind a gap, by offset
+        self.batch_end = 0
         self.head: Document | None = None
         self.due = 0.0
         self.tries = 0
@@ -102,26 +104,35 @@ class Fetcher:
         """A piece arrived."""
         head = chunk.head
         wanted = self._wanted.get(head.key)
+        if wanted is None:
+            self._out.count("chunks_unwanted")
+            return
         rank = (head.version, head.deleted, chunk.content_hash)
-        if wanted is not None and rank > wanted.entry.rank:  # the holder has a newer one by now
+        if rank > wanted.entry.rank:  # the holder has a newer one by now
             entry = Entry(head.key, head.version, head.deleted, chunk.content_hash, chunk.size)
             if chunk.offset == 0 and not self._metadata.refuses(entry, now):
                 fresh = _Wanted(entry, holder)
                 fresh.in_flight, fresh.due = True, now.mono + RETRY
+                fresh.batch_end = CHUNKS * self._chunk_bytes(head)
                 self._wanted[head.key] = wanted = fresh
-        if wanted is None or rank != wanted.entry.rank or chunk.size != wanted.entry.size:
+        if rank != wanted.entry.rank or chunk.size != wanted.entry.size:
             self._out.count("chunks_unwanted")
             return
-        if chunk.offset != len(wanted.buffer) or chunk.offset + len(chunk.data) > chunk.size:
-            self._out.count("chunks_out_of_order")
+        if not wanted.batch_end:
+            wanted.batch_end = len(wanted.buffer) + CHUNKS * self._chunk_bytes(head)
+        if not chunk.data or not 0 <= chunk.offset - len(wanted.buffer) < REQUEST_BYTES:
+            self._out.count("chunks_unwanted")
             return
         wanted.head = head
-        wanted.buffer += chunk.data
         wanted.due = now.mono + RETRY
-        wanted.tries = 0
-        if len(wanted.buffer) == chunk.size:
+        wanted.early[chunk.offset] = chunk.data
+        while len(wanted.buffer) in wanted.early:
+            wanted.buffer += wanted.early.pop(len(wanted.buffer))
+            wanted.tries = 0
+        if len(wanted.buffer) >= chunk.size:
             self._complete(wanted, now)
-        elif len(wanted.buffer) // self._chunk_bytes(head) % CHUNKS == 0:
+        elif len(wanted.buffer) >= wanted.batch_end:
+            wanted.batch_end = len(wanted.buffer) + CHUNKS * self._chunk_bytes(head)
             self._request(holder, [wanted], now)
 
     def on_not_here(self, message: NotHere, now: Now) -> None:
@@ -147,6 +158,8 @@ class Fetcher:
 
     def _again(self, wanted: _Wanted, now: Now, delay: float) -> None:
         wanted.in_flight = False
+        wanted.batch_end = 0
+        wanted.early.clear()
         wanted.due = now.mono + delay
         wanted.tries += 1
         wanted.holders.rotate(-1)
