@@ -15,6 +15,7 @@ bytes    field, all integers big-endian
 from __future__ import annotations
 
 import hashlib
+import hmac
 import struct
 
 from cryptography.exceptions import InvalidTag
@@ -97,7 +98,7 @@ class NativeCodec:
     def verify(self, data: bytes, header: Header) -> None:
         """Check the MAC. Raises ``Rejected``."""
         keys = self._keys(header)
-        if _mac(keys, data[:BLOCK_BYTES]) != data[BLOCK_BYTES:_TTL_AT]:
+        if not hmac.compare_digest(_mac(keys, data[:BLOCK_BYTES]), data[BLOCK_BYTES:_TTL_AT]):
             raise Rejected("bad_mac")
 
     def open(self, data: bytes, header: Header) -> Message | None:

@@ -129,5 +129,3 @@ KEY = Field(_same, _unpack_key)
 HASH = raw_bytes(32, exact=True)
 _STATES = list(State)
 STATE = Field(_STATES.index, lambda raw: _STATES[uint(2).unpack(raw)])
-
-assert MAX_KEY < 1024  # list sizes below frames count on it
