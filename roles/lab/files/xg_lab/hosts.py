@@ -187,23 +187,26 @@ def wait_ready(config: Config, host: Host, timeout: float) -> str:
     """
     deadline = time.monotonic() + timeout
     last = "its ssh server has made no host key yet"
+    attempts = 0
     while time.monotonic() < deadline:
         if process(host) is None:
             raise LabError(f"{host.name}: died while booting; the end of {host.log}:\n{_tail(host.log)}")
         if record_host_key(host):
+            attempts += 1
             left = max(deadline - time.monotonic(), 1.0)
             try:
                 done = ssh(config, host, "systemctl is-system-running --wait", timeout=left)
             except LabError as error:
-                last = str(error)
+                # Cut off by the deadline: what went before says more.
+                last = str(error) if attempts == 1 else last
             else:
                 state = done.stdout.strip()
                 if state in ("running", "degraded"):
                     return state
-                last = done.stderr.strip() or state
+                last = done.stderr.strip() or state or f"ssh ended with status {done.returncode}"
         time.sleep(0.1)
     raise LabError(
-        f"{host.name}: not ready after {timeout:g} s ({last}); the end of {host.log}:\n{_tail(host.log)}"
+        f"{host.name}: not ready after {timeout:g} s, {attempts} attempts ({last}); the end of {host.log}:\n{_tail(host.log)}"
     )
 
 
@@ -293,7 +296,7 @@ def clear(config: Config, host: Host) -> None:
         )
         path.unlink(missing_ok=True)
     unmount_under(host.folder)
-    # When killed, systemd-nspawn leaves its directory for passing mounts in; newer ones also a mounted socket directory.
+    # A killed systemd-nspawn leaves its directory for passing mounts in; newer ones also a mounted socket directory.
     for name in ("propagate", "unix-export"):
         left = Path("/run/systemd/nspawn") / name / host.name
         if left.is_dir():
