@@ -3,8 +3,8 @@
 
 Every row carries a checksum over its table's name and all its columns, so a row proves itself wherever it is found.
 :func:`scan` relies on that: it walks the raw pages of a file (https://www.sqlite.org/fileformat2.html), ignores all
-structure above the table leaves, and yields whatever still checks. Stale copies in free pages may come up too; that is
-harmless because every merge is monotone (highest rank, highest incarnation).
+structure above the table leaves, and yields whatever still checks. A row may come up twice (pages are copied when they
+split, and a crash may come in between), which is harmless: merges are monotone (highest rank, highest incarnation).
 """
 
 from __future__ import annotations

@@ -125,6 +125,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = TRUNCATE")
         database.execute("PRAGMA synchronous = EXTRA")
         database.execute("PRAGMA cache_size = -1024")
+        # A repair reads raw pages: what was deleted must not be found there.
+        database.execute("PRAGMA secure_delete = ON")
         database.execute("BEGIN EXCLUSIVE")
         database.execute("COMMIT")
     except BaseException:

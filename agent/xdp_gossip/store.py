@@ -64,8 +64,12 @@ class StateStore(Protocol):
     def load(self) -> Snapshot:
         """Everything an engine starts from."""
 
-    def save_documents(self, documents: Sequence[Document]) -> None:
-        """Persist document versions in one transaction; what is older than stored goes to the history only."""
+    def save_documents(self, documents: Sequence[Document], withdrawn: Sequence[Document] = ()) -> None:
+        """Persist document versions in one transaction; what is older than stored goes to the history only.
+
+        ``withdrawn`` are versions to forget: a document that was written under a wrong clock and got the right time
+        since. Its former version outranks all that follows, and would come back with the next start.
+        """
 
     def history(self, key: str) -> list[Document]:
         """The last versions of ``key``, newest first."""
@@ -157,11 +161,13 @@ class Store:
             ]
         return Snapshot(known, documents)
 
-    def save_documents(self, documents: Sequence[Document]) -> None:
+    def save_documents(self, documents: Sequence[Document], withdrawn: Sequence[Document] = ()) -> None:
         """See :meth:`StateStore.save_documents`. Durable when it returns; raises ``StoreError`` otherwise."""
-        if not documents:
+        if not documents and not withdrawn:
             return
         with self._transaction() as tx:
+            for document in withdrawn:
+                tx.remove_document(document.key, rows.rank_key(document))
             for document in documents:
                 tx.add_document(rows.document_row(document))
             for key in sorted({document.key for document in documents}):
@@ -234,6 +240,9 @@ class _Transaction:
     def add_document(self, row: rows.Row) -> None:
         self._insert("document", row)
 
+    def remove_document(self, key: str, rank: bytes) -> None:
+        self._delete("document", "key = ? AND rank = ?", (key, rank))
+
     def prune_history(self, key: str) -> None:
         kept = "SELECT rank FROM document WHERE key = ? ORDER BY rank DESC LIMIT ?"
         self._delete("document", f"key = ? AND rank NOT IN ({kept})", (key, key, HISTORY))
@@ -282,8 +291,12 @@ class MemoryStore:
         """See :meth:`StateStore.load`."""
         return Snapshot(list(self._known), [self._versions[key][0] for key in sorted(self._versions)])
 
-    def save_documents(self, documents: Sequence[Document]) -> None:
+    def save_documents(self, documents: Sequence[Document], withdrawn: Sequence[Document] = ()) -> None:
         """See :meth:`StateStore.save_documents`."""
+        for document in withdrawn:
+            kept = [old for old in self._versions.pop(document.key, ()) if old.rank != document.rank]
+            if kept:
+                self._versions[document.key] = kept
         for document in documents:
             versions = {old.rank: old for old in self._versions.get(document.key, ())}
             versions.setdefault(document.rank, document)

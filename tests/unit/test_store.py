@@ -90,6 +90,31 @@ def test_equal_versions_are_decided_by_rank(any_store: StateStore) -> None:
     assert any_store.load().documents == [max(rivals, key=lambda rival: rival.rank)]
 
 
+def test_a_withdrawn_version_does_not_come_back(any_store: StateStore) -> None:
+    wrong = document("a", 1000)
+    any_store.save_documents([wrong, document("b", 1)])
+    any_store.save_documents([document("a", 5)], withdrawn=[wrong, document("a", 77)])
+    assert any_store.load().documents == [document("a", 5), document("b", 1)]
+    any_store.save_documents([], withdrawn=[document("b", 1)])
+    assert any_store.load().documents == [document("a", 5)]
+    assert any_store.history("b") == []
+
+
+def test_a_withdrawn_version_is_not_salvaged_either(path: Path) -> None:
+    state = Store.open(path)
+    wrong = [document(f"k{n}", 10**6, b"w" * 5000) for n in range(20)]
+    state.save_documents(wrong)
+    state.save_documents([document(f"k{n}", n + 1) for n in range(20)], withdrawn=wrong)
+    expected = state.load().documents
+    state.close()
+    damaged = bytearray(path.read_bytes())
+    damaged[60] ^= 1
+    path.write_bytes(damaged)
+    again = Store.open(path)
+    assert again.problems
+    assert again.load().documents == expected
+
+
 def test_values_come_back_unchanged(path: Path) -> None:
     odd = [
         Document("ä/\u2028", Version(2**64 - 1, B), bytes(range(256)) * 5000, "", "", "", False, None),
