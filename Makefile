@@ -96,7 +96,7 @@ collection-test: packages-test venv-dev venv-ansible ## The built collection, st
 
 .PHONY: molecule
 molecule: packages-base venv-quality link ## The agent role on real systemd hosts (root)
-	PATH="$(VENV)/quality/bin:$$PATH" molecule test --scenario-name default --destroy always
+	.ci/molecule default
 
 ##@ Artifacts
 .PHONY: release

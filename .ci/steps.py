@@ -98,12 +98,12 @@ class Step:
                 sys.stdout.flush()
 
     def end(self, why: str) -> None:
-        """End the target and what it started; clean-up of its own gets half a minute."""
+        """End the target and what it started; its own clean-up gets a minute and a half."""
         process = self.process
         if process is None or process.poll() is not None:
             return
         print(f"\n*** {self.target}: {why}", flush=True)
-        for number, patience in ((signal.SIGTERM, 30.0), (signal.SIGKILL, 5.0)):
+        for number, patience in ((signal.SIGTERM, 90.0), (signal.SIGKILL, 5.0)):
             try:
                 os.killpg(process.pid, number)
                 process.wait(patience)
