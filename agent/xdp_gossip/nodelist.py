@@ -1,30 +1,443 @@
 # SPDX-License-Identifier: MIT
-"""CONTRACT SKETCH of the facade (being implemented): the HTTP API and the CLI rely on these names.
+"""The toolkit: a node list that keeps itself, with the cluster's metadata (the seed's ``NodeList``).
+
+``NodeList`` is for plain programs, ``AsyncNodeList`` for asyncio. Both take the seed's parameters by their names in
+lower case, and a few more by keyword.
+
+    node_list = NodeList(secret_key="a secret", is_print=True)
+    node_list.new(Node("198.18.0.11", 8000, "A-server", "A"))
+    node_list.set(Node("198.18.0.12", 8000))
+    node_list.join()
+    print(node_list.get())
+    node_list.publish(b"test metadata")
+    print(node_list.read())
+    node_list.close()
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from . import __version__
+from .changes import ChangeLog, Changes
+from .console import format_event
+from .convergence import Convergence, Inquiry, Wanted, enough_for
+from .core.engine import Engine
+from .core.events import DocumentChanged, Event, MemberChanged, QueryAnswered
+from .core.interface import ProtocolEngine, ProtocolError, Settings
+from .core.pekonode import PekoNodeEngine
+from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version
+from .runtime import Disk, Runtime
+from .store import MemoryStore, Snapshot, StateStore, Store
+from .transport import Transport
+from .transport.oneshot import OneShotTransport
+from .transport.tcp import TcpTransport
+from .transport.udp import UdpTransport
+from .wire import pekonode as pekonode_codec
+from .wire.keys import Keyring
+from .wire.native import NativeCodec
+
+_log = logging.getLogger("xdp_gossip")
+
+_EVENTS = {State.SUSPECT: "suspected", State.DEAD: "removed", State.LEFT: "left"}
+
+
+class NotReadyError(RuntimeError):
+    """A call came before the one it depends on; the message names that one."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on what others can make this node keep: bytes of one document, nodes, documents."""
+
+    document: int = 16 * 1024 * 1024
+    nodes: int = 20_000
+    documents: int = 100_000
+
+
+@dataclass(frozen=True)
+class Published:
+    """Result of a write: the document held now (None: there never was one), and the version it replaced."""
+
+    document: Document | None
+    changed: bool
+    previous: Version | None
+
 
 class AsyncNodeList:
-    def __init__(self, amount=3, cycle=6, buffer=0, size=16384, timeout=0, secret_key="", protocol="UDP",
-                 listen_addr="0.0.0.0", is_print=False, *, wire="native", cluster="default", keys=(), state_dir=None,
-                 max_clock_drift=60.0, limits=..., rng=None)
-    def new(self, node: Node) -> None            # seed's New
-    async def join(self) -> None                 # seed's Join: opens sockets, starts
-    def set(self, node: Node) -> None            # seed's Set
-    def get(self) -> list[Node]                  # seed's Get: present nodes, local first
-    def stop(self) / start(self) -> bool         # seed's Stop/Start
-    async def publish(self, data: bytes, key="default", *, expected=None, absent=False, content_type="raw",
-                      author="", comment="") -> Published     # fsynced when it returns
-    async def delete(self, key, *, expected=None) -> Published
-    def read(self, key="default") -> bytes       # seed's Read; b"" when there is none
-    async def leave(self) -> bool
-    async def close(self) -> None
-    # beyond the seed
-    def members(self, states=PRESENT|None) -> list[Member]
-    def document(self, key) -> Document | None;  def documents(self, prefix="") -> list[Document]
-    async def history(self, key) -> list[Document]            # newest first
-    def update_node(self, name=None, private_data=None) -> bool
-    def status(self) -> dict                     # GET /v1/status of docs/contracts.md
-    async def convergence(self, key=None, version=None, digest=None, wait="all", timeout=0.0) -> Convergence
-    revision: int                                # grows with every change
-    async def changes(self, since: int, timeout: float, prefix="") -> Changes   # .revision .gap .changes
-    keys: list of (id, state)
-Errors: NotReadyError (call before new()/join()), core.interface.ProtocolError.
-"""
+    """A member of a gossip cluster, for asyncio programs. Also an async context manager that closes itself.
+
+    The seed's parameters: ``amount`` fan-out; ``cycle`` seconds between heartbeats (0: automatic by cluster size);
+    ``buffer`` packets queued (0: 3 x amount); ``size`` bytes of one datagram or frame; ``timeout`` seconds of silence
+    (0 or not above the cycle: ``timeout_cycles`` x cycle + 2); ``secret_key`` shared by the cluster; ``protocol`` UDP
+    or TCP; ``listen_addr``; ``is_print`` prints the seed's console lines.
+
+    Beyond them: ``wire`` native or pekonode; ``cluster`` name; ``keys`` (slot, state, secret) for rotation instead of
+    ``secret_key``; ``state_dir`` keeps identity, nodes and documents over restarts (None: in memory only).
+    Raises ``ValueError`` naming the parameter.
+    """
+
+    def __init__(
+        self,
+        amount: int = 3,
+        cycle: float = 6,
+        buffer: int = 0,
+        size: int = 16384,
+        timeout: float = 0,
+        secret_key: str = "",
+        protocol: str = "UDP",
+        listen_addr: str = "0.0.0.0",
+        is_print: bool = False,
+        *,
+        timeout_cycles: int = 3,
+        wire: str = "native",
+        cluster: str = "default",
+        keys: Sequence[tuple[int, str, str]] = (),
+        state_dir: str | Path | None = None,
+        max_clock_drift: float = 60.0,
+        limits: Limits = Limits(),  # noqa: B008  (frozen)
+        rng: random.Random | None = None,
+    ) -> None:
+        _check("amount", amount, 1, 64)
+        _check("cycle", cycle, 0, 86_400)
+        _check("buffer", buffer, 0, 1_000_000)
+        _check("size", size, 1 if wire == "pekonode" else 4096, 65_507)
+        _check("timeout", timeout, 0, 86_400)
+        if protocol.upper() not in ("UDP", "TCP", "AUTO"):
+            raise ValueError(f"protocol: expected UDP, TCP or auto, got {protocol!r}")
+        if wire not in ("native", "pekonode"):
+            raise ValueError(f"wire: expected native or pekonode, got {wire!r}")
+        self.amount = amount
+        self.buffer = buffer or 3 * amount
+        self.size = size
+        self.protocol = protocol
+        self.listen_addr = listen_addr
+        self.is_print = is_print
+        self.wire = wire
+        self.cluster = cluster
+        slots = {slot: (secret, state) for slot, state, secret in keys} or {0: (secret_key, "active")}
+        self._keyring = Keyring(cluster, slots)
+        self._secret_key = secret_key
+        self.keys = [(slot, state) for slot, state in self._keyring.states.items()]
+        self._settings = Settings(
+            amount=amount,
+            cycle=float(cycle),
+            timeout=float(timeout),
+            timeout_cycles=timeout_cycles,
+            size=size,
+            max_clock_drift=max_clock_drift,
+            max_document=limits.document,
+            max_documents=limits.documents,
+            max_nodes=limits.nodes,
+        )
+        self._state_dir = Path(state_dir) if state_dir is not None else None
+        self._rng = rng or random.Random()
+        self._node: Node | None = None
+        self._seeds: list[Node] = []
+        self._runtime: Runtime | None = None
+        self._disk: Disk | None = None
+        self._log = ChangeLog(time.time_ns() // 1_000_000)
+        self._inquiries: set[Inquiry] = set()
+        self._started = 0.0
+        self._print: Callable[[str], None] = lambda line: print(line, flush=True)  # noqa: T201
+
+    # -- the seed's calls --------------------------------------------------------------------------------------
+
+    def new(self, node: Node) -> None:
+        """Say who the local node is. To be called first, and once."""
+        if self._node is not None:
+            raise NotReadyError("new() was called before: a node list has one local node")
+        self._node = node
+
+    def set(self, node: Node) -> None:
+        """Name another node of the cluster, before or after :meth:`join`; it is contacted until it answers."""
+        self._local()
+        if self._runtime is None:
+            self._seeds.append(node)
+        else:
+            self._runtime.call(lambda engine, now: engine.seed(node, now))
+
+    async def join(self) -> None:
+        """Open the sockets, load the stored state and start to gossip.
+
+        Raises ``StoreError``, ``TransportError`` (the address is in use, say).
+        """
+        node = self._local()
+        if self._runtime is not None:
+            raise NotReadyError("join() was called before")
+        self._disk = Disk(self._open_store)
+        try:
+            incarnation, snapshot, problems = await self._disk.run(_load)
+            for problem in problems:
+                _log.error("stored state: %s", problem)
+            transport = self._make_transport(node)
+            engine = self._make_engine(node, incarnation, transport.name)
+            runtime = Runtime(engine, transport, self._disk, self._on_event)
+            for seed in self._seeds:
+                runtime.engine.seed(seed, runtime.now())
+            self._runtime = runtime
+            self._started = time.monotonic()
+            await runtime.open(snapshot)
+        except BaseException:
+            self._runtime = None
+            await self._disk.close()
+            raise
+
+    def get(self) -> list[Node]:
+        """All nodes present, the local one first."""
+        if self._runtime is None:
+            return [self._local(), *self._seeds]
+        return [member.node for member in self.members()]
+
+    def stop(self) -> bool:
+        """Stop publishing heartbeats: the others drop this node after their timeout. False if it was stopped."""
+        return self._joined().call(lambda engine, now: engine.pause(now))
+
+    def start(self) -> bool:
+        """Publish heartbeats again. False if it did."""
+        return self._joined().call(lambda engine, now: engine.resume(now))
+
+    async def publish(
+        self,
+        data: bytes,
+        key: str = DEFAULT_KEY,
+        *,
+        expected: Version | None = None,
+        absent: bool = False,
+        content_type: str = "raw",
+        author: str = "",
+        comment: str = "",
+    ) -> Published:
+        """Write a document; on the local disk when this returns, and on its way to everybody.
+
+        ``expected``/``absent``: only if that version / no document is held here, else ``ProtocolError``
+        (version_mismatch with details ``expected`` and ``actual``). Raises ``StoreError`` when the disk fails.
+        """
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"publish: expected bytes, got {type(data).__name__}")
+        value = bytes(data)
+        runtime = self._joined()
+        held = runtime.engine.document(key)
+        document, changed = runtime.call(
+            lambda engine, now: engine.publish(
+                key,
+                value,
+                now,
+                expected=expected,
+                absent=absent,
+                content_type=content_type,
+                author=author,
+                comment=comment,
+            )
+        )
+        await runtime.saved()
+        return Published(document, changed, held.version if held else None)
+
+    def read(self, key: str = DEFAULT_KEY) -> bytes:
+        """The document's value; empty when there is none."""
+        held = self.document(key)
+        return held.value if held else b""
+
+    # -- beyond the seed ---------------------------------------------------------------------------------------
+
+    async def delete(self, key: str, *, expected: Version | None = None) -> Published:
+        """Delete a document everywhere; see :meth:`publish` for the errors."""
+        runtime = self._joined()
+        held = runtime.engine.document(key)
+        document, changed = runtime.call(lambda engine, now: engine.delete(key, now, expected=expected))
+        await runtime.saved()
+        return Published(document, changed, held.version if held else None)
+
+    async def leave(self) -> bool:
+        """Tell the others that this node goes; they drop it at once. False if it had left."""
+        return self._joined().call(lambda engine, now: engine.leave(now))
+
+    async def close(self) -> None:
+        """Stop gossiping and release everything; not a leave. Idempotent."""
+        if self._runtime is not None:
+            await self._runtime.close()
+
+    def members(self, states: frozenset[State] | None = PRESENT) -> list[Member]:
+        """Nodes in ``states`` (None: all), the local one first."""
+        runtime = self._joined()
+        found = runtime.engine.members(runtime.now())
+        return [member for member in found if states is None or member.state in states or member.local]
+
+    def document(self, key: str) -> Document | None:
+        """The document held here."""
+        return self._joined().engine.document(key)
+
+    def documents(self, prefix: str = "") -> list[Document]:
+        """All documents whose key starts with ``prefix``, by key."""
+        return self._joined().engine.documents(prefix)
+
+    async def history(self, key: str) -> list[Document]:
+        """The last versions of a document seen here, newest first. Raises ``StoreError``."""
+        self._joined()
+        assert self._disk is not None
+        return await self._disk.run(lambda store: store.history(key))
+
+    def update_node(self, name: str | None = None, private_data: str | None = None) -> bool:
+        """Change what this node says of itself; False when nothing changed. Raises ``ProtocolError``."""
+        changed = self._joined().call(lambda engine, now: engine.update_node(now, name, private_data))
+        self._node = self._joined().engine.node
+        return changed
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change of a node or document seen here."""
+        return self._log.revision
+
+    async def changes(self, since: int, timeout: float, prefix: str = "") -> Changes:
+        """Changes after revision ``since``; waits up to ``timeout`` seconds for the first."""
+        self._joined()
+        return await self._log.wait(since, timeout, prefix)
+
+    async def convergence(
+        self,
+        key: str | None = None,
+        version: Version | str | None = None,
+        digest: str | None = None,
+        wait: str | int = "all",
+        timeout: float = 0.0,
+    ) -> Convergence:
+        """Who holds ``version`` or content ``digest`` of ``key`` (neither: what this node holds).
+
+        Without a key: who holds the state ``digest`` (default: this node's). Waits up to ``timeout`` seconds until
+        ``wait`` (all, majority or a number of) members do. Raises ``ProtocolError`` (document_not_found).
+        """
+        runtime = self._joined()
+        if key is None:
+            wanted = Wanted(None, None, digest or f"{runtime.engine.state_digest:016x}")
+        elif version is None and digest is None:
+            held = runtime.engine.document(key)
+            if held is None:
+                raise ProtocolError("document_not_found", f"document {key!r}: there is none here", key=key)
+            wanted = Wanted(key, str(held.version), None)
+        else:
+            wanted = Wanted(key, str(version) if version is not None else None, digest)
+        inquiry = Inquiry(runtime, self._log, wanted)
+        self._inquiries.add(inquiry)
+        try:
+            return await inquiry.run(enough_for(wait), timeout)
+        finally:
+            self._inquiries.discard(inquiry)
+
+    def healthy(self) -> bool:
+        """Whether the protocol gets its time and its disk."""
+        return self._joined().healthy()
+
+    def status(self) -> dict[str, Any]:
+        """The answer of ``GET /v1/status`` (docs/contracts.md, section 7)."""
+        from .api.render import node as render_node
+
+        runtime = self._joined()
+        engine = runtime.engine
+        members = engine.members(runtime.now())
+        counts = {state.value: 0 for state in State}
+        for member in members:
+            counts[member.state.value] += 1
+        return {
+            "version": __version__,
+            "cluster": self.cluster,
+            "wire": self.wire,
+            "protocol": self.protocol,
+            "mode": runtime.transport.name,
+            "mode_reason": "",
+            "state": engine.status,
+            "uptime": round(time.monotonic() - self._started, 3),
+            "node": render_node(members[0]),
+            "cycle": engine.cycle,
+            "timeout": engine.timeout,
+            "amount": self.amount,
+            "members": counts,
+            "documents": len(engine.documents()),
+            "digest": f"{engine.state_digest:016x}",
+            "clock_offset": round(engine.clock_offset, 6),
+            "storage_error": runtime.storage_error,
+            "counters": {**dict(sorted(engine.counters.items())), **dict(sorted(runtime.transport.counters.items()))},
+            "api_version": 1,
+        }
+
+    async def __aenter__(self) -> AsyncNodeList:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _local(self) -> Node:
+        if self._node is None:
+            raise NotReadyError("call new() first: the node list does not know its local node yet")
+        return self._node
+
+    def _joined(self) -> Runtime:
+        self._local()
+        if self._runtime is None:
+            raise NotReadyError("call join() first: the node list is not part of a cluster yet")
+        return self._runtime
+
+    def _open_store(self) -> StateStore:
+        if self._state_dir is None:
+            return MemoryStore()
+        self._state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Store.open(self._state_dir / "state.db")
+
+    def _make_engine(self, node: Node, incarnation: int, plane: str) -> ProtocolEngine:
+        if self.wire == "pekonode":
+            return PekoNodeEngine(node, self._settings, self._rng, pekonode_codec, self._secret_key)
+        codec = NativeCodec(self._keyring)
+        return Engine(node, self._settings, codec, self._rng, incarnation, agent_version=__version__, plane=plane)
+
+    def _make_transport(self, node: Node) -> Transport:
+        listen = (self.listen_addr, node.port)
+        tcp = self.protocol.upper() == "TCP"
+        if self.wire == "pekonode":
+            if tcp:
+                return OneShotTransport(listen, size=self.size, buffer=self.buffer)
+            return UdpTransport(listen, size=self.size, buffer=self.buffer, datagram=self.size, frames=False)
+        if tcp:
+            return TcpTransport(listen, size=self.size, buffer=self.buffer)
+        return UdpTransport(listen, size=self.size, buffer=self.buffer)
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, DocumentChanged):
+            self._log.add("document", "deleted" if event.document.deleted else "published", document=event.document)
+        elif isinstance(event, MemberChanged):
+            self._log.add("node", _event_of(event), member=event.member)
+        elif isinstance(event, QueryAnswered):
+            for inquiry in list(self._inquiries):
+                inquiry.on_answer(event)
+        if self.is_print:
+            line = format_event(event, self.get(), datetime.datetime.now(), self.listen_addr)
+            if line is not None:
+                self._print(line)
+
+
+def _event_of(event: MemberChanged) -> str:
+    state, previous = event.member.state, event.previous
+    if state in _EVENTS and state is not previous:
+        return _EVENTS[state]
+    if previous is State.ALIVE:
+        return "updated"
+    return "recovered" if previous is State.SUSPECT else "joined"
+
+
+def _check(name: str, value: float, least: float, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise ValueError(f"{name}: expected a number from {least} to {most}, got {value!r}")
+
+
+def _load(store: StateStore) -> tuple[int, Snapshot, list[str]]:
+    return store.next_incarnation(int(time.time())), store.load(), list(store.problems)

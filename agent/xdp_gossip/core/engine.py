@@ -181,21 +181,6 @@ class Engine:
         )
         return [local, *(snapshot(peer, now) for peer in sorted(self._membership, key=lambda peer: peer.address))]
 
-    def known(self, now: Now) -> list[Known]:
-        """What to remember for the next run."""
-        return [
-            Known(
-                peer.address,
-                peer.incarnation,
-                peer.sighted,
-                now.wall_ns - int((now.mono - peer.last_heard) * 1e9),
-                peer.record.name if peer.record else "",
-                peer.record.private_data if peer.record else "",
-            )
-            for peer in self._membership
-            if peer.heard and peer.state is not State.LEFT
-        ]
-
     def document(self, key: str) -> Document | None:
         """The document held here."""
         held = self._metadata.table.get(key)

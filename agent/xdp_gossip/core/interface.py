@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .events import Event, Transmit
-from .types import Address, Document, Member, Node, Now, Version
+from .types import Address, Document, Member, Node, Now, State, Version
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,22 @@ class Known:
     private_data: str = ""
 
 
+def remembered(members: Iterable[Member], now: Now) -> list[Known]:
+    """What to keep of ``members`` for the next run: whoever was heard and did not leave."""
+    return [
+        Known(
+            member.address,
+            member.incarnation,
+            member.sequence,
+            now.wall_ns - int(member.last_heard * 1e9),
+            member.record.name if member.record else "",
+            member.record.private_data if member.record else "",
+        )
+        for member in members
+        if not member.local and member.state is not State.LEFT and (member.incarnation or member.sequence)
+    ]
+
+
 class ProtocolError(Exception):
     """An operation that the protocol refuses; ``code`` is stable (snake_case) and ends up in the API's errors."""
 
@@ -59,13 +75,27 @@ class ProtocolError(Exception):
 class ProtocolEngine(Protocol):
     """A gossip protocol as a state machine."""
 
-    node: Node
     settings: Settings
-    incarnation: int
-    #: "new", "running", "paused" or "left"
-    status: str
-    #: Names of counters to their values; every packet that is not used adds to one of them.
-    counters: Mapping[str, int]
+
+    @property
+    def node(self) -> Node:
+        """The local node."""
+
+    @property
+    def status(self) -> str:
+        """new, running, paused or left."""
+
+    @property
+    def cycle(self) -> float:
+        """Seconds between two heartbeats at present."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds of silence after which a member is suspected at present."""
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Counters by name; every packet that is not used adds to one of them."""
 
     def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
         """Join: load what an earlier run knew, announce the local node, contact seeds and known nodes."""

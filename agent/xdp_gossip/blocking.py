@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""The node list for programs without an event loop: the same calls, blocking, safe from any thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, TypeVar
+
+from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version
+from .nodelist import AsyncNodeList, NotReadyError, Published
+
+T = TypeVar("T")
+
+
+class NodeList:
+    """A member of a gossip cluster that works in a background thread; parameters as of :class:`AsyncNodeList`.
+
+    ``with NodeList(...) as node_list:`` closes it at the end of the block. The thread is a daemon: a program that
+    ends without :meth:`close` is not kept alive, but what it published last may then not have been sent.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._inner = AsyncNodeList(*args, **kwargs)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def new(self, node: Node) -> None:
+        """Say who the local node is. To be called first, and once."""
+        self._inner.new(node)
+
+    def set(self, node: Node) -> None:
+        """Name another node of the cluster; it is contacted until it answers."""
+        self._do(lambda: self._inner.set(node))
+
+    def join(self) -> None:
+        """Open the sockets, load the stored state and start to gossip in the background.
+
+        Raises ``StoreError``, ``TransportError`` (the address is in use, say).
+        """
+        if self._loop is not None:
+            raise NotReadyError("join() was called before")
+        self._inner.get()  # says when new() is missing, before a thread is started
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="xdp-gossip", daemon=True)
+        self._thread.start()
+        try:
+            self._wait(self._inner.join())
+        except BaseException:
+            self._end_thread()
+            raise
+
+    def get(self) -> list[Node]:
+        """All nodes present, the local one first."""
+        return self._do(self._inner.get)
+
+    def stop(self) -> bool:
+        """Stop publishing heartbeats. False if it was stopped."""
+        return self._do(self._inner.stop)
+
+    def start(self) -> bool:
+        """Publish heartbeats again. False if it did."""
+        return self._do(self._inner.start)
+
+    def publish(
+        self,
+        data: bytes,
+        key: str = DEFAULT_KEY,
+        *,
+        expected: Version | None = None,
+        absent: bool = False,
+        content_type: str = "raw",
+        author: str = "",
+        comment: str = "",
+    ) -> Published:
+        """Write a document; see :meth:`AsyncNodeList.publish`."""
+        return self._wait(
+            self._inner.publish(
+                data,
+                key,
+                expected=expected,
+                absent=absent,
+                content_type=content_type,
+                author=author,
+                comment=comment,
+            )
+        )
+
+    def read(self, key: str = DEFAULT_KEY) -> bytes:
+        """The document's value; empty when there is none."""
+        return self._do(lambda: self._inner.read(key))
+
+    def delete(self, key: str, *, expected: Version | None = None) -> Published:
+        """Delete a document everywhere."""
+        return self._wait(self._inner.delete(key, expected=expected))
+
+    def document(self, key: str) -> Document | None:
+        """The document held here."""
+        return self._do(lambda: self._inner.document(key))
+
+    def documents(self, prefix: str = "") -> list[Document]:
+        """All documents whose key starts with ``prefix``, by key."""
+        return self._do(lambda: self._inner.documents(prefix))
+
+    def history(self, key: str) -> list[Document]:
+        """The last versions of a document seen here, newest first."""
+        return self._wait(self._inner.history(key))
+
+    def members(self, states: frozenset[State] | None = PRESENT) -> list[Member]:
+        """Nodes in ``states`` (None: all), the local one first."""
+        return self._do(lambda: self._inner.members(states))
+
+    def update_node(self, name: str | None = None, private_data: str | None = None) -> bool:
+        """Change what this node says of itself; False when nothing changed."""
+        return self._do(lambda: self._inner.update_node(name, private_data))
+
+    def leave(self) -> bool:
+        """Tell the others that this node goes; they drop it at once."""
+        return self._wait(self._inner.leave())
+
+    def status(self) -> dict[str, Any]:
+        """See :meth:`AsyncNodeList.status`."""
+        return self._do(self._inner.status)
+
+    def close(self) -> None:
+        """Stop gossiping and release everything. Idempotent."""
+        if self._loop is not None and self._thread is not None and self._thread.is_alive():
+            self._wait(self._inner.close())
+            self._end_thread()
+
+    def __enter__(self) -> NodeList:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _do(self, call: Any) -> Any:
+        """A call that does not wait, on the loop's thread once there is one."""
+        if self._loop is None:
+            return call()
+
+        async def run() -> Any:
+            return call()
+
+        return self._wait(run())
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None or not self._loop.is_running():
+            work.close()
+            self._inner._joined()  # says what is missing
+            raise NotReadyError("the node list was closed")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _end_thread(self) -> None:
+        assert self._loop is not None and self._thread is not None
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: MIT
+"""Does the whole fleet hold it? One member can tell: every heartbeat carries its sender's state digest.
+
+A member with the same state digest as this one holds the same documents. The others are asked directly which version
+of the document they hold, because a different digest may be due to a different document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .changes import ChangeLog
+from .core.events import QueryAnswered
+from .core.interface import ProtocolEngine, ProtocolError
+from .core.types import PRESENT, Address, Member
+from .runtime import Runtime
+
+#: Seconds a member gets to answer a question, also when the caller does not want to wait.
+_ANSWER = 1.0
+#: Seconds between two questions to a member that does not hold it yet.
+_ASK_AGAIN = 0.25
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """Who holds what was asked for. Each of ``results`` has the keys of docs/contracts.md, section 7."""
+
+    converged: bool
+    members: int
+    confirmed: int
+    elapsed: float
+    digest: str
+    results: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What members are to hold: a document's version and content digest, or (``key`` None) a whole state."""
+
+    key: str | None
+    version: str | None
+    digest: str | None
+
+    def met_by(self, version: str | None, digest: str | None) -> bool:
+        """Whether a member that holds this version with this content meets it."""
+        if self.version is not None and version != self.version:
+            return False
+        if self.digest is not None and digest != self.digest:
+            return False
+        return version is not None
+
+
+class Inquiry:
+    """One question to the fleet."""
+
+    def __init__(self, runtime: Runtime, log: ChangeLog, wanted: Wanted) -> None:
+        self._runtime = runtime
+        self._log = log
+        self._wanted = wanted
+        self._answers: dict[Address, tuple[str | None, str | None]] = {}
+        self._pending: set[int] = set()
+        self._asked: dict[Address, float] = {}
+        self._born = 0.0
+
+    def on_answer(self, event: QueryAnswered) -> None:
+        """A member's answer, to this or another inquiry."""
+        if event.query in self._pending:
+            self._answers[event.address] = (event.version, event.digest)
+            self._log.wake()
+
+    async def run(self, enough: Callable[[int, int], bool], timeout: float) -> Convergence:
+        """Ask until ``enough(confirmed, members)`` or ``timeout`` seconds have passed."""
+        loop = asyncio.get_running_loop()
+        self._born = loop.time()
+        deadline = self._born + timeout
+        grace = self._born + _ANSWER
+        while True:
+            results = self._look(loop.time())
+            confirmed = sum(result["holds"] for result in results)
+            done = enough(confirmed, len(results))
+            open_questions = any(result["reason"] == "no answer yet" for result in results)
+            now = loop.time()
+            if done or (now >= deadline and (now >= grace or not open_questions)):
+                digest = f"{self._runtime.engine.state_digest:016x}"
+                return Convergence(done, len(results), confirmed, now - self._born, digest, results)
+            await self._log.pause(max(0.001, min(_ASK_AGAIN, max(deadline, grace) - now)))
+
+    def _look(self, now: float) -> list[Mapping[str, Any]]:
+        engine = self._runtime.engine
+        members = [member for member in engine.members(self._runtime.now()) if member.state in PRESENT]
+        results = [self._judge(engine, member) for member in members]
+        laggards = [m.address for m, result in zip(members, results) if not result["holds"] and not m.local]
+        self._ask([address for address in laggards if now - self._asked.get(address, -1e9) >= _ASK_AGAIN], now)
+        return results
+
+    def _ask(self, addresses: list[Address], now: float) -> None:
+        key = self._wanted.key
+        if key is None or not addresses:
+            return
+        try:
+            self._pending.add(self._runtime.call(lambda engine, time: engine.query(key, addresses, time)))
+        except ProtocolError:
+            return  # this wire has no such question: only digests tell
+        self._asked.update(dict.fromkeys(addresses, now))
+
+    def _judge(self, engine: ProtocolEngine, member: Member) -> Mapping[str, Any]:
+        version, digest, reason = self._held_by(engine, member)
+        if self._wanted.key is None:
+            holds = digest == self._wanted.digest
+            reason = "" if holds else reason or f"holds state {digest}"
+        else:
+            holds = not reason and self._wanted.met_by(version, digest)
+            if not holds and not reason:
+                reason = f"holds version {version}" if version else "has no such document"
+        return {
+            "addr": member.address.ip,
+            "port": member.address.port,
+            "name": member.node.name,
+            "state": member.state.value,
+            "holds": holds,
+            "version": version,
+            "digest": digest,
+            "reason": reason,
+        }
+
+    def _held_by(self, engine: ProtocolEngine, member: Member) -> tuple[str | None, str | None, str]:
+        """Version and digest that a member holds, and why they are not known."""
+        if self._wanted.key is None:
+            return None, f"{member.digest:016x}", ""
+        if member.local or member.digest == engine.state_digest:
+            held = engine.document(self._wanted.key)
+            return (str(held.version), held.digest, "") if held else (None, None, "")
+        answer = self._answers.get(member.address)
+        return (None, None, "no answer yet") if answer is None else (*answer, "")
+
+
+def enough_for(wait: str | int) -> Callable[[int, int], bool]:
+    """The rule behind ``all``, ``majority`` or a number of members."""
+    if wait == "all":
+        return lambda confirmed, members: confirmed >= members
+    if wait == "majority":
+        return lambda confirmed, members: confirmed > members // 2
+    number = int(wait)
+    return lambda confirmed, members: confirmed >= number

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: MIT
+"""Runs an engine: gives it time and packets, carries out what it asks for, keeps its state on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from .core.events import DocumentChanged, Event, IncarnationChanged, Warned
+from .core.interface import Known, ProtocolEngine, remembered
+from .core.types import Address, Document, Now
+from .store import Snapshot, StateStore, StoreError
+from .transport import Transport
+
+_log = logging.getLogger("xdp_gossip.runtime")
+T = TypeVar("T")
+
+#: Seconds between two looks at whether the list of known nodes has to be written.
+_NODES_EVERY = 10.0
+#: Seconds until a write that failed is tried again.
+_RETRY = 5.0
+#: A warning with the same code is logged once in so many seconds.
+_QUIET = 30.0
+#: Seconds a due timer may wait before the runtime counts as stuck.
+_STUCK = 10.0
+
+
+class Disk:
+    """A store on a thread of its own, so that a slow disk does not keep heartbeats waiting."""
+
+    def __init__(self, open_store: Callable[[], StateStore]) -> None:
+        self._open_store = open_store
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="xdp-gossip-disk")
+        self._store: StateStore | None = None
+
+    async def run(self, work: Callable[[StateStore], T]) -> T:
+        """``work(store)`` on the thread; the store is opened by the first call. Raises ``StoreError``."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+
+    def _run(self, work: Callable[[StateStore], T]) -> T:
+        if self._store is None:
+            self._store = self._open_store()
+        return work(self._store)
+
+    async def close(self) -> None:
+        """Close the store and end the thread."""
+        if self._store is not None:
+            await self.run(lambda store: store.close())
+        self._thread.shutdown(wait=False)
+
+
+class Runtime:
+    """One engine at work. All methods belong to the event loop that :meth:`open` ran in."""
+
+    def __init__(
+        self, engine: ProtocolEngine, transport: Transport, disk: Disk, on_event: Callable[[Event], None]
+    ) -> None:
+        self.engine = engine
+        self.transport = transport
+        self.storage_error: str | None = None
+        self._disk = disk
+        self._on_event = on_event
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsaved: list[Document] = []
+        self._saved: list[tuple[asyncio.Future[None], int]] = []  # who waits until how many writes are on the disk
+        self._written = 0
+        self._queued = 0
+        self._work = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._known: list[Known] | None = None
+        self._warned: dict[str, tuple[float, int]] = {}
+        self._closed = False
+
+    @staticmethod
+    def now() -> Now:
+        """The time, on both clocks."""
+        return Now(time.monotonic(), time.time_ns())
+
+    async def open(self, snapshot: Snapshot) -> None:
+        """Open the sockets and start the engine. Raises ``TransportError``."""
+        await self.transport.open(self._receive)
+        self._loop = asyncio.get_running_loop()
+        self._tasks = [self._loop.create_task(self._save_documents()), self._loop.create_task(self._save_nodes())]
+        self.call(lambda engine, now: engine.start(now, snapshot.known, snapshot.documents))
+
+    def call(self, operation: Callable[[ProtocolEngine, Now], T]) -> T:
+        """Do something with the engine and carry out what follows from it."""
+        try:
+            return operation(self.engine, self.now())
+        finally:
+            self._carry_out()
+
+    async def saved(self) -> None:
+        """Wait until all documents written up to now are on the disk. Raises ``StoreError``."""
+        if self._written >= self._queued:
+            return
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._saved.append((done, self._queued))
+        await done
+
+    def healthy(self) -> bool:
+        """Whether the engine gets its time."""
+        due = self.engine.next_timer()
+        return not self._closed and (due is None or time.monotonic() - due < _STUCK)
+
+    async def close(self) -> None:
+        """Send what is queued, write what is not written yet, and release everything."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.transport.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        known = self._remembered()
+        documents, self._unsaved = self._unsaved, []
+        try:
+            await self._disk.run(lambda store: store.save_documents(documents))
+            await self._disk.run(lambda store: store.save_nodes(known))
+        except StoreError as error:
+            _log.error("state not saved at the end: %s", error)
+            self._release(error)
+        else:
+            self._written = self._queued
+            self._release()
+        await self._disk.close()
+
+    def _receive(self, data: bytes, source: Address) -> None:
+        if not self._closed:
+            self.engine.receive(data, source, self.now())
+            self._carry_out()
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.call(lambda engine, now: engine.handle_timer(now))
+
+    def _carry_out(self) -> None:
+        """Events first: what is to be stored is queued before anybody can hear of it."""
+        for event in self.engine.take_events():
+            self._handle(event)
+        for transmit in self.engine.take_transmits():
+            self.transport.send(transmit)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        due = self.engine.next_timer()
+        if self._timer is not None:
+            if due is not None and self._timer.when() <= due:
+                return  # it fires in time and then looks again
+            self._timer.cancel()
+            self._timer = None
+        if due is not None and not self._closed:
+            self._timer = self._loop.call_at(due, self._on_timer)
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, DocumentChanged):
+            self._unsaved.append(event.document)
+            self._queued += 1
+            self._work.set()
+        elif isinstance(event, IncarnationChanged):
+            raised = event.incarnation
+            task = self._loop.create_task(self._disk.run(lambda store: store.save_incarnation(raised)))
+            task.add_done_callback(self._note_failure)
+        elif isinstance(event, Warned):
+            self._warn(event)
+        self._on_event(event)
+
+    def _remembered(self) -> list[Known]:
+        now = self.now()
+        return remembered(self.engine.members(now), now)
+
+    def _note_failure(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and isinstance(task.exception(), StoreError):
+            self.storage_error = str(task.exception())
+            _log.error("%s", self.storage_error)
+
+    def _warn(self, event: Warned) -> None:
+        since, hidden = self._warned.get(event.code, (-_QUIET, 0))
+        if time.monotonic() - since < _QUIET:
+            self._warned[event.code] = (since, hidden + 1)
+            return
+        self._warned[event.code] = (time.monotonic(), 0)
+        _log.warning("%s%s", event.text, f" ({hidden} more like it before)" if hidden else "")
+
+    async def _save_documents(self) -> None:
+        """Write new documents, all that came together in one transaction."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            batch, self._unsaved = self._unsaved, []
+            if not batch:
+                continue
+            try:
+                await self._disk.run(lambda store, batch=batch: store.save_documents(batch))  # type: ignore[misc]
+            except StoreError as error:
+                self.storage_error = str(error)
+                _log.error("documents not stored, next try in %g s: %s", _RETRY, error)
+                self._unsaved = batch + self._unsaved
+                self._release(error)
+                await asyncio.sleep(_RETRY)
+                self._work.set()
+            except BaseException:
+                self._unsaved = batch + self._unsaved  # cancelled: close() writes it
+                raise
+            else:
+                self.storage_error = None
+                self._written += len(batch)
+                self._release()
+
+    def _release(self, error: StoreError | None = None) -> None:
+        """Tell those who wait: all of them of a failure, else those whose writes are done."""
+        waiting, self._saved = self._saved, []
+        for done, count in waiting:
+            if done.done():
+                continue
+            if error is not None:
+                done.set_exception(error)
+            elif count <= self._written:
+                done.set_result(None)
+            else:
+                self._saved.append((done, count))
+
+    async def _save_nodes(self) -> None:
+        """Keep the list of known nodes on the disk, so that a restart needs no seeds."""
+        while True:
+            await asyncio.sleep(_NODES_EVERY if self._known is not None else 1.0)
+            known = self._remembered()
+            if self._known is not None and _identities(known) == _identities(self._known):
+                continue
+            try:
+                await self._disk.run(lambda store, known=known: store.save_nodes(known))  # type: ignore[misc]
+            except StoreError as error:
+                self.storage_error = str(error)
+                _log.error("known nodes not stored: %s", error)
+            else:
+                self._known = known
+
+
+def _identities(known: list[Known]) -> set[tuple[Address, int, str, str]]:
+    return {(item.address, item.incarnation, item.name, item.private_data) for item in known}
