@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""What must hold: always (watched at every event), eventually (waited for), and finally (compared at the end)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from xdp_gossip.core.events import DocumentChanged, Event, IncarnationChanged, MemberChanged, Transmit
+from xdp_gossip.core.types import PRESENT, Address, Document, State
+from xdp_gossip.wire.native import BLOCK_BYTES, HEADER_BYTES
+
+if TYPE_CHECKING:
+    from .world import SimNode, World
+
+_HEARTBEAT = 1
+_TYPE_AT = 3
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+class Checks:
+    """Watches a world. ``forbid_removal`` and ``forbid_suspicion`` are switched on by scenarios that must be calm."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.forbid_suspicion = False
+        self.forbid_removal = False
+        #: Heartbeat by its signed block -> datagrams that carried it.
+        self.heartbeats: dict[bytes, int] = defaultdict(int)
+        self._bodies: dict[bytes, bytes] = {}
+        self._incarnations: dict[Address, int] = {}
+        self._acknowledged: dict[str, list[Document]] = defaultdict(list)
+        self._restamped: dict[tuple[str, str], Document] = {}
+        self.conflicts = 0
+
+    # -- always ------------------------------------------------------------------------------------------------
+
+    def on_event(self, node: SimNode, event: Event) -> None:
+        """Every event of every engine."""
+        if isinstance(event, DocumentChanged):
+            self._on_document(node, event)
+        elif isinstance(event, MemberChanged):
+            self._on_member(node, event)
+        elif isinstance(event, IncarnationChanged):
+            self._on_incarnation(node, event.incarnation)
+
+    def _on_document(self, node: SimNode, event: DocumentChanged) -> None:
+        self.conflicts += event.conflict
+        replaced = event.replaced
+        if replaced is None or event.document.rank > replaced.rank:
+            return
+        if not event.local or event.document.value != replaced.value:
+            raise Violation(f"{node.address} replaced {replaced} by the older {event.document}")
+        # A document written under a wrong clock gets the time that holds: the same document, a lower version.
+        self._restamped[replaced.key, str(replaced.version)] = event.document
+
+    def _on_member(self, node: SimNode, event: MemberChanged) -> None:
+        member = event.member
+        if member.local:
+            return
+        if member.address == node.address:
+            raise Violation(f"{node.address} holds itself for another member")
+        others = {other.address: other for other in self._world.nodes}
+        alive = member.address in others and others[member.address].up
+        if not alive or event.previous is None:
+            return
+        if self.forbid_suspicion and member.state is State.SUSPECT:
+            raise Violation(f"{node.address} suspects {member.address}, which is well")
+        if self.forbid_removal and member.state is State.DEAD:
+            raise Violation(f"{node.address} removed {member.address}, which is well")
+
+    def _on_incarnation(self, node: SimNode, incarnation: int) -> None:
+        if incarnation <= self._incarnations.get(node.address, 0):
+            raise Violation(f"{node.address} raised its incarnation to {incarnation}, which it used before")
+
+    def on_transmit(self, node: SimNode, transmit: Transmit) -> None:
+        """Every packet of every engine, before the network has it."""
+        data = transmit.data
+        if len(data) > self._world.settings.size:
+            raise Violation(f"{node.address} sent {len(data)} bytes: expected at most {self._world.settings.size}")
+        if transmit.to == node.address:
+            raise Violation(f"{node.address} sent a packet to itself")
+        block = data[:BLOCK_BYTES]
+        body = hashlib.blake2b(data[HEADER_BYTES:], digest_size=8).digest()
+        # The key of a body is derived from its block: two bodies under one block break the cipher.
+        if self._bodies.setdefault(block, body) != body:
+            raise Violation(f"{node.address} sealed two bodies under one block")
+        if data[_TYPE_AT] == _HEARTBEAT:
+            self.heartbeats[block] += 1
+            # Each node relays once in each of its runs; those who start meanwhile may relay again.
+            runs = sum(other.runs for other in self._world.nodes)
+            if self.heartbeats[block] > self._world.settings.amount * runs:
+                raise Violation(f"one heartbeat took more than {self.heartbeats[block] - 1} datagrams")
+
+    def before_crash(self, node: SimNode) -> None:
+        """A run ends: its incarnation must not come back."""
+        assert node.engine is not None
+        self._incarnations[node.address] = max(self._incarnations.get(node.address, 0), node.engine.incarnation)
+
+    def acknowledged(self, node: SimNode, document: Document) -> None:
+        """A publish returned."""
+        assert node.engine is not None
+        self._acknowledged[document.key].append(document)
+        held = {d.key: d for d in node.disk.load().documents}.get(document.key)
+        if held is None or held.rank < document.rank:
+            raise Violation(f"{node.address} acknowledged {document} before it was on its disk")
+
+    # -- eventually --------------------------------------------------------------------------------------------
+
+    def disagreement(self) -> str | None:
+        """What the running nodes do not agree on yet; None when all hold the same and it is right."""
+        running = [node for node in self._world.up if node.engine is not None and node.engine.status == "running"]
+        expected = {node.address: node.node for node in running}
+        for node in running:
+            assert node.engine is not None
+            present = {m.address: m for m in node.engine.members(node.now) if m.state in PRESENT}
+            if missing := expected.keys() - present.keys():
+                return f"{node.address} does not list {', '.join(sorted(map(str, missing)))}"
+            if extra := present.keys() - expected.keys():
+                return f"{node.address} still lists {', '.join(sorted(map(str, extra)))}"
+            for address, member in present.items():
+                if member.node != expected[address]:
+                    return f"{node.address} lists {member.node}, which is {expected[address]}"
+        return self._document_disagreement(running)
+
+    def _document_disagreement(self, running: list[SimNode]) -> str | None:
+        winners = self.winners()
+        for node in running:
+            assert node.engine is not None
+            for key, winner in winners.items():
+                held = node.engine.document(key)
+                if winner.deleted and held is None:
+                    continue
+                if held is None or held.rank != winner.rank:
+                    return f"{node.address} holds {held and held.version} of {key!r}, the winner is {winner.version}"
+            if surplus := {d.key for d in node.engine.documents()} - winners.keys():
+                return f"{node.address} holds documents that nobody published: {surplus}"
+        if len({node.engine.state_digest for node in running if node.engine}) > 1:
+            return "state digests differ although the documents are equal"
+        return None
+
+    def winners(self) -> dict[str, Document]:
+        """For each key the acknowledged document that has to be everywhere."""
+        found = {}
+        for key, documents in self._acknowledged.items():
+            current = [self._restamp_of(document) for document in documents]
+            found[key] = max(current, key=lambda document: document.rank)
+        return found
+
+    def _restamp_of(self, document: Document) -> Document:
+        while (document.key, str(document.version)) in self._restamped:
+            document = self._restamped[document.key, str(document.version)]
+        return document
+
+    # -- finally -----------------------------------------------------------------------------------------------
+
+    def finally_sound(self) -> None:
+        """Each engine is consistent in itself."""
+        for node in self._world.up:
+            assert node.engine is not None
+            addresses = [member.address for member in node.engine.members(node.now)]
+            if len(addresses) != len(set(addresses)):
+                raise Violation(f"{node.address} lists a node twice: {addresses}")
+            table = node.engine._metadata.table
+            total = sum(document.state_hash for document in table) % 2**64
+            if total != table.digest:
+                raise Violation(f"{node.address}: state digest {table.digest:016x}, its documents say {total:016x}")
+
+    def state(self, node: SimNode) -> tuple[object, ...]:
+        """What replays and forgeries must not change."""
+        assert node.engine is not None
+        members = tuple((m.address, m.state in PRESENT, m.incarnation, m.record) for m in node.engine.members(node.now))
+        documents = tuple((d.key, d.rank) for d in node.engine.documents())
+        return (members, documents, node.engine.state_digest)

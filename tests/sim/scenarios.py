@@ -1,0 +1,511 @@
+# SPDX-License-Identifier: MIT
+"""Scenarios: each makes a world from a seed, lets things happen to it, and demands that it ends well.
+
+Times are virtual seconds; the cycle is one, suspicion begins after five (``3 x cycle + 2``).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Callable
+
+from xdp_gossip.core.interface import Settings
+from xdp_gossip.core.types import PRESENT, Address, State
+from xdp_gossip.wire.keys import Keyring
+from xdp_gossip.wire.native import HEADER_BYTES, NativeCodec
+
+from .checks import Violation
+from .network import Link
+from .world import SimNode, World
+
+SETTINGS = Settings(cycle=1.0)
+#: Until a silent node is given up: the timeout, three rounds of probes half a cycle apart, stretched once or twice.
+REMOVED_WITHIN = 5.0 + 3 * 0.5 * 4 + 2
+#: Until everybody agrees again, whatever happened.
+SETTLED_WITHIN = 30.0
+
+Scenario = Callable[[World], None]
+
+
+def _settle(world: World, seconds: float = SETTLED_WITHIN) -> float:
+    """Everybody agrees within ``seconds``, and still does two cycles later."""
+    took = world.run_until(world.checks.disagreement, seconds)
+    world.run(2.0)
+    missing = world.checks.disagreement()
+    if missing:
+        raise Violation(f"agreed after {took:.1f} s, and no longer: {missing}")
+    world.checks.finally_sound()
+    return took
+
+
+def _formed(world: World) -> None:
+    """A cluster that found itself."""
+    world.boot_all()
+    world.run_until(world.checks.disagreement, 10.0)
+
+
+def _some(world: World, least: int, most: int) -> list[SimNode]:
+    return world.rng.sample(world.up, world.rng.randint(least, most))
+
+
+def _publish_somewhere(world: World, keys: int = 3) -> None:
+    rng = world.rng
+    size = rng.choice([0, 10, 300, 3000])
+    if rng.random() < 0.03:
+        size = rng.choice([20_000, 100_000])
+    value = rng.randbytes(8) + bytes(size)
+    world.publish(rng.choice(world.up), f"key/{rng.randrange(keys)}", value)
+
+
+def calm(world: World) -> None:
+    """Nothing goes wrong: nobody is suspected, every publish is everywhere within a few cycles."""
+    _formed(world)
+    world.checks.forbid_suspicion = world.checks.forbid_removal = True
+    for _ in range(5):
+        _publish_somewhere(world)
+        world.run(world.rng.uniform(0.0, 2.0))
+    world.run_until(world.checks.disagreement, 4.0)
+    before = {node.number: len(world.checks.heartbeats) for node in world.nodes}
+    world.run(10.0)
+    if len(world.checks.heartbeats) - before[0] < 8 * len(world.nodes):
+        raise Violation("expected a heartbeat of every node in every cycle")
+    _settle(world, 3.0)
+
+
+def loss(world: World) -> None:
+    """Datagrams are lost, doubled, late and out of order: publishes arrive all the same, nobody is removed."""
+    _formed(world)
+    world.checks.forbid_removal = True
+    world.network.link = Link(
+        loss=world.rng.uniform(0.05, 0.2), duplicate=0.05, delay=0.005, jitter=0.02, straggle=0.02
+    )
+    for _ in range(8):
+        _publish_somewhere(world)
+        world.run(world.rng.uniform(0.2, 3.0))
+    world.run(5.0)
+    world.network.link = Link()
+    _settle(world, 10.0)
+
+
+def simultaneous(world: World) -> None:
+    """Several nodes publish one key at the same instant, again and again: one winner everywhere."""
+    _formed(world)
+    world.checks.forbid_removal = True
+    for _ in range(4):
+        for node in _some(world, 2, len(world.nodes)):
+            world.publish(node, "contested", world.rng.randbytes(world.rng.choice([5, 2000])))
+            if world.rng.random() < 0.2:
+                world.delete(node, "contested")
+        world.run(world.rng.choice([0.0, 0.001, 0.5]))
+    _settle(world, 10.0)
+
+
+def partition(world: World) -> None:
+    """The network falls into parts, for less or longer than removal takes; publishes go on in each."""
+    _formed(world)
+    _publish_somewhere(world)
+    for _ in range(world.rng.randint(1, 2)):
+        nodes = list(range(len(world.nodes)))
+        world.rng.shuffle(nodes)
+        at = world.rng.randint(1, len(nodes) - 1)
+        world.network.cut(nodes[:at], nodes[at:], both_ways=world.rng.random() < 0.8)
+        for _ in range(3):
+            world.run(world.rng.uniform(0.1, 6.0))
+            _publish_somewhere(world)
+        world.network.heal()
+        world.run(world.rng.uniform(0.0, 4.0))
+    _settle(world)
+
+
+def lonely_link(world: World) -> None:
+    """Two nodes cannot talk to each other, the others can to both: nobody is removed."""
+    _formed(world)
+    world.checks.forbid_removal = True
+    a, b = world.rng.sample(range(len(world.nodes)), 2)
+    world.network.cut([a], [b], both_ways=world.rng.random() < 0.5)
+    for _ in range(3):
+        _publish_somewhere(world)
+        world.run(world.rng.uniform(2.0, 6.0))
+    _settle(world, 10.0)
+
+
+def crash(world: World) -> None:
+    """Nodes are killed, in the middle of publishing too, removed by the others, and come back from their disks."""
+    _formed(world)
+    victims = _some(world, 1, 2)
+    for victim in victims:
+        world.publish(victim, "last words", victim.node.name.encode())
+        world.run(world.rng.choice([0.0, 0.001, 0.01, 1.0]))
+        victim.crash()
+    if world.rng.random() < 0.5:
+        _await_removal(world, victims)
+    _publish_somewhere(world)
+    world.run(world.rng.uniform(0.0, 3.0))
+    for victim in victims:
+        # From the disk alone: no seeds.
+        victim.boot()
+    _settle(world)
+
+
+def _await_removal(world: World, gone: Sequence[SimNode]) -> None:
+    """``gone`` are listed by nobody, soon."""
+    addresses = {node.address for node in gone}
+
+    def listed() -> str | None:
+        for node in world.up:
+            assert node.engine is not None
+            for member in node.engine.members(node.now):
+                if member.address in addresses and member.state in PRESENT:
+                    return f"{node.address} still lists {member.address}, which is gone"
+        return None
+
+    world.run_until(listed, REMOVED_WITHIN)
+
+
+def power_off(world: World) -> None:
+    """Everything goes off at once, for minutes or days, and comes back in any order without seeds."""
+    _formed(world)
+    for _ in range(3):
+        _publish_somewhere(world)
+        world.run(world.rng.uniform(0.0, 1.0))
+    world.run(world.rng.uniform(2.0, 4.0))
+    for node in world.nodes:
+        node.crash()
+    world.run(world.rng.choice([1.0, 60.0, 3 * 86400.0]))
+    order = list(world.nodes)
+    world.rng.shuffle(order)
+    for node in order:
+        node.boot()
+        world.run(world.rng.uniform(0.0, 2.0))
+    _settle(world)
+
+
+def freeze(world: World) -> None:
+    """Nodes are stopped for a while: removed when it is long, back soon after, and they accuse nobody themselves."""
+    _formed(world)
+    sleepers = _some(world, 1, 2)
+    for sleeper in sleepers:
+        sleeper.freeze()
+    for _ in range(2):
+        _publish_somewhere(world)
+        world.run(world.rng.uniform(0.5, 10.0))
+    world.checks.forbid_removal = True
+    for sleeper in sleepers:
+        sleeper.thaw()
+    _settle(world)
+
+
+def clock_skew(world: World) -> None:
+    """Some wall clocks are an hour off, one is put right: the cluster forms, publishes win in the order they happen."""
+    rng = world.rng
+    for node in world.nodes:
+        node.skew = rng.uniform(-0.5, 0.5)
+    wrong = rng.sample(world.nodes, len(world.nodes) // 3)
+    for node in wrong:
+        node.skew = rng.choice([-3600.0, 3600.0])
+    world.boot_all()
+    world.run_until(world.checks.disagreement, SETTLED_WITHIN)
+    for _ in range(4):
+        _publish_somewhere(world)
+        world.run(rng.uniform(0.0, 2.0))
+    _settle(world)
+    rng.choice(wrong).skew = 0.0
+    _in_turn(world)
+
+
+def _in_turn(world: World) -> None:
+    """Different nodes overwrite one key after each other: the last one wins, whatever its clock says."""
+    for _ in range(3):
+        node = world.rng.choice(world.up)
+        last = world.publish(node, "in turn", world.rng.randbytes(10))
+        _settle(world, 15.0)
+        if world.checks.winners()["in turn"].value != last.value:
+            raise Violation(f"{node.address} published after the others, and lost")
+
+
+def wrong_clock_alone(world: World) -> None:
+    """A node with a clock an hour ahead publishes while it is cut off; later publishes of others must still win."""
+    _formed(world)
+    loner = world.rng.choice(world.nodes)
+    others = [node.number for node in world.nodes if node is not loner]
+    world.network.cut([loner.number], others)
+    world.run(REMOVED_WITHIN)
+    loner.skew = 3600.0
+    if world.rng.random() < 0.5:
+        loner.crash()
+        loner.boot()
+    world.run(world.rng.uniform(0.0, 3.0))
+    world.publish(loner, "in turn", b"from the future")
+    world.run(1.0)
+    if world.rng.random() < 0.5:
+        loner.skew = 0.0
+    if world.rng.random() < 0.5:
+        loner.crash()
+        loner.boot()
+    world.network.heal()
+    _settle(world)
+    _in_turn(world)
+    loner.crash()
+    loner.skew = 0.0
+    loner.boot()
+    _settle(world)
+    _in_turn(world)
+
+
+def leave(world: World) -> None:
+    """Nodes leave, are gone at once and stay gone, and may come back."""
+    _formed(world)
+    world.checks.forbid_removal = True
+    leavers = _some(world, 1, 2)
+    for leaver in leavers:
+        world.leave(leaver)
+        _publish_somewhere(world)
+    world.run_until(world.checks.disagreement, 6.0)
+    world.run(REMOVED_WITHIN)
+    _settle(world, 3.0)
+    for leaver in leavers:
+        leaver.boot(world.up[:1] if world.rng.random() < 0.5 else ())
+    _settle(world)
+
+
+def pause(world: World) -> None:
+    """Stop and Start: a paused node is removed after the timeout, hears all the same, and comes back."""
+    _formed(world)
+    sleeper = world.rng.choice(world.nodes)
+    world.pause(sleeper)
+    _await_removal_of_paused(world, sleeper)
+    world.publish(next(node for node in world.nodes if node is not sleeper), "while paused", b"news")
+    world.run(world.rng.uniform(2.0, 5.0))
+    world.resume(sleeper)
+    _settle(world)
+
+
+def _await_removal_of_paused(world: World, sleeper: SimNode) -> None:
+    def listed() -> str | None:
+        for node in world.up:
+            assert node.engine is not None
+            if node is not sleeper:
+                for member in node.engine.members(node.now):
+                    if member.address == sleeper.address and member.state in PRESENT:
+                        return f"{node.address} still lists {member.address}, which is paused"
+        return None
+
+    world.run_until(listed, REMOVED_WITHIN)
+
+
+def private_data(world: World) -> None:
+    """Nodes change their private data, under loss: everybody sees the last value, and one entry for each node."""
+    _formed(world)
+    world.network.link = Link(loss=world.rng.uniform(0.0, 0.2), jitter=0.02)
+    for turn in range(8):
+        node = world.rng.choice(world.nodes)
+        world.update(node, f"turn {turn} " + "x" * world.rng.choice([0, 100, 3000]))
+        world.run(world.rng.choice([0.0, 0.01, 1.0]))
+    _settle(world, 12.0)
+
+
+def replay(world: World) -> None:
+    """Recorded packets, sent again from elsewhere, change nothing and bring nobody back."""
+    _formed(world)
+    world.recording = []
+    for _ in range(3):
+        _publish_somewhere(world)
+        world.run(world.rng.uniform(0.0, 2.0))
+    leaver, victim = world.rng.sample(world.nodes, 2)
+    world.leave(leaver)
+    victim.crash()
+    world.run(REMOVED_WITHIN)
+    _settle(world)
+    recording, world.recording = world.recording, None
+    _attack(world, world.rng.sample(recording, min(400, len(recording))))
+    later = world.rng.choice([0.0, 20.0])
+    world.run(later)
+    _attack(world, world.rng.sample(recording, min(400, len(recording))))
+
+
+def _attack(world: World, packets: Sequence[tuple[SimNode, bytes]]) -> None:
+    """Throw packets at nodes: nobody may change, neither at once nor when they had time to talk about it."""
+    stranger = Address.of("198.19.0.1", 666)
+    before = [(node, world.checks.state(node)) for node in world.up]
+    for receiver, data in packets:
+        target = receiver if world.rng.random() < 0.5 else world.rng.choice(world.up)
+        target.receive(data, world.rng.choice([stranger, world.rng.choice(world.nodes).address]))
+        if world.rng.random() < 0.05:
+            world.run(0.05)
+    _unchanged(before, world)
+    world.run(2.0)
+    _unchanged(before, world)
+    _settle(world, 3.0)
+
+
+def _unchanged(before: Sequence[tuple[SimNode, tuple[object, ...]]], world: World) -> None:
+    for node, state in before:
+        now = world.checks.state(node)
+        if now != state:
+            changed = [(old, new) for old, new in zip(state, now) if old != new]
+            raise Violation(f"{node.address} was changed by packets that nobody sent now: {changed}")
+
+
+def forgery(world: World) -> None:
+    """Mutated, truncated, random and foreign packets change nothing, and each is counted."""
+    _formed(world)
+    world.recording = []
+    _publish_somewhere(world)
+    world.run(3.0)
+    _settle(world)
+    recording, world.recording = world.recording, None
+    forged = [(world.rng.choice(world.nodes), _forge(world.rng, data)) for _, data in recording[-300:]]
+    counted = sum(_rejections(node) for node in world.nodes)
+    delivered = 0
+    for node in world.nodes:
+        assert node.engine is not None
+    _attack(world, forged)
+    delivered = len(forged)
+    if sum(_rejections(node) for node in world.nodes) - counted < delivered:
+        raise Violation(f"{delivered} forged packets, but not as many rejections counted")
+
+
+def _rejections(node: SimNode) -> int:
+    assert node.engine is not None
+    accepted = {"heartbeat", "swap_request", "swap_response", "metadata", "leave", "record", "probe"}
+    return sum(
+        value for name, value in node.engine.counters.items() if name.startswith("rx_") and name[3:] not in accepted
+    )
+
+
+def _forge(rng: random.Random, data: bytes) -> bytes:
+    kind = rng.randrange(5)
+    if kind == 0:
+        return rng.randbytes(rng.choice([0, 1, 87, 88, 89, 300]))
+    if kind == 1:
+        return data[: rng.randrange(len(data))]
+    if kind == 2:
+        return data + rng.randbytes(rng.randint(1, 20))
+    if kind == 3:
+        return _foreign(rng)
+    mutated = bytearray(data)
+    # Of the 88 bytes only the relay area is not signed: changing it alone is no forgery.
+    at = rng.choice([*range(HEADER_BYTES - 8), *range(HEADER_BYTES, len(data))])
+    mutated[at] ^= 1 << rng.randrange(8)
+    return bytes(mutated)
+
+
+def _foreign(rng: random.Random) -> bytes:
+    """A well-made packet of somebody without the key, or of another cluster."""
+    from xdp_gossip.core.messages import Header, PacketType
+
+    keyring = rng.choice([Keyring.single("sim", "another secret"), Keyring.single("elsewhere", "a secret")])
+    header = Header(
+        PacketType.HEARTBEAT,
+        Address.of(f"198.18.0.{rng.randint(1, 9)}", 8000),
+        incarnation=2**31,
+        sequence=rng.randint(1, 2**40),
+        wall_ns=1_700_000_030 * 10**9,
+        state_digest=rng.getrandbits(64),
+        record_digest=rng.getrandbits(64),
+        ttl=5,
+    )
+    return NativeCodec(keyring).encode(header, None)
+
+
+def twin(world: World) -> None:
+    """A node loses its disk and comes back with an older incarnation: it finds its place again."""
+    _formed(world)
+    node = world.rng.choice(world.nodes)
+    node.crash()
+    world.run(world.rng.uniform(0.0, 12.0))
+    node.disk = type(node.disk)()
+    node.skew = world.rng.choice([-20.0, 0.0])
+    node.boot([other for other in world.nodes if other is not node][:1])
+    _settle(world)
+
+
+def churn(world: World) -> None:
+    """Everything at random, then peace."""
+    _formed(world)
+    rng = world.rng
+    world.network.link = Link(loss=rng.uniform(0.0, 0.15), duplicate=0.02, jitter=0.01, straggle=0.01)
+    for _ in range(20):
+        _something(world)
+        world.run(rng.choice([0.0, 0.1, 1.0, 3.0]))
+    world.network.heal()
+    world.network.link = Link()
+    for node in world.nodes:
+        if node.frozen:
+            node.thaw()
+        elif node.engine is None:
+            node.boot()
+        elif node.engine.status == "paused":
+            world.resume(node)
+    _settle(world, 45.0)
+
+
+def _something(world: World) -> None:
+    rng = world.rng
+    node = rng.choice(world.nodes)
+    if node.frozen:
+        node.thaw()
+    elif node.engine is None:
+        node.boot()
+    elif len(world.up) <= 2:
+        _publish_somewhere(world)
+    else:
+        running = node.engine.status == "running"
+        action = rng.choice(["publish"] * 4 + ["crash", "freeze", "leave", "pause", "update", "cut", "heal"])
+        if action == "publish":
+            _publish_somewhere(world)
+        elif action == "crash":
+            node.crash()
+        elif action == "freeze":
+            node.freeze()
+        elif action == "leave":
+            world.leave(node)
+        elif action == "pause":
+            world.pause(node) if running else world.resume(node)
+        elif action == "update":
+            world.update(node, f"at {world.time}")
+        elif action == "cut":
+            side = rng.sample(range(len(world.nodes)), rng.randint(1, len(world.nodes) - 1))
+            rest = [number for number in range(len(world.nodes)) if number not in side]
+            world.network.cut(side, rest, both_ways=rng.random() < 0.7)
+        else:
+            world.network.heal()
+
+
+#: Name -> (scenario, nodes at least, nodes at most).
+SCENARIOS: dict[str, tuple[Scenario, int, int]] = {
+    scenario.__name__: (scenario, least, most)
+    for scenario, least, most in (
+        (calm, 3, 9),
+        (loss, 4, 8),
+        (simultaneous, 3, 8),
+        (partition, 3, 7),
+        (lonely_link, 4, 7),
+        (crash, 4, 7),
+        (power_off, 3, 7),
+        (freeze, 4, 7),
+        (clock_skew, 4, 7),
+        (wrong_clock_alone, 3, 6),
+        (leave, 4, 7),
+        (pause, 3, 6),
+        (private_data, 3, 8),
+        (replay, 4, 7),
+        (forgery, 3, 6),
+        (twin, 3, 6),
+        (churn, 4, 7),
+    )
+}
+
+
+def play(name: str, seed: int) -> World:
+    """Run one scenario under one seed to its end; returns the world. Raises what went wrong."""
+    scenario, least, most = SCENARIOS[name]
+    size = random.Random(f"size {name} {seed}").randint(least, most)
+    world = World(seed, size, settings=SETTINGS)
+    try:
+        scenario(world)
+    except Exception as error:
+        error.args = (f"[{size} nodes, {world.time:.3f} s] {error}",)
+        raise
+    return world

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: MIT
+"""A world of nodes under one seed: the same seed gives the same events, to the byte.
+
+Each node is a real :class:`xdp_gossip.core.engine.Engine` with the real codec, a disk (``MemoryStore``, which outlives
+crashes), and a wall clock of its own. What its shell would do, :class:`SimNode` does: send, persist, wake at timers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import random
+from collections.abc import Iterable
+from typing import Callable
+
+from xdp_gossip.core.engine import Engine
+from xdp_gossip.core.events import DocumentChanged, IncarnationChanged, Transmit
+from xdp_gossip.core.interface import Settings
+from xdp_gossip.core.types import Address, Document, Node, Now
+from xdp_gossip.store import MemoryStore
+from xdp_gossip.wire.keys import Keyring
+from xdp_gossip.wire.native import NativeCodec
+
+from .checks import Checks, Violation
+from .network import DATAGRAM, Link, Network
+
+EPOCH_S = 1_700_000_000
+#: Datagrams that wait for a frozen node, as in a socket's buffer.
+SOCKET_BUFFER = 2000
+_CODEC = NativeCodec(Keyring.single("sim", "a secret of the simulation"))
+
+
+class SimNode:
+    """A machine with an agent on it: its disk and clock last, the engine comes and goes."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world = world
+        self.number = number
+        self.node = Node(f"198.18.0.{number + 1}", 8000, f"host{number}", f"data {number}")
+        self.disk = MemoryStore()
+        self.engine: Engine | None = None
+        self.frozen = False
+        #: Seconds that its wall clock is ahead of the true time.
+        self.skew = 0.0
+        self.runs = 0
+        self._backlog: list[tuple[bytes, Address]] = []
+        self._unsaved: list[tuple[float, Document]] = []
+        self._wake_at: float | None = None
+
+    @property
+    def address(self) -> Address:
+        """Its identity."""
+        return self.node.address
+
+    @property
+    def up(self) -> bool:
+        """Whether its process exists and is scheduled."""
+        return self.engine is not None and not self.frozen
+
+    @property
+    def now(self) -> Now:
+        """Its clocks: monotonic time differs per machine, as it does in life."""
+        time = self.world.time
+        return Now(1000.0 * (self.number + 1) + time, int((EPOCH_S + time + self.skew) * 1e9))
+
+    def boot(self, seeds: Iterable[SimNode] = ()) -> None:
+        """Start the agent with what its disk holds."""
+        assert self.engine is None, f"node {self.number} runs already"
+        self.runs += 1
+        now = self.now
+        incarnation = self.disk.next_incarnation(now.wall_ns // 10**9)
+        rng = random.Random(f"{self.world.seed}/{self.number}/{self.runs}")
+        self.engine = Engine(self.node, self.world.settings, _CODEC, rng, incarnation)
+        snapshot = self.disk.load()
+        for other in seeds:
+            if other is not self:
+                self.engine.seed(Node(other.node.addr, other.node.port), now)
+        self.world.note("boot", self.number, str(incarnation).encode())
+        self.engine.start(now, snapshot.known, snapshot.documents)
+        self.after_input()
+
+    def crash(self) -> None:
+        """kill -9, or the power: what was not on the disk is gone."""
+        assert self.engine is not None, f"node {self.number} does not run"
+        self.world.checks.before_crash(self)
+        self.world.note("crash", self.number)
+        self.engine, self.frozen = None, False
+        self._wake_at = None
+        self._backlog.clear()
+        self._unsaved.clear()
+
+    def freeze(self) -> None:
+        """SIGSTOP: packets wait in the socket, timers do not run."""
+        self.world.note("freeze", self.number)
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """SIGCONT: everything at once."""
+        self.world.note("thaw", self.number)
+        self.frozen = False
+        backlog, self._backlog = self._backlog, []
+        timer_first = self.world.rng.random() < 0.5
+        if timer_first:
+            self._run_timer()
+        for data, source in backlog:
+            self.receive(data, source)
+        self._run_timer()
+
+    def receive(self, data: bytes, source: Address) -> None:
+        """A packet arrives."""
+        if self.engine is None:
+            return
+        if self.frozen:
+            if len(self._backlog) < SOCKET_BUFFER:
+                self._backlog.append((data, source))
+            return
+        self.world.note("receive", self.number, data)
+        self.engine.receive(data, source, self.now)
+        self.after_input()
+
+    def after_input(self) -> None:
+        """What a shell does after each input: persist, send, set the alarm."""
+        engine = self.engine
+        assert engine is not None
+        for event in engine.take_events():
+            self.world.checks.on_event(self, event)
+            if isinstance(event, DocumentChanged):
+                self._persist(event)
+            elif isinstance(event, IncarnationChanged):
+                self.disk.save_incarnation(event.incarnation)
+        for transmit in engine.take_transmits():
+            self.world.checks.on_transmit(self, transmit)
+            self.world.send(self, transmit)
+        self._set_alarm()
+
+    def _persist(self, event: DocumentChanged) -> None:
+        """A local publish is on the disk before anybody hears of it; others' documents follow within a second."""
+        withdrawn = [event.replaced] if event.replaced and event.replaced.rank > event.document.rank else []
+        if event.local:
+            self.disk.save_documents([event.document], withdrawn=withdrawn)
+        else:
+            self._unsaved.append((self.world.time + self.world.rng.random(), event.document))
+
+    def save_now(self) -> None:
+        """The periodic part of persistence."""
+        assert self.engine is not None
+        self.disk.save_nodes(self.engine.known(self.now))
+        self.disk.save_documents([document for due, document in self._unsaved if due <= self.world.time])
+        self._unsaved = [item for item in self._unsaved if item[0] > self.world.time]
+
+    def _set_alarm(self) -> None:
+        assert self.engine is not None
+        due = self.engine.next_timer()
+        if due is None or due == self._wake_at:
+            return
+        self._wake_at = due
+        run = self.runs
+        self.world.at(due - 1000.0 * (self.number + 1), lambda: self._alarm(run, due))
+
+    def _alarm(self, run: int, due: float) -> None:
+        if run == self.runs and due == self._wake_at and self.up:
+            self._run_timer()
+
+    def _run_timer(self) -> None:
+        engine = self.engine
+        assert engine is not None
+        self._wake_at = None
+        due = engine.next_timer()
+        if due is not None and due <= self.now.mono + 1e-9:
+            self.world.note("timer", self.number)
+            now = self.now
+            engine.handle_timer(Now(max(now.mono, due), now.wall_ns))
+        self.after_input()
+
+
+class World:
+    """Nodes, network and time."""
+
+    def __init__(self, seed: int, nodes: int, *, settings: Settings | None = None, link: Link | None = None) -> None:
+        self.seed = seed
+        self.rng = random.Random(f"world {seed}")
+        self.settings = settings or Settings(cycle=1.0)
+        self.network = Network(self.rng, link or Link())
+        self.checks = Checks(self)
+        self.time = 0.0
+        self.nodes = [SimNode(self, number) for number in range(nodes)]
+        self._by_address = {node.address: node for node in self.nodes}
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._trace = hashlib.blake2b(digest_size=16)
+        self.events = 0
+        #: Packets on record, when a scenario asks for it.
+        self.recording: list[tuple[SimNode, bytes]] | None = None
+        self.at(1.0, self._save)
+
+    @property
+    def up(self) -> list[SimNode]:
+        """Nodes whose agent runs."""
+        return [node for node in self.nodes if node.up]
+
+    @property
+    def trace(self) -> str:
+        """A hash over everything that happened so far."""
+        return self._trace.hexdigest()
+
+    def note(self, what: str, number: int, data: bytes = b"") -> None:
+        """Take an event into the trace."""
+        self._trace.update(f"{self.time!r} {what} {number} {len(data)} ".encode() + data)
+        self.events += 1
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        """Do ``action`` at a time, those of one instant in the order they were asked for."""
+        heapq.heappush(self._heap, (max(when, self.time), next(self._order), action))
+
+    def run(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        end = self.time + seconds
+        while self._heap and self._heap[0][0] <= end:
+            self.time, _order, action = heapq.heappop(self._heap)
+            action()
+        self.time = end
+
+    def run_until(self, condition: Callable[[], str | None], seconds: float, step: float = 0.25) -> float:
+        """Run until ``condition`` returns None; returns how long it took. Its text says what is missing, else."""
+        began = self.time
+        while True:
+            missing = condition()
+            if missing is None:
+                return self.time - began
+            if self.time - began >= seconds:
+                raise Violation(f"after {seconds:.0f} s: {missing}")
+            self.run(step)
+
+    def send(self, sender: SimNode, transmit: Transmit) -> None:
+        """Put a packet on the network."""
+        receiver = self._by_address.get(transmit.to)
+        if receiver is None:
+            return
+        if self.recording is not None:
+            self.recording.append((receiver, transmit.data))
+        reliable = transmit.reliable or len(transmit.data) > DATAGRAM
+        source = sender.address
+        if reliable:
+            source = Address(source.ip, 40000 + receiver.number)
+        run = receiver.runs
+        for when in self.network.arrivals(sender.number, receiver.number, reliable, self.time):
+            self.at(when, lambda: self._arrive(sender, receiver, transmit.data, source, reliable, run))
+
+    def _arrive(
+        self, sender: SimNode, receiver: SimNode, data: bytes, source: Address, reliable: bool, run: int
+    ) -> None:
+        # A connection does not outlive the process at its end, nor a cut.
+        if reliable and (run != receiver.runs or not self.network.passes(sender.number, receiver.number, True)):
+            return
+        receiver.receive(data, source)
+
+    def _save(self) -> None:
+        self.at(self.time + 1.0, self._save)
+        for node in self.up:
+            node.save_now()
+
+    # -- what scenarios do to nodes ----------------------------------------------------------------------------
+
+    def boot_all(self, seeds: int = 2) -> None:
+        """Start every node within a second, each knowing the first few."""
+        for node in self.nodes:
+            self.run(self.rng.uniform(0.0, 1.0 / len(self.nodes)))
+            node.boot(self.nodes[:seeds])
+
+    def publish(self, node: SimNode, key: str, value: bytes) -> Document:
+        """Publish on ``node``; acknowledged when this returns."""
+        assert node.engine is not None
+        document, _changed = node.engine.publish(key, value, node.now)
+        node.after_input()
+        self.checks.acknowledged(node, document)
+        return document
+
+    def delete(self, node: SimNode, key: str) -> None:
+        """Delete on ``node``."""
+        assert node.engine is not None
+        document, changed = node.engine.delete(key, node.now)
+        node.after_input()
+        if changed and document is not None:
+            self.checks.acknowledged(node, document)
+
+    def update(self, node: SimNode, private_data: str) -> None:
+        """Change a node's private data."""
+        assert node.engine is not None
+        node.node = Node(node.node.addr, node.node.port, node.node.name, private_data)
+        node.engine.update_node(node.now, private_data=private_data)
+        node.after_input()
+
+    def leave(self, node: SimNode) -> None:
+        """Leave, and end the process a moment later."""
+        assert node.engine is not None
+        node.engine.leave(node.now)
+        node.after_input()
+        self.run(0.05)
+        node.crash()
+
+    def pause(self, node: SimNode) -> None:
+        """The seed's Stop."""
+        assert node.engine is not None
+        node.engine.pause(node.now)
+        node.after_input()
+
+    def resume(self, node: SimNode) -> None:
+        """The seed's Start."""
+        assert node.engine is not None
+        node.engine.resume(node.now)
+        node.after_input()
