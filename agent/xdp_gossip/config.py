@@ -141,7 +141,7 @@ def _build(top: Section, path: str) -> AgentConfig | None:
         "cycle": top.number("cycle", 0.0, 0.05, 3600, auto=True),
         "timeout": top.number("timeout", 0.0, 0.1, 86400, auto=True),
         "buffer": top.integer("buffer", 0, 1, 1_000_000, auto=True),
-        "size": top.integer("size", 16384, 1500, 65_000 if wire == "pekonode" else 1 << 20),
+        "size": top.integer("size", 16384, 1024 if wire == "pekonode" else 4096, 65_507),
         "secret_key": secret,
         "keys": keys,
         "allow_insecure": insecure,

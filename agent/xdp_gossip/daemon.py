@@ -27,11 +27,15 @@ from .core.interface import ProtocolError
 from .core.types import Node
 from .nodelist import AsyncNodeList, Limits
 from .store import StoreError
+from .transport import TransportError
 
 _log = logging.getLogger("xdp_gossip.daemon")
 
 #: What a SIGHUP takes over; everything else needs a restart.
 _RELOADABLE = frozenset({"log", "seeds", "node", "path"})
+
+#: An agent's ``timeout: auto`` is 5 x cycle + 2 s (docs/architecture.md, "Defaults"); the library's is the seed's 3.
+_TIMEOUT_CYCLES = 5
 
 #: How long closing may take before the process ends anyway.
 CLOSE_SECONDS = 10.0
@@ -47,6 +51,7 @@ def node_list_from(settings: AgentConfig) -> AsyncNodeList:
         buffer=settings.buffer,
         size=settings.size,
         timeout=settings.timeout,
+        timeout_cycles=_TIMEOUT_CYCLES,
         secret_key=settings.secret_key,
         protocol=settings.protocol,
         listen_addr=settings.listen_addr,
@@ -105,6 +110,7 @@ class Agent:
         self.settings = settings
         self.node_list = node_list_from(settings)
         self.servers: list[ApiServer] = []
+        self.counters: dict[str, int] = {}
         self.systemd = Systemd()
         self._end = asyncio.Event()
         self._failed = False
@@ -159,8 +165,9 @@ class Agent:
             token=self.settings.api.token,
             local=local,
             max_document=self.settings.limits.document,
+            counters=self.counters,
         )
-        server = ApiServer(app)
+        server = ApiServer(app, self.counters)
         self.servers.append(server)
         return server
 
@@ -257,7 +264,7 @@ def main(settings: AgentConfig) -> int:
     logs.configure(settings.log.level, settings.log.format)
     try:
         return asyncio.run(run(settings))
-    except (OSError, StoreError, ProtocolError, ValueError) as error:
+    except (OSError, StoreError, TransportError, ProtocolError, ValueError) as error:
         _log.error("the agent cannot run: %s", error)
         return 1
     finally:

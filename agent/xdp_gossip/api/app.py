@@ -49,16 +49,22 @@ def _auth_middleware(token: str) -> Handler:
 
 
 def build_app(
-    node_list: AsyncNodeList, *, token: str | None = None, local: bool = False, max_document: int = 16 * 1024 * 1024
+    node_list: AsyncNodeList,
+    *,
+    token: str | None = None,
+    local: bool = False,
+    max_document: int = 16 * 1024 * 1024,
+    counters: dict[str, int] | None = None,
 ) -> web.Application:
     """The API over ``node_list``. Call it inside the event loop that will serve it.
 
     ``local`` is for the Unix socket: no token, and eGossip's GET /stop and /start. Otherwise ``token`` is required.
-    ``max_document`` is in bytes. Raises ``ValueError`` when an API without any authentication is asked for.
+    ``max_document`` is in bytes; ``counters`` are shown with those of the protocol (see ``ApiServer``).
+    Raises ``ValueError`` when an API without any authentication is asked for.
     """
     if not local and not token:
         raise ValueError("API on TCP: expected a token, got none")
-    context = Context(node_list, token, local, max_document)
+    context = Context(node_list, token, local, max_document, {} if counters is None else counters)
     middlewares = [error_middleware] if local else [error_middleware, _auth_middleware(str(token))]
     # Bodies are bounded one by one in params.read_body; this is the bound for whoever forgets.
     app = web.Application(middlewares=middlewares, client_max_size=max_document)

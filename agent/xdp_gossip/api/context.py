@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Callable, TypeVar
 
 from .errors import Fault
 
@@ -49,12 +49,14 @@ class Context:
     """One API: the node list it serves, and who may do what.
 
     ``local`` is true for the Unix socket, whose file permissions are the authentication; ``token`` is for TCP.
+    ``counters`` are the API's own, shown with those of the protocol.
     """
 
     node_list: AsyncNodeList
     token: str | None
     local: bool
     max_document: int
+    counters: dict[str, int] = field(default_factory=dict)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: Budget = field(default_factory=lambda: Budget(MAX_WAITING, "waiting requests"))
     uploads: Budget = field(init=False)
@@ -62,10 +64,10 @@ class Context:
     def __post_init__(self) -> None:
         self.uploads = Budget(_UPLOADS * self.max_document, "uploads")
 
-    async def wait(self, work: Awaitable[T]) -> T:
-        """The result of ``work``, unless the agent closes first: then 503 ``shutting_down`` at once."""
+    async def wait(self, work: Callable[[], Awaitable[T]]) -> T:
+        """The result of ``work()``, unless the agent closes first: then 503 ``shutting_down`` at once."""
         with self.waiting.take(1):
-            task = asyncio.ensure_future(work)
+            task = asyncio.ensure_future(work())
             closing = asyncio.ensure_future(self.closing.wait())
             try:
                 await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)

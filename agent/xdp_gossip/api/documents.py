@@ -184,5 +184,3 @@ async def read_document(request: web.Request, context: Context) -> bytes:
     reserve = context.max_document if announced is None else min(announced, context.max_document)
     with context.uploads.take(reserve):
         return await params.read_body(request, context.max_document, "document_too_large")
-
-

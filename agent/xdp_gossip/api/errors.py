@@ -23,9 +23,10 @@ _PROTOCOL_STATUS = {
     "unsupported_key": 400,
     "document_too_large": 413,
     "version_mismatch": 412,
-    "too_many_documents": 409,
-    "unsupported": 501,
-    "storage_failed": 503,
+    "invalid_document": 400,
+    "node_too_large": 400,
+    "document_not_found": 404,
+    "unsupported_operation": 501,
 }
 
 
@@ -78,7 +79,8 @@ def to_fault(error: BaseException) -> Fault | None:
     if isinstance(error, ProtocolError):
         return Fault(_PROTOCOL_STATUS.get(error.code, 409), error.code, str(error), **error.details)
     if isinstance(error, StoreError):
-        return Fault(503, "storage_failed", f"the change could not be made durable and was not made: {error}")
+        message = f"this member's state file fails ({error}); a change is not durable here before a write succeeds"
+        return Fault(503, "storage_failed", message)
     if isinstance(error, NotReadyError):
         return Fault(503, "not_ready", str(error))
     return None

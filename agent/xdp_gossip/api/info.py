@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+from typing import Any
 
 from aiohttp import web
 
@@ -24,6 +25,7 @@ class Info:
 
     def __init__(self, context: Context) -> None:
         self._node_list = context.node_list
+        self._counters = context.counters
 
     def routes(self) -> list[web.RouteDef]:
         """Paths and handlers."""
@@ -44,13 +46,17 @@ class Info:
             state = self._node_list.status()["state"]
         except NotReadyError:
             state = "starting"
-        word = {"running": "ok", "starting": "starting"}.get(state, "stopped")
+        word = {"running": "ok", "starting": "starting", "new": "starting"}.get(state, "stopped")
         return render.json_response({"status": word}, status=200 if word == "ok" else 503)
+
+    def _status(self) -> dict[str, Any]:
+        status = self._node_list.status()
+        return {**status, "counters": {**status["counters"], **self._counters}}
 
     async def status(self, request: web.Request) -> web.Response:
         """Everything about the local node."""
         params.query(request, ())
-        return render.json_response(self._node_list.status())
+        return render.json_response(self._status())
 
     async def keys(self, request: web.Request) -> web.Response:
         """Which key slots there are and what each is used for; never a secret."""
@@ -61,7 +67,7 @@ class Info:
     async def metrics(self, request: web.Request) -> web.Response:
         """Prometheus text."""
         params.query(request, ())
-        status = self._node_list.status()
+        status = self._status()
         members = self._node_list.members()
         body, content_type = metrics.render(status, members)
         return web.Response(body=body, headers={"Content-Type": content_type})

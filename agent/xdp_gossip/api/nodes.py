@@ -52,7 +52,8 @@ class Nodes:
     async def list(self, request: web.Request) -> web.Response:
         """The nodes in the wanted states, with an entity tag that heartbeats alone do not change."""
         wanted = parse_states(params.query(request, ("state",)).get("state"))
-        nodes = [render.node(member) for member in self._node_list.members(wanted)]
+        # The node list always names the local node first; here it is a node like any other.
+        nodes = [render.node(member) for member in self._node_list.members(wanted) if member.state in wanted]
         status = self._node_list.status()
         etag = render.nodes_etag(nodes, status["cluster"], status["digest"])
         headers = {"ETag": etag, "Cache-Control": "no-cache"}

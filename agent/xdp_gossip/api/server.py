@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Callable
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from ..core.types import Address
 
@@ -36,13 +37,29 @@ class ApiBindError(OSError):
     """The API cannot listen where it should; the text names the address and the reason."""
 
 
-class Guard:
-    """Counts connections and the reasons for which some were refused or cut."""
+class Guard(logging.Filter):
+    """Counts connections, the reasons for which some were refused or cut, and requests that are no HTTP.
 
-    def __init__(self) -> None:
+    It also stands as a filter on aiohttp's log, which would show a traceback for every request that is no HTTP.
+    """
+
+    NAMES = ("api_refused_full", "api_refused_peer", "api_closed_idle", "api_closed_stalled", "api_malformed")
+
+    def __init__(self, counters: dict[str, int]) -> None:
+        super().__init__()
         self.open = 0
         self.per_peer: collections.Counter[str] = collections.Counter()
-        self.counters = {"api_refused_full": 0, "api_refused_peer": 0, "api_closed_idle": 0, "api_closed_stalled": 0}
+        self.counters = counters
+        for name in self.NAMES:
+            counters.setdefault(name, 0)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep what is not a client's fault."""
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, (HttpProcessingError, ConnectionError)):
+            return True
+        self.counters["api_malformed"] += 1
+        return False
 
 
 class GuardedProtocol(asyncio.Protocol):
@@ -127,16 +144,19 @@ class GuardedProtocol(asyncio.Protocol):
 
 
 class ApiServer:
-    """One application on one socket."""
+    """One application on one socket. ``counters``, which may be shared, take what the guard counts."""
 
-    def __init__(self, app: web.Application) -> None:
-        self.guard = Guard()
+    def __init__(self, app: web.Application, counters: dict[str, int] | None = None) -> None:
+        self.guard = Guard({} if counters is None else counters)
+        http_log = logging.Logger("xdp_gossip.http")
+        http_log.parent = _log
+        http_log.addFilter(self.guard)
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=http_log,
             handle_signals=False,
             keepalive_timeout=_KEEPALIVE_SECONDS,
-            shutdown_timeout=_CLOSE_SECONDS,
         )
         self._server: asyncio.AbstractServer | None = None
         self._socket_path = ""
@@ -185,6 +205,10 @@ class ApiServer:
         """Stop listening, let running requests end (two seconds), and remove the socket file."""
         if self._server is not None:
             self._server.close()
+        if self._runner.server is not None:
+            # What aiohttp's own sites would do; those cannot take the guard.
+            await self._runner.shutdown()
+            await self._runner.server.shutdown(_CLOSE_SECONDS)
         await self._runner.cleanup()
         if self._socket_path:
             with contextlib.suppress(OSError):

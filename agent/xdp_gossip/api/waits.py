@@ -34,7 +34,8 @@ class Waits:
         query = params.query(request, ("since", "timeout", "prefix"))
         since = params.natural(query, "since", self._node_list.revision)
         timeout = params.seconds(query, "timeout", _DEFAULT_WATCH, MAX_WAIT)
-        found = await self._context.wait(self._node_list.changes(since, timeout, prefix_of(query)))
+        prefix = prefix_of(query)
+        found = await self._context.wait(lambda: self._node_list.changes(since, timeout, prefix))
         changes = [change_json(change) for change in found.changes]
         return render.json_response({"revision": found.revision, "gap": found.gap, "changes": changes})
 
@@ -50,8 +51,11 @@ class Waits:
         if digest is not None and not pattern.fullmatch(digest):
             raise bad_request(f"digest: expected {shape}, got {digest[:80]!r}")
         timeout = params.seconds(query, "timeout", 0.0, MAX_WAIT)
-        question = self._node_list.convergence(key, version, digest, wait=_wait_for(query), timeout=timeout)
-        return render.json_response(convergence_json(await self._context.wait(question)))
+        wait = _wait_for(query)
+        found = await self._context.wait(
+            lambda: self._node_list.convergence(key, version, digest, wait=wait, timeout=timeout)
+        )
+        return render.json_response(convergence_json(found))
 
 
 def _wait_for(query: dict[str, str]) -> str | int:

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: MIT
+"""A stand-in for ``AsyncNodeList``, for what a real one cannot be made to do on demand: faults, waits, odd members."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from xdp_gossip.core.interface import ProtocolError
+from xdp_gossip.core.types import PRESENT, Address, Document, Member, Node, Record, State, Version, check_key
+
+
+LOCAL = Address("198.18.0.11", 8000)
+
+
+@dataclass
+class Published:
+    """Result of a write."""
+
+    document: Document | None
+    changed: bool
+    previous: Version | None = None
+
+
+@dataclass
+class Changes:
+    """Result of waiting for changes."""
+
+    revision: int
+    gap: bool
+    changes: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Convergence:
+    """Result of a verification."""
+
+    converged: bool = True
+    members: int = 1
+    confirmed: int = 1
+    elapsed: float = 0.0
+    digest: str = "00000000000000ff"
+    results: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Change:
+    """One entry of the change feed."""
+
+    revision: int
+    kind: str
+    event: str
+    document: Document | None = None
+    member: Member | None = None
+
+
+class FakeNodeList:
+    """Keeps documents in memory; ``fail`` is raised by the next operation that writes."""
+
+    def __init__(self) -> None:
+        self.state = "running"
+        self.record = Record(name="host1", private_data="rack 1", agent_version="0.1.0", plane="UDP")
+        self.others: list[Member] = []
+        self.seeds: list[Node] = []
+        self.held: dict[str, list[Document]] = {}
+        self.revision = 1
+        self.log: list[Change] = []
+        self.fail: BaseException | None = None
+        self.unready: BaseException | None = None
+        self.keys = [(1, "active")]
+        self.answer = Convergence()
+        self._news = asyncio.Event()
+
+    def _check(self) -> None:
+        if self.unready is not None:
+            raise self.unready
+        if self.fail is not None:
+            error, self.fail = self.fail, None
+            raise error
+
+    def members(self, states: frozenset[State] | None = PRESENT) -> list[Member]:
+        """The local node and what a test put into ``others``."""
+        if self.unready is not None:
+            raise self.unready
+        local = Member(LOCAL, State.ALIVE, 5, 7, self.record, 0.0, self.digest, True)
+        return [member for member in (local, *self.others) if states is None or member.state in states or member.local]
+
+    @property
+    def digest(self) -> int:
+        """State digest."""
+        return sum(versions[0].state_hash for versions in self.held.values()) % 2**64
+
+    def get(self) -> list[Node]:
+        """Present nodes."""
+        return [member.node for member in self.members()]
+
+    def set(self, node: Node) -> None:
+        """Remember a seed."""
+        self._check()
+        self.seeds.append(node)
+
+    def start(self) -> bool:
+        """Resume."""
+        changed, self.state = self.state != "running", "running"
+        return changed
+
+    def stop(self) -> bool:
+        """Pause."""
+        changed, self.state = self.state != "paused", "paused"
+        return changed
+
+    async def leave(self) -> bool:
+        """Leave."""
+        changed, self.state = self.state != "left", "left"
+        return changed
+
+    def update_node(self, name: str | None = None, private_data: str | None = None) -> bool:
+        """Change the record."""
+        self._check()
+        before = self.record
+        self.record = Record(
+            before.name if name is None else name,
+            before.private_data if private_data is None else private_data,
+            before.agent_version,
+            before.plane,
+        )
+        return self.record != before
+
+    def _note(self, change: Change) -> None:
+        self.log.append(change)
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def publish(
+        self,
+        data: bytes,
+        key: str = "default",
+        *,
+        expected: Version | None = None,
+        absent: bool = False,
+        content_type: str = "raw",
+        author: str = "",
+        comment: str = "",
+    ) -> Published:
+        """Write a document."""
+        self._check()
+        check_key(key)
+        held = self.document(key)
+        actual = held.version if held else None
+        if (absent and actual is not None) or (expected is not None and expected != actual):
+            raise ProtocolError(
+                "version_mismatch", "another version is held", expected=str(expected), actual=actual and str(actual)
+            )
+        if held is not None and held.value == data and held.content_type == content_type:
+            return Published(held, False, held.version)
+        return Published(self._write(key, data, content_type, author, comment, False), True, actual)
+
+    def _write(self, key: str, data: bytes, content_type: str, author: str, comment: str, deleted: bool) -> Document:
+        self.revision += 1
+        document = Document(
+            key, Version((1_700_000_000_000 + self.revision) << 16, LOCAL), data, content_type, author, comment, deleted
+        )
+        self.held.setdefault(key, []).insert(0, document)
+        self._note(Change(self.revision, "document", "deleted" if deleted else "published", document))
+        return document
+
+    async def delete(self, key: str, *, expected: Version | None = None) -> Published:
+        """Write a tombstone."""
+        self._check()
+        held = self.document(key)
+        if expected is not None and (held is None or held.version != expected):
+            raise ProtocolError("version_mismatch", "another version is held", expected=str(expected), actual=None)
+        if held is None:
+            return Published(self.held[key][0] if key in self.held else None, False)
+        return Published(self._write(key, b"", "raw", "", "", True), True, held.version)
+
+    def read(self, key: str = "default") -> bytes:
+        """The value."""
+        held = self.document(key)
+        return held.value if held else b""
+
+    def document(self, key: str) -> Document | None:
+        """The document."""
+        versions = self.held.get(key)
+        return versions[0] if versions and not versions[0].deleted else None
+
+    def documents(self, prefix: str = "") -> list[Document]:
+        """All documents."""
+        found = (self.document(key) for key in sorted(self.held) if key.startswith(prefix))
+        return [document for document in found if document is not None]
+
+    async def history(self, key: str) -> list[Document]:
+        """All versions."""
+        return list(self.held.get(key, ()))
+
+    async def changes(self, since: int, timeout: float, prefix: str = "") -> Changes:
+        """Wait for changes."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            news = self._news
+            found = [
+                change
+                for change in self.log
+                if change.revision > since and (change.document is None or change.document.key.startswith(prefix))
+            ]
+            left = deadline - asyncio.get_running_loop().time()
+            if found or left <= 0:
+                return Changes(self.revision, False, found)
+            try:
+                await asyncio.wait_for(news.wait(), left)
+            except asyncio.TimeoutError:
+                continue
+
+    async def convergence(
+        self,
+        key: str | None = None,
+        version: Version | None = None,
+        digest: str | None = None,
+        wait: str | int = "all",
+        timeout: float = 0.0,
+    ) -> Convergence:
+        """What the test wants to be answered."""
+        self.asked = (key, version, digest, wait, timeout)
+        self._check()
+        return self.answer
+
+    def status(self) -> dict[str, Any]:
+        """GET /v1/status."""
+        from xdp_gossip.api import render
+
+        members = self.members(None)
+        return {
+            "version": "0.1.0",
+            "cluster": "default",
+            "wire": "native",
+            "protocol": "auto",
+            "mode": "UDP",
+            "mode_reason": "",
+            "state": self.state,
+            "uptime": 12.5,
+            "node": render.node(members[0]),
+            "cycle": 1.0,
+            "timeout": 7.0,
+            "amount": 4,
+            "members": {state.value: sum(m.state is state for m in members) for state in State},
+            "documents": len(self.documents()),
+            "digest": f"{self.digest:016x}",
+            "clock_offset": 0.001,
+            "counters": {"rx_packets": 3, "tx_packets": 4},
+            "api_version": 1,
+        }

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""The configuration file: defaults, every kind of mistake, and that all mistakes are told at once."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xdp_gossip.config import AgentConfig, ConfigError, describe, load, parse
+from xdp_gossip.core.types import Address, Node
+
+BASE = "node: {addr: 198.18.0.11}\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory with a good secret, a good token, and some bad ones."""
+    for name, content, mode in (
+        ("secret.key", "  0123456789abcdef \n", 0o640),
+        ("api.token", "tokentokentokentoken\n", 0o600),
+        ("open.key", "0123456789abcdef\n", 0o644),
+        ("short.key", "short\n", 0o600),
+        ("two.key", "0123456789abcdef\n0123456789abcdef\n", 0o600),
+        ("empty.key", "\n", 0o600),
+        ("space.token", "token with spaces in it\n", 0o600),
+    ):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(mode)
+    return tmp_path
+
+
+def problems(place: Path, text: str) -> list[str]:
+    """The problems of a file with this text, without the file name."""
+    path = place / "agent.yml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(str(path))
+    prefix = f"{path}: "
+    assert all(line.startswith(prefix) for line in caught.value.problems)
+    return [line[len(prefix) :] for line in caught.value.problems]
+
+
+def good(place: Path, text: str) -> AgentConfig:
+    """The configuration from this text."""
+    path = place / "agent.yml"
+    path.write_text(text)
+    return load(str(path))
+
+
+def test_defaults(place: Path) -> None:
+    config = good(place, BASE + "secret_key_file: secret.key\n")
+    assert config.node.address == Address("198.18.0.11", 8000)
+    assert config.node.name
+    assert (config.cluster, config.listen_addr, config.protocol, config.wire) == (
+        "default",
+        "0.0.0.0",
+        "auto",
+        "native",
+    )
+    assert (config.amount, config.cycle, config.timeout, config.buffer, config.size) == (4, 0.0, 0.0, 0, 16384)
+    assert config.secret_key == "0123456789abcdef"
+    assert (config.api.socket, config.api.listen, config.api.token) == ("/run/xdp-gossip/api.sock", None, None)
+    assert (config.limits.document, config.limits.nodes, config.limits.documents) == (16777216, 20000, 100000)
+    assert config.state_dir == "/var/lib/xdp-gossip"
+
+
+def test_everything_given(place: Path) -> None:
+    config = good(
+        place,
+        """
+cluster: prod-1
+node: {addr: "fd00::1", port: 9000, name: a, private_data: "x y"}
+protocol: TCP
+amount: 3
+cycle: 6
+timeout: 20.5
+buffer: 100
+size: 20000
+keys:
+  - {id: 1, file: secret.key, state: active}
+  - {id: 2, file: secret.key, state: staged}
+seeds: ["[fd00::2]:9000", "198.18.0.12:8000", "198.18.0.12:8000"]
+state_dir: /tmp/x
+max_clock_drift: 5
+api: {socket: "", listen: "127.0.0.1:8001", token_file: api.token}
+log: {level: debug, format: json}
+limits: {document: 2048, nodes: 10, documents: 5}
+is_print: true
+""",
+    )
+    assert config.node == Node("fd00::1", 9000, "a", "x y")
+    assert config.listen_addr == "::"
+    assert (config.cycle, config.timeout, config.buffer) == (6.0, 20.5, 100)
+    assert [(slot.id, slot.state, slot.secret) for slot in config.keys] == [
+        (1, "active", "0123456789abcdef"),
+        (2, "staged", "0123456789abcdef"),
+    ]
+    assert config.seeds == (Address("fd00::2", 9000), Address("198.18.0.12", 8000))
+    assert config.api.token == "tokentokentokentoken"
+    assert config.api.listen == Address("127.0.0.1", 8001)
+    assert config.is_print is True
+
+
+def test_no_secret_is_shown(place: Path) -> None:
+    config = good(
+        place,
+        BASE + "secret_key_file: secret.key\napi: {listen: '127.0.0.1:8001', token_file: api.token}\n",
+    )
+    for shown in (repr(config), str(describe(config))):
+        assert "0123456789abcdef" not in shown
+        assert "tokentoken" not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{}", "node: expected a mapping with addr, port, name, private_data, got nothing"),
+        ("[]", "file: expected a mapping with cluster"),
+        ("7", "file: expected a mapping with cluster"),
+        ("node: {}", "node.addr: expected the address that other nodes reach this one by, got none"),
+        ("node: {addr: localhost}", "node.addr: expected an IPv4 or IPv6 address, got text 'localhost'"),
+        ("node: {addr: 0.0.0.0}", "node.addr: expected an address that other nodes can send to"),
+        ("node: {addr: 224.0.0.1}", "node.addr: expected an address that other nodes can send to"),
+        ("node: {addr: 'fe80::1%eth0'}", "node.addr: expected an address without a zone"),
+        ("node: {addr: 198.18.0.11, port: 0}", "node.port: expected an integer from 1 to 65535, got integer 0"),
+        ("node: {addr: 198.18.0.11, port: '8000'}", "node.port: expected an integer from 1 to 65535, got text '8000'"),
+        ("node: {addr: 198.18.0.11, port: true}", "node.port: expected an integer from 1 to 65535, got boolean true"),
+        ("node: {addr: 198.18.0.11, name: 5}", "node.name: expected text (in quotes when it looks like something else)"),
+        ("node: {addr: 198.18.0.11, nmae: x}", "node.nmae: expected one of addr, port, name, private_data, got an unknown key (did you mean name?)"),
+        (BASE + "clutser: x", "(did you mean cluster?)"),
+        (BASE + "3: x", "3: expected one of cluster"),
+        (BASE + "cluster: 'a b'", "cluster: expected 1 to 64 letters, digits"),
+        (BASE + "cluster: no", "cluster: expected text (in quotes when it looks like something else), got boolean false"),
+        (BASE + "listen_addr: '::1'", "listen_addr: expected an IPv4 address, as node.addr is one"),
+        ("node: {addr: 'fd00::1'}\nlisten_addr: 0.0.0.0", "listen_addr: expected an IPv6 address, as node.addr is one"),
+        (BASE + "protocol: udp", "protocol: expected one of auto, UDP, TCP, got text 'udp' (did you mean UDP?)"),
+        (BASE + "protocol: XDP", "protocol: expected auto, UDP or TCP (this version has no kernel data plane)"),
+        (BASE + "wire: json", "wire: expected one of native, pekonode, got text 'json'"),
+        (BASE + "amount: 0", "amount: expected an integer from 1 to 64, got integer 0"),
+        (BASE + "amount: 3.5", "amount: expected an integer from 1 to 64, got number 3.5"),
+        (BASE + "cycle: .nan", "cycle: expected a number from 0.05 to 3600 or auto, got number nan"),
+        (BASE + "cycle: .inf", "cycle: expected a number from 0.05 to 3600 or auto, got number inf"),
+        (BASE + "cycle: -1", "cycle: expected a number from 0.05 to 3600 or auto, got integer -1"),
+        (BASE + "cycle: true", "cycle: expected a number from 0.05 to 3600 or auto, got boolean true"),
+        (BASE + "cycle: 6\ntimeout: 6", "timeout: expected more seconds than the cycle (6), or auto, got 6"),
+        (BASE + "buffer: fast", "buffer: expected an integer from 1 to 1000000 or auto, got text 'fast'"),
+        (BASE + "size: 100", "size: expected an integer from 4096 to 65507, got integer 100"),
+        (BASE, "secret_key_file: expected a file with the cluster's secret"),
+        (BASE + "secret_key_file: nope", "secret_key_file: expected a readable file, got No such file or directory"),
+        (BASE + "secret_key_file: /tmp", "secret_key_file: expected a readable file, got "),
+        (BASE + "secret_key_file: open.key", "secret_key_file: expected a file that others cannot use (chmod o= FILE), got mode 0644"),
+        (BASE + "secret_key_file: short.key", "secret_key_file: expected a secret of at least 16 bytes, got 5 bytes"),
+        (BASE + "secret_key_file: two.key", "secret_key_file: expected a file with one line, got 2 lines"),
+        (BASE + "secret_key_file: empty.key", "secret_key_file: expected a file with one line, got 0 lines"),
+        (BASE + "keys: []", "keys: expected exactly one key with state: active, got 0"),
+        (BASE + "keys: [{id: 1, file: secret.key, state: staged}]", "keys: expected exactly one key with state: active, got 0"),
+        (BASE + "keys: [{id: 1, file: secret.key, state: activ}]", "keys[0].state: expected one of staged, active, retiring, got text 'activ' (did you mean active?)"),
+        (BASE + "keys: [{id: 256, file: secret.key, state: active}]", "keys[0].id: expected an integer from 0 to 255, got integer 256"),
+        (BASE + "keys: [{file: secret.key, state: active}]", "keys[0].id: expected a slot from 0 to 255, got none"),
+        (BASE + "keys: [{id: 1, state: active}]", "keys[0].file: expected a file with this key's secret, got none"),
+        (BASE + "keys: [{id: 1, file: secret.key, state: active}, {id: 1, file: secret.key, state: staged}]", "keys[1].id: expected a slot that no other key uses, got 1"),
+        (BASE + "secret_key_file: secret.key\nkeys: [{id: 1, file: secret.key, state: active}]", "keys: expected either secret_key_file or keys, got both"),
+        (BASE + "wire: pekonode\nkeys: [{id: 1, file: secret.key, state: active}]", "keys: expected secret_key_file with wire pekonode"),
+        (BASE + "allow_insecure: 'yes'", "allow_insecure: expected true or false, got text 'yes'"),
+        (BASE + "seeds: 198.18.0.12:8000", "seeds: expected a list of at most 100000 entries, got text"),
+        (BASE + "seeds: [host1]", "seeds[0]: expected ADDRESS:PORT (an IPv6 address in brackets), got text 'host1'"),
+        (BASE + "seeds: [8000]", "seeds[0]: expected ADDRESS:PORT (an IPv6 address in brackets), got integer 8000"),
+        (BASE + "state_dir: state", "state_dir: expected an absolute path, got text 'state'"),
+        (BASE + "api: {socket: x}", "api.socket: expected an absolute path or nothing, got text 'x'"),
+        (BASE + f"api: {{socket: /{'x' * 120}}}", "api.socket: expected a path of at most 107 bytes, got 121"),
+        (BASE + "api: {socket: ''}", "api.socket: expected a socket path, or api.listen, got neither"),
+        (BASE + "api: {listen: '127.0.0.1:8001'}", "api.token_file: expected a file with the API token, as api.listen is set, got none"),
+        (BASE + "api: {listen: '127.0.0.1:8000', token_file: api.token}", "api.listen: expected another port than node.port (8000)"),
+        (BASE + "api: {listen: '8001', token_file: api.token}", "api.listen: expected ADDRESS:PORT"),
+        (BASE + "api: {token_file: space.token}", "api.token_file: expected a token of printable ASCII characters without a space"),
+        (BASE + "api: {token_file: open.key}", "api.token_file: expected a file that others cannot use"),
+        (BASE + "api: {tls: {cert: secret.key}}", "api.tls.key: expected both cert and key, or neither, got none"),
+        (BASE + "api: {tls: {cert: secret.key, key: secret.key}}", "api.tls.cert: expected a PEM certificate that belongs to tls.key"),
+        (BASE + "log: {level: loud}", "log.level: expected one of debug, info, warning, error, got text 'loud'"),
+        (BASE + "limits: {document: 1}", "limits.document: expected an integer from 1024 to 268435456, got integer 1"),
+        (BASE + "is_print: 1", "is_print: expected true or false, got integer 1"),
+        ("a: [1,\n  b: {", "line 2, column 7: expected valid YAML, got "),
+        ("a: !!python/object/apply:os.system [id]", "line 1, column 4: expected valid YAML, got could not determine a constructor"),
+        ("node: {addr: 198.18.0.11}\nnode: {addr: 198.18.0.12}", "node: expected the key once, got it again on line 2"),
+        ("a: \x01", "file: expected YAML text"),
+        ("[" * 5000, "file: expected values nested a few levels deep"),
+        ("when: 2001-13-45", "expected"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named(place: Path, text: str, expected: str) -> None:
+    found = problems(place, text)
+    assert any(expected in line for line in found), found
+
+
+def test_all_mistakes_are_told_at_once(place: Path) -> None:
+    found = problems(place, "nod: 1\namount: x\ncycle: x\nprotocol: x\napi: {socket: x}\nlimits: 3\n")
+    keys = {line.split(":")[0] for line in found}
+    assert {"nod", "node", "amount", "cycle", "protocol", "api.socket", "limits", "secret_key_file"} <= keys
+
+
+def test_pekonode_takes_any_secret_and_insecure_is_explicit(place: Path) -> None:
+    assert good(place, BASE + "wire: pekonode\nsecret_key_file: short.key\n").secret_key == "short"
+    assert good(place, BASE + "allow_insecure: true\n").secret_key == ""
+
+
+def test_files_that_are_no_configuration(place: Path) -> None:
+    for path, reason in (
+        ("/dev/zero", "no regular file"),
+        (str(place), "directory"),
+        (str(place / "x"), "No such file"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            load(path)
+    (place / "latin.yml").write_bytes(b"node: \xe9")
+    with pytest.raises(ConfigError, match="not UTF-8 at offset 6"):
+        load(str(place / "latin.yml"))
+    (place / "large.yml").write_bytes(b"#" * (1 << 20) + b"#")
+    with pytest.raises(ConfigError, match="more than 1048576 bytes"):
+        load(str(place / "large.yml"))
+
+
+def test_a_fifo_does_not_block(place: Path) -> None:
+    subprocess.run(["mkfifo", str(place / "fifo")], check=True)
+    assert any("no regular file" in line for line in problems(place, BASE + "secret_key_file: fifo\n"))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=200) | st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+       lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(
+           ["node", "addr", "port", "api", "tls", "keys", "id", "file", "state", "seeds", "log", "limits", "cycle", "x"]
+       ), inner, max_size=5), max_leaves=20).map(repr))  # fmt: skip
+def test_any_text_gives_a_configuration_or_an_error_with_a_file_name(text: str) -> None:
+    try:
+        config = parse(text, "agent.yml")
+    except ConfigError as error:
+        assert error.problems
+        assert all(line.startswith("agent.yml: ") and "expected" in line for line in error.problems)
+    else:
+        assert config.node.addr

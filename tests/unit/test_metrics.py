@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""Metrics: what Prometheus reads is what the status says."""
+
+from __future__ import annotations
+
+from fake_node_list import FakeNodeList
+from prometheus_client.parser import text_string_to_metric_families
+
+from xdp_gossip import metrics
+from xdp_gossip.core.types import Address, Member, State
+
+
+def scrape(fake: FakeNodeList) -> dict[tuple[str, str], float]:
+    """(name, value of the only label or "") -> value."""
+    body, content_type = metrics.render(fake.status(), fake.members())
+    assert content_type.startswith("text/plain")
+    samples = [sample for family in text_string_to_metric_families(body.decode()) for sample in family.samples]
+    found = {(sample.name, "".join(sample.labels.values())): sample.value for sample in samples}
+    assert len(found) == len(samples)
+    return found
+
+
+def test_metrics_follow_the_status() -> None:
+    fake = FakeNodeList()
+    fake.others = [
+        Member(Address("198.18.0.12", 8000), State.ALIVE, 1, 1, None, 0.1, fake.digest),
+        Member(Address("198.18.0.13", 8000), State.SUSPECT, 1, 1, None, 9.0, 12345),
+        Member(Address("198.18.0.14", 8000), State.DEAD, 1, 1, None, 99.0, fake.digest),
+    ]
+    found = scrape(fake)
+    for state, count in (("alive", 2), ("suspect", 1), ("dead", 1), ("left", 0)):
+        assert found["xdp_gossip_members", state] == count
+    assert found["xdp_gossip_members_in_sync", ""] == 2
+    assert found["xdp_gossip_state", "running"] == 1
+    assert found["xdp_gossip_uptime_seconds", ""] == 12.5
+    assert found["xdp_gossip_incarnation", ""] == 5
+    assert found["xdp_gossip_events_total", "tx_packets"] == 4
+    fake.stop()
+    found = scrape(fake)
+    assert (found["xdp_gossip_state", "running"], found["xdp_gossip_state", "paused"]) == (0, 1)
+
+
+def test_nothing_is_left_in_a_global_registry() -> None:
+    fake = FakeNodeList()
+    first = metrics.render(fake.status(), fake.members())
+    assert metrics.render(fake.status(), fake.members()) == first
+    assert b"python_info" not in first[0]
+
+
+def test_a_cluster_name_with_odd_characters_stays_one_line() -> None:
+    fake = FakeNodeList()
+    status = {**fake.status(), "cluster": 'a"b\\c\nd'}
+    body = metrics.render(status, [])[0].decode()
+    info = next(line for line in body.splitlines() if line.startswith("xdp_gossip_build_info{"))
+    assert r'cluster="a\"b\\c\nd"' in info
