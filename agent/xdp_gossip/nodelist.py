@@ -103,7 +103,7 @@ class AsyncNodeList:
         keys: Sequence[tuple[int, str, str]] = (),
         state_dir: str | Path | None = None,
         max_clock_drift: float = 60.0,
-        limits: Limits = Limits(),  # noqa: B008  (frozen)
+        limits: Limits = Limits(),
         rng: random.Random | None = None,
     ) -> None:
         _check("amount", amount, 1, 64)
@@ -147,7 +147,7 @@ class AsyncNodeList:
         self._log = ChangeLog(time.time_ns() // 1_000_000)
         self._inquiries: set[Inquiry] = set()
         self._started = 0.0
-        self._print: Callable[[str], None] = lambda line: print(line, flush=True)  # noqa: T201
+        self._print: Callable[[str], None] = lambda line: print(line, flush=True)
 
     # -- the seed's calls --------------------------------------------------------------------------------------
 

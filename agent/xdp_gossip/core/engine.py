@@ -62,7 +62,7 @@ from .messages import (
 from .metadata import DocumentTable, Metadata, entry_of
 from .outbox import Local, Outbox
 from .timers import Timers
-from .types import Address, Document, Member, Node, Now, Record, State, Version, check_text
+from .types import Address, Document, Member, Node, Now, Record, State, Version
 
 #: Largest packet sent as a datagram: what IPv6 carries everywhere (1,280) less its and UDP's headers.
 DATAGRAM_BYTES = 1232
@@ -250,9 +250,7 @@ class Engine:
             return False
         self._local.node = node
         stamp = (self.incarnation, self._out.rumor_sequence + 1)
-        self._local.record = replace(
-            self._local.record, name=node.name, private_data=node.private_data, stamp=stamp
-        )
+        self._local.record = replace(self._local.record, name=node.name, private_data=node.private_data, stamp=stamp)
         if self.status == "running":
             self._spread(PacketType.RECORD, RecordRumor(self._local.record), now)
         self._out.emit(MemberChanged(self.members(now)[0], State.ALIVE))

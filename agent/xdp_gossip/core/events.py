@@ -101,7 +101,7 @@ class Warned:
 
 @dataclass(frozen=True)
 class QueryAnswered:
-    """A member answered :meth:`ProtocolEngine.query`: it holds ``version`` of ``key`` (None: it has no such document)."""
+    """A member answered a query: it holds ``version`` of the document (None: it has no such document)."""
 
     query: int
     address: Address

@@ -169,4 +169,4 @@ class ProtocolEngine(Protocol):
         """Seconds that the cluster's clock (median of the members) is ahead of the local one."""
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members directly what they hold of ``key``; answers arrive as ``QueryAnswered`` with the returned number."""
+        """Ask members what they hold of ``key``; answers arrive as ``QueryAnswered`` with the number returned."""

@@ -26,8 +26,8 @@ class Peer:
 
     __slots__ = (
         "address", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest", "state_digest",
-        "last_heard", "wall_ns", "clock_ahead", "gone_at", "token", "introduced", "probes", "probe_due", "probe_nonce", "helped",
-        "record_due", "record_tries",
+        "last_heard", "wall_ns", "clock_ahead", "gone_at", "token", "introduced",
+        "probes", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
     )  # fmt: skip
 
     def __init__(self, address: Address, now: Now) -> None:

@@ -11,8 +11,8 @@ from .events import Event, Transmit
 from .messages import (
     FLAG_PAUSED,
     Ack,
-    Answer,
     Announce,
+    Answer,
     Chunk,
     Codec,
     Documents,

@@ -237,7 +237,12 @@ class Document:
     def state_hash(self) -> int:
         """64 bits standing for (key, version, content); the sum over all documents is the state digest."""
         digest = hashlib.blake2b(digest_size=8, person=b"xg-document")
-        for part in (self.key.encode(), str(self.version).encode(), self.content_hash, b"\1" if self.deleted else b"\0"):
+        for part in (
+            self.key.encode(),
+            str(self.version).encode(),
+            self.content_hash,
+            b"\1" if self.deleted else b"\0",
+        ):
             digest.update(len(part).to_bytes(4, "big") + part)
         return int.from_bytes(digest.digest(), "big")
 

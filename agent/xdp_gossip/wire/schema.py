@@ -12,11 +12,13 @@ from ..core.types import Address, State, Version, check_key
 
 T = TypeVar("T")
 
+
 class Field(NamedTuple):
     """How one kind of value is packed, and unpacked with every check; ``unpack`` raises ``ValueError``."""
 
     pack: Callable[[Any], Any]
     unpack: Callable[[Any], Any]
+
 
 class Struct(Generic[T]):
     """A dataclass as an array of its fields."""
@@ -41,8 +43,10 @@ class Struct(Generic[T]):
         """For use inside another struct."""
         return Field(self.pack, self.unpack)
 
+
 def _same(value: Any) -> Any:
     return value
+
 
 def uint(bits: int) -> Field:
     """An unsigned integer."""
@@ -55,6 +59,7 @@ def uint(bits: int) -> Field:
 
     return Field(_same, unpack)
 
+
 def raw_bytes(limit: int, exact: bool = False) -> Field:
     """Bytes, at most or exactly ``limit``."""
 
@@ -64,6 +69,7 @@ def raw_bytes(limit: int, exact: bool = False) -> Field:
         return raw
 
     return Field(_same, unpack)
+
 
 def text(limit: int) -> Field:
     """Text of at most ``limit`` bytes of UTF-8."""
@@ -75,10 +81,12 @@ def text(limit: int) -> Field:
 
     return Field(_same, unpack)
 
+
 def _boolean(raw: Any) -> bool:
     if not isinstance(raw, bool):
         raise ValueError("expected a boolean")
     return raw
+
 
 def many(item: Field, limit: int = 20_000) -> Field:
     """A tuple of at most ``limit`` items."""
@@ -90,6 +98,7 @@ def many(item: Field, limit: int = 20_000) -> Field:
 
     return Field(lambda value: [item.pack(element) for element in value], unpack)
 
+
 def pair(first: Field, second: Field) -> Field:
     """A tuple of two."""
 
@@ -100,27 +109,33 @@ def pair(first: Field, second: Field) -> Field:
 
     return Field(lambda value: [first.pack(value[0]), second.pack(value[1])], unpack)
 
+
 def optional(item: Field) -> Field:
     """The item or None."""
     return Field(
         lambda value: None if value is None else item.pack(value), lambda raw: None if raw is None else item.unpack(raw)
     )
 
+
 def _pack_address(value: Address) -> bytes:
     return value.packed + value.port.to_bytes(2, "big")
+
 
 def _unpack_address(raw: Any) -> Address:
     if not isinstance(raw, bytes) or len(raw) != 18:
         raise ValueError("expected an address of 18 bytes")
     return Address.unpack(raw[:16], int.from_bytes(raw[16:], "big"))
 
+
 def _unpack_version(raw: Any) -> Version:
     if not isinstance(raw, bytes) or len(raw) != 26:
         raise ValueError("expected a version of 26 bytes")
     return Version(int.from_bytes(raw[:8], "big"), _unpack_address(raw[8:]))
 
+
 def _unpack_key(raw: Any) -> str:
     return check_key(raw)
+
 
 BOOLEAN = Field(_same, _boolean)
 ADDRESS = Field(_pack_address, _unpack_address)
