@@ -206,7 +206,8 @@ def wait_ready(config: Config, host: Host, timeout: float) -> str:
                 last = done.stderr.strip() or state or f"ssh ended with status {done.returncode}"
         time.sleep(0.1)
     raise LabError(
-        f"{host.name}: not ready after {timeout:g} s, {attempts} attempts ({last}); the end of {host.log}:\n{_tail(host.log)}"
+        f"{host.name}: not ready after {timeout:g} s, {attempts} attempts ({last}); {network.describe(host)}; "
+        f"the end of {host.log}:\n{_tail(host.log)}"
     )
 
 

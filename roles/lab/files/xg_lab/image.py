@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .config import Config
 from .sources import package_sources
-from .system import LabError, locked, mounts, remove_tree, run, unmount_under
+from .system import NOT_FOUND, WITH_US, LabError, locked, mounts, remove_tree, run, unmount_under
 
 IMAGE_VERSION = 1
 """Raise when the way the image is made changes other than through the tables below."""
@@ -103,7 +103,13 @@ def build(config: Config) -> bool:
 
 def _bootstrap(config: Config, work: Path, log: Path) -> None:
     # apt's resolver, unlike debootstrap's, knows virtual packages, which python3-cryptography depends on.
-    command = ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(config.packages)}"]
+    command = [
+        *WITH_US,
+        "mmdebstrap",
+        "--mode=root",
+        "--variant=minbase",
+        f"--include={','.join(config.packages)}",
+    ]
     command += ["--dpkgopt=force-unsafe-io"]
     for folder in ("man", "doc", "locale", "info"):
         command.append(f"--dpkgopt=path-exclude=/usr/share/{folder}/*")
@@ -119,14 +125,12 @@ def _bootstrap(config: Config, work: Path, log: Path) -> None:
                 timeout=config.image_timeout,
                 check=False,
             )
-        except FileNotFoundError as error:
-            raise LabError(
-                "mmdebstrap: program not found; the role installs it on Debian, is this Debian?"
-            ) from error
         except subprocess.TimeoutExpired as error:
             raise LabError(f"base image: not complete after {config.image_timeout:g} s, see {log}") from error
         finally:
             unmount_under(work)
+    if done.returncode == NOT_FOUND:
+        raise LabError("mmdebstrap: program not found; the role installs it on Debian, is this Debian?")
     if done.returncode != 0:
         tail = "".join(log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[-20:])
         raise LabError(

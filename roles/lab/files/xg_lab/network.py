@@ -154,6 +154,14 @@ def attach(config: Config, host: Host, timeout: float = 5.0) -> bool:
     return changed
 
 
+def describe(host: Host) -> str:
+    """Say in words how the machine's end of the host's veth stands, for an error text."""
+    found = link(host.link)
+    if found is None:
+        return f"its interface {host.link} is gone"
+    return f"its interface {host.link} is {found.get('operstate')} on bridge {found.get('master')}"
+
+
 def detach(config: Config, host: Host) -> bool:
     """Delete the machine's end of a host's veth if a crash left it behind; one on a foreign bridge is not ours."""
     found = link(host.link)

@@ -22,6 +22,12 @@ class LabError(Exception):
     """Something the user can act on; its text says what, where and what was expected."""
 
 
+NOT_FOUND = 127
+"""Exit status of setpriv, as of a shell, when there is no such program."""
+# A command must not outlive the run that wanted it: the next run, which may want the opposite, would race with it.
+WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+
+
 def run(
     argv: Sequence[str], *, timeout: float = 30.0, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
@@ -31,14 +37,19 @@ def run(
     """
     try:
         done = subprocess.run(
-            list(argv), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+            [*WITH_US, *argv],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
     except FileNotFoundError as error:
-        raise LabError(
-            f"{argv[0]}: program not found; the role installs it on Debian, is this Debian?"
-        ) from error
+        raise LabError(f"{WITH_US[0]}: program not found; expected Debian with util-linux") from error
     except subprocess.TimeoutExpired as error:
         raise LabError(f"{' '.join(argv)}: no end after {timeout:g} s") from error
+    if done.returncode == NOT_FOUND:
+        raise LabError(f"{argv[0]}: program not found; the role installs it on Debian, is this Debian?")
     if check and done.returncode != 0:
         tail = (done.stderr or done.stdout).strip()[-2000:]
         raise LabError(f"{' '.join(argv)}: exit status {done.returncode}: {tail}")
