@@ -378,9 +378,7 @@ class PekoNodeEngine:
             peer.record, shortened = record_of(node)
             if shortened:
                 self._out.count("records_shortened")
-                self._out.emit(
-                    Warned("record_shortened", f"node {origin}: name or private data too long, shortened")
-                )
+                self._out.emit(Warned("record_shortened", f"node {origin}: name or private data too long, shortened"))
         peer.heard += 1
         if peer.state is not State.ALIVE:
             former = self._peers.move(peer, State.ALIVE)
@@ -397,9 +395,12 @@ class PekoNodeEngine:
     # -- small things ------------------------------------------------------------------------------------------
 
     def _pass_on(self, packet: Packet) -> None:
-        self._out.spread(
-            packet, self._peers.pick(self.settings.amount, packet.infected | {packet.node.label})
-        )
+        """To nodes that are not infected, and when these are too few to some that are: "infected" only says that
+        somebody sent it to them, and a datagram may have been lost. Their copies infect nobody further."""
+        amount, origin = self.settings.amount, packet.node.label
+        targets = self._peers.pick(amount, packet.infected | {origin})
+        chosen = {origin, *(peer.id.label for peer in targets)}
+        self._out.spread(packet, targets + self._peers.pick(amount - len(targets), chosen))
 
     def _local(self) -> Member:
         record = Record(self.node.name, self.node.private_data)
