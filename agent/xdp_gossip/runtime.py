@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from .core.events import DocumentChanged, Event, IncarnationChanged, Warned
 from .core.interface import Known, ProtocolEngine, remembered
-from .core.types import Address, Document, Now
+from .core.types import Address, Now
 from .store import Snapshot, StateStore, StoreError
 from .transport import Transport
 
@@ -65,7 +65,7 @@ class Runtime:
         self._disk = disk
         self._on_event = on_event
         self._timer: asyncio.TimerHandle | None = None
-        self._unsaved: list[Document] = []
+        self._unsaved: list[DocumentChanged] = []
         self._saved: list[tuple[asyncio.Future[None], int]] = []  # who waits until how many writes are on the disk
         self._written = 0
         self._queued = 0
@@ -119,9 +119,9 @@ class Runtime:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         known = self._remembered()
-        documents, self._unsaved = self._unsaved, []
+        batch, self._unsaved = self._unsaved, []
         try:
-            await self._disk.run(lambda store: store.save_documents(documents))
+            await self._disk.run(lambda store: _write(store, batch))
             await self._disk.run(lambda store: store.save_nodes(known))
         except StoreError as error:
             _log.error("state not saved at the end: %s", error)
@@ -160,7 +160,7 @@ class Runtime:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, DocumentChanged):
-            self._unsaved.append(event.document)
+            self._unsaved.append(event)
             self._queued += 1
             self._work.set()
         elif isinstance(event, IncarnationChanged):
@@ -197,7 +197,7 @@ class Runtime:
             if not batch:
                 continue
             try:
-                await self._disk.run(lambda store, batch=batch: store.save_documents(batch))  # type: ignore[misc]
+                await self._disk.run(lambda store, batch=batch: _write(store, batch))  # type: ignore[misc]
             except StoreError as error:
                 self.storage_error = str(error)
                 _log.error("documents not stored, next try in %g s: %s", _RETRY, error)
@@ -240,6 +240,12 @@ class Runtime:
                 _log.error("known nodes not stored: %s", error)
             else:
                 self._known = known
+
+
+def _write(store: StateStore, batch: list[DocumentChanged]) -> None:
+    """A version that is replaced by a lower one was written under a wrong clock: it must not come back."""
+    withdrawn = [e.replaced for e in batch if e.replaced is not None and e.replaced.rank > e.document.rank]
+    store.save_documents([event.document for event in batch], withdrawn)
 
 
 def _identities(known: list[Known]) -> set[tuple[Address, int, str, str]]:
