@@ -26,8 +26,8 @@ CORE ?= 2.19
 
 # The checkout, seen as an installed collection.
 COLLECTIONS := $(CACHE)/collections
-export ANSIBLE_COLLECTIONS_PATH ?= $(COLLECTIONS)
-export ANSIBLE_HOME ?= $(CACHE)/ansible
+lint molecule: export ANSIBLE_COLLECTIONS_PATH := $(COLLECTIONS)
+lint molecule: export ANSIBLE_HOME := $(CACHE)/ansible
 # Ansible refuses to work in a locale that is not UTF-8.
 export LC_ALL := C.UTF-8
 export ANSIBLE_NOCOWS := 1
