@@ -57,6 +57,13 @@ def plan(config: Config, state: str) -> list[str]:
         if found is not None and network.is_ours(config, found):
             steps.append(f"remove bridge {config.bridge}")
         return [*steps, *([f"remove {config.dir}"] if config.home.exists() else [])]
+    if _moved(config):
+        old = stored(config)
+        return [
+            *(f"remove {host.name}" for host in existing(old)),
+            f"remove bridge {old.bridge}",
+            "make the lab anew",
+        ]
     base = image.image_path(config)
     steps = [] if base.is_dir() else [f"build image {base}"]
     steps += network.missing(config)
@@ -83,7 +90,8 @@ def present(config: Config) -> dict[str, Any]:
     if not base.is_dir():
         raise LabError(f"{base}: no base image; build it first (lab.py image)")
     with locked(config.home / ".lock", LOCK_TIMEOUT):
-        steps = network.ensure(config)
+        steps = _leave_old_network(config) if _moved(config) else []
+        steps += network.ensure(config)
         _make_key(config)
         write_file(config.home / "config.json", config.to_json(), 0o600)
         wanted = config.wanted()
@@ -113,6 +121,20 @@ def present(config: Config) -> dict[str, Any]:
         "hosts": _report(wanted, states),
         "inventory": config.inventory,
     }
+
+
+def _moved(config: Config) -> bool:
+    """Tell whether the lab was made with another bridge or other networks: its hosts cannot be taken along."""
+    old = stored(config)
+    return (old.bridge, old.network, old.network6) != (config.bridge, config.network, config.network6)
+
+
+def _leave_old_network(config: Config) -> list[str]:
+    old = stored(config)
+    found = existing(old)
+    _each(lambda host: hosts.remove(old, host), found)
+    network.remove(old)
+    return [*(f"removed {host.name}" for host in found), f"removed {old.bridge}"]
 
 
 def _bring_up(
