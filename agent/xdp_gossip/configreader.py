@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import math
 import os
@@ -111,6 +110,15 @@ def read_text(path: str, most: int) -> tuple[str | None, str]:
         return None, f"a byte that is not UTF-8 at offset {error.start} ({path})"
 
 
+def _closest(word: str, known: Sequence[str]) -> str:
+    """The known word that was probably meant, as a hint, or ""."""
+    import difflib  # only for a file with a mistake
+
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), list(by_lower), 1)
+    return f" (did you mean {by_lower[close[0]]}?)" if close else ""
+
+
 class Section:
     """One mapping of the file. Getters always return a usable value; a wrong one is noted as a problem."""
 
@@ -124,8 +132,7 @@ class Section:
             problems.expected(name or "file", f"a mapping with {', '.join(allowed)}", show(data))
         for key in self.data:
             if key not in allowed:
-                close = difflib.get_close_matches(str(key), allowed, 1)
-                hint = f" (did you mean {close[0]}?)" if close else ""
+                hint = _closest(str(key), allowed)
                 problems.expected(self.path(str(key)), f"one of {', '.join(allowed)}", f"an unknown key{hint}")
 
     def path(self, key: str) -> str:
@@ -164,9 +171,7 @@ class Section:
         if value is None and not required:
             return default
         if value not in choices or not isinstance(value, str):
-            close = difflib.get_close_matches(str(value).lower(), [c.lower() for c in choices], 1)
-            hint = next((f" (did you mean {c}?)" for c in choices if close and c.lower() == close[0]), "")
-            self.expected(key, f"one of {', '.join(choices)}", show(value) + hint)
+            self.expected(key, f"one of {', '.join(choices)}", show(value) + _closest(str(value), choices))
             return default
         return value
 

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import functools
-import importlib.resources
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from .. import metrics
 from . import params, render
 from .context import Context
 
@@ -17,7 +16,7 @@ from .context import Context
 @functools.lru_cache(maxsize=1)
 def openapi_text() -> str:
     """The OpenAPI description, as it lies beside this module."""
-    return (importlib.resources.files(__package__) / "openapi.yaml").read_text(encoding="utf-8")
+    return Path(__file__).with_name("openapi.yaml").read_text(encoding="utf-8")
 
 
 class Info:
@@ -67,6 +66,8 @@ class Info:
     async def metrics(self, request: web.Request) -> web.Response:
         """Prometheus text."""
         params.query(request, ())
+        from .. import metrics  # a megabyte, which an agent that nobody scrapes need not hold
+
         status = self._status()
         members = self._node_list.members()
         body, content_type = metrics.render(status, members)

@@ -7,7 +7,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
@@ -111,6 +111,19 @@ def output(args: argparse.Namespace, value: Any, text: Callable[[], None]) -> No
         text()
 
 
-def pick(value: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The named entries of ``value``, in this order, missing ones left out."""
-    return {name: value[name] for name in names if name in value}
+def wait_for(text: str) -> str:
+    """The type of --wait: all, majority or a number from 1."""
+    if text in ("all", "majority") or (text.isascii() and text.isdigit() and 1 <= int(text) <= 999_999):
+        return text
+    raise argparse.ArgumentTypeError(f"expected all, majority or a number of members, got {text!r}")
+
+
+def read_file(name: str) -> bytes:
+    """The content of a file, of stdin for ``-``. Raises :class:`CommandError`."""
+    if name == "-":
+        return sys.stdin.buffer.read()
+    try:
+        with open(name, "rb") as stream:
+            return stream.read()
+    except OSError as error:
+        raise CommandError(f"{name}: expected a readable file, got {error.strerror}", USAGE) from None

@@ -8,7 +8,7 @@ import os
 import sys
 
 from .. import __version__
-from . import agent
+from . import agent, doctor, documents, live, nodes
 from .common import FAILED, USAGE, CommandError, connection_options
 
 _EPILOG = """\
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"xdp-gossip {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (agent,):
+    for module in (agent, nodes, documents, live, doctor):
         module.register(commands, common)
     return parser
 

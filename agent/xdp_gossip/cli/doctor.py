@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: MIT
+"""``doctor``: look at everything an agent needs on this host, name what is wrong, and say what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import shutil
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import tables
+from .common import DEFAULT_CONFIG, FAILED, OK, CommandError, call, print_json, wants_json
+
+if TYPE_CHECKING:
+    from ..config import AgentConfig
+
+_LIBRARIES = ("aiohttp", "yaml", "cryptography", "msgpack", "prometheus_client")
+_OPTIONAL = {"systemd": "readiness and watchdog under systemd", "rich": "tables and top on a terminal"}
+_LEAST_FREE = 64 * 1024 * 1024
+#: Counters of packets refused because sender and receiver do not agree on something, and what that is.
+_DISAGREEMENTS = {
+    "rx_bad_mac": "packets with a wrong signature: is the secret the same everywhere?",
+    "rx_unknown_key": "packets with a key slot unknown here: add the key as staged everywhere before using it",
+    "rx_wrong_key": "packets with another secret: is it the same everywhere?",
+    "rx_other_cluster": "packets of another cluster: is `cluster` the same everywhere?",
+    "rx_clock": "packets from too far in the past or future: are the clocks synchronised?",
+    "own_address_conflicts": "another node uses this node's address and port",
+    "datagrams_dropped_kernel": "datagrams lost in the socket buffer: raise net.core.rmem_max",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. ``level`` is ok, warn or fail; ``remedy`` says what to do unless it is ok."""
+
+    level: str
+    check: str
+    text: str
+    remedy: str = ""
+
+
+def register(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command to the parser."""
+    doctor = commands.add_parser("doctor", help="find out what is wrong on this host", parents=[common])
+    doctor.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"(default: {DEFAULT_CONFIG})")
+    doctor.set_defaults(handler=run_doctor)
+
+
+def run_doctor(args: argparse.Namespace) -> int:
+    """0 when nothing fails (warnings are allowed), else 1."""
+    findings = list(examine(args))
+    if wants_json(args):
+        print_json({"ok": not _failed(findings), "findings": [asdict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            print(f"{finding.level:<4} {finding.check}: {tables.printable(finding.text)}")
+            if finding.remedy:
+                print(f"     -> {finding.remedy}")
+    return FAILED if _failed(findings) else OK
+
+
+def _failed(findings: list[Finding]) -> bool:
+    return any(finding.level == "fail" for finding in findings)
+
+
+def examine(args: argparse.Namespace) -> Iterator[Finding]:
+    """All findings, the ones that explain others first."""
+    from ..config import ConfigError, load
+
+    yield from libraries()
+    config = None
+    try:
+        config = load(args.config)
+    except ConfigError as error:
+        for problem in error.problems:
+            yield Finding("fail", "configuration", problem, "correct the file, then xdp-gossip check-config")
+    else:
+        yield Finding("ok", "configuration", f"{args.config} is valid")
+        yield from files(config)
+    status, why = _ask(args, config)
+    if status is not None:
+        yield from running(status, config)
+    elif config is not None:
+        yield Finding(
+            "warn", "agent", f"does not answer ({why})", "systemctl start xdp-gossip; journalctl -u xdp-gossip"
+        )
+        yield from ports(config)
+    else:
+        yield Finding("warn", "agent", f"does not answer ({why})", "correct the configuration first")
+
+
+def libraries() -> Iterator[Finding]:
+    """Python and what the agent imports."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    if tuple(sys.version_info) < (3, 9):  # noqa: UP036  (a package may be run by any Python)
+        yield Finding("fail", "python", version, "the agent needs Python 3.9 or later")
+    else:
+        yield Finding("ok", "python", version)
+    for name in (*_LIBRARIES, *_OPTIONAL):
+        package = f"python3-{name.replace('_', '-')}"
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            level = "warn" if name in _OPTIONAL else "fail"
+            purpose = f", needed for {_OPTIONAL[name]}" if name in _OPTIONAL else ""
+            yield Finding(level, "library", f"{name} is missing{purpose} ({error})", f"install {package} or its like")
+        else:
+            yield Finding("ok", "library", f"{name} {_version(name, module)}")
+
+
+def _version(name: str, module: Any) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    distribution = {"yaml": "PyYAML", "systemd": "systemd-python"}.get(name, name)
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return str(getattr(module, "__version__", "of unknown version"))
+
+
+def files(config: AgentConfig) -> Iterator[Finding]:
+    """The configuration's own mode, and the state directory."""
+    mode = os.stat(config.path).st_mode
+    if mode & 0o002:
+        yield Finding("fail", "configuration", f"{config.path} can be written by anybody", f"chmod o-w {config.path}")
+    directory = config.state_dir
+    try:
+        found = os.stat(directory)
+    except OSError as error:
+        remedy = "the agent's unit makes it at start; by hand: mkdir, and chown it to the agent's user"
+        yield Finding("warn", "state", f"{directory}: {error.strerror}", remedy)
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        yield Finding("fail", "state", f"{directory} is no directory", "name a directory as state_dir")
+    elif not os.access(directory, os.W_OK | os.X_OK):
+        yield Finding("fail", "state", f"{directory} cannot be written by this user", "run doctor as root or chown it")
+    elif shutil.disk_usage(directory).free < _LEAST_FREE:
+        free = shutil.disk_usage(directory).free // (1024 * 1024)
+        yield Finding("fail", "state", f"{directory}: {free} MiB left", "make room: a full disk refuses publishes")
+    else:
+        yield Finding("ok", "state", f"{directory} can be written")
+    if found.st_mode & 0o007:
+        yield Finding("warn", "state", f"{directory} is open to others", f"chmod o= {directory}")
+
+
+def ports(config: AgentConfig) -> Iterator[Finding]:
+    """Whether the agent could listen where it should."""
+    listen = config.listen_addr
+    wanted = [
+        ("gossip", listen, config.node.port, socket.SOCK_DGRAM),
+        ("gossip", listen, config.node.port, socket.SOCK_STREAM),
+    ]
+    if config.api.listen is not None:
+        wanted.append(("api", config.api.listen.ip, config.api.listen.port, socket.SOCK_STREAM))
+    for check, ip, port, kind in wanted:
+        name = f"{ip} port {port}/{'udp' if kind == socket.SOCK_DGRAM else 'tcp'}"
+        with contextlib.closing(socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, kind)) as probe:
+            if kind == socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((ip, port))
+            except OSError as error:
+                yield Finding("fail", check, f"{name}: {error.strerror}", f"ss -lntup | grep :{port}")
+            else:
+                yield Finding("ok", check, f"{name} is free")
+
+
+def _ask(args: argparse.Namespace, config: AgentConfig | None) -> tuple[dict[str, Any] | None, str]:
+    """The status of the agent, or why there is none."""
+    found: list[dict[str, Any]] = []
+
+    async def work(client: Any) -> int:
+        found.append(await client.status())
+        return OK
+
+    named = getattr(args, "socket", None) or getattr(args, "endpoint", None)
+    if not named and config is not None and config.api.socket:
+        args = argparse.Namespace(**{**vars(args), "socket": config.api.socket})
+    try:
+        call(args, work)
+    except CommandError as error:
+        return None, str(error)
+    return found[0], ""
+
+
+def running(status: dict[str, Any], config: AgentConfig | None) -> Iterator[Finding]:
+    """What a living agent says of itself."""
+    if status["state"] == "running":
+        yield Finding("ok", "agent", f"{status['version']} runs as {tables.address(status['node'])}")
+    else:
+        yield Finding("warn", "agent", f"its heartbeats are {status['state']}", "xdp-gossip node start")
+    members = status["members"]
+    others = members["alive"] + members["suspect"] - 1
+    if config is not None and config.seeds and others < 1:
+        remedy = f"open port {config.node.port} (udp and tcp) both ways; compare cluster and secret"
+        yield Finding("warn", "members", "no other node is seen, though there are seeds", remedy)
+    else:
+        yield Finding("ok", "members", f"{others} other nodes present, {members['suspect']} of them suspect")
+    offset, most = status["clock_offset"], config.max_clock_drift if config is not None else 60.0
+    if abs(offset) > most / 2:
+        yield Finding("fail", "clock", f"{offset:+.3f} s to the cluster", "synchronise it (timedatectl set-ntp true)")
+    else:
+        yield Finding("ok", "clock", f"{offset:+.3f} s to the cluster")
+    if status.get("storage_error"):
+        yield Finding("fail", "state", status["storage_error"], "make room or repair the disk; the agent tries again")
+    for name, text in _DISAGREEMENTS.items():
+        if status["counters"].get(name):
+            yield Finding("warn", "network", f"{status['counters'][name]} {text}", "xdp-gossip status --counters")

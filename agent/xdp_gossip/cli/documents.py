@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""``publish``, ``read``, ``delete``, ``documents``, ``history`` and ``verify``."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import hashlib
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from . import tables
+from .common import FAILED, OK, USAGE, CommandError, call, output, read_file, wait_for, wants_json
+
+if TYPE_CHECKING:
+    from ..api.client import Client
+
+#: The agent bounds one waiting request to this; longer waits are asked for again.
+_ONE_WAIT = 60.0
+
+
+def register(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the commands to the parser."""
+    publish = commands.add_parser("publish", help="publish a document", parents=[common])
+    publish.add_argument("key", metavar="KEY")
+    publish.add_argument("source", metavar="-", nargs="?", choices=["-"], help="read the value from stdin")
+    publish.add_argument("--value", metavar="TEXT", help="the value itself")
+    publish.add_argument("--file", metavar="FILE", help="read the value from FILE (- for stdin)")
+    condition = publish.add_mutually_exclusive_group()
+    condition.add_argument("--if-version", metavar="VERSION", help="only when the agent holds this version")
+    condition.add_argument("--if-absent", action="store_true", help="only when there is no such document")
+    publish.add_argument("--content-type", metavar="TYPE", help="a name such as json or yaml, or a media type")
+    publish.add_argument("--comment", metavar="TEXT", help="why, for the history")
+    publish.add_argument("--author", metavar="NAME", help="who, for the history (default: the user)")
+    _add_wait(publish, "wait until so many members hold it: all, majority or a number", None)
+    publish.set_defaults(handler=run_publish)
+
+    read = commands.add_parser("read", help="print a document's value", parents=[common])
+    read.add_argument("key", metavar="KEY")
+    read.add_argument("--output", metavar="FILE", help="write the value to FILE")
+    read.set_defaults(handler=run_read)
+
+    delete = commands.add_parser("delete", help="delete a document", parents=[common])
+    delete.add_argument("key", metavar="KEY")
+    delete.add_argument("--if-version", metavar="VERSION", help="only when the agent holds this version")
+    delete.set_defaults(handler=run_delete)
+
+    documents = commands.add_parser("documents", help="list the documents", parents=[common])
+    documents.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="beginning of the keys")
+    documents.set_defaults(handler=run_documents)
+
+    history = commands.add_parser("history", help="list the versions of a document", parents=[common])
+    history.add_argument("key", metavar="KEY")
+    history.set_defaults(handler=run_history)
+
+    verify = commands.add_parser("verify", help="check that the fleet holds it", parents=[common])
+    verify.add_argument("key", metavar="KEY", nargs="?", help="default: everything that the agent asked holds")
+    verify.add_argument("--version", metavar="VERSION", dest="document_version", help="the version to be held")
+    content = verify.add_mutually_exclusive_group()
+    content.add_argument("--digest", metavar="DIGEST", help="sha256:HEX of the value, or without KEY a state digest")
+    content.add_argument("--file", metavar="FILE", help="the value to be held")
+    _add_wait(verify, "how many members have to hold it: all, majority or a number", "all")
+    verify.set_defaults(handler=run_verify)
+
+
+def _add_wait(parser: argparse.ArgumentParser, text: str, default: str | None) -> None:
+    parser.add_argument("--wait", metavar="N", type=wait_for, default=default, help=text)
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=float,
+        default=30.0 if default is None else 5.0,
+        help="(default: %(default)s)",
+    )
+
+
+def run_publish(args: argparse.Namespace) -> int:
+    """Publish, and wait for the fleet when asked to."""
+    given = [source for source in (args.source, args.value, args.file) if source is not None]
+    if len(given) != 1:
+        raise CommandError(f"publish: expected one of --value, --file and -, got {len(given) or 'none'}", USAGE)
+    value = args.value.encode("utf-8", "surrogateescape") if args.value is not None else read_file(args.file or "-")
+    author = args.author if args.author is not None else _user()
+
+    async def work(client: Client) -> int:
+        written = await client.publish(
+            args.key,
+            value,
+            if_version=args.if_version,
+            if_absent=args.if_absent,
+            content_type=args.content_type,
+            author=author,
+            comment=args.comment,
+        )
+        found = None
+        if args.wait is not None:
+            found = await converge(client, args.wait, args.timeout, key=args.key, version=written["version"])
+        output(args, {**written, "convergence": found} if found else written, lambda: _print_written(written, found))
+        return OK if found is None or found["converged"] else FAILED
+
+    return call(args, work)
+
+
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return None
+
+
+def _print_written(written: dict[str, Any], found: dict[str, Any] | None) -> None:
+    what = "unchanged" if not written["changed"] else "deleted" if written["deleted"] else "published"
+    version = f"version {written['version']}" if written["version"] else "there is no such document"
+    print(f"{tables.printable(written['key'])}: {what}, {version}")
+    if found is not None:
+        _print_convergence(found)
+
+
+async def converge(client: Client, wait: str, timeout: float, **question: Any) -> dict[str, Any]:
+    """Ask whether the fleet holds it until it does or ``timeout`` seconds have passed, in bounded requests."""
+    start = time.monotonic()
+    while True:
+        left = max(0.0, timeout - (time.monotonic() - start))
+        found = await client.convergence(wait=wait, timeout=min(left, _ONE_WAIT), **question)
+        if found["converged"] or left <= _ONE_WAIT:
+            return {**found, "elapsed": round(time.monotonic() - start, 3)}
+
+
+def _print_convergence(found: dict[str, Any]) -> None:
+    print(f"held by {found['confirmed']} of {found['members']} members after {found['elapsed']:.2f} s")
+    behind = [result for result in found["results"] if not result["holds"]]
+    if behind:
+        rows = [[row["name"], tables.address(row), row["state"], row["version"], row["reason"]] for row in behind]
+        tables.show(("name", "address", "state", "version", "reason"), rows)
+
+
+def run_read(args: argparse.Namespace) -> int:
+    """Print the value as it is, or DOC with the value in base64 as JSON."""
+
+    async def work(client: Client) -> int:
+        if wants_json(args):
+            output(args, await client.document(args.key), lambda: None)
+            return OK
+        value, _headers = await client.read(args.key)
+        _write(value, args.output)
+        return OK
+
+    return call(args, work)
+
+
+def _write(value: bytes, name: str | None) -> None:
+    if name is None or name == "-":
+        sys.stdout.buffer.write(value)
+        sys.stdout.buffer.flush()
+        return
+    with open(name, "wb") as stream:
+        stream.write(value)
+
+
+def run_delete(args: argparse.Namespace) -> int:
+    """Delete a document; 0 also when there was none."""
+
+    async def work(client: Client) -> int:
+        written = await client.delete(args.key, if_version=args.if_version)
+        output(args, written, lambda: _print_written(written, None))
+        return OK
+
+    return call(args, work)
+
+
+def run_documents(args: argparse.Namespace) -> int:
+    """List the documents."""
+
+    async def work(client: Client) -> int:
+        found = await client.documents(args.prefix)
+        rows = [
+            [
+                entry["key"],
+                entry["version"],
+                entry["size"],
+                entry["content_type"],
+                entry["published_at"],
+                entry["author"],
+            ]
+            for entry in found["documents"]
+        ]
+        columns = ("key", "version", "size", "type", "published", "author")
+        output(args, found, lambda: tables.show(columns, rows))
+        return OK
+
+    return call(args, work)
+
+
+def run_history(args: argparse.Namespace) -> int:
+    """List the versions of a document, newest first."""
+
+    async def work(client: Client) -> int:
+        found = await client.history(args.key)
+        rows = [
+            [
+                entry["version"],
+                entry["published_at"],
+                "deleted" if entry["deleted"] else entry["size"],
+                entry["author"],
+                entry["comment"],
+            ]
+            for entry in found["versions"]
+        ]
+        columns = ("version", "published", "size", "author", "comment")
+        output(args, found, lambda: tables.show(columns, rows))
+        return OK
+
+    return call(args, work)
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """0 when as many members as asked for hold it, else 1 with the others listed."""
+    digest = args.digest
+    if args.file is not None:
+        digest = f"sha256:{hashlib.sha256(read_file(args.file)).hexdigest()}"
+    if args.key is None and (args.document_version or args.file is not None):
+        raise CommandError("verify: expected KEY with --version or --file, got none", USAGE)
+
+    async def work(client: Client) -> int:
+        found = await converge(
+            client, args.wait, args.timeout, key=args.key, version=args.document_version, digest=digest
+        )
+        output(args, found, lambda: _print_convergence(found))
+        return OK if found["converged"] else FAILED
+
+    return call(args, work)
