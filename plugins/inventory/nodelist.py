@@ -197,7 +197,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def _nodes(self, path: str, cache: bool) -> t.Any:
         """Unchecked nodes, from the cache when that is wanted and possible, else from a member."""
-        wanted = sorted(self.get_option("states"))
+        wanted = sorted(str(state) for state in self.get_option("states"))
         endpoints = [str(url) for url in self.get_option("endpoints")]
         source = {"format": _CACHE_FORMAT, "states": wanted, "endpoints": endpoints}
         key = self.get_cache_key(path)
@@ -216,6 +216,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         try:
             return self._cache[key]
         except KeyError:
+            return None
+        except Exception as exc:
+            # Every cache plugin fails in its own way; none of them may keep the live answer away.
+            self.display.warning("xdp_gossip.fleet.nodelist: the cache cannot be read: %s" % clip(str(exc)))
             return None
 
     def _fetch(self, states: list[str]) -> list[dict[str, t.Any]]:

@@ -281,6 +281,8 @@ def _read_body(answer: http.client.HTTPResponse) -> bytes:
     while True:
         chunk = answer.read(_CHUNK)
         if not chunk:
+            if answer.length:  # http.client does not mind
+                raise BadAnswer("the answer broke off after %d bytes" % size)
             return b"".join(chunks)
         size += len(chunk)
         if size > MAX_BODY:

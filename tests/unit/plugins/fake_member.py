@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: MIT
+"""A member of a fleet to test against: an HTTP server that speaks the part of the agent's API that plugins use.
+
+It is a server of its own, on a real socket, so that the client's whole way is tested. What it knows can be set, and
+``misbehave`` makes it answer like a broken or hostile machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.server
+import json
+import socket
+import socketserver
+import ssl
+import threading
+import typing as t
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+def node(addr: str, name: str = "", **fields: t.Any) -> dict[str, t.Any]:
+    """A NODE of the API, honest unless ``fields`` say otherwise."""
+    answer = {
+        "addr": addr, "port": 8000, "name": name, "private_data": "", "state": "alive", "incarnation": 1, "sequence": 7,
+        "version": "0.1.0", "protocol": "UDP", "last_heard": 0.5, "digest": "00112233445566aa", "local": False,
+        "record_known": True,
+    }
+    answer.update(fields)
+    return answer
+
+
+class _TcpServer(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 50
+
+
+class _UnixServer(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+
+class FakeMember:
+    """Context manager; ``url`` is its endpoint, ``requests`` what it was asked, as (method, path, query, headers)."""
+
+    def __init__(self, unix: str = "", token: str = "", tls: ssl.SSLContext | None = None) -> None:
+        self.token = token
+        self.nodes: list[t.Any] = []
+        self.status = {"state": "running", "cluster": "default", "version": "0.1.0"}
+        self.documents: dict[str, dict[str, t.Any]] = {}
+        self.lagging: dict[str, int] = {}  # member name -> how many more questions it answers with "not yet"
+        self.requests: list[tuple[str, str, dict[str, str], dict[str, str]]] = []
+        self.misbehave: t.Callable[[t.Any], None] | None = None
+        self.after_write: t.Callable[[t.Any], None] | None = None
+        self.clock = 0
+        if unix:
+            self._server: t.Any = _UnixServer(unix, _Handler)
+            self.url = "unix://" + unix
+        else:
+            self._server = _TcpServer(("127.0.0.1", 0), _Handler)
+            self.url = "%s://127.0.0.1:%d" % ("https" if tls else "http", self._server.server_address[1])
+            if tls:
+                self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self._server.member = self
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+
+    def __enter__(self) -> FakeMember:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *dummy: t.Any) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+    def asked(self, method: str, path: str) -> list[tuple[str, str, dict[str, str], dict[str, str]]]:
+        """The requests with that method and path."""
+        return [request for request in self.requests if request[:2] == (method, path)]
+
+    def put(self, key: str, value: bytes, **about: str) -> dict[str, t.Any]:
+        """Store a new version of a document, as a publish elsewhere would."""
+        self.clock += 1
+        held = {
+            "key": key, "version": "%016x@198.18.0.11:8000" % self.clock, "size": len(value), "value": value,
+            "digest": "sha256:" + hashlib.sha256(value).hexdigest(), "content_type": about.get("content_type") or "raw",
+            "author": about.get("author") or "", "comment": about.get("comment") or "",
+            "published_at": "2026-01-01T00:00:00.000Z", "deleted": False,
+        }
+        self.documents[key] = held
+        return held
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.member: FakeMember = self.server.member  # type: ignore[attr-defined]
+
+    def log_message(self, format: str, *args: t.Any) -> None:
+        pass
+
+    def address_string(self) -> str:
+        return "test"
+
+    def reply(self, status: int, answer: t.Any) -> None:
+        body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def error(self, status: int, code: str, **details: t.Any) -> None:
+        self.reply(status, {"error": dict(details, code=code, message="for a test: " + code)})
+
+    def serve(self) -> None:
+        member = self.member
+        length = int(self.headers.get("Content-Length") or 0)
+        self.body = self.rfile.read(length)
+        parts = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query, strict_parsing=bool(parts.query)).items()}
+        member.requests.append((self.command, parts.path, query, {n.lower(): v for n, v in self.headers.items()}))
+        if member.misbehave:
+            self.close_connection = True
+            try:
+                member.misbehave(self)
+            except OSError:
+                pass  # the client has hung up, as it should
+            return
+        if member.token and self.headers.get("Authorization") != "Bearer " + member.token:
+            self.error(401, "unauthorized")
+            return
+        name = "%s_%s" % (self.command, parts.path.split("/")[2])
+        handler = getattr(self, name, None)
+        if not parts.path.startswith("/v1/") or handler is None:
+            self.error(404, "not_found")
+            return
+        handler(unquote(parts.path[4:]), query)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = serve
+
+    def GET_status(self, path: str, query: dict[str, str]) -> None:
+        self.reply(200, self.member.status)
+
+    def GET_nodes(self, path: str, query: dict[str, str]) -> None:
+        states = query.get("state", "alive,suspect").split(",")
+        known = ("alive", "suspect", "dead", "left")
+        nodes = [
+            entry
+            for entry in self.member.nodes
+            if not isinstance(entry, dict) or entry.get("state") not in known or entry["state"] in states
+        ]
+        self.reply(200, {"nodes": nodes, "revision": 1, "cluster": "default", "digest": "00112233445566aa"})
+
+    def GET_node(self, path: str, query: dict[str, str]) -> None:
+        self.reply(200, self.member.nodes[0])
+
+    def PATCH_node(self, path: str, query: dict[str, str]) -> None:
+        self.member.nodes[0].update(json.loads(self.body))
+        self.reply(200, self.member.nodes[0])
+
+    def POST_node(self, path: str, query: dict[str, str]) -> None:
+        verb = path.split("/")[1]
+        if verb == "join":
+            known = {"%s:%d" % (entry["addr"], entry["port"]) for entry in self.member.nodes}
+            new = [text for text in json.loads(self.body)["nodes"] if text not in known]
+            for text in new:
+                host, _colon, port = text.rpartition(":")
+                self.member.nodes.append(node(host.strip("[]"), port=int(port), record_known=False))
+            self.reply(200, {"added": len(new)})
+            return
+        state = {"start": "running", "stop": "paused", "leave": "left"}[verb]
+        changed = self.member.status["state"] != state
+        self.member.status["state"] = state
+        self.reply(200, {"state": state, "changed": changed})
+
+    def GET_documents(self, path: str, query: dict[str, str]) -> None:
+        if path == "documents":
+            prefix = query.get("prefix", "")
+            found = [entry for key, entry in sorted(self.member.documents.items()) if key.startswith(prefix)]
+            listed = [{name: value for name, value in entry.items() if name != "value"} for entry in found]
+            self.reply(200, {"documents": listed, "digest": "00112233445566aa"})
+            return
+        held = self.member.documents.get(path[len("documents/"):])
+        if held is None:
+            self.error(404, "document_not_found")
+            return
+        answer = {name: value for name, value in held.items() if name != "value"}
+        answer["value_base64"] = base64.b64encode(held["value"]).decode()
+        self.reply(200, answer)
+
+    def _condition_holds(self, held: dict[str, t.Any] | None) -> bool:
+        actual = held["version"] if held else None
+        expected = self.headers.get("If-Match")
+        wanted_absent = self.headers.get("If-None-Match") == "*"
+        if (expected is not None and expected != '"%s"' % actual) or (wanted_absent and held):
+            self.error(412, "version_mismatch", expected=expected, actual=actual)
+            return False
+        return True
+
+    def PUT_documents(self, path: str, query: dict[str, str]) -> None:
+        key = path[len("documents/"):]
+        held = self.member.documents.get(key)
+        if not self._condition_holds(held):
+            return
+        if len(self.body) > 1 << 20:
+            self.error(413, "document_too_large", limit=1 << 20)
+            return
+        self._written(self.member.put(key, self.body, **query), held)
+
+    def DELETE_documents(self, path: str, query: dict[str, str]) -> None:
+        if query:
+            self.error(400, "unknown_parameter")
+            return
+        key = path[len("documents/"):]
+        held = self.member.documents.get(key)
+        if not self._condition_holds(held):
+            return
+        tombstone = dict(self.member.put(key, b""), deleted=True)
+        del self.member.documents[key]
+        self._written(tombstone, held)
+
+    def _written(self, written: dict[str, t.Any], held: dict[str, t.Any] | None) -> None:
+        if self.member.after_write:
+            self.member.after_write(self)
+            return
+        answer = {name: value for name, value in written.items() if name != "value"}
+        self.reply(200, dict(answer, changed=True, previous_version=held["version"] if held else None))
+
+    def GET_convergence(self, path: str, query: dict[str, str]) -> None:
+        member = self.member
+        held = member.documents.get(query.get("key", ""), {})
+        results = []
+        for entry in member.nodes:
+            late = member.lagging.get(entry["name"], 0) > 0
+            if late:
+                member.lagging[entry["name"]] -= 1
+            wanted = query.get("version") in (None, held.get("version")) or "key" not in query or not held
+            same = query.get("digest") in (None, held.get("digest")) or not held
+            results.append({
+                "addr": entry["addr"], "port": entry["port"], "name": entry["name"], "state": entry["state"],
+                "holds": wanted and same and not late, "version": held.get("version", ""),
+                "digest": held.get("digest", ""), "reason": "digest differs" if late or not same else "",
+            })
+        confirmed = sum(1 for result in results if result["holds"])
+        need = {"all": len(results), "majority": len(results) // 2 + 1}.get(query["wait"])
+        need = int(query["wait"]) if need is None else need
+        self.reply(200, {
+            "converged": confirmed >= need, "members": len(results), "confirmed": confirmed, "elapsed": 0.0,
+            "digest": held.get("digest", "00112233445566aa"), "results": results,
+        })
+
+
+def free_port() -> int:
+    """A port where nobody listens (just now)."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: MIT
+"""The HTTP client: failover, authentication, TLS, and answers that never end or are too much."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import subprocess
+import threading
+import time
+import typing as t
+
+import pytest
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils import _client
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import (
+    ApiError,
+    BadAnswer,
+    Client,
+    Unreachable,
+)
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError, Settings
+from ansible_collections.xdp_gossip.fleet.tests.unit.plugins.fake_member import FakeMember, free_port
+
+
+def client(*urls: str, **options: t.Any) -> Client:
+    options.setdefault("timeout", 0.5)
+    options.setdefault("retries", 0)
+    return Client(Settings(dict(options, endpoints=list(urls))))
+
+
+class RawServer:
+    """Answers every connection with what ``speak(sock)`` writes, whatever was asked."""
+
+    def __init__(self, speak: t.Callable[[socket.socket], None]) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d" % self._listener.getsockname()[1]
+        self._speak = speak
+        self.connections = 0
+        self._stop = threading.Event()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while not self._stop.is_set():
+            try:
+                sock, _peer = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._answer, args=(sock,), daemon=True).start()
+
+    def _answer(self, sock: socket.socket) -> None:
+        with sock:
+            sock.settimeout(5)
+            try:
+                self._speak(sock)
+            except OSError:
+                pass
+
+    def __enter__(self) -> RawServer:
+        return self
+
+    def __exit__(self, *dummy: t.Any) -> None:
+        self._stop.set()
+        self._listener.close()
+
+
+def drip(text: bytes, pause: float) -> t.Callable[[socket.socket], None]:
+    """Write ``text`` one byte at a time, for 20 seconds at most."""
+
+    def speak(sock: socket.socket) -> None:
+        end = time.monotonic() + 20
+        for byte in text:
+            if time.monotonic() > end:
+                return
+            sock.sendall(bytes((byte,)))
+            time.sleep(pause)
+
+    return speak
+
+
+def test_answers_over_tcp_and_unix_socket(tmp_path):
+    with FakeMember() as tcp, FakeMember(unix=str(tmp_path / "api.sock")) as unix:
+        for member in (tcp, unix):
+            response = client(member.url).request("GET", "/v1/status")
+            assert response.json()["state"] == "running"
+            assert response.endpoint == member.url
+
+
+def test_token_goes_over_tcp_but_not_over_a_unix_socket(tmp_path):
+    with FakeMember(token="secret") as tcp, FakeMember(unix=str(tmp_path / "api.sock")) as unix:
+        client(tcp.url, token="secret").request("GET", "/v1/status")
+        client(unix.url, token="secret").request("GET", "/v1/status")
+        assert tcp.requests[0][3]["authorization"] == "Bearer secret"
+        assert "authorization" not in unix.requests[0][3]
+
+
+def test_token_file_is_stripped(tmp_path):
+    (tmp_path / "token").write_text(" secret\n")
+    with FakeMember(token="secret") as member:
+        assert client(member.url, token_file=str(tmp_path / "token")).request("GET", "/v1/status").status == 200
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"token": "a", "token_file": "/b"}, "only one of them"),
+        ({"token": "a b"}, "printable ASCII"),
+        ({"token": "a\r\nX-Evil: 1"}, "printable ASCII"),
+        ({"token_file": "/does/not/exist"}, "/does/not/exist"),
+        ({"token_file": "/dev/null"}, "empty"),
+        ({"timeout": -1}, "timeout"),
+        ({"retries": 1000}, "retries"),
+        ({"client_key": "/k"}, "client_cert"),
+        ({"endpoints": ["ftp://h"]}, "unix:///path"),
+        ({"endpoints": ["unix://relative"]}, "unix:///absolute/path"),
+        ({"endpoints": ["http://user:pw@h:1"]}, "only a host and a port"),
+        ({"endpoints": ["http://h:1/v1"]}, "only a host and a port"),
+        ({"endpoints": ["http://h:99999"]}, "99999"),
+        ({"endpoints": ["http://[::1"]}, "http://[::1"),
+        ({"endpoints": [""]}, "unix:///path"),
+    ],
+)
+def test_bad_settings_name_the_option(options, said):
+    with pytest.raises(ConfigError) as caught:
+        Settings(options)
+    assert said in str(caught.value)
+
+
+def test_endpoint_defaults():
+    settings = Settings({})
+    assert settings.endpoints[0].path == "/run/xdp-gossip/api.sock"
+    endpoint = Settings({"endpoints": ["https://[fd00::1]"]}).endpoints[0]
+    assert (endpoint.host, endpoint.port, endpoint.authority) == ("fd00::1", 8001, "[fd00::1]:8001")
+
+
+def test_next_endpoint_when_the_first_is_dead_and_then_stays_there():
+    lines = []
+    dead = "http://127.0.0.1:%d" % free_port()
+    with FakeMember() as member:
+        asked = Client(Settings({"endpoints": [dead, member.url], "timeout": 1}), log=lines.append)
+        for _turn in range(3):
+            assert asked.request("GET", "/v1/status").endpoint == member.url
+    assert len(lines) == 1 and dead in lines[0]
+    assert asked.endpoint == member.url
+
+
+def test_unreachable_lists_every_endpoint_and_why(tmp_path):
+    dead = "http://127.0.0.1:%d" % free_port()
+    nowhere = "unix://%s/none.sock" % tmp_path
+    with FakeMember(token="secret") as member, pytest.raises(Unreachable) as caught:
+        client(dead, nowhere, member.url, token="wrong").request("GET", "/v1/status")
+    reasons = dict(caught.value.attempts)
+    assert "refused" in reasons[dead]
+    assert "No such file" in reasons[nowhere]
+    assert reasons[member.url] == "answered 401 unauthorized (the token was refused)"
+    for url in (dead, nowhere, member.url):
+        assert url in str(caught.value)
+
+
+def test_retries_go_round_the_list_but_not_to_who_refused():
+    def refuse(handler):
+        handler.error(503, "starting")
+
+    with FakeMember() as busy, FakeMember(token="secret") as closed:
+        busy.misbehave = refuse
+        with pytest.raises(Unreachable):
+            client(busy.url, closed.url, retries=2).request("GET", "/v1/status")
+        assert len(busy.requests) == 3
+        assert len(closed.requests) == 1
+
+
+def test_a_client_error_is_final_and_tells_the_details():
+    with FakeMember() as first, FakeMember() as second:
+        with pytest.raises(ApiError) as caught:
+            client(first.url, second.url).request("PUT", "/v1/documents/a", body=b"x", headers={"If-Match": '"1"'})
+        assert (caught.value.status, caught.value.code) == (412, "version_mismatch")
+        assert caught.value.details == {"expected": '"1"', "actual": None}
+        assert not second.requests
+
+
+def test_a_long_body_refused_early_is_still_understood():
+    def too_large(sock):
+        sock.recv(1000)
+        body = b'{"error": {"code": "document_too_large", "message": "too much"}}'
+        sock.sendall(b"HTTP/1.1 413 no\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        sock.shutdown(socket.SHUT_WR)
+        time.sleep(0.2)  # else the kernel answers the rest of the body with a reset that overtakes the answer
+
+    with RawServer(too_large) as server, pytest.raises(ApiError) as caught:
+        client(server.url, timeout=3).request("PUT", "/v1/documents/a", body=bytes(8 << 20))
+    assert caught.value.code == "document_too_large"
+
+
+@pytest.mark.parametrize(
+    "speak",
+    [
+        pytest.param(lambda sock: time.sleep(5), id="says nothing"),
+        pytest.param(drip(b"HTTP/1.1 200 OK\r\n" * 40, 0.1), id="status line drips"),
+        pytest.param(drip(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 400, 0.05), id="header drips"),
+        pytest.param(drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 40, 0.02), id="continue for ever"),
+        pytest.param(drip(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n" + b"a" * 900, 0.02), id="body drips"),
+        pytest.param(
+            drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 200, 0.01), id="chunks drip"
+        ),
+    ],
+)
+def test_slow_answers_end_with_the_deadline(speak):
+    with RawServer(speak) as server:
+        started = time.monotonic()
+        with pytest.raises(Unreachable) as caught:
+            client(server.url, timeout=0.4).request("GET", "/v1/status")
+        assert time.monotonic() - started < 2
+    assert "no complete answer within 0.4 s" in str(caught.value)
+
+
+def test_an_endless_answer_ends_at_the_bound(monkeypatch):
+    monkeypatch.setattr(_client, "MAX_BODY", 1 << 20)
+    sent = []
+
+    def flood(sock):
+        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            sent.append(sock.send(b"a" * 65536))
+
+    with RawServer(flood) as server, pytest.raises(Unreachable) as caught:
+        client(server.url, timeout=10).request("GET", "/v1/status")
+    assert "longer than 1048576 bytes" in str(caught.value)
+    assert sum(sent) < 64 << 20
+
+
+@pytest.mark.parametrize(
+    "raw, said",
+    [
+        (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", "302"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\na", "gzip"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", "broke off"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 500 + b"\r\n", "not an HTTP answer"),
+        (b"SSH-2.0-OpenSSH\r\n", "not an HTTP answer"),
+        (b"", "not an HTTP answer"),
+    ],
+)
+def test_unusable_answers_go_to_the_next_endpoint(raw, said):
+    def speak(sock):
+        sock.recv(4096)
+        sock.sendall(raw)
+
+    with RawServer(speak) as server:
+        with pytest.raises(Unreachable) as caught:
+            client(server.url).request("GET", "/v1/status")
+        assert said in str(caught.value)
+        with FakeMember() as member:
+            assert client(server.url, member.url).request("GET", "/v1/status").endpoint == member.url
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_an_unanswered_write_is_repeated_only_when_that_is_safe(repeatable):
+    def hang_up(sock):
+        sock.recv(4096)
+
+    with RawServer(hang_up) as broken, FakeMember() as member:
+        asked = client(broken.url, member.url)
+        if repeatable:
+            asked.request("PUT", "/v1/documents/a", body=b"x")
+            assert member.documents["a"]["value"] == b"x"
+            return
+        with pytest.raises(Unreachable) as caught:
+            asked.request("PUT", "/v1/documents/a", body=b"x", repeatable=False)
+        assert caught.value.maybe_applied
+        assert not member.requests
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[1]", b"nonsense", b'{"a": NaN}', b'{"a": 1e999}', b'{"a": %s}' % (b"9" * 5000), b"[" * 100000,
+        b'{"a":' * 40 + b"1" + b"}" * 40, b'{"a": "\xff"}', b"",
+    ],
+)
+def test_bad_json_is_a_bad_answer(body):
+    with FakeMember() as member:
+        member.misbehave = lambda handler: handler.reply(200, body)
+        with pytest.raises(BadAnswer) as caught:
+            client(member.url).request("GET", "/v1/status").json()
+        assert len(str(caught.value)) < 400
+
+
+def test_a_json_bomb_is_refused_before_it_is_built():
+    with FakeMember() as member:
+        member.misbehave = lambda handler: handler.reply(200, b"[" + b"[]," * 6000000 + b"1]")
+        started = time.monotonic()
+        with pytest.raises(BadAnswer) as caught:
+            client(member.url, timeout=20).request("GET", "/v1/status").json()
+        assert "values" in str(caught.value)
+        assert time.monotonic() - started < 10
+
+
+def test_what_a_server_says_is_printable_in_a_message():
+    def scold(handler):
+        handler.reply(400, json.dumps({"error": {"code": "x", "message": "\x1b[31m\n" + "a" * 9999}}).encode())
+
+    with FakeMember() as member:
+        member.misbehave = scold
+        with pytest.raises(ApiError) as caught:
+            client(member.url).request("GET", "/v1/status")
+    assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_proxies_of_the_environment_are_not_used(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with FakeMember() as member:
+        assert client(member.url).request("GET", "/v1/status").status == 200
+
+
+@pytest.fixture(scope="module", name="certificate")
+def fixture_certificate(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+         "-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem"), "-subj", "/CN=member",
+         "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True, timeout=60,
+    )
+    return directory
+
+
+def tls_member(certificate, client_ca: bool = False) -> FakeMember:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(str(certificate / "cert.pem"), str(certificate / "key.pem"))
+    if client_ca:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(str(certificate / "cert.pem"))
+    return FakeMember(tls=context)
+
+
+def test_tls_is_verified_unless_told_otherwise(certificate):
+    ca_path = str(certificate / "cert.pem")
+    with tls_member(certificate) as member:
+        with pytest.raises(Unreachable) as caught:
+            client(member.url, timeout=3).request("GET", "/v1/status")
+        assert "certificate not accepted" in str(caught.value)
+        assert client(member.url, timeout=3, ca_path=ca_path).request("GET", "/v1/status").status == 200
+        assert client(member.url, timeout=3, validate_certs=False).request("GET", "/v1/status").status == 200
+        wrong_name = member.url.replace("127.0.0.1", "localhost")
+        with pytest.raises(Unreachable):
+            client(wrong_name, timeout=3, ca_path=ca_path).request("GET", "/v1/status")
+
+
+def test_a_client_certificate_is_shown(certificate):
+    cert, key = str(certificate / "cert.pem"), str(certificate / "key.pem")
+    with tls_member(certificate, client_ca=True) as member:
+        with pytest.raises(Unreachable):
+            client(member.url, timeout=3, ca_path=cert).request("GET", "/v1/status")
+        asked = client(member.url, timeout=3, ca_path=cert, client_cert=cert, client_key=key)
+        assert asked.request("GET", "/v1/status").status == 200
+
+
+@pytest.mark.parametrize("option", ["ca_path", "client_cert"])
+def test_a_missing_tls_file_is_named(option):
+    with FakeMember() as member, pytest.raises(ConfigError) as caught:
+        client(member.url.replace("http:", "https:"), **{option: "/does/not/exist.pem"}).request("GET", "/v1/status")
+    assert option in str(caught.value) and "/does/not/exist.pem" in str(caught.value)
+
+
+def test_a_silent_tls_server_does_not_hang():
+    with RawServer(lambda sock: time.sleep(5)) as server:
+        started = time.monotonic()
+        with pytest.raises(Unreachable):
+            client(server.url.replace("http:", "https:"), timeout=0.4).request("GET", "/v1/status")
+        assert time.monotonic() - started < 2

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT
+"""xdp_gossip_publish: idempotence, prediction, compare-and-set, waiting, secrets."""
+
+from __future__ import annotations
+
+import hashlib
+import typing as t
+
+import pytest
+from ansible_collections.xdp_gossip.fleet.tests.unit.plugins.fake_member import FakeMember, free_port, node
+from ansible_collections.xdp_gossip.fleet.tests.unit.plugins.run_module import run_module
+
+
+@pytest.fixture(name="member")
+def fixture_member():
+    with FakeMember() as member:
+        member.nodes = [node("198.18.0.%d" % last, "host%d" % last) for last in (11, 12, 13)]
+        yield member
+
+
+def publish(member: FakeMember, check: bool = False, diff: bool = True, **options: t.Any) -> dict[str, t.Any]:
+    options = dict({"endpoints": [member.url], "timeout": 5, "key": "app/a"}, **options)
+    return run_module("publish", options, check=check, diff=diff)
+
+
+def sha(text: bytes) -> str:
+    return "sha256:" + hashlib.sha256(text).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "options, value, content_type",
+    [
+        ({"content": "héllo\n"}, "héllo\n".encode(), "raw"),
+        ({"content": ""}, b"", "raw"),
+        ({"content": "[]", "content_type": "json"}, b"[]", "json"),
+        ({"value": "text as it is"}, b"text as it is", "raw"),
+        ({"value": {"b": 1, "a": [True, None, "é"]}},
+         '{\n  "a": [\n    true,\n    null,\n    "é"\n  ],\n  "b": 1\n}\n'.encode(), "json"),
+        ({"value": False}, b"false\n", "json"),
+        ({"value": {"b": 1, "a": [1]}, "content_type": "yaml"}, b"a:\n- 1\nb: 1\n", "yaml"),
+    ],
+)
+def test_what_is_published_and_that_a_second_run_changes_nothing(member, options, value, content_type):
+    predicted = publish(member, check=True, **options)
+    assert not member.documents
+    first = publish(member, **options)
+    assert (first["rc"], first["changed"]) == (0, True)
+    held = member.documents["app/a"]
+    assert (held["value"], held["content_type"]) == (value, content_type)
+    assert first["version"] == held["version"]
+    assert first["digest"] == sha(value) and first["size"] == len(value)
+    for same in ("changed", "digest", "diff", "previous_version"):
+        assert predicted[same] == first[same]
+    assert predicted["version"] is None
+
+    second = publish(member, **options)
+    assert (second["changed"], second["version"]) == (False, first["version"])
+    assert len(member.asked("PUT", "/v1/documents/app/a")) == 1
+
+
+def test_src_is_published_byte_for_byte(member, tmp_path):
+    (tmp_path / "f").write_bytes(bytes(range(256)))
+    result = publish(member, src=str(tmp_path / "f"))
+    assert member.documents["app/a"]["value"] == bytes(range(256))
+    assert "256 bytes" in result["diff"]["after"]
+    assert not publish(member, src=str(tmp_path / "f"))["changed"]
+
+
+def test_diff_shows_before_and_after(member):
+    member.put("app/a", b"old\n")
+    result = publish(member, content="new\n")
+    assert (result["diff"]["before"], result["diff"]["after"]) == ("old\n", "new\n")
+    assert "diff" not in publish(member, content="newer\n", diff=False)
+
+
+def test_author_and_comment_go_along(member):
+    publish(member, content="x", author="ops", comment="for ticket 7")
+    assert (member.documents["app/a"]["author"], member.documents["app/a"]["comment"]) == ("ops", "for ticket 7")
+
+
+def test_another_content_type_counts_only_when_it_is_asked_for(member):
+    member.put("app/a", b"{}", content_type="json")
+    assert not publish(member, content="{}")["changed"]
+    assert publish(member, content="{}", content_type="text", check=True)["changed"]
+    assert publish(member, content="{}", content_type="text")["changed"]
+
+
+def test_absent(member):
+    assert not publish(member, state="absent")["changed"]
+    held = member.put("app/a", b"x")
+    predicted = publish(member, state="absent", check=True)
+    assert predicted["changed"] and "app/a" in member.documents
+    result = publish(member, state="absent", wait="all")
+    assert result["changed"] and result["previous_version"] == held["version"]
+    assert result["version"] not in (None, held["version"]) and result["digest"] is None
+    assert (result["diff"]["before"], result["diff"]["after"]) == ("x", "")
+    assert result["confirmed"] == 3
+    assert not publish(member, state="absent")["changed"]
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_a_lost_compare_and_set_fails_with_both_versions(member, check, state):
+    held = member.put("app/a", b"theirs")
+    other = "%016x@198.18.0.12:8000" % 99
+    options = {"content": "mine"} if state == "present" else {}
+    result = publish(member, state=state, if_version=other, check=check, **options)
+    assert result["rc"] == 1 and result["failed"]
+    assert (result["expected"], result["actual"]) == (other, held["version"])
+    assert other in result["msg"] and held["version"] in result["msg"]
+    assert member.documents["app/a"]["value"] == b"theirs"
+
+
+def test_a_race_lost_between_reading_and_writing_fails_too(member):
+    seen = member.put("app/a", b"old")["version"]
+    asked = member.asked
+
+    def overtake(handler):
+        # Somebody else writes after our read: reached through the PUT that is about to be checked.
+        member.misbehave = None
+        member.put("app/a", b"theirs")
+        handler.PUT_documents("documents/app/a", {})
+
+    def read_then_overtake(handler):
+        if handler.command == "PUT":
+            overtake(handler)
+        else:
+            handler.GET_documents("documents/app/a", {})
+
+    member.misbehave = read_then_overtake
+    result = publish(member, content="mine", if_version=seen)
+    assert result["rc"] == 1
+    assert (result["expected"], result["actual"]) == (seen, member.documents["app/a"]["version"])
+    assert member.documents["app/a"]["value"] == b"theirs"
+    assert len(asked("PUT", "/v1/documents/app/a")) == 1
+
+
+def test_compare_and_set_that_holds(member):
+    first = publish(member, content="1", if_version="absent")
+    assert first["changed"]
+    assert publish(member, content="2", if_version=first["version"])["changed"]
+    again = publish(member, content="2", if_version=first["version"])
+    assert again["rc"] == 0 and not again["changed"]  # what is wanted is there: nothing to write, nothing to lose
+    lost = publish(member, content="3", if_version="absent")
+    assert lost["rc"] == 1 and lost["expected"] == "absent"
+
+
+def test_an_unanswered_compare_and_set_is_not_sent_to_another_member(member):
+    with FakeMember() as second:
+        member.after_write = lambda handler: setattr(handler, "close_connection", True)
+        result = publish(member, endpoints=[member.url, second.url], content="x", if_version="absent")
+        assert result["rc"] == 1 and "may have been carried out" in result["msg"]
+        assert not second.requests
+    member.after_write = None
+    assert not publish(member, content="x", if_version="absent")["changed"]
+
+
+def test_an_unanswered_write_without_condition_goes_to_another_member(member):
+    with FakeMember() as second:
+        member.after_write = lambda handler: setattr(handler, "close_connection", True)
+        result = publish(member, endpoints=[member.url, second.url], content="x")
+        assert result["changed"] and result["endpoint"] == second.url
+        assert second.documents["app/a"]["value"] == b"x"
+
+
+@pytest.mark.parametrize("wait, confirmed", [("all", 3), ("majority", 3), (2, 3)])
+def test_wait_ends_as_soon_as_enough_hold_it(member, wait, confirmed):
+    member.lagging["host13"] = 2 if wait == "all" else 0
+    result = publish(member, content="x", wait=wait, wait_timeout=10)
+    assert (result["rc"], result["members"], result["confirmed"]) == (0, 3, confirmed)
+    assert result["laggards"] == []
+    assert result["elapsed"] < 5
+    question = member.asked("GET", "/v1/convergence")[-1][2]
+    assert (question["version"], question["digest"]) == (result["version"], result["digest"])
+
+
+def test_wait_that_runs_out_names_the_laggards(member):
+    member.lagging.update(host12=999, host13=999)
+    result = publish(member, content="x", wait="majority", wait_timeout=1)
+    assert result["rc"] == 1 and result["changed"]
+    assert "1 of 3 members" in result["msg"] and "host12" in result["msg"] and "host13" in result["msg"]
+    assert [laggard["name"] for laggard in result["laggards"]] == ["host12", "host13"]
+    assert result["version"] == member.documents["app/a"]["version"]
+    # A second run waits as well, though there is nothing to change.
+    again = publish(member, content="x", wait="all", wait_timeout=0)
+    assert again["rc"] == 1 and not again["changed"]
+    member.lagging.clear()
+    assert publish(member, content="x", wait="all")["rc"] == 0
+
+
+def test_without_waiting_the_count_is_taken_once(member):
+    member.lagging["host13"] = 999
+    result = publish(member, content="x")
+    assert (result["rc"], result["members"], result["confirmed"]) == (0, 3, 2)
+    assert len(member.asked("GET", "/v1/convergence")) == 1
+
+
+def test_check_mode_waits_for_nothing(member):
+    publish(member, content="x", wait="all", check=True)
+    assert not member.asked("GET", "/v1/convergence")
+
+
+@pytest.mark.parametrize("option", ["content", "value"])
+def test_a_sensitive_content_is_nowhere_in_the_output(member, option):
+    secret = "correct horse battery staple"
+    member.put("app/a", b"old secret stapler")
+    member.lagging["host13"] = 999
+    results = [
+        publish(member, sensitive=True, check=True, **{option: secret}),
+        publish(member, sensitive=True, if_version="absent", **{option: secret}),
+        publish(member, sensitive=True, wait="all", wait_timeout=0, **{option: secret}),
+        publish(member, sensitive=True, **{option: secret}),
+    ]
+    assert [result["rc"] for result in results] == [0, 1, 1, 0]
+    for result in results:
+        assert secret not in result["output"] and "old secret" not in result["output"]
+    assert member.documents["app/a"]["value"] == secret.encode()
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"content": "x", "key": "a//b"}, "key: expected no empty"),
+        ({"content": "x", "key": "../etc"}, "'..'"),
+        ({"content": "x", "key": "a\nb"}, "control character"),
+        ({"content": "x", "key": ""}, "1 to 512 bytes"),
+        ({"content": "x", "key": "a" * 513}, "1 to 512 bytes"),
+        ({"content": "x", "wait": "some"}, "wait: expected"),
+        ({"content": "x", "wait": "0"}, "wait: expected"),
+        ({"content": "x", "wait": "²"}, "wait: expected"),
+        ({"src": "/does/not/exist"}, "/does/not/exist"),
+        ({"value": {"a": 1}, "content_type": "text"}, "expected text"),
+        ({}, "content, value, src"),
+        ({"content": "x", "value": "y"}, "mutually exclusive"),
+        ({"content": "x" * (2 << 20)}, "document_too_large"),
+    ],
+)
+def test_bad_options_say_what_was_expected(member, options, said):
+    result = publish(member, **options)
+    assert result["rc"] == 1 and said in result["msg"]
+    assert not member.documents
+
+
+def test_nobody_answers(member):
+    dead = "http://127.0.0.1:%d" % free_port()
+    result = publish(member, endpoints=[dead, "unix:///does/not/exist"], retries=0, content="x")
+    assert result["rc"] == 1
+    assert [attempt["endpoint"] for attempt in result["attempts"]] == [dead, "unix:///does/not/exist"]
+
+
+def test_a_value_that_does_not_match_its_digest_is_not_believed(member):
+    member.put("app/a", b"x")["value"] = b"y"
+    result = publish(member, content="x")
+    assert result["rc"] == 1 and "does not match its digest" in result["msg"]
+
+
+def test_keys_travel_unharmed(member):
+    key = "ä b/%2F?#&=+"
+    publish(member, key=key, content="x")
+    assert list(member.documents) == [key]
