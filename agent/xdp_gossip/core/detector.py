@@ -58,6 +58,9 @@ class Detector:
 
     def on_ping(self, ping: Ping, origin: Address, now: Now) -> None:
         """Answer, unless this node is to be silent; refute when we are suspected under our current incarnation."""
+        if ping.target != self._local.address:
+            self._out.count("rx_misdirected")
+            return
         if self._local.status != "running":
             return
         self._out.send(Ack(ping.nonce), origin, now)
@@ -87,7 +90,7 @@ class Detector:
             self._asked.pop(next(iter(self._asked)))
         nonce = self._out.rng.getrandbits(63)
         self._asked[nonce] = (origin, request.nonce)
-        self._out.send(Ping(nonce, request.incarnation, True), request.target, now)
+        self._out.send(Ping(nonce, request.target, request.incarnation, False), request.target, now)
         self._out.send(Ack(request.nonce), origin, now)
 
     def on_indirect_ack(self, ack: IndirectAck, now: Now) -> None:
@@ -138,7 +141,7 @@ class Detector:
         peer.probes += 1
         peer.probe_due = now.mono + gap
         nonce = self._out.rng.getrandbits(63)
-        self._out.send(Ping(nonce, peer.incarnation, True), peer.address, now, reliable=peer.probes > 1)
+        self._out.send(Ping(nonce, peer.address, peer.incarnation, True), peer.address, now, reliable=peer.probes > 1)
         helpers = self._membership.pick(INDIRECT, peer.address) if peer.probes > 1 else []
         if helpers and not peer.helped:
             peer.probe_nonce = nonce

@@ -475,7 +475,7 @@ class Engine:
             return
         self._codec.verify(data, header)
         self._told[header.origin] = now.mono
-        self._out.send(Ping(self._rng.getrandbits(63), peer.incarnation, True), header.origin, now)
+        self._out.send(Ping(self._rng.getrandbits(63), header.origin, peer.incarnation, True), header.origin, now)
 
     def _relay_on(self, data: bytes, origin: Address, source: Address) -> None:
         onward = self._codec.relayed(data)
@@ -590,7 +590,7 @@ class Engine:
     def _update_clock(self, now: Now) -> None:
         samples = [p.clock_ahead for p in self._membership if p.state is State.ALIVE and p.clock_ahead is not None]
         self._metadata.offset = cluster_offset(samples)
-        if abs(self._metadata.offset) > self.settings.max_clock_drift:
+        if samples:
             self._metadata.restamp(now)
 
     def _contact_seeds(self, now: Now) -> None:

@@ -203,13 +203,14 @@ class RecordRumor:
 
 @dataclass(frozen=True)
 class Ping:
-    """Asks for a sign of life.
+    """Asks ``target`` for a sign of life; anybody else who gets it got a recording.
 
     ``incarnation`` is the newest one of the target that the sender knows; ``suspect`` tells the target that the
     sender stopped hearing it.
     """
 
     nonce: int
+    target: Address
     incarnation: int
     suspect: bool
 

@@ -106,12 +106,15 @@ class Metadata:
         self._out = out
         self._clock = HybridClock(int(settings.max_clock_drift * 1000))
         self.offset = 0.0  # seconds that the cluster's clock is ahead of ours
+        self._highest = 0  # greatest clock reading among the documents
+        self._settled: set[tuple[str, Version]] = set()  # own versions from the future that others hold too
 
     def load(self, documents: Iterable[Document]) -> None:
         """Take over what an earlier run stored."""
         for document in documents:
             self.table.put(document)
             self._clock.observe(document.version.hlc)
+            self._highest = max(self._highest, document.version.hlc)
 
     def write(
         self,
@@ -144,9 +147,10 @@ class Metadata:
             and (deleted or held.content_type == content_type)
         ):
             return held, False
+        reading = self._clock.tick(self._wall_ms(now))
         document = Document(
             key,
-            Version(self._clock.tick(self._wall_ms(now)), self._origin),
+            Version(max(reading, held.version.hlc + 1) if held else reading, self._origin),
             bytes(value),
             content_type,
             author,
@@ -164,18 +168,26 @@ class Metadata:
             return False
         if self.refuses(entry_of(document), now):
             return False
+        if document.version.origin == self._origin:
+            self._settled.add((document.key, document.version))
         self._clock.observe(document.version.hlc)
         self._store(document, held, now, local=False)
         return True
 
     def refuses(self, entry: Entry, now: Now) -> bool:
-        """Whether a version from elsewhere breaks a rule here; counted and warned of."""
+        """Whether a version from elsewhere breaks a rule here; counted and warned of.
+
+        The future is what lies far ahead of the cluster's time, and of the version held: when the clocks of a whole
+        fleet were put back, its documents still have successors. A version of our own was accepted somewhere.
+        """
         reason = ""
-        if self._clock.too_far_ahead(entry.version.hlc, self._wall_ms(now)):
+        held = self.table.get(entry.key)
+        wall_ms = max(self._wall_ms(now), held.version.wall_ms if held else 0)
+        if entry.version.origin != self._origin and self._clock.too_far_ahead(entry.version.hlc, wall_ms):
             reason = "future"
         elif entry.size > self._settings.max_document:
             reason = "too_large"
-        elif self.table.get(entry.key) is None and len(self.table) >= self._settings.max_documents:
+        elif held is None and len(self.table) >= self._settings.max_documents:
             reason = "too_many"
         if not reason:
             return False
@@ -188,15 +200,20 @@ class Metadata:
     def restamp(self, now: Now) -> None:
         """Publish our own documents again that carry times which everybody else refuses.
 
-        That happens when this node's clock ran ahead while it was alone. Nobody else can hold these versions.
+        That happens when this node's clock ran ahead while it was alone. Should others hold such a version after all
+        (their clocks were wrong too), they give it back, and then it stays.
         """
         wall_ms = self._wall_ms(now)
+        if not self._clock.too_far_ahead(self._highest, wall_ms):
+            return
         for held in list(self.table):
-            if held.version.origin != self._origin or not self._clock.too_far_ahead(held.version.hlc, wall_ms):
+            if held.version.origin != self._origin or (held.key, held.version) in self._settled:
                 continue
-            document = replace(held, version=Version(self._clock.tick(wall_ms), self._origin), base=None)
-            self._out.count("documents_restamped")
-            self._store(document, held, now, local=True)
+            if self._clock.too_far_ahead(held.version.hlc, wall_ms):
+                document = replace(held, version=Version(self._clock.tick(wall_ms), self._origin), base=None)
+                self._out.count("documents_restamped")
+                self._store(document, held, now, local=True)
+        self._highest = max((document.version.hlc for document in self.table), default=0)
 
     def _wall_ms(self, now: Now) -> int:
         return now.wall_ns // NS_PER_MS + int(self.offset * 1000)
@@ -230,6 +247,7 @@ class Metadata:
     def _store(self, document: Document, held: Document | None, now: Now, local: bool) -> None:
         overtaken = held is not None and not local and (document.base is None or document.base < held.version)
         self.table.put(document)
+        self._highest = max(self._highest, document.version.hlc)
         if overtaken:
             self._out.count("document_conflicts")
         self._out.emit(DocumentChanged(document, held, local, overtaken))

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: MIT
+"""The native wire: layout, golden vectors, keys, and whatever bytes may come."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xdp_gossip.core import messages as m
+from xdp_gossip.core.messages import Header, PacketType, Rejected
+from xdp_gossip.core.types import Address, Document, Record, State, Version
+from xdp_gossip.wire import bodies
+from xdp_gossip.wire.keys import Keyring, cluster_id
+from xdp_gossip.wire.native import BLOCK_BYTES, HEADER_BYTES, NativeCodec
+
+CODEC = NativeCodec(Keyring.single("default", "a secret"))
+V4 = Address("198.18.0.11", 8000)
+
+addresses = st.builds(
+    Address.of,
+    st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str)),
+    st.integers(1, 65535),
+)
+u32, u64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+keys = st.text("abc/.-ü", min_size=1, max_size=20).filter(
+    lambda key: all(segment not in ("", ".", "..") for segment in key.split("/"))
+)
+versions = st.builds(Version, u64, addresses)
+texts = st.text(max_size=20)
+hashes = st.binary(min_size=32, max_size=32)
+records = st.builds(
+    Record, texts, texts, texts.filter(lambda t: len(t.encode()) <= 32), st.just("UDP"), st.tuples(u32, u64)
+)
+sightings = st.builds(m.Sighting, addresses, u32, u64)
+infos = st.builds(m.MemberInfo, addresses, u32, u64, st.sampled_from(State), u64, u64, u64)
+entries = st.builds(m.Entry, keys, versions, st.booleans(), hashes, u64)
+documents = st.builds(
+    Document, keys, versions, st.binary(max_size=99), st.just("json"), texts, texts, st.booleans(), st.none() | versions
+)
+
+
+def some(strategy: st.SearchStrategy, most: int = 4) -> st.SearchStrategy:
+    return st.lists(strategy, max_size=most).map(tuple)
+
+
+BODIES = {
+    PacketType.SWAP_REQUEST: st.one_of(
+        st.builds(m.SyncRequest, u64, u64, some(sightings)),
+        st.builds(m.ListRequest, some(st.integers(0, 255))),
+        st.builds(m.FetchRequest, some(st.builds(m.Want, keys, versions, u64))),
+        st.builds(m.RecordsRequest, some(addresses)),
+    ),
+    PacketType.SWAP_RESPONSE: st.one_of(
+        st.builds(m.SyncResponse, u64, some(infos), st.booleans(), some(entries), st.booleans(), some(u64)),
+        st.builds(m.MemberList, some(infos)),
+        st.builds(m.ListResponse, some(entries), some(st.integers(0, 255))),
+        st.builds(m.Documents, some(documents)),
+        st.builds(m.Chunk, documents, u64, hashes, u64, st.binary(max_size=99)),
+        st.builds(m.NotHere, some(keys)),
+        st.builds(m.Announce, some(entries)),
+        st.builds(m.Records, some(st.tuples(addresses, records))),
+    ),
+    PacketType.METADATA: st.one_of(st.builds(m.Documents, some(documents)), st.builds(m.Announce, some(entries))),
+    PacketType.RECORD: st.builds(m.RecordRumor, records),
+    PacketType.PROBE: st.one_of(
+        st.builds(m.Ping, u64, addresses, u32, st.booleans()),
+        st.builds(m.Ack, u64),
+        st.builds(m.PingRequest, u64, addresses, u32),
+        st.builds(m.IndirectAck, u64, sightings),
+        st.builds(m.Query, u64, keys),
+        st.builds(m.Answer, u64, keys, st.none() | versions, st.just(b"") | hashes),
+    ),
+}
+
+
+def header(kind: PacketType = PacketType.HEARTBEAT, **changes: object) -> Header:
+    fields: dict = {
+        "type": kind,
+        "origin": V4,
+        "incarnation": 7,
+        "sequence": 9,
+        "wall_ns": 1_700_000_000_000_000_000,
+        "state_digest": 0x1122334455667788,
+        "record_digest": 0x99AABBCCDDEEFF00,
+        "flags": 0,
+        "ttl": 8,
+    }
+    return Header(**{**fields, **changes})
+
+
+@st.composite
+def packets(draw: st.DrawFn) -> tuple[Header, m.Message | None]:
+    kind = draw(st.sampled_from(PacketType))
+    head = header(
+        kind,
+        origin=draw(addresses),
+        incarnation=draw(st.integers(1, 2**32 - 1)),
+        sequence=draw(st.integers(1, 2**64 - 1)),
+        wall_ns=draw(u64),
+        state_digest=draw(u64),
+        record_digest=draw(u64),
+        flags=draw(st.integers(0, 255)),
+        ttl=draw(st.integers(0, 255)),
+    )
+    return head, draw(BODIES[kind]) if kind in BODIES else None
+
+
+def read(codec: NativeCodec, data: bytes) -> tuple[Header, m.Message | None]:
+    found = codec.parse(data)
+    codec.verify(data, found)
+    return found, codec.open(data, found)
+
+
+def test_layout_is_the_documented_one() -> None:
+    data = CODEC.encode(header(), None)
+    assert (BLOCK_BYTES, HEADER_BYTES, len(data)) == (64, 88, 88)
+    block = (
+        "5847" "01" "01" f"{cluster_id('default'):08x}" "00" "00" "1f40" "00000007" "0000000000000009"
+        "00000000000000000000ffffc612000b" "17979cfe362a0000" "1122334455667788" "99aabbccddeeff00"
+    )  # fmt: skip
+    assert data[:64].hex() == block
+    keys = Keyring.single("default", "a secret").get(0)
+    assert keys is not None
+    assert data[64:80] == hashlib.blake2s(data[:64], digest_size=16, key=keys.mac).digest()
+    assert data[80:].hex() == "0800000000000000"
+
+
+def test_golden_vector() -> None:
+    """Whoever changes these bytes changes the wire: raise the wire version and write down how to migrate."""
+    data = CODEC.encode(header(PacketType.PROBE), m.Ack(5))
+    assert hashlib.sha256(data).hexdigest() == GOLDEN
+
+
+GOLDEN = "c10c3915bedc8dad0b79359ea3eb60a8e2db49b921da4d27969dc0c9151cf664"
+
+
+@given(packets())
+def test_what_is_encoded_is_read_back(packet: tuple[Header, m.Message | None]) -> None:
+    head, message = packet
+    assert read(CODEC, CODEC.encode(head, message)) == packet
+
+
+@given(packets())
+def test_relaying_changes_the_relay_area_only(packet: tuple[Header, m.Message | None]) -> None:
+    data = CODEC.encode(*packet)
+    onward = CODEC.relayed(data)
+    if packet[0].ttl == 0:
+        assert onward is None
+    else:
+        assert onward is not None and len(onward) == len(data)
+        assert onward[:80] == data[:80] and onward[82:] == data[82:]
+        assert onward[80] == data[80] - 1 and onward[81] == 1
+        read(CODEC, onward)
+
+
+@given(packets(), st.data())
+def test_no_bit_of_block_mac_or_body_can_be_changed(
+    packet: tuple[Header, m.Message | None], data: st.DataObject
+) -> None:
+    original = CODEC.encode(*packet)
+    position = data.draw(st.integers(0, len(original) - 1).filter(lambda at: not 80 <= at < 88))
+    changed = bytearray(original)
+    changed[position] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(Rejected):
+        read(CODEC, bytes(changed))
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_are_rejected_and_nothing_else(data: bytes) -> None:
+    with pytest.raises(Rejected):
+        read(CODEC, data)
+
+
+@given(packets(), st.integers(0, 400))
+def test_truncated_packets_are_rejected(packet: tuple[Header, m.Message | None], cut: int) -> None:
+    data = CODEC.encode(*packet)
+    if cut < len(data):
+        with pytest.raises(Rejected):
+            read(CODEC, data[:cut])
+
+
+@given(st.sampled_from([kind for kind in PacketType if kind in BODIES]), st.binary(max_size=200))
+def test_bodies_of_a_member_gone_mad_are_rejected(kind: PacketType, raw: bytes) -> None:
+    """Right key, wrong content: the sender is a member, its message still proves nothing."""
+    try:
+        bodies.unpack(kind, raw)
+    except Rejected as rejected:
+        assert rejected.reason == "bad_body"
+
+
+def test_mutated_bodies_give_a_message_or_a_rejection() -> None:
+    rng = random.Random(4)
+    document = Document("a/b", Version(1 << 16, V4), b"value", "text", "me", "why", False, Version(1, V4))
+    message = m.Chunk(document, 5, bytes(32), 0, b"value")
+    good = bodies.pack(message)
+    for _ in range(3000):
+        raw = bytearray(good)
+        for _ in range(rng.randint(1, 3)):
+            raw[rng.randrange(len(raw))] = rng.randrange(256)
+        try:
+            bodies.unpack(PacketType.SWAP_RESPONSE, bytes(raw))
+        except Rejected:
+            pass
+
+
+@pytest.mark.parametrize(
+    ("codec", "reason"),
+    [
+        (NativeCodec(Keyring.single("default", "another secret")), "bad_mac"),
+        (NativeCodec(Keyring.single("other", "a secret")), "foreign_cluster"),
+        (NativeCodec(Keyring("default", {3: ("a secret", "active")})), "unknown_key"),
+    ],
+)
+def test_strangers_are_told_apart(codec: NativeCodec, reason: str) -> None:
+    with pytest.raises(Rejected) as rejected:
+        read(codec, CODEC.encode(header(), None))
+    assert rejected.value.reason == reason
+
+
+def test_a_body_under_another_header_is_rejected() -> None:
+    one = CODEC.encode(header(PacketType.PROBE), m.Ack(1))
+    two = CODEC.encode(header(PacketType.PROBE, sequence=10), m.Ack(1))
+    with pytest.raises(Rejected):
+        read(CODEC, two[:HEADER_BYTES] + one[HEADER_BYTES:])
+
+
+def test_a_message_in_the_wrong_packet_type_is_rejected() -> None:
+    with pytest.raises(Rejected):
+        bodies.unpack(PacketType.PROBE, bodies.pack(m.RecordsRequest(())))
+
+
+def test_no_secret_is_on_the_wire() -> None:
+    data = CODEC.encode(header(PacketType.PROBE), m.Query(1, "a-very-visible-key"))
+    assert b"a-very-visible-key" not in data
+    assert hashlib.md5(b"a secret").hexdigest().encode() not in data
+
+
+def test_rotation_has_no_gap() -> None:
+    """Every step of one node understands the steps before and after it on the others."""
+    steps = [
+        Keyring("default", {1: ("old", "active")}),
+        Keyring("default", {1: ("old", "active"), 2: ("new", "staged")}),
+        Keyring("default", {1: ("old", "retiring"), 2: ("new", "active")}),
+        Keyring("default", {2: ("new", "active")}),
+    ]
+    for one, two in zip(steps, steps[1:]):
+        for sender, receiver in ((one, two), (two, one)):
+            packet = NativeCodec(sender).encode(header(PacketType.PROBE), m.Ack(1))
+            assert read(NativeCodec(receiver), packet)[1] == m.Ack(1)
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [{}, {1: ("a", "staged")}, {1: ("a", "active"), 2: ("b", "active")}, {256: ("a", "active")}, {1: ("a", "on")}],
+)
+def test_bad_key_slots_are_refused(slots: dict) -> None:
+    with pytest.raises(ValueError, match="key slot"):
+        Keyring("default", slots)
