@@ -15,8 +15,9 @@ from .system import LabError, run
 BENCHMARK_NET = ipaddress.IPv4Network("198.18.0.0/15")
 """Reserved for tests of network devices by RFC 2544."""
 GUARD_METRIC = 4_000_000
-GUARD_PROTOCOL = 198
-"""Marks the guard route as the lab's own."""
+"""So high that every other route comes first; also tells the lab's own guard route from others."""
+# systemd-networkd, where it runs the machine, removes routes it does not know, except the kernel's own.
+GUARD_PROTOCOL = "kernel"
 
 
 def _query(*arguments: str) -> list[dict[str, Any]]:
@@ -104,7 +105,7 @@ def ensure(config: Config) -> list[str]:
                 "metric",
                 str(GUARD_METRIC),
                 "proto",
-                str(GUARD_PROTOCOL),
+                GUARD_PROTOCOL,
             ]
         )
     if link(config.bridge) is None:
