@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""``python3 -m tests.sim --scenario NAME --seed N --seeds COUNT``: play scenarios, and name what fails and how to replay it."""
+"""``python3 -m tests.sim --scenario NAME --seed N --seeds COUNT``: play scenarios.
+
+What fails is named together with the command that replays it.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ from typing import Callable
 
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import DocumentChanged, IncarnationChanged, Transmit
-from xdp_gossip.core.interface import Settings
+from xdp_gossip.core.interface import Settings, remembered
+from xdp_gossip.core.messages import Header
 from xdp_gossip.core.types import Address, Document, Node, Now
 from xdp_gossip.store import MemoryStore
 from xdp_gossip.wire.keys import Keyring
@@ -28,7 +29,26 @@ from .network import DATAGRAM, Link, Network
 EPOCH_S = 1_700_000_000
 #: Datagrams that wait for a frozen node, as in a socket's buffer.
 SOCKET_BUFFER = 2000
-_CODEC = NativeCodec(Keyring.single("sim", "a secret of the simulation"))
+
+
+class SharedCodec(NativeCodec):
+    """The real codec, which reads the copies of one packet that several nodes get only once."""
+
+    def __init__(self) -> None:
+        super().__init__(Keyring.single("sim", "a secret of the simulation"))
+        self._parsed: dict[bytes, Header] = {}
+
+    def parse(self, data: bytes) -> Header:
+        """See ``NativeCodec``."""
+        header = self._parsed.get(data)
+        if header is None:
+            if len(self._parsed) > 5000:
+                self._parsed.clear()
+            header = self._parsed[data] = super().parse(data)
+        return header
+
+
+_CODEC = SharedCodec()
 
 
 class SimNode:
@@ -44,6 +64,7 @@ class SimNode:
         #: Seconds that its wall clock is ahead of the true time.
         self.skew = 0.0
         self.runs = 0
+        self._seeds: list[SimNode] = []
         self._backlog: list[tuple[bytes, Address]] = []
         self._unsaved: list[tuple[float, Document]] = []
         self._wake_at: float | None = None
@@ -65,15 +86,20 @@ class SimNode:
         return Now(1000.0 * (self.number + 1) + time, int((EPOCH_S + time + self.skew) * 1e9))
 
     def boot(self, seeds: Iterable[SimNode] = ()) -> None:
-        """Start the agent with what its disk holds."""
+        """Start the agent with what its disk holds, and with ``seeds``.
+
+        One that was killed before it could write down a single node needs the seeds of its first start again.
+        """
         assert self.engine is None, f"node {self.number} runs already"
         self.runs += 1
+        self.world.runs += 1
         now = self.now
         incarnation = self.disk.next_incarnation(now.wall_ns // 10**9)
         rng = random.Random(f"{self.world.seed}/{self.number}/{self.runs}")
         self.engine = Engine(self.node, self.world.settings, _CODEC, rng, incarnation)
         snapshot = self.disk.load()
-        for other in seeds:
+        self._seeds = list(seeds) or self._seeds
+        for other in seeds if snapshot.known else self._seeds:
             if other is not self:
                 self.engine.seed(Node(other.node.addr, other.node.port), now)
         self.world.note("boot", self.number, str(incarnation).encode())
@@ -134,6 +160,14 @@ class SimNode:
             self.world.send(self, transmit)
         self._set_alarm()
 
+    def stop(self) -> None:
+        """A clean end: what is not written yet is written."""
+        assert self.engine is not None
+        now = self.now
+        self.disk.save_nodes(remembered(self.engine.members(now), now))
+        self.disk.save_documents([document for _due, document in self._unsaved])
+        self.crash()
+
     def _persist(self, event: DocumentChanged) -> None:
         """A local publish is on the disk before anybody hears of it; others' documents follow within a second."""
         withdrawn = [event.replaced] if event.replaced and event.replaced.rank > event.document.rank else []
@@ -145,7 +179,8 @@ class SimNode:
     def save_now(self) -> None:
         """The periodic part of persistence."""
         assert self.engine is not None
-        self.disk.save_nodes(self.engine.known(self.now))
+        now = self.now
+        self.disk.save_nodes(remembered(self.engine.members(now), now))
         self.disk.save_documents([document for due, document in self._unsaved if due <= self.world.time])
         self._unsaved = [item for item in self._unsaved if item[0] > self.world.time]
 
@@ -189,7 +224,8 @@ class World:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._trace = hashlib.blake2b(digest_size=16)
-        self.events = 0
+        #: Agents started so far, restarts included.
+        self.runs = 0
         #: Packets on record, when a scenario asks for it.
         self.recording: list[tuple[SimNode, bytes]] | None = None
         self.at(1.0, self._save)
@@ -206,8 +242,7 @@ class World:
 
     def note(self, what: str, number: int, data: bytes = b"") -> None:
         """Take an event into the trace."""
-        self._trace.update(f"{self.time!r} {what} {number} {len(data)} ".encode() + data)
-        self.events += 1
+        self._trace.update(b"%r %s %d %d " % (self.time, what.encode(), number, len(data)) + data)
 
     def at(self, when: float, action: Callable[[], None]) -> None:
         """Do ``action`` at a time, those of one instant in the order they were asked for."""
@@ -297,7 +332,7 @@ class World:
         node.engine.leave(node.now)
         node.after_input()
         self.run(0.05)
-        node.crash()
+        node.stop()
 
     def pause(self, node: SimNode) -> None:
         """The seed's Stop."""
