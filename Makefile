@@ -34,7 +34,7 @@ export ANSIBLE_NOCOWS := 1
 export PYTHONDONTWRITEBYTECODE := 1
 unexport PYTHONPATH
 
-STEPS := code unit sim ansible-units sanity lint collection-test molecule
+STEPS := code unit sim cluster ansible-units sanity lint collection-test molecule
 
 ##@ First steps
 .PHONY: help
@@ -75,6 +75,10 @@ unit: packages-test venv-dev ## Tests of the agent
 .PHONY: sim
 sim: packages-test venv-dev ## Simulated clusters: SIM_SEEDS (200) seeds a scenario
 	SIM_SEEDS=$(SIM_SEEDS) $(VENV)/dev/bin/pytest tests/sim --junitxml="$(REPORTS)/sim.xml" $(PYTEST_ARGS)
+
+.PHONY: cluster
+cluster: packages-test venv-dev ## Clusters of real agents on this machine: convergence, cost, crashes
+	$(VENV)/dev/bin/pytest tests/cluster --junitxml="$(REPORTS)/cluster.xml" $(PYTEST_ARGS)
 
 .PHONY: ansible-units
 ansible-units: packages-test ## Unit tests of the plugins: ansible-test units, CORE (2.19) on PYTHON
