@@ -10,7 +10,6 @@ from typing import Any
 from xdp_gossip.core.interface import ProtocolError
 from xdp_gossip.core.types import PRESENT, Address, Document, Member, Node, Record, State, Version, check_key
 
-
 LOCAL = Address("198.18.0.11", 8000)
 
 

@@ -129,12 +129,21 @@ def test_no_secret_is_shown(place: Path) -> None:
         ("node: {addr: 198.18.0.11, port: 0}", "node.port: expected an integer from 1 to 65535, got integer 0"),
         ("node: {addr: 198.18.0.11, port: '8000'}", "node.port: expected an integer from 1 to 65535, got text '8000'"),
         ("node: {addr: 198.18.0.11, port: true}", "node.port: expected an integer from 1 to 65535, got boolean true"),
-        ("node: {addr: 198.18.0.11, name: 5}", "node.name: expected text (in quotes when it looks like something else)"),
-        ("node: {addr: 198.18.0.11, nmae: x}", "node.nmae: expected one of addr, port, name, private_data, got an unknown key (did you mean name?)"),
+        (
+            "node: {addr: 198.18.0.11, name: 5}",
+            "node.name: expected text (in quotes when it looks like something else)",
+        ),
+        (
+            "node: {addr: 198.18.0.11, nmae: x}",
+            "node.nmae: expected one of addr, port, name, private_data, got an unknown key (did you mean name?)",
+        ),
         (BASE + "clutser: x", "(did you mean cluster?)"),
         (BASE + "3: x", "3: expected one of cluster"),
         (BASE + "cluster: 'a b'", "cluster: expected 1 to 64 letters, digits"),
-        (BASE + "cluster: no", "cluster: expected text (in quotes when it looks like something else), got boolean false"),
+        (
+            BASE + "cluster: no",
+            "cluster: expected text (in quotes when it looks like something else), got boolean false",
+        ),
         (BASE + "listen_addr: '::1'", "listen_addr: expected an IPv4 address, as node.addr is one"),
         ("node: {addr: 'fd00::1'}\nlisten_addr: 0.0.0.0", "listen_addr: expected an IPv6 address, as node.addr is one"),
         (BASE + "protocol: udp", "protocol: expected one of auto, UDP, TCP, got text 'udp' (did you mean UDP?)"),
@@ -152,19 +161,40 @@ def test_no_secret_is_shown(place: Path) -> None:
         (BASE, "secret_key_file: expected a file with the cluster's secret"),
         (BASE + "secret_key_file: nope", "secret_key_file: expected a readable file, got No such file or directory"),
         (BASE + "secret_key_file: /tmp", "secret_key_file: expected a readable file, got "),
-        (BASE + "secret_key_file: open.key", "secret_key_file: expected a file that others cannot use (chmod o= FILE), got mode 0644"),
+        (
+            BASE + "secret_key_file: open.key",
+            "secret_key_file: expected a file that others cannot use (chmod o= FILE), got mode 0644",
+        ),
         (BASE + "secret_key_file: short.key", "secret_key_file: expected a secret of at least 16 bytes, got 5 bytes"),
         (BASE + "secret_key_file: two.key", "secret_key_file: expected a file with one line, got 2 lines"),
         (BASE + "secret_key_file: empty.key", "secret_key_file: expected a file with one line, got 0 lines"),
         (BASE + "keys: []", "keys: expected exactly one key with state: active, got 0"),
-        (BASE + "keys: [{id: 1, file: secret.key, state: staged}]", "keys: expected exactly one key with state: active, got 0"),
-        (BASE + "keys: [{id: 1, file: secret.key, state: activ}]", "keys[0].state: expected one of staged, active, retiring, got text 'activ' (did you mean active?)"),
-        (BASE + "keys: [{id: 256, file: secret.key, state: active}]", "keys[0].id: expected an integer from 0 to 255, got integer 256"),
+        (
+            BASE + "keys: [{id: 1, file: secret.key, state: staged}]",
+            "keys: expected exactly one key with state: active, got 0",
+        ),
+        (
+            BASE + "keys: [{id: 1, file: secret.key, state: activ}]",
+            "keys[0].state: expected one of staged, active, retiring, got text 'activ' (did you mean active?)",
+        ),
+        (
+            BASE + "keys: [{id: 256, file: secret.key, state: active}]",
+            "keys[0].id: expected an integer from 0 to 255, got integer 256",
+        ),
         (BASE + "keys: [{file: secret.key, state: active}]", "keys[0].id: expected a slot from 0 to 255, got none"),
         (BASE + "keys: [{id: 1, state: active}]", "keys[0].file: expected a file with this key's secret, got none"),
-        (BASE + "keys: [{id: 1, file: secret.key, state: active}, {id: 1, file: secret.key, state: staged}]", "keys[1].id: expected a slot that no other key uses, got 1"),
-        (BASE + "secret_key_file: secret.key\nkeys: [{id: 1, file: secret.key, state: active}]", "keys: expected either secret_key_file or keys, got both"),
-        (BASE + "wire: pekonode\nkeys: [{id: 1, file: secret.key, state: active}]", "keys: expected secret_key_file with wire pekonode"),
+        (
+            BASE + "keys: [{id: 1, file: secret.key, state: active}, {id: 1, file: secret.key, state: staged}]",
+            "keys[1].id: expected a slot that no other key uses, got 1",
+        ),
+        (
+            BASE + "secret_key_file: secret.key\nkeys: [{id: 1, file: secret.key, state: active}]",
+            "keys: expected either secret_key_file or keys, got both",
+        ),
+        (
+            BASE + "wire: pekonode\nkeys: [{id: 1, file: secret.key, state: active}]",
+            "keys: expected secret_key_file with wire pekonode",
+        ),
         (BASE + "allow_insecure: 'yes'", "allow_insecure: expected true or false, got text 'yes'"),
         (BASE + "seeds: 198.18.0.12:8000", "seeds: expected a list of at most 100000 entries, got text"),
         (BASE + "seeds: [host1]", "seeds[0]: expected ADDRESS:PORT (an IPv6 address in brackets), got text 'host1'"),
@@ -173,18 +203,33 @@ def test_no_secret_is_shown(place: Path) -> None:
         (BASE + "api: {socket: x}", "api.socket: expected an absolute path or nothing, got text 'x'"),
         (BASE + f"api: {{socket: /{'x' * 120}}}", "api.socket: expected a path of at most 107 bytes, got 121"),
         (BASE + "api: {socket: ''}", "api.socket: expected a socket path, or api.listen, got neither"),
-        (BASE + "api: {listen: '127.0.0.1:8001'}", "api.token_file: expected a file with the API token, as api.listen is set, got none"),
-        (BASE + "api: {listen: '127.0.0.1:8000', token_file: api.token}", "api.listen: expected another port than node.port (8000)"),
+        (
+            BASE + "api: {listen: '127.0.0.1:8001'}",
+            "api.token_file: expected a file with the API token, as api.listen is set, got none",
+        ),
+        (
+            BASE + "api: {listen: '127.0.0.1:8000', token_file: api.token}",
+            "api.listen: expected another port than node.port (8000)",
+        ),
         (BASE + "api: {listen: '8001', token_file: api.token}", "api.listen: expected ADDRESS:PORT"),
-        (BASE + "api: {token_file: space.token}", "api.token_file: expected a token of printable ASCII characters without a space"),
+        (
+            BASE + "api: {token_file: space.token}",
+            "api.token_file: expected a token of printable ASCII characters without a space",
+        ),
         (BASE + "api: {token_file: open.key}", "api.token_file: expected a file that others cannot use"),
         (BASE + "api: {tls: {cert: secret.key}}", "api.tls.key: expected both cert and key, or neither, got none"),
-        (BASE + "api: {tls: {cert: secret.key, key: secret.key}}", "api.tls.cert: expected a PEM certificate that belongs to tls.key"),
+        (
+            BASE + "api: {tls: {cert: secret.key, key: secret.key}}",
+            "api.tls.cert: expected a PEM certificate that belongs to tls.key",
+        ),
         (BASE + "log: {level: loud}", "log.level: expected one of debug, info, warning, error, got text 'loud'"),
         (BASE + "limits: {document: 1}", "limits.document: expected an integer from 1024 to 268435456, got integer 1"),
         (BASE + "is_print: 1", "is_print: expected true or false, got integer 1"),
         ("a: [1,\n  b: {", "line 2, column 7: expected valid YAML, got "),
-        ("a: !!python/object/apply:os.system [id]", "line 1, column 4: expected valid YAML, got could not determine a constructor"),
+        (
+            "a: !!python/object/apply:os.system [id]",
+            "line 1, column 4: expected valid YAML, got could not determine a constructor",
+        ),
         ("node: {addr: 198.18.0.11}\nnode: {addr: 198.18.0.12}", "node: expected the key once, got it again on line 2"),
         ("a: \x01", "file: expected YAML text"),
         ("[" * 5000, "file: expected values nested a few levels deep"),
@@ -228,11 +273,17 @@ def test_a_fifo_does_not_block(place: Path) -> None:
     assert any("no regular file" in line for line in problems(place, BASE + "secret_key_file: fifo\n"))
 
 
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+NAMES = ["node", "addr", "port", "api", "tls", "keys", "id", "file", "state", "seeds", "log", "limits", "cycle", "x"]
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
+    max_leaves=20,
+)
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.text(max_size=200) | st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-       lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(
-           ["node", "addr", "port", "api", "tls", "keys", "id", "file", "state", "seeds", "log", "limits", "cycle", "x"]
-       ), inner, max_size=5), max_leaves=20).map(repr))  # fmt: skip
+@given(st.text(max_size=200) | TREES.map(repr))
 def test_any_text_gives_a_configuration_or_an_error_with_a_file_name(text: str) -> None:
     try:
         config = parse(text, "agent.yml")

@@ -29,8 +29,8 @@ _DISAGREEMENTS = {
     "rx_bad_mac": "packets with a wrong signature: is the secret the same everywhere?",
     "rx_unknown_key": "packets with a key slot unknown here: add the key as staged everywhere before using it",
     "rx_wrong_key": "packets with another secret: is it the same everywhere?",
-    "rx_other_cluster": "packets of another cluster: is `cluster` the same everywhere?",
-    "rx_clock": "packets from too far in the past or future: are the clocks synchronised?",
+    "rx_foreign_cluster": "packets of another cluster: is `cluster` the same everywhere?",
+    "rx_stale_time": "packets from too far in the past or future: are the clocks synchronised?",
     "own_address_conflicts": "another node uses this node's address and port",
     "datagrams_dropped_kernel": "datagrams lost in the socket buffer: raise net.core.rmem_max",
 }
@@ -99,7 +99,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
 def libraries() -> Iterator[Finding]:
     """Python and what the agent imports."""
     version = ".".join(map(str, sys.version_info[:3]))
-    if tuple(sys.version_info) < (3, 9):  # noqa: UP036  (a package may be run by any Python)
+    if tuple(sys.version_info) < (3, 9):
         yield Finding("fail", "python", version, "the agent needs Python 3.9 or later")
     else:
         yield Finding("ok", "python", version)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 import time
@@ -73,6 +72,8 @@ def run_watch(args: argparse.Namespace) -> int:
 
 def run_top(args: argparse.Namespace) -> int:
     """Show status and nodes, again and again on a terminal."""
+
+    import asyncio  # 50 ms, which --help need not pay
 
     async def look(client: Client) -> tuple[dict[str, Any], dict[str, Any]]:
         status, nodes = await asyncio.gather(client.status(), client.nodes("all"))

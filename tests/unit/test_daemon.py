@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""The agent process: start, signals, reload, crash, systemd's protocol, memory. Real processes on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from agents import TOKEN, agent, command, free_port, write_config
+
+from xdp_gossip.config import load
+from xdp_gossip.daemon import node_list_from
+
+#: Processes and their start take a while.
+pytestmark = pytest.mark.slow
+
+
+def test_it_serves_and_ends_in_order(tmp_path: Path) -> None:
+    with agent(tmp_path / "a") as first:
+        assert first.json("status")["state"] == "running"
+        started = time.monotonic()
+        assert first.stop(signal.SIGTERM) == 0
+        assert time.monotonic() - started < 5
+        assert "SIGTERM: stopping" in first.log
+        assert "Traceback" not in first.log
+        assert not os.path.exists(first.socket)
+    with agent(tmp_path / "a", first.port) as again:
+        assert again.stop(signal.SIGINT) == 0
+
+
+def test_an_acknowledged_publish_survives_kill_9(tmp_path: Path) -> None:
+    with agent(tmp_path / "a") as first:
+        version = first.json("publish", "app/a", "--value", "precious")["version"]
+        incarnation = first.json("status")["node"]["incarnation"]
+        first.process.kill()
+        first.process.wait(5)
+    with agent(tmp_path / "a", first.port) as again:
+        assert again.json("documents")["documents"][0]["version"] == version
+        assert again.command("read", "app/a").stdout == b"precious"
+        assert again.json("status")["node"]["incarnation"] > incarnation
+
+
+def test_two_agents_find_each_other_and_a_stop_is_no_leave(tmp_path: Path) -> None:
+    port = free_port()
+    with agent(tmp_path / "a", port) as first, agent(tmp_path / "b", seeds=[f"127.0.0.1:{port}"]) as second:
+        deadline = time.monotonic() + 15
+        while len(first.json("members")["nodes"]) < 2:
+            assert time.monotonic() < deadline
+        assert second.stop() == 0
+        states = {node["name"]: node["state"] for node in first.json("members", "--all")["nodes"]}
+        assert states["b"] in ("alive", "suspect", "dead")
+
+
+def test_reload_takes_over_what_it_can_and_says_what_not(tmp_path: Path) -> None:
+    other = free_port()
+    with agent(tmp_path / "a") as running:
+        config = json.loads((tmp_path / "a" / "agent.yml").read_text())
+        config["node"]["private_data"] = "rack 9"
+        config["seeds"] = [f"127.0.0.1:{other}"]
+        config["amount"] = 7
+        config["log"] = {"level": "debug", "format": "json"}
+        (tmp_path / "a" / "agent.yml").write_text(json.dumps(config))
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_until("configuration reloaded")
+        assert "need a restart: amount" in running.log
+        assert running.json("status")["node"]["private_data"] == "rack 9"
+        assert running.json("status")["amount"] == 4
+        assert json.loads(running.log.splitlines()[-1])["logger"] == "xdp_gossip.daemon"
+        with agent(tmp_path / "b", other) as seeded:
+            deadline = time.monotonic() + 15
+            while len(seeded.json("members")["nodes"]) < 2:
+                assert time.monotonic() < deadline
+
+        (tmp_path / "a" / "agent.yml").write_text("nonsense: 1\n")
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_until("not reloaded: ")
+        assert running.json("status")["node"]["private_data"] == "rack 9"
+        assert running.stop() == 0
+
+
+def test_what_keeps_it_from_starting_is_one_clear_line(tmp_path: Path) -> None:
+    with agent(tmp_path / "a") as first:
+        same_port = write_config(tmp_path / "b", first.port)
+        done = command("agent", "--config", str(same_port))
+        assert done.returncode == 1
+        assert f"127.0.0.1:{first.port}".encode() in done.stderr
+        assert b"in use" in done.stderr
+        assert b"Traceback" not in done.stderr
+        assert not (tmp_path / "b" / "api.sock").exists()
+
+        same_state = write_config(tmp_path / "c", free_port(), state_dir=str(tmp_path / "a" / "state"))
+        done = command("agent", "--config", str(same_state))
+        assert done.returncode == 1
+        assert b"state.db" in done.stderr
+        assert b"Traceback" not in done.stderr
+
+        same_socket = write_config(tmp_path / "d", free_port(), api={"socket": first.socket})
+        done = command("agent", "--config", str(same_socket))
+        assert done.returncode == 1
+        assert b"another process serves it" in done.stderr
+        assert first.json("status")["state"] == "running"
+
+    wrong = write_config(tmp_path / "e", 0)
+    done = command("agent", "--config", str(wrong))
+    assert done.returncode == 2
+    assert b"node.port: expected an integer from 1 to 65535, got integer 0" in done.stderr
+
+
+def test_a_fault_of_its_own_ends_the_process(tmp_path: Path) -> None:
+    """A callback that fails must not leave half an agent behind: the exit code tells systemd to start another."""
+    sabotage = tmp_path / "sabotage.py"
+    sabotage.write_text(
+        "import asyncio, sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).resolve().parents[2] / 'agent')!r})\n"
+        "from xdp_gossip import daemon\n"
+        "from xdp_gossip.config import load\n"
+        "def boom():\n"
+        "    raise ZeroDivisionError('a fault in a callback')\n"
+        "opened = daemon.Agent._open\n"
+        "async def sabotaged(self):\n"
+        "    await opened(self)\n"
+        "    asyncio.get_running_loop().call_later(0.2, boom)\n"
+        "daemon.Agent._open = sabotaged\n"
+        f"sys.exit(daemon.main(load({str(write_config(tmp_path / 'a', free_port()))!r})))\n"
+    )
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, str(sabotage)], capture_output=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert b"a fault in a callback" in done.stderr
+    assert b"ending, so that a sound process can start" in done.stderr
+
+
+def test_systemd_hears_of_start_watchdog_and_stop(tmp_path: Path) -> None:
+    pytest.importorskip("systemd.daemon")
+    heard: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(10)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "600000"}
+        with agent(tmp_path / "a", environment=environment) as running:
+            while "WATCHDOG=1" not in "\n".join(heard):
+                heard.append(manager.recv(4096).decode())
+            running.process.send_signal(signal.SIGHUP)
+            while "RELOADING=1" not in "\n".join(heard):
+                heard.append(manager.recv(4096).decode())
+            assert running.stop() == 0
+            while "STOPPING=1" not in "\n".join(heard):
+                heard.append(manager.recv(4096).decode())
+    assert heard[0].startswith("READY=1\nSTATUS=running: 1 alive")
+
+
+def test_a_token_guards_the_tcp_api(tmp_path: Path) -> None:
+    port = free_port()
+    api = {"socket": "", "listen": f"127.0.0.1:{port}", "token_file": "api.token"}
+    with agent(tmp_path / "a", api=api):
+        endpoint = ["--endpoint", f"http://127.0.0.1:{port}"]
+        assert command(*endpoint, "members").returncode == 1
+        token = str(tmp_path / "a" / "api.token")
+        done = command(*endpoint, "--token-file", token, "members")
+        assert done.returncode == 0, done.stderr
+        assert TOKEN.encode() not in done.stdout + done.stderr
+
+
+def test_secrets_are_in_no_log(tmp_path: Path) -> None:
+    with agent(tmp_path / "a", log={"level": "debug"}) as running:
+        assert running.command("publish", "default", "--value", "the-document-itself").returncode == 0
+        assert running.stop() == 0
+        for secret in ("a secret of the tests", TOKEN, "the-document-itself"):
+            assert secret not in running.log
+
+
+def test_resident_memory_stays_small(tmp_path: Path) -> None:
+    with agent(tmp_path / "a") as running:
+        running.json("publish", "default", "--value", "x")
+        time.sleep(1)
+        status = Path(f"/proc/{running.process.pid}/status").read_text()
+    kilobytes = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+    assert kilobytes < 45_000, kilobytes
+
+
+def test_the_node_list_gets_what_the_file_says(tmp_path: Path) -> None:
+    port = free_port()
+    keys = [{"id": 1, "file": "secret.key", "state": "active"}, {"id": 2, "file": "secret.key", "state": "staged"}]
+    seeds = [f"127.0.0.1:{port}", "127.0.0.1:1"]
+    path = write_config(tmp_path / "a", port, keys=keys, secret_key_file="", seeds=seeds, protocol="TCP", cluster="c1")
+    node_list = node_list_from(load(str(path)))
+    assert node_list.keys == [(1, "active"), (2, "staged")]
+    assert (node_list.cluster, node_list.protocol, node_list.amount) == ("c1", "TCP", 4)
+    # The node itself is no seed, the other one is.
+    assert [str(node.address) for node in node_list.get()] == [f"127.0.0.1:{port}", "127.0.0.1:1"]
