@@ -82,6 +82,10 @@ class Detector:
             asker, nonce = asked
             self._out.send(IndirectAck(nonce, Sighting(peer.address, peer.incarnation, peer.sighted)), asker, now)
 
+    def answered(self, nonce: int) -> bool:
+        """Whether a ping of ours with that nonce is open."""
+        return nonce in self._asked or any(peer.pinged == nonce for peer in self._membership)
+
     def on_ping_request(self, request: PingRequest, origin: Address, now: Now) -> None:
         """Ping on behalf of another member, and tell it so at once."""
         if self._local.status != "running":
@@ -140,7 +144,7 @@ class Detector:
         """Round 1 by datagram; later rounds over TCP too, and through others."""
         peer.probes += 1
         peer.probe_due = now.mono + gap
-        nonce = self._out.rng.getrandbits(63)
+        nonce = peer.pinged = self._out.rng.getrandbits(63)
         self._out.send(Ping(nonce, peer.address, peer.incarnation, True), peer.address, now, reliable=peer.probes > 1)
         helpers = self._membership.pick(INDIRECT, peer.address) if peer.probes > 1 else []
         if helpers and not peer.helped:

@@ -66,8 +66,6 @@ from .types import Address, Document, Member, Node, Now, Record, State, Version
 
 #: Largest packet sent as a datagram: what IPv6 carries everywhere (1,280) less its and UDP's headers.
 DATAGRAM_BYTES = 1232
-#: A direct packet this much older than its sender's newest rumor is a recording (seconds).
-_STALE_AFTER = 60.0
 #: Exchanges at once with nodes that are gone or were known in an earlier run, per round.
 _RETRIES = 4
 
@@ -349,10 +347,10 @@ class Engine:
                 raise
             self._codec.verify(data, header)
             message = self._codec.open(data, header)
+            if not self._answers(message):
+                self._require_fresh(peer, header, message, now)
             if peer is None:
-                peer = self._admit(header, message, now)
-            elif header.type not in RUMORS and header.wall_ns < peer.wall_ns - int(_STALE_AFTER * 1e9):
-                raise Rejected("stale_time")
+                peer = self._admit(header, now)
         except Rejected as rejected:
             self._out.count(f"rx_{rejected.reason}")
             return
@@ -363,11 +361,8 @@ class Engine:
         """An authentic, fresh packet: commit it, relay it, take note of its sender."""
         before = (peer.incarnation, peer.record_digest)
         self._membership.commit(peer, header)
-        if header.type in RUMORS:
-            if self._relay:
-                self._relay_on(data, header.origin, source)
-            if header.sequence == peer.rumors.highest:
-                peer.wall_ns = header.wall_ns
+        if header.type in RUMORS and self._relay:
+            self._relay_on(data, header.origin, source)
         peer.clock_ahead = (header.wall_ns - now.wall_ns) / 1e9
         if (peer.incarnation, peer.record_digest) != before:
             self._membership.changed(peer)
@@ -444,16 +439,33 @@ class Engine:
         )
         self._refute(header.incarnation, now)
 
-    def _admit(self, header: Header, message: Message | None, now: Now) -> Peer:
-        """The first packet of an unknown origin: fresh by its clock, or by answering a question of ours.
+    def _answers(self, message: Message | None) -> bool:
+        """Whether a packet answers an open question of ours, and so cannot be a recording."""
+        if isinstance(message, SyncResponse):
+            return self._exchange.answered(message.nonce)
+        if isinstance(message, Ack):
+            return self._detector.answered(message.nonce) or self._exchange.answered(message.nonce)
+        return False
 
-        Without that, a recording would bring back a node that is long gone.
+    def _require_fresh(self, peer: Peer | None, header: Header, message: Message | None, now: Now) -> None:
+        """A recording must not bring a node back that is gone, so compare the packet's time with its origin's clock.
+
+        Of a node whose clock we do not know, or that was set meanwhile, ask what only a live one can answer. It may
+        be asking us for the same reason: acknowledge that, which changes nothing here, or both would ask for ever.
         """
-        answers = isinstance(message, SyncResponse) and self._exchange.answered(message.nonce, header.origin)
-        ahead = (header.wall_ns - now.wall_ns) / 1e9 - self.clock_offset
-        if not answers and abs(ahead) > self.settings.max_clock_drift:
+        known = peer.clock_ahead if peer is not None else None
+        expected = self.clock_offset if known is None else known
+        age = expected - (header.wall_ns - now.wall_ns) / 1e9
+        here = peer is not None and peer.state is State.ALIVE
+        limit = max(self.timeout, self.settings.max_clock_drift) if here or known is None else self.timeout
+        if abs(age) > limit:
+            if isinstance(message, SyncRequest) and self.status == "running":
+                self._out.send(Ack(message.nonce), header.origin, now)
             self._challenge(header.origin, now)
             raise Rejected("stale_time")
+
+    def _admit(self, header: Header, now: Now) -> Peer:
+        """An unknown origin."""
         if header.type is PacketType.LEAVE:
             raise Rejected("unknown_leave")
         peer = self._membership.add(header.origin, now)
@@ -462,7 +474,7 @@ class Engine:
         return peer
 
     def _challenge(self, origin: Address, now: Now) -> None:
-        """Ask an unknown node whose clock is off something that only a live one can answer."""
+        """Ask a node something that only a live one can answer."""
         if self._challenged.get(origin, -math.inf) > now.mono - self.cycle or len(self._challenged) > 1024:
             return
         self._challenged[origin] = now.mono
@@ -591,7 +603,7 @@ class Engine:
         samples = [p.clock_ahead for p in self._membership if p.state is State.ALIVE and p.clock_ahead is not None]
         self._metadata.offset = cluster_offset(samples)
         if samples:
-            self._metadata.restamp(now)
+            self._metadata.restamp(2 * self.timeout, now)
 
     def _contact_seeds(self, now: Now) -> None:
         for address, (due, pause) in list(self._seeds.items()):

@@ -106,7 +106,7 @@ class Exchange:
             self._membership.forget(alias)
             self.on_alias(asked)
 
-    def answered(self, nonce: int, origin: Address) -> bool:
+    def answered(self, nonce: int) -> bool:
         """Whether ``nonce`` belongs to an exchange of ours: proof that its answer is not a recording.
 
         The answer may come from another address than was asked: a seed may be given by any address of the node.
@@ -280,10 +280,10 @@ class Exchange:
 
     def _take_entry(self, entry: Entry, peer: Address, now: Now) -> None:
         held = self._metadata.table.get(entry.key)
-        if held is not None and held.rank > entry.rank:
-            self._give([held], peer, now)
-        else:
+        if self._metadata.outranked_by(entry, now):
             self._fetcher.want(entry, peer, now)
+        elif held is not None and held.rank != entry.rank:
+            self._give([held], peer, now)
 
     def _unknown_to_peer(self, seen: set[str], bucket: int) -> list[Document]:
         return [d for d in self._metadata.table.in_bucket(bucket) if d.key not in seen]

@@ -57,7 +57,7 @@ class Fetcher:
 
     def want(self, entry: Entry, holder: Address, now: Now) -> None:
         """Note that ``holder`` has a document; it is asked for by the next :meth:`pump` if we lack it."""
-        if not self._metadata.table.newer(entry) or self._metadata.refuses(entry, now):
+        if not self._metadata.outranked_by(entry, now) or self._metadata.refuses(entry, now):
             return
         wanted = self._wanted.get(entry.key)
         if wanted is None or entry.rank > wanted.entry.rank:
@@ -170,7 +170,7 @@ class Fetcher:
     def _take(self, document: Document, now: Now) -> None:
         self._metadata.apply(document, now)
         wanted = self._wanted.get(document.key)
-        if wanted is not None and not self._metadata.table.newer(wanted.entry):
+        if wanted is not None and not self._metadata.outranked_by(wanted.entry, now):
             del self._wanted[document.key]
 
     def _complete(self, wanted: _Wanted, now: Now) -> None:

@@ -26,8 +26,8 @@ class Peer:
 
     __slots__ = (
         "address", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest", "state_digest",
-        "last_heard", "wall_ns", "clock_ahead", "gone_at", "token", "introduced",
-        "probes", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
+        "last_heard", "clock_ahead", "gone_at", "token", "introduced",
+        "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
     )  # fmt: skip
 
     def __init__(self, address: Address, now: Now) -> None:
@@ -41,12 +41,12 @@ class Peer:
         self.record_digest = 0  # as its newest packet says
         self.state_digest = 0
         self.last_heard = now.mono
-        self.wall_ns = 0  # its clock, in its newest rumor
         self.clock_ahead: float | None = None  # its wall clock minus ours, seconds
         self.gone_at = (0, 0)  # (incarnation, sequence) of its leave
         self.token = 0
         self.introduced = False  # the shell was told of it
         self.probes = 0
+        self.pinged = 0  # nonce of the last ping
         self.probe_due = 0.0
         self.probe_nonce = 0  # of the last round in which others were asked to probe it
         self.helped = False  # one of these others answered us

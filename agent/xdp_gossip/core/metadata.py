@@ -80,11 +80,6 @@ class DocumentTable:
         self.buckets[bucket] = (self.buckets[bucket] + delta) & _MASK
         self.digest = (self.digest + delta) & _MASK
 
-    def newer(self, entry: Entry) -> bool:
-        """Whether ``entry`` outranks what is held."""
-        held = self._documents.get(entry.key)
-        return held is None or entry.rank > held.rank
-
     def in_bucket(self, bucket: int) -> list[Document]:
         """The bucket's documents by key."""
         return [self._documents[key] for key in sorted(self._keys[bucket])]
@@ -107,7 +102,7 @@ class Metadata:
         self._clock = HybridClock(int(settings.max_clock_drift * 1000))
         self.offset = 0.0  # seconds that the cluster's clock is ahead of ours
         self._highest = 0  # greatest clock reading among the documents
-        self._settled: set[tuple[str, Version]] = set()  # own versions from the future that others hold too
+        self._far_since: float | None = None  # since when there are documents from the far future
 
     def load(self, documents: Iterable[Document]) -> None:
         """Take over what an earlier run stored."""
@@ -148,9 +143,11 @@ class Metadata:
         ):
             return held, False
         reading = self._clock.tick(self._wall_ms(now))
+        if held is not None and not self._far(held.version, now):
+            reading = max(reading, held.version.hlc + 1)
         document = Document(
             key,
-            Version(max(reading, held.version.hlc + 1) if held else reading, self._origin),
+            Version(reading, self._origin),
             bytes(value),
             content_type,
             author,
@@ -163,31 +160,33 @@ class Metadata:
 
     def apply(self, document: Document, now: Now) -> bool:
         """Take another member's document if it outranks ours; what is refused is counted."""
-        held = self.table.get(document.key)
-        if held is not None and document.rank <= held.rank:
+        entry = entry_of(document)
+        if not self.outranked_by(entry, now) or self.refuses(entry, now):
             return False
-        if self.refuses(entry_of(document), now):
-            return False
-        if document.version.origin == self._origin:
-            self._settled.add((document.key, document.version))
         self._clock.observe(document.version.hlc)
-        self._store(document, held, now, local=False)
+        self._store(document, self.table.get(document.key), now, local=False)
         return True
 
-    def refuses(self, entry: Entry, now: Now) -> bool:
-        """Whether a version from elsewhere breaks a rule here; counted and warned of.
+    def outranked_by(self, entry: Entry, now: Now) -> bool:
+        """Whether a version from elsewhere holds against ours.
 
-        The future is what lies far ahead of the cluster's time, and of the version held: when the clocks of a whole
-        fleet were put back, its documents still have successors. A version of our own was accepted somewhere.
+        The higher rank does, except that a version from the far future, left behind by a clock that was put right
+        since, holds against nothing.
         """
-        reason = ""
         held = self.table.get(entry.key)
-        wall_ms = max(self._wall_ms(now), held.version.wall_ms if held else 0)
-        if entry.version.origin != self._origin and self._clock.too_far_ahead(entry.version.hlc, wall_ms):
+        if held is None:
+            return True
+        ours_far, theirs_far = self._far(held.version, now), self._far(entry.version, now)
+        return ours_far if ours_far is not theirs_far else entry.rank > held.rank
+
+    def refuses(self, entry: Entry, now: Now) -> bool:
+        """Whether a version from elsewhere breaks a rule here; counted and warned of."""
+        reason = ""
+        if self._far(entry.version, now):
             reason = "future"
         elif entry.size > self._settings.max_document:
             reason = "too_large"
-        elif held is None and len(self.table) >= self._settings.max_documents:
+        elif self.table.get(entry.key) is None and len(self.table) >= self._settings.max_documents:
             reason = "too_many"
         if not reason:
             return False
@@ -197,23 +196,27 @@ class Metadata:
         )
         return True
 
-    def restamp(self, now: Now) -> None:
-        """Publish our own documents again that carry times which everybody else refuses.
+    def restamp(self, patience: float, now: Now) -> None:
+        """Publish documents again that carry times which everybody refuses, with the time that holds.
 
-        That happens when this node's clock ran ahead while it was alone. Should others hold such a version after all
-        (their clocks were wrong too), they give it back, and then it stays.
+        They were written by a node whose clock ran ahead, seen by nobody or by members with the same fault. Their
+        author puts that right at once; when it is not there, another member does after ``patience`` seconds.
         """
-        wall_ms = self._wall_ms(now)
-        if not self._clock.too_far_ahead(self._highest, wall_ms):
+        if not self._clock.too_far_ahead(self._highest, self._wall_ms(now)):
+            self._far_since = None
             return
+        self._far_since = now.mono if self._far_since is None else self._far_since
+        patient = now.mono - self._far_since < patience
         for held in list(self.table):
-            if held.version.origin != self._origin or (held.key, held.version) in self._settled:
+            if not self._far(held.version, now) or (patient and held.version.origin != self._origin):
                 continue
-            if self._clock.too_far_ahead(held.version.hlc, wall_ms):
-                document = replace(held, version=Version(self._clock.tick(wall_ms), self._origin), base=None)
-                self._out.count("documents_restamped")
-                self._store(document, held, now, local=True)
+            version = Version(self._clock.tick(self._wall_ms(now)), self._origin)
+            self._out.count("documents_restamped")
+            self._store(replace(held, version=version, base=None), held, now, local=True)
         self._highest = max((document.version.hlc for document in self.table), default=0)
+
+    def _far(self, version: Version, now: Now) -> bool:
+        return self._clock.too_far_ahead(version.hlc, self._wall_ms(now))
 
     def _wall_ms(self, now: Now) -> int:
         return now.wall_ns // NS_PER_MS + int(self.offset * 1000)
