@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from typing import Any
+from typing import Any, Callable
 
 from . import __version__, config, logs
 from .api.app import build_app
@@ -79,12 +79,14 @@ class Systemd:
     """The notification protocol (sd_notify(3)), nothing when systemd or its Python binding is not there."""
 
     def __init__(self) -> None:
-        try:
-            from systemd import daemon
-        except ImportError:
-            self._notify = None
-        else:
-            self._notify = daemon.notify if os.environ.get("NOTIFY_SOCKET") else None
+        self._notify: Callable[[str], object] | None = None
+        if os.environ.get("NOTIFY_SOCKET"):
+            try:
+                from systemd import daemon
+            except ImportError:
+                _log.warning("python3-systemd is missing: systemd will not hear that the agent is ready")
+            else:
+                self._notify = daemon.notify
 
     def tell(self, *lines: str) -> None:
         """Send assignments such as READY=1. A manager that does not listen is no reason to fail."""

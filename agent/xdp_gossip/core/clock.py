@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable
 
 COUNTER_BITS = 16
@@ -46,4 +45,7 @@ def cluster_offset(samples: Iterable[float]) -> float:
     ``samples`` are the other members' clocks minus the local one, in seconds. The median over all members, the
     local one included (as 0), is what one or few wrong clocks cannot move; of two members both settle on the middle.
     """
-    return statistics.median([0.0, *samples])
+    # Written out: the module statistics costs every agent two thirds of a megabyte.
+    ordered = sorted((0.0, *samples))
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
