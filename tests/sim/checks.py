@@ -13,6 +13,8 @@ from xdp_gossip.wire.native import BLOCK_BYTES, HEADER_BYTES
 if TYPE_CHECKING:
     from .world import SimNode, World
 
+EPOCH_S = 1_700_000_000
+FAR_FUTURE_MS = 60_000
 _HEARTBEAT = 1
 _TYPE_AT = 3
 
@@ -52,10 +54,16 @@ class Checks:
         replaced = event.replaced
         if replaced is None or event.document.rank > replaced.rank:
             return
-        if not event.local or event.document.value != replaced.value:
+        # Only a version from the far future gives way to a lower one: written under a wrong clock, put right since.
+        true_ms = (EPOCH_S + self._world.time) * 1000
+        if replaced.version.wall_ms < true_ms + FAR_FUTURE_MS:
             raise Violation(f"{node.address} replaced {replaced} by the older {event.document}")
-        # A document written under a wrong clock gets the time that holds: the same document, a lower version.
-        self._restamped[replaced.key, str(replaced.version)] = event.document
+        if not event.local:
+            return
+        name = (replaced.key, str(replaced.version))
+        former = self._restamped.get(name)
+        if former is None or event.document.rank > former.rank:
+            self._restamped[name] = event.document
 
     def _on_member(self, node: SimNode, event: MemberChanged) -> None:
         member = event.member
