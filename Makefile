@@ -16,7 +16,7 @@ REPORTS ?= $(CACHE)/reports/$@
 AGENT_PACKAGES := python3 python3-venv python3-aiohttp python3-cryptography python3-jinja2 python3-msgpack \
 	python3-prometheus-client python3-rich python3-systemd python3-yaml
 BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-venv
-TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) shellcheck
+TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) iproute2 shellcheck
 
 # Simulated clusters per scenario.
 SIM_SEEDS ?= 200
@@ -34,7 +34,7 @@ export ANSIBLE_NOCOWS := 1
 export PYTHONDONTWRITEBYTECODE := 1
 unexport PYTHONPATH
 
-STEPS := code unit sim cluster ansible-units sanity lint collection-test molecule
+STEPS := code unit sim cluster ansible-units sanity lint fleet molecule
 
 ##@ First steps
 .PHONY: help
@@ -94,8 +94,8 @@ lint: packages-base venv-quality link ## ansible-lint (production profile), yaml
 	$(VENV)/quality/bin/yamllint --strict .
 	$(VENV)/quality/bin/antsibull-changelog lint
 
-.PHONY: collection-test
-collection-test: packages-test venv-dev venv-ansible ## The built collection, stripped to what Ansible allows it to use
+.PHONY: fleet
+fleet: packages-test venv-dev venv-ansible link ## The built and stripped collection; inventory and modules on real agents
 	PATH="$(VENV)/ansible/bin:$$PATH" $(VENV)/dev/bin/pytest tests/fleet -m "not root" --junitxml="$(REPORTS)/fleet.xml"
 
 .PHONY: molecule
