@@ -7,11 +7,15 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from xdp_gossip.core.events import DocumentChanged, Event, IncarnationChanged, MemberChanged, Transmit
-from xdp_gossip.core.types import PRESENT, Address, Document, State
+from xdp_gossip.core.types import PRESENT, Address, Document
+from xdp_gossip.core.types import State as MemberState
 from xdp_gossip.wire.native import BLOCK_BYTES, HEADER_BYTES
 
 if TYPE_CHECKING:
     from .world import SimNode, World
+
+#: What a node holds, each thing under a name: see :meth:`Checks.state`.
+State = dict[str, object]
 
 EPOCH_S = 1_700_000_000
 FAR_FUTURE_MS = 60_000
@@ -75,9 +79,9 @@ class Checks:
         alive = member.address in others and others[member.address].up
         if not alive or event.previous is None:
             return
-        if self.forbid_suspicion and member.state is State.SUSPECT:
+        if self.forbid_suspicion and member.state is MemberState.SUSPECT:
             raise Violation(f"{node.address} suspects {member.address}, which is well")
-        if self.forbid_removal and member.state is State.DEAD:
+        if self.forbid_removal and member.state is MemberState.DEAD:
             raise Violation(f"{node.address} removed {member.address}, which is well")
 
     def _on_incarnation(self, node: SimNode, incarnation: int) -> None:
@@ -176,9 +180,12 @@ class Checks:
             if total != table.digest:
                 raise Violation(f"{node.address}: state digest {table.digest:016x}, its documents say {total:016x}")
 
-    def state(self, node: SimNode) -> tuple[object, ...]:
-        """What replays and forgeries must not change."""
+    def state(self, node: SimNode) -> State:
+        """What replays and forgeries must not change, by name."""
         assert node.engine is not None
-        members = tuple((m.address, m.state in PRESENT, m.incarnation, m.record) for m in node.engine.members(node.now))
-        documents = tuple((d.key, d.rank) for d in node.engine.documents())
-        return (members, documents, node.engine.state_digest)
+        state: State = {"digest": node.engine.state_digest}
+        for member in node.engine.members(node.now):
+            state[str(member.address)] = (member.state in PRESENT, member.incarnation, member.record)
+        for document in node.engine.documents():
+            state[f"document {document.key}"] = document.rank
+        return state
