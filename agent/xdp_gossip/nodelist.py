@@ -171,7 +171,7 @@ class AsyncNodeList:
         Raises ``StoreError``, ``TransportError`` (the address is in use, say).
         """
         node = self._local()
-        if self._runtime is not None:
+        if self._disk is not None:
             raise NotReadyError("join() was called before")
         self._disk = Disk(self._open_store)
         try:
@@ -181,14 +181,17 @@ class AsyncNodeList:
             transport = self._make_transport(node)
             engine = self._make_engine(node, incarnation, transport.name)
             runtime = Runtime(engine, transport, self._disk, self._on_event)
+            await runtime.open()
+            # Nobody may publish before the stored documents are loaded, so there is no await from here on.
             for seed in self._seeds:
-                runtime.engine.seed(seed, runtime.now())
+                engine.seed(seed, runtime.now())
             self._runtime = runtime
             self._started = time.monotonic()
-            await runtime.open(snapshot)
+            runtime.start(snapshot)
         except BaseException:
             self._runtime = None
-            await self._disk.close()
+            disk, self._disk = self._disk, None
+            await disk.close()
             raise
 
     def get(self) -> list[Node]:

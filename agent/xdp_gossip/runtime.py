@@ -80,10 +80,13 @@ class Runtime:
         """The time, on both clocks."""
         return Now(time.monotonic(), time.time_ns())
 
-    async def open(self, snapshot: Snapshot) -> None:
-        """Open the sockets and start the engine. Raises ``TransportError``."""
-        await self.transport.open(self._receive)
+    async def open(self) -> None:
+        """Open the sockets; what arrives before :meth:`start` is lost. Raises ``TransportError``."""
         self._loop = asyncio.get_running_loop()
+        await self.transport.open(self._receive)
+
+    def start(self, snapshot: Snapshot) -> None:
+        """Start the engine with the state of an earlier run."""
         self._tasks = [self._loop.create_task(self._save_documents()), self._loop.create_task(self._save_nodes())]
         self.call(lambda engine, now: engine.start(now, snapshot.known, snapshot.documents))
 
