@@ -59,7 +59,10 @@ def test_agents_converge_on_nodes_and_publishes(
         else:
             assert all(counters["datagrams_sent"] > 0 for counters in sent)
     name = f"{count} agents {settings or 'UDP'}"
-    figure(name, f"agree {formed:.1f} s after the last one serves, slowest of 20 publishes confirmed in {slowest:.2f} s")
+    figure(
+        name,
+        f"agree {formed:.1f} s after the last one serves, slowest of 20 publishes confirmed in {slowest:.2f} s",
+    )
 
 
 def test_publishes_at_one_instant_end_the_same_everywhere(tmp_path: Path) -> None:
