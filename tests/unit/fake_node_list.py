@@ -69,7 +69,8 @@ class FakeNodeList:
         self.unready: BaseException | None = None
         self.keys = [(1, "active")]
         self.answer = Convergence()
-        self._news = asyncio.Event()
+        # Made in the loop that waits: before Python 3.10 an event belongs to the loop it was made in.
+        self._news: asyncio.Event | None = None
 
     def _check(self) -> None:
         if self.unready is not None:
@@ -128,8 +129,9 @@ class FakeNodeList:
 
     def _note(self, change: Change) -> None:
         self.log.append(change)
-        self._news.set()
-        self._news = asyncio.Event()
+        if self._news is not None:
+            self._news.set()
+        self._news = None
 
     async def publish(
         self,
@@ -197,7 +199,7 @@ class FakeNodeList:
         """Wait for changes."""
         deadline = asyncio.get_running_loop().time() + timeout
         while True:
-            news = self._news
+            news = self._news = self._news or asyncio.Event()
             found = [
                 change
                 for change in self.log

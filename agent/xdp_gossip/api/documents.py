@@ -55,13 +55,13 @@ class Documents:
         self._node_list = context.node_list
 
     def routes(self) -> list[web.RouteDef]:
-        """Paths and handlers. A key may contain ``/``."""
+        """Paths and handlers. A key may contain ``/``; one with a line feed has to get here to be refused as a key."""
         return [
             web.get("/v1/documents", self.list),
-            web.get("/v1/documents/{key:.+}", self.read),
-            web.put("/v1/documents/{key:.+}", self.publish),
-            web.delete("/v1/documents/{key:.+}", self.delete),
-            web.get("/v1/history/{key:.+}", self.history),
+            web.get("/v1/documents/{key:(?s:.+)}", self.read),
+            web.put("/v1/documents/{key:(?s:.+)}", self.publish),
+            web.delete("/v1/documents/{key:(?s:.+)}", self.delete),
+            web.get("/v1/history/{key:(?s:.+)}", self.history),
         ]
 
     async def list(self, request: web.Request) -> web.Response:
