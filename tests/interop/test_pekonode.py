@@ -17,7 +17,7 @@ from typing import Union
 import pytest
 
 from tests.interop.peers import Agent, GoNode, until
-from xdp_gossip.core.events import QueryAnswered
+from xdp_gossip.core.events import QueryAnswered, Transmit
 from xdp_gossip.core.pekonode_document import document_of
 from xdp_gossip.core.types import Node
 from xdp_gossip.wire import pekonode as codec
@@ -256,8 +256,6 @@ def test_agent_survives_what_go_would_not_send(protocol: str) -> None:
             await until("everywhere", lambda: all_read(everybody, b"v"), 5)
             other = Agent(protocol, "attacker")
             await other.transport.open(lambda data, source: None)
-            from xdp_gossip.core.events import Transmit
-
             to = agents[0].node.address
             garbage = [os.urandom(index) for index in range(1, 300)]
             garbage += [b"{" * 2000, b'{"Node":', b'{"Node":{"Addr":"x","Port":1}}', b"null", b"{}" * 500]

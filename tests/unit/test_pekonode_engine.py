@@ -635,6 +635,25 @@ def test_mixed_cluster() -> None:
     assert {go.data for go in goes} == {b"from go"}
 
 
+def test_one_agent_brings_two_halves_of_go_nodes_together() -> None:
+    net = Net(seed=13)
+    goes = [net.add_go(100 + index) for index in range(4)]
+    for node in goes[1:]:
+        node.nodes[PekoNodeId("198.18.0.1", 8100)] = net.mono
+    agent = net.add(0)
+    agent.seed(Node("198.18.0.1", 8100), net.now)
+    agent.start(net.now)
+    net.run(26)
+    right = {goes[2].id.address, goes[3].id.address}
+    net.cut = lambda source, to: (source in right) != (to in right)
+    net.run(60)
+    assert [len(go.get(net.mono)) for go in goes] == [3, 3, 2, 2]
+    net.cut = lambda source, to: False
+    net.run(30)
+    assert [len(go.get(net.mono)) for go in goes] == [5, 5, 5, 5]
+    assert len(names(agent, net)) == 5
+
+
 def test_agents_do_not_feed_the_storm() -> None:
     """Among 12 Go nodes a heartbeat multiplies; each agent passes each heartbeat on once in half a cycle."""
     net = Net(seed=12)

@@ -39,7 +39,7 @@ FROM_GO = [
     ),
     (
         Packet(
-            PekoNodeId("0.0.0.0", 65535, "quote\" back\\ nl\n tab\t cr\r nul\0 esc\x1b del\x7f é 节点 😀"),
+            PekoNodeId("0.0.0.0", 65535, 'quote" back\\ nl\n tab\t cr\r nul\0 esc\x1b del\x7f é 节点 😀'),
             data=b"",
             swap=Swap.REQUEST,
         ),

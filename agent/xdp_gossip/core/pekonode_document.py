@@ -88,9 +88,7 @@ class ClusterDocument:
                 "can be written; restart the whole cluster",
             )
         base = held.version if held else None
-        document = Document(
-            DEFAULT_KEY, version_of(stamp), bytes(value), content_type, author, comment, base=base
-        )
+        document = Document(DEFAULT_KEY, version_of(stamp), bytes(value), content_type, author, comment, base=base)
         self._store(document, stamp, local=True)
         return True
 
@@ -106,9 +104,7 @@ class ClusterDocument:
         ahead = (stamp - now.wall_ns) / 1e9
         if newer and ahead > self._settings.max_clock_drift:
             self._out.count("versions_in_future")
-            self._out.emit(
-                Warned("version_in_future", f"a node published a version {ahead:.0f} s in the future")
-            )
+            self._out.emit(Warned("version_in_future", f"a node published a version {ahead:.0f} s in the future"))
         self._store(document, stamp, local=False)
         return newer
 

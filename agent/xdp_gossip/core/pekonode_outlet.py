@@ -53,9 +53,7 @@ class Outlet:
     def swap(self, role: Swap, document: Document | None, stamp: int, to: Address) -> None:
         """Send our side of an exchange; no document is version 0, as on a new Go node."""
         value = document.value if document else b""
-        self._transmit(
-            self._codec.encode(Packet(self.id, data=value, stamp=stamp, swap=role, secret=self.secret)), to
-        )
+        self._transmit(self._codec.encode(Packet(self.id, data=value, stamp=stamp, swap=role, secret=self.secret)), to)
 
     def spread(self, packet: Packet, peers: list[Peer]) -> None:
         """Send a rumor, with its origin, us and its targets marked as infected, as a Go node does."""
