@@ -68,5 +68,5 @@ class StatusCollector:
 def render(status: Mapping[str, Any], members: Sequence[Member]) -> tuple[bytes, str]:
     """The exposition text for ``status`` and the present ``members``, and its content type."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(StatusCollector(status, members))
+    registry.register(StatusCollector(status, members))  # type: ignore[arg-type]  # a base class only since 0.15
     return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Callable
 
 from aiohttp import web
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _PUBLIC = frozenset({"/v1/health"})
 _SCHEME = "bearer"
 
+Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+
 
 def _authorised(request: web.Request, token: str) -> bool:
     scheme, _space, given = request.headers.get("Authorization", "").partition(" ")
@@ -31,7 +34,7 @@ def _authorised(request: web.Request, token: str) -> bool:
     return scheme.lower() == _SCHEME and same
 
 
-def _auth_middleware(token: str) -> Handler:
+def _auth_middleware(token: str) -> Middleware:
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let only the holder of the token pass, before anything of the request is looked at (RFC 6750)."""
@@ -65,7 +68,7 @@ def build_app(
     if not local and not token:
         raise ValueError("API on TCP: expected a token, got none")
     context = Context(node_list, token, local, max_document, {} if counters is None else counters)
-    middlewares = [error_middleware] if local else [error_middleware, _auth_middleware(str(token))]
+    middlewares: list[Middleware] = [error_middleware] if local else [error_middleware, _auth_middleware(str(token))]
     # Bodies are bounded one by one in params.read_body; this is the bound for whoever forgets.
     app = web.Application(middlewares=middlewares, client_max_size=max_document)
     for topic in (Info, Nodes, Documents, Waits, EGossip):

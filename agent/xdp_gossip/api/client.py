@@ -88,11 +88,11 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Client:
-        connector = (
-            aiohttp.UnixConnector(self._unix_path)
-            if self._unix_path
-            else aiohttp.TCPConnector(**({"ssl": self._ssl} if self._ssl else {}))
-        )
+        connector: aiohttp.BaseConnector
+        if self._unix_path:
+            connector = aiohttp.UnixConnector(self._unix_path)
+        else:
+            connector = aiohttp.TCPConnector(ssl=self._ssl) if self._ssl else aiohttp.TCPConnector()
         self._session = aiohttp.ClientSession(
             connector=connector,
             headers=self._headers,

@@ -139,7 +139,8 @@ class Documents:
             author=author,
             comment=comment,
         )
-        return render.json_response(written(result), headers={"ETag": f'"{result.document.version}"'})
+        answer = written(result)
+        return render.json_response(answer, headers={"ETag": f'"{answer["version"]}"'})
 
     async def delete(self, request: web.Request) -> web.Response:
         """Write a tombstone. Deleting what is not there changes nothing and is no error."""

@@ -77,7 +77,9 @@ def to_fault(error: BaseException) -> Fault | None:
     if isinstance(error, web.HTTPException):
         return _from_http(error)
     if isinstance(error, ProtocolError):
-        return Fault(_PROTOCOL_STATUS.get(error.code, 409), error.code, str(error), **error.details)
+        fault = Fault(_PROTOCOL_STATUS.get(error.code, 409), error.code, str(error))
+        fault.details.update(error.details)
+        return fault
     if isinstance(error, StoreError):
         message = f"this member's state file fails ({error}); a change is not durable here before a write succeeds"
         return Fault(503, "storage_failed", message)

@@ -51,7 +51,7 @@ def seconds(params: dict[str, str], name: str, default: float, most: float) -> f
     return value
 
 
-def natural(params: dict[str, str], name: str, default: int | None) -> int | None:
+def natural(params: dict[str, str], name: str, default: int) -> int:
     """A non-negative integer."""
     text = params.get(name)
     if text is None:

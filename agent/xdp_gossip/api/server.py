@@ -194,11 +194,16 @@ class ApiServer:
         """Listen on a TCP address; returns the one in use. Raises :class:`ApiBindError`."""
         with _naming(str(listen)):
             loop = asyncio.get_running_loop()
-            handshake = {"ssl_handshake_timeout": HEAD_SECONDS} if tls else {}
-            self._server = await loop.create_server(
-                await self._factory(), listen.ip, listen.port, ssl=tls, backlog=128, **handshake
+            server = await loop.create_server(
+                await self._factory(),
+                listen.ip,
+                listen.port,
+                ssl=tls,
+                backlog=128,
+                ssl_handshake_timeout=HEAD_SECONDS if tls else None,
             )
-        name = self._server.sockets[0].getsockname()
+        self._server = server
+        name = server.sockets[0].getsockname()
         return Address(listen.ip, name[1])
 
     async def close(self) -> None:
