@@ -72,6 +72,7 @@ options:
       - How many members must hold the document before the task succeeds. V(none), V(majority), V(all), or a number
         of members.
       - Waits also when nothing was changed, so that a second run proves the same as the first.
+      - After a deletion it is the members' whole state that is compared.
     type: str
     default: none
   wait_timeout:
@@ -283,10 +284,15 @@ def confirm(module: AnsibleModule, fleet: Fleet, result: dict[str, t.Any]) -> No
     result.update(members=None, confirmed=None, elapsed=0.0, laggards=[])
     if module.check_mode or result["version"] is None:
         return
-    question = {"key": result["key"], "version": result["version"], "digest": result["digest"]}
+    # Of a deleted document the agents compare no versions; that they hold the same state includes its tombstone.
+    absent = module.params["state"] == "absent"
+    question = {} if absent else {"key": result["key"], "version": result["version"], "digest": result["digest"]}
     seconds = 0 if wait == "none" else module.params["wait_timeout"]
     try:
         answer, elapsed = fleet.converge(question, "all" if wait == "none" else wait, seconds)
+        if absent and answer.converged and fleet.read(result["key"]) is not None:
+            # The member that took the deletion is gone, and this one has not heard of it.
+            answer.converged = False
     except ClientError as exc:
         if wait != "none":
             raise

@@ -132,7 +132,7 @@ class World:
         """What a play would do with the variables: show them, join them, hand them on."""
         templar = Templar(loader=DataLoader(), variables=variables)
         for text in (
-            "{{ xdp_gossip | default('') }}", "{{ xdp_gossip.private_data | default('') }}-{{ composed | default('') }}",
+            "{{ xdp_gossip | default() }}", "{{ xdp_gossip.private_data | default() }}-{{ composed | default() }}",
             "{{ [joined | default('')] }}", "{{ ansible_host | default('') }}",
             "{{ (xdp_gossip | default({})).values() | list }}",
         ):
@@ -271,7 +271,8 @@ def test_a_key_is_never_a_variable(world, key):
     "address",
     [
         "127.0.0.1", "127.99.1.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "224.0.0.1", "ff02::1",
-        "255.255.255.255", "169.254.1.1", "fe80::1", "fe80::1%eth0", "fd00::1%$(touch pwned)", "fd00::1%{{ 1 }}", "localhost", "db1", "",
+        "255.255.255.255", "169.254.1.1", "fe80::1", "fe80::1%eth0", "fd00::1%$(touch pwned)", "fd00::1%{{ 1 }}",
+        "localhost", "db1", "",
         "-oProxyCommand=id", "0177.0.0.1", "2130706433", 2130706433, "198.18.0.66\n", "198.18.0.66 ", "198.18.0.066",
         "198.18.0.66/32", None, ["198.18.0.66"], {"a": 1}, "1" * 10000, True,
     ],

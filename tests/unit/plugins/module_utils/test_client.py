@@ -24,7 +24,7 @@ from ansible_collections.xdp_gossip.fleet.tests.unit.plugins.fake_member import 
 
 
 def client(*urls: str, **options: t.Any) -> Client:
-    options.setdefault("timeout", 0.5)
+    options.setdefault("timeout", 5)
     options.setdefault("retries", 0)
     return Client(Settings(dict(options, endpoints=list(urls))))
 
@@ -209,9 +209,9 @@ def test_slow_answers_end_with_the_deadline(speak):
     with RawServer(speak) as server:
         started = time.monotonic()
         with pytest.raises(Unreachable) as caught:
-            client(server.url, timeout=0.4).request("GET", "/v1/status")
-        assert time.monotonic() - started < 2
-    assert "no complete answer within 0.4 s" in str(caught.value)
+            client(server.url, timeout=1).request("GET", "/v1/status")
+        assert time.monotonic() - started < 4
+    assert "no complete answer within 1 s" in str(caught.value)
 
 
 def test_an_endless_answer_ends_at_the_bound(monkeypatch):
@@ -366,5 +366,5 @@ def test_a_silent_tls_server_does_not_hang():
     with RawServer(lambda sock: time.sleep(5)) as server:
         started = time.monotonic()
         with pytest.raises(Unreachable):
-            client(server.url.replace("http:", "https:"), timeout=0.4).request("GET", "/v1/status")
-        assert time.monotonic() - started < 2
+            client(server.url.replace("http:", "https:"), timeout=1).request("GET", "/v1/status")
+        assert time.monotonic() - started < 4

@@ -95,7 +95,25 @@ def test_absent(member):
     assert result["version"] not in (None, held["version"]) and result["digest"] is None
     assert (result["diff"]["before"], result["diff"]["after"]) == ("x", "")
     assert result["confirmed"] == 3
+    assert "key" not in member.asked("GET", "/v1/convergence")[-1][2]  # the agents' whole state, tombstones included
     assert not publish(member, state="absent")["changed"]
+
+
+def test_a_deletion_that_was_lost_with_its_member_is_not_reported_as_done(member):
+    member.put("app/a", b"x")
+    with FakeMember() as second:
+        second.nodes, second.documents = member.nodes, dict(member.documents)
+
+        def die(handler):
+            if handler.command == "DELETE":
+                handler.DELETE_documents("documents/app/a", {})
+            elif handler.path.startswith("/v1/documents"):
+                handler.GET_documents("documents/app/a", {})
+
+        member.misbehave = die
+        options = {"state": "absent", "wait": "all", "wait_timeout": 1, "retries": 0}
+        result = publish(member, endpoints=[member.url, second.url], **options)
+    assert result["rc"] == 1 and result["changed"]
 
 
 @pytest.mark.parametrize("check", [False, True])
