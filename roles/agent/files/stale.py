@@ -36,7 +36,7 @@ def files(paths: list[str]) -> list[str]:
     found = []
     for path in paths:
         if os.path.isdir(path) and not os.path.islink(path):
-            found += [os.path.join(top, name) for top, _, names in os.walk(path) for name in names]
+            found += [os.path.join(top, name) for top, _dirs, names in os.walk(path) for name in names]
         elif os.path.lexists(path):
             found.append(path)
     return found

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Command line of the throw-away fleet; the role calls it, a person may too.
 

@@ -78,7 +78,7 @@ def sweep(config: Config, host: Host) -> bool:
 
 def _members(folder: Path) -> list[int]:
     pids: list[int] = []
-    for path, _, _ in os.walk(folder):
+    for path, _dirs, _names in os.walk(folder):
         try:
             pids += map(int, Path(path, "cgroup.procs").read_text(encoding="ascii").split())
         except OSError:
@@ -101,7 +101,7 @@ def _empty(folder: Path) -> None:
 
 
 def _delete(folder: Path) -> None:
-    for path, _, _ in os.walk(folder, topdown=False):
+    for path, _dirs, _names in os.walk(folder, topdown=False):
         # The kernel lets go of a group a moment after its last process.
         if not wait_until(lambda: _rmdir(Path(path)), 5.0):  # noqa: B023
             raise LabError(f"{path}: cannot be deleted though it holds no process")

@@ -248,7 +248,7 @@ def switch_on(config: Config, name: str) -> dict[str, Any]:
             )
         off = [] if hosts.process(host) else [host]
         network.ensure(config)
-        steps: list[str] = [f"booted {name}" for _ in off]
+        steps: list[str] = [f"booted {name}" for _host in off]
         states = _bring_up(config, [host], off, base, steps)
     return {"changed": bool(steps), "steps": steps, "hosts": _report([host], states)}
 

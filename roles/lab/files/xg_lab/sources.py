@@ -66,7 +66,7 @@ def _stanzas(text: str) -> Iterator[dict[str, str]]:
         elif line[0].isspace() and name:
             stanza[name] += "\n" + line.strip()
         elif ":" in line:
-            name, _, value = line.partition(":")
+            name, _colon, value = line.partition(":")
             name = name.strip().lower()
             stanza[name] = value.strip()
 

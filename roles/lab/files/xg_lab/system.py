@@ -135,9 +135,9 @@ def mounts() -> list[Mount]:
     """Return the mounts this process sees, oldest first."""
     found = []
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
-        left, _, right = line.partition(" - ")
+        left, _dash, right = line.partition(" - ")
         point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), left.split(" ")[4])
-        kind, _, options = right.split(" ", 2)
+        kind, _word, options = right.split(" ", 2)
         found.append(Mount(Path(point), kind, options))
     return found
 
