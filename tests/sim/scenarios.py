@@ -289,7 +289,8 @@ def leave(world: World) -> None:
     leavers = _some(world, 1, 2)
     for leaver in leavers:
         world.leave(leaver)
-        _publish_somewhere(world)
+        # Not by the next to leave: what it had no time to hand on would come back only with it.
+        world.publish(next(node for node in world.up if node not in leavers), "farewell", leaver.node.name.encode())
     world.run_until(world.checks.disagreement, 6.0)
     world.run(8.0)
     _settle(world, 3.0)

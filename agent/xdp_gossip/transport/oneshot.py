@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from ..core.events import Transmit
 from ..core.types import Address
 from . import Receive, normalised
-from .streams import MAX_INCOMING, MAX_INCOMING_PER_ADDRESS, MAX_OUTGOING, deliver, listening_socket
+from .sockets import listening_socket
+from .streams import MAX_INCOMING, MAX_INCOMING_PER_ADDRESS, MAX_OUTGOING, deliver
 
 DIAL_DEADLINE_S = 3.0
 WRITE_DEADLINE_S = 5.0

@@ -8,12 +8,10 @@ once a second. Peers are strangers: what each may hold is bounded in connections
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import socket
 from collections import OrderedDict, deque
-from collections.abc import Iterator
 from typing import cast
 
 from ..core.types import Address
@@ -60,30 +58,6 @@ COUNTERS = (
     "dials_failed",
     "receive_errors",
 )
-
-
-def listening_socket(listen: Address | tuple[str, int], kind: socket.SocketKind) -> socket.socket:
-    """A bound, non-blocking socket; ``::`` takes IPv4 too. Raises ``TransportError`` naming the address."""
-    ip, port = listen if isinstance(listen, tuple) else (listen.ip, listen.port)
-    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    sock = None
-    try:
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        if kind == socket.SOCK_STREAM:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((ip, port))
-        if kind == socket.SOCK_STREAM:
-            # At once: with SO_REUSEADDR a port in use shows only here.
-            sock.listen(MAX_INCOMING)
-    except OSError as error:
-        if sock is not None:
-            sock.close()
-        name = "TCP" if kind == socket.SOCK_STREAM else "UDP"
-        shown = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
-        raise TransportError(f"cannot listen on {name} {shown}: {error.strerror or error}") from error
-    return sock
 
 
 class Streams:
@@ -401,14 +375,3 @@ def deliver(receive: Receive, packet: bytes, source: Address, counters: dict[str
     except Exception:
         counters["receive_errors"] += 1
         _log.exception("receiver failed on a packet of %d bytes from %s", len(packet), source)
-
-
-@contextlib.contextmanager
-def closing_on_error(*sockets: socket.socket) -> Iterator[None]:
-    """Close ``sockets`` when what follows fails."""
-    try:
-        yield
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise

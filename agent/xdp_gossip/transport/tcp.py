@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from ..core.events import Transmit
 from ..core.types import Address
 from . import Receive, normalised
-from .streams import Streams, listening_socket
+from .sockets import listening_socket
+from .streams import Streams
 
 
 class TcpTransport:

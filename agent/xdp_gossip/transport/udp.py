@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from ..core.events import Transmit
 from ..core.types import Address
 from . import Receive, TransportError, normalised
-from .streams import Streams, closing_on_error, deliver, listening_socket
+from .sockets import closing_on_error, listening_socket
+from .streams import Streams, deliver
 
 #: IPv6's least MTU (RFC 8200, section 5) less its header and UDP's: a datagram that no path has to fragment.
 DATAGRAM = 1280 - 40 - 8
