@@ -25,15 +25,20 @@ Listing = list[tuple[str, str]]
 
 
 def free_port() -> int:
-    """A port that nobody uses, neither for UDP nor for TCP, at the moment of asking."""
+    """A port that nobody uses, neither for UDP nor for TCP, at the moment of asking.
+
+    Below the range from which the kernel takes ports for outgoing connections: with one connection for each packet,
+    one of these would sooner or later sit on a port chosen here before its node listens.
+    """
     for _ in range(50):
+        port = random.randrange(20_000, 32_000)
         with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
-            stream.bind((HOST, 0))
             try:
-                datagram.bind(stream.getsockname())
+                stream.bind((HOST, port))
+                datagram.bind((HOST, port))
             except OSError:
                 continue
-            return int(stream.getsockname()[1])
+            return port
     raise RuntimeError("no free port")
 
 

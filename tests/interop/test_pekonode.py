@@ -50,7 +50,12 @@ async def cluster(protocol: str, goes: int, agents: int) -> AsyncIterator[tuple[
         for agent in agent_nodes:
             await agent.start(go_nodes[0].node)
         names = sorted(peer.node.name for peer in everybody)
-        took = await until("everybody sees everybody", lambda: all_list(everybody, names), 12)
+        try:
+            took = await until("everybody sees everybody", lambda: all_list(everybody, names), 12)
+        except AssertionError:
+            for peer in everybody:
+                print(peer.node, await peer.listing())
+            raise
         print(f"\n{protocol}: {goes} Go nodes and {agents} agents see each other after {took:.1f} s", end=" ")
         yield go_nodes, agent_nodes
     finally:
