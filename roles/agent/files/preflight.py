@@ -40,7 +40,7 @@ def check_base() -> list[str]:
         found = subprocess.run([PYTHON, "-I", "-c", code], stdout=subprocess.PIPE, timeout=20, check=False)
         text = found.stdout.decode("ascii", "replace").strip()
         if found.returncode or tuple(int(part) for part in text.split(".")) < MINIMUM:
-            errors.append("%s: expected Python %d.%d or later, got %s" % ((PYTHON,) + MINIMUM + (text or "an error",)))
+            errors.append("%s: expected Python %d.%d or later, got %s" % (PYTHON, *MINIMUM, text or "an error"))
     return errors
 
 
@@ -48,7 +48,9 @@ def check_address(question: dict) -> list[str]:
     """The node's address must be one that other nodes can send to."""
     text = question["addr"]
     if not text:
-        return ["agent_addr: expected an address, got none: ansible_host is no IP address and the host has no default route"]
+        return [
+            "agent_addr: expected an address, got none: ansible_host is no IP address and there is no default route"
+        ]
     try:
         addr = ipaddress.ip_address(text)
     except ValueError:

@@ -21,7 +21,9 @@ def applied_at(unit: str) -> float | None:
     """Wall-clock seconds of the unit's last change of state (start or reload), None when it does not run."""
     shown = subprocess.run(
         ["systemctl", "show", unit, "--property=ActiveState,StateChangeTimestampMonotonic"],
-        stdout=subprocess.PIPE, timeout=20, check=True,
+        stdout=subprocess.PIPE,
+        timeout=20,
+        check=True,
     )
     values = dict(line.split("=", 1) for line in shown.stdout.decode("ascii", "replace").splitlines() if "=" in line)
     if values.get("ActiveState") != "active":

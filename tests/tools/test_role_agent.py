@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""The role ``agent`` without a host: its variables are stated alike everywhere, and its two scripts judge rightly."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import socket
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+ROLE = Path(__file__).resolve().parents[2] / "roles" / "agent"
+
+
+def load(name: str) -> ModuleType:
+    """A script of the role's files/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROLE / "files" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+preflight = load("preflight")
+stale = load("stale")
+
+
+def test_every_variable_is_described_and_has_a_default() -> None:
+    options = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    rows = re.findall(r"^\| `(agent_\w+)` \|", (ROLE / "README.md").read_text(), re.MULTILINE)
+    assert list(options) == rows
+    assert set(options) == set(defaults)
+    for name, option in options.items():
+        literal = not (isinstance(defaults[name], str) and "{{" in defaults[name])
+        assert ("default" in option) == literal, (
+            f"{name}: a default that is no template belongs into the specification too"
+        )
+        if literal:
+            assert option["default"] == defaults[name], name
+
+
+def test_every_variable_is_used() -> None:
+    texts = [path for part in ("tasks", "templates", "vars", "handlers") for path in (ROLE / part).iterdir()]
+    used = "\n".join(path.read_text() for path in texts)
+    defaults = (ROLE / "defaults/main.yml").read_text()
+    for name in yaml.safe_load(defaults):
+        # One that other defaults are made of is used by them.
+        assert re.search(rf"(?<!_)\b{name}\b", used) or defaults.count(name) > 1, f"{name}: expected a use, found none"
+
+
+@pytest.mark.parametrize(
+    ("addr", "others", "expected"),
+    [
+        ("198.18.0.11", True, ""),
+        ("fd00::11", True, ""),
+        ("127.0.0.1", False, ""),
+        ("", True, "got none"),
+        ("host1", True, "got 'host1'"),
+        ("0.0.0.0", True, "got 0.0.0.0"),
+        ("224.0.0.1", True, "got 224.0.0.1"),
+        ("::1", True, "the loopback address ::1"),
+    ],
+)
+def test_preflight_address(addr: str, others: bool, expected: str) -> None:
+    errors = preflight.check_address({"addr": addr, "others": others})
+    assert bool(errors) == bool(expected)
+    assert all(error.startswith("agent_addr: expected ") and expected in error for error in errors)
+
+
+def test_preflight_leaves_foreign_files_alone(tmp_path: Path) -> None:
+    root, command = tmp_path / "opt", tmp_path / "command"
+    root.mkdir()
+    question = {"command": str(command), "root": str(root)}
+    assert preflight.check_paths(question) == []
+    command.symlink_to(root / "current/bin/xdp-gossip")
+    (root / "current").symlink_to(root / "releases/1")
+    assert preflight.check_paths(question) == []
+    command.unlink()
+    command.write_text("#!/bin/sh\n")
+    (root / "current").unlink()
+    (root / "current").mkdir()
+    assert [error.split(":")[0] for error in preflight.check_paths(question)] == [str(command), str(root / "current")]
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_preflight_port(kind: socket.SocketKind) -> None:
+    with socket.socket(socket.AF_INET, kind) as holder:
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+        if kind == socket.SOCK_STREAM:
+            holder.listen()
+        assert preflight.bind_error(kind, "127.0.0.1", port) == "another process has it"
+        assert preflight.bind_error(kind, "0.0.0.0", port) == "another process has it"
+    assert preflight.bind_error(kind, "127.0.0.1", port) == ""
+    assert "does not belong to this host" in preflight.bind_error(kind, "198.51.100.1", port)
+
+
+def test_stale_finds_what_is_newer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    for name, changed in (("old", 1000.0), ("new", 3000.0)):
+        (folder / name).write_text(name)
+        os.utime(folder / name, (changed, changed))
+    link = tmp_path / "current"
+    link.symlink_to(folder)
+    os.utime(link, (3000.0, 3000.0), follow_symlinks=False)
+    arguments = ["stale.py", "a.service", str(folder), str(link), str(tmp_path / "missing")]
+    monkeypatch.setattr(stale.sys, "argv", arguments)
+    monkeypatch.setattr(stale, "applied_at", lambda unit: 2000.0)
+    assert stale.main() == 0
+    assert capsys.readouterr().out == f'["{link}", "{folder}/new"]'
+    monkeypatch.setattr(stale, "applied_at", lambda unit: None)
+    assert stale.main() == 0
+    assert capsys.readouterr().out == "[]"
