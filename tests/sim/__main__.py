@@ -55,7 +55,10 @@ def main() -> int:
             spent[name] += seconds
             if fault is not None:
                 failed[name] += 1
-                print(f"FAILED {name}: {fault}\n  replay: python3 -m tests.sim --scenario {name} --seed {seed}")
+                print(
+                    f"FAILED {name}: {fault}\n  replay: python3 -m tests.sim --scenario {name} --seed {seed}",
+                    flush=True,
+                )
             elif options.trace:
                 print(f"{name} {seed} {trace}")
     for name in names:
