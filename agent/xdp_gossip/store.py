@@ -22,7 +22,7 @@ from typing import Protocol
 
 from . import rows
 from .core.interface import Known
-from .core.types import Document
+from .core.types import Document, Version
 from .statefile import (
     HISTORY,
     LAYOUT,
@@ -68,7 +68,8 @@ class StateStore(Protocol):
         """Persist document versions in one transaction; what is older than stored goes to the history only.
 
         ``withdrawn`` are versions to forget: a document that was written under a wrong clock and got the right time
-        since. Its former version outranks all that follows, and would come back with the next start.
+        since. Its former version outranks all that follows, and would come back with the next start. What is in both
+        lists is forgotten.
         """
 
     def history(self, key: str) -> list[Document]:
@@ -166,10 +167,10 @@ class Store:
         if not documents and not withdrawn:
             return
         with self._transaction() as tx:
-            for document in withdrawn:
-                tx.remove_document(document.key, rows.rank_key(document))
             for document in documents:
                 tx.add_document(rows.document_row(document))
+            for document in withdrawn:
+                tx.remove_document(document.key, rows.rank_key(document))
             for key in sorted({document.key for document in documents}):
                 tx.prune_history(key)
 
@@ -276,7 +277,8 @@ class MemoryStore:
         self._opened = time.monotonic()
         self._incarnation = 0
         self._known: list[Known] = []
-        self._versions: dict[str, list[Document]] = {}
+        #: Newest first.
+        self._versions: dict[str, dict[tuple[Version, bool, bytes], Document]] = {}
 
     def next_incarnation(self, now_s: int) -> int:
         """See :meth:`StateStore.next_incarnation`."""
@@ -289,22 +291,23 @@ class MemoryStore:
 
     def load(self) -> Snapshot:
         """See :meth:`StateStore.load`."""
-        return Snapshot(list(self._known), [self._versions[key][0] for key in sorted(self._versions)])
+        return Snapshot(list(self._known), [self.history(key)[0] for key in sorted(self._versions)])
 
     def save_documents(self, documents: Sequence[Document], withdrawn: Sequence[Document] = ()) -> None:
         """See :meth:`StateStore.save_documents`."""
-        for document in withdrawn:
-            kept = [old for old in self._versions.pop(document.key, ()) if old.rank != document.rank]
-            if kept:
-                self._versions[document.key] = kept
         for document in documents:
-            versions = {old.rank: old for old in self._versions.get(document.key, ())}
-            versions.setdefault(document.rank, document)
-            self._versions[document.key] = [versions[rank] for rank in sorted(versions, reverse=True)][:HISTORY]
+            self._versions.setdefault(document.key, {}).setdefault(document.rank, document)
+        for document in withdrawn:
+            self._versions.get(document.key, {}).pop(document.rank, None)
+        for key in {document.key for document in (*documents, *withdrawn)}:
+            versions = self._versions.pop(key, {})
+            if versions:
+                newest = sorted(versions, reverse=True)[:HISTORY]
+                self._versions[key] = {rank: versions[rank] for rank in newest}
 
     def history(self, key: str) -> list[Document]:
         """See :meth:`StateStore.history`."""
-        return list(self._versions.get(key, ()))
+        return list(self._versions.get(key, {}).values())
 
     def save_nodes(self, known: Sequence[Known]) -> None:
         """See :meth:`StateStore.save_nodes`."""

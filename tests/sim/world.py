@@ -66,7 +66,7 @@ class SimNode:
         self.runs = 0
         self._seeds: list[SimNode] = []
         self._backlog: list[tuple[bytes, Address]] = []
-        self._unsaved: list[tuple[float, Document]] = []
+        self._unsaved: list[tuple[float, Document, list[Document]]] = []
         self._wake_at: float | None = None
 
     @property
@@ -165,24 +165,31 @@ class SimNode:
         assert self.engine is not None
         now = self.now
         self.disk.save_nodes(remembered(self.engine.members(now), now))
-        self.disk.save_documents([document for _due, document in self._unsaved])
+        self._write(self._unsaved)
         self.crash()
 
     def _persist(self, event: DocumentChanged) -> None:
         """A local publish is on the disk before anybody hears of it; others' documents follow within a second."""
         withdrawn = [event.replaced] if event.replaced and event.replaced.rank > event.document.rank else []
         if event.local:
-            self.disk.save_documents([event.document], withdrawn=withdrawn)
+            self._write([*self._unsaved, (0.0, event.document, withdrawn)])
+            self._unsaved.clear()
         else:
-            self._unsaved.append((self.world.time + self.world.rng.random(), event.document))
+            self._unsaved.append((self.world.time + self.world.rng.random(), event.document, withdrawn))
 
     def save_now(self) -> None:
         """The periodic part of persistence."""
         assert self.engine is not None
         now = self.now
         self.disk.save_nodes(remembered(self.engine.members(now), now))
-        self.disk.save_documents([document for due, document in self._unsaved if due <= self.world.time])
-        self._unsaved = [item for item in self._unsaved if item[0] > self.world.time]
+        # In the order they came: what was taken later may withdraw what was taken before.
+        ready = max((n + 1 for n, item in enumerate(self._unsaved) if item[0] <= self.world.time), default=0)
+        self._write(self._unsaved[:ready])
+        del self._unsaved[:ready]
+
+    def _write(self, items: list[tuple[float, Document, list[Document]]]) -> None:
+        for _due, document, withdrawn in items:
+            self.disk.save_documents([document], withdrawn)
 
     def _set_alarm(self) -> None:
         assert self.engine is not None

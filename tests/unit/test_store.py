@@ -98,6 +98,8 @@ def test_a_withdrawn_version_does_not_come_back(any_store: StateStore) -> None:
     any_store.save_documents([], withdrawn=[document("b", 1)])
     assert any_store.load().documents == [document("a", 5)]
     assert any_store.history("b") == []
+    any_store.save_documents([wrong, document("a", 6)], withdrawn=[wrong])
+    assert any_store.load().documents == [document("a", 6)]
 
 
 def test_a_withdrawn_version_is_not_salvaged_either(path: Path) -> None:
