@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from .core.events import DocumentChanged, Event, IncarnationChanged, Warned
 from .core.interface import Known, ProtocolEngine, remembered
-from .core.types import Address, Now
+from .core.types import Address, Document, Now
 from .store import Snapshot, StateStore, StoreError
 from .transport import Transport
 
@@ -247,8 +247,16 @@ class Runtime:
 
 def _write(store: StateStore, batch: list[DocumentChanged]) -> None:
     """A version that is replaced by a lower one was written under a wrong clock: it must not come back."""
-    withdrawn = [e.replaced for e in batch if e.replaced is not None and e.replaced.rank > e.document.rank]
-    store.save_documents([event.document for event in batch], withdrawn)
+    kept: dict[tuple[object, ...], Document] = {}
+    withdrawn: dict[tuple[object, ...], Document] = {}
+    for event in batch:
+        document, replaced = event.document, event.replaced
+        kept[document.key, document.rank] = document
+        withdrawn.pop((document.key, document.rank), None)
+        if replaced is not None and replaced.rank > document.rank:
+            withdrawn[replaced.key, replaced.rank] = replaced
+            kept.pop((replaced.key, replaced.rank), None)
+    store.save_documents(list(kept.values()), list(withdrawn.values()))
 
 
 def _identities(known: list[Known]) -> set[tuple[Address, int, str, str]]:

@@ -66,6 +66,8 @@ from .types import Address, Document, Member, Node, Now, Record, State, Version
 
 #: Largest packet sent as a datagram: what IPv6 carries everywhere (1,280) less its and UDP's headers.
 DATAGRAM_BYTES = 1232
+#: A local clock that moves this much (seconds) against the monotonic one was set, not slewed.
+_CLOCK_STEP = 0.5
 #: Exchanges at once with nodes that are gone or were known in an earlier run, per round.
 _RETRIES = 4
 
@@ -118,6 +120,7 @@ class Engine:
         self._mismatch_due: float | None = None
         self._mismatch_pause = 0.0
         self._queries: dict[int, str] = {}
+        self._clocks_apart: float | None = None  # wall clock minus monotonic clock at the last input, seconds
 
     # -- what the shell reads ----------------------------------------------------------------------------------
 
@@ -219,6 +222,7 @@ class Engine:
 
     def handle_timer(self, now: Now) -> None:
         """Do what is due."""
+        self._notice_clock_step(now)
         self._timers.run(now)
 
     def seed(self, node: Node, now: Now) -> None:
@@ -293,6 +297,7 @@ class Engine:
         comment: str = "",
     ) -> tuple[Document, bool]:
         """Write a document and spread it; see ``ProtocolEngine.publish``."""
+        self._notice_clock_step(now)
         document, changed = self._metadata.write(
             key,
             value,
@@ -309,6 +314,7 @@ class Engine:
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
         """Write a tombstone and spread it."""
+        self._notice_clock_step(now)
         if self.document(key) is None and expected is None:
             return self._metadata.table.get(key), False
         document, changed = self._metadata.write(key, b"", now, expected=expected, deleted=True)
@@ -329,10 +335,11 @@ class Engine:
     # -- a packet's way ----------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, source: Address, now: Now) -> None:
-        """Take one packet. Checks come in the order of their cost (design, section 5)."""
+        """Take one packet. Checks come in the order of their cost (docs/protocol.md)."""
         if self.status in ("new", "left"):
             self._out.count("rx_not_running")
             return
+        self._notice_clock_step(now)
         try:
             header = self._codec.parse(data)
             self._out.count(f"rx_{header.type.name.lower()}")
@@ -604,6 +611,23 @@ class Engine:
         self._metadata.offset = cluster_offset(samples)
         if samples:
             self._metadata.restamp(2 * self.timeout, now)
+
+    def _notice_clock_step(self, now: Now) -> None:
+        """When the local clock is set, all that is known of the others' clocks relative to it shifts at once.
+
+        Else this node would take current documents for future ones until it has heard from enough members again.
+        """
+        apart = now.wall_ns / 1e9 - now.mono
+        step = 0.0 if self._clocks_apart is None else apart - self._clocks_apart
+        self._clocks_apart = apart
+        if abs(step) < _CLOCK_STEP:
+            return
+        self._out.count("clock_steps")
+        self._out.emit(Warned("clock_step", f"the local clock was set by {step:+.3f} s"))
+        for peer in self._membership:
+            if peer.clock_ahead is not None:
+                peer.clock_ahead -= step
+        self._update_clock(now)
 
     def _contact_seeds(self, now: Now) -> None:
         for address, (due, pause) in list(self._seeds.items()):
