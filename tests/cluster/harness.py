@@ -124,6 +124,8 @@ class Agent:
                 stderr=log,
                 start_new_session=True,
                 cwd="/",
+                # As the systemd unit has it (roles/agent/templates).
+                env={**os.environ, "MALLOC_ARENA_MAX": "1"},
             )
 
     @property

@@ -78,7 +78,11 @@ def slots(agent: Agent, **states: str) -> list[dict[str, Any]]:
     """``keys`` of the configuration: ``old`` is slot 1, ``new`` is slot 2."""
     secrets = {"old": (1, SECRET), "new": (2, NEW_SECRET)}
     return [
-        {"id": secrets[name][0], "file": str(agent.write_secret(f"{name}.key", secrets[name][1])), "state": state}
+        {
+            "id": secrets[name][0],
+            "file": str(agent.write_secret(f"{name}.key", secrets[name][1])),
+            "state": state,
+        }
         for name, state in states.items()
     ]
 
@@ -127,12 +131,15 @@ def test_rotation_interrupts_nothing(tmp_path: Path, figure: Callable[[str, str]
         stranger.stop()
         stranger.settings["keys"] = slots(stranger, old="active")
         cluster.start([stranger])
-        eventually(lambda: None if cluster[0].counters().get("rx_unknown_key") else "no packet was rejected", 10)
+        eventually(
+            lambda: None if cluster[0].counters().get("rx_unknown_key") else "no packet was rejected", 10
+        )
         cluster[0].publish("secret", b"not for strangers")
         time.sleep(2)
         assert stranger.read("secret") is None
         worst = max(absences.longest.values())
     figure(
         "key rotation on 3",
-        f"{len(absences.published)} publishes, longest absence from any list {worst:.2f} s, longest restart {longest_restart:.2f} s",
+        f"{len(absences.published)} publishes, longest absence from any list {worst:.2f} s, "
+        f"longest restart {longest_restart:.2f} s",
     )

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""Bad input for a live agent: what each class is, how it is made, and which counters have to tell of it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from tests.cluster.harness import SECRET
+from xdp_gossip import AsyncNodeList, Node
+from xdp_gossip.core.messages import Ack, Header, PacketType
+from xdp_gossip.core.types import Address
+from xdp_gossip.transport import Receive, Transport
+from xdp_gossip.wire.keys import Keyring
+from xdp_gossip.wire.native import HEADER_BYTES, NativeCodec
+
+CLUSTER = "default"
+#: Longest packet the agents are configured for (the default).
+SIZE = 16384
+_VERSION_AT = 2
+
+
+@dataclass(frozen=True)
+class BadInput:
+    """One class of datagrams, and counters of which at least one has to grow by it."""
+
+    name: str
+    make: Callable[[], bytes]
+    counters: tuple[str, ...]
+
+
+class Recorder(AsyncNodeList):
+    """A true member that keeps a copy of every packet it receives."""
+
+    def __init__(self, node: Node, seed: Address) -> None:
+        super().__init__(amount=4, cycle=0.5, timeout=2.5, secret_key=SECRET, listen_addr=node.addr)
+        self.recording: list[bytes] = []
+        self.new(node)
+        self.set(Node(seed.ip, seed.port))
+
+    def _make_transport(self, node: Node) -> Transport:
+        transport = super()._make_transport(node)
+        inner_open, inner_send = transport.open, transport.send
+
+        async def recording_open(receive: Receive) -> None:
+            def recorded(data: bytes, source: Address) -> None:
+                self.recording.append(data)
+                receive(data, source)
+
+            await inner_open(recorded)
+
+        transport.open = recording_open  # type: ignore[method-assign]
+        transport.send = lambda transmit: (self.recording.append(transmit.data), inner_send(transmit))[1]  # type: ignore
+        return transport
+
+
+class Forger:
+    """Makes bad datagrams for an agent: ``target`` is attacked, ``member`` is another member's address."""
+
+    def __init__(
+        self, target: Address, member: Address, recording: Sequence[bytes], rng: random.Random
+    ) -> None:
+        self._target, self._member, self._recording, self._rng = target, member, recording, rng
+        self._codec = NativeCodec(Keyring.single(CLUSTER, SECRET))
+        self._thief = NativeCodec(Keyring.single(CLUSTER, "not the secret of this cluster"))
+        self._foreign = NativeCodec(Keyring.single("elsewhere", SECRET))
+        self._other_slot = NativeCodec(Keyring(CLUSTER, {7: (SECRET, "active")}))
+
+    def classes(self) -> list[BadInput]:
+        """All of them."""
+        rng = self._rng
+        return [
+            BadInput(
+                "random", lambda: rng.randbytes(rng.randrange(1, 1500)), ("rx_malformed", "rx_truncated")
+            ),
+            BadInput("truncated", self._truncated, ("rx_truncated",)),
+            BadInput("prolonged", lambda: self._heartbeat(self._codec) + rng.randbytes(8), ("rx_malformed",)),
+            BadInput("malformed body", self._bad_body, ("rx_bad_body",)),
+            BadInput(
+                "oversized", lambda: rng.randbytes(rng.randrange(SIZE + 1, 30_000)), ("datagrams_oversized",)
+            ),
+            BadInput("wrong key", lambda: self._heartbeat(self._thief), ("rx_bad_mac",)),
+            BadInput("unknown key slot", lambda: self._heartbeat(self._other_slot), ("rx_unknown_key",)),
+            BadInput("foreign cluster", lambda: self._heartbeat(self._foreign), ("rx_foreign_cluster",)),
+            BadInput("foreign version", self._foreign_version, ("rx_foreign_version",)),
+            BadInput("altered", self._altered, ("rx_bad_mac",)),
+            BadInput("stale", self._stale, ("rx_stale_time",)),
+            BadInput("replayed", lambda: rng.choice(self._recording), ("rx_duplicate",)),
+        ]
+
+    def _header(self, origin: Address, wall_ns: int | None = None) -> Header:
+        """A header that only its maker's key or its time tell from one that ``origin`` might send next."""
+        return Header(
+            PacketType.HEARTBEAT,
+            origin,
+            incarnation=2**32 - 1,
+            sequence=self._rng.randrange(1, 2**40),
+            wall_ns=time.time_ns() if wall_ns is None else wall_ns,
+            state_digest=self._rng.getrandbits(64),
+            record_digest=self._rng.getrandbits(64),
+            ttl=8,
+        )
+
+    def _heartbeat(self, codec: NativeCodec) -> bytes:
+        return codec.encode(self._header(self._member), None)
+
+    def _truncated(self) -> bytes:
+        return self._heartbeat(self._codec)[: self._rng.randrange(1, HEADER_BYTES)]
+
+    def _bad_body(self) -> bytes:
+        """Authentic up to its body, as if the sender's key were right and its data were not."""
+        header = replace(self._header(self._member), type=PacketType.PROBE)
+        packet = bytearray(self._codec.encode(header, Ack(1)))
+        packet[self._rng.randrange(HEADER_BYTES, len(packet))] ^= 1 << self._rng.randrange(8)
+        return bytes(packet)
+
+    def _foreign_version(self) -> bytes:
+        packet = bytearray(self._heartbeat(self._codec))
+        packet[_VERSION_AT] = 9
+        return bytes(packet)
+
+    def _altered(self) -> bytes:
+        """A member's heartbeat with another digest in it."""
+        packet = bytearray(self._heartbeat(self._codec))
+        packet[self._rng.randrange(48, 64)] ^= 1 << self._rng.randrange(8)
+        return bytes(packet)
+
+    def _stale(self) -> bytes:
+        """An authentic heartbeat of a node that is long gone, as a recording of another day holds it."""
+        origin = Address(
+            self._target.ip.rpartition(".")[0] + f".{self._rng.randrange(200, 250)}", self._target.port
+        )
+        return self._codec.encode(self._header(origin, time.time_ns() - 3600 * 10**9), None)

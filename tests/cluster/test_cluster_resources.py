@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""What one agent costs its host: memory with 100 nodes known, processor time while nothing happens."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from tests.cluster.harness import Agent, Cluster, eventually
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+CROWD = Path(__file__).with_name("crowd.py")
+#: Bytes resident in memory.
+MEMORY = 45e6
+#: Share of one core.
+IDLE = 0.005
+WINDOW = 30.0
+
+
+@contextlib.contextmanager
+def company(agent: Agent, count: int, cycle: float) -> Iterator[None]:
+    """``count`` more members in another process, until the block ends."""
+    first = agent.ip.rpartition(".")[0] + ".101"
+    words = [first, str(count), str(agent.port), agent.ip, str(cycle)]
+    crowd = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", sys.executable, str(CROWD), *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert crowd.stdout is not None
+        # The crowd gives up by itself after a minute, and then this line is empty.
+        assert crowd.stdout.readline() == b"complete\n", "the crowd did not find each other"
+        yield
+        assert crowd.poll() is None, "the crowd ended meanwhile"
+    finally:
+        crowd.kill()
+        crowd.wait(10)
+
+
+def memory(agent: Agent, which: str) -> int:
+    """Bytes, by /proc/PID/status (proc(5))."""
+    for line in Path(f"/proc/{agent.pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == which:
+            return int(value.split()[0]) * 1024
+    raise AssertionError(f"/proc/{agent.pid}/status: expected {which}, found none")
+
+
+def processor_seconds(agent: Agent) -> float:
+    """Seconds on a processor so far, of all threads (proc(5), schedstat: exact, where stat counts ticks)."""
+    threads = Path(f"/proc/{agent.pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
+
+def all_known(agent: Agent, count: int) -> str | None:
+    """None when the agent lists ``count`` nodes with their records."""
+    nodes = agent.nodes("alive")
+    if len(nodes) == count and all(node["record_known"] for node in nodes):
+        return None
+    return f"{agent.name} knows {len(nodes)} of {count} nodes"
+
+
+def test_memory_with_a_hundred_nodes(tmp_path: Path, figure: Callable[[str, str], None]) -> None:
+    with Cluster(tmp_path, 1, cycle=6) as cluster:
+        agent = cluster[0]
+        cluster.start()
+        alone = memory(agent, "VmRSS")
+        with company(agent, 99, cycle=12):
+            eventually(lambda: all_known(agent, 100), 30)
+            # What an operator's tools ask for.
+            for turn in range(10):
+                agent.publish(f"doc/{turn}", b"x" * 2000)
+                agent.ask("GET", "/v1/metrics")
+                agent.call("GET", "/v1/convergence?key=doc/0&timeout=0")
+            time.sleep(5)
+            assert all_known(agent, 100) is None
+            resident, most = memory(agent, "VmRSS"), memory(agent, "VmHWM")
+    figure(
+        "memory of one agent with 100 nodes",
+        f"{resident / 1e6:.1f} MB resident ({alone / 1e6:.1f} alone, most ever {most / 1e6:.1f})",
+    )
+    assert resident < MEMORY
+
+
+def test_idle_processor_time_with_thirty_nodes(tmp_path: Path, figure: Callable[[str, str], None]) -> None:
+    with Cluster(tmp_path, 1, cycle=6) as cluster:
+        agent = cluster[0]
+        cluster.start()
+        with company(agent, 29, cycle=6):
+            eventually(lambda: all_known(agent, 30), 30)
+            time.sleep(3)
+            was, counted = processor_seconds(agent), agent.counters()
+            began = time.monotonic()
+            time.sleep(WINDOW)
+            elapsed = time.monotonic() - began
+            used = processor_seconds(agent) - was
+            after = agent.counters()
+            assert all_known(agent, 30) is None
+    received = (after["datagrams_received"] - counted["datagrams_received"]) / elapsed
+    # 29 others, each heartbeat in up to four copies: it was idle, not deaf.
+    assert received > 29 / 6
+    figure(
+        "processor of one idle agent with 30 nodes at cycle 6",
+        f"{used / elapsed:.2%} of a core ({used * 1000:.0f} ms in {elapsed:.0f} s, {received:.0f} datagrams a second)",
+    )
+    assert used / elapsed < IDLE
