@@ -33,15 +33,11 @@ from .convergence import Convergence, Inquiry, Wanted, enough_for
 from .core.engine import Engine
 from .core.events import DocumentChanged, Event, MemberChanged, QueryAnswered
 from .core.interface import ProtocolEngine, ProtocolError, Settings
-from .core.pekonode import PekoNodeEngine
 from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version
 from .runtime import Disk, Runtime
 from .store import MemoryStore, Snapshot, StateStore, Store
 from .transport import Transport
-from .transport.oneshot import OneShotTransport
-from .transport.tcp import TcpTransport
 from .transport.udp import UdpTransport
-from .wire import pekonode as pekonode_codec
 from .wire.keys import Keyring
 from .wire.native import NativeCodec
 
@@ -399,6 +395,9 @@ class AsyncNodeList:
 
     def _make_engine(self, node: Node, incarnation: int, plane: str) -> ProtocolEngine:
         if self.wire == "pekonode":
+            from .core.pekonode import PekoNodeEngine  # a native cluster saves its memory
+            from .wire import pekonode as pekonode_codec
+
             return PekoNodeEngine(node, self._settings, self._rng, pekonode_codec, self._secret_key)
         codec = NativeCodec(self._keyring)
         return Engine(node, self._settings, codec, self._rng, incarnation, agent_version=__version__, plane=plane)
@@ -408,9 +407,13 @@ class AsyncNodeList:
         tcp = self.protocol.upper() == "TCP"
         if self.wire == "pekonode":
             if tcp:
+                from .transport.oneshot import OneShotTransport
+
                 return OneShotTransport(listen, size=self.size, buffer=self.buffer)
             return UdpTransport(listen, size=self.size, buffer=self.buffer, datagram=self.size, frames=False)
         if tcp:
+            from .transport.tcp import TcpTransport
+
             return TcpTransport(listen, size=self.size, buffer=self.buffer)
         return UdpTransport(listen, size=self.size, buffer=self.buffer)
 

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
+from collections.abc import Sequence
 
 from .. import __version__
-from . import agent, doctor, documents, live, nodes
 from .common import FAILED, USAGE, CommandError, connection_options
 
 _EPILOG = """\
@@ -17,8 +18,12 @@ exit codes: 0 done, 1 failed or not converged, 2 wrong usage or configuration, 3
 what XDP_GOSSIP_ENDPOINT (with XDP_GOSSIP_TOKEN) says."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+#: Modules of the commands, in the order of the help text.
+_COMMANDS = ("agent", "nodes", "documents", "live", "doctor")
+
+
+def build_parser(modules: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
+    """The command line: all of it, or the commands of some ``modules``."""
     common = connection_options()
     parser = argparse.ArgumentParser(
         prog="xdp-gossip",
@@ -29,14 +34,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"xdp-gossip {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (agent, nodes, documents, live, doctor):
-        module.register(commands, common)
+    for name in modules:
+        importlib.import_module(f".{name}", __package__).register(commands, common)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    args = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    # The agent runs for months: it need not carry the other commands in memory.
+    args = build_parser(("agent",) if words[:1] == ["agent"] else _COMMANDS).parse_args(words)
     try:
         return int(args.handler(args))
     except CommandError as error:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.pekonode_net import WALL, Net
+from tests.agent.pekonode_net import WALL, Net
 from xdp_gossip.core import events
 from xdp_gossip.core.interface import Known, ProtocolError, Settings
 from xdp_gossip.core.pekonode import PekoNodeEngine
