@@ -2,7 +2,7 @@
 """The agent's configuration file: read, checked completely, and turned into one immutable value.
 
 :func:`load` reports every problem at once, each as ``FILE: KEY: expected WHAT, got WHAT``, so that one look
-at ``xdp-gossip check-config`` is enough. Keys and defaults: ``docs/contracts.md``, section 5.
+at ``xdp-gossip check-config`` is enough. Keys and defaults: docs/operations.md.
 """
 
 from __future__ import annotations

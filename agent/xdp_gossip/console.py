@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The lines that PekoNode prints with IsPrint, in the shape its README shows (``docs/contracts.md``, section 8)."""
+"""The lines that PekoNode prints with IsPrint, in the shape its README shows (docs/toolkit.md)."""
 
 from __future__ import annotations
 

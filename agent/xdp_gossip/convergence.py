@@ -26,7 +26,7 @@ _ASK_AGAIN = 0.25
 
 @dataclass(frozen=True)
 class Convergence:
-    """Who holds what was asked for. Each of ``results`` has the keys of docs/contracts.md, section 7."""
+    """Who holds what was asked for. Each of ``results`` has the keys of ``Convergence`` in the OpenAPI file."""
 
     converged: bool
     members: int

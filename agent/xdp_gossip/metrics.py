@@ -16,7 +16,7 @@ _STATES = ("running", "paused", "left")
 
 
 class StatusCollector:
-    """A collector over one status (GET /v1/status of ``docs/contracts.md``) and the nodes present."""
+    """A collector over one status (GET /v1/status, docs/api.md) and the nodes present."""
 
     def __init__(self, status: Mapping[str, Any], members: Sequence[Member]) -> None:
         self._status = status

@@ -335,7 +335,7 @@ class AsyncNodeList:
         return self._joined().healthy()
 
     def status(self) -> dict[str, Any]:
-        """The answer of ``GET /v1/status`` (docs/contracts.md, section 7)."""
+        """The answer of ``GET /v1/status`` (docs/api.md)."""
         from .api.render import node as render_node
 
         runtime = self._joined()

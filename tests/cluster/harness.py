@@ -115,10 +115,18 @@ class Agent:
         assert self.process is None or self.process.poll() is not None, f"{self.name} runs already"
         config = self.directory / "agent.yml"
         config.write_text(yaml.safe_dump(self.settings))
-        words = [*self.prefix, sys.executable if _is_system_python() else "/usr/bin/python3"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *words, str(COMMAND), "agent", "--config", str(config)],
+                [
+                    "setpriv",
+                    "--pdeathsig",
+                    "KILL",
+                    *self.prefix,
+                    str(COMMAND),
+                    "agent",
+                    "--config",
+                    str(config),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -375,7 +383,3 @@ def always(wrong: Callable[[], str | None], seconds: float, pause: float = 0.1) 
 def _free_port() -> int:
     """A port outside the range from which the kernel takes those of outgoing connections."""
     return random.SystemRandom().randrange(20_000, 30_000)
-
-
-def _is_system_python() -> bool:
-    return os.path.realpath(sys.executable) == os.path.realpath("/usr/bin/python3")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Values of the protocol as the API's JSON: NODE and DOC of ``docs/contracts.md``, section 7."""
+"""Values of the protocol as the API's JSON: ``Node`` and ``Document`` in the OpenAPI file."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def node_rows(nodes: Sequence[Mapping[str, Any]], digest: str) -> list[list[obje
             "here" if node["local"] else ago(node["last_heard"]),
             node["version"],
             node["protocol"],
-            node["digest"] == digest,
+            node["digest"] == digest if node["state"] in ("alive", "suspect") else None,
             node["private_data"],
         ]
         for node in nodes
