@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xdp_gossip.core.clock import HybridClock, cluster_offset
-from xdp_gossip.core.metadata import DocumentTable, bucket_of
+from xdp_gossip.core.documents import DocumentTable, bucket_of
 from xdp_gossip.core.timers import Timers
 from xdp_gossip.core.types import Address, Document, Node, Now, Version, check_key
 from xdp_gossip.core.window import ReplayWindow

@@ -14,6 +14,7 @@ from .events import MemberChanged
 from .membership import FORGET_AFTER, Membership, Peer
 from .messages import Ack, IndirectAck, Ping, PingRequest, Sighting
 from .outbox import Local, Outbox
+from .pace import Pace
 from .types import Address, Member, Now, State
 
 #: Members asked to probe on our behalf (SWIM's k; memberlist's default).
@@ -27,14 +28,14 @@ MAX_DOUBT = 8
 class Detector:
     """Moves peers between states and says so."""
 
-    def __init__(self, local: Local, membership: Membership, outbox: Outbox) -> None:
+    def __init__(self, local: Local, membership: Membership, outbox: Outbox, pace: Pace) -> None:
         self._local = local
         self._membership = membership
         self._out = outbox
+        self._pace = pace
         self._expected: float | None = None
         self._asked: dict[int, tuple[Address, int]] = {}  # nonce of our ping on request -> who asked, its nonce
         self.doubt = 0
-        self.timeout = 20.0  # as of the last tick
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
 
     # -- what the engine reports -------------------------------------------------------------------------------
@@ -107,12 +108,9 @@ class Detector:
 
     # -- time --------------------------------------------------------------------------------------------------
 
-    def tick(self, now: Now, interval: float, timeout: float, probe_gap: float) -> None:
-        """Look at every peer; to be called every ``interval`` seconds.
-
-        ``timeout``: silence after which a node is suspected; ``probe_gap``: time between two rounds of probes.
-        """
-        self.timeout = timeout
+    def tick(self, now: Now, interval: float) -> None:
+        """Look at every peer; to be called again after ``interval`` seconds."""
+        timeout, probe_gap = self._pace.timeout, self._pace.probe_gap
         self._forgive_own_absence(now, interval, timeout)
         stretch = 1 + self.doubt
         for peer in list(self._membership):

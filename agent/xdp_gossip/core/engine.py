@@ -13,8 +13,8 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from .clock import cluster_offset
 from .detector import Detector, snapshot
+from .documents import DocumentTable, entry_of
 from .events import (
     Event,
     HeartbeatSent,
@@ -25,10 +25,10 @@ from .events import (
     QueryAnswered,
     Resumed,
     Transmit,
-    Warned,
 )
 from .exchange import Exchange
 from .fetch import Fetcher
+from .gate import Gate
 from .interface import Known, ProtocolError, Settings
 from .membership import FORGET_AFTER, Membership, Peer
 from .messages import (
@@ -59,15 +59,14 @@ from .messages import (
     SyncRequest,
     SyncResponse,
 )
-from .metadata import DocumentTable, Metadata, entry_of
+from .metadata import Metadata
 from .outbox import Local, Outbox
+from .pace import Pace
 from .timers import Timers
 from .types import Address, Document, Member, Node, Now, Record, State, Version
 
 #: Largest packet sent as a datagram: what IPv6 carries everywhere (1,280) less its and UDP's headers.
 DATAGRAM_BYTES = 1232
-#: A local clock that moves this much (seconds) against the monotonic one was set, not slewed.
-_CLOCK_STEP = 0.5
 #: Exchanges at once with nodes that are gone or were known in an earlier run, per round.
 _RETRIES = 4
 
@@ -102,25 +101,34 @@ class Engine:
         self._codec = codec
         self._membership = Membership(node.address, settings.max_nodes, rng)
         self._metadata = Metadata(node.address, settings, self._out, table)
-        self._detector = Detector(self._local, self._membership, self._out)
+        self._pace = Pace(settings, self._membership)
+        self._detector = Detector(self._local, self._membership, self._out, self._pace)
         frame = settings.size
         self._fetcher = Fetcher(self._metadata, self._out, frame)
         self._exchange = Exchange(
-            self._local, self._membership, self._detector, self._metadata, self._fetcher, self._out, frame
+            self._local, self._membership, self._detector, self._metadata, self._fetcher, self._out, self._pace, frame
         )
+        self._gate = Gate(
+            codec,
+            self._local,
+            self._membership,
+            self._detector,
+            self._exchange,
+            self._out,
+            self._pace,
+            settings.max_clock_drift,
+        )
+        self._gate.on_accused = self._refute
         self._metadata.on_change = self._state_changed
         self._detector.on_accused = self._refute
         self._exchange.on_alias = self._drop_seed
         self._timers = Timers()
         self._seeds: dict[Address, tuple[float, float]] = {}  # address -> (next try, pause before the one after)
-        self._challenged: dict[Address, float] = {}
-        self._told: dict[Address, float] = {}  # nodes told of a later incarnation, when
         self._last_heartbeat = -math.inf
         self._next_heartbeat = math.inf
         self._mismatch_due: float | None = None
         self._mismatch_pause = 0.0
         self._queries: dict[int, str] = {}
-        self._clocks_apart: float | None = None  # wall clock minus monotonic clock at the last input, seconds
 
     # -- what the shell reads ----------------------------------------------------------------------------------
 
@@ -147,16 +155,12 @@ class Engine:
     @property
     def cycle(self) -> float:
         """Seconds between two heartbeats now."""
-        if self.settings.cycle > 0:
-            return self.settings.cycle
-        return max(1.0, (len(self._membership.present) + 1) / 250)
+        return self._pace.cycle
 
     @property
     def timeout(self) -> float:
         """Seconds of silence after which a member is suspected now (the seed's rule for its default)."""
-        if self.settings.timeout > self.cycle:
-            return self.settings.timeout
-        return self.settings.timeout_cycles * self.cycle + 2
+        return self._pace.timeout
 
     @property
     def state_digest(self) -> int:
@@ -222,7 +226,7 @@ class Engine:
 
     def handle_timer(self, now: Now) -> None:
         """Do what is due."""
-        self._notice_clock_step(now)
+        self._look_at_clocks(now)
         self._timers.run(now)
 
     def seed(self, node: Node, now: Now) -> None:
@@ -297,7 +301,7 @@ class Engine:
         comment: str = "",
     ) -> tuple[Document, bool]:
         """Write a document and spread it; see ``ProtocolEngine.publish``."""
-        self._notice_clock_step(now)
+        self._look_at_clocks(now)
         document, changed = self._metadata.write(
             key,
             value,
@@ -314,7 +318,7 @@ class Engine:
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
         """Write a tombstone and spread it."""
-        self._notice_clock_step(now)
+        self._look_at_clocks(now)
         if self.document(key) is None and expected is None:
             return self._metadata.table.get(key), False
         document, changed = self._metadata.write(key, b"", now, expected=expected, deleted=True)
@@ -339,25 +343,9 @@ class Engine:
         if self.status in ("new", "left"):
             self._out.count("rx_not_running")
             return
-        self._notice_clock_step(now)
+        self._look_at_clocks(now)
         try:
-            header = self._codec.parse(data)
-            self._out.count(f"rx_{header.type.name.lower()}")
-            if header.origin == self._local.address:
-                self._own_packet(data, header, now)
-                return
-            try:
-                peer = self._membership.screen(header)
-            except Rejected as rejected:
-                if rejected.reason == "stale_incarnation":
-                    self._tell_later_incarnation(data, header, now)
-                raise
-            self._codec.verify(data, header)
-            message = self._codec.open(data, header)
-            if not self._answers(message):
-                self._require_fresh(peer, header, message, now)
-            if peer is None:
-                peer = self._admit(header, now)
+            peer, header, message = self._gate.admit(data, now)
         except Rejected as rejected:
             self._out.count(f"rx_{rejected.reason}")
             return
@@ -430,72 +418,6 @@ class Engine:
         elif header.type is PacketType.LEAVE:
             self._detector.left(peer, header.incarnation, header.sequence, now)
 
-    def _own_packet(self, data: bytes, header: Header, now: Now) -> None:
-        """Our own rumor came back, or somebody else claims our address."""
-        self._out.count("rx_own")
-        if header.incarnation <= self.incarnation:
-            return
-        self._codec.verify(data, header)  # a run of ours that we do not know of: we lost our state, or have a twin
-        self._out.count("own_address_conflicts")
-        self._out.emit(
-            Warned(
-                "address_conflict",
-                f"a packet with a later incarnation of {self._local.address} was received: "
-                "either this node lost its state directory, or another node uses its address",
-            )
-        )
-        self._refute(header.incarnation, now)
-
-    def _answers(self, message: Message | None) -> bool:
-        """Whether a packet answers an open question of ours, and so cannot be a recording."""
-        if isinstance(message, SyncResponse):
-            return self._exchange.answered(message.nonce)
-        if isinstance(message, Ack):
-            return self._detector.answered(message.nonce) or self._exchange.answered(message.nonce)
-        return False
-
-    def _require_fresh(self, peer: Peer | None, header: Header, message: Message | None, now: Now) -> None:
-        """A recording must not bring a node back that is gone, so compare the packet's time with its origin's clock.
-
-        Of a node whose clock we do not know, or that was set meanwhile, ask what only a live one can answer. It may
-        be asking us for the same reason: acknowledge that, which changes nothing here, or both would ask for ever.
-        """
-        known = peer.clock_ahead if peer is not None else None
-        expected = self.clock_offset if known is None else known
-        age = expected - (header.wall_ns - now.wall_ns) / 1e9
-        here = peer is not None and peer.state is State.ALIVE
-        limit = max(self.timeout, self.settings.max_clock_drift) if here or known is None else self.timeout
-        if abs(age) > limit:
-            if isinstance(message, SyncRequest) and self.status == "running":
-                self._out.send(Ack(message.nonce), header.origin, now)
-            self._challenge(header.origin, now)
-            raise Rejected("stale_time")
-
-    def _admit(self, header: Header, now: Now) -> Peer:
-        """An unknown origin."""
-        if header.type is PacketType.LEAVE:
-            raise Rejected("unknown_leave")
-        peer = self._membership.add(header.origin, now)
-        if peer is None:
-            raise Rejected("table_full")
-        return peer
-
-    def _challenge(self, origin: Address, now: Now) -> None:
-        """Ask a node something that only a live one can answer."""
-        if self._challenged.get(origin, -math.inf) > now.mono - self.cycle or len(self._challenged) > 1024:
-            return
-        self._challenged[origin] = now.mono
-        self._exchange.request(origin, self.cycle * 2, now)
-
-    def _tell_later_incarnation(self, data: bytes, header: Header, now: Now) -> None:
-        """A node that lost its state runs under an old incarnation: tell it which one we know, so it goes beyond."""
-        peer = self._membership.get(header.origin)
-        if peer is None or self._told.get(header.origin, -math.inf) > now.mono - 1.0:
-            return
-        self._codec.verify(data, header)
-        self._told[header.origin] = now.mono
-        self._out.send(Ping(self._rng.getrandbits(63), header.origin, peer.incarnation, True), header.origin, now)
-
     def _relay_on(self, data: bytes, origin: Address, source: Address) -> None:
         onward = self._codec.relayed(data)
         if onward is None:
@@ -532,16 +454,15 @@ class Engine:
 
     def _tick(self, now: Now) -> None:
         """Several times a cycle: detection, retries, housekeeping."""
-        interval = min(1.0, max(0.1, self.cycle / 6))
+        interval = self._pace.tick
         self._timers.at(now.mono + interval, self._tick)
-        self._detector.tick(now, interval, self.timeout, min(1.0, self.cycle / 2))
+        self._detector.tick(now, interval)
         self._update_clock(now)
         self._contact_seeds(now)
         self._request_records(now)
         self._fetcher.tick(now)
         self._exchange.tick(now)
-        self._challenged = {a: t for a, t in self._challenged.items() if now.mono - t < self.cycle}
-        self._told = {a: t for a, t in self._told.items() if now.mono - t < 1.0}
+        self._gate.tick(now)
 
     def _heartbeat(self, now: Now) -> None:
         if self.status != "running" or now.mono < self._next_heartbeat:
@@ -561,7 +482,7 @@ class Engine:
 
         Spread over a time that grows with the cluster, so that a publish is not followed by everybody at once.
         """
-        size = len(self._membership.present) + 1
+        size = self._pace.members
         soon = now.mono + self._rng.uniform(0.0, min(0.5, size * 0.002))
         soon = max(soon, self._last_heartbeat + min(self.cycle, max(0.1, size * 0.004)))
         if soon < self._next_heartbeat and self.status == "running":
@@ -575,16 +496,15 @@ class Engine:
         """The periodic exchange with one random member, and second chances for those that are gone."""
         if self.status == "left":
             return
-        silence = self.cycle * 1.5
         for address in self._membership.pick(1):
-            self._exchange.request(address, silence, now)
+            self._exchange.request(address, now)
         gone = [
             peer
             for peer in self._membership
             if peer.state is State.DEAD and peer.heard and now.mono - peer.last_heard < FORGET_AFTER
         ]
         for peer in self._rng.sample(gone, min(len(gone), _RETRIES)):
-            self._exchange.request(peer.address, silence, now)
+            self._exchange.request(peer.address, now)
 
     def _notice_difference(self, now: Now) -> None:
         """A member advertises other documents than ours.
@@ -604,37 +524,24 @@ class Engine:
             return
         peer = self._rng.choice(differing)
         self._mismatch_pause = min(self.cycle, self._mismatch_pause * 2 + 0.1)
-        self._exchange.request(peer.address, self.cycle * 1.5, now)
+        self._exchange.request(peer.address, now)
 
     def _update_clock(self, now: Now) -> None:
-        samples = [p.clock_ahead for p in self._membership if p.state is State.ALIVE and p.clock_ahead is not None]
-        self._metadata.offset = cluster_offset(samples)
-        if samples:
-            self._metadata.restamp(2 * self.timeout, now)
+        offset = self._gate.cluster_offset()
+        self._metadata.offset = offset or 0.0
+        if offset is not None:
+            self._metadata.restamp(2 * self._pace.timeout, now)
 
-    def _notice_clock_step(self, now: Now) -> None:
-        """When the local clock is set, all that is known of the others' clocks relative to it shifts at once.
-
-        Else this node would take current documents for future ones until it has heard from enough members again.
-        """
-        apart = now.wall_ns / 1e9 - now.mono
-        step = 0.0 if self._clocks_apart is None else apart - self._clocks_apart
-        self._clocks_apart = apart
-        if abs(step) < _CLOCK_STEP:
-            return
-        self._out.count("clock_steps")
-        self._out.emit(Warned("clock_step", f"the local clock was set by {step:+.3f} s"))
-        for peer in self._membership:
-            if peer.clock_ahead is not None:
-                peer.clock_ahead -= step
-        self._update_clock(now)
+    def _look_at_clocks(self, now: Now) -> None:
+        if self._gate.clock_was_set(now):
+            self._update_clock(now)
 
     def _contact_seeds(self, now: Now) -> None:
         for address, (due, pause) in list(self._seeds.items()):
             if now.mono < due:
                 continue
             self._seeds[address] = (now.mono + pause, min(pause * 2, max(5.0, self.cycle)))
-            self._exchange.request(address, self.cycle * 1.5, now)
+            self._exchange.request(address, now)
 
     def _drop_seed(self, address: Address) -> None:
         self._seeds.pop(address, None)
@@ -652,7 +559,7 @@ class Engine:
 
     def _spread(self, kind: PacketType, message: Message | None, now: Now) -> None:
         """Start a rumor at ``amount`` random members."""
-        ttl = math.ceil(math.log2(len(self._membership.present) + 2)) + 4
+        ttl = math.ceil(math.log2(self._pace.members + 1)) + 4
         self._out.broadcast(kind, message, self._membership.pick(self.settings.amount), ttl, now)
 
     def _spread_document(self, document: Document, now: Now) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Callable
 
 from .detector import Detector
+from .documents import BUCKETS, bucket_of, entry_of
 from .events import SwapAnswered, SwapRequested
 from .fetch import Fetcher
 from .membership import FORGET_AFTER, Membership, Peer
@@ -27,8 +28,9 @@ from .messages import (
     SyncRequest,
     SyncResponse,
 )
-from .metadata import BUCKETS, Metadata, bucket_of, entry_of
+from .metadata import Metadata
 from .outbox import Local, Outbox
+from .pace import Pace
 from .types import PRESENT, Address, Document, Now, Record, State
 
 #: Up to so many documents are listed at once instead of comparing buckets.
@@ -53,6 +55,7 @@ class Exchange:
         metadata: Metadata,
         fetcher: Fetcher,
         out: Outbox,
+        pace: Pace,
         frame_bytes: int,
     ) -> None:
         self._local = local
@@ -61,6 +64,7 @@ class Exchange:
         self._metadata = metadata
         self._fetcher = fetcher
         self._out = out
+        self._pace = pace
         self._frame_bytes = frame_bytes
         self.on_alias: Callable[[Address], None] = lambda address: None
         self._open: dict[int, tuple[Address, float]] = {}  # nonce -> whom we asked, when
@@ -68,17 +72,14 @@ class Exchange:
 
     # -- the asking side ---------------------------------------------------------------------------------------
 
-    def request(self, to: Address, silence: float, now: Now) -> int:
-        """Open an exchange with ``to``; returns its nonce.
-
-        ``silence``: seconds after which a member counts as overdue and is asked about.
-        """
+    def request(self, to: Address, now: Now) -> None:
+        """Open an exchange with ``to``."""
         nonce = self._out.rng.getrandbits(63)
         self._open[nonce] = (to, now.mono)
-        overdue = self._membership.overdue(silence, min(_OVERDUE_LIMIT, self._frame_bytes // _MEMBER_BYTES // 2), now)
+        most = min(_OVERDUE_LIMIT, self._frame_bytes // _MEMBER_BYTES // 2)
+        overdue = self._membership.overdue(self._pace.overdue, most, now)
         self._out.send(SyncRequest(nonce, self._members_digest(), overdue), to, now)
         self._out.emit(SwapRequested(self._local.address, to))
-        return nonce
 
     def on_response(self, response: SyncResponse, peer: Peer, now: Now) -> None:
         """Merge what the other side knows, and give back what it lacks."""
@@ -222,7 +223,7 @@ class Exchange:
             if peer is None:
                 self._out.count("rx_table_full")
                 return
-            fresh = info.state in PRESENT and age < self._detector.timeout
+            fresh = info.state in PRESENT and age < self._pace.timeout
             peer.state = State.ALIVE if fresh else info.state if info.state not in PRESENT else State.DEAD
             peer.begin(info.incarnation)
             peer.sighted, peer.last_heard = info.sequence, now.mono - age
@@ -240,7 +241,7 @@ class Exchange:
         self._membership.changed(peer)
         if info.state is State.LEFT:
             self._detector.left(peer, info.incarnation, info.sequence, now)
-        elif info.state in PRESENT and age < self._detector.timeout:
+        elif info.state in PRESENT and age < self._pace.timeout:
             self._detector.heard(peer, now, age)
 
     def send_members(self, to: Address, now: Now) -> None:

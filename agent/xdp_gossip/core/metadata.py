@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""The cluster's Metadata: named documents, newest version wins, with digests that are kept up as documents change."""
+"""The cluster's Metadata: who may write which version of a document, and which of two holds."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Callable
+from typing import Callable
 
 from .clock import NS_PER_MS, HybridClock
+from .documents import DocumentTable, entry_of
 from .events import DocumentChanged, Warned
 from .interface import ProtocolError, Settings
 from .messages import Entry
+from .outbox import Outbox
 from .types import (
     MAX_AUTHOR,
     MAX_COMMENT,
@@ -23,71 +24,6 @@ from .types import (
     check_key,
     check_text,
 )
-
-if TYPE_CHECKING:
-    from .outbox import Outbox
-
-BUCKETS = 256
-_MASK = (1 << 64) - 1
-
-
-def bucket_of(key: str) -> int:
-    """Which of the 256 buckets a key belongs to."""
-    return hashlib.blake2b(key.encode(), digest_size=1, person=b"xg-bucket").digest()[0]
-
-
-def entry_of(document: Document) -> Entry:
-    """The document without its value."""
-    return Entry(document.key, document.version, document.deleted, document.content_hash, document.size)
-
-
-class DocumentTable:
-    """Documents and tombstones by key.
-
-    ``digest`` is the sum modulo 2^64 of all state hashes: independent of order, so equal on members that hold the
-    same documents however these arrived, and updated in constant time. ``buckets`` are the same sums for each of
-    256 parts of the key space, which find a difference without listing everything.
-    """
-
-    def __init__(self) -> None:
-        self._documents: dict[str, Document] = {}
-        self._keys: list[set[str]] = [set() for _ in range(BUCKETS)]
-        self.buckets = [0] * BUCKETS
-        self.digest = 0
-        self.live = 0
-
-    def __len__(self) -> int:
-        return len(self._documents)
-
-    def __iter__(self) -> Iterator[Document]:
-        return iter(self._documents.values())
-
-    def get(self, key: str) -> Document | None:
-        """The document or tombstone of ``key``."""
-        return self._documents.get(key)
-
-    def put(self, document: Document) -> None:
-        """Store, whatever was there."""
-        bucket = bucket_of(document.key)
-        delta = document.state_hash
-        former = self._documents.get(document.key)
-        if former is not None:
-            delta -= former.state_hash
-            self.live -= not former.deleted
-        self.live += not document.deleted
-        self._documents[document.key] = document
-        self._keys[bucket].add(document.key)
-        self.buckets[bucket] = (self.buckets[bucket] + delta) & _MASK
-        self.digest = (self.digest + delta) & _MASK
-
-    def in_bucket(self, bucket: int) -> list[Document]:
-        """The bucket's documents by key."""
-        return [self._documents[key] for key in sorted(self._keys[bucket])]
-
-    def entries(self, buckets: Iterable[int] = range(BUCKETS)) -> Iterator[tuple[int, list[Entry]]]:
-        """For each bucket its entries by key."""
-        for bucket in buckets:
-            yield bucket, [entry_of(document) for document in self.in_bucket(bucket)]
 
 
 class Metadata:

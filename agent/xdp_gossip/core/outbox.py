@@ -7,6 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable
 
+from .documents import DocumentTable
 from .events import Event, Transmit
 from .messages import (
     FLAG_PAUSED,
@@ -33,7 +34,6 @@ from .messages import (
     SyncRequest,
     SyncResponse,
 )
-from .metadata import DocumentTable
 from .types import Address, Node, Now, Record
 
 #: Packet type of each message that goes to one node.

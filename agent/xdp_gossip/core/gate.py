@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""Which packets are let in: authentic, addressed to this cluster, not seen before, and not recordings."""
+
+from __future__ import annotations
+
+import math
+from typing import Callable
+
+from .clock import cluster_offset
+from .detector import Detector
+from .events import Warned
+from .exchange import Exchange
+from .membership import Membership, Peer
+from .messages import Ack, Codec, Header, Message, PacketType, Ping, Rejected, SyncRequest, SyncResponse
+from .outbox import Local, Outbox
+from .pace import Pace
+from .types import Address, Now, State
+
+#: A local clock that moves this much (seconds) against the monotonic one was set, not slewed.
+_CLOCK_STEP = 0.5
+#: Nodes at once that are asked to prove that they live.
+_MAX_CHALLENGES = 1024
+
+
+class Gate:
+    """The way in. Checks come in the order of their cost (docs/protocol.md, "What a packet goes through").
+
+    It also keeps the others' clocks: freshness is judged by the clock of the packet's origin.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        local: Local,
+        membership: Membership,
+        detector: Detector,
+        exchange: Exchange,
+        out: Outbox,
+        pace: Pace,
+        max_clock_drift: float,
+    ) -> None:
+        self._codec = codec
+        self._local = local
+        self._membership = membership
+        self._detector = detector
+        self._exchange = exchange
+        self._out = out
+        self._pace = pace
+        self._max_clock_drift = max_clock_drift
+        self._challenged: dict[Address, float] = {}
+        self._told: dict[Address, float] = {}  # nodes told of a later incarnation, when
+        self._clocks_apart: float | None = None  # wall clock minus monotonic clock at the last input, seconds
+        self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
+
+    def admit(self, data: bytes, now: Now) -> tuple[Peer, Header, Message | None]:
+        """Check a packet; its origin becomes known if it was not. Raises ``Rejected``. Marks nothing as used yet."""
+        header = self._codec.parse(data)
+        self._out.count(f"rx_{header.type.name.lower()}")
+        if header.origin == self._local.address:
+            self._own_packet(data, header, now)
+            raise Rejected("own")
+        try:
+            peer = self._membership.screen(header)
+        except Rejected as rejected:
+            if rejected.reason == "stale_incarnation":
+                self._tell_later_incarnation(data, header, now)
+            raise
+        self._codec.verify(data, header)
+        message = self._codec.open(data, header)
+        if not self._answers(message):
+            self._require_fresh(peer, header, message, now)
+        return peer or self._newcomer(header, now), header, message
+
+    def tick(self, now: Now) -> None:
+        """Forget whom we asked long ago."""
+        self._challenged = {a: t for a, t in self._challenged.items() if now.mono - t < self._pace.cycle}
+        self._told = {a: t for a, t in self._told.items() if now.mono - t < 1.0}
+
+    # -- clocks ------------------------------------------------------------------------------------------------
+
+    def cluster_offset(self) -> float | None:
+        """Seconds that the cluster's clock is ahead of the local one; None while no other member is alive."""
+        samples = [p.clock_ahead for p in self._membership if p.state is State.ALIVE and p.clock_ahead is not None]
+        return cluster_offset(samples) if samples else None
+
+    def clock_was_set(self, now: Now) -> bool:
+        """Whether the local clock was set since the last call; what is known of others' clocks then shifts at once.
+
+        Else this node would take current documents for future ones until it has heard from enough members again.
+        """
+        apart = now.wall_ns / 1e9 - now.mono
+        step = 0.0 if self._clocks_apart is None else apart - self._clocks_apart
+        self._clocks_apart = apart
+        if abs(step) < _CLOCK_STEP:
+            return False
+        self._out.count("clock_steps")
+        self._out.emit(Warned("clock_step", f"the local clock was set by {step:+.3f} s"))
+        for peer in self._membership:
+            if peer.clock_ahead is not None:
+                peer.clock_ahead -= step
+        return True
+
+    # -- freshness ---------------------------------------------------------------------------------------------
+
+    def _answers(self, message: Message | None) -> bool:
+        """Whether a packet answers an open question of ours, and so cannot be a recording."""
+        if isinstance(message, SyncResponse):
+            return self._exchange.answered(message.nonce)
+        if isinstance(message, Ack):
+            return self._detector.answered(message.nonce) or self._exchange.answered(message.nonce)
+        return False
+
+    def _require_fresh(self, peer: Peer | None, header: Header, message: Message | None, now: Now) -> None:
+        """A recording must not bring a node back that is gone, so compare the packet's time with its origin's clock.
+
+        Of a node whose clock we do not know, or that was set meanwhile, ask what only a live one can answer. It may
+        be asking us for the same reason: acknowledge that, which changes nothing here, or both would ask for ever.
+        """
+        known = peer.clock_ahead if peer is not None else None
+        expected = self.cluster_offset() or 0.0 if known is None else known
+        age = expected - (header.wall_ns - now.wall_ns) / 1e9
+        limit = self._pace.timeout
+        if known is None or (peer is not None and peer.state is State.ALIVE):
+            limit = max(limit, self._max_clock_drift)
+        if abs(age) <= limit:
+            return
+        if isinstance(message, SyncRequest) and self._local.status == "running":
+            self._out.send(Ack(message.nonce), header.origin, now)
+        self._challenge(header.origin, now)
+        raise Rejected("stale_time")
+
+    def _challenge(self, origin: Address, now: Now) -> None:
+        """Ask a node something that only a live one can answer."""
+        lately = self._challenged.get(origin, -math.inf) > now.mono - self._pace.cycle
+        if not lately and len(self._challenged) < _MAX_CHALLENGES:
+            self._challenged[origin] = now.mono
+            self._exchange.request(origin, now)
+
+    # -- identity ----------------------------------------------------------------------------------------------
+
+    def _newcomer(self, header: Header, now: Now) -> Peer:
+        if header.type is PacketType.LEAVE:
+            raise Rejected("unknown_leave")
+        peer = self._membership.add(header.origin, now)
+        if peer is None:
+            raise Rejected("table_full")
+        return peer
+
+    def _own_packet(self, data: bytes, header: Header, now: Now) -> None:
+        """Our own rumor came back, or somebody else claims our address."""
+        if header.incarnation <= self._local.incarnation:
+            return
+        self._codec.verify(data, header)  # a run of ours that we do not know of: we lost our state, or have a twin
+        self._out.count("own_address_conflicts")
+        self._out.emit(
+            Warned(
+                "address_conflict",
+                f"a packet with a later incarnation of {self._local.address} was received: "
+                "either this node lost its state directory, or another node uses its address",
+            )
+        )
+        self.on_accused(header.incarnation, now)
+
+    def _tell_later_incarnation(self, data: bytes, header: Header, now: Now) -> None:
+        """A node that lost its state runs under an old incarnation: tell it which one we know, so it goes beyond."""
+        peer = self._membership.get(header.origin)
+        if peer is None or self._told.get(header.origin, -math.inf) > now.mono - 1.0:
+            return
+        self._codec.verify(data, header)
+        self._told[header.origin] = now.mono
+        ping = Ping(self._out.rng.getrandbits(63), header.origin, peer.incarnation, True)
+        self._out.send(ping, header.origin, now)

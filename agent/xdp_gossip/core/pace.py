@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""How fast the protocol goes: the automatic values follow the size of the cluster."""
+
+from __future__ import annotations
+
+from .interface import Settings
+from .membership import Membership
+
+
+class Pace:
+    """Cycle, timeout and what derives from them, in seconds."""
+
+    def __init__(self, settings: Settings, membership: Membership) -> None:
+        self._settings = settings
+        self._membership = membership
+
+    @property
+    def cycle(self) -> float:
+        """Between two heartbeats."""
+        if self._settings.cycle > 0:
+            return self._settings.cycle
+        return max(1.0, self.members / 250)
+
+    @property
+    def timeout(self) -> float:
+        """Of silence, until a member is suspected (the seed's rule for its default)."""
+        if self._settings.timeout > self.cycle:
+            return self._settings.timeout
+        return self._settings.timeout_cycles * self.cycle + 2
+
+    @property
+    def probe_gap(self) -> float:
+        """Between two rounds of probes."""
+        return min(1.0, self.cycle / 2)
+
+    @property
+    def tick(self) -> float:
+        """Between two looks at all members."""
+        return min(1.0, max(0.1, self.cycle / 6))
+
+    @property
+    def overdue(self) -> float:
+        """Of silence, until others are asked about a member in an exchange."""
+        return self.cycle * 1.5
+
+    @property
+    def members(self) -> int:
+        """Present members, the local one included."""
+        return len(self._membership.present) + 1
