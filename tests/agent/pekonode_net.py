@@ -12,7 +12,7 @@ from typing import Any, Callable
 from xdp_gossip.core.events import Event, Transmit
 from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.pekonode import PekoNodeEngine
-from xdp_gossip.core.pekonode_packet import Packet, PekoNodeId, Swap
+from xdp_gossip.core.pekonode.packet import Packet, PekoNodeId, Swap
 from xdp_gossip.core.types import Address, Node, Now
 from xdp_gossip.wire import pekonode as codec
 

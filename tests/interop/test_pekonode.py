@@ -18,7 +18,7 @@ import pytest
 
 from tests.interop.peers import Agent, GoNode, until
 from xdp_gossip.core.events import QueryAnswered, Transmit
-from xdp_gossip.core.pekonode_document import document_of
+from xdp_gossip.core.pekonode.document import document_of
 from xdp_gossip.core.types import Node
 from xdp_gossip.wire import pekonode as codec
 

@@ -19,7 +19,7 @@ import hashlib
 import json
 from typing import Any, NoReturn
 
-from ..core.pekonode_packet import MAX_STAMP, Packet, PekoNodeId, Swap, WireError
+from ..core.pekonode.packet import MAX_STAMP, Packet, PekoNodeId, Swap, WireError
 
 __all__ = ["DEFAULT_SIZE", "Packet", "PekoNodeId", "Swap", "WireError", "decode", "encode", "secret_digest"]
 

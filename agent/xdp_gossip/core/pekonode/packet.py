@@ -7,7 +7,7 @@ import enum
 from dataclasses import dataclass
 from typing import Protocol
 
-from .types import Address
+from ..types import Address
 
 #: Greatest document stamp: nanoseconds since the epoch in a signed 64-bit integer (Go's int64), the year 2262.
 MAX_STAMP = (1 << 63) - 1

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .events import DocumentChanged, Warned
-from .interface import ProtocolError, Settings
-from .pekonode_outlet import Outlet
-from .pekonode_packet import MAX_STAMP
-from .types import DEFAULT_KEY, Address, Document, Now, Version
+from ..events import DocumentChanged, Warned
+from ..interface import ProtocolError, Settings
+from ..types import DEFAULT_KEY, Address, Document, Now, Version
+from .outlet import Outlet
+from .packet import MAX_STAMP
 
 _NS_PER_MS = 1_000_000
 _PLACEHOLDER = "0.0.0.0"

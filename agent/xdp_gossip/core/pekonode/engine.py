@@ -12,7 +12,7 @@ import hmac
 import random
 from collections.abc import Iterable, Mapping
 
-from .events import (
+from ..events import (
     Event,
     HeartbeatSent,
     Joined,
@@ -25,14 +25,14 @@ from .events import (
     Transmit,
     Warned,
 )
-from .interface import Known, ProtocolError, Settings
-from .pekonode_document import ClusterDocument, document_of
-from .pekonode_outlet import Outlet
-from .pekonode_packet import Packet, PacketCodec, PekoNodeId, Swap, WireError
-from .pekonode_peers import Peer, Peers, record_of
-from .pekonode_relay import Relay
-from .timers import Timers
-from .types import DEFAULT_KEY, Address, Document, Member, Node, Now, Record, State, Version
+from ..interface import Known, ProtocolError, Settings
+from ..timers import Timers
+from ..types import DEFAULT_KEY, Address, Document, Member, Node, Now, Record, State, Version
+from .document import ClusterDocument, document_of
+from .outlet import Outlet
+from .packet import Packet, PacketCodec, PekoNodeId, Swap, WireError
+from .peers import Peer, Peers, record_of
+from .relay import Relay
 
 #: PekoNode's cycle, used when the settings leave it open: a node has to beat as often as the others expect.
 DEFAULT_CYCLE = 6.0

@@ -14,9 +14,9 @@ from collections.abc import Hashable
 from dataclasses import replace
 from typing import Callable
 
-from .pekonode_packet import Packet
-from .timers import Timers
-from .types import Now
+from ..timers import Timers
+from ..types import Now
+from .packet import Packet
 
 #: Longest time for which a rumor is held to learn from its copies, seconds.
 HOLD = 0.02

@@ -6,8 +6,8 @@ from __future__ import annotations
 import random
 from collections.abc import Container, Iterator
 
-from .pekonode_packet import PekoNodeId
-from .types import MAX_NAME, MAX_PRIVATE_DATA, Address, Member, Record, State
+from ..types import MAX_NAME, MAX_PRIVATE_DATA, Address, Member, Record, State
+from .packet import PekoNodeId
 
 #: Seconds for which a node that is gone stays known and is tried again.
 FORGET_AFTER = 86_400.0

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
-from .events import Event, Transmit
-from .interface import ProtocolError
-from .pekonode_packet import MAX_STAMP, Packet, PacketCodec, PekoNodeId, Swap
-from .pekonode_peers import Peer
-from .types import Address, Document, Node
+from ..events import Event, Transmit
+from ..interface import ProtocolError
+from ..types import Address, Document, Node
+from .packet import MAX_STAMP, Packet, PacketCodec, PekoNodeId, Swap
+from .peers import Peer
 
 #: Characters of the longest infected entry: 255.255.255.255:65535, and its IPv6 counterpart.
 _LONGEST_LABEL = {4: 21, 6: 45}
