@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from .. import metrics
 from . import params, render
 from .context import Context
 
@@ -66,8 +67,6 @@ class Info:
     async def metrics(self, request: web.Request) -> web.Response:
         """Prometheus text."""
         params.query(request, ())
-        from .. import metrics  # a megabyte, which an agent that nobody scrapes need not hold
-
         status = self._status()
         members = self._node_list.members()
         body, content_type = metrics.render(status, members)
