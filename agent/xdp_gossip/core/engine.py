@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from .contacts import Contacts
 from .detector import Detector, snapshot
 from .documents import DocumentTable, entry_of
 from .events import (
@@ -30,7 +31,7 @@ from .exchange import Exchange
 from .fetch import Fetcher
 from .gate import Gate
 from .interface import Known, ProtocolError, Settings
-from .membership import FORGET_AFTER, Membership, Peer
+from .membership import Membership, Peer
 from .messages import (
     FLAG_PAUSED,
     RUMORS,
@@ -67,8 +68,6 @@ from .types import Address, Document, Member, Node, Now, Record, State, Version
 
 #: Largest packet sent as a datagram: what IPv6 carries everywhere (1,280) less its and UDP's headers.
 DATAGRAM_BYTES = 1232
-#: Exchanges at once with nodes that are gone or were known in an earlier run, per round.
-_RETRIES = 4
 
 
 class Engine:
@@ -121,13 +120,13 @@ class Engine:
         self._gate.on_accused = self._refute
         self._metadata.on_change = self._state_changed
         self._detector.on_accused = self._refute
-        self._exchange.on_alias = self._drop_seed
         self._timers = Timers()
-        self._seeds: dict[Address, tuple[float, float]] = {}  # address -> (next try, pause before the one after)
+        self._contacts = Contacts(
+            self._local, self._membership, self._exchange, self._out, self._pace, self._timers, rng
+        )
+        self._exchange.on_alias = self._contacts.answered
         self._last_heartbeat = -math.inf
         self._next_heartbeat = math.inf
-        self._mismatch_due: float | None = None
-        self._mismatch_pause = 0.0
         self._queries: dict[int, str] = {}
 
     # -- what the shell reads ----------------------------------------------------------------------------------
@@ -215,14 +214,11 @@ class Engine:
         if self.status != "new":
             raise ProtocolError("already_joined", "the node has joined already")
         self._metadata.load(documents)
-        for item in known:
-            self._remember(item, now)
         self._local.status = "running"
         self._out.emit(Joined(self.node))
         self._announce(now)
+        self._contacts.start(known, now)
         self._tick(now)
-        self._swap(now)
-        self._timers.at(now.mono + self._rng.uniform(0.1, 1.0) * self.cycle, self._swap_again)
 
     def handle_timer(self, now: Now) -> None:
         """Do what is due."""
@@ -231,16 +227,7 @@ class Engine:
 
     def seed(self, node: Node, now: Now) -> None:
         """Contact ``node`` until it answers; it counts as present until the timeout, as in the seed."""
-        address = node.address
-        if address == self._local.address or self._answered(address):
-            return
-        self._seeds[address] = (now.mono, 0.5)
-        if self._membership.get(address) is None:
-            peer = self._membership.add(address, now)
-            if peer is not None and (node.name or node.private_data):
-                peer.record = Record(node.name, node.private_data)
-        if self.status == "running":
-            self._contact_seeds(now)
+        self._contacts.seed(node, now)
 
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
         """Change the local record and spread it. Raises ``ProtocolError`` for text that is too long."""
@@ -367,8 +354,8 @@ class Engine:
         if not late and not silent and (header.type in RUMORS or peer.state is not State.LEFT):
             self._detector.heard(peer, now)
         if header.state_digest != self.state_digest and peer.present:
-            self._notice_difference(now)
-        self._drop_seed(peer.address)
+            self._contacts.differs(now)
+        self._contacts.answered(peer.address)
 
     def _dispatch(self, peer: Peer, header: Header, message: Message | None, source: Address, now: Now) -> None:
         origin = header.origin
@@ -458,8 +445,7 @@ class Engine:
         self._timers.at(now.mono + interval, self._tick)
         self._detector.tick(now, interval)
         self._update_clock(now)
-        self._contact_seeds(now)
-        self._request_records(now)
+        self._contacts.tick(now)
         self._fetcher.tick(now)
         self._exchange.tick(now)
         self._gate.tick(now)
@@ -488,44 +474,6 @@ class Engine:
         if soon < self._next_heartbeat and self.status == "running":
             self._schedule_heartbeat(soon)
 
-    def _swap_again(self, now: Now) -> None:
-        self._timers.at(now.mono + self.cycle * self._rng.uniform(0.9, 1.1), self._swap_again)
-        self._swap(now)
-
-    def _swap(self, now: Now) -> None:
-        """The periodic exchange with one random member, and second chances for those that are gone."""
-        if self.status == "left":
-            return
-        for address in self._membership.pick(1):
-            self._exchange.request(address, now)
-        gone = [
-            peer
-            for peer in self._membership
-            if peer.state is State.DEAD and peer.heard and now.mono - peer.last_heard < FORGET_AFTER
-        ]
-        for peer in self._rng.sample(gone, min(len(gone), _RETRIES)):
-            self._exchange.request(peer.address, now)
-
-    def _notice_difference(self, now: Now) -> None:
-        """A member advertises other documents than ours.
-
-        Mostly a rumor is just on its way, so wait a moment before an exchange; and wait longer each time an
-        exchange did not settle it (a member may hold what we refuse).
-        """
-        if self._mismatch_due is None and self.status == "running":
-            self._mismatch_due = now.mono + self._rng.uniform(0.05, 0.25) + self._mismatch_pause
-            self._timers.at(self._mismatch_due, self._settle_difference)
-
-    def _settle_difference(self, now: Now) -> None:
-        self._mismatch_due = None
-        differing = [p for p in self._membership if p.present and p.heard and p.state_digest != self.state_digest]
-        if not differing:
-            self._mismatch_pause = 0.0
-            return
-        peer = self._rng.choice(differing)
-        self._mismatch_pause = min(self.cycle, self._mismatch_pause * 2 + 0.1)
-        self._exchange.request(peer.address, now)
-
     def _update_clock(self, now: Now) -> None:
         offset = self._gate.cluster_offset()
         self._metadata.offset = offset or 0.0
@@ -535,25 +483,6 @@ class Engine:
     def _look_at_clocks(self, now: Now) -> None:
         if self._gate.clock_was_set(now):
             self._update_clock(now)
-
-    def _contact_seeds(self, now: Now) -> None:
-        for address, (due, pause) in list(self._seeds.items()):
-            if now.mono < due:
-                continue
-            self._seeds[address] = (now.mono + pause, min(pause * 2, max(5.0, self.cycle)))
-            self._exchange.request(address, now)
-
-    def _drop_seed(self, address: Address) -> None:
-        self._seeds.pop(address, None)
-
-    def _request_records(self, now: Now) -> None:
-        for peer in self._membership:
-            if not peer.present or not peer.record_missing or now.mono < peer.record_due:
-                continue
-            helpers = self._membership.pick(1, peer.address) if peer.record_tries % 2 else []
-            peer.record_due = now.mono + min(30.0, 0.5 * 2**peer.record_tries)
-            peer.record_tries = min(10, peer.record_tries + 1)
-            self._out.send(RecordsRequest((peer.address,)), helpers[0] if helpers else peer.address, now)
 
     # -- spreading ---------------------------------------------------------------------------------------------
 
@@ -588,23 +517,3 @@ class Engine:
         self._out.restart_sequences()
         self._local.record = replace(self._local.record, stamp=(self.incarnation, 0))
         self._out.emit(IncarnationChanged(self.incarnation))
-
-    def _remember(self, item: Known, now: Now) -> None:
-        """A node of an earlier run: gone until it answers, and among the first to be tried."""
-        if item.address == self._local.address or self._membership.get(item.address) is not None:
-            return
-        peer = self._membership.add(item.address, now)
-        if peer is None:
-            return
-        peer.begin(item.incarnation)
-        peer.sighted = item.sequence
-        peer.state = State.DEAD
-        peer.last_heard = now.mono - max(0.0, (now.wall_ns - item.last_heard_ns) / 1e9)
-        if item.name or item.private_data:
-            peer.record = Record(item.name, item.private_data)
-        self._membership.changed(peer)
-        self._seeds[item.address] = (now.mono, 0.5)
-
-    def _answered(self, address: Address) -> bool:
-        peer = self._membership.get(address)
-        return peer is not None and peer.heard and peer.present

@@ -70,6 +70,11 @@ class Exchange:
         self._open: dict[int, tuple[Address, float]] = {}  # nonce -> whom we asked, when
         self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}  # lists that arrive in parts
 
+    @property
+    def state_digest(self) -> int:
+        """Of the documents held here."""
+        return self._metadata.table.digest
+
     # -- the asking side ---------------------------------------------------------------------------------------
 
     def request(self, to: Address, now: Now) -> None:

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Whom this member turns to: seeds, a random member each cycle, nodes that are gone, and members that differ."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+from .exchange import Exchange
+from .interface import Known
+from .membership import FORGET_AFTER, Membership
+from .messages import RecordsRequest
+from .outbox import Local, Outbox
+from .pace import Pace
+from .timers import Timers
+from .types import Address, Node, Now, Record, State
+
+#: Nodes that are gone which get a second chance each cycle.
+_RETRIES = 4
+#: Nodes known from an earlier run that are tried at once at start; the others follow as nodes that are gone.
+_FIRST_TRIES = 8
+
+
+class Contacts:
+    """Opens exchanges, and asks for node records that are missing."""
+
+    def __init__(
+        self,
+        local: Local,
+        membership: Membership,
+        exchange: Exchange,
+        out: Outbox,
+        pace: Pace,
+        timers: Timers,
+        rng: random.Random,
+    ) -> None:
+        self._local = local
+        self._membership = membership
+        self._exchange = exchange
+        self._out = out
+        self._pace = pace
+        self._timers = timers
+        self._rng = rng
+        self._seeds: dict[Address, tuple[float, float]] = {}  # address -> (next try, pause before the one after)
+        self._settling = False
+        self._pause = 0.0
+
+    def start(self, known: Iterable[Known], now: Now) -> None:
+        """Begin the rounds; ``known`` nodes of an earlier run are gone until they answer."""
+        remembered = [item.address for item in known if self._remember(item, now)]
+        for address in self._rng.sample(remembered, min(len(remembered), _FIRST_TRIES)):
+            self._seeds[address] = (now.mono, 0.5)
+        self.tick(now)
+        self._timers.at(now.mono + self._rng.uniform(0.1, 1.0) * self._pace.cycle, self._round)
+
+    def seed(self, node: Node, now: Now) -> None:
+        """Contact ``node`` until it answers; it counts as present until the timeout, as in the seed."""
+        address = node.address
+        peer = self._membership.get(address)
+        if address == self._local.address or (peer is not None and peer.heard and peer.present):
+            return
+        self._seeds[address] = (now.mono, 0.5)
+        if peer is None:
+            peer = self._membership.add(address, now)
+            if peer is not None and (node.name or node.private_data):
+                peer.record = Record(node.name, node.private_data)
+        if self._local.status == "running":
+            self.tick(now)
+
+    def answered(self, address: Address) -> None:
+        """A seed needs no more contacting."""
+        self._seeds.pop(address, None)
+
+    def tick(self, now: Now) -> None:
+        """Turn again to seeds that did not answer, and ask for records."""
+        for address, (due, pause) in list(self._seeds.items()):
+            if now.mono >= due:
+                self._seeds[address] = (now.mono + pause, min(pause * 2, max(5.0, self._pace.cycle)))
+                self._exchange.request(address, now)
+        self._request_records(now)
+
+    def differs(self, now: Now) -> None:
+        """A member advertises other documents than ours.
+
+        Mostly a rumor is just on its way, so wait a moment before an exchange; and wait longer each time an
+        exchange did not settle it (a member may hold what we refuse).
+        """
+        if not self._settling and self._local.status == "running":
+            self._settling = True
+            self._timers.at(now.mono + self._rng.uniform(0.05, 0.25) + self._pause, self._settle)
+
+    def _settle(self, now: Now) -> None:
+        self._settling = False
+        ours = self._exchange.state_digest
+        differing = [peer for peer in self._membership if peer.present and peer.heard and peer.state_digest != ours]
+        if not differing:
+            self._pause = 0.0
+            return
+        self._pause = min(self._pace.cycle, self._pause * 2 + 0.1)
+        self._exchange.request(self._rng.choice(differing).address, now)
+
+    def _round(self, now: Now) -> None:
+        """Once a cycle: one random member, and second chances for those that are gone."""
+        self._timers.at(now.mono + self._pace.cycle * self._rng.uniform(0.9, 1.1), self._round)
+        if self._local.status == "left":
+            return
+        gone = [
+            peer.address
+            for peer in self._membership
+            if peer.state is State.DEAD and peer.heard and now.mono - peer.last_heard < FORGET_AFTER
+        ]
+        for address in (*self._membership.pick(1), *self._rng.sample(gone, min(len(gone), _RETRIES))):
+            self._exchange.request(address, now)
+
+    def _remember(self, item: Known, now: Now) -> bool:
+        if item.address == self._local.address or self._membership.get(item.address) is not None:
+            return False
+        peer = self._membership.add(item.address, now)
+        if peer is None:
+            return False
+        peer.begin(item.incarnation)
+        peer.sighted = item.sequence
+        peer.state = State.DEAD
+        peer.last_heard = now.mono - max(0.0, (now.wall_ns - item.last_heard_ns) / 1e9)
+        if item.name or item.private_data:
+            peer.record = Record(item.name, item.private_data)
+        self._membership.changed(peer)
+        return True
+
+    def _request_records(self, now: Now) -> None:
+        for peer in self._membership:
+            if not peer.present or not peer.record_missing or now.mono < peer.record_due:
+                continue
+            helpers = self._membership.pick(1, peer.address) if peer.record_tries % 2 else []
+            peer.record_due = now.mono + min(30.0, 0.5 * 2**peer.record_tries)
+            peer.record_tries = min(10, peer.record_tries + 1)
+            self._out.send(RecordsRequest((peer.address,)), helpers[0] if helpers else peer.address, now)
