@@ -14,9 +14,9 @@ REPORTS ?= $(CACHE)/reports/$@
 
 # The agent's libraries, as on a target, and what the tests and checks themselves need.
 AGENT_PACKAGES := python3 python3-venv python3-aiohttp python3-cryptography python3-jinja2 python3-msgpack \
-	python3-rich python3-systemd python3-yaml
+	python3-prometheus-client python3-rich python3-systemd python3-yaml
 BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-venv
-TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) iproute2 python3-prometheus-client shellcheck
+TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) iproute2 shellcheck
 
 # Simulated clusters per scenario.
 SIM_SEEDS ?= 200

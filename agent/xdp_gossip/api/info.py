@@ -9,7 +9,6 @@ from typing import Any
 
 from aiohttp import web
 
-from .. import metrics
 from . import params, render
 from .context import Context
 
@@ -67,6 +66,8 @@ class Info:
     async def metrics(self, request: web.Request) -> web.Response:
         """Prometheus text."""
         params.query(request, ())
+        from .. import metrics  # a megabyte, which an agent that nobody scrapes need not hold
+
         status = self._status()
         members = self._node_list.members()
         body, content_type = metrics.render(status, members)

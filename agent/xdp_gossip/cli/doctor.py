@@ -21,7 +21,7 @@ from .common import DEFAULT_CONFIG, FAILED, OK, CommandError, call, print_json, 
 if TYPE_CHECKING:
     from ..config import AgentConfig
 
-_LIBRARIES = ("aiohttp", "yaml", "cryptography", "msgpack")
+_LIBRARIES = ("aiohttp", "yaml", "cryptography", "msgpack", "prometheus_client")
 _OPTIONAL = {"systemd": "readiness and watchdog under systemd", "rich": "tables and top on a terminal"}
 _LEAST_FREE = 64 * 1024 * 1024
 #: Counters of packets refused because sender and receiver do not agree on something, and what that is.
