@@ -88,6 +88,11 @@ class Systemd:
             else:
                 self._notify = daemon.notify
 
+    @property
+    def listens(self) -> bool:
+        """Whether anybody hears what is told."""
+        return self._notify is not None
+
     def tell(self, *lines: str) -> None:
         """Send assignments such as READY=1. A manager that does not listen is no reason to fail."""
         if self._notify is not None:
@@ -218,7 +223,7 @@ class Agent:
         watchdog = self.systemd.watchdog_seconds()
         while True:
             await asyncio.sleep(min(watchdog or _STATUS_SECONDS, _STATUS_SECONDS))
-            lines = [f"STATUS={self._summary()}"]
+            lines = [f"STATUS={self._summary()}"] if self.systemd.listens else []
             if self.node_list.healthy():
                 lines.append("WATCHDOG=1")
             else:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from .core.events import DocumentChanged, Event, IncarnationChanged, Warned
+from .core.events import DocumentChanged, Event, IncarnationChanged, MemberChanged, Warned
 from .core.interface import Known, ProtocolEngine, remembered
 from .core.types import Address, Document, Now
 from .store import Snapshot, StateStore, StoreError
@@ -19,8 +19,9 @@ from .transport import Transport
 _log = logging.getLogger("xdp_gossip.runtime")
 T = TypeVar("T")
 
-#: Seconds between two looks at whether the list of known nodes has to be written.
-_NODES_EVERY = 10.0
+#: Seconds from a change of the known nodes until they are written, and between two such writes at least.
+_NODES_AFTER = 0.2
+_NODES_EVERY = 2.0
 #: Seconds until a write that failed is tried again.
 _RETRY = 5.0
 #: A warning with the same code is logged once in so many seconds.
@@ -70,8 +71,8 @@ class Runtime:
         self._written = 0
         self._queued = 0
         self._work = asyncio.Event()
+        self._nodes_changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._known: list[Known] | None = None
         self._warned: dict[str, tuple[float, int]] = {}
         self._closed = False
 
@@ -170,6 +171,8 @@ class Runtime:
             raised = event.incarnation
             task = self._loop.create_task(self._disk.run(lambda store: store.save_incarnation(raised)))
             task.add_done_callback(self._note_failure)
+        elif isinstance(event, MemberChanged):
+            self._nodes_changed.set()
         elif isinstance(event, Warned):
             self._warn(event)
         self._on_event(event)
@@ -230,19 +233,19 @@ class Runtime:
                 self._saved.append((done, count))
 
     async def _save_nodes(self) -> None:
-        """Keep the list of known nodes on the disk, so that a restart needs no seeds."""
+        """Keep the list of known nodes on the disk, so that a restart needs no seeds, however soon it comes."""
         while True:
-            await asyncio.sleep(_NODES_EVERY if self._known is not None else 1.0)
+            await self._nodes_changed.wait()
+            await asyncio.sleep(_NODES_AFTER)
+            self._nodes_changed.clear()
             known = self._remembered()
-            if self._known is not None and _identities(known) == _identities(self._known):
-                continue
             try:
                 await self._disk.run(lambda store, known=known: store.save_nodes(known))  # type: ignore[misc]
             except StoreError as error:
                 self.storage_error = str(error)
                 _log.error("known nodes not stored: %s", error)
-            else:
-                self._known = known
+                self._nodes_changed.set()
+            await asyncio.sleep(_NODES_EVERY)
 
 
 def _write(store: StateStore, batch: list[DocumentChanged]) -> None:
@@ -257,7 +260,3 @@ def _write(store: StateStore, batch: list[DocumentChanged]) -> None:
             withdrawn[replaced.key, replaced.rank] = replaced
             kept.pop((replaced.key, replaced.rank), None)
     store.save_documents(list(kept.values()), list(withdrawn.values()))
-
-
-def _identities(known: list[Known]) -> set[tuple[Address, int, str, str]]:
-    return {(item.address, item.incarnation, item.name, item.private_data) for item in known}
