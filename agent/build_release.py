@@ -27,7 +27,7 @@ MTIME = 1_577_836_800
 REQUIRED = (("agent/xdp_gossip", "agent/xdp_gossip"), ("agent/bin", "bin"))
 OPTIONAL = (("bpf", "bpf"), ("agent/systemd", "systemd"), ("LICENSES", "LICENSES"))
 
-_SKIP_DIRECTORIES = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
+_SKIP_DIRECTORIES = frozenset({"__pycache__", ".cache", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
 _SKIP_SUFFIXES = (".pyc", ".pyo", ".swp", ".orig", ".rej", "~")
 
 
