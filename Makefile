@@ -58,7 +58,7 @@ test: setup ## Everything that CI runs, under 25 minutes (root)
 check: ## The quick part: no root, under a minute
 	@$(MAKE) code
 	@$(MAKE) unit PYTEST_ARGS='-m "not slow and not root" -q'
-	@$(MAKE) sim SIM_SEEDS=5
+	@$(MAKE) sim SIM_SEEDS=3
 
 ##@ Parts of `make test`
 .PHONY: code
@@ -70,7 +70,7 @@ code: packages-test venv-dev ## Ruff, mypy --strict on the core and the codecs, 
 
 .PHONY: unit
 unit: packages-test venv-dev ## Tests of the agent
-	$(VENV)/dev/bin/pytest --junitxml="$(REPORTS)/agent.xml" $(PYTEST_ARGS)
+	$(VENV)/dev/bin/pytest -n 2 --junitxml="$(REPORTS)/agent.xml" $(PYTEST_ARGS)
 
 .PHONY: sim
 sim: packages-test venv-dev ## Simulated clusters: SIM_SEEDS (200) seeds a scenario

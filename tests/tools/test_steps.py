@@ -92,6 +92,7 @@ def test_reports_of_an_earlier_run_do_not_count(checkout: Path) -> None:
     assert last_line(run(checkout, "reports").stdout) == "1 passed, 0 failed"
 
 
+@pytest.mark.slow
 def test_a_daemon_that_holds_the_output_open_does_not_hold_us(checkout: Path) -> None:
     begin = time.monotonic()
     assert run(checkout, "daemon").returncode == 0
