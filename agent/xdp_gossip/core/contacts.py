@@ -131,7 +131,10 @@ class Contacts:
         for peer in self._membership:
             if not peer.present or not peer.record_missing or now.mono < peer.record_due:
                 continue
+            # The owner first, then others too; over TCP once a datagram brought nothing.
+            again = peer.record_tries > 0
             helpers = self._membership.pick(1, peer.address) if peer.record_tries % 2 else []
             peer.record_due = now.mono + min(30.0, 0.5 * 2**peer.record_tries)
             peer.record_tries = min(10, peer.record_tries + 1)
-            self._out.send(RecordsRequest((peer.address,)), helpers[0] if helpers else peer.address, now)
+            target = helpers[0] if helpers else peer.address
+            self._out.send(RecordsRequest((peer.address,)), target, now, reliable=again)
