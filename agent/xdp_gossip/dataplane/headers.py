@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""Reads the constants and counters that ``bpf/*.h`` state, so that C and Python cannot differ."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+#: Set to use the headers and programs of another directory.
+DIRECTORY_VARIABLE = "XDP_GOSSIP_BPF"
+
+_DEFINE = re.compile(r"^#define (XG_[A-Z0-9_]+)[ \t]+(.+?)[ \t]*(?:/\*.*)?$", re.MULTILINE)
+_COUNTER = re.compile(r'^\tX\((\w+),\s*"([^"]*)"\)', re.MULTILINE)
+_EXPRESSION = re.compile(r"[0-9a-fA-FxX()*+<|\s]+")
+
+
+class HeaderError(Exception):
+    """The data plane's sources are missing or not understood; the message names the file."""
+
+
+def directory() -> Path:
+    """Where the sources are: beside ``agent/`` in a release as in a checkout. Raises ``HeaderError``."""
+    named = os.environ.get(DIRECTORY_VARIABLE)
+    path = Path(named) if named else Path(__file__).resolve().parents[3] / "bpf"
+    if not (path / "maps.h").is_file():
+        raise HeaderError(f"{path}: expected the data plane's sources (maps.h and others), found none")
+    return path
+
+
+@functools.lru_cache(maxsize=None)
+def constants() -> Mapping[str, int]:
+    """Every integer that ``wire.h`` and ``maps.h`` define, by name. Raises ``HeaderError``."""
+    found: dict[str, int] = {}
+    for name in ("wire.h", "maps.h"):
+        text = _read(name)
+        for constant, expression in _DEFINE.findall(text):
+            plain = re.sub(r"(?<=[0-9a-fA-F])(?:ULL|UL|U|LL|L)\b", "", expression)
+            if _EXPRESSION.fullmatch(plain):
+                # Digits and operators only: checked in the line before.
+                found[constant] = int(eval(plain, {"__builtins__": {}}))
+    return found
+
+
+@functools.lru_cache(maxsize=None)
+def counters() -> Mapping[str, str]:
+    """Counter name to what it counts, in the order of their index. Raises ``HeaderError``."""
+    found = dict(_COUNTER.findall(_read("counters.h")))
+    if not found:
+        raise HeaderError(f"{directory() / 'counters.h'}: expected a list of counters, found none")
+    return found
+
+
+def _read(name: str) -> str:
+    path = directory() / name
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise HeaderError(f"{path}: {error.strerror}") from None

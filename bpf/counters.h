@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * Every verdict and every outcome has a counter. X(name, what it counts): the C enumeration and Python's names and
+ * help texts (dataplane/headers.py) both come from this list; its order is the index in the map.
+ */
+#ifndef XG_COUNTERS_H
+#define XG_COUNTERS_H
+
+/* clang-format off */
+#define XG_COUNTER_LIST(X) \
+	/* Packets left to the stack. */ \
+	X(pass_odd,             "addressed to the agent, but with IP options, fragmented, or otherwise odd: passed on") \
+	X(pass_no_agent,        "no agent has renewed its lease: passed on") \
+	X(pass_direct,          "authentic packets to this node alone: passed to the agent's socket") \
+	/* Packets dropped, in the order of the checks. */ \
+	X(drop_truncated,       "shorter than their type needs") \
+	X(drop_malformed,       "no packet of this protocol") \
+	X(drop_foreign_version, "of another wire version") \
+	X(drop_foreign_cluster, "of another cluster") \
+	X(drop_own,             "own rumors that came back") \
+	X(drop_duplicate,       "copies of a rumor that was seen") \
+	X(drop_unknown_key,     "key slots without a key") \
+	X(drop_bad_mac,         "forged, or of another secret") \
+	X(drop_unknown_leave,   "a leave of a node that is not known") \
+	/* Authentic packets that only the agent can decide on. */ \
+	X(ask_own,              "own address under a later incarnation") \
+	X(ask_incarnation,      "of an earlier run of their origin") \
+	X(ask_gone,             "of nodes that are gone") \
+	X(ask_time,             "from too far in the past or the future") \
+	X(ask_full,             "of newcomers for whom there is no room") \
+	X(ask_limited,          "not handed over: too many at once") \
+	/* Rumors taken. */ \
+	X(take_heartbeat,       "new heartbeats") \
+	X(take_metadata,        "new metadata rumors") \
+	X(take_leave,           "new leaves") \
+	X(take_record,          "new node records") \
+	X(take_newcomer,        "rumors of origins not known before") \
+	X(news,                 "rumors handed to the agent because they bring something new") \
+	X(news_lost,            "packets that found no room in the ring buffer") \
+	/* Relaying. */ \
+	X(relay,                "rumors relayed") \
+	X(relay_ttl,            "rumors not relayed: their time to live was over") \
+	X(relay_alone,          "rumors not relayed: there is nobody to relay to") \
+	X(relay_failed,         "copies that the kernel refused to make or to send") \
+	X(copy,                 "copies of others' rumors sent") \
+	X(copy_surplus,         "copies not sent: every possible target has one") \
+	X(copy_unresolved,      "copies handed to the agent: no next hop known for their target") \
+	/* The agent's own rumors. */ \
+	X(fanout,               "own rumors multiplied at the way out") \
+	X(fanout_copy,          "copies of own rumors sent") \
+	X(fanout_surplus,       "copies of own rumors not sent: every possible target has one") \
+	X(fanout_unresolved,    "copies of own rumors handed to the agent: no next hop known for their target") \
+	X(fanout_failed,        "copies of own rumors that the kernel refused to send") \
+	/* Next hops. */ \
+	X(hop_learnt,           "next hops learnt from what the stack sent") \
+	X(hop_fib,              "next hops found in the FIB") \
+	/* The loader's own. */ \
+	X(selftest,             "self-test frames")
+/* clang-format on */
+
+enum xg_counter {
+#define XG_NAME(name, text) XG_COUNT_##name,
+	XG_COUNTER_LIST(XG_NAME)
+#undef XG_NAME
+	XG_COUNTERS
+};
+
+#endif

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * What the kernel and the agent share. dataplane/layout.py states the same structures for Python; a test holds the
+ * two equal. A change of any of them needs a new XG_LAYOUT: it is part of the path the maps are pinned under.
+ */
+#ifndef XG_MAPS_H
+#define XG_MAPS_H
+
+#include "counters.h"
+#include "wire.h"
+
+#define XG_LAYOUT 1
+
+/* Room for targets in each half of the ring; a power of two, as an index is masked with it. */
+#define XG_RING 256
+/* Most copies of one rumor. */
+#define XG_COPIES 64
+#define XG_NEXTHOPS 4096
+#define XG_EVENT_BYTES (256 * 1024)
+/* A next hop learnt from the stack's own output holds for so long. */
+#define XG_NEXTHOP_NS 60000000000ULL
+/* Packets per tenth of a second and CPU that may ask the agent for a decision. */
+#define XG_ASK_LIMIT 100
+
+/* xg_config.flags */
+#define XG_RUNNING 0x01
+
+/* Written by the agent, once per cycle and at every change. Times are CLOCK_MONOTONIC in nanoseconds. */
+struct xg_config {
+	__u8 addr[16]; /* of the local node, IPv6 or IPv4-mapped */
+	__be16 port;
+	__u16 amount; /* copies of a heartbeat or a node record */
+	__u16 wide;   /* copies of a metadata rumor or a leave */
+	__u16 flags;
+	__be32 cluster;
+	__u32 incarnation;
+	__u64 state_digest; /* of the documents that the local node holds */
+	__u64 lease;	    /* until when the data plane works without hearing from the agent */
+	__s64 clock;	    /* the cluster's wall time minus CLOCK_MONOTONIC */
+	__u64 timeout;
+	__u64 max_clock_drift;
+	__u32 ring_half; /* which half of the ring holds the targets: 0 or 1 */
+	__u32 ring_size; /* how many */
+};
+
+/* A slot of the keyring: the state of BLAKE2s after the block that holds the key (RFC 7693, section 3.3). */
+struct xg_key {
+	__u32 present;
+	__u32 midstate[8];
+};
+
+struct xg_node_key {
+	__u8 addr[16];
+	__be16 port;
+	__u16 zero;
+};
+
+/* xg_node.standing: what the agent holds of the node. */
+#define XG_PRESENT 0
+#define XG_SUSPECT 1
+#define XG_GONE 2
+
+/* One origin; a cache line. Integers in host order. */
+struct xg_node {
+	struct bpf_spin_lock lock;
+	__u32 incarnation;
+	__u64 highest;	     /* newest rumor sequence */
+	__u64 window;	     /* bit i: highest - i was seen (RFC 6479) */
+	__u64 last_seen;     /* last sign of life, CLOCK_MONOTONIC ns; 0: none */
+	__s64 clock;	     /* its wall time minus CLOCK_MONOTONIC here, at its newest packet */
+	__u64 state_digest;  /* as its newest packet says */
+	__u64 record_digest;
+	__u8 standing;
+	__u8 flags;	     /* of its newest packet */
+	__u8 zero[6];
+};
+
+/* A member that rumors are relayed to. The agent shuffles them each cycle into the half that is not in use. */
+struct xg_target {
+	__u8 addr[16];
+	__be16 port;
+	__u8 zero[6];
+};
+
+/* How frames for an address leave this interface. */
+struct xg_nexthop {
+	__u8 dst[6];
+	__u8 src[6];
+	__u32 ifindex;
+	__u64 learnt; /* CLOCK_MONOTONIC ns */
+};
+
+/* xg_event.kind */
+#define XG_EVENT_NEWS 1	      /* accepted, recorded and relayed here: take note */
+#define XG_EVENT_ASK 2	      /* authentic, nothing else done: decide, and relay it if need be */
+#define XG_EVENT_UNRESOLVED 3 /* no next hop known: send the packet to addr and port through the stack */
+
+/* What goes through the ring buffer: this, then the packet. */
+struct xg_event {
+	__u64 time;    /* CLOCK_MONOTONIC ns */
+	__u8 addr[16]; /* where the packet came from, or is to go to */
+	__be16 port;
+	__u16 length;  /* bytes of the packet */
+	__u8 kind;
+	__u8 zero[3];
+};
+
+#endif
