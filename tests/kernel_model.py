@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""The kernel data plane in Python: what each packet comes to, and why.
+
+The BPF programs are held against it packet by packet (``tests/bpf``), and it stands in for them in the simulator
+(``tests/sim``). It takes UDP payloads; what comes before them is not its business.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from xdp_gossip.core.messages import FLAG_PAUSED, RUMORS, Codec, Header, PacketType, Rejected
+from xdp_gossip.core.types import Address
+from xdp_gossip.core.window import ReplayWindow
+
+#: As in bpf/maps.h.
+PRESENT, SUSPECT, GONE = range(3)
+NEWS, ASK = 1, 2
+#: As in bpf/wire.h.
+DATAGRAM_BYTES = 1232
+
+_TTL, _FANOUT = 80, 82
+_WIDE = frozenset({PacketType.METADATA, PacketType.LEAVE})
+_MASK = (1 << 64) - 1
+
+
+@dataclass
+class Config:
+    """``struct xg_config``: times in ns of the local monotonic clock, ``clock`` the cluster's wall time minus it."""
+
+    local: Address
+    incarnation: int = 1
+    running: bool = True
+    amount: int = 4
+    wide: int = 12
+    state_digest: int = 0
+    lease: int = 1 << 62
+    clock: int = 0
+    timeout: int = 5_000_000_000
+    max_clock_drift: int = 60_000_000_000
+
+
+@dataclass
+class Entry:
+    """``struct xg_node``."""
+
+    incarnation: int = 0
+    window: ReplayWindow = field(default_factory=lambda: ReplayWindow(64))
+    last_seen: int = 0
+    clock: int = 0
+    state_digest: int = 0
+    record_digest: int = 0
+    standing: int = PRESENT
+    flags: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a packet came to: the counter of its verdict, and what went on from it.
+
+    ``action`` is pass (to the stack), drop, or relay. ``event`` is what goes through the ring buffer: NEWS, ASK or
+    None. ``copies`` is how many copies are made, ``onward`` the payload they carry.
+    """
+
+    verdict: str
+    action: str = "drop"
+    event: int | None = None
+    copies: int = 0
+    onward: bytes = b""
+    also: tuple[str, ...] = ()
+
+
+class KernelModel:
+    """The maps, and what is done to them. ``targets`` is the ring."""
+
+    def __init__(self, codec: Codec, config: Config, max_nodes: int = 20_000) -> None:
+        self.codec = codec
+        self.config = config
+        self.max_nodes = max_nodes
+        self.nodes: dict[Address, Entry] = {}
+        self.targets: Sequence[Address] = ()
+        self.counters: Counter[str] = Counter()
+
+    def process(self, payload: bytes, source: Address, time: int) -> Outcome:
+        """Take one UDP payload from ``source`` at ``time`` (ns, monotonic). The steps are docs/protocol.md's."""
+        outcome = self._process(payload, time)
+        self.counters.update((outcome.verdict, *outcome.also))
+        if outcome.event == NEWS:
+            self.counters["news"] += 1
+        return outcome
+
+    def _process(self, payload: bytes, time: int) -> Outcome:
+        config = self.config
+        if not config.running or time > config.lease:
+            return Outcome("pass_no_agent", "pass")
+        if len(payload) > DATAGRAM_BYTES:
+            return Outcome("pass_odd", "pass")
+        try:
+            header = self.codec.parse(payload)
+        except Rejected as rejected:
+            return Outcome(f"drop_{rejected.reason}")
+        except ValueError:
+            return Outcome("drop_malformed")
+        try:
+            return self._judge(payload, header, time)
+        except Rejected as rejected:
+            return Outcome(f"drop_{rejected.reason}")
+
+    def _judge(self, payload: bytes, header: Header, time: int) -> Outcome:
+        if header.origin == self.config.local:
+            if header.incarnation <= self.config.incarnation:
+                return Outcome("drop_own")
+            self.codec.verify(payload, header)
+            return Outcome("ask_own", event=ASK)
+        if header.type not in RUMORS:
+            self.codec.verify(payload, header)
+            return Outcome("pass_direct", "pass")
+        entry = self.nodes.get(header.origin)
+        if entry is not None and header.incarnation == entry.incarnation and not entry.window.fresh(header.sequence):
+            return Outcome("drop_duplicate")
+        self.codec.verify(payload, header)
+        if entry is None:
+            return self._newcomer(payload, header, time)
+        if header.incarnation < entry.incarnation:
+            return Outcome("ask_incarnation", event=ASK)
+        if entry.standing == GONE:
+            return Outcome("ask_gone", event=ASK)
+        if self._off(header, entry.clock, time) > self._limit(entry.standing):
+            return Outcome("ask_time", event=ASK)
+        before = (entry.incarnation, entry.record_digest, entry.flags, entry.state_digest)
+        self._commit(entry, header, time)
+        return self._take(payload, header, self._is_news(header, entry, before))
+
+    def _newcomer(self, payload: bytes, header: Header, time: int) -> Outcome:
+        if header.type is PacketType.LEAVE:
+            return Outcome("drop_unknown_leave")
+        if self._off(header, self.config.clock, time) > self._limit(PRESENT):
+            return Outcome("ask_time", event=ASK)
+        if len(self.nodes) >= self.max_nodes:
+            return Outcome("ask_full", event=ASK)
+        entry = self.nodes[header.origin] = Entry()
+        self._commit(entry, header, time)
+        return self._take(payload, header, True, "take_newcomer")
+
+    def _limit(self, standing: int) -> int:
+        """How far a packet's time may be off."""
+        if standing == PRESENT:
+            return max(self.config.timeout, self.config.max_clock_drift)
+        return self.config.timeout
+
+    @staticmethod
+    def _off(header: Header, clock: int, time: int) -> int:
+        """How far the packet's time is off a clock; 64-bit arithmetic that wraps, as in C."""
+        off = (header.wall_ns - time - clock) & _MASK
+        return min(off, _MASK + 1 - off)
+
+    @staticmethod
+    def _commit(entry: Entry, header: Header, time: int) -> None:
+        if header.incarnation > entry.incarnation:
+            entry.incarnation = header.incarnation
+            entry.window = ReplayWindow(64)
+        entry.window.commit(header.sequence)
+        if header.sequence == entry.window.highest:
+            entry.clock = _signed(header.wall_ns - time)
+            entry.state_digest, entry.record_digest = header.state_digest, header.record_digest
+            entry.flags = header.flags
+        if header.type is PacketType.LEAVE:
+            entry.standing = GONE
+        elif not header.flags & FLAG_PAUSED:
+            entry.last_seen = time
+
+    def _is_news(self, header: Header, entry: Entry, before: tuple[int, int, int, int]) -> bool:
+        """``before`` is the entry's incarnation, record digest, flags and state digest before this packet."""
+        if header.type is not PacketType.HEARTBEAT or entry.incarnation != before[0]:
+            return True
+        if (entry.record_digest, entry.flags) != before[1:3]:
+            return True
+        return entry.state_digest not in (before[3], self.config.state_digest)
+
+    def _take(self, payload: bytes, header: Header, news: bool, *also: str) -> Outcome:
+        verdict = f"take_{header.type.name.lower()}"
+        event = NEWS if news else None
+        if header.ttl == 0:
+            return Outcome(verdict, event=event, also=(*also, "relay_ttl"))
+        if not self.targets:
+            return Outcome(verdict, event=event, also=(*also, "relay_alone"))
+        onward = bytearray(payload)
+        onward[_TTL : _TTL + 2] = struct.pack("BB", header.ttl - 1, min(header.hops + 1, 255))
+        onward[_FANOUT] = 0
+        copies = self.config.wide if header.type in _WIDE else self.config.amount
+        return Outcome(verdict, "relay", event, copies, bytes(onward), (*also, "relay"))
+
+    def eligible(self, origin: Address, source: Address) -> list[Address]:
+        """Targets that may get a copy of a rumor, in the order of the ring."""
+        return [t for t in self.targets if t not in (origin, source) and (":" in t.ip) == (":" in self.config.local.ip)]
+
+
+def _signed(value: int) -> int:
+    value &= _MASK
+    return value - (1 << 64) if value >> 63 else value
