@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from .core.events import DocumentChanged, Event, IncarnationChanged, MemberChanged, Warned
+from .core.events import DocumentChanged, Event, IncarnationChanged, MemberChanged, Rumor, Transmit, Warned
 from .core.interface import Known, ProtocolEngine, remembered
 from .core.types import Address, Document, Now
 from .store import Snapshot, StateStore, StoreError
@@ -149,7 +149,11 @@ class Runtime:
         for event in self.engine.take_events():
             self._handle(event)
         for transmit in self.engine.take_transmits():
-            self.transport.send(transmit)
+            if isinstance(transmit, Rumor):
+                for target in transmit.targets:
+                    self.transport.send(Transmit(target, transmit.data))
+            else:
+                self.transport.send(transmit)
         self._set_timer()
 
     def _set_timer(self) -> None:

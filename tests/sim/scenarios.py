@@ -17,7 +17,7 @@ from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import HEADER_BYTES, NativeCodec
 
 from .checks import State, Violation
-from .network import Link
+from .network import DATAGRAM, Link
 from .world import SimNode, World
 
 SETTINGS = Settings(cycle=1.0)
@@ -360,7 +360,8 @@ def _attack(world: World, packets: Sequence[tuple[SimNode, bytes]]) -> None:
     before = [(node, world.checks.state(node)) for node in world.up]
     for receiver, data in packets:
         target = receiver if world.rng.random() < 0.5 else world.rng.choice(world.up)
-        target.receive(data, world.rng.choice([stranger, world.rng.choice(world.nodes).address]))
+        source = world.rng.choice([stranger, world.rng.choice(world.nodes).address])
+        target.receive(data, source, datagram=len(data) <= DATAGRAM)
         if world.rng.random() < 0.05:
             world.run(0.05)
     _unchanged(before, world)
@@ -397,9 +398,11 @@ def forgery(world: World) -> None:
 def _rejections(node: SimNode) -> int:
     assert node.engine is not None
     accepted = {"heartbeat", "swap_request", "swap_response", "metadata", "leave", "record", "probe"}
-    return sum(
+    rejected = sum(
         value for name, value in node.engine.counters.items() if name.startswith("rx_") and name[3:] not in accepted
     )
+    dropped = node.plane.model.counters.items() if node.plane is not None else ()
+    return rejected + sum(value for name, value in dropped if name.startswith("drop_"))
 
 
 def _forge(rng: random.Random, data: bytes) -> bytes:
@@ -525,11 +528,19 @@ SCENARIOS: dict[str, tuple[Scenario, int, int]] = {
 }
 
 
+def _planes(name: str, seed: int, size: int) -> list[int]:
+    """Which nodes have a kernel data plane: in a third of the worlds none, in a third all, in the others some."""
+    numbers = list(range(size))
+    if seed % 3 == 2:
+        return random.Random(f"planes {name} {seed}").sample(numbers, size // 2)
+    return numbers if seed % 3 else []
+
+
 def play(name: str, seed: int) -> World:
     """Run one scenario under one seed to its end; returns the world. Raises what went wrong."""
     scenario, least, most = SCENARIOS[name]
     size = random.Random(f"size {name} {seed}").randint(least, most)
-    world = World(seed, size, settings=SETTINGS)
+    world = World(seed, size, settings=SETTINGS, planes=_planes(name, seed, size))
     try:
         scenario(world)
     except Exception as error:

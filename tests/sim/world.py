@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Callable
 
 from xdp_gossip.core.engine import Engine
-from xdp_gossip.core.events import DocumentChanged, IncarnationChanged, Transmit
+from xdp_gossip.core.events import DocumentChanged, IncarnationChanged, Standing, Transmit
 from xdp_gossip.core.interface import Settings, remembered
 from xdp_gossip.core.messages import Header
 from xdp_gossip.core.types import Address, Document, Node, Now
@@ -25,6 +25,7 @@ from xdp_gossip.wire.native import NativeCodec
 
 from .checks import Checks, Violation
 from .network import DATAGRAM, Link, Network
+from .plane import SimPlane
 
 EPOCH_S = 1_700_000_000
 #: Datagrams that wait for a frozen node, as in a socket's buffer.
@@ -68,6 +69,10 @@ class SimNode:
         self._backlog: list[tuple[bytes, Address]] = []
         self._unsaved: list[tuple[float, Document, list[Document]]] = []
         self._wake_at: float | None = None
+        self.plane: SimPlane | None = None
+        if number in world.planes:
+            rng = random.Random(f"{world.seed}/{number}/plane")
+            self.plane = SimPlane(self.address, world.settings, _CODEC, lambda t: world.send(self, t), rng)
 
     @property
     def address(self) -> Address:
@@ -133,8 +138,12 @@ class SimNode:
             self.receive(data, source)
         self._run_timer()
 
-    def receive(self, data: bytes, source: Address) -> None:
-        """A packet arrives."""
+    def receive(self, data: bytes, source: Address, datagram: bool = False) -> None:
+        """A packet arrives; a datagram comes past the kernel's data plane, if there is one."""
+        if self.plane is not None and datagram and self.plane.receive(data, source, self.now):
+            if self.up:
+                self.after_input()
+            return
         if self.engine is None:
             return
         if self.frozen:
@@ -149,15 +158,25 @@ class SimNode:
         """What a shell does after each input: persist, send, set the alarm."""
         engine = self.engine
         assert engine is not None
+        if self.plane is not None:
+            self.plane.drain(engine, lambda: self.now)
+            self.plane.steer(engine, self.now)
         for event in engine.take_events():
             self.world.checks.on_event(self, event)
             if isinstance(event, DocumentChanged):
                 self._persist(event)
             elif isinstance(event, IncarnationChanged):
                 self.disk.save_incarnation(event.incarnation)
+            elif isinstance(event, Standing) and self.plane is not None:
+                self.plane.apply(event, self.now)
         for transmit in engine.take_transmits():
-            self.world.checks.on_transmit(self, transmit)
-            self.world.send(self, transmit)
+            if isinstance(transmit, Transmit):
+                self.world.send(self, transmit)
+            elif self.plane is not None and len(transmit.data) <= DATAGRAM:
+                self.plane.send_rumor(transmit)
+            else:
+                for target in transmit.targets:
+                    self.world.send(self, Transmit(target, transmit.data))
         self._set_alarm()
 
     def stop(self) -> None:
@@ -194,7 +213,11 @@ class SimNode:
     def _set_alarm(self) -> None:
         assert self.engine is not None
         due = self.engine.next_timer()
-        if due is None or due == self._wake_at:
+        if due is None:
+            return
+        if self.plane is not None:
+            due = max(self.now.mono, min(due, self.engine.observation_due))
+        if due == self._wake_at:
             return
         self._wake_at = due
         run = self.runs
@@ -219,8 +242,18 @@ class SimNode:
 class World:
     """Nodes, network and time."""
 
-    def __init__(self, seed: int, nodes: int, *, settings: Settings | None = None, link: Link | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        nodes: int,
+        *,
+        settings: Settings | None = None,
+        link: Link | None = None,
+        planes: Iterable[int] = (),
+    ) -> None:
+        """``planes``: numbers of the nodes whose rumors go through a kernel data plane."""
         self.seed = seed
+        self.planes = frozenset(planes)
         self.rng = random.Random(f"world {seed}")
         self.settings = settings or Settings(cycle=1.0)
         self.network = Network(self.rng, link or Link())
@@ -276,6 +309,7 @@ class World:
 
     def send(self, sender: SimNode, transmit: Transmit) -> None:
         """Put a packet on the network."""
+        self.checks.on_transmit(sender, transmit)
         receiver = self._by_address.get(transmit.to)
         if receiver is None:
             return
@@ -295,7 +329,7 @@ class World:
         # A connection does not outlive the process at its end, nor a cut.
         if reliable and (run != receiver.runs or not self.network.passes(sender.number, receiver.number, True)):
             return
-        receiver.receive(data, source)
+        receiver.receive(data, source, datagram=not reliable)
 
     def _save(self) -> None:
         self.at(self.time + 1.0, self._save)

@@ -67,6 +67,11 @@ class Contacts:
         if self._local.status == "running":
             self.tick(now)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a seed or a record is still missing."""
+        return bool(self._seeds or self._membership.incomplete)
+
     def answered(self, address: Address) -> None:
         """A seed needs no more contacting."""
         self._seeds.pop(address, None)
@@ -106,7 +111,7 @@ class Contacts:
             return
         gone = [
             peer.address
-            for peer in self._membership
+            for peer in self._membership.gone.values()
             if peer.state is State.DEAD and peer.heard and now.mono - peer.last_heard < FORGET_AFTER
         ]
         for address in (*self._membership.pick(1), *self._rng.sample(gone, min(len(gone), _RETRIES))):
@@ -128,8 +133,11 @@ class Contacts:
         return True
 
     def _request_records(self, now: Now) -> None:
-        for peer in self._membership:
-            if not peer.present or not peer.record_missing or now.mono < peer.record_due:
+        for peer in list(self._membership.incomplete.values()):
+            if not peer.record_missing:
+                del self._membership.incomplete[peer.address]
+                continue
+            if now.mono < peer.record_due:
                 continue
             # The owner first, then others too; over TCP once a datagram brought nothing.
             again = peer.record_tries > 0

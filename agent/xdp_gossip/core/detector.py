@@ -8,9 +8,10 @@ Unlike SWIM, heartbeats come as rumors: probes are sent only to nodes that fell 
 
 from __future__ import annotations
 
+import math
 from typing import Callable
 
-from .events import MemberChanged
+from .events import MemberChanged, Standing
 from .membership import FORGET_AFTER, Membership, Peer
 from .messages import Ack, IndirectAck, Ping, PingRequest, Sighting
 from .outbox import Local, Outbox
@@ -23,6 +24,9 @@ INDIRECT = 3
 ROUNDS = 3
 #: Most doubtful a member gets of itself; timeouts stretch by 1 + this (Lifeguard's S).
 MAX_DOUBT = 8
+_STANDINGS = {State.ALIVE: "present", State.SUSPECT: "suspect", State.DEAD: "gone", State.LEFT: "gone"}
+#: Seconds between two looks for nodes that have been gone for long enough to be forgotten.
+_FORGET_EVERY = 10.0
 
 
 class Detector:
@@ -34,6 +38,8 @@ class Detector:
         self._out = outbox
         self._pace = pace
         self._expected: float | None = None
+        self._oldest = -math.inf  # no peer that is alive was last heard before that
+        self._forget_at = 0.0
         self._asked: dict[int, tuple[Address, int]] = {}  # nonce of our ping on request -> who asked, its nonce
         self.doubt = 0
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
@@ -110,21 +116,35 @@ class Detector:
 
     def tick(self, now: Now, interval: float) -> None:
         """Look at every peer; to be called again after ``interval`` seconds."""
-        timeout, probe_gap = self._pace.timeout, self._pace.probe_gap
+        timeout = self._pace.timeout
+        gap = self._pace.probe_gap * (1 + self.doubt)
         self._forgive_own_absence(now, interval, timeout)
-        stretch = 1 + self.doubt
-        for peer in list(self._membership):
-            silence = now.mono - peer.last_heard
-            if peer.state is State.ALIVE:
-                if silence > timeout:
-                    peer.probes = peer.probe_nonce = 0
-                    peer.helped = False
-                    self._move(peer, State.SUSPECT, now)
-                    self._probe(peer, now, probe_gap * stretch)
-            elif peer.state is State.SUSPECT:
-                self._tick_suspect(peer, silence, timeout, now, probe_gap * stretch)
-            elif silence > FORGET_AFTER:
-                self._membership.forget(peer)
+        for peer in list(self._membership.suspects.values()):
+            self._tick_suspect(peer, now.mono - peer.last_heard, timeout, now, gap)
+        if min(now.mono, self._membership.informed_until) - self._oldest > timeout:
+            self._suspect_silent(timeout, gap, now)
+        if now.mono >= self._forget_at:
+            self._forget_at = now.mono + _FORGET_EVERY
+            for peer in list(self._membership.gone.values()):
+                if now.mono - peer.last_heard > FORGET_AFTER:
+                    self._membership.forget(peer)
+
+    def _suspect_silent(self, timeout: float, gap: float, now: Now) -> None:
+        """Look at all that are alive, and note when it has to be done again: mostly nobody is late."""
+        silent = []
+        self._oldest = math.inf
+        for peer in self._membership:
+            if peer.state is not State.ALIVE:
+                continue
+            if self._membership.silence(peer, now) > timeout:
+                silent.append(peer)
+            elif peer.last_heard < self._oldest:
+                self._oldest = peer.last_heard
+        for peer in silent:
+            peer.probes = peer.probe_nonce = 0
+            peer.helped = False
+            self._move(peer, State.SUSPECT, now)
+            self._probe(peer, now, gap)
 
     def _tick_suspect(self, peer: Peer, silence: float, timeout: float, now: Now, gap: float) -> None:
         if not peer.heard:  # a seed that never answered: there is nobody to probe
@@ -169,9 +189,26 @@ class Detector:
         previous = peer.state if peer.introduced else None
         peer.introduced = True
         peer.state = state
+        if state is State.ALIVE:
+            self._oldest = min(self._oldest, peer.last_heard)
         self._membership.changed(peer)
         self._out.count(f"members_became_{state.value}")
         self._out.emit(MemberChanged(snapshot(peer, now), previous))
+        if peer.heard:
+            self._out.emit(standing_of(peer))
+
+
+def standing_of(peer: Peer, standing: str = "") -> Standing:
+    """What a data plane should hold of a peer: by its state, unless ``standing`` says something else."""
+    window = peer.rumors
+    return Standing(
+        peer.address,
+        standing or _STANDINGS[peer.state],
+        peer.incarnation,
+        window.highest,
+        window.bits,
+        peer.clock_ahead or 0.0,
+    )
 
 
 def snapshot(peer: Peer, now: Now) -> Member:

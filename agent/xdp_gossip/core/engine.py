@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from .contacts import Contacts
-from .detector import Detector, snapshot
+from .detector import Detector, snapshot, standing_of
 from .documents import DocumentTable, entry_of
 from .events import (
     Event,
@@ -25,6 +25,7 @@ from .events import (
     Paused,
     QueryAnswered,
     Resumed,
+    Rumor,
     Transmit,
 )
 from .exchange import Exchange
@@ -61,21 +62,28 @@ from .messages import (
     SyncResponse,
 )
 from .metadata import Metadata
+from .observer import Observation, Observer
 from .outbox import Local, Outbox
 from .pace import Pace
+from .ring import RelayRing
 from .timers import Timers
 from .types import Address, Document, Member, Node, Now, Record, State, Version
 
 #: Largest packet sent as a datagram: what IPv6 carries everywhere (1,280) less its and UDP's headers.
 DATAGRAM_BYTES = 1232
+#: What is rare and urgent goes to so many times ``amount`` members: at 50 nodes and Amount 4, one rumor in 3,000 then
+#: misses anybody, instead of most of them.
+WIDE = 3
+WIDE_RUMORS = frozenset({PacketType.METADATA, PacketType.LEAVE})
+MAX_COPIES = 64
 
 
 class Engine:
     """One member of a cluster that speaks the native wire.
 
     ``node``: the local node. ``codec``: bytes of packets (``wire.native.NativeCodec``). ``rng``: all randomness.
-    ``incarnation``: higher than in any earlier run (the store sees to that). ``relay``: False when the data plane
-    relays rumors by itself. ``agent_version`` and ``plane`` become part of the node's record.
+    ``incarnation``: higher than in any earlier run (the store sees to that). ``agent_version`` and ``plane`` become
+    part of the node's record.
     """
 
     def __init__(
@@ -86,12 +94,10 @@ class Engine:
         rng: random.Random,
         incarnation: int,
         *,
-        relay: bool = True,
         agent_version: str = "",
         plane: str = "",
     ) -> None:
         self.settings = settings
-        self._relay = relay
         self._rng = rng
         record = Record(node.name, node.private_data, agent_version, plane, (incarnation, 0))
         self._local = Local(node, record, incarnation)
@@ -125,8 +131,12 @@ class Engine:
             self._local, self._membership, self._exchange, self._out, self._pace, self._timers, rng
         )
         self._exchange.on_alias = self._contacts.answered
+        self._membership.on_forget = lambda peer: self._out.emit(standing_of(peer, "forgotten"))
+        self._observer = Observer(self._membership, self._detector, self._contacts, self._out, self._pace)
+        self._ring = RelayRing(self._membership, rng)
         self._last_heartbeat = -math.inf
         self._next_heartbeat = math.inf
+        self._next_tick = -math.inf
         self._queries: dict[int, str] = {}
 
     # -- what the shell reads ----------------------------------------------------------------------------------
@@ -199,7 +209,7 @@ class Engine:
         """When :meth:`handle_timer` wants to be called."""
         return self._timers.next()
 
-    def take_transmits(self) -> list[Transmit]:
+    def take_transmits(self) -> list[Transmit | Rumor]:
         """Packets to send."""
         return self._out.take_transmits()
 
@@ -325,26 +335,32 @@ class Engine:
 
     # -- a packet's way ----------------------------------------------------------------------------------------
 
-    def receive(self, data: bytes, source: Address, now: Now) -> None:
-        """Take one packet. Checks come in the order of their cost (docs/protocol.md)."""
+    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> None:
+        """Take one packet. Checks come in the order of their cost (docs/protocol.md).
+
+        ``screened``: a data plane has found it authentic, fresh and new, and has relayed it.
+        """
         if self.status in ("new", "left"):
             self._out.count("rx_not_running")
             return
         self._look_at_clocks(now)
         try:
-            peer, header, message = self._gate.admit(data, now)
+            peer, header, message = self._gate.admit(data, now, screened)
         except Rejected as rejected:
             self._out.count(f"rx_{rejected.reason}")
             return
-        self._accept(peer, header, data, source, now)
+        self._accept(peer, header, now)
+        if header.type in RUMORS and not screened:
+            self._relay_on(data, header, source)
+            if self._observer.observing:  # the plane did not know what to make of it: tell it
+                self._out.emit(standing_of(peer))
         self._dispatch(peer, header, message, source, now)
+        self._attend(now)
 
-    def _accept(self, peer: Peer, header: Header, data: bytes, source: Address, now: Now) -> None:
-        """An authentic, fresh packet: commit it, relay it, take note of its sender."""
+    def _accept(self, peer: Peer, header: Header, now: Now) -> None:
+        """An authentic, fresh packet: commit it, and take note of its sender."""
         before = (peer.incarnation, peer.record_digest)
         self._membership.commit(peer, header)
-        if header.type in RUMORS and self._relay:
-            self._relay_on(data, header.origin, source)
         peer.clock_ahead = (header.wall_ns - now.wall_ns) / 1e9
         if (peer.incarnation, peer.record_digest) != before:
             self._membership.changed(peer)
@@ -405,12 +421,12 @@ class Engine:
         elif header.type is PacketType.LEAVE:
             self._detector.left(peer, header.incarnation, header.sequence, now)
 
-    def _relay_on(self, data: bytes, origin: Address, source: Address) -> None:
+    def _relay_on(self, data: bytes, header: Header, source: Address) -> None:
         onward = self._codec.relayed(data)
         if onward is None:
             self._out.count("relay_ttl_exceeded")
             return
-        targets = self._membership.pick(self.settings.amount, origin, source)
+        targets = self._membership.pick(self._copies(header.type), header.origin, source)
         self._out.forward(onward, targets)
         self._out.count("relayed", len(targets))
 
@@ -419,7 +435,9 @@ class Engine:
             return
         fresh = peer.record is None or peer.record.digest != record.digest
         peer.record = record
-        if not peer.record_missing:
+        if peer.record_missing:
+            self._membership.changed(peer)  # it goes on missing
+        else:
             peer.record_tries = 0
         if fresh and peer.introduced:
             self._out.emit(MemberChanged(snapshot(peer, now), peer.state))
@@ -437,18 +455,58 @@ class Engine:
         digest = f"sha256:{answer.content_hash.hex()}" if answer.version else None
         self._out.emit(QueryAnswered(answer.nonce, origin, version, digest))
 
+    # -- a data plane that works by itself ---------------------------------------------------------------------
+
+    def observe(self, rows: Iterable[Observation], now: Now) -> None:
+        """Take note of what a data plane recorded; from the first call on, the engine counts on being told."""
+        self._look_at_clocks(now)
+        if self.status not in ("new", "left"):
+            self._observer.take(rows, self.state_digest, now)
+            self._attend(now)
+
+    def stop_observing(self) -> None:
+        """The data plane is gone: all packets come through :meth:`receive` from now on."""
+        self._observer.stop()
+
+    @property
+    def observation_due(self) -> float:
+        """Monotonic time at which :meth:`observe` is wanted next; it may move with every input."""
+        return math.inf if self.status in ("new", "left") else self._observer.due
+
+    def relay_targets(self, limit: int) -> list[Address]:
+        """Up to ``limit`` members for a data plane to relay to, in random order; a part of them changes each time."""
+        return self._ring.refresh(limit)
+
     # -- time --------------------------------------------------------------------------------------------------
 
     def _tick(self, now: Now) -> None:
-        """Several times a cycle: detection, retries, housekeeping."""
-        interval = self._pace.tick
-        self._timers.at(now.mono + interval, self._tick)
+        """Detection, retries, housekeeping: several times a cycle when there is something to attend to."""
+        if now.mono < self._next_tick:
+            return
+        interval = self._pace.tick if self._busy else max(self._pace.tick, self.cycle / 2)
+        self._schedule_tick(now.mono + interval)
         self._detector.tick(now, interval)
         self._update_clock(now)
         self._contacts.tick(now)
         self._fetcher.tick(now)
         self._exchange.tick(now)
         self._gate.tick(now)
+
+    @property
+    def _busy(self) -> bool:
+        """Whether somebody is suspected, or something awaited that may have to be asked for again."""
+        return bool(self._membership.suspects or len(self._fetcher) or self._contacts.waiting)
+
+    def _schedule_tick(self, when: float) -> None:
+        """A timer that a later call has overtaken does nothing when it fires."""
+        self._next_tick = when
+        self._timers.at(when, self._tick)
+
+    def _attend(self, now: Now) -> None:
+        """After an input: something to attend to does not wait for a tick that was set when all was calm."""
+        soon = now.mono + self._pace.tick
+        if soon < self._next_tick and self._busy:
+            self._schedule_tick(soon)
 
     def _heartbeat(self, now: Now) -> None:
         if self.status != "running" or now.mono < self._next_heartbeat:
@@ -487,9 +545,14 @@ class Engine:
     # -- spreading ---------------------------------------------------------------------------------------------
 
     def _spread(self, kind: PacketType, message: Message | None, now: Now) -> None:
-        """Start a rumor at ``amount`` random members."""
+        """Start a rumor at random members."""
         ttl = math.ceil(math.log2(self._pace.members + 1)) + 4
-        self._out.broadcast(kind, message, self._membership.pick(self.settings.amount), ttl, now)
+        self._out.broadcast(kind, message, self._membership.pick(self._copies(kind)), ttl, now)
+
+    def _copies(self, kind: PacketType) -> int:
+        """To how many members a node passes a rumor on: with k, about one in e^k misses it (docs/protocol.md)."""
+        amount = self.settings.amount
+        return min(MAX_COPIES, WIDE * amount) if kind in WIDE_RUMORS else amount
 
     def _spread_document(self, document: Document, now: Now) -> None:
         message: Message = Documents((document,))

@@ -19,6 +19,14 @@ class Transmit:
 
 
 @dataclass(frozen=True)
+class Rumor:
+    """Send a rumor of this node to each of ``targets``: members picked at random, any others do as well."""
+
+    data: bytes
+    targets: tuple[Address, ...]
+
+
+@dataclass(frozen=True)
 class Joined:
     """The local node joined the cluster (the seed's ``[Join]``)."""
 
@@ -52,6 +60,23 @@ class MemberChanged:
 
     member: Member
     previous: State | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a data plane that screens packets by itself should hold of a peer from now on.
+
+    ``standing`` is present, suspect, gone (its packets are for the engine to judge) or forgotten. ``highest`` and
+    ``window`` are its replay window, bit i standing for ``highest`` - i; ``clock_ahead`` its wall clock minus the
+    local one in seconds.
+    """
+
+    address: Address
+    standing: str
+    incarnation: int
+    highest: int
+    window: int
+    clock_ahead: float
 
 
 @dataclass(frozen=True)
@@ -115,6 +140,7 @@ Event = Union[
     Resumed,
     HeartbeatSent,
     MemberChanged,
+    Standing,
     IncarnationChanged,
     DocumentChanged,
     SwapRequested,

@@ -52,22 +52,26 @@ class Gate:
         self._clocks_apart: float | None = None  # wall clock minus monotonic clock at the last input, seconds
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
 
-    def admit(self, data: bytes, now: Now) -> tuple[Peer, Header, Message | None]:
-        """Check a packet; its origin becomes known if it was not. Raises ``Rejected``. Marks nothing as used yet."""
+    def admit(self, data: bytes, now: Now, screened: bool = False) -> tuple[Peer, Header, Message | None]:
+        """Check a packet; its origin becomes known if it was not. Marks nothing as used yet.
+
+        ``screened``: a data plane has found it authentic, fresh and new. Raises ``Rejected``.
+        """
         header = self._codec.parse(data)
         self._out.count(f"rx_{header.type.name.lower()}")
         if header.origin == self._local.address:
             self._own_packet(data, header, now)
             raise Rejected("own")
         try:
-            peer = self._membership.screen(header)
+            peer = self._membership.screen(header, screened)
         except Rejected as rejected:
             if rejected.reason == "stale_incarnation":
                 self._tell_later_incarnation(data, header, now)
             raise
-        self._codec.verify(data, header)
+        if not screened:
+            self._codec.verify(data, header)
         message = self._codec.open(data, header)
-        if not self._answers(message):
+        if not screened and not self._answers(message):
             self._require_fresh(peer, header, message, now)
         return peer or self._newcomer(header, now), header, message
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from .events import Event, Transmit
+from .events import Event, Rumor, Transmit
 from .types import Address, Document, Member, Node, Now, State, Version
 
 
@@ -100,8 +100,11 @@ class ProtocolEngine(Protocol):
     def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
         """Join: load what an earlier run knew, announce the local node, contact seeds and known nodes."""
 
-    def receive(self, data: bytes, source: Address, now: Now) -> None:
-        """Take one packet as it came from ``source``. Never raises for bad input: it counts."""
+    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> None:
+        """Take one packet as it came from ``source``. Never raises for bad input: it counts.
+
+        ``screened``: a data plane below has found it authentic, fresh and new, and has relayed it.
+        """
 
     def handle_timer(self, now: Now) -> None:
         """Do what is due."""
@@ -109,7 +112,7 @@ class ProtocolEngine(Protocol):
     def next_timer(self) -> float | None:
         """Monotonic time at which :meth:`handle_timer` wants to be called."""
 
-    def take_transmits(self) -> list[Transmit]:
+    def take_transmits(self) -> list[Transmit | Rumor]:
         """Packets to send, in order; each is returned once."""
 
     def take_events(self) -> list[Event]:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Iterator
+from typing import Callable
 
 from .messages import RUMORS, Header, MemberInfo, Rejected, Sighting
 from .types import PRESENT, Address, Now, Record, State
@@ -25,13 +27,14 @@ class Peer:
     """One other node. Mutable; only the protocol core holds it."""
 
     __slots__ = (
-        "address", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest", "state_digest",
-        "last_heard", "clock_ahead", "gone_at", "token", "introduced",
+        "address", "key", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest",
+        "state_digest", "last_heard", "clock_ahead", "gone_at", "token", "introduced",
         "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
     )  # fmt: skip
 
     def __init__(self, address: Address, now: Now) -> None:
         self.address = address
+        self.key = key_of(address)
         self.incarnation = 0
         self.sighted = 0  # newest rumor sequence that anybody heard of it
         self.rumors = ReplayWindow(RUMOR_WINDOW)
@@ -84,6 +87,16 @@ class Membership:
         self._max_nodes = max_nodes
         self._rng = rng
         self._peers: dict[Address, Peer] = {}
+        #: The same by the key that a data plane knows them by.
+        self.by_key: dict[bytes, Peer] = {}
+        # Whoever needs attention, so that nobody has to walk through all peers to find them. As dicts: in order.
+        self.suspects: dict[Address, Peer] = {}
+        self.gone: dict[Address, Peer] = {}
+        self.incomplete: dict[Address, Peer] = {}
+        self.on_forget: Callable[[Peer], None] = lambda peer: None
+        #: Monotonic time up to which signs of life have come here: always, unless a data plane records them and is
+        #: read now and then. Until then a silence is none.
+        self.informed_until = math.inf
         self._present: list[Address] | None = None
         self._digest = 0
 
@@ -100,27 +113,33 @@ class Membership:
     def add(self, address: Address, now: Now) -> Peer | None:
         """A new peer; None when the table is full of nodes that are present."""
         if len(self._peers) >= self._max_nodes:
-            gone = [peer for peer in self._peers.values() if not peer.present]
-            if not gone:
+            if not self.gone:
                 return None
-            self.forget(min(gone, key=lambda peer: peer.last_heard))
+            self.forget(min(self.gone.values(), key=lambda peer: peer.last_heard))
         peer = Peer(address, now)
-        self._peers[address] = peer
+        self._peers[address] = self.by_key[peer.key] = peer
         self.changed(peer)
         return peer
 
     def forget(self, peer: Peer) -> None:
         """Drop every trace of a node."""
         del self._peers[peer.address]
+        del self.by_key[peer.key]
+        for kind in (self.suspects, self.gone, self.incomplete):
+            kind.pop(peer.address, None)
         self._digest = (self._digest - peer.token) & _MASK
         self._present = None
+        self.on_forget(peer)
 
     def changed(self, peer: Peer) -> None:
-        """Keep digest and target list true; to be called after a peer's state, incarnation or record changed."""
+        """Keep digest and lists true; to be called after a peer's state, incarnation or record digest changed."""
         token = _token(peer.address, peer.incarnation, peer.record_digest) if peer.present and peer.heard else 0
         self._digest = (self._digest + token - peer.token) & _MASK
         peer.token = token
         self._present = None
+        _sort(self.suspects, peer, peer.state is State.SUSPECT)
+        _sort(self.gone, peer, not peer.present)
+        _sort(self.incomplete, peer, peer.present and peer.record_missing)
 
     def digest(self, local_incarnation: int, local_record_digest: int) -> int:
         """64 bits over all present members, the local one included: equal on members with the same NodeList."""
@@ -143,10 +162,10 @@ class Membership:
         chosen = self._rng.sample(present, min(len(present), amount + len(exclude)))
         return [address for address in chosen if address not in exclude][:amount]
 
-    def screen(self, header: Header) -> Peer | None:
+    def screen(self, header: Header, screened: bool = False) -> Peer | None:
         """The cheap test before any crypto: the origin's peer, None when unknown.
 
-        Raises ``Rejected``: duplicate, stale_incarnation.
+        ``screened``: the data plane has looked for duplicates. Raises ``Rejected``: duplicate, stale_incarnation.
         """
         peer = self._peers.get(header.origin)
         if peer is None or header.incarnation > peer.incarnation:
@@ -154,7 +173,7 @@ class Membership:
         if header.incarnation < peer.incarnation:
             raise Rejected("stale_incarnation")
         window = peer.rumors if header.type in RUMORS else peer.directs
-        if not window.fresh(header.sequence):
+        if not screened and not window.fresh(header.sequence):
             raise Rejected("duplicate")
         return peer
 
@@ -173,9 +192,14 @@ class Membership:
             peer.state_digest = header.state_digest
             peer.record_digest = header.record_digest
 
+    def silence(self, peer: Peer, now: Now) -> float:
+        """Seconds for which a peer was not heard, as far as this member is informed."""
+        return min(now.mono, self.informed_until) - peer.last_heard
+
     def overdue(self, silence: float, limit: int, now: Now) -> tuple[Sighting, ...]:
         """Up to ``limit`` present peers that were not heard for ``silence`` seconds, longest first."""
-        late = [peer for peer in self if peer.present and peer.heard and now.mono - peer.last_heard > silence]
+        before = min(now.mono, self.informed_until) - silence
+        late = [peer for peer in self if peer.last_heard < before and peer.present and peer.heard]
         late.sort(key=lambda peer: peer.last_heard)
         return tuple(Sighting(peer.address, peer.incarnation, peer.sighted) for peer in late[:limit])
 
@@ -190,6 +214,18 @@ class Membership:
             record_digest=peer.record_digest,
             state_digest=peer.state_digest,
         )
+
+
+def key_of(address: Address) -> bytes:
+    """20 bytes: address, port, two zeros; what a data plane's table has as key (``bpf/maps.h``, xg_node_key)."""
+    return address.packed + address.port.to_bytes(2, "big") + b"\0\0"
+
+
+def _sort(kind: dict[Address, Peer], peer: Peer, belongs: bool) -> None:
+    if belongs:
+        kind[peer.address] = peer
+    else:
+        kind.pop(peer.address, None)
 
 
 def _token(address: Address, incarnation: int, record_digest: int) -> int:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from .documents import DocumentTable
-from .events import Event, Transmit
+from .events import Event, Rumor, Transmit
 from .messages import (
     FLAG_PAUSED,
     Ack,
@@ -85,7 +85,7 @@ class Outbox:
         self._direct_sequence = 0
         self._local = local
         self._table = table
-        self._transmits: list[Transmit] = []
+        self._transmits: list[Transmit | Rumor] = []
         self._events: list[Event] = []
 
     def restart_sequences(self) -> None:
@@ -99,7 +99,7 @@ class Outbox:
         """Start a rumor: one packet, sent to each target."""
         self.rumor_sequence += 1
         data = self.codec.encode(self._header(kind, self.rumor_sequence, ttl, now), message)
-        self.forward(data, targets)
+        self._transmits.append(Rumor(data, tuple(targets)))
         self.count(f"tx_{kind.name.lower()}")
 
     def send(self, message: Message, to: Address, now: Now, reliable: bool = False) -> None:
@@ -122,7 +122,7 @@ class Outbox:
         """Add to a counter."""
         self.counters[name] += amount
 
-    def take_transmits(self) -> list[Transmit]:
+    def take_transmits(self) -> list[Transmit | Rumor]:
         """All packets queued since the last call."""
         taken, self._transmits = self._transmits, []
         return taken

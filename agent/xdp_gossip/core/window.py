@@ -34,8 +34,15 @@ class ReplayWindow:
         elif self.highest - sequence < self._width:
             self._bits |= 1 << (self.highest - sequence)
 
-    def advance(self, sequence: int) -> None:
-        """Hold everything up to ``sequence`` for seen (learnt from another member, not from a packet)."""
-        if sequence > self.highest:
-            self.highest = sequence
-            self._bits = self._mask
+    @property
+    def bits(self) -> int:
+        """Bit i: whether ``highest`` - i was seen."""
+        return self._bits
+
+    def merge(self, highest: int, bits: int) -> None:
+        """Take over what another window of the same sender saw, at most as wide as this one."""
+        if highest > self.highest:
+            self._bits = (self._bits << min(highest - self.highest, self._width) | bits) & self._mask
+            self.highest = highest
+        else:
+            self._bits |= bits << min(self.highest - highest, self._width) & self._mask

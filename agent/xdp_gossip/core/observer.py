@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""What a data plane recorded by itself, brought into the membership.
+
+Such a plane authenticates, de-duplicates and relays rumors without asking the engine, and writes down what each origin
+said last. The engine reads that about once a cycle; a heartbeat that brings nothing new costs it nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from .contacts import Contacts
+from .detector import Detector, standing_of
+from .events import Standing
+from .membership import Membership, Peer
+from .messages import FLAG_PAUSED
+from .outbox import Outbox
+from .pace import Pace
+from .types import Address, Now, State
+
+#: One origin: key (20 bytes, ``membership.key_of``), incarnation, highest rumor sequence, window (bit i: highest - i
+#: was seen), last sign of life (monotonic seconds; 0: none), its wall clock minus the local one (seconds), state
+#: digest, record digest, flags of its newest packet. A tuple: ten thousand of them are read at once.
+Observation = tuple[bytes, int, int, int, float, float, int, int, int]
+
+
+class Observer:
+    """Reads observations and says when it wants the next."""
+
+    def __init__(
+        self, membership: Membership, detector: Detector, contacts: Contacts, out: Outbox, pace: Pace
+    ) -> None:
+        self._membership = membership
+        self._detector = detector
+        self._contacts = contacts
+        self._out = out
+        self._pace = pace
+        self._last: float | None = None
+
+    @property
+    def observing(self) -> bool:
+        """Whether there is a data plane that records."""
+        return self._last is not None
+
+    @property
+    def due(self) -> float:
+        """Monotonic time of the next look: once a cycle, more often while somebody is suspected."""
+        if self._last is None:
+            return -math.inf
+        suspects = self._membership.suspects
+        return self._last + (self._pace.tick if suspects else self._pace.cycle)
+
+    def stop(self) -> None:
+        """No data plane any more: every packet comes to the engine from now on."""
+        self._last = None
+        self._membership.informed_until = math.inf
+
+    def take(self, rows: Iterable[Observation], state_digest: int, now: Now) -> None:
+        """Bring ``rows`` in; ``state_digest`` is of the documents held here."""
+        first = self._last is None
+        self._last = self._membership.informed_until = now.mono
+        by_key = self._membership.by_key
+        differs = False
+        for row in rows:
+            key, incarnation, highest, window, last_seen, clock_ahead, state, record, flags = row
+            peer = by_key.get(key) or self._newcomer(key, now)
+            if peer is None or incarnation < peer.incarnation:
+                continue
+            if incarnation != peer.incarnation or record != peer.record_digest:
+                self._renew(peer, incarnation, record, now)
+            if highest != peer.rumors.highest or window != peer.rumors.bits:
+                peer.rumors.merge(highest, window)
+                peer.sighted = max(peer.sighted, highest)
+                peer.state_digest = state
+                peer.clock_ahead = clock_ahead
+            if last_seen > peer.last_heard and not flags & FLAG_PAUSED:
+                if peer.state is State.ALIVE:
+                    peer.last_heard = last_seen
+                    peer.probes = 0
+                elif (incarnation, highest) > peer.gone_at:
+                    self._detector.heard(peer, now, now.mono - last_seen)
+                self._contacts.answered(peer.address)
+            differs = differs or (state != state_digest and peer.present)
+            if first and not peer.present:
+                self._out.emit(standing_of(peer))
+        if differs:
+            self._contacts.differs(now)
+
+    def _newcomer(self, key: bytes, now: Now) -> Peer | None:
+        address = Address.unpack(key[:16], int.from_bytes(key[16:18], "big"))
+        peer = self._membership.add(address, now)
+        if peer is None:
+            self._out.count("rx_table_full")
+            self._out.emit(Standing(address, "forgotten", 0, 0, 0, 0.0))
+        return peer
+
+    def _renew(self, peer: Peer, incarnation: int, record_digest: int, now: Now) -> None:
+        if incarnation > peer.incarnation:
+            peer.begin(incarnation)
+        peer.record_digest = record_digest
+        peer.record_due, peer.record_tries = now.mono + 0.3, 0
+        self._membership.changed(peer)
