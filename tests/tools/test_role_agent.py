@@ -72,6 +72,13 @@ def test_preflight_address(addr: str, others: bool, expected: str) -> None:
     assert all(error.startswith("agent_addr: expected ") and expected in error for error in errors)
 
 
+@pytest.mark.parametrize(("name", "expected"), [("", ""), ("lo", ""), ("nosuch0", "lo"), ("../net/lo", "../net/lo")])
+def test_preflight_interface(name: str, expected: str) -> None:
+    errors = preflight.check_interface({"interface": name})
+    assert bool(errors) == bool(expected)
+    assert all(error.startswith("agent_dataplane_interface: expected ") and expected in error for error in errors)
+
+
 def test_preflight_leaves_foreign_files_alone(tmp_path: Path) -> None:
     root, command = tmp_path / "opt", tmp_path / "command"
     root.mkdir()

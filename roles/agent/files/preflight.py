@@ -4,7 +4,7 @@
 Usage: ``preflight.py QUESTION`` where QUESTION is a JSON object:
 ``addr`` (address of the node), ``listen`` (address to bind, "" for all), ``port``, ``api_addr`` ("" for no TCP API),
 ``api_port``, ``others`` (bool: the fleet has other hosts), ``command`` (path of the command link),
-``root`` (directory of the releases), ``unit``.
+``root`` (directory of the releases), ``unit``, ``interface`` (of the kernel data plane, "" for the address's own).
 Answer: ``{"errors": [sentence, ...]}``. Each sentence says where, what was expected and what was found.
 
 Runs on the target under whatever Python Ansible found, hence no newer syntax and only the standard library.
@@ -62,6 +62,15 @@ def check_address(question: dict) -> list[str]:
     return []
 
 
+def check_interface(question: dict) -> list[str]:
+    """An interface that is named must be there; which one owns the address is for the loader to find out."""
+    name = question["interface"]
+    found = sorted(os.listdir("/sys/class/net"))
+    if not name or name in found:
+        return []
+    return ["agent_dataplane_interface: expected an interface of this host (%s), got %r" % (", ".join(found), name)]
+
+
 def check_paths(question: dict) -> list[str]:
     """What the role will write must not be somebody else's."""
     errors = []
@@ -114,7 +123,7 @@ def check_ports(question: dict) -> list[str]:
 def main() -> int:
     """Answer the question given as the only argument."""
     question = json.loads(sys.argv[1])
-    errors = check_base() + check_address(question) + check_paths(question)
+    errors = check_base() + check_address(question) + check_interface(question) + check_paths(question)
     if not errors:  # without a sound address and systemd the question about ports makes no sense
         errors = check_ports(question)
     json.dump({"errors": errors}, sys.stdout)
