@@ -15,6 +15,8 @@ REPORTS ?= $(CACHE)/reports/$@
 # The agent's libraries, as on a target, and what the tests and checks themselves need.
 AGENT_PACKAGES := python3 python3-venv python3-aiohttp python3-cryptography python3-jinja2 python3-msgpack \
 	python3-prometheus-client python3-rich python3-systemd python3-yaml
+# What compiles and loads the kernel data plane, and what its tests look at it with.
+PLANE_PACKAGES := bpftool ethtool iproute2 libbpf1 linux-libc-dev python3-bpfcc
 BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-venv
 TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) iproute2 shellcheck
 
@@ -34,7 +36,7 @@ export ANSIBLE_NOCOWS := 1
 export PYTHONDONTWRITEBYTECODE := 1
 unexport PYTHONPATH
 
-STEPS := code unit sim cluster ansible-units sanity lint fleet molecule
+STEPS := code unit bpf sim cluster planes ansible-units sanity lint fleet molecule
 
 ##@ First steps
 .PHONY: help
@@ -51,7 +53,7 @@ demo-clean: packages-demo venv-ansible link ## Remove the demo's fleet (root); t
 	@.ci/demo --clean
 
 .PHONY: test
-test: setup ## Everything that CI runs, under 25 minutes (root)
+test: setup ## Everything that CI runs, under 40 minutes (root)
 	@/usr/bin/python3 .ci/steps.py $(STEPS)
 
 .PHONY: check
@@ -80,6 +82,14 @@ sim: packages-test venv-dev ## Simulated clusters: SIM_SEEDS (200) seeds a scena
 cluster: packages-test venv-dev ## Clusters of real agents on this machine: convergence, cost, crashes
 	$(VENV)/dev/bin/pytest tests/cluster --junitxml="$(REPORTS)/cluster.xml" $(PYTEST_ARGS)
 
+.PHONY: bpf
+bpf: packages-test packages-plane venv-dev ## The data plane's programs, packet by packet, and their loader (root)
+	$(VENV)/dev/bin/pytest tests/bpf --junitxml="$(REPORTS)/bpf.xml" $(PYTEST_ARGS)
+
+.PHONY: planes
+planes: packages-test packages-plane venv-dev ## The same fleet tests over UDP, TC, generic and native XDP (root)
+	$(VENV)/dev/bin/pytest tests/planes --junitxml="$(REPORTS)/planes.xml" $(PYTEST_ARGS)
+
 .PHONY: ansible-units
 ansible-units: packages-test ## Unit tests of the plugins: ansible-test units, CORE (2.19) on PYTHON
 	$(PYTHON) .ci/ansible_test.py --python $(PYTHON) --core $(CORE) units
@@ -99,8 +109,14 @@ fleet: packages-test venv-dev venv-ansible link ## The built and stripped collec
 	PATH="$(VENV)/ansible/bin:$$PATH" $(VENV)/dev/bin/pytest tests/fleet -m "not root" --junitxml="$(REPORTS)/fleet.xml"
 
 .PHONY: molecule
-molecule: packages-base venv-quality link ## The agent role on real systemd hosts (root)
+molecule: packages-base venv-quality link ## The agent role on real systemd hosts, with native XDP and without BPF (root)
 	.ci/molecule default
+	.ci/molecule udp
+
+##@ Measuring
+.PHONY: bench
+bench: packages-test packages-plane venv-dev ## What the data plane costs and brings, as tables and JSON (root)
+	$(VENV)/dev/bin/python -m bench $(BENCH_ARGS)
 
 ##@ Artifacts
 .PHONY: release
@@ -114,18 +130,20 @@ collection: packages-base venv-ansible ## The collection's artifact, with the re
 
 ##@ Set-up and clean-up
 .PHONY: setup
-setup: packages-test packages-base venv-dev venv-ansible venv-quality link ## Everything that the targets above need
+setup: packages-test packages-base packages-plane venv-dev venv-ansible venv-quality link ## Everything that the targets above need
 
 .PHONY: clean
 clean: ## Remove caches and artifacts (not the demo: see demo-clean)
 	rm -rf .cache build .ansible .hypothesis .pytest_cache .mypy_cache .ruff_cache tests/output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: packages-base packages-test packages-demo
+.PHONY: packages-base packages-test packages-plane packages-demo
 packages-base packages-demo:
 	@.ci/apt $(BASE_PACKAGES)
 packages-test:
 	@.ci/apt $(TEST_PACKAGES)
+packages-plane:
+	@.ci/apt $(PLANE_PACKAGES)
 
 .PHONY: venv-dev venv-ansible venv-quality
 # The agent's libraries come from Debian: the versions that a target has are the ones to test with.

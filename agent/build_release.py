@@ -24,8 +24,8 @@ from pathlib import Path
 MTIME = 1_577_836_800
 
 #: What goes in, as (directory in the checkout, directory in the archive). A missing optional one is left out.
-REQUIRED = (("agent/xdp_gossip", "agent/xdp_gossip"), ("agent/bin", "bin"))
-OPTIONAL = (("bpf", "bpf"), ("agent/systemd", "systemd"), ("LICENSES", "LICENSES"))
+REQUIRED = (("agent/xdp_gossip", "agent/xdp_gossip"), ("agent/bin", "bin"), ("bpf", "bpf"))
+OPTIONAL = (("agent/systemd", "systemd"), ("LICENSES", "LICENSES"))
 
 _SKIP_DIRECTORIES = frozenset({"__pycache__", ".cache", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
 _SKIP_SUFFIXES = (".pyc", ".pyo", ".swp", ".orig", ".rej", "~")

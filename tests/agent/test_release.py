@@ -85,6 +85,10 @@ def test_what_cannot_be_built_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(module.BuildError, match=r"__init__\.py: expected a readable file"):
         module.build(tmp_path, tmp_path / "out")
     tree(tmp_path)
+    (tmp_path / "bpf").rename(tmp_path / "other")
+    with pytest.raises(module.BuildError, match="bpf: expected a directory, found none"):
+        module.build(tmp_path, tmp_path / "out")
+    (tmp_path / "other").rename(tmp_path / "bpf")
     (tmp_path / "bpf" / "link").symlink_to("/etc/passwd")
     with pytest.raises(module.BuildError, match="symbolic link"):
         module.build(tmp_path, tmp_path / "out")
@@ -113,3 +117,10 @@ def test_the_real_release_runs_from_anywhere_and_imports_only_itself(tmp_path: P
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, f"xdp-gossip {result['version']}\n", "")
+    # The agent and the loader read the data plane's sources from beside them.
+    code = "from xdp_gossip.dataplane import headers; print(headers.directory(), len(headers.counters()) > 1)"
+    environment = {"PYTHONPATH": str(tmp_path / "current" / "agent"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        ["/usr/bin/python3", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30
+    )
+    assert (done.stdout, done.stderr) == (f"{release}/bpf True\n", "")
