@@ -162,6 +162,8 @@ def _command(config: Config, host: Host) -> list[str]:
         f"--machine={host.name}",
         f"--network-bridge={config.bridge}",
         "--capability=all",
+        # The one system call that all capabilities do not bring: an agent's host loads its data plane with it.
+        "--system-call-filter=bpf",
         "--boot",
     ]
     if cgroups.systemd_runs_machine():
