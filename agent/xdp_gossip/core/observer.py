@@ -64,7 +64,7 @@ class Observer:
         differs = False
         for row in rows:
             key, incarnation, highest, window, last_seen, clock_ahead, state, record, flags = row
-            peer = by_key.get(key) or self._newcomer(key, now)
+            peer = by_key.get(key) or self._newcomer(key, last_seen, now)
             if peer is None or incarnation < peer.incarnation:
                 continue
             if incarnation != peer.incarnation or record != peer.record_digest:
@@ -87,12 +87,14 @@ class Observer:
         if differs:
             self._contacts.differs(now)
 
-    def _newcomer(self, key: bytes, now: Now) -> Peer | None:
+    def _newcomer(self, key: bytes, last_seen: float, now: Now) -> Peer | None:
         address = Address.unpack(key[:16], int.from_bytes(key[16:18], "big"))
         peer = self._membership.add(address, now)
         if peer is None:
             self._out.count("rx_table_full")
             self._out.emit(Standing(address, "forgotten", 0, 0, 0, 0.0))
+        elif last_seen:
+            peer.last_heard = 0.0  # by whoever looks, not by us
         return peer
 
     def _renew(self, peer: Peer, incarnation: int, record_digest: int, now: Now) -> None:
