@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""``python -m bench [BENCHMARK...] [--json FILE] [--quick]``, as root."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "agent")]
+
+from .netns import BenchError  # noqa: E402
+from .report import Report, machine, save, wait_for_quiet  # noqa: E402
+
+BENCHMARKS = ("dataplane", "planes", "forged", "convergence", "atrest", "members")
+
+
+def main() -> int:
+    """Run what was asked for; 1 when a goal was missed, 2 when something could not be measured."""
+    parser = argparse.ArgumentParser(prog="bench", description="Measure the agent and its data plane on this machine.")
+    parser.add_argument("names", metavar="BENCHMARK", nargs="*", default=["all"], help=", ".join((*BENCHMARKS, "all")))
+    parser.add_argument("--json", metavar="FILE", type=Path, help="where the figures go (default: build/bench/)")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter runs: to see that it works")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait until the machine is quiet")
+    args = parser.parse_args()
+    unknown = [name for name in args.names if name not in (*BENCHMARKS, "all")]
+    if unknown:
+        parser.error(f"expected {', '.join(BENCHMARKS)} or all, got {', '.join(unknown)}")
+    if os.geteuid() != 0:
+        parser.error("expected to run as root: namespaces and programs have to be made")
+    names = BENCHMARKS if "all" in args.names else tuple(dict.fromkeys(args.names))
+    about = machine()
+    print("machine: " + ", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+    reports: list[Report] = []
+    failed = False
+    for name in names:
+        if not args.no_wait and (share := wait_for_quiet()) > 0.15:
+            print(f"{name}: others use {share:.0%} of the machine: the figures suffer", file=sys.stderr)
+        try:
+            report = importlib.import_module(f"bench.{name}").run(args.quick)
+        except BenchError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            failed = True
+            continue
+        report.show()
+        reports.append(report)
+    if reports:
+        print(f"\nwritten: {save(reports, about, args.json)}")
+    if failed:
+        return 2
+    return 0 if all(goal.met for report in reports for goal in report.goals) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

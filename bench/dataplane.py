@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: MIT
+"""What a packet costs in the kernel: one core does everything, and every figure is a ratio to doing nothing.
+
+The generator, the link and the program under test share one pinned processor, so what is measured is packets a second
+with everything included. In every round each case runs once; a ratio is taken within its round. Frames are the same
+for all cases but for their MAC (forged) or their time to live (not relayed).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from . import lane, packets, programs
+from .netns import BenchError, inside, link
+from .plane import Plane
+from .programs import Generator
+from .report import Report, Spread
+
+ORIGINS = 100
+FRAMES = 1 << 17
+_ROUNDS, _PASSES = 5, 4
+#: Share of the frames that has to arrive and to meet with the verdict its case is about.
+_SOUND = 0.98
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table. ``prepare`` comes before each pass and is not timed; ``handled`` counts."""
+
+    name: str
+    generator: Generator
+    attached: Callable[[], contextlib.AbstractContextManager[None]]
+    prepare: Callable[[], None]
+    handled: Callable[[], int]
+    copies: int = 0
+    twin: str = ""
+
+
+def run(quick: bool) -> Report:
+    """Measure. Raises ``BenchError``."""
+    rounds, passes = (3, 2) if quick else (_ROUNDS, _PASSES)
+    cpu = max(os.sched_getaffinity(0))
+    with lane.lane():
+        cases = [*_bare(), *_product()]
+        rates: dict[str, list[float]] = {case.name: [] for case in cases}
+        with lane.pinned(cpu):
+            for _ in range(rounds):
+                for case in cases:
+                    rates[case.name].append(_measure(case, passes))
+    return _report(cases, rates, rounds, passes)
+
+
+def _measure(case: Case, passes: int) -> float:
+    """Packets a second in one round."""
+    seconds, handled = 0.0, 0
+    with case.attached():
+        case.generator.rewind()
+        for _ in range(passes):
+            case.prepare()
+            found = lane.burst(case.generator, case.generator.count, case.handled)
+            if found.handled < _SOUND * case.generator.count:
+                raise BenchError(f"{case.name}: of {case.generator.count} frames {found.handled} met with its verdict")
+            if found.copies < _SOUND * case.copies * found.handled:
+                raise BenchError(f"{case.name}: {found.handled} frames left as {found.copies} copies: {case.copies} each expected")
+            seconds += found.seconds
+            handled += found.handled
+    return handled / seconds
+
+
+def _nothing() -> None:
+    pass
+
+
+def _through_stack() -> int:
+    """Frames that went up the stack at the node's end."""
+    return int(link(lane.NODE, lane.INSIDE)["stats64"]["rx"]["packets"])
+
+
+class _Frames:
+    """Generators by what they send: made when first asked for."""
+
+    def __init__(self) -> None:
+        framer = lane.framer()
+        genuine = list(packets.heartbeats(ORIGINS, FRAMES))
+        self.genuine = _generator([framer.frame(packet) for packet in genuine])
+        last = [packet[:80] + b"\0" + packet[81:] for packet in genuine]
+        self.last_hop = _generator([framer.frame(packet) for packet in last])
+        self.forged = _generator([framer.frame(packets.forged(p, n)) for n, p in enumerate(genuine)])
+
+
+def _generator(frames: list[bytes]) -> Generator:
+    return Generator(lane.GENERATOR, lane.OUTSIDE, frames)
+
+
+_frames: _Frames | None = None
+
+
+def frames() -> _Frames:
+    """The load, made once."""
+    global _frames
+    if _frames is None:
+        _frames = _Frames()
+    return _frames
+
+
+def _bare() -> list[Case]:
+    """Programs that do not know the protocol."""
+    load = frames().genuine
+    module = programs.compile_source(programs.HERE / "baseline.c", {})
+    hop = lane.PEER_MAC + lane.LOCAL_MAC
+    with inside(lane.NODE):
+        interface = programs.index_of(lane.INSIDE)
+    source = ipaddress.IPv4Address(lane.LOCAL.ip).packed
+    for number in range(256):
+        target = packets.origin(number % ORIGINS)
+        value = hop + ipaddress.IPv4Address(target.ip).packed + source + target.port.to_bytes(2, "big") + bytes(2)
+        programs.write(module["targets"], struct.pack("=I", number), value)
+    readdress = programs.load(module, "readdress", "XDP", programs.DEVMAP)
+
+    def spreading(count: int, kind: str) -> Callable[[], None]:
+        def prepare() -> None:
+            if kind == "TC":
+                programs.write(module["settings"], struct.pack("=I", 0), struct.pack("=I", interface))
+                programs.write(module["settings"], struct.pack("=I", 1), struct.pack("=I", count))
+                return
+            with inside(lane.NODE):
+                programs.set_devmap(module["copies"], [(interface, readdress.fd)] * count)
+
+        return prepare
+
+    drop, spread = programs.load(module, "drop", "XDP"), programs.load(module, "spread", "XDP")
+    drop_tc = programs.load(module, "drop_tc", "SCHED_CLS")
+    spread_tc = programs.load(module, "spread_tc", "SCHED_CLS")
+
+    def at(function: Any, kind: int = programs.XDP) -> Callable[[], contextlib.AbstractContextManager[None]]:
+        return lambda: programs.attached(function, lane.NODE, lane.INSIDE, kind)
+
+    tc = programs.TC_INGRESS
+    return [
+        Case("XDP_DROP", load, at(drop), _nothing, lane.received),
+        Case("bare XDP broadcast to 3", load, at(spread), spreading(3, "XDP"), lane.received, 3),
+        Case("bare XDP broadcast to 4", load, at(spread), spreading(4, "XDP"), lane.received, 4),
+        Case("TC drop", load, at(drop_tc, tc), _nothing, _through_stack),
+        Case("bare TC clones to 4", load, at(spread_tc, tc), spreading(4, "TC"), _through_stack, 4),
+    ]
+
+
+def _product() -> list[Case]:
+    return []
+
+
+def _report(cases: list[Case], rates: dict[str, list[float]], rounds: int, passes: int) -> Report:
+    report = Report(
+        "dataplane",
+        f"packets of {ORIGINS} origins through one pinned core, generator and link included; "
+        f"median [least..most] of {rounds} rounds, {passes * FRAMES:,} packets each",
+        ("case", "packets/s", "ns each", "of XDP_DROP", "of its bare twin"),
+    )
+    base = rates["XDP_DROP"]
+    for case in cases:
+        own = Spread.of(rates[case.name])
+        ratio = Spread.of([rate / empty for rate, empty in zip(rates[case.name], base)])
+        twin = Spread.of([rate / other for rate, other in zip(rates[case.name], rates[case.twin or case.name])])
+        report.rows.append(
+            (
+                case.name,
+                own.text(),
+                f"{1e9 / own.median:.0f}",
+                ratio.text(".2f"),
+                twin.text(".2f") if case.twin else "",
+            )
+        )
+        report.data.setdefault("cases", {})[case.name] = {"rate": own.json(), "to_drop": ratio.json()}
+    return report

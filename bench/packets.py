@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""Frames with authentic packets of a cluster that exists in its heartbeats only."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+import time
+from collections.abc import Iterator
+
+from xdp_gossip.core.messages import Header, PacketType
+from xdp_gossip.core.types import Address
+from xdp_gossip.wire.keys import Keyring
+from xdp_gossip.wire.native import BLOCK_BYTES, HEADER_BYTES, NativeCodec
+
+CLUSTER = "bench"
+SECRET = "the secret of the benchmarks"
+PORT = 8000
+TTL = 8
+RECORD_DIGEST = 0x5245434F5244
+_HALVES = struct.Struct(f"!{HEADER_BYTES // 2}H")
+_FIRST_ORIGIN = int(ipaddress.IPv4Address("198.18.70.0"))
+
+
+def origin(number: int) -> Address:
+    """Address of the origin with this number, below 16384: a port of its own for each 512 of them."""
+    return Address(str(ipaddress.IPv4Address(_FIRST_ORIGIN + number % 512)), PORT + number // 512)
+
+
+def codec(secret: str = SECRET) -> NativeCodec:
+    """What signs the packets."""
+    return NativeCodec(Keyring.single(CLUSTER, secret))
+
+
+def heartbeats(
+    origins: int, count: int, *, secret: str = SECRET, first: int = 1, incarnation: int = 1, ttl: int = TTL
+) -> Iterator[bytes]:
+    """``count`` heartbeats, in turn from each origin, sequences from ``first`` on, of now."""
+    sign = codec(secret).encode
+    wall = time.time_ns()
+    addresses = [origin(number) for number in range(origins)]
+    for number in range(count):
+        sequence = first + number // origins
+        yield sign(
+            Header(
+                PacketType.HEARTBEAT,
+                addresses[number % origins],
+                incarnation=incarnation,
+                sequence=sequence,
+                wall_ns=wall,
+                state_digest=0,
+                record_digest=RECORD_DIGEST,
+                ttl=ttl,
+            ),
+            None,
+        )
+
+
+def forged(packet: bytes, number: int) -> bytes:
+    """The packet with a MAC that is wrong."""
+    mac = bytearray(packet[BLOCK_BYTES : BLOCK_BYTES + 16])
+    mac[number % 16] ^= 1 + number % 255
+    return packet[:BLOCK_BYTES] + bytes(mac) + packet[BLOCK_BYTES + 16 :]
+
+
+class Framer:
+    """Puts packets into Ethernet, IPv4 and UDP."""
+
+    def __init__(self, source: Address, destination: Address, source_mac: bytes, destination_mac: bytes) -> None:
+        self._ports = struct.pack("!HH", source.port, destination.port)
+        self._ethernet = destination_mac + source_mac + b"\x08\x00"
+        self._addresses = ipaddress.IPv4Address(source.ip).packed + ipaddress.IPv4Address(destination.ip).packed
+
+    def frame(self, packet: bytes) -> bytes:
+        """The whole frame, checksums right."""
+        length = 8 + len(packet)
+        ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, 0x4000, 64, 17, 0) + self._addresses
+        ip = ip[:10] + struct.pack("!H", _checksum(ip)) + ip[12:]
+        pseudo = self._addresses + struct.pack("!HH", 17, length) + self._ports + struct.pack("!HH", length, 0)
+        check = _checksum(pseudo, packet) or 0xFFFF
+        return self._ethernet + ip + self._ports + struct.pack("!HH", length, check) + packet
+
+
+def _checksum(head: bytes, packet: bytes = b"") -> int:
+    total = sum(struct.unpack(f"!{len(head) // 2}H", head))
+    if len(packet) == HEADER_BYTES:
+        total += sum(_HALVES.unpack(packet))
+    elif packet:
+        total += sum(struct.unpack(f"!{(len(packet) + 1) // 2}H", packet + bytes(len(packet) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF

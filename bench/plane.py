@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""The product's programs on the node's end of the lane, with maps of their own and no agent behind them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import struct
+import time
+from collections.abc import Sequence
+
+from xdp_gossip.core.types import Address
+from xdp_gossip.dataplane import headers, layout
+from xdp_gossip.wire.keys import Keyring, cluster_id
+
+from . import lane, packets, programs
+from .netns import BenchError, inside
+
+_HOUR = 3600 * 10**9
+
+
+class Plane:
+    """``bpf/dataplane.c``, compiled, configured for the lane's node, attached by the caller."""
+
+    def __init__(self, amount: int, members: Sequence[Address], tc: bool = False) -> None:
+        constants = headers.constants()
+        self._ring = min(len(members), constants["XG_RING"])
+        self._module = programs.compile_source(programs.BPF_SOURCES / "dataplane.c", {"XG_NODES": 20000})
+        self._names = list(headers.counters())
+        self.kind = programs.TC_INGRESS if tc else programs.XDP
+        self.egress = programs.load(self._module, "xg_tc_egress", "SCHED_CLS") if tc else None
+        name = "xg_tc_ingress" if tc else "xg_xdp_ingress"
+        self.ingress = programs.load(self._module, name, "SCHED_CLS" if tc else "XDP")
+        self._amount = amount
+        with inside(lane.NODE):
+            interface = programs.index_of(lane.INSIDE)
+            if not tc:
+                copier = programs.load(self._module, "xg_xdp_egress", "XDP", programs.DEVMAP)
+                for table, count in (("relay", amount), ("relay_wide", 3 * amount)):
+                    programs.set_devmap(self._module[table], [(interface, copier.fd)] * count)
+        keys = Keyring.single(packets.CLUSTER, packets.SECRET).get(0)
+        assert keys is not None
+        self._write("keys", struct.pack("=I", 0), layout.KEY.pack(1, *layout.key_midstate(keys.mac)))
+        self._fill_ring(members, interface)
+        self._configure(amount)
+
+    def _write(self, table: str, key: bytes, value: bytes) -> None:
+        programs.write(self._module[table], key, value)
+
+    def _fill_ring(self, members: Sequence[Address], interface: int) -> None:
+        hop = layout.NEXTHOP.pack(lane.PEER_MAC, lane.LOCAL_MAC, interface, time.monotonic_ns() + _HOUR)
+        for number, member in enumerate(random.Random(1).sample(list(members), self._ring)):
+            target = layout.TARGET.pack(member.packed, member.port.to_bytes(2, "big"))
+            self._write("targets", struct.pack("=I", number), target)
+            self._write("nexthops", member.packed, hop)
+
+    def _configure(self, amount: int) -> None:
+        now = time.monotonic_ns()
+        config = layout.CONFIG.pack(
+            lane.LOCAL.packed,
+            lane.LOCAL.port.to_bytes(2, "big"),
+            amount,
+            3 * amount,
+            headers.constants()["XG_RUNNING"],
+            cluster_id(packets.CLUSTER),
+            1,
+            0,
+            now + 24 * _HOUR,
+            time.time_ns() - now,
+            _HOUR,
+            _HOUR,
+            0,
+            self._ring,
+        )
+        self._write("config", struct.pack("=I", 0), config)
+
+    def renew_hops(self, members: Sequence[Address]) -> None:
+        """Next hops as if they had just been learnt."""
+        with inside(lane.NODE):
+            self._fill_ring(members, programs.index_of(lane.INSIDE))
+
+    def admit(self, origins: int) -> None:
+        """Every origin a member nothing was heard of yet, so that its heartbeats are new but no news."""
+        import bcc
+
+        now = time.monotonic_ns()
+        value = layout.NODE.pack(0, 1, 0, 0, now, time.time_ns() - now, 0, packets.RECORD_DIGEST, 0, 0)
+        keys = b"".join(layout.node_key(packets.origin(number)) for number in range(origins))
+        count = ctypes.c_uint32(origins)
+        done = bcc.lib.bpf_update_batch(
+            self._module["nodes"].map_fd,
+            ctypes.create_string_buffer(keys, len(keys)),
+            ctypes.create_string_buffer(value * origins, len(value) * origins),
+            ctypes.byref(count),
+        )
+        if done != 0:
+            raise BenchError(f"nodes: {os.strerror(ctypes.get_errno())}")
+
+    def counters(self) -> dict[str, int]:
+        """Every counter, summed over the processors."""
+        table = self._module["counters"]
+        return {name: sum(table[ctypes.c_int(number)]) for number, name in enumerate(self._names)}

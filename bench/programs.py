@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""Compiles BPF programs with BCC, attaches them, and runs the generator with live frames."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import ctypes.util
+import errno
+import os
+import socket
+import struct
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .netns import BenchError, inside
+
+HERE = Path(__file__).resolve().parent
+BPF_SOURCES = HERE.parent / "bpf"
+SHIM = Path(os.environ.get("XG_BENCH_KSHIM", str(BPF_SOURCES / "kshim")))
+
+XDP, TC_INGRESS, TC_EGRESS = 37, 46, 47  # enum bpf_attach_type
+DEVMAP = 33
+_LIVE_FRAMES = 1 << 1
+#: Frames the kernel sends before it lets the receivers work: what a NIC's poll brings.
+BATCH = 64
+#: Live frames of one system call at most: it cannot be interrupted.
+_MOST = 1 << 20
+
+
+def compile_source(path: Path, defines: Mapping[str, int]) -> Any:
+    """A ``bcc.BPF`` of the file. Raises :class:`BenchError`."""
+    try:
+        os.environ["BCC_KERNEL_SOURCE"] = str(SHIM)
+        import bcc
+    except ImportError:
+        raise BenchError("bcc: expected the Debian package python3-bpfcc, found no module") from None
+    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
+    flags = [f"-I{SHIM}/include", f"-I{BPF_SOURCES}", "-I/usr/include", f"-I/usr/include/{multiarch}", "-O2"]
+    flags += [f"-D{name}={value}" for name, value in defines.items()]
+    try:
+        return bcc.BPF(src_file=str(path).encode(), cflags=flags)
+    except Exception as error:
+        raise BenchError(f"{path}: BCC does not compile it: {error}") from None
+
+
+def load(module: Any, name: str, kind: str, attach_type: int | None = None) -> Any:
+    """A function of a compiled file; ``kind`` XDP or SCHED_CLS. Raises :class:`BenchError`."""
+    import bcc
+
+    try:
+        arguments = (None, attach_type) if attach_type is not None else ()
+        return module.load_func(name.encode(), getattr(bcc.BPF, kind), *arguments)
+    except Exception as error:
+        raise BenchError(f"{name}: the kernel does not load it: {error}") from None
+
+
+@contextlib.contextmanager
+def attached(function: Any, namespace: str, interface: str, kind: int = XDP) -> Iterator[None]:
+    """The program at work on an interface meanwhile. Raises :class:`BenchError`."""
+    import bcc
+
+    with inside(namespace):
+        index = index_of(interface)
+        descriptor = bcc.lib.bpf_link_create(function.fd, index, kind, None)
+    if descriptor < 0:
+        reason = os.strerror(ctypes.get_errno() or -descriptor)
+        raise BenchError(f"{interface} in {namespace}: the kernel does not attach {function.name!r}: {reason}")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def index_of(interface: str) -> int:
+    """Index of an interface of the current namespace."""
+    return socket.if_nametoindex(interface)
+
+
+def set_devmap(table: Any, entries: Sequence[tuple[int, int]]) -> None:
+    """Fill a devmap whose values are (interface index, program or 0), in the current namespace."""
+    import bcc
+
+    for number, (index, program) in enumerate(entries):
+        key = ctypes.c_uint32(number)
+        value = struct.pack("=Ii", index, program) if table.Leaf is not ctypes.c_int else struct.pack("=I", index)
+        buffer = ctypes.create_string_buffer(value, len(value))
+        if bcc.lib.bpf_update_elem(table.map_fd, ctypes.byref(key), buffer, 0) != 0:
+            raise BenchError(f"devmap entry {number}: {os.strerror(ctypes.get_errno())}")
+
+
+def write(table: Any, key: bytes, value: bytes) -> None:
+    """One entry of a map, as bytes. Raises :class:`BenchError`."""
+    import bcc
+
+    keys, values = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
+    if bcc.lib.bpf_update_elem(table.map_fd, keys, values, 0) != 0:
+        raise BenchError(f"{table.name}: {os.strerror(ctypes.get_errno())}")
+
+
+class _Options(ctypes.Structure):
+    """struct bpf_test_run_opts (libbpf's bpf.h)."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("data_in", ctypes.c_void_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_void_p),
+        ("ctx_out", ctypes.c_void_p),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    )
+
+
+def _libbpf() -> ctypes.CDLL:
+    for name in ("libbpf.so.1", "libbpf.so.0"):
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(name, use_errno=True)
+    raise BenchError("libbpf: expected libbpf.so.1 or libbpf.so.0, found neither")
+
+
+class Generator:
+    """Sends frames out of an interface of a namespace, as fast as one processor can."""
+
+    def __init__(self, namespace: str, interface: str, frames: Sequence[bytes]) -> None:
+        """All ``frames`` are of one length; their number is rounded down to a power of two."""
+        self.count = 1 << (len(frames).bit_length() - 1)
+        self._length = len(frames[0])
+        self._padding = bytes(8 - self._length % 8)
+        self._module = compile_source(HERE / "generator.c", {"FRAME_BYTES": self._length, "FRAMES": self.count})
+        self._program = load(self._module, "generate", "XDP")
+        self._namespace = namespace
+        with inside(namespace):
+            set_devmap(self._module["way_out"], [(index_of(interface), 0)])
+        self.fill(frames)
+        self._library = _libbpf()
+
+    def fill(self, frames: Sequence[bytes]) -> None:
+        """Other frames, of the same length, from the first one on."""
+        import bcc
+
+        blob = b"".join(frame + self._padding for frame in frames[: self.count])
+        if len(blob) != (self._length + len(self._padding)) * self.count:
+            raise BenchError(f"expected {self.count} frames of {self._length} bytes, got {len(blob)} bytes in all")
+        values = ctypes.create_string_buffer(blob, len(blob))
+        keys = (ctypes.c_uint32 * self.count)(*range(self.count))
+        count = ctypes.c_uint32(self.count)
+        table = self._module["frames"]
+        if bcc.lib.bpf_update_batch(table.map_fd, keys, values, ctypes.byref(count)) != 0:
+            raise BenchError(f"frames: {os.strerror(ctypes.get_errno())}")
+        self.rewind()
+
+    def rewind(self, to: int = 0) -> None:
+        """Go on with frame number ``to``."""
+        write(self._module["cursor"], struct.pack("=I", 0), struct.pack("=I", to))
+
+    def send(self, count: int) -> None:
+        """Send the next ``count`` frames on the processor that the caller runs on. Raises :class:`BenchError`."""
+        data = bytes(self._length)
+        with inside(self._namespace):
+            while count > 0:
+                part = min(count, _MOST)
+                options = _Options(sz=ctypes.sizeof(_Options), data_size_in=len(data), repeat=part, flags=_LIVE_FRAMES)
+                options.batch_size = BATCH if part >= BATCH else part
+                options.data_in = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p)
+                done = self._library.bpf_prog_test_run_opts(self._program.fd, ctypes.byref(options))
+                if done != 0 and ctypes.get_errno() != errno.EINTR:
+                    raise BenchError(f"live frames: {os.strerror(ctypes.get_errno())}")
+                count -= part

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""The machine described, tables for people, JSON for machines."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .netns import run
+
+DIRECTORY = Path(__file__).resolve().parents[1] / "build" / "bench"
+#: A machine this busy gives no figures worth having; a benchmark waits for better times, up to so many seconds.
+_BUSY, _PATIENCE = 0.6, 300.0
+
+
+def machine() -> dict[str, Any]:
+    """Processor, kernel, versions, load."""
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    with open("/proc/meminfo", encoding="utf-8") as lines:
+        memory = int(next(lines).split()[1]) // 1024
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    try:
+        import bcc
+
+        compiler = str(bcc.__version__)
+    except ImportError:
+        compiler = "none"
+    return {
+        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "processor": model,
+        "cores": os.cpu_count(),
+        "virtual": "hypervisor" in flags,
+        "memory_mib": memory,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "bcc": compiler,
+        "commit": _commit(),
+        "load": [round(value, 2) for value in os.getloadavg()],
+    }
+
+
+def _commit() -> str:
+    try:
+        directory = str(Path(__file__).resolve().parent)
+        return run("git", "-c", "safe.directory=*", "-C", directory, "describe", "--always", "--dirty").strip()
+    except Exception:  # a release has no history
+        return "none"
+
+
+def busy_share(seconds: float = 0.5) -> float:
+    """Share of the machine's processor time that was used in the next ``seconds``."""
+    before = _processor_times()
+    time.sleep(seconds)
+    after = _processor_times()
+    total = sum(after) - sum(before)
+    idle = after[3] + after[4] - before[3] - before[4]
+    return 1 - idle / total if total else 1.0
+
+
+def _processor_times() -> list[int]:
+    with open("/proc/stat", encoding="utf-8") as lines:
+        return [int(word) for word in next(lines).split()[1:9]]
+
+
+def wait_for_quiet(most: float = _BUSY * 0.25, patience: float = _PATIENCE) -> float:
+    """Wait until others leave the machine alone; the share they use when the wait ends."""
+    deadline = time.monotonic() + patience
+    while (share := busy_share()) > most and time.monotonic() < deadline:
+        time.sleep(2)
+    return share
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Several runs of one thing: median, least and greatest."""
+
+    median: float
+    least: float
+    most: float
+    runs: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of at least one value."""
+        return cls(statistics.median(values), min(values), max(values), len(values))
+
+    def text(self, form: str = ",.0f") -> str:
+        """``median [least..most]``."""
+        return f"{self.median:{form}} [{self.least:{form}}..{self.most:{form}}]"
+
+    def json(self) -> dict[str, float]:
+        """For the file."""
+        return {"median": self.median, "least": self.least, "most": self.most, "runs": self.runs}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure that is wanted, and what came out."""
+
+    name: str
+    wanted: str
+    got: float
+    met: bool
+
+
+@dataclass
+class Report:
+    """What one benchmark found out."""
+
+    name: str
+    text: str
+    columns: Sequence[str]
+    rows: list[Sequence[str]] = field(default_factory=list)
+    goals: list[Goal] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def least(self, name: str, got: float, wanted: float) -> None:
+        """A goal that is met from ``wanted`` upwards."""
+        self.goals.append(Goal(name, f">= {wanted:g}", got, got >= wanted))
+
+    def most(self, name: str, got: float, wanted: float) -> None:
+        """A goal that is met up to ``wanted``."""
+        self.goals.append(Goal(name, f"<= {wanted:g}", got, got <= wanted))
+
+    def show(self) -> None:
+        """The table and the goals, on standard output."""
+        print(f"\n{self.name}: {self.text}\n")
+        _table([list(self.columns), *[list(row) for row in self.rows]])
+        if self.goals:
+            print()
+            _table(
+                [["goal", "wanted", "got", ""]]
+                + [[g.name, g.wanted, f"{g.got:.3g}", "met" if g.met else "MISSED"] for g in self.goals]
+            )
+        sys.stdout.flush()
+
+    def json(self) -> dict[str, Any]:
+        """For the file."""
+        goals = [{"name": g.name, "wanted": g.wanted, "got": g.got, "met": g.met} for g in self.goals]
+        return {"name": self.name, "text": self.text, "goals": goals, **self.data}
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for number, row in enumerate(rows):
+        cells = [row[0].ljust(widths[0]), *[cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]]
+        print("  " + "  ".join(cells).rstrip())
+        if number == 0:
+            print("  " + "  ".join("-" * width for width in widths))
+
+
+def save(reports: Sequence[Report], about: dict[str, Any], path: Path | None) -> Path:
+    """Write all of it; the path written."""
+    if path is None:
+        path = DIRECTORY / f"{'-'.join(report.name for report in reports)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": about, "reports": [r.json() for r in reports]}, indent=2) + "\n")
+    return path
