@@ -3,7 +3,7 @@
 
 ``Engine`` is a state machine without I/O (see ``interface.py``). It joins the parts: ``membership`` (who is known),
 ``detector`` (who is alive), ``metadata`` (the documents), ``exchange`` and ``fetch`` (anti-entropy), ``outbox``
-(what leaves). Here is what a packet goes through and what happens in each cycle.
+(what leaves). ``reception`` takes packets in. Here are the operations and what happens in each cycle.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from .events import (
     Joined,
     MemberChanged,
     Paused,
-    QueryAnswered,
     Resumed,
     Rumor,
     Transmit,
@@ -32,50 +31,20 @@ from .exchange import Exchange
 from .fetch import Fetcher
 from .gate import Gate
 from .interface import Known, ProtocolError, Settings
-from .membership import Membership, Peer
-from .messages import (
-    FLAG_PAUSED,
-    RUMORS,
-    Ack,
-    Announce,
-    Answer,
-    Chunk,
-    Codec,
-    Documents,
-    FetchRequest,
-    Header,
-    IndirectAck,
-    ListRequest,
-    ListResponse,
-    MemberList,
-    Message,
-    NotHere,
-    PacketType,
-    Ping,
-    PingRequest,
-    Query,
-    RecordRumor,
-    Records,
-    RecordsRequest,
-    Rejected,
-    SyncRequest,
-    SyncResponse,
-)
+from .membership import Membership
+from .messages import Announce, Codec, Documents, Message, PacketType, RecordRumor
 from .metadata import Metadata
 from .observer import Observation, Observer
 from .outbox import Local, Outbox
 from .pace import Pace
+from .queries import Queries
+from .reception import Reception
 from .ring import RelayRing
 from .timers import Timers
 from .types import Address, Document, Member, Node, Now, Record, State, Version
 
 #: Largest packet sent as a datagram: what IPv6 carries everywhere (1,280) less its and UDP's headers.
 DATAGRAM_BYTES = 1232
-#: What is rare and urgent goes to so many times ``amount`` members: at 50 nodes and Amount 4, one rumor in 3,000 then
-#: misses anybody, instead of most of them.
-WIDE = 3
-WIDE_RUMORS = frozenset({PacketType.METADATA, PacketType.LEAVE})
-MAX_COPIES = 64
 
 
 class Engine:
@@ -133,11 +102,24 @@ class Engine:
         self._exchange.on_alias = self._contacts.answered
         self._membership.on_forget = lambda peer: self._out.emit(standing_of(peer, "forgotten"))
         self._observer = Observer(self._membership, self._detector, self._contacts, self._out, self._pace)
+        self._queries = Queries(self._metadata, self._out)
+        self._reception = Reception(
+            codec,
+            self._gate,
+            self._membership,
+            self._detector,
+            self._contacts,
+            self._exchange,
+            self._fetcher,
+            self._queries,
+            self._observer,
+            self._out,
+            self._pace,
+        )
         self._ring = RelayRing(self._membership, rng)
         self._last_heartbeat = -math.inf
         self._next_heartbeat = math.inf
         self._next_tick = -math.inf
-        self._queries: dict[int, str] = {}
 
     # -- what the shell reads ----------------------------------------------------------------------------------
 
@@ -325,135 +307,18 @@ class Engine:
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
         """Ask members what they hold of ``key``."""
-        nonce = self._rng.getrandbits(63)
-        self._queries[nonce] = key
-        while len(self._queries) > 256:
-            del self._queries[next(iter(self._queries))]
-        for address in to:
-            self._out.send(Query(nonce, key), address, now)
-        return nonce
+        return self._queries.ask(key, to, now)
 
-    # -- a packet's way ----------------------------------------------------------------------------------------
+    # -- packets -----------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> None:
-        """Take one packet. Checks come in the order of their cost (docs/protocol.md).
-
-        ``screened``: a data plane has found it authentic, fresh and new, and has relayed it.
-        """
+        """Take one packet; see ``ProtocolEngine.receive``."""
         if self.status in ("new", "left"):
             self._out.count("rx_not_running")
             return
         self._look_at_clocks(now)
-        try:
-            peer, header, message = self._gate.admit(data, now, screened)
-        except Rejected as rejected:
-            self._out.count(f"rx_{rejected.reason}")
-            return
-        self._accept(peer, header, now)
-        if header.type in RUMORS and not screened:
-            self._relay_on(data, header, source)
-            if self._observer.observing:  # the plane did not know what to make of it: tell it
-                self._out.emit(standing_of(peer))
-        self._dispatch(peer, header, message, source, now)
+        self._reception.receive(data, source, now, screened)
         self._attend(now)
-
-    def _accept(self, peer: Peer, header: Header, now: Now) -> None:
-        """An authentic, fresh packet: commit it, and take note of its sender."""
-        before = (peer.incarnation, peer.record_digest)
-        self._membership.commit(peer, header)
-        peer.clock_ahead = (header.wall_ns - now.wall_ns) / 1e9
-        if (peer.incarnation, peer.record_digest) != before:
-            self._membership.changed(peer)
-            peer.record_due, peer.record_tries = now.mono + 0.3, 0
-        late = (header.incarnation, header.sequence) <= peer.gone_at
-        silent = header.flags & FLAG_PAUSED or header.type is PacketType.LEAVE
-        if not late and not silent and (header.type in RUMORS or peer.state is not State.LEFT):
-            self._detector.heard(peer, now)
-        if header.state_digest != self.state_digest and peer.present:
-            self._contacts.differs(now)
-        self._contacts.answered(peer.address)
-
-    def _dispatch(self, peer: Peer, header: Header, message: Message | None, source: Address, now: Now) -> None:
-        origin = header.origin
-        if isinstance(message, Documents):
-            self._fetcher.on_documents(message, now)
-        elif isinstance(message, Announce):
-            relay = self._membership.get(source)
-            holders = [origin] if relay is None or source == origin else [source, origin]
-            self._exchange.on_announce(message, holders, now)
-        elif isinstance(message, RecordRumor):
-            self._take_record(peer, message.record, now)
-        elif isinstance(message, SyncRequest):
-            self._exchange.on_request(message, header.state_digest, origin, now)
-        elif isinstance(message, SyncResponse):
-            self._exchange.on_response(message, peer, now)
-        elif isinstance(message, MemberList):
-            self._exchange.merge_members(message.members, now)
-        elif isinstance(message, ListRequest):
-            self._exchange.on_list_request(message, origin, now)
-        elif isinstance(message, ListResponse):
-            self._exchange.on_list(message, peer, now)
-        elif isinstance(message, FetchRequest):
-            self._fetcher.on_request(message, origin, now)
-        elif isinstance(message, Chunk):
-            self._fetcher.on_chunk(message, origin, now)
-        elif isinstance(message, NotHere):
-            self._fetcher.on_not_here(message, now)
-        elif isinstance(message, RecordsRequest):
-            self._exchange.on_records_request(message, origin, now)
-        elif isinstance(message, Records):
-            for address, record in message.records:
-                described = self._membership.get(address)
-                if described is not None:
-                    self._take_record(described, record, now)
-        elif isinstance(message, Ping):
-            self._detector.on_ping(message, origin, now)
-        elif isinstance(message, Ack):
-            self._detector.on_ack(message, peer, now)
-        elif isinstance(message, PingRequest):
-            self._detector.on_ping_request(message, origin, now)
-        elif isinstance(message, IndirectAck):
-            self._detector.on_indirect_ack(message, now)
-        elif isinstance(message, Query):
-            self._answer_query(message, origin, now)
-        elif isinstance(message, Answer):
-            self._take_answer(message, origin)
-        elif header.type is PacketType.LEAVE:
-            self._detector.left(peer, header.incarnation, header.sequence, now)
-
-    def _relay_on(self, data: bytes, header: Header, source: Address) -> None:
-        onward = self._codec.relayed(data)
-        if onward is None:
-            self._out.count("relay_ttl_exceeded")
-            return
-        targets = self._membership.pick(self._copies(header.type), header.origin, source)
-        self._out.forward(onward, targets)
-        self._out.count("relayed", len(targets))
-
-    def _take_record(self, peer: Peer, record: Record, now: Now) -> None:
-        if peer.record is not None and record.stamp <= peer.record.stamp:
-            return
-        fresh = peer.record is None or peer.record.digest != record.digest
-        peer.record = record
-        if peer.record_missing:
-            self._membership.changed(peer)  # it goes on missing
-        else:
-            peer.record_tries = 0
-        if fresh and peer.introduced:
-            self._out.emit(MemberChanged(snapshot(peer, now), peer.state))
-
-    def _answer_query(self, query: Query, origin: Address, now: Now) -> None:
-        held = self.document(query.key)
-        answer = Answer(query.nonce, query.key, held.version if held else None, held.content_hash if held else b"")
-        self._out.send(answer, origin, now)
-
-    def _take_answer(self, answer: Answer, origin: Address) -> None:
-        if self._queries.get(answer.nonce) != answer.key:
-            self._out.count("rx_unasked_response")
-            return
-        version = str(answer.version) if answer.version else None
-        digest = f"sha256:{answer.content_hash.hex()}" if answer.version else None
-        self._out.emit(QueryAnswered(answer.nonce, origin, version, digest))
 
     # -- a data plane that works by itself ---------------------------------------------------------------------
 
@@ -547,12 +412,7 @@ class Engine:
     def _spread(self, kind: PacketType, message: Message | None, now: Now) -> None:
         """Start a rumor at random members."""
         ttl = math.ceil(math.log2(self._pace.members + 1)) + 4
-        self._out.broadcast(kind, message, self._membership.pick(self._copies(kind)), ttl, now)
-
-    def _copies(self, kind: PacketType) -> int:
-        """To how many members a node passes a rumor on: with k, about one in e^k misses it (docs/protocol.md)."""
-        amount = self.settings.amount
-        return min(MAX_COPIES, WIDE * amount) if kind in WIDE_RUMORS else amount
+        self._out.broadcast(kind, message, self._membership.pick(self._pace.copies(kind)), ttl, now)
 
     def _spread_document(self, document: Document, now: Now) -> None:
         message: Message = Documents((document,))

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""The way of a packet: it is let in, taken note of, relayed, and given to whom it concerns."""
+
+from __future__ import annotations
+
+from .contacts import Contacts
+from .detector import Detector, snapshot, standing_of
+from .events import MemberChanged
+from .exchange import Exchange
+from .fetch import Fetcher
+from .gate import Gate
+from .membership import Membership, Peer
+from .messages import (
+    FLAG_PAUSED,
+    RUMORS,
+    Ack,
+    Announce,
+    Answer,
+    Chunk,
+    Codec,
+    Documents,
+    FetchRequest,
+    Header,
+    IndirectAck,
+    ListRequest,
+    ListResponse,
+    MemberList,
+    Message,
+    NotHere,
+    PacketType,
+    Ping,
+    PingRequest,
+    Query,
+    RecordRumor,
+    Records,
+    RecordsRequest,
+    Rejected,
+    SyncRequest,
+    SyncResponse,
+)
+from .observer import Observer
+from .outbox import Outbox
+from .pace import Pace
+from .queries import Queries
+from .types import Address, Now, Record, State
+
+
+class Reception:
+    """Takes packets; docs/protocol.md, "What a packet goes through"."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        gate: Gate,
+        membership: Membership,
+        detector: Detector,
+        contacts: Contacts,
+        exchange: Exchange,
+        fetcher: Fetcher,
+        queries: Queries,
+        observer: Observer,
+        out: Outbox,
+        pace: Pace,
+    ) -> None:
+        self._codec = codec
+        self._gate = gate
+        self._membership = membership
+        self._detector = detector
+        self._contacts = contacts
+        self._exchange = exchange
+        self._fetcher = fetcher
+        self._queries = queries
+        self._observer = observer
+        self._out = out
+        self._pace = pace
+
+    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> None:
+        """Take one packet. Checks come in the order of their cost (docs/protocol.md).
+
+        ``screened``: a data plane has found it authentic, fresh and new, and has relayed it.
+        """
+        try:
+            peer, header, message = self._gate.admit(data, now, screened)
+        except Rejected as rejected:
+            self._out.count(f"rx_{rejected.reason}")
+            return
+        self._accept(peer, header, now)
+        if header.type in RUMORS and not screened:
+            self._relay_on(data, header, source)
+            if self._observer.observing:  # the plane did not know what to make of it: tell it
+                self._out.emit(standing_of(peer))
+        self._dispatch(peer, header, message, source, now)
+
+    def _accept(self, peer: Peer, header: Header, now: Now) -> None:
+        """An authentic, fresh packet: commit it, and take note of its sender."""
+        before = (peer.incarnation, peer.record_digest)
+        self._membership.commit(peer, header)
+        peer.clock_ahead = (header.wall_ns - now.wall_ns) / 1e9
+        if (peer.incarnation, peer.record_digest) != before:
+            self._membership.changed(peer)
+            peer.record_due, peer.record_tries = now.mono + 0.3, 0
+        late = (header.incarnation, header.sequence) <= peer.gone_at
+        silent = header.flags & FLAG_PAUSED or header.type is PacketType.LEAVE
+        if not late and not silent and (header.type in RUMORS or peer.state is not State.LEFT):
+            self._detector.heard(peer, now)
+        if header.state_digest != self._exchange.state_digest and peer.present:
+            self._contacts.differs(now)
+        self._contacts.answered(peer.address)
+
+    def _dispatch(self, peer: Peer, header: Header, message: Message | None, source: Address, now: Now) -> None:
+        origin = header.origin
+        if isinstance(message, Documents):
+            self._fetcher.on_documents(message, now)
+        elif isinstance(message, Announce):
+            relay = self._membership.get(source)
+            holders = [origin] if relay is None or source == origin else [source, origin]
+            self._exchange.on_announce(message, holders, now)
+        elif isinstance(message, RecordRumor):
+            self._take_record(peer, message.record, now)
+        elif isinstance(message, SyncRequest):
+            self._exchange.on_request(message, header.state_digest, origin, now)
+        elif isinstance(message, SyncResponse):
+            self._exchange.on_response(message, peer, now)
+        elif isinstance(message, MemberList):
+            self._exchange.merge_members(message.members, now)
+        elif isinstance(message, ListRequest):
+            self._exchange.on_list_request(message, origin, now)
+        elif isinstance(message, ListResponse):
+            self._exchange.on_list(message, peer, now)
+        elif isinstance(message, FetchRequest):
+            self._fetcher.on_request(message, origin, now)
+        elif isinstance(message, Chunk):
+            self._fetcher.on_chunk(message, origin, now)
+        elif isinstance(message, NotHere):
+            self._fetcher.on_not_here(message, now)
+        elif isinstance(message, RecordsRequest):
+            self._exchange.on_records_request(message, origin, now)
+        elif isinstance(message, Records):
+            for address, record in message.records:
+                described = self._membership.get(address)
+                if described is not None:
+                    self._take_record(described, record, now)
+        elif isinstance(message, Ping):
+            self._detector.on_ping(message, origin, now)
+        elif isinstance(message, Ack):
+            self._detector.on_ack(message, peer, now)
+        elif isinstance(message, PingRequest):
+            self._detector.on_ping_request(message, origin, now)
+        elif isinstance(message, IndirectAck):
+            self._detector.on_indirect_ack(message, now)
+        elif isinstance(message, Query):
+            self._queries.on_query(message, origin, now)
+        elif isinstance(message, Answer):
+            self._queries.on_answer(message, origin)
+        elif header.type is PacketType.LEAVE:
+            self._detector.left(peer, header.incarnation, header.sequence, now)
+
+    def _relay_on(self, data: bytes, header: Header, source: Address) -> None:
+        onward = self._codec.relayed(data)
+        if onward is None:
+            self._out.count("relay_ttl_exceeded")
+            return
+        targets = self._membership.pick(self._pace.copies(header.type), header.origin, source)
+        self._out.forward(onward, targets)
+        self._out.count("relayed", len(targets))
+
+    def _take_record(self, peer: Peer, record: Record, now: Now) -> None:
+        if peer.record is not None and record.stamp <= peer.record.stamp:
+            return
+        fresh = peer.record is None or peer.record.digest != record.digest
+        peer.record = record
+        if peer.record_missing:
+            self._membership.changed(peer)  # it goes on missing
+        else:
+            peer.record_tries = 0
+        if fresh and peer.introduced:
+            self._out.emit(MemberChanged(snapshot(peer, now), peer.state))
