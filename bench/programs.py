@@ -122,7 +122,8 @@ class _Options(ctypes.Structure):
     )
 
 
-def _libbpf() -> ctypes.CDLL:
+def libbpf() -> ctypes.CDLL:
+    """The library that the agent uses too. Raises :class:`BenchError`."""
     for name in ("libbpf.so.1", "libbpf.so.0"):
         with contextlib.suppress(OSError):
             return ctypes.CDLL(name, use_errno=True)
@@ -143,7 +144,7 @@ class Generator:
         with inside(namespace):
             set_devmap(self._module["way_out"], [(index_of(interface), 0)])
         self.fill(frames)
-        self._library = _libbpf()
+        self._library = libbpf()
 
     def fill(self, frames: Sequence[bytes]) -> None:
         """Other frames, of the same length, from the first one on."""

@@ -67,6 +67,12 @@ def busy_share(seconds: float = 0.5) -> float:
     return 1 - idle / total if total else 1.0
 
 
+def busy_times() -> float:
+    """Processor seconds used since the machine started: everything but idle, waiting and stolen."""
+    user, nice, system, _, _, interrupts, soft, _ = _processor_times()
+    return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
+
+
 def _processor_times() -> list[int]:
     with open("/proc/stat", encoding="utf-8") as lines:
         return [int(word) for word in next(lines).split()[1:9]]

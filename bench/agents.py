@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: MIT
+"""Real agents as processes, each in a network namespace and a directory of its own, with or without a data plane."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import yaml
+from xdp_gossip.core.types import Address
+from xdp_gossip.dataplane import headers, layout
+
+from . import packets, programs
+from .netns import BenchError, run
+
+COMMAND = Path(__file__).resolve().parents[1] / "agent" / "bin" / "xdp-gossip"
+PROBE = Path(__file__).resolve().parent / "probe.py"
+PLANES = ("XDP", "TC", "UDP")
+_ANSWER_SECONDS, _UP_SECONDS, _END_SECONDS = 30.0, 120.0, 10.0
+_ARRIVAL = struct.Struct("=QQ")
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_ANSWER_SECONDS)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Agent:
+    """One agent. ``settings`` go into its configuration file."""
+
+    def __init__(
+        self, base: Path, name: str, namespace: str, interface: str, address: Address, plane: str, **settings: Any
+    ) -> None:
+        self.name, self.namespace, self.interface = name, namespace, interface
+        self.address, self.plane = address, plane
+        self.directory = base / name
+        self.directory.mkdir(parents=True)
+        self.api = self.directory / "api.sock"
+        self.arrivals_file = self.directory / "arrivals"
+        self.plane_directory = self.directory / "plane"
+        self.config = self.directory / "agent.yml"
+        self.log = self.directory / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+        secret = self.directory / "secret"
+        secret.write_text(packets.SECRET + "\n")
+        secret.chmod(0o600)
+        with_plane = {"dataplane": {"interface": interface, "directory": str(self.plane_directory)}}
+        self.settings: dict[str, Any] = {
+            "cluster": packets.CLUSTER,
+            "node": {"addr": address.ip, "port": address.port, "name": name},
+            "protocol": plane,
+            "secret_key_file": str(secret),
+            "state_dir": str(self.directory / "state"),
+            "api": {"socket": str(self.api)},
+            **(with_plane if plane in ("XDP", "TC") else {}),
+            **settings,
+        }
+
+    # -- the processes -----------------------------------------------------------------------------------------
+
+    def bring_plane_up(self) -> None:
+        """``dataplane up``, when this plane needs it. Raises :class:`BenchError`."""
+        self.config.write_text(yaml.safe_dump(self.settings))
+        if self.plane in ("XDP", "TC"):
+            self.dataplane("up", "--user", "root")
+
+    def dataplane(self, *words: str) -> str:
+        """A ``dataplane`` command of the product in this host's namespace. Raises :class:`BenchError`."""
+        where = ("--directory", str(self.plane_directory))
+        command = (str(COMMAND), "dataplane", words[0], "--config", str(self.config), *where, *words[1:])
+        return run(*command, namespace=self.namespace, seconds=_UP_SECONDS)
+
+    def start(self, cpu: int | None = None, probed: bool = False) -> None:
+        """Start the agent's process; does not wait. From the main thread: its end is the agents' end."""
+        self.config.write_text(yaml.safe_dump(self.settings))
+        agent = [sys.executable, str(PROBE), str(self.arrivals_file)] if probed else [str(COMMAND)]
+        pinned = ["taskset", "-c", str(cpu)] if cpu is not None else []
+        command = ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self.namespace, *pinned, *agent]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "agent", "--config", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+                env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id: each command of the line above becomes the next."""
+        if self.process is None:
+            raise BenchError(f"{self.name}: expected a running agent, it was never started")
+        return self.process.pid
+
+    def wait_ready(self, seconds: float = 60.0) -> None:
+        """Until it serves. Raises :class:`BenchError` with the end of its log."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.process is None or self.process.poll() is not None:
+                raise BenchError(f"{self.name} ended:\n{self.log_tail()}")
+            with contextlib.suppress(OSError, HTTPException, BenchError):
+                self.ask("GET", "/v1/health")
+                return
+            time.sleep(0.1)
+        raise BenchError(f"{self.name}: expected it to serve within {seconds:g} s:\n{self.log_tail()}")
+
+    def end(self) -> None:
+        """Kill the process group."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_END_SECONDS)
+
+    def log_tail(self, lines: int = 12) -> str:
+        """The end of its log."""
+        with contextlib.suppress(OSError):
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        return "(no log)"
+
+    # -- what it says ------------------------------------------------------------------------------------------
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> Any:
+        """One request; its JSON. Raises ``OSError``, ``HTTPException``, :class:`BenchError`."""
+        connection = _UnixConnection(self.api)
+        with contextlib.closing(connection):
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            text = response.read()
+        if response.status >= 300:
+            raise BenchError(f"{self.name}: {method} {path}: {response.status} {text[:300]!r}")
+        return json.loads(text)
+
+    def status(self) -> Any:
+        """``GET /v1/status``."""
+        return self.ask("GET", "/v1/status")
+
+    def arrivals(self) -> dict[int, int]:
+        """Number of the document to CLOCK_MONOTONIC ns of its first arrival."""
+        found: dict[int, int] = {}
+        raw = self.arrivals_file.read_bytes() if self.arrivals_file.exists() else b""
+        for when, number in _ARRIVAL.iter_unpack(raw[: len(raw) - len(raw) % _ARRIVAL.size]):
+            found.setdefault(number, when)
+        return found
+
+    # -- what it uses ------------------------------------------------------------------------------------------
+
+    def run_time(self) -> int:
+        """Nanoseconds that all its threads were on a processor, system calls included."""
+        total = 0
+        for thread in os.listdir(f"/proc/{self.pid}/task"):
+            with contextlib.suppress(FileNotFoundError), open(f"/proc/{self.pid}/task/{thread}/schedstat") as file:
+                total += int(file.read().split()[0])
+        return total
+
+    def _field(self, name: str) -> int:
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1])
+        raise BenchError(f"/proc/{self.pid}/status: expected {name}, found none")
+
+    @property
+    def resident_kib(self) -> int:
+        """Resident memory in KiB."""
+        return self._field("VmRSS")
+
+    @property
+    def wake_ups(self) -> int:
+        """How often its main thread waited for something and was woken."""
+        return self._field("voluntary_ctxt_switches")
+
+
+class Pins:
+    """The pinned maps of one agent's data plane, read without asking the agent."""
+
+    def __init__(self, agent: Agent) -> None:
+        directory = agent.plane_directory / "bpf" / f"v{headers.constants()['XG_LAYOUT']}"
+        self._library = programs.libbpf()
+        self._names = list(headers.counters())
+        self._nodes = self._open(directory / "nodes")
+        self._counters = self._open(directory / "counters")
+        self._processors = self._possible()
+
+    def _open(self, path: Path) -> int:
+        descriptor = self._library.bpf_obj_get(str(path).encode())
+        if descriptor < 0:
+            raise BenchError(f"{path}: expected a pinned map, got {os.strerror(-descriptor)}")
+        return int(descriptor)
+
+    @staticmethod
+    def _possible() -> int:
+        text = Path("/sys/devices/system/cpu/possible").read_text().strip()
+        return int(text.rpartition("-")[2].rpartition(",")[2]) + 1
+
+    def node(self, address: Address) -> tuple[int, int, int] | None:
+        """(highest sequence, last seen in ns, state digest) of an origin; None when it is not known."""
+        import ctypes
+
+        value = ctypes.create_string_buffer(layout.NODE.size)
+        if self._library.bpf_map_lookup_elem(self._nodes, layout.node_key(address), value) != 0:
+            return None
+        fields = layout.NODE.unpack(value.raw)
+        return fields[2], fields[4], fields[6]
+
+    def counters(self) -> dict[str, int]:
+        """Every counter, summed over the processors."""
+        import ctypes
+
+        found = {}
+        value = ctypes.create_string_buffer(8 * self._processors)
+        for number, name in enumerate(self._names):
+            if self._library.bpf_map_lookup_elem(self._counters, struct.pack("=I", number), value) != 0:
+                raise BenchError(f"counters: expected an entry {number}, found none")
+            found[name] = sum(struct.unpack(f"={self._processors}Q", value.raw))
+        return found
+
+    def close(self) -> None:
+        """Let go of the maps."""
+        os.close(self._nodes)
+        os.close(self._counters)
+
+
+def clear(base: Path) -> None:
+    """Unmount everything below ``base`` and remove it: with the pins go programs, links and maps."""
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for path in sorted((path for path in mounts if path.startswith(f"{base}/")), reverse=True):
+        run("umount", "--lazy", path)
+    shutil.rmtree(base, ignore_errors=True)
+
+
+def until(missing: Callable[[], str | None], seconds: float, pause: float = 0.2) -> float:
+    """Wait until ``missing()`` is None; the seconds it took. Raises :class:`BenchError` with its text."""
+    began = time.monotonic()
+    while (text := missing()) is not None:
+        if time.monotonic() - began > seconds:
+            raise BenchError(f"after {seconds:g} s: {text}")
+        time.sleep(pause)
+    return time.monotonic() - began

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""Many hosts on one bridge, each a network namespace with an agent; everything is removed afterwards."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import ipaddress
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from xdp_gossip.core.types import Address
+
+from . import agents, netns, packets
+from .agents import Agent
+
+HUB = f"{netns.PREFIX}-hub"
+_FIRST = ipaddress.IPv4Address("198.18.64.10")
+_NEIGHBOURS = Path("/proc/sys/net/ipv4/neigh/default")
+#: Data planes made at one time: each compiles for a second on one core.
+_AT_ONCE = 2
+
+
+@contextlib.contextmanager
+def fleet(count: int, plane: str, **settings: Any) -> Iterator[list[Agent]]:
+    """``count`` hosts with their data planes up and no agent started yet. Raises ``BenchError``."""
+    names = [f"{netns.PREFIX}{number}" for number in range(count)]
+    base = Path(tempfile.mkdtemp(prefix=f"{netns.PREFIX}-"))
+    with netns.namespaces(HUB, *names), _neighbour_room(count):
+        _wire(names)
+        addresses = [Address(str(_FIRST + number), packets.PORT) for number in range(count)]
+        seeds = [str(address) for address in addresses[:2]]
+        hosts: list[Agent] = []
+        try:
+            for number, (name, address) in enumerate(zip(names, addresses)):
+                hosts.append(Agent(base, f"host{number}", name, "eth0", address, plane, seeds=seeds, **settings))
+            with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+                list(pool.map(Agent.bring_plane_up, hosts))
+            yield hosts
+        finally:
+            for host in hosts:
+                host.end()
+            agents.clear(base)
+
+
+def form(hosts: Sequence[Agent], total: int, probed: bool = False, seconds: float = 90.0) -> float:
+    """Start ``hosts`` and wait until each of them lists ``total`` members; the seconds from the last start."""
+    for host in hosts:
+        host.start(probed=probed)
+    for host in hosts:
+        host.wait_ready()
+
+    def missing() -> str | None:
+        for host in hosts:
+            alive = host.status()["members"]["alive"]
+            if alive != total:
+                return f"{host.name} lists {alive} members, expected {total}\n{host.log_tail()}"
+        return None
+
+    return agents.until(missing, seconds, 0.5)
+
+
+def _wire(names: Sequence[str]) -> None:
+    """A bridge in the hub, and a veth pair to each host with GRO on at the hub's end: XDP's frames need it there."""
+    bridge = f"{netns.PREFIX}br"
+    netns.run("ip", "-n", HUB, "link", "add", bridge, "type", "bridge")
+    netns.run("ip", "-n", HUB, "link", "set", bridge, "up")
+    ports = [f"{netns.PREFIX}v{number}" for number in range(len(names))]
+    netns.batch([f"link add {port} type veth peer name eth0 netns {name}" for port, name in zip(ports, names)], HUB)
+    netns.batch([f"link set {port} master {bridge} up" for port in ports], HUB)
+    script = "for port in " + " ".join(ports) + '; do ethtool -K "$port" gro on || exit 1; done'
+    netns.run("sh", "-c", script, namespace=HUB, seconds=60)
+    for number, name in enumerate(names):
+        netns.batch([f"address add {_FIRST + number}/20 dev eth0", "link set eth0 up"], name)
+
+
+@contextlib.contextmanager
+def _neighbour_room(count: int) -> Iterator[None]:
+    """The kernel's neighbour tables share one bound for all namespaces: room for everybody to know everybody."""
+    needed = 4 * count * count + 4096
+    before = {}
+    try:
+        for name in ("gc_thresh3", "gc_thresh2", "gc_thresh1"):
+            path = _NEIGHBOURS / name
+            value = path.read_text().strip()
+            if int(value) < needed:
+                path.write_text(f"{needed}\n")
+                before[path] = value
+        yield
+    finally:
+        for path, value in reversed(before.items()):
+            path.write_text(f"{value}\n")
