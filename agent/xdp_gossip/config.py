@@ -15,7 +15,17 @@ from typing import Any
 from .configreader import ConfigError, Problems, Section, parse_yaml, read_text, show
 from .core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Node
 
-__all__ = ["AgentConfig", "ApiConfig", "ConfigError", "KeySlot", "Limits", "LogConfig", "load", "parse"]
+__all__ = [
+    "AgentConfig",
+    "ApiConfig",
+    "ConfigError",
+    "DataPlaneConfig",
+    "KeySlot",
+    "Limits",
+    "LogConfig",
+    "load",
+    "parse",
+]
 
 #: Shortest secret of a native cluster and shortest API token, in bytes. Keys are derived from the secret with
 #: HKDF, which does not slow a guesser down: a short one could be searched for with one recorded packet.
@@ -25,11 +35,15 @@ MIN_SECRET = 16
 _MAX_SOCKET_PATH = 107
 
 _CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: As the kernel has it (dev_valid_name): no white space, no slash, no colon, not "." or "..".
+_INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}")
+#: ``XDP`` and ``TC`` insist on the kernel data plane in that mode, ``auto`` takes the best that there is.
+PROTOCOLS = ("auto", "XDP", "TC", "UDP", "TCP")
 _SLOT_STATES = ("staged", "active", "retiring")
 _TOP = (
     *("cluster", "node", "listen_addr", "protocol", "wire", "amount", "cycle", "timeout", "buffer", "size"),
     *("secret_key_file", "keys", "allow_insecure", "seeds", "state_dir", "max_clock_drift"),
-    *("api", "log", "limits", "is_print"),
+    *("api", "log", "limits", "is_print", "dataplane"),
 )
 
 
@@ -73,6 +87,17 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class DataPlaneConfig:
+    """Where the loader attaches the kernel data plane, and where agent and loader meet.
+
+    ``interface`` "": the one that has ``node.addr``.
+    """
+
+    interface: str = ""
+    directory: str = "/run/xdp-gossip-dataplane"
+
+
+@dataclass(frozen=True)
 class AgentConfig:
     """A checked configuration.
 
@@ -101,6 +126,7 @@ class AgentConfig:
     log: LogConfig = LogConfig()
     limits: Limits = Limits()
     is_print: bool = False
+    dataplane: DataPlaneConfig = DataPlaneConfig()
 
 
 def load(path: str) -> AgentConfig:
@@ -135,7 +161,7 @@ def _build(top: Section, path: str) -> AgentConfig | None:
     settings: dict[str, Any] = {
         "cluster": _cluster(top),
         "listen_addr": _listen_addr(top, node),
-        "protocol": _protocol(top),
+        "protocol": _protocol(top, wire),
         "wire": wire,
         "amount": top.integer("amount", 4, 1, 64),
         "cycle": top.number("cycle", 0.0, 0.05, 3600, auto=True),
@@ -152,6 +178,7 @@ def _build(top: Section, path: str) -> AgentConfig | None:
         "log": _log(top),
         "limits": _limits(top),
         "is_print": top.boolean("is_print", False),
+        "dataplane": _data_plane(top),
     }
     _check_timing(top, settings["cycle"], settings["timeout"])
     return AgentConfig(path=path, node=node, **settings) if node else None
@@ -192,12 +219,20 @@ def _listen_addr(top: Section, node: Node | None) -> str:
     return str(address)
 
 
-def _protocol(top: Section) -> str:
-    protocol = top.text("protocol", "auto")
-    if protocol in ("XDP", "TC"):
-        top.expected("protocol", "auto, UDP or TCP (this version has no kernel data plane)", show(protocol))
-        return "auto"
-    return top.choice("protocol", "auto", ("auto", "UDP", "TCP"))
+def _protocol(top: Section, wire: str) -> str:
+    protocol = top.choice("protocol", "auto", PROTOCOLS)
+    if wire == "pekonode" and protocol in ("XDP", "TC"):
+        top.expected("protocol", "auto, UDP or TCP with wire pekonode, which the kernel cannot read", show(protocol))
+    return protocol
+
+
+def _data_plane(top: Section) -> DataPlaneConfig:
+    section = top.section("dataplane", ("interface", "directory"))
+    interface = section.text("interface", "")
+    if interface and not _INTERFACE.fullmatch(interface):
+        section.expected("interface", "the name of a network interface, 1 to 15 characters", show(interface))
+    directory = section.absolute_path("directory", DataPlaneConfig.directory)
+    return DataPlaneConfig(interface, directory.rstrip("/") or "/")
 
 
 def _check_timing(top: Section, cycle: float, timeout: float) -> None:
@@ -337,4 +372,5 @@ def describe(config: AgentConfig) -> dict[str, Any]:
             "listen": str(config.api.listen or ""),
             "tls": bool(config.api.tls_cert),
         },
+        "dataplane": {"interface": config.dataplane.interface, "directory": config.dataplane.directory},
     }
