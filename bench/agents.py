@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane import headers, layout
 
@@ -214,18 +216,25 @@ class Pins:
 
     def node(self, address: Address) -> tuple[int, int, int] | None:
         """(highest sequence, last seen in ns, state digest) of an origin; None when it is not known."""
-        import ctypes
-
         value = ctypes.create_string_buffer(layout.NODE.size)
         if self._library.bpf_map_lookup_elem(self._nodes, layout.node_key(address), value) != 0:
             return None
         fields = layout.NODE.unpack(value.raw)
         return fields[2], fields[4], fields[6]
 
+    def entries(self) -> dict[bytes, bytes]:
+        """The whole node map, as bytes."""
+        found: dict[bytes, bytes] = {}
+        key, value = ctypes.create_string_buffer(layout.NODE_KEY.size), ctypes.create_string_buffer(layout.NODE.size)
+        previous = None
+        while self._library.bpf_map_get_next_key(self._nodes, previous, key) == 0:
+            if self._library.bpf_map_lookup_elem(self._nodes, key, value) == 0:
+                found[key.raw] = value.raw
+            previous = ctypes.create_string_buffer(key.raw, len(key.raw))
+        return found
+
     def counters(self) -> dict[str, int]:
         """Every counter, summed over the processors."""
-        import ctypes
-
         found = {}
         value = ctypes.create_string_buffer(8 * self._processors)
         for number, name in enumerate(self._names):

@@ -3,11 +3,10 @@
  * What the data plane is held against: doing nothing, and copying with rewriting but without any protocol.
  */
 #include <uapi/linux/bpf.h>
-#include <linux/log2.h>
-#include <uapi/linux/if_ether.h>
-#include <uapi/linux/ip.h>
-#include <uapi/linux/udp.h>
-#include <uapi/linux/pkt_cls.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/pkt_cls.h>
+#include <linux/udp.h>
 
 #define TARGETS 256
 

@@ -67,7 +67,9 @@ def _measure(case: Case, passes: int) -> float:
             if found.handled < _SOUND * case.generator.count:
                 raise BenchError(f"{case.name}: of {case.generator.count} frames {found.handled} met with its verdict")
             if found.copies < _SOUND * case.copies * found.handled:
-                raise BenchError(f"{case.name}: {found.handled} frames left as {found.copies} copies: {case.copies} each expected")
+                raise BenchError(
+                    f"{case.name}: {found.handled} frames left as {found.copies} copies, expected {case.copies} each"
+                )
             seconds += found.seconds
             handled += found.handled
     return handled / seconds
@@ -152,7 +154,47 @@ def _bare() -> list[Case]:
 
 
 def _product() -> list[Case]:
-    return []
+    """The data plane as it is, in XDP and at TC."""
+    found = []
+    members = [packets.origin(number) for number in range(ORIGINS)]
+    for way, tc in (("XDP", False), ("TC", True)):
+        planes = {amount: Plane(amount, members, tc) for amount in ((4,) if tc else (3, 4))}
+        found += _verdicts(way, planes[4])
+        for amount, plane in planes.items():
+            twin = "bare TC clones to 4" if tc else f"bare XDP broadcast to {amount}"
+            name = f"{way}: new heartbeat, relayed to {amount}"
+            found.append(Case(name, frames().genuine, _at(plane), _fresh(plane), _count(plane, "relay"), amount, twin))
+    return found
+
+
+def _verdicts(way: str, plane: Plane) -> list[Case]:
+    """Packets that are not relayed."""
+    twin = "TC drop" if way == "TC" else ""
+    load = frames()
+
+    def seen() -> None:
+        """Every origin's sequences are behind its window."""
+        plane.admit(ORIGINS, highest=1 << 40)
+
+    duplicates, taken = _count(plane, "drop_duplicate"), _count(plane, "take_heartbeat")
+    bad = _count(plane, "drop_bad_mac")
+    return [
+        Case(f"{way}: duplicate", load.genuine, _at(plane), seen, duplicates, 0, twin),
+        Case(f"{way}: new heartbeat, recorded", load.last_hop, _at(plane), _fresh(plane), taken, 0, twin),
+        Case(f"{way}: forged", load.forged, _at(plane), _fresh(plane), bad, 0, twin),
+    ]
+
+
+def _at(plane: Plane) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    return lambda: programs.attached(plane.ingress, lane.NODE, lane.INSIDE, plane.kind)
+
+
+def _fresh(plane: Plane) -> Callable[[], None]:
+    return lambda: plane.admit(ORIGINS)
+
+
+def _count(plane: Plane, name: str) -> Callable[[], int]:
+    return lambda: plane.counters()[name]
 
 
 def _report(cases: list[Case], rates: dict[str, list[float]], rounds: int, passes: int) -> Report:

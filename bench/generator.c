@@ -4,7 +4,6 @@
  * pages come back without being reset: so every byte is written anew, each time.
  */
 #include <uapi/linux/bpf.h>
-#include <linux/log2.h>
 
 #define WORDS (FRAME_BYTES / 8)
 

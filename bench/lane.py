@@ -38,6 +38,8 @@ def lane() -> Iterator[None]:
             netns.run("ip", "-n", namespace, "address", "add", f"{address.ip}/20", "dev", name)
             netns.run("ip", "-n", namespace, "link", "set", name, "up")
             netns.run("ethtool", "-K", name, "gro", "on", namespace=namespace)
+        netns.run("ip", "-n", GENERATOR, "neighbour", "replace", LOCAL.ip, "lladdr", _text(LOCAL_MAC), "dev", OUTSIDE)
+        neighbours([PEER])
         module = programs.compile_source(programs.HERE / "baseline.c", {})
         with programs.attached(programs.load(module, "drop", "XDP"), GENERATOR, OUTSIDE):
             yield

@@ -8,8 +8,8 @@ import struct
 import time
 from collections.abc import Iterator
 
-from xdp_gossip.core.messages import Header, PacketType
-from xdp_gossip.core.types import Address
+from xdp_gossip.core.messages import Header, PacketType, RecordRumor
+from xdp_gossip.core.types import Address, Record
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import BLOCK_BYTES, HEADER_BYTES, NativeCodec
 
@@ -17,7 +17,6 @@ CLUSTER = "bench"
 SECRET = "the secret of the benchmarks"
 PORT = 8000
 TTL = 8
-RECORD_DIGEST = 0x5245434F5244
 _HALVES = struct.Struct(f"!{HEADER_BYTES // 2}H")
 _FIRST_ORIGIN = int(ipaddress.IPv4Address("198.18.70.0"))
 
@@ -33,10 +32,14 @@ def codec(secret: str = SECRET) -> NativeCodec:
 
 
 def heartbeats(
-    origins: int, count: int, *, secret: str = SECRET, first: int = 1, incarnation: int = 1, ttl: int = TTL
+    origins: int, count: int, *, first: int = 1, ttl: int = TTL, records: bool = False
 ) -> Iterator[bytes]:
-    """``count`` heartbeats, in turn from each origin, sequences from ``first`` on, of now."""
-    sign = codec(secret).encode
+    """``count`` heartbeats, in turn from each origin, sequences from ``first`` on, of now.
+
+    ``records``: their origins have node records (:func:`records`), else they say that they have none.
+    """
+    sign = codec().encode
+    digests = [record_of(number).digest if records else 0 for number in range(origins)]
     wall = time.time_ns()
     addresses = [origin(number) for number in range(origins)]
     for number in range(count):
@@ -45,15 +48,31 @@ def heartbeats(
             Header(
                 PacketType.HEARTBEAT,
                 addresses[number % origins],
-                incarnation=incarnation,
+                incarnation=1,
                 sequence=sequence,
                 wall_ns=wall,
                 state_digest=0,
-                record_digest=RECORD_DIGEST,
+                record_digest=digests[number % origins],
                 ttl=ttl,
             ),
             None,
         )
+
+
+def record_of(number: int) -> Record:
+    """What the origin with this number says of itself."""
+    return Record(f"host{number}", f"role=web rack={number % 40}", "1.0.0", "XDP")
+
+
+def record_rumors(origins: int, sequence: int = 1) -> Iterator[bytes]:
+    """The node record of each origin, as a rumor with this sequence."""
+    sign, wall = codec().encode, time.time_ns()
+    for number in range(origins):
+        record = record_of(number)
+        header = Header(
+            PacketType.RECORD, origin(number), 1, sequence, wall, state_digest=0, record_digest=record.digest, ttl=1
+        )
+        yield sign(header, RecordRumor(record))
 
 
 def forged(packet: bytes, number: int) -> bytes:

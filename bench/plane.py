@@ -32,24 +32,25 @@ class Plane:
         self.egress = programs.load(self._module, "xg_tc_egress", "SCHED_CLS") if tc else None
         name = "xg_tc_ingress" if tc else "xg_xdp_ingress"
         self.ingress = programs.load(self._module, name, "SCHED_CLS" if tc else "XDP")
-        self._amount = amount
         with inside(lane.NODE):
             interface = programs.index_of(lane.INSIDE)
             if not tc:
                 copier = programs.load(self._module, "xg_xdp_egress", "XDP", programs.DEVMAP)
+                self._copier = copier  # its last reference goes with this object
                 for table, count in (("relay", amount), ("relay_wide", 3 * amount)):
                     programs.set_devmap(self._module[table], [(interface, copier.fd)] * count)
         keys = Keyring.single(packets.CLUSTER, packets.SECRET).get(0)
         assert keys is not None
         self._write("keys", struct.pack("=I", 0), layout.KEY.pack(1, *layout.key_midstate(keys.mac)))
-        self._fill_ring(members, interface)
+        self._interface = interface
+        self._fill_ring(members)
         self._configure(amount)
 
     def _write(self, table: str, key: bytes, value: bytes) -> None:
         programs.write(self._module[table], key, value)
 
-    def _fill_ring(self, members: Sequence[Address], interface: int) -> None:
-        hop = layout.NEXTHOP.pack(lane.PEER_MAC, lane.LOCAL_MAC, interface, time.monotonic_ns() + _HOUR)
+    def _fill_ring(self, members: Sequence[Address]) -> None:
+        hop = layout.NEXTHOP.pack(lane.PEER_MAC, lane.LOCAL_MAC, self._interface, time.monotonic_ns() + _HOUR)
         for number, member in enumerate(random.Random(1).sample(list(members), self._ring)):
             target = layout.TARGET.pack(member.packed, member.port.to_bytes(2, "big"))
             self._write("targets", struct.pack("=I", number), target)
@@ -75,17 +76,12 @@ class Plane:
         )
         self._write("config", struct.pack("=I", 0), config)
 
-    def renew_hops(self, members: Sequence[Address]) -> None:
-        """Next hops as if they had just been learnt."""
-        with inside(lane.NODE):
-            self._fill_ring(members, programs.index_of(lane.INSIDE))
-
-    def admit(self, origins: int) -> None:
-        """Every origin a member nothing was heard of yet, so that its heartbeats are new but no news."""
+    def admit(self, origins: int, highest: int = 0) -> None:
+        """Every origin a member whose sequences were seen up to ``highest``: what comes then is new but no news."""
         import bcc
 
         now = time.monotonic_ns()
-        value = layout.NODE.pack(0, 1, 0, 0, now, time.time_ns() - now, 0, packets.RECORD_DIGEST, 0, 0)
+        value = layout.NODE.pack(0, 1, highest, 0, now, time.time_ns() - now, 0, 0, 0, 0)
         keys = b"".join(layout.node_key(packets.origin(number)) for number in range(origins))
         count = ctypes.c_uint32(origins)
         done = bcc.lib.bpf_update_batch(

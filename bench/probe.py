@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "agent"))
 
-from xdp_gossip import changes  # noqa: E402
-from xdp_gossip.cli import main  # noqa: E402
+from xdp_gossip import changes
+from xdp_gossip.cli import main
 
 RECORD = struct.Struct("=QQ")
 

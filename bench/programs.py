@@ -19,7 +19,7 @@ from .netns import BenchError, inside
 
 HERE = Path(__file__).resolve().parent
 BPF_SOURCES = HERE.parent / "bpf"
-SHIM = Path(os.environ.get("XG_BENCH_KSHIM", str(BPF_SOURCES / "kshim")))
+SHIM = BPF_SOURCES / "kshim"
 
 XDP, TC_INGRESS, TC_EGRESS = 37, 46, 47  # enum bpf_attach_type
 DEVMAP = 33

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""What it takes to hold ten thousand members: one agent, cycle 6 s, every member's heartbeats injected.
+
+The members have node records. Their heartbeats come through an ordinary socket, evenly spread, and are recorded and
+relayed. The agent's processor time is its schedstat. The kernel's is that of the sending thread, in which the receiver's
+softirq runs too, less what the same packets cost it when an XDP program drops them all. Each heartbeat
+comes once, then as many times as a fleet would bring it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from . import agents, lane, packets, programs
+from .agents import Agent, Pins
+from .netns import BenchError
+from .planes import Load, lane_agent, send, sender
+from .report import Report
+
+_MEMBERS, _CYCLE, _AMOUNT = 10_000, 6.0, 4
+_SECONDS, _QUICK_SECONDS = 60.0, 18.0
+_INTRODUCE_RATE = 1_500
+CPU_GOAL, MEMORY_GOAL = 2.0, 80.0
+
+
+def run(quick: bool) -> Report:
+    """Measure. Raises ``BenchError``."""
+    seconds = _QUICK_SECONDS if quick else _SECONDS
+    report = Report(
+        "members",
+        f"{_MEMBERS:,} members held by one agent, cycle {_CYCLE:g} s, for {seconds:g} s: percent of a core",
+        ("plane, copies of each heartbeat", "agent %", "kernel %", "in all %", "resident MB"),
+    )
+    plain = {copies: _sending(copies, seconds) for copies in (1, _AMOUNT)}
+    with lane.pinned(0), lane_agent("XDP", _MEMBERS, _AMOUNT, 1, cycle=_CYCLE) as node:
+        with contextlib.closing(Pins(node)) as pins:
+            load = Load(_MEMBERS, records=True)
+            _introduce(node, load)
+            for copies in (1, _AMOUNT):
+                load.copies = copies
+                _hold(report, node, pins, load, copies, seconds, plain[copies])
+    return report
+
+
+def _introduce(node: Agent, load: Load) -> None:
+    """Node records and first heartbeats, and again until the agent lists all."""
+    with sender() as sock:
+
+        def missing() -> str | None:
+            send(sock, list(packets.record_rumors(_MEMBERS, load.skip())), _INTRODUCE_RATE)
+            send(sock, load.next(_MEMBERS), _INTRODUCE_RATE)
+            alive = int(node.status()["members"]["alive"])
+            return None if alive > _MEMBERS else f"{node.name} lists {alive - 1} members, expected {_MEMBERS}"
+
+        agents.until(missing, 90)
+
+
+def _sending(copies: int, seconds: float) -> float:
+    """Processor seconds a second of the sender when a program drops everything."""
+    with lane.pinned(0), lane.lane():
+        module = programs.compile_source(programs.HERE / "baseline.c", {})
+        load = Load(_MEMBERS, records=True, copies=copies)
+        with programs.attached(programs.load(module, "drop", "XDP"), lane.NODE, lane.INSIDE):
+            return _send(load, copies, min(seconds, 20.0))[0]
+
+
+def _send(load: Load, copies: int, seconds: float) -> tuple[float, int]:
+    """Heartbeats at the pace of the cycle; the sender's processor seconds a second, and how many heartbeats."""
+    rate = _MEMBERS / _CYCLE * copies
+    helper = lane.kernel_thread("ksoftirqd/0")
+    spent, count, began = 0, 0, time.monotonic()
+    with sender() as sock:
+        while time.monotonic() - began < seconds:
+            batch = load.next(_MEMBERS * copies)  # takes time of its own: signing is not sending
+            before = time.thread_time_ns() + lane.run_time(helper)
+            started = time.monotonic()
+            send(sock, batch, rate)
+            spent += time.thread_time_ns() + lane.run_time(helper) - before
+            count += len(batch) // copies
+            began += max(0.0, (time.monotonic() - started) - len(batch) / rate)
+    return spent / 1e9 / (count / (_MEMBERS / _CYCLE)), count
+
+
+def _hold(
+    report: Report, node: Agent, pins: Pins, load: Load, copies: int, seconds: float, plain: float
+) -> None:
+    before, began, own = pins.counters(), time.monotonic(), node.run_time()
+    sender_share, count = _send(load, copies, seconds)
+    agent = (node.run_time() - own) / 1e9 / (time.monotonic() - began) * 100
+    taken = pins.counters()["take_heartbeat"] - before["take_heartbeat"]
+    if taken < 0.99 * count:
+        raise BenchError(f"of {count} heartbeats {taken} were recorded")
+    kernel = max(0.0, sender_share - plain) * 100
+    memory = node.resident_kib / 1024
+    cells = (f"{agent:.2f}", f"{kernel:.2f}", f"{agent + kernel:.2f}", f"{memory:.1f}")
+    report.rows.append((f"XDP, {copies}", *cells))
+    row = {"agent_percent": agent, "kernel_percent": kernel, "resident_mib": memory, "heartbeats": count}
+    report.data.setdefault("copies", {})[copies] = row
+    if copies == 1:
+        report.most("percent of a core, kernel included", agent + kernel, CPU_GOAL)
+        report.most("resident MB", memory, MEMORY_GOAL)
