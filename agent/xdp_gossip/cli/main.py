@@ -19,7 +19,7 @@ what XDP_GOSSIP_ENDPOINT (with XDP_GOSSIP_TOKEN) says."""
 
 
 #: Modules of the commands, in the order of the help text.
-_COMMANDS = ("agent", "nodes", "documents", "live", "doctor")
+_COMMANDS = ("agent", "nodes", "documents", "live", "dataplane", "doctor")
 
 
 def build_parser(modules: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:

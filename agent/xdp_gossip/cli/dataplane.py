@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""``dataplane up|down|status``: put the kernel data plane up, take it away, look at it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .common import DEFAULT_CONFIG, FAILED, OK, USAGE, CommandError, output
+
+if TYPE_CHECKING:
+    from ..config import AgentConfig
+
+#: Exit code of ``dataplane status`` when nothing is up, as systemctl's.
+NOT_UP = 3
+
+
+def register(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command to the parser."""
+    dataplane = commands.add_parser("dataplane", help="the kernel data plane: up, down, status", parents=[common])
+    actions = dataplane.add_subparsers(metavar="ACTION", required=True)
+    texts = {
+        "up": ("compile and attach it, or renew it (root)", run_up),
+        "down": ("detach it and remove every trace (root)", run_down),
+        "status": ("mode, programs, counters", run_status),
+    }
+    for name, (text, handler) in texts.items():
+        action = actions.add_parser(name, help=text, parents=[common])
+        action.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"(default: {DEFAULT_CONFIG})")
+        action.add_argument("--directory", metavar="DIR", help="its state and pins (default: as configured)")
+        if name == "up":
+            action.add_argument("--interface", metavar="NAME", default="", help="(default: as configured)")
+            action.add_argument("--user", metavar="NAME", default="", help="who gets the maps (default: xdp-gossip)")
+        action.set_defaults(handler=handler)
+
+
+def run_up(args: argparse.Namespace) -> int:
+    """0 when it is up, or the configuration asks for none; 1 when no mode can be had."""
+    from ..config import ConfigError, load
+    from ..dataplane.headers import HeaderError
+    from ..dataplane.loader import runner, settings
+    from ..dataplane.loader.errors import LoaderError
+
+    try:
+        config = load(args.config)
+    except ConfigError as error:
+        raise CommandError(str(error), USAGE) from None
+    try:
+        if config.protocol not in settings.MODES or config.wire != "native":
+            why = f"protocol is {config.protocol}" if config.wire == "native" else f"wire is {config.wire}"
+            removed = runner.down(Path(settings.directory(config, args.directory)))
+            print(f"no data plane is wanted: {why}" + ("; the old one is down" if removed else ""))
+            return OK
+        wanted = settings.wanted(config, interface=args.interface, named_directory=args.directory or "", user=args.user)
+        done, state = runner.up(wanted)
+    except LoaderError as error:
+        raise CommandError(_explain(error), FAILED) from None
+    except HeaderError as error:
+        raise CommandError(str(error), FAILED) from None
+    print(f"{done}: {state.mode} on {state.interface}")
+    for refusal in state.reasons:
+        print(f"  not {refusal.mode}: {refusal.reason}\n    -> {refusal.remedy}")
+    for note in state.notes:
+        print(f"  note: {note}")
+    return OK
+
+
+def run_down(args: argparse.Namespace) -> int:
+    """0 when it is down now, whatever was there before."""
+    from ..dataplane.loader import runner
+    from ..dataplane.loader.errors import LoaderError
+
+    try:
+        was_up = runner.down(_directory(args))
+    except LoaderError as error:
+        raise CommandError(_explain(error), FAILED) from None
+    print("down" if was_up else "was not up")
+    return OK
+
+
+def run_status(args: argparse.Namespace) -> int:
+    """0 when it is up, 3 when it is not."""
+    from ..dataplane.loader import status
+    from ..dataplane.loader.errors import LoaderError
+
+    try:
+        report = status.report(_directory(args))
+    except LoaderError as error:
+        raise CommandError(_explain(error), FAILED) from None
+    output(args, report, lambda: status.show(report))
+    return OK if report["up"] else NOT_UP
+
+
+def _explain(error: Any) -> str:
+    return error.reason + (f"\n  -> {error.remedy}" if error.remedy else "")
+
+
+def _directory(args: argparse.Namespace) -> Path:
+    """The directory meant. A configuration that cannot be read must not keep anybody from ``down``."""
+    from ..dataplane.loader import settings
+
+    return Path(settings.directory(None if args.directory else _readable_config(args.config), args.directory))
+
+
+def _readable_config(path: str) -> AgentConfig | None:
+    from ..config import ConfigError, load
+
+    try:
+        return load(path)
+    except ConfigError as error:
+        if path != DEFAULT_CONFIG:
+            print(f"{error}\nxdp-gossip: going on with the default directory", file=sys.stderr)
+        return None

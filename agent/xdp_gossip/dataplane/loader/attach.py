@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""Attaches programs through links, which evict nobody and which nobody evicts, and says why it cannot be done."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from . import calls, netlink
+from .errors import Refused
+from .settings import GENERIC, NATIVE
+
+#: Set to ``clsact`` to do without TCX, as kernels before 6.6 have to.
+TC_VARIABLE = "XDP_GOSSIP_DATAPLANE_TC"
+_XDP_FLAGS = {NATIVE: calls.XDP_NATIVE, GENERIC: calls.XDP_GENERIC}
+_TCX_KINDS = {"ingress": calls.TCX_INGRESS, "egress": calls.TCX_EGRESS}
+
+
+def link_xdp(program: int, interface: netlink.Interface, mode: str) -> int:
+    """A link at the interface's XDP hook. Raises ``Refused``."""
+    try:
+        return calls.link_create(program, interface.index, calls.XDP, _XDP_FLAGS[mode])
+    except OSError as error:
+        raise why_no_xdp(error, interface, mode) from None
+
+
+def link_tcx(program: int, interface: netlink.Interface, hook: str) -> int | None:
+    """A link at the interface's TCX hook, None when the kernel has no TCX (before 6.6). Raises ``Refused``."""
+    if os.environ.get(TC_VARIABLE) == "clsact":
+        return None
+    try:
+        return calls.link_create(program, interface.index, _TCX_KINDS[hook])
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return None
+        raise why_no_tc(error, interface, hook) from None
+
+
+def incumbent(interface: netlink.Interface) -> str:
+    """Who has the interface's XDP hook, in words, "" for nobody. Raises ``OSError``."""
+    now = netlink.by_index(interface.index)
+    if now is None or not now.xdp_mode:
+        return ""
+    name = calls.program_name(now.xdp_program)
+    return f"program {now.xdp_program}{f' ({name})' if name else ''} is attached to {now.name} in {now.xdp_mode} mode"
+
+
+def why_no_xdp(error: OSError, interface: netlink.Interface, mode: str) -> Refused:
+    """The reason behind the kernel's refusal of an XDP link, and the remedy."""
+    name, number = interface.name, error.errno
+    code = errno.errorcode.get(number or 0, "no errno")
+    if number in (errno.EBUSY, errno.EEXIST):
+        who = incumbent(interface) or "another program was attached a moment ago"
+        return Refused(
+            f"{name} has an XDP program already ({code}): {who}", f"leave it, or detach it: ip link show {name}"
+        )
+    if (
+        number in (errno.ERANGE, errno.EINVAL, errno.EMSGSIZE, errno.ENOTSUP)
+        and mode == NATIVE
+        and interface.mtu > 1500
+    ):
+        return Refused(
+            f"the driver of {name} refuses native XDP ({code}), most likely for its MTU of {interface.mtu}",
+            f"ip link set {name} mtu 1500 (many drivers take up to about 3,500)",
+        )
+    if number in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSPC, errno.ENODEV):
+        return Refused(
+            f"the driver of {name} refuses {mode} ({code}): it cannot, lacks free queues, or an offload is in its way",
+            f"ethtool -K {name} lro off gro-hw off; ethtool -L {name} with fewer queues; dmesg says more",
+        )
+    return _no_permission(error, f"XDP on {name}") or Refused(f"XDP on {name}: {error.strerror} ({code})", "see dmesg")
+
+
+def why_no_tc(error: OSError, interface: netlink.Interface, hook: str) -> Refused:
+    """The same for TC."""
+    what = f"TC {hook} of {interface.name}"
+    code = errno.errorcode.get(error.errno or 0, "no errno")
+    if error.errno == errno.ERANGE:
+        return Refused(f"{what} is full: 64 programs are there ({code})", "detach some: bpftool net")
+    return _no_permission(error, what) or Refused(f"{what}: {error.strerror} ({code})", "tc filter show; dmesg")
+
+
+def _no_permission(error: OSError, what: str) -> Refused | None:
+    if error.errno not in (errno.EPERM, errno.EACCES):
+        return None
+    remedy = "run the loader as root with CAP_SYS_ADMIN and CAP_NET_ADMIN; a container or lockdown may forbid it"
+    return Refused(f"{what}: {error.strerror}", remedy)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+"""TC before TCX (Linux 6.6): filters on a clsact queueing discipline, under a priority and handle of our own.
+
+Such a filter has no pin and stays when its maker dies, and anybody may remove it. So its program's id is written
+down before it is attached, and only a filter with a program of ours is ever replaced or removed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from typing import Any
+
+from . import calls, netlink
+from .errors import LoaderError
+
+#: "XG", where nobody else is likely to be.
+PRIORITY = 0x5847
+HANDLE = 0x5847
+_POINTS = {"ingress": 1, "egress": 2}
+_PARENTS = {"ingress": netlink.INGRESS, "egress": netlink.EGRESS}
+_REPLACE = 1
+
+
+class _Hook(ctypes.Structure):
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("ifindex", ctypes.c_int),
+        ("attach_point", ctypes.c_int),
+        ("parent", ctypes.c_uint32),
+    )
+
+
+class _Options(ctypes.Structure):
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("prog_fd", ctypes.c_int),
+        ("flags", ctypes.c_uint32),
+        ("prog_id", ctypes.c_uint32),
+        ("handle", ctypes.c_uint32),
+        ("priority", ctypes.c_uint32),
+    )
+
+
+def _hook(ifindex: int, point: int) -> Any:
+    return ctypes.byref(_Hook(size=ctypes.sizeof(_Hook), ifindex=ifindex, attach_point=point))
+
+
+def _options(**values: int) -> _Options:
+    return _Options(size=ctypes.sizeof(_Options), handle=HANDLE, priority=PRIORITY, **values)
+
+
+def make(ifindex: int) -> None:
+    """Give the interface a clsact. Raises ``OSError`` (EEXIST: it has one)."""
+    calls.check(calls.library().bpf_tc_hook_create(_hook(ifindex, 3)), "clsact")
+
+
+def attach(ifindex: int, hook: str, program: int, ours: list[int]) -> None:
+    """Attach at ``ingress`` or ``egress``; in place of our own filter, if one with a program of ``ours`` is there.
+
+    Raises ``OSError`` (EEXIST: somebody else uses priority and handle).
+    """
+    replace = _REPLACE if query(ifindex, hook) in ours else 0
+    options = _options(prog_fd=program, flags=replace)
+    calls.check(calls.library().bpf_tc_attach(_hook(ifindex, _POINTS[hook]), ctypes.byref(options)), f"TC {hook}")
+
+
+def query(ifindex: int, hook: str) -> int:
+    """Id of the program under our priority and handle, 0 when there is none."""
+    options = _options()
+    try:
+        calls.check(calls.library().bpf_tc_query(_hook(ifindex, _POINTS[hook]), ctypes.byref(options)), f"TC {hook}")
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
+            return 0
+        raise
+    return int(options.prog_id)
+
+
+def detach(ifindex: int, hook: str, ours: list[int]) -> None:
+    """Remove our filter, if it is there and still ours. Raises ``OSError``."""
+    if query(ifindex, hook) not in ours:
+        return
+    options = _options()
+    calls.check(calls.library().bpf_tc_detach(_hook(ifindex, _POINTS[hook]), ctypes.byref(options)), f"TC {hook}")
+
+
+def remove(ifindex: int) -> None:
+    """Delete the interface's clsact, unless somebody has put a filter there meanwhile. Raises ``LoaderError``."""
+    try:
+        if not netlink.has_clsact(ifindex) or any(netlink.filters(ifindex, parent) for parent in _PARENTS.values()):
+            return
+        calls.check(calls.library().bpf_tc_hook_destroy(_hook(ifindex, 3)), "clsact")
+    except OSError as error:
+        if error.errno not in (errno.ENODEV, errno.ENOENT):
+            raise LoaderError(
+                f"clsact of interface {ifindex}: {error.strerror or os.strerror(error.errno or 0)}"
+            ) from None

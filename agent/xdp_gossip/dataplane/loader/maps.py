@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""The shared maps: what each must be, whether those that are pinned still fit, and whose they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .. import headers, layout
+from . import calls, pins
+from .errors import LoaderError
+
+
+def expected(nodes: int) -> dict[str, tuple[int, int, int, int]]:
+    """Map name to type, bytes of a key, bytes of a value, entries; as ``bpf/maps.h`` says, for so many ``nodes``."""
+    constants = headers.constants()
+    return {
+        "config": (calls.ARRAY, 4, layout.CONFIG.size, 1),
+        "keys": (calls.ARRAY, 4, layout.KEY.size, 256),
+        "nodes": (calls.HASH, layout.NODE_KEY.size, layout.NODE.size, nodes),
+        "targets": (calls.ARRAY, 4, layout.TARGET.size, 2 * constants["XG_RING"]),
+        "nexthops": (calls.LRU_HASH, 16, layout.NEXTHOP.size, constants["XG_NEXTHOPS"]),
+        "events": (calls.RINGBUF, 0, 0, constants["XG_EVENT_BYTES"]),
+        "counters": (calls.PERCPU_ARRAY, 4, 8, len(headers.counters())),
+    }
+
+
+def misfits(directory: Path, nodes: int) -> list[str]:
+    """What is wrong with the maps pinned in ``directory``, one line each; nothing when they can be used."""
+    found = []
+    for name, wanted in expected(nodes).items():
+        try:
+            with pins.opened(directory / name) as descriptor:
+                info = calls.map_info(descriptor)
+        except OSError as error:
+            found.append(f"map {name}: {error.strerror}")
+            continue
+        got = (info.type, info.key_size, info.value_size, info.max_entries)
+        if got != wanted:
+            found.append(f"map {name}: expected (type, key, value, entries) {wanted}, got {got}")
+    return found
+
+
+def hand_over(directory: Path, uid: int) -> dict[str, int]:
+    """Give the maps to the agent's user, and to nobody else; returns their ids. Raises ``LoaderError``."""
+    found = {}
+    for name in expected(0):
+        path = directory / name
+        try:
+            with pins.opened(path) as descriptor:
+                found[name] = calls.map_info(descriptor).id
+            # The group is root's, so that the next loader may open them without a capability to override modes.
+            # The mode first, while the file is root's.
+            status = path.stat()
+            if status.st_uid == 0:
+                os.chmod(path, 0o660)
+            if status.st_uid != uid:
+                os.chown(path, uid, 0)
+        except OSError as error:
+            raise LoaderError(f"{path}: {error.strerror}", "the loader needs CAP_CHOWN") from None
+    return found

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""The directory: its lock, the bpffs mounted in it, and the pins, which keep programs, links and maps alive."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import headers
+from . import calls
+from .errors import LoaderError
+
+#: The maps are pinned under their own names.
+LINK_PREFIX, PROGRAM_PREFIX = "link_", "prog_"
+#: No dot: bpffs takes none in names.
+FRESH_SUFFIX = "_new"
+
+LOCK_WAIT = 120.0
+_MNT_DETACH = 2
+_MS_NOSUID_NODEV_NOEXEC = 2 | 4 | 8
+
+
+def mount_point(directory: Path) -> Path:
+    """Where the bpffs is."""
+    return directory / "bpf"
+
+
+def pin_directory(directory: Path, layout: int | None = None) -> Path:
+    """Where the pins of a layout (default: this version's) are."""
+    return mount_point(directory) / f"v{layout or headers.constants()['XG_LAYOUT']}"
+
+
+@contextlib.contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Keep every other loader out. Makes the directory; raises ``LoaderError`` after two minutes.
+
+    ``down`` removes the lock with the directory while others wait for it: whoever gets a lock looks whether it is
+    still the one that has the name.
+    """
+    end = time.monotonic() + LOCK_WAIT
+    path = directory / "lock"
+    while True:
+        try:
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            descriptor = -1  # removed in between
+        except OSError as error:
+            raise LoaderError(f"{path}: {error.strerror}", "run it as root") from None
+        try:
+            if descriptor >= 0 and _locked(descriptor, path):
+                # A umask must not keep the agent out.
+                os.chmod(directory, 0o755)
+                yield
+                return
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        if time.monotonic() > end:
+            raise LoaderError(f"{path}: held by another loader for {LOCK_WAIT:.0f} s", "wait for it, or end it")
+        time.sleep(0.05)
+
+
+def _locked(descriptor: int, path: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def is_bpffs(path: Path) -> bool:
+    """Whether a bpffs is mounted at ``path``."""
+    wanted = str(path).replace("\\", "\\134").replace(" ", "\\040")
+    kind = ""
+    with open("/proc/self/mountinfo", encoding="utf-8") as stream:
+        for line in stream:
+            before, _, after = line.partition(" - ")
+            if before.split(" ")[4] == wanted:
+                kind = after.split(" ")[0]  # the last one lies on top
+    return kind == "bpf"
+
+
+def mount(path: Path) -> None:
+    """Mount a bpffs that everybody may walk through. Raises ``LoaderError``."""
+    path.mkdir(mode=0o755, exist_ok=True)
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = libc.mount(b"bpffs", str(path).encode(), b"bpf", ctypes.c_ulong(_MS_NOSUID_NODEV_NOEXEC), b"mode=0755")
+    if result:
+        number = ctypes.get_errno()
+        remedy = "the kernel needs CONFIG_BPF_SYSCALL, the loader CAP_SYS_ADMIN (a container may forbid mounts)"
+        raise LoaderError(f"{path}: mounting a bpffs: {os.strerror(number)}", remedy)
+
+
+def unmount(path: Path) -> None:
+    """Take it away, also while somebody stands in it. Raises ``LoaderError``."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for flags in (0, _MNT_DETACH):
+        if not libc.umount2(str(path).encode(), flags):
+            return
+        if ctypes.get_errno() != errno.EBUSY:
+            break
+    raise LoaderError(f"{path}: unmounting: {os.strerror(ctypes.get_errno())}")
+
+
+def replace(descriptor: int, path: Path) -> None:
+    """Pin something under a name that may be taken, in one step."""
+    fresh = path.with_name(path.name + FRESH_SUFFIX)
+    fresh.unlink(missing_ok=True)
+    calls.pin(descriptor, str(fresh))
+    os.chmod(fresh, 0o600)
+    os.replace(fresh, path)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A descriptor of what is pinned at ``path``, closed in the end. Raises ``OSError``."""
+    descriptor = calls.get(str(path))
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def remove_pins(mounted_at: Path, *, links_only: bool = False) -> None:
+    """Remove the pins of every layout, or only those of the links, which detaches the programs."""
+    if not is_bpffs(mounted_at):
+        return
+    directories = [path for path in mounted_at.iterdir() if path.name[:1] == "v" and path.name[1:].isdigit()]
+    for directory in directories:
+        for name in os.listdir(directory):
+            if not links_only or name.startswith(LINK_PREFIX):
+                (directory / name).unlink(missing_ok=True)
+        if not links_only:
+            directory.rmdir()
+
+
+def strangers(mounted_at: Path) -> list[str]:
+    """What somebody else has put into the bpffs; the kernel's own entries do not count."""
+    return [name for name in os.listdir(mounted_at) if name not in ("maps.debug", "progs.debug")]

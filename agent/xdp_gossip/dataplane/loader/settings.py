@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""What is wanted: modes, interface, sizes and owner, from the agent's configuration and the command line."""
+
+from __future__ import annotations
+
+import pwd
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .. import headers
+from . import netlink
+from .errors import LoaderError
+
+if TYPE_CHECKING:
+    from ...config import AgentConfig
+
+DEFAULT_DIRECTORY = "/run/xdp-gossip-dataplane"
+DEFAULT_USER = "xdp-gossip"
+
+#: The modes as status, API and role name them, best first.
+NATIVE, GENERIC, TC = "XDP (native)", "XDP (generic)", "TC"
+#: What each value of ``protocol`` allows; for the others there is nothing to load.
+MODES = {"auto": (NATIVE, GENERIC, TC), "XDP": (NATIVE, GENERIC), "TC": (TC,)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A data plane to be put up. ``wide`` and ``amount`` are copies of a rumor, ``nodes`` room in the node map."""
+
+    directory: str
+    interface: netlink.Interface
+    modes: tuple[str, ...]
+    protocol: str
+    nodes: int
+    amount: int
+    wide: int
+    user: str
+    uid: int
+
+
+def directory(config: AgentConfig | None, named: str | None) -> str:
+    """Where the data plane keeps its state: ``--directory``, else what the configuration says, else the default."""
+    section = getattr(config, "dataplane", None)
+    return named or getattr(section, "directory", "") or DEFAULT_DIRECTORY
+
+
+def wanted(config: AgentConfig, *, interface: str = "", named_directory: str = "", user: str = "") -> Settings:
+    """What ``config`` asks for; the keywords, from the command line, win over it.
+
+    Raises ``LoaderError``, and ``OSError`` when the kernel does not answer.
+    """
+    copies = headers.constants()["XG_COPIES"]
+    owner = _user(user or DEFAULT_USER)
+    name = interface or getattr(getattr(config, "dataplane", None), "interface", "")
+    return Settings(
+        directory=directory(config, named_directory),
+        interface=_interface(config.node.addr, name),
+        modes=MODES[config.protocol],
+        protocol=config.protocol,
+        nodes=config.limits.nodes,
+        amount=min(config.amount, copies),
+        wide=min(copies, 3 * config.amount),
+        user=owner.pw_name,
+        uid=owner.pw_uid,
+    )
+
+
+def _user(name: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        raise LoaderError(f"user {name}: expected the agent's user, found none", "name it with --user") from None
+
+
+def _interface(ip: str, name: str) -> netlink.Interface:
+    """The interface that rumors come in by. Raises ``LoaderError``."""
+    every = {found.index: found for found in netlink.interfaces()}
+    if name:
+        chosen = next((found for found in every.values() if found.name == name), None)
+        if chosen is None:
+            raise LoaderError(
+                f"interface {name}: expected one of {', '.join(sorted(i.name for i in every.values()))}, found none",
+                "correct dataplane.interface, or leave it empty for the one that has node.addr",
+            )
+    else:
+        having = [every[index] for index in netlink.owners(ip) if index in every]
+        if not having:
+            raise LoaderError(
+                f"node.addr {ip}: no interface has this address",
+                "give the address to an interface, or name the one that its packets arrive on as dataplane.interface",
+            )
+        chosen = having[0]
+    if chosen.loopback:
+        raise LoaderError(
+            f"node.addr {ip} is on the loopback interface: its packets never touch a network",
+            "use an address of a network interface; on loopback the agent uses UDP",
+        )
+    if not chosen.up:
+        raise LoaderError(f"interface {chosen.name} is down", f"ip link set {chosen.name} up")
+    return chosen

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""``state.json``: what is attached, for people, for the agent, and for the loader that comes after a killed one.
+
+Whatever would outlive a killed loader is written down before it is done. Pins need no record: they are found by
+where they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from .errors import LoaderError
+
+NAME = "state.json"
+
+
+@dataclass
+class Refusal:
+    """Why a better mode is not in use, and what to do about it."""
+
+    mode: str
+    reason: str
+    remedy: str
+
+
+@dataclass
+class Clsact:
+    """Filters on a clsact queueing discipline (before TCX): ``filters`` is hook -> ids of programs that are ours."""
+
+    ifindex: int
+    made: bool  # the clsact is ours to delete
+    filters: dict[str, list[int]] = field(default_factory=dict)
+
+
+@dataclass
+class State:
+    """A data plane as it was put up.
+
+    ``complete`` is false while a loader works on it (or has died over it); ``mode`` is "" when none could be had.
+    """
+
+    layout: int
+    version: str
+    protocol: str
+    interface: str
+    ifindex: int
+    amount: int
+    wide: int
+    nodes: int
+    user: str
+    digest: str  # of the sources and the constants that they are compiled with
+    mode: str = ""
+    since: float = 0.0  # seconds since the epoch
+    complete: bool = False
+    mounted: bool = False  # the bpffs is ours to unmount
+    reasons: list[Refusal] = field(default_factory=list)
+    programs: dict[str, int] = field(default_factory=dict)  # name -> id
+    links: dict[str, int] = field(default_factory=dict)  # name -> id
+    maps: dict[str, int] = field(default_factory=dict)  # name -> id
+    clsact: Clsact | None = None
+    notes: list[str] = field(default_factory=list)  # what the self-test could not prove
+
+
+def read(directory: Path) -> State | None:
+    """What a loader wrote, None when there is nothing. Raises ``LoaderError`` for another version's file."""
+    path = directory / NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        data["reasons"] = [Refusal(**reason) for reason in data["reasons"]]
+        data["clsact"] = Clsact(**data["clsact"]) if data["clsact"] else None
+        known = {each.name for each in fields(State)}
+        return State(**{name: value for name, value in data.items() if name in known})
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LoaderError(f"{path}: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise LoaderError(
+            f"{path}: expected the state of this version of the loader, got {type(error).__name__}: {error}",
+            "xdp-gossip dataplane down, then up again",
+        ) from None
+
+
+def write(directory: Path, state: State) -> None:
+    """Put the file in place in one step; everybody may read it."""
+    path, fresh = directory / NAME, directory / f"{NAME}.new"
+    with contextlib.suppress(FileNotFoundError):
+        fresh.unlink()
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    with open(descriptor, "w", encoding="utf-8") as stream:
+        os.fchmod(descriptor, 0o644)
+        json.dump(asdict(state), stream, indent=2)
+        stream.write("\n")
+    os.replace(fresh, path)
+
+
+def remove(directory: Path) -> None:
+    """Forget it."""
+    for name in (NAME, f"{NAME}.new"):
+        with contextlib.suppress(FileNotFoundError):
+            (directory / name).unlink()

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: MIT
+"""Names of the moments at which a killed loader leaves something behind; tests kill it at each of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+#: Set to the name of a step: the loader then dies there as by ``kill -9``.
+VARIABLE = "XDP_GOSSIP_DATAPLANE_DIE_AT"
+
+UP = (
+    *("directory made", "state written", "mounted", "pin directory made", "compiled", "loaded", "maps handed over"),
+    *("link_tc_egress attached", "link_xdp attached", "hooks attached", "tested", "programs pinned"),
+)
+UP_CLSACT = (
+    *("filter egress intended", "clsact made", "filter egress attached"),
+    *("filter ingress intended", "filter ingress attached"),
+)
+UPGRADE = ("upgrade compiled", "upgrade tested", "first hook exchanged", "hooks exchanged", "upgrade pinned")
+DOWN = ("down intended", "links removed", "filters removed", "pins removed", "unmounted", "state removed")
+
+
+def step(name: str) -> None:
+    """Mark a moment."""
+    if os.environ.get(VARIABLE) == name:
+        os.kill(os.getpid(), signal.SIGKILL)
