@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The kernel data plane: the one file that BCC compiles. It holds the tables, as BCC translates their methods in this
+ * file only, and the programs; what they do is in the headers, in the order of a packet's way:
+ *
+ *   wire.h, maps.h, counters.h   what is shared with the agent
+ *   parse.h                      from the frame to the packet
+ *   blake2s.h, receive.h         what it comes to
+ *   events.h                     what the agent is told
+ *   relay.h, checksum.h          who gets a copy
+ *   xdp.h, tc.h                  the same, with what XDP and TC each have to offer
+ *
+ * -DXG_NODES=n: how many origins there is room for. -DXG_PIN="directory": tables are opened there, or made and pinned.
+ */
+#include <uapi/linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/udp.h>
+
+#include "maps.h"
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "BLAKE2s reads its words straight from the packet: that takes a little-endian machine"
+#endif
+
+#ifndef XG_NODES
+#define XG_NODES 20000
+#endif
+
+#ifdef XG_PIN
+#define XG_SHARED(kind, name) kind ":" XG_PIN "/" #name
+#else
+#define XG_SHARED(kind, name) kind
+#endif
+
+#define XG_EEXIST 17
+
+struct xg_address {
+	__u8 bytes[16];
+};
+
+/* Room for an event, and for what a CPU remembers from packet to packet. */
+struct xg_scratch {
+	__u32 cursor;	 /* the next target in the ring */
+	__u32 asked;	 /* since ask_start */
+	__u64 ask_start; /* CLOCK_MONOTONIC ns */
+	/* The rumor whose copies are being made: the first bytes of its MAC. */
+	__u64 rumor;
+	__u32 copies;
+	__u32 walked; /* targets looked at for it */
+	struct xg_event event;
+	__u8 packet[XG_DATAGRAM_BYTES + 8];
+};
+BPF_TABLE(XG_SHARED("array", config), __u32, struct xg_config, config, 1);
+BPF_TABLE(XG_SHARED("array", keys), __u32, struct xg_key, keys, 256);
+BPF_TABLE(XG_SHARED("hash", nodes), struct xg_node_key, struct xg_node, nodes, XG_NODES);
+BPF_TABLE(XG_SHARED("array", targets), __u32, struct xg_target, targets, 2 * XG_RING);
+BPF_TABLE(XG_SHARED("lru_hash", nexthops), struct xg_address, struct xg_nexthop, nexthops, XG_NEXTHOPS);
+BPF_TABLE(XG_SHARED("percpu_array", counters), __u32, __u64, counters, XG_COUNTERS);
+
+/* As BPF_RINGBUF_OUTPUT, which cannot be pinned. */
+struct events_table_t {
+	int key;
+	__u32 leaf;
+	int (*ringbuf_output)(void *, __u64, __u64);
+	__u32 max_entries;
+};
+__attribute__((section("maps/" XG_SHARED("ringbuf", events)))) struct events_table_t events = {
+	.max_entries = XG_EVENT_BYTES,
+};
+
+/* Filled by the loader: this interface, many times over, each with xg_xdp_egress. */
+BPF_XDP_REDIRECT_MAP("devmap", struct bpf_devmap_val, relay, XG_COPIES);
+BPF_XDP_REDIRECT_MAP("devmap", struct bpf_devmap_val, relay_wide, XG_COPIES);
+
+BPF_TABLE("percpu_array", __u32, struct xg_scratch, scratch, 1);
+
+static __always_inline void xg_count(__u32 counter)
+{
+	__u64 *count = counters.lookup(&counter);
+
+	if (count)
+		++*count;
+}
+
+static __always_inline const struct xg_config *xg_local(void)
+{
+	__u32 first = 0;
+
+	return config.lookup(&first);
+}
+
+static __always_inline struct xg_scratch *xg_scratch(void)
+{
+	__u32 first = 0;
+
+	return scratch.lookup(&first);
+}
+
+static __always_inline const struct xg_key *xg_find_key(__u8 slot)
+{
+	__u32 index = slot;
+
+	return keys.lookup(&index);
+}
+
+static __always_inline struct xg_node *xg_find_node(struct xg_node_key *key)
+{
+	return nodes.lookup(key);
+}
+
+/* Only if there is none yet (-XG_EEXIST). */
+static __always_inline long xg_insert_node(struct xg_node_key *key, struct xg_node *node)
+{
+	return nodes.insert(key, node);
+}
+
+static __always_inline const struct xg_target *xg_find_target(__u32 index)
+{
+	return targets.lookup(&index);
+}
+
+static __always_inline struct xg_nexthop *xg_find_hop(const __u8 addr[16])
+{
+	return nexthops.lookup((struct xg_address *)addr);
+}
+
+static __always_inline long xg_keep_hop(const __u8 addr[16], struct xg_nexthop *hop)
+{
+	return nexthops.update((struct xg_address *)addr, hop);
+}
+
+static __always_inline long xg_output(void *event, __u64 size)
+{
+	return events.ringbuf_output(event, size, 0);
+}
+
+static __always_inline int xg_broadcast(bool wide)
+{
+	return wide ? relay_wide.redirect_map(0, BPF_F_BROADCAST) : relay.redirect_map(0, BPF_F_BROADCAST);
+}
+
+/* Keeps the compiler from replacing a bound that the verifier has seen by one that it cannot follow. */
+#define XG_KEEP(variable) asm volatile("" : "+r"(variable))
+
+#include "parse.h"
+#include "blake2s.h"
+#include "receive.h"
+#include "events.h"
+#include "checksum.h"
+#include "relay.h"
+
+#include "xdp.h"
+
+int xg_xdp_ingress(struct xdp_md *ctx)
+{
+	return xg_ingress(ctx);
+}
+
+/* Loaded with expected attach type BPF_XDP_DEVMAP. */
+int xg_xdp_egress(struct xdp_md *ctx)
+{
+	return xg_readdress(ctx, ctx->egress_ifindex);
+}

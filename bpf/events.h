@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Packets to the agent, through the ring buffer. */
+#ifndef XG_EVENTS_H
+#define XG_EVENTS_H
+
+/* How long the packets of one allowance of XG_ASK_LIMIT are counted together. */
+#define XG_ASK_NS 100000000ULL
+
+/* Most 8-byte words of a body. */
+#define XG_BODY_WORDS ((XG_DATAGRAM_BYTES - XG_HEADER_BYTES) / 8)
+
+/* Copies the packet into the scratch; false if the frame ends before it. */
+static __always_inline bool xg_copy_out(struct xg_scratch *scratch, const struct xg_packet *packet, __u64 length,
+					void *end)
+{
+	const void *from = packet;
+	void *to = scratch->packet;
+	__u64 at;
+
+	if (from + XG_HEADER_BYTES > end)
+		return false;
+	__builtin_memcpy(to, from, XG_HEADER_BYTES);
+	if (length < XG_HEADER_BYTES + 8)
+		return length == XG_HEADER_BYTES;
+	for (int i = 0; i < XG_BODY_WORDS; i++) {
+		at = XG_HEADER_BYTES + 8 * i;
+		XG_KEEP(at);
+		if (at + 8 > length)
+			break;
+		if (from + at + 8 > end)
+			return false;
+		*(__u64 *)(to + at) = *(const __u64 *)(from + at);
+	}
+	/* What is left is less than a word: the last eight bytes, some of them for the second time. */
+	at = length - 8;
+	XG_KEEP(at);
+	if (at > XG_DATAGRAM_BYTES - 8 || from + at + 8 > end)
+		return false;
+	*(__u64 *)(to + at) = *(const __u64 *)(from + at);
+	return true;
+}
+
+/* Hands a packet over; ``addr`` and ``port`` are the event's. */
+static __always_inline void xg_hand_over(struct xg_scratch *scratch, __u8 kind, const void *addr, __be16 port,
+					 const struct xg_packet *packet, __u64 length, void *end)
+{
+	struct xg_event *event = &scratch->event;
+	bool whole;
+
+	event->time = bpf_ktime_get_ns();
+	xg_copy_address(event->addr, addr);
+	event->port = port;
+	event->length = length;
+	event->kind = kind;
+	whole = xg_copy_out(scratch, packet, length, end);
+	length = event->length;
+	XG_KEEP(length);
+	if (!whole || length > XG_DATAGRAM_BYTES || xg_output(event, sizeof(*event) + length))
+		xg_count(XG_COUNT_news_lost);
+}
+
+/* Whether one more packet may ask. */
+static __always_inline bool xg_may_ask(void)
+{
+	struct xg_scratch *scratch = xg_scratch();
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	if (!scratch)
+		return false;
+	if (now - scratch->ask_start >= XG_ASK_NS) {
+		scratch->ask_start = now;
+		scratch->asked = 0;
+	}
+	return scratch->asked++ < XG_ASK_LIMIT;
+}
+
+#endif

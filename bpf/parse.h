@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * From a frame to the packet in it: Ethernet without VLAN, IPv4 or IPv6, UDP to the agent's address and port.
+ * What is anybody else's passes without a trace; what is the agent's, but odd, is left to the stack, which knows
+ * how to reassemble and to skip options.
+ */
+#ifndef XG_PARSE_H
+#define XG_PARSE_H
+
+enum xg_whose { XG_OTHERS, XG_OURS, XG_ODD };
+
+#define XG_IP_FRAGMENT 0x3fff /* more to come, or not the first */
+#define XG_IP_OFFSET 0x1fff
+
+struct xg_frame {
+	struct ethhdr *eth;
+	union {
+		struct iphdr *ip;
+		struct ipv6hdr *ip6;
+	};
+	struct udphdr *udp;
+	bool v6;
+	__u32 udp_offset; /* from the start of the frame */
+	__u32 length;	  /* of the packet: UDP's payload */
+};
+
+/* IPv4-mapped, as RFC 4291, section 2.5.5.2 has it. */
+static __always_inline bool xg_is_mapped(const __u8 addr[16])
+{
+	const __u32 *word = (const __u32 *)addr;
+
+	return !word[0] && !word[1] && word[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline __be32 xg_mapped(const __u8 addr[16])
+{
+	return ((const __be32 *)addr)[3];
+}
+
+static __always_inline bool xg_equal(const void *one, const void *other)
+{
+	const __u64 *a = one, *b = other;
+
+	return a[0] == b[0] && a[1] == b[1];
+}
+
+/* Word by word: the compiler would go byte by byte, as it knows of no alignment. */
+static __always_inline void xg_copy_address(void *to, const void *from)
+{
+	__u64 *a = to;
+	const __u64 *b = from;
+
+	a[0] = b[0];
+	a[1] = b[1];
+}
+
+static __always_inline void xg_copy_mac(void *to, const void *from)
+{
+	__u16 *a = to;
+	const __u16 *b = from;
+
+	a[0] = b[0];
+	a[1] = b[1];
+	a[2] = b[2];
+}
+
+static __always_inline void xg_map_address(__u8 addr[16], __be32 ip)
+{
+	__u32 *word = (__u32 *)addr;
+
+	word[0] = word[1] = 0;
+	word[2] = bpf_htonl(0xffff);
+	word[3] = ip;
+}
+
+/* Whose a UDP header at an unusual place is: the odd ones are the agent's. */
+static __always_inline enum xg_whose xg_odd(const struct udphdr *udp, void *end, __be16 port)
+{
+	if ((void *)(udp + 1) > end || udp->dest != port)
+		return XG_OTHERS;
+	return XG_ODD;
+}
+
+static __always_inline enum xg_whose xg_parse_ip(struct xg_frame *frame, void *end, const struct xg_config *local)
+{
+	struct iphdr *ip = frame->ip = (void *)(frame->eth + 1);
+
+	if ((void *)(ip + 1) > end)
+		return XG_OTHERS;
+	if (ip->protocol != IPPROTO_UDP || ip->daddr != xg_mapped(local->addr) || !xg_is_mapped(local->addr))
+		return XG_OTHERS;
+	if (ip->frag_off & bpf_htons(XG_IP_OFFSET))
+		return XG_OTHERS; /* nobody can tell without the first one */
+	if (ip->ihl != 5 || ip->frag_off & bpf_htons(XG_IP_FRAGMENT))
+		return xg_odd((void *)ip + ip->ihl * 4, end, local->port);
+	frame->udp = (void *)(ip + 1);
+	frame->udp_offset = sizeof(struct ethhdr) + sizeof(*ip);
+	frame->length = bpf_ntohs(ip->tot_len) - sizeof(*ip);
+	return XG_OURS;
+}
+
+static __always_inline enum xg_whose xg_parse_ip6(struct xg_frame *frame, void *end, const struct xg_config *local)
+{
+	struct ipv6hdr *ip6 = frame->ip6 = (void *)(frame->eth + 1);
+
+	if ((void *)(ip6 + 1) > end || !xg_equal(&ip6->daddr, local->addr))
+		return XG_OTHERS;
+	if (ip6->nexthdr != IPPROTO_UDP) {
+		struct ipv6_opt_hdr *extension = (void *)(ip6 + 1);
+		__u32 size;
+
+		if (ip6->nexthdr != IPPROTO_HOPOPTS && ip6->nexthdr != IPPROTO_ROUTING &&
+		    ip6->nexthdr != IPPROTO_DSTOPTS && ip6->nexthdr != IPPROTO_FRAGMENT)
+			return XG_OTHERS;
+		if ((void *)(extension + 1) > end || extension->nexthdr != IPPROTO_UDP)
+			return XG_OTHERS;
+		size = ip6->nexthdr == IPPROTO_FRAGMENT ? 8 : (extension->hdrlen + 1) * 8;
+		return xg_odd((void *)extension + size, end, local->port);
+	}
+	frame->udp = (void *)(ip6 + 1);
+	frame->udp_offset = sizeof(struct ethhdr) + sizeof(*ip6);
+	frame->length = bpf_ntohs(ip6->payload_len);
+	return XG_OURS;
+}
+
+/* ``size`` is the frame's, which may be more than lies between ``data`` and ``end``. */
+static __always_inline enum xg_whose xg_parse(struct xg_frame *frame, void *data, void *end, __u32 size,
+					      const struct xg_config *local)
+{
+	enum xg_whose whose = XG_OTHERS;
+
+	frame->eth = data;
+	if ((void *)(frame->eth + 1) > end)
+		return XG_OTHERS;
+	frame->v6 = frame->eth->h_proto == bpf_htons(ETH_P_IPV6);
+	if (frame->v6)
+		whose = xg_parse_ip6(frame, end, local);
+	else if (frame->eth->h_proto == bpf_htons(ETH_P_IP))
+		whose = xg_parse_ip(frame, end, local);
+	if (whose != XG_OURS)
+		return whose;
+	if ((void *)(frame->udp + 1) > end || frame->udp->dest != local->port)
+		return XG_OTHERS;
+	/* IP's length and UDP's must agree with each other and lie within the frame. */
+	if (frame->length != bpf_ntohs(frame->udp->len) || frame->length < sizeof(struct udphdr) ||
+	    frame->udp_offset + frame->length > size)
+		return XG_ODD;
+	frame->length -= sizeof(struct udphdr);
+	return XG_OURS;
+}
+
+#endif

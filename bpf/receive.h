@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * What a packet comes to, step by step in the order of cost. tests/kernel_model.py states the same in Python.
+ * A step returns the verdict, which is the index of its counter, or XG_GO_ON.
+ */
+#ifndef XG_RECEIVE_H
+#define XG_RECEIVE_H
+
+#define XG_GO_ON XG_COUNTERS
+
+/* The verdicts are grouped in counters.h. */
+#define XG_PASSES(verdict) ((verdict) < XG_COUNT_drop_truncated)
+#define XG_DROPS(verdict) ((verdict) >= XG_COUNT_drop_truncated && (verdict) < XG_COUNT_ask_own)
+#define XG_ASKS(verdict) ((verdict) >= XG_COUNT_ask_own && (verdict) < XG_COUNT_take_heartbeat)
+
+/* A packet on its way through the steps. */
+struct xg_rumor {
+	const struct xg_config *local;
+	struct xg_packet *packet;
+	__u32 length;
+	struct xg_node_key origin __attribute__((aligned(8)));
+	bool newcomer;
+	bool news;
+};
+
+/* What an authentic packet says, in host order. */
+struct xg_claim {
+	__u32 incarnation;
+	__u8 type;
+	__u8 flags;
+	__u64 sequence;
+	__s64 clock; /* wall time minus CLOCK_MONOTONIC here */
+	__u64 state_digest;
+	__u64 record_digest;
+	__u64 now;
+};
+
+static __always_inline bool xg_lease_over(const struct xg_config *local)
+{
+	/* Coarse: a tick does not matter here, and it is the one clock read that every packet pays for. */
+	return !(local->flags & XG_RUNNING) || bpf_ktime_get_coarse_ns() > local->lease;
+}
+
+/* As NativeCodec.parse() of agent/xdp_gossip/wire/native.py. */
+static __always_inline __u32 xg_check_shape(const struct xg_packet *packet, __u32 length, __be32 cluster)
+{
+	if (packet->magic != bpf_htons(XG_MAGIC))
+		return XG_COUNT_drop_malformed;
+	if (packet->version != XG_WIRE_VERSION)
+		return XG_COUNT_drop_foreign_version;
+	if (packet->cluster != cluster)
+		return XG_COUNT_drop_foreign_cluster;
+	if (packet->type < XG_HEARTBEAT || packet->type > XG_PROBE)
+		return XG_COUNT_drop_malformed;
+	if (!packet->port || !packet->incarnation || !packet->sequence)
+		return XG_COUNT_drop_malformed;
+	if (packet->type == XG_HEARTBEAT || packet->type == XG_LEAVE) {
+		if (length != XG_HEADER_BYTES)
+			return XG_COUNT_drop_malformed;
+	} else if (length <= XG_HEADER_BYTES + XG_TAG_BYTES) {
+		return XG_COUNT_drop_truncated;
+	}
+	return XG_GO_ON;
+}
+
+static __always_inline bool xg_is_rumor(__u8 type)
+{
+	return type == XG_HEARTBEAT || type == XG_METADATA || type == XG_LEAVE || type == XG_RECORD;
+}
+
+static __always_inline __u32 xg_check_mac(const struct xg_packet *packet)
+{
+	const __u32 *mac = (const __u32 *)packet->mac;
+	const struct xg_key *key = xg_find_key(packet->key_slot);
+	__u32 digest[4];
+
+	if (!key || !key->present)
+		return XG_COUNT_drop_unknown_key;
+	xg_blake2s(key->midstate, (const __u32 *)packet, digest);
+	if ((digest[0] ^ mac[0]) | (digest[1] ^ mac[1]) | (digest[2] ^ mac[2]) | (digest[3] ^ mac[3]))
+		return XG_COUNT_drop_bad_mac;
+	return XG_GO_ON;
+}
+
+/* The replay window, as agent/xdp_gossip/core/window.py. */
+static __always_inline bool xg_fresh(const struct xg_node *node, __u64 sequence)
+{
+	__u64 highest = node->highest;
+
+	if (sequence > highest)
+		return true;
+	return highest - sequence < 64 && !(node->window >> (highest - sequence) & 1);
+}
+
+static __always_inline void xg_mark(struct xg_node *node, __u64 sequence)
+{
+	__u64 highest = node->highest;
+
+	if (sequence > highest) {
+		node->window = sequence - highest < 64 ? node->window << (sequence - highest) | 1 : 1;
+		node->highest = sequence;
+	} else if (highest - sequence < 64) {
+		node->window |= 1ULL << (highest - sequence);
+	}
+}
+
+static __always_inline void xg_read_claim(struct xg_claim *claim, const struct xg_packet *packet)
+{
+	claim->now = bpf_ktime_get_ns();
+	claim->incarnation = bpf_ntohl(packet->incarnation);
+	claim->type = packet->type;
+	claim->flags = packet->flags;
+	claim->sequence = bpf_ntohll(packet->sequence);
+	claim->clock = bpf_ntohll(packet->wall_ns) - claim->now;
+	claim->state_digest = bpf_ntohll(packet->state_digest);
+	claim->record_digest = bpf_ntohll(packet->record_digest);
+}
+
+/* How far the packet's time is off a clock. */
+static __always_inline __u64 xg_off(const struct xg_claim *claim, __s64 clock)
+{
+	__u64 off = (__u64)claim->clock - clock;
+
+	return (__s64)off < 0 ? -off : off;
+}
+
+static __always_inline __u64 xg_wide_limit(const struct xg_config *local)
+{
+	return local->timeout > local->max_clock_drift ? local->timeout : local->max_clock_drift;
+}
+
+/* Notes the packet in its origin's entry. Holds the lock, or has the entry to itself: calls nothing. */
+static __always_inline void xg_note(struct xg_node *node, const struct xg_claim *claim)
+{
+	if (claim->sequence >= node->highest) {
+		node->clock = claim->clock;
+		node->state_digest = claim->state_digest;
+		node->record_digest = claim->record_digest;
+		node->flags = claim->flags;
+	}
+	xg_mark(node, claim->sequence);
+	if (claim->type == XG_LEAVE)
+		node->standing = XG_GONE;
+	else if (!(claim->flags & XG_FLAG_PAUSED))
+		node->last_seen = claim->now;
+}
+
+/* An origin without an entry. XG_GO_ON: another CPU has just made one. */
+static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const struct xg_claim *claim, __u32 taken)
+{
+	struct xg_node node = {};
+	long error;
+
+	if (claim->type == XG_LEAVE)
+		return XG_COUNT_drop_unknown_leave;
+	if (xg_off(claim, rumor->local->clock) > xg_wide_limit(rumor->local))
+		return XG_COUNT_ask_time;
+	node.incarnation = claim->incarnation;
+	xg_note(&node, claim);
+	error = xg_insert_node(&rumor->origin, &node);
+	if (error == -XG_EEXIST)
+		return XG_GO_ON;
+	if (error)
+		return XG_COUNT_ask_full;
+	rumor->newcomer = rumor->news = true;
+	return taken;
+}
+
+/* Marks the packet as seen, unless another CPU was quicker with a copy of it. */
+static __always_inline __u32 xg_commit(struct xg_rumor *rumor, struct xg_node *node, const struct xg_claim *claim,
+				       __u32 taken)
+{
+	__u64 local_digest = rumor->local->state_digest;
+	bool news = claim->type != XG_HEARTBEAT;
+
+	bpf_spin_lock(&node->lock);
+	if (claim->incarnation < node->incarnation ||
+	    (claim->incarnation == node->incarnation && !xg_fresh(node, claim->sequence))) {
+		bpf_spin_unlock(&node->lock);
+		return XG_COUNT_drop_duplicate;
+	}
+	if (claim->incarnation != node->incarnation) {
+		node->incarnation = claim->incarnation;
+		node->highest = node->window = 0;
+		news = true;
+	}
+	if (claim->sequence >= node->highest) {
+		news |= claim->record_digest != node->record_digest || claim->flags != node->flags;
+		news |= claim->state_digest != node->state_digest && claim->state_digest != local_digest;
+	}
+	xg_note(node, claim);
+	bpf_spin_unlock(&node->lock);
+	rumor->news = news;
+	return taken;
+}
+
+static __always_inline __u32 xg_take_known(struct xg_rumor *rumor, struct xg_node *node, const struct xg_claim *claim,
+					   __u32 taken)
+{
+	const struct xg_config *local = rumor->local;
+
+	if (claim->incarnation < node->incarnation)
+		return XG_COUNT_ask_incarnation;
+	if (node->standing == XG_GONE)
+		return XG_COUNT_ask_gone;
+	if (xg_off(claim, node->clock) > (node->standing == XG_PRESENT ? xg_wide_limit(local) : local->timeout))
+		return XG_COUNT_ask_time;
+	return xg_commit(rumor, node, claim, taken);
+}
+
+static __always_inline __u32 xg_taken(__u8 type)
+{
+	switch (type) {
+	case XG_HEARTBEAT:
+		return XG_COUNT_take_heartbeat;
+	case XG_METADATA:
+		return XG_COUNT_take_metadata;
+	case XG_LEAVE:
+		return XG_COUNT_take_leave;
+	}
+	return XG_COUNT_take_record;
+}
+
+/* The whole way. The packet's header lies within the frame. */
+static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
+{
+	const struct xg_packet *packet = rumor->packet;
+	__u32 incarnation, verdict, then = XG_GO_ON;
+	struct xg_node *node = 0;
+	struct xg_claim claim;
+
+	verdict = xg_check_shape(packet, rumor->length, rumor->local->cluster);
+	if (verdict != XG_GO_ON)
+		return verdict;
+	incarnation = bpf_ntohl(packet->incarnation);
+	xg_copy_address(rumor->origin.addr, packet->origin);
+	rumor->origin.port = packet->port;
+	rumor->origin.zero = 0;
+
+	if (packet->port == rumor->local->port && xg_equal(packet->origin, rumor->local->addr)) {
+		if (incarnation <= rumor->local->incarnation)
+			return XG_COUNT_drop_own;
+		then = XG_COUNT_ask_own;
+	} else if (!xg_is_rumor(packet->type)) {
+		then = XG_COUNT_pass_direct;
+	} else {
+		node = xg_find_node(&rumor->origin);
+		/* Without the lock, so that a copy costs little; xg_commit() looks again. */
+		if (node && incarnation == node->incarnation && !xg_fresh(node, bpf_ntohll(packet->sequence)))
+			return XG_COUNT_drop_duplicate;
+	}
+
+	verdict = xg_check_mac(packet);
+	if (verdict != XG_GO_ON)
+		return verdict;
+	if (then != XG_GO_ON)
+		return then;
+
+	xg_read_claim(&claim, packet);
+	if (!node) {
+		verdict = xg_take_newcomer(rumor, &claim, xg_taken(claim.type));
+		if (verdict != XG_GO_ON)
+			return verdict;
+		node = xg_find_node(&rumor->origin);
+		if (!node)
+			return XG_COUNT_ask_full;
+	}
+	return xg_take_known(rumor, node, &claim, xg_taken(claim.type));
+}
+
+#endif

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The data plane in XDP. A rumor to be relayed leaves xg_ingress() as a broadcast to a devmap whose entries are all
+ * this interface; xg_readdress() then turns each copy into one for the next target of the ring. The kernel runs one
+ * egress program per device queue, later, for many copies at once: so what it needs is in the packet.
+ */
+#ifndef XG_XDP_H
+#define XG_XDP_H
+
+/*
+ * Finds the parts of a frame that xg_parse() has accepted, anew. The loops above leave the verifier with a different
+ * knowledge of the frame for every length; whoever starts afresh after them keeps it from following each one.
+ */
+static __always_inline struct xg_packet *xg_locate(struct xg_frame *frame, void *data, void *end, bool v6)
+{
+	struct xg_packet *packet;
+
+	frame->eth = data;
+	frame->ip = (void *)(frame->eth + 1);
+	frame->v6 = v6;
+	frame->udp = v6 ? (void *)(frame->ip6 + 1) : (void *)(frame->ip + 1);
+	packet = (void *)(frame->udp + 1);
+	if ((void *)(packet + 1) > end)
+		return 0;
+	frame->length = bpf_ntohs(frame->udp->len) - sizeof(struct udphdr);
+	return packet;
+}
+
+static __always_inline void xg_source_of(const struct xg_frame *frame, __u8 addr[16])
+{
+	if (frame->v6)
+		xg_copy_address(addr, &frame->ip6->saddr);
+	else
+		xg_map_address(addr, frame->ip->saddr);
+}
+
+/* Hands the packet to the agent, as it came. */
+static __always_inline void xg_tell(struct xdp_md *ctx, bool v6, __u8 kind)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct xg_scratch *scratch = xg_scratch();
+	const struct xg_packet *packet;
+	struct xg_frame frame;
+	__u8 source[16];
+
+	packet = xg_locate(&frame, data, end, v6);
+	if (!scratch || !packet)
+		return;
+	xg_source_of(&frame, source);
+	xg_hand_over(scratch, kind, source, frame.udp->source, packet, frame.length, end);
+}
+
+/*
+ * Makes the frame one that is the same for all copies. The checksum field gets the sum (not yet complemented) of all
+ * but the target's address and port: a frame that came through veth may hold half a checksum only, so what came is
+ * of no use.
+ */
+static __always_inline int xg_relay(struct xdp_md *ctx, const struct xg_config *local, bool v6)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct xg_packet *packet;
+	struct xg_frame frame;
+	__u64 sum;
+	bool wide;
+
+	packet = xg_locate(&frame, data, end, v6);
+	if (!packet)
+		return XDP_DROP;
+	if (!packet->ttl) {
+		xg_count(XG_COUNT_relay_ttl);
+		return XDP_DROP;
+	}
+	if (!local->ring_size) {
+		xg_count(XG_COUNT_relay_alone);
+		return XDP_DROP;
+	}
+	packet->ttl--;
+	if (packet->hops != 255)
+		packet->hops++;
+	packet->fanout = 0;
+	wide = packet->type == XG_METADATA || packet->type == XG_LEAVE;
+	sum = frame.udp->source + 2 * (__u64)frame.udp->len + bpf_htons(IPPROTO_UDP);
+	sum += xg_sum_words(local->addr, 4);
+	sum += xg_sum_packet(packet, frame.length, end);
+	frame.udp->check = xg_fold(sum);
+	xg_count(XG_COUNT_relay);
+	return xg_broadcast(wide);
+}
+
+static __always_inline int xg_ingress(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	const struct xg_config *local = xg_local();
+	struct xg_rumor rumor = {};
+	struct xg_frame frame;
+	enum xg_whose whose;
+	__u32 verdict;
+
+	if (!local)
+		return XDP_PASS;
+	whose = xg_parse(&frame, data, end, end - data, local);
+	if (whose == XG_OTHERS)
+		return XDP_PASS;
+	rumor.local = local;
+	rumor.packet = (void *)(frame.udp + 1);
+	rumor.length = frame.length;
+	if (whose == XG_ODD)
+		verdict = XG_COUNT_pass_odd;
+	else if (xg_lease_over(local))
+		verdict = XG_COUNT_pass_no_agent;
+	else if (frame.length > XG_DATAGRAM_BYTES)
+		verdict = XG_COUNT_pass_odd;
+	else if (frame.length < XG_HEADER_BYTES || (void *)(rumor.packet + 1) > end)
+		verdict = XG_COUNT_drop_truncated;
+	else
+		verdict = xg_receive(&rumor);
+
+	if (XG_ASKS(verdict) && !xg_may_ask())
+		verdict = XG_COUNT_ask_limited;
+	xg_count(verdict);
+	if (XG_PASSES(verdict))
+		return XDP_PASS;
+	if (XG_DROPS(verdict) || verdict == XG_COUNT_ask_limited)
+		return XDP_DROP;
+	if (rumor.newcomer)
+		xg_count(XG_COUNT_take_newcomer);
+	if (rumor.news)
+		xg_count(XG_COUNT_news);
+	if (rumor.news || XG_ASKS(verdict))
+		xg_tell(ctx, frame.v6, rumor.news ? XG_EVENT_NEWS : XG_EVENT_ASK);
+	return XG_ASKS(verdict) ? XDP_DROP : xg_relay(ctx, local, frame.v6);
+}
+
+/* The next target that may have a copy; null when the ring has been walked once for this rumor. */
+static __always_inline const struct xg_target *xg_next_target(struct xg_scratch *scratch, const struct xg_config *local,
+							      const struct xg_packet *packet, const void *source,
+							      __be16 source_port, bool mapped)
+{
+	__u32 size = xg_ring_size(local), walked = scratch->walked;
+	__u64 cursor = scratch->cursor;
+	const struct xg_target *target = 0;
+
+	for (int i = 0; i < XG_RING; i++) {
+		if (walked >= size) {
+			target = 0;
+			break;
+		}
+		walked++;
+		target = xg_step(local, size, &cursor);
+		if (!target || xg_eligible(target, packet, source, source_port, mapped))
+			break;
+	}
+	scratch->cursor = cursor;
+	scratch->walked = walked;
+	return target;
+}
+
+/* The addresses of one copy. */
+static __always_inline void xg_address(struct xg_frame *frame, const struct xg_config *local,
+				       const struct xg_target *target, const struct xg_nexthop *hop)
+{
+	__u64 sum = frame->udp->check;
+
+	xg_copy_mac(frame->eth->h_dest, hop->dst);
+	xg_copy_mac(frame->eth->h_source, hop->src);
+	if (frame->v6) {
+		frame->ip6->hop_limit = XG_HOP_LIMIT;
+		xg_copy_address(&frame->ip6->saddr, local->addr);
+		xg_copy_address(&frame->ip6->daddr, target->addr);
+	} else {
+		frame->ip->ttl = XG_HOP_LIMIT;
+		frame->ip->saddr = xg_mapped(local->addr);
+		frame->ip->daddr = xg_mapped(target->addr);
+		frame->ip->check = 0;
+		frame->ip->check = xg_ip_checksum(frame->ip);
+	}
+	frame->udp->dest = target->port;
+	frame->udp->check = xg_udp_checksum(sum + xg_sum_words(target->addr, 4) + target->port);
+}
+
+/* One copy on its way out. */
+static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	const struct xg_config *local = xg_local();
+	struct xg_scratch *scratch = xg_scratch();
+	const struct xg_target *target;
+	struct xg_packet *packet;
+	struct xg_nexthop hop;
+	struct xg_frame frame;
+	__u8 source[16];
+	__u64 rumor;
+
+	if (!local || !scratch)
+		return XDP_DROP;
+	if (data + sizeof(struct ethhdr) > end)
+		return XDP_DROP;
+	packet = xg_locate(&frame, data, end, ((struct ethhdr *)data)->h_proto == bpf_htons(ETH_P_IPV6));
+	if (!packet)
+		return XDP_DROP;
+
+	/* Copies of one rumor follow one another in the device's queue. */
+	rumor = *(const __u64 *)packet->mac;
+	if (rumor != scratch->rumor) {
+		scratch->rumor = rumor;
+		scratch->copies = 0;
+		scratch->walked = 0;
+	}
+	xg_source_of(&frame, source);
+	if (scratch->copies >= xg_copies_of(local, packet->type))
+		goto surplus;
+	target = xg_next_target(scratch, local, packet, source, frame.udp->source, !frame.v6);
+	if (!target)
+		goto surplus;
+	scratch->copies++;
+	if (!xg_next_hop(ctx, local, target, !frame.v6, ifindex, &hop) ||
+	    hop.ifindex != ifindex) {
+		xg_count(XG_COUNT_copy_unresolved);
+		xg_hand_over(scratch, XG_EVENT_UNRESOLVED, target->addr, target->port, packet, frame.length, end);
+		return XDP_DROP;
+	}
+	xg_address(&frame, local, target, &hop);
+	xg_count(XG_COUNT_copy);
+	return XDP_PASS;
+
+surplus:
+	xg_count(XG_COUNT_copy_surplus);
+	return XDP_DROP;
+}
+
+#endif
