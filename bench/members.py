@@ -2,8 +2,8 @@
 """What it takes to hold ten thousand members: one agent, cycle 6 s, every member's heartbeats injected.
 
 The members have node records. Their heartbeats come through an ordinary socket, evenly spread, and are recorded and
-relayed. The agent's processor time is its schedstat. The kernel's is that of the sending thread, in which the receiver's
-softirq runs too, less what the same packets cost it when an XDP program drops them all. Each heartbeat
+relayed. The agent's processor time is its schedstat. The kernel's is that of the sending thread, in which the
+receiver's softirq runs too, less what the same packets cost it when an XDP program drops them all. Each heartbeat
 comes once, then as many times as a fleet would bring it.
 """
 

@@ -64,7 +64,7 @@ class Plane:
             amount,
             3 * amount,
             headers.constants()["XG_RUNNING"],
-            cluster_id(packets.CLUSTER),
+            cluster_id(packets.CLUSTER).to_bytes(4, "big"),
             1,
             0,
             now + 24 * _HOUR,
