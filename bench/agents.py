@@ -25,7 +25,7 @@ from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane import headers, layout
 
 from . import packets, programs
-from .netns import BenchError, run
+from .netns import BenchError, enter, run
 
 COMMAND = Path(__file__).resolve().parents[1] / "agent" / "bin" / "xdp-gossip"
 PROBE = Path(__file__).resolve().parent / "probe.py"
@@ -95,7 +95,7 @@ class Agent:
         self.config.write_text(yaml.safe_dump(self.settings))
         agent = [sys.executable, str(PROBE), str(self.arrivals_file)] if probed else [str(COMMAND)]
         pinned = ["taskset", "-c", str(cpu)] if cpu is not None else []
-        command = ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self.namespace, *pinned, *agent]
+        command = ["setpriv", "--pdeathsig", "KILL", *enter(self.namespace), *pinned, *agent]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "agent", "--config", str(self.config)],

@@ -29,7 +29,7 @@ class BenchError(Exception):
 
 def run(*words: str, namespace: str | None = None, seconds: float = _SECONDS) -> str:
     """Run a command, in ``namespace`` if given; its output. Raises :class:`BenchError` with its error text."""
-    command = ["ip", "netns", "exec", namespace, *words] if namespace else list(words)
+    command = [*(enter(namespace) if namespace else ()), *words]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -39,6 +39,14 @@ def run(*words: str, namespace: str | None = None, seconds: float = _SECONDS) ->
     if done.returncode:
         raise BenchError(f"{' '.join(command)}: exit status {done.returncode}: {(done.stderr or done.stdout).strip()}")
     return done.stdout
+
+
+def enter(namespace: str) -> tuple[str, ...]:
+    """Command words before those to run in a namespace.
+
+    Not ``ip netns exec``: that gives a command mounts of its own, and a bpffs mounted there ends with it.
+    """
+    return ("nsenter", f"--net=/run/netns/{namespace}")
 
 
 def batch(lines: Sequence[str], namespace: str | None = None) -> None:

@@ -231,7 +231,8 @@ def _xdp(node: Agent, load: Load, runs: int, threads: tuple[int, ...], amount: i
 
 def _threaded(namespace: str, interface: str, cpu: int) -> int:
     """Let a kernel thread of its own poll the interface, on one processor; its process id."""
-    netns.run("sh", "-c", f"echo 1 >/sys/class/net/{interface}/threaded", namespace=namespace)
+    # Not netns.run(..., namespace=namespace): sysfs shows the links of the namespace it was mounted in.
+    netns.run("ip", "netns", "exec", namespace, "sh", "-c", f"echo 1 >/sys/class/net/{interface}/threaded")
     deadline = time.monotonic() + 5
     while True:
         for entry in Path("/proc").iterdir():
