@@ -37,7 +37,9 @@ def up(settings: Settings) -> tuple[str, state.State]:
         if old is not None and old.mode and old.complete and _fits(directory, old, settings):
             if _as_wanted(directory, old, settings):
                 return ALREADY, old
-            return UPGRADED, _upgrade(directory, old, settings)
+            # A mode that carried once may carry no longer: then begin anew and step down.
+            with contextlib.suppress(Refused):
+                return UPGRADED, _upgrade(directory, old, settings)
         _undo(directory, old)
         return STARTED, _start(directory, settings)
 
@@ -58,16 +60,22 @@ def down(directory: Path) -> bool:
         (directory / "lock").unlink(missing_ok=True)
         # Something of somebody else's may lie in it.
         with contextlib.suppress(OSError):
+            pins.mount_point(directory).rmdir()
+        with contextlib.suppress(OSError):
             directory.rmdir()
     return was_up
 
 
 def _read_or_undo(directory: Path) -> state.State | None:
-    """The state, None when there is none or another version's that cannot be read: its pins are removed then."""
+    """The state, None when there is none, or one that cannot be read: what it told of is removed then."""
     try:
         return state.read(directory)
     except LoaderError:
-        pins.remove_pins(pins.mount_point(directory))
+        mounted_at = pins.mount_point(directory)
+        pins.remove_pins(mounted_at)
+        # It lies in a directory of our own: nobody else is likely to have mounted it.
+        if pins.is_bpffs(mounted_at) and not pins.strangers(mounted_at):
+            pins.unmount(mounted_at)
         state.remove(directory)
         return None
 
@@ -208,7 +216,7 @@ def _upgrade(directory: Path, old: state.State, settings: Settings) -> state.Sta
         at = hooks.Hooks(directory, old, settings.interface)
         for name in hooks.of_mode(old.mode):
             at.exchange(name, programs)
-            step("first hook exchanged")
+            step(f"{name} exchanged")
         step("hooks exchanged")
         old.programs = _pin_programs(pinned, programs)
         step("upgrade pinned")

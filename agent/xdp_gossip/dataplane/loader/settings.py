@@ -89,7 +89,7 @@ def _interface(ip: str, name: str) -> netlink.Interface:
                 f"node.addr {ip}: no interface has this address",
                 "give the address to an interface, or name the one that its packets arrive on as dataplane.interface",
             )
-        chosen = having[0]
+        chosen = min(having, key=lambda found: (found.loopback, not found.up))
     if chosen.loopback:
         raise LoaderError(
             f"node.addr {ip} is on the loopback interface: its packets never touch a network",

@@ -17,7 +17,7 @@ UP_CLSACT = (
     *("filter egress intended", "clsact made", "filter egress attached"),
     *("filter ingress intended", "filter ingress attached"),
 )
-UPGRADE = ("upgrade compiled", "upgrade tested", "first hook exchanged", "hooks exchanged", "upgrade pinned")
+UPGRADE = ("upgrade compiled", "upgrade tested", "link_xdp exchanged", "hooks exchanged", "upgrade pinned")
 DOWN = ("down intended", "links removed", "filters removed", "pins removed", "unmounted", "state removed")
 
 
