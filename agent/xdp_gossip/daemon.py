@@ -62,6 +62,7 @@ def node_list_from(settings: AgentConfig) -> AsyncNodeList:
         state_dir=settings.state_dir,
         max_clock_drift=settings.max_clock_drift,
         limits=Limits(document=limits.document, nodes=limits.nodes, documents=limits.documents),
+        dataplane=settings.dataplane.directory,
     )
     node_list.new(settings.node)
     add_seeds(node_list, settings)
@@ -258,6 +259,7 @@ class Agent:
             self.node_list.update_node(name=new.node.name, private_data=new.node.private_data)
             node = dataclasses.replace(old.node, name=new.node.name, private_data=new.node.private_data)
             self.settings = dataclasses.replace(self.settings, node=node)
+        self.node_list.look_for_dataplane()
         _log.info("configuration reloaded from %s", old.path)
 
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .changes import ChangeLog, Changes
@@ -33,13 +33,17 @@ from .convergence import Convergence, Inquiry, Wanted, enough_for
 from .core.engine import Engine
 from .core.events import DocumentChanged, Event, MemberChanged, QueryAnswered
 from .core.interface import ProtocolEngine, ProtocolError, Settings
+from .core.pace import MAX_COPIES, WIDE
 from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version
 from .runtime import Disk, Runtime
 from .store import MemoryStore, Snapshot, StateStore, Store
 from .transport import Transport
 from .transport.udp import UdpTransport
-from .wire.keys import Keyring
+from .wire.keys import Keyring, cluster_id
 from .wire.native import NativeCodec
+
+if TYPE_CHECKING:
+    from .dataplane.steering import Steering
 
 _log = logging.getLogger("xdp_gossip")
 
@@ -73,11 +77,13 @@ class AsyncNodeList:
 
     The seed's parameters: ``amount`` fan-out; ``cycle`` seconds between heartbeats (0: automatic by cluster size);
     ``buffer`` packets queued (0: 3 x amount); ``size`` bytes of one datagram or frame; ``timeout`` seconds of silence
-    (0 or not above the cycle: ``timeout_cycles`` x cycle + 2); ``secret_key`` shared by the cluster; ``protocol`` UDP
-    or TCP; ``listen_addr``; ``is_print`` prints the seed's console lines.
+    (0 or not above the cycle: ``timeout_cycles`` x cycle + 2); ``secret_key`` shared by the cluster; ``protocol`` UDP,
+    TCP, or auto (the kernel data plane where one is loaded, else UDP), XDP or TC (that one or an error);
+    ``listen_addr``; ``is_print`` prints the seed's console lines.
 
     Beyond them: ``wire`` native or pekonode; ``cluster`` name; ``keys`` (slot, state, secret) for rotation instead of
-    ``secret_key``; ``state_dir`` keeps identity, nodes and documents over restarts (None: in memory only).
+    ``secret_key``; ``dataplane`` directory of the loader; ``state_dir`` keeps identity, nodes and documents over
+    restarts (None: in memory only).
     Raises ``ValueError`` naming the parameter.
     """
 
@@ -100,6 +106,7 @@ class AsyncNodeList:
         state_dir: str | Path | None = None,
         max_clock_drift: float = 60.0,
         limits: Limits = Limits(),
+        dataplane: str | Path = "/run/xdp-gossip-dataplane",
         rng: random.Random | None = None,
     ) -> None:
         _check("amount", amount, 1, 64)
@@ -107,10 +114,12 @@ class AsyncNodeList:
         _check("buffer", buffer, 0, 1_000_000)
         _check("size", size, 1 if wire == "pekonode" else 4096, 65_507)
         _check("timeout", timeout, 0, 86_400)
-        if protocol.upper() not in ("UDP", "TCP", "AUTO"):
-            raise ValueError(f"protocol: expected UDP, TCP or auto, got {protocol!r}")
+        if protocol.upper() not in ("UDP", "TCP", "AUTO", "XDP", "TC"):
+            raise ValueError(f"protocol: expected UDP, TCP, auto, XDP or TC, got {protocol!r}")
         if wire not in ("native", "pekonode"):
             raise ValueError(f"wire: expected native or pekonode, got {wire!r}")
+        if wire == "pekonode" and protocol.upper() in ("XDP", "TC"):
+            raise ValueError(f"protocol: expected UDP, TCP or auto with wire pekonode, got {protocol!r}")
         self.amount = amount
         self.buffer = buffer or 3 * amount
         self.size = size
@@ -134,6 +143,7 @@ class AsyncNodeList:
             max_documents=limits.documents,
             max_nodes=limits.nodes,
         )
+        self._dataplane = Path(dataplane)
         self._state_dir = Path(state_dir) if state_dir is not None else None
         self._rng = rng or random.Random()
         self._node: Node | None = None
@@ -176,7 +186,8 @@ class AsyncNodeList:
                 _log.error("stored state: %s", problem)
             transport = self._make_transport(node)
             engine = self._make_engine(node, incarnation, transport.name)
-            runtime = Runtime(engine, transport, self._disk, self._on_event)
+            steering = self._make_steering(engine, transport)
+            runtime = Runtime(engine, transport, self._disk, self._on_event, steering)
             await runtime.open()
             # Nobody may publish before the stored documents are loaded, so there is no await from here on.
             for seed in self._seeds:
@@ -330,6 +341,12 @@ class AsyncNodeList:
         finally:
             self._inquiries.discard(inquiry)
 
+    def look_for_dataplane(self) -> None:
+        """Take a kernel data plane that was loaded meanwhile into use now, instead of in a few seconds."""
+        if self._runtime is not None and self._runtime.steering is not None:
+            steering = self._runtime.steering
+            self._runtime.call(lambda _, now: steering.look(now))
+
     def healthy(self) -> bool:
         """Whether the protocol gets its time and its disk."""
         return self._joined().healthy()
@@ -350,7 +367,7 @@ class AsyncNodeList:
             "wire": self.wire,
             "protocol": self.protocol,
             "mode": runtime.transport.name,
-            "mode_reason": "",
+            "mode_reason": self._mode_reason(runtime),
             "state": engine.status,
             "uptime": round(time.monotonic() - self._started, 3),
             "node": render_node(members[0]),
@@ -363,6 +380,7 @@ class AsyncNodeList:
             "clock_offset": round(engine.clock_offset, 6),
             "storage_error": runtime.storage_error,
             "counters": {**dict(sorted(engine.counters.items())), **dict(sorted(runtime.transport.counters.items()))},
+            **(runtime.steering.status() if runtime.steering is not None else {}),
             "api_version": 1,
         }
 
@@ -415,7 +433,39 @@ class AsyncNodeList:
             from .transport.tcp import TcpTransport
 
             return TcpTransport(listen, size=self.size, buffer=self.buffer)
-        return UdpTransport(listen, size=self.size, buffer=self.buffer)
+        if self.protocol.upper() == "UDP":
+            return UdpTransport(listen, size=self.size, buffer=self.buffer)
+        from .transport.kernel import KernelTransport
+
+        return KernelTransport(listen, node.address, size=self.size, buffer=self.buffer)
+
+    def _make_steering(self, engine: ProtocolEngine, transport: Transport) -> Steering | None:
+        """What keeps a kernel data plane in step; None where the protocol does without one."""
+        if not isinstance(engine, Engine) or self.protocol.upper() in ("UDP", "TCP"):
+            return None
+        from .dataplane.maps import DataPlane, open_plane
+        from .dataplane.steering import Steering
+        from .transport.kernel import KernelTransport
+
+        own = engine.node.address
+        keys = [(slot, key.mac) for slot in self._keyring.states if (key := self._keyring.get(slot)) is not None]
+        wide = min(MAX_COPIES, WIDE * self.amount)
+
+        def find() -> DataPlane:
+            return open_plane(
+                self._dataplane, self.protocol, own, cluster_id(self.cluster), self.amount, wide, keys
+            )
+
+        assert isinstance(transport, KernelTransport)
+        return Steering(engine, transport, find, own, self.protocol)
+
+    def _mode_reason(self, runtime: Runtime) -> str:
+        """Why packets travel in no better way; "" when this is what was asked for, or the best there is."""
+        if runtime.steering is not None:
+            return runtime.steering.reason
+        if self.wire == "pekonode" and self.protocol.upper() == "AUTO":
+            return "the kernel data plane cannot read the wire of PekoNode"
+        return ""
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, DocumentChanged):

@@ -8,13 +8,16 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from .core.events import DocumentChanged, Event, IncarnationChanged, MemberChanged, Rumor, Transmit, Warned
+from .core.events import DocumentChanged, Event, IncarnationChanged, MemberChanged, Rumor, Standing, Warned
 from .core.interface import Known, ProtocolEngine, remembered
 from .core.types import Address, Document, Now
 from .store import Snapshot, StateStore, StoreError
 from .transport import Transport
+
+if TYPE_CHECKING:
+    from .dataplane.steering import Steering
 
 _log = logging.getLogger("xdp_gossip.runtime")
 T = TypeVar("T")
@@ -58,10 +61,16 @@ class Runtime:
     """One engine at work. All methods belong to the event loop that :meth:`open` ran in."""
 
     def __init__(
-        self, engine: ProtocolEngine, transport: Transport, disk: Disk, on_event: Callable[[Event], None]
+        self,
+        engine: ProtocolEngine,
+        transport: Transport,
+        disk: Disk,
+        on_event: Callable[[Event], None],
+        steering: Steering | None = None,
     ) -> None:
         self.engine = engine
         self.transport = transport
+        self.steering = steering
         self.storage_error: str | None = None
         self._disk = disk
         self._on_event = on_event
@@ -82,14 +91,28 @@ class Runtime:
         return Now(time.monotonic(), time.time_ns())
 
     async def open(self) -> None:
-        """Open the sockets; what arrives before :meth:`start` is lost. Raises ``TransportError``."""
+        """Open the sockets; what arrives before :meth:`start` is lost. Raises ``TransportError``.
+
+        So it does when a data plane was asked for by name and cannot be had.
+        """
         self._loop = asyncio.get_running_loop()
         await self.transport.open(self._receive)
+        if self.steering is not None:
+            try:
+                self.steering.open(self.now())
+            except BaseException:
+                await self.transport.close()
+                raise
 
     def start(self, snapshot: Snapshot) -> None:
         """Start the engine with the state of an earlier run."""
         self._tasks = [self._loop.create_task(self._save_documents()), self._loop.create_task(self._save_nodes())]
-        self.call(lambda engine, now: engine.start(now, snapshot.known, snapshot.documents))
+        self.call(lambda engine, now: self._begin(engine, now, snapshot))
+
+    def _begin(self, engine: ProtocolEngine, now: Now, snapshot: Snapshot) -> None:
+        engine.start(now, snapshot.known, snapshot.documents)
+        if self.steering is not None:
+            self.steering.begin(now)
 
     def call(self, operation: Callable[[ProtocolEngine, Now], T]) -> T:
         """Do something with the engine and carry out what follows from it."""
@@ -135,29 +158,38 @@ class Runtime:
             self._release()
         await self._disk.close()
 
-    def _receive(self, data: bytes, source: Address) -> None:
+    def _receive(self, data: bytes, source: Address, screened: bool = False) -> None:
         if not self._closed:
-            self.engine.receive(data, source, self.now())
+            self.engine.receive(data, source, self.now(), screened)
             self._carry_out()
 
     def _on_timer(self) -> None:
         self._timer = None
-        self.call(lambda engine, now: engine.handle_timer(now))
+        self.call(self._do_what_is_due)
+
+    def _do_what_is_due(self, engine: ProtocolEngine, now: Now) -> None:
+        engine.handle_timer(now)
+        if self.steering is not None:
+            self.steering.handle_timer(now)
 
     def _carry_out(self) -> None:
         """Events first: what is to be stored is queued before anybody can hear of it."""
         for event in self.engine.take_events():
             self._handle(event)
+        if self.steering is not None:
+            self.steering.attend(self.now())
         for transmit in self.engine.take_transmits():
             if isinstance(transmit, Rumor):
-                for target in transmit.targets:
-                    self.transport.send(Transmit(target, transmit.data))
+                self.transport.send_rumor(transmit)
             else:
                 self.transport.send(transmit)
         self._set_timer()
 
     def _set_timer(self) -> None:
         due = self.engine.next_timer()
+        if self.steering is not None:
+            other = self.steering.next_timer()
+            due = other if due is None else min(due, other)
         if self._timer is not None:
             if due is not None and self._timer.when() <= due:
                 return  # it fires in time and then looks again
@@ -175,8 +207,14 @@ class Runtime:
             raised = event.incarnation
             task = self._loop.create_task(self._disk.run(lambda store: store.save_incarnation(raised)))
             task.add_done_callback(self._note_failure)
+        elif isinstance(event, Standing):
+            if self.steering is not None:
+                self.steering.hold(event, self.now())
+            return
         elif isinstance(event, MemberChanged):
             self._nodes_changed.set()
+            if self.steering is not None:
+                self.steering.members_changed(self.now())
         elif isinstance(event, Warned):
             self._warn(event)
         self._on_event(event)

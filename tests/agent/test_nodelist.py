@@ -132,7 +132,7 @@ def test_defaults_are_the_seeds() -> None:
         ({"amount": 0}, "amount: expected a number from 1 to 64, got 0"),
         ({"cycle": -1}, "cycle: expected"),
         ({"size": 100}, "size: expected a number from 4096"),
-        ({"protocol": "SCTP"}, "protocol: expected UDP, TCP or auto, got 'SCTP'"),
+        ({"protocol": "SCTP"}, "protocol: expected UDP, TCP, auto, XDP or TC, got 'SCTP'"),
         ({"wire": "json"}, "wire: expected native or pekonode"),
     ],
 )

@@ -234,12 +234,19 @@ class Engine:
         if node == self.node:
             return False
         self._local.node = node
-        stamp = (self.incarnation, self._out.rumor_sequence + 1)
-        self._local.record = replace(self._local.record, name=node.name, private_data=node.private_data, stamp=stamp)
+        self._spread_record(replace(self._local.record, name=node.name, private_data=node.private_data), now)
+        return True
+
+    def set_plane(self, plane: str, now: Now) -> None:
+        """Say how packets travel from now on; part of the local record."""
+        if plane != self._local.record.plane:
+            self._spread_record(replace(self._local.record, plane=plane), now)
+
+    def _spread_record(self, record: Record, now: Now) -> None:
+        self._local.record = replace(record, stamp=(self.incarnation, self._out.rumor_sequence + 1))
         if self.status == "running":
             self._spread(PacketType.RECORD, RecordRumor(self._local.record), now)
         self._out.emit(MemberChanged(self.members(now)[0], State.ALIVE))
-        return True
 
     def pause(self, now: Now) -> bool:
         """Stop publishing heartbeats: others drop this node after their timeout (the seed's ``Stop``)."""

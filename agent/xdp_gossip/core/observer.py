@@ -59,6 +59,8 @@ class Observer:
     def take(self, rows: Iterable[Observation], state_digest: int, now: Now) -> None:
         """Bring ``rows`` in; ``state_digest`` is of the documents held here."""
         first = self._last is None
+        # A plane that is new to us takes replays, and what is gone, for news until it is told.
+        known = [peer for peer in self._membership if peer.heard] if first else []
         self._last = self._membership.informed_until = now.mono
         by_key = self._membership.by_key
         differs = False
@@ -84,6 +86,8 @@ class Observer:
             differs = differs or (state != state_digest and peer.present)
             if first and not peer.present:
                 self._out.emit(standing_of(peer))
+        for peer in known:
+            self._out.emit(standing_of(peer))
         if differs:
             self._contacts.differs(now)
 

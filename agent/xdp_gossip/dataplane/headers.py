@@ -30,7 +30,7 @@ def directory() -> Path:
     return path
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def constants() -> Mapping[str, int]:
     """Every integer that ``wire.h`` and ``maps.h`` define, by name. Raises ``HeaderError``."""
     found: dict[str, int] = {}
@@ -44,7 +44,7 @@ def constants() -> Mapping[str, int]:
     return found
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def counters() -> Mapping[str, str]:
     """Counter name to what it counts, in the order of their index. Raises ``HeaderError``."""
     found = dict(_COUNTER.findall(_read("counters.h")))

@@ -11,11 +11,12 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from ..core.events import Transmit
+from ..core.events import Rumor, Transmit
 from ..core.types import Address
 
-#: Takes one packet and where it came from (for a frame: the peer's address with the connection's own port).
-Receive = Callable[[bytes, Address], None]
+#: Takes one packet and where it came from (for a frame: the peer's address with the connection's own port). The
+#: kernel data plane adds ``screened=True`` to what it has judged and relayed.
+Receive = Callable[..., None]
 
 
 class TransportError(Exception):
@@ -39,6 +40,9 @@ class Transport(Protocol):
 
     def send(self, transmit: Transmit) -> None:
         """Send or queue one packet. Never blocks, never raises for what a peer or the network does."""
+
+    def send_rumor(self, rumor: Rumor) -> None:
+        """Send one rumor of this node to each of its targets, as :meth:`send` does."""
 
     async def close(self) -> None:
         """Send what is queued, for a second at most, then close every socket. Idempotent."""

@@ -13,7 +13,7 @@ import socket
 from collections import Counter, deque
 from collections.abc import Mapping
 
-from ..core.events import Transmit
+from ..core.events import Rumor, Transmit
 from ..core.types import Address
 from . import Receive, normalised
 from .sockets import listening_socket
@@ -95,6 +95,11 @@ class OneShotTransport:
         if len(queue) >= self._buffer:
             return self.count("packets_dropped_queue")
         queue.append(transmit.data)
+
+    def send_rumor(self, rumor: Rumor) -> None:
+        """See :class:`Transport`."""
+        for target in rumor.targets:
+            self.send(Transmit(target, rumor.data))
 
     async def close(self) -> None:
         """See :class:`Transport`."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 
-from ..core.events import Transmit
+from ..core.events import Rumor, Transmit
 from ..core.types import Address
 from . import Receive, normalised
 from .sockets import listening_socket
@@ -45,6 +45,11 @@ class TcpTransport:
         """See :class:`Transport`."""
         if self._streams is not None:
             self._streams.send(transmit.to, transmit.data)
+
+    def send_rumor(self, rumor: Rumor) -> None:
+        """See :class:`Transport`."""
+        for target in rumor.targets:
+            self.send(Transmit(target, rumor.data))
 
     async def close(self) -> None:
         """See :class:`Transport`."""

@@ -10,7 +10,7 @@ import struct
 from collections import deque
 from collections.abc import Mapping
 
-from ..core.events import Transmit
+from ..core.events import Rumor, Transmit
 from ..core.types import Address
 from . import Receive, TransportError, normalised
 from .sockets import closing_on_error, listening_socket
@@ -136,6 +136,11 @@ class UdpTransport:
         elif not self._send_now(self._sock, transmit):
             self._loop.add_writer(self._sock, self._write)
             self._enqueue(transmit)
+
+    def send_rumor(self, rumor: Rumor) -> None:
+        """See :class:`Transport`."""
+        for target in rumor.targets:
+            self.send(Transmit(target, rumor.data))
 
     def _enqueue(self, transmit: Transmit) -> None:
         if len(self._queue) >= self._buffer:

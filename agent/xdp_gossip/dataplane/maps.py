@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: MIT
+"""The pinned maps of a loaded data plane, typed. Calls raise ``MapError`` when the kernel refuses one.
+
+What each map is for: docs/architecture.md; structures: ``bpf/maps.h`` and ``layout.py``.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.events import Standing
+from ..core.observer import Observation
+from ..core.types import Address, Now
+from . import headers, layout
+from .libbpf import EXIST, LOCK, NOEXIST, LibraryMissing, Map, MapError, RingBuffer, processors
+
+#: What each value of ``protocol`` accepts of the modes that a loader writes down.
+_ACCEPTED = {"AUTO": ("XDP (native)", "XDP (generic)", "TC"), "XDP": ("XDP (native)", "XDP (generic)"), "TC": ("TC",)}
+_STANDINGS = {"present": "XG_PRESENT", "suspect": "XG_SUSPECT", "gone": "XG_GONE"}
+_MASK = (1 << 64) - 1
+_UP = "xdp-gossip dataplane up"
+
+
+class PlaneError(Exception):
+    """There is no data plane that this agent can use; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the loader wrote down. ``reason``: why not a better mode."""
+
+    mode: str
+    interface: str
+    ifindex: int
+    amount: int
+    wide: int
+    reason: str
+
+    @classmethod
+    def read(cls, directory: Path, protocol: str) -> Loaded:
+        """Look what is up, and whether ``protocol`` (auto, XDP or TC) can do with it. Raises ``PlaneError``."""
+        path = directory / "state.json"
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            refusals = "; ".join(f"{refusal['mode']}: {refusal['reason']}" for refusal in state["reasons"])
+            found, own = state["layout"], headers.constants()["XG_LAYOUT"]
+            loaded = cls(
+                state["mode"], state["interface"], state["ifindex"], state["amount"], state["wide"], refusals
+            )
+            complete = state["complete"]
+        except FileNotFoundError:
+            raise PlaneError(f"no kernel data plane is loaded: {path} is not there; {_UP} (as root)") from None
+        except OSError as error:
+            raise PlaneError(f"{path}: {error.strerror}") from None
+        except headers.HeaderError as error:
+            raise PlaneError(str(error)) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise PlaneError(f"{path}: not understood ({type(error).__name__}: {error}); {_UP} (as root)") from None
+        if found != own:
+            raise PlaneError(f"the loaded data plane has layout {found}, this agent's is {own}; {_UP} (as root)")
+        if not complete:
+            raise PlaneError(f"the data plane is not complete (is a loader at work?): {path}")
+        if not loaded.mode:
+            raise PlaneError(f"the loader found no mode that works here: {refusals}; xdp-gossip doctor")
+        if loaded.mode not in _ACCEPTED[protocol.upper()]:
+            raise PlaneError(f"the data plane is up in mode {loaded.mode}, not in one of protocol {protocol}; {_UP}")
+        return loaded
+
+
+@dataclass(frozen=True)
+class Config:
+    """``struct xg_config``, without who we are and the ring. Times in seconds, ``clock`` in nanoseconds."""
+
+    running: bool
+    incarnation: int
+    state_digest: int
+    lease: float
+    clock: int
+    timeout: float
+    max_clock_drift: float
+
+
+class DataPlane:
+    """An opened data plane. ``amount`` and ``wide``: copies of a rumor that the agent wants, at most what is loaded."""
+
+    def __init__(self, directory: Path, loaded: Loaded, own: Address, cluster: int, amount: int, wide: int) -> None:
+        """Open the maps. Raises ``PlaneError``; what was opened before is closed then."""
+        constants = headers.constants()
+        self.directory = directory
+        self.loaded = loaded
+        self._own = own
+        self._identity = (own.packed, own.port.to_bytes(2, "big"), cluster.to_bytes(4, "big"))
+        self._copies = min(amount, loaded.amount), min(wide, loaded.wide)
+        self._ring = constants["XG_RING"]
+        self._running = constants["XG_RUNNING"]
+        self._standings = {name: constants[constant] for name, constant in _STANDINGS.items()}
+        self._half = self.ring_size = 0
+        self._written = b""
+        self._names = list(headers.counters())
+        pins = directory / "bpf" / f"v{constants['XG_LAYOUT']}"
+        self._pin = pins / "config"
+        self._maps: list[Map | RingBuffer] = []
+        try:
+            self._slots = 8 * processors()
+            self._inode = self._look()
+            self._config = self._open(pins / "config", 4, layout.CONFIG.size)
+            self._keys = self._open(pins / "keys", 4, layout.KEY.size)
+            self._nodes = self._open(pins / "nodes", layout.NODE_KEY.size, layout.NODE.size)
+            self._targets = self._open(pins / "targets", 4, layout.TARGET.size)
+            self._counters = self._open(pins / "counters", 4, 8)
+            self._events = RingBuffer(pins / "events")
+            self._maps.append(self._events)
+        except LibraryMissing as error:
+            self.close()
+            raise PlaneError(str(error)) from None
+        except MemoryError:
+            self.close()
+            raise PlaneError("no callback from C can be made (MemoryDenyWriteExecute needs libffi 3.4)") from None
+        except OSError as error:
+            self.close()
+            raise PlaneError(f"{error.strerror or error}{_hint(error)}") from None
+
+    def _open(self, path: Path, key_size: int, value_size: int) -> Map:
+        opened = Map(path, key_size, value_size)
+        self._maps.append(opened)
+        return opened
+
+    @property
+    def mode(self) -> str:
+        """As the loader names it: XDP (native), XDP (generic) or TC."""
+        return self.loaded.mode
+
+    @property
+    def events_fd(self) -> int:
+        """Readable while something is in the ring buffer."""
+        return self._events.fd
+
+    def _look(self) -> tuple[int, int]:
+        found = os.stat(self._pin)
+        return found.st_dev, found.st_ino
+
+    def there(self) -> bool:
+        """Whether these are still the maps that are pinned: a loader may have taken them down, or put up others."""
+        try:
+            return self._look() == self._inode
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Give the descriptors back; the data plane works on until its lease is over. Idempotent."""
+        for opened in self._maps:
+            opened.close()
+
+    # -- who we are --------------------------------------------------------------------------------------------
+
+    def take_over(self, mono: float) -> bool:
+        """Make it ours: what was recorded for another node is wiped; True when the maps were ours before.
+
+        Raises ``PlaneError`` when another agent on this host works with it.
+        """
+        held = self._config.lookup(_INDEX)
+        assert held is not None  # an array has all its entries
+        addr, port, _, _, flags, cluster, *_, lease, _, _, _, half, _ = layout.CONFIG.unpack(held)
+        if (addr, port, cluster) == self._identity:
+            self._half, self.ring_size = half & 1, 0
+            return True
+        other = int.from_bytes(port, "big")
+        if flags & self._running and lease > mono * 1e9 and other and (addr, port) != self._identity[:2]:
+            address = Address.unpack(addr, other)
+            if _bound(address):
+                raise PlaneError(f"the data plane is in use by the agent at {address}: there is one for each interface")
+        self._config.update(_INDEX, bytes(layout.CONFIG.size))
+        for keys, _ in list(self._nodes.batches()):
+            self._nodes.delete_many(keys)
+        return False
+
+    def write_keys(self, keys: Sequence[tuple[int, bytes]]) -> None:
+        """Hand over the slots' keys for the block's MAC; all other slots become empty."""
+        slots = [bytes(layout.KEY.size)] * 256
+        for number, key in keys:
+            if not layout.blake2s_agrees(key, _PROBE):
+                raise PlaneError("BLAKE2s of this agent and of hashlib differ: no key is handed to the kernel")
+            slots[number] = layout.KEY.pack(1, *layout.key_midstate(key))
+        self._keys.update_many(struct.pack("=256I", *range(256)), b"".join(slots))
+
+    def write_config(self, config: Config) -> None:
+        """Write the configuration, unless it is what was written last."""
+        addr, port, cluster = self._identity
+        packed = layout.CONFIG.pack(
+            addr,
+            port,
+            *self._copies,
+            self._running if config.running else 0,
+            cluster,
+            config.incarnation,
+            config.state_digest,
+            _ns(config.lease),
+            config.clock,
+            _ns(config.timeout),
+            _ns(config.max_clock_drift),
+            self._half,
+            self.ring_size,
+        )
+        if packed != self._written:
+            self._config.update(_INDEX, packed)
+            self._written = packed
+
+    def write_targets(self, targets: Sequence[Address]) -> None:
+        """Fill the half of the ring that is not in use; it comes into use with the next :meth:`write_config`."""
+        half = 1 - self._half
+        pack = layout.TARGET.pack
+        first, size = half * self._ring, min(len(targets), self._ring)
+        values = b"".join(pack(target.packed, target.port.to_bytes(2, "big")) for target in targets[:size])
+        self._targets.update_many(struct.pack(f"={size}I", *range(first, first + size)), values)
+        self._half, self.ring_size = half, size
+
+    # -- the others --------------------------------------------------------------------------------------------
+
+    def observations(self, now: Now) -> list[Observation]:
+        """What the kernel recorded of each origin."""
+        here = now.wall_ns - _ns(now.mono)
+        rows: list[Observation] = []
+        for keys, values in self._nodes.batches(flags=LOCK):
+            rows += [
+                (key, incarnation, highest, window, seen / 1e9, (clock - here) / 1e9, state, record, flags)
+                for (key,), (_, incarnation, highest, window, seen, clock, state, record, _, flags) in zip(
+                    _KEYS.iter_unpack(keys), layout.NODE.iter_unpack(values)
+                )
+            ]
+        return rows
+
+    def apply(self, standing: Standing, now: Now) -> bool:
+        """Bring what the agent holds of a peer into its entry; False when there is no room for it.
+
+        A packet that the kernel takes between reading and writing may be taken once more: the engine knows it.
+        """
+        key = layout.node_key(standing.address)
+        if standing.standing == "forgotten":
+            self._nodes.delete(key)
+            return True
+        for _ in range(3):
+            held = self._nodes.lookup(key, LOCK)
+            try:
+                self._nodes.update(key, self._merged(held, standing, now), LOCK | (EXIST if held else NOEXIST))
+            except MapError as error:
+                if error.errno in (errno.E2BIG, errno.ENOMEM):
+                    return False
+                if error.errno not in (errno.EEXIST, errno.ENOENT):  # made or removed in between
+                    raise
+            else:
+                return True
+        return False
+
+    def _merged(self, held: bytes | None, standing: Standing, now: Now) -> bytes:
+        lock, incarnation, highest, window, seen, clock, state, record, _, flags = layout.NODE.unpack(held or _NO_NODE)
+        if standing.incarnation > incarnation:
+            incarnation, highest, window = standing.incarnation, standing.highest, standing.window
+        elif standing.incarnation == incarnation:
+            highest, window = _merge(highest, window, standing.highest, standing.window)
+        clock = now.wall_ns - _ns(now.mono) + _ns(standing.clock_ahead)
+        judged = self._standings[standing.standing]
+        return layout.NODE.pack(lock, incarnation, highest, window, seen, clock, state, record, judged, flags)
+
+    # -- what happened -----------------------------------------------------------------------------------------
+
+    def counters(self) -> dict[str, int]:
+        """Every counter, summed over the processors."""
+        return {name: self._sum(index) for index, name in enumerate(self._names)}
+
+    def counter(self, name: str) -> int:
+        """One counter. Raises ``ValueError`` for a name that there is not."""
+        return self._sum(self._names.index(name))
+
+    def _sum(self, index: int) -> int:
+        value = self._counters.lookup(index.to_bytes(4, _ENDIAN), size=self._slots)
+        return sum(struct.unpack(f"={self._slots // 8}Q", value)) if value else 0
+
+    def consume(self, take: Callable[[bytes], None], most: int) -> int:
+        """Hand up to ``most`` records of the ring buffer to ``take``; returns how many there were."""
+        return self._events.consume(take, most)
+
+
+_ENDIAN = "little" if struct.pack("=H", 1)[0] else "big"
+_INDEX = bytes(4)
+_KEYS = struct.Struct(f"={layout.NODE_KEY.size}s")
+_NO_NODE = bytes(layout.NODE.size)
+#: Any block does to compare two BLAKE2s.
+_PROBE = bytes(range(64))
+
+
+def open_plane(
+    directory: Path,
+    protocol: str,
+    own: Address,
+    cluster: int,
+    amount: int,
+    wide: int,
+    keys: Sequence[tuple[int, bytes]],
+) -> DataPlane:
+    """The data plane that is up, ours and with our keys. Raises ``PlaneError``."""
+    plane = DataPlane(directory, Loaded.read(directory, protocol), own, cluster, amount, wide)
+    try:
+        plane.take_over(time.monotonic())
+        plane.write_keys(keys)
+    except OSError as error:
+        plane.close()
+        raise PlaneError(error.strerror or str(error)) from None
+    except PlaneError:
+        plane.close()
+        raise
+    return plane
+
+
+def _merge(highest: int, window: int, other: int, bits: int) -> tuple[int, int]:
+    """One 64-wide replay window of two of the same run (as core/window.py)."""
+    if other > highest:
+        return other, (window << min(other - highest, 64) | bits) & _MASK
+    return highest, (window | bits << min(highest - other, 64)) & _MASK
+
+
+def _bound(address: Address) -> bool:
+    """Whether some process on this host receives datagrams there."""
+    family = socket.AF_INET6 if ":" in address.ip else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.bind((address.ip, address.port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+def _hint(error: OSError) -> str:
+    if error.errno == errno.EACCES:
+        return f" (uid {os.geteuid()}); {_UP} --user USER hands them to the agent's user"
+    if error.errno == errno.EPERM:
+        return "; before Linux 5.19 the agent needs CAP_BPF"
+    if error.errno in (errno.ENOENT, errno.EPROTO):
+        return f"; {_UP} (as root)"
+    return ""
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)

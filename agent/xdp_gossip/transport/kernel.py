@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+"""The UDP transport with a kernel data plane below it, if there is one.
+
+Rumors of others do not come through the socket: the kernel judges, records and relays them, and what brings news
+comes through its ring buffer. Own rumors go out as one datagram, the carrier, which the kernel turns into as many
+copies as its fan-out byte says. Direct packets and frames take the sockets' way.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import struct
+from functools import partial
+
+from ..core.events import Rumor, Transmit
+from ..core.types import Address
+from ..dataplane import headers, layout
+from ..dataplane.maps import DataPlane
+from . import Receive
+from .streams import deliver
+from .udp import DATAGRAM, UdpTransport
+
+_log = logging.getLogger(__name__)
+
+#: Records of the ring buffer read per wake-up, so that a flood leaves time for timers and the API.
+BURST = 128
+
+COUNTERS = (
+    "plane_news",
+    "plane_questions",
+    "plane_unresolved",
+    "plane_malformed",
+    "plane_errors",
+    "carriers_sent",
+    "carriers_refused",
+    "carriers_lost",
+)
+
+#: All nodes of the link: needs no neighbour entry and no route. The data plane never lets it leave the host.
+_EVERYBODY_4, _EVERYBODY_6 = "224.0.0.1", "ff02::1"
+_FANOUT = 82  # offset of the fan-out byte (bpf/wire.h)
+_RUMOR_BYTES = 88
+_IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # in the socket module since Python 3.12
+
+
+class KernelTransport(UdpTransport):
+    """See :class:`xdp_gossip.transport.Transport` and :class:`UdpTransport`, whose parameters it takes.
+
+    ``own`` is the address that the data plane knows this node by. Without a plane it works as plain UDP.
+    """
+
+    def __init__(
+        self, listen: Address | tuple[str, int], own: Address, *, size: int = 16384, buffer: int = 64
+    ) -> None:
+        super().__init__(listen, size=size, buffer=buffer)
+        self._counters.update(dict.fromkeys(COUNTERS, 0))
+        constants = headers.constants()
+        self._copies = constants["XG_COPIES"]
+        self._news, self._ask = constants["XG_EVENT_NEWS"], constants["XG_EVENT_ASK"]
+        self._unresolved = constants["XG_EVENT_UNRESOLVED"]
+        self._own = own
+        self._carried = 0  # carriers sent since the plane was taken into use
+        self._carried_before = 0  # what the kernel had counted by then
+        self._multiplies = False
+        self.plane: DataPlane | None = None
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """How packets travel: the data plane's mode, UDP without one."""
+        return self.plane.mode if self.plane is not None else "UDP"
+
+    async def open(self, receive: Receive) -> None:
+        """See :class:`Transport`."""
+        await super().open(receive)
+        assert self._sock is not None
+        # Else every carrier came back to whoever listens on all addresses.
+        if self._mapped:
+            self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
+        self._sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
+
+    def use(self, plane: DataPlane) -> None:
+        """Work with ``plane`` from now on; after :meth:`open`. Raises ``MapError``."""
+        self.leave_plane()
+        self._carried, self._carried_before = 0, plane.counter("fanout")
+        self._multiplies = True
+        self.plane = plane
+        self._loop.add_reader(plane.events_fd, self._read_events)
+
+    def leave_plane(self) -> None:
+        """Go on through the sockets alone."""
+        plane, self.plane = self.plane, None
+        if plane is not None:
+            self._loop.remove_reader(plane.events_fd)
+            plane.close()
+
+    # -- in ----------------------------------------------------------------------------------------------------
+
+    def _read_events(self) -> None:
+        """Take a burst; what is left makes the descriptor readable in the next turn of the loop."""
+        plane = self.plane
+        if plane is None:
+            return
+        records: list[bytes] = []
+        try:
+            plane.consume(records.append, BURST)
+        except OSError as error:
+            self._counters["plane_errors"] += 1
+            _log.error("ring buffer of the data plane not read: %s", error)
+        for record in records:
+            self._take(record)
+
+    def _take(self, record: bytes) -> None:
+        """One record: ``struct xg_event`` and a packet."""
+        counters = self._counters
+        head = layout.EVENT.size
+        try:
+            _, addr, port, length, kind = layout.EVENT.unpack_from(record)
+            address = Address.unpack(addr, int.from_bytes(port, "big"))
+        except (struct.error, ValueError):
+            counters["plane_malformed"] += 1
+            return
+        packet = record[head : head + length]
+        if len(packet) != length or kind not in (self._news, self._ask, self._unresolved):
+            counters["plane_malformed"] += 1
+        elif kind == self._unresolved:
+            counters["plane_unresolved"] += 1
+            # The stack resolves the neighbour; the next copy for it stays in the kernel.
+            self.send(Transmit(address, packet))
+        elif kind == self._news:
+            counters["plane_news"] += 1
+            deliver(partial(self._receive, screened=True), packet, address, counters)
+        else:
+            counters["plane_questions"] += 1
+            deliver(self._receive, packet, address, counters)
+
+    # -- out ---------------------------------------------------------------------------------------------------
+
+    def send_rumor(self, rumor: Rumor) -> None:
+        """One carrier if the kernel has as many targets; else, and when it cannot be sent, one packet for each."""
+        count = len(rumor.targets)
+        if self._can_carry(len(rumor.data), count) and self._send_carrier(rumor.data, count):
+            return
+        super().send_rumor(rumor)
+
+    def _can_carry(self, length: int, count: int) -> bool:
+        plane = self.plane
+        return (
+            plane is not None
+            and self._multiplies
+            and 1 < count <= min(self._copies, plane.ring_size)
+            and _RUMOR_BYTES <= length <= DATAGRAM
+            and not self._queue  # it must not overtake what waits
+        )
+
+    def _send_carrier(self, data: bytes, count: int) -> bool:
+        sock, plane = self._sock, self.plane
+        if sock is None or plane is None:
+            return False
+        carrier = bytearray(data)
+        carrier[_FANOUT] = count
+        index, port = plane.loaded.ifindex, self._own.port
+        to: tuple[str, int] | tuple[str, int, int, int]
+        if ":" in self._own.ip:
+            to = (_EVERYBODY_6, port, 0, index)
+            source = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, self._own.packed + struct.pack("=I", index))
+        else:
+            to = (f"::ffff:{_EVERYBODY_4}" if self._mapped else _EVERYBODY_4, port)
+            source = (socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4x", index, self._own.packed[12:]))
+        try:
+            sock.sendmsg([carrier], [source], 0, to)
+        except OSError as error:
+            # A full buffer, a firewall: each target its own packet may still get through.
+            if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
+                self._counters["carriers_refused"] += 1
+            return False
+        self._carried += 1
+        self._counters["carriers_sent"] += 1
+        return True
+
+    def check_carriers(self) -> None:
+        """Compare with what the kernel says: a carrier that nobody multiplied reached no one. Raises ``MapError``.
+
+        Once one was lost, rumors are sent one by one until the data plane is put up anew.
+        """
+        plane = self.plane
+        if plane is None or not self._multiplies:
+            return
+        lost = self._carried - (plane.counter("fanout") - self._carried_before)
+        if lost > 0:
+            self._counters["carriers_lost"] += lost
+            self._multiplies = False
+            _log.error(
+                "%d own rumors passed %s without being multiplied: is xg_tc_egress attached? "
+                "Rumors are sent one by one from now on; xdp-gossip dataplane up (as root)",
+                lost,
+                plane.loaded.interface,
+            )
+
+    async def close(self) -> None:
+        """See :class:`Transport`."""
+        self.leave_plane()
+        await super().close()
