@@ -7,6 +7,9 @@
 
 #define WORDS (FRAME_BYTES / 8)
 
+/* Looks at the clock, some 30 ns each, before a frame goes out in any case. */
+#define WAIT_LOOKS 256
+
 /* Words first: the compiler copies bytes one by one otherwise. */
 struct frame {
 	__u64 words[WORDS];
@@ -14,8 +17,26 @@ struct frame {
 };
 
 BPF_TABLE("array", u32, struct frame, frames, FRAMES); /* a power of two */
-BPF_ARRAY(cursor, u32, 1);
+struct position {
+	__u64 gap; /* ns between two frames at least, up to WAIT_LOOKS looks; 0: as fast as it goes */
+	__u64 due; /* CLOCK_MONOTONIC ns */
+	__u32 next;
+	__u32 zero;
+};
+BPF_ARRAY(position, struct position, 1);
 BPF_DEVMAP(way_out, 1);
+
+static __always_inline void wait_for_turn(struct position *at)
+{
+	__u64 now = 0;
+
+	for (int i = 0; i < WAIT_LOOKS; i++) {
+		now = bpf_ktime_get_ns();
+		if (now >= at->due)
+			break;
+	}
+	at->due = now + at->gap;
+}
 
 int generate(struct xdp_md *ctx)
 {
@@ -23,11 +44,13 @@ int generate(struct xdp_md *ctx)
 	__u8 *end = (__u8 *)(long)ctx->data_end;
 	__u32 zero = 0, index;
 	struct frame *frame;
-	__u32 *next = cursor.lookup(&zero);
+	struct position *at = position.lookup(&zero);
 
-	if (!next || data + FRAME_BYTES > end)
+	if (!at || data + FRAME_BYTES > end)
 		return XDP_ABORTED;
-	index = (*next)++ & (FRAMES - 1);
+	if (at->gap)
+		wait_for_turn(at);
+	index = at->next++ & (FRAMES - 1);
 	frame = frames.lookup(&index);
 	if (!frame)
 		return XDP_ABORTED;

@@ -53,9 +53,7 @@ def framer() -> packets.Framer:
 def neighbours(addresses: list[Address]) -> None:
     """Let the node know every address of the list as a neighbour behind the link."""
     ips = sorted({address.ip for address in addresses})
-    netns.batch(
-        [f"neighbour replace {ip} lladdr {_text(PEER_MAC)} dev {INSIDE} nud permanent" for ip in ips], NODE
-    )
+    netns.batch([f"neighbour replace {ip} lladdr {_text(PEER_MAC)} dev {INSIDE} nud permanent" for ip in ips], NODE)
 
 
 def _text(mac: bytes) -> str:

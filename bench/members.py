@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import time
 
-from . import agents, lane, packets, programs
+from . import agents, lane, packets
 from .agents import Agent, Pins
 from .netns import BenchError
-from .planes import Load, lane_agent, send, sender
+from .planes import Load, dropping, lane_agent, send, send_timed, sender
 from .report import Report
 
 _MEMBERS, _CYCLE, _AMOUNT = 10_000, 6.0, 4
@@ -58,44 +58,25 @@ def _introduce(node: Agent, load: Load) -> None:
 
 def _sending(copies: int, seconds: float) -> float:
     """Processor seconds a second of the sender when a program drops everything."""
-    with lane.pinned(0), lane.lane():
-        module = programs.compile_source(programs.HERE / "baseline.c", {})
+    with lane.pinned(0), lane.lane(), dropping():
         load = Load(_MEMBERS, records=True, copies=copies)
-        with programs.attached(programs.load(module, "drop", "XDP"), lane.NODE, lane.INSIDE):
-            return _send(load, copies, min(seconds, 20.0))[0]
+        return send_timed(load, _MEMBERS / _CYCLE * copies, min(seconds, 30.0))
 
 
-def _send(load: Load, copies: int, seconds: float) -> tuple[float, int]:
-    """Heartbeats at the pace of the cycle; the sender's processor seconds a second, and how many heartbeats."""
-    rate = _MEMBERS / _CYCLE * copies
-    helper = lane.kernel_thread("ksoftirqd/0")
-    spent, count, began = 0, 0, time.monotonic()
-    with sender() as sock:
-        while time.monotonic() - began < seconds:
-            batch = load.next(_MEMBERS * copies)  # takes time of its own: signing is not sending
-            before = time.thread_time_ns() + lane.run_time(helper)
-            started = time.monotonic()
-            send(sock, batch, rate)
-            spent += time.thread_time_ns() + lane.run_time(helper) - before
-            count += len(batch) // copies
-            began += max(0.0, (time.monotonic() - started) - len(batch) / rate)
-    return spent / 1e9 / (count / (_MEMBERS / _CYCLE)), count
-
-
-def _hold(
-    report: Report, node: Agent, pins: Pins, load: Load, copies: int, seconds: float, plain: float
-) -> None:
+def _hold(report: Report, node: Agent, pins: Pins, load: Load, copies: int, seconds: float, plain: float) -> None:
     before, began, own = pins.counters(), time.monotonic(), node.run_time()
-    sender_share, count = _send(load, copies, seconds)
+    sending = send_timed(load, _MEMBERS / _CYCLE * copies, seconds)
     agent = (node.run_time() - own) / 1e9 / (time.monotonic() - began) * 100
-    taken = pins.counters()["take_heartbeat"] - before["take_heartbeat"]
-    if taken < 0.99 * count:
-        raise BenchError(f"of {count} heartbeats {taken} were recorded")
-    kernel = max(0.0, sender_share - plain) * 100
+    after = pins.counters()
+    taken, copied = (after[name] - before[name] for name in ("take_heartbeat", "copy"))
+    wanted = _MEMBERS / _CYCLE * seconds
+    if taken < 0.98 * wanted or copied < 0.95 * _AMOUNT * taken:
+        raise BenchError(f"of {wanted:.0f} heartbeats {taken} were recorded, and {copied} copies sent")
+    kernel = max(0.0, sending - plain) * 100
     memory = node.resident_kib / 1024
     cells = (f"{agent:.2f}", f"{kernel:.2f}", f"{agent + kernel:.2f}", f"{memory:.1f}")
     report.rows.append((f"XDP, {copies}", *cells))
-    row = {"agent_percent": agent, "kernel_percent": kernel, "resident_mib": memory, "heartbeats": count}
+    row = {"agent_percent": agent, "kernel_percent": kernel, "resident_mib": memory, "heartbeats": taken}
     report.data.setdefault("copies", {})[copies] = row
     if copies == 1:
         report.most("percent of a core, kernel included", agent + kernel, CPU_GOAL)

@@ -31,9 +31,7 @@ def codec(secret: str = SECRET) -> NativeCodec:
     return NativeCodec(Keyring.single(CLUSTER, secret))
 
 
-def heartbeats(
-    origins: int, count: int, *, first: int = 1, ttl: int = TTL, records: bool = False
-) -> Iterator[bytes]:
+def heartbeats(origins: int, count: int, *, first: int = 1, ttl: int = TTL, records: bool = False) -> Iterator[bytes]:
     """``count`` heartbeats, in turn from each origin, sequences from ``first`` on, of now.
 
     ``records``: their origins have node records (:func:`records`), else they say that they have none.

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""Heartbeats that one node handles per second of processor time that it uses.
+"""Heartbeats that one node handles per second of processor time that it uses, in the XDP and in the UDP plane.
 
-The node is a real agent in a namespace of its own, pinned to one processor with its interface; the load comes from the
-other one, and what the load uses does not count. The heartbeats are those of N origins in turn, in three mixes:
+At saturation, in three mixes of heartbeats of N origins in turn:
 
 - new: each comes once, and is verified, recorded and relayed to `amount` members;
 - fleet: each comes `amount` times, as in a fleet where all relay to so many: one is new, the others are copies;
 - last: each comes once and on its last hop: verified and recorded.
 
-- UDP plane: the processor time is the agent's (schedstat: system calls included, softirqs of reception not). The load
-  is offered at more than it can take, through an ordinary socket.
-- XDP plane: the processor time is that of the interface's NAPI thread, which receives and relays, of ksoftirqd and of
-  the agent. The load is live frames, as fast as one processor makes them.
+UDP is a real agent, pinned to one processor; the load comes from the other one, by a socket, faster than it is
+taken. Its time is the agent's (schedstat: its system calls included, softirqs of reception not): so PekoNode's figures
+were taken. XDP is the data plane alone, as no heartbeat reaches the agent; generator, node and the far end of the copies
+share one processor, and all of their time counts, so the figure is a lower bound.
 
-PekoNode's figures were taken in the UDP way (13,300 and 5,330 heartbeats per core-second).
+Then at a pace: `fleet` at 1,000 heartbeats a second, the most that a member gets with the automatic cycle, with a real
+agent in both planes. Its time counts, and the kernel's: that of the sending thread, in which the softirqs of reception
+run, less what the same packets cost it when an XDP program drops them all.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import agents, lane, netns, packets
-from .agents import Agent, Pins
+from . import agents, lane, netns, packets, programs
+from .agents import Agent
 from .netns import BenchError, inside
+from .plane import Plane
 from .programs import Generator
 from .report import Report, Spread
 
@@ -37,9 +39,12 @@ PEKONODE = {100: 13_300, 1000: 5_330}
 _GOALS = {100: 30, 1000: 80}
 _RUNS, _SECONDS = 5, 3.0
 #: Packets a second offered to the UDP plane: more than it takes of each mix.
-_OFFERED = {"new": 45_000, "fleet": 90_000, "last": 70_000}
+_OFFERED = {"new": 45_000, "fleet": 90_000, "last": 130_000}
 #: Mix, members, amount.
 _CASES = (("new", 100, 3), ("new", 1000, 3), ("new", 100, 4), ("fleet", 100, 4), ("last", 100, 4))
+_AT_PACE = ("fleet at 1,000/s", 100, 4)
+_PACE = 1_000
+_LOAD_CPU, _NODE_CPU = 0, 1
 _FRAMES = 1 << 17
 _WAIT = 20.0
 #: Least share of the copies that have to leave.
@@ -57,11 +62,11 @@ def run(quick: bool) -> Report:
         ("mix, members, amount, plane", "per core-second", "ns each", "of the UDP plane", "of PekoNode"),
     )
     problems = []
-    for case in _CASES:
+    for case in (*_CASES, _AT_PACE):
         found = {}
         for plane in ("UDP", "XDP"):
             try:
-                found[plane] = Spread.of(_one(plane, *case, runs))
+                found[plane] = Spread.of(_measure(plane, *case, runs, quick))
             except BenchError as error:
                 problems.append(f"planes: {plane}, {', '.join(map(str, case))}: {error}")
         _fill(report, *case, found)
@@ -70,6 +75,12 @@ def run(quick: bool) -> Report:
     if not report.rows:
         raise BenchError("nothing could be measured")
     return report
+
+
+def _measure(plane: str, mix: str, members: int, amount: int, runs: int, quick: bool) -> list[float]:
+    if mix == _AT_PACE[0]:
+        return [_paced(plane, members, amount, 5.0 if quick else 20.0) for _ in range(1 if quick else 3)]
+    return (_udp if plane == "UDP" else _xdp)(mix, members, amount, runs)
 
 
 def _fill(report: Report, mix: str, members: int, amount: int, found: dict[str, Spread]) -> None:
@@ -175,22 +186,15 @@ def introduce(node: Agent, load: Load, members: int) -> None:
         agents.until(missing, _WAIT, 1.0)
 
 
-def _one(plane: str, mix: str, members: int, amount: int, runs: int) -> list[float]:
+def _load(mix: str, members: int, amount: int) -> Load:
+    return Load(members, copies=amount if mix == "fleet" else 1, ttl=0 if mix == "last" else packets.TTL)
+
+
+def _udp(mix: str, members: int, amount: int, runs: int) -> list[float]:
     """Heartbeats per core-second in each run."""
-    cpu, other = 1, 0
-    load = Load(members, copies=amount if mix == "fleet" else 1, ttl=0 if mix == "last" else packets.TTL)
-    with lane.pinned(other), lane_agent(plane, members, amount, cpu) as node:
+    load, offered, found = _load(mix, members, amount), _OFFERED[mix], []
+    with lane.pinned(_LOAD_CPU), lane_agent("UDP", members, amount, _NODE_CPU) as node, sender() as sock:
         introduce(node, load, members)
-        if plane == "UDP":
-            return _udp(node, load, runs, _OFFERED[mix])
-        poll = _threaded(lane.NODE, lane.INSIDE, cpu)
-        _threaded(lane.GENERATOR, lane.OUTSIDE, other)
-        return _xdp(node, load, runs, (poll, lane.kernel_thread(f"ksoftirqd/{cpu}")), 0 if mix == "last" else amount)
-
-
-def _udp(node: Agent, load: Load, runs: int, offered: int) -> list[float]:
-    found = []
-    with sender() as sock:
         for _ in range(runs):
             batch = load.next(int(offered * _SECONDS))
             before, began = _handled_by_agent(node), node.run_time()
@@ -204,43 +208,64 @@ def _handled_by_agent(node: Agent) -> int:
     return int(node.status()["counters"]["rx_heartbeat"])
 
 
-def _xdp(node: Agent, load: Load, runs: int, threads: tuple[int, ...], amount: int) -> list[float]:
-    framer, found = lane.framer(), []
-    generator: Generator | None = None
-
-    def spent() -> int:
-        return sum(lane.run_time(thread) for thread in threads) + node.run_time()
-
-    with contextlib.closing(Pins(node)) as pins:
-        for _ in range(runs):
-            frames = [framer.frame(packet) for packet in load.next(_FRAMES)][:_FRAMES]
-            if generator is None:
-                generator = Generator(lane.GENERATOR, lane.OUTSIDE, frames)
-            else:
-                generator.fill(frames)
-            before, began = pins.counters(), spent()
-            generator.send(generator.count)
-            time.sleep(0.1)
-            used, after = spent() - began, pins.counters()
-            taken, copies, seen = (after[n] - before[n] for n in ("take_heartbeat", "copy", "drop_duplicate"))
-            if not taken or copies < _SOUND * amount * taken:
-                raise BenchError(f"{taken} heartbeats taken and {copies} copies sent, expected {amount} each")
-            found.append((taken + seen) / (used / 1e9))
+def _xdp(mix: str, members: int, amount: int, runs: int) -> list[float]:
+    """Heartbeats per core-second in each run."""
+    framer, load = lane.framer(), _load(mix, members, amount)
+    found = []
+    with lane.pinned(_NODE_CPU), lane.lane():
+        plane = Plane(amount, [packets.origin(number) for number in range(members)])
+        frames = [framer.frame(packet) for packet in load.next(_FRAMES)]
+        generator = Generator(lane.GENERATOR, lane.OUTSIDE, frames)
+        with programs.attached(plane.ingress, lane.NODE, lane.INSIDE):
+            for _ in range(runs):
+                plane.admit(members)
+                generator.rewind()
+                before = plane.counters()
+                burst = lane.burst(generator, generator.count)
+                after = plane.counters()
+                taken, seen, copies = (after[n] - before[n] for n in ("take_heartbeat", "drop_duplicate", "copy"))
+                wanted = 0 if mix == "last" else amount * taken
+                if taken + seen < _SOUND * generator.count or copies < _SOUND * wanted:
+                    raise BenchError(
+                        f"of {generator.count} frames {taken} were taken and {seen} seen before, {copies} copies left"
+                    )
+                found.append((taken + seen) / burst.seconds)
     return found
 
 
-def _threaded(namespace: str, interface: str, cpu: int) -> int:
-    """Let a kernel thread of its own poll the interface, on one processor; its process id."""
-    # Not netns.run(..., namespace=namespace): sysfs shows the links of the namespace it was mounted in.
-    netns.run("ip", "netns", "exec", namespace, "sh", "-c", f"echo 1 >/sys/class/net/{interface}/threaded")
-    deadline = time.monotonic() + 5
-    while True:
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError):
-                    if (entry / "comm").read_text().startswith(f"napi/{interface}-"):
-                        os.sched_setaffinity(int(entry.name), {cpu})
-                        return int(entry.name)
-        if time.monotonic() > deadline:
-            raise BenchError(f"{interface}: expected a kernel thread napi/{interface}-*, found none")
-        time.sleep(0.05)
+def _paced(plane: str, members: int, amount: int, seconds: float) -> float:
+    """Heartbeats per core-second at _PACE a second."""
+    plain = _sending(members, amount, seconds)
+    load = _load("fleet", members, amount)
+    with lane.pinned(_LOAD_CPU), lane_agent(plane, members, amount, _NODE_CPU) as node:
+        introduce(node, load, members)
+        time.sleep(2)
+        own = node.run_time()
+        share = send_timed(load, _PACE, seconds)
+        return seconds * _PACE / ((node.run_time() - own) / 1e9 + (share - plain) * seconds)
+
+
+def _sending(members: int, amount: int, seconds: float) -> float:
+    """What send_timed() tells when a program drops everything."""
+    with lane.pinned(_LOAD_CPU), lane.lane(), dropping():
+        return send_timed(_load("fleet", members, amount), _PACE, seconds)
+
+
+@contextlib.contextmanager
+def dropping() -> Iterator[None]:
+    """The node's end drops everything that comes."""
+    module = programs.compile_source(programs.HERE / "baseline.c", {})
+    with programs.attached(programs.load(module, "drop", "XDP"), lane.NODE, lane.INSIDE):
+        yield
+
+
+def send_timed(load: Load, rate: float, seconds: float) -> float:
+    """Send for so long; the processor seconds a second that it takes the caller, and ksoftirqd on its processor."""
+    (cpu,) = os.sched_getaffinity(0)
+    helper = lane.kernel_thread(f"ksoftirqd/{cpu}")
+    batch = load.next(int(rate * seconds))
+    with sender() as sock:
+        before, helped = time.thread_time_ns(), lane.run_time(helper)
+        send(sock, batch, rate)
+        spent = time.thread_time_ns() - before + lane.run_time(helper) - helped
+    return spent / 1e9 / (len(batch) / rate)

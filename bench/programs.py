@@ -15,10 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xdp_gossip.dataplane import headers
+
 from .netns import BenchError, inside
 
 HERE = Path(__file__).resolve().parent
-BPF_SOURCES = HERE.parent / "bpf"
+BPF_SOURCES = headers.directory()
 SHIM = BPF_SOURCES / "kshim"
 
 XDP, TC_INGRESS, TC_EGRESS = 37, 46, 47  # enum bpf_attach_type
@@ -131,10 +133,14 @@ def libbpf() -> ctypes.CDLL:
 
 
 class Generator:
-    """Sends frames out of an interface of a namespace, as fast as one processor can."""
+    """Sends frames out of an interface of a namespace, as fast as one processor can or at a pace."""
 
-    def __init__(self, namespace: str, interface: str, frames: Sequence[bytes]) -> None:
-        """All ``frames`` are of one length; their number is rounded down to a power of two."""
+    def __init__(self, namespace: str, interface: str, frames: Sequence[bytes], gap: int = 0) -> None:
+        """All ``frames`` are of one length; their number is rounded down to a power of two.
+
+        ``gap``: nanoseconds between two frames, up to about 5,000.
+        """
+        self._gap = gap
         self.count = 1 << (len(frames).bit_length() - 1)
         self._length = len(frames[0])
         self._padding = bytes(8 - self._length % 8)
@@ -161,9 +167,9 @@ class Generator:
             raise BenchError(f"frames: {os.strerror(ctypes.get_errno())}")
         self.rewind()
 
-    def rewind(self, to: int = 0) -> None:
-        """Go on with frame number ``to``."""
-        write(self._module["cursor"], struct.pack("=I", 0), struct.pack("=I", to))
+    def rewind(self) -> None:
+        """Go on with the first frame."""
+        write(self._module["position"], struct.pack("=I", 0), struct.pack("=QQII", self._gap, 0, 0, 0))
 
     def send(self, count: int) -> None:
         """Send the next ``count`` frames on the processor that the caller runs on. Raises :class:`BenchError`."""
