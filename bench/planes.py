@@ -7,10 +7,10 @@ At saturation, in three mixes of heartbeats of N origins in turn:
 - fleet: each comes `amount` times, as in a fleet where all relay to so many: one is new, the others are copies;
 - last: each comes once and on its last hop: verified and recorded.
 
-UDP is a real agent, pinned to one processor; the load comes from the other one, by a socket, faster than it is
-taken. Its time is the agent's (schedstat: its system calls included, softirqs of reception not): so PekoNode's figures
-were taken. XDP is the data plane alone, as no heartbeat reaches the agent; generator, node and the far end of the copies
-share one processor, and all of their time counts, so the figure is a lower bound.
+UDP is a real agent, pinned to one processor; the load comes from the other one, by a socket, faster than it is taken.
+Its time is the agent's (schedstat: its system calls included, softirqs of reception not): so PekoNode's figures were
+taken. XDP is the data plane alone, as no heartbeat reaches the agent. Generator, node and the far end of the copies
+share one processor, and all of their time counts: the figure is a lower bound.
 
 Then at a pace: `fleet` at 1,000 heartbeats a second, the most that a member gets with the automatic cycle, with a real
 agent in both planes. Its time counts, and the kernel's: that of the sending thread, in which the softirqs of reception
