@@ -154,6 +154,11 @@ def link_update(link: int, program: int) -> None:
     check(library().bpf_link_update(link, program, None), "link")
 
 
+def link_detach(link: int) -> None:
+    """Take a link's program off its hook at once; the link stays, without effect (Linux 5.9)."""
+    check(library().bpf_link_detach(link), "link")
+
+
 def _info(descriptor: int, info: ctypes.Structure, what: str) -> None:
     length = ctypes.c_uint32(ctypes.sizeof(info))
     check(library().bpf_obj_get_info_by_fd(descriptor, ctypes.byref(info), ctypes.byref(length)), what)

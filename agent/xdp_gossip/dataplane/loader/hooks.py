@@ -64,7 +64,7 @@ class Hooks:
     def detach(self, name: str) -> None:
         """Take a program off its hook."""
         hook = HOOKS[name][1]
-        (self._pins / name).unlink(missing_ok=True)
+        pins.remove_link(self._pins / name)
         self._now.links.pop(name, None)
         if self._now.clsact and hook in self._now.clsact.filters:
             clsact.detach(self._now.clsact.ifindex, hook, self._now.clsact.filters.pop(hook))

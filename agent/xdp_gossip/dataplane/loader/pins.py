@@ -128,6 +128,17 @@ def opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+def remove_link(path: Path) -> None:
+    """Detach what a pinned link holds, and remove the pin.
+
+    Removing the pin alone detaches too, but some moments later, and until then the hook is taken.
+    """
+    # It may be gone, or half gone.
+    with contextlib.suppress(OSError), opened(path) as link:
+        calls.link_detach(link)
+    path.unlink(missing_ok=True)
+
+
 def remove_pins(mounted_at: Path, *, links_only: bool = False) -> None:
     """Remove the pins of every layout, or only those of the links, which detaches the programs."""
     if not is_bpffs(mounted_at):
@@ -135,7 +146,9 @@ def remove_pins(mounted_at: Path, *, links_only: bool = False) -> None:
     directories = [path for path in mounted_at.iterdir() if path.name[:1] == "v" and path.name[1:].isdigit()]
     for directory in directories:
         for name in os.listdir(directory):
-            if not links_only or name.startswith(LINK_PREFIX):
+            if name.startswith(LINK_PREFIX):
+                remove_link(directory / name)
+            elif not links_only:
                 (directory / name).unlink(missing_ok=True)
         if not links_only:
             directory.rmdir()

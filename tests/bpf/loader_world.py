@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""Two network namespaces joined by a veth, a loader that runs in one of them, and a look at all that it may leave."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = str(ROOT / "agent" / "bin" / "xdp-gossip")
+USER = "nobody"
+IPV4, IPV6 = "198.18.61.1", "fd00:198:18:61::1"
+#: Names of the loader's maps; those of its programs begin with xg_.
+MAPS = {
+    "config",
+    "keys",
+    "nodes",
+    "targets",
+    "nexthops",
+    "events",
+    "counters",
+    "relay",
+    "relay_wide",
+    "ports",
+    "watched",
+}
+
+
+def run(*words: str, check: bool = True, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A command, its output as text; never longer than a minute."""
+    done = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **(environment or {})},
+    )
+    assert not check or done.returncode == 0, f"{' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
+    return done
+
+
+@dataclass
+class World:
+    """``interface`` in ``namespace`` is joined to ``peer`` in ``beyond``; ``files`` has configuration and state."""
+
+    namespace: str
+    beyond: str
+    interface: str
+    peer: str
+    files: Path
+    #: Sizes of node maps that this world's loader made.
+    sizes: set[int] = field(default_factory=set)
+
+    @property
+    def directory(self) -> Path:
+        """Where the loader puts its state and pins."""
+        return self.files / "plane"
+
+    def inside(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """A command in the loader's network namespace. Not ``ip netns exec``: that unshares the mounts too."""
+        return run("nsenter", f"--net=/run/netns/{self.namespace}", *words, **options)
+
+    def outside(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command in the peer's network namespace."""
+        return run("nsenter", f"--net=/run/netns/{self.beyond}", *words)
+
+    def configure(self, protocol: str = "auto", addr: str = IPV4, **more: Any) -> str:
+        """Write the configuration; returns its path."""
+        path = self.files / "agent.yml"
+        node = {"addr": addr, "port": 7946}
+        # A size that no other test uses at the same time.
+        limits = more.setdefault("limits", {"nodes": 10_000 + os.getpid() % 80_000})
+        self.sizes.add(limits["nodes"])
+        path.write_text(json.dumps({"node": node, "allow_insecure": True, "protocol": protocol, **more}))
+        return str(path)
+
+    def loader(self, action: str, *words: str, check: bool = True, **environment: str) -> Any:
+        """``xdp-gossip dataplane ACTION`` with the configuration as it is."""
+        if not (self.files / "agent.yml").exists():
+            self.configure()
+        words = ("--config", str(self.files / "agent.yml"), "--directory", str(self.directory), *words)
+        if action == "up" and "--user" not in words:
+            words = (*words, "--user", USER)
+        return self.inside(COMMAND, "dataplane", action, *words, check=check, environment=environment)
+
+    def status(self) -> dict[str, Any]:
+        """What ``status --json`` prints."""
+        report: dict[str, Any] = json.loads(self.loader("status", "--json", check=False).stdout)
+        return report
+
+    def traces(self) -> dict[str, object]:
+        """All that a loader could leave, in the kernel and in the file system."""
+        programs, kept = self._objects()
+        return {
+            "programs": programs,
+            "maps": kept,
+            "links": sorted(each["id"] for each in self._bpftool("link") if each.get("devname") == self.interface),
+            "net": self.inside("bpftool", "-j", "net", "show").stdout,
+            "queueing": self.inside("tc", "qdisc", "show").stdout,
+            "interface": self.inside("ip", "-d", "link", "show", self.interface).stdout,
+            "mounts": [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(self.files) in line],
+            "files": sorted(str(path) for path in self.files.rglob("*") if path.name != "agent.yml"),
+        }
+
+    def expect_traces(self, before: dict[str, object]) -> None:
+        """Nothing is there that was not there before; the kernel takes a moment to free what nobody holds."""
+        end = time.monotonic() + 20
+        while (now := self._new(before)) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not now, json.dumps(now, indent=1)
+
+    def _objects(self) -> tuple[list[int], list[int]]:
+        """Ids of the programs and maps that look like the loader's, without those of other data planes.
+
+        Another one, of a test that runs at the same time, shows in the size of its node map: what hangs together
+        with that map is not ours.
+        """
+        programs = [each for each in self._bpftool("prog") if each.get("name", "").startswith("xg_")]
+        found = {each["id"]: each for each in self._bpftool("map") if each.get("name") in MAPS}
+        others = {number for number, each in found.items() if self._is_foreign(each)}
+        for _ in range(3):
+            others |= {n for each in programs for n in each.get("map_ids", ()) if others & set(each["map_ids"])}
+        ours = [each["id"] for each in programs if not others & set(each.get("map_ids", ()))]
+        return ours, sorted(found.keys() - others)
+
+    def _is_foreign(self, each: dict[str, Any]) -> bool:
+        return each["name"] == "nodes" and each["max_entries"] not in self.sizes
+
+    def _bpftool(self, kind: str) -> list[dict[str, Any]]:
+        # It fails when something vanishes while it lists.
+        for _ in range(20):
+            shown = self.inside("bpftool", "-j", kind, "show", check=False).stdout
+            with contextlib.suppress(ValueError):
+                found: list[dict[str, Any]] = json.loads(shown)
+                return found
+        raise AssertionError(f"bpftool {kind} show: expected a list twenty times, got {shown}")
+
+    def _new(self, before: dict[str, object]) -> dict[str, object]:
+        found = {}
+        for name, value in self.traces().items():
+            old = before[name]
+            if isinstance(value, list) and isinstance(old, list):
+                value, old = sorted(set(value) - set(old)), []
+            if value != old:
+                found[name] = value
+        return found
+
+
+@contextlib.contextmanager
+def world(files: Path, gro: bool = True) -> Iterator[World]:
+    """A world of its own, taken away in the end, with whatever is still mounted or pinned in it."""
+    number = os.getpid()
+    made = World(f"xgl-a{number}", f"xgl-b{number}", f"xgla{number % 10**7}", f"xglb{number % 10**7}", files)
+    try:
+        for name in (made.namespace, made.beyond):
+            run("ip", "netns", "add", name)
+        link = ("ip", "link", "add", made.interface, "netns", made.namespace, "type", "veth", "peer", "name", made.peer)
+        run(*link, "netns", made.beyond)
+        made.inside("ip", "address", "add", f"{IPV4}/24", "dev", made.interface)
+        made.inside("ip", "address", "add", f"{IPV6}/64", "dev", made.interface, "nodad")
+        made.inside("ip", "link", "set", made.interface, "up")
+        made.outside("ip", "link", "set", made.peer, "up")
+        if gro:
+            made.outside("ethtool", "-K", made.peer, "gro", "on")
+        yield made
+    finally:
+        run("umount", "--lazy", str(made.directory / "bpf"), check=False)
+        for name in (made.namespace, made.beyond):
+            run("ip", "netns", "delete", name, check=False)

@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: MIT
+"""``xdp-gossip dataplane``: up, again, renewed, down, in each mode, and why not in a better one."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bpf.loader_world import COMMAND, IPV6, ROOT, USER, World, run, world
+from xdp_gossip.dataplane import headers, layout
+from xdp_gossip.dataplane.loader import calls, maps, pins
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and BPF"),
+]
+
+NATIVE, GENERIC, TC = "XDP (native)", "XDP (generic)", "TC"
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[World]:
+    with world(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the programs' sources that a test may change."""
+    # Not below the directory whose files are compared.
+    copy = tmp_path.with_name(tmp_path.name + "-bpf")
+    shutil.copytree(headers.directory(), copy)
+    monkeypatch.setenv(headers.DIRECTORY_VARIABLE, str(copy))
+    yield copy
+    shutil.rmtree(copy)
+
+
+def pinned(here: World) -> Path:
+    return pins.pin_directory(here.directory)
+
+
+def programs(here: World) -> dict[str, int]:
+    """What sits on the hooks now, by hook."""
+    shown = json.loads(here.inside("bpftool", "-j", "net", "show").stdout)[0]
+    found = {f"xdp {entry['mode']}": entry["id"] for entry in shown["xdp"]}
+    for entry in shown["tc"]:
+        found[entry["kind"]] = entry.get("prog_id", entry.get("id"))
+    for link in json.loads(run("bpftool", "-j", "link", "show").stdout):
+        if link["id"] in here.status().get("links", {}).values():
+            found[f"link {link['id']}"] = link["prog_id"]
+    return found
+
+
+def test_up_status_and_down_leave_nothing(here: World) -> None:
+    before = here.traces()
+    assert here.loader("up").stdout == f"up: {NATIVE} on {here.interface}\n"
+    status = here.status()
+    assert (status["up"], status["mode"], status["interface"]) == (True, NATIVE, here.interface)
+    assert list(status["counters"]) == list(headers.counters())
+    assert set(status["programs"]) == {"xg_xdp_ingress", "xg_xdp_egress", "xg_tc_ingress", "xg_tc_egress"}
+    assert set(status["links"]) == {"link_xdp", "link_tc_egress"}
+    text = here.loader("status").stdout
+    assert NATIVE in text and here.interface in text
+    assert here.loader("down").stdout == "down\n"
+    here.expect_traces(before)
+    again = here.loader("down")
+    assert again.stdout == "was not up\n"
+    gone = here.loader("status", check=False)
+    assert gone.returncode == 3 and "down" in gone.stdout
+
+
+def test_a_second_up_changes_nothing(here: World) -> None:
+    here.loader("up")
+    state, sitting = (here.directory / "state.json").read_bytes(), programs(here)
+    assert here.loader("up").stdout.startswith(f"already up: {NATIVE}")
+    assert (here.directory / "state.json").read_bytes() == state
+    assert programs(here) == sitting
+
+
+def test_the_maps_are_those_of_the_layout_and_the_agents_users_alone(here: World) -> None:
+    here.configure(limits={"nodes": 321})
+    here.loader("up")
+    assert maps.misfits(pinned(here), 321) == []
+    assert [line.split(":")[0] for line in maps.misfits(pinned(here), 322)] == ["map nodes"]
+    user = pwd.getpwnam(USER)
+    for name in maps.expected(1):
+        found = (pinned(here) / name).stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (user.pw_uid, 0, 0o660), name
+    for path in pinned(here).iterdir():
+        if path.name.startswith(("link_", "prog_")):
+            assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (0, 0o600), path
+
+
+def test_the_agents_user_sees_the_status_and_cannot_touch_the_programs(here: World) -> None:
+    here.loader("up")
+    here.files.chmod(0o755)
+    for directory in [here.files, *here.files.parents][:3]:
+        directory.chmod(directory.stat().st_mode | 0o011)
+    words = [COMMAND, "dataplane", "status", "--json", "--directory", str(here.directory)]
+    code = f"import json, os; os.setgroups([]); os.setgid(65534); os.setuid({pwd.getpwnam(USER).pw_uid}); "
+    code += f"os.execv({COMMAND!r}, {words!r})"
+    done = here.inside("/usr/bin/python3", "-c", code)
+    report = json.loads(done.stdout)
+    assert report["up"] and report["counters"]["pass_odd"] == 0
+    down = here.inside("/usr/bin/python3", "-c", code.replace("'status', '--json'", "'down'"), check=False)
+    assert down.returncode == 1
+    assert here.status()["up"]
+
+
+def test_changed_sources_are_exchanged_under_running_hooks_and_the_maps_stay(here: World, sources: Path) -> None:
+    here.loader("up")
+    with pins.opened(pinned(here) / "nodes") as nodes:
+        key = layout.NODE_KEY.pack(bytes(15) + b"\1", b"\1\0", 0)
+        calls.update(nodes, key, bytes(layout.NODE.size))
+    old, sitting = here.status(), programs(here)
+    with (sources / "dataplane.c").open("a") as stream:
+        stream.write("\n/* changed */\n")
+    assert here.loader("up").stdout.startswith(f"upgraded: {NATIVE}")
+    new = here.status()
+    assert new["links"] == old["links"] and new["maps"] == old["maps"]
+    assert not set(new["programs"].values()) & set(old["programs"].values())
+    assert programs(here).keys() == sitting.keys() and programs(here) != sitting
+    with pins.opened(pinned(here) / "nodes") as nodes:
+        assert calls.lookup(nodes, key, layout.NODE.size) == bytes(layout.NODE.size)
+    assert here.loader("up").stdout.startswith("already up")
+
+
+def test_another_size_of_a_map_begins_anew(here: World) -> None:
+    here.loader("up")
+    old = here.status()["maps"]
+    here.configure(limits={"nodes": 300})
+    assert here.loader("up").stdout.startswith(f"up: {NATIVE}")
+    assert not set(old.values()) & set(here.status()["maps"].values())
+
+
+def test_another_amount_is_an_upgrade(here: World) -> None:
+    here.loader("up")
+    here.configure(amount=30)
+    assert here.loader("up").stdout.startswith("upgraded")
+    status = here.status()
+    assert (status["amount"], status["wide"]) == (30, 64)
+
+
+@pytest.mark.parametrize("clsact", [False, True])
+@pytest.mark.parametrize(("protocol", "mode"), [("XDP", NATIVE), ("TC", TC), ("auto", NATIVE)])
+def test_protocols(here: World, protocol: str, mode: str, clsact: bool) -> None:
+    before = here.traces()
+    here.configure(protocol)
+    forced = {"XDP_GOSSIP_DATAPLANE_TC": "clsact"} if clsact else {}
+    assert here.loader("up", **forced).stdout.startswith(f"up: {mode}")
+    status = here.status()
+    assert status["up"] and status["tc"] == ("clsact" if clsact else "TCX")
+    filters = here.inside("tc", "filter", "show", "dev", here.interface, "egress").stdout
+    assert ("xg_tc_egress" in filters) == clsact
+    assert here.loader("up", **forced).stdout.startswith("already up")
+    here.loader("down")
+    here.expect_traces(before)
+
+
+def add_filter(here: World, hook: str, incumbent: Path) -> None:
+    """A filter of somebody else's."""
+    program = ("bpf", "direct-action", "object-pinned", str(incumbent.with_name("neighbour")))
+    here.inside("tc", "filter", "add", "dev", here.interface, hook, *program)
+
+
+def test_a_clsact_of_somebody_else_is_used_and_stays_with_its_filters(here: World, incumbent: Path) -> None:
+    here.inside("tc", "qdisc", "add", "dev", here.interface, "clsact")
+    add_filter(here, "egress", incumbent)
+    before = here.traces()
+    here.loader("up", XDP_GOSSIP_DATAPLANE_TC="clsact")
+    here.loader("down")
+    here.expect_traces(before)
+    assert "neighbour" in here.inside("tc", "filter", "show", "dev", here.interface, "egress").stdout
+
+
+def test_a_clsact_of_ours_stays_when_somebody_else_has_come_to_use_it(here: World, incumbent: Path) -> None:
+    here.loader("up", XDP_GOSSIP_DATAPLANE_TC="clsact")
+    add_filter(here, "ingress", incumbent)
+    here.loader("down")
+    assert "neighbour" in here.inside("tc", "filter", "show", "dev", here.interface, "ingress").stdout
+    assert "xg_tc" not in here.inside("tc", "filter", "show", "dev", here.interface, "egress").stdout
+
+
+def test_filters_are_renewed_in_place(here: World, sources: Path) -> None:
+    here.configure("TC")
+    here.loader("up", XDP_GOSSIP_DATAPLANE_TC="clsact")
+    with (sources / "dataplane.c").open("a") as stream:
+        stream.write("\n/* changed */\n")
+    assert here.loader("up", XDP_GOSSIP_DATAPLANE_TC="clsact").stdout.startswith("upgraded")
+    for hook in ("ingress", "egress"):
+        shown = here.inside("tc", "filter", "show", "dev", here.interface, hook).stdout
+        assert shown.count("handle 0x5847") == 1
+        assert f"id {here.status()['programs'][f'xg_tc_{hook}']} " in shown
+
+
+@pytest.mark.parametrize("flag", ["xdpdrv", "xdpgeneric"])
+def test_an_incumbent_xdp_program_is_left_alone(here: World, flag: str, incumbent: Path) -> None:
+    here.inside("ip", "link", "set", here.interface, flag, "pinned", str(incumbent))
+    before = here.traces()
+    assert here.loader("up").stdout.startswith(f"up: {TC}")
+    reasons = here.status()["reasons"]
+    assert [reason["mode"] for reason in reasons] == [NATIVE, GENERIC]
+    assert all("incumbent" in reason["reason"] and reason["remedy"] for reason in reasons)
+    here.configure("XDP")
+    refused = here.loader("up", check=False)
+    assert refused.returncode == 1 and "has an XDP program already" in refused.stderr
+    here.loader("down")
+    here.expect_traces(before)
+    assert "prog/xdp" in before["interface"] and "prog/xdp" in here.traces()["interface"]  # type: ignore[operator]
+
+
+@pytest.fixture
+def incumbent(tmp_path: Path) -> Iterator[Path]:
+    """A pinned XDP program of somebody else's, and beside it one for TC, ``neighbour``."""
+    mounted = tmp_path.with_name(tmp_path.name + "-other")
+    mounted.mkdir()
+    run("mount", "-t", "bpf", "bpf", str(mounted))
+    code = f"""
+from bcc import BPF, lib
+text = "int incumbent(struct xdp_md *c) {{ return 2; }} int neighbour(struct __sk_buff *s) {{ return -1; }}"
+program = BPF(text=text, cflags={_flags()!r})
+assert lib.bpf_obj_pin(program.load_func("incumbent", BPF.XDP).fd, b"{mounted}/incumbent") == 0
+assert lib.bpf_obj_pin(program.load_func("neighbour", BPF.SCHED_CLS).fd, b"{mounted}/neighbour") == 0
+"""
+    try:
+        shim = str(headers.directory() / "kshim")
+        run("/usr/bin/python3", "-c", code, environment={"BCC_KERNEL_SOURCE": shim})
+        yield mounted / "incumbent"
+    finally:
+        run("umount", str(mounted))
+        mounted.rmdir()
+
+
+def _flags() -> list[str]:
+    from xdp_gossip.dataplane.loader.compile import include_directories
+
+    return [f"-I{path}" for path in (headers.directory() / "kshim" / "include", *include_directories())]
+
+
+def test_a_peer_without_gro_steps_down_to_generic(tmp_path: Path) -> None:
+    with world(tmp_path, gro=False) as here:
+        before = here.traces()
+        assert here.loader("up").stdout.startswith(f"up: {GENERIC}")
+        (reason,) = here.status()["reasons"]
+        assert reason["mode"] == NATIVE and "GRO" in reason["reason"] and "ethtool" in reason["remedy"]
+        here.loader("down")
+        here.expect_traces(before)
+
+
+def test_a_peer_that_loses_gro_is_noticed_by_the_next_upgrade(here: World) -> None:
+    here.loader("up")
+    here.outside("ethtool", "-K", here.peer, "gro", "off")
+    here.configure(amount=5)
+    assert here.loader("up").stdout.startswith(f"up: {GENERIC}")
+
+
+def test_a_large_mtu_steps_down_to_generic(here: World) -> None:
+    here.inside("ip", "link", "set", here.interface, "mtu", "9000")
+    here.outside("ip", "link", "set", here.peer, "mtu", "9000")
+    assert here.loader("up").stdout.startswith(f"up: {GENERIC}")
+    (reason,) = here.status()["reasons"]
+    assert "MTU of 9000" in reason["reason"]
+
+
+def test_the_interface_may_be_named_and_ipv6_be_its_address(here: World) -> None:
+    here.configure(addr=IPV6)
+    assert here.loader("up").stdout.startswith(f"up: {NATIVE} on {here.interface}")
+    here.configure(addr="198.18.61.77")
+    missing = here.loader("up", check=False)
+    assert missing.returncode == 1 and "no interface has this address" in missing.stderr
+    assert here.loader("up", "--interface", here.interface).stdout.startswith("already up")
+    wrong = here.loader("up", "--interface", "xgl-none", check=False)
+    assert wrong.returncode == 1 and f"expected one of lo, {here.interface}, found none" in wrong.stderr
+
+
+def test_loopback_is_refused_in_words(here: World) -> None:
+    here.inside("ip", "link", "set", "lo", "up")
+    here.configure(addr="127.0.0.1")
+    refused = here.loader("up", check=False)
+    assert refused.returncode == 1 and "loopback" in refused.stderr and not here.directory.exists()
+
+
+def test_no_data_plane_is_wanted_for_udp(here: World) -> None:
+    before = here.traces()
+    here.loader("up")
+    here.configure("UDP")
+    assert "no data plane is wanted: protocol is UDP; the old one is down" in here.loader("up").stdout
+    here.expect_traces(before)
+
+
+def test_a_failure_leaves_its_reason_and_nothing_else(here: World, sources: Path) -> None:
+    before = here.traces()
+    (sources / "dataplane.c").write_text("int xg_xdp_ingress(struct xdp_md *ctx) { return nonsense; }")
+    failed = here.loader("up", check=False)
+    assert failed.returncode == 1 and "does not compile" in failed.stderr and "nonsense" in failed.stderr
+    status = here.status()
+    assert not status["up"] and "does not compile" in status["reasons"][0]["reason"]
+    assert not (here.directory / "bpf").exists()
+    here.loader("down")
+    here.expect_traces(before)
+
+
+def test_an_interface_that_went_and_came_back_is_attached_to_again(here: World) -> None:
+    here.loader("up")
+    here.inside("ip", "link", "delete", here.interface)
+    assert "gone" in here.status()["reason"] and not here.status()["up"]
+    link = ("ip", "link", "add", here.interface, "netns", here.namespace, "type", "veth", "peer", "name", here.peer)
+    run(*link, "netns", here.beyond)
+    here.inside("ip", "address", "add", "198.18.61.1/24", "dev", here.interface)
+    here.inside("ip", "link", "set", here.interface, "up")
+    here.outside("ip", "link", "set", here.peer, "up")
+    assert here.loader("up").stdout.startswith(f"up: {GENERIC}")
+    assert here.status()["up"]
+
+
+def test_two_loaders_at_once_do_one_thing_after_the_other(here: World) -> None:
+    here.configure()
+    said: list[str] = []
+    threads = [threading.Thread(target=lambda: said.append(here.loader("up").stdout)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(text.split(":")[0] for text in said) == ["already up", "already up", "up"]
+
+
+def test_an_unreadable_state_is_cleared_away(here: World) -> None:
+    before = here.traces()
+    here.loader("up")
+    (here.directory / "state.json").write_text("{")
+    assert here.loader("status", check=False).returncode == 1
+    here.loader("down")
+    here.expect_traces(before)
+
+
+def test_frames_cross_while_the_data_plane_is_up(here: World) -> None:
+    """What is none of the agent's passes the programs in both directions."""
+    here.loader("up")
+    here.outside("ip", "address", "add", "198.18.61.2/24", "dev", here.peer)
+    code = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(10); "
+    serve = code + "s.bind(('198.18.61.1', 9999)); print('ready', flush=True); d, a = s.recvfrom(99); s.sendto(d, a)"
+    ask = code + "s.sendto(b'hello', ('198.18.61.1', 9999)); print(s.recv(99))"
+    words = ["nsenter", f"--net=/run/netns/{here.namespace}", "/usr/bin/python3", "-c", serve]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        server.stdout.readline()
+        assert here.outside("/usr/bin/python3", "-c", ask).stdout == "b'hello'\n"
+        assert server.wait(10) == 0
+
+
+def test_the_release_has_what_the_loader_needs() -> None:
+    for name in ("dataplane.c", "selftest.c", "maps.h", "kshim/include/linux/kconfig.h"):
+        assert (ROOT / "bpf" / name).is_file()
+    unit = (ROOT / "agent" / "systemd" / "xdp-gossip-dataplane.service").read_text()
+    private = ("ProtectSystem=", "ProtectHome=", "PrivateTmp=", "PrivateMounts=", "PrivateDevices=", "ProtectKernel")
+    assert not [line for line in unit.splitlines() if line.startswith(private)]
+
+
+def test_the_capabilities_of_the_unit_are_enough_and_none_is_idle(here: World) -> None:
+    unit = (ROOT / "agent" / "systemd" / "xdp-gossip-dataplane.service").read_text()
+    (line,) = [line for line in unit.splitlines() if line.startswith("CapabilityBoundingSet=")]
+    named = line.partition("=")[2].lower().replace("cap_", "").split()
+    forced = {"XDP_GOSSIP_DATAPLANE_TC": "clsact"}
+    for left_out in [None, *named]:
+        kept = [f"+{name}" for name in named if name != left_out]
+        words = ("--config", here.configure(), "--directory", str(here.directory), "--user", USER)
+        drop = ("setpriv", f"--bounding-set=-all,{','.join(kept)}", "--no-new-privs")
+        done = here.inside(*drop, COMMAND, "dataplane", "up", *words, check=False, environment=forced)
+        assert (done.returncode == 0) == (left_out is None), (left_out, done.stdout, done.stderr)
+        here.loader("down")

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""A loader killed at any step leaves nothing that the next ``down`` does not remove, or the next ``up`` repair."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bpf.loader_world import World, world
+from xdp_gossip.dataplane.loader import steps
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and BPF"),
+]
+
+CLSACT = {"XDP_GOSSIP_DATAPLANE_TC": "clsact"}
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[World]:
+    with world(tmp_path) as made:
+        yield made
+
+
+def kill(here: World, action: str, step: str, **environment: str) -> None:
+    """Run a loader that dies at ``step``; it must get there."""
+    done = here.loader(action, check=False, **environment, **{steps.VARIABLE: step})
+    assert done.returncode == -signal.SIGKILL, (step, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("step", steps.UP)
+def test_up_killed(here: World, step: str) -> None:
+    before = here.traces()
+    kill(here, "up", step)
+    assert not here.status()["up"]
+    here.loader("down")
+    here.expect_traces(before)
+    kill(here, "up", step)
+    assert here.loader("up").stdout.startswith("up: XDP (native)")
+    assert here.status()["up"]
+    here.loader("down")
+    here.expect_traces(before)
+
+
+@pytest.mark.parametrize("step", steps.UP_CLSACT)
+def test_up_with_filters_killed(here: World, step: str) -> None:
+    before = here.traces()
+    here.configure("TC")
+    kill(here, "up", step, **CLSACT)
+    here.loader("down")
+    here.expect_traces(before)
+    kill(here, "up", step, **CLSACT)
+    assert here.loader("up", **CLSACT).stdout.startswith("up: TC")
+    here.loader("down")
+    here.expect_traces(before)
+
+
+@pytest.mark.parametrize("clsact", [False, True])
+@pytest.mark.parametrize("step", steps.UPGRADE)
+def test_upgrade_killed(here: World, step: str, clsact: bool) -> None:
+    before = here.traces()
+    forced = CLSACT if clsact else {}
+    here.loader("up", **forced)
+    kept = here.status()["maps"]
+    here.configure(amount=7)
+    kill(here, "up", step, **forced)
+    assert here.status()["up"], "the hooks go on, with old programs or with new ones"
+    assert here.loader("up", **forced).stdout.startswith("upgraded")
+    assert here.status()["maps"] == kept
+    kill_again = here.loader("up", **forced)
+    assert kill_again.stdout.startswith("already up")
+    here.configure(amount=8)
+    kill(here, "up", step, **forced)
+    here.loader("down")
+    here.expect_traces(before)
+
+
+@pytest.mark.parametrize("clsact", [False, True])
+@pytest.mark.parametrize("step", steps.DOWN)
+def test_down_killed(here: World, step: str, clsact: bool) -> None:
+    before = here.traces()
+    forced = CLSACT if clsact else {}
+    here.loader("up", **forced)
+    kill(here, "down", step)
+    assert not here.status()["up"]
+    here.loader("down")
+    here.expect_traces(before)
+    here.loader("up", **forced)
+    kill(here, "down", step)
+    assert here.loader("up", **forced).stdout.startswith("up: XDP (native)")
+    here.loader("down")
+    here.expect_traces(before)
