@@ -9,6 +9,9 @@
 
 #define XG_ROTATE(word, bits) ((word) >> (bits) | (word) << (32 - (bits)))
 
+/* Makes the compiler read the block where it lies each time; else it spills all of it to the stack of 512 bytes. */
+#define XG_RELOAD() asm volatile("" ::: "memory")
+
 #define XG_MIX(a, b, c, d, x, y)                                                                                       \
 	do {                                                                                                           \
 		v[a] = v[a] + v[b] + m[x];                                                                             \
@@ -19,6 +22,7 @@
 		v[d] = XG_ROTATE(v[d] ^ v[a], 8);                                                                      \
 		v[c] = v[c] + v[d];                                                                                    \
 		v[b] = XG_ROTATE(v[b] ^ v[c], 7);                                                                      \
+		XG_RELOAD();                                                                                           \
 	} while (0)
 
 /* Section 3.1: the columns, then the diagonals; the arguments are a row of the schedule of section 2.7. */
@@ -37,11 +41,9 @@
 /* The first 16 bytes of the digest of key block and ``block``, the last one. */
 static __always_inline void xg_blake2s(const __u32 midstate[8], const __u32 block[16], __u32 digest[4])
 {
-	__u32 m[16], v[16];
+	const __u32 *m = block;
+	__u32 v[16];
 
-#pragma unroll
-	for (int i = 0; i < 16; i++)
-		m[i] = block[i];
 #pragma unroll
 	for (int i = 0; i < 8; i++)
 		v[i] = midstate[i];

@@ -51,6 +51,10 @@ struct xg_scratch {
 	__u64 rumor;
 	__u32 copies;
 	__u32 walked; /* targets looked at for it */
+	/* Indices of the targets that get a copy in the loop of tc.h. */
+	__u32 wanted;
+	__u32 chosen;
+	__u32 choice[XG_COPIES];
 	struct xg_event event;
 	__u8 packet[XG_DATAGRAM_BYTES + 8];
 };
@@ -78,12 +82,17 @@ BPF_XDP_REDIRECT_MAP("devmap", struct bpf_devmap_val, relay_wide, XG_COPIES);
 
 BPF_TABLE("percpu_array", __u32, struct xg_scratch, scratch, 1);
 
-static __always_inline void xg_count(__u32 counter)
+static __always_inline void xg_count_more(__u32 counter, __u64 more)
 {
 	__u64 *count = counters.lookup(&counter);
 
 	if (count)
-		++*count;
+		*count += more;
+}
+
+static __always_inline void xg_count(__u32 counter)
+{
+	xg_count_more(counter, 1);
 }
 
 static __always_inline const struct xg_config *xg_local(void)
@@ -123,12 +132,12 @@ static __always_inline const struct xg_target *xg_find_target(__u32 index)
 	return targets.lookup(&index);
 }
 
-static __always_inline struct xg_nexthop *xg_find_hop(const __u8 addr[16])
+static __always_inline struct xg_nexthop *xg_find_hop(const void *addr)
 {
 	return nexthops.lookup((struct xg_address *)addr);
 }
 
-static __always_inline long xg_keep_hop(const __u8 addr[16], struct xg_nexthop *hop)
+static __always_inline long xg_keep_hop(const void *addr, struct xg_nexthop *hop)
 {
 	return nexthops.update((struct xg_address *)addr, hop);
 }
@@ -154,6 +163,7 @@ static __always_inline int xg_broadcast(bool wide)
 #include "relay.h"
 
 #include "xdp.h"
+#include "tc.h"
 
 int xg_xdp_ingress(struct xdp_md *ctx)
 {
@@ -164,4 +174,14 @@ int xg_xdp_ingress(struct xdp_md *ctx)
 int xg_xdp_egress(struct xdp_md *ctx)
 {
 	return xg_readdress(ctx, ctx->egress_ifindex);
+}
+
+int xg_tc_ingress(struct __sk_buff *skb)
+{
+	return xg_tc_in(skb);
+}
+
+int xg_tc_egress(struct __sk_buff *skb)
+{
+	return xg_tc_out(skb);
 }

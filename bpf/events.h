@@ -40,22 +40,26 @@ static __always_inline bool xg_copy_out(struct xg_scratch *scratch, const struct
 	return true;
 }
 
-/* Hands a packet over; ``addr`` and ``port`` are the event's. */
-static __always_inline void xg_hand_over(struct xg_scratch *scratch, __u8 kind, const void *addr, __be16 port,
-					 const struct xg_packet *packet, __u64 length, void *end)
+static __always_inline void xg_describe(struct xg_scratch *scratch, __u8 kind, const void *addr, __be16 port,
+					__u32 length)
 {
 	struct xg_event *event = &scratch->event;
-	bool whole;
 
 	event->time = bpf_ktime_get_ns();
 	xg_copy_address(event->addr, addr);
 	event->port = port;
 	event->length = length;
 	event->kind = kind;
-	whole = xg_copy_out(scratch, packet, length, end);
-	length = event->length;
+}
+
+/* Hands over what was described, with the packet that lies in the scratch now. */
+static __always_inline void xg_hand_over(struct xg_scratch *scratch, bool whole)
+{
+	/* Read again: what the verifier learnt of it on the way differs from length to length. */
+	__u64 length = scratch->event.length;
+
 	XG_KEEP(length);
-	if (!whole || length > XG_DATAGRAM_BYTES || xg_output(event, sizeof(*event) + length))
+	if (!whole || length > XG_DATAGRAM_BYTES || xg_output(&scratch->event, sizeof(scratch->event) + length))
 		xg_count(XG_COUNT_news_lost);
 }
 

@@ -7,40 +7,49 @@
 #define XG_AF_INET 2
 #define XG_AF_INET6 10
 
+/* Documents and leaves are for everybody at once; a heartbeat that is missed is followed by another. */
+static __always_inline bool xg_is_wide(__u8 type)
+{
+	return type == XG_METADATA || type == XG_LEAVE;
+}
+
 static __always_inline __u32 xg_copies_of(const struct xg_config *local, __u8 type)
 {
-	__u32 copies = type == XG_METADATA || type == XG_LEAVE ? local->wide : local->amount;
+	__u32 copies = xg_is_wide(type) ? local->wide : local->amount;
 
 	return copies < XG_COPIES ? copies : XG_COPIES;
 }
 
-/* How many targets there are. */
-static __always_inline __u32 xg_ring_size(const struct xg_config *local)
-{
-	return local->ring_size < XG_RING ? local->ring_size : XG_RING;
-}
-
 /*
- * The next target of the ring. The cursor starts again at the ring's end without a branch: the verifier would follow
- * each number it could be from there.
+ * The index of the next target of the ring. The cursor starts again at the ring's end without a branch: the verifier
+ * would follow each number it could be from there.
  */
-static __always_inline const struct xg_target *xg_step(const struct xg_config *local, __u32 size, __u64 *cursor)
+static __always_inline __u32 xg_step(const struct xg_config *local, __u64 *cursor)
 {
-	__u64 at = *cursor & (__s64)(*cursor - size) >> 63;
+	__u64 at = *cursor & (__s64)(*cursor - local->ring_size) >> 63;
 
 	*cursor = at + 1;
-	return xg_find_target((local->ring_half & 1) * XG_RING + at);
+	return (local->ring_half & 1) * XG_RING + at;
 }
 
-/* No copy goes to where the rumor came from, nor to its origin. */
-static __always_inline bool xg_eligible(const struct xg_target *target, const struct xg_packet *packet,
-					const void *source, __be16 source_port, bool mapped)
+/* Where a rumor came from: no copy goes back, nor to its origin. */
+struct xg_way {
+	struct xg_node_key origin __attribute__((aligned(8)));
+	struct xg_node_key source __attribute__((aligned(8)));
+	bool v6;
+};
+
+/* In one comparison: every branch in a loop costs the verifier. */
+static __always_inline bool xg_is(const struct xg_target *target, const struct xg_node_key *node)
 {
-	if (xg_is_mapped(target->addr) != mapped)
-		return false;
-	if (target->port == packet->port && xg_equal(target->addr, packet->origin))
-		return false;
-	return target->port != source_port || !xg_equal(target->addr, source);
+	const __u64 *a = (const __u64 *)target->addr, *b = (const __u64 *)node->addr;
+
+	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (target->port ^ node->port));
+}
+
+static __always_inline bool xg_eligible(const struct xg_target *target, const struct xg_way *way)
+{
+	return xg_is_mapped(target->addr) != way->v6 && !xg_is(target, &way->origin) && !xg_is(target, &way->source);
 }
 
 /*
@@ -48,20 +57,20 @@ static __always_inline bool xg_eligible(const struct xg_target *target, const st
  * server; there the stack's output teaches the next hops (xg_learn).
  */
 static __always_inline bool xg_ask_fib(void *ctx, const struct xg_config *local, const struct xg_target *target,
-				       bool mapped, __u32 ifindex, struct xg_nexthop *hop)
+				       bool v6, __u32 ifindex, struct xg_nexthop *hop)
 {
 	struct bpf_fib_lookup fib = {};
 
 	fib.ifindex = ifindex;
 	fib.l4_protocol = IPPROTO_UDP;
-	if (mapped) {
-		fib.family = XG_AF_INET;
-		fib.ipv4_src = xg_mapped(local->addr);
-		fib.ipv4_dst = xg_mapped(target->addr);
-	} else {
+	if (v6) {
 		fib.family = XG_AF_INET6;
 		xg_copy_address(fib.ipv6_src, local->addr);
 		xg_copy_address(fib.ipv6_dst, target->addr);
+	} else {
+		fib.family = XG_AF_INET;
+		fib.ipv4_src = xg_mapped(local->addr);
+		fib.ipv4_dst = xg_mapped(target->addr);
 	}
 	if (bpf_fib_lookup(ctx, &fib, sizeof(fib), BPF_FIB_LOOKUP_OUTPUT) != BPF_FIB_LKUP_RET_SUCCESS)
 		return false;
@@ -71,9 +80,9 @@ static __always_inline bool xg_ask_fib(void *ctx, const struct xg_config *local,
 	return true;
 }
 
-/* Fills ``hop``; false: nobody here knows, the stack has to find out. */
+/* Fills ``hop``, which is by way of this interface; false: nobody here knows one, the stack has to find out. */
 static __always_inline bool xg_next_hop(void *ctx, const struct xg_config *local, const struct xg_target *target,
-					bool mapped, __u32 ifindex, struct xg_nexthop *hop)
+					bool v6, __u32 ifindex, struct xg_nexthop *hop)
 {
 	const struct xg_nexthop *known = xg_find_hop(target->addr);
 	__u64 now = bpf_ktime_get_coarse_ns();
@@ -81,14 +90,47 @@ static __always_inline bool xg_next_hop(void *ctx, const struct xg_config *local
 	/* Signed: what another CPU learnt after this one read its clock is no older than 0. */
 	if (known && (__s64)(now - known->learnt) < (__s64)XG_NEXTHOP_NS) {
 		*hop = *known;
-		return true;
+		return hop->ifindex == ifindex;
 	}
-	if (!xg_ask_fib(ctx, local, target, mapped, ifindex, hop))
+	if (!xg_ask_fib(ctx, local, target, v6, ifindex, hop))
 		return false;
 	hop->learnt = now;
 	xg_keep_hop(target->addr, hop);
 	xg_count(XG_COUNT_hop_fib);
-	return true;
+	return hop->ifindex == ifindex;
+}
+
+static __always_inline bool xg_same_hop(const struct xg_nexthop *one, const struct xg_nexthop *other)
+{
+	const __u64 *a = (const __u64 *)one, *b = (const __u64 *)other;
+
+	/* dst, src and ifindex fill the first 16 bytes. */
+	return a[0] == b[0] && a[1] == b[1];
+}
+
+/* Learns from a frame that the stack sends: it has done the routing and found the neighbour. */
+static __always_inline void xg_learn(const struct xg_frame *frame, __u32 ifindex)
+{
+	struct xg_nexthop *known, hop = {};
+	__u64 addr[2];
+
+	if (frame->eth->h_dest[0] & 1)
+		return; /* multicast */
+	if (frame->v6)
+		xg_copy_address(addr, &frame->ip6->daddr);
+	else
+		xg_map_address(addr, frame->ip->daddr);
+	xg_copy_mac(hop.dst, frame->eth->h_dest);
+	xg_copy_mac(hop.src, frame->eth->h_source);
+	hop.ifindex = ifindex;
+	hop.learnt = bpf_ktime_get_coarse_ns();
+	known = xg_find_hop(addr);
+	if (known && xg_same_hop(known, &hop)) {
+		known->learnt = hop.learnt;
+		return;
+	}
+	if (!xg_keep_hop(addr, &hop))
+		xg_count(XG_COUNT_hop_learnt);
 }
 
 #endif

@@ -7,33 +7,6 @@
 #ifndef XG_XDP_H
 #define XG_XDP_H
 
-/*
- * Finds the parts of a frame that xg_parse() has accepted, anew. The loops above leave the verifier with a different
- * knowledge of the frame for every length; whoever starts afresh after them keeps it from following each one.
- */
-static __always_inline struct xg_packet *xg_locate(struct xg_frame *frame, void *data, void *end, bool v6)
-{
-	struct xg_packet *packet;
-
-	frame->eth = data;
-	frame->ip = (void *)(frame->eth + 1);
-	frame->v6 = v6;
-	frame->udp = v6 ? (void *)(frame->ip6 + 1) : (void *)(frame->ip + 1);
-	packet = (void *)(frame->udp + 1);
-	if ((void *)(packet + 1) > end)
-		return 0;
-	frame->length = bpf_ntohs(frame->udp->len) - sizeof(struct udphdr);
-	return packet;
-}
-
-static __always_inline void xg_source_of(const struct xg_frame *frame, __u8 addr[16])
-{
-	if (frame->v6)
-		xg_copy_address(addr, &frame->ip6->saddr);
-	else
-		xg_map_address(addr, frame->ip->saddr);
-}
-
 /* Hands the packet to the agent, as it came. */
 static __always_inline void xg_tell(struct xdp_md *ctx, bool v6, __u8 kind)
 {
@@ -47,7 +20,8 @@ static __always_inline void xg_tell(struct xdp_md *ctx, bool v6, __u8 kind)
 	if (!scratch || !packet)
 		return;
 	xg_source_of(&frame, source);
-	xg_hand_over(scratch, kind, source, frame.udp->source, packet, frame.length, end);
+	xg_describe(scratch, kind, source, frame.udp->source, frame.length);
+	xg_hand_over(scratch, xg_copy_out(scratch, packet, frame.length, end));
 }
 
 /*
@@ -78,7 +52,7 @@ static __always_inline int xg_relay(struct xdp_md *ctx, const struct xg_config *
 	if (packet->hops != 255)
 		packet->hops++;
 	packet->fanout = 0;
-	wide = packet->type == XG_METADATA || packet->type == XG_LEAVE;
+	wide = xg_is_wide(packet->type);
 	sum = frame.udp->source + 2 * (__u64)frame.udp->len + bpf_htons(IPPROTO_UDP);
 	sum += xg_sum_words(local->addr, 4);
 	sum += xg_sum_packet(packet, frame.length, end);
@@ -133,21 +107,20 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 
 /* The next target that may have a copy; null when the ring has been walked once for this rumor. */
 static __always_inline const struct xg_target *xg_next_target(struct xg_scratch *scratch, const struct xg_config *local,
-							      const struct xg_packet *packet, const void *source,
-							      __be16 source_port, bool mapped)
+							      const struct xg_way *way)
 {
-	__u32 size = xg_ring_size(local), walked = scratch->walked;
+	__u32 walked = scratch->walked;
 	__u64 cursor = scratch->cursor;
 	const struct xg_target *target = 0;
 
 	for (int i = 0; i < XG_RING; i++) {
-		if (walked >= size) {
+		if (walked >= local->ring_size) {
 			target = 0;
 			break;
 		}
 		walked++;
-		target = xg_step(local, size, &cursor);
-		if (!target || xg_eligible(target, packet, source, source_port, mapped))
+		target = xg_find_target(xg_step(local, &cursor));
+		if (!target || xg_eligible(target, way))
 			break;
 	}
 	scratch->cursor = cursor;
@@ -188,7 +161,7 @@ static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 	struct xg_packet *packet;
 	struct xg_nexthop hop;
 	struct xg_frame frame;
-	__u8 source[16];
+	struct xg_way way;
 	__u64 rumor;
 
 	if (!local || !scratch)
@@ -206,17 +179,21 @@ static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 		scratch->copies = 0;
 		scratch->walked = 0;
 	}
-	xg_source_of(&frame, source);
+	xg_copy_address(way.origin.addr, packet->origin);
+	way.origin.port = packet->port;
+	xg_source_of(&frame, way.source.addr);
+	way.source.port = frame.udp->source;
+	way.v6 = frame.v6;
 	if (scratch->copies >= xg_copies_of(local, packet->type))
 		goto surplus;
-	target = xg_next_target(scratch, local, packet, source, frame.udp->source, !frame.v6);
+	target = xg_next_target(scratch, local, &way);
 	if (!target)
 		goto surplus;
 	scratch->copies++;
-	if (!xg_next_hop(ctx, local, target, !frame.v6, ifindex, &hop) ||
-	    hop.ifindex != ifindex) {
+	if (!xg_next_hop(ctx, local, target, frame.v6, ifindex, &hop)) {
 		xg_count(XG_COUNT_copy_unresolved);
-		xg_hand_over(scratch, XG_EVENT_UNRESOLVED, target->addr, target->port, packet, frame.length, end);
+		xg_describe(scratch, XG_EVENT_UNRESOLVED, target->addr, target->port, frame.length);
+		xg_hand_over(scratch, xg_copy_out(scratch, packet, frame.length, end));
 		return XDP_DROP;
 	}
 	xg_address(&frame, local, target, &hop);

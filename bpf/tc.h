@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The data plane in TC. At ingress: what xdp.h does, for hosts whose XDP slot is taken. At egress, in either mode: the
+ * agent's own rumors are multiplied, and next hops are learnt from what it sends. Copies are made in a loop; every
+ * clone passes the egress program again, which knows it by its mark and takes the mark away. Others' programs see
+ * TCX_NEXT (TC_ACT_UNSPEC in clsact) for all that is not ours.
+ */
+#ifndef XG_TC_H
+#define XG_TC_H
+
+#define XG_NEXT -1
+/* "XG": never a mark of somebody's policy by accident, and gone before the frame leaves the interface. */
+#define XG_MARK 0x58470001U
+
+#define XG_IP_HEADERS (sizeof(struct ethhdr) + sizeof(struct iphdr) + sizeof(struct udphdr))
+#define XG_IP6_HEADERS (sizeof(struct ethhdr) + sizeof(struct ipv6hdr) + sizeof(struct udphdr))
+
+/* The counters of one kind of copies. */
+struct xg_outcomes {
+	__u32 sent;
+	__u32 surplus;
+	__u32 unresolved;
+	__u32 failed;
+};
+
+static __always_inline __u32 xg_headers(bool v6)
+{
+	return v6 ? XG_IP6_HEADERS : XG_IP_HEADERS;
+}
+
+static __always_inline __u32 xg_checksum_at(bool v6)
+{
+	return xg_headers(v6) - sizeof(struct udphdr) + __builtin_offsetof(struct udphdr, check);
+}
+
+/* Moves the first bytes into the linear part, if they lie elsewhere. What was read before must be read again. */
+static __always_inline bool xg_pull(struct __sk_buff *skb, __u32 bytes)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+
+	return data + bytes <= end || (skb->len >= bytes && !bpf_skb_pull_data(skb, bytes));
+}
+
+static __always_inline void xg_tc_tell(struct __sk_buff *skb, bool v6, __u8 kind, const void *addr, __be16 port,
+				       __u64 length)
+{
+	struct xg_scratch *scratch = xg_scratch();
+
+	XG_KEEP(length);
+	if (!scratch || length < XG_HEADER_BYTES || length > XG_DATAGRAM_BYTES) {
+		xg_count(XG_COUNT_news_lost);
+		return;
+	}
+	xg_describe(scratch, kind, addr, port, length);
+	xg_hand_over(scratch, !bpf_skb_load_bytes(skb, xg_headers(v6), scratch->packet, length));
+}
+
+/* Changes the first four bytes of the relay area: ttl, hops, fanout. */
+static __always_inline bool xg_change_relay_area(struct __sk_buff *skb, bool v6, bool hop)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct xg_packet *packet;
+	struct xg_frame frame;
+	__u32 before, after;
+
+	packet = xg_locate(&frame, data, end, v6);
+	if (!packet)
+		return false;
+	before = *(const __u32 *)&packet->ttl;
+	if (hop) {
+		packet->ttl--;
+		if (packet->hops != 255)
+			packet->hops++;
+	}
+	packet->fanout = 0;
+	after = *(const __u32 *)&packet->ttl;
+	return !bpf_l4_csum_replace(skb, xg_checksum_at(v6), 0,
+				    xg_fold32(xg_sum_change(before, after)), BPF_F_MARK_MANGLED_0);
+}
+
+/* Addresses the frame to one target; the checksums are changed by what changes, as they may be half done. */
+static __always_inline bool xg_tc_address(struct __sk_buff *skb, bool v6, const struct xg_config *local,
+					  const struct xg_target *target, const struct xg_nexthop *hop)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 check = xg_checksum_at(v6);
+	struct xg_frame frame;
+	__u64 addresses, port;
+
+	if (!xg_locate(&frame, data, end, v6))
+		return false;
+	xg_copy_mac(frame.eth->h_dest, hop->dst);
+	xg_copy_mac(frame.eth->h_source, hop->src);
+	if (v6) {
+		addresses = xg_sum_words(local->addr, 4) + xg_sum_words(target->addr, 4);
+		addresses += 8 * 0xffffffffULL - xg_sum_words(&frame.ip6->saddr, 8);
+		frame.ip6->hop_limit = XG_HOP_LIMIT;
+		xg_copy_address(&frame.ip6->saddr, local->addr);
+		xg_copy_address(&frame.ip6->daddr, target->addr);
+	} else {
+		addresses = xg_sum_change(frame.ip->saddr, xg_mapped(local->addr)) +
+			    xg_sum_change(frame.ip->daddr, xg_mapped(target->addr));
+		frame.ip->ttl = XG_HOP_LIMIT;
+		frame.ip->saddr = xg_mapped(local->addr);
+		frame.ip->daddr = xg_mapped(target->addr);
+		frame.ip->check = 0;
+		frame.ip->check = xg_ip_checksum(frame.ip);
+	}
+	port = xg_sum_change(frame.udp->dest, target->port);
+	frame.udp->dest = target->port;
+	return !bpf_l4_csum_replace(skb, check, 0, xg_fold32(addresses), BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0) &&
+	       !bpf_l4_csum_replace(skb, check, 0, xg_fold32(port), BPF_F_MARK_MANGLED_0);
+}
+
+/*
+ * Chooses up to scratch->wanted targets, walking the ring once; how many is in scratch->chosen. The numbers are kept
+ * there as the verifier would follow each value that a variable could have at each step.
+ */
+static __always_inline void xg_choose(struct xg_scratch *scratch, const struct xg_config *local,
+				      const struct xg_way *way)
+{
+	__u64 cursor = scratch->cursor;
+	const struct xg_target *target;
+	__u32 at, chosen;
+
+	scratch->chosen = 0;
+	for (__u32 i = 0; i < XG_RING; i++) {
+		chosen = scratch->chosen;
+		if (i >= local->ring_size || chosen >= scratch->wanted)
+			break;
+		at = xg_step(local, &cursor);
+		target = xg_find_target(at);
+		if (!target || !xg_eligible(target, way))
+			continue;
+		/* No more than XG_COPIES are wanted; said in a way that the verifier understands. */
+		scratch->choice[chosen & (XG_COPIES - 1)] = at;
+		scratch->chosen = chosen + 1;
+	}
+	scratch->cursor = cursor;
+}
+
+/* One copy. Returns what it came to. */
+static __always_inline __u32 xg_send_copy(struct __sk_buff *skb, const struct xg_config *local,
+					  const struct xg_way *way, __u32 index, __u32 length,
+					  const struct xg_outcomes *outcomes)
+{
+	const struct xg_target *target = xg_find_target(index);
+	struct xg_nexthop hop;
+
+	if (!target)
+		return outcomes->failed;
+	if (!xg_next_hop(skb, local, target, way->v6, skb->ifindex, &hop)) {
+		xg_tc_tell(skb, way->v6, XG_EVENT_UNRESOLVED, target->addr, target->port, length);
+		return outcomes->unresolved;
+	}
+	if (!xg_tc_address(skb, way->v6, local, target, &hop) || bpf_clone_redirect(skb, skb->ifindex, 0))
+		return outcomes->failed;
+	return outcomes->sent;
+}
+
+/* Up to ``wanted`` copies, one for each eligible target. */
+static __always_inline void xg_send_copies(struct __sk_buff *skb, const struct xg_config *local,
+					   const struct xg_way *way, __u32 wanted, __u32 length,
+					   const struct xg_outcomes outcomes)
+{
+	struct xg_scratch *scratch = xg_scratch();
+
+	if (!scratch)
+		return;
+	scratch->wanted = wanted;
+	xg_choose(scratch, local, way);
+	if (scratch->chosen < scratch->wanted)
+		xg_count_more(outcomes.surplus, scratch->wanted - scratch->chosen);
+	skb->mark = XG_MARK;
+	for (__u32 i = 0; i < XG_COPIES; i++) {
+		if (i >= scratch->chosen)
+			break;
+		xg_count(xg_send_copy(skb, local, way, scratch->choice[i], length, &outcomes));
+	}
+}
+
+static __always_inline void xg_tc_relay(struct __sk_buff *skb, const struct xg_config *local, struct xg_way *way,
+					__u32 length)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct xg_packet *packet;
+	struct xg_frame frame;
+	__u32 wanted;
+
+	packet = xg_locate(&frame, data, end, way->v6);
+	if (!packet)
+		return;
+	if (!packet->ttl) {
+		xg_count(XG_COUNT_relay_ttl);
+		return;
+	}
+	if (!local->ring_size) {
+		xg_count(XG_COUNT_relay_alone);
+		return;
+	}
+	wanted = xg_copies_of(local, packet->type);
+	if (!xg_change_relay_area(skb, way->v6, true)) {
+		xg_count_more(XG_COUNT_relay_failed, wanted);
+		return;
+	}
+	xg_count(XG_COUNT_relay);
+	xg_send_copies(skb, local, way, wanted, length,
+		       (struct xg_outcomes){XG_COUNT_copy, XG_COUNT_copy_surplus, XG_COUNT_copy_unresolved,
+					    XG_COUNT_relay_failed});
+}
+
+/* What is at ingress. */
+static __always_inline int xg_tc_in(struct __sk_buff *skb)
+{
+	const struct xg_config *local = xg_local();
+	struct xg_rumor rumor = {};
+	struct xg_frame frame;
+	enum xg_whose whose;
+	struct xg_way way;
+	void *data, *end;
+	__u32 verdict;
+
+	/* Ethernet and the longer of the headers, if the frame has as much. */
+	if (!local || skb->vlan_present || !xg_pull(skb, XG_IP_HEADERS))
+		return XG_NEXT;
+	if (skb->len >= XG_IP6_HEADERS && !xg_pull(skb, XG_IP6_HEADERS))
+		return XG_NEXT;
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	whose = xg_parse(&frame, data, end, skb->len, local);
+	if (whose == XG_OTHERS)
+		return XG_NEXT;
+	rumor.local = local;
+	rumor.length = frame.length;
+	way.v6 = frame.v6;
+	if (whose == XG_ODD || skb->gso_size)
+		verdict = XG_COUNT_pass_odd;
+	else if (xg_lease_over(local))
+		verdict = XG_COUNT_pass_no_agent;
+	else if (frame.length > XG_DATAGRAM_BYTES)
+		verdict = XG_COUNT_pass_odd;
+	else if (frame.length < XG_HEADER_BYTES || !xg_pull(skb, xg_headers(way.v6) + XG_HEADER_BYTES))
+		verdict = XG_COUNT_drop_truncated;
+	else {
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		rumor.packet = xg_locate(&frame, data, end, way.v6);
+		verdict = rumor.packet ? xg_receive(&rumor) : XG_COUNT_drop_truncated;
+	}
+
+	if (XG_ASKS(verdict) && !xg_may_ask())
+		verdict = XG_COUNT_ask_limited;
+	xg_count(verdict);
+	if (XG_PASSES(verdict))
+		return XG_NEXT;
+	if (XG_DROPS(verdict) || verdict == XG_COUNT_ask_limited)
+		return TC_ACT_SHOT;
+	if (rumor.newcomer)
+		xg_count(XG_COUNT_take_newcomer);
+	if (rumor.news)
+		xg_count(XG_COUNT_news);
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if (!xg_locate(&frame, data, end, way.v6))
+		return TC_ACT_SHOT;
+	way.origin = rumor.origin;
+	xg_source_of(&frame, way.source.addr);
+	way.source.port = frame.udp->source;
+	if (rumor.news || XG_ASKS(verdict))
+		xg_tc_tell(skb, way.v6, rumor.news ? XG_EVENT_NEWS : XG_EVENT_ASK, way.source.addr, way.source.port,
+			   rumor.length);
+	if (!XG_ASKS(verdict))
+		xg_tc_relay(skb, local, &way, rumor.length);
+	return TC_ACT_SHOT;
+}
+
+/* Whether a frame on its way out is from the agent's address and port. */
+static __always_inline bool xg_is_own(struct xg_frame *frame, void *data, void *end, const struct xg_config *local)
+{
+	struct ethhdr *eth = frame->eth = data;
+
+	frame->ip = (void *)(eth + 1);
+	if ((void *)(eth + 1) > end)
+		return false;
+	frame->v6 = eth->h_proto == bpf_htons(ETH_P_IPV6);
+	if (frame->v6) {
+		if ((void *)(frame->ip6 + 1) > end || frame->ip6->nexthdr != IPPROTO_UDP ||
+		    !xg_equal(&frame->ip6->saddr, local->addr))
+			return false;
+		frame->udp = (void *)(frame->ip6 + 1);
+	} else {
+		if (eth->h_proto != bpf_htons(ETH_P_IP) || (void *)(frame->ip + 1) > end ||
+		    frame->ip->protocol != IPPROTO_UDP || frame->ip->saddr != xg_mapped(local->addr) ||
+		    !xg_is_mapped(local->addr) || frame->ip->ihl != 5 ||
+		    frame->ip->frag_off & bpf_htons(XG_IP_FRAGMENT))
+			return false;
+		frame->udp = (void *)(frame->ip + 1);
+	}
+	return (void *)(frame->udp + 1) <= end && frame->udp->source == local->port;
+}
+
+/* How many members the agent's own rumor is for; 0: it is an ordinary packet. */
+static __always_inline __u32 xg_fanout_of(const struct xg_packet *packet, __u32 length, const struct xg_config *local)
+{
+	if (length < XG_HEADER_BYTES || length > XG_DATAGRAM_BYTES)
+		return 0;
+	if (packet->magic != bpf_htons(XG_MAGIC) || packet->port != local->port ||
+	    !xg_equal(packet->origin, local->addr))
+		return 0;
+	return packet->fanout < XG_COPIES ? packet->fanout : XG_COPIES;
+}
+
+static __always_inline int xg_fan_out(struct __sk_buff *skb, const struct xg_config *local, bool v6, __u32 wanted,
+				      __u32 length)
+{
+	struct xg_way way = {};
+
+	xg_copy_address(way.origin.addr, local->addr);
+	way.origin.port = local->port;
+	way.source = way.origin;
+	way.v6 = v6;
+	if (!xg_change_relay_area(skb, v6, false)) {
+		xg_count_more(XG_COUNT_fanout_failed, wanted);
+		return TC_ACT_SHOT;
+	}
+	xg_count(XG_COUNT_fanout);
+	xg_send_copies(skb, local, &way, wanted, length,
+		       (struct xg_outcomes){XG_COUNT_fanout_copy, XG_COUNT_fanout_surplus, XG_COUNT_fanout_unresolved,
+					    XG_COUNT_fanout_failed});
+	return TC_ACT_SHOT;
+}
+
+/* What is at egress. */
+static __always_inline int xg_tc_out(struct __sk_buff *skb)
+{
+	const struct xg_config *local = xg_local();
+	const struct xg_packet *packet;
+	struct xg_frame frame;
+	void *data, *end;
+	__u32 wanted = 0;
+
+	if (skb->mark == XG_MARK) {
+		skb->mark = 0;
+		return XG_NEXT;
+	}
+	if (!local)
+		return XG_NEXT;
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if (!xg_is_own(&frame, data, end, local))
+		return XG_NEXT;
+	if (xg_pull(skb, xg_headers(frame.v6) + XG_HEADER_BYTES)) {
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		packet = xg_locate(&frame, data, end, frame.v6);
+		if (!packet)
+			return XG_NEXT;
+		wanted = xg_fanout_of(packet, frame.length, local);
+		if (wanted)
+			return xg_fan_out(skb, local, frame.v6, wanted, frame.length);
+	}
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if (xg_is_own(&frame, data, end, local))
+		xg_learn(&frame, skb->ifindex);
+	return XG_NEXT;
+}
+
+#endif
