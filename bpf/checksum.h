@@ -75,6 +75,8 @@ static __always_inline __u64 xg_sum_packet(const struct xg_packet *packet, __u64
 /* The header without options, its checksum field included or 0. */
 static __always_inline __sum16 xg_ip_checksum(const struct iphdr *ip)
 {
+	/* The header is read as words of another type than its fields were written as: they have to be there by now. */
+	asm volatile("" ::: "memory");
 	return ~xg_fold(xg_sum_words(ip, 5));
 }
 
