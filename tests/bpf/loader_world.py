@@ -120,7 +120,7 @@ class World:
         """Ids of the programs and maps that look like the loader's, without those of other data planes.
 
         Another one, of a test that runs at the same time, shows in the size of its node map: what hangs together
-        with that map is not ours.
+        with that map is not ours. A map without a program could only be kept by a pin, and shows as a mount.
         """
         programs = [each for each in self._bpftool("prog") if each.get("name", "").startswith("xg_")]
         found = {each["id"]: each for each in self._bpftool("map") if each.get("name") in MAPS}
@@ -128,7 +128,9 @@ class World:
         for _ in range(3):
             others |= {n for each in programs for n in each.get("map_ids", ()) if others & set(each["map_ids"])}
         ours = [each["id"] for each in programs if not others & set(each.get("map_ids", ()))]
-        return ours, sorted(found.keys() - others)
+        used = {number for each in programs if each["id"] in ours for number in each.get("map_ids", ())}
+        sized = {number for number, each in found.items() if each["name"] == "nodes" and not self._is_foreign(each)}
+        return ours, sorted(used & found.keys() | sized)
 
     def _is_foreign(self, each: dict[str, Any]) -> bool:
         return each["name"] == "nodes" and each["max_entries"] not in self.sizes
