@@ -48,6 +48,7 @@
 	/* The agent's own rumors. */ \
 	X(fanout,               "own rumors multiplied at the way out") \
 	X(fanout_copy,          "copies of own rumors sent") \
+	X(fanout_forged,        "carriers not multiplied: their MAC is wrong, so another process sent them") \
 	X(fanout_surplus,       "copies of own rumors not sent: every possible target has one") \
 	X(fanout_unresolved,    "copies of own rumors handed to the agent: no next hop known for their target") \
 	X(fanout_failed,        "copies of own rumors that the kernel refused to send") \

@@ -356,6 +356,11 @@ static __always_inline int xg_tc_out(struct __sk_buff *skb)
 		if (!packet)
 			return XG_NEXT;
 		wanted = xg_fanout_of(packet, frame.length, local);
+		/* While no agent is bound to the port, any process may be: it must not have its packets multiplied. */
+		if (wanted && xg_check_mac(packet) != XG_GO_ON) {
+			xg_count(XG_COUNT_fanout_forged);
+			return TC_ACT_SHOT;
+		}
 		if (wanted)
 			return xg_fan_out(skb, local, frame.v6, wanted, frame.length);
 	}
