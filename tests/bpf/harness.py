@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: MIT
+"""The programs, compiled once and run packet by packet with BPF_PROG_TEST_RUN, and their maps."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import struct
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.kernel_model import Config, Entry
+from xdp_gossip.core.types import Address
+from xdp_gossip.core.window import ReplayWindow
+from xdp_gossip.dataplane import headers, layout
+from xdp_gossip.dataplane.loader.compile import include_directories
+from xdp_gossip.wire.keys import Keyring, cluster_id
+from xdp_gossip.wire.native import NativeCodec
+
+SECRET = "a secret"
+KEYRING = Keyring.single("default", SECRET)
+CODEC = NativeCodec(KEYRING)
+#: enum xdp_action, and TC's.
+XDP_DROP, XDP_PASS, XDP_REDIRECT = 1, 2, 4
+TC_NEXT, TC_SHOT = 0xFFFFFFFF, 2
+DEVMAP = 33
+#: Of next hops that tests write.
+HOP_MAC = bytes.fromhex("020000000077")
+#: Room for origins in the programs under test.
+NODES = 4096
+TEXT = Path(__file__).with_name("extra.c")
+
+_RUNNING = 1
+#: ``struct __sk_buff``: its size, and what a test may say of a frame.
+_SKB_BYTES, _SKB_MARK, _SKB_IFINDEX, _SKB_GSO_SIZE = 192, 8, 40, 176
+
+
+class _TestRun(ctypes.Structure):
+    """``struct bpf_test_run_opts``."""
+
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("data_in", ctypes.c_char_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_char_p),
+        ("ctx_out", ctypes.c_void_p),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    )
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a test run gave: the program's return value, the frame as it is now, ns per run."""
+
+    value: int
+    frame: bytes
+    nanoseconds: int
+
+
+@dataclass(frozen=True)
+class Event:
+    """``struct xg_event`` and the packet after it."""
+
+    kind: int
+    address: Address
+    packet: bytes
+    time: int
+
+
+class Plane:
+    """The compiled programs. ``programs`` are loaded at their first use; maps are written in the model's terms."""
+
+    def __init__(self, nodes: int = NODES) -> None:
+        import bcc  # type: ignore[import-not-found,unused-ignore]  # 74 MB: only these tests pay for it
+
+        root = headers.directory()
+        os.environ["BCC_KERNEL_SOURCE"] = str(root / "kshim")
+        flags = [f"-I{path}" for path in (root / "kshim" / "include", root, *include_directories())]
+        text = (root / "dataplane.c").read_text() + TEXT.read_text()
+        self._bcc = bcc
+        self._bpf = bcc.BPF(text=text.encode(), cflags=[*flags, f"-DXG_NODES={nodes}"])
+        self._libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
+        self._ring: Any = None
+        self._events: list[Event] = []
+        self.nodes = nodes
+        self.targets: list[Address] = []
+
+    @functools.cache  # noqa: B019 - there is one for a session
+    def program(self, name: str) -> int:
+        """Descriptor of a program, by the name of its function."""
+        kind = self._bcc.BPF.SCHED_CLS if "_tc_" in name else self._bcc.BPF.XDP
+        if name == "xg_xdp_egress":
+            return int(self._bpf.load_func(name.encode(), kind, None, DEVMAP).fd)
+        return int(self._bpf.load_func(name.encode(), kind).fd)
+
+    def run(self, name: str, frame: bytes, context: bytes = b"", repeat: int = 1) -> Ran:
+        """Run a program on a frame. ``context``: ``struct __sk_buff`` for TC. Raises ``OSError``."""
+        out = ctypes.create_string_buffer(4096)
+        options = _TestRun(ctypes.sizeof(_TestRun), frame, ctypes.addressof(out), len(frame), len(out))
+        options.repeat = repeat
+        if context:
+            options.ctx_in, options.ctx_size_in = context, len(context)
+        ctypes.set_errno(0)
+        if self._libbpf.bpf_prog_test_run_opts(self.program(name), ctypes.byref(options)) < 0:
+            raise OSError(ctypes.get_errno(), f"test run of {name}: {os.strerror(ctypes.get_errno())}")
+        return Ran(options.retval, out.raw[: options.data_size_out], options.duration)
+
+    def map(self, name: str) -> int:
+        """Descriptor of a map."""
+        return int(self._bpf[name.encode()].map_fd)
+
+    def write(self, name: str, key: bytes, value: bytes) -> None:
+        """One entry of a map. Raises ``OSError``."""
+        if self._bcc.lib.bpf_update_elem(self.map(name), key, value, 0):
+            raise OSError(ctypes.get_errno(), f"map {name}: {os.strerror(ctypes.get_errno())}")
+
+    def read(self, name: str, key: bytes, size: int) -> bytes | None:
+        """One entry of a map of values of ``size`` bytes, None if there is none."""
+        value = ctypes.create_string_buffer(size)
+        if self._bcc.lib.bpf_lookup_elem(self.map(name), key, value):
+            return None
+        return value.raw
+
+    def delete(self, name: str, key: bytes) -> None:
+        """Remove an entry of a map if it is there."""
+        self._bcc.lib.bpf_delete_elem(self.map(name), key)
+
+    def reset(self, config: Config, targets: Sequence[Address] = ()) -> None:
+        """As if just loaded: no origins, no next hops, the one key, counters and events as of now."""
+        self._bpf[b"nodes"].clear()
+        self._bpf[b"nexthops"].clear()
+        self.set_key(0, SECRET)
+        self.configure(config, targets)
+        self.events()
+        self._before = self._counters()
+
+    def configure(self, config: Config, targets: Sequence[Address] = ()) -> None:
+        """Write the configuration and the ring."""
+        self.targets = list(targets)
+        for index, target in enumerate(targets):
+            value = layout.TARGET.pack(target.packed, target.port.to_bytes(2, "big"))
+            self.write("targets", struct.pack("=I", index), value)
+        value = layout.CONFIG.pack(
+            config.local.packed,
+            config.local.port.to_bytes(2, "big"),
+            config.amount,
+            config.wide,
+            _RUNNING if config.running else 0,
+            cluster_id(KEYRING.cluster).to_bytes(4, "big"),
+            config.incarnation,
+            config.state_digest,
+            config.lease,
+            config.clock,
+            config.timeout,
+            config.max_clock_drift,
+            0,
+            len(targets),
+        )
+        self.write("config", bytes(4), value)
+
+    def set_key(self, slot: int, secret: str | None) -> None:
+        """The key of a slot; None: none."""
+        keys = Keyring.single("default", secret).get(0) if secret else None
+        value = layout.KEY.pack(1, *layout.key_midstate(keys.mac)) if keys else bytes(layout.KEY.size)
+        self.write("keys", struct.pack("=I", slot), value)
+
+    def set_node(self, address: Address, entry: Entry) -> None:
+        """Write what is recorded of an origin."""
+        value = layout.NODE.pack(
+            0,
+            entry.incarnation,
+            entry.window.highest,
+            entry.window.bits,
+            entry.last_seen,
+            entry.clock,
+            entry.state_digest,
+            entry.record_digest,
+            entry.standing,
+            entry.flags,
+        )
+        self.write("nodes", layout.node_key(address), value)
+
+    def node(self, address: Address) -> Entry | None:
+        """What is recorded of an origin."""
+        value = self.read("nodes", layout.node_key(address), layout.NODE.size)
+        if value is None:
+            return None
+        _, incarnation, highest, bits, last_seen, clock, state, record, standing, flags = layout.NODE.unpack(value)
+        window = ReplayWindow(64)
+        window.merge(highest, bits)
+        return Entry(incarnation, window, last_seen, clock, state, record, standing, flags)
+
+    def set_hop(self, target: Address, ifindex: int, age: float = 0.0, mac: bytes = HOP_MAC) -> None:
+        """A next hop learnt ``age`` seconds ago."""
+        learnt = time.monotonic_ns() - int(age * 1e9)
+        self.write("nexthops", target.packed, layout.NEXTHOP.pack(mac, b"\x02\0\0\0\0\x01", ifindex, learnt))
+
+    def hop(self, target: Address) -> tuple[Any, ...] | None:
+        """dst, src, ifindex, learnt."""
+        value = self.read("nexthops", target.packed, layout.NEXTHOP.size)
+        return layout.NEXTHOP.unpack(value) if value else None
+
+    def counted(self) -> Mapping[str, int]:
+        """What was counted since the last call or reset; only what is not 0."""
+        now = self._counters()
+        before, self._before = self._before, now
+        return {name: n - m for name, n, m in zip(headers.counters(), now, before) if n != m}
+
+    def events(self) -> list[Event]:
+        """What came through the ring buffer since the last call."""
+        if self._ring is None:
+            self._callback = self._bcc.libbcc._RINGBUF_CB_TYPE(self._take)
+            self._ring = self._bcc.lib.bpf_new_ringbuf(self.map("events"), self._callback, None)
+        self._bcc.lib.bpf_consume_ringbuf(self._ring)
+        found, self._events = self._events, []
+        return found
+
+    def _take(self, _context: object, data: int, size: int) -> int:
+        raw = ctypes.string_at(data, size)
+        at, packed, port, length, kind = layout.EVENT.unpack_from(raw)
+        assert len(raw) == layout.EVENT.size + length, "an event of another length than it says"
+        address = Address.unpack(packed, int.from_bytes(port, "big"))
+        self._events.append(Event(kind, address, raw[layout.EVENT.size :], at))
+        return 0
+
+    def _counters(self) -> list[int]:
+        """Sums over all CPUs, in one call."""
+        names, cpus = len(headers.counters()), _processors()
+        keys, values = (ctypes.c_uint32 * names)(), (ctypes.c_uint64 * (names * cpus))()
+        count, batch = ctypes.c_uint32(names), ctypes.c_uint32()
+        self._libbpf.bpf_map_lookup_batch(
+            self.map("counters"), None, ctypes.byref(batch), keys, values, ctypes.byref(count), None
+        )
+        assert count.value == names, f"expected {names} counters, read {count.value}"
+        return [sum(values[at * cpus : (at + 1) * cpus]) for at in range(names)]
+
+
+@functools.cache
+def _processors() -> int:
+    return int(ctypes.CDLL("libbpf.so.1").libbpf_num_possible_cpus())
+
+
+def skb(ifindex: int = 0, mark: int = 0, gso_size: int = 0) -> bytes:
+    """What a test run tells a TC program of its frame."""
+    context = bytearray(_SKB_BYTES)
+    for at, value in ((_SKB_MARK, mark), (_SKB_IFINDEX, ifindex), (_SKB_GSO_SIZE, gso_size)):
+        struct.pack_into("=I", context, at, value)
+    return bytes(context)
+
+
+@contextlib.contextmanager
+def inside(namespace: str) -> Iterator[None]:
+    """This thread, in a named network namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{namespace}") as there:
+        if libc.setns(there.fileno(), 0):
+            raise OSError(ctypes.get_errno(), f"network namespace {namespace}: {os.strerror(ctypes.get_errno())}")
+        try:
+            yield
+        finally:
+            libc.setns(home.fileno(), 0)
