@@ -84,7 +84,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     else:
         yield Finding("ok", "configuration", f"{args.config} is valid")
         yield from files(config)
-    status, why = _ask(args, config)
+    status, nodes, why = _ask(args, config)
     if status is not None:
         yield from running(status, config)
     elif config is not None:
@@ -94,6 +94,10 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
         yield from ports(config)
     else:
         yield Finding("warn", "agent", f"does not answer ({why})", "correct the configuration first")
+    if config is not None:
+        from . import doctor_dataplane
+
+        yield from doctor_dataplane.examine(config, status, nodes)
 
 
 def libraries() -> Iterator[Finding]:
@@ -172,12 +176,15 @@ def ports(config: AgentConfig) -> Iterator[Finding]:
                 yield Finding("ok", check, f"{name} is free")
 
 
-def _ask(args: argparse.Namespace, config: AgentConfig | None) -> tuple[dict[str, Any] | None, str]:
-    """The status of the agent, or why there is none."""
-    found: list[dict[str, Any]] = []
+def _ask(
+    args: argparse.Namespace, config: AgentConfig | None
+) -> tuple[dict[str, Any] | None, list[dict[str, Any]], str]:
+    """The status of the agent and the nodes that it knows, or why there is neither."""
+    found: list[Any] = []
 
     async def work(client: Any) -> int:
         found.append(await client.status())
+        found.append((await client.nodes())["nodes"])
         return OK
 
     named = getattr(args, "socket", None) or getattr(args, "endpoint", None)
@@ -186,8 +193,8 @@ def _ask(args: argparse.Namespace, config: AgentConfig | None) -> tuple[dict[str
     try:
         call(args, work)
     except CommandError as error:
-        return None, str(error)
-    return found[0], ""
+        return None, [], str(error)
+    return found[0], found[1], ""
 
 
 def running(status: dict[str, Any], config: AgentConfig | None) -> Iterator[Finding]:

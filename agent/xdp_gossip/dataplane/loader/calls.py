@@ -7,9 +7,10 @@ Descriptors are plain integers that the caller closes. Every failure is an ``OSE
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 from dataclasses import dataclass
+
+from .. import libbpf
 
 #: enum bpf_attach_type
 XDP = 37
@@ -24,7 +25,6 @@ XDP_NATIVE = 1 << 2
 #: enum bpf_map_type
 ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, RINGBUF = 2, 1, 9, 6, 27
 
-_LIBRARIES = ("libbpf.so.1", "libbpf.so.0")
 _TEST_RUN_LIVE_FRAMES = 1 << 1
 
 
@@ -111,18 +111,12 @@ class Map:
     max_entries: int
 
 
-@functools.cache
 def library() -> ctypes.CDLL:
-    """libbpf, loaded once. Raises ``OSError`` when this host has none."""
-    for name in _LIBRARIES:
-        try:
-            found = ctypes.CDLL(name, use_errno=True)
-        except OSError:
-            continue
-        for function in ("bpf_obj_pin", "bpf_obj_get", "bpf_obj_get_info_by_fd", "bpf_link_create", "bpf_link_update"):
-            getattr(found, function).restype = ctypes.c_int
-        return found
-    raise OSError(f"libbpf: expected {' or '.join(_LIBRARIES)}, found neither (package libbpf1, or libbpf)")
+    """libbpf. Raises ``OSError`` when this host has none."""
+    try:
+        return libbpf.library()
+    except libbpf.LibraryMissing as error:
+        raise OSError(str(error)) from None
 
 
 def check(result: int, what: str) -> int:

@@ -82,6 +82,18 @@ def owners(ip: str) -> list[int]:
     return list(found)
 
 
+def networks(index: int) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """The networks that the interface is in, by its addresses and their prefixes. Raises ``OSError``."""
+    found = []
+    for body in _dump(_RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0)):
+        _family, prefix, _flags, _scope, owner = _ADDRESS.unpack_from(body)
+        attributes = _attributes(body[_ADDRESS.size :])
+        address = attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS))
+        if owner == index and address:
+            found.append(ipaddress.ip_network((address, prefix), strict=False))
+    return found
+
+
 def has_clsact(ifindex: int) -> bool:
     """Whether the interface has a clsact (or the older ingress) queueing discipline."""
     kinds = []

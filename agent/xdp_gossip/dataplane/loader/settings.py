@@ -23,6 +23,10 @@ NATIVE, GENERIC, TC = "XDP (native)", "XDP (generic)", "TC"
 MODES = {"auto": (NATIVE, GENERIC, TC), "XDP": (NATIVE, GENERIC), "TC": (TC,)}
 
 
+class NoUser(LoaderError):
+    """There is nobody to give the maps to."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """A data plane to be put up. ``wide`` and ``amount`` are copies of a rumor, ``nodes`` room in the node map."""
@@ -69,7 +73,9 @@ def _user(name: str) -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(name)
     except KeyError:
-        raise LoaderError(f"user {name}: expected the agent's user, found none", "name it with --user") from None
+        raise NoUser(
+            f"user {name}: expected the agent's user, found none", "make it, or name another with --user"
+        ) from None
 
 
 def _interface(ip: str, name: str) -> netlink.Interface:

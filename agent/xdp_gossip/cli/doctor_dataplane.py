@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: MIT
+"""``doctor``'s look at the kernel data plane: what keeps it from being up, or from being up in a better mode."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..dataplane.headers import HeaderError
+from ..dataplane.loader import attach, calls, compile, netlink, settings, status
+from ..dataplane.loader.errors import LoaderError
+from .doctor import Finding
+
+if TYPE_CHECKING:
+    from ..config import AgentConfig
+
+_UP = "xdp-gossip dataplane up (systemctl reload-or-restart xdp-gossip-dataplane)"
+_LOCKDOWN = Path("/sys/kernel/security/lockdown")
+_UNPRIVILEGED = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
+_PROCESS = Path("/proc/self/status")
+_NEIGHBOURS = Path("/proc/sys/net")
+#: Bits of the capabilities that the loader needs (linux/capability.h).
+_CAPABILITIES = {"CAP_CHOWN": 0, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+#: Kernel version -> what is not to be had before it.
+_KERNELS = (
+    ((5, 8), "the data plane needs 5.8 or later (ring buffers)", "a newer kernel, or protocol: UDP"),
+    ((5, 14), "XDP needs 5.14 or later (broadcast to a devmap); TC works", "a newer kernel, or protocol: TC"),
+)
+#: Largest MTU that native XDP takes on the least able of the common drivers, in one page with the headroom.
+_LARGE_MTU = 3498
+#: Counters of the data plane that tell of trouble, and what to do.
+_TROUBLE = {
+    "drop_bad_mac": "is the secret the same everywhere?",
+    "drop_unknown_key": "add the key as staged everywhere before using it",
+    "drop_foreign_cluster": "is `cluster` the same everywhere?",
+    "drop_foreign_version": "do all agents speak this wire version?",
+    "ask_time": "are the clocks synchronised?",
+    "ask_full": "raise limits.nodes, then xdp-gossip dataplane up",
+    "ask_limited": "somebody sends many rumors that only the agent can judge: xdp-gossip dataplane status",
+    "news_lost": "the agent does not keep up: is it starved of processor time?",
+    "relay_failed": "the interface refuses copies: ip -s link, dmesg",
+    "fanout_failed": "the interface refuses copies: ip -s link, dmesg",
+}
+
+
+def examine(
+    config: AgentConfig, agent: Mapping[str, Any] | None, nodes: Sequence[Mapping[str, Any]]
+) -> Iterator[Finding]:
+    """All findings. ``agent``: what the running agent says of itself; ``nodes``: whom it knows."""
+    directory = Path(settings.directory(config, None))
+    try:
+        found = status.report(directory)
+    except LoaderError as error:
+        yield Finding("fail", "data plane", error.reason, error.remedy)
+        return
+    if config.protocol not in settings.MODES or config.wire != "native":
+        if found.get("mode"):
+            text = f"{found['mode']} is up on {found['interface']}, but the configuration wants none"
+            yield Finding("warn", "data plane", text, "xdp-gossip dataplane down")
+        return
+    # With auto a host without a data plane is a member all the same.
+    level = "warn" if config.protocol == "auto" else "fail"
+    wanted = None
+    # A missing user must not hide what the interface has to tell.
+    for user in (found.get("user", ""), "root"):
+        try:
+            wanted = settings.wanted(config, user=user)
+            break
+        except settings.NoUser as error:
+            yield Finding(level, "data plane", error.reason, error.remedy)
+        except LoaderError as error:
+            yield Finding(level, "data plane", error.reason, error.remedy)
+            break
+        except (OSError, HeaderError) as error:
+            yield Finding(level, "data plane", str(error), "reinstall the release")
+            break
+    yield from _host(level)
+    yield from loaded(found, level)
+    if wanted is not None:
+        yield from _differences(found, wanted) if found.get("mode") else prospects(wanted)
+        yield from neighbours(wanted.interface, nodes)
+    if agent is not None and found["up"]:
+        yield from _use(found, agent)
+
+
+def loaded(found: Mapping[str, Any], level: str) -> Iterator[Finding]:
+    """What the loader has left: the mode, why not a better one, and what the counters tell."""
+    if found["up"]:
+        yield Finding("ok", "data plane", f"{found['mode']} on {found['interface']}")
+    else:
+        yield Finding(level, "data plane", found["reason"], _UP)
+    for refusal in found["reasons"]:
+        text = f"not {refusal['mode'] or 'up'}: {refusal['reason']}"
+        yield Finding(
+            "warn" if found["up"] else level, "data plane", text, f"{refusal['remedy']}; then down and up again"
+        )
+    for note in found.get("notes", ()):
+        yield Finding("warn", "data plane", note, "run doctor as root; watch xdp-gossip dataplane status")
+    for name, remedy in _TROUBLE.items():
+        count = found.get("counters", {}).get(name)
+        if count:
+            yield Finding("warn", "data plane", f"{name}: {count} packets", remedy)
+
+
+def _differences(found: Mapping[str, Any], wanted: settings.Settings) -> Iterator[Finding]:
+    """Where what is up is not what the configuration asks for."""
+    if found["mode"] not in wanted.modes:
+        text = f"{found['mode']} is up, but protocol is {wanted.protocol}"
+        yield Finding("fail", "data plane", text, _UP)
+    pairs = {
+        "interface": (found["interface"], wanted.interface.name),
+        "limits.nodes": (found["nodes"], wanted.nodes),
+        "amount": (found["amount"], wanted.amount),
+        "user": (found["user"], wanted.user),
+    }
+    for name, (has, should) in pairs.items():
+        if has != should:
+            yield Finding("warn", "data plane", f"{name}: up with {has}, configured is {should}", _UP)
+
+
+def prospects(wanted: settings.Settings) -> Iterator[Finding]:
+    """What would keep a data plane that is not up from its best mode."""
+    name = wanted.interface.name
+    try:
+        who = attach.incumbent(wanted.interface)
+    except OSError as error:
+        yield Finding("warn", "data plane", f"{name}: {error.strerror}", "run doctor as root")
+        return
+    if who and wanted.modes != (settings.TC,):
+        yield Finding("warn", "data plane", f"XDP cannot be had: {who}", f"leave it, or detach it: ip link show {name}")
+    if wanted.interface.mtu > _LARGE_MTU and settings.NATIVE in wanted.modes:
+        text = f"the MTU of {name} is {wanted.interface.mtu}: many drivers refuse native XDP above {_LARGE_MTU}"
+        yield Finding("warn", "data plane", text, f"ip link set {name} mtu 1500")
+    if wanted.interface.kind == "veth" and settings.NATIVE in wanted.modes:
+        text = f"{name} is a veth: native XDP needs GRO (or XDP) on its peer"
+        yield Finding("warn", "data plane", text, "on the host of the container: ethtool -K PEER gro on")
+
+
+def _host(level: str) -> Iterator[Finding]:
+    """Kernel, libraries and privileges."""
+    version = kernel_version()
+    for least, text, remedy in _KERNELS:
+        if version < least:
+            yield Finding(level, "kernel", f"{platform.release()}: {text}", remedy)
+            break
+    else:
+        yield Finding("ok", "kernel", platform.release())
+    if version < (5, 19) and _read(_UNPRIVILEGED) not in ("", "0"):
+        remedy = "a drop-in for xdp-gossip.service: AmbientCapabilities=CAP_BPF, CapabilityBoundingSet=CAP_BPF"
+        yield Finding(
+            "warn", "kernel", f"{platform.release()}: before 5.19 the agent needs CAP_BPF for its maps", remedy
+        )
+    if "[confidentiality]" in _read(_LOCKDOWN):
+        text = "locked down for confidentiality: the kernel may refuse BPF programs"
+        yield Finding("warn", "kernel", text, "boot with lockdown=integrity, or without Secure Boot's lockdown")
+    for text, remedy in compile.missing():
+        yield Finding(level, "data plane", text, remedy)
+    try:
+        calls.library()
+    except OSError as error:
+        yield Finding(level, "data plane", str(error), "install libbpf1 (Debian, Ubuntu) or libbpf (Fedora, RHEL)")
+    if os.geteuid() == 0:
+        yield from capabilities(level)
+
+
+def capabilities(level: str) -> Iterator[Finding]:
+    """What root lacks, as in a container."""
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", _read(_PROCESS), re.MULTILINE)
+    held = int(effective[1], 16) if effective else 0
+    lacking = [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1]
+    if lacking:
+        remedy = "give them to the container, or set protocol: UDP"
+        yield Finding(level, "privileges", f"root lacks {', '.join(lacking)}, which the loader needs", remedy)
+
+
+def kernel_version() -> tuple[int, int]:
+    """Major and minor version of the running kernel."""
+    found = re.match(r"(\d+)\.(\d+)", platform.release())
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def neighbours(interface: netlink.Interface, nodes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Whether the kernel's table of neighbours has room for all members in the interface's own networks."""
+    try:
+        networks = netlink.networks(interface.index)
+    except OSError:
+        return
+    for family, version in (("ipv4", 4), ("ipv6", 6)):
+        own = [network for network in networks if network.version == version]
+        addresses = {ipaddress.ip_address(node["addr"]) for node in nodes if not node["local"]}
+        near = sum(1 for address in addresses if any(address in network for network in own))
+        limit = _read(_NEIGHBOURS / family / "neigh/default/gc_thresh3")
+        if limit.isdigit() and near > int(limit):
+            text = f"{near} members are in the networks of {interface.name}, the table of neighbours holds {limit}"
+            remedy = f"sysctl -w net.{family}.neigh.default.gc_thresh3={4 * near}, gc_thresh2 half of it"
+            yield Finding("fail", "neighbours", text, remedy)
+
+
+def _use(found: Mapping[str, Any], agent: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether the agent uses what is up."""
+    mode, reason = agent.get("mode"), agent.get("mode_reason")
+    if mode != found["mode"]:
+        text = f"{found['mode']} is up, but the agent uses {mode} ({reason or 'no reason given'})"
+        yield Finding("fail", "agent", text, "systemctl restart xdp-gossip; journalctl -u xdp-gossip")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""

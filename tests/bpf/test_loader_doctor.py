@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: MIT
+"""``doctor`` names each reason for which the data plane steps down or stays away, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bpf.loader_world import COMMAND, World, world
+from tests.bpf.test_loader import incumbent  # noqa: F401
+from xdp_gossip.cli import doctor_dataplane
+from xdp_gossip.cli.doctor import Finding
+from xdp_gossip.dataplane.loader import attach, compile, netlink
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and BPF")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[World]:
+    with world(tmp_path) as made:
+        yield made
+
+
+def doctor(here: World) -> dict[str, tuple[str, str]]:
+    """What doctor says of kernel and data plane: text -> level and remedy."""
+    done = here.inside(COMMAND, "doctor", "--json", "--config", str(here.files / "agent.yml"), check=False)
+    wanted = ("data plane", "kernel", "neighbours", "privileges")
+    found = [finding for finding in json.loads(done.stdout)["findings"] if finding["check"] in wanted]
+    return {finding["text"]: (finding["level"], finding["remedy"]) for finding in found}
+
+
+def configure(here: World, protocol: str = "auto", **more: object) -> None:
+    here.configure(protocol, dataplane={"directory": str(here.directory)}, **more)
+
+
+def only(found: dict[str, tuple[str, str]], words: str) -> tuple[str, str]:
+    """Level and remedy of the one finding with these words."""
+    matching = [text for text in found if words in text]
+    assert len(matching) == 1, (words, found)
+    return found[matching[0]]
+
+
+@pytest.mark.root
+@needs_root
+def test_nothing_to_complain_of(here: World) -> None:
+    configure(here)
+    here.loader("up")
+    found = doctor(here)
+    assert only(found, f"XDP (native) on {here.interface}") == ("ok", "")
+    assert {level for level, _ in found.values()} == {"ok"}
+
+
+@pytest.mark.root
+@needs_root
+@pytest.mark.parametrize(("protocol", "level"), [("auto", "warn"), ("XDP", "fail"), ("TC", "fail")])
+def test_not_up(here: World, protocol: str, level: str) -> None:
+    configure(here, protocol)
+    found_level, remedy = only(doctor(here), "nothing is up")
+    assert found_level == level and "dataplane up" in remedy
+
+
+@pytest.mark.root
+@needs_root
+def test_an_incumbent_is_named_before_and_after(here: World, incumbent: Path) -> None:  # noqa: F811
+    here.inside("ip", "link", "set", here.interface, "xdpdrv", "pinned", str(incumbent))
+    configure(here)
+    assert "incumbent" in next(text for text in doctor(here) if text.startswith("XDP cannot be had"))
+    here.loader("up")
+    found = doctor(here)
+    assert only(found, "TC on")[0] == "ok"
+    assert only(found, "not XDP (native)")[0] == "warn"
+    assert "detach it" in only(found, "not XDP (generic)")[1]
+
+
+@pytest.mark.root
+@needs_root
+def test_gro_mtu_and_differences(tmp_path: Path) -> None:
+    with world(tmp_path, gro=False) as here:
+        configure(here)
+        assert "gro on" in only(doctor(here), "is a veth")[1]
+        here.loader("up")
+        level, remedy = only(doctor(here), "neither GRO nor XDP")
+        assert level == "warn" and "ethtool -K" in remedy
+        configure(here, "TC", amount=9)
+        found = doctor(here)
+        assert only(found, "XDP (generic) is up, but protocol is TC")[0] == "fail"
+        assert only(found, "amount: up with 4, configured is 9")[0] == "warn"
+        configure(here, "UDP")
+        assert "dataplane down" in only(doctor(here), "the configuration wants none")[1]
+        here.loader("down", "--directory", str(here.directory))
+        here.inside("ip", "link", "set", here.interface, "mtu", "9000")
+        configure(here)
+        assert "mtu 1500" in only(doctor(here), "MTU")[1]
+
+
+@pytest.mark.root
+@needs_root
+def test_addresses_without_an_interface(here: World) -> None:
+    here.inside("ip", "link", "set", "lo", "up")
+    configure(here, addr="198.18.61.99")
+    assert "dataplane.interface" in only(doctor(here), "no interface has this address")[1]
+    configure(here, addr="127.0.0.1")
+    assert "UDP" in only(doctor(here), "loopback")[1]
+
+
+def complaints(findings: Iterator[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.level != "ok"]
+
+
+def put(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "file"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("release", "words"),
+    [("5.4.0-150-generic", "5.8"), ("5.10.0-20-amd64", "5.14"), ("5.15.0", "CAP_BPF"), ("6.1.0-rc1", "")],
+)
+def test_old_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: str, words: str) -> None:
+    monkeypatch.setattr(doctor_dataplane.platform, "release", lambda: release)
+    monkeypatch.setattr(doctor_dataplane, "_UNPRIVILEGED", put(tmp_path, "2\n"))
+    monkeypatch.setattr(compile, "missing", list)
+    found = [finding for finding in complaints(doctor_dataplane._host("warn")) if finding.check == "kernel"]
+    assert any(words in finding.text for finding in found) if words else not found
+    assert all(finding.remedy for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "complains"), [("[none] integrity confidentiality", False), ("none integrity [confidentiality]", True)]
+)
+def test_lockdown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, complains: bool) -> None:
+    monkeypatch.setattr(doctor_dataplane, "_LOCKDOWN", put(tmp_path, text))
+    found = [finding for finding in doctor_dataplane._host("warn") if "locked down" in finding.text]
+    assert bool(found) == complains
+
+
+@pytest.mark.parametrize(
+    ("held", "lacking"), [("000001ffffffffff", ""), ("00000000a80425fb", "NET_ADMIN, CAP_SYS_ADMIN")]
+)
+def test_capabilities(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, held: str, lacking: str) -> None:
+    monkeypatch.setattr(doctor_dataplane, "_PROCESS", put(tmp_path, f"Name:\tx\nCapEff:\t{held}\n"))
+    found = list(doctor_dataplane.capabilities("fail"))
+    assert [lacking in finding.text for finding in found] == ([True] if lacking else [])
+
+
+def test_bcc_and_headers_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def no_bcc(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(compile.importlib, "import_module", no_bcc)
+    monkeypatch.setattr(compile, "_USER_HEADERS", tmp_path)
+    texts = {finding.text: finding.remedy for finding in complaints(doctor_dataplane._host("fail"))}
+    bcc = next(text for text in texts if "BCC is missing" in text)
+    assert "python3-bpfcc" in texts[bcc] and "python3-bcc" in texts[bcc]
+    libc = next(text for text in texts if "if_ether.h" in text)
+    assert "linux-libc-dev" in texts[libc]
+
+
+@pytest.mark.parametrize(("limit", "complains"), [(9, True), (10, False)])
+def test_the_table_of_neighbours(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    make_interface: Callable[[], netlink.Interface],
+    limit: int,
+    complains: bool,
+) -> None:
+    (tmp_path / "ipv4/neigh/default").mkdir(parents=True)
+    (tmp_path / "ipv4/neigh/default/gc_thresh3").write_text(f"{limit}\n")
+    monkeypatch.setattr(doctor_dataplane, "_NEIGHBOURS", tmp_path)
+    # Ten members in the network of the loopback interface, and ten that are behind a router.
+    nodes = [{"addr": f"127.0.1.{number}", "local": False} for number in range(10)]
+    nodes += [{"addr": f"198.18.61.{number}", "local": False} for number in range(10)]
+    found = list(doctor_dataplane.neighbours(make_interface(), nodes))
+    assert [("10 members" in finding.text, "gc_thresh3" in finding.remedy) for finding in found] == (
+        [(True, True)] if complains else []
+    )
+
+
+@pytest.fixture
+def make_interface() -> Callable[[], netlink.Interface]:
+    def make() -> netlink.Interface:
+        found = netlink.by_name("lo")
+        assert found is not None
+        return found
+
+    return make
+
+
+def test_the_agent_uses_something_else() -> None:
+    found = {"mode": "TC"}
+    (finding,) = doctor_dataplane._use(found, {"mode": "UDP", "mode_reason": "no maps"})
+    assert finding.level == "fail" and "no maps" in finding.text
+    assert not list(doctor_dataplane._use(found, {"mode": "TC", "mode_reason": ""}))
+
+
+@pytest.mark.parametrize(
+    ("number", "mtu", "words"),
+    [
+        ("ERANGE", 9000, "MTU of 9000"),
+        ("EINVAL", 9000, "MTU of 9000"),
+        ("EOPNOTSUPP", 1500, "driver of eth9 refuses"),
+        ("ENOSPC", 1500, "queues"),
+        ("EPERM", 1500, "Operation not permitted"),
+        ("EIO", 1500, "EIO"),
+    ],
+)
+def test_refusals_in_words(number: str, mtu: int, words: str) -> None:
+    import errno
+
+    interface = netlink.Interface(99999, "eth9", mtu, "", True, False, bytes(6), 0, "")
+    code = getattr(errno, number)
+    refusal = attach.why_no_xdp(OSError(code, os.strerror(code)), interface, "XDP (native)")
+    assert words in refusal.reason and refusal.remedy
