@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""Sends one rumor to many targets, twice, as the agent's transport does: ``send_copies.py DIRECTORY OWN TARGET...``.
+
+Run in a namespace by ``test_copies.py``. ``DIRECTORY`` is the loaded data plane's, or ``-`` for plain UDP. Prints the
+transport's and the kernel's counters as JSON. The first round finds no next hop and goes through the stack, which
+resolves it; the second is the kernel's alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "agent"))
+
+from xdp_gossip.core.events import Rumor
+from xdp_gossip.core.types import Address
+from xdp_gossip.dataplane.maps import Config, open_plane
+from xdp_gossip.transport.kernel import KernelTransport
+
+ROUNDS = 2
+
+
+def rumor(own: Address, number: int) -> bytes:
+    """Something that the kernel takes for a heartbeat of ours; nobody checks its MAC."""
+    block = struct.pack(">HBBIBBHIQ16s", 0x5847, 1, 1, 7, 0, 0, own.port, 1, number, own.packed)
+    return block.ljust(88, b"\0")
+
+
+async def main(directory: str, own: Address, targets: tuple[Address, ...]) -> None:
+    """Open, send, wait, tell."""
+    transport = KernelTransport((own.ip, own.port), own)
+    await transport.open(lambda data, source, screened=False: None)
+    plane = None
+    if directory != "-":
+        plane = open_plane(Path(directory), "auto", own, 7, 4, 12, [])
+        plane.write_targets(targets)
+        plane.write_config(Config(True, 1, 0, time.monotonic() + 60, 0, 2.0, 60.0))
+        transport.use(plane)
+    for number in range(1, ROUNDS + 1):
+        transport.send_rumor(Rumor(rumor(own, number), targets))
+        await asyncio.sleep(1.0)
+    transport.check_carriers()
+    told = {"transport": dict(transport.counters), "kernel": plane.counters() if plane else {}}
+    await transport.close()
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], Address.parse(sys.argv[2]), tuple(Address.parse(text) for text in sys.argv[3:])))

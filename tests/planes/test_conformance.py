@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: MIT
+"""The same fleet on every plane: what a member sees must not depend on how packets travel."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.harness import SECRET, eventually
+from tests.planes.conftest import CYCLE, TIMEOUT
+from tests.planes.fleet import Fleet, Host
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
+
+#: Three rounds of probes, which a member that doubts itself stretches, and a busy machine.
+SUSPICION = 3 * CYCLE / 2 * 3 + 4
+
+
+def kernel_plane(fleet: Fleet) -> None:
+    """Leave a test out where there is no data plane."""
+    if fleet.plane == "UDP":
+        pytest.skip("about the kernel data plane")
+
+
+def test_all_join_in_the_mode_asked_for_and_without_a_capability(fleet: Fleet) -> None:
+    for host in fleet:
+        status = host.status()
+        assert status["mode"] == fleet.plane
+        assert ("dataplane" in status) == (fleet.plane != "UDP")
+        modes = {node["protocol"] for node in host.nodes()}
+        assert modes == {fleet.plane}
+        found = dict(
+            line.split(":\t") for line in Path(f"/proc/{host.pid}/status").read_text().splitlines() if line[:3] == "Cap"
+        )
+        assert {int(value, 16) for value in found.values()} == {0}
+        assert "Uid:\t0" not in Path(f"/proc/{host.pid}/status").read_text()
+
+
+def test_heartbeats_reach_all(fleet: Fleet) -> None:
+    def sequences() -> dict[tuple[str, str], int]:
+        return {(host.name, node["name"]): node["sequence"] for host in fleet for node in host.nodes()}
+
+    before = sequences()
+
+    def still() -> str | None:
+        behind = [pair for pair, sequence in sequences().items() if sequence < before[pair] + 2]
+        return f"(at, of) {behind}: no new heartbeats" if behind else None
+
+    eventually(still, 20 * CYCLE)
+
+
+def test_heartbeats_without_news_do_not_reach_user_space(fleet: Fleet) -> None:
+    kernel_plane(fleet)
+    agents = [host.counters().get("rx_heartbeat", 0) for host in fleet]
+    kernels = [host.kernel()["take_heartbeat"] for host in fleet]
+    time.sleep(10 * CYCLE)
+    for host, agent, kernel in zip(fleet, agents, kernels):
+        taken = host.kernel()["take_heartbeat"] - kernel
+        assert taken >= 20, f"{host.name}: the kernel took {taken} heartbeats of four others in ten cycles"
+        woken = host.counters().get("rx_heartbeat", 0) - agent
+        assert woken <= taken // 10, f"{host.name}: {woken} of {taken} heartbeats came through to the agent"
+
+
+def test_a_publish_reaches_all(fleet: Fleet) -> None:
+    for number in range(5):
+        key, value = f"publish/{number}", b"%d of %s" % (number, fleet.plane.encode())
+        fleet[number].publish(key, value)
+        eventually(lambda key=key, value=value: fleet.lacking(key, value), 3, 0.01)  # type: ignore[misc]
+    large = bytes(range(256)) * 400
+    fleet[2].publish("publish/large", large)
+    eventually(lambda: fleet.lacking("publish/large", large), 5, 0.02)
+    fleet.settled()
+
+
+def test_private_data_reach_all(fleet: Fleet) -> None:
+    host = fleet[3]
+    data = f"rack {time.monotonic_ns()}"
+    host.call("PATCH", "/v1/node", {"private_data": data})
+
+    def unseen() -> str | None:
+        for other in fleet:
+            said = {node["name"]: node["private_data"] for node in other.nodes()}
+            if said.get(host.name) != data:
+                return f"{other.name} reads {said.get(host.name)!r}"
+        return None
+
+    eventually(unseen, 5, 0.02)
+
+
+def test_the_killed_is_removed_and_comes_back(fleet: Fleet) -> None:
+    victim = fleet[4]
+    marks = {host.name: host.revision() for host in fleet}
+    victim.kill()
+    took = eventually(lambda: fleet.without(victim), TIMEOUT + SUSPICION, 0.05)
+    assert took > TIMEOUT - 2 * CYCLE, "dropped before the timeout"
+    for host in fleet.hosts[:4]:
+        removed = [address for event, address in host.events(marks[host.name]) if event == "removed"]
+        assert removed == [victim.address], f"{host.name} removed {removed}"
+    fleet.start([victim])
+    eventually(lambda: fleet.missing(victim), 5, 0.02)
+
+
+def test_who_leaves_is_dropped_at_once(fleet: Fleet) -> None:
+    leaver = fleet[2]
+    assert leaver.call("POST", "/v1/node/leave")["changed"]
+    eventually(lambda: fleet.without(leaver), 0.9 * TIMEOUT, 0.02)
+    end = time.monotonic() + 2 * TIMEOUT
+    while time.monotonic() < end:
+        assert fleet.without(leaver) is None
+        time.sleep(0.1)
+    assert leaver.call("POST", "/v1/node/start")["changed"]
+    eventually(lambda: fleet.missing(leaver), 5, 0.02)
+
+
+def test_who_is_paused_is_dropped_and_goes_on_listening(fleet: Fleet) -> None:
+    paused = fleet[1]
+    paused.call("POST", "/stop")
+    took = eventually(lambda: fleet.without(paused), TIMEOUT + 2 * CYCLE + SUSPICION, 0.05)
+    assert took > TIMEOUT - 2 * CYCLE, "dropped before the timeout"
+    value = b"while paused, over " + fleet.plane.encode()
+    fleet[3].publish("paused", value)
+    eventually(lambda: None if paused.read("paused") == value else "the paused node hears nothing", 5)
+    paused.call("POST", "/start")
+    eventually(lambda: fleet.missing(paused), 5, 0.02)
+
+
+def test_a_restart_costs_nobody_and_the_list_is_there_at_once(fleet: Fleet) -> None:
+    host = fleet[0]
+    marks = {other.name: other.revision() for other in fleet}
+    everybody = {other.address for other in fleet}
+    assert host.stop() == 0
+    fleet.start([host])
+    marks[host.name] = host.revision()
+    began = time.monotonic()
+    eventually(lambda: None if host.listed("alive") == everybody else f"lists {host.listed('alive')}", 3, 0.01)
+    took = time.monotonic() - began
+    assert took < TIMEOUT, f"after {took:.2f} s"
+    time.sleep(TIMEOUT)
+    for other in fleet:
+        gone = [found for found in other.events(marks[other.name]) if found[0] in ("removed", "left")]
+        assert not gone, f"{other.name}: {gone}"
+
+
+def test_keys_are_rotated_without_losing_anybody(fleet: Fleet) -> None:
+    marks = {host.name: host.revision() for host in fleet}
+    steps = (("active", "staged"), ("retiring", "active"), ("", "active"))
+    watcher, rest = fleet[0], fleet.hosts[1:]
+    for old, new in steps:
+        for host in (*rest, watcher):
+            files = {0: host.write_secret("old.key", SECRET), 7: host.write_secret("new.key", "a secret after it")}
+            host.give_to_user()
+            host.settings.pop("secret_key_file", None)
+            slots = ((0, old), (7, new))
+            host.settings["keys"] = [
+                {"id": number, "file": str(files[number]), "state": state} for number, state in slots if state
+            ]
+            if host is not watcher:
+                assert host.stop() == 0
+        fleet.start(rest)
+        fleet.settled(10)
+        gone = [found for found in watcher.events(marks[watcher.name]) if found[0] in ("removed", "left")]
+        assert not gone, f"{old or 'taken away'}/{new}: {gone}"
+        assert watcher.stop() == 0
+        fleet.start([watcher])
+        marks[watcher.name] = watcher.revision()
+    value = b"signed with the new key, over " + fleet.plane.encode()
+    fleet[1].publish("rotated", value)
+    eventually(lambda: fleet.lacking("rotated", value), 3, 0.02)
+
+
+def test_the_frozen_comes_back_and_accuses_nobody(fleet: Fleet) -> None:
+    sleeper = fleet[0]
+    marks = {host.name: host.revision() for host in fleet}
+    before = sleeper.kernel() if fleet.plane != "UDP" else {}
+    sleeper.signal(signal.SIGSTOP)
+    try:
+        eventually(lambda: fleet.without(sleeper, but=sleeper), TIMEOUT + SUSPICION, 0.05)
+        time.sleep(TIMEOUT)
+        if before:
+            after = sleeper.kernel()
+            assert after["take_heartbeat"] > before["take_heartbeat"] + 10, "the kernel went on recording"
+            assert after["copy"] > before["copy"] + 10, "the kernel went on relaying"
+    finally:
+        sleeper.signal(signal.SIGCONT)
+    eventually(lambda: fleet.missing(sleeper), 10, 0.05)
+    time.sleep(TIMEOUT)  # for a late accusation to show
+    for host in fleet:
+        removed = {address for event, address in host.events(marks[host.name]) if event == "removed"}
+        assert removed == (set() if host is sleeper else {sleeper.address}), f"{host.name} removed {removed}"
+
+
+def test_a_full_ring_buffer_is_counted_and_made_good(fleet: Fleet) -> None:
+    kernel_plane(fleet)
+    sleeper, publisher = fleet[4], fleet[1]
+    lost = sleeper.kernel()["news_lost"]
+    value = random.Random(1).randbytes(1000)
+    sleeper.signal(signal.SIGSTOP)
+    try:
+        for number in range(300):
+            publisher.publish(f"flood/{number}", value)
+        eventually(lambda: None if sleeper.kernel()["news_lost"] > lost else "nothing was lost", 5)
+    finally:
+        sleeper.signal(signal.SIGCONT)
+    eventually(lambda: _incomplete(sleeper, 300), 15)
+    for number in range(300):
+        publisher.call("DELETE", f"/v1/documents/flood/{number}")
+
+
+def _incomplete(host: Host, count: int) -> str | None:
+    found = sum(key.startswith("flood/") for key in host.versions())
+    return None if found == count else f"{host.name} holds {found} of {count}"
