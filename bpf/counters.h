@@ -54,9 +54,7 @@
 	X(fanout_failed,        "copies of own rumors that the kernel refused to send") \
 	/* Next hops. */ \
 	X(hop_learnt,           "next hops learnt from what the stack sent") \
-	X(hop_fib,              "next hops found in the FIB") \
-	/* The loader's own. */ \
-	X(selftest,             "self-test frames")
+	X(hop_fib,              "next hops found in the FIB")
 /* clang-format on */
 
 enum xg_counter {

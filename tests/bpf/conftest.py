@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.bpf.harness import Plane
+from tests.bpf.loader_world import here, incumbent, light  # noqa: F401
 from tests.bpf.wire import Wire, wire
 
 

@@ -6,12 +6,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from xdp_gossip.dataplane import headers
+from xdp_gossip.dataplane.loader.compile import include_directories
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = str(ROOT / "agent" / "bin" / "xdp-gossip")
@@ -31,6 +37,37 @@ MAPS = {
     "ports",
     "watched",
 }
+
+
+#: Programs that touch the maps and let everything pass; the real ones take seconds to compile and to verify.
+_LIGHT = """
+static __always_inline void touch(void)
+{
+	struct xg_node_key key = {};
+
+	if (xg_local() && xg_find_node(&key))
+		xg_count(0);
+}
+
+int xg_xdp_ingress(struct xdp_md *ctx) { touch(); return ctx->rx_queue_index > 9999 ? xg_broadcast(true) : XDP_PASS; }
+int xg_xdp_egress(struct xdp_md *ctx) { touch(); return XDP_PASS; }
+int xg_tc_ingress(struct __sk_buff *skb) { touch(); return -1; }
+int xg_tc_egress(struct __sk_buff *skb) { touch(); return -1; }
+"""
+
+
+@contextlib.contextmanager
+def light_sources(directory: Path) -> Iterator[Path]:
+    """A copy of ``bpf/`` with the real maps and programs that compile fast; a test may change it."""
+    shutil.copytree(ROOT / "bpf", directory)
+    main = directory / "dataplane.c"
+    tables, found, _programs = main.read_text().partition('#include "parse.h"')
+    assert found, "dataplane.c: expected its tables before parse.h"
+    main.write_text(tables + _LIGHT)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
 
 
 def run(*words: str, check: bool = True, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -176,3 +213,44 @@ def world(files: Path, gro: bool = True) -> Iterator[World]:
         run("umount", "--lazy", str(made.directory / "bpf"), check=False)
         for name in (made.namespace, made.beyond):
             run("ip", "netns", "delete", name, check=False)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[World]:
+    """A world whose veth can do native XDP."""
+    with world(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The loader takes the light programs; their directory, not below the one whose files are compared."""
+    with light_sources(tmp_path.with_name(tmp_path.name + "-bpf")) as copy:
+        monkeypatch.setenv(headers.DIRECTORY_VARIABLE, str(copy))
+        yield copy
+
+
+@pytest.fixture
+def incumbent(tmp_path: Path) -> Iterator[Path]:
+    """A pinned XDP program of somebody else's, and beside it one for TC, ``neighbour``."""
+    mounted = tmp_path.with_name(tmp_path.name + "-other")
+    mounted.mkdir()
+    run("mount", "-t", "bpf", "bpf", str(mounted))
+    code = f"""
+from bcc import BPF, lib
+text = "int incumbent(struct xdp_md *c) {{ return 2; }} int neighbour(struct __sk_buff *s) {{ return -1; }}"
+program = BPF(text=text, cflags={_flags()!r})
+assert lib.bpf_obj_pin(program.load_func("incumbent", BPF.XDP).fd, b"{mounted}/incumbent") == 0
+assert lib.bpf_obj_pin(program.load_func("neighbour", BPF.SCHED_CLS).fd, b"{mounted}/neighbour") == 0
+"""
+    try:
+        shim = str(headers.directory() / "kshim")
+        run("/usr/bin/python3", "-c", code, environment={"BCC_KERNEL_SOURCE": shim})
+        yield mounted / "incumbent"
+    finally:
+        run("umount", str(mounted))
+        mounted.rmdir()
+
+
+def _flags() -> list[str]:
+    return [f"-I{path}" for path in (headers.directory() / "kshim" / "include", *include_directories())]

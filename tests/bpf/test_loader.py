@@ -6,41 +6,22 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import shutil
-import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.bpf.loader_world import COMMAND, IPV6, ROOT, USER, World, run, world
+from tests.bpf.loader_world import COMMAND, IPV6, USER, World, run, world
 from xdp_gossip.dataplane import headers, layout
 from xdp_gossip.dataplane.loader import calls, maps, pins
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.usefixtures("light"),
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and BPF"),
 ]
 
 NATIVE, GENERIC, TC = "XDP (native)", "XDP (generic)", "TC"
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[World]:
-    with world(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the programs' sources that a test may change."""
-    # Not below the directory whose files are compared.
-    copy = tmp_path.with_name(tmp_path.name + "-bpf")
-    shutil.copytree(headers.directory(), copy)
-    monkeypatch.setenv(headers.DIRECTORY_VARIABLE, str(copy))
-    yield copy
-    shutil.rmtree(copy)
 
 
 def pinned(here: World) -> Path:
@@ -115,13 +96,13 @@ def test_the_agents_user_sees_the_status_and_cannot_touch_the_programs(here: Wor
     assert here.status()["up"]
 
 
-def test_changed_sources_are_exchanged_under_running_hooks_and_the_maps_stay(here: World, sources: Path) -> None:
+def test_changed_sources_are_exchanged_under_running_hooks_and_the_maps_stay(here: World, light: Path) -> None:
     here.loader("up")
     with pins.opened(pinned(here) / "nodes") as nodes:
         key = layout.NODE_KEY.pack(bytes(15) + b"\1", b"\1\0", 0)
         calls.update(nodes, key, bytes(layout.NODE.size))
     old, sitting = here.status(), programs(here)
-    with (sources / "dataplane.c").open("a") as stream:
+    with (light / "dataplane.c").open("a") as stream:
         stream.write("\n/* changed */\n")
     assert here.loader("up").stdout.startswith(f"upgraded: {NATIVE}")
     new = here.status()
@@ -189,10 +170,10 @@ def test_a_clsact_of_ours_stays_when_somebody_else_has_come_to_use_it(here: Worl
     assert "xg_tc" not in here.inside("tc", "filter", "show", "dev", here.interface, "egress").stdout
 
 
-def test_filters_are_renewed_in_place(here: World, sources: Path) -> None:
+def test_filters_are_renewed_in_place(here: World, light: Path) -> None:
     here.configure("TC")
     here.loader("up", XDP_GOSSIP_DATAPLANE_TC="clsact")
-    with (sources / "dataplane.c").open("a") as stream:
+    with (light / "dataplane.c").open("a") as stream:
         stream.write("\n/* changed */\n")
     assert here.loader("up", XDP_GOSSIP_DATAPLANE_TC="clsact").stdout.startswith("upgraded")
     for hook in ("ingress", "egress"):
@@ -215,34 +196,6 @@ def test_an_incumbent_xdp_program_is_left_alone(here: World, flag: str, incumben
     here.loader("down")
     here.expect_traces(before)
     assert "prog/xdp" in before["interface"] and "prog/xdp" in here.traces()["interface"]  # type: ignore[operator]
-
-
-@pytest.fixture
-def incumbent(tmp_path: Path) -> Iterator[Path]:
-    """A pinned XDP program of somebody else's, and beside it one for TC, ``neighbour``."""
-    mounted = tmp_path.with_name(tmp_path.name + "-other")
-    mounted.mkdir()
-    run("mount", "-t", "bpf", "bpf", str(mounted))
-    code = f"""
-from bcc import BPF, lib
-text = "int incumbent(struct xdp_md *c) {{ return 2; }} int neighbour(struct __sk_buff *s) {{ return -1; }}"
-program = BPF(text=text, cflags={_flags()!r})
-assert lib.bpf_obj_pin(program.load_func("incumbent", BPF.XDP).fd, b"{mounted}/incumbent") == 0
-assert lib.bpf_obj_pin(program.load_func("neighbour", BPF.SCHED_CLS).fd, b"{mounted}/neighbour") == 0
-"""
-    try:
-        shim = str(headers.directory() / "kshim")
-        run("/usr/bin/python3", "-c", code, environment={"BCC_KERNEL_SOURCE": shim})
-        yield mounted / "incumbent"
-    finally:
-        run("umount", str(mounted))
-        mounted.rmdir()
-
-
-def _flags() -> list[str]:
-    from xdp_gossip.dataplane.loader.compile import include_directories
-
-    return [f"-I{path}" for path in (headers.directory() / "kshim" / "include", *include_directories())]
 
 
 def test_a_peer_without_gro_steps_down_to_generic(tmp_path: Path) -> None:
@@ -296,9 +249,9 @@ def test_no_data_plane_is_wanted_for_udp(here: World) -> None:
     here.expect_traces(before)
 
 
-def test_a_failure_leaves_its_reason_and_nothing_else(here: World, sources: Path) -> None:
+def test_a_failure_leaves_its_reason_and_nothing_else(here: World, light: Path) -> None:
     before = here.traces()
-    (sources / "dataplane.c").write_text("int xg_xdp_ingress(struct xdp_md *ctx) { return nonsense; }")
+    (light / "dataplane.c").write_text("int xg_xdp_ingress(struct xdp_md *ctx) { return nonsense; }")
     failed = here.loader("up", check=False)
     assert failed.returncode == 1 and "does not compile" in failed.stderr and "nonsense" in failed.stderr
     status = here.status()
@@ -339,40 +292,3 @@ def test_an_unreadable_state_is_cleared_away(here: World) -> None:
     assert here.loader("status", check=False).returncode == 1
     here.loader("down")
     here.expect_traces(before)
-
-
-def test_frames_cross_while_the_data_plane_is_up(here: World) -> None:
-    """What is none of the agent's passes the programs in both directions."""
-    here.loader("up")
-    here.outside("ip", "address", "add", "198.18.61.2/24", "dev", here.peer)
-    code = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(10); "
-    serve = code + "s.bind(('198.18.61.1', 9999)); print('ready', flush=True); d, a = s.recvfrom(99); s.sendto(d, a)"
-    ask = code + "s.sendto(b'hello', ('198.18.61.1', 9999)); print(s.recv(99))"
-    words = ["nsenter", f"--net=/run/netns/{here.namespace}", "/usr/bin/python3", "-c", serve]
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as server:
-        assert server.stdout is not None
-        server.stdout.readline()
-        assert here.outside("/usr/bin/python3", "-c", ask).stdout == "b'hello'\n"
-        assert server.wait(10) == 0
-
-
-def test_the_release_has_what_the_loader_needs() -> None:
-    for name in ("dataplane.c", "selftest.c", "maps.h", "kshim/include/linux/kconfig.h"):
-        assert (ROOT / "bpf" / name).is_file()
-    unit = (ROOT / "agent" / "systemd" / "xdp-gossip-dataplane.service").read_text()
-    private = ("ProtectSystem=", "ProtectHome=", "PrivateTmp=", "PrivateMounts=", "PrivateDevices=", "ProtectKernel")
-    assert not [line for line in unit.splitlines() if line.startswith(private)]
-
-
-def test_the_capabilities_of_the_unit_are_enough_and_none_is_idle(here: World) -> None:
-    unit = (ROOT / "agent" / "systemd" / "xdp-gossip-dataplane.service").read_text()
-    (line,) = [line for line in unit.splitlines() if line.startswith("CapabilityBoundingSet=")]
-    named = line.partition("=")[2].lower().replace("cap_", "").split()
-    forced = {"XDP_GOSSIP_DATAPLANE_TC": "clsact"}
-    for left_out in [None, *named]:
-        kept = [f"+{name}" for name in named if name != left_out]
-        words = ("--config", here.configure(), "--directory", str(here.directory), "--user", USER)
-        drop = ("setpriv", f"--bounding-set=-all,{','.join(kept)}", "--no-new-privs")
-        done = here.inside(*drop, COMMAND, "dataplane", "up", *words, check=False, environment=forced)
-        assert (done.returncode == 0) == (left_out is None), (left_out, done.stdout, done.stderr)
-        here.loader("down")

@@ -5,27 +5,20 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.bpf.loader_world import World, world
+from tests.bpf.loader_world import World
 from xdp_gossip.dataplane.loader import steps
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.slow,
+    pytest.mark.usefixtures("light"),
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and BPF"),
 ]
 
 CLSACT = {"XDP_GOSSIP_DATAPLANE_TC": "clsact"}
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[World]:
-    with world(tmp_path) as made:
-        yield made
 
 
 def kill(here: World, action: str, step: str, **environment: str) -> None:

@@ -11,18 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.bpf.loader_world import COMMAND, World, world
-from tests.bpf.test_loader import incumbent  # noqa: F401
 from xdp_gossip.cli import doctor_dataplane
 from xdp_gossip.cli.doctor import Finding
 from xdp_gossip.dataplane.loader import attach, compile, netlink
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and BPF")
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[World]:
-    with world(tmp_path) as made:
-        yield made
 
 
 def doctor(here: World) -> dict[str, tuple[str, str]]:
@@ -45,6 +38,7 @@ def only(found: dict[str, tuple[str, str]], words: str) -> tuple[str, str]:
 
 
 @pytest.mark.root
+@pytest.mark.usefixtures("light")
 @needs_root
 def test_nothing_to_complain_of(here: World) -> None:
     configure(here)
@@ -55,6 +49,7 @@ def test_nothing_to_complain_of(here: World) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.usefixtures("light")
 @needs_root
 @pytest.mark.parametrize(("protocol", "level"), [("auto", "warn"), ("XDP", "fail"), ("TC", "fail")])
 def test_not_up(here: World, protocol: str, level: str) -> None:
@@ -64,8 +59,9 @@ def test_not_up(here: World, protocol: str, level: str) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.usefixtures("light")
 @needs_root
-def test_an_incumbent_is_named_before_and_after(here: World, incumbent: Path) -> None:  # noqa: F811
+def test_an_incumbent_is_named_before_and_after(here: World, incumbent: Path) -> None:
     here.inside("ip", "link", "set", here.interface, "xdpdrv", "pinned", str(incumbent))
     configure(here)
     assert "incumbent" in next(text for text in doctor(here) if text.startswith("XDP cannot be had"))
@@ -77,6 +73,7 @@ def test_an_incumbent_is_named_before_and_after(here: World, incumbent: Path) ->
 
 
 @pytest.mark.root
+@pytest.mark.usefixtures("light")
 @needs_root
 def test_gro_mtu_and_differences(tmp_path: Path) -> None:
     with world(tmp_path, gro=False) as here:
@@ -98,6 +95,7 @@ def test_gro_mtu_and_differences(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.usefixtures("light")
 @needs_root
 def test_addresses_without_an_interface(here: World) -> None:
     here.inside("ip", "link", "set", "lo", "up")
