@@ -50,7 +50,11 @@ class Loaded:
         path = directory / "state.json"
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
-            refusals = "; ".join(f"{refusal['mode']}: {refusal['reason']}" for refusal in state["reasons"])
+            # A refusal of all modes, as of a host without BCC, names none.
+            refusals = "; ".join(
+                f"{refusal['mode']}: {refusal['reason']}" if refusal["mode"] else str(refusal["reason"])
+                for refusal in state["reasons"]
+            )
             found, own = state["layout"], headers.constants()["XG_LAYOUT"]
             loaded = cls(
                 state["mode"], state["interface"], state["ifindex"], state["amount"], state["wide"], refusals
