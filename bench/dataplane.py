@@ -27,6 +27,13 @@ FRAMES = 1 << 17
 _ROUNDS, _PASSES = 5, 4
 #: Share of the frames that has to arrive and to meet with the verdict its case is about.
 _SOUND = 0.98
+#: Case to the least ratio wanted, to XDP_DROP and to its bare twin.
+_GOALS = {
+    "XDP: duplicate": (0.7, 0.0),
+    "XDP: new heartbeat, recorded": (0.25, 0.0),
+    "XDP: forged": (0.25, 0.0),
+    "XDP: new heartbeat, relayed to 4": (0.0, 0.6),
+}
 
 
 @dataclass(frozen=True)
@@ -218,5 +225,11 @@ def _report(cases: list[Case], rates: dict[str, list[float]], rounds: int, passe
                 twin.text(".2f") if case.twin else "",
             )
         )
-        report.data.setdefault("cases", {})[case.name] = {"rate": own.json(), "to_drop": ratio.json()}
+        figures = {"rate": own.json(), "to_drop": ratio.json(), "to_twin": twin.json() if case.twin else None}
+        report.data.setdefault("cases", {})[case.name] = figures
+        to_drop, to_twin = _GOALS.get(case.name, (0.0, 0.0))
+        if to_drop:
+            report.least(f"{case.name}, of XDP_DROP", ratio.median, to_drop)
+        if to_twin:
+            report.least(f"{case.name}, of {case.twin}", twin.median, to_twin)
     return report

@@ -193,12 +193,13 @@ def _load(mix: str, members: int, amount: int) -> Load:
 def _udp(mix: str, members: int, amount: int, runs: int) -> list[float]:
     """Heartbeats per core-second in each run."""
     load, offered, found = _load(mix, members, amount), _OFFERED[mix], []
-    with lane.pinned(_LOAD_CPU), lane_agent("UDP", members, amount, _NODE_CPU) as node, sender() as sock:
+    with lane.pinned(_LOAD_CPU), lane_agent("UDP", members, amount, _NODE_CPU) as node:
         introduce(node, load, members)
         for _ in range(runs):
             batch = load.next(int(offered * _SECONDS))
             before, began = _handled_by_agent(node), node.run_time()
-            send(sock, batch, offered)
+            with sender() as sock:
+                send(sock, batch, offered)
             spent = node.run_time() - began
             found.append((_handled_by_agent(node) - before) / (spent / 1e9))
     return found
