@@ -23,8 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", params=PLANES)
 def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    """Five agents that agree, on one of the planes."""
-    with Fleet(request.param, 5, cycle=CYCLE, timeout=TIMEOUT) as made:
+    """Four agents that agree, on one of the planes."""
+    with Fleet(request.param, 4, cycle=CYCLE, timeout=TIMEOUT) as made:
         made.start()
         made.settled()
         yield made

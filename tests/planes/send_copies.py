@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import struct
 import sys
 import time
 from pathlib import Path
@@ -18,17 +17,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "agent"))
 
 from xdp_gossip.core.events import Rumor
+from xdp_gossip.core.messages import Header, PacketType
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane.maps import Config, open_plane
 from xdp_gossip.transport.kernel import KernelTransport
+from xdp_gossip.wire.keys import Keyring, cluster_id
+from xdp_gossip.wire.native import NativeCodec
 
 ROUNDS = 2
 
 
+KEYRING = Keyring.single("planes", "a secret of the tests")
+
+
 def rumor(own: Address, number: int) -> bytes:
-    """Something that the kernel takes for a heartbeat of ours; nobody checks its MAC."""
-    block = struct.pack(">HBBIBBHIQ16s", 0x5847, 1, 1, 7, 0, 0, own.port, 1, number, own.packed)
-    return block.ljust(88, b"\0")
+    """A heartbeat of ours."""
+    header = Header(PacketType.HEARTBEAT, own, 1, number, 0, 0, 0)
+    return NativeCodec(KEYRING).encode(header, None)
 
 
 async def main(directory: str, own: Address, targets: tuple[Address, ...]) -> None:
@@ -37,7 +42,9 @@ async def main(directory: str, own: Address, targets: tuple[Address, ...]) -> No
     await transport.open(lambda data, source, screened=False: None)
     plane = None
     if directory != "-":
-        plane = open_plane(Path(directory), "auto", own, 7, 4, 12, [])
+        slot = KEYRING.get(KEYRING.active)
+        keys = [(KEYRING.active, slot.mac)] if slot else []
+        plane = open_plane(Path(directory), "auto", own, cluster_id(KEYRING.cluster), 4, 12, keys)
         plane.write_targets(targets)
         plane.write_config(Config(True, 1, 0, time.monotonic() + 60, 0, 2.0, 60.0))
         transport.use(plane)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import random
 import signal
 import time
@@ -18,6 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 #: Three rounds of probes, which a member that doubts itself stretches, and a busy machine.
 SUSPICION = 3 * CYCLE / 2 * 3 + 4
+#: Documents of a kilobyte that each of three publishes: together more than the ring buffer holds.
+FLOOD = 110
 
 
 def kernel_plane(fleet: Fleet) -> None:
@@ -60,13 +63,13 @@ def test_heartbeats_without_news_do_not_reach_user_space(fleet: Fleet) -> None:
     time.sleep(10 * CYCLE)
     for host, agent, kernel in zip(fleet, agents, kernels):
         taken = host.kernel()["take_heartbeat"] - kernel
-        assert taken >= 20, f"{host.name}: the kernel took {taken} heartbeats of four others in ten cycles"
+        assert taken >= 15, f"{host.name}: the kernel took {taken} heartbeats of three others in ten cycles"
         woken = host.counters().get("rx_heartbeat", 0) - agent
         assert woken <= taken // 10, f"{host.name}: {woken} of {taken} heartbeats came through to the agent"
 
 
 def test_a_publish_reaches_all(fleet: Fleet) -> None:
-    for number in range(5):
+    for number in range(4):
         key, value = f"publish/{number}", b"%d of %s" % (number, fleet.plane.encode())
         fleet[number].publish(key, value)
         eventually(lambda key=key, value=value: fleet.lacking(key, value), 3, 0.01)  # type: ignore[misc]
@@ -92,12 +95,12 @@ def test_private_data_reach_all(fleet: Fleet) -> None:
 
 
 def test_the_killed_is_removed_and_comes_back(fleet: Fleet) -> None:
-    victim = fleet[4]
+    victim = fleet[3]
     marks = {host.name: host.revision() for host in fleet}
     victim.kill()
     took = eventually(lambda: fleet.without(victim), TIMEOUT + SUSPICION, 0.05)
     assert took > TIMEOUT - 2 * CYCLE, "dropped before the timeout"
-    for host in fleet.hosts[:4]:
+    for host in fleet.hosts[:3]:
         removed = [address for event, address in host.events(marks[host.name]) if event == "removed"]
         assert removed == [victim.address], f"{host.name} removed {removed}"
     fleet.start([victim])
@@ -195,19 +198,26 @@ def test_the_frozen_comes_back_and_accuses_nobody(fleet: Fleet) -> None:
 
 def test_a_full_ring_buffer_is_counted_and_made_good(fleet: Fleet) -> None:
     kernel_plane(fleet)
-    sleeper, publisher = fleet[4], fleet[1]
+    sleeper, publishers = fleet[3], fleet.hosts[:3]
     lost = sleeper.kernel()["news_lost"]
     value = random.Random(1).randbytes(1000)
+
+    def flood(publisher: Host) -> None:
+        for number in range(FLOOD):
+            publisher.publish(f"flood/{publisher.name}/{number}", value)
+
     sleeper.signal(signal.SIGSTOP)
     try:
-        for number in range(300):
-            publisher.publish(f"flood/{number}", value)
-        eventually(lambda: None if sleeper.kernel()["news_lost"] > lost else "nothing was lost", 5)
+        # All at once: who is silent for longer than the timeout is not sent to any more.
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            list(pool.map(flood, publishers))
+        assert sleeper.kernel()["news_lost"] > lost
     finally:
         sleeper.signal(signal.SIGCONT)
-    eventually(lambda: _incomplete(sleeper, 300), 15)
-    for number in range(300):
-        publisher.call("DELETE", f"/v1/documents/flood/{number}")
+    eventually(lambda: _incomplete(sleeper, 3 * FLOOD), 15)
+    for publisher in publishers:
+        for number in range(FLOOD):
+            publisher.call("DELETE", f"/v1/documents/flood/{publisher.name}/{number}")
 
 
 def _incomplete(host: Host, count: int) -> str | None:
