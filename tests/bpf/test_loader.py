@@ -292,3 +292,14 @@ def test_an_unreadable_state_is_cleared_away(here: World) -> None:
     assert here.loader("status", check=False).returncode == 1
     here.loader("down")
     here.expect_traces(before)
+
+
+def test_programs_that_drop_what_is_not_the_agents_are_not_attached(here: World, light: Path) -> None:
+    before = here.traces()
+    main = light / "dataplane.c"
+    main.write_text(main.read_text().replace("XDP_PASS; }", "XDP_DROP; }", 1))
+    refused = here.loader("up", check=False)
+    assert refused.returncode == 1
+    assert "self-test: xg_xdp_ingress on a frame of another protocol: expected verdict 2, got 1" in refused.stderr
+    here.loader("down")
+    here.expect_traces(before)
