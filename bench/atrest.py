@@ -20,7 +20,7 @@ from .fleet import fleet, form
 from .netns import BenchError
 from .report import Report, busy_times
 
-_SIZES, _SECONDS, _WINDOWS = (10, 30, 50), 30.0, 3
+_SIZES, _SECONDS, _WINDOWS = (10, 30, 50), 30.0, 2
 _SETTLE = 15.0
 GOAL = 0.16
 

@@ -5,7 +5,8 @@ At saturation, in three mixes of heartbeats of N origins in turn:
 
 - new: each comes once, and is verified, recorded and relayed to `amount` members;
 - fleet: each comes `amount` times, as in a fleet where all relay to so many: one is new, the others are copies;
-- last: each comes once and on its last hop: verified and recorded.
+- last: each comes once and on its last hop: verified and recorded;
+- copies: each comes 32 times, so that nearly all are copies, the commonest packet there is.
 
 UDP is a real agent, pinned to one processor; the load comes from the other one, by a socket, faster than it is taken.
 Its time is the agent's (schedstat: its system calls included, softirqs of reception not): so PekoNode's figures were
@@ -39,11 +40,11 @@ PEKONODE = {100: 13_300, 1000: 5_330}
 _GOALS = {100: 30, 1000: 80}
 _RUNS, _SECONDS = 5, 3.0
 #: Packets a second offered to the UDP plane: more than it takes of each mix.
-_OFFERED = {"new": 45_000, "fleet": 90_000, "last": 130_000}
+_OFFERED = {"new": 45_000, "fleet": 90_000, "last": 130_000, "copies": 160_000}
 #: Mix, members, amount.
-_CASES = (("new", 100, 3), ("new", 1000, 3), ("new", 100, 4), ("fleet", 100, 4), ("last", 100, 4))
+_CASES = (("new", 100, 3), ("new", 1000, 3), ("new", 100, 4), ("fleet", 100, 4), ("last", 100, 4), ("copies", 100, 4))
 _AT_PACE = ("fleet at 1,000/s", 100, 4)
-_PACE = 1_000
+_PACE, _COPIES = 1_000, 32
 _LOAD_CPU, _NODE_CPU = 0, 1
 _FRAMES = 1 << 17
 _WAIT = 20.0
@@ -187,7 +188,8 @@ def introduce(node: Agent, load: Load, members: int) -> None:
 
 
 def _load(mix: str, members: int, amount: int) -> Load:
-    return Load(members, copies=amount if mix == "fleet" else 1, ttl=0 if mix == "last" else packets.TTL)
+    copies = {"copies": _COPIES, "fleet": amount, _AT_PACE[0]: amount}.get(mix, 1)
+    return Load(members, copies=copies, ttl=0 if mix == "last" else packets.TTL)
 
 
 def _udp(mix: str, members: int, amount: int, runs: int) -> list[float]:
@@ -237,7 +239,7 @@ def _xdp(mix: str, members: int, amount: int, runs: int) -> list[float]:
 def _paced(plane: str, members: int, amount: int, seconds: float) -> float:
     """Heartbeats per core-second at _PACE a second."""
     plain = _sending(members, amount, seconds)
-    load = _load("fleet", members, amount)
+    load = _load(_AT_PACE[0], members, amount)
     with lane.pinned(_LOAD_CPU), lane_agent(plane, members, amount, _NODE_CPU) as node:
         introduce(node, load, members)
         time.sleep(2)
@@ -249,7 +251,7 @@ def _paced(plane: str, members: int, amount: int, seconds: float) -> float:
 def _sending(members: int, amount: int, seconds: float) -> float:
     """What send_timed() tells when a program drops everything."""
     with lane.pinned(_LOAD_CPU), lane.lane(), dropping():
-        return send_timed(_load("fleet", members, amount), _PACE, seconds)
+        return send_timed(_load(_AT_PACE[0], members, amount), _PACE, seconds)
 
 
 @contextlib.contextmanager
