@@ -44,6 +44,16 @@ class StatusCollector:
         for name, count in sorted(status["counters"].items()):
             counters.add_metric([name], count)
         yield counters
+        plane = status.get("dataplane")
+        if plane is not None:
+            packets = CounterMetricFamily(
+                "xdp_gossip_dataplane_packets",
+                "What the kernel data plane counted, by verdict (docs/operations.md).",
+                labels=["verdict"],
+            )
+            for name, count in plane["counters"].items():
+                packets.add_metric([name], count)
+            yield packets
 
     def _gauges(self) -> Iterator[tuple[str, str, float]]:
         status = self._status

@@ -68,6 +68,7 @@ class FakeNodeList:
         self.fail: BaseException | None = None
         self.unready: BaseException | None = None
         self.keys = [(1, "active")]
+        self.dataplane: dict[str, Any] | None = None
         self.answer = Convergence()
         # Made in the loop that waits: before Python 3.10 an event belongs to the loop it was made in.
         self._news: asyncio.Event | None = None
@@ -249,5 +250,6 @@ class FakeNodeList:
             "digest": f"{self.digest:016x}",
             "clock_offset": 0.001,
             "counters": {"rx_packets": 3, "tx_packets": 4},
+            **({"dataplane": self.dataplane} if self.dataplane else {}),
             "api_version": 1,
         }

@@ -7,7 +7,9 @@ from fake_node_list import FakeNodeList
 from prometheus_client.parser import text_string_to_metric_families
 
 from xdp_gossip import metrics
+from xdp_gossip.cli import nodes
 from xdp_gossip.core.types import Address, Member, State
+from xdp_gossip.dataplane import headers
 
 
 def scrape(fake: FakeNodeList) -> dict[tuple[str, str], float]:
@@ -53,3 +55,22 @@ def test_a_cluster_name_with_odd_characters_stays_one_line() -> None:
     body = metrics.render(status, [])[0].decode()
     info = next(line for line in body.splitlines() if line.startswith("xdp_gossip_build_info{"))
     assert r'cluster="a\"b\\c\nd"' in info
+
+
+def test_the_kernel_has_its_own_counters_where_there_is_a_data_plane() -> None:
+    fake = FakeNodeList()
+    assert not any(name == "xdp_gossip_dataplane_packets_total" for name, _ in scrape(fake))
+    counters = {name: number for number, name in enumerate(headers.counters())}
+    fake.dataplane = {"interface": "eth0", "directory": "/run/x", "counters": counters}
+    found = scrape(fake)
+    for name, number in counters.items():
+        assert found["xdp_gossip_dataplane_packets_total", name] == number
+
+
+def test_the_status_sums_up_what_the_kernel_did() -> None:
+    fake = FakeNodeList()
+    assert "kernel" not in nodes.summary(fake.status())
+    counters = {**dict.fromkeys(headers.counters(), 0), "take_heartbeat": 7, "take_leave": 1, "take_newcomer": 2}
+    counters.update(relay=6, drop_duplicate=20, drop_bad_mac=3)
+    fake.dataplane = {"interface": "eth0", "directory": "/run/x", "counters": counters}
+    assert nodes.summary(fake.status())["kernel"] == "8 rumors taken, 6 relayed, 23 dropped on eth0"

@@ -60,6 +60,7 @@ def run_members(args: argparse.Namespace) -> int:
 def summary(status: dict[str, Any]) -> dict[str, object]:
     """The lines of ``status``."""
     node, members = status["node"], status["members"]
+    plane = status.get("dataplane")
     return {
         "node": f"{node['name']} ({tables.address(node)})",
         "cluster": status["cluster"],
@@ -67,12 +68,24 @@ def summary(status: dict[str, Any]) -> dict[str, object]:
         "agent": f"{status['version']}, up {tables.ago(status['uptime'])}",
         "wire": status["wire"],
         "plane": f"{status['mode']} ({status['mode_reason'] or 'asked for: ' + status['protocol']})",
+        **({"kernel": _kernel(plane)} if plane else {}),
         "members": ", ".join(f"{count} {state}" for state, count in members.items()),
         "documents": f"{status['documents']} (state {status['digest']})",
         "timing": f"cycle {status['cycle']:g} s, timeout {status['timeout']:g} s, fan-out {status['amount']}",
         "clock": f"{status['clock_offset']:+.3f} s to the cluster",
         "storage": status.get("storage_error") or "ok",
     }
+
+
+def _kernel(plane: dict[str, Any]) -> str:
+    """What the data plane did since it was put up."""
+    counters = plane["counters"]
+
+    def total(prefix: str) -> int:
+        return sum(count for name, count in counters.items() if name.startswith(prefix))
+
+    taken = total("take_") - counters["take_newcomer"]  # which are counted by their type too
+    return f"{taken} rumors taken, {counters['relay']} relayed, {total('drop_')} dropped on {plane['interface']}"
 
 
 def run_status(args: argparse.Namespace) -> int:
