@@ -7,7 +7,18 @@
 #ifndef XG_BLAKE2S_H
 #define XG_BLAKE2S_H
 
-#define XG_ROTATE(word, bits) ((word) >> (bits) | (word) << (32 - (bits)))
+/*
+ * The words are kept in 64 bits, of which only the lower half counts: that way nothing but this has to clear the upper
+ * one. Two shifts are shorter than the mask of 64 bits that the compiler would take, and short code is what counts in
+ * four thousand instructions without a branch.
+ */
+static __always_inline __u64 xg_rotate(__u64 word, const int bits)
+{
+	__u64 low = word;
+
+	asm("%0 <<= 32\n\t%0 >>= %1" : "+r"(low) : "i"(32 + bits));
+	return low | word << (32 - bits);
+}
 
 /* Makes the compiler read the block where it lies each time; else it spills all of it to the stack of 512 bytes. */
 #define XG_RELOAD() asm volatile("" ::: "memory")
@@ -15,13 +26,13 @@
 #define XG_MIX(a, b, c, d, x, y)                                                                                       \
 	do {                                                                                                           \
 		v[a] = v[a] + v[b] + m[x];                                                                             \
-		v[d] = XG_ROTATE(v[d] ^ v[a], 16);                                                                     \
+		v[d] = xg_rotate(v[d] ^ v[a], 16);                                                                     \
 		v[c] = v[c] + v[d];                                                                                    \
-		v[b] = XG_ROTATE(v[b] ^ v[c], 12);                                                                     \
+		v[b] = xg_rotate(v[b] ^ v[c], 12);                                                                     \
 		v[a] = v[a] + v[b] + m[y];                                                                             \
-		v[d] = XG_ROTATE(v[d] ^ v[a], 8);                                                                      \
+		v[d] = xg_rotate(v[d] ^ v[a], 8);                                                                      \
 		v[c] = v[c] + v[d];                                                                                    \
-		v[b] = XG_ROTATE(v[b] ^ v[c], 7);                                                                      \
+		v[b] = xg_rotate(v[b] ^ v[c], 7);                                                                      \
 		XG_RELOAD();                                                                                           \
 	} while (0)
 
@@ -42,7 +53,7 @@
 static __always_inline void xg_blake2s(const __u32 midstate[8], const __u32 block[16], __u32 digest[4])
 {
 	const __u32 *m = block;
-	__u32 v[16];
+	__u64 v[16];
 
 #pragma unroll
 	for (int i = 0; i < 8; i++)

@@ -150,8 +150,8 @@ static __always_inline enum xg_whose xg_parse(struct xg_frame *frame, void *data
 }
 
 /*
- * Finds the parts of a frame that xg_parse() has accepted, anew. The loops over a body leave the verifier with a different
- * knowledge of the frame for every length; whoever starts afresh after them keeps it from following each one.
+ * Finds the parts of a frame that xg_parse() has accepted, anew. The loops over a body leave the verifier with a
+ * different knowledge of the frame for every length; whoever starts afresh after them keeps it from following each one.
  */
 static __always_inline struct xg_packet *xg_locate(struct xg_frame *frame, void *data, void *end, bool v6)
 {

@@ -74,8 +74,8 @@ static __always_inline bool xg_change_relay_area(struct __sk_buff *skb, bool v6,
 	}
 	packet->fanout = 0;
 	after = *(const __u32 *)&packet->ttl;
-	return !bpf_l4_csum_replace(skb, xg_checksum_at(v6), 0,
-				    xg_fold32(xg_sum_change(before, after)), BPF_F_MARK_MANGLED_0);
+	return !bpf_l4_csum_replace(skb, xg_checksum_at(v6), 0, xg_fold32(xg_sum_change(before, after)),
+				    BPF_F_MARK_MANGLED_0);
 }
 
 /* Addresses the frame to one target; the checksums are changed by what changes, as they may be half done. */

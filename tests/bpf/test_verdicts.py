@@ -296,7 +296,7 @@ def check_events(plane: Plane, case: Case, data: bytes, family: int) -> None:
 def check_entry(plane: Plane, case: Case, before: Entry | None, data: bytes, family: int, start: int) -> None:
     """Changed if, and only if, the packet was taken."""
     found = plane.node(origin(family))
-    foreign_origin = len(data) >= 40 and data[24:40] != origin(family).packed or data[10:12] != b"\x1f\x40"
+    foreign_origin = (len(data) >= 40 and data[24:40] != origin(family).packed) or data[10:12] != b"\x1f\x40"
     if foreign_origin or not any(name.startswith("take_") for name in case.counters):
         assert (found and vars_of(found)) == (before and vars_of(before))
         return
