@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "agent")]
 
 from .netns import BenchError  # noqa: E402
-from .report import Report, machine, save, wait_for_quiet  # noqa: E402
+from .report import DIRECTORY, Report, machine, save, wait_for_quiet  # noqa: E402
 
 BENCHMARKS = ("dataplane", "planes", "forged", "convergence", "atrest", "members")
 
@@ -31,6 +34,9 @@ def main() -> int:
         parser.error(f"expected {', '.join(BENCHMARKS)} or all, got {', '.join(unknown)}")
     if os.geteuid() != 0:
         parser.error("expected to run as root: namespaces and programs have to be made")
+    # Ended from outside, everything is removed as after a failure.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    lock = _only_one(parser)
     names = BENCHMARKS if "all" in args.names else tuple(dict.fromkeys(args.names))
     about = machine()
     print("machine: " + ", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
@@ -47,11 +53,24 @@ def main() -> int:
             continue
         report.show()
         reports.append(report)
-    if reports:
-        print(f"\nwritten: {save(reports, about, args.json)}")
+        # After each: a long run that is broken off leaves what it found.
+        written = save(reports, about, args.json) if args.json else save([report], about, DIRECTORY / f"{name}.json")
+        print(f"\nwritten: {written}", flush=True)
+    lock.close()
     if failed:
         return 2
     return 0 if all(goal.met for report in reports for goal in report.goals) else 1
+
+
+def _only_one(parser: argparse.ArgumentParser) -> IO[str]:
+    """Two at once would take each other's namespaces away, and their figures."""
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    lock = (DIRECTORY / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        parser.error("another benchmark runs in this checkout")
+    return lock
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane import headers, layout
 
 from . import packets, programs
-from .netns import BenchError, enter, run
+from .netns import PREFIX, BenchError, enter, run
 
 COMMAND = Path(__file__).resolve().parents[1] / "agent" / "bin" / "xdp-gossip"
 PROBE = Path(__file__).resolve().parent / "probe.py"
@@ -249,7 +250,22 @@ class Pins:
         os.close(self._counters)
 
 
-def clear(base: Path) -> None:
+@contextlib.contextmanager
+def workspace() -> Iterator[Path]:
+    """A directory for agents. What a run that was killed left of its own is removed first."""
+    temporary = Path(tempfile.gettempdir())
+    for left in temporary.glob(f"{PREFIX}-*-*"):
+        owner = left.name.split("-")[1]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            _clear(left)
+    base = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{os.getpid()}-", dir=temporary))
+    try:
+        yield base
+    finally:
+        _clear(base)
+
+
+def _clear(base: Path) -> None:
     """Unmount everything below ``base`` and remove it: with the pins go programs, links and maps."""
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for path in sorted((path for path in mounts if path.startswith(f"{base}/")), reverse=True):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import ipaddress
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,7 @@ _AT_ONCE = 2
 def fleet(count: int, plane: str, **settings: Any) -> Iterator[list[Agent]]:
     """``count`` hosts with their data planes up and no agent started yet. Raises ``BenchError``."""
     names = [f"{netns.PREFIX}{number}" for number in range(count)]
-    base = Path(tempfile.mkdtemp(prefix=f"{netns.PREFIX}-"))
-    with netns.namespaces(HUB, *names), _neighbour_room(count):
+    with agents.workspace() as base, netns.namespaces(HUB, *names), _neighbour_room(count):
         _wire(names)
         addresses = [Address(str(_FIRST + number), packets.PORT) for number in range(count)]
         seeds = [str(address) for address in addresses[:2]]
@@ -42,7 +40,6 @@ def fleet(count: int, plane: str, **settings: Any) -> Iterator[list[Agent]]:
         finally:
             for host in hosts:
                 host.end()
-            agents.clear(base)
 
 
 def form(hosts: Sequence[Agent], total: int, probed: bool = False, seconds: float = 90.0) -> float:

@@ -23,13 +23,11 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from . import agents, lane, netns, packets, programs
+from . import agents, lane, packets, programs
 from .agents import Agent
 from .netns import BenchError, inside
 from .plane import Plane
@@ -108,8 +106,7 @@ def _fill(report: Report, mix: str, members: int, amount: int, found: dict[str, 
 @contextlib.contextmanager
 def lane_agent(plane: str, members: int, amount: int, cpu: int | None, cycle: float = 6) -> Iterator[Agent]:
     """A lane with an agent at its end, and room for ``members`` origins. Raises ``BenchError``."""
-    base = Path(tempfile.mkdtemp(prefix=f"{netns.PREFIX}-"))
-    with lane.lane():
+    with agents.workspace() as base, lane.lane():
         lane.neighbours([packets.origin(number) for number in range(members)])
         settings: dict[str, Any] = {"amount": amount, "cycle": cycle, "timeout": 3600}
         node = Agent(base, "node", lane.NODE, lane.INSIDE, lane.LOCAL, plane, **settings)
@@ -120,7 +117,6 @@ def lane_agent(plane: str, members: int, amount: int, cpu: int | None, cycle: fl
             yield node
         finally:
             node.end()
-            agents.clear(base)
 
 
 class Load:

@@ -165,10 +165,8 @@ def _table(rows: Sequence[Sequence[str]]) -> None:
             print("  " + "  ".join("-" * width for width in widths))
 
 
-def save(reports: Sequence[Report], about: dict[str, Any], path: Path | None) -> Path:
+def save(reports: Sequence[Report], about: dict[str, Any], path: Path) -> Path:
     """Write all of it; the path written."""
-    if path is None:
-        path = DIRECTORY / f"{'-'.join(report.name for report in reports)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": about, "reports": [r.json() for r in reports]}, indent=2) + "\n")
     return path
