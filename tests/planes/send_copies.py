@@ -51,7 +51,6 @@ async def main(directory: str, own: Address, targets: tuple[Address, ...]) -> No
     for number in range(1, ROUNDS + 1):
         transport.send_rumor(Rumor(rumor(own, number), targets))
         await asyncio.sleep(1.0)
-    transport.check_carriers()
     told = {"transport": dict(transport.counters), "kernel": plane.counters() if plane else {}}
     await transport.close()
     print(json.dumps(told))

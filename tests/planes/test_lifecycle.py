@@ -12,17 +12,19 @@ import pytest
 from tests.cluster.harness import eventually
 from tests.planes.conftest import CYCLE, TIMEOUT
 from tests.planes.fleet import Fleet, Host
+from xdp_gossip.dataplane import headers
 from xdp_gossip.dataplane.steering import LOOK_EVERY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 NATIVE = "XDP (native)"
+LAYOUT = headers.constants()["XG_LAYOUT"]
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[Fleet]:
-    """Two agents with ``protocol: auto``; only the first has a data plane."""
-    with Fleet(NATIVE, 2, loaded=1, protocol="auto", cycle=CYCLE, timeout=TIMEOUT) as fleet:
+def trio() -> Iterator[Fleet]:
+    """Three agents with ``protocol: auto``; only the first has a data plane."""
+    with Fleet(NATIVE, 3, loaded=1, protocol="auto", cycle=CYCLE, timeout=TIMEOUT) as fleet:
         fleet.start()
         fleet.settled()
         yield fleet
@@ -40,8 +42,8 @@ def removals(fleet: Fleet, marks: list[int]) -> list[tuple[str, str]]:
     return [event for event in events if event[0] == "removed"]
 
 
-def test_auto_goes_by_what_is_loaded(pair: Fleet) -> None:
-    with_plane, without = pair
+def test_auto_goes_by_what_is_loaded(trio: Fleet) -> None:
+    with_plane, without, _ = trio
     assert (with_plane.status()["mode"], with_plane.status()["mode_reason"]) == (NATIVE, "")
     status = without.status()
     assert status["mode"] == "UDP"
@@ -51,35 +53,35 @@ def test_auto_goes_by_what_is_loaded(pair: Fleet) -> None:
     # The two planes of one cluster understand each other.
     without.publish("auto/1", b"from UDP")
     with_plane.publish("auto/2", b"from XDP")
-    eventually(lambda: pair.lacking("auto/1", b"from UDP") or pair.lacking("auto/2", b"from XDP"), 3, 0.02)
+    eventually(lambda: trio.lacking("auto/1", b"from UDP") or trio.lacking("auto/2", b"from XDP"), 3, 0.02)
 
 
-def test_a_plane_that_comes_goes_and_comes_again_is_used(pair: Fleet) -> None:
-    other, host = pair
-    marks = [found.revision() for found in pair]
+def test_a_plane_that_comes_goes_and_comes_again_is_used(trio: Fleet) -> None:
+    other, host, _ = trio
+    marks = [found.revision() for found in trio]
     host.load()
     host.signal(signal.SIGHUP)
     eventually(lambda: mode(host, NATIVE), 2, 0.02)
     eventually(lambda: _said(other, host, NATIVE), 5, 0.05)
     value = b"through the kernel"
     other.publish("lifecycle/1", value)
-    eventually(lambda: pair.lacking("lifecycle/1", value), 3, 0.02)
+    eventually(lambda: trio.lacking("lifecycle/1", value), 3, 0.02)
     host.unload()
     eventually(lambda: mode(host, "UDP"), 5 * CYCLE + 3, 0.02)
     assert "taken down" in host.status()["mode_reason"] or "no kernel" in host.status()["mode_reason"]
     eventually(lambda: _said(other, host, "UDP"), 5, 0.05)
     value = b"through sockets again"
     other.publish("lifecycle/1", value)
-    eventually(lambda: pair.lacking("lifecycle/1", value), 3, 0.02)
+    eventually(lambda: trio.lacking("lifecycle/1", value), 3, 0.02)
     time.sleep(TIMEOUT)
     host.load()
     eventually(lambda: mode(host, NATIVE), LOOK_EVERY + 2, 0.05)
     value = b"and once more"
     other.publish("lifecycle/1", value)
-    eventually(lambda: pair.lacking("lifecycle/1", value), 3, 0.02)
+    eventually(lambda: trio.lacking("lifecycle/1", value), 3, 0.02)
     time.sleep(TIMEOUT)
-    assert pair.apart() is None
-    assert not removals(pair, marks)
+    assert trio.apart() is None
+    assert not removals(trio, marks)
 
 
 def _said(by: Host, of: Host, plane: str) -> str | None:
@@ -87,22 +89,38 @@ def _said(by: Host, of: Host, plane: str) -> str | None:
     return None if found == plane else f"{of.name} is listed with {found}"
 
 
-def test_the_plane_of_another_agent_is_left_alone(pair: Fleet) -> None:
+def test_rumors_that_nobody_multiplies_are_sent_one_by_one(trio: Fleet) -> None:
+    host, other, _ = trio
+    before = host.counters()["carriers_lost"]
+    (host.plane_dir / "bpf" / f"v{LAYOUT}" / "link_tc_egress").unlink()
+    heard = next(node["sequence"] for node in other.nodes() if node["name"] == host.name)
+    value = b"without the program at the way out"
+    host.publish("lifecycle/2", value)
+    eventually(lambda: trio.lacking("lifecycle/2", value), 1, 0.02)
+    assert host.counters()["carriers_lost"] == before + 1
+    assert "was not multiplied on eth0" in host.log_tail()
+    time.sleep(4 * CYCLE)
+    assert next(node["sequence"] for node in other.nodes() if node["name"] == host.name) >= heard + 3
+    assert host.counters()["carriers_lost"] == before + 1
+    assert mode(host, NATIVE) is None
+
+
+def test_the_plane_of_another_agent_is_left_alone(trio: Fleet) -> None:
     """A second agent on the first host, with another port: there is one data plane for each interface."""
-    first = pair[0]
-    second = Host(pair.directory, 9, NATIVE, False, {"cycle": CYCLE, "timeout": TIMEOUT, "protocol": "auto"})
+    first = trio[0]
+    second = Host(trio.directory, 9, NATIVE, False, {"cycle": CYCLE, "timeout": TIMEOUT, "protocol": "auto"})
     second.prefix = first.prefix
     second.settings["node"].update(addr=first.ip, port=first.port + 1)
-    second.settings.update(listen_addr=first.ip, dataplane=first.settings["dataplane"], seeds=[pair[1].address])
+    second.settings.update(listen_addr=first.ip, dataplane=first.settings["dataplane"], seeds=[trio[1].address])
     try:
         second.start()
         eventually(second.not_ready, 20)
         status = second.status()
         assert status["mode"] == "UDP"
         assert f"in use by the agent at {first.address}" in status["mode_reason"]
-        eventually(lambda: None if len(first.listed("alive")) == 3 else f"{first.listed()}", 5)
+        eventually(lambda: None if len(first.listed("alive")) == 4 else f"{first.listed()}", 5)
         assert second.call("POST", "/v1/node/leave")["changed"]
-        eventually(lambda: pair.apart(), 10)
+        eventually(lambda: trio.apart(), 10)
     finally:
         second.kill()
     # Dead, its successor on another port takes over at once, and nobody is left from before.
@@ -111,21 +129,21 @@ def test_the_plane_of_another_agent_is_left_alone(pair: Fleet) -> None:
     first.port += 2
     first.address = f"{first.ip}:{first.port}"
     try:
-        pair.start([first])
+        trio.start([first])
         assert first.status()["mode"] == NATIVE
-        eventually(lambda: None if first.address in pair[1].listed("alive") else "not listed", 5)
+        eventually(lambda: None if first.address in trio[1].listed("alive") else "not listed", 5)
     finally:
         first.stop()
 
 
 @pytest.mark.parametrize("protocol", ["XDP", "TC"])
-def test_a_mode_that_was_asked_for_and_cannot_be_had_is_an_error(pair: Fleet, protocol: str) -> None:
-    host = Host(pair.directory, 10 if protocol == "TC" else 11, NATIVE, False, {"protocol": protocol})
-    host.prefix = pair[1].prefix
-    host.settings["node"].update(addr=pair[1].ip, port=8100)
-    host.settings["listen_addr"] = pair[1].ip
+def test_a_mode_that_was_asked_for_and_cannot_be_had_is_an_error(trio: Fleet, protocol: str) -> None:
+    host = Host(trio.directory, 10 if protocol == "TC" else 11, NATIVE, False, {"protocol": protocol})
+    host.prefix = trio[1].prefix
+    host.settings["node"].update(addr=trio[1].ip, port=8100)
+    host.settings["listen_addr"] = trio[1].ip
     if protocol == "TC":  # there is one, in another mode
-        host.settings["dataplane"] = pair[1].settings["dataplane"]
+        host.settings["dataplane"] = trio[1].settings["dataplane"]
     host.start()
     assert host.process is not None
     assert host.process.wait(20) == 1

@@ -187,7 +187,6 @@ class Steering:
             if not plane.there():
                 self._drop("its maps were taken down", now)
                 return
-            self._transport.check_carriers()
             lost = plane.counter("news_lost")
         if now.mono >= self._engine.observation_due or lost > self._lost_before:
             self._lost_before = max(lost, self._lost_before)

@@ -38,6 +38,9 @@ COUNTERS = (
     "carriers_lost",
 )
 
+#: Seconds until a carrier is tried again after one was lost.
+ONE_BY_ONE = 60.0
+
 #: All nodes of the link: needs no neighbour entry and no route. The data plane never lets it leave the host.
 _EVERYBODY_4, _EVERYBODY_6 = "224.0.0.1", "ff02::1"
 _FANOUT = 82  # offset of the fan-out byte (bpf/wire.h)
@@ -61,9 +64,8 @@ class KernelTransport(UdpTransport):
         self._news, self._ask = constants["XG_EVENT_NEWS"], constants["XG_EVENT_ASK"]
         self._unresolved = constants["XG_EVENT_UNRESOLVED"]
         self._own = own
-        self._carried = 0  # carriers sent since the plane was taken into use
-        self._carried_before = 0  # what the kernel had counted by then
-        self._multiplies = False
+        self._carried = 0  # carriers that the kernel has multiplied, as it counts them itself
+        self._one_by_one_until = 0.0
         self.plane: DataPlane | None = None
 
     @property
@@ -83,8 +85,8 @@ class KernelTransport(UdpTransport):
     def use(self, plane: DataPlane) -> None:
         """Work with ``plane`` from now on; after :meth:`open`. Raises ``MapError``."""
         self.leave_plane()
-        self._carried, self._carried_before = 0, plane.counter("fanout")
-        self._multiplies = True
+        self._carried = plane.counter("fanout")
+        self._one_by_one_until = 0.0
         self.plane = plane
         self._loop.add_reader(plane.events_fd, self._read_events)
 
@@ -148,7 +150,7 @@ class KernelTransport(UdpTransport):
         plane = self.plane
         return (
             plane is not None
-            and self._multiplies
+            and self._loop.time() >= self._one_by_one_until
             and 1 < count <= min(self._copies, plane.ring_size)
             and _RUMOR_BYTES <= length <= DATAGRAM
             and not self._queue  # it must not overtake what waits
@@ -175,28 +177,31 @@ class KernelTransport(UdpTransport):
             if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
                 self._counters["carriers_refused"] += 1
             return False
-        self._carried += 1
         self._counters["carriers_sent"] += 1
-        return True
+        return self._multiplied(plane)
 
-    def check_carriers(self) -> None:
-        """Compare with what the kernel says: a carrier that nobody multiplied reached no one. Raises ``MapError``.
+    def _multiplied(self, plane: DataPlane) -> bool:
+        """Whether the kernel took the carrier sent last; it has counted it by the time that the call returns.
 
-        Once one was lost, rumors are sent one by one until the data plane is put up anew.
+        The stack can lose a packet without a word: with no room in the neighbour table for its group, or with the
+        program detached by somebody. Rumors are then sent one by one for a while.
         """
-        plane = self.plane
-        if plane is None or not self._multiplies:
-            return
-        lost = self._carried - (plane.counter("fanout") - self._carried_before)
-        if lost > 0:
-            self._counters["carriers_lost"] += lost
-            self._multiplies = False
-            _log.error(
-                "%d own rumors passed %s without being multiplied: is xg_tc_egress attached? "
-                "Rumors are sent one by one from now on; xdp-gossip dataplane up (as root)",
-                lost,
-                plane.loaded.interface,
-            )
+        try:
+            counted = plane.counter("fanout")
+        except OSError:  # steering will find out why
+            return False
+        if counted > self._carried:
+            self._carried = counted
+            return True
+        self._counters["carriers_lost"] += 1
+        self._one_by_one_until = self._loop.time() + ONE_BY_ONE
+        _log.warning(
+            "an own rumor was not multiplied on %s: is xg_tc_egress attached, the neighbour table full? "
+            "Rumors are sent one by one for %g s",
+            plane.loaded.interface,
+            ONE_BY_ONE,
+        )
+        return False
 
     async def close(self) -> None:
         """See :class:`Transport`."""
