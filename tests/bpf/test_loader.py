@@ -146,6 +146,15 @@ def test_protocols(here: World, protocol: str, mode: str, clsact: bool) -> None:
     here.expect_traces(before)
 
 
+def test_another_protocol_begins_with_its_best_mode(here: World) -> None:
+    here.configure("TC")
+    assert here.loader("up").stdout.startswith(f"up: {TC}")
+    here.configure("auto")
+    assert here.loader("up").stdout.startswith(f"up: {NATIVE}")
+    here.configure("XDP")
+    assert here.loader("up").stdout.startswith(f"already up: {NATIVE}")
+
+
 def add_filter(here: World, hook: str, incumbent: Path) -> None:
     """A filter of somebody else's."""
     program = ("bpf", "direct-action", "object-pinned", str(incumbent.with_name("neighbour")))

@@ -87,6 +87,9 @@ def _fits(directory: Path, old: state.State, settings: Settings) -> bool:
         settings.interface.name,
         settings.interface.index,
     )
+    # A mode that the old protocol held it to, where the new one has a better one first.
+    if old.protocol != settings.protocol and old.mode != settings.modes[0]:
+        return False
     if not same or old.mode not in settings.modes or not all(hooks.running(directory, old).values()):
         return False
     return not maps.misfits(pins.pin_directory(directory), settings.nodes)
