@@ -165,7 +165,7 @@ class Agent:
         # What start-up left behind will never be collected again: keep the collector from walking it.
         gc.collect()
         gc.freeze()
-        self.systemd.tell("READY=1", f"STATUS={self._summary()}")
+        self.systemd.tell("READY=1", f"STATUS={self.node_list.summary()}")
 
     def _server(self, *, local: bool) -> ApiServer:
         app = build_app(
@@ -213,18 +213,12 @@ class Agent:
         self._failed = True
         self._end.set()
 
-    def _summary(self) -> str:
-        status = self.node_list.status()
-        members = status["members"]
-        seen = f"{members['alive']} alive, {members['suspect']} suspect"
-        return f"{status['state']}: {seen}, {status['documents']} documents"
-
     async def _heartbeat(self) -> None:
         """Tell systemd the state, and feed its watchdog for as long as the protocol does its work."""
         watchdog = self.systemd.watchdog_seconds()
         while True:
             await asyncio.sleep(min(watchdog or _STATUS_SECONDS, _STATUS_SECONDS))
-            lines = [f"STATUS={self._summary()}"] if self.systemd.listens else []
+            lines = [f"STATUS={self.node_list.summary()}"] if self.systemd.listens else []
             if self.node_list.healthy():
                 lines.append("WATCHDOG=1")
             else:
@@ -239,7 +233,7 @@ class Agent:
         except ConfigError as error:
             for problem in error.problems:
                 _log.error("not reloaded: %s", problem)
-        self.systemd.tell("READY=1", f"STATUS={self._summary()}")
+        self.systemd.tell("READY=1", f"STATUS={self.node_list.summary()}")
 
     def _take_over(self, new: AgentConfig) -> None:
         old = self.settings

@@ -351,6 +351,13 @@ class AsyncNodeList:
         """Whether the protocol gets its time and its disk."""
         return self._joined().healthy()
 
+    def summary(self) -> str:
+        """One line for a service manager, cheap enough to be told every few seconds."""
+        engine = self._joined().engine
+        counts = engine.tally()
+        seen = f"{counts[State.ALIVE]} alive, {counts[State.SUSPECT]} suspect"
+        return f"{engine.status}: {seen}, {len(engine.documents())} documents"
+
     def status(self) -> dict[str, Any]:
         """The answer of ``GET /v1/status`` (docs/api.md)."""
         from .api.render import node as render_node
@@ -358,9 +365,7 @@ class AsyncNodeList:
         runtime = self._joined()
         engine = runtime.engine
         members = engine.members(runtime.now())
-        counts = {state.value: 0 for state in State}
-        for member in members:
-            counts[member.state.value] += 1
+        counts = {state.value: count for state, count in engine.tally().items()}
         return {
             "version": __version__,
             "cluster": self.cluster,

@@ -212,3 +212,17 @@ def test_merged_windows_know_what_either_saw(ours: list[int], theirs: list[int])
     for sequence in range(1, highest + 2):
         known = highest - sequence < 64 and sequence in {*ours, *theirs}
         assert left.fresh(sequence) == (sequence > highest or (highest - sequence < 64 and not known))
+
+
+def test_the_tally_counts_what_the_members_are() -> None:
+    made = engine()
+    others = [Address(f"198.18.1.{number}", 8000) for number in range(1, 6)]
+    made.observe([row(101.0, address) for address in others], at(101.0))
+    for second in range(2, 12):
+        made.observe([row(100.0 + second, address, second) for address in others[:3]], at(100.0 + second))
+        run(made, 100.0 + second)
+        states = [member.state for member in made.members(at(100.0 + second))]
+        assert made.tally() == {state: states.count(state) for state in State}
+    assert made.tally()[State.DEAD] == 2
+    made.leave(at(112.0))
+    assert made.tally()[State.LEFT] == 1

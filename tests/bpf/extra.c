@@ -1,4 +1,4 @@
-
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /* What the tests need beside the programs: compiled as the end of dataplane.c (harness.py). */
 
 BPF_TABLE("array", __u32, struct xg_address, digest, 1);

@@ -163,6 +163,10 @@ class Engine:
         """Seconds that the cluster's clock is ahead of the local one."""
         return self._metadata.offset
 
+    def tally(self) -> dict[State, int]:
+        """How many nodes are known in each state."""
+        return self._membership.tally(State.LEFT if self.status == "left" else State.ALIVE)
+
     def members(self, now: Now) -> list[Member]:
         """Every node known, the local one first."""
         local = Member(

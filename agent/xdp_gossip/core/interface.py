@@ -160,6 +160,9 @@ class ProtocolEngine(Protocol):
     def documents(self, prefix: str = "") -> list[Document]:
         """All documents whose key starts with ``prefix``, by key, without tombstones."""
 
+    def tally(self) -> dict[State, int]:
+        """How many nodes are known in each state, the local one included; cheap, however many there are."""
+
     def members(self, now: Now) -> list[Member]:
         """Every node known, the local one first, then by address, whatever their state."""
 

@@ -192,6 +192,18 @@ class Membership:
             peer.state_digest = header.state_digest
             peer.record_digest = header.record_digest
 
+    def tally(self, local: State) -> dict[State, int]:
+        """How many nodes are in each state, the local one, which is ``local``, included."""
+        left = sum(peer.state is State.LEFT for peer in self.gone.values())
+        counts = {
+            State.ALIVE: len(self._peers) - len(self.suspects) - len(self.gone),
+            State.SUSPECT: len(self.suspects),
+            State.DEAD: len(self.gone) - left,
+            State.LEFT: left,
+        }
+        counts[local] += 1
+        return counts
+
     def silence(self, peer: Peer, now: Now) -> float:
         """Seconds for which a peer was not heard, as far as this member is informed."""
         return min(now.mono, self.informed_until) - peer.last_heard

@@ -240,6 +240,13 @@ class PekoNodeEngine:
         held = self._document.held
         return [held] if held and DEFAULT_KEY.startswith(prefix) else []
 
+    def tally(self) -> dict[State, int]:
+        """How many nodes are known in each state."""
+        counts = dict.fromkeys(State, 0)
+        for member in self.members(Now(0.0, 0)):
+            counts[member.state] += 1
+        return counts
+
     def members(self, now: Now) -> list[Member]:
         """The local node, then every node that was ever heard, by address."""
         heard = [peer.member(now.mono) for peer in self._peers if peer.heard]
