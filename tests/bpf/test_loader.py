@@ -146,6 +146,22 @@ def test_protocols(here: World, protocol: str, mode: str, clsact: bool) -> None:
     here.expect_traces(before)
 
 
+def test_what_llvm_says_is_heard_though_it_ends_the_process(here: World, light: Path) -> None:
+    with (light / "dataplane.c").open("a") as stream:
+        stream.write("""
+int xg_huge(struct __sk_buff *skb)
+{
+	volatile char room[600] = {};
+
+	return room[skb->len & 511];
+}
+""")
+    failed = here.loader("up", check=False)
+    assert failed.returncode == 1
+    assert "dataplane.c: does not compile: the compiler gave up" in failed.stderr
+    assert "stack" in failed.stderr
+
+
 def test_another_protocol_begins_with_its_best_mode(here: World) -> None:
     here.configure("TC")
     assert here.loader("up").stdout.startswith(f"up: {TC}")

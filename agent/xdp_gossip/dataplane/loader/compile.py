@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import hashlib
 import importlib
 import os
@@ -129,9 +130,11 @@ def _explained(what: str, remedy: str = "") -> Iterator[None]:
 
     BCC raises bare ``Exception``; its own text says little.
     """
+    _hear_last_words()
     with tempfile.TemporaryFile() as said:
         kept = os.dup(2)
         os.dup2(said.fileno(), 2)
+        _at_work.append((said.fileno(), kept, what))
         try:
             yield
         except Exception as error:
@@ -139,5 +142,24 @@ def _explained(what: str, remedy: str = "") -> Iterator[None]:
             lines = said.read()[-65536:].decode("utf-8", "replace").strip().splitlines()[-_MOST_LINES:]
             raise LoaderError("\n  ".join([f"{what}: {error}", *lines]), remedy) from None
         finally:
+            _at_work.pop()
             os.dup2(kept, 2)
             os.close(kept)
+
+
+#: What is being compiled or loaded: where stderr goes meanwhile, the real one, and what it is.
+_at_work: list[tuple[int, int, str]] = []
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)
+def _last_words(_status: int, _argument: object) -> None:
+    for said, kept, what in _at_work:
+        text = os.pread(said, 65536, 0).decode("utf-8", "replace").strip()
+        os.write(kept, f"xdp-gossip: {what}: the compiler gave up\n  {text}\n".encode())
+
+
+@functools.cache
+def _hear_last_words() -> None:
+    """LLVM ends the whole process over some sources (a stack too large, say): not without what it said."""
+    with contextlib.suppress(AttributeError):  # not every C library has it
+        ctypes.CDLL(None).on_exit(_last_words, None)
