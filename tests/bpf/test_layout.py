@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The structures of bpf/maps.h and bpf/wire.h are those that Python packs: field by field, as the compiler lays them."""
+"""The structures of bpf/maps.h and bpf/wire.h are those that Python packs, field by field."""
 
 from __future__ import annotations
 
