@@ -40,6 +40,9 @@ PLANES = {
     "XDP (native)": ("XDP", 1500),
 }
 _CLONE_NEWNET = 0x40000000
+#: Runs a command that may make no memory executable that it can write, as with the unit's MemoryDenyWriteExecute:
+#: prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN), Linux 6.3. Callbacks from libbpf must work all the same.
+_WITHOUT_WX = "import ctypes, os, sys; ctypes.CDLL(None).prctl(65, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
 _IP_SECONDS = 20.0
 _LOADER_SECONDS = 90.0
 
@@ -92,6 +95,7 @@ class Host(Agent):
             *enter(self.namespace),
             *("setpriv", f"--reuid={USER}", f"--regid={user.pw_gid}", "--clear-groups"),
             *("--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"),
+            *("/usr/bin/python3", "-Ic", _WITHOUT_WX),
         )
 
     def give_to_user(self) -> None:

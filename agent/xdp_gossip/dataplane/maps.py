@@ -130,7 +130,7 @@ class DataPlane:
             raise PlaneError("no callback from C can be made (MemoryDenyWriteExecute needs libffi 3.4)") from None
         except OSError as error:
             self.close()
-            raise PlaneError(f"{error.strerror or error}{_hint(error)}") from None
+            raise PlaneError(f"{_words(error)}{_hint(error)}") from None
 
     def _open(self, path: Path, key_size: int, value_size: int) -> Map:
         opened = Map(path, key_size, value_size)
@@ -316,7 +316,7 @@ def open_plane(
         plane.write_keys(keys)
     except OSError as error:
         plane.close()
-        raise PlaneError(error.strerror or str(error)) from None
+        raise PlaneError(_words(error)) from None
     except PlaneError:
         plane.close()
         raise
@@ -339,6 +339,12 @@ def _bound(address: Address) -> bool:
         except OSError as error:
             return error.errno == errno.EADDRINUSE
     return False
+
+
+def _words(error: OSError) -> str:
+    if isinstance(error, MapError) or not error.filename:
+        return error.strerror or str(error)
+    return f"{error.filename}: {error.strerror}"
 
 
 def _hint(error: OSError) -> str:

@@ -82,7 +82,6 @@ class Steering:
         self._look_at = math.inf
         self._shown: tuple[str, int, int] = ("", 0, 0)  # what the kernel knows of us: status, incarnation, digest
         self._lost_before = 0  # packets that found no room in the ring buffer
-        self.refused = 0  # peers for whom the kernel's table had no room
         self.reason = ""
 
     def status(self) -> dict[str, Any]:
@@ -204,7 +203,7 @@ class Steering:
 
         def apply(plane: DataPlane, now: Now) -> None:
             if not plane.apply(standing, now):
-                self.refused += 1
+                self._transport.note_no_room()
 
         self._guarded(apply, now)
 

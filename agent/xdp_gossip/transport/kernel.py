@@ -33,6 +33,7 @@ COUNTERS = (
     "plane_unresolved",
     "plane_malformed",
     "plane_errors",
+    "plane_table_full",
     "carriers_sent",
     "carriers_refused",
     "carriers_lost",
@@ -96,6 +97,10 @@ class KernelTransport(UdpTransport):
         if plane is not None:
             self._loop.remove_reader(plane.events_fd)
             plane.close()
+
+    def note_no_room(self) -> None:
+        """The kernel's table has no room for a peer: its rumors go on to be judged by the agent."""
+        self._counters["plane_table_full"] += 1
 
     # -- in ----------------------------------------------------------------------------------------------------
 

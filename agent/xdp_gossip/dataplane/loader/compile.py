@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import hashlib
 import importlib
 import os
 import platform
+import signal
 import sysconfig
 import tempfile
 from collections.abc import Iterator
@@ -130,36 +130,40 @@ def _explained(what: str, remedy: str = "") -> Iterator[None]:
 
     BCC raises bare ``Exception``; its own text says little.
     """
-    _hear_last_words()
     with tempfile.TemporaryFile() as said:
         kept = os.dup(2)
         os.dup2(said.fileno(), 2)
-        _at_work.append((said.fileno(), kept, what))
         try:
-            yield
+            with _witness(said.fileno(), kept, what):
+                yield
         except Exception as error:
             said.seek(0)
             lines = said.read()[-65536:].decode("utf-8", "replace").strip().splitlines()[-_MOST_LINES:]
             raise LoaderError("\n  ".join([f"{what}: {error}", *lines]), remedy) from None
         finally:
-            _at_work.pop()
             os.dup2(kept, 2)
             os.close(kept)
 
 
-#: What is being compiled or loaded: where stderr goes meanwhile, the real one, and what it is.
-_at_work: list[tuple[int, int, str]] = []
-
-
-@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)
-def _last_words(_status: int, _argument: object) -> None:
-    for said, kept, what in _at_work:
-        text = os.pread(said, 65536, 0).decode("utf-8", "replace").strip()
-        os.write(kept, f"xdp-gossip: {what}: the compiler gave up\n  {text}\n".encode())
-
-
-@functools.cache
-def _hear_last_words() -> None:
-    """LLVM ends the whole process over some sources (a stack too large, say): not without what it said."""
-    with contextlib.suppress(AttributeError):  # not every C library has it
-        ctypes.CDLL(None).on_exit(_last_words, None)
+@contextlib.contextmanager
+def _witness(said: int, stderr: int, what: str) -> Iterator[None]:
+    """A process that tells what ``said`` holds if this one ends: LLVM ends it over some sources, a large stack say."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            # systemd ends what is left of a unit whose main process has gone.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.close(writer)
+            if not os.read(reader, 1):
+                text = os.pread(said, 65536, 0).decode("utf-8", "replace").strip()
+                os.write(stderr, f"xdp-gossip: {what}: the compiler gave up\n  {text}\n".encode())
+        finally:
+            os._exit(0)
+    os.close(reader)
+    try:
+        yield
+    finally:
+        os.write(writer, b".")
+        os.close(writer)
+        os.waitpid(child, 0)

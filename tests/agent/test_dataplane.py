@@ -1,0 +1,420 @@
+# SPDX-License-Identifier: MIT
+"""The agent's side of the kernel data plane, as far as it goes without a kernel: tests/planes has the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from xdp_gossip.core.engine import Engine
+from xdp_gossip.core.events import Rumor, Standing, Transmit
+from xdp_gossip.core.interface import Settings
+from xdp_gossip.core.observer import Observation
+from xdp_gossip.core.types import Address, Node, Now
+from xdp_gossip.core.window import ReplayWindow
+from xdp_gossip.dataplane import headers, layout, maps
+from xdp_gossip.dataplane.maps import Config, Loaded, PlaneError
+from xdp_gossip.dataplane.steering import LEASE_SECONDS, LOOK_EVERY, Steering
+from xdp_gossip.transport import TransportError
+from xdp_gossip.transport.kernel import ONE_BY_ONE, KernelTransport
+from xdp_gossip.wire.keys import Keyring
+from xdp_gossip.wire.native import NativeCodec
+
+OWN = Address("127.0.0.1", 0)
+PEERS = [Address("127.0.0.1", port) for port in range(20_001, 20_009)]
+STATE = {
+    "layout": headers.constants()["XG_LAYOUT"],
+    "mode": "XDP (native)",
+    "interface": "eth0",
+    "ifindex": 1,
+    "amount": 4,
+    "wide": 12,
+    "complete": True,
+    "reasons": [],
+}
+
+
+def at(mono: float) -> Now:
+    """A moment on both clocks."""
+    return Now(mono, int(mono * 1e9) + 10**18)
+
+
+# -- what the loader wrote down --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "protocol", "expected"),
+    [
+        ({"layout": 99}, "auto", "has layout 99, this agent's is"),
+        ({"complete": False}, "auto", "not complete"),
+        ({"mode": "", "reasons": [{"mode": "TC", "reason": "too old"}]}, "auto", "works here: TC: too old"),
+        ({"mode": "TC"}, "XDP", "up in mode TC, not in one of protocol XDP"),
+        ({}, "TC", "up in mode XDP (native), not in one of protocol TC"),
+        ({"mode": "UDP"}, "auto", "up in mode UDP"),
+        ({"interface": None, "reasons": 5}, "auto", "not understood"),
+    ],
+)
+def test_a_plane_that_cannot_be_used_says_why(
+    tmp_path: Path, change: dict[str, Any], protocol: str, expected: str
+) -> None:
+    (tmp_path / "state.json").write_text(json.dumps({**STATE, **change}))
+    with pytest.raises(PlaneError) as caught:
+        Loaded.read(tmp_path, protocol)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "expected"), [(None, "no kernel data plane is loaded"), ("{", "not understood")])
+def test_no_state_and_half_a_state(tmp_path: Path, text: str | None, expected: str) -> None:
+    if text is not None:
+        (tmp_path / "state.json").write_text(text)
+    with pytest.raises(PlaneError, match=expected):
+        Loaded.read(tmp_path, "auto")
+
+
+def test_what_was_stepped_over_is_the_reason(tmp_path: Path) -> None:
+    reasons = [{"mode": "XDP (native)", "reason": "MTU 9000", "remedy": ""}, {"mode": "XDP (generic)", "reason": "b"}]
+    (tmp_path / "state.json").write_text(json.dumps({**STATE, "mode": "TC", "reasons": reasons, "unknown": 1}))
+    loaded = Loaded.read(tmp_path, "auto")
+    assert (loaded.mode, loaded.reason) == ("TC", "XDP (native): MTU 9000; XDP (generic): b")
+
+
+def test_pins_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PlaneError, match=r"bpf/v\d+/config.*dataplane up"):
+        maps.DataPlane(tmp_path, Loaded("TC", "eth0", 1, 4, 12, ""), OWN, 0, 4, 12)
+
+
+# -- values ----------------------------------------------------------------------------------------------------
+
+
+def test_two_windows_of_one_run_are_merged_as_the_engine_does_it() -> None:
+    rng = random.Random(5)
+    for _ in range(3000):
+        windows = []
+        for _ in range(2):
+            window = ReplayWindow(64)
+            for _ in range(rng.randrange(6)):
+                window.commit(rng.randrange(1, rng.choice((10, 100, 1 << 40))))
+            windows.append(window)
+        first, second = windows
+        merged = maps._merge(first.highest, first.bits, second.highest, second.bits)
+        first.merge(second.highest, second.bits)
+        assert merged == (first.highest, first.bits)
+
+
+def test_midstates_give_what_hashlib_gives() -> None:
+    rng = random.Random(6)
+    for length in (1, 16, 31, 32):
+        key, block = rng.randbytes(length), rng.randbytes(64)
+        midstate = layout.key_midstate(key)
+        assert layout.midstate_digest(midstate, block) == hashlib.blake2s(block, key=key, digest_size=16).digest()
+        assert layout.blake2s_agrees(key, block)
+
+
+# -- the transport ---------------------------------------------------------------------------------------------
+
+
+class FakePlane:
+    """Records what is written; holds what is read."""
+
+    def __init__(self) -> None:
+        self.loaded = Loaded("XDP (native)", "lo", 1, 4, 12, "")
+        self.mode = self.loaded.mode
+        self.ring_size = 0
+        self.here = True
+        self.closed = False
+        self.failing: OSError | None = None
+        self.counts = {"fanout": 0, "news_lost": 0}
+        self.targets: list[list[Address]] = []
+        self.configs: list[Config] = []
+        self.held: list[Standing] = []
+        self.rows: list[Observation] = []
+        self.observed = 0
+        self._reader, self._writer = socket.socketpair()
+        self.events_fd = self._reader.fileno()
+
+    def counter(self, name: str) -> int:
+        return self.counts[name]
+
+    def there(self) -> bool:
+        return self.here
+
+    def observations(self, now: Now) -> list[Observation]:
+        if self.failing:
+            raise self.failing
+        self.observed += 1
+        return self.rows
+
+    def write_targets(self, targets: list[Address]) -> None:
+        self.targets.append(targets)
+        self.ring_size = len(targets)
+
+    def write_config(self, config: Config) -> None:
+        if self.failing:
+            raise self.failing
+        self.configs.append(config)
+
+    def apply(self, standing: Standing, now: Now) -> bool:
+        self.held.append(standing)
+        return len(self.held) < 50
+
+    def close(self) -> None:
+        self.closed = True
+        self._reader.close()
+        self._writer.close()
+
+
+def with_transport(work: Callable[[KernelTransport, FakePlane, list[Any]], None]) -> None:
+    """Run ``work`` with an open transport on loopback, a fake plane that is not in use yet, and what was received."""
+
+    async def run() -> None:
+        got: list[Any] = []
+        transport = KernelTransport(("127.0.0.1", 0), OWN)
+        await transport.open(lambda data, source, screened=False: got.append((data, source, screened)))
+        plane = FakePlane()
+        try:
+            work(transport, plane, got)
+        finally:
+            plane.close()
+            await transport.close()
+
+    asyncio.run(run())
+
+
+def event(kind: int, packet: bytes, length: int | None = None, source: Address = PEERS[0]) -> bytes:
+    """A record of the ring buffer."""
+    size = len(packet) if length is None else length
+    return layout.EVENT.pack(1, source.packed, source.port.to_bytes(2, "big"), size, kind) + packet
+
+
+def test_records_of_the_ring_buffer() -> None:
+    def work(transport: KernelTransport, plane: FakePlane, got: list[Any]) -> None:
+        sent: list[Transmit] = []
+        transport.send = sent.append  # type: ignore[method-assign]
+        # The ring buffer rounds records up: what follows the packet is not part of it.
+        transport._take(event(1, b"news") + b"padding")
+        transport._take(event(2, b"ask"))
+        transport._take(event(3, b"to be sent"))
+        assert got == [(b"news", PEERS[0], True), (b"ask", PEERS[0], False)]
+        assert sent == [Transmit(PEERS[0], b"to be sent")]
+        for bad in (b"", event(1, b"")[:-1], event(4, b"x"), event(1, b"short", 6), event(2, b"x", None, OWN)):
+            transport._take(bad)
+        counters = transport.counters
+        assert counters["plane_malformed"] == 5
+        assert [counters[f"plane_{what}"] for what in ("news", "questions", "unresolved")] == [1, 1, 1]
+        assert len(got) == 2
+
+    with_transport(work)
+
+
+def test_a_carrier_only_where_the_kernel_can_multiply_it() -> None:
+    def work(transport: KernelTransport, plane: FakePlane, got: list[Any]) -> None:
+        sent: list[Transmit] = []
+        transport.send = sent.append  # type: ignore[method-assign]
+        carried: list[int] = []
+
+        def carry(data: bytes, count: int) -> bool:
+            carried.append(count)
+            return True
+
+        transport._send_carrier = carry  # type: ignore[method-assign]
+        rumor = Rumor(bytes(88), tuple(PEERS[:4]))
+        transport.send_rumor(rumor)
+        assert (len(sent), carried) == (4, [])
+        transport.use(plane)  # type: ignore[arg-type]
+        assert transport.name == "XDP (native)"
+        transport.send_rumor(rumor)
+        assert (len(sent), carried) == (8, [])  # the ring is empty
+        plane.ring_size = 4
+        transport.send_rumor(rumor)
+        assert (len(sent), carried) == (8, [4])
+        transport.send_rumor(Rumor(bytes(1233), tuple(PEERS[:4])))  # longer than a datagram
+        transport.send_rumor(Rumor(bytes(88), tuple(PEERS[:1])))  # one is simpler without
+        transport.send_rumor(Rumor(bytes(88), tuple(PEERS[:5])))  # more than there are targets
+        assert (len(sent), carried) == (18, [4])
+        transport.leave_plane()
+        assert plane.closed
+        assert transport.name == "UDP"
+        transport.send_rumor(rumor)
+        assert (len(sent), carried) == (22, [4])
+
+    with_transport(work)
+
+
+def test_a_carrier_that_nobody_counts_is_sent_one_by_one() -> None:
+    def work(transport: KernelTransport, plane: FakePlane, got: list[Any]) -> None:
+        plane.ring_size = 8
+        transport.use(plane)  # type: ignore[arg-type]
+        plane.counts["fanout"] = 1
+        assert transport._multiplied(plane)  # type: ignore[arg-type]
+        assert transport._can_carry(88, 4)
+        assert not transport._multiplied(plane)  # type: ignore[arg-type]
+        assert transport.counters["carriers_lost"] == 1
+        assert not transport._can_carry(88, 4)
+        transport._one_by_one_until -= ONE_BY_ONE
+        assert transport._can_carry(88, 4)
+
+    with_transport(work)
+
+
+# -- steering --------------------------------------------------------------------------------------------------
+
+
+class Rig:
+    """An engine, a transport that is never opened, and a plane that can be taken away."""
+
+    def __init__(self, protocol: str = "auto") -> None:
+        node = Node("127.0.0.1", 8000, "a", "")
+        settings = Settings(cycle=1.0, timeout=5.0)
+        self.engine = Engine(node, settings, NativeCodec(Keyring.single("c", "s")), random.Random(1), 7)
+        self.plane: FakePlane | None = FakePlane()
+        self.looks = 0
+        self.no_room = 0
+        self.transport = SimpleNamespace(
+            plane=None, name="UDP", use=self._use, leave_plane=self._leave, note_no_room=self._note_no_room
+        )
+        self.steering = Steering(self.engine, self.transport, self._find, node.address, protocol)  # type: ignore[arg-type]
+
+    def _find(self) -> Any:
+        self.looks += 1
+        if self.plane is None:
+            raise PlaneError("there is none")
+        return self.plane
+
+    def _note_no_room(self) -> None:
+        self.no_room += 1
+
+    def _use(self, plane: FakePlane) -> None:
+        self.transport.plane, self.transport.name = plane, plane.mode
+
+    def _leave(self) -> None:
+        self.transport.plane, self.transport.name = None, "UDP"
+
+    def start(self, now: Now) -> FakePlane:
+        """As the runtime does it."""
+        self.steering.open(now)
+        self.engine.start(now)
+        self.steering.begin(now)
+        assert self.plane is not None
+        return self.plane
+
+
+def test_the_kernel_works_from_the_start_and_the_lease_is_renewed() -> None:
+    rig = Rig()
+    plane = rig.start(at(100.0))
+    assert plane.observed == 1
+    first = plane.configs[-1]
+    assert (first.running, first.incarnation, first.lease) == (True, 7, 100.0 + LEASE_SECONDS)
+    assert first.clock == 10**18
+    assert rig.steering.next_timer() == pytest.approx(101.0)
+    rig.steering.handle_timer(at(100.5))
+    assert (plane.observed, len(plane.configs)) == (1, 1)
+    rig.steering.handle_timer(at(101.01))
+    assert plane.observed == 2
+    assert plane.configs[-1].lease == pytest.approx(101.01 + LEASE_SECONDS)
+    assert len(plane.targets) == 2
+
+
+def test_a_publish_a_pause_and_a_leave_are_known_at_once() -> None:
+    rig = Rig()
+    plane = rig.start(at(100.0))
+    rig.steering.attend(at(100.1))
+    assert len(plane.configs) == 1  # nothing new
+    rig.engine.publish("key", b"value", at(100.2))
+    rig.steering.attend(at(100.2))
+    assert plane.configs[-1].state_digest == rig.engine.state_digest != 0
+    rig.engine.pause(at(100.3))
+    rig.steering.attend(at(100.3))
+    assert plane.configs[-1].running
+    rig.engine.leave(at(100.4))
+    rig.steering.attend(at(100.4))
+    assert not plane.configs[-1].running
+
+
+def test_changes_of_members_are_written_together_and_soon() -> None:
+    rig = Rig()
+    plane = rig.start(at(100.0))
+    for moment in (100.30, 100.32, 100.34):
+        rig.steering.members_changed(at(moment))
+    assert rig.steering.next_timer() == pytest.approx(100.4)
+    rig.steering.handle_timer(at(100.41))
+    assert len(plane.targets) == 2
+
+
+def test_only_members_of_the_own_address_family_are_targets() -> None:
+    rig = Rig()
+    rig.engine.relay_targets = lambda limit: [PEERS[0], Address("fd00::1", 1), PEERS[1]]  # type: ignore[method-assign]
+    plane = rig.start(at(100.0))
+    assert plane.targets == [[PEERS[0], PEERS[1]]]
+
+
+def test_lost_news_make_it_look_at_once() -> None:
+    rig = Rig()
+    plane = rig.start(at(100.0))
+    rig.steering.handle_timer(at(101.0))
+    seen = plane.observed
+    rig.engine._observer._last = 101.9  # looked a moment ago
+    rig.steering.handle_timer(at(102.0))
+    assert plane.observed == seen
+    plane.counts["news_lost"] = 3
+    rig.engine._observer._last = 102.9
+    rig.steering.handle_timer(at(103.0))
+    assert plane.observed == seen + 1
+
+
+@pytest.mark.parametrize("how", ["taken down", "refusing"])
+def test_a_plane_that_dies_is_given_up_and_a_new_one_found(how: str) -> None:
+    rig = Rig()
+    plane = rig.start(at(100.0))
+    if how == "taken down":
+        plane.here = False
+    else:
+        plane.failing = OSError(5, "Input/output error")
+    rig.plane = None
+    rig.steering.handle_timer(at(101.0))
+    assert rig.transport.plane is None
+    assert rig.steering.reason
+    assert not rig.engine._observer.observing
+    assert rig.engine.members(at(101.0))[0].record.plane == "UDP"  # type: ignore[union-attr]
+    assert rig.steering.next_timer() == 101.0 + LOOK_EVERY
+    rig.steering.handle_timer(at(106.0))
+    assert rig.steering.reason == "there is none"
+    fresh = rig.plane = FakePlane()
+    looks = rig.looks
+    rig.steering.handle_timer(at(107.0))
+    assert rig.looks == looks  # not yet
+    rig.steering.handle_timer(at(111.0))
+    assert rig.transport.plane is fresh
+    assert fresh.configs[-1].running
+    assert rig.steering.reason == ""
+    assert rig.engine.members(at(111.0))[0].record.plane == "XDP (native)"  # type: ignore[union-attr]
+
+
+def test_what_was_asked_for_by_name_is_insisted_on_at_the_start_only() -> None:
+    rig = Rig("XDP")
+    rig.plane = None
+    with pytest.raises(TransportError, match="protocol XDP: there is none"):
+        rig.steering.open(at(100.0))
+    rig.plane = FakePlane()
+    plane = rig.start(at(101.0))
+    plane.here = False
+    rig.plane = None
+    rig.steering.handle_timer(at(102.5))
+    assert rig.transport.plane is None
+    assert rig.engine.status == "running"
+
+
+def test_a_table_without_room_is_counted() -> None:
+    rig = Rig()
+    rig.start(at(100.0))
+    for peer in range(60):
+        rig.steering.hold(Standing(Address("127.0.0.1", 9000 + peer), "present", 1, 1, 1, 0.0), at(100.1))
+    assert rig.no_room == 11
