@@ -50,9 +50,9 @@ static __always_inline __u64 xg_rotate(__u64 word, const int bits)
 	} while (0)
 
 /* The first 16 bytes of the digest of key block and ``block``, the last one. */
-static __always_inline void xg_blake2s(const __u32 midstate[8], const __u32 block[16], __u32 digest[4])
+static __always_inline void xg_blake2s(const __u32 midstate[8], const void *block, __u32 digest[4])
 {
-	const __u32 *m = block;
+	const xg_u32 *m = block;
 	__u64 v[16];
 
 #pragma unroll

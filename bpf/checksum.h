@@ -34,7 +34,7 @@ static __always_inline __sum16 xg_udp_checksum(__u64 sum)
 
 static __always_inline __u64 xg_sum_words(const void *from, int words)
 {
-	const __u32 *word = from;
+	const xg_u32 *word = from;
 	__u64 sum = 0;
 
 #pragma unroll
@@ -62,21 +62,19 @@ static __always_inline __u64 xg_sum_packet(const struct xg_packet *packet, __u64
 		XG_KEEP(at);
 		if (at + 8 > length || from + at + 8 > end)
 			break;
-		sum += xg_halves(*(const __u64 *)(from + at));
+		sum += xg_halves(*(const xg_u64 *)(from + at));
 	}
 	at = length - 8;
 	XG_KEEP(at);
 	if (!left || at > XG_DATAGRAM_BYTES - 8 || from + at + 8 > end)
 		return sum;
 	/* The last eight bytes, less those summed already. */
-	return sum + xg_halves(*(const __u64 *)(from + at) >> (64 - 8 * left));
+	return sum + xg_halves(*(const xg_u64 *)(from + at) >> (64 - 8 * left));
 }
 
 /* The header without options, its checksum field included or 0. */
 static __always_inline __sum16 xg_ip_checksum(const struct iphdr *ip)
 {
-	/* The header is read as words of another type than its fields were written as: they have to be there by now. */
-	asm volatile("" ::: "memory");
 	return ~xg_fold(xg_sum_words(ip, 5));
 }
 

@@ -29,14 +29,14 @@ static __always_inline bool xg_copy_out(struct xg_scratch *scratch, const struct
 			break;
 		if (from + at + 8 > end)
 			return false;
-		*(__u64 *)(to + at) = *(const __u64 *)(from + at);
+		*(xg_u64 *)(to + at) = *(const xg_u64 *)(from + at);
 	}
 	/* What is left is less than a word: the last eight bytes, some of them for the second time. */
 	at = length - 8;
 	XG_KEEP(at);
 	if (at > XG_DATAGRAM_BYTES - 8 || from + at + 8 > end)
 		return false;
-	*(__u64 *)(to + at) = *(const __u64 *)(from + at);
+	*(xg_u64 *)(to + at) = *(const xg_u64 *)(from + at);
 	return true;
 }
 

@@ -24,6 +24,7 @@
 
 /* xg_config.flags */
 #define XG_RUNNING 0x01
+#define XG_GENERIC 0x02 /* the XDP program sits behind the driver: frames may hold half a checksum, and leave with it */
 
 /* Written by the agent, once per cycle and at every change. Times are CLOCK_MONOTONIC in nanoseconds. */
 struct xg_config {

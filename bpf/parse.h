@@ -7,6 +7,11 @@
 #ifndef XG_PARSE_H
 #define XG_PARSE_H
 
+/* Addresses and headers are read and written in words, whatever type they were declared with. */
+typedef __u16 __attribute__((may_alias)) xg_u16;
+typedef __u32 __attribute__((may_alias)) xg_u32;
+typedef __u64 __attribute__((may_alias)) xg_u64;
+
 enum xg_whose { XG_OTHERS, XG_OURS, XG_ODD };
 
 #define XG_IP_FRAGMENT 0x3fff /* more to come, or not the first */
@@ -27,19 +32,19 @@ struct xg_frame {
 /* IPv4-mapped, as RFC 4291, section 2.5.5.2 has it. */
 static __always_inline bool xg_is_mapped(const __u8 addr[16])
 {
-	const __u32 *word = (const __u32 *)addr;
+	const xg_u32 *word = (const xg_u32 *)addr;
 
 	return !(word[0] | word[1] | (word[2] ^ bpf_htonl(0xffff)));
 }
 
 static __always_inline __be32 xg_mapped(const __u8 addr[16])
 {
-	return ((const __be32 *)addr)[3];
+	return ((const xg_u32 *)addr)[3];
 }
 
 static __always_inline bool xg_equal(const void *one, const void *other)
 {
-	const __u64 *a = one, *b = other;
+	const xg_u64 *a = one, *b = other;
 
 	return !((a[0] ^ b[0]) | (a[1] ^ b[1]));
 }
@@ -47,8 +52,8 @@ static __always_inline bool xg_equal(const void *one, const void *other)
 /* Word by word: the compiler would go byte by byte, as it knows of no alignment. */
 static __always_inline void xg_copy_address(void *to, const void *from)
 {
-	__u64 *a = to;
-	const __u64 *b = from;
+	xg_u64 *a = to;
+	const xg_u64 *b = from;
 
 	a[0] = b[0];
 	a[1] = b[1];
@@ -56,8 +61,8 @@ static __always_inline void xg_copy_address(void *to, const void *from)
 
 static __always_inline void xg_copy_mac(void *to, const void *from)
 {
-	__u16 *a = to;
-	const __u16 *b = from;
+	xg_u16 *a = to;
+	const xg_u16 *b = from;
 
 	a[0] = b[0];
 	a[1] = b[1];
@@ -66,7 +71,7 @@ static __always_inline void xg_copy_mac(void *to, const void *from)
 
 static __always_inline void xg_map_address(void *addr, __be32 ip)
 {
-	__u32 *word = addr;
+	xg_u32 *word = addr;
 
 	word[0] = word[1] = 0;
 	word[2] = bpf_htonl(0xffff);
@@ -130,6 +135,7 @@ static __always_inline enum xg_whose xg_parse(struct xg_frame *frame, void *data
 	enum xg_whose whose = XG_OTHERS;
 
 	frame->eth = data;
+	frame->length = 0;
 	if ((void *)(frame->eth + 1) > end)
 		return XG_OTHERS;
 	frame->v6 = frame->eth->h_proto == bpf_htons(ETH_P_IPV6);

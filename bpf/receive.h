@@ -70,13 +70,13 @@ static __always_inline bool xg_is_rumor(__u8 type)
 
 static __always_inline __u32 xg_check_mac(const struct xg_packet *packet)
 {
-	const __u32 *mac = (const __u32 *)packet->mac;
+	const xg_u32 *mac = (const xg_u32 *)packet->mac;
 	const struct xg_key *key = xg_find_key(packet->key_slot);
 	__u32 digest[4];
 
 	if (!key || !key->present)
 		return XG_COUNT_drop_unknown_key;
-	xg_blake2s(key->midstate, (const __u32 *)packet, digest);
+	xg_blake2s(key->midstate, packet, digest);
 	if ((digest[0] ^ mac[0]) | (digest[1] ^ mac[1]) | (digest[2] ^ mac[2]) | (digest[3] ^ mac[3]))
 		return XG_COUNT_drop_bad_mac;
 	return XG_GO_ON;

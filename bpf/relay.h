@@ -7,6 +7,12 @@
 #define XG_AF_INET 2
 #define XG_AF_INET6 10
 
+/* ttl, hops, fanout and a byte of zero, as they lie in the packet. */
+static __always_inline __u32 xg_relay_area(const struct xg_packet *packet)
+{
+	return *(const xg_u32 *)&packet->ttl;
+}
+
 /* Documents and leaves are for everybody at once; a heartbeat that is missed is followed by another. */
 static __always_inline bool xg_is_wide(__u8 type)
 {
@@ -42,7 +48,7 @@ struct xg_way {
 /* In one comparison: every branch in a loop costs the verifier. */
 static __always_inline bool xg_is(const struct xg_target *target, const struct xg_node_key *node)
 {
-	const __u64 *a = (const __u64 *)target->addr, *b = (const __u64 *)node->addr;
+	const xg_u64 *a = (const xg_u64 *)target->addr, *b = (const xg_u64 *)node->addr;
 
 	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (target->port ^ node->port));
 }
@@ -102,7 +108,7 @@ static __always_inline bool xg_next_hop(void *ctx, const struct xg_config *local
 
 static __always_inline bool xg_same_hop(const struct xg_nexthop *one, const struct xg_nexthop *other)
 {
-	const __u64 *a = (const __u64 *)one, *b = (const __u64 *)other;
+	const xg_u64 *a = (const xg_u64 *)one, *b = (const xg_u64 *)other;
 
 	/* dst, src and ifindex fill the first 16 bytes. */
 	return a[0] == b[0] && a[1] == b[1];

@@ -66,14 +66,14 @@ static __always_inline bool xg_change_relay_area(struct __sk_buff *skb, bool v6,
 	packet = xg_locate(&frame, data, end, v6);
 	if (!packet)
 		return false;
-	before = *(const __u32 *)&packet->ttl;
+	before = xg_relay_area(packet);
 	if (hop) {
 		packet->ttl--;
 		if (packet->hops != 255)
 			packet->hops++;
 	}
 	packet->fanout = 0;
-	after = *(const __u32 *)&packet->ttl;
+	after = xg_relay_area(packet);
 	return !bpf_l4_csum_replace(skb, xg_checksum_at(v6), 0, xg_fold32(xg_sum_change(before, after)),
 				    BPF_F_MARK_MANGLED_0);
 }

@@ -48,7 +48,10 @@ struct xg_packet {
 	/* The relay area: changed on the way, not signed, holds no authority. */
 	__u8 ttl;
 	__u8 hops;
-	/* On the way from the agent to its own TC egress: how many members it is for. 0 everywhere else. */
+	/*
+	 * On the way from the agent to its own TC egress: how many members it is for. Within a host's generic XDP:
+	 * whether the checksum is half done. 0 everywhere else.
+	 */
 	__u8 fanout;
 	__u8 zero[5];
 };

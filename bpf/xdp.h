@@ -25,17 +25,29 @@ static __always_inline void xg_tell(struct xdp_md *ctx, bool v6, __u8 kind)
 }
 
 /*
+ * Whether the checksum is only half done: it is not right as it stands. A stack that leaves the rest to the device
+ * hands such frames to its neighbours on veth or virtio. ``sum``: of all but the addresses and the checksum itself.
+ */
+static __always_inline bool xg_is_half(const struct xg_frame *frame, __u64 sum)
+{
+	sum += frame->v6 ? xg_sum_words(&frame->ip6->saddr, 8) : xg_sum_words(&frame->ip->saddr, 2);
+	return frame->udp->check && xg_fold(sum + frame->udp->check) != 0xffff;
+}
+
+/*
  * Makes the frame one that is the same for all copies. The checksum field gets the sum (not yet complemented) of all
- * but the target's address and port: a frame that came through veth may hold half a checksum only, so what came is
- * of no use.
+ * but the target's address and port. In native mode the checksum becomes a whole one, whatever came. In generic mode
+ * a half one has to stay that, as the skb around it says what the device is to do: the fanout byte tells the egress
+ * program.
  */
 static __always_inline int xg_relay(struct xdp_md *ctx, const struct xg_config *local, bool v6)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 datagram, pseudo;
 	struct xg_packet *packet;
 	struct xg_frame frame;
-	__u64 sum;
-	bool wide;
+	bool wide, half;
+	__u32 before;
 
 	packet = xg_locate(&frame, data, end, v6);
 	if (!packet)
@@ -48,15 +60,18 @@ static __always_inline int xg_relay(struct xdp_md *ctx, const struct xg_config *
 		xg_count(XG_COUNT_relay_alone);
 		return XDP_DROP;
 	}
+	wide = xg_is_wide(packet->type);
+	pseudo = (__u64)frame.udp->len + bpf_htons(IPPROTO_UDP);
+	datagram = (__u64)frame.udp->source + frame.udp->len + xg_sum_packet(packet, frame.length, end);
+	half = local->flags & XG_GENERIC && xg_is_half(&frame, pseudo + datagram + frame.udp->dest);
+	before = xg_relay_area(packet);
 	packet->ttl--;
 	if (packet->hops != 255)
 		packet->hops++;
 	packet->fanout = 0;
-	wide = xg_is_wide(packet->type);
-	sum = frame.udp->source + 2 * (__u64)frame.udp->len + bpf_htons(IPPROTO_UDP);
-	sum += xg_sum_words(local->addr, 4);
-	sum += xg_sum_packet(packet, frame.length, end);
-	frame.udp->check = xg_fold(sum);
+	datagram += xg_sum_change(before, xg_relay_area(packet));
+	packet->fanout = half;
+	frame.udp->check = xg_fold(pseudo + xg_sum_words(local->addr, 4) + (half ? 0 : datagram));
 	xg_count(XG_COUNT_relay);
 	return xg_broadcast(wide);
 }
@@ -130,9 +145,9 @@ static __always_inline const struct xg_target *xg_next_target(struct xg_scratch 
 
 /* The addresses of one copy. */
 static __always_inline void xg_address(struct xg_frame *frame, const struct xg_config *local,
-				       const struct xg_target *target, const struct xg_nexthop *hop)
+				       const struct xg_target *target, const struct xg_nexthop *hop, bool half)
 {
-	__u64 sum = frame->udp->check;
+	__u64 sum = frame->udp->check + xg_sum_words(target->addr, 4);
 
 	xg_copy_mac(frame->eth->h_dest, hop->dst);
 	xg_copy_mac(frame->eth->h_source, hop->src);
@@ -148,7 +163,7 @@ static __always_inline void xg_address(struct xg_frame *frame, const struct xg_c
 		frame->ip->check = xg_ip_checksum(frame->ip);
 	}
 	frame->udp->dest = target->port;
-	frame->udp->check = xg_udp_checksum(sum + xg_sum_words(target->addr, 4) + target->port);
+	frame->udp->check = half ? xg_fold(sum) : xg_udp_checksum(sum + target->port);
 }
 
 /* One copy on its way out. */
@@ -163,6 +178,7 @@ static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 	struct xg_frame frame;
 	struct xg_way way;
 	__u64 rumor;
+	bool half;
 
 	if (!local || !scratch)
 		return XDP_DROP;
@@ -172,8 +188,10 @@ static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 	if (!packet)
 		return XDP_DROP;
 
+	half = packet->fanout;
+	packet->fanout = 0;
 	/* Copies of one rumor follow one another in the device's queue. */
-	rumor = *(const __u64 *)packet->mac;
+	rumor = *(const xg_u64 *)packet->mac;
 	if (rumor != scratch->rumor) {
 		scratch->rumor = rumor;
 		scratch->copies = 0;
@@ -196,7 +214,7 @@ static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 		xg_hand_over(scratch, xg_copy_out(scratch, packet, frame.length, end));
 		return XDP_DROP;
 	}
-	xg_address(&frame, local, target, &hop);
+	xg_address(&frame, local, target, &hop, half);
 	xg_count(XG_COUNT_copy);
 	return XDP_PASS;
 

@@ -13,7 +13,7 @@ int test_blake2s(struct xdp_md *ctx)
 
 	if (!key || data + 64 > end)
 		return XDP_ABORTED;
-	xg_blake2s(key->midstate, data, (__u32 *)result.bytes);
+	xg_blake2s(key->midstate, data, (void *)result.bytes);
 	digest.update(&first, &result);
 	return XDP_PASS;
 }

@@ -35,7 +35,7 @@ HOP_MAC = bytes.fromhex("020000000077")
 NODES = 4096
 TEXT = Path(__file__).with_name("extra.c")
 
-_RUNNING = 1
+_RUNNING, _GENERIC = 1, 2
 #: ``struct __sk_buff``: its size, and what a test may say of a frame.
 _SKB_BYTES, _SKB_MARK, _SKB_IFINDEX, _SKB_GSO_SIZE = 192, 8, 40, 176
 
@@ -139,17 +139,17 @@ class Plane:
         """Remove an entry of a map if it is there."""
         self._bcc.lib.bpf_delete_elem(self.map(name), key)
 
-    def reset(self, config: Config, targets: Sequence[Address] = ()) -> None:
+    def reset(self, config: Config, targets: Sequence[Address] = (), generic: bool = False) -> None:
         """As if just loaded: no origins, no next hops, the one key, counters and events as of now."""
         self._bpf[b"nodes"].clear()
         self._bpf[b"nexthops"].clear()
         self.set_key(0, SECRET)
-        self.configure(config, targets)
+        self.configure(config, targets, generic)
         self.events()
         self._before = self._counters()
 
-    def configure(self, config: Config, targets: Sequence[Address] = ()) -> None:
-        """Write the configuration and the ring."""
+    def configure(self, config: Config, targets: Sequence[Address] = (), generic: bool = False) -> None:
+        """Write the configuration and the ring. ``generic``: the XDP program is attached in generic mode."""
         self.targets = list(targets)
         for index, target in enumerate(targets):
             value = layout.TARGET.pack(target.packed, target.port.to_bytes(2, "big"))
@@ -159,7 +159,7 @@ class Plane:
             config.local.port.to_bytes(2, "big"),
             config.amount,
             config.wide,
-            _RUNNING if config.running else 0,
+            (_RUNNING if config.running else 0) | (_GENERIC if generic else 0),
             cluster_id(KEYRING.cluster).to_bytes(4, "big"),
             config.incarnation,
             config.state_digest,

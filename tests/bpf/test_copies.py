@@ -43,8 +43,10 @@ def copies(plane: Plane, frame: bytes, count: int) -> list[Ran]:
     return [plane.run(EGRESS, frame) for _ in range(count)]
 
 
-def ring_of(plane: Plane, family: int, ring: list[Address], hops: bool = True, **config: Any) -> None:
-    plane.reset(scene.config(family, **config), ring)
+def ring_of(
+    plane: Plane, family: int, ring: list[Address], hops: bool = True, generic: bool = False, **config: Any
+) -> None:
+    plane.reset(scene.config(family, **config), ring, generic)
     for target in ring if hops else ():
         plane.set_hop(target, LO)
 
@@ -68,6 +70,36 @@ def test_a_copy_is_sound(plane: Plane, family: int, checksum: str, length: int) 
             HOP_MAC,
         )
         assert copy.payload == data[:80] + bytes([data[80] - 1, data[81] + 1]) + data[82:]
+
+
+@FAMILIES
+@pytest.mark.parametrize("checksum", ["full", "partial", "none"])
+@pytest.mark.parametrize("length", [88, 193, 1232])
+def test_in_generic_mode_half_a_checksum_stays_half(plane: Plane, family: int, checksum: str, length: int) -> None:
+    """The skb around such a frame has the device do the rest: a whole one would come out wrong. Others become whole."""
+    ring_of(plane, family, targets(family, 2), generic=True)
+    data = packet(family) if length == 88 else sized(family, length)
+    if family == 6 and checksum == "none":
+        checksum = "full"
+    for ran in copies(plane, prepared(plane, family, data, checksum), 2):
+        copy = frames.parse(ran.frame)
+        assert copy.payload == data[:80] + bytes([data[80] - 1, data[81] + 1]) + data[82:]
+        found = int.from_bytes(ran.frame[frames.HEADERS[family] - 2 : frames.HEADERS[family]], "big")
+        if checksum == "partial":
+            pseudo = frames.pseudo_header(copy.source, copy.target, 8 + length)
+            assert found == frames.folded(pseudo)
+        else:
+            assert copy.sound
+    assert plane.counted() == {"copy": 2}
+
+
+@FAMILIES
+def test_an_unresolved_copy_tells_nothing_of_its_checksum(plane: Plane, family: int) -> None:
+    ring_of(plane, family, targets(family, 1), hops=False, generic=True)
+    data = packet(family)
+    copies(plane, prepared(plane, family, data, "partial"), 1)
+    (event,) = plane.events()
+    assert event.packet == data[:80] + bytes([data[80] - 1, data[81] + 1]) + data[82:]
 
 
 @FAMILIES
@@ -284,6 +316,19 @@ def test_copies_that_the_kernel_refuses(plane: Plane, link: Wire) -> None:
     finally:
         ip("-n", NAMESPACE, "link", "set", NEAR, "up")
         time.sleep(0.1)
+
+
+@FAMILIES
+def test_a_carrier_of_another_process(plane: Plane, link: Wire, family: int) -> None:
+    """It does not know the key: nothing is multiplied for it."""
+    plane.reset(scene.config(family), targets(family, 3))
+    for target in plane.targets:
+        plane.set_hop(target, link.ifindex)
+    link.frames()
+    data = own(family, 3)
+    ran = scene.run(plane, TC_EGRESS, carrier(family, data[:64] + bytes(16) + data[80:]), link)
+    assert (ran.value, plane.counted()) == (TC_SHOT, {"fanout_forged": 1})
+    assert not link.frames(0, 0.05)
 
 
 NOT_OWN_RUMORS = {

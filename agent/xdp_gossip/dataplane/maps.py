@@ -105,6 +105,7 @@ class DataPlane:
         self._copies = min(amount, loaded.amount), min(wide, loaded.wide)
         self._ring = constants["XG_RING"]
         self._running = constants["XG_RUNNING"]
+        self._generic = constants["XG_GENERIC"] if loaded.mode == "XDP (generic)" else 0
         self._standings = {name: constants[constant] for name, constant in _STANDINGS.items()}
         self._half = self.ring_size = 0
         self._written = b""
@@ -202,7 +203,7 @@ class DataPlane:
             addr,
             port,
             *self._copies,
-            self._running if config.running else 0,
+            self._generic | (self._running if config.running else 0),
             cluster,
             config.incarnation,
             config.state_digest,
