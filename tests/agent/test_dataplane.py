@@ -311,6 +311,7 @@ def test_the_kernel_works_from_the_start_and_the_lease_is_renewed() -> None:
     rig = Rig()
     plane = rig.start(at(100.0))
     assert plane.observed == 1
+    assert rig.engine.members(at(100.0))[0].record.plane == "XDP (native)"  # type: ignore[union-attr]
     first = plane.configs[-1]
     assert (first.running, first.incarnation, first.lease) == (True, 7, 100.0 + LEASE_SECONDS)
     assert first.clock == 10**18

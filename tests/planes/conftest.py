@@ -10,7 +10,7 @@ import pytest
 
 from tests.planes.fleet import PLANES, Fleet
 
-CYCLE, TIMEOUT = 0.3, 2.0
+CYCLE, TIMEOUT = 0.3, 2.5
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

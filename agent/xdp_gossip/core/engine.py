@@ -243,7 +243,9 @@ class Engine:
 
     def set_plane(self, plane: str, now: Now) -> None:
         """Say how packets travel from now on; part of the local record."""
-        if plane != self._local.record.plane:
+        if self.status == "new":
+            self._local.record = replace(self._local.record, plane=plane)  # nobody knows another
+        elif plane != self._local.record.plane:
             self._spread_record(replace(self._local.record, plane=plane), now)
 
     def _spread_record(self, record: Record, now: Now) -> None:
