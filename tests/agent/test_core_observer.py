@@ -226,3 +226,23 @@ def test_the_tally_counts_what_the_members_are() -> None:
     assert made.tally()[State.DEAD] == 2
     made.leave(at(112.0))
     assert made.tally()[State.LEFT] == 1
+
+
+def test_who_died_while_no_agent_looked_is_gone_at_once() -> None:
+    made = engine()
+    made.observe([row(90.0)], at(101.0))
+    assert state_of(made, PEER, at(101.0)) is State.DEAD
+    assert (str(PEER), "gone") in standings(made)
+    made.observe([row(101.5, sequence=9)], at(102.0))
+    assert state_of(made, PEER, at(102.0)) is State.ALIVE
+
+
+def test_an_old_sign_of_life_does_not_bring_a_dead_node_back() -> None:
+    made = engine()
+    made.observe([row(101.0)], at(101.0))
+    for second in range(2, 14):
+        made.observe([row(101.0)], at(100.0 + second))
+        run(made, 100.0 + second)
+    assert state_of(made, PEER, at(113.0)) is State.DEAD
+    made.observe([row(106.0, sequence=3)], at(113.0))
+    assert state_of(made, PEER, at(113.0)) is State.DEAD

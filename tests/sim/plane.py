@@ -123,6 +123,7 @@ class SimPlane:
                 entry.flags,
             )
             for address, entry in self.model.nodes.items()
+            if entry.standing != GONE
         ]
 
 

@@ -19,9 +19,9 @@ from .outbox import Outbox
 from .pace import Pace
 from .types import Address, Now, State
 
-#: One origin: key (20 bytes, ``membership.key_of``), incarnation, highest rumor sequence, window (bit i: highest - i
-#: was seen), last sign of life (monotonic seconds; 0: none), its wall clock minus the local one (seconds), state
-#: digest, record digest, flags of its newest packet. A tuple: ten thousand of them are read at once.
+#: One origin that is not held for gone: key (20 bytes, ``membership.key_of``), incarnation, highest rumor sequence,
+#: window (bit i: highest - i was seen), last sign of life (monotonic seconds; 0: none), its wall clock minus the local
+#: one (seconds), state digest, record digest, flags of its newest packet. A tuple: ten thousand are read at once.
 Observation = tuple[bytes, int, int, int, float, float, int, int, int]
 
 
@@ -64,9 +64,10 @@ class Observer:
         self._last = self._membership.informed_until = now.mono
         by_key = self._membership.by_key
         differs = False
+        timeout = self._pace.timeout
         for row in rows:
             key, incarnation, highest, window, last_seen, clock_ahead, state, record, flags = row
-            peer = by_key.get(key) or self._newcomer(key, last_seen, now)
+            peer = by_key.get(key) or self._newcomer(key, incarnation, last_seen, now)
             if peer is None or incarnation < peer.incarnation:
                 continue
             if incarnation != peer.incarnation or record != peer.record_digest:
@@ -80,7 +81,7 @@ class Observer:
                 if peer.state is State.ALIVE:
                     peer.last_heard = last_seen
                     peer.probes = 0
-                elif (incarnation, highest) > peer.gone_at:
+                elif (incarnation, highest) > peer.gone_at and now.mono - last_seen < timeout:
                     self._detector.heard(peer, now, now.mono - last_seen)
                 self._contacts.answered(peer.address)
             differs = differs or (state != state_digest and peer.present)
@@ -91,14 +92,19 @@ class Observer:
         if differs:
             self._contacts.differs(now)
 
-    def _newcomer(self, key: bytes, last_seen: float, now: Now) -> Peer | None:
+    def _newcomer(self, key: bytes, incarnation: int, last_seen: float, now: Now) -> Peer | None:
         address = Address.unpack(key[:16], int.from_bytes(key[16:18], "big"))
         peer = self._membership.add(address, now)
         if peer is None:
             self._out.count("rx_table_full")
             self._out.emit(Standing(address, "forgotten", 0, 0, 0, 0.0))
-        elif last_seen:
+        elif last_seen and now.mono - last_seen < self._pace.timeout:
             peer.last_heard = 0.0  # by whoever looks, not by us
+        elif last_seen:  # it died while no agent looked
+            peer.state = State.DEAD
+            peer.begin(incarnation)
+            peer.last_heard = last_seen
+            self._detector.introduce(peer, now)
         return peer
 
     def _renew(self, peer: Peer, incarnation: int, record_digest: int, now: Now) -> None:

@@ -230,15 +230,17 @@ class DataPlane:
     # -- the others --------------------------------------------------------------------------------------------
 
     def observations(self, now: Now) -> list[Observation]:
-        """What the kernel recorded of each origin."""
+        """What the kernel recorded of each origin that is not held for gone: of those it records nothing."""
         here = now.wall_ns - _ns(now.mono)
+        gone = self._standings["gone"]
         rows: list[Observation] = []
         for keys, values in self._nodes.batches(flags=LOCK):
             rows += [
                 (key, incarnation, highest, window, seen / 1e9, (clock - here) / 1e9, state, record, flags)
-                for (key,), (_, incarnation, highest, window, seen, clock, state, record, _, flags) in zip(
+                for (key,), (_, incarnation, highest, window, seen, clock, state, record, standing, flags) in zip(
                     _KEYS.iter_unpack(keys), layout.NODE.iter_unpack(values)
                 )
+                if standing != gone
             ]
         return rows
 
