@@ -37,7 +37,7 @@ from .core.pace import MAX_COPIES, WIDE
 from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version
 from .runtime import Disk, Runtime
 from .store import MemoryStore, Snapshot, StateStore, Store
-from .transport import Transport
+from .transport import Transport, TransportError
 from .transport.udp import UdpTransport
 from .wire.keys import Keyring, cluster_id
 from .wire.native import NativeCodec
@@ -149,6 +149,7 @@ class AsyncNodeList:
         self._node: Node | None = None
         self._seeds: list[Node] = []
         self._runtime: Runtime | None = None
+        self._no_plane = ""  # why there can be no kernel data plane
         self._disk: Disk | None = None
         self._log = ChangeLog(time.time_ns() // 1_000_000)
         self._inquiries: set[Inquiry] = set()
@@ -440,13 +441,20 @@ class AsyncNodeList:
             return TcpTransport(listen, size=self.size, buffer=self.buffer)
         if self.protocol.upper() == "UDP":
             return UdpTransport(listen, size=self.size, buffer=self.buffer)
+        from .dataplane.headers import HeaderError
         from .transport.kernel import KernelTransport
 
-        return KernelTransport(listen, node.address, size=self.size, buffer=self.buffer)
+        try:
+            return KernelTransport(listen, node.address, size=self.size, buffer=self.buffer)
+        except HeaderError as error:  # the library alone, without bpf/ beside it
+            if self.protocol.upper() != "AUTO":
+                raise TransportError(f"protocol {self.protocol}: {error}") from None
+            self._no_plane = str(error)
+            return UdpTransport(listen, size=self.size, buffer=self.buffer)
 
     def _make_steering(self, engine: ProtocolEngine, transport: Transport) -> Steering | None:
         """What keeps a kernel data plane in step; None where the protocol does without one."""
-        if not isinstance(engine, Engine) or self.protocol.upper() in ("UDP", "TCP"):
+        if not isinstance(engine, Engine) or self.protocol.upper() in ("UDP", "TCP") or self._no_plane:
             return None
         from .dataplane.maps import DataPlane, open_plane
         from .dataplane.steering import Steering
@@ -457,9 +465,8 @@ class AsyncNodeList:
         wide = min(MAX_COPIES, WIDE * self.amount)
 
         def find() -> DataPlane:
-            return open_plane(
-                self._dataplane, self.protocol, own, cluster_id(self.cluster), self.amount, wide, keys
-            )
+            cluster = cluster_id(self.cluster)
+            return open_plane(self._dataplane, self.protocol, own, cluster, self.amount, wide, keys)
 
         assert isinstance(transport, KernelTransport)
         return Steering(engine, transport, find, own, self.protocol)
@@ -470,7 +477,7 @@ class AsyncNodeList:
             return runtime.steering.reason
         if self.wire == "pekonode" and self.protocol.upper() == "AUTO":
             return "the kernel data plane cannot read the wire of PekoNode"
-        return ""
+        return self._no_plane
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, DocumentChanged):

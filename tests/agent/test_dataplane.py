@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from agents import free_port
 
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit
@@ -24,6 +25,7 @@ from xdp_gossip.core.window import ReplayWindow
 from xdp_gossip.dataplane import headers, layout, maps
 from xdp_gossip.dataplane.maps import Config, Loaded, PlaneError
 from xdp_gossip.dataplane.steering import LEASE_SECONDS, LOOK_EVERY, Steering
+from xdp_gossip.nodelist import AsyncNodeList
 from xdp_gossip.transport import TransportError
 from xdp_gossip.transport.kernel import ONE_BY_ONE, KernelTransport
 from xdp_gossip.wire.keys import Keyring
@@ -419,3 +421,44 @@ def test_a_table_without_room_is_counted() -> None:
     for peer in range(60):
         rig.steering.hold(Standing(Address("127.0.0.1", 9000 + peer), "present", 1, 1, 1, 0.0), at(100.1))
     assert rig.no_room == 11
+
+
+# -- the library -----------------------------------------------------------------------------------------------
+
+
+def test_the_library_alone_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without ``bpf/`` beside it: auto is UDP, a mode asked for by name an error."""
+    monkeypatch.setenv(headers.DIRECTORY_VARIABLE, str(tmp_path))
+    headers.constants.cache_clear()
+
+    async def run(protocol: str) -> dict[str, Any]:
+        async with AsyncNodeList(protocol=protocol, secret_key="a secret", cycle=0.2) as made:
+            made.new(Node("127.0.0.1", free_port()))
+            await made.join()
+            return made.status()
+
+    try:
+        status = asyncio.run(run("auto"))
+        assert status["mode"] == "UDP"
+        assert "expected the data plane's sources" in status["mode_reason"]
+        with pytest.raises(TransportError, match=r"protocol TC: .*expected the data plane's sources"):
+            asyncio.run(run("TC"))
+    finally:
+        headers.constants.cache_clear()
+
+
+def test_without_a_loaded_plane_auto_is_udp_and_xdp_an_error(tmp_path: Path) -> None:
+    async def run(protocol: str) -> dict[str, Any]:
+        made = AsyncNodeList(protocol=protocol, secret_key="a secret", cycle=0.2, dataplane=tmp_path)
+        made.new(Node("127.0.0.1", free_port()))
+        async with made:
+            await made.join()
+            made.look_for_dataplane()
+            return made.status()
+
+    status = asyncio.run(run("auto"))
+    assert status["mode"] == "UDP"
+    assert "no kernel data plane is loaded" in status["mode_reason"]
+    assert "dataplane" not in status
+    with pytest.raises(TransportError, match="protocol XDP: no kernel data plane is loaded"):
+        asyncio.run(run("XDP"))
