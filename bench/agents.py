@@ -80,9 +80,17 @@ class Agent:
     # -- the processes -----------------------------------------------------------------------------------------
 
     def bring_plane_up(self) -> None:
-        """``dataplane up``, when this plane needs it. Raises :class:`BenchError`."""
+        """``dataplane up``, when this plane needs it; a failure is shown and followed by one more try.
+
+        Raises :class:`BenchError`.
+        """
         self.config.write_text(yaml.safe_dump(self.settings))
-        if self.plane in ("XDP", "TC"):
+        if self.plane not in ("XDP", "TC"):
+            return
+        try:
+            self.dataplane("up", "--user", "root")
+        except BenchError as error:
+            print(f"{self.name}: tried again after: {error}", file=sys.stderr, flush=True)
             self.dataplane("up", "--user", "root")
 
     def dataplane(self, *words: str) -> str:
