@@ -15,9 +15,10 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import time
-from typing import Any, Callable
+from typing import Any
 
 from . import __version__, config, logs
 from .api.app import build_app
@@ -77,28 +78,27 @@ def add_seeds(node_list: AsyncNodeList, settings: AgentConfig) -> None:
 
 
 class Systemd:
-    """The notification protocol (sd_notify(3)), nothing when systemd or its Python binding is not there."""
+    """The notification protocol: a datagram to the socket that systemd names, as sd_notify(3) itself shows it.
+
+    Without libsystemd, which would bring a compressor and a cipher library into every agent's memory.
+    """
 
     def __init__(self) -> None:
-        self._notify: Callable[[str], object] | None = None
-        if os.environ.get("NOTIFY_SOCKET"):
-            try:
-                from systemd import daemon
-            except ImportError:
-                _log.warning("python3-systemd is missing: systemd will not hear that the agent is ready")
-            else:
-                self._notify = daemon.notify
+        name = os.environ.get("NOTIFY_SOCKET", "")
+        # "@" stands for the abstract namespace (unix(7)).
+        self._address = "\0" + name[1:] if name.startswith("@") else name
 
     @property
     def listens(self) -> bool:
         """Whether anybody hears what is told."""
-        return self._notify is not None
+        return bool(self._address)
 
     def tell(self, *lines: str) -> None:
         """Send assignments such as READY=1. A manager that does not listen is no reason to fail."""
-        if self._notify is not None:
-            with contextlib.suppress(OSError):
-                self._notify("\n".join(lines))
+        if self._address:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+                manager.setblocking(False)
+                manager.sendto("\n".join(lines).encode(), self._address)
 
     @staticmethod
     def watchdog_seconds() -> float | None:

@@ -138,7 +138,6 @@ def test_a_fault_of_its_own_ends_the_process(tmp_path: Path) -> None:
 
 
 def test_systemd_hears_of_start_watchdog_and_stop(tmp_path: Path) -> None:
-    pytest.importorskip("systemd.daemon")
     heard: list[str] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))

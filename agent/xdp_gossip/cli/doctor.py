@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..config import AgentConfig
 
 _LIBRARIES = ("aiohttp", "yaml", "cryptography", "msgpack", "prometheus_client")
-_OPTIONAL = {"systemd": "readiness and watchdog under systemd", "rich": "tables and top on a terminal"}
+_OPTIONAL = {"rich": "tables and top on a terminal"}
 _LEAST_FREE = 64 * 1024 * 1024
 #: Counters of packets refused because sender and receiver do not agree on something, and what that is.
 _DISAGREEMENTS = {
@@ -122,7 +122,7 @@ def libraries() -> Iterator[Finding]:
 def _version(name: str, module: Any) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
-    distribution = {"yaml": "PyYAML", "systemd": "systemd-python"}.get(name, name)
+    distribution = {"yaml": "PyYAML"}.get(name, name)
     try:
         return version(distribution)
     except PackageNotFoundError:
