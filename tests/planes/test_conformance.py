@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 #: Three rounds of probes, which a member that doubts itself stretches, and a busy machine.
 SUSPICION = 3 * CYCLE / 2 * 3 + 4
 #: Documents of a kilobyte that each of three publishes: together more than the ring buffer holds.
-FLOOD = 110
+FLOOD = 80
 
 
 def kernel_plane(fleet: Fleet) -> None:
@@ -199,25 +199,31 @@ def test_the_frozen_comes_back_and_accuses_nobody(fleet: Fleet) -> None:
 def test_a_full_ring_buffer_is_counted_and_made_good(fleet: Fleet) -> None:
     kernel_plane(fleet)
     sleeper, publishers = fleet[3], fleet.hosts[:3]
-    lost = sleeper.kernel()["news_lost"]
     value = random.Random(1).randbytes(1000)
 
-    def flood(publisher: Host) -> None:
+    def flood(publisher: Host, attempt: int) -> None:
         for number in range(FLOOD):
-            publisher.publish(f"flood/{publisher.name}/{number}", value)
+            publisher.publish(f"flood/{attempt}/{publisher.name}/{number}", value)
 
-    sleeper.signal(signal.SIGSTOP)
-    try:
-        # All at once: who is silent for longer than the timeout is not sent to any more.
-        with concurrent.futures.ThreadPoolExecutor(3) as pool:
-            list(pool.map(flood, publishers))
-        assert sleeper.kernel()["news_lost"] > lost
-    finally:
-        sleeper.signal(signal.SIGCONT)
-    eventually(lambda: _incomplete(sleeper, 3 * FLOOD), 15)
-    for publisher in publishers:
-        for number in range(FLOOD):
-            publisher.call("DELETE", f"/v1/documents/flood/{publisher.name}/{number}")
+    lost = sleeper.kernel()["news_lost"]
+    for attempt in range(1, 4):
+        sleeper.signal(signal.SIGSTOP)
+        try:
+            # All at once: who is silent for longer than the timeout is not sent to any more. A busy machine may need
+            # longer than that, and is given another chance.
+            with concurrent.futures.ThreadPoolExecutor(3) as pool:
+                list(pool.map(flood, publishers, [attempt] * 3))
+            overflowed = sleeper.kernel()["news_lost"] > lost
+        finally:
+            sleeper.signal(signal.SIGCONT)
+        eventually(lambda count=attempt * 3 * FLOOD: _incomplete(sleeper, count), 15)  # type: ignore[misc]
+        fleet.settled()
+        if overflowed:
+            break
+    assert overflowed
+    for key in publishers[0].versions():
+        if key.startswith("flood/"):
+            publishers[0].call("DELETE", f"/v1/documents/{key}")
 
 
 def _incomplete(host: Host, count: int) -> str | None:
