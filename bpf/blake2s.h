@@ -2,39 +2,47 @@
 /*
  * Keyed BLAKE2s-128 over one block of 64 bytes (RFC 7693). The key fills a block of its own; user space keeps the
  * state after that block (xg_key.midstate), so a packet costs exactly one compression. The rounds are written out:
- * with constant indices all sixteen words of work stay in registers and stack slots the verifier knows.
+ * with constant indices the verifier knows every place.
  */
 #ifndef XG_BLAKE2S_H
 #define XG_BLAKE2S_H
 
 /*
- * The words are kept in 64 bits, of which only the lower half counts: that way nothing but this has to clear the upper
- * one. Two shifts are shorter than the mask of 64 bits that the compiler would take, and short code is what counts in
- * four thousand instructions without a branch.
+ * The words are worked on in 64 bits, of which only the lower half counts: that way nothing but this has to clear the
+ * upper one ("le32" does, on a little-endian machine). The compiler that BCC brings has no 32-bit instructions.
  */
 static __always_inline __u64 xg_rotate(__u64 word, const int bits)
 {
 	__u64 low = word;
 
-	asm("%0 <<= 32\n\t%0 >>= %1" : "+r"(low) : "i"(32 + bits));
+	asm("%0 = le32 %0\n\t%0 >>= %1" : "+r"(low) : "i"(bits));
 	return low | word << (32 - bits);
 }
 
-/* Makes the compiler read the block where it lies each time; else it spills all of it to the stack of 512 bytes. */
-#define XG_RELOAD() asm volatile("" ::: "memory")
+/*
+ * Volatile: each word has its place on the stack and is there between two mixings. Left to itself the compiler spills
+ * so much of block and work that the stack of 512 bytes is too small.
+ */
+static __always_inline void xg_mix(volatile __u32 *a_at, volatile __u32 *b_at, volatile __u32 *c_at,
+				   volatile __u32 *d_at, __u64 x, __u64 y)
+{
+	__u64 a = *a_at + x, b = *b_at, c = *c_at, d = *d_at;
 
-#define XG_MIX(a, b, c, d, x, y)                                                                                       \
-	do {                                                                                                           \
-		v[a] = v[a] + v[b] + m[x];                                                                             \
-		v[d] = xg_rotate(v[d] ^ v[a], 16);                                                                     \
-		v[c] = v[c] + v[d];                                                                                    \
-		v[b] = xg_rotate(v[b] ^ v[c], 12);                                                                     \
-		v[a] = v[a] + v[b] + m[y];                                                                             \
-		v[d] = xg_rotate(v[d] ^ v[a], 8);                                                                      \
-		v[c] = v[c] + v[d];                                                                                    \
-		v[b] = xg_rotate(v[b] ^ v[c], 7);                                                                      \
-		XG_RELOAD();                                                                                           \
-	} while (0)
+	a += b;
+	d = xg_rotate(d ^ a, 16);
+	c += d;
+	b = xg_rotate(b ^ c, 12);
+	a += b + y;
+	*a_at = a;
+	d = xg_rotate(d ^ a, 8);
+	*d_at = d;
+	c += d;
+	*c_at = c;
+	b = xg_rotate(b ^ c, 7);
+	*b_at = b;
+}
+
+#define XG_MIX(a, b, c, d, x, y) xg_mix(&v[a], &v[b], &v[c], &v[d], m[x], m[y])
 
 /* Section 3.1: the columns, then the diagonals; the arguments are a row of the schedule of section 2.7. */
 #define XG_ROUND(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15)                                 \
@@ -52,8 +60,8 @@ static __always_inline __u64 xg_rotate(__u64 word, const int bits)
 /* The first 16 bytes of the digest of key block and ``block``, the last one. */
 static __always_inline void xg_blake2s(const __u32 midstate[8], const void *block, __u32 digest[4])
 {
-	const xg_u32 *m = block;
-	__u64 v[16];
+	const volatile xg_u32 *m = block;
+	volatile __u32 v[16];
 
 #pragma unroll
 	for (int i = 0; i < 8; i++)

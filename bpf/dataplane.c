@@ -53,6 +53,7 @@ struct xg_scratch {
 	__u32 walked; /* targets looked at for it */
 	/* Indices of the targets that get a copy in the loop of tc.h. */
 	__u32 wanted;
+	__u32 length; /* of the packet */
 	__u32 chosen;
 	__u32 choice[XG_COPIES];
 	struct xg_event event;

@@ -167,7 +167,9 @@ static __always_inline void xg_send_copies(struct __sk_buff *skb, const struct x
 
 	if (!scratch)
 		return;
+	/* Kept there as the numbers above: each range that a length may lie in would be followed on its own. */
 	scratch->wanted = wanted;
+	scratch->length = length;
 	xg_choose(scratch, local, way);
 	if (scratch->chosen < scratch->wanted)
 		xg_count_more(outcomes.surplus, scratch->wanted - scratch->chosen);
@@ -175,7 +177,7 @@ static __always_inline void xg_send_copies(struct __sk_buff *skb, const struct x
 	for (__u32 i = 0; i < XG_COPIES; i++) {
 		if (i >= scratch->chosen)
 			break;
-		xg_count(xg_send_copy(skb, local, way, scratch->choice[i], length, &outcomes));
+		xg_count(xg_send_copy(skb, local, way, scratch->choice[i], scratch->length, &outcomes));
 	}
 }
 
