@@ -47,6 +47,8 @@ struct xg_scratch {
 	__u32 cursor;	 /* the next target in the ring */
 	__u32 asked;	 /* since ask_start */
 	__u64 ask_start; /* CLOCK_MONOTONIC ns */
+	__u64 tick;	 /* the jiffies at which the coarse clock was read */
+	__u64 now;	 /* what it said */
 	/* The rumor whose copies are being made: the first bytes of its MAC. */
 	__u64 rumor;
 	__u32 copies;
@@ -108,6 +110,24 @@ static __always_inline struct xg_scratch *xg_scratch(void)
 	__u32 first = 0;
 
 	return scratch.lookup(&first);
+}
+
+/*
+ * CLOCK_MONOTONIC, late by a tick or two. The kernel's coarse clock moves with the ticks, so it is read once in each:
+ * every packet needs it, and the call costs as much as finding the packet's origin.
+ */
+static __always_inline __u64 xg_coarse_ns(void)
+{
+	struct xg_scratch *scratch = xg_scratch();
+	__u64 tick = bpf_jiffies64();
+
+	if (!scratch)
+		return bpf_ktime_get_coarse_ns();
+	if (scratch->tick != tick) {
+		scratch->tick = tick;
+		scratch->now = bpf_ktime_get_coarse_ns();
+	}
+	return scratch->now;
 }
 
 static __always_inline const struct xg_key *xg_find_key(__u8 slot)

@@ -67,7 +67,7 @@ static __always_inline void xg_hand_over(struct xg_scratch *scratch, bool whole)
 static __always_inline bool xg_may_ask(void)
 {
 	struct xg_scratch *scratch = xg_scratch();
-	__u64 now = bpf_ktime_get_coarse_ns();
+	__u64 now = xg_coarse_ns();
 
 	if (!scratch)
 		return false;

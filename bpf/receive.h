@@ -37,8 +37,7 @@ struct xg_claim {
 
 static __always_inline bool xg_lease_over(const struct xg_config *local)
 {
-	/* Coarse: a tick does not matter here, and it is the one clock read that every packet pays for. */
-	return !(local->flags & XG_RUNNING) || bpf_ktime_get_coarse_ns() > local->lease;
+	return !(local->flags & XG_RUNNING) || xg_coarse_ns() > local->lease;
 }
 
 /* As NativeCodec.parse() of agent/xdp_gossip/wire/native.py. */
@@ -107,7 +106,7 @@ static __always_inline void xg_mark(struct xg_node *node, __u64 sequence)
 static __always_inline void xg_read_claim(struct xg_claim *claim, const struct xg_packet *packet)
 {
 	/* For a heartbeat a clock of ticks will do: it costs a tenth, and heartbeats are nearly all there is. */
-	claim->now = packet->type == XG_HEARTBEAT ? bpf_ktime_get_coarse_ns() : bpf_ktime_get_ns();
+	claim->now = packet->type == XG_HEARTBEAT ? xg_coarse_ns() : bpf_ktime_get_ns();
 	claim->incarnation = bpf_ntohl(packet->incarnation);
 	claim->type = packet->type;
 	claim->flags = packet->flags;

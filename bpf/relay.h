@@ -91,7 +91,7 @@ static __always_inline bool xg_next_hop(void *ctx, const struct xg_config *local
 					bool v6, __u32 ifindex, struct xg_nexthop *hop)
 {
 	const struct xg_nexthop *known = xg_find_hop(target->addr);
-	__u64 now = bpf_ktime_get_coarse_ns();
+	__u64 now = xg_coarse_ns();
 
 	/* Signed: what another CPU learnt after this one read its clock is no older than 0. */
 	if (known && (__s64)(now - known->learnt) < (__s64)XG_NEXTHOP_NS) {
@@ -129,7 +129,7 @@ static __always_inline void xg_learn(const struct xg_frame *frame, __u32 ifindex
 	xg_copy_mac(hop.dst, frame->eth->h_dest);
 	xg_copy_mac(hop.src, frame->eth->h_source);
 	hop.ifindex = ifindex;
-	hop.learnt = bpf_ktime_get_coarse_ns();
+	hop.learnt = xg_coarse_ns();
 	known = xg_find_hop(addr);
 	if (known && xg_same_hop(known, &hop)) {
 		known->learnt = hop.learnt;

@@ -368,7 +368,7 @@ def test_next_hops_are_learnt(plane: Plane, link: Wire, family: int) -> None:
     assert send(first) == {"hop_learnt": 1}
     hop = plane.hop(member)
     assert hop and hop[:3] == (first, b"\x02\0\0\0\0\x01", link.ifindex)
-    time.sleep(0.02)
+    time.sleep(0.05)
     assert send(first) == {}
     younger = plane.hop(member)
     assert younger and younger[3] > hop[3]
