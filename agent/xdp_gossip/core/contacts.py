@@ -17,6 +17,8 @@ from .types import Address, Node, Now, Record, State
 
 #: Nodes that are gone which get a second chance each cycle.
 _RETRIES = 4
+#: While nobody is overdue, every so many cycles have an exchange: it costs more than all else that an idle member does.
+_CALM = 3
 #: Nodes known from an earlier run that are tried at once at start; the others follow as nodes that are gone.
 _FIRST_TRIES = 8
 
@@ -44,6 +46,7 @@ class Contacts:
         self._seeds: dict[Address, tuple[float, float]] = {}  # address -> (next try, pause before the one after)
         self._settling = False
         self._pause = 0.0
+        self._rounds = 0
 
     def start(self, known: Iterable[Known], now: Now) -> None:
         """Begin the rounds; ``known`` nodes of an earlier run are gone until they answer."""
@@ -105,7 +108,7 @@ class Contacts:
         self._exchange.request(self._rng.choice(differing).address, now)
 
     def _round(self, now: Now) -> None:
-        """Once a cycle: one random member, and second chances for those that are gone."""
+        """Once a cycle: one random member, unless all is well, and second chances for those that are gone."""
         self._timers.at(now.mono + self._pace.cycle * self._rng.uniform(0.9, 1.1), self._round)
         if self._local.status == "left":
             return
@@ -114,7 +117,10 @@ class Contacts:
             for peer in self._membership.gone.values()
             if peer.state is State.DEAD and peer.heard and now.mono - peer.last_heard < FORGET_AFTER
         ]
-        for address in (*self._membership.pick(1), *self._rng.sample(gone, min(len(gone), _RETRIES))):
+        self._rounds += 1
+        calm = self._rounds % _CALM and not self._membership.overdue(self._pace.overdue, 1, now)
+        members = [] if calm else self._membership.pick(1)
+        for address in (*members, *self._rng.sample(gone, min(len(gone), _RETRIES))):
             self._exchange.request(address, now)
 
     def _remember(self, item: Known, now: Now) -> bool:

@@ -361,7 +361,7 @@ class Engine:
         """Detection, retries, housekeeping: several times a cycle when there is something to attend to."""
         if now.mono < self._next_tick:
             return
-        interval = self._pace.tick if self._busy else max(self._pace.tick, self.cycle / 2)
+        interval = self._pace.tick if self._busy else max(self._pace.tick, self.cycle)
         self._schedule_tick(now.mono + interval)
         self._detector.tick(now, interval)
         self._update_clock(now)

@@ -47,8 +47,8 @@ class Pace:
 
     @property
     def overdue(self) -> float:
-        """Of silence, until others are asked about a member in an exchange."""
-        return self.cycle * 1.5
+        """Of silence, until others are asked about a member in an exchange: two heartbeats in a row were missed."""
+        return self.cycle * 2.5
 
     def copies(self, kind: PacketType) -> int:
         """To how many members a node passes a rumor on: with k, about one in e^k misses it (docs/protocol.md)."""

@@ -182,15 +182,17 @@ class Steering:
 
     def _work(self, plane: DataPlane, now: Now) -> None:
         lost = 0
-        if now.mono >= self._cycle_at:
+        # What is due soon is done now: a wake-up costs more than most of what it is for.
+        soon = now.mono + self._engine.cycle / 3
+        if soon >= self._cycle_at:
             if not plane.there():
                 self._drop("its maps were taken down", now)
                 return
             lost = plane.counter("news_lost")
-        if now.mono >= self._engine.observation_due or lost > self._lost_before:
+        if soon >= self._engine.observation_due or lost > self._lost_before:
             self._lost_before = max(lost, self._lost_before)
             self._engine.observe(plane.observations(now), now)
-        if now.mono >= min(self._cycle_at, self._ring_at):
+        if soon >= self._cycle_at or now.mono >= self._ring_at:
             self._write_all(plane, now)
 
     def attend(self, now: Now) -> None:
