@@ -61,6 +61,7 @@ struct xg_scratch {
 	struct xg_event event;
 	__u8 packet[XG_DATAGRAM_BYTES + 8];
 };
+
 BPF_TABLE(XG_SHARED("array", config), __u32, struct xg_config, config, 1);
 BPF_TABLE(XG_SHARED("array", keys), __u32, struct xg_key, keys, 256);
 BPF_TABLE(XG_SHARED("hash", nodes), struct xg_node_key, struct xg_node, nodes, XG_NODES);

@@ -19,7 +19,7 @@ from tests.bpf.harness import CODEC, TC_NEXT, TC_SHOT, XDP_DROP, XDP_PASS, XDP_R
 from tests.bpf.mutator import Mutator
 from tests.bpf.scene import TC, XDP
 from tests.bpf.wire import Wire
-from tests.kernel_model import ASK, Entry, KernelModel, Outcome
+from tests.kernel_model import ASK, GONE, PRESENT, SUSPECT, Entry, KernelModel, Outcome
 from xdp_gossip.core.types import Address
 
 pytestmark = [
@@ -74,7 +74,7 @@ class Epoch:
 
     def __init__(self, plane: Plane, link: Wire, seed: int) -> None:
         rng = random.Random(seed)
-        self._seed, self._plane, self._link = seed, plane, link
+        self._seed, self._rng, self._plane, self._link = seed, rng, plane, link
         self._family = rng.choice((4, 6))
         self._program = rng.choice((XDP, XDP, TC))
         config = scene.config(self._family, timeout=rng.choice((5, 5, 100)) * 1_000_000_000)
@@ -88,6 +88,8 @@ class Epoch:
         """Returns the verdicts."""
         seen: Counter[str] = Counter()
         for number in range(count):
+            if self._rng.random() < 0.02:
+                self._judge()
             data = self._mutator.next()
             frame = frames.frame(data, scene.source(self._family), scene.local(self._family))
             before = time.monotonic_ns()
@@ -104,6 +106,13 @@ class Epoch:
             self._check_events(outcome, data, limited, where)
             self._check_entry(data, where)
         return seen
+
+    def _judge(self) -> None:
+        """The agent suspects a node, gives it up, or takes it back."""
+        if self._model.nodes:
+            origin = self._rng.choice(list(self._model.nodes))
+            self._model.nodes[origin].standing = self._rng.choice((PRESENT, PRESENT, SUSPECT, GONE))
+            self._plane.set_node(origin, self._model.nodes[origin])
 
     def _check_counters(self, outcome: Outcome, where: str) -> bool:
         """Whether a question to the agent was held back, for which the model has no clock."""
