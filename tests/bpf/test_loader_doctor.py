@@ -12,7 +12,7 @@ import pytest
 
 from tests.bpf.loader_world import COMMAND, World, world
 from xdp_gossip.cli import doctor_dataplane
-from xdp_gossip.cli.doctor import Finding
+from xdp_gossip.cli.findings import Finding
 from xdp_gossip.dataplane.loader import attach, compile, netlink
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and BPF")

@@ -12,11 +12,12 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from . import tables
 from .common import DEFAULT_CONFIG, FAILED, OK, CommandError, call, print_json, wants_json
+from .findings import Finding
 
 if TYPE_CHECKING:
     from ..config import AgentConfig
@@ -34,16 +35,6 @@ _DISAGREEMENTS = {
     "own_address_conflicts": "another node uses this node's address and port",
     "datagrams_dropped_kernel": "datagrams lost in the socket buffer: raise net.core.rmem_max",
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at. ``level`` is ok, warn or fail; ``remedy`` says what to do unless it is ok."""
-
-    level: str
-    check: str
-    text: str
-    remedy: str = ""
 
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..dataplane.headers import HeaderError
 from ..dataplane.loader import attach, calls, compile, netlink, settings, status
 from ..dataplane.loader.errors import LoaderError
-from .doctor import Finding
+from .findings import Finding
 
 if TYPE_CHECKING:
     from ..config import AgentConfig
