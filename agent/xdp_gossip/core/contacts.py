@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable
 
@@ -47,6 +48,7 @@ class Contacts:
         self._settling = False
         self._pause = 0.0
         self._rounds = 0
+        self._round_at = math.inf
 
     def start(self, known: Iterable[Known], now: Now) -> None:
         """Begin the rounds; ``known`` nodes of an earlier run are gone until they answer."""
@@ -54,7 +56,7 @@ class Contacts:
         for address in self._rng.sample(remembered, min(len(remembered), _FIRST_TRIES)):
             self._seeds[address] = (now.mono, 0.5)
         self.tick(now)
-        self._timers.at(now.mono + self._rng.uniform(0.1, 1.0) * self._pace.cycle, self._round)
+        self._round_at = now.mono + self._rng.uniform(0.1, 1.0) * self._pace.cycle
 
     def seed(self, node: Node, now: Now) -> None:
         """Contact ``node`` until it answers; it counts as present until the timeout, as in the seed."""
@@ -80,7 +82,10 @@ class Contacts:
         self._seeds.pop(address, None)
 
     def tick(self, now: Now) -> None:
-        """Turn again to seeds that did not answer, and ask for records."""
+        """Turn again to seeds that did not answer, ask for records, and once a cycle open an exchange."""
+        # Ticks may be a cycle apart: what is due soon is done now.
+        if now.mono + self._pace.cycle / 3 >= self._round_at:
+            self._round(now)
         for address, (due, pause) in list(self._seeds.items()):
             if now.mono >= due:
                 self._seeds[address] = (now.mono + pause, min(pause * 2, max(5.0, self._pace.cycle)))
@@ -109,7 +114,7 @@ class Contacts:
 
     def _round(self, now: Now) -> None:
         """Once a cycle: one random member, unless all is well, and second chances for those that are gone."""
-        self._timers.at(now.mono + self._pace.cycle * self._rng.uniform(0.9, 1.1), self._round)
+        self._round_at = now.mono + self._pace.cycle * self._rng.uniform(0.9, 1.1)
         if self._local.status == "left":
             return
         gone = [

@@ -358,11 +358,17 @@ class Engine:
     # -- time --------------------------------------------------------------------------------------------------
 
     def _tick(self, now: Now) -> None:
-        """Detection, retries, housekeeping: several times a cycle when there is something to attend to."""
+        """Detection, retries, housekeeping: several times a cycle when there is something to attend to.
+
+        Else along with the heartbeat: a wake-up costs an idle agent more than all that is done in it.
+        """
         if now.mono < self._next_tick:
             return
-        interval = self._pace.tick if self._busy else max(self._pace.tick, self.cycle)
-        self._schedule_tick(now.mono + interval)
+        interval = self._pace.tick if self._busy else self.cycle
+        if self.status == "running" and not self._busy:
+            self._next_tick = math.inf
+        else:
+            self._schedule_tick(now.mono + interval)
         self._detector.tick(now, interval)
         self._update_clock(now)
         self._contacts.tick(now)
@@ -387,12 +393,16 @@ class Engine:
             self._schedule_tick(soon)
 
     def _heartbeat(self, now: Now) -> None:
-        if self.status != "running" or now.mono < self._next_heartbeat:
+        if now.mono < self._next_heartbeat:
             return
-        self._spread(PacketType.HEARTBEAT, None, now)
-        self._out.emit(HeartbeatSent(self.node))
-        self._last_heartbeat = now.mono
-        self._schedule_heartbeat(now.mono + self.cycle * self._rng.uniform(0.95, 1.05))
+        if self.status == "running":
+            self._spread(PacketType.HEARTBEAT, None, now)
+            self._out.emit(HeartbeatSent(self.node))
+            self._last_heartbeat = now.mono
+            self._schedule_heartbeat(now.mono + self.cycle * self._rng.uniform(0.95, 1.05))
+        if self._next_tick == math.inf:
+            self._next_tick = now.mono
+            self._tick(now)
 
     def _schedule_heartbeat(self, when: float) -> None:
         """A timer that a later call has overtaken does nothing when it fires."""

@@ -183,8 +183,8 @@ class Exchange:
                 self._fetcher.want(entry, holder, now)
         self._fetcher.pump(now)
 
-    def on_records_request(self, request: RecordsRequest, requester: Address, now: Now) -> None:
-        """Send the records asked for, as many to a frame as fit."""
+    def on_records_request(self, request: RecordsRequest, requester: Address, now: Now, reliable: bool) -> None:
+        """Send the records asked for, as many to a frame as fit; ``reliable`` when they were asked for that way."""
         batch: list[tuple[Address, Record]] = []
         used = 0
         for address in request.addresses:
@@ -193,12 +193,12 @@ class Exchange:
                 continue
             size = self._out.codec.size_of(Records(((address, record),)))
             if batch and used + size > self._frame_bytes:
-                self._out.send(Records(tuple(batch)), requester, now)
+                self._out.send(Records(tuple(batch)), requester, now, reliable)
                 batch, used = [], 0
             batch.append((address, record))
             used += size
         if batch:
-            self._out.send(Records(tuple(batch)), requester, now)
+            self._out.send(Records(tuple(batch)), requester, now, reliable)
 
     # -- members -----------------------------------------------------------------------------------------------
 

@@ -134,7 +134,8 @@ class Reception:
         elif isinstance(message, NotHere):
             self._fetcher.on_not_here(message, now)
         elif isinstance(message, RecordsRequest):
-            self._exchange.on_records_request(message, origin, now)
+            # What came over a connection comes from another port: its datagrams were lost, so answer in the same way.
+            self._exchange.on_records_request(message, origin, now, reliable=source != origin)
         elif isinstance(message, Records):
             for address, record in message.records:
                 described = self._membership.get(address)

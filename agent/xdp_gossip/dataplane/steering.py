@@ -177,7 +177,7 @@ class Steering:
         if self._transport.plane is None:
             if now.mono >= self._look_at:
                 self.look(now)
-        elif now.mono >= self.next_timer():
+        elif now.mono + self._engine.cycle / 3 >= self.next_timer():
             self._guarded(self._work, now)
 
     def _work(self, plane: DataPlane, now: Now) -> None:
