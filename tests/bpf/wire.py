@@ -44,7 +44,7 @@ class Wire:
             try:
                 while True:
                     data, address = self._far.recvfrom(4096)
-                    if address[2] != socket.PACKET_OUTGOING:
+                    if address[2] != socket.PACKET_OUTGOING and not _of_the_stack(data):
                         found.append(data)
             except BlockingIOError:
                 pass
@@ -55,6 +55,11 @@ class Wire:
     def close(self) -> None:
         """Give the socket back."""
         self._far.close()
+
+
+def _of_the_stack(frame: bytes) -> bool:
+    """Whether the IPv6 stack sent it: a multicast listener report, seconds after a link came up (RFC 3810)."""
+    return frame[12:14] == b"\x86\xdd" and frame[20] in (0, 58)
 
 
 @contextlib.contextmanager
