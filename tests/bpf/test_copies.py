@@ -276,7 +276,7 @@ def test_fan_out(plane: Plane, link: Wire, family: int, count: int, size: int) -
     link.frames()
     ran = scene.run(plane, TC_EGRESS, carrier(family, data), link)
     assert ran.value == TC_SHOT, "the carrier goes nowhere"
-    made = [frames.parse(frame) for frame in link.frames(count)]
+    made = [frames.parse(frame) for frame in link.frames(count, rumor=data)]
     assert plane.counted() == {"fanout": 1, "fanout_copy": count}
     assert len({copy.target for copy in made}) == len(made) == count
     for copy in made:
@@ -294,7 +294,7 @@ def test_fan_out_to_more_than_there_are(plane: Plane, link: Wire, family: int) -
     link.frames()
     data = own(family, 255)
     scene.run(plane, TC_EGRESS, carrier(family, data), link)
-    assert len(link.frames(2)) == 2
+    assert len(link.frames(2, rumor=data)) == 2
     assert plane.counted() == {"fanout": 1, "fanout_copy": 2, "fanout_unresolved": 1, "fanout_surplus": 61}
     (event,) = plane.events()
     assert (event.kind, event.address) == (UNRESOLVED, plane.targets[2])

@@ -256,7 +256,7 @@ def test_verdict(plane: Plane, link: Wire, case: Case, program: str, family: int
     assert plane.counted() == expected
     assert ran.value == action(program, case.action)
     if program == TC:
-        check_copies(plane, link.frames(case.ring if case.action == "relay" else 0), case, data)
+        check_copies(plane, link.frames(case.ring if case.action == "relay" else 0, rumor=data), case, data)
     check_events(plane, case, data, family)
     check_entry(plane, case, before, data, family, start)
     if case.action == "pass":
