@@ -24,26 +24,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from . import __version__
+from . import __version__, shapes
+from .assembly import Assembly
 from .changes import ChangeLog, Changes
 from .console import format_event
 from .convergence import Convergence, Inquiry, Wanted, enough_for
-from .core.engine import Engine
 from .core.events import DocumentChanged, Event, MemberChanged, QueryAnswered
-from .core.interface import ProtocolEngine, ProtocolError, Settings
-from .core.pace import MAX_COPIES, WIDE
+from .core.interface import ProtocolError, Settings
 from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version
 from .runtime import Disk, Runtime
 from .store import MemoryStore, Snapshot, StateStore, Store
-from .transport import Transport, TransportError
-from .transport.udp import UdpTransport
-from .wire.keys import Keyring, cluster_id
-from .wire.native import NativeCodec
-
-if TYPE_CHECKING:
-    from .dataplane.steering import Steering
+from .transport import Transport
+from .wire.keys import Keyring
 
 _log = logging.getLogger("xdp_gossip")
 
@@ -129,10 +123,9 @@ class AsyncNodeList:
         self.wire = wire
         self.cluster = cluster
         slots = {slot: (secret, state) for slot, state, secret in keys} or {0: (secret_key, "active")}
-        self._keyring = Keyring(cluster, slots)
-        self._secret_key = secret_key
-        self.keys = [(slot, state) for slot, state in self._keyring.states.items()]
-        self._settings = Settings(
+        keyring = Keyring(cluster, slots)
+        self.keys = [(slot, state) for slot, state in keyring.states.items()]
+        settings = Settings(
             amount=amount,
             cycle=float(cycle),
             timeout=float(timeout),
@@ -143,7 +136,9 @@ class AsyncNodeList:
             max_documents=limits.documents,
             max_nodes=limits.nodes,
         )
-        self._dataplane = Path(dataplane)
+        self._assembly = Assembly(
+            settings, keyring, secret_key, cluster, wire, protocol, listen_addr, self.buffer, size, Path(dataplane)
+        )
         self._state_dir = Path(state_dir) if state_dir is not None else None
         self._rng = rng or random.Random()
         self._node: Node | None = None
@@ -186,8 +181,8 @@ class AsyncNodeList:
             for problem in problems:
                 _log.error("stored state: %s", problem)
             transport = self._make_transport(node)
-            engine = self._make_engine(node, incarnation, transport.name)
-            steering = self._make_steering(engine, transport)
+            engine = self._assembly.engine(node, incarnation, transport.name, self._rng)
+            steering = self._assembly.steering(engine, transport)
             runtime = Runtime(engine, transport, self._disk, self._on_event, steering)
             await runtime.open()
             # Nobody may publish before the stored documents are loaded, so there is no await from here on.
@@ -361,8 +356,6 @@ class AsyncNodeList:
 
     def status(self) -> dict[str, Any]:
         """The answer of ``GET /v1/status`` (docs/api.md)."""
-        from .api.render import node as render_node
-
         runtime = self._joined()
         engine = runtime.engine
         members = engine.members(runtime.now())
@@ -376,7 +369,7 @@ class AsyncNodeList:
             "mode_reason": self._mode_reason(runtime),
             "state": engine.status,
             "uptime": round(time.monotonic() - self._started, 3),
-            "node": render_node(members[0]),
+            "node": shapes.node(members[0]),
             "cycle": engine.cycle,
             "timeout": engine.timeout,
             "amount": self.amount,
@@ -417,67 +410,13 @@ class AsyncNodeList:
         self._state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         return Store.open(self._state_dir / "state.db")
 
-    def _make_engine(self, node: Node, incarnation: int, plane: str) -> ProtocolEngine:
-        if self.wire == "pekonode":
-            from .core.pekonode import PekoNodeEngine  # a native cluster saves its memory
-            from .wire import pekonode as pekonode_codec
-
-            return PekoNodeEngine(node, self._settings, self._rng, pekonode_codec, self._secret_key)
-        codec = NativeCodec(self._keyring)
-        return Engine(node, self._settings, codec, self._rng, incarnation, agent_version=__version__, plane=plane)
-
     def _make_transport(self, node: Node) -> Transport:
-        listen = (self.listen_addr, node.port)
-        tcp = self.protocol.upper() == "TCP"
-        if self.wire == "pekonode":
-            if tcp:
-                from .transport.oneshot import OneShotTransport
-
-                return OneShotTransport(listen, size=self.size, buffer=self.buffer)
-            return UdpTransport(listen, size=self.size, buffer=self.buffer, datagram=self.size, frames=False)
-        if tcp:
-            from .transport.tcp import TcpTransport
-
-            return TcpTransport(listen, size=self.size, buffer=self.buffer)
-        if self.protocol.upper() == "UDP":
-            return UdpTransport(listen, size=self.size, buffer=self.buffer)
-        from .dataplane.headers import HeaderError
-        from .transport.kernel import KernelTransport
-
-        try:
-            return KernelTransport(listen, node.address, size=self.size, buffer=self.buffer)
-        except HeaderError as error:  # the library alone, without bpf/ beside it
-            if self.protocol.upper() != "AUTO":
-                raise TransportError(f"protocol {self.protocol}: {error}") from None
-            self._no_plane = str(error)
-            return UdpTransport(listen, size=self.size, buffer=self.buffer)
-
-    def _make_steering(self, engine: ProtocolEngine, transport: Transport) -> Steering | None:
-        """What keeps a kernel data plane in step; None where the protocol does without one."""
-        if not isinstance(engine, Engine) or self.protocol.upper() in ("UDP", "TCP") or self._no_plane:
-            return None
-        from .dataplane.maps import DataPlane, open_plane
-        from .dataplane.steering import Steering
-        from .transport.kernel import KernelTransport
-
-        own = engine.node.address
-        keys = [(slot, key.mac) for slot in self._keyring.states if (key := self._keyring.get(slot)) is not None]
-        wide = min(MAX_COPIES, WIDE * self.amount)
-
-        def find() -> DataPlane:
-            cluster = cluster_id(self.cluster)
-            return open_plane(self._dataplane, self.protocol, own, cluster, self.amount, wide, keys)
-
-        assert isinstance(transport, KernelTransport)
-        return Steering(engine, transport, find, own, self.protocol)
+        transport, self._no_plane = self._assembly.transport(node)
+        return transport
 
     def _mode_reason(self, runtime: Runtime) -> str:
         """Why packets travel in no better way; "" when this is what was asked for, or the best there is."""
-        if runtime.steering is not None:
-            return runtime.steering.reason
-        if self.wire == "pekonode" and self.protocol.upper() == "AUTO":
-            return "the kernel data plane cannot read the wire of PekoNode"
-        return self._no_plane
+        return runtime.steering.reason if runtime.steering is not None else self._no_plane
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, DocumentChanged):

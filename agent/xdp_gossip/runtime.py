@@ -17,7 +17,7 @@ from .store import Snapshot, StateStore, StoreError
 from .transport import Transport
 
 if TYPE_CHECKING:
-    from .dataplane.steering import Steering
+    from .steering import Steering
 
 _log = logging.getLogger("xdp_gossip.runtime")
 T = TypeVar("T")

@@ -229,7 +229,7 @@ class FakeNodeList:
 
     def status(self) -> dict[str, Any]:
         """GET /v1/status."""
-        from xdp_gossip.api import render
+        from xdp_gossip import shapes
 
         members = self.members(None)
         return {
@@ -241,7 +241,7 @@ class FakeNodeList:
             "mode_reason": "",
             "state": self.state,
             "uptime": 12.5,
-            "node": render.node(members[0]),
+            "node": shapes.node(members[0]),
             "cycle": 1.0,
             "timeout": 7.0,
             "amount": 4,

@@ -24,8 +24,8 @@ from xdp_gossip.core.types import Address, Node, Now
 from xdp_gossip.core.window import ReplayWindow
 from xdp_gossip.dataplane import headers, layout, maps
 from xdp_gossip.dataplane.maps import Config, Loaded, PlaneError
-from xdp_gossip.dataplane.steering import LEASE_SECONDS, LOOK_EVERY, Steering
 from xdp_gossip.nodelist import AsyncNodeList
+from xdp_gossip.steering import LEASE_SECONDS, LOOK_EVERY, Steering
 from xdp_gossip.transport import TransportError
 from xdp_gossip.transport.kernel import ONE_BY_ONE, KernelTransport
 from xdp_gossip.wire.keys import Keyring

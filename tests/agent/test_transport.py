@@ -61,6 +61,7 @@ def run(scenario: Callable[[], Awaitable[None]], seconds: float = 60.0) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         assert not others, f"tasks left: {others}"
 
+    gc.collect()  # what an earlier test left to be collected must not count as ours
     before = sockets()
     asyncio.run(guarded())
     gc.collect()

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from .. import shapes
 from ..core.types import MAX_KEY, Document, Version
 from . import params, render
 from .context import Context
@@ -36,7 +37,7 @@ def media_type(content_type: str) -> str:
 def written(result: Any) -> dict[str, Any]:
     """The answer to a publish or delete: DOC, what it replaced, and whether anything changed."""
     previous = str(result.previous) if result.previous else None
-    return {**render.document(result.document), "changed": result.changed, "previous_version": previous}
+    return {**shapes.document(result.document), "changed": result.changed, "previous_version": previous}
 
 
 def prefix_of(query: dict[str, str]) -> str:
@@ -67,7 +68,7 @@ class Documents:
     async def list(self, request: web.Request) -> web.Response:
         """All documents, without their values."""
         prefix = prefix_of(params.query(request, ("prefix",)))
-        documents = [render.document(document) for document in self._node_list.documents(prefix)]
+        documents = [shapes.document(document) for document in self._node_list.documents(prefix)]
         digest = self._node_list.status()["digest"]
         etag = render.etag_of([prefix, digest])
         headers = {"ETag": etag, "Cache-Control": "no-cache"}
@@ -94,7 +95,7 @@ class Documents:
         if params.matches(request.headers.get("If-None-Match"), etag):
             return web.Response(status=304, headers=headers)
         if wanted == "json":
-            return render.json_response(render.document_with_value(document), headers=headers)
+            return render.json_response(shapes.document_with_value(document), headers=headers)
         headers["Content-Type"] = media_type(document.content_type)
         return web.Response(body=document.value, headers=headers)
 
@@ -171,11 +172,11 @@ def _rendered(versions: list[Document], values: bool) -> list[dict[str, Any]]:
     for document in versions:
         left -= document.size
         if not values:
-            rendered.append(render.document(document))
+            rendered.append(shapes.document(document))
         elif left >= 0:
-            rendered.append(render.document_with_value(document))
+            rendered.append(shapes.document_with_value(document))
         else:
-            rendered.append({**render.document(document), "value_base64": None})
+            rendered.append({**shapes.document(document), "value_base64": None})
     return rendered
 
 

@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 from aiohttp import web
 
+from .. import shapes
 from ..core.types import DEFAULT_KEY, Node
 from . import params, render
 from .context import Context
@@ -47,7 +48,7 @@ class EGossip:
     async def list(self, request: web.Request) -> web.Response:
         """The node list."""
         params.query(request, ())
-        return render.json_response([render.pascal_node(node) for node in self._node_list.get()])
+        return render.json_response([shapes.pascal_node(node) for node in self._node_list.get()])
 
     async def metadata(self, request: web.Request) -> web.Response:
         """The ``default`` document as it is; empty when there is none."""

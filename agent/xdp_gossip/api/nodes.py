@@ -7,6 +7,7 @@ from typing import Any, Callable
 
 from aiohttp import web
 
+from .. import shapes
 from ..core.types import PRESENT, Address, Node, State
 from . import params, render
 from .context import Context
@@ -53,7 +54,7 @@ class Nodes:
         """The nodes in the wanted states, with an entity tag that heartbeats alone do not change."""
         wanted = parse_states(params.query(request, ("state",)).get("state"))
         # The node list always names the local node first; here it is a node like any other.
-        nodes = [render.node(member) for member in self._node_list.members(wanted) if member.state in wanted]
+        nodes = [shapes.node(member) for member in self._node_list.members(wanted) if member.state in wanted]
         status = self._node_list.status()
         etag = render.nodes_etag(nodes, status["cluster"], status["digest"])
         headers = {"ETag": etag, "Cache-Control": "no-cache"}

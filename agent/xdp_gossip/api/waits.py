@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from .. import shapes
 from . import params, render
 from .context import MAX_WAIT, Context
 from .documents import prefix_of
@@ -71,9 +72,9 @@ def change_json(change: Any) -> dict[str, Any]:
     """One entry of the change feed."""
     entry = {"revision": change.revision, "kind": change.kind, "event": change.event}
     if change.document is not None:
-        entry["document"] = render.document(change.document)
+        entry["document"] = shapes.document(change.document)
     if change.member is not None:
-        entry["node"] = render.node(change.member)
+        entry["node"] = shapes.node(change.member)
     return entry
 
 

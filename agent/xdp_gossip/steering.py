@@ -13,14 +13,14 @@ import logging
 import math
 from typing import Any, Callable, Protocol
 
-from ..core.events import Standing
-from ..core.interface import Settings
-from ..core.observer import Observation
-from ..core.types import Address, Now
-from ..transport import TransportError
-from ..transport.kernel import KernelTransport
-from . import headers
-from .maps import Config, DataPlane, PlaneError
+from .core.events import Standing
+from .core.interface import Settings
+from .core.observer import Observation
+from .core.types import Address, Now
+from .dataplane import headers
+from .dataplane.maps import Config, DataPlane, PlaneError
+from .transport import TransportError
+from .transport.kernel import KernelTransport
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
