@@ -165,11 +165,14 @@ class Client:
         headers: t.Mapping[str, str] | None = None,
         extra_time: float = 0.0,
         repeatable: bool = True,
+        held: t.Mapping[str, str] | None = None,
     ) -> Response:
         """Ask the fleet.
 
         ``extra_time`` (seconds) is added to the timeout for calls that wait on purpose. With
         ``repeatable=False`` the request goes to no second endpoint once it may have been carried out.
+        ``held`` maps endpoints to the entity tags of their answers that the caller still holds: such an endpoint is
+        asked for another one only, and may answer with status 304 and no body.
         Raises ``Unreachable`` when nobody answers, ``ApiError`` for a 4xx answer, ``ConfigError`` for TLS files.
         """
         if query:
@@ -180,8 +183,12 @@ class Client:
             if turn:
                 time.sleep(min(_BACKOFF * 2 ** (turn - 1), _MAX_BACKOFF))
             for endpoint in list(candidates):
+                fields = dict(headers or {})
+                if held and endpoint.url in held:
+                    # Of this endpoint's own: what another member calls by the same tag may be something else.
+                    fields["If-None-Match"] = held[endpoint.url]
                 try:
-                    response = self._ask(endpoint, method, path, body, dict(headers or {}), extra_time)
+                    response = self._ask(endpoint, method, path, body, fields, extra_time)
                 except _EndpointFailed as failure:
                     attempts.append((endpoint.url, failure.reason))
                     self._log("%s: %s" % attempts[-1])
@@ -216,7 +223,9 @@ class Client:
         finally:
             if sock is not None:
                 sock.close()
-        if response.status in _REFUSED_HERE or 300 <= response.status < 400:
+        # Redirects are not followed. "Not modified" answers only who said what it holds.
+        unchanged = response.status == 304 and method == "GET" and "If-None-Match" in headers
+        if response.status in _REFUSED_HERE or (300 <= response.status < 400 and not unchanged):
             error = _api_error(response)
             denied = response.status in (401, 403)
             reason = "answered %d %s" % (response.status, error.code)

@@ -253,6 +253,27 @@ def test_unusable_answers_go_to_the_next_endpoint(raw, said):
             assert client(server.url, member.url).request("GET", "/v1/status").endpoint == member.url
 
 
+NOT_MODIFIED = b'HTTP/1.1 304 Not Modified\r\nETag: W/"a"\r\n\r\n'
+
+
+def test_not_modified_answers_only_who_holds_the_answer():
+    with RawServer(lambda sock: sock.recv(65536) and sock.sendall(NOT_MODIFIED)) as server:
+        answer = client(server.url).request("GET", "/v1/nodes", held={server.url: 'W/"a"'})
+        assert (answer.status, answer.body) == (304, b"")
+        with pytest.raises(Unreachable, match="304"):
+            client(server.url).request("GET", "/v1/nodes")
+        with pytest.raises(Unreachable, match="304"):
+            client(server.url).request("PUT", "/v1/documents/a", headers={"If-None-Match": "*"})
+
+
+def test_an_entity_tag_goes_only_to_the_endpoint_that_gave_it():
+    with FakeMember() as first, FakeMember() as second:
+        held = {second.url: 'W/"a"'}
+        client(first.url, second.url).request("GET", "/v1/nodes", held=held)
+        client(second.url, first.url).request("GET", "/v1/nodes", held=held)
+        assert "if-none-match" not in first.requests[0][3] and second.requests[0][3]["if-none-match"] == 'W/"a"'
+
+
 @pytest.mark.parametrize("repeatable", [True, False])
 def test_an_unanswered_write_is_repeated_only_when_that_is_safe(repeatable):
     def hang_up(sock):
