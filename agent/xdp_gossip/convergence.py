@@ -15,7 +15,7 @@ from typing import Any
 from .changes import ChangeLog
 from .core.events import QueryAnswered
 from .core.interface import ProtocolEngine, ProtocolError
-from .core.types import PRESENT, Address, Member
+from .core.types import PRESENT, Address, Member, Version
 from .runtime import Runtime
 
 #: Seconds a member gets to answer a question, also when the caller does not want to wait.
@@ -38,19 +38,37 @@ class Convergence:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What members are to hold: a document's version and content digest, or (``key`` None) a whole state."""
+    """What members are to hold: a document's version and content digest, or (``key`` None) a whole state.
+
+    With ``deleted`` they are to hold no such document, and with ``version`` too to know of that deletion or a later
+    one: a member that has not heard of it could still get the document from another one that has not.
+    """
 
     key: str | None
     version: str | None
     digest: str | None
+    deleted: bool = False
 
     def met_by(self, version: str | None, digest: str | None) -> bool:
-        """Whether a member that holds this version with this content meets it."""
-        if self.version is not None and version != self.version:
-            return False
+        """Whether a member meets it that holds this version with this content (a version without: a tombstone)."""
+        if self.deleted:
+            known = self.version is None or (version is not None and not _older(version, self.version))
+            return digest is None and known
         if self.digest is not None and digest != self.digest:
             return False
-        return version is not None
+        if self.version is not None:
+            return version == self.version
+        return version is not None and digest is not None
+
+    def missed_by(self, version: str | None, digest: str | None) -> str:
+        """Why such a member does not meet it."""
+        if version is None:
+            return "has not heard of the deletion" if self.deleted else "has no such document"
+        return f"holds version {version}" if digest is not None else f"deleted it with version {version}"
+
+
+def _older(version: str, than: str) -> bool:
+    return Version.parse(version) < Version.parse(than)
 
 
 class Inquiry:
@@ -114,7 +132,7 @@ class Inquiry:
         else:
             holds = not reason and self._wanted.met_by(version, digest)
             if not holds and not reason:
-                reason = f"holds version {version}" if version else "has no such document"
+                reason = self._wanted.missed_by(version, digest)
         return {
             "addr": member.address.ip,
             "port": member.address.port,
@@ -123,6 +141,7 @@ class Inquiry:
             "holds": holds,
             "version": version,
             "digest": digest,
+            "deleted": self._wanted.key is not None and version is not None and digest is None,
             "reason": reason,
         }
 
@@ -131,8 +150,8 @@ class Inquiry:
         if self._wanted.key is None:
             return None, f"{member.digest:016x}", ""
         if member.local or member.digest == engine.state_digest:
-            held = engine.document(self._wanted.key)
-            return (str(held.version), held.digest, "") if held else (None, None, "")
+            held = engine.held(self._wanted.key)
+            return (str(held.version), None if held.deleted else held.digest, "") if held else (None, None, "")
         answer = self._answers.get(member.address)
         return (None, None, "no answer yet") if answer is None else (*answer, "")
 

@@ -314,15 +314,19 @@ class AsyncNodeList:
         digest: str | None = None,
         wait: str | int = "all",
         timeout: float = 0.0,
+        deleted: bool = False,
     ) -> Convergence:
         """Who holds ``version`` or content ``digest`` of ``key`` (neither: what this node holds).
 
+        With ``deleted``: who holds no such document and, given its tombstone's ``version``, knows of the deletion.
         Without a key: who holds the state ``digest`` (default: this node's). Waits up to ``timeout`` seconds until
         ``wait`` (all, majority or a number of) members do. Raises ``ProtocolError`` (document_not_found).
         """
         runtime = self._joined()
         if key is None:
             wanted = Wanted(None, None, digest or f"{runtime.engine.state_digest:016x}")
+        elif deleted:
+            wanted = Wanted(key, str(version) if version is not None else None, None, deleted=True)
         elif version is None and digest is None:
             held = runtime.engine.document(key)
             if held is None:

@@ -221,9 +221,10 @@ class FakeNodeList:
         digest: str | None = None,
         wait: str | int = "all",
         timeout: float = 0.0,
+        deleted: bool = False,
     ) -> Convergence:
         """What the test wants to be answered."""
-        self.asked = (key, version, digest, wait, timeout)
+        self.asked = (key, version, digest, wait, timeout, deleted)
         self._check()
         return self.answer
 

@@ -305,19 +305,25 @@ def test_convergence_passes_the_question_on(tmp_path: Path) -> None:
             "holds": False,
             "version": None,
             "digest": None,
+            "deleted": False,
             "reason": "no answer",
         }
         fake.answer = Convergence(False, 2, 1, 1.23456, "0" * 16, [row])
         answer = (await api("GET", "/v1/convergence", params="wait=majority&timeout=2")).json
         assert answer["results"] == [row]
         assert answer["elapsed"] == 1.235
-        assert fake.asked == (None, None, None, "majority", 2.0)
+        assert fake.asked == (None, None, None, "majority", 2.0, False)
         version = "0000000000000001@198.18.0.11:8000"
         digest = "sha256:" + "0" * 64
         await api("GET", "/v1/convergence", params=f"key=a/b&version={version}&digest={digest}&wait=3")
         assert (str(fake.asked[1]), *fake.asked[2:4]) == (version, digest, 3)
+        await api("GET", "/v1/convergence", params=f"key=a/b&version={version}&deleted=1")
+        assert (str(fake.asked[1]), fake.asked[5]) == (version, True)
         for bad in (
             f"version={version}",
+            "deleted=1",
+            "key=a&deleted=yes",
+            f"key=a&deleted=1&digest={digest}",
             "digest=abc",
             "key=a&digest=" + "0" * 16,
             "wait=0",

@@ -59,6 +59,22 @@ def test_a_fleet_of_three(tmp_path: Path) -> None:
             assert all(result["reason"] for result in found["results"])
             assert (await third("GET", "/v1/convergence", params="key=none")).code == "document_not_found"
 
+            # A deletion: asked for as such, or by the tombstone's version. Nobody holds it before it was written.
+            await first("PUT", "/v1/documents/gone", body=b"x")
+            there = (await third("GET", "/v1/convergence", params="key=gone&deleted=1&timeout=0.2")).json
+            assert (there["converged"], there["confirmed"]) == (False, 0)
+            tombstone = (await first("DELETE", "/v1/documents/gone")).json["version"]
+            for question in ("deleted=1", f"deleted=1&version={tombstone}", f"version={tombstone}"):
+                found = (await third("GET", "/v1/convergence", params=f"key=gone&{question}&timeout=10")).json
+                assert (found["converged"], found["confirmed"]) == (True, 3), question
+                assert all(result["deleted"] and result["version"] == tombstone for result in found["results"])
+            # Never there is as good as gone, but nobody knows of a deletion that was not made.
+            assert (await third("GET", "/v1/convergence", params="key=none&deleted=1")).json["converged"]
+            unknown = f"key=none&deleted=1&version={tombstone}&timeout=0.2"
+            found = (await third("GET", "/v1/convergence", params=unknown)).json
+            assert found["confirmed"] == 0
+            assert all(result["reason"] == "has not heard of the deletion" for result in found["results"])
+
             # Compare-and-set on another member than the one that published.
             ok = await third("PUT", "/v1/documents/app/x", body=b"2", headers={"If-Match": f'"{written["version"]}"'})
             assert ok.json["previous_version"] == written["version"]

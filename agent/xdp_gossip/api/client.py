@@ -222,11 +222,13 @@ class Client:
         *,
         version: str | None = None,
         digest: str | None = None,
+        deleted: bool = False,
         wait: str = "all",
         timeout: float = 0.0,
     ) -> dict[str, Any]:
         """GET /v1/convergence, waiting at most ``timeout`` (60) seconds."""
-        params = _params(key=key, version=version, digest=digest, wait=wait, timeout=timeout)
+        flag = "1" if deleted else None
+        params = _params(key=key, version=version, digest=digest, deleted=flag, wait=wait, timeout=timeout)
         return dict(await self.json("GET", "/v1/convergence", params=params, timeout=timeout + _GRACE))
 
     async def keys(self) -> list[dict[str, Any]]:

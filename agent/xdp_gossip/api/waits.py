@@ -42,19 +42,21 @@ class Waits:
 
     async def convergence(self, request: web.Request) -> web.Response:
         """Whether all, the majority, or so many members hold a document, or else the whole state of this member."""
-        query = params.query(request, ("key", "version", "digest", "wait", "timeout"))
+        query = params.query(request, ("key", "version", "digest", "deleted", "wait", "timeout"))
         key = params.key(query["key"]) if "key" in query else None
         version = params.version(query["version"], "version") if "version" in query else None
-        digest = query.get("digest")
-        if version is not None and key is None:
-            raise bad_request("version: expected key as well, to say of which document")
+        digest, deleted = query.get("digest"), params.flag(query, "deleted")
+        if key is None and (version is not None or deleted):
+            raise bad_request("version, deleted: expected key as well, to say of which document")
+        if deleted and digest is not None:
+            raise bad_request("deleted: expected no digest beside it, what is deleted has no content")
         pattern, shape = (_CONTENT_DIGEST, "sha256:<64 hex digits>") if key else (_STATE_DIGEST, "16 hex digits")
         if digest is not None and not pattern.fullmatch(digest):
             raise bad_request(f"digest: expected {shape}, got {digest[:80]!r}")
         timeout = params.seconds(query, "timeout", 0.0, MAX_WAIT)
         wait = _wait_for(query)
         found = await self._context.wait(
-            lambda: self._node_list.convergence(key, version, digest, wait=wait, timeout=timeout)
+            lambda: self._node_list.convergence(key, version, digest, wait=wait, timeout=timeout, deleted=deleted)
         )
         return render.json_response(convergence_json(found))
 

@@ -60,6 +60,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     content = verify.add_mutually_exclusive_group()
     content.add_argument("--digest", metavar="DIGEST", help="sha256:HEX of the value, or without KEY a state digest")
     content.add_argument("--file", metavar="FILE", help="the value to be held")
+    content.add_argument("--deleted", action="store_true", help="the document is to be gone everywhere")
     _add_wait(verify, "how many members have to hold it: all, majority or a number", "all")
     verify.set_defaults(handler=run_verify)
 
@@ -219,12 +220,18 @@ def run_verify(args: argparse.Namespace) -> int:
     digest = args.digest
     if args.file is not None:
         digest = f"sha256:{hashlib.sha256(read_file(args.file)).hexdigest()}"
-    if args.key is None and (args.document_version or args.file is not None):
-        raise CommandError("verify: expected KEY with --version or --file, got none", USAGE)
+    if args.key is None and (args.document_version or args.file is not None or args.deleted):
+        raise CommandError("verify: expected KEY with --version, --file or --deleted, got none", USAGE)
 
     async def work(client: Client) -> int:
         found = await converge(
-            client, args.wait, args.timeout, key=args.key, version=args.document_version, digest=digest
+            client,
+            args.wait,
+            args.timeout,
+            key=args.key,
+            version=args.document_version,
+            digest=digest,
+            deleted=args.deleted,
         )
         output(args, found, lambda: _print_convergence(found))
         return OK if found["converged"] else FAILED

@@ -183,8 +183,12 @@ class Engine:
 
     def document(self, key: str) -> Document | None:
         """The document held here."""
-        held = self._metadata.table.get(key)
+        held = self.held(key)
         return None if held is None or held.deleted else held
+
+    def held(self, key: str) -> Document | None:
+        """The document or the tombstone held here."""
+        return self._metadata.table.get(key)
 
     def documents(self, prefix: str = "") -> list[Document]:
         """All documents under ``prefix``, by key."""

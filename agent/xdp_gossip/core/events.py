@@ -126,7 +126,10 @@ class Warned:
 
 @dataclass(frozen=True)
 class QueryAnswered:
-    """A member answered a query: it holds ``version`` of the document (None: it has no such document)."""
+    """A member answered a query: it holds ``version`` of the document (None: it has no such document).
+
+    Without a ``digest`` that version is a tombstone: the document was deleted.
+    """
 
     query: int
     address: Address

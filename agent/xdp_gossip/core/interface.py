@@ -157,6 +157,9 @@ class ProtocolEngine(Protocol):
     def document(self, key: str) -> Document | None:
         """The document held here; tombstones are not documents."""
 
+    def held(self, key: str) -> Document | None:
+        """The document held here, or else its tombstone, as long as that is kept."""
+
     def documents(self, prefix: str = "") -> list[Document]:
         """All documents whose key starts with ``prefix``, by key, without tombstones."""
 

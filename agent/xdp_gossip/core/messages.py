@@ -249,7 +249,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Answer:
-    """Answers a query; no ``version`` means that there is no such document."""
+    """Answers a query: no ``version`` means that there is no such document, no ``content_hash`` that it was deleted."""
 
     nonce: int
     key: str

@@ -34,12 +34,12 @@ class Queries:
         return nonce
 
     def on_query(self, query: Query, origin: Address, now: Now) -> None:
-        """Say what is held here; a tombstone is no document."""
+        """Say what is held here. A tombstone has a version and no content."""
         held = self._metadata.table.get(query.key)
-        if held is None or held.deleted:
+        if held is None:
             answer = Answer(query.nonce, query.key, None, b"")
         else:
-            answer = Answer(query.nonce, query.key, held.version, held.content_hash)
+            answer = Answer(query.nonce, query.key, held.version, b"" if held.deleted else held.content_hash)
         self._out.send(answer, origin, now)
 
     def on_answer(self, answer: Answer, origin: Address) -> None:
@@ -48,5 +48,5 @@ class Queries:
             self._out.count("rx_unasked_response")
             return
         version = str(answer.version) if answer.version else None
-        digest = f"sha256:{answer.content_hash.hex()}" if answer.version else None
+        digest = f"sha256:{answer.content_hash.hex()}" if answer.version and answer.content_hash else None
         self._out.emit(QueryAnswered(answer.nonce, origin, version, digest))

@@ -235,6 +235,10 @@ class PekoNodeEngine:
         """The document held here."""
         return self._document.held if key == DEFAULT_KEY else None
 
+    def held(self, key: str) -> Document | None:
+        """The same: this wire has no tombstones."""
+        return self.document(key)
+
     def documents(self, prefix: str = "") -> list[Document]:
         """The document held here, in a list."""
         held = self._document.held
