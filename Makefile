@@ -22,9 +22,10 @@ TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) iproute2 shellcheck
 
 # Simulated clusters per scenario.
 SIM_SEEDS ?= 200
-# What `make sanity` and `make ansible-units` test with; both need a Python that this ansible-core runs on.
-PYTHON ?= /usr/bin/python3
+# What `make sanity` and `make ansible-units` test with: 2.18, 2.19, newest or a version; and a Python for it, if not the
+# first one found. `make ansible-test-2.18` and its like run both.
 CORE ?= 2.19
+PYTHON ?=
 
 # The checkout, seen as an installed collection.
 COLLECTIONS := $(CACHE)/collections
@@ -36,7 +37,7 @@ export ANSIBLE_NOCOWS := 1
 export PYTHONDONTWRITEBYTECODE := 1
 unexport PYTHONPATH
 
-STEPS := code unit bpf sim cluster planes ansible-units sanity lint fleet molecule
+STEPS := code unit bpf sim cluster planes ansible-test-2.18 ansible-test-2.19 ansible-test-newest lint fleet molecule
 
 ##@ First steps
 .PHONY: help
@@ -92,11 +93,15 @@ planes: packages-test packages-plane venv-dev ## The same fleet tests over UDP, 
 
 .PHONY: ansible-units
 ansible-units: packages-test ## Unit tests of the plugins: ansible-test units, CORE (2.19) on PYTHON
-	$(PYTHON) .ci/ansible_test.py --python $(PYTHON) --core $(CORE) units
+	.ci/ansible_test.py --core $(CORE) --python "$(PYTHON)" units
 
 .PHONY: sanity
 sanity: packages-test ## ansible-test sanity, CORE (2.19) on PYTHON
-	$(PYTHON) .ci/ansible_test.py --python $(PYTHON) --core $(CORE) sanity
+	.ci/ansible_test.py --core $(CORE) --python "$(PYTHON)" sanity
+
+# ansible-test-2.18 ansible-test-2.19 ansible-test-newest: both of the above with that ansible-core.
+ansible-test-%: packages-test
+	.ci/ansible_test.py --core $* sanity units
 
 .PHONY: lint
 lint: packages-base venv-quality link ## ansible-lint (production profile), yamllint, change log

@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: MIT
 """Run ansible-test sanity and units on a clean copy of the collection, with one ansible-core on one Python.
 
-    .ci/ansible_test.py --python /usr/bin/python3 --core 2.19 [sanity] [units]
+    .ci/ansible_test.py --core 2.18|2.19|newest|VERSION [--python PROGRAM] [sanity] [units]
 
-Without a command, both run. The environment with ansible-core is made under .cache/ when it is not there yet.
-Exit status: 0 when all passed, 1 when a test failed, 2 when the environment could not be made.
+Without a command, both run. Without --python, one that this ansible-core runs on is looked for; where there is none
+the run is skipped, and says so. Whatever must also work on the oldest Python that Ansible still manages hosts with is
+tried on that one too, where it is there: the units of modules, and whether their code compiles and imports.
+
+The environment with ansible-core is made under .cache/ when it is not there yet.
+Exit status: 0 when all passed or was skipped, 1 when a test failed, 2 when the environment could not be made.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 import shutil
@@ -21,8 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-CACHE = ROOT / ".cache" / "ansible-test"
+from ansible_env import ROOT, Core, SetupError, core_named, environment, find_python, installed_core, run, version_of
 
 #: Not part of what Ansible reads: the agent and its tests have checkers of their own (see pyproject.toml).
 NOT_ANSIBLE = ("agent/", "bpf/", "bench/", "tests/", ".ci/")
@@ -43,46 +45,11 @@ options = [option for option in sys.argv[1:] if option not in ("--no-setuptools"
 sys.exit(subprocess.call([sys.executable, "-m", "pip", "install"] + options))
 '''
 
-
-class SetupError(Exception):
-    """The environment could not be made; ``str()`` says why."""
-
-
-def run(command: list[str], *, cwd: Path | None = None, seconds: float = 1200) -> int:
-    """Run a command with its output shown and a limit on its time; returns its exit status."""
-    print("+ " + " ".join(command), flush=True)
-    try:
-        return subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, timeout=seconds, check=False).returncode
-    except subprocess.TimeoutExpired:
-        print(f"{command[0]}: stopped after {seconds:g} s", file=sys.stderr)
-        return 124
-
-
-def environment(python: str, core: str) -> Path:
-    """The directory of a virtual environment with ansible-core ``core``.* on ``python``, made when it is missing."""
-    try:
-        version = subprocess.run(
-            [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2], sys.version)"],
-            capture_output=True, text=True, check=True, timeout=60,
-        ).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        raise SetupError(f"--python {python}: {error}") from None
-    # The path is part of the key because the scripts of a virtual environment name it.
-    wanted = hashlib.sha256(f"{version} {core} {CACHE}".encode()).hexdigest()
-    directory = CACHE / f"py{version.split()[0]}-core{core}"
-    stamp = directory / ".complete"
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return directory
-    print(f"making {directory.relative_to(ROOT)}", flush=True)
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    pip = [str(directory / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    install = [*pip, "install", "--no-input", "--retries", "5", f"ansible-core=={core}.*"]
-    for command in ([python, "-m", "venv", str(directory)], install):
-        if run(command):
-            raise SetupError(f"ansible-core {core} cannot be installed on {python}: see above")
-    stamp.write_text(wanted)
-    return directory
+SKIPPED = """<testsuites><testsuite name="ansible-test" tests="{tests}" failures="0" errors="0" skipped="{tests}">
+{cases}
+</testsuite></testsuites>
+"""
+SKIPPED_CASE = '<testcase classname="ansible-test" name="{name}"><skipped message="{why}"/></testcase>'
 
 
 def provide_pip(directory: Path) -> None:
@@ -116,57 +83,103 @@ def copy_to(target: Path) -> None:
         shutil.copy2(ROOT / name, target / name)
 
 
-def keep_reports(copy: Path) -> None:
-    """Move the JUnit reports of the run to where .ci/steps.py counts them (its REPORTS), if it runs us."""
+def keep_reports(copy: Path, python: str) -> None:
+    """Move the JUnit reports of a run to where .ci/steps.py counts them (its REPORTS), if it runs us."""
     if not (reports := os.environ.get("REPORTS")):
         return
+    target = Path(reports) / f"python{python}"
     for report in (copy / "tests" / "output" / "junit").glob("*.xml"):
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.move(report, target / report.name)
+
+
+def skip(names: list[str], why: str) -> None:
+    """Say that these did not run, and why; .ci/steps.py counts them as skipped."""
+    for name in names:
+        print(f"SKIPPED {name}: {why}", flush=True)
+    if reports := os.environ.get("REPORTS"):
         Path(reports).mkdir(parents=True, exist_ok=True)
-        shutil.move(report, Path(reports) / report.name)
+        cases = "\n".join(SKIPPED_CASE.format(name=name, why=why) for name in names)
+        report = SKIPPED.format(tests=len(names), cases=cases)
+        (Path(reports) / f"skipped-{names[0].replace(' ', '-')}.xml").write_text(report)
+
+
+def plan(commands: list[str], python: str, target: str) -> list[tuple[str, list[str]]]:
+    """The Python and the arguments of each ansible-test run."""
+    runs = [(python, [command, *(["--junit"] if command == "sanity" else [])]) for command in commands]
+    if target and target != python:
+        for command in commands:
+            # On a Python that only modules run on, the other sanity tests would only be run once more.
+            only = ["--junit", "--test", "compile", "--test", "import"] if command == "sanity" else []
+            runs.append((target, [command, *only]))
+    return runs
+
+
+def run_all(directory: Path, runs: list[tuple[str, list[str]]], label: str) -> int:
+    """Run them one after the other on one copy; returns how many failed."""
+    program = str(directory / "bin" / "ansible-test")
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="xdp-gossip-ansible-test-") as temporary:
+        copy = Path(temporary) / "ansible_collections" / "xdp_gossip" / "fleet"
+        copy_to(copy)
+        for python, arguments in runs:
+            started = time.monotonic()
+            status = run([program, *arguments, "--venv", "--python", python, "--color", "no"], cwd=copy)
+            keep_reports(copy, python)
+            outcome = "passed" if status == 0 else f"failed (exit status {status})"
+            seconds = time.monotonic() - started
+            print(f"ansible-test {arguments[0]}, {label}, Python {python}: {outcome} in {seconds:.0f} s", flush=True)
+            failed += status != 0
+    return failed
+
+
+def find_target(line: Core, wanted: str, commands: list[str]) -> str:
+    """The Python for what runs on hosts, put in front of the path for ansible-test to find; empty when it is missing."""
+    version = wanted or line.target
+    if not version:
+        return ""
+    if (program := find_python((version,))) is None:
+        skip([f"{command} on Python {version}" for command in commands], f"no Python {version} here")
+        return ""
+    os.environ["PATH"] = f"{Path(program).parent}{os.pathsep}{os.environ['PATH']}"
+    return version
 
 
 def main() -> int:
     """Parse the arguments, make the environment and the copy, run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--python", default="/usr/bin/python3", help="for ansible-core (default: %(default)s)")
-    parser.add_argument("--core", default="2.19", help="ansible-core to use, as 2.19 (default: %(default)s)")
-    parser.add_argument("--target-python", default="", help="units: run those of modules on this Python too, as 3.8")
+    parser.add_argument("--python", default="", help="for ansible-core (default: the first of its own that is found)")
+    parser.add_argument("--core", default="2.19", help="2.18, 2.19, newest or a version (default: %(default)s)")
+    parser.add_argument("--target-python", default="", help="of hosts, as 3.8 (default: the oldest of that ansible-core)")
     parser.add_argument("command", nargs="*", help="sanity, units (default: both)")
     arguments = parser.parse_args()
     commands = arguments.command or ["sanity", "units"]
-    if not re.fullmatch(r"[0-9]+\.[0-9]+", arguments.core):
-        parser.error(f"--core: expected a version such as 2.19, got {arguments.core!r}")
     if unknown := sorted(set(commands) - {"sanity", "units"}):
         parser.error(f"expected sanity or units, got {', '.join(unknown)}")
     if "sanity" in commands and not shutil.which("shellcheck"):
         parser.error("sanity needs shellcheck (apt-get install shellcheck); without it that test checks nothing")
     try:
-        directory = environment(arguments.python, arguments.core)
+        line = core_named(arguments.core)
+    except ValueError as error:
+        parser.error(f"--core: {error}")
+    python = arguments.python or find_python(line.pythons)
+    if python is None:
+        if not line.pythons:
+            parser.error(f"--core {line.name}: expected --python with a Python that it runs on")
+        names = [f"{command} with ansible-core {line.name}" for command in commands]
+        skip(names, f"it needs one of Python {', '.join(line.pythons)}, and none was found here")
+        return 0
+    try:
+        version = version_of(python).split()[0]
+        directory = environment(python, line.name)
         provide_pip(directory)
+        label = f"ansible-core {installed_core(directory)}"
     except SetupError as error:
         print(f"ansible_test.py: {error}", file=sys.stderr)
         return 2
+    target = find_target(line, arguments.target_python, commands)
     os.environ["PATH"] = f"{directory / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    major_minor = directory.name[2:].split("-")[0]
-    failed = []
-    with tempfile.TemporaryDirectory(prefix="xdp-gossip-ansible-test-") as temporary:
-        copy = Path(temporary) / "ansible_collections" / "xdp_gossip" / "fleet"
-        copy_to(copy)
-        for command in commands:
-            pythons = [major_minor]
-            if command == "units" and arguments.target_python:
-                pythons.append(arguments.target_python)
-            for python in pythons:
-                started = time.monotonic()
-                program = str(directory / "bin" / "ansible-test")
-                status = run([program, command, "--venv", "--python", python, "--color", "no", "-v"], cwd=copy)
-                keep_reports(copy)
-                outcome = "passed" if status == 0 else f"failed (exit status {status})"
-                label = f"ansible-test {command}, ansible-core {arguments.core}, Python {python}"
-                print(f"{label}: {outcome} in {time.monotonic() - started:.0f} s", flush=True)
-                if status:
-                    failed.append(label)
-    return 1 if failed else 0
+    return 1 if run_all(directory, plan(commands, version, target), label) else 0
 
 
 if __name__ == "__main__":
