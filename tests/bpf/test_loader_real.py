@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.bpf.loader_world import COMMAND, ROOT, USER, World
+from xdp_gossip.cli.dataplane import NOT_UP
 from xdp_gossip.dataplane import headers
 
 pytestmark = [
@@ -77,5 +78,6 @@ def test_the_release_has_what_the_loader_needs() -> None:
     for name in ("dataplane.c", "selftest.c", "maps.h", "kshim/include/linux/kconfig.h"):
         assert (ROOT / "bpf" / name).is_file()
     unit = (ROOT / "agent" / "systemd" / "xdp-gossip-dataplane.service").read_text()
+    assert f"SuccessExitStatus={NOT_UP}\n" in unit
     private = ("ProtectSystem=", "ProtectHome=", "PrivateTmp=", "PrivateMounts=", "PrivateDevices=", "ProtectKernel")
     assert not [line for line in unit.splitlines() if line.startswith(private)]

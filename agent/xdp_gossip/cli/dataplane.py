@@ -13,7 +13,7 @@ from .common import DEFAULT_CONFIG, FAILED, OK, USAGE, CommandError, output
 if TYPE_CHECKING:
     from ..config import AgentConfig
 
-#: Exit code of ``dataplane status`` when nothing is up, as systemctl's.
+#: Exit code when nothing is up, as systemctl's: of ``status``, and of ``up`` where the configuration leaves that open.
 NOT_UP = 3
 
 
@@ -37,7 +37,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run_up(args: argparse.Namespace) -> int:
-    """0 when it is up, or the configuration asks for none; 1 when no mode can be had."""
+    """0 when it is up, or the configuration asks for none; 1 when no mode can be had, 3 if UDP will do then."""
     from ..config import ConfigError, load
     from ..dataplane.headers import HeaderError
     from ..dataplane.loader import runner, settings
@@ -56,15 +56,20 @@ def run_up(args: argparse.Namespace) -> int:
         wanted = settings.wanted(config, interface=args.interface, named_directory=args.directory or "", user=args.user)
         done, state = runner.up(wanted)
     except LoaderError as error:
-        raise CommandError(_explain(error), FAILED) from None
+        raise CommandError(_explain(error), _failure(config)) from None
     except HeaderError as error:
-        raise CommandError(str(error), FAILED) from None
+        raise CommandError(str(error), _failure(config)) from None
     print(f"{done}: {state.mode} on {state.interface}")
     for refusal in state.reasons:
         print(f"  not {refusal.mode}: {refusal.reason}\n    -> {refusal.remedy}")
     for note in state.notes:
         print(f"  note: {note}")
     return OK
+
+
+def _failure(config: AgentConfig) -> int:
+    """With ``auto`` a host without a data plane is a member all the same, over UDP."""
+    return NOT_UP if config.protocol == "auto" else FAILED
 
 
 def run_down(args: argparse.Namespace) -> int:
