@@ -40,9 +40,9 @@ class Core:
     target: str = ""
 
 
-#: What `make test` uses: the oldest that meta/runtime.yml allows, the last with Python 3.11, and whatever is newest today.
-#: The last one is on purpose no fixed release: that a new ansible-core breaks something is what we want to hear first
-#: from our own tests. The log names the release, and `--core 2.21.5` gets exactly that one again.
+#: What `make test` uses: the oldest that meta/runtime.yml allows, the last with Python 3.11, and what is newest today.
+#: That one is on purpose no fixed release: that a new ansible-core breaks something is what we want to hear first from
+#: our own tests. The log names the release, and `--core 2.21.5` gets exactly that one again.
 CORES = (
     Core("2.18", "ansible-core~=2.18.0", ("3.11", "3.12", "3.13"), "3.8"),
     Core("2.19", "ansible-core~=2.19.0", ("3.11", "3.12", "3.13"), "3.8"),

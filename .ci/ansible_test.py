@@ -134,7 +134,7 @@ def run_all(directory: Path, runs: list[tuple[str, list[str]]], label: str) -> i
 
 
 def find_target(line: Core, wanted: str, commands: list[str]) -> str:
-    """The Python for what runs on hosts, put in front of the path for ansible-test to find; empty when it is missing."""
+    """The Python for what runs on hosts, put in front of the path for ansible-test; empty when it is missing."""
     version = wanted or line.target
     if not version:
         return ""
@@ -150,7 +150,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", default="", help="for ansible-core (default: the first of its own that is found)")
     parser.add_argument("--core", default="2.19", help="2.18, 2.19, newest or a version (default: %(default)s)")
-    parser.add_argument("--target-python", default="", help="of hosts, as 3.8 (default: the oldest of that ansible-core)")
+    parser.add_argument("--target-python", default="", help="of hosts, as 3.8 (default: the oldest for ansible-core)")
     parser.add_argument("command", nargs="*", help="sanity, units (default: both)")
     arguments = parser.parse_args()
     commands = arguments.command or ["sanity", "units"]

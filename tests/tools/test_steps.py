@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,8 +25,8 @@ reports:
 \t@mkdir -p "$(REPORTS)"; cp results.xml "$(REPORTS)/"
 crash: reports
 \t@exit 1
-slow:
-\t@echo begun; trap 'echo cleaned > cleaned; exit 1' TERM; sleep 60 & wait
+slow slow2:
+\t@echo begun; trap 'echo cleaned > cleaned-$@; exit 1' TERM; sleep 60 & wait
 daemon:
 \t@setsid sleep 8 & echo left one behind
 """
@@ -41,7 +42,8 @@ RESULTS = """<testsuites>
 def checkout(tmp_path: Path) -> Path:
     """A checkout with the runner and targets of our own."""
     (tmp_path / ".ci").mkdir()
-    shutil.copy(CI / "steps.py", tmp_path / ".ci")
+    for name in ("step.py", "steps.py"):
+        shutil.copy(CI / name, tmp_path / ".ci")
     (tmp_path / "Makefile").write_text(MAKEFILE)
     (tmp_path / "results.xml").write_text(RESULTS.format(failures=0))
     return tmp_path
@@ -99,22 +101,74 @@ def test_a_daemon_that_holds_the_output_open_does_not_hold_us(checkout: Path) ->
     assert time.monotonic() - begin < 7.5
 
 
-def test_a_signal_ends_the_target_with_its_clean_up_and_skips_the_rest(checkout: Path) -> None:
+@pytest.mark.parametrize("stages", [["slow", "good"], ["slow/slow2,good"]])
+def test_a_signal_ends_what_runs_with_its_clean_up_and_skips_the_rest(checkout: Path, stages: list[str]) -> None:
+    running = [target for target in ("slow", "slow2") if target in stages[0]]
     runner = subprocess.Popen(
-        [sys.executable, ".ci/steps.py", "slow", "good"], cwd=checkout, stdout=subprocess.PIPE, text=True
+        [sys.executable, ".ci/steps.py", *stages], cwd=checkout, stdout=subprocess.PIPE, text=True
     )
     try:
-        log = checkout / ".cache/logs/slow.log"
-        deadline = time.monotonic() + 20
-        while not (log.exists() and "begun" in log.read_text()):
-            assert time.monotonic() < deadline, "the target did not start"
-            time.sleep(0.05)
+        for target in running:
+            log = checkout / f".cache/logs/{target}.log"
+            deadline = time.monotonic() + 20
+            while not (log.exists() and "begun" in log.read_text()):
+                assert time.monotonic() < deadline, f"{target} did not start"
+                time.sleep(0.05)
         os.kill(runner.pid, signal.SIGTERM)
         output, _ = runner.communicate(timeout=45)
     finally:
         if runner.poll() is None:
             runner.kill()
     assert runner.returncode == 1
-    assert (checkout / "cleaned").exists()
-    assert "good           NOT RUN" in output
-    assert last_line(output) == "0 passed, 2 failed"
+    assert all((checkout / f"cleaned-{target}").exists() for target in running)
+    assert re.search(r"^good +NOT RUN$", output, re.MULTILINE)
+    assert last_line(output) == f"0 passed, {len(running) + 1} failed"
+
+
+def test_a_step_ended_before_it_has_a_process_does_not_run_on(checkout: Path) -> None:
+    program = (
+        "import sys; sys.path.insert(0, '.ci')\n"
+        "import step\n"
+        "step.LOGS.mkdir(parents=True)\n"
+        "one = step.Step('slow')\n"
+        "one.end('nobody wants it')\n"
+        "assert one.run().status != 0\n"
+    )
+    begin = time.monotonic()
+    subprocess.run([sys.executable, "-c", program], cwd=checkout, check=True, timeout=30)
+    assert time.monotonic() - begin < 20
+
+
+def test_lanes_run_side_by_side_and_each_in_its_order(checkout: Path) -> None:
+    # Each waits for what only the other lane makes; one lane after the other would wait in vain.
+    (checkout / "Makefile").write_text(
+        "first:\n\t@timeout 10 sh -c 'until [ -e a ]; do sleep 0.1; done'\n"
+        "second:\n\t@[ ! -e b ]; touch a; timeout 10 sh -c 'until [ -e b ]; do sleep 0.1; done'\n"
+        "third:\n\t@touch b; echo from the third\n"
+        "fourth:\n\t@[ -e b ]\n"
+    )
+    done = run(checkout, "first,third/second", "fourth")
+    assert last_line(done.stdout) == "4 passed, 0 failed", done.stdout
+    assert "third  | from the third\n" in done.stdout
+    assert (checkout / ".cache/logs/third.log").read_text() == "from the third\n"
+
+
+def test_only_the_other_lanes_step_back(checkout: Path) -> None:
+    (checkout / "Makefile").write_text("a b c:\n\t@nice; cat /proc/self/autogroup 2>/dev/null || true\n")
+    run(checkout, "a/b", "c")
+    priorities = {name: (checkout / f".cache/logs/{name}.log").read_text().splitlines() for name in ("a", "b", "c")}
+    own = str(os.getpriority(os.PRIO_PROCESS, 0))
+    assert priorities["a"][0] == priorities["c"][0] == own
+    assert priorities["b"][0] == "10"
+    if len(priorities["b"]) > 1:
+        assert priorities["b"][1].endswith("nice 10")
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"), [(["good", "bad/good"], "'good' 2 times"), (["good,"], "empty"), (["good//bad"], "empty")]
+)
+def test_a_wrong_plan_is_refused_before_anything_runs(checkout: Path, stages: list[str], expected: str) -> None:
+    done = run(checkout, *stages)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert not (checkout / ".cache/logs").exists()
