@@ -14,7 +14,8 @@ description:
     C(nodelist.yml), C(nodelist.yaml), C(xdp_gossip.yml) or C(xdp_gossip.yaml).
   - Every host gets exactly two variables. C(ansible_host) is the node's address and C(xdp_gossip) a dictionary with
     what is known of it, C(addr), C(port), C(name), C(private_data), C(state), C(incarnation), C(sequence),
-    C(version), C(protocol), C(last_heard), C(digest), C(local) and C(record_known). O(compose) adds more.
+    C(version), C(protocol), C(last_heard), C(digest), C(local) and C(record_known); with O(private_data_format) also
+    C(data). O(compose) adds more.
   - What members say of themselves is data and never a template, never the name of a variable, and never the name of a
     group without a prefix.
   - A node is left out, with a warning, or with an error under O(strict), when its name is malformed, reserved, shared
@@ -39,14 +40,87 @@ options:
     elements: str
     choices: [alive, suspect, dead, left]
     default: [alive]
+    env:
+      - name: XDP_GOSSIP_STATES
+    ini:
+      - section: xdp_gossip
+        key: states
+    vars:
+      - name: xdp_gossip_states
+  filters:
+    description:
+      - Which of these nodes become hosts. A list of rules, each a dictionary with the one key C(include) or C(exclude)
+        and a Jinja condition over the node's variables. The first rule whose condition holds decides; a node for which
+        none does is taken.
+      - A node for which a condition cannot be evaluated is left out, with a warning, or with an error under O(strict).
+        Otherwise it could slip past an exclusion by writing data on which the condition fails.
+      - C(true) as a condition always holds, as in C(exclude) of everything that no rule before has included.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      include:
+        description: Nodes for which this holds are taken.
+        type: raw
+      exclude:
+        description: Nodes for which this holds are not taken.
+        type: raw
   hostnames:
     description:
       - What hosts are called, in order of preference; the first that is not empty is taken.
       - V(name) is the name that the node gives itself, V(addr) its address, V(addr_port) its address and port as in
-        C(198.18.0.11_8000) and C(fd00--11_8000). Anything else is a Jinja expression over the dictionary C(xdp_gossip).
+        C(198.18.0.11_8000) and C(fd00--11_8000). Anything else is a Jinja expression over the node's variables.
     type: list
     elements: str
     default: [name, addr_port]
+    env:
+      - name: XDP_GOSSIP_HOSTNAMES
+    ini:
+      - section: xdp_gossip
+        key: hostnames
+    vars:
+      - name: xdp_gossip_hostnames
+  private_data_format:
+    description:
+      - What the nodes' private data is. With V(json) or V(yaml) it is parsed, and the result is C(xdp_gossip.data);
+        with V(text) there is no such key.
+      - C(xdp_gossip.data) is C(null) for a node without private data, and for one whose private data cannot be read or
+        is refused; that is a warning, or an error under O(strict).
+      - Refused are YAML aliases, tags and several documents, more than 16 levels, keys that are no text or start with
+        two underscores, numbers that JSON does not have, and invalid Unicode.
+    type: str
+    choices: [text, json, yaml]
+    default: text
+    env:
+      - name: XDP_GOSSIP_PRIVATE_DATA_FORMAT
+    ini:
+      - section: xdp_gossip
+        key: private_data_format
+    vars:
+      - name: xdp_gossip_private_data_format
+  consistency:
+    description:
+      - V(one) takes the word of the first endpoint that answers.
+      - V(majority) asks all O(endpoints) at once and needs answers from more than half of them, so that a member that
+        is cut off or lags behind cannot pass its view off as the fleet's. Each endpoint should be another member.
+      - Of a node, the views with its highest incarnation count, and among these the state that most members see.
+        Where as many see one as another, C(left) comes before C(dead), C(suspect) and C(alive).
+      - It is no defence against a member that lies.
+    type: str
+    choices: [one, majority]
+    default: one
+    env:
+      - name: XDP_GOSSIP_CONSISTENCY
+    ini:
+      - section: xdp_gossip
+        key: consistency
+    vars:
+      - name: xdp_gossip_consistency
+  cache_timeout:
+    description:
+      - Seconds for which the NodeList in the cache counts. V(0) is for ever.
+      - After that the members that gave it are asked whether it has changed (a conditional request). What they confirm
+        counts for as long again, with C(last_heard) and C(sequence) as they were.
   keyed_groups:
     description:
       - As in other inventories, except that the default of C(prefix) is C(xdp_gossip), and that an empty prefix and a
@@ -80,6 +154,27 @@ compose:
   rack: (xdp_gossip.private_data | from_json).rack | default('unknown')
 
 ---
+# Private data such as {"zone": "a", "role": "db"} as data, and only some of the nodes.
+plugin: xdp_gossip.fleet.nodelist
+private_data_format: json
+filters:
+  - exclude: (xdp_gossip.data or {}).maintenance | default(false)
+  - include: (xdp_gossip.data or {}).role | default('') in ['db', 'web']
+  - exclude: true
+keyed_groups:
+  - key: xdp_gossip.data.zone
+    prefix: zone
+
+---
+# What most members agree on.
+plugin: xdp_gossip.fleet.nodelist
+endpoints:
+  - https://198.18.0.11:8001
+  - https://198.18.0.12:8001
+  - https://198.18.0.13:8001
+consistency: majority
+
+---
 # Several agents on one address, and a cache of a minute in a file.
 plugin: xdp_gossip.fleet.nodelist
 hostnames:
@@ -91,15 +186,18 @@ cache_connection: /tmp/fleet-cache
 cache_timeout: 60
 """
 
+import time
 import typing as t
 
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import Client, ClientError
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
+from ansible.utils.vars import combine_vars
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import parse_nodes
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import Settings
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError, Endpoint
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._cache import RETENTION, Entry, decode
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._filters import chosen, parse_filters
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._groups import check_keyed_groups, group_names
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._merge import merge
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._names import (
     NameRefused,
     address_and_port,
@@ -107,19 +205,18 @@ from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._names import (
     check_name,
     refuse_shared,
 )
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._private_data import parse_private_data
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._source import Answer, Source, majority_of
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._templates import condition_holds, untrusted
 
-try:
-    from ansible.template import trust_as_template as _tagging
-except ImportError:  # ansible-core 2.18, where every string of a variable is a template unless it is wrapped
-    _tagging = None
-
-#: Layout of what is put in the cache.
-_CACHE_FORMAT = 1
-
+#: Connection options, and those of them that the operator may write as templates.
 _CONNECTION = (
     "endpoints", "token", "token_file", "ca_path", "client_cert", "client_key", "validate_certs", "timeout", "retries",
 )
-_TEMPLATED = ("endpoints", "token", "token_file", "ca_path", "client_cert", "client_key")
+_TEMPLATED = ("token", "token_file", "ca_path", "client_cert", "client_key")
+
+#: Complaints that are shown one by one; a fleet of thousands must not fill the terminal.
+_MOST_WARNINGS = 20
 
 _FIELDS: dict[str, t.Callable[[dict[str, t.Any]], str]] = {
     "name": lambda node: node["name"],
@@ -127,14 +224,7 @@ _FIELDS: dict[str, t.Callable[[dict[str, t.Any]], str]] = {
     "addr_port": address_and_port,
 }
 
-
-def untrusted(value: t.Any) -> t.Any:
-    """``value`` in the form that Ansible will not take for a template."""
-    if _tagging is None:
-        from ansible.utils.unsafe_proxy import wrap_var
-
-        return wrap_var(value)
-    return value  # plain strings carry no trust from 2.19 on
+_ME = "xdp_gossip.fleet.nodelist: "
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
@@ -149,102 +239,142 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         """Fill the inventory. Raises ``AnsibleParserError`` and then leaves it as it was."""
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
-        self._check_keyed_groups()
-        answer = self._nodes(path, cache)
+        self._problems: list[str] = []
         try:
-            nodes, problems = parse_nodes(answer)
-        except ValueError as exc:
-            raise AnsibleParserError("%s: %s" % (path, exc)) from exc
-        nodes = [node for node in nodes if node["state"] in self.get_option("states")]
-        hosts, more = self._name(nodes)
-        for problem in problems + more:
-            self._complain(problem)
+            self.set_option("keyed_groups", check_keyed_groups(self.get_option("keyed_groups")))
+            self._filters = parse_filters(self.get_option("filters"))
+            nodes = self._nodes(path, cache)
+        except (ClientError, ValueError) as exc:
+            raise AnsibleParserError("%s%s" % (_ME, exc)) from exc
+        hosts = self._name([node for node in nodes if self._is_chosen(node)])
+        self._complain()
         # All hosts before any group: a variable set for a name that is a group too would go to the group.
-        variables = {name: self._add(name, node) for name, node in hosts}
-        for name, values in variables.items():
-            self._add_groups(name, values)
-
-    # Configuration
-
-    def _check_keyed_groups(self) -> None:
-        """Groups made of remote values get a prefix, always. Changes the option in place."""
-        checked = []
-        for entry in self.get_option("keyed_groups") or []:
-            if not isinstance(entry, dict):
-                raise AnsibleParserError("keyed_groups: expected dictionaries, got %s" % type(entry).__name__)
-            entry = dict(entry)
-            entry.setdefault("prefix", "xdp_gossip")
-            if not isinstance(entry["prefix"], str) or not entry["prefix"].strip(" _"):
-                raise AnsibleParserError(
-                    "keyed_groups: prefix: expected text that is not empty, got %r. A node could join any group"
-                    % (entry["prefix"],)
-                )
-            parent = entry.get("parent_group")
-            if parent and ("{{" in str(parent) or "{%" in str(parent)):
-                raise AnsibleParserError("keyed_groups: parent_group: expected a plain name, got %r" % parent)
-            checked.append(entry)
-        self.set_option("keyed_groups", checked)
-
-    def _settings(self) -> Settings:
-        options = {option: self.get_option(option) for option in _CONNECTION}
-        for option in _TEMPLATED:
-            # The configuration file is the operator's own, so lookups and vaulted variables are welcome in it.
-            if options[option] and self.templar.is_template(options[option]):
-                options[option] = self.templar.template(options[option])
-        return Settings(options)
+        for name, variables in hosts:
+            self._add(name, variables)
+        for name, variables in hosts:
+            self._add_groups(name, variables)
 
     # Where nodes come from
 
-    def _nodes(self, path: str, cache: bool) -> t.Any:
-        """Unchecked nodes, from the cache when that is wanted and possible, else from a member."""
-        wanted = sorted(str(state) for state in self.get_option("states"))
-        endpoints = [str(url) for url in self.get_option("endpoints")]
-        source = {"format": _CACHE_FORMAT, "states": wanted, "endpoints": endpoints}
-        key = self.get_cache_key(path)
-        enabled = self.get_option("cache")
-        if enabled and cache:
-            held = self._cached(key)
-            if isinstance(held, dict) and all(held.get(part) == value for part, value in source.items()):
-                return held.get("nodes")
-        nodes = self._fetch(wanted)
-        if enabled:
-            # Only after a real fetch: a hit must not make what it found any younger.
-            self._cache[key] = dict(source, nodes=nodes)
-        return nodes
+    def _nodes(self, path: str, cache: bool) -> list[dict[str, t.Any]]:
+        """The nodes in the wanted states. Raises ``ClientError`` and ``ValueError``."""
+        answers = self._answers(path, cache)
+        for answer in answers:
+            self._problems.extend(answer.problems)
+        # A single answer is of the wanted states already, unless the member ignored the question.
+        nodes = answers[0].nodes if self.get_option("consistency") == "one" else merge(answers)
+        return [node for node in nodes if node["state"] in self.get_option("states")]
 
-    def _cached(self, key: str) -> t.Any:
+    def _answers(self, path: str, cache: bool) -> list[Answer]:
+        """From the cache when that is wanted and possible, else from members, who may say that nothing has changed."""
+        consistency = self.get_option("consistency")
+        endpoints = self._endpoints()
+        states = sorted(str(state) for state in self.get_option("states"))
+        asked = {"states": states, "endpoints": endpoints, "consistency": consistency}
+        key, entry, now = self.get_cache_key(path), None, time.time()
+        if self.get_option("cache"):
+            self._keep_longer()
+            if cache:
+                least, most = (1, 1) if consistency == "one" else (majority_of(len(endpoints)), len(endpoints))
+                entry = self._cached(key, asked, least, most)
+        if entry and entry.counts(self.get_option("cache_timeout"), now):
+            self.display.vvv("nodelist: %.0f s old, from the cache" % (now - entry.stored_at))
+            return entry.answers
+        source = Source(self._connection(endpoints), states, lambda text: self.display.vvv("nodelist: " + text))
+        held = {answer.endpoint: answer for answer in entry.answers} if entry else {}
+        answers = source.one(held) if consistency == "one" else source.majority(held)
+        for answer in answers:
+            what = "unchanged at" if held.get(answer.endpoint) is answer else "from"
+            self.display.vvv("nodelist: %d nodes %s %s" % (len(answer.nodes), what, answer.endpoint))
+        if self.get_option("cache"):
+            # Only now that members have answered: a hit must not make what it found any younger.
+            self._cache[key] = Entry(asked, now, answers).encode()
+        return answers
+
+    def _keep_longer(self) -> None:
+        """Open the cache so that it still gives out what has ceased to count, to ask members whether it has changed."""
+        timeout = self.get_option("cache_timeout")
+        self.set_option("cache_timeout", timeout and timeout + RETENTION)
         try:
-            return self._cache[key]
+            self.load_cache_plugin()
+        finally:
+            self.set_option("cache_timeout", timeout)
+
+    def _cached(self, key: str, asked: dict[str, t.Any], least: int, most: int) -> Entry | None:
+        try:
+            return decode(self._cache[key], asked, least, most)
         except KeyError:
             return None
         except Exception as exc:
             # Every cache plugin fails in its own way; none of them may keep the live answer away.
-            self.display.warning("xdp_gossip.fleet.nodelist: the cache cannot be read: %s" % clip(str(exc)))
+            self.display.warning("%sthe cache cannot be read: %s" % (_ME, clip(str(exc))))
             return None
 
-    def _fetch(self, states: list[str]) -> list[dict[str, t.Any]]:
-        try:
-            fleet = Fleet(Client(self._settings(), log=lambda text: self.display.vvv("nodelist: " + text)))
-            nodes, problems = fleet.nodes(states)
-        except ClientError as exc:
-            raise AnsibleParserError("xdp_gossip.fleet.nodelist: %s" % exc) from exc
-        for problem in problems:
-            self._complain(problem)
-        self.display.vvv("nodelist: %d nodes from %s" % (len(nodes), fleet.endpoint))
-        return nodes
+    # Configuration
+
+    def _endpoints(self) -> list[str]:
+        urls = []
+        for entry in self.get_option("endpoints"):
+            value = self._templated(entry)
+            urls.extend(value if isinstance(value, list) else [value])
+        return list(dict.fromkeys(Endpoint(str(url)).url for url in urls))
+
+    def _connection(self, endpoints: list[str]) -> dict[str, t.Any]:
+        options = {option: self.get_option(option) for option in _CONNECTION}
+        options.update({option: self._templated(options[option]) for option in _TEMPLATED}, endpoints=endpoints)
+        return options
+
+    def _templated(self, value: t.Any) -> t.Any:
+        # The configuration is the operator's own, so lookups and vaulted variables are welcome in it.
+        return self.templar.template(value) if value and self.templar.is_template(value) else value
 
     # Hosts
 
-    def _complain(self, problem: str) -> None:
-        text = "xdp_gossip.fleet.nodelist: left out: " + problem
-        if self.get_option("strict"):
-            raise AnsibleParserError(text)
-        self.display.warning(text)
+    def _complain(self) -> None:
+        """Tell what was left out, and forget it. Raises ``AnsibleParserError`` under ``strict``."""
+        problems, self._problems = self._problems, []
+        for position, problem in enumerate(problems):
+            text = "%sleft out: %s" % (_ME, problem)
+            if self.get_option("strict"):
+                raise AnsibleParserError(text)
+            if position < _MOST_WARNINGS:
+                self.display.warning(text)
+            else:
+                self.display.vvv(text)
+        if len(problems) > _MOST_WARNINGS:
+            more = len(problems) - _MOST_WARNINGS
+            self.display.warning("%sleft out: %d more, which -vvv shows" % (_ME, more))
 
-    def _name(self, nodes: list[dict[str, t.Any]]) -> tuple[list[tuple[str, dict[str, t.Any]]], list[str]]:
-        """Nodes with the host names that they get, and why any gets none."""
-        prefixes, groups = self._group_names()
-        named, problems = [], []
+    def _is_chosen(self, node: dict[str, t.Any]) -> bool:
+        """Parse the node's private data into ``node`` if that is wanted, and ask the filters."""
+        form = self.get_option("private_data_format")
+        if form != "text":
+            try:
+                node["data"] = parse_private_data(node["private_data"], form)
+            except ValueError as exc:
+                node["data"] = None
+                self._problems.append("private data of %s: %s" % (address_and_port(node), exc))
+        if not self._filters:
+            return True
+        variables = self._variables(node)
+        if self.get_option("use_extra_vars"):
+            variables = combine_vars(variables, self._vars)
+        try:
+            return chosen(self._filters, lambda rule: condition_holds(self.templar, rule, variables))
+        except ValueError as exc:
+            self._problems.append("%s: %s" % (address_and_port(node), clip(str(exc), 400)))
+            return False
+
+    @staticmethod
+    def _variables(node: dict[str, t.Any]) -> dict[str, t.Any]:
+        return {"ansible_host": node["addr"], "xdp_gossip": untrusted(node)}
+
+    def _name(self, nodes: list[dict[str, t.Any]]) -> list[tuple[str, dict[str, t.Any]]]:
+        """Host names and variables of those that may be hosts."""
+        prefixes, groups = group_names(
+            self.inventory.groups, self.get_option("groups"), self.get_option("keyed_groups"), self._sanitize_group_name
+        )
+        named = []
         for node in nodes:
             try:
                 address_of(node)
@@ -252,20 +382,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 self._check_known(name, node)
                 named.append((name, node))
             except NameRefused as exc:
-                problems.append("%s: %s" % (address_and_port(node), exc))
+                self._problems.append("%s: %s" % (address_and_port(node), exc))
         kept, shared = refuse_shared(named)
-        return kept, problems + shared
-
-    def _group_names(self) -> tuple[list[str], set[str]]:
-        """Beginnings of the groups that keyed_groups makes, and the groups that exist or are configured."""
-        groups = {str(group).lower() for group in self.inventory.groups}
-        groups.update(str(group).lower() for group in self.get_option("groups") or {})
-        prefixes = []
-        for entry in self.get_option("keyed_groups") or []:
-            prefixes.append(self._sanitize_group_name(entry["prefix"] + str(entry.get("separator", "_"))).lower())
-            if entry.get("parent_group"):
-                groups.add(str(entry["parent_group"]).lower())
-        return prefixes, groups
+        self._problems.extend(shared)
+        return [(str(name), self._variables(node)) for name, node in kept]
 
     def _preferred(self, node: dict[str, t.Any]) -> t.Any:
         for preference in self.get_option("hostnames"):
@@ -273,11 +393,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 name = _FIELDS[preference](node)
             else:
                 try:
-                    name = self._compose(preference, {"xdp_gossip": untrusted(node)})
+                    name = self._compose(preference, self._variables(node))
                 except Exception as exc:
                     # Templates raise whatever the filters in them raise.
                     if self.get_option("strict"):
-                        raise AnsibleParserError("hostnames: %s: %s" % (preference, exc)) from exc
+                        raise AnsibleParserError("%shostnames: %s: %s" % (_ME, preference, exc)) from exc
                     name = None
             if name not in (None, ""):
                 return str(name) if isinstance(name, (str, int)) else name
@@ -285,18 +405,15 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def _check_known(self, name: str, node: dict[str, t.Any]) -> None:
         """A host of an earlier source keeps its name, unless the node is at that host's own address."""
-        known = self.inventory.get_host(name)
+        known = self.inventory.hosts.get(name)
         if known is not None and str(known.vars.get("ansible_host", name)) != node["addr"]:
             raise NameRefused("host name %r belongs to a host of another inventory source" % clip(name, 80))
 
-    def _add(self, name: str, node: dict[str, t.Any]) -> dict[str, t.Any]:
-        """Add one host; returns its variables."""
-        name = self.inventory.add_host(str(name))
-        variables = {"ansible_host": address_of(node), "xdp_gossip": untrusted(node)}
+    def _add(self, name: str, variables: dict[str, t.Any]) -> None:
+        name = self.inventory.add_host(name)
         for variable, value in variables.items():
             self.inventory.set_variable(name, variable, value)
         self._set_composite_vars(self.get_option("compose"), variables, name, strict=self.get_option("strict"))
-        return variables
 
     def _add_groups(self, name: str, variables: dict[str, t.Any]) -> None:
         strict = self.get_option("strict")

@@ -89,14 +89,24 @@ class World:
 
     def _poison(self, hostile: list[t.Any]) -> None:
         """Write the hostile nodes into the cache file, raw, beside what is there."""
+
+        def add(entry: dict[str, t.Any]) -> None:
+            body = json.loads(entry["answers"][0]["body"])
+            body["nodes"].extend(hostile)
+            entry["answers"][0]["body"] = json.dumps(body)
+
+        self.rewrite_cache(add)
+
+    def rewrite_cache(self, change: t.Callable[[dict[str, t.Any]], t.Any]) -> None:
+        """Let ``change`` have its way with what the cache file holds."""
         (cache,) = (self.directory / "cache").iterdir()
         content = json.loads(cache.read_text())
         if "__payload__" in content:  # from 2.19 on: JSON inside JSON
             inner = json.loads(content["__payload__"])
-            inner["nodes"].extend(hostile)
+            change(inner)
             content["__payload__"] = json.dumps(inner)
         else:
-            content["nodes"].extend(hostile)
+            change(content)
         cache.write_text(json.dumps(content))
 
     def check(self, inventory: InventoryManager, extra: dict[str, str] | None = None) -> None:
