@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-GPL = ("plugins/", "roles/", "playbooks/", "molecule/")
+GPL = ("plugins/", "extensions/", "roles/", "playbooks/", "molecule/")
 CODE = (".py", ".yml", ".yaml", ".j2", ".c", ".h", ".sh", ".toml", ".mk")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 

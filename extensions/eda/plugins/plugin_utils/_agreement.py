@@ -1,0 +1,74 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PRIVATE to this collection: whether all members hold the same documents, over time. No I/O, no clock."""
+
+from __future__ import annotations
+
+import typing as t
+
+#: Members named that do not hold what the others do.
+MAX_LAGGARDS = 20
+
+
+class Finding:
+    """One answer of a member to the question who holds the same documents as itself. Raises ``ValueError``."""
+
+    def __init__(self, answer: t.Mapping[str, t.Any]) -> None:
+        results = answer.get("results")
+        if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+            raise ValueError("results: expected a list of objects")
+        self.digest = _text(answer, "digest", 64)
+        self.converged = answer.get("converged") is True
+        self.members = len(results)
+        behind = [result for result in results if result.get("holds") is not True]
+        self.confirmed = self.members - len(behind)
+        self.laggards = [
+            {name: _text(result, name, limit) for name, limit in (("addr", 64), ("name", 255), ("reason", 200))}
+            for result in behind[:MAX_LAGGARDS]
+        ]
+
+    def told(self) -> dict[str, t.Any]:
+        """For the event."""
+        return {name: getattr(self, name) for name in ("digest", "members", "confirmed", "laggards")}
+
+
+def _text(entry: t.Mapping[str, t.Any], name: str, limit: int) -> str:
+    value = entry.get(name)
+    if not isinstance(value, str) or len(value) > limit:
+        raise ValueError(f"{name}: expected text of at most {limit} characters")
+    return value
+
+
+class Agreement:
+    """Tells when the fleet agrees on other documents than before, and when it has not agreed for a while."""
+
+    def __init__(self, settle: float) -> None:
+        """``settle``: seconds of disagreement that are not worth telling, because every publish makes some."""
+        self._settle = settle
+        self._told: str | None = None  # digest agreed on, as told; "" when it was told that there is none
+        self._since: float | None = None
+
+    def observe(self, finding: Finding, now: float, tell_initial: bool = False) -> list[dict[str, t.Any]]:
+        """The event, if there is one, that follows from a member's answer at the monotonic time ``now``."""
+        first = self._told is None
+        if finding.converged:
+            self._since = None
+            if self._told == finding.digest:
+                return []
+            self._told = finding.digest
+            return [] if first and not tell_initial else [_event("convergence_reached", finding, first)]
+        if self._since is None:
+            self._since = now
+        if self._told == "" or now - self._since < self._settle:
+            return []
+        self._told = ""
+        return [] if first and not tell_initial else [_event("convergence_lost", finding, first)]
+
+    def due(self) -> float | None:
+        """When a disagreement is to be told, as a monotonic time."""
+        return None if self._since is None or self._told == "" else self._since + self._settle
+
+
+def _event(kind: str, finding: Finding, first: bool) -> dict[str, t.Any]:
+    return {"type": kind, "convergence": finding.told(), "initial": first}

@@ -1,0 +1,136 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PRIVATE to this collection: what changed among the documents, from one list to the next. No I/O, no clock."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
+
+MAX_DOCUMENTS = 200 * 1000
+
+_VERSION = re.compile(r"[0-9a-f]{16}@[0-9a-fA-F.:\[\]]{1,100}")
+_MAX_KEY = 512
+#: Free text about a document, and the most characters of each: the agent's own limits, or above what it writes.
+_TEXTS = {"digest": 80, "content_type": 127, "author": 255, "comment": 1024, "published_at": 40}
+
+Document = dict[str, t.Any]
+Event = dict[str, t.Any]
+
+
+def parse_documents(documents: t.Any) -> tuple[dict[str, Document], list[str]]:
+    """Check the ``documents`` of an answer.
+
+    Returns the good ones by key, and one line for each that was left out. Raises ``ValueError`` when it is no
+    list or far too long.
+    """
+    if not isinstance(documents, list):
+        raise ValueError(f"documents: expected a list, got {type(documents).__name__}")
+    if len(documents) > MAX_DOCUMENTS:
+        raise ValueError(f"documents: expected at most {MAX_DOCUMENTS}, got {len(documents)}")
+    good: dict[str, Document] = {}
+    problems = []
+    for position, entry in enumerate(documents):
+        try:
+            document = parse_document(entry)
+            good[document["key"]] = document
+        except ValueError as exc:
+            problems.append(f"document {position + 1} of the list: {exc}")
+    return good, problems
+
+
+def parse_document(entry: t.Any) -> Document:
+    """Check the description of one document. Raises ``ValueError`` naming the field and what was expected."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"expected an object, got {type(entry).__name__}")
+    document: Document = {"key": _text(entry, "key"), "version": _text(entry, "version")}
+    if not 1 <= len(document["key"]) <= _MAX_KEY or any(_is_control(char) for char in document["key"]):
+        raise ValueError("key: expected 1 to 512 characters that are no control characters")
+    if not _VERSION.fullmatch(document["version"]):
+        shown = clip(document["version"])
+        raise ValueError(f"version: expected 16 hex digits, @ and an address, got {shown!r}")
+    for field, limit in _TEXTS.items():
+        document[field] = clip(_text(entry, field), limit)
+    size = entry.get("size", 0)
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**63:
+        raise ValueError("size: expected a number of bytes")
+    return dict(document, size=size, deleted=entry.get("deleted") is True)
+
+
+def _text(entry: dict[str, t.Any], field: str) -> str:
+    value = entry.get(field, "")
+    if not isinstance(value, str):
+        raise ValueError(f"{field}: expected text, got {type(value).__name__}")
+    return value
+
+
+def _is_control(char: str) -> bool:
+    return ord(char) < 0x20 or ord(char) == 0x7F or 0xD800 <= ord(char) <= 0xDFFF
+
+
+class DocumentView:
+    """The documents as they were told, held against the lists of whichever member answers.
+
+    A list may lag behind what is known: after a fail-over the member asked may not have all that the other had. So a
+    document that is missing, or older than what was told, is believed only when the member says that it was deleted
+    (its change feed has the tombstone), or when all members hold the same documents as the one asked.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, Document] | None = None
+
+    def compare(
+        self,
+        listed: t.Mapping[str, Document],
+        tombstones: t.Mapping[str, Document],
+        agreed: bool,
+        tell_initial: bool = False,
+    ) -> list[Event]:
+        """The events that lead from what is known to ``listed``, which is known from then on.
+
+        ``tombstones`` has, by key, the deletions in the member's change feed since the last list; ``agreed`` says
+        that all members hold what is listed. The first list is told only with ``tell_initial``.
+        """
+        first = self._known is None
+        known = self._known = {} if self._known is None else self._known
+        events = []
+        for key, document in listed.items():
+            held = known.get(key)
+            if held is not None and not _is_news(document, held, agreed):
+                continue
+            known[key] = document
+            if not first or tell_initial:
+                events.append(_event("document_changed", document, held, first))
+        for key in [key for key in known if key not in listed]:
+            held, tombstone = known[key], tombstones.get(key)
+            if tombstone is not None and _clock(tombstone) >= _clock(held):
+                # Kept, because another member may still list what was deleted.
+                known[key] = tombstone
+            elif agreed:
+                del known[key]
+                tombstone = dict(held, deleted=True)
+            else:
+                continue
+            if not held["deleted"]:
+                events.append(_event("document_deleted", tombstone, held, False))
+        return events
+
+
+def _is_news(document: Document, held: Document, agreed: bool) -> bool:
+    """An older version is news too when everybody holds it: one written under a wrong clock is replaced by such."""
+    if document["version"] == held["version"]:
+        return False
+    return agreed or _clock(document) >= _clock(held)
+
+
+def _clock(document: Document) -> str:
+    """The time in a version, as text that sorts by time. What orders equal times is left to the agents."""
+    return document["version"][:16]
+
+
+def _event(kind: str, document: Document, held: Document | None, first: bool) -> Event:
+    previous = None if held is None or held["deleted"] else held
+    return {"type": kind, "document": document, "previous": previous, "initial": first}
