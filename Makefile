@@ -95,6 +95,10 @@ planes: packages-test packages-plane venv-dev ## The same fleet tests over UDP, 
 ansible-units: packages-test ## Unit tests of the plugins: ansible-test units, CORE (2.19) on PYTHON
 	.ci/ansible_test.py --core $(CORE) --python "$(PYTHON)" units
 
+.PHONY: integration
+integration: packages-test ## Integration targets of the collection: ansible-test integration, CORE (2.19) on PYTHON
+	$(PYTHON) .ci/integration.py --python $(PYTHON) --core $(CORE)
+
 .PHONY: sanity
 sanity: packages-test ## ansible-test sanity, CORE (2.19) on PYTHON
 	.ci/ansible_test.py --core $(CORE) --python "$(PYTHON)" sanity
