@@ -37,7 +37,7 @@ export ANSIBLE_NOCOWS := 1
 export PYTHONDONTWRITEBYTECODE := 1
 unexport PYTHONPATH
 
-STEPS := code unit bpf sim cluster planes ansible-test-2.18 ansible-test-2.19 ansible-test-newest lint fleet molecule
+STEPS := code unit bpf sim cluster planes ansible-test-2.18 ansible-test-2.19 ansible-test-newest integration lint fleet molecule
 
 ##@ First steps
 .PHONY: help
@@ -97,7 +97,7 @@ ansible-units: packages-test ## Unit tests of the plugins: ansible-test units, C
 
 .PHONY: integration
 integration: packages-test ## Integration targets of the collection: ansible-test integration, CORE (2.19) on PYTHON
-	$(PYTHON) .ci/integration.py --python $(PYTHON) --core $(CORE)
+	.ci/integration.py --core $(CORE) --python "$(PYTHON)"
 
 .PHONY: sanity
 sanity: packages-test ## ansible-test sanity, CORE (2.19) on PYTHON
