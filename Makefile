@@ -124,7 +124,7 @@ molecule: packages-base venv-quality link ## The agent role on real systemd host
 
 ##@ Measuring
 .PHONY: bench
-bench: packages-test packages-plane venv-dev ## What the data plane costs and brings, as tables and JSON (root)
+bench: packages-test packages-plane venv-dev venv-ansible link ## What the data plane and the plugins cost and bring, as tables and JSON (root)
 	$(VENV)/dev/bin/python -m bench $(BENCH_ARGS)
 
 ##@ Artifacts

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""``python -m bench.nodeapi SOCKET COUNT``: the agent's own API over a NodeList of so many members that do not exist.
+
+Serves until its standard input closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import random
+import sys
+from collections.abc import Collection
+from typing import Any
+
+from xdp_gossip.api.app import build_app
+from xdp_gossip.api.server import ApiServer
+from xdp_gossip.core.types import Address, Member, Record, State
+
+_FIRST = ipaddress.IPv4Address("198.18.0.10")
+_PLANES = ("XDP (native)", "XDP (native)", "XDP (generic)", "TC", "UDP")
+
+
+class _Members:
+    """As much of a node list as ``GET /v1/nodes`` asks for. The same for the same ``count``."""
+
+    revision = 1
+
+    def __init__(self, count: int) -> None:
+        chance = random.Random(count)
+        self._members = [self._member(number, chance) for number in range(count)]
+
+    @staticmethod
+    def _member(number: int, chance: random.Random) -> Member:
+        data = {"zone": "abc"[number % 3], "rack": number // 40, "role": chance.choice(("web", "db", "queue"))}
+        return Member(
+            address=Address(str(_FIRST + number), 8000),
+            state=State.ALIVE,
+            incarnation=1_760_000_000 + chance.randrange(30_000_000),
+            sequence=chance.randrange(1, 5_000_000),
+            record=Record(f"host{number:05d}", json.dumps(data), "0.1.0", chance.choice(_PLANES)),
+            last_heard=round(chance.random(), 3),
+            digest=0x5EED,
+            local=number == 0,
+        )
+
+    def members(self, states: Collection[State]) -> list[Member]:
+        """All of them: they are all alive."""
+        return self._members if State.ALIVE in states else []
+
+    def status(self) -> dict[str, Any]:
+        """The two things that the list of nodes tells beside the nodes."""
+        return {"cluster": "bench", "digest": f"{0x5EED:016x}"}
+
+
+async def _serve(path: str, count: int) -> None:
+    server = ApiServer(build_app(_Members(count), local=True))  # type: ignore[arg-type]
+    await server.open_unix(path)
+    print("ready", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await server.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(sys.argv[1], int(sys.argv[2])))
