@@ -23,21 +23,31 @@ TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) iproute2 shellcheck
 # Simulated clusters per scenario.
 SIM_SEEDS ?= 200
 # What `make sanity` and `make ansible-units` test with: 2.18, 2.19, newest or a version; and a Python for it, if not the
-# first one found. `make ansible-test-2.18` and its like run both.
+# first one found.
 CORE ?= 2.19
 PYTHON ?=
 
 # The checkout, seen as an installed collection.
 COLLECTIONS := $(CACHE)/collections
-lint molecule: export ANSIBLE_COLLECTIONS_PATH := $(COLLECTIONS)
-lint molecule: export ANSIBLE_HOME := $(CACHE)/ansible
+lint molecule $(SCENARIOS:%=molecule-%): export ANSIBLE_COLLECTIONS_PATH := $(COLLECTIONS)
+lint molecule $(SCENARIOS:%=molecule-%): export ANSIBLE_HOME := $(CACHE)/ansible
 # Ansible refuses to work in a locale that is not UTF-8.
 export LC_ALL := C.UTF-8
 export ANSIBLE_NOCOWS := 1
 export PYTHONDONTWRITEBYTECODE := 1
 unexport PYTHONPATH
 
-STEPS := code unit bpf sim cluster planes ansible-test-2.18 ansible-test-2.19 ansible-test-newest integration lint fleet molecule
+SCENARIOS := default udp upgrade
+
+# What `make test` runs, stage by stage; in a stage with lanes (a,b/c,d) c and d run beside a and b, at a lower priority.
+# Clusters and programs of the data plane are measured, so they have the machine to themselves. Molecule waits for hosts
+# most of the time, and the simulator needs one processor: beside them runs what only needs another one.
+comma := ,
+space := $(subst ,, )
+lane = $(subst $(space),$(comma),$(strip $(1)))
+STEPS := code unit bpf cluster planes fleet integration eda \
+	$(call lane,sim)/$(call lane,lint quality) \
+	$(call lane,$(SCENARIOS:%=molecule-%))/$(call lane,ansible-test-2.18 ansible-test-2.19 ansible-test-newest)
 
 ##@ First steps
 .PHONY: help
@@ -113,14 +123,22 @@ lint: packages-base venv-quality link ## ansible-lint (production profile), yaml
 	$(VENV)/quality/bin/yamllint --strict .
 	$(VENV)/quality/bin/antsibull-changelog lint
 
+.PHONY: quality
+quality: packages-test venv-dev venv-ansible venv-quality ## The built collection under galaxy-importer, antsibull-docs and ansible-builder
+	$(VENV)/dev/bin/pytest tests/quality --junitxml="$(REPORTS)/quality.xml" $(PYTEST_ARGS)
+
 .PHONY: fleet
 fleet: packages-test venv-dev venv-ansible link ## The built and stripped collection; inventory and modules on real agents
 	PATH="$(VENV)/ansible/bin:$$PATH" $(VENV)/dev/bin/pytest tests/fleet -m "not root" --junitxml="$(REPORTS)/fleet.xml"
 
-.PHONY: molecule
-molecule: packages-base venv-quality link ## The agent role on real systemd hosts, with native XDP and without BPF (root)
-	.ci/molecule default
-	.ci/molecule udp
+.PHONY: eda
+eda: packages-test venv-dev venv-eda ## The event source: alone, on real agents, and in a real ansible-rulebook
+	$(VENV)/dev/bin/pytest tests/eda --junitxml="$(REPORTS)/eda.xml" $(PYTEST_ARGS)
+
+.PHONY: molecule $(SCENARIOS:%=molecule-%)
+molecule: $(SCENARIOS:%=molecule-%) ## The agent role on real systemd hosts, with native XDP and without BPF (root)
+$(SCENARIOS:%=molecule-%): molecule-%: packages-base venv-quality link
+	.ci/molecule $*
 
 ##@ Measuring
 .PHONY: bench
@@ -139,7 +157,10 @@ collection: packages-base venv-ansible ## The collection's artifact, with the re
 
 ##@ Set-up and clean-up
 .PHONY: setup
-setup: packages-test packages-base packages-plane venv-dev venv-ansible venv-quality link ## Everything that the targets above need
+# The packages first and in one go: two calls of apt would wait for each other.
+setup: ## Everything that the targets above need
+	@.ci/apt $(sort $(BASE_PACKAGES) $(TEST_PACKAGES) $(PLANE_PACKAGES))
+	@$(MAKE) --jobs=3 --output-sync=target venv-dev venv-ansible venv-quality venv-eda link
 
 .PHONY: clean
 clean: ## Remove caches and artifacts (not the demo: see demo-clean)
@@ -154,12 +175,17 @@ packages-test:
 packages-plane:
 	@.ci/apt $(PLANE_PACKAGES)
 
-.PHONY: venv-dev venv-ansible venv-quality
+.PHONY: venv-dev venv-ansible venv-quality venv-eda
 # The agent's libraries come from Debian: the versions that a target has are the ones to test with.
 venv-dev: packages-test
 	@.ci/venv dev --system-site-packages
 venv-ansible venv-quality: venv-%: packages-base
 	@.ci/venv $*
+
+# The rule engine runs on any Java from 17 on; only where there is none, Debian's is installed.
+venv-eda: packages-base
+	@command -v java >/dev/null || .ci/apt openjdk-17-jre-headless
+	@.ci/venv eda
 
 .PHONY: link
 link:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The checkout as an installed collection, in a directory of this run: what ansible-rulebook is given, and these tests."""
+"""The checkout as an installed collection, in a directory of this run: for ansible-rulebook, and for these tests."""
 
 from __future__ import annotations
 

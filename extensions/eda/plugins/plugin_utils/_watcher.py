@@ -95,6 +95,7 @@ class Watcher:
     async def _follow(self, endpoint: Endpoint) -> tuple[str, bool]:
         """Stay with one member as long as it answers; why it does not any more, and whether it ever served."""
         served = False
+        following = False
         revision: int | None = None
         tombstones: dict[str, Document] = {}
         bell: asyncio.Future[Feed] | None = None
@@ -103,6 +104,9 @@ class Watcher:
                 try:
                     while True:
                         nodes, finding = await self._look(member, tombstones)
+                        if not following:
+                            following = True
+                            _log.info("%s: following the fleet from here, %d nodes", endpoint.url, len(nodes.nodes))
                         if bell is None:
                             # On from the last feed, not from the newest NodeList: between the two is what the
                             # documents, which are read after it, may or may not have had yet.
