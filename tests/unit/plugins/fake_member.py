@@ -48,7 +48,10 @@ class FakeMember:
         self.nodes: list[t.Any] = []
         self.status = {"state": "running", "cluster": "default", "version": "0.1.0"}
         self.documents: dict[str, dict[str, t.Any]] = {}
+        self.tombstones: dict[str, str] = {}  # key -> version
         self.lagging: dict[str, int] = {}  # member name -> how many more questions it answers with "not yet"
+        #: member name -> key -> version and digest, where they differ from what this member holds
+        self.holdings: dict[str, dict[str | None, dict[str, str | None]]] = {}
         self.requests: list[tuple[str, str, dict[str, str], dict[str, str]]] = []
         self.misbehave: t.Callable[[t.Any], None] | None = None
         self.after_write: t.Callable[[t.Any], None] | None = None
@@ -88,6 +91,11 @@ class FakeMember:
         }
         self.documents[key] = held
         return held
+
+    def held(self, key: str) -> dict[str, t.Any]:
+        """Version and digest of a document; a tombstone has no digest, and what never was neither."""
+        found = self.documents.get(key)
+        return found or {"version": self.tombstones.get(key), "digest": None}
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -233,6 +241,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not self._condition_holds(held):
             return
         tombstone = dict(self.member.put(key, b""), deleted=True)
+        self.member.tombstones[key] = tombstone["version"]
         del self.member.documents[key]
         self._written(tombstone, held)
 
@@ -244,26 +253,34 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.reply(200, dict(answer, changed=True, previous_version=held["version"] if held else None))
 
     def GET_convergence(self, path: str, query: dict[str, str]) -> None:
-        member = self.member
-        held = member.documents.get(query.get("key", ""), {})
+        """Members hold what this one does, except for ``lagging`` (not yet) and ``holdings`` (something else)."""
+        member, key, deleted = self.member, query.get("key"), query.get("deleted") == "1"
+        whole = {"version": None, "digest": "00112233445566aa"}
+        held = whole if key is None else member.held(key)
         results = []
         for entry in member.nodes:
             late = member.lagging.get(entry["name"], 0) > 0
             if late:
                 member.lagging[entry["name"]] -= 1
-            wanted = query.get("version") in (None, held.get("version")) or "key" not in query or not held
-            same = query.get("digest") in (None, held.get("digest")) or not held
+            found = member.holdings.get(entry["name"], {}).get(key, held)
+            version, digest = found["version"], found["digest"]
+            wanted = query.get("version") or (None if deleted or "digest" in query else held["version"])
+            if deleted:
+                holds = digest is None and (wanted is None or (version or "") >= wanted)
+            else:
+                holds = query.get("digest") in (None, digest) and wanted in (None, version)
             results.append({
                 "addr": entry["addr"], "port": entry["port"], "name": entry["name"], "state": entry["state"],
-                "holds": wanted and same and not late, "version": held.get("version", ""),
-                "digest": held.get("digest", ""), "reason": "digest differs" if late or not same else "",
+                "holds": holds and not late, "version": None if late else version, "digest": None if late else digest,
+                "deleted": version is not None and digest is None,
+                "reason": "no answer yet" if late else "" if holds else "holds version %s" % version,
             })
         confirmed = sum(1 for result in results if result["holds"])
         need = {"all": len(results), "majority": len(results) // 2 + 1}.get(query["wait"])
         need = int(query["wait"]) if need is None else need
         self.reply(200, {
             "converged": confirmed >= need, "members": len(results), "confirmed": confirmed, "elapsed": 0.0,
-            "digest": held.get("digest", "00112233445566aa"), "results": results,
+            "digest": "00112233445566aa", "results": results,
         })
 
 

@@ -95,8 +95,13 @@ def test_absent(member):
     assert result["version"] not in (None, held["version"]) and result["digest"] is None
     assert (result["diff"]["before"], result["diff"]["after"]) == ("x", "")
     assert result["confirmed"] == 3
-    assert "key" not in member.asked("GET", "/v1/convergence")[-1][2]  # the agents' whole state, tombstones included
-    assert not publish(member, state="absent")["changed"]
+    question = member.asked("GET", "/v1/convergence")[-1][2]
+    assert (question["key"], question["version"], question["deleted"]) == ("app/a", result["version"], "1")
+    again = publish(member, state="absent", wait="all")
+    assert (again["changed"], again["version"], again["confirmed"]) == (False, None, 3)
+    member.holdings["host12"] = {"app/a": held}
+    behind = publish(member, state="absent", wait="all", wait_timeout=0)
+    assert behind["rc"] == 1 and [late["name"] for late in behind["laggards"]] == ["host12"]
 
 
 def test_a_deletion_that_was_lost_with_its_member_is_not_reported_as_done(member):
@@ -167,7 +172,7 @@ def test_an_unanswered_compare_and_set_is_not_sent_to_another_member(member):
     with FakeMember() as second:
         member.after_write = lambda handler: setattr(handler, "close_connection", True)
         result = publish(member, endpoints=[member.url, second.url], content="x", if_version="absent")
-        assert result["rc"] == 1 and "may have been carried out" in result["msg"]
+        assert result["rc"] == 1 and "may have been made" in result["msg"]
         assert not second.requests
     member.after_write = None
     assert not publish(member, content="x", if_version="absent")["changed"]

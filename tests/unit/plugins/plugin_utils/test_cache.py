@@ -59,7 +59,8 @@ def test_an_entry_that_answers_another_question_is_none(held):
         ({"answers": [one(body=None)]}, "expected text"), ({"answers": [one(etag=7)]}, "expected text"),
         ({"answers": [one(endpoint="http://198.18.0.99:8001")]}, "that was asked"),
         ({"answers": [one(body="[")]}, "line 1"), ({"answers": [one(body="[]")]}, "JSON object"),
-        ({"answers": [one(body="{}")]}, "nodes"), ({"answers": [one(body='{"nodes": ' + "[" * 900 + "]" * 900 + "}")]}, "nested"),
+        ({"answers": [one(body="{}")]}, "nodes"),
+        ({"answers": [one(body='{"nodes": ' + "[" * 900 + "]" * 900 + "}")]}, "nested"),
         ({"answers": [one(body="\ud800")]}, "UTF-8"),
     ],
 )
