@@ -26,6 +26,8 @@ SIM_SEEDS ?= 200
 # first one found.
 CORE ?= 2.19
 PYTHON ?=
+# What is under molecule/.
+SCENARIOS := default udp upgrade
 
 # The checkout, seen as an installed collection.
 COLLECTIONS := $(CACHE)/collections
@@ -37,17 +39,13 @@ export ANSIBLE_NOCOWS := 1
 export PYTHONDONTWRITEBYTECODE := 1
 unexport PYTHONPATH
 
-SCENARIOS := default udp upgrade
-
 # What `make test` runs, stage by stage; in a stage with lanes (a,b/c,d) c and d run beside a and b, at a lower priority.
-# Clusters and programs of the data plane are measured, so they have the machine to themselves. Molecule waits for hosts
-# most of the time, and the simulator needs one processor: beside them runs what only needs another one.
+# Clusters and the data plane are measured, so they have the machine to themselves. Molecule waits for hosts most of the
+# time, and the simulator takes one processor: what only needs a processor runs beside those.
 comma := ,
 space := $(subst ,, )
-lane = $(subst $(space),$(comma),$(strip $(1)))
-STEPS := code unit bpf cluster planes fleet integration eda \
-	$(call lane,sim)/$(call lane,lint quality) \
-	$(call lane,$(SCENARIOS:%=molecule-%))/$(call lane,ansible-test-2.18 ansible-test-2.19 ansible-test-newest)
+STEPS := code unit bpf cluster planes fleet integration eda sim/lint,quality \
+	$(subst $(space),$(comma),$(SCENARIOS:%=molecule-%))/ansible-test-2.18,ansible-test-2.19,ansible-test-newest
 
 ##@ First steps
 .PHONY: help
@@ -160,7 +158,7 @@ collection: packages-base venv-ansible ## The collection's artifact, with the re
 # The packages first and in one go: two calls of apt would wait for each other.
 setup: ## Everything that the targets above need
 	@.ci/apt $(sort $(BASE_PACKAGES) $(TEST_PACKAGES) $(PLANE_PACKAGES))
-	@$(MAKE) --jobs=3 --output-sync=target venv-dev venv-ansible venv-quality venv-eda link
+	@$(MAKE) --jobs=3 venv-dev venv-ansible venv-quality venv-eda link
 
 .PHONY: clean
 clean: ## Remove caches and artifacts (not the demo: see demo-clean)
