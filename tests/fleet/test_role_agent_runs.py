@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: MIT
+"""The role ``agent``, run by Ansible itself as far as it goes without a host of each kind.
+
+The choice of packages, tags, and what is refused before anything is changed. Facts of other systems are put in;
+Molecule has the real hosts, of Debian.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(shutil.which("ansible-playbook") is None, reason="needs ansible-playbook on the PATH"),
+]
+
+DEBIAN = [
+    "python3",
+    "python3-aiohttp",
+    "python3-cryptography",
+    "python3-msgpack",
+    "python3-prometheus-client",
+    "python3-rich",
+    "python3-yaml",
+]
+RED_HAT = [
+    "python3",
+    "python3-aiohttp",
+    "python3-cryptography",
+    "python3-msgpack",
+    "python3-prometheus_client",
+    "python3-pyyaml",
+    "python3-rich",
+]
+DEBIAN_PLANE = ["libbpf1", "linux-libc-dev", "python3-bpfcc"]
+JAMMY_PLANE = ["libbpf0", "linux-libc-dev", "python3-bpfcc"]
+RED_HAT_PLANE = ["kernel-headers", "libbpf", "python3-bcc"]
+
+#: host -> what Ansible's facts call it (family, distribution, version), and the packages that it is to get.
+SYSTEMS: dict[str, tuple[str, str, str, list[str], list[str]]] = {
+    "debian12": ("Debian", "Debian", "12.11", DEBIAN, DEBIAN_PLANE),
+    "debian13": ("Debian", "Debian", "13.1", DEBIAN, DEBIAN_PLANE),
+    "ubuntu22": ("Debian", "Ubuntu", "22.04", DEBIAN, JAMMY_PLANE),
+    "ubuntu24": ("Debian", "Ubuntu", "24.04", DEBIAN, DEBIAN_PLANE),
+    "rhel9": ("RedHat", "RedHat", "9.6", RED_HAT, RED_HAT_PLANE),
+    "rhel10": ("RedHat", "RedHat", "10.0", RED_HAT, RED_HAT_PLANE),
+    "rocky9": ("RedHat", "Rocky", "9.6", RED_HAT, RED_HAT_PLANE),
+    "rocky10": ("RedHat", "Rocky", "10.0", RED_HAT, RED_HAT_PLANE),
+    "alma9": ("RedHat", "AlmaLinux", "9.6", RED_HAT, RED_HAT_PLANE),
+    "alma10": ("RedHat", "AlmaLinux", "10.0", RED_HAT, RED_HAT_PLANE),
+    "stream9": ("RedHat", "CentOS", "9", RED_HAT, RED_HAT_PLANE),
+    "oracle9": ("RedHat", "OracleLinux", "9.6", RED_HAT, RED_HAT_PLANE),
+}
+REFUSED = {
+    "debian11": ("Debian", "Debian", "11.11"),
+    "ubuntu20": ("Debian", "Ubuntu", "20.04"),
+    "rocky8": ("RedHat", "Rocky", "8.10"),
+    "fedora42": ("RedHat", "Fedora", "42"),
+    "sles15": ("Suse", "SLES", "15.6"),
+}
+
+PLAY = """
+- hosts: all
+  gather_facts: false
+  connection: local
+  tasks:
+    - name: Put the facts of another system in
+      ansible.builtin.set_fact:
+        ansible_os_family: "{{ family }}"
+        ansible_distribution: "{{ distribution }}"
+        ansible_distribution_version: "{{ version }}"
+        ansible_distribution_major_version: "{{ version.split('.')[0] }}"
+        ansible_default_ipv4: {address: 198.18.0.1}
+        cacheable: true
+
+    - name: Let the role choose
+      ansible.builtin.include_role:
+        name: xdp_gossip.fleet.agent
+        tasks_from: platform.yml
+        public: true
+
+    - name: Write down what it chose
+      ansible.builtin.copy:
+        content: >-
+          {{ {'packages': __agent_wanted_packages, 'plane': __agent_wanted_dataplane_packages,
+              'query': __agent_package_query} | to_json }}
+        dest: "{{ directory }}/{{ inventory_hostname }}.json"
+        mode: "0600"
+"""
+
+
+class Controller:
+    """Ansible with nothing but this collection and a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        collections = directory / "collections" / "ansible_collections" / "xdp_gossip"
+        collections.mkdir(parents=True)
+        (collections / "fleet").symlink_to(ROOT)
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "XDP_GOSSIP_"))},
+            "ANSIBLE_COLLECTIONS_PATH": str(directory / "collections"),
+            "ANSIBLE_HOME": str(directory / "ansible"),
+            "ANSIBLE_NOCOLOR": "true",
+        }
+
+    def inventory(self, hosts: dict[str, dict[str, Any]]) -> None:
+        """Hosts with their variables, all on this machine."""
+        local = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
+        content = {"all": {"hosts": {name: {**local, **variables} for name, variables in hosts.items()}}}
+        (self.directory / "hosts.yml").write_text(json.dumps(content))
+
+    def play(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run ansible-playbook; standard output and error come as one."""
+        return subprocess.run(
+            ["ansible-playbook", "-i", "hosts.yml", *arguments],
+            cwd=self.directory,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
+
+
+@pytest.fixture
+def controller(tmp_path: Path) -> Controller:
+    return Controller(tmp_path)
+
+
+def described(system: tuple[Any, ...], **other: Any) -> dict[str, Any]:
+    return {"family": system[0], "distribution": system[1], "version": system[2], **other}
+
+
+def choose(controller: Controller, hosts: dict[str, dict[str, Any]]) -> str:
+    """Let the role choose on all hosts; returns the output."""
+    controller.inventory(hosts)
+    (controller.directory / "play.yml").write_text(PLAY)
+    return controller.play("play.yml", "-e", f"directory={controller.directory}").stdout
+
+
+def chosen(controller: Controller, host: str) -> dict[str, Any]:
+    return json.loads((controller.directory / f"{host}.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_packages_of_each_system(controller: Controller) -> None:
+    output = choose(controller, {name: described(system) for name, system in SYSTEMS.items()})
+    for name, (family, _distribution, _version, packages, plane) in SYSTEMS.items():
+        assert (controller.directory / f"{name}.json").exists(), output
+        found = chosen(controller, name)
+        assert (found["packages"], found["plane"]) == (packages, plane), name
+        assert found["query"][0] == {"Debian": "dpkg-query", "RedHat": "rpm"}[family]
+
+
+def test_packages_that_variables_ask_for(controller: Controller) -> None:
+    system = SYSTEMS["rocky9"]
+    hosts = {
+        "udp": described(system, agent_protocol="UDP"),
+        "tc": described(system, agent_protocol="TC"),
+        "pekonode": described(system, agent_wire="pekonode"),
+        "own": described(system, agent_packages=["own-python3", "own-bcc"]),
+    }
+    output = choose(controller, hosts)
+    assert "failed=0" in output
+    assert [chosen(controller, name)["plane"] for name in hosts] == [[], RED_HAT_PLANE, [], []]
+    assert chosen(controller, "own")["packages"] == ["own-python3", "own-bcc"]
+
+
+def test_systems_that_are_refused(controller: Controller) -> None:
+    output = choose(controller, {name: described(system) for name, system in REFUSED.items()})
+    for name, (_family, distribution, version) in REFUSED.items():
+        told = rf"{name}: expected one of\s+Debian 12, Ubuntu 22, .* got {distribution} {version}"
+        assert re.search(told, output), name
+        assert not (controller.directory / f"{name}.json").exists()
+
+
+@pytest.mark.parametrize("playbook", ["deploy", "upgrade", "remove"])
+def test_list_tags(controller: Controller, playbook: str) -> None:
+    controller.inventory({"host1": {}})
+    output = controller.play(f"xdp_gossip.fleet.{playbook}", "--list-tags").stdout
+    tags = set(re.findall(r"\bagent_\w+", output))
+    assert tags == {"agent_preflight", "agent_install", "agent_configure", "agent_run", "agent_remove"}
+
+
+def test_every_task_of_the_role_has_a_tag() -> None:
+    """A task without one would be left out of, or run in, every part. Those of an included file have its tags."""
+    tagged = {}
+    for name in ("main", "present", "change", "guarded"):
+        for task in yaml.safe_load((ROOT / f"roles/agent/tasks/{name}.yml").read_text()):
+            assert task["name"], name
+            tagged[task["name"]] = task.get("tags", [])
+    assert all(tagged.values()), tagged
+
+
+SECRETS = {"secret.key": "a-secret-that-is-long-enough\n", "api.token": "a-token-that-is-long-enough\n"}
+VAULTED = "$ANSIBLE_VAULT;1.1;AES256\n3061\n"
+
+
+def look_at_secrets(controller: Controller, *arguments: str) -> str:
+    play = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: secret_files.yml}
+"""
+    (controller.directory / "play.yml").write_text(play)
+    return controller.play("play.yml", *arguments).stdout
+
+
+@pytest.mark.parametrize(
+    ("mode", "refused"), [(0o600, False), (0o400, False), (0o644, True), (0o640, True), (0o602, True), (0o610, True)]
+)
+def test_secret_files_must_be_their_owners_alone(controller: Controller, mode: int, refused: bool) -> None:
+    controller.inventory({"host1": {}})
+    place = controller.directory / ".xdp-gossip"
+    place.mkdir()
+    for name, text in SECRETS.items():
+        (place / name).write_text(text)
+        (place / name).chmod(0o600)
+    (place / "api.token").chmod(mode)
+    output = look_at_secrets(controller)
+    told = f"host1: {place}/api.token on the controller: expected mode 0600 (nothing for group and others), got 0"
+    told += f"{mode:o}"
+    assert (told in " ".join(output.split())) == refused, output
+    assert ("failed=0" in output) != refused
+    assert not [text for text in SECRETS.values() if text.strip() in output]
+
+
+def test_files_of_key_slots_count_and_vaulted_ones_do_not(controller: Controller) -> None:
+    for name, text, mode in (("one", SECRETS["secret.key"], 0o644), ("two", VAULTED, 0o644), ("idle", "x" * 20, 0o644)):
+        (controller.directory / name).write_text(text)
+        (controller.directory / name).chmod(mode)
+    keys = [{"id": 1, "state": "retiring", "key_file": "one"}, {"id": 2, "state": "active", "key_file": "two"}]
+    for key in keys:
+        key["key_file"] = str(controller.directory / str(key["key_file"]))
+    controller.inventory({"host1": {"agent_keys": keys, "agent_api_tcp": False}})
+    refused = re.findall(r"host1: (\S+) on the controller: expected", look_at_secrets(controller))
+    assert set(refused) == {str(controller.directory / "one")}
