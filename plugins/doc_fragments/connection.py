@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation of the connection options: plain for modules, ``PLUGINS`` adds env, ini and vars."""
+"""Documentation of the connection options: plain for modules, ``PLUGINS`` adds env, ini and vars.
+
+``OPTIONS`` in ``module_utils/_settings.py`` is the same for Python; a test holds them equal.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ options:
   token_file:
     description:
       - File that holds the token on one line. Read where the plugin runs; for modules that is the target host.
-      - Mutually exclusive with O(token).
+      - Mutually exclusive with O(token), except that a module given one of them leaves the other's environment
+        variable alone.
     type: path
   ca_path:
     description:
@@ -50,9 +54,18 @@ options:
     type: float
     default: 10
   retries:
-    description: How many times the whole list of O(endpoints) is gone through again when none answered.
+    description:
+      - How many times the whole list of O(endpoints) is gone through again when none answered, after a pause that
+        doubles from 0.3 to 5 seconds.
+      - Each time a warning says which endpoint failed, why, and how many retries are left. One that refuses the token
+        is not asked again.
     type: int
     default: 1
+notes:
+  - What is not given is taken from the environment that the module or plugin runs in (for a module, that is the
+    target's); E(XDP_GOSSIP_ENDPOINTS) with commas between, E(XDP_GOSSIP_TOKEN), E(XDP_GOSSIP_TOKEN_FILE),
+    E(XDP_GOSSIP_CA_PATH), E(XDP_GOSSIP_CLIENT_CERT), E(XDP_GOSSIP_CLIENT_KEY), E(XDP_GOSSIP_VALIDATE_CERTS),
+    E(XDP_GOSSIP_TIMEOUT) and E(XDP_GOSSIP_RETRIES).
 """
 
     PLUGINS = r"""

@@ -15,12 +15,18 @@ import http.client
 import io
 import socket
 import ssl
+import threading
 import time
 import typing as t
 from urllib.parse import urlencode
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip, parse_json
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError, Endpoint, Settings
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import (
+    BadAnswer,
+    ClientError,
+    Endpoint,
+    Settings,
+)
 
 #: Bytes of one answer; the largest honest one is a long NodeList or a document in base64.
 MAX_BODY = 64 * 1024 * 1024
@@ -39,10 +45,9 @@ class Unreachable(ClientError):
     def __init__(self, attempts: t.Sequence[tuple[str, str]], maybe_applied: bool = False) -> None:
         self.attempts = list(attempts)
         self.maybe_applied = maybe_applied
-        lines = ["%s: %s" % pair for pair in self.attempts]
-        text = "no member of the fleet answered; tried " + "; ".join(lines)
+        text = "no member of the fleet answered; tried " + _lines(self.attempts)
         if maybe_applied:
-            text += ". The request was sent and may have been carried out: run the task again"
+            text += ". The change was sent and may have been made: run the task again"
         super().__init__(text)
 
 
@@ -54,11 +59,9 @@ class ApiError(ClientError):
         self.status = status
         self.code = code
         self.details = details
-        super().__init__("%s answered %d %s: %s" % (endpoint, status, code, message))
-
-
-class BadAnswer(ClientError):
-    """The member's answer breaks the API or a bound."""
+        #: The error without the member's own words.
+        self.summary = "%s answered %d %s" % (endpoint, status, code)
+        super().__init__("%s: %s" % (self.summary, message))
 
 
 class _EndpointFailed(Exception):
@@ -143,18 +146,25 @@ class Response:
 class Client:
     """Sends each request to the endpoints in order until one answers, and then stays with that one.
 
-    ``log`` is called with one line for every endpoint that failed.
+    ``log`` is called with one line when endpoints failed before one answered, and for every round in which none did
+    and another follows; what ends in an error is told by the error. ``attempts`` has all failures.
     """
 
     def __init__(self, settings: Settings, log: t.Callable[[str], None] | None = None) -> None:
         self._settings = settings
         self._endpoints = list(settings.endpoints)
         self._log = log or (lambda text: None)
+        self._failures: dict[tuple[str, str], None] = {}
 
     @property
     def endpoint(self) -> str:
         """URL of the endpoint that answered last (before the first answer: the first one)."""
         return self._endpoints[0].url
+
+    @property
+    def attempts(self) -> list[dict[str, str]]:
+        """Every endpoint that failed so far and why, in order, without repetitions."""
+        return [{"endpoint": endpoint, "reason": reason} for endpoint, reason in self._failures]
 
     def request(
         self,
@@ -178,10 +188,10 @@ class Client:
         if query:
             path += "?" + urlencode({name: value for name, value in query.items() if value is not None})
         attempts: list[tuple[str, str]] = []
+        arrived = False
         candidates = list(self._endpoints)
-        for turn in range(self._settings.retries + 1):
-            if turn:
-                time.sleep(min(_BACKOFF * 2 ** (turn - 1), _MAX_BACKOFF))
+        for left in range(self._settings.retries, -1, -1):
+            failed: list[tuple[str, str]] = []
             for endpoint in list(candidates):
                 fields = dict(headers or {})
                 if held and endpoint.url in held:
@@ -190,8 +200,10 @@ class Client:
                 try:
                     response = self._ask(endpoint, method, path, body, fields, extra_time)
                 except _EndpointFailed as failure:
-                    attempts.append((endpoint.url, failure.reason))
-                    self._log("%s: %s" % attempts[-1])
+                    failed.append((endpoint.url, failure.reason))
+                    attempts.append(failed[-1])
+                    self._failures[failed[-1]] = None
+                    arrived = arrived or failure.sent
                     if failure.sent and not repeatable:
                         raise Unreachable(attempts, maybe_applied=True) from None
                     if failure.permanent:
@@ -199,10 +211,18 @@ class Client:
                     continue
                 self._endpoints.remove(endpoint)
                 self._endpoints.insert(0, endpoint)
+                if failed:
+                    self._log("%s; %s answered instead" % (_lines(failed), endpoint.url))
                 if response.status >= 400:
                     raise _api_error(response)
                 return response
-        raise Unreachable(attempts)
+            if not candidates or not left:
+                break  # who refused us once will do so again
+            pause = min(_BACKOFF * 2 ** (self._settings.retries - left), _MAX_BACKOFF)
+            self._log("no member answered: %s; %d %s left, the next in %.1f s"
+                      % (_lines(failed), left, "retry" if left == 1 else "retries", pause))
+            time.sleep(pause)
+        raise Unreachable(attempts, maybe_applied=arrived and method != "GET")
 
     def _ask(
         self, endpoint: Endpoint, method: str, path: str, body: bytes | None, headers: dict[str, str], extra: float
@@ -245,8 +265,7 @@ class Client:
                 sock.close()
                 raise
             return sock
-        # Name resolution has no time limit of its own in Python; the system resolver's applies.
-        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        found = _resolve(endpoint, deadline)
         problem: OSError = OSError("the host name has no address")
         for position, (family, kind, proto, _dummy, address) in enumerate(found):
             sock = socket.socket(family, kind, proto)
@@ -282,6 +301,35 @@ class Client:
         if fields.get("content-encoding", "identity").lower() != "identity":
             raise BadAnswer("an answer with content encoding %r was not asked for" % fields["content-encoding"])
         return Response(endpoint.url, answer.status, fields, _read_body(answer))
+
+
+def _lines(failures: t.Sequence[tuple[str, str]]) -> str:
+    return "; ".join("%s: %s" % failure for failure in failures)
+
+
+def _resolve(endpoint: Endpoint, deadline: _Deadline) -> list[t.Any]:
+    """The endpoint's addresses, as of ``getaddrinfo``.
+
+    The system's resolver knows no time limit of ours. So it works in a thread, which is left to itself when the
+    deadline comes first.
+    """
+    found: list[t.Any] = []
+    problems: list[str] = []
+
+    def look() -> None:
+        try:
+            found.extend(socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as exc:
+            problems.append(getattr(exc, "strerror", None) or str(exc))
+
+    resolver = threading.Thread(target=look, daemon=True)
+    resolver.start()
+    resolver.join(deadline.left())
+    if problems:
+        raise OSError("the host name cannot be resolved: %s" % problems[0])
+    if not found:
+        raise OSError("the host name is not resolved in time")
+    return found
 
 
 def _read_body(answer: http.client.HTTPResponse) -> bytes:

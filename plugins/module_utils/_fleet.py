@@ -12,10 +12,11 @@ import time
 import typing as t
 from urllib.parse import quote
 
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, BadAnswer, Client
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Client
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence import Convergence, Question
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip, number_of, text_of
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import parse_nodes
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import BadAnswer, ConfigError
 
 #: One long poll, seconds. The agent allows 60; shorter ones notice a member that dies meanwhile.
 _POLL = 20.0
@@ -39,51 +40,6 @@ def check_key(key: str) -> str:
     if any(segment in ("", ".", "..") for segment in key.split("/")):
         raise ConfigError("key: expected no empty, '.' or '..' segment between slashes, got %r" % clip(key))
     return key
-
-
-def check_wait(wait: str) -> str:
-    """Return ``wait`` when it is none, majority, all or a whole number above 0. Raises ``ConfigError``."""
-    number = int(wait) if wait.isascii() and wait.isdigit() and len(wait) < 9 else 0
-    if number > 0 or wait in ("none", "majority", "all"):
-        return wait
-    raise ConfigError("wait: expected none, majority, all or a number of members, got %r" % clip(wait))
-
-
-class Convergence:
-    """How many members hold something: the agent's answer, checked."""
-
-    def __init__(self, answer: dict[str, t.Any]) -> None:
-        self.converged = answer.get("converged") is True
-        self.members = _number(answer, "members")
-        self.confirmed = _number(answer, "confirmed")
-        self.digest = _string(answer, "digest")
-        results = answer.get("results")
-        if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-            raise BadAnswer("convergence: expected a list of objects as results")
-        self.results: list[dict[str, t.Any]] = results
-
-    @property
-    def laggards(self) -> list[dict[str, t.Any]]:
-        """The members that do not hold it."""
-        return [result for result in self.results if result.get("holds") is not True]
-
-    def describe_laggards(self, limit: int = 10) -> str:
-        """One line naming at most ``limit`` of them."""
-        shown = []
-        for result in self.laggards[:limit]:
-            text = "%s (%s:%s, %s)" % (
-                clip(str(result.get("name") or "?"), 80),
-                clip(str(result.get("addr")), 64),
-                clip(str(result.get("port")), 8),
-                clip(str(result.get("state")), 16),
-            )
-            if result.get("version"):
-                text += " has version " + clip(str(result["version"]), 80)
-            if result.get("reason"):
-                text += ": " + clip(str(result["reason"]), 160)
-            shown.append(text)
-        more = len(self.laggards) - len(shown)
-        return "; ".join(shown) + ("; and %d more" % more if more > 0 else "")
 
 
 class Fleet:
@@ -120,7 +76,7 @@ class Fleet:
 
     def join(self, body: bytes) -> int:
         """``POST /v1/node/join``; returns how many addresses were new."""
-        return _number(self._send("POST", "/v1/node/join", body).json(), "added")
+        return number_of(self._send("POST", "/v1/node/join", body).json(), "added")
 
     def move(self, verb: str) -> dict[str, t.Any]:
         """``POST /v1/node/start``, ``stop`` or ``leave``."""
@@ -135,7 +91,7 @@ class Fleet:
         documents = answer.get("documents")
         if not isinstance(documents, list) or not all(isinstance(entry, dict) for entry in documents):
             raise BadAnswer("%s: documents: expected a list of objects" % self.endpoint)
-        return {"documents": [_describe(entry) for entry in documents], "digest": _string(answer, "digest")}
+        return {"documents": [_describe(entry) for entry in documents], "digest": text_of(answer, "digest")}
 
     def read(self, key: str) -> tuple[dict[str, t.Any], bytes] | None:
         """A document's description and value; ``None`` when there is none (or it was deleted)."""
@@ -148,7 +104,7 @@ class Fleet:
         if answer.get("deleted") is True:
             return None
         try:
-            value = base64.b64decode(_string(answer, "value_base64"), validate=True)
+            value = base64.b64decode(text_of(answer, "value_base64"), validate=True)
         except (binascii.Error, ValueError):
             raise BadAnswer("%s: value_base64 of %r is not base64" % (self.endpoint, clip(key))) from None
         document = _describe(answer)
@@ -170,16 +126,16 @@ class Fleet:
         repeatable = if_version is None
         return _written(self.client.request("DELETE", _path(key), headers=headers, repeatable=repeatable).json())
 
-    def converge(self, question: t.Mapping[str, str | None], wait: str, timeout: float) -> tuple[Convergence, float]:
+    def converge(self, question: Question, wait: str, timeout: float) -> tuple[Convergence, float]:
         """Ask until ``wait`` holds or ``timeout`` (seconds) is over; 0 asks once.
 
-        ``question`` may hold key, version and digest. Returns the last answer and the seconds it took.
+        Returns the last answer and the seconds it took.
         """
         started = time.monotonic()
         while True:
             left = max(0.0, timeout - (time.monotonic() - started))
             poll = min(left, _POLL)
-            asked = dict(question, wait=wait, timeout="%g" % round(poll, 3))
+            asked = dict(question.parameters(), wait=wait, timeout="%g" % round(poll, 3))
             before = time.monotonic()
             answer = Convergence(self.client.request("GET", "/v1/convergence", asked, extra_time=poll).json())
             now = time.monotonic()
@@ -207,17 +163,3 @@ def _written(answer: dict[str, t.Any]) -> dict[str, t.Any]:
     if not isinstance(answer.get("changed"), bool):
         raise BadAnswer("the answer to a write says nothing about a change")
     return dict(_describe(answer), changed=answer["changed"], previous_version=answer.get("previous_version"))
-
-
-def _number(answer: dict[str, t.Any], field: str) -> int:
-    value = answer.get(field)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BadAnswer("%s: expected a number, got %s" % (field, type(value).__name__))
-    return value
-
-
-def _string(answer: dict[str, t.Any], field: str) -> str:
-    value = answer.get(field)
-    if not isinstance(value, str):
-        raise BadAnswer("%s: expected text, got %s" % (field, type(value).__name__))
-    return value

@@ -8,10 +8,28 @@ from __future__ import annotations
 import json
 import typing as t
 
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import BadAnswer
+
 #: The largest honest answer is a NodeList of 20,000 nodes.
 MAX_JSON_VALUES = 5 * 1000 * 1000
 MAX_JSON_DEPTH = 32
 MAX_JSON_DIGITS = 40
+
+
+def number_of(answer: dict[str, t.Any], field: str) -> int:
+    """A whole number in an answer. Raises ``BadAnswer``."""
+    value = answer.get(field)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadAnswer("%s: expected a number, got %s" % (field, type(value).__name__))
+    return value
+
+
+def text_of(answer: dict[str, t.Any], field: str) -> str:
+    """A text in an answer. Raises ``BadAnswer``."""
+    value = answer.get(field)
+    if not isinstance(value, str):
+        raise BadAnswer("%s: expected text, got %s" % (field, type(value).__name__))
+    return value
 
 
 def clip(text: str, limit: int = 200) -> str:

@@ -1,123 +1,120 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: what the modules share beside the API. Python 3.8 or later."""
+"""PRIVATE to this collection: what all modules have in common. Python 3.8 or later."""
 
 from __future__ import annotations
 
-import json
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.common.yaml import HAS_YAML, yaml_dump
+from ansible.module_utils.basic import AnsibleFallbackNotFound, AnsibleModule, env_fallback
+from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Client, ClientError, Unreachable
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import DEFAULT_ENDPOINT, ConfigError, Settings
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ENVIRONMENT, OPTIONS, Settings
 
-#: Longest text shown in a diff, bytes.
-_MAX_DIFF = 256 * 1024
+#: What a sensitive content is replaced by, as Ansible does it with options that are secret always.
+HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
-
-def connection_spec() -> dict[str, t.Any]:
-    """Argument spec of the ``connection`` documentation fragment."""
-    return {
-        "endpoints": {"type": "list", "elements": "str", "default": [DEFAULT_ENDPOINT]},
-        "token": {"type": "str", "no_log": True},
-        "token_file": {"type": "path", "no_log": False},
-        "ca_path": {"type": "path"},
-        "client_cert": {"type": "path"},
-        "client_key": {"type": "path", "no_log": False},
-        "validate_certs": {"type": "bool", "default": True},
-        "timeout": {"type": "float", "default": 10.0},
-        "retries": {"type": "int", "default": 1},
-    }
+#: The options whose values are contents.
+_CONTENTS = ("content", "value")
 
 
-def open_fleet(module: AnsibleModule, first_only: bool = False) -> Fleet:
-    """The fleet behind the module's connection options; with ``first_only`` just the first endpoint of them."""
-    settings = Settings(module.params)
-    if first_only:
-        del settings.endpoints[1:]
-    return Fleet(Client(settings, log=module.debug))
+class FleetModule(AnsibleModule):
+    """A module with the connection options, that reports endpoints and their failures in one way.
 
-
-def fail(module: AnsibleModule, exc: ClientError, **results: t.Any) -> t.NoReturn:
-    """End the module with what went wrong, in words and as data."""
-    if isinstance(exc, Unreachable):
-        results["attempts"] = [{"endpoint": endpoint, "reason": reason} for endpoint, reason in exc.attempts]
-    if isinstance(exc, ApiError):
-        results["error"] = {"status": exc.status, "code": exc.code, "details": exc.details}
-    module.fail_json(msg=str(exc), **results)
-
-
-def content_spec() -> dict[str, t.Any]:
-    """Argument spec of the options that say what a document holds."""
-    return {
-        "content": {"type": "str", "no_log": False},
-        "value": {"type": "raw", "no_log": False},
-        "src": {"type": "path"},
-        "content_type": {"type": "str", "choices": ["raw", "text", "json", "yaml"]},
-    }
-
-
-def content_of(module: AnsibleModule) -> tuple[bytes | None, str | None]:
-    """The bytes that ``content``, ``value`` or ``src`` stand for, and their content type; ``None`` without any.
-
-    Data is written in one way only (sorted keys), so that the same data has the same digest on every run.
-    Raises ``ConfigError``.
+    ``argument_spec`` holds the module's own options; one named ``sensitive`` keeps what is in ``content``, ``value``
+    and ``documents`` out of everything the module reports.
     """
-    params = module.params
-    kind = params["content_type"]
-    if params["src"] is not None:
-        return read_source(params["src"]), kind or "raw"
-    if params["content"] is not None:
-        return _encode("content", params["content"]), kind or "raw"
-    value = params["value"]
-    if value is None:
-        return None, kind
-    if isinstance(value, str):
-        return _encode("value", value), kind or "raw"
-    kind = kind or "json"
-    if kind == "yaml":
-        if not HAS_YAML:
-            module.fail_json(msg=missing_required_lib("PyYAML", reason="to write content_type yaml"))
-        text = yaml_dump(value, default_flow_style=False, sort_keys=True, allow_unicode=True)
-    elif kind == "json":
-        try:
-            text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        except (TypeError, ValueError) as exc:
-            raise ConfigError("value: expected data that JSON can express: %s" % exc) from None
-    else:
-        raise ConfigError("value: expected text for content_type %s, got %s" % (kind, type(value).__name__))
-    return _encode("value", text), kind
+
+    def __init__(self, argument_spec: dict[str, t.Any], **kwargs: t.Any) -> None:
+        self._fleet: Fleet | None = None
+        self._own_options = frozenset(argument_spec) | frozenset(OPTIONS)
+        exclusive = [("token", "token_file")] + list(kwargs.pop("mutually_exclusive", ()))
+        spec = dict(self._connection_spec(), **argument_spec)
+        super().__init__(argument_spec=spec, mutually_exclusive=exclusive, supports_check_mode=True, **kwargs)
+
+    def _connection_spec(self) -> dict[str, t.Any]:
+        spec = {name: dict(option, fallback=(env_fallback, [ENVIRONMENT[name]])) for name, option in OPTIONS.items()}
+        for name, other in (("token", "token_file"), ("token_file", "token")):
+            spec[name]["fallback"] = (self._unless_given, [other, ENVIRONMENT[name]])
+        return spec
+
+    def _unless_given(self, other: str, variable: str) -> str:
+        """A token of the environment must not stand in the way of a token file of the task, nor the reverse."""
+        if self.params.get(other) is not None:
+            raise AnsibleFallbackNotFound
+        return env_fallback(variable)
+
+    @property
+    def sensitive(self) -> bool:
+        """Whether contents are to be hidden. True also when that is not yet checked and not clearly false."""
+        wanted = (getattr(self, "params", None) or {}).get("sensitive")
+        if isinstance(wanted, str):
+            wanted = wanted.strip().lower()
+        return wanted is not None and not (isinstance(wanted, (str, int, float)) and wanted in BOOLEANS_FALSE)
+
+    def open_fleet(self, first_only: bool = False) -> Fleet:
+        """The fleet behind the connection options; with ``first_only`` just the first of the endpoints.
+
+        Raises ``ConfigError``. Endpoints that fail are told as warnings, unless an error tells them.
+        """
+        settings = Settings(self.params)
+        if first_only:
+            del settings.endpoints[1:]
+        self._fleet = Fleet(Client(settings, log=self.warn))
+        return self._fleet
+
+    def succeed(self, **results: t.Any) -> t.NoReturn:
+        """End the module, with the member that was talked to and those that did not answer."""
+        self.exit_json(**dict(results, **self._connection()))
+
+    def fail(self, problem: ClientError | str, **results: t.Any) -> t.NoReturn:
+        """End the module with what went wrong, in words and as data."""
+        message = str(problem)
+        if isinstance(problem, Unreachable):
+            code = "answer_lost" if problem.maybe_applied else "no_member_answered"
+            results["error"] = {"code": code, "status": None, "details": {}}
+        elif isinstance(problem, ApiError):
+            results["error"] = {"code": problem.code, "status": problem.status, "details": problem.details}
+            if self.sensitive:
+                # What a member says of a request that it does not like may repeat the request.
+                message = problem.summary
+                results["error"]["details"] = {}
+        self.fail_json(msg=message, **dict(results, **self._connection()))
+
+    def _connection(self) -> dict[str, t.Any]:
+        if self._fleet is None:
+            return {}
+        return {"endpoint": self._fleet.endpoint, "attempts": self._fleet.client.attempts}
+
+    def exit_json(self, **kwargs: t.Any) -> t.NoReturn:
+        """As ``AnsibleModule`` does it, without sensitive arguments."""
+        super().exit_json(**self._redacted(kwargs))
+
+    def fail_json(self, msg: str, **kwargs: t.Any) -> t.NoReturn:
+        """Likewise; ``AnsibleModule`` itself comes here with options that are wrong."""
+        super().fail_json(msg, **self._redacted(kwargs))
+
+    def _redacted(self, results: dict[str, t.Any]) -> dict[str, t.Any]:
+        if not self.sensitive:
+            return results
+        arguments = {}
+        for name, value in self.params.items():
+            if name.startswith("_ansible_"):
+                continue
+            if name == "documents" and isinstance(value, dict):
+                value = {key: _hide_contents(entry) for key, entry in value.items()}
+            elif name in _CONTENTS or name in ("documents", "token") or name not in self._own_options:
+                # A misspelt option may be meant to hold the content.
+                value = value if value is None else HIDDEN
+            arguments[name] = value
+        return dict(results, invocation={"module_args": arguments})
 
 
-def _encode(option: str, text: str) -> bytes:
-    # Ansible passes bytes of its own command line that are no UTF-8 as lone surrogates.
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ConfigError("%s: expected valid Unicode text; use src for bytes" % option) from None
-
-
-def read_source(path: str) -> bytes:
-    """A file's bytes. Raises ``ConfigError`` naming it."""
-    try:
-        with open(path, "rb") as handle:
-            return handle.read()
-    except OSError as exc:
-        raise ConfigError("src %s: %s" % (path, exc.strerror or exc)) from None
-
-
-def diff_text(value: bytes | None, digest: str | None, sensitive: bool) -> str:
-    """How one side of a diff is shown: the text, or a line in its place. ``None`` (absent) is the empty text."""
-    if value is None:
-        return ""
-    if sensitive:
-        return "(sensitive: %d bytes, %s)\n" % (len(value), digest)
-    if len(value) <= _MAX_DIFF:
-        try:
-            return value.decode("utf-8")
-        except UnicodeDecodeError:
-            pass
-    return "(%d bytes, %s)\n" % (len(value), digest)
+def _hide_contents(entry: t.Any) -> t.Any:
+    """One of ``documents``: known options are shown, everything else may be a content."""
+    shown = ("state", "src", "content_type", "if_version", "author", "comment")
+    if not isinstance(entry, dict):
+        return entry if entry is None else HIDDEN
+    return {name: value if value is None or name in shown else HIDDEN for name, value in entry.items()}

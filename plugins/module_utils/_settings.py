@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import ssl
 import typing as t
@@ -15,9 +16,28 @@ DEFAULT_ENDPOINT = "unix:///run/xdp-gossip/api.sock"
 DEFAULT_PORT = 8001
 MAX_TOKEN = 4096
 
+#: The connection options as in the documentation fragment ``connection`` (a test holds them equal). Modules build
+#: their argument spec from this; every option can also come from the environment variable that ENVIRONMENT names.
+OPTIONS: dict[str, dict[str, t.Any]] = {
+    "endpoints": {"type": "list", "elements": "str", "default": [DEFAULT_ENDPOINT]},
+    "token": {"type": "str", "no_log": True},
+    "token_file": {"type": "path", "no_log": False},
+    "ca_path": {"type": "path"},
+    "client_cert": {"type": "path"},
+    "client_key": {"type": "path", "no_log": False},
+    "validate_certs": {"type": "bool", "default": True},
+    "timeout": {"type": "float", "default": 10.0},
+    "retries": {"type": "int", "default": 1},
+}
+ENVIRONMENT = {option: "XDP_GOSSIP_" + option.upper() for option in OPTIONS}
+
 
 class ClientError(Exception):
     """Anything that keeps a request from being answered; ``str()`` is fit for a user."""
+
+
+class BadAnswer(ClientError):
+    """The member's answer breaks the API or a bound."""
 
 
 class ConfigError(ClientError):
@@ -59,25 +79,37 @@ class Endpoint:
 
 
 class Settings:
-    """Connection options, checked; names as in the ``connection`` documentation fragment."""
+    """Connection options, checked; names and defaults as in ``OPTIONS``. Raises ``ConfigError``."""
 
     def __init__(self, options: t.Mapping[str, t.Any]) -> None:
-        urls = options.get("endpoints") or [DEFAULT_ENDPOINT]
-        self.endpoints = [Endpoint(str(url)) for url in urls]
-        self.timeout = float(options.get("timeout") or 10.0)
-        self.retries = int(options.get("retries") or 0)
+        given = {name: options.get(name) for name in OPTIONS}
+        for name, spec in OPTIONS.items():
+            if given[name] is None:
+                given[name] = spec.get("default")
+        self.endpoints = [Endpoint(str(url)) for url in given["endpoints"]]
+        if not self.endpoints:
+            # An expression that finds no member must not end up at the machine's own agent.
+            raise ConfigError("endpoints: expected at least one, got an empty list")
+        self.timeout = float(given["timeout"])
+        self.retries = int(given["retries"])
         if not 0 < self.timeout <= 3600:
             raise ConfigError("timeout: expected more than 0 and at most 3600 seconds, got %r" % self.timeout)
         if not 0 <= self.retries <= 100:
             raise ConfigError("retries: expected 0 to 100, got %r" % self.retries)
-        self.token = _read_token(options.get("token"), options.get("token_file"))
-        self._validate_certs = options.get("validate_certs") is not False
-        self._ca_path = options.get("ca_path")
-        self._client_cert = options.get("client_cert")
-        self._client_key = options.get("client_key")
+        self.token = _read_token(given["token"], given["token_file"])
+        self._validate_certs = given["validate_certs"] is not False
+        self._ca_path = given["ca_path"]
+        self._client_cert = given["client_cert"]
+        self._client_key = given["client_key"]
         if self._client_key and not self._client_cert:
             raise ConfigError("client_key: expected client_cert beside it")
         self._context: ssl.SSLContext | None = None
+
+    def at(self, url: str) -> Settings:
+        """The same settings for one other endpoint."""
+        other = copy.copy(self)
+        other.endpoints = [Endpoint(url)]
+        return other
 
     def tls(self) -> ssl.SSLContext:
         """The TLS context, made once. Raises ``ConfigError`` naming the file that cannot be used."""

@@ -178,28 +178,33 @@ digest:
   type: str
   sample: 3b1f0c5d2a998877
 endpoint:
-  description: The member that was asked.
-  returned: success
+  description: The member that was asked; the first of O(endpoints) when none answered.
+  returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock
 attempts:
-  description: Each endpoint that was tried and why it did not answer.
-  returned: failure, when no member answered
+  description: Each endpoint that did not answer, and why.
+  returned: unless options are wrong
   type: list
   elements: dict
   sample: [{"endpoint": "http://198.18.0.11:8001", "reason": "Connection refused"}]
+error:
+  description:
+    - What a program can tell the failure by, see RV(xdp_gossip.fleet.xdp_gossip_publish#module:error).
+  returned: failure, when a member refused the request or none answered
+  type: dict
+  sample: {"code": "no_member_answered", "status": null, "details": {}}
 """
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ClientError
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import connection_spec, fail, open_fleet
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import FleetModule
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import STATES
 
 
-def gather(module: AnsibleModule, fleet: Fleet) -> dict[str, t.Any]:
+def gather(module: FleetModule, fleet: Fleet) -> dict[str, t.Any]:
     """Read what was asked for."""
     wanted = module.params["gather"]
     result: dict[str, t.Any] = {}
@@ -216,22 +221,18 @@ def gather(module: AnsibleModule, fleet: Fleet) -> dict[str, t.Any]:
 
 def main() -> None:
     parts = ["status", "nodes", "documents"]
-    module = AnsibleModule(
-        argument_spec=dict(
-            connection_spec(),
-            gather={"type": "list", "elements": "str", "choices": parts, "default": parts},
-            states={"type": "list", "elements": "str", "choices": list(STATES), "default": ["alive", "suspect"]},
-            prefix={"type": "str", "default": ""},
-        ),
-        mutually_exclusive=[("token", "token_file")],
-        supports_check_mode=True,
+    module = FleetModule(
+        argument_spec={
+            "gather": {"type": "list", "elements": "str", "choices": parts, "default": parts},
+            "states": {"type": "list", "elements": "str", "choices": list(STATES), "default": ["alive", "suspect"]},
+            "prefix": {"type": "str", "default": ""},
+        }
     )
     try:
-        fleet = open_fleet(module)
-        result = gather(module, fleet)
+        result = gather(module, module.open_fleet())
     except ClientError as exc:
-        fail(module, exc)
-    module.exit_json(changed=False, endpoint=fleet.endpoint, **result)
+        module.fail(exc)
+    module.succeed(changed=False, **result)
 
 
 if __name__ == "__main__":

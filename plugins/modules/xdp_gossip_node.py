@@ -80,25 +80,30 @@ joined:
   sample: 0
 endpoint:
   description: The agent that was talked to.
-  returned: success
+  returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock
 attempts:
-  description: The endpoint that was tried and why it did not answer.
-  returned: failure, when the agent did not answer
+  description: The endpoint that did not answer, and why. Empty when it did at once.
+  returned: unless options are wrong
   type: list
   elements: dict
   sample: [{"endpoint": "unix:///run/xdp-gossip/api.sock", "reason": "No such file or directory"}]
+error:
+  description:
+    - What a program can tell the failure by, see RV(xdp_gossip.fleet.xdp_gossip_publish#module:error).
+  returned: failure, when the agent refused the request or did not answer
+  type: dict
+  sample: {"code": "no_member_answered", "status": null, "details": {}}
 """
 
 import json
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ClientError
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import connection_spec, fail, open_fleet
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import FleetModule
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import STATES, canonical_address
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
 
@@ -118,7 +123,7 @@ def parse_seed(text: str) -> tuple[str, int]:
         raise ConfigError("join: expected ADDRESS:PORT (an IPv6 address in brackets), got %r" % clip(text)) from None
 
 
-def update(module: AnsibleModule, fleet: Fleet) -> tuple[dict[str, t.Any], dict[str, t.Any]]:
+def update(module: FleetModule, fleet: Fleet) -> tuple[dict[str, t.Any], dict[str, t.Any]]:
     """Name and private data; returns the node before and after."""
     before = fleet.local_node()
     wanted = {field: module.params[field] for field in ("name", "private_data") if module.params[field] is not None}
@@ -130,7 +135,7 @@ def update(module: AnsibleModule, fleet: Fleet) -> tuple[dict[str, t.Any], dict[
     return before, fleet.update_node(wanted, json.dumps(wanted).encode("utf-8"))
 
 
-def join(module: AnsibleModule, fleet: Fleet) -> int:
+def join(module: FleetModule, fleet: Fleet) -> int:
     """Returns how many addresses were (or would be) new."""
     seeds = sorted({parse_seed(text) for text in module.params["join"] or []})
     if not seeds:
@@ -143,7 +148,7 @@ def join(module: AnsibleModule, fleet: Fleet) -> int:
     return fleet.join(json.dumps({"nodes": nodes}).encode("utf-8"))
 
 
-def move(module: AnsibleModule, fleet: Fleet) -> tuple[str, str]:
+def move(module: FleetModule, fleet: Fleet) -> tuple[str, str]:
     """Heartbeats on, off, or goodbye; returns the state before and after."""
     before = str(fleet.status().get("state"))
     if module.params["state"] is None:
@@ -154,7 +159,7 @@ def move(module: AnsibleModule, fleet: Fleet) -> tuple[str, str]:
     return before, str(fleet.move(verb).get("state"))
 
 
-def steer(module: AnsibleModule, fleet: Fleet) -> dict[str, t.Any]:
+def steer(module: FleetModule, fleet: Fleet) -> dict[str, t.Any]:
     """Do it all; returns the module's results."""
     node_before, node = update(module, fleet)
     # A node that has left must be back before it can meet anybody.
@@ -170,7 +175,6 @@ def steer(module: AnsibleModule, fleet: Fleet) -> dict[str, t.Any]:
         "node": node,
         "state": state,
         "joined": joined,
-        "endpoint": fleet.endpoint,
     }
     if module._diff:
         result["diff"] = {"before": before, "after": dict(after, **({"joined": joined} if joined else {}))}
@@ -178,24 +182,20 @@ def steer(module: AnsibleModule, fleet: Fleet) -> dict[str, t.Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec=dict(
-            connection_spec(),
-            name={"type": "str"},
-            private_data={"type": "str", "no_log": False},
-            join={"type": "list", "elements": "str"},
-            state={"type": "str", "choices": sorted(STATE, reverse=True)},
-        ),
-        mutually_exclusive=[("token", "token_file")],
+    module = FleetModule(
+        argument_spec={
+            "name": {"type": "str"},
+            "private_data": {"type": "str", "no_log": False},
+            "join": {"type": "list", "elements": "str"},
+            "state": {"type": "str", "choices": sorted(STATE, reverse=True)},
+        },
         required_one_of=[("name", "private_data", "join", "state")],
-        supports_check_mode=True,
     )
     try:
-        fleet = open_fleet(module, first_only=True)
-        result = steer(module, fleet)
+        result = steer(module, module.open_fleet(first_only=True))
     except ClientError as exc:
-        fail(module, exc)
-    module.exit_json(**result)
+        module.fail(exc)
+    module.succeed(**result)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xdp_gossip_publish
-short_description: Publish a configuration document to a fleet
+short_description: Publish configuration documents to a fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Writes one named document of the fleet's metadata, or deletes it, by talking to a single member.
-    From there it spreads to every other one.
-  - Nothing is written when the fleet already holds the wanted content, whatever O(if_version) says.
+  - Writes named documents of the fleet's metadata, or deletes them, by talking to a single member.
+    From there they spread to every other one.
+  - Takes one document (O(key)) or many (O(documents)). Of many, all options are checked, all documents read and all
+    O(if_version) conditions compared before the first one is written.
+    They are written one after the other, in the order given, and become visible one by one.
+  - Nothing is written when the fleet already holds what is wanted, whatever O(if_version) says. So a task that is
+    repeated after its answer was lost settles what happened.
 requirements:
   - PyYAML on the target, only for O(value) with O(content_type=yaml)
 extends_documentation_fragment:
@@ -29,16 +33,28 @@ options:
     description:
       - Name of the document, 1 to 512 bytes. Slashes divide it into segments, none of which may be empty, C(.) or
         C(..).
+      - The document V(default) is meant when neither this nor O(documents) is given.
     type: str
-    default: default
+  documents:
+    description:
+      - Many documents. The names are the keys, as for O(key), the values are dictionaries of options with the same
+        meaning as here, C(content), C(value), C(src), C(content_type), C(state), C(if_version), C(author) and
+        C(comment).
+      - O(content_type), O(state), O(author) and O(comment) are for all that have none of their own.
+      - An empty dictionary changes nothing.
+      - Mutually exclusive with O(key), O(content), O(value), O(src) and O(if_version).
+    type: dict
   state:
     description: Whether the document shall be there.
     type: str
     choices: [present, absent]
     default: present
   content:
-    description: The document's content, byte for byte (UTF-8).
-    type: str
+    description:
+      - The document's content, byte for byte (UTF-8).
+      - Must be text or a number. Before ansible-core 2.19 a template whose text looks like a list or a dictionary
+        becomes one, unless it ends in the filter P(ansible.builtin.string#filter).
+    type: raw
   value:
     description:
       - The document's content as data. Text is published as it is; anything else is written as JSON, or as YAML with
@@ -49,17 +65,17 @@ options:
     type: path
   content_type:
     description:
-      - What readers are told about the content.
-      - When not given, a document that is only of another type is left alone, and a new one is V(json) when O(value) is
-        not text, else V(raw).
+      - What readers are told about the content. Given, a document that is only of another type is written again.
+      - When not given, it is V(json) for data in O(value), else the type that the document had, else V(raw).
     type: str
     choices: [raw, text, json, yaml]
   if_version:
     description:
       - Write only while the document has this version on the member that is asked; V(absent) stands for no document.
-      - Fails when it has another one, with both versions in the message.
+      - Fails when it has another one, with both versions in RV(expected) and RV(actual), or RV(conflicts).
       - The check is made on one member. Of two writers on different members at the same moment both may pass it, one
         wins everywhere, and the other's content stays in the history.
+      - Two writers of the very same content both succeed, but only one of them with a change.
     type: str
   author:
     description: Who publishes, kept with the version.
@@ -69,19 +85,23 @@ options:
     type: str
   wait:
     description:
-      - How many members must hold the document before the task succeeds. V(none), V(majority), V(all), or a number
+      - How many members must hold each document before the task succeeds. V(none), V(majority), V(all), or a number
         of members.
       - Waits also when nothing was changed, so that a second run proves the same as the first.
-      - After a deletion it is the members' whole state that is compared.
+      - After a deletion members count that know of it and hold no such document.
     type: str
     default: none
   wait_timeout:
-    description: Seconds to wait at most. Then the task fails and names the members that lag behind.
+    description:
+      - Seconds to wait at most, for all documents together. Then the task fails and names the members that lag
+        behind.
     type: int
     default: 60
   sensitive:
     description:
-      - Keep the content out of the diff and of the module's reported arguments. Its size and digest are still shown.
+      - Keep contents out of the diff, of the module's reported arguments, and of errors. Names, sizes and digests are
+        still shown; a short content can be guessed from its digest.
+      - Nothing is ever written to the system log of the target.
     type: bool
     default: false
 seealso:
@@ -99,18 +119,40 @@ EXAMPLES = r"""
       burst: 50
     wait: all
     wait_timeout: 30
+  register: published
+
+- name: Replace exactly that version
+  xdp_gossip.fleet.xdp_gossip_publish:
+    key: app/limits
+    value:
+      requests_per_second: 250
+      burst: 50
+    if_version: "{{ published.version }}"
 
 - name: Publish a file that lies on the target
   xdp_gossip.fleet.xdp_gossip_publish:
-    key: haproxy.cfg
-    src: /etc/haproxy/haproxy.cfg
+    key: etc/hosts
+    src: /etc/hosts
     content_type: text
 
-- name: Replace exactly the version that was read before
+- name: Publish several documents with one task
   xdp_gossip.fleet.xdp_gossip_publish:
-    key: app/leader
-    content: host2
-    if_version: 019a3c1e5b2f0000@198.18.0.11:8000
+    documents:
+      app/motd:
+        content: Welcome
+      app/features:
+        value: {search: true, beta: false}
+        content_type: yaml
+      app/limits.old:
+        state: absent
+    comment: release 7
+    wait: all
+
+- name: Publish a secret that no output shows
+  xdp_gossip.fleet.xdp_gossip_publish:
+    key: app/password
+    content: "{{ lookup('ansible.builtin.password', '/dev/null', length=20) }}"
+    sensitive: true
 
 - name: Ask members over the network, from the control machine
   xdp_gossip.fleet.xdp_gossip_publish:
@@ -122,229 +164,376 @@ EXAMPLES = r"""
     content: hello
   delegate_to: localhost
 
-- name: Remove a document
+- name: Remove a document, and make sure that every member has forgotten it
   xdp_gossip.fleet.xdp_gossip_publish:
     key: app/limits
     state: absent
+    wait: all
 """
 
 RETURN = r"""
 key:
   description: Name of the document.
-  returned: success
+  returned: without O(documents)
   type: str
   sample: app/limits
 version:
   description:
     - Version of the document; of its tombstone after a deletion. V(null) in check mode when it would change, and when
       there was nothing to delete.
-  returned: success
+  returned: without O(documents)
   type: str
   sample: 019a3c1e5b2f0000@198.18.0.11:8000
 previous_version:
   description: Version before the task, V(null) when there was none.
-  returned: success
+  returned: without O(documents)
   type: str
   sample: 019a3c1e5a000000@198.18.0.12:8000
 digest:
   description: SHA-256 of the content, as C(sha256sum) computes it; V(null) for O(state=absent).
-  returned: success
+  returned: without O(documents)
   type: str
   sample: sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824
 size:
   description: Bytes of the content.
-  returned: O(state=present)
+  returned: without O(documents), and with O(state=present)
   type: int
   sample: 5
+documents:
+  description:
+    - For each name C(changed), and C(key), C(version), C(previous_version), C(digest), C(size), C(members),
+      C(confirmed) and C(laggards) as they are returned of a single document.
+  returned: with O(documents)
+  type: dict
+  sample:
+    app/motd:
+      key: app/motd
+      changed: true
+      version: 019a3c1e5b2f0000@198.18.0.11:8000
+      previous_version: null
+      digest: sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824
+      size: 5
+      members: 3
+      confirmed: 3
+      laggards: []
 members:
-  description: Members that were asked whether they hold the document. V(null) when there was no question to ask.
-  returned: success
+  description:
+    - Members that were asked whether they hold the document. V(null) in check mode, and with O(documents) and
+      O(wait=none).
+  returned: once a member has answered
   type: int
   sample: 3
 confirmed:
-  description: How many of them hold it.
-  returned: success
+  description: How many of them hold it; with O(documents), the one held by the fewest.
+  returned: once a member has answered
   type: int
   sample: 3
-elapsed:
-  description: Seconds spent waiting for them.
-  returned: success
-  type: float
-  sample: 0.4
 laggards:
-  description: The members that do not hold the document (yet), as they were reported.
-  returned: success, and failure of O(wait)
+  description:
+    - The members that do not hold the document (yet), as they were reported; with O(documents), each with C(key).
+  returned: once a member has answered
   type: list
   elements: dict
   sample: []
-endpoint:
-  description: The member that was talked to.
-  returned: success
-  type: str
-  sample: unix:///run/xdp-gossip/api.sock
+elapsed:
+  description: Seconds spent waiting for them.
+  returned: once a member has answered
+  type: float
+  sample: 0.4
 expected:
   description: The version given as O(if_version).
-  returned: failure of O(if_version)
+  returned: failure of O(if_version), without O(documents)
   type: str
   sample: 019a3c1e5a000000@198.18.0.12:8000
 actual:
   description: The version that the document has, V(absent) when there is none.
-  returned: failure of O(if_version)
+  returned: failure of O(if_version), without O(documents)
   type: str
   sample: 019a3c1e5b2f0000@198.18.0.11:8000
+conflicts:
+  description: Every document that has another version than the one expected.
+  returned: failure of O(if_version)
+  type: list
+  elements: dict
+  contains:
+    key:
+      description: Name of the document.
+      type: str
+      returned: always
+    expected:
+      description: The version given as O(if_version).
+      type: str
+      returned: always
+    actual:
+      description: The version that the document has, V(absent) when there is none.
+      type: str
+      returned: always
+  sample:
+    - key: app/limits
+      expected: 019a3c1e5a000000@198.18.0.12:8000
+      actual: 019a3c1e5b2f0000@198.18.0.11:8000
+written:
+  description: Names of the documents that have been written.
+  returned: failure, once a member has answered
+  type: list
+  elements: str
+  sample: [app/motd]
+unwritten:
+  description: Names of the documents that should have been written and have not been.
+  returned: failure, once a member has answered
+  type: list
+  elements: str
+  sample: [app/limits]
+uncertain:
+  description: The document that was sent, and whose answer did not come. Running the task again settles it.
+  returned: failure, once a member has answered
+  type: list
+  elements: str
+  sample: []
+endpoint:
+  description: The member that was talked to; the first of O(endpoints) when none answered.
+  returned: unless options are wrong
+  type: str
+  sample: unix:///run/xdp-gossip/api.sock
 attempts:
-  description: Each endpoint that was tried and why it did not answer.
-  returned: failure, when no member answered
+  description: Each endpoint that did not answer, and why.
+  returned: unless options are wrong
   type: list
   elements: dict
   sample: [{"endpoint": "http://198.18.0.11:8001", "reason": "Connection refused"}]
+error:
+  description: What a program can tell the failure by.
+  returned: failure, when a member refused the request or none answered
+  type: dict
+  contains:
+    code:
+      description:
+        - The agent's code. V(no_member_answered) when there was none to say so, and V(answer_lost) when a change was
+          sent and not answered.
+      type: str
+      returned: always
+    status:
+      description: HTTP status, V(null) without an answer.
+      type: int
+      returned: always
+    details:
+      description: What the agent added; empty with O(sensitive).
+      type: dict
+      returned: always
+  sample: {"code": "document_too_large", "status": 413, "details": {"limit": 16777216}}
 """
 
+import time
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, ClientError
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, check_key, check_wait, digest_of
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._change import Change, Conflict, Wish
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ClientError
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import SOURCES, content_spec
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence import check_wait
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import (
-    connection_spec,
-    content_of,
-    content_spec,
-    diff_text,
-    fail,
-    open_fleet,
-)
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import FleetModule
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
+
+#: Options of one of many documents that the module's option of the same name stands in for.
+_SHARED = ("state", "content_type", "author", "comment")
+
+#: Documents that a message about waiting names.
+_MOST_TOLD = 5
 
 
-def conflict(module: AnsibleModule, actual: str) -> t.NoReturn:
-    """Fail a compare-and-set with both versions."""
-    expected = module.params["if_version"]
-    module.fail_json(
-        msg="document %r was not written: expected version %s, the fleet has %s"
-        % (clip(module.params["key"]), clip(expected), clip(actual)),
-        expected=expected,
-        actual=actual,
-        **report(module)
+def document_spec() -> dict[str, t.Any]:
+    """Argument spec of what is said of one document, alone or as one of many."""
+    return dict(
+        content_spec(),
+        state={"type": "str", "choices": ["present", "absent"]},
+        if_version={"type": "str"},
+        author={"type": "str"},
+        comment={"type": "str"},
     )
 
 
-def report(module: AnsibleModule) -> dict[str, t.Any]:
-    """What replaces the reported arguments when the content is a secret."""
-    if not module.params["sensitive"]:
-        return {}
-    hidden = {name: "VALUE_SPECIFIED_AS_SENSITIVE" for name in ("content", "value") if module.params[name] is not None}
-    return {"invocation": {"module_args": dict(module.params, **hidden)}}
+def wishes_of(params: dict[str, t.Any]) -> list[Wish]:
+    """All documents that are asked for, checked. Raises ``ConfigError`` naming the document and its option."""
+    if params["documents"] is None:
+        return [Wish("default" if params["key"] is None else params["key"], params)]
+    shared = {name: params[name] for name in _SHARED}
+    validator = ArgumentSpecValidator(document_spec(), mutually_exclusive=[SOURCES])
+    wishes = []
+    for key, entry in params["documents"].items():
+        try:
+            if entry is not None and not isinstance(entry, dict):
+                raise ConfigError("expected a dictionary of options, got %s" % type(entry).__name__)
+            checked = validator.validate(entry or {})
+            if checked.error_messages:
+                raise ConfigError("; ".join(checked.error_messages))
+            options = dict(checked.validated_parameters)
+            options.update({name: value for name, value in shared.items() if options[name] is None})
+            if options["state"] == "present" and all(options[name] is None for name in SOURCES):
+                raise ConfigError("expected one of %s, or state=absent" % ", ".join(SOURCES))
+            wishes.append(Wish(str(key), options))
+        except ConfigError as exc:
+            raise ConfigError("documents, %r: %s" % (clip(str(key)), exc)) from None
+    return wishes
 
 
-def change(module: AnsibleModule, fleet: Fleet, wanted: bytes | None, content_type: str | None) -> dict[str, t.Any]:
-    """Compare and write; returns the module's results."""
-    key, if_version = module.params["key"], module.params["if_version"]
-    found = fleet.read(key)
-    held, value = found or ({}, None)
-    result: dict[str, t.Any] = {
-        "key": key,
-        "version": held.get("version"),
-        "previous_version": held.get("version"),
-        "digest": None if wanted is None else digest_of(wanted),
-    }
-    if wanted is not None:
-        result["size"] = len(wanted)
-    explicit = module.params["content_type"]
-    same_type = wanted is None or explicit is None or explicit == held.get("content_type")
-    result["changed"] = not (wanted == value and same_type)
-    if module._diff:
-        hide = module.params["sensitive"]
-        result["diff"] = {
-            "before_header": "%s (%s)" % (key, held.get("version") or "absent"),
-            "after_header": key if wanted is not None else "%s (absent)" % key,
-            "before": diff_text(value, held.get("digest"), hide),
-            "after": diff_text(wanted, result["digest"], hide),
+class Publication:
+    """One run of the module, and what can be told of it at any time."""
+
+    def __init__(self, module: FleetModule, wishes: list[Wish]) -> None:
+        self._module = module
+        self._wishes = wishes
+        self._many: bool = module.params["documents"] is not None
+        self._changes: list[Change] = []
+        self._counts: dict[str, dict[str, t.Any]] = {}
+        self._elapsed = 0.0
+
+    def run(self, fleet: Fleet) -> t.NoReturn:
+        """Read all, compare all, write all, wait for all; ends the module."""
+        try:
+            self._changes = [Change(wish, fleet) for wish in self._wishes]
+            self._compare()
+            if not self._module.check_mode:
+                for change in self._changes:
+                    if change.planned:
+                        change.apply()
+                self._confirm(fleet)
+        except Conflict as exc:
+            self._fail(str(exc), [exc])
+        except ClientError as exc:
+            self._fail(exc)
+        self._module.succeed(**self._results(predicted=True))
+
+    def _compare(self) -> None:
+        conflicts = []
+        for change in self._changes:
+            try:
+                change.check()
+            except Conflict as exc:
+                conflicts.append(exc)
+        if conflicts:
+            self._fail("; ".join(str(exc) for exc in conflicts), conflicts)
+
+    def _confirm(self, fleet: Fleet) -> None:
+        """Count the members that hold each document; fail when ``wait`` asks for more."""
+        wait = self._module.params["wait"]
+        if wait == "none":
+            if not self._many:
+                self._count_once(fleet)
+            return
+        started = time.monotonic()
+        end = started + self._module.params["wait_timeout"]
+        # When the time is over, what members hold of the rest is still worth a look, but not an endless one.
+        last_look = end + self._module.params["timeout"]
+        for change in self._changes:
+            now = time.monotonic()
+            if now < last_look:
+                self._count(fleet, change, wait, max(0.0, end - now))
+        self._elapsed = time.monotonic() - started
+        late = [change for change in self._changes if not self._counted(change).get("converged")]
+        if late:
+            self._fail("; ".join(self._describe(change) for change in late[:_MOST_TOLD]))
+
+    def _count_once(self, fleet: Fleet) -> None:
+        try:
+            self._count(fleet, self._changes[0], "all", 0.0)
+        except ClientError as exc:
+            self._module.warn(
+                "The document was published, but the members that hold it could not be counted: %s" % exc
+            )
+
+    def _count(self, fleet: Fleet, change: Change, wait: str, seconds: float) -> None:
+        answer, self._elapsed = fleet.converge(change.question(), wait, seconds)
+        self._counts[change.wish.key] = {
+            "members": answer.members,
+            "confirmed": answer.confirmed,
+            "laggards": answer.laggards,
+            "converged": answer.converged,
+            "told": answer.describe_laggards(),
         }
-    if not result["changed"]:
-        return result
-    actual = held.get("version") or "absent"
-    if if_version is not None and if_version != actual:
-        conflict(module, actual)
-    if module.check_mode:
-        result["version"] = None
-        return result
-    if wanted is None:
-        written = fleet.delete(key, if_version)
-    else:
-        about = {"content_type": content_type, "author": module.params["author"], "comment": module.params["comment"]}
-        written = fleet.write(key, wanted, if_version, about)
-    result["changed"] = written["changed"]
-    result["version"] = written["version"]
-    return result
 
+    def _counted(self, change: Change) -> dict[str, t.Any]:
+        return self._counts.get(change.wish.key, {})
 
-def confirm(module: AnsibleModule, fleet: Fleet, result: dict[str, t.Any]) -> None:
-    """Add to ``result`` how many members hold it; fail when ``wait`` asks for more."""
-    wait = module.params["wait"]
-    result.update(members=None, confirmed=None, elapsed=0.0, laggards=[])
-    if module.check_mode or result["version"] is None:
-        return
-    # Of a deleted document the agents compare no versions; that they hold the same state includes its tombstone.
-    absent = module.params["state"] == "absent"
-    question = {} if absent else {"key": result["key"], "version": result["version"], "digest": result["digest"]}
-    seconds = 0 if wait == "none" else module.params["wait_timeout"]
-    try:
-        answer, elapsed = fleet.converge(question, "all" if wait == "none" else wait, seconds)
-        if absent and answer.converged and fleet.read(result["key"]) is not None:
-            # The member that took the deletion is gone, and this one has not heard of it.
-            answer.converged = False
-    except ClientError as exc:
-        if wait != "none":
-            raise
-        module.warn("The document was published, but the members that hold it could not be counted: %s" % exc)
-        return
-    result.update(
-        members=answer.members, confirmed=answer.confirmed, elapsed=round(elapsed, 3), laggards=answer.laggards
-    )
-    if wait != "none" and not answer.converged:
-        module.fail_json(
-            msg="document %r version %s: %d of %d members hold it after %.1f s, expected %s. Missing: %s"
-            % (clip(result["key"]), result["version"], answer.confirmed, answer.members, elapsed, wait,
-               answer.describe_laggards() or "nobody that is known"),
-            **dict(result, **report(module))
+    def _describe(self, change: Change) -> str:
+        """Of a document that too few members hold."""
+        count = self._counted(change)
+        what = "document %r version %s" % (clip(change.wish.key), change.version)
+        if not count:
+            return what + ": no time was left to ask who holds it"
+        return "%s: %d of %d members hold it after %.1f s, expected %s. Missing: %s" % (
+            what, count["confirmed"], count["members"], self._elapsed, self._module.params["wait"], count["told"],
         )
+
+    def _fail(self, problem: ClientError | str, conflicts: t.Sequence[Conflict] = ()) -> t.NoReturn:
+        """End the module; what was written and what was not is told whatever happened."""
+        results = self._results(predicted=False)
+        results["written"] = [change.wish.key for change in self._changes if change.written]
+        results["unwritten"] = [change.wish.key for change in self._changes if change.planned]
+        results["uncertain"] = [change.wish.key for change in self._changes if change.uncertain]
+        if conflicts:
+            results["conflicts"] = [
+                {"key": exc.key, "expected": exc.expected, "actual": exc.actual} for exc in conflicts
+            ]
+            if not self._many:
+                results.update(expected=conflicts[0].expected, actual=conflicts[0].actual)
+        self._module.fail(problem, **results)
+
+    def _results(self, predicted: bool) -> dict[str, t.Any]:
+        """What is returned; ``predicted`` counts what is planned as done."""
+        shown = {change.wish.key: self._result_of(change, predicted) for change in self._changes}
+        diffs = [
+            change.diff(self._module.sensitive)
+            for change in self._changes
+            if not self._many or shown[change.wish.key]["changed"]
+        ]
+        results: dict[str, t.Any] = {"changed": any(result["changed"] for result in shown.values())}
+        if self._many:
+            counts = [result for result in shown.values() if result["confirmed"] is not None]
+            results.update(
+                documents=shown,
+                members=max((count["members"] for count in counts), default=None),
+                confirmed=min((count["confirmed"] for count in counts), default=None),
+                laggards=[dict(late, key=count["key"]) for count in counts for late in count["laggards"]],
+            )
+        elif shown:
+            results.update(next(iter(shown.values())))
+        results["elapsed"] = round(self._elapsed, 3)
+        if self._module._diff and diffs:
+            results["diff"] = diffs if self._many else diffs[0]
+        return results
+
+    def _result_of(self, change: Change, predicted: bool) -> dict[str, t.Any]:
+        count = self._counted(change)
+        counted = {"members": count.get("members"), "confirmed": count.get("confirmed")}
+        return dict(change.result(predicted), laggards=count.get("laggards", []), **counted)
 
 
 def main() -> None:
-    module = AnsibleModule(
+    spec = document_spec()
+    spec["state"]["default"] = "present"
+    module = FleetModule(
         argument_spec=dict(
-            connection_spec(),
-            state={"type": "str", "choices": ["present", "absent"], "default": "present"},
-            key={"type": "str", "default": "default", "no_log": False},
-            if_version={"type": "str"},
-            author={"type": "str"},
-            comment={"type": "str"},
+            spec,
+            key={"type": "str", "no_log": False},
+            documents={"type": "dict", "no_log": False},
             wait={"type": "str", "default": "none"},
             wait_timeout={"type": "int", "default": 60},
             sensitive={"type": "bool", "default": False},
-            **content_spec()
         ),
-        mutually_exclusive=[("content", "value", "src"), ("token", "token_file")],
-        required_if=[("state", "present", ("content", "value", "src"), True)],
-        supports_check_mode=True,
+        mutually_exclusive=[SOURCES] + [("documents", name) for name in ("key", "if_version") + SOURCES],
+        required_if=[("state", "present", ("documents",) + SOURCES, True)],
         # The system log would keep whole documents, secret ones too.
         no_log=True,
     )
-    result: dict[str, t.Any] = {}
     try:
-        check_key(module.params["key"])
         check_wait(module.params["wait"])
-        wanted, content_type = None, None
-        if module.params["state"] == "present":
-            wanted, content_type = content_of(module)
-        fleet = open_fleet(module)
-        result = change(module, fleet, wanted, content_type)
-        confirm(module, fleet, result)
+        wishes = wishes_of(module.params)
+        fleet = module.open_fleet()
     except ClientError as exc:
-        if isinstance(exc, ApiError) and exc.code == "version_mismatch":
-            conflict(module, str(exc.details.get("actual") or "absent"))
-        fail(module, exc, **dict(result, **report(module)))
-    module.exit_json(endpoint=fleet.endpoint, **dict(result, **report(module)))
+        module.fail(exc)
+    Publication(module, wishes).run(fleet)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ short_description: Prove that a fleet holds a configuration document
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Asks one member whether the members of the fleet hold a given version, digest or content of a document, or, without
-    O(key), whether all of them hold the same documents.
-  - Fails, naming each member that lags behind, when fewer hold it than O(wait) asks for. Changes nothing.
+  - Asks one member whether the members of the fleet hold a given version, digest or content of a document, whether
+    they all have forgotten it, or, without O(key), whether all of them hold the same documents.
+  - Fails, naming each member that lags behind and why, when fewer hold it than O(wait) asks for. Changes nothing.
+  - The member that is asked knows from gossip what the others hold. O(direct) asks each of them itself.
 requirements:
   - PyYAML on the target, only for O(value) with O(content_type=yaml)
 extends_documentation_fragment:
@@ -26,6 +27,14 @@ options:
       - Name of the document. Without it, the whole state of the members is compared.
       - Without O(version), O(digest) or a content, the version held by the member that is asked counts.
     type: str
+  state:
+    description:
+      - V(present) expects members to hold the document, V(absent) to hold none of this name.
+      - With V(absent) and O(version), that of the deletion, they must also know of it or of a later one. A member that
+        does not could still get the document from another one that does not.
+    type: str
+    choices: [present, absent]
+    default: present
   version:
     description: Version that the members must hold, as RV(xdp_gossip.fleet.xdp_gossip_publish#module:version) gave it.
     type: str
@@ -34,7 +43,7 @@ options:
     type: str
   content:
     description: The content that they must hold, byte for byte (UTF-8).
-    type: str
+    type: raw
   value:
     description: The content as data, written as O(xdp_gossip.fleet.xdp_gossip_publish#module:value) is.
     type: raw
@@ -53,56 +62,107 @@ options:
     description: Seconds to wait for them at most; 0 asks once.
     type: int
     default: 30
+  direct:
+    description:
+      - Then ask each member over its own API, and let only these answers count. The document's bytes are read and
+        their digest is computed here.
+      - Members are asked at the address of the NodeList, 16 at a time, each within O(timeout) and O(retries). One that
+        does not answer is in RV(unreachable_members) and counts as not holding it.
+      - O(token) is sent to each of these addresses; use V(https) where members are not to be trusted with it.
+      - A deletion is proved by there being no document; over this way members do not tell its version.
+    type: bool
+    default: false
+  direct_scheme:
+    description: V(http) or V(https) for O(direct). The default is that of the first TCP endpoint, or else V(http).
+    type: str
+    choices: [http, https]
+  direct_port:
+    description:
+      - TCP port of the members' API for O(direct). The default is that of the first TCP endpoint, or else 8001.
+    type: int
+  sensitive:
+    description: Keep O(content) and O(value) out of the module's reported arguments and of errors.
+    type: bool
+    default: false
 seealso:
   - module: xdp_gossip.fleet.xdp_gossip_publish
 """
 
 EXAMPLES = r"""
-- name: Every member holds the published file
+- name: Publish a file of the target
+  xdp_gossip.fleet.xdp_gossip_publish:
+    key: etc/hosts
+    src: /etc/hosts
+  register: published
+
+- name: Every member holds that file
   xdp_gossip.fleet.xdp_gossip_verify:
-    key: haproxy.cfg
-    src: /etc/haproxy/haproxy.cfg
+    key: etc/hosts
+    src: /etc/hosts
 
 - name: Every member holds the version that was just published
   xdp_gossip.fleet.xdp_gossip_verify:
-    key: app/limits
+    key: etc/hosts
     version: "{{ published.version }}"
     wait_timeout: 10
 
-- name: No two members differ in anything, at this moment
+- name: Every member says so itself
   xdp_gossip.fleet.xdp_gossip_verify:
-    wait_timeout: 0
+    endpoints:
+      - https://198.18.0.11:8001
+      - https://198.18.0.12:8001
+    ca_path: /etc/ssl/fleet-ca.pem
+    token_file: ~/.config/xdp-gossip/token
+    key: etc/hosts
+    version: "{{ published.version }}"
+    direct: true
+
+- name: Nobody holds a document of this name
+  xdp_gossip.fleet.xdp_gossip_verify:
+    key: app/no-such-document
+    state: absent
+
+- name: No two members differ in anything
+  xdp_gossip.fleet.xdp_gossip_verify:
+    wait_timeout: 20
 """
 
 RETURN = r"""
 converged:
   description: Whether as many members as O(wait) asks for hold it.
-  returned: always, unless no member answered
+  returned: once a member has answered
   type: bool
   sample: true
 members:
   description: Members that were asked about.
-  returned: always, unless no member answered
+  returned: once a member has answered
   type: int
   sample: 3
 confirmed:
   description: How many of them hold it.
-  returned: always, unless no member answered
+  returned: once a member has answered
   type: int
   sample: 3
 elapsed:
-  description: Seconds it took.
-  returned: always, unless no member answered
+  description: Seconds until the member that was asked had its answer.
+  returned: once a member has answered
   type: float
   sample: 0.1
+version:
+  description: Version that was compared, or else one that is held by a member that counts.
+  returned: once a member has answered
+  type: str
+  sample: 019a3c1e5b2f0000@198.18.0.11:8000
 digest:
-  description: Digest that was compared, of the document or (without O(key)) of the whole state.
-  returned: always, unless no member answered
+  description:
+    - Digest that was compared, of the document or (without O(key)) of the whole state. V(null) when no member holds
+      the document.
+  returned: once a member has answered
   type: str
   sample: sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824
 results:
   description: What each member holds.
-  returned: always, unless no member answered
+  returned: once a member has answered
   type: list
   elements: dict
   contains:
@@ -127,17 +187,25 @@ results:
       type: bool
       returned: always
     version:
-      description: The version that it holds, when that is known.
+      description: The version that it holds, V(null) when it holds none or that is not known.
       type: str
       returned: always
     digest:
-      description: The digest that it holds, when that is known.
+      description: The digest that it holds, V(null) for a deletion and when it is not known.
       type: str
+      returned: always
+    deleted:
+      description: Whether C(version) is that of a deletion.
+      type: bool
       returned: always
     reason:
       description: Why it does not count.
       type: str
       returned: always
+    reached:
+      description: Whether the member itself has answered.
+      type: bool
+      returned: with O(direct)
   sample:
     - addr: 198.18.0.11
       port: 8000
@@ -146,110 +214,175 @@ results:
       holds: true
       version: 019a3c1e5b2f0000@198.18.0.11:8000
       digest: sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824
+      deleted: false
       reason: ""
 laggards:
-  description: Those of RV(results) that do not hold it.
-  returned: always, unless no member answered
+  description: Those of RV(results) that do not hold it. Each is in exactly one of the next three lists.
+  returned: once a member has answered
+  type: list
+  elements: dict
+  sample: []
+missing:
+  description:
+    - Members that have no version of the document, or have not answered. With O(state=absent), those that have not
+      heard of the deletion.
+  returned: once a member has answered
+  type: list
+  elements: dict
+  sample: []
+stale:
+  description:
+    - Members with an older version than the one that was asked for or, when that was a content, than the newest one
+      that members with this content have.
+  returned: once a member has answered
+  type: list
+  elements: dict
+  sample: []
+mismatched:
+  description:
+    - Members with something else that is not known to be older, such as a newer version, other content while nobody
+      has the right one, or (without O(key)) other documents.
+  returned: once a member has answered
+  type: list
+  elements: dict
+  sample: []
+unreachable_members:
+  description: Those of RV(missing) that did not answer O(direct).
+  returned: once a member has answered
   type: list
   elements: dict
   sample: []
 endpoint:
-  description: The member that was asked.
-  returned: always, unless no member answered
+  description: The member that was asked; the first of O(endpoints) when none answered.
+  returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock
 attempts:
-  description: Each endpoint that was tried and why it did not answer.
-  returned: failure, when no member answered
+  description: Each of O(endpoints) that did not answer, and why.
+  returned: unless options are wrong
   type: list
   elements: dict
   sample: [{"endpoint": "http://198.18.0.11:8001", "reason": "Connection refused"}]
+error:
+  description:
+    - What a program can tell the failure by, see RV(xdp_gossip.fleet.xdp_gossip_publish#module:error).
+  returned: failure, when a member refused the request or none answered
+  type: dict
+  sample: {"code": "no_member_answered", "status": null, "details": {}}
 """
 
 import re
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ClientError
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, check_key, check_wait, digest_of
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import SOURCES, content_of, content_spec
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence import Convergence, Question, check_wait
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._direct import Direct
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, check_key, digest_of
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import (
-    connection_spec,
-    content_of,
-    content_spec,
-    fail,
-    open_fleet,
-)
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import FleetModule
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError, Settings
 
 
-def question_of(module: AnsibleModule) -> dict[str, str | None]:
-    """What is asked: key, version, digest. Raises ``ConfigError``."""
-    params = module.params
+def question_of(params: dict[str, t.Any]) -> Question:
+    """What is asked. Raises ``ConfigError``."""
     if params["key"] is None:
-        return {}
+        return Question()
+    key = check_key(params["key"])
+    if params["state"] == "absent":
+        return Question(key, params["version"], absent=True)
     digest = params["digest"]
     if digest is not None:
         match = re.fullmatch(r"(?:sha256:)?([0-9a-fA-F]{64})", digest.strip())
         if not match:
             raise ConfigError("digest: expected sha256: and 64 hexadecimal digits, got %r" % clip(digest))
         digest = "sha256:" + match.group(1).lower()
-    wanted = content_of(module)[0]
+    wanted = content_of(params)[0]
     if wanted is not None:
         digest = digest_of(wanted)
-    return {"key": check_key(params["key"]), "version": params["version"], "digest": digest}
+    return Question(key, params["version"], digest)
 
 
-def verify(module: AnsibleModule, fleet: Fleet, question: dict[str, str | None]) -> None:
-    """Ask, and end the module with the answer."""
+def direct_of(params: dict[str, t.Any]) -> Direct | None:
+    """How to ask members directly, if that is wanted. Raises ``ConfigError``."""
+    if not params["direct"]:
+        return None
+    port = params["direct_port"]
+    if port is not None and not 0 < port < 65536:
+        raise ConfigError("direct_port: expected 1 to 65535, got %d" % port)
+    return Direct(Settings(params), params["direct_scheme"], port)
+
+
+def ask_directly(direct: Direct, question: Question, answer: Convergence, wait: str) -> list[dict[str, t.Any]]:
+    """Put what each member says itself into ``answer``; returns those that did not answer."""
+    exact = question
+    if question.key is None:
+        exact = Question(digest=answer.digest)
+    elif not question.absent and question.version is None and question.digest is None:
+        # The version that the first member holds, as it said.
+        held = [result.get("version") for result in answer.results if result.get("holds") is True]
+        exact = Question(question.key, held[0] if held else None)
+    answer.replace(direct.ask(exact, answer.results), wait)
+    return [result for result in answer.results if not result["reached"]]
+
+
+def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct | None) -> t.NoReturn:
+    """Ask, and end the module with the answer. Raises ``ClientError``."""
     wait = module.params["wait"]
     answer, elapsed = fleet.converge(question, wait, module.params["wait_timeout"])
+    unreachable = ask_directly(direct, question, answer, wait) if direct else []
+    holder: dict[str, t.Any] = next((result for result in answer.results if result.get("holds") is True), {})
     result: dict[str, t.Any] = {
         "converged": answer.converged,
         "members": answer.members,
         "confirmed": answer.confirmed,
         "elapsed": round(elapsed, 3),
-        "digest": question.get("digest") or answer.digest,
+        "version": question.version or holder.get("version"),
+        "digest": answer.digest if question.key is None else question.digest or holder.get("digest"),
         "results": answer.results,
         "laggards": answer.laggards,
-        "endpoint": fleet.endpoint,
+        "unreachable_members": unreachable,
     }
+    result.update(answer.kinds(question))
     if answer.converged:
-        module.exit_json(changed=False, **result)
-    what = "the same state" if not question else "document %r" % clip(question["key"] or "")
-    if question.get("version"):
-        what += " version %s" % clip(question["version"] or "")
-    module.fail_json(
-        msg="%d of %d members hold %s after %.1f s, expected %s. Missing: %s"
-        % (answer.confirmed, answer.members, what, elapsed, wait, answer.describe_laggards() or "nobody that is known"),
+        module.succeed(changed=False, **result)
+    module.fail(
+        "%d of %d members hold %s after %.1f s, expected %s. Missing: %s"
+        % (answer.confirmed, answer.members, question, elapsed, wait, answer.describe_laggards()),
         **result
     )
 
 
 def main() -> None:
-    contents = ("content", "value", "src")
-    module = AnsibleModule(
+    module = FleetModule(
         argument_spec=dict(
-            connection_spec(),
+            content_spec(),
             key={"type": "str", "no_log": False},
+            state={"type": "str", "choices": ["present", "absent"], "default": "present"},
             version={"type": "str"},
             digest={"type": "str"},
             wait={"type": "str", "default": "all"},
             wait_timeout={"type": "int", "default": 30},
-            **content_spec()
+            direct={"type": "bool", "default": False},
+            direct_scheme={"type": "str", "choices": ["http", "https"]},
+            direct_port={"type": "int"},
+            sensitive={"type": "bool", "default": False},
         ),
-        mutually_exclusive=[("digest",) + contents, ("token", "token_file")],
-        required_by=dict.fromkeys(("version", "digest") + contents, "key"),
-        supports_check_mode=True,
+        mutually_exclusive=[("digest",) + SOURCES],
+        required_by=dict.fromkeys(("version", "digest") + SOURCES, "key"),
+        required_if=[("state", "absent", ("key",))],
         no_log=True,
     )
+    params = module.params
     try:
-        if check_wait(module.params["wait"]) == "none":
+        if check_wait(params["wait"]) == "none":
             raise ConfigError("wait: expected majority, all or a number of members, got 'none'")
-        question = question_of(module)
-        verify(module, open_fleet(module), question)
+        if params["state"] == "absent" and any(params[name] is not None for name in ("digest",) + SOURCES):
+            raise ConfigError("state=absent: expected neither digest nor a content, what is deleted has none")
+        question, direct = question_of(params), direct_of(params)
+        verify(module, module.open_fleet(), question, direct)
     except ClientError as exc:
-        fail(module, exc)
+        module.fail(exc)
 
 
 if __name__ == "__main__":

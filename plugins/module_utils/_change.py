@@ -1,0 +1,138 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PRIVATE to this collection: one document, as it is wanted and as the fleet holds it. Python 3.8 or later."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Unreachable
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import content_of, diff_text
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence import Question
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, check_key, digest_of
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
+
+
+class Wish:
+    """What a document shall be, from its checked options. Raises ``ConfigError``."""
+
+    def __init__(self, key: str, options: t.Mapping[str, t.Any]) -> None:
+        self.key = check_key(key)
+        self.value: bytes | None = None
+        self.content_type: str | None = None
+        if options["state"] == "present":
+            self.value, self.content_type = content_of(options)
+        #: Only a type that was asked for is a reason to write what is otherwise there.
+        self.type_counts = options["content_type"] is not None
+        self.if_version: str | None = options["if_version"]
+        self.author: str | None = options["author"]
+        self.comment: str | None = options["comment"]
+
+
+class Conflict(Exception):
+    """Another version is there than the one to write over; ``actual`` is it, or ``absent``."""
+
+    def __init__(self, wish: Wish, actual: str) -> None:
+        self.key = wish.key
+        self.expected = str(wish.if_version)
+        self.actual = actual
+        super().__init__(
+            "document %r was not written: expected version %s, the fleet has %s"
+            % (clip(self.key), clip(self.expected), clip(self.actual))
+        )
+
+
+class Change:
+    """What is to be done about one document. The fleet is read at once, and written by ``apply``."""
+
+    def __init__(self, wish: Wish, fleet: Fleet) -> None:
+        self.wish = wish
+        self._fleet = fleet
+        self._held, self._value, self.planned = self._look()
+        self.written = False
+        #: Sent, and not answered.
+        self.uncertain = False
+        self.previous: str | None = self._held.get("version")
+        self.version = self.previous
+        self.digest = None if wish.value is None else digest_of(wish.value)
+
+    def _look(self) -> tuple[dict[str, t.Any], bytes | None, bool]:
+        """The document held, its value, and whether it differs from what is wanted."""
+        wish = self.wish
+        held, value = self._fleet.read(wish.key) or ({}, None)
+        retyped = wish.value is not None and wish.type_counts and wish.content_type != held.get("content_type")
+        return held, value, retyped or wish.value != value
+
+    def check(self) -> None:
+        """Raise ``Conflict`` when there is something to write, but not over the version that is there."""
+        actual = self.previous or "absent"
+        if self.planned and self.wish.if_version not in (None, actual):
+            raise Conflict(self.wish, actual)
+
+    def apply(self) -> None:
+        """Write what is planned.
+
+        Raises ``Conflict`` when somebody else was quicker, ``ClientError`` when it was not, or perhaps, written.
+        """
+        wish = self.wish
+        try:
+            if wish.value is None:
+                answer = self._fleet.delete(wish.key, wish.if_version)
+            else:
+                kind = wish.content_type or self._held.get("content_type") or "raw"
+                about = {"content_type": kind, "author": wish.author, "comment": wish.comment}
+                answer = self._fleet.write(wish.key, wish.value, wish.if_version, about)
+        except Unreachable as exc:
+            self.uncertain = exc.maybe_applied
+            self.planned = not exc.maybe_applied
+            raise
+        except ApiError as exc:
+            if exc.code != "version_mismatch":
+                raise
+            self._overtaken(str(exc.details.get("actual") or "absent"))
+        else:
+            self.written = answer["changed"]
+            self.version = answer["version"]
+            self.planned = False
+
+    def _overtaken(self, actual: str) -> None:
+        """Somebody wrote since we looked. Only if that is just what is wanted, nothing is left to do."""
+        held, _value, self.planned = self._look()
+        if self.planned:
+            raise Conflict(self.wish, actual)
+        self.version = held.get("version")
+
+    def diff(self, sensitive: bool) -> dict[str, str]:
+        """As Ansible shows it."""
+        key, value = self.wish.key, self.wish.value
+        shown = {
+            "before_header": "%s (%s)" % (key, self.previous or "absent"),
+            "after_header": key if value is not None else "%s (absent)" % key,
+            "before": diff_text(self._value, self._held.get("digest"), sensitive),
+            "after": diff_text(value, self.digest, sensitive),
+        }
+        if (self.planned or self.written) and value == self._value:
+            types = (key, clip(str(self._held.get("content_type"))), self.wish.content_type)
+            shown["prepared"] = "%s: content type %s -> %s\n" % types
+        return shown
+
+    def result(self, predicted: bool = False) -> dict[str, t.Any]:
+        """What the module returns of this document; ``predicted``: as if what is planned were done."""
+        foreseen = predicted and self.planned
+        shown: dict[str, t.Any] = {
+            "key": self.wish.key,
+            "changed": self.written or foreseen,
+            "version": None if foreseen else self.version,
+            "previous_version": self.previous,
+            "digest": self.digest,
+        }
+        if self.wish.value is not None:
+            shown["size"] = len(self.wish.value)
+        return shown
+
+    def question(self) -> Question:
+        """What members must hold for this document to have arrived."""
+        if self.wish.value is None:
+            return Question(self.wish.key, self.version, absent=True)
+        return Question(self.wish.key, self.version, self.digest)

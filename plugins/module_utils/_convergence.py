@@ -1,0 +1,119 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PRIVATE to this collection: who holds what was asked for, and what the others hold instead. Python 3.8 or later."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip, number_of, text_of
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import BadAnswer, ConfigError
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._versions import newest, older
+
+#: Why a member does not count; each is a list in results.
+KINDS = ("missing", "stale", "mismatched")
+
+
+def check_wait(wait: str) -> str:
+    """Return ``wait`` when it is none, majority, all or a whole number above 0. Raises ``ConfigError``."""
+    number = int(wait) if wait.isascii() and wait.isdigit() and len(wait) < 7 else 0
+    if number > 0 or wait in ("none", "majority", "all"):
+        return wait
+    raise ConfigError("wait: expected none, majority, all or a number of members, got %r" % clip(wait))
+
+
+def enough(wait: str, confirmed: int, members: int) -> bool:
+    """Whether so many members are what ``wait`` asks for."""
+    if wait == "all":
+        return confirmed >= members
+    if wait == "majority":
+        return confirmed > members // 2
+    return confirmed >= int(wait)
+
+
+class Question:
+    """What members are asked to hold: a version or digest of ``key``, no such document (``absent``), or one state.
+
+    Without ``key`` all documents are meant. With ``absent``, ``version`` is that of the deletion.
+    """
+
+    def __init__(
+        self, key: str | None = None, version: str | None = None, digest: str | None = None, absent: bool = False
+    ) -> None:
+        self.key = key
+        self.version = version
+        self.digest = digest
+        self.absent = absent
+
+    def parameters(self) -> dict[str, str | None]:
+        """As parameters of ``GET /v1/convergence``."""
+        deleted = "1" if self.absent else None
+        return {"key": self.key, "version": self.version, "digest": self.digest, "deleted": deleted}
+
+    def __str__(self) -> str:
+        if self.key is None:
+            return "the same state"
+        text = "%sdocument %r" % ("no " if self.absent else "", clip(self.key))
+        return text + (" version %s" % clip(self.version) if self.version else "")
+
+
+class Convergence:
+    """How many members hold something: the agent's answer, checked. Raises ``BadAnswer``."""
+
+    def __init__(self, answer: dict[str, t.Any]) -> None:
+        self.converged = answer.get("converged") is True
+        self.members = number_of(answer, "members")
+        self.confirmed = number_of(answer, "confirmed")
+        self.digest = text_of(answer, "digest")
+        results = answer.get("results")
+        if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+            raise BadAnswer("convergence: expected a list of objects as results")
+        self.results: list[dict[str, t.Any]] = results
+
+    def replace(self, results: list[dict[str, t.Any]], wait: str) -> None:
+        """Take ``results`` for what the members hold, and count them anew."""
+        self.results = results
+        self.members = len(results)
+        self.confirmed = self.members - len(self.laggards)
+        self.converged = enough(wait, self.confirmed, self.members)
+
+    @property
+    def laggards(self) -> list[dict[str, t.Any]]:
+        """The members that do not hold it."""
+        return [result for result in self.results if result.get("holds") is not True]
+
+    def kinds(self, question: Question) -> dict[str, list[dict[str, t.Any]]]:
+        """The laggards by why they are: each stands in exactly one of the lists of ``KINDS``.
+
+        What is older is told by the version that was asked for, or else by the newest one that confirming members
+        have. Without either, nothing is known to be older.
+        """
+        wanted = question.version or newest(result.get("version") for result in self.results if result.get("holds"))
+        found: dict[str, list[dict[str, t.Any]]] = {kind: [] for kind in KINDS}
+        for result in self.laggards:
+            if not result.get("version") and (question.key is not None or not result.get("digest")):
+                found["missing"].append(result)
+            elif older(result.get("version"), wanted):
+                found["stale"].append(result)
+            else:
+                found["mismatched"].append(result)
+        return found
+
+    def describe_laggards(self, limit: int = 10) -> str:
+        """One line naming at most ``limit`` of them."""
+        shown = []
+        for result in self.laggards[:limit]:
+            text = "%s (%s:%s, %s)" % (
+                clip(str(result.get("name") or "?"), 80),
+                clip(str(result.get("addr")), 64),
+                clip(str(result.get("port")), 8),
+                clip(str(result.get("state")), 16),
+            )
+            if result.get("version"):
+                text += " has version " + clip(str(result["version"]), 80)
+            if result.get("reason"):
+                text += ": " + clip(str(result["reason"]), 160)
+            shown.append(text)
+        more = len(self.laggards) - len(shown)
+        return "; ".join(shown) + ("; and %d more" % more if more > 0 else "") or "nobody that is known"

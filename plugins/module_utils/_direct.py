@@ -1,0 +1,84 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PRIVATE to this collection: ask every member over its own API what it holds. Python 3.8 or later."""
+
+from __future__ import annotations
+
+import typing as t
+from concurrent.futures import ThreadPoolExecutor
+
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import Client
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence import Question
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip, text_of
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import canonical_address
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import DEFAULT_PORT, ClientError, Settings
+
+#: Members asked at the same time; a document of each may be in memory.
+_AT_ONCE = 16
+
+
+class Direct:
+    """How to reach the members: all at one port, over ``scheme`` (``http`` or ``https``).
+
+    What is not given is as with the first endpoint that is not a Unix socket, or else ``http`` and 8001. Every
+    member gets the timeout and the retries of ``settings``, so ``n`` of them take at most ``n / 16`` times as long
+    as one (rounded up).
+    """
+
+    def __init__(self, settings: Settings, scheme: str | None, port: int | None) -> None:
+        self._settings = settings
+        tcp = [endpoint for endpoint in settings.endpoints if endpoint.scheme != "unix"]
+        self._scheme = scheme or (tcp[0].scheme if tcp else "http")
+        self._port = port or (tcp[0].port if tcp else DEFAULT_PORT)
+        if self._scheme == "https":
+            settings.tls()  # made here, not by all threads at once
+
+    def ask(self, question: Question, results: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
+        """``results`` with what each member says itself, and ``reached``: whether it said anything.
+
+        ``question`` has a version or digest, or is about absence.
+        """
+        with ThreadPoolExecutor(max_workers=min(_AT_ONCE, max(1, len(results)))) as pool:
+            return list(pool.map(lambda result: self._ask(question, result), results))
+
+    def _ask(self, question: Question, result: dict[str, t.Any]) -> dict[str, t.Any]:
+        answer = dict(result, holds=False, version=None, digest=None, deleted=False, reached=False)
+        try:
+            fleet = Fleet(Client(self._settings.at(self._url(result))))
+            answer.update(_held_by(fleet, question), reached=True)
+        except ClientError as exc:
+            answer["reason"] = "not reached: %s" % clip(str(exc), 400)
+            return answer
+        answer["holds"] = _meets(question, answer["version"], answer["digest"])
+        answer["reason"] = "" if answer["holds"] else _explain(question, answer)
+        return answer
+
+    def _url(self, result: dict[str, t.Any]) -> str:
+        try:
+            address = canonical_address(result.get("addr"))
+        except ValueError as exc:
+            raise ClientError(str(exc)) from None
+        return "%s://%s:%d" % (self._scheme, "[%s]" % address if ":" in address else address, self._port)
+
+
+def _held_by(fleet: Fleet, question: Question) -> dict[str, str | None]:
+    if question.key is None:
+        return {"version": None, "digest": text_of(fleet.status(), "digest")}
+    held = (fleet.read(question.key) or ({}, b""))[0]
+    return {"version": held.get("version"), "digest": held.get("digest")}
+
+
+def _meets(question: Question, version: str | None, digest: str | None) -> bool:
+    if question.absent:
+        return digest is None
+    if question.version is not None and version != question.version:
+        return False
+    return digest is not None and question.digest in (None, digest)
+
+
+def _explain(question: Question, answer: dict[str, t.Any]) -> str:
+    if question.key is None:
+        return "holds state %s" % clip(str(answer["digest"]), 80)
+    return "holds version %s" % clip(str(answer["version"]), 80) if answer["version"] else "has no such document"
