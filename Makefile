@@ -131,7 +131,7 @@ fleet: packages-test venv-dev venv-ansible link ## The built and stripped collec
 
 .PHONY: eda
 eda: packages-test venv-dev venv-eda ## The event source: alone, on real agents, and in a real ansible-rulebook
-	$(VENV)/dev/bin/pytest tests/eda --junitxml="$(REPORTS)/eda.xml" $(PYTEST_ARGS)
+	$(VENV)/dev/bin/pytest tests/eda -n 2 --junitxml="$(REPORTS)/eda.xml" $(PYTEST_ARGS)
 
 .PHONY: molecule $(SCENARIOS:%=molecule-%)
 molecule: $(SCENARIOS:%=molecule-%) ## The agent role on real systemd hosts, with native XDP and without BPF (root)
