@@ -205,6 +205,18 @@ def test_every_task_of_the_role_has_a_tag() -> None:
     assert all(tagged.values()), tagged
 
 
+def test_an_upgrade_touches_nobody_while_a_host_is_unreachable(controller: Controller) -> None:
+    # A port that preflight refuses: should the play go on, this machine must not become a member.
+    there = {"agent_port": 0}
+    away = {"ansible_connection": "ssh", "ansible_host": "198.18.0.99", "ansible_ssh_executable": "/bin/false"}
+    for names in (["here", "away"], ["here"]):
+        controller.inventory({"here": there, "away": away})
+        done = controller.play("xdp_gossip.fleet.upgrade", "--check", "--limit", ",".join(names))
+        assert done.returncode != 0
+        assert ("away" in names) == ("UNREACHABLE" in done.stdout), done.stdout
+        assert ("away" in names) != ("Check the role's variables" in done.stdout), done.stdout
+
+
 SECRETS = {"secret.key": "a-secret-that-is-long-enough\n", "api.token": "a-token-that-is-long-enough\n"}
 VAULTED = "$ANSIBLE_VAULT;1.1;AES256\n3061\n"
 

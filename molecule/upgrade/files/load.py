@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Publish without a pause through one member while every member is asked, ten times a second, who is alive.
+
+Usage: ``load.py MEMBERS PUBLISHER TOKEN_FILE STOP REPORT``. MEMBERS is a JSON object, name -> URL of the API; PUBLISHER
+one of the names. Goes on until the file STOP exists, ten minutes at most, then waits until every member holds what was
+acknowledged, and writes REPORT (JSON):
+``members``: for each ``samples`` (answers), ``unanswered``, ``seen_away`` (hosts that it saw in any state but alive, at
+any time) and ``most_away`` (how many of them at once); ``acknowledged``, ``refused`` (publishes) and ``lost``
+(member -> acknowledged documents that it does not hold).
+
+A member that is being restarted cannot be asked, and for a few seconds after that it does not know yet who else is
+there: its answers count from its tenth second on. It is a bystander to the others' upgrades, not to its own.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+LIMIT = 600.0
+EVERY = 0.1
+#: Seconds that documents may still be on their way at the end.
+SETTLE = 30.0
+#: Seconds of uptime from which on a member's view of the others is taken for one.
+GROWN_UP = 10.0
+FAULTS = (OSError, http.client.HTTPException, ValueError, KeyError)
+
+
+class Member:
+    """One member's API, over one connection that is made anew when it breaks."""
+
+    def __init__(self, url: str, token: str) -> None:
+        place = urlsplit(url)
+        self._host, self._port = place.hostname or "", place.port or 8001
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._connection: http.client.HTTPConnection | None = None
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> dict:
+        """The answer's JSON. Raises one of ``FAULTS``."""
+        try:
+            if self._connection is None:
+                self._connection = http.client.HTTPConnection(self._host, self._port, timeout=5)
+            self._connection.request(method, path, body, self._headers)
+            answer = self._connection.getresponse()
+            content = json.loads(answer.read())
+            if answer.status >= 300:
+                raise ValueError(f"status {answer.status}")
+            return content
+        except FAULTS:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+            raise
+
+
+class Run:
+    """The threads and what they found."""
+
+    def __init__(self, members: dict[str, str], publisher: str, token: str, stop: Path) -> None:
+        self._urls, self._publisher, self._token = members, publisher, token
+        self._stop = stop
+        self._deadline = time.monotonic() + LIMIT
+        self.report: dict = {"members": {}, "acknowledged": 0, "refused": 0, "lost": {}}
+        self._written: dict[str, str] = {}
+
+    def _goes_on(self) -> bool:
+        time.sleep(EVERY)
+        return time.monotonic() < self._deadline and not self._stop.exists()
+
+    def watch(self, name: str) -> None:
+        """Be the bystander ``name``."""
+        member = Member(self._urls[name], self._token)
+        seen = {"samples": 0, "unanswered": 0, "seen_away": [], "most_away": 0}
+        self.report["members"][name] = seen
+        since = 0.0
+        while self._goes_on():
+            try:
+                if not since:
+                    since = time.monotonic() - member.ask("GET", "/v1/status")["uptime"]
+                nodes = member.ask("GET", "/v1/nodes?state=all")["nodes"]
+            except FAULTS:
+                seen["unanswered"] += 1
+                since = 0.0  # when it answers again it may be another process
+                continue
+            if time.monotonic() - since < GROWN_UP:
+                continue
+            away = set(self._urls) - {node["name"] for node in nodes if node["state"] == "alive"}
+            seen["samples"] += 1
+            seen["most_away"] = max(seen["most_away"], len(away))
+            seen["seen_away"] = sorted(away.union(seen["seen_away"]))
+
+    def publish(self) -> None:
+        """One document after the other, each under a name of its own."""
+        member = Member(self._urls[self._publisher], self._token)
+        number = 0
+        while self._goes_on():
+            number += 1
+            key = f"load/{number:05d}"
+            try:
+                answer = member.ask("PUT", f"/v1/documents/{key}", f"number {number}".encode())
+                self._written[key] = answer["version"]
+                self.report["acknowledged"] += 1
+            except FAULTS:
+                self.report["refused"] += 1
+
+    def settle(self) -> None:
+        """Wait until all members hold all; note what is missing when the time is over."""
+        deadline = time.monotonic() + SETTLE
+        lost = self.missing()
+        while lost and time.monotonic() < deadline:
+            time.sleep(1)
+            lost = self.missing()
+        self.report["lost"] = lost
+
+    def missing(self) -> dict[str, list[str]]:
+        """Member -> acknowledged documents that it does not hold in that version."""
+        found = {}
+        for name, url in self._urls.items():
+            try:
+                listed = Member(url, self._token).ask("GET", "/v1/documents?prefix=load/")["documents"]
+            except FAULTS as error:
+                found[name] = [f"does not answer: {error}"]
+                continue
+            held = {document["key"]: document["version"] for document in listed}
+            gone = [key for key, version in self._written.items() if held.get(key) != version]
+            if gone:
+                found[name] = gone
+        return found
+
+
+def main() -> int:
+    """Run until told to stop."""
+    members, publisher, token_file, stop, report = sys.argv[1:6]
+    run = Run(json.loads(members), publisher, Path(token_file).read_text(encoding="ascii").strip(), Path(stop))
+    threads = [threading.Thread(target=run.watch, args=[name]) for name in json.loads(members)]
+    threads.append(threading.Thread(target=run.publish))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT + 30)
+    run.settle()
+    Path(report).write_text(json.dumps(run.report), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
