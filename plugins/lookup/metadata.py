@@ -12,19 +12,39 @@ author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Reads documents that were published to a fleet, from any one member. Runs on the control machine.
   - A document is data that somebody published, and is not templated.
+  - An error is raised when a document is not there, unless there is a O(default), and whenever no member answers.
 extends_documentation_fragment:
   - xdp_gossip.fleet.connection
   - xdp_gossip.fleet.connection.plugins
 options:
   _terms:
-    description: Names of the documents. Without any, the document V(default) is read.
+    description:
+      - Names of the documents. Without any, the document V(default) is read.
+      - With O(prefix), beginnings of names; without any, all documents are read.
     type: list
     elements: str
+  prefix:
+    description:
+      - Read all documents whose names begin with a term. Each term becomes one dictionary of names, as they are, and
+        contents, sorted by name.
+      - A term that no document begins with counts as a document that is not there.
+    type: bool
+    default: false
   default:
     description: What to return for a document that is not there. Without it, that is an error.
     type: raw
+  parse:
+    description:
+      - Return the data that the content stands for instead of text; V(auto) does it for documents whose type is
+        V(json) or V(yaml). What cannot be read is an error.
+      - V(yaml) reads what can be said in JSON too, in one document, without tags and aliases and at most 16 levels
+        deep; dates are text. V(json) has the same bounds. Nothing but white space gives V(none).
+    type: str
+    choices: [json, yaml, auto]
   encoding:
-    description: V(utf-8) returns text, and a document that is none is an error; V(base64) returns any bytes in base64.
+    description:
+      - V(utf-8) returns text, and a document that is none is an error. V(base64) returns any bytes in base64, and
+        excludes O(parse).
     type: str
     choices: [utf-8, base64]
     default: utf-8
@@ -33,24 +53,42 @@ seealso:
 """
 
 EXAMPLES = r"""
+- name: Publish what is read below
+  xdp_gossip.fleet.xdp_gossip_publish:
+    documents:
+      motd:
+        content: Welcome
+      app/limits:
+        value: {requests_per_second: 200}
+      app/features:
+        value: {search: true}
+
 - name: Show a document
   ansible.builtin.debug:
-    msg: "{{ lookup('xdp_gossip.fleet.metadata', 'haproxy.cfg') }}"
+    msg: "{{ lookup('xdp_gossip.fleet.metadata', 'motd') }}"
 
 - name: Use structured configuration, and do without it when there is none
   ansible.builtin.set_fact:
-    limits: "{{ lookup('xdp_gossip.fleet.metadata', 'app/limits', default='{}') | from_json }}"
+    limits: "{{ lookup('xdp_gossip.fleet.metadata', 'app/limits', parse='json', default={}) }}"
+
+- name: Read everything below app/ at once
+  ansible.builtin.debug:
+    msg: "{{ settings['app/limits'].requests_per_second }} requests, search: {{ settings['app/features'].search }}"
+  vars:
+    settings: "{{ lookup('xdp_gossip.fleet.metadata', 'app/', prefix=true, parse='auto') }}"
 
 - name: Ask over the network
   ansible.builtin.debug:
-    msg: "{{ lookup('xdp_gossip.fleet.metadata', 'motd', endpoints=members, token_file='~/.fleet-token') }}"
+    msg: "{{ lookup('xdp_gossip.fleet.metadata', 'motd', endpoints=members, ca_path=ca, token_file=token) }}"
   vars:
     members: ["https://198.18.0.11:8001", "https://198.18.0.12:8001"]
+    ca: /etc/ssl/fleet-ca.pem
+    token: ~/.config/xdp-gossip/token
 """
 
 RETURN = r"""
 _raw:
-  description: The content of each document, in the order of the terms.
+  description: For each term, in their order, the content of the document; with O(prefix), a dictionary of them.
   type: list
   elements: raw
 """
@@ -62,33 +100,71 @@ from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import Client, ClientError
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, check_key
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError, Settings
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._private_data import parse_private_data
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._templates import untrusted
 
 
 class LookupModule(LookupBase):
     def run(self, terms: list[t.Any], variables: dict[str, t.Any] | None = None, **kwargs: t.Any) -> list[t.Any]:
         """Read the documents named by ``terms``. Raises ``AnsibleLookupError``."""
         self.set_options(var_options=variables, direct=kwargs)
-        default, encoding = self.get_option("default"), self.get_option("encoding")
-        keys = list(terms) or ["default"]
         try:
-            fleet = Fleet(Client(Settings(self.get_options()), log=self._display.vvv))
-            return [self._read(fleet, key, default, encoding) for key in keys]
+            if self.get_option("parse") and self.get_option("encoding") != "utf-8":
+                raise ConfigError("parse: expected encoding utf-8 with it, got %s" % self.get_option("encoding"))
+            names = [_checked(term) for term in terms]
+            fleet = Fleet(Client(Settings(self.get_options()), log=self._warn))
+            if self.get_option("prefix"):
+                return [self._read_all(fleet, prefix) for prefix in names or [""]]
+            return [self._read(fleet, check_key(key)) for key in names or ["default"]]
         except ClientError as exc:
             raise AnsibleLookupError("xdp_gossip.fleet.metadata: %s" % exc) from exc
 
-    def _read(self, fleet: Fleet, key: t.Any, default: t.Any, encoding: str) -> t.Any:
-        if not isinstance(key, str):
-            raise ConfigError("expected the name of a document as text, got %s" % type(key).__name__)
-        found = fleet.read(check_key(key))
-        if found is None:
-            if default is None:
-                raise ConfigError("%s has no document %r (set default to do without)" % (fleet.endpoint, key))
-            return default
-        value = found[1]
-        if encoding == "base64":
+    def _warn(self, text: str) -> None:
+        self._display.warning("xdp_gossip.fleet.metadata: %s" % text)
+
+    def _read(self, fleet: Fleet, key: str) -> t.Any:
+        found = fleet.read(key)
+        return self._or_default("document %r" % key, fleet) if found is None else self._content(key, *found)
+
+    def _read_all(self, fleet: Fleet, prefix: str) -> t.Any:
+        listed = fleet.documents(prefix)["documents"]
+        # Whoever answers decides what it lists; names that were not asked for are left out.
+        keys = sorted({str(entry["key"]) for entry in listed if str(entry["key"]).startswith(prefix)})
+        contents = {}
+        for key in keys:
+            found = fleet.read(check_key(key))
+            if found is not None:  # else it was deleted just now
+                contents[key] = self._content(key, *found)
+        return contents or self._or_default("document that begins with %r" % prefix, fleet)
+
+    def _or_default(self, what: str, fleet: Fleet) -> t.Any:
+        default = self.get_option("default")
+        if default is None:
+            raise ConfigError("%s has no %s (set default to do without)" % (fleet.endpoint, what))
+        return default
+
+    def _content(self, key: str, document: dict[str, t.Any], value: bytes) -> t.Any:
+        if self.get_option("encoding") == "base64":
             return base64.b64encode(value).decode("ascii")
         try:
-            return value.decode("utf-8")
+            content: t.Any = value.decode("utf-8")
         except UnicodeDecodeError:
             raise ConfigError("document %r is not UTF-8 text (use encoding='base64')" % key) from None
+        form = self.get_option("parse")
+        if form == "auto":
+            form = document["content_type"] if document["content_type"] in ("json", "yaml") else None
+        if form:
+            try:
+                content = parse_private_data(content, form)
+            except ValueError as exc:
+                raise ConfigError("document %r: expected %s: %s" % (key, form, exc)) from None
+        # What is read is nobody's template, also where lookups are trusted by configuration.
+        return untrusted({"content": content})["content"]
+
+
+def _checked(term: t.Any) -> str:
+    if not isinstance(term, str):
+        raise ConfigError("expected names of documents as text, got %s" % clip(type(term).__name__))
+    return term
