@@ -167,8 +167,8 @@ def test_a_document_is_not_templated_even_where_lookups_are_trusted(member, form
     parse = ", parse='%s'" % form if form else ""
     lookup = "lookup('xdp_gossip.fleet.metadata', 'evil', endpoints=members, token='secret', wantlist=true%s%s)[0]"
     found = trust_as_template("{{ %s%s }}" % (lookup % (parse, TRUSTING), ".k[0]" if form else ""))
-    variables = {"members": [member.url], "found": found}
-    templar = Templar(loader=DataLoader(), variables=variables)
-    # Twice, as a variable that is used in another one.
-    assert templar.template(found) == evil
-    assert templar.template(trust_as_template("{{ found }}")) == evil
+    stored = Templar(loader=DataLoader(), variables={"members": [member.url]}).template(found)
+    assert stored == evil
+    # As after set_fact: up to 2.18, a plain string would now be a template.
+    again = Templar(loader=DataLoader(), variables={"stored": stored})
+    assert again.template(trust_as_template("{{ stored }}")) == evil
