@@ -48,13 +48,20 @@ def run(quick: bool) -> Report:
     version = command(str(_ANSIBLE), "--version").split("\n")[0]
     report = Report(
         "inventory",
-        f"{version}, {count:,} hosts: median [least..most] of {runs} runs that took turns",
+        f"{version}, {count:,} hosts: median [least..most] of {runs} runs that took turns "
+        "(a file far slower than the other ran once)",
         ("source", "seconds", "processor seconds", "times the faster file"),
     )
     with tempfile.TemporaryDirectory(prefix="xgp-inventory-") as name, _server(Path(name), count) as api:
         sources = _sources(Path(name), api)
+        first = {source: _list(Path(name), path) for source, path in sources.items()}  # warms up, too
+        _check_same({source: output for source, (_, _, output) in first.items()}, count)
         times: dict[str, list[tuple[float, float]]] = {source: [] for source in sources}
-        _check_same({source: _list(Path(name), path)[2] for source, path in sources.items()}, count)  # and warm up
+        slow = max(_FILES, key=lambda source: first[source][1])
+        if first[slow][1] > 2 * min(first[source][1] for source in _FILES):
+            # Out of the race for the faster file; more runs of it would only cost minutes.
+            times[slow].append(first[slow][:2])
+            del sources[slow]
         for _ in range(runs):
             for source, path in sources.items():
                 times[source].append(_list(Path(name), path)[:2])
