@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
 """A fleet with a hostile member: what its NodeList entry may not do to the control machine or to other hosts.
 
-Every attack runs twice: as an answer of the member, and through a cache file that somebody wrote.
+Every attack runs three times: as an answer of the member, through a cache file that somebody wrote, and as what most of
+three members answer. docs/inventory.md says which guard stands against which attack.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 import typing as t
 
 import pytest
@@ -18,13 +21,17 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from ansible.utils.display import Display
 from ansible.vars.manager import VariableManager
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils import _nodes
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils import _client, _nodes
 from ansible_collections.xdp_gossip.fleet.tests.unit.plugins.fake_member import FakeMember, node
 
 try:
     from ansible.template import is_trusted_as_template, trust_as_template
+
+    KEEPS_TRUST = True  # a cache file can
 except ImportError:  # ansible-core 2.18 takes every string for a template that is not wrapped
     from ansible.utils.unsafe_proxy import AnsibleUnsafe
+
+    KEEPS_TRUST = False
 
     def trust_as_template(text):
         return text
@@ -56,22 +63,26 @@ OPTIONS = {
 class World:
     """A directory, an honest node, a hostile one, and what comes of it."""
 
-    def __init__(self, directory, member: FakeMember, warnings: list[str], through_cache: bool) -> None:
+    def __init__(self, directory, members: list[FakeMember], warnings: list[str], way: str) -> None:
         self.directory = directory
-        self.member = member
+        self.member = members[0]
+        self.members = members
         self.warnings = warnings
         self.marker = directory / "pwned"
-        self._through_cache = through_cache
+        self._through_cache = way == "cache"
 
     def template(self) -> str:
         return "{{ lookup('ansible.builtin.pipe', 'touch %s') }}" % self.marker
 
-    def read(self, *hostile: t.Any, **options: t.Any) -> InventoryManager:
+    def read(self, *hostile: t.Any, from_cache: bool | None = None, **options: t.Any) -> InventoryManager:
         self.member.nodes = [node("198.18.0.10", "honest", private_data="p")]
-        config = dict(
-            OPTIONS, plugin="xdp_gossip.fleet.nodelist", endpoints=[self.member.url], cache=True, timeout=5,
-            cache_plugin="ansible.builtin.jsonfile", cache_connection=str(self.directory / "cache"), **options
-        )
+        for other in self.members[1:]:
+            other.nodes = self.member.nodes  # the same list: gossip has told everybody
+        config = dict(OPTIONS, plugin="xdp_gossip.fleet.nodelist", endpoints=[each.url for each in self.members])
+        config.update(consistency="majority" if len(self.members) > 1 else "one", timeout=5)
+        config.update(options)
+        config.update(cache=True, cache_plugin="ansible.builtin.jsonfile")
+        config["cache_connection"] = str(self.directory / "cache")
         path = self.directory / "nodelist.yml"
         path.write_text(yaml.safe_dump(config))
         (self.directory / "earlier.ini").write_text(EARLIER)
@@ -83,7 +94,8 @@ class World:
         self.member.nodes.extend(hostile)
         asked = len(self.member.requests)
         inventory = InventoryManager(loader=DataLoader(), sources=sources)
-        from_cache = self._through_cache and not [line for line in self.warnings if "cache cannot be read" in line]
+        if from_cache is None:
+            from_cache = self._through_cache and not [line for line in self.warnings if "cache cannot be read" in line]
         assert len(self.member.requests) == asked + (0 if from_cache else 1)
         return inventory
 
@@ -109,10 +121,13 @@ class World:
             change(content)
         cache.write_text(json.dumps(content))
 
-    def check(self, inventory: InventoryManager, extra: dict[str, str] | None = None) -> None:
+    def check(
+        self, inventory: InventoryManager, extra: dict[str, str] | None = None, fields: t.Sequence[str] = ()
+    ) -> None:
         """Nothing outside the two permitted variables of the permitted hosts has changed, and nothing ran.
 
-        ``extra`` gives the hosts that may be there beside the honest one, with their addresses.
+        ``extra`` gives the hosts that may be there beside the honest one, with their addresses, ``fields`` what
+        their dictionaries may hold beside what every node has.
         """
         mine = dict({"honest": "198.18.0.10"}, **(extra or {}))
         assert {str(name) for name in inventory.hosts} == set(mine) | {"db1", "bare", "web1"}
@@ -121,7 +136,7 @@ class World:
             own = set(inventory.hosts[name].vars) - {"inventory_file", "inventory_dir"}
             if name in mine:
                 assert own == {"ansible_host", "xdp_gossip", "composed", "joined"}
-                assert set(inventory.hosts[name].vars["xdp_gossip"]) == set(node("198.18.0.1"))
+                assert set(inventory.hosts[name].vars["xdp_gossip"]) == set(node("198.18.0.1")) | set(fields)
                 assert inventory.hosts[name].vars["ansible_host"] == mine[name]
             else:
                 assert own <= {"ansible_host"}
@@ -144,12 +159,13 @@ class World:
         for text in (
             "{{ xdp_gossip | default() }}", "{{ xdp_gossip.private_data | default() }}-{{ composed | default() }}",
             "{{ [joined | default('')] }}", "{{ ansible_host | default('') }}",
-            "{{ (xdp_gossip | default({})).values() | list }}",
+            "{{ (xdp_gossip | default({})).values() | list }}", "{{ (xdp_gossip | default({})).data | default() }}",
+            "{{ (xdp_gossip | default({})).data | default({}) | string }}",
         ):
             templar.template(trust_as_template(text))
 
 
-@pytest.fixture(name="world", params=["answer", "cache"])
+@pytest.fixture(name="world", params=["answer", "cache", "majority"])
 def fixture_world(tmp_path, monkeypatch, request):
     warnings: list[str] = []
     monkeypatch.setattr(Display, "warning", lambda self, msg, *args, **kwargs: warnings.append(str(msg)))
@@ -157,8 +173,9 @@ def fixture_world(tmp_path, monkeypatch, request):
         Display, "error_as_warning", lambda self, msg, exception, **kw: warnings.append(str(exception)), raising=False
     )
     monkeypatch.setattr(constants, "INVENTORY_ANY_UNPARSED_IS_FAILED", True)
-    with FakeMember() as member:
-        yield World(tmp_path, member, warnings, request.param == "cache")
+    with contextlib.ExitStack() as stack:
+        members = [stack.enter_context(FakeMember()) for _each in range(3 if request.param == "majority" else 1)]
+        yield World(tmp_path, members, warnings, request.param)
 
 
 def test_the_marker_would_be_seen(world):
@@ -195,7 +212,6 @@ def test_a_cache_file_cannot_make_a_value_trusted(world, field):
                                         "{'a': xdp_gossip.private_data}", "xdp_gossip.private_data | from_json"])
 def test_what_is_composed_of_a_value_is_no_template_either(world, expression):
     data = json.dumps({"deep": [world.template()]})
-    world.member.nodes = []
     inventory = world.read(node("198.18.0.66", "evil", private_data=data))
     world.check(inventory, {"evil": "198.18.0.66"})
     config = yaml.safe_load((world.directory / "nodelist.yml").read_text())
@@ -330,16 +346,255 @@ def test_too_many_nodes(world, monkeypatch):
     assert "at most 50" in "".join(world.warnings)
 
 
+# Names of groups
+
+
 @pytest.mark.parametrize(
-    "body",
+    "text", ["{{ lookup('ansible.builtin.pipe', 'touch %s') }}", "all", "webservers:vars", "a b", "x" * 4096]
+)
+def test_a_group_label_is_never_more_than_a_label(world, text):
+    text = text.replace("%s", str(world.marker))
+    keyed = [{"key": "xdp_gossip.data.label"}, {"key": "xdp_gossip.private_data"}, {"key": "[xdp_gossip.data.label]"},
+             {"key": "{xdp_gossip.data.label: xdp_gossip.data.label}", "default_value": "x"}]
+    data = json.dumps({"label": text})[:4096]
+    hostile = node("198.18.0.66", "evil", private_data=data if len(text) < 4000 else '{"label": "%s"}' % ("x" * 4000))
+    inventory = world.read(hostile, node("198.18.0.67", "plain", private_data=text), private_data_format="json",
+                           keyed_groups=keyed)
+    world.check(inventory, {"evil": "198.18.0.66", "plain": "198.18.0.67"}, ["data"])
+    assert [name for name in inventory.groups if name.startswith("xdp_gossip_")]
+
+
+# Parsed private data
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+@pytest.mark.parametrize("shape", ['{"a": %s}', "[[%s]]", '{"a": {"b": [{"c": %s}]}}', "%s", "{%s: 1}", "[{%s: [1]}]"])
+def test_parsed_private_data_is_never_a_template(world, form, shape):
+    text = shape % json.dumps(world.template())
+    composed = {"composed": "xdp_gossip.data", "joined": "'x' ~ (xdp_gossip.data | string)"}
+    inventory = world.read(
+        node("198.18.0.66", "evil", private_data=text), private_data_format=form, compose=composed, keyed_groups=[]
+    )
+    world.warnings[:] = [line for line in world.warnings if "private data of 198.18.0.10" not in line]  # "p" is no JSON
+    world.check(inventory, {"evil": "198.18.0.66"}, ["data"])
+    assert inventory.hosts["evil"].vars["xdp_gossip"]["data"] == json.loads(text) and not world.warnings
+
+
+@pytest.mark.parametrize(
+    "form, text",
     [
-        pytest.param(b'{"nodes": ' + b"[" * 90000, id="nested"), b'{"nodes": {}}', b"{}", b"null",
-        pytest.param(b'{"nodes": [' + b"[]," * 6000000 + b"1]}", id="bomb"),
+        ("yaml", "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nd: &d [*c, *c]\n"),
+        ("yaml", "!!python/object/apply:os.system ['touch %s']"),
+        ("yaml", "a: !!python/object/new:subprocess.Popen [['touch', '%s']]"),
+        ("yaml", "a: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  00\n"),
+        ("yaml", "a: !unsafe '{{ 1 }}'"),
+        ("yaml", "- " * 2000), ("yaml", "[" * 4000), ("yaml", "{a: " * 1000), ("yaml", "a: 1\n---\nb: 2"),
+        ("yaml", "1: a"), ("yaml", "a: .inf"), ("yaml", "a: " + "9" * 4000), ("yaml", "[a]: b"),
+        ("json", "[" * 4000), ("json", "[" * 20 + "]" * 20), ("json", "9" * 4000), ("json", "[NaN]"),
+        ("json", '"\\ud800"'), ("json", '{"\\ud800": 1}'), ("json", "{"), ("json", "zone: a"),
+        ("json", '{"__ansible_unsafe": "x"}'), ("json", '{"a": [{"__ansible_vault": "x"}]}'),
+        ("json", '{"__ansible_type": "TrustedAsTemplate"}'), ("json", '{"__class__": {"__init__": 1}}'),
+        ("yaml", "__class__: {__globals__: 1}"),
     ],
 )
-def test_a_whole_answer_that_is_hostile_is_an_error(world, body):
-    world.member.misbehave = lambda handler: handler.reply(200, body)
-    config = {"plugin": "xdp_gossip.fleet.nodelist", "endpoints": [world.member.url], "timeout": 20, "retries": 0}
-    (world.directory / "nodelist.yml").write_text(yaml.safe_dump(config))
+def test_private_data_that_is_an_attack_is_no_data(world, form, text):
+    text = text.replace("%s", str(world.marker))
+    started = time.monotonic()
+    inventory = world.read(node("198.18.0.66", "evil", private_data=text), private_data_format=form)
+    assert time.monotonic() - started < 10
+    world.check(inventory, {"evil": "198.18.0.66"}, ["data"])
+    assert inventory.hosts["evil"].vars["xdp_gossip"]["data"] is None
+    assert [line for line in world.warnings if "private data of 198.18.0.66_8000" in line]
+
+
+# Filters and names
+
+
+@pytest.mark.parametrize("condition", ["xdp_gossip.private_data == 'retired'", "'x' in [xdp_gossip.private_data]",
+                                       "xdp_gossip.private_data | length > 5000"])
+def test_a_condition_is_never_a_template_of_a_value(world, condition):
+    world.check(
+        world.read(node("198.18.0.66", "evil", private_data=world.template()), filters=[{"exclude": condition}]),
+        {"evil": "198.18.0.66"},
+    )
+
+
+@pytest.mark.parametrize("data", ["{", '"\\ud800"', "[]", "7", '{"retired": {}}', "{{ x }}"])
+def test_no_node_slips_past_an_exclusion_by_making_it_fail(world, data):
+    rule = "(xdp_gossip.private_data | from_json).retired.since > 0"
+    inventory = world.read(node("198.18.0.66", "evil", private_data=data), filters=[
+        {"include": "xdp_gossip.name == 'honest'"}, {"exclude": rule},
+    ])
+    world.check(inventory)
+    assert len(world.warnings) == 1 and "198.18.0.66_8000: filters, entry 2" in world.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "all", "localhost", "webservers", "a b", "-oProxyCommand=id", "xdp_gossip_alive", "web1", "x" * 4000,
+        "198.18.0.10", "a\nb", "{{ lookup('ansible.builtin.pipe', 'touch %s') }}",
+    ],
+)
+def test_a_name_made_by_an_expression_is_checked_like_any(world, name):
+    name = name.replace("%s", str(world.marker))
+    names = ["xdp_gossip.data.fqdn | default('honest')"]
+    inventory = world.read(
+        node("198.18.0.66", "evil", private_data=json.dumps({"fqdn": name})), private_data_format="json",
+        hostnames=["(xdp_gossip.data or {}).fqdn", *names], keyed_groups=[{"key": "xdp_gossip.state"}],
+    )
+    world.check(inventory, {}, ["data"])
+    assert [line for line in world.warnings if "198.18.0.66_8000: host name" in line]
+
+
+@pytest.mark.parametrize("value", [["all"], {"all": 1}, True, 1.5, [["a"]], 10**30])
+def test_a_name_that_is_no_text_is_none(world, value):
+    inventory = world.read(
+        node("198.18.0.66", "evil", private_data=json.dumps([value])), private_data_format="json",
+        hostnames=["(xdp_gossip.data or ['honest'])[0]"], keyed_groups=[],
+    )
+    taken = {str(value): "198.18.0.66"} if isinstance(value, (int, float)) and str(value) in inventory.hosts else {}
+    world.check(inventory, taken, ["data"])
+
+
+# Whole answers
+
+
+@pytest.fixture(name="alone")
+def fixture_alone(tmp_path, monkeypatch):
+    warnings: list[str] = []
+    monkeypatch.setattr(Display, "warning", lambda self, msg, *args, **kwargs: warnings.append(str(msg)))
+    monkeypatch.setattr(
+        Display, "error_as_warning", lambda self, msg, exception, **kw: warnings.append(str(exception)), raising=False
+    )
+    monkeypatch.setattr(constants, "INVENTORY_ANY_UNPARSED_IS_FAILED", True)
+    with FakeMember() as member:
+        yield World(tmp_path, [member], warnings, "answer")
+
+
+BODIES = {
+    "nested": b'{"nodes": ' + b"[" * 90000,
+    "nested and closed": b'{"nodes": ' + b"[" * 900 + b"]" * 900 + b"}",
+    "no list": b'{"nodes": {}}',
+    "nothing": b"{}",
+    "null": b"null",
+    "bomb": b'{"nodes": [' + b"[]," * 6000000 + b"1]}",
+    "invalid UTF-8": b'{"nodes": [{"addr": "198.18.0.66", "port": 8000, "name": "\xff\xfe", "state": "alive"}]}',
+    "a long number": b'{"nodes": [{"addr": "198.18.0.66", "port": ' + b"9" * 100000 + b"}]}",
+    "infinity": b'{"nodes": [{"addr": "198.18.0.66", "port": 8000, "state": "alive", "last_heard": 1e999}]}',
+}
+
+
+@pytest.mark.parametrize("body", list(BODIES))
+@pytest.mark.parametrize("consistency", ["one", "majority"])
+def test_a_whole_answer_that_is_hostile_is_an_error(alone, body, consistency):
+    alone.member.misbehave = lambda handler: handler.reply(200, BODIES[body])
     with pytest.raises(AnsibleError):
-        InventoryManager(loader=DataLoader(), sources=[str(world.directory / "nodelist.yml")])
+        alone.read(consistency=consistency, timeout=20, retries=0)
+    assert alone.member.url + ": expected a NodeList: " in "".join(alone.warnings)
+
+
+def drip(handler: t.Any) -> None:
+    """An honest beginning, and then a byte now and then for ever."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    for _each in range(1200):
+        handler.wfile.write(b" ")
+        time.sleep(0.05)
+
+
+def pour(handler: t.Any) -> None:
+    """An answer without an end."""
+    handler.send_response(200)
+    handler.send_header("Connection", "close")
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b" " * 65536)
+
+
+@pytest.mark.parametrize("consistency", ["one", "majority"])
+def test_a_slow_answer_ends_with_the_timeout(alone, consistency):
+    alone.member.misbehave = drip
+    started = time.monotonic()
+    with pytest.raises(AnsibleError):
+        alone.read(consistency=consistency, timeout=1, retries=1)
+    assert time.monotonic() - started < 6
+    assert "no complete answer within 1 s" in "".join(alone.warnings)
+
+
+@pytest.mark.parametrize("consistency", ["one", "majority"])
+def test_an_endless_answer_ends_at_the_bound(alone, monkeypatch, consistency):
+    monkeypatch.setattr(_client, "MAX_BODY", 1 << 20)
+    alone.member.misbehave = pour
+    with pytest.raises(AnsibleError):
+        alone.read(consistency=consistency, timeout=20, retries=0)
+    assert "longer than 1048576 bytes" in "".join(alone.warnings)
+
+
+@pytest.mark.parametrize("misbehave", [drip, lambda handler: handler.reply(200, BODIES["nested"])])
+def test_one_hostile_answer_of_three_does_no_harm(alone, misbehave):
+    """The other two are a majority."""
+    alone.member.misbehave = misbehave
+    with FakeMember() as second, FakeMember() as third:
+        second.nodes = third.nodes = [node("198.18.0.10", "honest", private_data="p")]
+        endpoints = [alone.member.url, second.url, third.url]
+        alone.check(alone.read(endpoints=endpoints, consistency="majority", timeout=1, retries=0))
+
+
+# Cache files
+
+
+def forged(**changes: t.Any) -> t.Callable[[dict[str, t.Any]], None]:
+    """Rewrites the answer in the cache file."""
+    return lambda entry: entry["answers"][0].update(changes)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        *[pytest.param(forged(body=body.decode("utf-8", "surrogateescape")), id="body: " + name)
+          for name, body in BODIES.items()],
+        pytest.param(forged(body=7), id="body: a number"),
+        pytest.param(forged(body={"nodes": []}), id="body: not as text"),
+        pytest.param(forged(endpoint="http://198.18.0.99:1"), id="another endpoint"),
+        pytest.param(lambda entry: entry.update(answers=[]), id="no answer"),
+        pytest.param(lambda entry: entry.update(answers=entry["answers"] * 2), id="an answer twice"),
+        pytest.param(lambda entry: entry.update(stored_at="now"), id="no time"),
+        pytest.param(lambda entry: entry.update(stored_at=4e9), id="the future"),
+        pytest.param(lambda entry: entry.clear(), id="empty"),
+        pytest.param(lambda entry: entry.update(format=1), id="another format"),
+    ],
+)
+def test_a_forged_cache_file_is_no_cache(alone, forge):
+    alone.read()
+    alone.rewrite_cache(forge)
+    inventory = alone.read()
+    alone.check(inventory)
+    assert len(alone.member.requests) == 2
+
+
+def test_a_cache_file_cannot_write_headers(alone, monkeypatch):
+    alone.read()
+    alone.rewrite_cache(lambda entry: entry.update(stored_at=1))
+    alone.rewrite_cache(forged(etag='"a"\r\nX-Forged: 1'))
+    alone.check(alone.read())
+    headers = alone.member.requests[1][3]
+    assert "x-forged" not in headers and "if-none-match" not in headers
+
+
+def test_a_cache_file_cannot_make_a_whole_answer_trusted(alone):
+    """From 2.19 on, a cache file keeps the mark that makes a string a template: also of the one that has the answer."""
+    alone.read(node("198.18.0.66", "evil", private_data=alone.template()))
+
+    def trust(entry: dict[str, t.Any]) -> None:
+        for part, value in entry["answers"][0].items():
+            tags = [{"__ansible_type": "TrustedAsTemplate"}]
+            entry["answers"][0][part] = {"value": value, "tags": tags, "__ansible_type": "_AnsibleTaggedStr"}
+
+    alone.rewrite_cache(trust)
+    inventory = alone.read(
+        node("198.18.0.66", "evil", private_data=alone.template()), from_cache=KEEPS_TRUST
+    )
+    alone.check(inventory, {"evil": "198.18.0.66"})
+    assert not is_trusted_as_template(inventory.hosts["evil"].vars["xdp_gossip"]["private_data"])
