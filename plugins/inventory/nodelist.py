@@ -259,8 +259,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     def _nodes(self, path: str, cache: bool) -> list[dict[str, t.Any]]:
         """The nodes in the wanted states. Raises ``ClientError`` and ``ValueError``."""
         answers = self._answers(path, cache)
-        for answer in answers:
-            self._problems.extend(answer.problems)
+        # Several members tell of the same nodes: what is wrong with one is said once.
+        self._problems.extend(dict.fromkeys(problem for answer in answers for problem in answer.problems))
         # A single answer is of the wanted states already, unless the member ignored the question.
         nodes = answers[0].nodes if self.get_option("consistency") == "one" else merge(answers)
         return [node for node in nodes if node["state"] in self.get_option("states")]
