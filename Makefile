@@ -41,11 +41,11 @@ unexport PYTHONPATH
 
 # What `make test` runs, stage by stage; in a stage with lanes (a,b/c,d) c and d run beside a and b, at a lower priority.
 # Clusters and the data plane are measured, so they have the machine to themselves. Molecule waits for hosts most of the
-# time, and the simulator takes one processor: what only needs a processor runs beside those.
+# time: what only needs a processor runs beside it.
 comma := ,
 space := $(subst ,, )
-STEPS := code unit bpf cluster planes fleet integration eda sim/lint,quality \
-	$(subst $(space),$(comma),$(SCENARIOS:%=molecule-%))/ansible-test-2.18,ansible-test-2.19,ansible-test-newest
+STEPS := code unit bpf sim cluster planes fleet integration eda \
+	$(subst $(space),$(comma),$(SCENARIOS:%=molecule-%))/ansible-test-2.18,ansible-test-2.19,ansible-test-newest,lint,quality
 
 ##@ First steps
 .PHONY: help
