@@ -172,6 +172,8 @@ endpoints:
   - https://198.18.0.11:8001
   - https://198.18.0.12:8001
   - https://198.18.0.13:8001
+ca_path: /etc/ssl/fleet-ca.pem
+token_file: ~/.config/xdp-gossip/token
 consistency: majority
 
 ---
