@@ -18,7 +18,7 @@ AGENT_PACKAGES := python3 python3-venv python3-aiohttp python3-cryptography pyth
 # What compiles and loads the kernel data plane, and what its tests look at it with.
 PLANE_PACKAGES := bpftool ethtool iproute2 libbpf1 linux-libc-dev python3-bpfcc
 BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-venv
-TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) iproute2 shellcheck
+TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) curl iproute2 shellcheck
 
 # Simulated clusters per scenario.
 SIM_SEEDS ?= 200
@@ -44,7 +44,7 @@ unexport PYTHONPATH
 # time: what only needs a processor runs beside it.
 comma := ,
 space := $(subst ,, )
-STEPS := code unit bpf sim cluster planes fleet integration eda \
+STEPS := code unit bpf sim cluster planes fleet integration docs-run eda \
 	$(subst $(space),$(comma),$(SCENARIOS:%=molecule-%))/ansible-test-2.18,ansible-test-2.19,ansible-test-newest,lint,quality
 
 ##@ First steps
@@ -124,6 +124,10 @@ lint: packages-base venv-quality link ## ansible-lint (production profile), yaml
 .PHONY: quality
 quality: packages-test venv-dev venv-ansible venv-quality ## The built collection under galaxy-importer, antsibull-docs and ansible-builder
 	$(VENV)/dev/bin/pytest tests/quality --junitxml="$(REPORTS)/quality.xml" $(PYTEST_ARGS)
+
+.PHONY: docs-run
+docs-run: packages-test venv-dev venv-ansible ## Every example and snippet of the documentation, run on real agents (root)
+	$(VENV)/dev/bin/pytest tests/docs --junitxml="$(REPORTS)/docs.xml" $(PYTEST_ARGS)
 
 .PHONY: fleet
 fleet: packages-test venv-dev venv-ansible link ## The built and stripped collection; inventory and modules on real agents

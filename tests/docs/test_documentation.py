@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""Every command, program, play and configuration that the documentation shows is run, in a world where it is true.
+
+A new snippet cannot escape: it is run, or stands in exceptions.py with a reason, or its test fails.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from exceptions import NOT_RUN, outdated, promises, reason
+from runners import Place, runner_of, structured, syntax
+from snippets import ROOT, Snippet, all_snippets, examples, fences, tracked
+from world import HOSTS, SESSION, TOKEN, Failed, Member, World
+
+SNIPPETS = all_snippets()
+needs_root = [
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nsenter") is None, reason="needs root, for namespaces"),
+]
+#: Documents that examples read without having published them.
+DOCUMENTS = {
+    "motd": "of the documentation's tests",
+    "haproxy.cfg": "# of the documentation's tests",
+    "shop/settings": '{"currency": "EUR"}',
+}
+#: Files that examples name, in the directory where they are run.
+FILES = {
+    "settings.json": '{"currency": "EUR", "stock_limit": 40}\n',
+    "app.yml": "workers: 4\n",
+    "hosts.yml": "all: {hosts: {host1: }}\n",
+    "INVENTORY": "host1\n",
+    ".xdp-gossip/api.token": TOKEN + "\n",
+}
+
+
+@pytest.fixture(name="worlds", scope="module")
+def fixture_worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Snippet], World]]:
+    """The world that a snippet speaks of, made when the first one asks for it."""
+    made: dict[str, World] = {}
+
+    def world(snippet: Snippet) -> World:
+        kind, members = "http", HOSTS
+        if SESSION[0].address in snippet.text:
+            kind, members = "session", SESSION
+        elif "https://198.18." in snippet.text:
+            kind = "https"
+        if kind not in made:
+            made[kind] = build(tmp_path_factory.mktemp(kind), members, kind)
+        return made[kind]
+
+    def build(directory: Path, members: list[Member], kind: str) -> World:
+        new = World(directory, members, tls=kind == "https")
+        if kind != "session":
+            for key, value in DOCUMENTS.items():
+                new.run("xdp-gossip", "publish", key, "--value", value, "--wait", "all", cwd=directory)
+        return new
+
+    try:
+        yield world
+    finally:
+        for one in made.values():
+            one.close()
+
+
+def place_of(snippet: Snippet, world: World) -> Place:
+    """A directory for the snippet, with the files that its document names."""
+    directory = world.directory / re.sub(r"\W", "_", snippet.path)
+    directory.mkdir(exist_ok=True)
+    for name, text in FILES.items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text(text)
+    for other in SNIPPETS:
+        # A first line such as "# nodelist.yml" gives a snippet a name, by which others of the document call it.
+        named = re.match(r"# ([\w.-]+\.(?:yml|yaml|json))\b", other.text)
+        if other.path == snippet.path and named:
+            (directory / named[1]).write_text(other.text)
+    return Place(world, directory, lambda line: reason(snippet.path, line) is not None)
+
+
+@pytest.mark.parametrize("snippet", [pytest.param(one, id=str(one), marks=needs_root) for one in SNIPPETS])
+def test_it_runs(snippet: Snippet, worlds: Callable[[Snippet], World]) -> None:
+    runner = runner_of(snippet)
+    reasons = [reason(snippet.path, line) for line in snippet.lines]
+    if snippet.kind == "sh":
+        if all(why and not line.startswith("ansible-playbook ") for line, why in zip(snippet.lines, reasons)):
+            pytest.skip("; ".join(dict.fromkeys(why for why in reasons if why)))
+    elif reasons[0]:
+        if runner is not structured:
+            pytest.skip(reasons[0])
+        runner = syntax
+    world = worlds(snippet)
+    try:
+        output = runner(place_of(snippet, world), snippet.text)
+    except Failed:
+        print(world.logs())
+        raise
+    print(output)
+    for line in snippet.lines:
+        for promise in promises(snippet.path, line):
+            assert re.search(promise, output), f"expected output like {promise!r}, got\n{output}"
+
+
+def test_no_exception_outlives_its_snippet() -> None:
+    lines: dict[str, list[str]] = {}
+    for snippet in SNIPPETS:
+        lines.setdefault(snippet.path, []).extend(snippet.lines)
+    assert outdated(lines) == []
+    assert ("README.md", "make demo ") in outdated({**lines, "README.md": []})
+
+
+def test_what_runs_them_instead_is_there() -> None:
+    reasons = " ".join(why for starts in NOT_RUN.values() for why in starts.values())
+    named = re.findall(r"(?:tests|molecule)/[\w/.]+\w", reasons)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("path", tracked("plugins/modules/*.py", "plugins/inventory/*.py", "plugins/lookup/*.py"))
+def test_every_plugin_has_examples(path: str) -> None:
+    snippet = examples(path, (ROOT / path).read_text())
+    assert snippet is not None and list(yaml.safe_load_all(snippet.text))
+
+
+def test_every_document_is_looked_at() -> None:
+    documents = {path for path in tracked("*.md") if "```" in (ROOT / path).read_text()}
+    assert {"README.md", "docs/ansible.md", "docs/api.md", "docs/cli.md", "docs/toolkit.md"} <= documents
+    assert {snippet.path for snippet in SNIPPETS if snippet.kind != "examples"} <= documents
+
+
+def test_fences_are_found_wherever_they_stand() -> None:
+    text = "a\n```sh\none\n```\n  ~~~yaml title\n  two: 2\n\n    three\n  ~~~\n"
+    text += "```\nno code\n```\n````text\n```sh\n````\n"
+    assert list(fences("d.md", text)) == [
+        Snippet("d.md", 3, "sh", "one\n"), Snippet("d.md", 6, "yaml", "two: 2\n\n  three\n"),
+    ]
+    with pytest.raises(ValueError, match=r"d\.md:2: expected the end of this code block"):
+        list(fences("d.md", "a\n```sh\none\n"))
+
+
+def test_what_nobody_can_run_is_an_error() -> None:
+    with pytest.raises(Failed, match="got 'ruby'"):
+        runner_of(Snippet("d.md", 1, "ruby", "puts 1\n"))
+    with pytest.raises(Failed, match="expected a kind of YAML"):
+        structured(Place(None, Path()), "image: nginx\n")  # type: ignore[arg-type]
