@@ -40,9 +40,12 @@ class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Be silent: a source that is cancelled hangs up in the middle."""
+
 
 class Scripted:
-    """Context manager; ``url`` is its endpoint, ``asked`` the paths it was asked for, ``headers`` those of the last.
+    """Context manager; ``url`` is its endpoint, ``asked`` the paths it was asked for (and when), ``headers`` the last.
 
     ``change`` rings the bell. ``misbehave(handler)``, when set, answers instead.
     """
@@ -54,6 +57,7 @@ class Scripted:
         self.revision = 1000
         self.converged = True
         self.asked: list[str] = []
+        self.asked_at: list[float] = []
         self.headers: dict[str, str] = {}
         self.misbehave: Callable[[Any], None] | None = None
         self.closing = False
@@ -96,6 +100,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         member: Scripted = self.server.member  # type: ignore[attr-defined]
         parts = urlsplit(self.path)
         member.asked.append(parts.path)
+        member.asked_at.append(time.monotonic())
         member.headers = dict(self.headers.items())
         if member.misbehave is not None:
             self.close_connection = True

@@ -185,14 +185,32 @@ def test_a_member_whose_feed_fails_at_once_is_not_asked_in_a_tight_loop(bad: Scr
     assert bad.count("/v1/watch") <= 6
 
 
-def test_a_feed_that_rings_all_the_time_is_answered_five_times_a_second(good: Scripted, collections: Path) -> None:
+def test_a_feed_that_rings_all_the_time_is_looked_at_five_times_a_second(good: Scripted, collections: Path) -> None:
     with Source(collections, endpoints=[good.url]) as source:
         deadline = time.monotonic() + 2.0
         while time.monotonic() < deadline:
             good.revision += 1
             time.sleep(0.001)
         assert source.rest(0.1) == []
-    assert good.count("/v1/nodes") <= 13
+    looks = [when for path, when in zip(good.asked, good.asked_at) if path == "/v1/nodes"]
+    assert len(looks) > 4
+    assert min(later - earlier for earlier, later in zip(looks, looks[1:])) > 0.15
+
+
+def test_a_member_that_served_in_between_is_asked_again_at_once(good: Scripted, collections: Path) -> None:
+    def fail_once(handler: Any) -> None:
+        good.misbehave = None
+        handler.reply(500, b"")
+
+    with Source(collections, endpoints=[good.url]) as source:
+        began = time.monotonic()
+        for number in range(1, 8):
+            _until(lambda number=number: good.count("/v1/watch") == number)
+            good.misbehave = fail_once
+            good.revision += 1
+        # The pauses of seven failures in a row would be half a minute.
+        assert time.monotonic() - began < 8.0
+        assert source.rest(0.1) == []
 
 
 def test_short_silence_is_not_told(good: Scripted, collections: Path) -> None:

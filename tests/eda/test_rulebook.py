@@ -158,7 +158,7 @@ _HOSTILE_PLAY = """
 def test_what_a_node_says_is_not_run_by_a_playbook(cluster: Cluster, collections: Path, tmp_path: Path) -> None:
     # ansible-rulebook hands events to playbooks as extra variables, and these are templates to Ansible.
     marker = tmp_path / "executed"
-    evil = "{{ lookup('ansible.builtin.pipe', 'touch %s') }}" % marker
+    evil = f"{{{{ lookup('ansible.builtin.pipe', 'touch {marker}') }}}}"
     directory = tmp_path / "rulebook"
     rules = tmp_path / "rules.yml"
     rules.write_text(_HOSTILE_RULES)
