@@ -18,7 +18,7 @@ sys.path[:0] = [str(ROOT / "agent")]
 from .netns import BenchError  # noqa: E402
 from .report import DIRECTORY, Report, machine, save, wait_for_quiet  # noqa: E402
 
-BENCHMARKS = ("dataplane", "planes", "forged", "convergence", "atrest", "members", "inventory")
+BENCHMARKS = ("dataplane", "planes", "forged", "convergence", "atrest", "members", "inventory", "push")
 
 
 def main() -> int:

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""Callback for ansible-playbook: appends how long each task took on all its hosts to the file named in TASK_TIMES."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+
+DOCUMENTATION = r"""
+name: task_times
+type: aggregate
+short_description: How long each task took
+version_added: 0.1.0
+description: Appends one JSON object a task, with its name and the seconds until the next one began, to a file.
+"""
+
+
+class CallbackModule(CallbackBase):
+    """Seconds from the start of a task to that of the next, or to the end of the last play."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "task_times"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running: tuple[str, float] | None = None
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        """A task begins: the one before has ended on all hosts."""
+        self._note()
+        self._running = (task.get_name(), time.monotonic())
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        """All is done."""
+        self._note()
+
+    def _note(self) -> None:
+        if self._running is not None:
+            name, began = self._running
+            with open(os.environ["TASK_TIMES"], "a", encoding="utf-8") as file:
+                file.write(json.dumps({"task": name, "seconds": time.monotonic() - began}) + "\n")
+            self._running = None
