@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from snippets import Snippet
+from snippets import ROOT, Snippet, constant
 from world import AGENT, PYTHON, Failed, World
 
 #: Keys of the agent's configuration file that tell it from other YAML.
@@ -141,6 +141,8 @@ def _runner_of_data(data: Any) -> Runner:
             return inventory
         if "scrape_configs" in data:
             return scrape
+        if _inventory_options() & set(data):
+            return inventory_part
         if _CONFIG & set(data):
             return config
         if all(key.startswith("xdp_gossip_") for key in data):
@@ -164,6 +166,17 @@ def inventory(place: Place, text: str) -> str:
     if not listed["_meta"]["hostvars"]:
         raise Failed(f"expected hosts, got none:\n{output}")
     return output
+
+
+def inventory_part(place: Place, text: str) -> str:
+    """Some options of the inventory plugin, which need the others to be a configuration."""
+    return inventory(place, f"plugin: xdp_gossip.fleet.nodelist\nprivate_data_format: json\n{text}")
+
+
+def _inventory_options() -> set[str]:
+    """The options that the inventory plugin documents in its own file."""
+    source = (ROOT / "plugins" / "inventory" / "nodelist.py").read_text()
+    return set(yaml.safe_load(constant(source, "DOCUMENTATION")[1])["options"])
 
 
 def playbook(place: Place, text: str) -> str:

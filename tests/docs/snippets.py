@@ -62,12 +62,18 @@ def fences(path: str, text: str) -> Iterator[Snippet]:
             yield Snippet(path, first + 1, opened["language"], body)
 
 
+def constant(source: str, name: str) -> tuple[int, str]:
+    """The line and the text of a constant of a Python source, without running it; (0, "") when there is none."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and any(getattr(target, "id", "") == name for target in node.targets):
+            return node.lineno, ast.literal_eval(node.value)
+    return 0, ""
+
+
 def examples(path: str, source: str) -> Snippet | None:
     """The EXAMPLES of a plugin's source; None when it has none."""
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "EXAMPLES" for target in node.targets):
-            return Snippet(path, node.lineno + 1, "examples", ast.literal_eval(node.value))
-    return None
+    line, text = constant(source, "EXAMPLES")
+    return Snippet(path, line + 1, "examples", text) if text.strip() else None
 
 
 def tracked(*patterns: str) -> list[str]:
