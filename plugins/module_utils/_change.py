@@ -8,10 +8,11 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Unreachable
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import content_of, diff_text
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import SOURCES, content_of, diff_text
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence import Question
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, check_key, digest_of
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
 
 
 class Wish:
@@ -23,6 +24,9 @@ class Wish:
         self.content_type: str | None = None
         if options["state"] == "present":
             self.value, self.content_type = content_of(options)
+            if self.value is None:
+                # Options that are given as null pass Ansible's own checks; no value here would mean a deletion.
+                raise ConfigError("expected one of %s with state=present, got none" % ", ".join(SOURCES))
         #: Only a type that was asked for is a reason to write what is otherwise there.
         self.type_counts = options["content_type"] is not None
         self.if_version: str | None = options["if_version"]

@@ -370,8 +370,6 @@ def wishes_of(params: dict[str, t.Any]) -> list[Wish]:
                 raise ConfigError("; ".join(checked.error_messages))
             options = dict(checked.validated_parameters)
             options.update({name: value for name, value in shared.items() if options[name] is None})
-            if options["state"] == "present" and all(options[name] is None for name in SOURCES):
-                raise ConfigError("expected one of %s, or state=absent" % ", ".join(SOURCES))
             wishes.append(Wish(str(key), options))
         except ConfigError as exc:
             raise ConfigError("documents, %r: %s" % (clip(str(key)), exc)) from None

@@ -287,6 +287,9 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 def question_of(params: dict[str, t.Any]) -> Question:
     """What is asked. Raises ``ConfigError``."""
     if params["key"] is None:
+        if params["state"] == "absent":
+            # A key that is null passes Ansible's own check, and the whole state is not what is meant then.
+            raise ConfigError("key: expected the name of the document that is to be absent")
         return Question()
     key = check_key(params["key"])
     if params["state"] == "absent":
@@ -333,6 +336,7 @@ def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct
     unreachable = ask_directly(direct, question, answer, wait) if direct else []
     holder: dict[str, t.Any] = next((result for result in answer.results if result.get("holds") is True), {})
     result: dict[str, t.Any] = {
+        "changed": False,
         "converged": answer.converged,
         "members": answer.members,
         "confirmed": answer.confirmed,
@@ -345,7 +349,7 @@ def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct
     }
     result.update(answer.kinds(question))
     if answer.converged:
-        module.succeed(changed=False, **result)
+        module.succeed(**result)
     module.fail(
         "%d of %d members hold %s after %.1f s, expected %s. Missing: %s"
         % (answer.confirmed, answer.members, question, elapsed, wait, answer.describe_laggards()),

@@ -43,7 +43,9 @@ class _UnixServer(socketserver.ThreadingUnixStreamServer):
 class FakeMember:
     """Context manager; ``url`` is its endpoint, ``requests`` what it was asked, as (method, path, query, headers)."""
 
-    def __init__(self, unix: str = "", token: str = "", tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, unix: str = "", token: str = "", tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.token = token
         self.nodes: list[t.Any] = []
         self.status = {"state": "running", "cluster": "default", "version": "0.1.0"}
@@ -60,8 +62,8 @@ class FakeMember:
             self._server: t.Any = _UnixServer(unix, _Handler)
             self.url = "unix://" + unix
         else:
-            self._server = _TcpServer(("127.0.0.1", 0), _Handler)
-            self.url = "%s://127.0.0.1:%d" % ("https" if tls else "http", self._server.server_address[1])
+            self._server = _TcpServer((host, port), _Handler)
+            self.url = "%s://%s:%d" % ("https" if tls else "http", host, self._server.server_address[1])
             if tls:
                 self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._server.member = self

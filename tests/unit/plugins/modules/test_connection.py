@@ -79,7 +79,7 @@ def test_two_dead_endpoints_and_one_alive_are_enough(member, module, tmp_path):
 
 def test_retries_say_what_failed_and_how_many_are_left(member, tmp_path):
     dead = ["http://127.0.0.1:%d" % free_port(), "unix://%s/none.sock" % tmp_path]
-    result = run_module("info", dict(endpoints=dead, retries=2))
+    result = run_module("info", {"endpoints": dead, "retries": 2})
     assert result["rc"] == 1 and result["error"]["code"] == "no_member_answered"
     for said in ("2 retries left", "1 retry left"):
         assert said in result["output"]
@@ -91,6 +91,6 @@ def test_retries_say_what_failed_and_how_many_are_left(member, tmp_path):
 
 def test_a_refused_request_is_told_as_data(member):
     member.misbehave = lambda handler: handler.error(409, "too_many_documents", limit=3)
-    result = run_module("publish", dict(endpoints=[member.url], content="x"))
+    result = run_module("publish", {"endpoints": [member.url], "content": "x"})
     assert result["error"] == {"code": "too_many_documents", "status": 409, "details": {"limit": 3}}
     assert result["endpoint"] == member.url

@@ -254,6 +254,10 @@ def test_a_sensitive_content_is_nowhere_in_the_output(member, option):
         ({"src": "/does/not/exist"}, "/does/not/exist"),
         ({"value": {"a": 1}, "content_type": "text"}, "expected text"),
         ({}, "content, value, src"),
+        ({"content": None}, "got none"),
+        ({"value": None}, "got none"),
+        ({"content": True}, "expected text, got bool"),
+        ({"content": {"a": 1}}, "expected text, got dict"),
         ({"content": "x", "value": "y"}, "mutually exclusive"),
         ({"content": "x" * (2 << 20)}, "document_too_large"),
     ],
@@ -262,6 +266,24 @@ def test_bad_options_say_what_was_expected(member, options, said):
     result = publish(member, **options)
     assert result["rc"] == 1 and said in result["msg"]
     assert not member.documents
+
+
+def test_null_is_no_content_and_deletes_nothing(member):
+    member.put("app/a", b"x")
+    for options in ({"content": None}, {"value": None}, {"documents": {"app/a": {"content": None}}, "key": None}):
+        arguments = dict({"endpoints": [member.url], "key": "app/a"}, **options)
+        if arguments["key"] is None:
+            del arguments["key"]
+        assert run_module("publish", arguments)["rc"] == 1
+    assert member.documents["app/a"]["value"] == b"x"
+
+
+def test_a_type_is_kept_unless_another_one_is_given(member):
+    member.put("app/a", b"{}", content_type="json")
+    publish(member, content="[]")
+    assert member.documents["app/a"]["content_type"] == "json"
+    publish(member, value={"a": 1}, content_type="yaml")
+    assert member.documents["app/a"]["content_type"] == "yaml"
 
 
 def test_nobody_answers(member):

@@ -80,7 +80,7 @@ def test_nothing_to_do(member):
     ({"state": "gone"}, "must be one of"),
     ({"src": "/does/not/exist"}, "/does/not/exist"),
     ({"value": {1, 2} and [1], "content_type": "text"}, "expected text for content_type"),
-    ({}, "expected one of content, value, src"),
+    ({}, "expected one of content, value, src with state=present, got none"),
     ("text", "dictionary of options"),
 ])
 def test_a_wrong_entry_is_named_and_nothing_is_asked_or_written(member, bad, said):
@@ -171,7 +171,7 @@ def test_wait_is_for_all_of_them_together(member):
     result = publish(member, {key: {"content": key} for key in "abc"}, wait="all", wait_timeout=1)
     assert time.monotonic() - started < 4
     assert result["rc"] == 1 and result["changed"] and sorted(member.documents) == ["a", "b", "c", "other"]
-    assert "'b'" in result["msg"] and "host13" in result["msg"] and "'c'" in result["msg"] and "'a'" not in result["msg"]
+    assert all(told in result["msg"] for told in ("'b'", "host13", "'c'", "host12")) and "'a'" not in result["msg"]
     assert [(late["key"], late["name"]) for late in result["laggards"]] == [("b", "host13"), ("c", "host12")]
     assert (result["members"], result["confirmed"]) == (3, 2)
     assert [result["documents"][key]["confirmed"] for key in "abc"] == [3, 2, 2]
