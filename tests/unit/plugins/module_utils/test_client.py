@@ -110,6 +110,8 @@ def test_token_file_is_stripped(tmp_path):
         ({"token_file": "/does/not/exist"}, "/does/not/exist"),
         ({"token_file": "/dev/null"}, "empty"),
         ({"timeout": -1}, "timeout"),
+        ({"timeout": 0}, "timeout"),
+        ({"endpoints": []}, "at least one"),
         ({"retries": 1000}, "retries"),
         ({"client_key": "/k"}, "client_cert"),
         ({"endpoints": ["ftp://h"]}, "unix:///path"),
@@ -141,8 +143,56 @@ def test_next_endpoint_when_the_first_is_dead_and_then_stays_there():
         asked = Client(Settings({"endpoints": [dead, member.url], "timeout": 1}), log=lines.append)
         for _turn in range(3):
             assert asked.request("GET", "/v1/status").endpoint == member.url
-    assert len(lines) == 1 and dead in lines[0]
+        assert lines == ["%s: Connection refused; %s answered instead" % (dead, member.url)]
     assert asked.endpoint == member.url
+    assert asked.attempts == [{"endpoint": dead, "reason": "Connection refused"}]
+
+
+def test_refused_silent_and_alive_are_done_within_one_timeout_more():
+    with RawServer(lambda sock: time.sleep(5)) as silent, FakeMember() as member:
+        asked = client("http://127.0.0.1:%d" % free_port(), silent.url, member.url, timeout=1)
+        started = time.monotonic()
+        assert asked.request("GET", "/v1/status").endpoint == member.url
+        assert time.monotonic() - started < 2.5
+        assert [attempt["reason"] for attempt in asked.attempts] == [
+            "Connection refused", "no complete answer within 1 s",
+        ]
+
+
+def test_every_retry_says_why_and_how_many_are_left():
+    lines = []
+    dead = "http://127.0.0.1:%d" % free_port()
+    asked = Client(Settings({"endpoints": [dead, "unix:///does/not/exist"], "timeout": 1, "retries": 2}), lines.append)
+    with pytest.raises(Unreachable):
+        asked.request("GET", "/v1/status")
+    failed = "%s: Connection refused; unix:///does/not/exist: No such file or directory" % dead
+    assert lines == [
+        "no member answered: %s; 2 retries left, the next in 0.3 s" % failed,
+        "no member answered: %s; 1 retry left, the next in 0.6 s" % failed,
+    ]
+    assert len(asked.attempts) == 2  # each endpoint and reason once
+
+
+def test_who_refused_is_not_asked_again_and_not_waited_for():
+    with FakeMember(token="secret") as closed:
+        started = time.monotonic()
+        with pytest.raises(Unreachable):
+            client(closed.url, retries=9).request("GET", "/v1/status")
+        assert len(closed.requests) == 1 and time.monotonic() - started < 2
+
+
+def test_a_name_that_is_not_resolved_in_time(monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *dummy, **more: time.sleep(4))
+    started = time.monotonic()
+    with pytest.raises(Unreachable, match="not resolved in time"):
+        client("http://slow.example:8001", timeout=0.5).request("GET", "/v1/status")
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("host", ["does-not-exist.invalid", "a" * 64 + ".example"])
+def test_a_name_that_cannot_be_resolved(host):
+    with pytest.raises(Unreachable, match=r"cannot be resolved|not resolved in time"):
+        client("http://%s:8001" % host, timeout=5).request("GET", "/v1/status")
 
 
 def test_unreachable_lists_every_endpoint_and_why(tmp_path):
@@ -333,47 +383,96 @@ def test_proxies_of_the_environment_are_not_used(monkeypatch):
         assert client(member.url).request("GET", "/v1/status").status == 200
 
 
-@pytest.fixture(scope="module", name="certificate")
-def fixture_certificate(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
-         "-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem"), "-subj", "/CN=member",
-         "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True, timeout=60,
-    )
-    return directory
+class Authorities:
+    """Two authorities; one vouches for a member and for a client, the other for another client."""
+
+    def __init__(self, directory) -> None:
+        self._directory = directory
+        for name in ("fleet", "other"):
+            self._make(name, "req", "-x509", "-subj", "/CN=%s authority" % name)
+        self._sign("member", "fleet", "subjectAltName=IP:127.0.0.1")
+        self._sign("client", "fleet", "extendedKeyUsage=clientAuth")
+        self._sign("stranger", "other", "extendedKeyUsage=clientAuth")
+
+    def __getitem__(self, name: str) -> str:
+        """Path of ``<name>.pem`` (certificate) or ``<name>.key``."""
+        return str(self._directory / (name if "." in name else name + ".pem"))
+
+    def _make(self, name: str, *options: str) -> None:
+        openssl(*options, "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+                "-keyout", self[name + ".key"], "-out", self[name])
+
+    def _sign(self, name: str, authority: str, extension: str) -> None:
+        openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=" + name,
+                "-keyout", self[name + ".key"], "-out", self[name + ".csr"])
+        (self._directory / "extension").write_text(extension)
+        openssl("x509", "-req", "-in", self[name + ".csr"], "-CA", self[authority], "-CAkey", self[authority + ".key"],
+                "-CAcreateserial", "-days", "1", "-extfile", str(self._directory / "extension"), "-out", self[name])
 
 
-def tls_member(certificate, client_ca: bool = False) -> FakeMember:
+def openssl(*arguments: str) -> None:
+    subprocess.run(("openssl",) + arguments, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+
+
+@pytest.fixture(scope="module", name="pem")
+def fixture_pem(tmp_path_factory):
+    return Authorities(tmp_path_factory.mktemp("tls"))
+
+
+def tls_member(pem, client_ca: str = "") -> FakeMember:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(str(certificate / "cert.pem"), str(certificate / "key.pem"))
+    context.load_cert_chain(pem["member"], pem["member.key"])
     if client_ca:
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(str(certificate / "cert.pem"))
+        context.load_verify_locations(pem[client_ca])
     return FakeMember(tls=context)
 
 
-def test_tls_is_verified_unless_told_otherwise(certificate):
-    ca_path = str(certificate / "cert.pem")
-    with tls_member(certificate) as member:
-        with pytest.raises(Unreachable) as caught:
-            client(member.url, timeout=3).request("GET", "/v1/status")
-        assert "certificate not accepted" in str(caught.value)
-        assert client(member.url, timeout=3, ca_path=ca_path).request("GET", "/v1/status").status == 200
+def test_tls_is_verified_unless_told_otherwise(pem, tmp_path):
+    with tls_member(pem) as member:
+        for options in ({}, {"ca_path": pem["other"]}):
+            with pytest.raises(Unreachable, match="certificate not accepted"):
+                client(member.url, timeout=3, **options).request("GET", "/v1/status")
+        assert client(member.url, timeout=3, ca_path=pem["fleet"]).request("GET", "/v1/status").status == 200
         assert client(member.url, timeout=3, validate_certs=False).request("GET", "/v1/status").status == 200
         wrong_name = member.url.replace("127.0.0.1", "localhost")
-        with pytest.raises(Unreachable):
-            client(wrong_name, timeout=3, ca_path=ca_path).request("GET", "/v1/status")
+        with pytest.raises(Unreachable, match="certificate not accepted"):
+            client(wrong_name, timeout=3, ca_path=pem["fleet"]).request("GET", "/v1/status")
 
 
-def test_a_client_certificate_is_shown(certificate):
-    cert, key = str(certificate / "cert.pem"), str(certificate / "key.pem")
-    with tls_member(certificate, client_ca=True) as member:
-        with pytest.raises(Unreachable):
-            client(member.url, timeout=3, ca_path=cert).request("GET", "/v1/status")
-        asked = client(member.url, timeout=3, ca_path=cert, client_cert=cert, client_key=key)
-        assert asked.request("GET", "/v1/status").status == 200
+def test_a_directory_of_authorities(pem, tmp_path):
+    openssl("x509", "-in", pem["fleet"], "-out", str(tmp_path / "fleet.pem"))
+    openssl("rehash", str(tmp_path))
+    with tls_member(pem) as member:
+        assert client(member.url, timeout=3, ca_path=str(tmp_path)).request("GET", "/v1/status").status == 200
+
+
+@pytest.mark.parametrize("given, let_in", [
+    ({}, False),
+    ({"client_cert": "client", "client_key": "client.key"}, True),
+    ({"client_cert": "both"}, True),
+    ({"client_cert": "stranger", "client_key": "stranger.key"}, False),
+])
+def test_a_client_certificate_is_shown(pem, given, let_in):
+    with open(pem["both"], "w") as both:
+        for name in ("client", "client.key"):
+            with open(pem[name]) as part:
+                both.write(part.read())
+    options = {option: pem[name] for option, name in given.items()}
+    with tls_member(pem, client_ca="fleet") as member:
+        asked = client(member.url, timeout=3, ca_path=pem["fleet"], **options)
+        if let_in:
+            assert asked.request("GET", "/v1/status").status == 200
+            return
+        with pytest.raises(Unreachable) as caught:
+            asked.request("GET", "/v1/status")
+        assert member.url in str(caught.value) and not member.requests
+
+
+def test_a_key_that_does_not_belong_to_the_certificate_is_named(pem):
+    with tls_member(pem, client_ca="fleet") as member, pytest.raises(ConfigError, match="client_cert"):
+        options = {"client_cert": pem["client"], "client_key": pem["stranger.key"]}
+        client(member.url, ca_path=pem["fleet"], **options).request("GET", "/v1/status")
 
 
 @pytest.mark.parametrize("option", ["ca_path", "client_cert"])

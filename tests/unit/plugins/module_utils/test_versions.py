@@ -20,7 +20,7 @@ ORDERED = [
 
 
 def test_order():
-    assert sorted(reversed(ORDERED), key=rank) == ORDERED
+    assert sorted(ORDERED[3:] + ORDERED[:3], key=rank) == ORDERED
     assert newest(list(reversed(ORDERED)) + [None, "nonsense"]) == ORDERED[-1]
     for first, second in zip(ORDERED, ORDERED[1:]):
         assert older(first, second) and not older(second, first) and not older(first, first)
