@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.server
 import json
 import socketserver
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -47,10 +48,10 @@ class _Server(socketserver.ThreadingTCPServer):
 class Scripted:
     """Context manager; ``url`` is its endpoint, ``asked`` the paths it was asked for (and when), ``headers`` the last.
 
-    ``change`` rings the bell. ``misbehave(handler)``, when set, answers instead.
+    ``change`` rings the bell. ``misbehave(handler)``, when set, answers instead. ``tls`` makes it an https server.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.nodes: list[Any] = [node(11, local=True)]
         self.documents: list[Any] = []
         self.cluster = "default"
@@ -66,7 +67,11 @@ class Scripted:
         self.changes: list[Any] = []
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.member = self  # type: ignore[attr-defined]
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if tls is not None:
+            # The handshake belongs into the connection's own thread: it may never end.
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        scheme = "http" if tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def __enter__(self) -> Scripted:

@@ -179,6 +179,7 @@ class Watcher:
         await self._tell({"type": "fleet_unreachable", "attempts": failures, "cluster": self._cluster or ""})
 
     async def _tell(self, event: dict[str, t.Any]) -> None:
+        event = {"initial": False, "endpoint": "", **event}
         if self._options.wants(event):
             await self._queue.put(withhold_templates(event))
             await asyncio.sleep(0)  # a queue without a limit would never let the rules run
