@@ -48,6 +48,44 @@ class Queue(t.Protocol):
         """Append; may wait."""
 
 
+class _Bell:
+    """One request at a time to a member's change feed; an asynchronous context manager."""
+
+    def __init__(self, member: Member, options: Options) -> None:
+        self._member = member
+        self._options = options
+        self._revision: int | None = None
+        self._request: asyncio.Future[Feed] | None = None
+        self.has_rung = False
+
+    async def __aenter__(self) -> _Bell:
+        return self
+
+    async def __aexit__(self, *dummy: t.Any) -> None:
+        if self._request is not None:
+            self._request.cancel()
+            await asyncio.gather(self._request, return_exceptions=True)
+
+    async def wait(self, revision: int, seconds: float) -> dict[str, Document]:
+        """Wait for a change, but no longer than ``seconds``; returns the tombstones among what changed.
+
+        ``revision`` is where the feed begins, the first time. Raises ``MemberFailed``.
+        """
+        if self._request is None:
+            # On from the last answer, not from the newest NodeList: what lies between the two may be missing in the
+            # documents that were read then.
+            since = revision if self._revision is None else self._revision
+            feed = self._member.changes(since, self._options.poll, self._options.prefix)
+            self._request = asyncio.ensure_future(feed)
+        # Not cancelled when the time is up: the agent would go on to serve it, and only so many may wait there.
+        await asyncio.wait({self._request}, timeout=seconds)
+        if not self._request.done():
+            return {}
+        answer, self._request = self._request.result(), None
+        self._revision, self.has_rung = answer.revision, True
+        return answer.tombstones
+
+
 class Watcher:
     """One event source."""
 
@@ -93,41 +131,18 @@ class Watcher:
             return self._settings
 
     async def _follow(self, endpoint: Endpoint) -> tuple[str, bool]:
-        """Stay with one member as long as it answers; why it does not any more, and whether it ever served."""
-        served = False
-        following = False
-        revision: int | None = None
-        tombstones: dict[str, Document] = {}
-        bell: asyncio.Future[Feed] | None = None
+        """Stay with one member as long as it answers; why it does not any more, and whether its feed ever did."""
+        bell: _Bell | None = None
         try:
-            async with Member(endpoint, self._settings) as member:
-                try:
-                    while True:
-                        nodes, finding = await self._look(member, tombstones)
-                        if not following:
-                            following = True
-                            _log.info("%s: following the fleet from here, %d nodes", endpoint.url, len(nodes.nodes))
-                        if bell is None:
-                            # On from the last feed, not from the newest NodeList: between the two is what the
-                            # documents, which are read after it, may or may not have had yet.
-                            since = nodes.revision if revision is None else revision
-                            bell = asyncio.ensure_future(
-                                member.changes(since, self._options.poll, self._options.prefix)
-                            )
-                        await asyncio.wait({bell}, timeout=self._patience(finding))
-                        tombstones = {}
-                        if bell.done():
-                            feed, bell = bell.result(), None
-                            served = True
-                            revision = feed.revision
-                            tombstones = feed.tombstones
-                        await asyncio.sleep(max(0.0, self._heard + _BREATH - _now()))
-                finally:
-                    if bell is not None:
-                        bell.cancel()
-                        await asyncio.gather(bell, return_exceptions=True)
+            async with Member(endpoint, self._settings) as member, _Bell(member, self._options) as bell:
+                nodes, finding = await self._look(member, {})
+                _log.info("%s: following the fleet from here, %d nodes", endpoint.url, len(nodes.nodes))
+                while True:
+                    tombstones = await bell.wait(nodes.revision, self._patience(finding))
+                    await asyncio.sleep(max(0.0, self._heard + _BREATH - _now()))
+                    nodes, finding = await self._look(member, tombstones)
         except (MemberFailed, ConfigError) as exc:
-            return str(exc), served
+            return str(exc), bell is not None and bell.has_rung
 
     async def _look(self, member: Member, tombstones: dict[str, Document]) -> tuple[NodeList, Finding]:
         """Read what the member lists, and tell what is new in it."""
