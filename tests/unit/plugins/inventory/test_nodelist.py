@@ -569,6 +569,7 @@ def test_each_member_is_asked_with_its_own_entity_tag(fleet, cached, clock):
     [
         ("XDP_GOSSIP_STATES", "suspect,dead", ["host12", "host13"]),
         ("XDP_GOSSIP_HOSTNAMES", "nosuchvariable,addr", ["198.18.0.11"]),
+        ("XDP_GOSSIP_HOSTNAMES", "xdp_gossip.name ~ '-x'", ["host11-x"]),
         ("XDP_GOSSIP_CONSISTENCY", "majority", None),
         ("XDP_GOSSIP_PRIVATE_DATA_FORMAT", "json", ["host11"]),
     ],
