@@ -399,7 +399,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 except Exception as exc:
                     # Templates raise whatever the filters in them raise.
                     if self.get_option("strict"):
-                        raise AnsibleParserError("%shostnames: %s: %s" % (_ME, preference, clip(str(exc), 400))) from exc
+                        text = "%shostnames: %s: %s" % (_ME, preference, clip(str(exc), 400))
+                        raise AnsibleParserError(text) from exc
                     name = None
             if name not in (None, ""):
                 return str(name) if isinstance(name, (str, int)) else name
