@@ -54,9 +54,9 @@ class Place:
     directory: Path
     is_skipped: Callable[[str], bool] = lambda line: False
 
-    def run(self, *command: str, seconds: float = 60, status: int | None = 0) -> str:
+    def run(self, *command: str, status: int | None = 0) -> str:
         """Run a command there; see :meth:`World.run`."""
-        return self.world.run(*command, cwd=self.directory, seconds=seconds, status=status)
+        return self.world.run(*command, cwd=self.directory, status=status)
 
     def write(self, name: str, text: str) -> Path:
         """Write a file there."""

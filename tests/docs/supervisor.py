@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 #: Seconds until the agents must see each other.
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 def run(*command: str) -> None:

@@ -19,6 +19,9 @@ from runners import Place, runner_of, structured, syntax
 from snippets import ROOT, Snippet, all_snippets, examples, fences, tracked
 from world import HOSTS, SESSION, TOKEN, Failed, Member, World
 
+#: Seconds for one test; a command in it has 120.
+pytestmark = pytest.mark.timeout(300)
+
 SNIPPETS = all_snippets()
 needs_root = [
     pytest.mark.root,

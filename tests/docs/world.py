@@ -120,7 +120,7 @@ class World:
             "node": {
                 "addr": member.addr, "port": member.port, "name": member.name, "private_data": member.private_data,
             },
-            "listen_addr": member.addr, "protocol": "UDP", "cycle": 0.3, "timeout": 5,
+            "listen_addr": member.addr, "protocol": "UDP", "cycle": 0.3, "timeout": 30,
             "secret_key_file": "/etc/xdp-gossip/secret.key", "seeds": [members[0].address] if number else [],
             "state_dir": str(state), "api": api,
         }
@@ -154,7 +154,7 @@ class World:
             "ANSIBLE_NOCOWS": "true",
         }
 
-    def run(self, *command: str, cwd: Path, seconds: float = 60, status: int | None = 0) -> str:
+    def run(self, *command: str, cwd: Path, seconds: float = 120, status: int | None = 0) -> str:
         """Run a command in the world; returns its output and errors. ``status`` None allows any exit status.
 
         Raises :class:`Failed` when it ends otherwise, or not within ``seconds``.

@@ -31,7 +31,7 @@ from pathlib import Path
 NETWORK = "198.18.77"
 PORT = 8000
 #: Seconds until the members must see each other.
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 #: Seconds that a fleet may live at most, should its owner never end.
 LIFE_SECONDS = 900.0
 
@@ -164,7 +164,7 @@ def main() -> int:
     parser.add_argument("--agent", required=True, help="path of the command xdp-gossip")
     parser.add_argument("--owner", required=True, type=int, help="process with which the fleet ends")
     parser.add_argument("--count", type=int, default=3, choices=range(1, 10), help="members (default: %(default)s)")
-    parser.add_argument("--timeout", type=float, default=2.0, help="the agents' timeout in seconds (%(default)s)")
+    parser.add_argument("--timeout", type=float, default=6.0, help="the agents' timeout in seconds (%(default)s)")
     parser.add_argument("--supervise", metavar="DIRECTORY", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.supervise:
