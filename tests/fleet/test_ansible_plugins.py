@@ -2,8 +2,9 @@
 """Inventory, modules and lookup, run by Ansible itself against three real agents.
 
 The agents run in a network namespace of their own, whose loopback interface carries addresses of 198.18.0.0/15 (the
-inventory rightly refuses 127.0.0.1); Ansible reaches their Unix sockets through the file system. The namespace goes
-away with its processes. Needs `ansible-playbook` on the PATH and the right to make a network namespace.
+inventory rightly refuses 127.0.0.1); Ansible reaches their Unix sockets through the file system, and their TLS ports
+from inside. The namespace goes away with its processes. Needs `ansible-playbook` on the PATH and the right to make a
+network namespace.
 """
 
 from __future__ import annotations
@@ -75,9 +76,12 @@ class Fleet:
             "ANSIBLE_HOME": str(directory / "ansible"),
         }
         configs = []
+        for name in ("secret", "token"):
+            (directory / name).write_text(f"a-{name}-for-the-test-of-the-plugins\n")
+            (directory / name).chmod(0o600)
+        make_certificate(directory, [f"198.18.77.{10 + number}" for number in (1, 2, 3)])
+        tls = {"cert": str(directory / "tls.pem"), "key": str(directory / "tls.key")}
         for number, socket in enumerate(self.sockets, 1):
-            (directory / "secret").write_text("a secret for the test of the plugins\n")
-            (directory / "secret").chmod(0o600)
             config = directory / f"n{number}.yml"
             address = f"198.18.77.{10 + number}"
             settings = {
@@ -85,7 +89,10 @@ class Fleet:
                 "listen_addr": address, "protocol": "UDP", "cycle": 0.3, "timeout": 2,
                 "secret_key_file": str(directory / "secret"),
                 "seeds": [] if number == 1 else ["198.18.77.11:8000"], "state_dir": str(directory / f"state{number}"),
-                "api": {"socket": str(socket)},
+                "api": {
+                    "socket": str(socket), "listen": f"{address}:8001", "token_file": str(directory / "token"),
+                    "tls": tls,
+                },
             }
             config.write_text(json.dumps(settings))  # JSON is YAML
             configs.append(str(config))
@@ -104,11 +111,14 @@ class Fleet:
         """End the agents; with them goes the namespace."""
         self._process.communicate(timeout=30)
 
-    def run(self, *command: str, fails: bool = False) -> str:
-        """Run an Ansible command; returns its whole output."""
+    def run(self, *command: str, fails: bool = False, inside: bool = False) -> str:
+        """Run an Ansible command, ``inside`` the agents' network namespace; returns its whole output."""
+        enter = ["nsenter", f"--target={self._process.pid}", "--net"]
+        if os.geteuid() != 0:
+            enter += ["--user", "--preserve-credentials"]
         done = subprocess.run(
-            command, capture_output=True, text=True, env=self.environment, cwd=self.directory, timeout=120,
-            stdin=subprocess.DEVNULL, check=False,
+            [*(enter if inside else []), *command], capture_output=True, text=True, env=self.environment,
+            cwd=self.directory, timeout=120, stdin=subprocess.DEVNULL, check=False,
         )
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -142,17 +152,38 @@ class Fleet:
             time.sleep(0.3)
         raise AssertionError(f"expected {wanted} within {seconds} s, got {found}")
 
-    def play(self, tasks: list[dict[str, Any]], *options: str, fails: bool = False, members: str = "0") -> str:
+    def play(
+        self, tasks: list[dict[str, Any]], *options: str, fails: bool = False, members: str = "0", tls: bool = False
+    ) -> str:
         """Run tasks on this machine; ``members`` are the indices of the members to talk to."""
         endpoints = [f"unix://{self.sockets[int(index)]}" for index in members]
+        connection: dict[str, Any] = {"endpoints": endpoints}
+        if tls:
+            endpoints = [f"https://198.18.77.{11 + int(index)}:8001" for index in members]
+            connection = {"endpoints": endpoints, "ca_path": str(self.directory / "tls.pem")}
+            connection["token_file"] = str(self.directory / "token")
         play = {
             "hosts": "localhost", "gather_facts": False, "tasks": tasks,
-            "vars": {"ansible_python_interpreter": PYTHON, "xdp_gossip_endpoints": endpoints},
-            "module_defaults": {"group/xdp_gossip.fleet.xdp_gossip": {"endpoints": endpoints}},
+            "vars": {
+                "ansible_python_interpreter": PYTHON,
+                **{f"xdp_gossip_{name}": value for name, value in connection.items()},
+            },
+            "module_defaults": {"group/xdp_gossip.fleet.xdp_gossip": connection},
         }
         path = self.directory / "play.yml"
         path.write_text(json.dumps([play]))
-        return self.run("ansible-playbook", "-i", "localhost,", "-c", "local", str(path), *options, fails=fails)
+        command = ["ansible-playbook", "-i", "localhost,", "-c", "local", str(path), *options]
+        return self.run(*command, fails=fails, inside=tls)
+
+
+def make_certificate(directory: Path, addresses: list[str]) -> None:
+    """``tls.pem`` and ``tls.key``: a certificate for these addresses that vouches for itself."""
+    names = ",".join(f"IP:{address}" for address in addresses)
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-keyout", "tls.key", "-out", "tls.pem", "-subj", "/CN=fleet", "-addext", f"subjectAltName={names}"],
+        cwd=directory, check=True, capture_output=True, timeout=60,
+    )
 
 
 @pytest.fixture(name="fleet", scope="module")
@@ -239,40 +270,6 @@ def test_absent_and_compare_and_set(fleet: Fleet) -> None:
             that("not still.changed"),
         ]
     )
-
-
-def test_of_two_writers_on_one_version_exactly_one_wins(fleet: Fleet) -> None:
-    socket = f"unix://{fleet.sockets[0]}"
-    (fleet.directory / "round.yml").write_text(json.dumps([
-        {INFO: {"gather": ["documents"], "prefix": "race"}, "register": "seen", "run_once": True},
-        {PUBLISH: {"key": "race", "content": "{{ inventory_hostname }} {{ item }}",
-                   "if_version": "{{ (seen.documents | first | default({'version': 'absent'})).version }}"},
-         "register": "r", "ignore_errors": True},
-        {"ansible.builtin.assert": {"that": [
-            "[hostvars.p1.r.changed, hostvars.p2.r.changed] | select | list | length == 1",
-            "[hostvars.p1.r.failed, hostvars.p2.r.failed] | select | list | length == 1",
-        ]}, "run_once": True},
-    ]))
-    (fleet.directory / "race.yml").write_text(json.dumps([{
-        "hosts": "all", "gather_facts": False, "vars": {"ansible_python_interpreter": PYTHON},
-        "module_defaults": {"group/xdp_gossip.fleet.xdp_gossip": {"endpoints": [socket]}},
-        "tasks": [{"ansible.builtin.include_tasks": "round.yml", "loop": [1, 2, 3, 4, 5]}],
-    }]))
-    fleet.run("ansible-playbook", "-i", "p1,p2,", "-c", "local", str(fleet.directory / "race.yml"))
-
-
-def test_a_secret_is_in_no_output_however_verbose(fleet: Fleet) -> None:
-    secret = "correct horse battery staple"
-    (fleet.directory / "secret_value").write_text(secret)
-    content = {"content": "{{ lookup('ansible.builtin.file', 'secret_value') }}"}
-    task = {PUBLISH: {"key": "pw", "sensitive": True, **content}}
-    for options in (("--check",), (), ()):
-        assert secret not in fleet.play([task], "-vvv", "--diff", *options)
-    lost = {PUBLISH: {"key": "pw", "sensitive": True, "content": f"{secret}!", "if_version": "absent"}}
-    (fleet.directory / "secret_value").write_text(secret + "!")
-    lost[PUBLISH].update(content)
-    assert secret not in fleet.play([lost], "-vvv", "--diff", fails=True)
-    fleet.play([that(f"lookup('xdp_gossip.fleet.metadata', 'pw') == '{secret}'")])
 
 
 def test_private_data_becomes_data_in_the_inventory_and_nothing_more(fleet: Fleet) -> None:
