@@ -33,6 +33,8 @@ SCENARIOS := default udp upgrade
 COLLECTIONS := $(CACHE)/collections
 lint molecule $(SCENARIOS:%=molecule-%): export ANSIBLE_COLLECTIONS_PATH := $(COLLECTIONS)
 lint molecule $(SCENARIOS:%=molecule-%): export ANSIBLE_HOME := $(CACHE)/ansible
+# Targets of the integration tests are roles.
+lint: export ANSIBLE_ROLES_PATH := tests/integration/targets
 # Ansible refuses to work in a locale that is not UTF-8.
 export LC_ALL := C.UTF-8
 export ANSIBLE_NOCOWS := 1
