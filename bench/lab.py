@@ -85,6 +85,11 @@ class Lab:
         """Where the role left the API's token: beside the inventory."""
         return self.inventory.parent / ".xdp-gossip" / "api.token"
 
+    def close_connections(self) -> None:
+        """End the connections that ssh has kept open, as they do a minute after the last command."""
+        for control in Path(_HOME, "cp").glob("*"):
+            self.run("ssh", "-O", "exit", "-o", f"ControlPath={control}", "any")
+
     def playbook(self, *words: str, seconds: float = _SECONDS, **environment: str) -> float:
         """One ansible-playbook command, as a whole; the seconds it took. Raises :class:`BenchError` when it fails."""
         return self.run(str(self.ansible_playbook), *words, seconds=seconds, **environment)
