@@ -22,7 +22,6 @@ _MAX_DIFF = 256 * 1024
 def content_spec() -> dict[str, t.Any]:
     """Argument spec of the options that say what a document holds."""
     return {
-        # Not "str": that turns a dictionary into Python source without a word.
         "content": {"type": "raw", "no_log": False},
         "value": {"type": "raw", "no_log": False},
         "src": {"type": "path"},
@@ -41,7 +40,7 @@ def content_of(params: t.Mapping[str, t.Any]) -> tuple[bytes | None, str | None]
     if params["src"] is not None:
         return read_source(params["src"]), kind
     if params["content"] is not None:
-        return _encode("content", _text(params["content"])), kind
+        return _encode("content", plain_text("content", params["content"], "use value for data, or ")), kind
     value = params["value"]
     if value is None:
         return None, kind
@@ -62,14 +61,18 @@ def content_of(params: t.Mapping[str, t.Any]) -> tuple[bytes | None, str | None]
     return _encode("value", text), kind
 
 
-def _text(content: t.Any) -> str:
-    if isinstance(content, bool) or not isinstance(content, (str, int, float)):
-        # Templates of ansible-core 2.18 make data of text that looks like it; its exact spelling is lost by then.
+def plain_text(option: str, value: t.Any, advice: str = "") -> str:
+    """A ``raw`` option that must be text (or a number). Raises ``ConfigError``, with ``advice`` for data.
+
+    Type ``str`` would turn a dictionary into Python source without a word. Templates of ansible-core 2.18 make data
+    of text that looks like it, and its exact spelling is lost by then.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ConfigError(
-            "content: expected text, got %s; use value for data, or the filter string on a template whose text "
-            "looks like data" % type(content).__name__
+            "%s: expected text, got %s; %send a template whose text looks like data in the filter string or to_json"
+            % (option, type(value).__name__, advice)
         )
-    return str(content)
+    return str(value)
 
 
 def _encode(option: str, text: str) -> bytes:

@@ -23,8 +23,10 @@ options:
     description: Name that the node gives itself, at most 255 bytes.
     type: str
   private_data:
-    description: Private data of the node, at most 4096 bytes. Every member can read it.
-    type: str
+    description:
+      - Private data of the node, at most 4096 bytes of text. Every member can read it.
+      - End a template that makes data in the filter P(ansible.builtin.to_json#filter).
+    type: raw
   join:
     description:
       - Addresses of nodes to get acquainted with, as V(addr:port); an IPv6 address in brackets.
@@ -101,6 +103,7 @@ import json
 import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ClientError
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import plain_text
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import FleetModule
@@ -126,7 +129,11 @@ def parse_seed(text: str) -> tuple[str, int]:
 def update(module: FleetModule, fleet: Fleet) -> tuple[dict[str, t.Any], dict[str, t.Any]]:
     """Name and private data; returns the node before and after."""
     before = fleet.local_node()
-    wanted = {field: module.params[field] for field in ("name", "private_data") if module.params[field] is not None}
+    wanted = {
+        field: plain_text(field, module.params[field])
+        for field in ("name", "private_data")
+        if module.params[field] is not None
+    }
     wanted = {field: text for field, text in wanted.items() if before.get(field) != text}
     if not wanted:
         return before, before
@@ -185,7 +192,7 @@ def main() -> None:
     module = FleetModule(
         argument_spec={
             "name": {"type": "str"},
-            "private_data": {"type": "str", "no_log": False},
+            "private_data": {"type": "raw", "no_log": False},
             "join": {"type": "list", "elements": "str"},
             "state": {"type": "str", "choices": sorted(STATE, reverse=True)},
         },

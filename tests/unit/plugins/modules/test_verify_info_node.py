@@ -189,5 +189,11 @@ def test_node_acts_on_the_first_endpoint_only(member):
     assert not member.requests
 
 
+def test_private_data_is_text(member):
+    result = run("node", member, private_data={"role": "db"})
+    assert result["rc"] == 1 and "private_data: expected text, got dict" in result["msg"]
+    assert run("node", member, private_data=7)["node"]["private_data"] == "7"
+
+
 def test_node_needs_something_to_do(member):
     assert run("node", member)["rc"] == 1
