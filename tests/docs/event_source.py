@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Run an event source with some arguments until it has told an event; prints it.
+"""Run an event source with some arguments, and once more so that it has something to tell; prints that event.
 
     event_source.py PLUGIN.py ARGUMENTS.json
 
-As ansible-rulebook does it: the file is run as a module of its own, and its ``main`` gets a queue. What is there at the
-start is told, too, so that there is something to tell.
+As ansible-rulebook does it: the file is run as a module of its own, and its ``main`` gets a queue. With the arguments as
+they are the source has to go on; with the same connection, but without filters and with what is there at the start, it
+has to tell something.
 """
 
 from __future__ import annotations
@@ -16,22 +17,26 @@ import sys
 
 
 async def first_event(path: str, arguments: dict) -> dict:
-    """The first event; raises what the source raises, or ``asyncio.TimeoutError`` after 20 s."""
+    """The first event; raises what a source raises, or ``asyncio.TimeoutError`` after 60 s."""
     queue: asyncio.Queue = asyncio.Queue()
-    source = asyncio.ensure_future(runpy.run_path(path)["main"](queue, {**arguments, "initial": True}))
+    main = runpy.run_path(path)["main"]
+    talkative = {key: value for key, value in arguments.items() if key not in ("events", "states", "prefix")}
+    as_shown = asyncio.ensure_future(main(asyncio.Queue(), arguments))
+    telling = asyncio.ensure_future(main(queue, {**talkative, "initial": True}))
     event = asyncio.ensure_future(queue.get())
+    tasks = [as_shown, telling, event]
     try:
-        done, _ = await asyncio.wait({source, event}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
-        if source in done:
+        done, _ = await asyncio.wait(tasks, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        for source in done - {event}:
             source.result()
             raise RuntimeError("expected the source to go on, it returned")
         if not done:
-            raise asyncio.TimeoutError("expected an event within 20 s, got none")
+            raise asyncio.TimeoutError("expected an event within 60 s, got none")
         return event.result()
     finally:
-        source.cancel()
-        event.cancel()
-        await asyncio.gather(source, event, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 if __name__ == "__main__":
