@@ -105,7 +105,7 @@ class FleetModule(AnsibleModule):
                 continue
             if name == "documents" and isinstance(value, dict):
                 value = {key: _hide_contents(entry) for key, entry in value.items()}
-            elif name in _CONTENTS or name in ("documents", "token") or name not in self._own_options:
+            elif name in _CONTENTS or name == "documents" or name not in self._own_options:
                 # A misspelt option may be meant to hold the content.
                 value = value if value is None else HIDDEN
             arguments[name] = value

@@ -189,9 +189,9 @@ def test_a_name_that_is_not_resolved_in_time(monkeypatch):
     assert time.monotonic() - started < 2
 
 
-@pytest.mark.parametrize("host", ["does-not-exist.invalid", "a" * 64 + ".example"])
+@pytest.mark.parametrize("host", ["bad..name", "a" * 64 + ".example"])
 def test_a_name_that_cannot_be_resolved(host):
-    with pytest.raises(Unreachable, match=r"cannot be resolved|not resolved in time"):
+    with pytest.raises(Unreachable, match="cannot be resolved"):
         client("http://%s:8001" % host, timeout=5).request("GET", "/v1/status")
 
 
