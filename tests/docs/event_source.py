@@ -3,8 +3,8 @@
 
     event_source.py PLUGIN.py ARGUMENTS.json
 
-As ansible-rulebook does it: the file is run as a module of its own, and its ``main`` gets a queue. With the arguments as
-they are the source has to go on; with the same connection, but without filters and with what is there at the start, it
+As ansible-rulebook does it: the file is run as a module of its own, and its ``main`` gets a queue. With the arguments
+as they are the source has to go on; with the same connection, without filters and with what is there at the start, it
 has to tell something.
 """
 
