@@ -35,7 +35,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     (tmp_path / "etc/keys").mkdir(parents=True)
     for name, text in {"etc/agent.yml": "one\n", "etc/keys/1": "secret\n", "agent.service": "[Unit]\n"}.items():
         (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o640)
+        (tmp_path / name).chmod(0o660)  # more than a usual umask leaves to a new file
     up = {"active": True, "enabled": True}
     monkeypatch.setattr(snapshot, "unit", lambda path: {"present": os.path.exists(path), **up})
     return {
