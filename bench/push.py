@@ -26,7 +26,7 @@ from .lab import Lab, lab
 from .netns import run as command
 from .report import Report, Spread
 
-_SIZES, _RUNS = (3, 5, 10), 7
+_SIZES, _RUNS = (3, 5, 10), 5
 _QUICK_SIZES, _QUICK_RUNS = (3, 5), 3
 #: How many times faster a publish is to be than a copy, at the largest size.
 RATIO_GOAL = 5.0
