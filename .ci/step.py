@@ -21,6 +21,8 @@ REPORTS = ROOT / ".cache" / "reports"
 
 #: Seconds after which a target is ended: nothing may hang. A polite one has twice as long: it gets what others leave.
 LIMIT = 15 * 60
+#: Seconds between two looks at a target.
+POLL = 5.0
 #: Seconds between two signs of life of a target that prints nothing.
 QUIET = 60
 #: How far a target steps back, in units of nice(1), for the one that it runs beside.
@@ -101,7 +103,7 @@ class Step:
     def _wait(self, process: subprocess.Popen[bytes], begin: float) -> int:
         while True:
             try:
-                return process.wait(5)
+                return process.wait(POLL)
             except subprocess.TimeoutExpired:
                 now = time.monotonic()
             if now - begin > self.limit:
