@@ -102,6 +102,7 @@ def judge(question: dict) -> dict:
     """Look until all holds or the time is over. Raises ``Unanswered`` when the agent never answers."""
     begin = time.monotonic()
     deadline = begin + float(question.get("timeout", 0))
+    patience = min(PATIENCE, deadline - begin)
     judged = Judge(question)
     answered = False
     while True:
@@ -111,7 +112,7 @@ def judge(question: dict) -> dict:
             answered = True
         except Unanswered as error:
             passed = False
-            if not answered and asked - begin >= PATIENCE:
+            if not answered and asked - begin >= patience:
                 raise
             judged.unmet = ["did not answer: %s" % error]
         now = time.monotonic()
