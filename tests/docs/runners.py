@@ -22,6 +22,8 @@ import sys
 from xdp_gossip.wire import pekonode
 print(pekonode.decode(b"".join(line.strip() for line in sys.stdin.buffer)))
 """
+#: Playbooks that change hosts, or make them.
+_HOST_PLAYBOOK = re.compile(r"xdp_gossip\.fleet\.(deploy|upgrade|remove|demo)\b")
 #: A network of its own for programs that open the agent's port on all addresses; 192.0.2.0/24 is theirs.
 _OWN_NETWORK = """
 ip link set lo up
@@ -73,6 +75,8 @@ def shell(place: Place, text: str) -> str:
     lines = []
     for line in text.splitlines():
         if not place.is_skipped(line.strip()):
+            if _HOST_PLAYBOOK.search(line):
+                raise Failed(f"{line}: expected it to be listed in exceptions.py, because it changes a whole host")
             lines.append(line)
         elif line.startswith("ansible-playbook "):
             lines.append(f"{line} --syntax-check")
@@ -180,9 +184,11 @@ def _inventory_options() -> set[str]:
 
 
 def playbook(place: Place, text: str) -> str:
-    """A play; one without tasks or roles gets a task that needs the connection it sets up."""
+    """A play; one without tasks gets a task that needs the connection it sets up."""
     data = yaml.safe_load(text)
-    if not any(key in data[-1] for key in ("tasks", "roles")):
+    if any("roles" in play for play in data):
+        raise Failed("a play with roles: expected it to be listed in exceptions.py, because it changes a whole host")
+    if "tasks" not in data[-1]:
         text += "  tasks:\n    - xdp_gossip.fleet.xdp_gossip_info:\n"
     return _play(place, place.write("snippet-play.yml", text))
 

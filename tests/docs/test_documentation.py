@@ -6,6 +6,7 @@ A new snippet cannot escape: it is run, or stands in exceptions.py with a reason
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import yaml
 from exceptions import NOT_RUN, outdated, promises, reason
 from runners import Place, runner_of, structured, syntax
 from snippets import ROOT, Snippet, all_snippets, examples, fences, tracked
-from world import HOSTS, SESSION, TOKEN, Failed, Member, World
+from world import HOSTS, PYTHON, SESSION, TOKEN, Failed, World
 
 #: Seconds for one test; a command in it has 120.
 pytestmark = pytest.mark.timeout(300)
@@ -33,12 +34,16 @@ DOCUMENTS = {
     "motd": "of the documentation's tests",
     "haproxy.cfg": "# of the documentation's tests",
     "shop/settings": '{"currency": "EUR"}',
+    "app/limits": '{"requests_per_second": 200}',
 }
 #: Files that examples name, in the directory where they are run.
 FILES = {
     "settings.json": '{"currency": "EUR", "stock_limit": 40}\n',
     "app.yml": "workers: 4\n",
-    "hosts.yml": "all: {hosts: {host1: }}\n",
+    # The host on which the first agent runs; there is nobody else to become.
+    "hosts.yml": "all: {hosts: {host1: {ansible_connection: local, ansible_become: false, "
+    f"ansible_python_interpreter: {PYTHON}}}}}}}\n",
+    "documents.yml": "xdp_gossip_documents: {app/motd: {content: Welcome}}\n",
     "INVENTORY": "host1\n",
     ".xdp-gossip/api.token": TOKEN + "\n",
 }
@@ -48,6 +53,7 @@ FILES = {
 def fixture_worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Snippet], World]]:
     """The world that a snippet speaks of, made when the first one asks for it."""
     made: dict[str, World] = {}
+    read: dict[str, str] = {}
 
     def world(snippet: Snippet) -> World:
         kind, members = "http", HOSTS
@@ -56,15 +62,17 @@ def fixture_worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
         elif "https://198.18." in snippet.text:
             kind = "https"
         if kind not in made:
-            made[kind] = build(tmp_path_factory.mktemp(kind), members, kind)
+            made[kind] = World(tmp_path_factory.mktemp(kind), members, tls=kind == "https")
+        if read.get(kind) != snippet.path and kind != "session":
+            renew(made[kind])
+        read[kind] = snippet.path
         return made[kind]
 
-    def build(directory: Path, members: list[Member], kind: str) -> World:
-        new = World(directory, members, tls=kind == "https")
-        if kind != "session":
-            for key, value in DOCUMENTS.items():
-                new.run("xdp-gossip", "publish", key, "--value", value, "--wait", "all", cwd=directory)
-        return new
+    def renew(one: World) -> None:
+        """Each document of the documentation begins with the same documents in the fleet."""
+        (one.directory / "seeds.json").write_text(json.dumps(DOCUMENTS))
+        script = str(Path(__file__).parent / "seeds.py")
+        one.run(PYTHON, script, "/run/xdp-gossip/api.sock", str(one.directory / "seeds.json"), cwd=one.directory)
 
     try:
         yield world

@@ -3,7 +3,8 @@
 
 Its own mounts, network and processes (namespaces): there, agents serve 198.18.0.11 to 198.18.0.13 and
 /run/xdp-gossip/api.sock, the fleet's authority is /etc/ssl/fleet-ca.pem, the token lies where the examples have it, and
-a command may write to /tmp, /etc and /run as it likes. Everything goes when the world is closed, or this process ends.
+a command may write to /tmp, /etc and /run as it likes, and nowhere else. Everything goes when the world is closed, or
+this process ends.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ class World:
             self._files[str(path)] = (TOKEN + "\n", 0o600)
         agents = [self._agent(number, members, tls) for number in range(len(members))]
         description = {
-            "directory": str(directory), "keep": [str(ROOT), str(directory)], "files": self._files, "agents": agents,
+            "directory": str(directory), "checkout": str(ROOT), "keep": [str(ROOT), str(directory)],
+            "files": self._files, "agents": agents,
             "addresses": [f"{address}/32" for address in addresses if not address.startswith("127.")],
             "command": str(AGENT / "bin" / "xdp-gossip"),
         }
@@ -147,6 +149,8 @@ class World:
             "PYTHONDONTWRITEBYTECODE": "1",
             "ANSIBLE_COLLECTIONS_PATH": str(self.directory / "collections"),
             "ANSIBLE_HOME": str(self.home / ".ansible"),
+            # Ansible looks up root's home by itself.
+            "ANSIBLE_REMOTE_TMP": "/tmp/.ansible",
             "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "ANSIBLE_INVENTORY_UNPARSED_WARNING": "false",

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """Start a fleet of real agents in a network namespace of their own, and end it with the process that wanted it.
 
