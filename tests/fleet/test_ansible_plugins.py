@@ -181,7 +181,8 @@ def make_certificate(directory: Path, addresses: list[str]) -> None:
     names = ",".join(f"IP:{address}" for address in addresses)
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-keyout", "tls.key", "-out", "tls.pem", "-subj", "/CN=fleet", "-addext", f"subjectAltName={names}"],
+         "-keyout", "tls.key", "-out", "tls.pem", "-subj", "/CN=fleet", "-addext", f"subjectAltName={names}",
+         "-addext", "keyUsage=keyCertSign,digitalSignature"],
         cwd=directory, check=True, capture_output=True, timeout=60,
     )
 

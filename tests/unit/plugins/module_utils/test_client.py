@@ -182,7 +182,7 @@ def test_who_refused_is_not_asked_again_and_not_waited_for():
 
 
 def test_a_name_that_is_not_resolved_in_time(monkeypatch):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *dummy, **more: time.sleep(4))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *dummy, **more: time.sleep(4) or [])
     started = time.monotonic()
     with pytest.raises(Unreachable, match="not resolved in time"):
         client("http://slow.example:8001", timeout=0.5).request("GET", "/v1/status")
@@ -389,7 +389,7 @@ class Authorities:
     def __init__(self, directory) -> None:
         self._directory = directory
         for name in ("fleet", "other"):
-            self._make(name, "req", "-x509", "-subj", "/CN=%s authority" % name)
+            self._make(name, "req", "-x509", "-subj", "/CN=%s authority" % name, "-addext", "keyUsage=keyCertSign")
         self._sign("member", "fleet", "subjectAltName=IP:127.0.0.1")
         self._sign("client", "fleet", "extendedKeyUsage=clientAuth")
         self._sign("stranger", "other", "extendedKeyUsage=clientAuth")
@@ -405,7 +405,8 @@ class Authorities:
     def _sign(self, name: str, authority: str, extension: str) -> None:
         openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=" + name,
                 "-keyout", self[name + ".key"], "-out", self[name + ".csr"])
-        (self._directory / "extension").write_text(extension)
+        # Python 3.13 and later want certificates to be complete (RFC 5280, 4.2.1).
+        (self._directory / "extension").write_text(extension + "\nauthorityKeyIdentifier=keyid\n")
         openssl("x509", "-req", "-in", self[name + ".csr"], "-CA", self[authority], "-CAkey", self[authority + ".key"],
                 "-CAcreateserial", "-days", "1", "-extfile", str(self._directory / "extension"), "-out", self[name])
 
