@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
@@ -84,6 +85,8 @@ def main() -> int:
         print(f"integration.py: {error}", file=sys.stderr)
         return 2
     os.environ["PATH"] = f"{directory / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    # So that the copy is removed when the run is ended from outside.
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="xdp-gossip-integration-") as temporary:
         copy = Path(temporary) / "ansible_collections" / "xdp_gossip" / "fleet"
         copy_to(copy)
