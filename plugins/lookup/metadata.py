@@ -101,15 +101,19 @@ from ansible.plugins.lookup import LookupBase
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import Client, ClientError
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, check_key
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError, Settings
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import OPTIONS, ConfigError, Settings
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._private_data import parse_private_data
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._templates import untrusted
+
+#: Where the connection options may come from beside the task (see the documentation fragment).
+_VARIABLES = ["xdp_gossip_" + option for option in OPTIONS]
 
 
 class LookupModule(LookupBase):
     def run(self, terms: list[t.Any], variables: dict[str, t.Any] | None = None, **kwargs: t.Any) -> list[t.Any]:
         """Read the documents named by ``terms``. Raises ``AnsibleLookupError``."""
-        self.set_options(var_options=variables, direct=kwargs)
+        self.set_options(var_options=self._rendered(variables or {}), direct=kwargs)
+        self._has_default = "default" in kwargs
         try:
             if self.get_option("parse") and self.get_option("encoding") != "utf-8":
                 raise ConfigError("parse: expected encoding utf-8 with it, got %s" % self.get_option("encoding"))
@@ -120,6 +124,11 @@ class LookupModule(LookupBase):
             return [self._read(fleet, check_key(key)) for key in names or ["default"]]
         except ClientError as exc:
             raise AnsibleLookupError("xdp_gossip.fleet.metadata: %s" % exc) from exc
+
+    def _rendered(self, variables: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Those of ``variables`` that hold options, rendered: lookups get variables as they were written."""
+        ours = {name: variables[name] for name in _VARIABLES if name in variables}
+        return {name: self._templar.template(value) for name, value in ours.items()} if self._templar else ours
 
     def _warn(self, text: str) -> None:
         self._display.warning("xdp_gossip.fleet.metadata: %s" % text)
@@ -140,10 +149,9 @@ class LookupModule(LookupBase):
         return contents or self._or_default("document that begins with %r" % prefix, fleet)
 
     def _or_default(self, what: str, fleet: Fleet) -> t.Any:
-        default = self.get_option("default")
-        if default is None:
+        if not self._has_default:
             raise ConfigError("%s has no %s (set default to do without)" % (fleet.endpoint, what))
-        return default
+        return self.get_option("default")
 
     def _content(self, key: str, document: dict[str, t.Any], value: bytes) -> t.Any:
         if self.get_option("encoding") == "base64":

@@ -55,6 +55,21 @@ def test_options_come_from_variables_and_environment_too(member, monkeypatch):
     assert look("app/a") == ["text é"]
 
 
+def test_variables_may_be_templates(member):
+    variables = {
+        "xdp_gossip_endpoints": [trust_as_template("{{ where }}")], "xdp_gossip_token": trust_as_template("{{ word }}"),
+        "where": member.url, "word": "secret",
+    }
+    templar = Templar(loader=DataLoader(), variables=variables)
+    assert lookup_loader.get("xdp_gossip.fleet.metadata", templar=templar).run(["app/a"], variables) == ["text é"]
+    text = trust_as_template("{{ lookup('xdp_gossip.fleet.metadata', 'app/a') }}")
+    assert templar.template(text) == "text é"
+
+
+def test_the_default_may_be_nothing(member):
+    assert ask(member, "none", default=None) == [None]
+
+
 def test_a_missing_document_is_an_error_unless_there_is_a_default(member):
     with pytest.raises(AnsibleLookupError) as caught:
         ask(member, "none")
