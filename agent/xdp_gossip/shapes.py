@@ -56,6 +56,8 @@ def document(value: Document) -> dict[str, Any]:
         "comment": value.comment,
         "published_at": published_at(value.version.wall_ms),
         "deleted": value.deleted,
+        "expires": published_at(value.expires) if value.expires else None,
+        "batch": list(value.batch),
     }
 
 

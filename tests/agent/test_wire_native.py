@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +41,17 @@ sightings = st.builds(m.Sighting, addresses, u32, u64)
 infos = st.builds(m.MemberInfo, addresses, u32, u64, st.sampled_from(State), u64, u64, u64)
 entries = st.builds(m.Entry, keys, versions, st.booleans(), hashes, u64)
 documents = st.builds(
-    Document, keys, versions, st.binary(max_size=99), st.just("json"), texts, texts, st.booleans(), st.none() | versions
+    Document,
+    keys,
+    versions,
+    st.binary(max_size=99),
+    st.just("json"),
+    texts,
+    texts,
+    st.booleans(),
+    st.none() | versions,
+    st.just(0) | u64,
+    st.lists(keys, max_size=4).map(tuple),
 )
 
 
@@ -49,13 +61,15 @@ def some(strategy: st.SearchStrategy, most: int = 4) -> st.SearchStrategy:
 
 BODIES = {
     PacketType.SWAP_REQUEST: st.one_of(
-        st.builds(m.SyncRequest, u64, u64, some(sightings)),
+        st.builds(m.SyncRequest, u64, u64, some(sightings), st.just(0) | u64),
         st.builds(m.ListRequest, some(st.integers(0, 255))),
         st.builds(m.FetchRequest, some(st.builds(m.Want, keys, versions, u64))),
         st.builds(m.RecordsRequest, some(addresses)),
     ),
     PacketType.SWAP_RESPONSE: st.one_of(
-        st.builds(m.SyncResponse, u64, some(infos), st.booleans(), some(entries), st.booleans(), some(u64)),
+        st.builds(
+            m.SyncResponse, u64, some(infos), st.booleans(), some(entries), st.booleans(), some(u64), st.just(0) | u64
+        ),
         st.builds(m.MemberList, some(infos)),
         st.builds(m.ListResponse, some(entries), some(st.integers(0, 255))),
         st.builds(m.Documents, some(documents)),
@@ -260,3 +274,13 @@ def test_rotation_has_no_gap() -> None:
 def test_bad_key_slots_are_refused(slots: dict) -> None:
     with pytest.raises(ValueError, match="key slot"):
         Keyring("default", slots)
+
+
+def test_an_older_member_reads_what_uses_nothing_new() -> None:
+    plain = Document("app/a", Version(1 << 16, V4), b"x")
+    expiring = dataclasses.replace(plain, expires=5)
+    together = dataclasses.replace(plain, batch=("app/a", "app/b"))
+    fields = [len(msgpack.unpackb(bodies.pack(m.Documents((each,))))[1][0]) for each in (plain, expiring, together)]
+    assert fields == [8, 9, 10]
+    assert len(msgpack.unpackb(bodies.pack(m.SyncRequest(1, 2)))) == 4
+    assert len(msgpack.unpackb(bodies.pack(m.SyncRequest(1, 2, (), 3)))) == 5

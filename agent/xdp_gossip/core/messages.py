@@ -86,11 +86,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class SyncRequest:
-    """Opens an exchange: the header holds the state digest, this the rest of what is to be compared."""
+    """Opens an exchange: the header holds the state digest, this the rest of what is to be compared.
+
+    ``floor``: clock reading of the newest tombstone that the sender has collected (0: none).
+    """
 
     nonce: int
     members_digest: int
     overdue: tuple[Sighting, ...] = ()
+    floor: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class SyncResponse:
     entries: tuple[Entry, ...] = ()
     entries_complete: bool = False
     buckets: tuple[int, ...] = ()
+    floor: int = 0
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,11 @@ MAX_KEY = 512
 MAX_CONTENT_TYPE = 32
 MAX_AUTHOR = 255
 MAX_COMMENT = 1024
+#: Documents written together, and bytes of their keys in all: each of them names all, and has to fit a frame.
+MAX_BATCH = 64
+MAX_BATCH_KEYS = 4096
+#: Longest time until a document expires, in seconds (ten years).
+MAX_EXPIRES_IN = 10 * 366 * 86_400
 
 
 @dataclass(frozen=True)
@@ -223,6 +228,10 @@ class Document:
     #: The version its author knew when writing it; None when the author knew of none. Tells a successor from a
     #: concurrent publish: whoever holds a version above ``base`` was overtaken without having been read.
     base: Version | None = None
+    #: Milliseconds since the epoch, by the cluster's clock, from which on there is no such document; 0 for never.
+    expires: int = 0
+    #: Keys that were written together with this one, under one version, its own among them; () for one alone.
+    batch: tuple[str, ...] = ()
 
     @functools.cached_property
     def content_hash(self) -> bytes:
@@ -260,6 +269,37 @@ class Document:
         even then every member must pick the same one.
         """
         return (self.version, self.deleted, self.content_hash)
+
+    def expired(self, wall_ms: int) -> bool:
+        """Whether the document is over at ``wall_ms``, the cluster's time."""
+        return 0 < self.expires <= wall_ms
+
+    @property
+    def ended(self) -> Document:
+        """The tombstone that an expired document leaves: the same on every member, which needs no word about it.
+
+        Its version is the next above; whoever writes a document with an expiry, or after one, leaves that free.
+        """
+        version = Version(self.version.hlc + 1, self.version.origin)
+        return Document(
+            self.key, version, b"", self.content_type, self.author, "expired", deleted=True, base=self.version
+        )
+
+
+@dataclass(frozen=True)
+class Write:
+    """One document to be written, or with ``deleted`` its tombstone.
+
+    ``expected``/``absent``: only if that version / no document is held. ``expires_in``: seconds until it is over.
+    """
+
+    key: str
+    value: bytes = field(repr=False, default=b"")
+    content_type: str = "raw"
+    expected: Version | None = None
+    absent: bool = False
+    expires_in: float | None = None
+    deleted: bool = False
 
 
 def check_text(label: str, value: object, limit: int, least: int = 0) -> str:

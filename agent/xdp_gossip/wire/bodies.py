@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Bodies of native packets: ``[tag, fields...]`` in msgpack, fields in the order stated here.
 
-Tags and field orders are part of the wire format (docs/protocol.md): add at the end, never renumber.
+Tags and field orders are part of the wire format (docs/protocol.md): add at the end, with a default, never renumber.
 """
 
 from __future__ import annotations
@@ -12,7 +12,16 @@ import msgpack
 
 from ..core import messages as m
 from ..core.messages import Message, PacketType, Rejected
-from ..core.types import MAX_AUTHOR, MAX_COMMENT, MAX_CONTENT_TYPE, MAX_NAME, MAX_PRIVATE_DATA, Document, Record
+from ..core.types import (
+    MAX_AUTHOR,
+    MAX_BATCH,
+    MAX_COMMENT,
+    MAX_CONTENT_TYPE,
+    MAX_NAME,
+    MAX_PRIVATE_DATA,
+    Document,
+    Record,
+)
 from .schema import (
     ADDRESS,
     BOOLEAN,
@@ -55,6 +64,7 @@ _ENTRY = Struct(m.Entry, key=KEY, version=VERSION, deleted=BOOLEAN, content_hash
 _WANT = Struct(m.Want, key=KEY, version=VERSION, offset=U64)
 _DOCUMENT = Struct(
     Document,
+    ("expires", "batch"),
     key=KEY,
     version=VERSION,
     value=raw_bytes(1 << 24),
@@ -63,18 +73,22 @@ _DOCUMENT = Struct(
     comment=text(MAX_COMMENT),
     deleted=BOOLEAN,
     base=optional(VERSION),
+    expires=U64,
+    batch=many(KEY, MAX_BATCH),
 )
 
 _BY_TAG: dict[int, Struct[Any]] = {
-    1: Struct(m.SyncRequest, nonce=U64, members_digest=U64, overdue=many(_SIGHTING.field)),
+    1: Struct(m.SyncRequest, ("floor",), nonce=U64, members_digest=U64, overdue=many(_SIGHTING.field), floor=U64),
     2: Struct(
         m.SyncResponse,
+        ("floor",),
         nonce=U64,
         members=many(_MEMBER.field),
         want_members=BOOLEAN,
         entries=many(_ENTRY.field),
         entries_complete=BOOLEAN,
         buckets=many(U64, 256),
+        floor=U64,
     ),
     3: Struct(m.MemberList, members=many(_MEMBER.field)),
     4: Struct(m.ListRequest, buckets=many(uint(8), 256)),

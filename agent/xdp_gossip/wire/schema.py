@@ -6,6 +6,8 @@ A body is a msgpack array; :mod:`.bodies` states the fields of every message in 
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any, Callable, Generic, NamedTuple, TypeVar
 
 from ..core.types import Address, State, Version, check_key
@@ -21,19 +23,28 @@ class Field(NamedTuple):
 
 
 class Struct(Generic[T]):
-    """A dataclass as an array of its fields."""
+    """A dataclass as an array of its fields.
 
-    def __init__(self, cls: type[T], **fields: Field) -> None:
+    Those named in ``later`` came after the first release: they are left off the end when they have the dataclass's
+    default, so that an older member can read whatever does not use them.
+    """
+
+    def __init__(self, cls: type[T], later: Sequence[str] = (), **fields: Field) -> None:
         self.cls = cls
         self._fields = fields
+        self._least = len(fields) - len(later)
+        self._defaults = [_default_of(cls, name) for name in list(fields)[self._least :]]
 
     def pack(self, value: T) -> list[Any]:
         """The array."""
-        return [field.pack(getattr(value, name)) for name, field in self._fields.items()]
+        values = [getattr(value, name) for name in self._fields]
+        while len(values) > self._least and values[-1] == self._defaults[len(values) - self._least - 1]:
+            values.pop()
+        return [field.pack(item) for field, item in zip(self._fields.values(), values)]
 
     def unpack(self, raw: Any) -> T:
         """The value. Raises ``ValueError``."""
-        if not isinstance(raw, (list, tuple)) or len(raw) != len(self._fields):
+        if not isinstance(raw, (list, tuple)) or not self._least <= len(raw) <= len(self._fields):
             raise ValueError(f"{self.cls.__name__}: expected {len(self._fields)} fields")
         pairs = zip(self._fields.items(), raw)
         return self.cls(**{name: field.unpack(item) for (name, field), item in pairs})
@@ -42,6 +53,10 @@ class Struct(Generic[T]):
     def field(self) -> Field:
         """For use inside another struct."""
         return Field(self.pack, self.unpack)
+
+
+def _default_of(cls: type[Any], name: str) -> Any:
+    return next(field.default for field in dataclasses.fields(cls) if field.name == name)
 
 
 def _same(value: Any) -> Any:
