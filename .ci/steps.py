@@ -13,6 +13,7 @@ reports (JUnit, .cache/reports/TARGET/*.xml) counts as many as it ran tests, any
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
@@ -21,6 +22,15 @@ import time
 from step import LOGS, Outcome, Step, show
 
 Stage = list[list[str]]
+
+#: Lines of a failed target's log that are shown at the end.
+TAIL = 40
+#: At most so many lines from above these, the last ones, each of at most WIDTH characters.
+ABOVE = 20
+WIDTH = 300
+#: How pytest, ansible-test, Ansible, Molecule, ruff and make say that something failed.
+FAILING = re.compile(r"(?:^|│ )(?:FAILED |E  +\S|ERROR[ :]|fatal: |FATAL: )|: failed \(exit status |: error: |\bassertion: ")
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def heading(text: str) -> None:
@@ -38,6 +48,13 @@ def parse(arguments: list[str]) -> list[Stage]:
         if targets.count(target) > 1:
             raise ValueError(f"expected each target once, got {target!r} {targets.count(target)} times")
     return stages
+
+
+def failing(lines: list[str]) -> list[str]:
+    """The lines that say what failed, each with its number; the last ones, when there are many."""
+    plain = [COLOURS.sub("", line) for line in lines]
+    found = [(number, line.strip()) for number, line in enumerate(plain, start=1) if FAILING.search(line)]
+    return [f"line {number}: {line[:WIDTH]}" for number, line in found[-ABOVE:]]
 
 
 class Run:
@@ -108,7 +125,10 @@ class Run:
             if one.status:
                 heading(f"{one.target} failed; the end of .cache/logs/{one.target}.log")
                 lines = (LOGS / f"{one.target}.log").read_text(encoding="utf-8", errors="replace").splitlines()
-                show("\n".join(lines[-40:]))
+                # A target goes on after a failing part: the end alone may tell of what passed.
+                for line in failing(lines[:-TAIL]):
+                    show(line)
+                show("\n".join(lines[-TAIL:]))
         not_run = len(self.targets) - len(done)
         passed = sum(one.passed for one in self.outcomes)
         failed = sum(one.failed for one in self.outcomes) + not_run

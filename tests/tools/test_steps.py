@@ -21,6 +21,8 @@ good:
 \t@echo all is well
 bad:
 \t@echo broken; exit 3
+long:
+\t@printf 'FAILED tests/test_a.py::test_b\\n'; seq 100; printf 'the rest: passed\\n'; exit 3
 reports:
 \t@mkdir -p "$(REPORTS)"; cp results.xml "$(REPORTS)/"
 crash: reports
@@ -73,6 +75,12 @@ def test_goes_on_after_a_failure_and_fails(checkout: Path) -> None:
     assert done.returncode == 1
     assert last_line(done.stdout) == "1 passed, 1 failed"
     assert "bad failed; the end of .cache/logs/bad.log" in done.stdout
+
+
+def test_what_failed_is_shown_also_from_far_above_the_end(checkout: Path) -> None:
+    summary = run(checkout, "long").stdout.split("long failed; the end of")[1]
+    assert "line 1: FAILED tests/test_a.py::test_b" in summary
+    assert "the rest: passed" in summary and "\n50\n" not in summary
 
 
 def test_failing_tests_are_counted_one_by_one(checkout: Path) -> None:

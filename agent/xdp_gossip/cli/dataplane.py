@@ -37,7 +37,11 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run_up(args: argparse.Namespace) -> int:
-    """0 when it is up, or the configuration asks for none; 1 when no mode can be had, 3 if UDP will do then."""
+    """0 when it is up, or the configuration asks for none; 1 when no mode can be had, 3 if UDP will do then.
+
+    1 also, whatever the configuration, when the source makes LLVM give up: that ends the process, with LLVM's own
+    code, and is a fault of the release to be noticed, not something that this host lacks.
+    """
     from ..config import ConfigError, load
     from ..dataplane.headers import HeaderError
     from ..dataplane.loader import runner, settings

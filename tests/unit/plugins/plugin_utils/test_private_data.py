@@ -64,7 +64,7 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
         ("!!str 1", "tags"), ("!!map {a: 1}", "tags"), ("!!seq [1]", "tags"),
         ("a: 1\n---\nb: 2", "one document"),
         ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "nested deeper"),
-        ("[" * 2000, "nested deeper"), ("{a: " * 1000, "nested deeper"), ("- " * 2000, "nested deeper"),
+        ("[" * 2000, "nested deeper|nesting depth"), ("{a: " * 1000, "nested deeper"), ("- " * 2000, "nested deeper"),
         ("a: [", "not YAML"), ("a: b: c", "not YAML"), ("\ta: 1", "not YAML"), ("a: \x00", "not YAML"),
         ("a: .inf", "numbers that JSON has"), ("a: .nan", "numbers that JSON has"),
         ("a: " + "9" * 4000, "digits"), ("a: -" + "9" * 41, "digits"), ("a: 0x" + "f" * 4000, "digits"),
