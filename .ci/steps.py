@@ -29,7 +29,9 @@ TAIL = 40
 ABOVE = 20
 WIDTH = 300
 #: How pytest, ansible-test, Ansible, Molecule, ruff and make say that something failed.
-FAILING = re.compile(r"(?:^|│ )(?:FAILED |E  +\S|ERROR[ :]|fatal: |FATAL: )|: failed \(exit status |: error: |\bassertion: ")
+FAILING = re.compile(
+    r"(?:^|│ )(?:FAILED |E  +\S|ERROR[ :]|fatal: |FATAL: )|: failed \(exit status |: error: |\bassertion: "
+)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 

@@ -157,7 +157,7 @@ int xg_huge(struct __sk_buff *skb)
 }
 """)
     failed = here.loader("up", check=False)
-    # Not 3, "no mode can be had here", which the unit takes for success: LLVM ended the process, and somebody has to know.
+    # Not 3, "no mode can be had here", which the unit takes for success: LLVM ended the process, somebody has to know.
     assert failed.returncode == 1
     assert "dataplane.c: does not compile: the compiler gave up" in failed.stderr
     assert "stack" in failed.stderr
