@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version
+from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version, Write
 from .nodelist import AsyncNodeList, NotReadyError, Published
 
 T = TypeVar("T")
@@ -74,6 +74,7 @@ class NodeList:
         content_type: str = "raw",
         author: str = "",
         comment: str = "",
+        expires_in: float | None = None,
     ) -> Published:
         """Write a document; see :meth:`AsyncNodeList.publish`."""
         return self._wait(
@@ -85,8 +86,23 @@ class NodeList:
                 content_type=content_type,
                 author=author,
                 comment=comment,
+                expires_in=expires_in,
             )
         )
+
+    def publish_many(self, writes: Sequence[Write], *, author: str = "", comment: str = "") -> list[Published]:
+        """Write and delete several documents: all or none, and on each node visible together."""
+        return self._wait(self._inner.publish_many(writes, author=author, comment=comment))
+
+    def rollback(
+        self, key: str, version: Version, *, expected: Version | None = None, author: str = "", comment: str = ""
+    ) -> Published:
+        """Publish again what ``version`` held; see :meth:`AsyncNodeList.rollback`."""
+        return self._wait(self._inner.rollback(key, version, expected=expected, author=author, comment=comment))
+
+    def repair(self) -> int:
+        """Exchange at once with every node that shows other documents; returns how many were asked."""
+        return int(self._do(self._inner.repair))
 
     def read(self, key: str = DEFAULT_KEY) -> bytes:
         """The document's value; empty when there is none."""

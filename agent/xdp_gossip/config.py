@@ -43,7 +43,7 @@ _SLOT_STATES = ("staged", "active", "retiring")
 _TOP = (
     *("cluster", "node", "listen_addr", "protocol", "wire", "amount", "cycle", "timeout", "buffer", "size"),
     *("secret_key_file", "keys", "allow_insecure", "seeds", "state_dir", "max_clock_drift"),
-    *("api", "log", "limits", "is_print", "dataplane"),
+    *("api", "log", "limits", "is_print", "dataplane", "history", "tombstone_grace"),
 )
 
 
@@ -102,7 +102,7 @@ class AgentConfig:
     """A checked configuration.
 
     ``cycle`` and ``timeout`` are seconds, 0 for auto; ``buffer`` is in datagrams, 0 for auto; ``secret_key`` is ""
-    when ``keys`` or ``allow_insecure`` stands in for it.
+    when ``keys`` or ``allow_insecure`` stands in for it; ``history`` is in versions, ``tombstone_grace`` in seconds.
     """
 
     path: str
@@ -127,6 +127,8 @@ class AgentConfig:
     limits: Limits = Limits()
     is_print: bool = False
     dataplane: DataPlaneConfig = DataPlaneConfig()
+    history: int = 10
+    tombstone_grace: float = 604_800.0
 
 
 def load(path: str) -> AgentConfig:
@@ -179,6 +181,8 @@ def _build(top: Section, path: str) -> AgentConfig | None:
         "limits": _limits(top),
         "is_print": top.boolean("is_print", False),
         "dataplane": _data_plane(top),
+        "history": top.integer("history", 10, 1, 1000),
+        "tombstone_grace": top.number("tombstone_grace", 604_800.0, 3600, 316_224_000),
     }
     _check_timing(top, settings["cycle"], settings["timeout"])
     return AgentConfig(path=path, node=node, **settings) if node else None

@@ -63,6 +63,8 @@ def node_list_from(settings: AgentConfig) -> AsyncNodeList:
         state_dir=settings.state_dir,
         max_clock_drift=settings.max_clock_drift,
         limits=Limits(document=limits.document, nodes=limits.nodes, documents=limits.documents),
+        history=settings.history,
+        tombstone_grace=settings.tombstone_grace,
         dataplane=settings.dataplane.directory,
     )
     node_list.new(settings.node)

@@ -16,6 +16,7 @@ lower case, and a few more by keyword.
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import logging
 import random
@@ -26,20 +27,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import __version__, shapes
+from . import __version__, content, shapes
 from .assembly import Assembly
 from .changes import ChangeLog, Changes
 from .console import format_event
 from .convergence import Convergence, Inquiry, Wanted, enough_for
 from .core.events import DocumentChanged, Event, MemberChanged, QueryAnswered
 from .core.interface import ProtocolError, Settings
-from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version
+from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version, Write
 from .runtime import Disk, Runtime
+from .statefile import HISTORY
 from .store import MemoryStore, Snapshot, StateStore, Store
 from .transport import Transport
 from .wire.keys import Keyring
 
 _log = logging.getLogger("xdp_gossip")
+
+#: Bytes of content that are parsed at once.
+_SMALL_CONTENT = 16 * 1024
 
 _EVENTS = {State.SUSPECT: "suspected", State.DEAD: "removed", State.LEFT: "left"}
 
@@ -77,7 +82,8 @@ class AsyncNodeList:
 
     Beyond them: ``wire`` native or pekonode; ``cluster`` name; ``keys`` (slot, state, secret) for rotation instead of
     ``secret_key``; ``dataplane`` directory of the loader; ``state_dir`` keeps identity, nodes and documents over
-    restarts (None: in memory only).
+    restarts (None: in memory only); ``history`` versions kept of each document; ``tombstone_grace`` seconds for which
+    a deletion is remembered: so long a node may be away and still hear of it.
     Raises ``ValueError`` naming the parameter.
     """
 
@@ -100,6 +106,8 @@ class AsyncNodeList:
         state_dir: str | Path | None = None,
         max_clock_drift: float = 60.0,
         limits: Limits = Limits(),
+        history: int = HISTORY,
+        tombstone_grace: float = 7 * 86_400.0,
         dataplane: str | Path = "/run/xdp-gossip-dataplane",
         rng: random.Random | None = None,
     ) -> None:
@@ -108,6 +116,8 @@ class AsyncNodeList:
         _check("buffer", buffer, 0, 1_000_000)
         _check("size", size, 1 if wire == "pekonode" else 4096, 65_507)
         _check("timeout", timeout, 0, 86_400)
+        _check("history", history, 1, 1_000)
+        _check("tombstone_grace", tombstone_grace, 1, 10 * 366 * 86_400)
         if protocol.upper() not in ("UDP", "TCP", "AUTO", "XDP", "TC"):
             raise ValueError(f"protocol: expected UDP, TCP, auto, XDP or TC, got {protocol!r}")
         if wire not in ("native", "pekonode"):
@@ -135,10 +145,12 @@ class AsyncNodeList:
             max_document=limits.document,
             max_documents=limits.documents,
             max_nodes=limits.nodes,
+            tombstone_grace=float(tombstone_grace),
         )
         self._assembly = Assembly(
             settings, keyring, secret_key, cluster, wire, protocol, listen_addr, self.buffer, size, Path(dataplane)
         )
+        self._history = history
         self._state_dir = Path(state_dir) if state_dir is not None else None
         self._rng = rng or random.Random()
         self._node: Node | None = None
@@ -221,31 +233,19 @@ class AsyncNodeList:
         content_type: str = "raw",
         author: str = "",
         comment: str = "",
+        expires_in: float | None = None,
     ) -> Published:
         """Write a document; on the local disk when this returns, and on its way to everybody.
+
+        ``content_type`` text, json and yaml are checked (invalid_content); ``expires_in``: seconds until it is over.
 
         ``expected``/``absent``: only if that version / no document is held here, else ``ProtocolError``
         (version_mismatch with details ``expected`` and ``actual``). Raises ``StoreError`` when the disk fails.
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"publish: expected bytes, got {type(data).__name__}")
-        value = bytes(data)
-        runtime = self._joined()
-        held = runtime.engine.document(key)
-        document, changed = runtime.call(
-            lambda engine, now: engine.publish(
-                key,
-                value,
-                now,
-                expected=expected,
-                absent=absent,
-                content_type=content_type,
-                author=author,
-                comment=comment,
-            )
-        )
-        await runtime.saved()
-        return Published(document, changed, held.version if held else None)
+        write = Write(key, bytes(data), content_type, expected, absent, expires_in)
+        return (await self.publish_many([write], author=author, comment=comment))[0]
 
     def read(self, key: str = DEFAULT_KEY) -> bytes:
         """The document's value; empty when there is none."""
@@ -261,6 +261,44 @@ class AsyncNodeList:
         document, changed = runtime.call(lambda engine, now: engine.delete(key, now, expected=expected))
         await runtime.saved()
         return Published(document, changed, held.version if held else None)
+
+    async def publish_many(self, writes: Sequence[Write], *, author: str = "", comment: str = "") -> list[Published]:
+        """Write and delete several documents: all or none, and on each node visible together.
+
+        See :meth:`publish` for the errors; their details name the ``key``. At most 64 documents, of one document's
+        largest size in all.
+        """
+        runtime = self._joined()
+        for write in writes:
+            if not write.deleted:
+                await _check_content(write)
+        held = [runtime.engine.document(write.key) for write in writes]
+        written = runtime.call(lambda engine, now: engine.publish_many(writes, now, author=author, comment=comment))
+        await runtime.saved()
+        return [
+            Published(document, changed, before.version if before else None)
+            for (document, changed), before in zip(written, held)
+        ]
+
+    async def rollback(
+        self, key: str, version: Version, *, expected: Version | None = None, author: str = "", comment: str = ""
+    ) -> Published:
+        """Publish again what ``version`` held, out of this node's history; a deletion is done again, too.
+
+        Raises ``ProtocolError`` (version_not_found), and what :meth:`publish` raises.
+        """
+        versions = await self.history(key)
+        former = next((document for document in versions if document.version == version), None)
+        if former is None:
+            kept = f"{len(versions)} other versions" if versions else "none"
+            text = f"document {key!r}: expected a version of its history here, got {version}; there are {kept}"
+            raise ProtocolError("version_not_found", text, key=key, version=str(version))
+        write = Write(key, former.value, former.content_type, expected, deleted=former.deleted)
+        return (await self.publish_many([write], author=author, comment=comment or f"rollback to {version}"))[0]
+
+    def repair(self) -> int:
+        """Exchange at once with every node that shows other documents; returns how many were asked."""
+        return self._joined().call(lambda engine, now: engine.repair(now))
 
     async def leave(self) -> bool:
         """Tell the others that this node goes; they drop it at once. False if it had left."""
@@ -410,9 +448,9 @@ class AsyncNodeList:
 
     def _open_store(self) -> StateStore:
         if self._state_dir is None:
-            return MemoryStore()
+            return MemoryStore(self._history)
         self._state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Store.open(self._state_dir / "state.db")
+        return Store.open(self._state_dir / "state.db", self._history)
 
     def _make_transport(self, node: Node) -> Transport:
         transport, self._no_plane = self._assembly.transport(node)
@@ -434,6 +472,13 @@ class AsyncNodeList:
             line = format_event(event, self.get(), datetime.datetime.now(), self.listen_addr)
             if line is not None:
                 self._print(line)
+
+
+async def _check_content(write: Write) -> None:
+    if len(write.value) <= _SMALL_CONTENT:
+        content.check(write.key, write.value, write.content_type)
+    else:  # to parse megabytes takes longer than a heartbeat may wait
+        await asyncio.to_thread(content.check, write.key, write.value, write.content_type)
 
 
 def _event_of(event: MemberChanged) -> str:

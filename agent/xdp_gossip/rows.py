@@ -10,6 +10,7 @@ split, and a crash may come in between), which is harmless: merges are monotone 
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def document_row(document: Document) -> Row:
             document.author,
             document.comment,
             int(document.deleted),
-            str(document.base or ""),
+            _base_column(document),
         ),
     )
 
@@ -112,8 +113,24 @@ def row_document(row: Row) -> Document:
         str(author),
         str(comment),
         bool(deleted),
-        Version.parse(str(base)) if base else None,
+        *_read_base_column(str(base)),
     )
+
+
+def _base_column(document: Document) -> str:
+    """The base version, and behind a space as JSON what documents came to have after the first layout.
+
+    There, so that the layout stays: an earlier agent, back after an upgrade that failed, reads all that use neither.
+    """
+    later = {"expires": document.expires, "batch": list(document.batch)}
+    later = {name: value for name, value in later.items() if value}
+    return str(document.base or "") + (f" {json.dumps(later)}" if later else "")
+
+
+def _read_base_column(text: str) -> tuple[Version | None, int, tuple[str, ...]]:
+    base, _, rest = text.partition(" ")
+    later = json.loads(rest) if rest else {}
+    return Version.parse(base) if base else None, int(later.get("expires", 0)), tuple(later.get("batch", ()))
 
 
 def known_row(known: Known) -> Row:

@@ -10,7 +10,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from .core.events import DocumentChanged, Event, IncarnationChanged, MemberChanged, Rumor, Standing, Warned
+from .core.events import (
+    DocumentChanged,
+    Event,
+    IncarnationChanged,
+    MemberChanged,
+    Rumor,
+    Standing,
+    TombstonesCollected,
+    Warned,
+)
 from .core.interface import Known, ProtocolEngine, remembered
 from .core.types import Address, Document, Now
 from .store import Snapshot, StateStore, StoreError
@@ -75,7 +84,7 @@ class Runtime:
         self._disk = disk
         self._on_event = on_event
         self._timer: asyncio.TimerHandle | None = None
-        self._unsaved: list[DocumentChanged] = []
+        self._unsaved: list[DocumentChanged | TombstonesCollected] = []
         self._saved: list[tuple[asyncio.Future[None], int]] = []  # who waits until how many writes are on the disk
         self._written = 0
         self._queued = 0
@@ -110,7 +119,7 @@ class Runtime:
         self.call(lambda engine, now: self._begin(engine, now, snapshot))
 
     def _begin(self, engine: ProtocolEngine, now: Now, snapshot: Snapshot) -> None:
-        engine.start(now, snapshot.known, snapshot.documents)
+        engine.start(now, snapshot.known, snapshot.documents, snapshot.floor)
         if self.steering is not None:
             self.steering.begin(now)
 
@@ -199,7 +208,7 @@ class Runtime:
             self._timer = self._loop.call_at(due, self._on_timer)
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, DocumentChanged):
+        if isinstance(event, (DocumentChanged, TombstonesCollected)):
             self._unsaved.append(event)
             self._queued += 1
             self._work.set()
@@ -290,11 +299,14 @@ class Runtime:
             await asyncio.sleep(_NODES_EVERY)
 
 
-def _write(store: StateStore, batch: list[DocumentChanged]) -> None:
+def _write(store: StateStore, batch: list[DocumentChanged | TombstonesCollected]) -> None:
     """A version that is replaced by a lower one was written under a wrong clock: it must not come back."""
+    collected = [event for event in batch if isinstance(event, TombstonesCollected)]
     kept: dict[tuple[object, ...], Document] = {}
     withdrawn: dict[tuple[object, ...], Document] = {}
     for event in batch:
+        if isinstance(event, TombstonesCollected):
+            continue
         document, replaced = event.document, event.replaced
         kept[document.key, document.rank] = document
         withdrawn.pop((document.key, document.rank), None)
@@ -302,3 +314,5 @@ def _write(store: StateStore, batch: list[DocumentChanged]) -> None:
             withdrawn[replaced.key, replaced.rank] = replaced
             kept.pop((replaced.key, replaced.rank), None)
     store.save_documents(list(kept.values()), list(withdrawn.values()))
+    for event in collected:
+        store.collect(event.tombstones, event.floor)

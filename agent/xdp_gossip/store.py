@@ -22,7 +22,7 @@ from typing import Protocol
 
 from . import rows
 from .core.interface import Known
-from .core.types import Document, Version
+from .core.types import Address, Document, Version
 from .statefile import (
     HISTORY,
     LAYOUT,
@@ -39,6 +39,9 @@ __all__ = ["FORGET_AFTER_S", "MemoryStore", "Snapshot", "StateStore", "Store", "
 
 #: A node silent for this long is forgotten (docs/architecture.md, "Semantics").
 FORGET_AFTER_S = 86400
+#: A row under the key that no document can have: its version is the floor of the tombstones collected.
+_FLOOR = ""
+_NOBODY = Address("0.0.0.0", 1)
 MAX_INCARNATION = 2**32 - 1
 
 
@@ -48,6 +51,8 @@ class Snapshot:
 
     known: list[Known] = field(default_factory=list)
     documents: list[Document] = field(default_factory=list)
+    #: Clock reading of the newest tombstone that was ever collected.
+    floor: int = 0
 
 
 class StateStore(Protocol):
@@ -71,6 +76,9 @@ class StateStore(Protocol):
         since. Its former version outranks all that follows, and would come back with the next start. What is in both
         lists is forgotten.
         """
+
+    def collect(self, tombstones: Sequence[Document], floor: int) -> None:
+        """Forget tombstones and the versions before them, in one transaction, and keep ``floor``."""
 
     def history(self, key: str) -> list[Document]:
         """The last versions of ``key``, newest first."""
@@ -104,8 +112,11 @@ def _remembered(known: Sequence[Known], opened: float) -> list[Known]:
 class Store:
     """State in one file, owned by one process and used by one thread. Make it with :meth:`open`."""
 
-    def __init__(self, path: Path, database: sqlite3.Connection, lock: int, problems: list[str]) -> None:
+    def __init__(
+        self, path: Path, database: sqlite3.Connection, lock: int, problems: list[str], history: int = HISTORY
+    ) -> None:
         self.path = path
+        self._history = history
         #: What was wrong with the file at opening and what that cost, for the log and the status.
         self.problems = problems
         self._opened = time.monotonic()
@@ -113,8 +124,10 @@ class Store:
         self._lock = lock
 
     @classmethod
-    def open(cls, path: Path) -> Store:
+    def open(cls, path: Path, history: int = HISTORY) -> Store:
         """Open or make the file (mode 0600) and its directory (0700), repairing it when it is damaged.
+
+        ``history``: versions to keep of each document, the current one included.
 
         Raises ``StoreError`` when another process has it, when its layout is newer than this program, or when the
         file system refuses.
@@ -128,7 +141,7 @@ class Store:
         try:
             problems: list[str] = []
             database = open_or_repair(path, problems)
-            return cls(path, database, lock, problems)
+            return cls(path, database, lock, problems, history)
         except OSError as error:
             os.close(lock)
             raise StoreError(f"{path}: {error.strerror or error}") from error
@@ -160,7 +173,16 @@ class Store:
                 rows.row_document(row)
                 for row in database.execute(f"{select('document')} WHERE {newest} ORDER BY document.key")
             ]
-        return Snapshot(known, documents)
+        floor = max((document.version.hlc for document in documents if document.key == _FLOOR), default=0)
+        return Snapshot(known, [document for document in documents if document.key != _FLOOR], floor)
+
+    def collect(self, tombstones: Sequence[Document], floor: int) -> None:
+        """See :meth:`StateStore.collect`. Raises ``StoreError``."""
+        with self._transaction() as tx:
+            for tombstone in tombstones:
+                tx.remove_up_to(tombstone.key, rows.rank_key(tombstone))
+            tx.remove_up_to(_FLOOR, b"\xff" * 8)
+            tx.add_document(rows.document_row(Document(_FLOOR, Version(floor, _NOBODY), deleted=True)))
 
     def save_documents(self, documents: Sequence[Document], withdrawn: Sequence[Document] = ()) -> None:
         """See :meth:`StateStore.save_documents`. Durable when it returns; raises ``StoreError`` otherwise."""
@@ -172,7 +194,7 @@ class Store:
             for document in withdrawn:
                 tx.remove_document(document.key, rows.rank_key(document))
             for key in sorted({document.key for document in documents}):
-                tx.prune_history(key)
+                tx.prune_history(key, self._history)
 
     def history(self, key: str) -> list[Document]:
         """See :meth:`StateStore.history`. Raises ``StoreError`` when the disk fails now."""
@@ -244,9 +266,12 @@ class _Transaction:
     def remove_document(self, key: str, rank: bytes) -> None:
         self._delete("document", "key = ? AND rank = ?", (key, rank))
 
-    def prune_history(self, key: str) -> None:
+    def remove_up_to(self, key: str, rank: bytes) -> None:
+        self._delete("document", "key = ? AND rank <= ?", (key, rank))
+
+    def prune_history(self, key: str, kept_versions: int) -> None:
         kept = "SELECT rank FROM document WHERE key = ? ORDER BY rank DESC LIMIT ?"
-        self._delete("document", f"key = ? AND rank NOT IN ({kept})", (key, key, HISTORY))
+        self._delete("document", f"key = ? AND rank NOT IN ({kept})", (key, key, kept_versions))
 
     def replace_nodes(self, wanted: Iterable[rows.Row]) -> None:
         stored: set[rows.Row] = set(self._database.execute(select("node")))
@@ -272,8 +297,10 @@ class _Transaction:
 class MemoryStore:
     """The same without a file: for a node list that has no state directory. Nothing survives :meth:`close`."""
 
-    def __init__(self) -> None:
+    def __init__(self, history: int = HISTORY) -> None:
         self.problems: list[str] = []
+        self._history = history
+        self._floor = 0
         self._opened = time.monotonic()
         self._incarnation = 0
         self._known: list[Known] = []
@@ -291,7 +318,17 @@ class MemoryStore:
 
     def load(self) -> Snapshot:
         """See :meth:`StateStore.load`."""
-        return Snapshot(list(self._known), [self.history(key)[0] for key in sorted(self._versions)])
+        documents = [self.history(key)[0] for key in sorted(self._versions)]
+        return Snapshot(list(self._known), documents, self._floor)
+
+    def collect(self, tombstones: Sequence[Document], floor: int) -> None:
+        """See :meth:`StateStore.collect`."""
+        self._floor = floor
+        for tombstone in tombstones:
+            versions = self._versions.pop(tombstone.key, {})
+            later = {rank: document for rank, document in versions.items() if rank > tombstone.rank}
+            if later:
+                self._versions[tombstone.key] = later
 
     def save_documents(self, documents: Sequence[Document], withdrawn: Sequence[Document] = ()) -> None:
         """See :meth:`StateStore.save_documents`."""
@@ -302,7 +339,7 @@ class MemoryStore:
         for key in {document.key for document in (*documents, *withdrawn)}:
             versions = self._versions.pop(key, {})
             if versions:
-                newest = sorted(versions, reverse=True)[:HISTORY]
+                newest = sorted(versions, reverse=True)[: self._history]
                 self._versions[key] = {rank: versions[rank] for rank in newest}
 
     def history(self, key: str) -> list[Document]:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from xdp_gossip.core.interface import ProtocolError
-from xdp_gossip.core.types import PRESENT, Address, Document, Member, Node, Record, State, Version, check_key
+from xdp_gossip.core.types import PRESENT, Address, Document, Member, Node, Record, State, Version, Write, check_key
 
 LOCAL = Address("198.18.0.11", 8000)
 
@@ -144,19 +145,55 @@ class FakeNodeList:
         content_type: str = "raw",
         author: str = "",
         comment: str = "",
+        expires_in: float | None = None,
     ) -> Published:
         """Write a document."""
         self._check()
-        check_key(key)
-        held = self.document(key)
-        actual = held.version if held else None
-        if (absent and actual is not None) or (expected is not None and expected != actual):
-            raise ProtocolError(
-                "version_mismatch", "another version is held", expected=str(expected), actual=actual and str(actual)
-            )
-        if held is not None and held.value == data and held.content_type == content_type:
-            return Published(held, False, held.version)
-        return Published(self._write(key, data, content_type, author, comment, False), True, actual)
+        write = Write(key, data, content_type, expected, absent, expires_in)
+        return (await self.publish_many([write], author=author, comment=comment))[0]
+
+    async def publish_many(self, writes: Sequence[Write], *, author: str = "", comment: str = "") -> list[Published]:
+        """Write documents, all or none."""
+        self._check()
+        for write in writes:
+            check_key(write.key)
+            held = self.document(write.key)
+            actual = held.version if held else None
+            if (write.absent and actual is not None) or (write.expected is not None and write.expected != actual):
+                raise ProtocolError(
+                    "version_mismatch",
+                    "another version is held",
+                    expected=str(write.expected),
+                    actual=actual and str(actual),
+                )
+        return [self._written(write, author, comment) for write in writes]
+
+    def _written(self, write: Write, author: str, comment: str) -> Published:
+        held = self.document(write.key)
+        before = held.version if held else None
+        if write.deleted and held is None:
+            return Published(self.held[write.key][0] if write.key in self.held else None, False)
+        if held is not None and not write.deleted:
+            if (held.value, held.content_type) == (write.value, write.content_type) and write.expires_in is None:
+                return Published(held, False, held.version)
+        document = self._write(write.key, write.value, write.content_type, author, comment, write.deleted)
+        return Published(document, True, before)
+
+    async def rollback(
+        self, key: str, version: Version, *, expected: Version | None = None, author: str = "", comment: str = ""
+    ) -> Published:
+        """Write a former version again."""
+        self._check()
+        former = next((document for document in self.held.get(key, []) if document.version == version), None)
+        if former is None:
+            raise ProtocolError("version_not_found", "there is no such version", key=key)
+        write = Write(key, former.value, former.content_type, expected, deleted=former.deleted)
+        return (await self.publish_many([write], author=author, comment=comment))[0]
+
+    def repair(self) -> int:
+        """Ask everybody."""
+        self._check()
+        return len(self.others)
 
     def _write(self, key: str, data: bytes, content_type: str, author: str, comment: str, deleted: bool) -> Document:
         self.revision += 1

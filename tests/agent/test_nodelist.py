@@ -159,7 +159,11 @@ def test_compare_and_set_tells_both_versions(make: Callable[..., NodeList]) -> N
     assert first is not None and second is not None
     with pytest.raises(ProtocolError) as refused:
         a.publish(b"3", "app/x", expected=first.version)
-    assert refused.value.details == {"expected": str(first.version), "actual": str(second.version)}
+    assert refused.value.details == {
+        "key": "app/x",
+        "expected": str(first.version),
+        "actual": str(second.version),
+    }
     assert a.read("app/x") == b"2"
     assert [document.value for document in a.history("app/x")] == [b"2", b"1"]
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Callable
 
 from xdp_gossip.core.engine import Engine
-from xdp_gossip.core.events import DocumentChanged, IncarnationChanged, Standing, Transmit
+from xdp_gossip.core.events import DocumentChanged, IncarnationChanged, Standing, TombstonesCollected, Transmit
 from xdp_gossip.core.interface import Settings, remembered
 from xdp_gossip.core.messages import Header
 from xdp_gossip.core.types import Address, Document, Node, Now
@@ -108,7 +108,7 @@ class SimNode:
             if other is not self:
                 self.engine.seed(Node(other.node.addr, other.node.port), now)
         self.world.note("boot", self.number, str(incarnation).encode())
-        self.engine.start(now, snapshot.known, snapshot.documents)
+        self.engine.start(now, snapshot.known, snapshot.documents, snapshot.floor)
         self.after_input()
 
     def crash(self) -> None:
@@ -165,6 +165,10 @@ class SimNode:
             self.world.checks.on_event(self, event)
             if isinstance(event, DocumentChanged):
                 self._persist(event)
+            elif isinstance(event, TombstonesCollected):
+                self._write(self._unsaved)
+                self._unsaved.clear()
+                self.disk.collect(event.tombstones, event.floor)
             elif isinstance(event, IncarnationChanged):
                 self.disk.save_incarnation(event.incarnation)
             elif isinstance(event, Standing) and self.plane is not None:

@@ -196,9 +196,10 @@ class Client:
         content_type: str | None = None,
         author: str | None = None,
         comment: str | None = None,
+        expires_in: float | None = None,
     ) -> dict[str, Any]:
         """PUT /v1/documents/KEY; a failed comparison is an :class:`ApiError` with status 412."""
-        params = _params(content_type=content_type, author=author, comment=comment)
+        params = _params(content_type=content_type, author=author, comment=comment, expires_in=expires_in)
         headers = _condition(if_version, if_absent)
         return dict(await self.json("PUT", _document(key), params=params, headers=headers, body=value))
 
@@ -206,10 +207,31 @@ class Client:
         """DELETE /v1/documents/KEY."""
         return dict(await self.json("DELETE", _document(key), headers=_condition(if_version, False)))
 
-    async def history(self, key: str, *, values: bool = False) -> dict[str, Any]:
+    async def publish_many(
+        self, documents: list[dict[str, Any]], *, author: str = "", comment: str = ""
+    ) -> dict[str, Any]:
+        """POST /v1/documents: several documents, all or none; each as the API takes it (``key``, ``value``, ...)."""
+        value = {"documents": documents, "author": author, "comment": comment}
+        return dict(await self.json("POST", "/v1/documents", value=value))
+
+    async def rollback(
+        self, key: str, version: str, *, if_version: str | None = None, author: str = "", comment: str = ""
+    ) -> dict[str, Any]:
+        """POST /v1/rollback/KEY."""
+        value = {"version": version, "author": author, "comment": comment}
+        headers = _condition(if_version, False)
+        return dict(await self.json("POST", f"/v1/rollback/{quote(key, safe='/')}", value=value, headers=headers))
+
+    async def repair(self) -> int:
+        """POST /v1/repair; returns how many members were asked."""
+        return int((await self.json("POST", "/v1/repair", value={}))["asked"])
+
+    async def history(self, key: str, *, values: bool = False, diff: bool = False) -> dict[str, Any]:
         """GET /v1/history/KEY."""
         path = f"/v1/history/{quote(key, safe='/')}"
-        return dict(await self.json("GET", path, params={"values": "1"} if values else None))
+        return dict(
+            await self.json("GET", path, params=_params(values="1" if values else None, diff="1" if diff else None))
+        )
 
     async def watch(self, since: int | None = None, timeout: float = 30.0, prefix: str = "") -> dict[str, Any]:
         """GET /v1/watch, one long poll of at most ``timeout`` (60) seconds."""

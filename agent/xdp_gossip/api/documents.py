@@ -3,24 +3,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
 from aiohttp import web
 
-from .. import shapes
-from ..core.types import MAX_KEY, Document, Version
-from . import params, render
+from .. import content, shapes
+from ..core.types import MAX_AUTHOR, MAX_COMMENT, MAX_EXPIRES_IN, MAX_KEY, Document, Version
+from . import batch, params, render
 from .context import Context
 from .errors import Fault, bad_request
 
 _PREFIX = "/v1/documents/"
 _HISTORY = "/v1/history/"
+_ROLLBACK = "/v1/rollback/"
 
 #: Bytes of values in one history answer; beyond it versions come without their value.
 MAX_HISTORY_VALUES = 32 * 1024 * 1024
-MAX_AUTHOR = 255
-MAX_COMMENT = 1024
 
 #: A short name (raw, json, yaml, text, ...) or a media type without parameters (RFC 6838, 4.2).
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,62}(/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,62})?")
@@ -59,10 +59,13 @@ class Documents:
         """Paths and handlers. A key may contain ``/``; one with a line feed has to get here to be refused as a key."""
         return [
             web.get("/v1/documents", self.list),
+            web.post("/v1/documents", self.publish_many),
             web.get("/v1/documents/{key:(?s:.+)}", self.read),
             web.put("/v1/documents/{key:(?s:.+)}", self.publish),
             web.delete("/v1/documents/{key:(?s:.+)}", self.delete),
             web.get("/v1/history/{key:(?s:.+)}", self.history),
+            web.post("/v1/rollback/{key:(?s:.+)}", self.rollback),
+            web.post("/v1/repair", self.repair),
         ]
 
     async def list(self, request: web.Request) -> web.Response:
@@ -122,12 +125,13 @@ class Documents:
 
     async def publish(self, request: web.Request) -> web.Response:
         """Write a document. It is on this member's disk when the answer goes out."""
-        query = params.query(request, ("content_type", "author", "comment"))
+        query = params.query(request, ("content_type", "author", "comment", "expires_in"))
         content_type = query.get("content_type", "raw")
         if not _CONTENT_TYPE.fullmatch(content_type):
             raise bad_request(f"content_type: expected a name or media type, got {content_type[:80]!r}")
         author = params.text_limit(query, "author", "", MAX_AUTHOR)
         comment = params.text_limit(query, "comment", "", MAX_COMMENT)
+        expires_in = params.seconds(query, "expires_in", 0.0, MAX_EXPIRES_IN) if "expires_in" in query else None
         key = params.path_key(request, _PREFIX)
         expected, absent = self._expected(request, key)
         value = await read_document(request, self._context)
@@ -139,6 +143,7 @@ class Documents:
             content_type=content_type,
             author=author,
             comment=comment,
+            expires_in=expires_in,
         )
         answer = written(result)
         return render.json_response(answer, headers={"ETag": f'"{answer["version"]}"'})
@@ -158,12 +163,59 @@ class Documents:
 
     async def history(self, request: web.Request) -> web.Response:
         """The versions of a document that this member still has, newest first."""
-        values = params.flag(params.query(request, ("values",)), "values")
+        query = params.query(request, ("values", "diff"))
+        values, differences = params.flag(query, "values"), params.flag(query, "diff")
         key = params.path_key(request, _HISTORY)
         versions = await self._node_list.history(key)
         if not versions:
             raise Fault(404, "document_not_found", f"there never was a document {key!r}", key=key)
-        return render.json_response({"key": key, "versions": _rendered(versions, values)})
+        rendered = _rendered(versions, values)
+        if differences:
+            texts = await asyncio.to_thread(_differences, versions)
+            rendered = [{**entry, "diff": text} for entry, text in zip(rendered, texts)]
+        return render.json_response({"key": key, "versions": rendered})
+
+    async def publish_many(self, request: web.Request) -> web.Response:
+        """Write and delete several documents, all or none."""
+        params.query(request, ())
+        # A value may take four bytes in base64 for three, or six as an escape for one.
+        most = 2 * self._context.max_document + params.MAX_JSON
+        with self._context.uploads.take(min(request.content_length or most, most)):
+            body = await params.read_object(request, ("documents", "author", "comment"), most)
+        author = batch.text(body, "author", MAX_AUTHOR)
+        comment = batch.text(body, "comment", MAX_COMMENT)
+        results = await self._node_list.publish_many(batch.writes(body), author=author, comment=comment)
+        documents = [
+            written(result)
+            if result.document is not None
+            else {"key": write.key, "version": None, "changed": False, "previous_version": None}
+            for write, result in zip(batch.writes(body), results)
+        ]
+        fresh = [entry["version"] for entry in documents if entry["changed"]]
+        version = fresh[0] if fresh else None
+        return render.json_response({"changed": bool(fresh), "version": version, "documents": documents})
+
+    async def rollback(self, request: web.Request) -> web.Response:
+        """Publish a former version again."""
+        params.query(request, ())
+        key = params.path_key(request, _ROLLBACK)
+        expected, absent = self._expected(request, key)
+        if absent:
+            raise bad_request("If-None-Match: expected If-Match, to replace a certain version", "invalid_header")
+        body = await params.read_object(request, ("version", "author", "comment"))
+        version = params.version(batch.text(body, "version", MAX_KEY, required=True), "version")
+        author, comment = batch.text(body, "author", MAX_AUTHOR), batch.text(body, "comment", MAX_COMMENT)
+        result = await self._node_list.rollback(key, version, expected=expected, author=author, comment=comment)
+        answer = written(result)
+        return render.json_response(answer, headers={"ETag": f'"{answer["version"]}"'})
+
+    async def repair(self, request: web.Request) -> web.Response:
+        """Let every member that shows other documents exchange with this one at once."""
+        params.query(request, ())
+        body = await params.read_object(request, ("key",))
+        if "key" in body:
+            params.key(batch.text(body, "key", MAX_KEY, required=True))
+        return render.json_response({"asked": self._node_list.repair()})
 
 
 def _rendered(versions: list[Document], values: bool) -> list[dict[str, Any]]:
@@ -178,6 +230,16 @@ def _rendered(versions: list[Document], values: bool) -> list[dict[str, Any]]:
         else:
             rendered.append({**shapes.document(document), "value_base64": None})
     return rendered
+
+
+def _differences(versions: list[Document]) -> list[str | None]:
+    """How each version differs from the one before it, which comes after it in the list; the oldest from nothing."""
+    texts = []
+    for index, new in enumerate(versions):
+        old = versions[index + 1] if index + 1 < len(versions) else None
+        names = (str(old.version) if old else "/dev/null", str(new.version))
+        texts.append(content.diff(old.value if old else b"", new.value, *names))
+    return texts
 
 
 async def read_document(request: web.Request, context: Context) -> bytes:

@@ -24,6 +24,8 @@ _PROTOCOL_STATUS = {
     "document_too_large": 413,
     "version_mismatch": 412,
     "invalid_document": 400,
+    "invalid_content": 400,
+    "version_not_found": 404,
     "node_too_large": 400,
     "document_not_found": 404,
     "unsupported_operation": 501,

@@ -153,7 +153,7 @@ def _no_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
 
 
-async def read_json(request: web.Request) -> Any:
+async def read_json(request: web.Request, most: int = MAX_JSON) -> Any:
     """The body as JSON (RFC 8259: no NaN). A key given twice is an error, as is deep nesting."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -162,7 +162,7 @@ async def read_json(request: web.Request) -> Any:
             raise ValueError("a key is given twice")
         return found
 
-    raw = await read_body(request, MAX_JSON)
+    raw = await read_body(request, most)
     try:
         return json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -170,9 +170,9 @@ async def read_json(request: web.Request) -> Any:
         raise bad_request(f"body: expected JSON, got something else ({reason})", "invalid_json") from None
 
 
-async def read_object(request: web.Request, allowed: Sequence[str]) -> dict[str, Any]:
+async def read_object(request: web.Request, allowed: Sequence[str], most: int = MAX_JSON) -> dict[str, Any]:
     """The body as a JSON object with no other members than ``allowed``."""
-    value = await read_json(request)
+    value = await read_json(request, most)
     if not isinstance(value, dict):
         raise bad_request(f"body: expected a JSON object, got {type(value).__name__}")
     for name in value:

@@ -32,6 +32,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     condition.add_argument("--if-absent", action="store_true", help="only when there is no such document")
     publish.add_argument("--content-type", metavar="TYPE", help="a name such as json or yaml, or a media type")
     publish.add_argument("--comment", metavar="TEXT", help="why, for the history")
+    publish.add_argument("--expires-in", metavar="SECONDS", type=float, help="delete it everywhere after so long")
     publish.add_argument("--author", metavar="NAME", help="who, for the history (default: the user)")
     _add_wait(publish, "wait until so many members hold it: all, majority or a number", None)
     publish.set_defaults(handler=run_publish)
@@ -52,7 +53,15 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 
     history = commands.add_parser("history", help="list the versions of a document", parents=[common])
     history.add_argument("key", metavar="KEY")
+    history.add_argument("--diff", action="store_true", help="show what each version changed")
     history.set_defaults(handler=run_history)
+
+    rollback = commands.add_parser("rollback", help="publish a former version again", parents=[common])
+    rollback.add_argument("key", metavar="KEY")
+    rollback.add_argument("to", metavar="VERSION", help="one that history lists")
+    rollback.add_argument("--if-version", metavar="VERSION", help="only when the agent holds this version")
+    rollback.add_argument("--comment", metavar="TEXT", help="why, for the history")
+    rollback.set_defaults(handler=run_rollback)
 
     verify = commands.add_parser("verify", help="check that the fleet holds it", parents=[common])
     verify.add_argument("key", metavar="KEY", nargs="?", help="default: everything that the agent asked holds")
@@ -93,6 +102,7 @@ def run_publish(args: argparse.Namespace) -> int:
             content_type=args.content_type,
             author=author,
             comment=args.comment,
+            expires_in=args.expires_in,
         )
         found = None
         if args.wait is not None:
@@ -197,7 +207,7 @@ def run_history(args: argparse.Namespace) -> int:
     """List the versions of a document, newest first."""
 
     async def work(client: Client) -> int:
-        found = await client.history(args.key)
+        found = await client.history(args.key, diff=args.diff)
         rows = [
             [
                 entry["version"],
@@ -209,7 +219,28 @@ def run_history(args: argparse.Namespace) -> int:
             for entry in found["versions"]
         ]
         columns = ("version", "published", "size", "author", "comment")
-        output(args, found, lambda: tables.show(columns, rows))
+        output(args, found, lambda: _print_history(columns, rows, found["versions"]))
+        return OK
+
+    return call(args, work)
+
+
+def _print_history(columns: tuple[str, ...], rows: list[list[Any]], versions: list[dict[str, Any]]) -> None:
+    tables.show(columns, rows)
+    for entry in versions:
+        if "diff" in entry:
+            text = entry["diff"] if entry["diff"] is not None else f"{entry['version']}: no text, or too long"
+            print("\n".join(tables.printable(line) for line in text.splitlines()))
+
+
+def run_rollback(args: argparse.Namespace) -> int:
+    """Publish again what a former version held."""
+
+    async def work(client: Client) -> int:
+        written = await client.rollback(
+            args.key, args.to, if_version=args.if_version, author=_user() or "", comment=args.comment or ""
+        )
+        output(args, written, lambda: _print_written(written, None))
         return OK
 
     return call(args, work)

@@ -62,6 +62,17 @@ class DocumentTable:
         self.buckets[bucket] = (self.buckets[bucket] + delta) & _MASK
         self.digest = (self.digest + delta) & _MASK
 
+    def remove(self, key: str) -> None:
+        """Forget what is held under ``key``."""
+        former = self._documents.pop(key, None)
+        if former is None:
+            return
+        bucket = bucket_of(key)
+        self.live -= not former.deleted
+        self._keys[bucket].discard(key)
+        self.buckets[bucket] = (self.buckets[bucket] - former.state_hash) & _MASK
+        self.digest = (self.digest - former.state_hash) & _MASK
+
     def in_bucket(self, bucket: int) -> list[Document]:
         """The bucket's documents by key."""
         return [self._documents[key] for key in sorted(self._keys[bucket])]

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Callable, TypeVar
 
 from .contacts import Contacts
 from .detector import Detector, snapshot, standing_of
@@ -32,7 +33,7 @@ from .fetch import Fetcher
 from .gate import Gate
 from .interface import Known, ProtocolError, Settings
 from .membership import Membership
-from .messages import Announce, Codec, Documents, Message, PacketType, RecordRumor
+from .messages import Announce, Codec, Documents, Entry, Message, PacketType, RecordRumor
 from .metadata import Metadata
 from .observer import Observation, Observer
 from .outbox import Local, Outbox
@@ -41,7 +42,9 @@ from .queries import Queries
 from .reception import Reception
 from .ring import RelayRing
 from .timers import Timers
-from .types import Address, Document, Member, Node, Now, Record, State, Version
+from .types import Address, Document, Member, Node, Now, Record, State, Version, Write
+
+T = TypeVar("T")
 
 #: Largest packet sent as a datagram: what IPv6 carries everywhere (1,280) less its and UDP's headers.
 DATAGRAM_BYTES = 1232
@@ -120,6 +123,7 @@ class Engine:
         self._last_heartbeat = -math.inf
         self._next_heartbeat = math.inf
         self._next_tick = -math.inf
+        self._next_expiry = math.inf
 
     # -- what the shell reads ----------------------------------------------------------------------------------
 
@@ -209,16 +213,18 @@ class Engine:
 
     # -- operations --------------------------------------------------------------------------------------------
 
-    def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
+    def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = (), floor: int = 0) -> None:
         """Join the cluster."""
         if self.status != "new":
             raise ProtocolError("already_joined", "the node has joined already")
-        self._metadata.load(documents)
+        self._metadata.load(documents, floor)
+        self._metadata.expire(now)
         self._local.status = "running"
         self._out.emit(Joined(self.node))
         self._announce(now)
         self._contacts.start(known, now)
         self._tick(now)
+        self._schedule_expiry(now)
 
     def handle_timer(self, now: Now) -> None:
         """Do what is due."""
@@ -295,32 +301,34 @@ class Engine:
         content_type: str = "raw",
         author: str = "",
         comment: str = "",
+        expires_in: float | None = None,
     ) -> tuple[Document, bool]:
         """Write a document and spread it; see ``ProtocolEngine.publish``."""
-        self._look_at_clocks(now)
-        document, changed = self._metadata.write(
-            key,
-            value,
-            now,
-            expected=expected,
-            absent=absent,
-            content_type=content_type,
-            author=author,
-            comment=comment,
-        )
-        if changed:
-            self._spread_document(document, now)
+        write = Write(key, value, content_type, expected, absent, expires_in)
+        document, changed = self.publish_many([write], now, author=author, comment=comment)[0]
+        assert document is not None
         return document, changed
+
+    def publish_many(
+        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
+    ) -> list[tuple[Document | None, bool]]:
+        """Write several documents; see ``ProtocolEngine.publish_many``."""
+        self._look_at_clocks(now)
+        self._metadata.expire(now)  # what is over must not count in a comparison
+        written = self._metadata.write(writes, now, author=author, comment=comment)
+        self._spread_documents([document for document, changed in written if changed and document is not None], now)
+        return written
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
         """Write a tombstone and spread it."""
-        self._look_at_clocks(now)
-        if self.document(key) is None and expected is None:
-            return self._metadata.table.get(key), False
-        document, changed = self._metadata.write(key, b"", now, expected=expected, deleted=True)
-        if changed:
-            self._spread_document(document, now)
-        return document, changed
+        return self.publish_many([Write(key, expected=expected, deleted=True)], now)[0]
+
+    def repair(self, now: Now) -> int:
+        """Exchange at once with every member that shows other documents."""
+        differing = [peer for peer in self._membership if peer.present and peer.state_digest != self.state_digest]
+        for peer in differing:
+            self._exchange.request(peer.address, now)
+        return len(differing)
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
         """Ask members what they hold of ``key``."""
@@ -379,6 +387,7 @@ class Engine:
         self._fetcher.tick(now)
         self._exchange.tick(now)
         self._gate.tick(now)
+        self._metadata.tick(now)
 
     @property
     def _busy(self) -> bool:
@@ -418,11 +427,30 @@ class Engine:
 
         Spread over a time that grows with the cluster, so that a publish is not followed by everybody at once.
         """
+        self._schedule_expiry(now)
         size = self._pace.members
         soon = now.mono + self._rng.uniform(0.0, min(0.5, size * 0.002))
         soon = max(soon, self._last_heartbeat + min(self.cycle, max(0.1, size * 0.004)))
         if soon < self._next_heartbeat and self.status == "running":
             self._schedule_heartbeat(soon)
+
+    def _schedule_expiry(self, now: Now) -> None:
+        """Wake when the next document is over; a wake-up that a later one has overtaken does nothing."""
+        left = self._metadata.until_expiry(now)
+        if left is None:
+            return
+        # Not far ahead: the cluster's clock may be corrected until then.
+        when = now.mono + min(max(left, 0.0), 60.0) + 0.001
+        if when < self._next_expiry or self._next_expiry <= now.mono:
+            self._next_expiry = when
+            self._timers.at(when, self._expire)
+
+    def _expire(self, now: Now) -> None:
+        if now.mono < self._next_expiry:
+            return
+        self._next_expiry = math.inf
+        self._metadata.expire(now)
+        self._schedule_expiry(now)
 
     def _update_clock(self, now: Now) -> None:
         offset = self._gate.cluster_offset()
@@ -441,12 +469,32 @@ class Engine:
         ttl = math.ceil(math.log2(self._pace.members + 1)) + 4
         self._out.broadcast(kind, message, self._membership.pick(self._pace.copies(kind)), ttl, now)
 
-    def _spread_document(self, document: Document, now: Now) -> None:
-        message: Message = Documents((document,))
-        if self._codec.size_of(message) > DATAGRAM_BYTES:
-            message = Announce((entry_of(document),))
-        if self.status == "running":
-            self._spread(PacketType.METADATA, message, now)
+    def _spread_documents(self, documents: Sequence[Document], now: Now) -> None:
+        """As rumors of one datagram each: as many small documents as fit, of larger ones what they are."""
+        if self.status != "running":
+            return
+        small: list[Document] = []
+        large: list[Entry] = []
+        for document in documents:
+            if self._codec.size_of(Documents((document,))) > DATAGRAM_BYTES:
+                large.append(entry_of(document))
+            else:
+                small.append(document)
+        for documents_message in self._packed(small, lambda group: Documents(group)):
+            self._spread(PacketType.METADATA, documents_message, now)
+        for announcement in self._packed(large, lambda group: Announce(group)):
+            self._spread(PacketType.METADATA, announcement, now)
+
+    def _packed(self, items: Sequence[T], message: Callable[[tuple[T, ...]], Message]) -> Iterator[Message]:
+        """Messages that carry all ``items``, each in one datagram."""
+        group: list[T] = []
+        for item in items:
+            if group and self._codec.size_of(message((*group, item))) > DATAGRAM_BYTES:
+                yield message(tuple(group))
+                group = []
+            group.append(item)
+        if group:
+            yield message(tuple(group))
 
     def _announce(self, now: Now) -> None:
         """Who we are, and a heartbeat."""

@@ -101,6 +101,17 @@ class DocumentChanged:
 
 
 @dataclass(frozen=True)
+class TombstonesCollected:
+    """Tombstones old enough to be forgotten, with all earlier versions of their keys; possibly none.
+
+    ``floor``: clock reading of the newest tombstone ever collected. It must outlast a restart.
+    """
+
+    tombstones: tuple[Document, ...]
+    floor: int
+
+
+@dataclass(frozen=True)
 class SwapRequested:
     """An exchange went out or came in (the seed's ``[Swap Request]: a -> b``)."""
 
@@ -146,6 +157,7 @@ Event = Union[
     Standing,
     IncarnationChanged,
     DocumentChanged,
+    TombstonesCollected,
     SwapRequested,
     SwapAnswered,
     Warned,

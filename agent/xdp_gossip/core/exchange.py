@@ -17,6 +17,7 @@ from .fetch import Fetcher
 from .membership import FORGET_AFTER, Membership, Peer
 from .messages import (
     Announce,
+    Documents,
     Entry,
     ListRequest,
     ListResponse,
@@ -83,7 +84,7 @@ class Exchange:
         self._open[nonce] = (to, now.mono)
         most = min(_OVERDUE_LIMIT, self._frame_bytes // _MEMBER_BYTES // 2)
         overdue = self._membership.overdue(self._pace.overdue, most, now)
-        self._out.send(SyncRequest(nonce, self._members_digest(), overdue), to, now)
+        self._out.send(SyncRequest(nonce, self._members_digest(), overdue, self._metadata.floor), to, now)
         self._out.emit(SwapRequested(self._local.address, to))
 
     def on_response(self, response: SyncResponse, peer: Peer, now: Now) -> None:
@@ -94,6 +95,7 @@ class Exchange:
             return
         self._forget_alias(opened[0], peer)
         self._out.emit(SwapAnswered(self._local.address, peer.address))
+        self._take_floor(peer, response.floor, not response.entries_complete and not response.buckets)
         self.merge_members(response.members, now)
         if response.want_members:
             self.send_members(peer.address, now)
@@ -129,8 +131,13 @@ class Exchange:
         for bucket in response.finished:
             seen, _ = self._seen.pop((peer.address, bucket), (set(), 0.0))
             lacking.extend(self._unknown_to_peer(seen, bucket))
-        self._give(lacking, peer.address, now)
+        self._give(self._still_valid(lacking, peer.address, now), peer.address, now)
         self._fetcher.pump(now)
+
+    def _still_valid(self, unknown: list[Document], peer: Address, now: Now) -> list[Document]:
+        """Without what the other side does not know because it was deleted there, and collected since."""
+        floor = self._floor_of(peer)
+        return [document for document in unknown if not self._metadata.give_up(document, floor, now)]
 
     def tick(self, now: Now) -> None:
         """Forget what was never answered."""
@@ -143,6 +150,9 @@ class Exchange:
         """Answer an exchange; ``state_digest`` is the one in the request's header."""
         self._out.emit(SwapRequested(requester, self._local.address))
         table = self._metadata.table
+        asking = self._membership.get(requester)
+        if asking is not None:
+            self._take_floor(asking, request.floor, state_digest == table.digest)
         entries: tuple[Entry, ...] = ()
         buckets: tuple[int, ...] = ()
         complete = False
@@ -155,7 +165,8 @@ class Exchange:
                 entries, buckets = (), tuple(table.buckets)
         differ = request.members_digest != self._members_digest()
         members = () if differ else tuple(self._newer(request.overdue, now))
-        self._out.send(SyncResponse(request.nonce, members, differ, entries, complete, buckets), requester, now)
+        floor = self._metadata.floor
+        self._out.send(SyncResponse(request.nonce, members, differ, entries, complete, buckets, floor), requester, now)
         if differ:
             self.send_members(requester, now)
         self._out.emit(SwapAnswered(requester, self._local.address))
@@ -179,8 +190,10 @@ class Exchange:
     def on_announce(self, announce: Announce, holders: Iterable[Address], now: Now) -> None:
         """Documents exist at ``holders``: fetch those that are newer than ours."""
         for holder in holders:
+            floor = self._floor_of(holder)
             for entry in announce.entries:
-                self._fetcher.want(entry, holder, now)
+                if not self._metadata.was_collected(entry, floor):
+                    self._fetcher.want(entry, holder, now)
         self._fetcher.pump(now)
 
     def on_records_request(self, request: RecordsRequest, requester: Address, now: Now, reliable: bool) -> None:
@@ -281,15 +294,33 @@ class Exchange:
         for entry in entries:
             seen.add(entry.key)
             self._take_entry(entry, peer, now)
-        self._give([d for bucket in buckets for d in self._unknown_to_peer(seen, bucket)], peer, now)
+        unknown = [d for bucket in buckets for d in self._unknown_to_peer(seen, bucket)]
+        self._give(self._still_valid(unknown, peer, now), peer, now)
         self._fetcher.pump(now)
 
     def _take_entry(self, entry: Entry, peer: Address, now: Now) -> None:
         held = self._metadata.table.get(entry.key)
+        if self._metadata.was_collected(entry, self._floor_of(peer)):
+            return
         if self._metadata.outranked_by(entry, now):
             self._fetcher.want(entry, peer, now)
-        elif held is not None and held.rank != entry.rank:
+        elif held is not None and held.rank != entry.rank and not self._metadata.awaited(entry):
             self._give([held], peer, now)
+
+    def _take_floor(self, peer: Peer, floor: int, same: bool) -> None:
+        """``same``: both hold the same documents, so what the other has collected is not here either."""
+        peer.floor = floor
+        if same:
+            self._metadata.raise_floor(floor)
+
+    def _floor_of(self, address: Address) -> int:
+        peer = self._membership.get(address)
+        return peer.floor if peer is not None else 0
+
+    def admissible(self, documents: Documents, peer: Peer) -> Documents:
+        """What ``peer`` pushed, without what was deleted here and collected since."""
+        kept = [d for d in documents.documents if not self._metadata.was_collected(entry_of(d), peer.floor)]
+        return Documents(tuple(kept))
 
     def _unknown_to_peer(self, seen: set[str], bucket: int) -> list[Document]:
         return [d for d in self._metadata.table.in_bucket(bucket) if d.key not in seen]

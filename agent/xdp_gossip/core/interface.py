@@ -8,12 +8,12 @@ An engine owns no clock, socket, thread, file or randomness: each input carries 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from .events import Event, Rumor, Transmit
-from .types import Address, Document, Member, Node, Now, State, Version
+from .types import Address, Document, Member, Node, Now, State, Version, Write
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Settings:
     """The protocol's knobs; defaults are the seed's (``Timeout = 3 x Cycle + 2``).
 
     ``cycle`` 0 means automatic: 1 s up to 250 members, then members/250 s. ``timeout`` 0, or one not above the
-    cycle, means automatic: 3 x cycle + 2 s, or ``timeout_cycles`` x cycle + 2 s.
+    cycle, means automatic: 3 x cycle + 2 s, or ``timeout_cycles`` x cycle + 2 s. ``tombstone_grace`` is
+    in seconds: how long a member may be away and still hear of a deletion.
     """
 
     amount: int = 3
@@ -33,6 +34,7 @@ class Settings:
     max_document: int = 16 * 1024 * 1024
     max_documents: int = 100_000
     max_nodes: int = 20_000
+    tombstone_grace: float = 7 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,11 @@ class ProtocolEngine(Protocol):
     def counters(self) -> Mapping[str, int]:
         """Counters by name; every packet that is not used adds to one of them."""
 
-    def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
-        """Join: load what an earlier run knew, announce the local node, contact seeds and known nodes."""
+    def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = (), floor: int = 0) -> None:
+        """Join: load what an earlier run knew (``floor``: see ``events.TombstonesCollected``), contact seeds.
+
+        The local node is announced to them and to the known nodes.
+        """
 
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> None:
         """Take one packet as it came from ``source``. Never raises for bad input: it counts.
@@ -144,12 +149,25 @@ class ProtocolEngine(Protocol):
         content_type: str = "raw",
         author: str = "",
         comment: str = "",
+        expires_in: float | None = None,
     ) -> tuple[Document, bool]:
         """Write a document; returns it and whether anything changed.
 
-        ``expected``/``absent``: compare-and-set against the version held here.
-        Raises ``ProtocolError``: invalid_key, document_too_large, too_many_documents, version_mismatch.
+        ``expected``/``absent``: compare-and-set against the version held here. ``expires_in``: seconds until it is
+        over. Raises ``ProtocolError``: invalid_document, document_too_large, too_many_documents, version_mismatch.
         """
+
+    def publish_many(
+        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
+    ) -> list[tuple[Document | None, bool]]:
+        """Write several documents, all or none; on each member they become visible together.
+
+        Returns for each what :meth:`publish` and :meth:`delete` would. Raises ``ProtocolError`` as these do, with
+        ``key`` among the details.
+        """
+
+    def repair(self, now: Now) -> int:
+        """Exchange at once with every member that shows other documents; returns how many were asked."""
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
         """Write a tombstone; returns it (None: there never was such a document) and whether anything changed."""

@@ -29,7 +29,7 @@ class Peer:
     __slots__ = (
         "address", "key", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest",
         "state_digest", "last_heard", "clock_ahead", "gone_at", "token", "introduced",
-        "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
+        "floor", "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
     )  # fmt: skip
 
     def __init__(self, address: Address, now: Now) -> None:
@@ -47,6 +47,7 @@ class Peer:
         self.clock_ahead: float | None = None  # its wall clock minus ours, seconds
         self.gone_at = (0, 0)  # (incarnation, sequence) of its leave
         self.token = 0
+        self.floor = 0  # of the tombstones it has collected
         self.introduced = False  # the shell was told of it
         self.probes = 0
         self.pinged = 0  # nonce of the last ping

@@ -3,24 +3,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Callable
 
 from .clock import NS_PER_MS, HybridClock
 from .documents import DocumentTable, entry_of
-from .events import DocumentChanged, Warned
+from .endings import Endings
+from .events import DocumentChanged, TombstonesCollected, Warned
 from .interface import ProtocolError, Settings
 from .messages import Entry
 from .outbox import Outbox
+from .staging import Staging
 from .types import (
     MAX_AUTHOR,
+    MAX_BATCH,
+    MAX_BATCH_KEYS,
     MAX_COMMENT,
     MAX_CONTENT_TYPE,
+    MAX_EXPIRES_IN,
     Address,
     Document,
     Now,
     Version,
+    Write,
     check_key,
     check_text,
 )
@@ -37,71 +44,134 @@ class Metadata:
         self._out = out
         self._clock = HybridClock(int(settings.max_clock_drift * 1000))
         self.offset = 0.0  # seconds that the cluster's clock is ahead of ours
+        self.endings = Endings(table, settings.tombstone_grace)
+        self.staging = Staging(table, settings.max_document)
         self._highest = 0  # greatest clock reading among the documents
         self._far_since: float | None = None  # since when there are documents from the far future
 
-    def load(self, documents: Iterable[Document]) -> None:
+    def load(self, documents: Iterable[Document], floor: int = 0) -> None:
         """Take over what an earlier run stored."""
+        self.endings.floor = floor
         for document in documents:
-            self.table.put(document)
-            self._clock.observe(document.version.hlc)
-            self._highest = max(self._highest, document.version.hlc)
+            self._put(document)
+            self._clock.observe(document.version.hlc + 1)
 
     def write(
-        self,
-        key: str,
-        value: bytes,
-        now: Now,
-        *,
-        expected: Version | None = None,
-        absent: bool = False,
-        content_type: str = "raw",
-        author: str = "",
-        comment: str = "",
-        deleted: bool = False,
-    ) -> tuple[Document, bool]:
-        """A new version by this node, unless it would equal the one held. Raises ``ProtocolError``."""
-        try:
-            check_key(key)
-            check_text("content_type", content_type, MAX_CONTENT_TYPE)
-            check_text("author", author, MAX_AUTHOR)
-            check_text("comment", comment, MAX_COMMENT)
-        except ValueError as error:
-            raise ProtocolError("invalid_document", str(error)) from None
-        held = self.table.get(key)
-        self._compare(key, held, expected, absent)
-        self._check_room(key, value, held)
-        if (
-            held is not None
-            and held.deleted == deleted
-            and held.value == value
-            and (deleted or held.content_type == content_type)
-        ):
-            return held, False
-        reading = self._clock.tick(self._wall_ms(now))
-        if held is not None and not self._far(held.version, now):
-            reading = max(reading, held.version.hlc + 1)
-        document = Document(
-            key,
-            Version(reading, self._origin),
-            bytes(value),
-            content_type,
-            author,
-            comment,
-            deleted,
-            held.version if held else None,
-        )
-        self._store(document, held, now, local=True)
-        return document, True
+        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
+    ) -> list[tuple[Document | None, bool]]:
+        """A new version of each document by this node, unless it would equal the one held; all or none.
+
+        Returns the documents held then (None: there never was one) and whether they changed. Raises ``ProtocolError``.
+        """
+        helds = [self._checked(write, author, comment) for write in writes]
+        self._check_room(writes, helds)
+        expiries = [self._expiry(write, now) for write in writes]
+        changed = [not _equals(held, write, expires) for write, held, expires in zip(writes, helds, expiries)]
+        keys = tuple(sorted(write.key for write, news in zip(writes, changed) if news))
+        _check_batch(keys)
+        version = Version(self._reading(helds, changed, now), self._origin)
+        written: list[tuple[Document | None, bool]] = []
+        for write, held, expires, news in zip(writes, helds, expiries, changed):
+            document = Document(
+                write.key,
+                version,
+                bytes(write.value),
+                write.content_type,
+                author,
+                comment,
+                write.deleted,
+                held.version if held else None,
+                expires,
+                keys if len(keys) > 1 else (),
+            )
+            if news:
+                self._store(document, held, now, local=True)
+            written.append((document, True) if news else (held, False))
+        if any(changed):
+            self._settle(now)
+        return written
 
     def apply(self, document: Document, now: Now) -> bool:
         """Take another member's document if it outranks ours; what is refused is counted."""
         entry = entry_of(document)
         if not self.outranked_by(entry, now) or self.refuses(entry, now):
             return False
-        self._clock.observe(document.version.hlc)
-        self._store(document, self.table.get(document.key), now, local=False)
+        self._clock.observe(document.version.hlc + 1)
+        if len(document.batch) > 1:
+            self._out.count("batches_dropped", self.staging.add(document, now))
+        else:
+            self._store(document, self.table.get(document.key), now, local=False)
+        self._settle(now)
         return True
+
+    def awaited(self, entry: Entry) -> bool:
+        """Whether this version, or a later one, is here already and waits for the rest of its batch."""
+        part = self.staging.get(entry.key)
+        return part is not None and part.rank >= entry.rank
+
+    def tick(self, now: Now) -> None:
+        """Collect old tombstones, give up batches of which nobody has the rest."""
+        gone = self.endings.collectable(self._wall_ms(now))
+        if gone:
+            self._forget(tuple(gone))
+        self._out.count("batches_given_up", self.staging.expire(now))
+
+    def expire(self, now: Now) -> None:
+        """Put tombstones in the place of documents that are over: each member does so by itself."""
+        for held in self.endings.expired(self._wall_ms(now)):
+            self._out.count("documents_expired")
+            self._store(held.ended, held, now, local=False)
+
+    def until_expiry(self, now: Now) -> float | None:
+        """Seconds until the next document may be over."""
+        when = self.endings.next_expiry
+        return None if when is None else (when - self._wall_ms(now)) / 1000
+
+    # -- members that were away for too long (see ``endings``) -------------------------------------------------
+
+    @property
+    def floor(self) -> int:
+        """Clock reading of the newest tombstone collected here."""
+        return self.endings.floor
+
+    def raise_floor(self, floor: int) -> None:
+        """Take over the floor of a member that holds the same documents."""
+        if floor > self.endings.floor:
+            self.endings.floor = floor
+            self._out.emit(TombstonesCollected((), floor))
+
+    def was_collected(self, entry: Entry, floor: int) -> bool:
+        """Whether an unknown entry, offered by a member with this ``floor``, was deleted here and collected since."""
+        gone = floor < self.floor and entry.version.hlc <= self.floor and self.table.get(entry.key) is None
+        if gone:
+            self._out.count("documents_refused_collected")
+        return gone
+
+    def give_up(self, document: Document, floor: int, now: Now) -> bool:
+        """Drop what another member with this ``floor`` does not know: it was deleted there, and collected since.
+
+        False when the document is younger than that, or this member as far on as the other. A document that is given
+        up stays in the history, and is told of as one whose author lost.
+        """
+        if floor <= self.floor or document.version.hlc > floor:
+            return False
+        if document.deleted:
+            self.table.remove(document.key)
+            self._out.emit(TombstonesCollected((document,), self.floor))
+            return True
+        self._out.count("documents_given_up")
+        text = f"document {document.key!r}: version {document.version} was deleted while this member was away too long"
+        self._out.emit(Warned("document_given_up", text))
+        self.table.remove(document.key)
+        self._out.emit(DocumentChanged(document.ended, document, local=False, conflict=True))
+        self.on_change(now)
+        return True
+
+    def _forget(self, tombstones: tuple[Document, ...]) -> None:
+        for tombstone in tombstones:
+            self.table.remove(tombstone.key)
+        self._out.count("tombstones_collected", len(tombstones))
+        self._out.emit(TombstonesCollected(tombstones, self.floor))
 
     def outranked_by(self, entry: Entry, now: Now) -> bool:
         """Whether a version from elsewhere holds against ours.
@@ -109,6 +179,8 @@ class Metadata:
         The higher rank does, except that a version from the far future, left behind by a clock that was put right
         since, holds against nothing.
         """
+        if self.awaited(entry):
+            return False
         held = self.table.get(entry.key)
         if held is None:
             return True
@@ -148,7 +220,7 @@ class Metadata:
                 continue
             version = Version(self._clock.tick(self._wall_ms(now)), self._origin)
             self._out.count("documents_restamped")
-            self._store(replace(held, version=version, base=None), held, now, local=True)
+            self._store(replace(held, version=version, base=None, batch=()), held, now, local=True)
         self._highest = max((document.version.hlc for document in self.table), default=0)
 
     def _far(self, version: Version, now: Now) -> bool:
@@ -163,31 +235,109 @@ class Metadata:
             raise ProtocolError(
                 "version_mismatch",
                 f"document {key!r}: expected {expected or 'no document'}, found {actual or 'no document'}",
+                key=key,
                 expected=str(expected) if expected else None,
                 actual=str(actual) if actual else None,
             )
 
-    def _check_room(self, key: str, value: bytes, held: Document | None) -> None:
+    def _checked(self, write: Write, author: str, comment: str) -> Document | None:
+        """What is held under the key of ``write``, once its fields and its comparison hold."""
+        try:
+            check_key(write.key)
+            check_text("content_type", write.content_type, MAX_CONTENT_TYPE)
+            check_text("author", author, MAX_AUTHOR)
+            check_text("comment", comment, MAX_COMMENT)
+            if write.expires_in is not None and not 0 < write.expires_in <= MAX_EXPIRES_IN:
+                raise ValueError(
+                    f"expires_in: expected more than 0 and at most {MAX_EXPIRES_IN} seconds, got {write.expires_in}"
+                )
+        except ValueError as error:
+            raise ProtocolError("invalid_document", str(error), key=write.key) from None
+        held = self.table.get(write.key)
+        self._compare(write.key, held, write.expected, write.absent)
+        return held
+
+    def _expiry(self, write: Write, now: Now) -> int:
+        if write.expires_in is None or write.deleted:
+            return 0
+        return self._wall_ms(now) + math.ceil(write.expires_in * 1000)
+
+    def _reading(self, helds: Sequence[Document | None], changed: Sequence[bool], now: Now) -> int:
+        """The clock reading of a new version: above all that it replaces, and above the tombstones these may leave."""
+        if not any(changed):
+            return 0
+        reading = self._clock.tick(self._wall_ms(now))
+        for held in helds:
+            if held is not None and not self._far(held.version, now):
+                reading = max(reading, held.version.hlc + 2)
+        self._clock.observe(reading + 1)
+        return reading
+
+    def _check_room(self, writes: Sequence[Write], helds: Sequence[Document | None]) -> None:
         limits = self._settings
-        if len(value) > limits.max_document:
+        for write in writes:
+            if len(write.value) > limits.max_document:
+                raise ProtocolError(
+                    "document_too_large",
+                    f"document {write.key!r}: expected at most {limits.max_document} bytes, got {len(write.value)}",
+                    key=write.key,
+                    limit=limits.max_document,
+                    size=len(write.value),
+                )
+        if sum(len(write.value) for write in writes) > limits.max_document:
             raise ProtocolError(
                 "document_too_large",
-                f"document {key!r}: expected at most {limits.max_document} bytes, got {len(value)}",
+                f"documents published together: expected at most {limits.max_document} bytes in all",
                 limit=limits.max_document,
-                size=len(value),
+                size=sum(len(write.value) for write in writes),
             )
-        if held is None and len(self.table) >= limits.max_documents:
+        fresh = [write.key for write, held in zip(writes, helds) if held is None]
+        if fresh and len(self.table) + len(fresh) > limits.max_documents:
             raise ProtocolError(
                 "too_many_documents",
-                f"document {key!r}: there are {len(self.table)} documents already, the limit",
+                f"document {fresh[0]!r}: there are {len(self.table)} documents already, the limit is "
+                f"{limits.max_documents}",
+                key=fresh[0],
                 limit=limits.max_documents,
             )
 
+    def _settle(self, now: Now) -> None:
+        """Make batches visible that are complete."""
+        for parts in self.staging.complete():
+            for part in parts:
+                if self.outranked_by(entry_of(part), now):
+                    self._store(part, self.table.get(part.key), now, local=False)
+
+    def _put(self, document: Document) -> None:
+        self.table.put(document)
+        self.endings.note(document)
+        self._highest = max(self._highest, document.version.hlc)
+
     def _store(self, document: Document, held: Document | None, now: Now, local: bool) -> None:
         overtaken = held is not None and not local and (document.base is None or document.base < held.version)
-        self.table.put(document)
-        self._highest = max(self._highest, document.version.hlc)
+        self._put(document)
         if overtaken:
             self._out.count("document_conflicts")
         self._out.emit(DocumentChanged(document, held, local, overtaken))
         self.on_change(now)
+
+
+def _equals(held: Document | None, write: Write, expires: int) -> bool:
+    if held is None or held.deleted or write.deleted:
+        # Deleting what is not there changes nothing.
+        return write.deleted and (held is None or held.deleted)
+    return held.value == write.value and held.content_type == write.content_type and held.expires == expires
+
+
+def _check_batch(keys: tuple[str, ...]) -> None:
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ProtocolError("invalid_document", f"document {twice!r}: expected each key once, got it twice", key=twice)
+    if len(keys) > MAX_BATCH:
+        raise ProtocolError(
+            "invalid_document", f"expected at most {MAX_BATCH} documents published together, got {len(keys)}"
+        )
+    if len(keys) > 1 and sum(len(key.encode()) for key in keys) > MAX_BATCH_KEYS:
+        raise ProtocolError(
+            "invalid_document", f"expected keys of at most {MAX_BATCH_KEYS} bytes together in one publish"
+        )

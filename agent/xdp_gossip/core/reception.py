@@ -110,6 +110,8 @@ class Reception:
     def _dispatch(self, peer: Peer, header: Header, message: Message | None, source: Address, now: Now) -> None:
         origin = header.origin
         if isinstance(message, Documents):
+            if header.type not in RUMORS:
+                message = self._exchange.admissible(message, peer)
             self._fetcher.on_documents(message, now)
         elif isinstance(message, Announce):
             relay = self._membership.get(source)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..events import (
     Event,
@@ -27,7 +27,7 @@ from ..events import (
 )
 from ..interface import Known, ProtocolError, Settings
 from ..timers import Timers
-from ..types import DEFAULT_KEY, Address, Document, Member, Node, Now, Record, State, Version
+from ..types import DEFAULT_KEY, Address, Document, Member, Node, Now, Record, State, Version, Write
 from .document import ClusterDocument, document_of
 from .outlet import Outlet
 from .packet import Packet, PacketCodec, PekoNodeId, Swap, WireError
@@ -74,7 +74,9 @@ class PekoNodeEngine:
 
     # -- input -------------------------------------------------------------------------------------------------
 
-    def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
+    def start(
+        self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = (), floor: int = 0
+    ) -> None:
         """Join: contact seeds and nodes known from earlier, take the stored document over. A second call is idle."""
         if self.status != "new":
             return
@@ -208,6 +210,7 @@ class PekoNodeEngine:
         content_type: str = "raw",
         author: str = "",
         comment: str = "",
+        expires_in: float | None = None,
     ) -> tuple[Document, bool]:
         """Write the cluster's one document.
 
@@ -216,6 +219,8 @@ class PekoNodeEngine:
         document_too_large, version_exhausted.
         """
         self._check_key(key)
+        if expires_in is not None:
+            raise ProtocolError("unsupported_operation", "PekoNode's wire has no documents that expire")
         changed = self._document.write(value, now, expected, absent, content_type, author, comment)
         document = self._document.held
         assert document is not None
@@ -223,6 +228,30 @@ class PekoNodeEngine:
             rumor = self._out.update(document, self._document.stamp)
             self._out.spread(rumor, self._peers.pick(self.settings.amount))
         return document, changed
+
+    def publish_many(
+        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
+    ) -> list[tuple[Document | None, bool]]:
+        """The same for one document. Raises ``ProtocolError`` (unsupported_operation) for more, and for a deletion."""
+        if len(writes) != 1 or writes[0].deleted:
+            raise ProtocolError("unsupported_operation", "PekoNode's wire has one document: expected one to publish")
+        write = writes[0]
+        written = self.publish(
+            write.key,
+            write.value,
+            now,
+            expected=write.expected,
+            absent=write.absent,
+            content_type=write.content_type,
+            author=author,
+            comment=comment,
+            expires_in=write.expires_in,
+        )
+        return [written]
+
+    def repair(self, now: Now) -> int:
+        """Not possible: raises ``ProtocolError`` (unsupported_operation)."""
+        raise ProtocolError("unsupported_operation", "PekoNode's wire does not tell who holds other documents")
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
         """Not possible: raises ``ProtocolError`` (unsupported_operation)."""

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""Contents are what their type says: JSON and YAML are parsed before they are accepted; and how versions differ."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any
+
+from .core.interface import ProtocolError
+
+#: Bytes of a version up to which it is compared with another line by line.
+MAX_DIFF = 256 * 1024
+
+
+def check(key: str, value: bytes, content_type: str) -> None:
+    """Raise ``ProtocolError`` (invalid_content), saying where, unless ``value`` is what its type says.
+
+    ``text`` is UTF-8; ``json`` is RFC 8259, so without NaN; ``yaml`` is one YAML document without tags of a
+    program's own. Any other type, ``raw`` among them, says nothing of the content.
+    """
+    if content_type not in ("text", "json", "yaml"):
+        return
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _refused(key, content_type, f"byte {error.start} is not UTF-8") from None
+    if content_type == "json":
+        try:
+            json.loads(text, parse_constant=_no_constant)
+        except json.JSONDecodeError as error:
+            raise _refused(key, content_type, f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+        except (ValueError, RecursionError) as error:
+            raise _refused(key, content_type, _reason(error)) from None
+    elif content_type == "yaml":
+        _check_yaml(key, text)
+
+
+def _check_yaml(key: str, text: str) -> None:
+    import yaml  # only who publishes YAML needs it in memory
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        yaml.load(text, Loader=loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        raise _refused(key, "yaml", f"{where}{error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        raise _refused(key, "yaml", _reason(error)) from None
+
+
+def _refused(key: str, content_type: str, reason: str) -> ProtocolError:
+    message = f"document {key!r}: expected valid {content_type}, {reason}"
+    return ProtocolError("invalid_content", message, key=key, content_type=content_type)
+
+
+def _reason(error: BaseException) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def diff(old: bytes, new: bytes, old_name: str, new_name: str) -> str | None:
+    """How ``new`` differs from ``old``, as a unified diff; None when either is no text, or too long to compare."""
+    if len(old) > MAX_DIFF or len(new) > MAX_DIFF or b"\0" in old or b"\0" in new:
+        return None
+    try:
+        before, after = old.decode("utf-8"), new.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    lines = difflib.unified_diff(before.splitlines(True), after.splitlines(True), old_name, new_name)
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)

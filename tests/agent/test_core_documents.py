@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: MIT
+"""Rules of the documents: batches, expiry, collected tombstones. Two engines and a wire that the test holds in hand."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from xdp_gossip.core.engine import Engine
+from xdp_gossip.core.events import DocumentChanged, Rumor, TombstonesCollected
+from xdp_gossip.core.interface import ProtocolError, Settings
+from xdp_gossip.core.types import Address, Document, Node, Now, Version, Write
+from xdp_gossip.store import MemoryStore
+from xdp_gossip.wire.keys import Keyring
+from xdp_gossip.wire.native import NativeCodec
+
+EPOCH = 1_700_000_000
+GRACE = 600.0
+CODEC = NativeCodec(Keyring.single("default", "a secret of the tests"))
+
+
+class Wire:
+    """Engines by address, one clock for all, and packets that travel at once."""
+
+    def __init__(self, count: int) -> None:
+        self.time = 0.0
+        self.engines: dict[Address, Engine] = {}
+        self.disks: dict[Address, MemoryStore] = {}
+        self.seen: list[object] = []
+        self.cut: set[Address] = set()
+        self.settings = Settings(cycle=1.0, tombstone_grace=GRACE)
+        nodes = [Node(f"198.18.0.{number + 1}", 8000) for number in range(count)]
+        for node in nodes:
+            self.disks[node.address] = MemoryStore()
+            self.boot(node, nodes[0])
+
+    def boot(self, node: Node, seed: Node) -> Engine:
+        disk = self.disks[node.address]
+        engine = Engine(node, self.settings, CODEC, random.Random(node.addr), disk.next_incarnation(EPOCH))
+        snapshot = disk.load()
+        self.engines[node.address] = engine
+        engine.start(self.now, (), snapshot.documents, snapshot.floor)
+        if seed != node:
+            engine.seed(seed, self.now)
+        return engine
+
+    @property
+    def now(self) -> Now:
+        return Now(1000 + self.time, int((EPOCH + self.time) * 1e9))
+
+    def __getitem__(self, number: int) -> Engine:
+        return self.engines[Address(f"198.18.0.{number + 1}", 8000)]
+
+    def run(self, seconds: float, step: float = 0.25) -> None:
+        end = self.time + seconds
+        while self.time < end:
+            self.time += step
+            for engine in self.engines.values():
+                engine.handle_timer(self.now)
+            self.settle()
+
+    def settle(self) -> None:
+        for _ in range(200):
+            moved = False
+            for address, engine in self.engines.items():
+                for event in engine.take_events():
+                    self.seen.append(event)
+                    if isinstance(event, DocumentChanged):
+                        self.disks[address].save_documents([event.document])
+                    elif isinstance(event, TombstonesCollected):
+                        self.disks[address].collect(event.tombstones, event.floor)
+                for transmit in engine.take_transmits():
+                    targets = transmit.targets if isinstance(transmit, Rumor) else (transmit.to,)
+                    for target in targets:
+                        if target in self.engines and not {address, target} & self.cut:
+                            self.engines[target].receive(transmit.data, address, self.now)
+                            moved = True
+            if not moved:
+                return
+        raise AssertionError("packets without end")
+
+    def agree(self) -> bool:
+        return len({engine.state_digest for engine in self.engines.values()}) == 1
+
+
+@pytest.fixture
+def wire() -> Wire:
+    made = Wire(3)
+    made.run(5)
+    return made
+
+
+def held(engine: Engine, key: str) -> bytes | None:
+    found = engine.document(key)
+    return found.value if found else None
+
+
+def test_a_batch_is_visible_everywhere_and_has_one_version(wire: Wire) -> None:
+    written = wire[0].publish_many([Write("a", b"1"), Write("b", b"2")], wire.now, author="me")
+    wire.run(3)
+    assert {document.version for document, changed in written if document and changed} == {written[0][0].version}
+    for engine in wire.engines.values():
+        assert (held(engine, "a"), held(engine, "b")) == (b"1", b"2")
+        assert engine.document("a").batch == ("a", "b")
+    assert wire.agree()
+
+
+def test_no_part_of_a_batch_is_visible_before_the_last_one_came(wire: Wire) -> None:
+    [(first, _), (second, _)] = wire[0].publish_many([Write("a", b"1"), Write("b", b"2")], wire.now)
+    other = wire[1]
+    metadata = other._metadata
+    metadata.apply(first, wire.now)
+    assert held(other, "a") is None and other.state_digest == 0
+    metadata.apply(second, wire.now)
+    assert (held(other, "a"), held(other, "b")) == (b"1", b"2")
+    changed = [event for event in other.take_events() if isinstance(event, DocumentChanged)]
+    assert [event.document.key for event in changed] == ["a", "b"]
+
+
+def test_a_batch_of_which_a_part_was_overtaken_is_complete_with_the_later_version(wire: Wire) -> None:
+    [(first, _), (second, _)] = wire[0].publish_many([Write("a", b"1"), Write("b", b"2")], wire.now)
+    later, _ = wire[0].publish("a", b"3", wire.now)
+    metadata = wire[1]._metadata
+    metadata.apply(second, wire.now)
+    assert held(wire[1], "b") is None
+    metadata.apply(later, wire.now)
+    assert (held(wire[1], "a"), held(wire[1], "b")) == (b"3", b"2")
+    assert not metadata.apply(first, wire.now)
+
+
+def test_batches_that_wait_for_each_other_become_visible_in_the_end(wire: Wire) -> None:
+    old = wire[0].publish_many([Write("a", b"1"), Write("b", b"1")], wire.now)
+    new = wire[0].publish_many([Write("a", b"2"), Write("c", b"2")], wire.now)
+    parts = [document for document, _ in (*old, *new)]
+    for order in ([1, 2, 0, 3], [2, 1, 0, 3], [3, 1, 2], [0, 1, 3, 2]):
+        fresh = Wire(1)
+        for index in order:
+            fresh[0]._metadata.apply(parts[index], fresh.now)
+        assert [held(fresh[0], key) for key in "abc"] == [b"2", b"1", b"2"], order
+
+
+def test_an_incomplete_batch_is_forgotten_and_counted(wire: Wire) -> None:
+    [(first, _), _] = wire[0].publish_many([Write("a", b"1"), Write("b", b"2")], wire.now)
+    alone = Wire(1)
+    alone[0]._metadata.apply(first, alone.now)
+    alone.run(70)
+    assert len(alone[0]._metadata.staging) == 0
+    assert alone[0].counters["batches_given_up"] == 1
+    assert alone[0]._metadata.apply(first, alone.now)
+
+
+def test_a_batch_is_all_or_nothing_for_whoever_writes_it(wire: Wire) -> None:
+    document, _ = wire[0].publish("a", b"1", wire.now)
+    wrong = Version(5, document.version.origin)
+    with pytest.raises(ProtocolError) as refused:
+        wire[0].publish_many([Write("b", b"1"), Write("a", b"2", expected=wrong)], wire.now)
+    assert refused.value.code == "version_mismatch"
+    assert refused.value.details == {"key": "a", "expected": str(wrong), "actual": str(document.version)}
+    assert held(wire[0], "b") is None
+    for writes in (
+        [Write("b"), Write("b")],
+        [Write(f"k{n}") for n in range(65)],
+        [Write("b" * 500 + str(n)) for n in range(9)],
+    ):
+        with pytest.raises(ProtocolError) as refused:
+            wire[0].publish_many(writes, wire.now)
+        assert refused.value.code == "invalid_document"
+    assert len(wire[0].documents()) == 1
+
+
+def test_what_stays_as_it_is_keeps_its_version_in_a_batch(wire: Wire) -> None:
+    document, _ = wire[0].publish("a", b"1", wire.now)
+    (same, kept), (_, written), (gone, nothing) = wire[0].publish_many(
+        [Write("a", b"1"), Write("b", b"2"), Write("never", deleted=True)], wire.now
+    )
+    assert (same, kept, written, gone, nothing) == (document, False, True, None, False)
+    assert wire[0].document("b").batch == ()
+
+
+def test_a_document_is_over_on_every_member_at_once_and_without_a_word(wire: Wire) -> None:
+    document, _ = wire[0].publish("lease", b"1", wire.now, expires_in=30)
+    wire.run(25)
+    assert [held(engine, "lease") for engine in wire.engines.values()] == [b"1"] * 3
+    before = sum(engine.counters["tx_metadata"] for engine in wire.engines.values())
+    wire.run(6)
+    assert [held(engine, "lease") for engine in wire.engines.values()] == [None] * 3
+    assert wire.agree()
+    assert sum(engine.counters["tx_metadata"] for engine in wire.engines.values()) == before
+    assert wire[1].held("lease").version == Version(document.version.hlc + 1, document.version.origin)
+
+
+def test_whoever_renews_a_document_wins_against_its_end(wire: Wire) -> None:
+    wire[0].publish("lease", b"1", wire.now, expires_in=30)
+    wire.run(5)
+    away = Address("198.18.0.3", 8000)
+    wire.cut.add(away)
+    wire[0].publish("lease", b"1", wire.now, expires_in=3600)
+    wire.run(40)
+    assert held(wire[2], "lease") is None
+    wire.cut.clear()
+    wire.run(20)
+    assert [held(engine, "lease") for engine in wire.engines.values()] == [b"1"] * 3
+
+
+def test_a_comparison_does_not_see_what_is_over(wire: Wire) -> None:
+    wire[0].publish("lease", b"1", wire.now, expires_in=1)
+    wire.settle()
+    wire.time += 2
+    document, changed = wire[0].publish("lease", b"2", wire.now, absent=True)
+    assert changed and document.expires == 0
+
+
+def test_tombstones_go_after_their_grace_everywhere(wire: Wire) -> None:
+    wire[0].publish("a", b"1", wire.now)
+    wire.run(3)
+    tombstone, _ = wire[1].delete("a", wire.now)
+    wire.run(GRACE - 10, 1.0)
+    assert wire[2].held("a") == tombstone
+    wire.run(20, 1.0)
+    assert [engine.held("a") for engine in wire.engines.values()] == [None] * 3
+    assert wire.agree() and wire[0].state_digest == 0
+    disk = wire.disks[wire[2].node.address]
+    assert disk.load().documents == [] and disk.load().floor == tombstone.version.hlc
+
+
+def test_a_member_that_was_away_for_too_long_brings_nothing_back(wire: Wire) -> None:
+    wire[0].publish("gone", b"1", wire.now)
+    wire[0].publish("stays", b"1", wire.now)
+    wire.run(3)
+    away = wire[2].node
+    wire.cut.add(away.address)
+    wire.run(20, 1.0)
+    wire[0].delete("gone", wire.now)
+    wire.run(GRACE + 30, 1.0)
+    assert held(wire[2], "gone") == b"1"
+    news, _ = wire[2].publish("written while away", b"1", wire.now)
+    wire.cut.clear()
+    wire.run(30)
+    assert wire.agree()
+    assert [held(engine, "gone") for engine in wire.engines.values()] == [None] * 3
+    assert [held(engine, "stays") for engine in wire.engines.values()] == [b"1"] * 3
+    assert [held(engine, news.key) for engine in wire.engines.values()] == [b"1"] * 3
+    lost = [e for e in wire.seen if isinstance(e, DocumentChanged) and e.conflict and e.replaced.key == "gone"]
+    assert lost and wire[2].counters["documents_given_up"] == 1
+    assert [document.value for document in wire.disks[away.address].history("gone")] == [b"", b"1"]
+
+
+def test_a_new_member_takes_documents_from_before_the_floor(wire: Wire) -> None:
+    wire[0].publish("old", b"1", wire.now)
+    wire[0].publish("a", b"1", wire.now)
+    wire[0].delete("a", wire.now)
+    wire.run(GRACE + 30, 1.0)
+    fresh = Node("198.18.0.9", 8000)
+    wire.disks[fresh.address] = MemoryStore()
+    engine = wire.boot(fresh, wire[0].node)
+    wire.run(20)
+    assert held(engine, "old") == b"1"
+    assert engine._metadata.floor == wire[0]._metadata.floor > 0
+
+
+def test_a_store_keeps_what_documents_came_to_have() -> None:
+    from xdp_gossip import rows
+
+    plain = Document("a", Version(1 << 16, Address("198.18.0.11", 8000)), b"x", "json", "me", "why")
+    for document in (plain, replace(plain, expires=5), replace(plain, batch=("a", "b"), base=plain.version)):
+        assert rows.row_document(rows.document_row(document)) == document
+    assert " " not in str(rows.document_row(plain)[8])
