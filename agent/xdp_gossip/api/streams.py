@@ -99,6 +99,9 @@ class Streams:
             return response
 
     async def _feed(self, stream: _Stream, since: int, prefix: str, kind: str) -> None:
+        # Imported late: the facade imports much more than an API does.
+        from ..nodelist import NotReadyError
+
         closing = asyncio.ensure_future(self._context.closing.wait())
         try:
             position, told = since, False
@@ -121,6 +124,8 @@ class Streams:
                 elif told:
                     await stream.write(keep_alive(found.revision))
                 position, told = found.revision, True
+        except NotReadyError:
+            return  # the node list was closed before its API
         finally:
             closing.cancel()
             await asyncio.gather(closing, return_exceptions=True)
