@@ -18,6 +18,7 @@ _EXPORTS = {
     "Limits": "nodelist",
     "NotReadyError": "nodelist",
     "Published": "nodelist",
+    "Change": "changes",
     "Node": "core.types",
     "Member": "core.types",
     "State": "core.types",

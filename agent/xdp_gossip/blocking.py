@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from .changes import Change
 from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version, Write
 from .nodelist import AsyncNodeList, NotReadyError, Published
 
 T = TypeVar("T")
+
+#: Seconds of one wait for a change; there is no end to how many follow each other.
+_LONG = 3600.0
 
 
 class NodeList:
@@ -26,6 +31,8 @@ class NodeList:
         self._inner = AsyncNodeList(*args, **kwargs)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._ending = threading.Lock()
+        self._ended = False
 
     def new(self, node: Node) -> None:
         """Say who the local node is. To be called first, and once."""
@@ -140,9 +147,33 @@ class NodeList:
         """See :meth:`AsyncNodeList.status`."""
         return self._do(self._inner.status)
 
+    def watch(self, prefix: str = "", since: int | None = None, kind: str = "") -> Iterator[Change]:
+        """Every change from now on, as it comes; see :meth:`AsyncNodeList.watch`.
+
+        Blocks between changes, and ends when another thread closes the node list. In a thread of its own, several may
+        watch at one time.
+        """
+
+        def first() -> int:
+            self._inner.watch(prefix, since, kind)  # says what is wrong now, not at the first change
+            return self._inner.revision if since is None else since
+
+        return self._changes(self._do(first), prefix, kind)
+
+    def _changes(self, revision: int, prefix: str, kind: str) -> Iterator[Change]:
+        while True:
+            try:
+                found = self._wait(self._inner.changes(revision, _LONG, prefix, kind))
+            except NotReadyError:
+                return
+            if found.gap:
+                yield Change(found.revision, "resync", "gap")
+            yield from found.changes
+            revision = found.revision
+
     def close(self) -> None:
         """Stop gossiping and release everything. Idempotent."""
-        if self._loop is not None and self._thread is not None and self._thread.is_alive():
+        if self._loop is not None and not self._ended:
             self._wait(self._inner.close())
             self._end_thread()
 
@@ -165,14 +196,35 @@ class NodeList:
         return self._wait(run())
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None or not self._loop.is_running():
-            work.close()
-            self._inner._joined()  # says what is missing
-            raise NotReadyError("the node list was closed")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        # Under the lock: what is handed over before the thread ends is ended by it, and nothing is handed over later.
+        with self._ending:
+            if self._loop is None or self._ended:
+                work.close()
+                self._inner._joined()  # says what is missing
+                raise NotReadyError("the node list was closed")
+            result = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return result.result()
+        except concurrent.futures.CancelledError:
+            raise NotReadyError("the node list was closed") from None
+        finally:
+            result.cancel()  # an interrupted wait leaves nothing behind in the thread
 
     def _end_thread(self) -> None:
+        with self._ending:
+            if self._ended:
+                return
+            self._ended = True
         assert self._loop is not None and self._thread is not None
+        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _cancel_others() -> None:
+    """End what still waits in this loop, so that nobody waits for it for ever."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

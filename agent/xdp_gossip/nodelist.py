@@ -21,7 +21,7 @@ import datetime
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +29,7 @@ from typing import Any
 
 from . import __version__, content, shapes
 from .assembly import Assembly
-from .changes import ChangeLog, Changes
+from .changes import KINDS, Change, ChangeLog, Changes, Filter
 from .console import format_event
 from .convergence import Convergence, Inquiry, Wanted, enough_for
 from .core.events import DocumentChanged, Event, MemberChanged, QueryAnswered
@@ -308,6 +308,7 @@ class AsyncNodeList:
         """Stop gossiping and release everything; not a leave. Idempotent."""
         if self._runtime is not None:
             await self._runtime.close()
+        self._log.close()
 
     def members(self, states: frozenset[State] | None = PRESENT) -> list[Member]:
         """Nodes in ``states`` (None: all), the local one first."""
@@ -340,10 +341,23 @@ class AsyncNodeList:
         """Grows with every change of a node or document seen here."""
         return self._log.revision
 
-    async def changes(self, since: int, timeout: float, prefix: str = "") -> Changes:
-        """Changes after revision ``since``; waits up to ``timeout`` seconds for the first."""
-        self._joined()
-        return await self._log.wait(since, timeout, prefix)
+    async def changes(self, since: int, timeout: float, prefix: str = "", kind: str = "") -> Changes:
+        """Changes after revision ``since``; waits up to ``timeout`` seconds for the first.
+
+        ``kind`` document or node: only such; ``prefix``: of documents only those whose key begins so. Raises
+        ``NotReadyError`` after :meth:`close`.
+        """
+        return await self._open_log().wait(since, timeout, _filter(prefix, kind))
+
+    def watch(self, prefix: str = "", since: int | None = None, kind: str = "") -> AsyncIterator[Change]:
+        """Every change from now on (after revision ``since``), as it comes, for ``async for``; parameters as above.
+
+        After a gap (more than 4,096 changes, or 32 MiB of documents, were not taken in time, or ``since`` is from
+        before a restart) comes one :class:`Change` with kind resync: read everything again. Ends when the node list is
+        closed. Raises ``ValueError``, and ``NotReadyError`` before :meth:`join` and after :meth:`close`.
+        """
+        log = self._open_log()
+        return log.follow(log.revision if since is None else since, _filter(prefix, kind))
 
     async def convergence(
         self,
@@ -446,6 +460,12 @@ class AsyncNodeList:
             raise NotReadyError("call join() first: the node list is not part of a cluster yet")
         return self._runtime
 
+    def _open_log(self) -> ChangeLog:
+        self._joined()
+        if self._log.closed:
+            raise NotReadyError("the node list was closed")
+        return self._log
+
     def _open_store(self) -> StateStore:
         if self._state_dir is None:
             return MemoryStore(self._history)
@@ -488,6 +508,12 @@ def _event_of(event: MemberChanged) -> str:
     if previous is State.ALIVE:
         return "updated"
     return "recovered" if previous is State.SUSPECT else "joined"
+
+
+def _filter(prefix: str, kind: str) -> Filter:
+    if kind and kind not in KINDS:
+        raise ValueError(f"kind: expected {' or '.join(KINDS)}, got {kind!r}")
+    return Filter(prefix, kind)
 
 
 def _check(name: str, value: float, least: float, most: float) -> None:

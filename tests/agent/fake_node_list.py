@@ -233,7 +233,7 @@ class FakeNodeList:
         """All versions."""
         return list(self.held.get(key, ()))
 
-    async def changes(self, since: int, timeout: float, prefix: str = "") -> Changes:
+    async def changes(self, since: int, timeout: float, prefix: str = "", kind: str = "") -> Changes:
         """Wait for changes."""
         deadline = asyncio.get_running_loop().time() + timeout
         while True:
@@ -241,7 +241,9 @@ class FakeNodeList:
             found = [
                 change
                 for change in self.log
-                if change.revision > since and (change.document is None or change.document.key.startswith(prefix))
+                if change.revision > since
+                and kind in ("", change.kind)
+                and (change.document is None or change.document.key.startswith(prefix))
             ]
             left = deadline - asyncio.get_running_loop().time()
             if found or left <= 0:

@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -15,11 +15,16 @@ from urllib.parse import quote, urlencode, urlsplit
 import aiohttp
 from yarl import URL
 
+from .eventstream import MEDIA_TYPE, Event, Parser
+
 #: Bytes of one answer that are read at most: a long node list, or a few documents in base64.
 MAX_ANSWER = 256 * 1024 * 1024
 
 #: Added to the time a waiting request asks the agent to wait.
 _GRACE = 10.0
+
+#: Seconds of silence after which a stream counts as lost: three times what an agent leaves between two signs of life.
+_SILENCE = 45.0
 
 
 class ApiError(Exception):
@@ -123,14 +128,10 @@ class Client:
         timeout: float | None = None,
     ) -> tuple[bytes, Mapping[str, str]]:
         """One request; ``path`` is already percent-encoded. Returns the body and the headers of a 2xx answer."""
-        if self._session is None:
-            raise RuntimeError("client: expected use inside 'async with'")
-        # Encoded here, since a key may hold characters that yarl would rather normalise.
-        url = URL(self._base + path + (f"?{urlencode(params, quote_via=quote)}" if params else ""), encoded=True)
         limit = aiohttp.ClientTimeout(total=self._timeout if timeout is None else timeout)
         try:
-            async with self._session.request(
-                method, url, headers=headers, data=body, timeout=limit, allow_redirects=False
+            async with self._open_session().request(
+                method, self._url(path, params), headers=headers, data=body, timeout=limit, allow_redirects=False
             ) as answer:
                 content = await _read(answer)
                 if not 200 <= answer.status < 300:
@@ -138,6 +139,15 @@ class Client:
                 return content, answer.headers
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
             raise Unreachable(self.endpoint, _reason(error)) from error
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("client: expected use inside 'async with'")
+        return self._session
+
+    def _url(self, path: str, params: Mapping[str, str] | None) -> URL:
+        # Encoded here, since a key may hold characters that yarl would rather normalise.
+        return URL(self._base + path + (f"?{urlencode(params, quote_via=quote)}" if params else ""), encoded=True)
 
     async def json(self, method: str, path: str, *, value: Any = None, **options: Any) -> Any:
         """One request whose answer, and whose body when ``value`` is given, is JSON."""
@@ -233,10 +243,39 @@ class Client:
             await self.json("GET", path, params=_params(values="1" if values else None, diff="1" if diff else None))
         )
 
-    async def watch(self, since: int | None = None, timeout: float = 30.0, prefix: str = "") -> dict[str, Any]:
+    async def watch(
+        self, since: int | None = None, timeout: float = 30.0, prefix: str = "", kind: str = ""
+    ) -> dict[str, Any]:
         """GET /v1/watch, one long poll of at most ``timeout`` (60) seconds."""
-        params = _params(since=since, timeout=timeout, prefix=prefix or None)
+        params = _params(since=since, timeout=timeout, prefix=prefix or None, kind=kind or None)
         return dict(await self.json("GET", "/v1/watch", params=params, timeout=timeout + _GRACE))
+
+    def watch_stream(self, prefix: str = "", since: int | None = None, kind: str = "") -> WatchStream:
+        """GET /v1/watch as an event stream; ``kind`` document or node: only such changes."""
+        return WatchStream(self, prefix, since, kind)
+
+    async def stream(
+        self, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """The events of an event stream until the agent ends it. Raises as a request does; silence is an error, too."""
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=_SILENCE)
+        try:
+            async with self._open_session().get(
+                self._url(path, params),
+                headers={"Accept": MEDIA_TYPE, **(headers or {})},
+                timeout=limit,
+                allow_redirects=False,
+            ) as answer:
+                if answer.status != 200:
+                    raise _error(answer.status, answer.reason or "", await _read(answer))
+                if answer.content_type != MEDIA_TYPE:
+                    raise Unreachable(self.endpoint, f"expected {MEDIA_TYPE}, got {answer.content_type}: an old agent?")
+                parser = Parser()
+                async for piece in answer.content.iter_any():
+                    for event in parser.feed(piece):
+                        yield event
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:
+            raise Unreachable(self.endpoint, _reason(error)) from error
 
     async def convergence(
         self,
@@ -256,6 +295,47 @@ class Client:
     async def keys(self) -> list[dict[str, Any]]:
         """GET /v1/keys."""
         return list((await self.json("GET", "/v1/keys"))["keys"])
+
+
+class WatchStream:
+    """What changes, for ``async for``: entries as in the ``changes`` of :meth:`Client.watch`, as they come.
+
+    After a gap comes ``{"revision": N, "kind": "resync", "event": "gap"}``: read everything again. Ends when the agent
+    closes, raises :class:`Unreachable` when the connection is lost. Iterating it again goes on from :attr:`revision`.
+    """
+
+    def __init__(self, client: Client, prefix: str, since: int | None, kind: str) -> None:
+        self._client = client
+        self._params = _params(prefix=prefix or None, kind=kind or None)
+        #: Where to go on from; None when the stream has never begun.
+        self.revision = since
+        #: How often it began.
+        self.connections = 0
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        params = {**self._params, **_params(since=self.revision)}
+        events = self._client.stream("/v1/watch", params)
+        try:
+            async for event in events:
+                value, number = self._read(event)
+                if event.name == "hello":
+                    self.connections += 1
+                elif event.name == "change":
+                    yield value
+                elif event.name == "resync":
+                    yield {"revision": number, "kind": "resync", "event": "gap"}
+                # Only now: who breaks off at a change gets it again.
+                if number is not None:
+                    self.revision = number
+        finally:
+            await events.aclose()
+
+    def _read(self, event: Event) -> tuple[dict[str, Any], int | None]:
+        try:
+            value = dict(json.loads(event.data)) if event.data else {}
+            return value, int(event.id) if event.id is not None else None
+        except (ValueError, TypeError):
+            raise Unreachable(self._client.endpoint, f"an event is not as expected: {event.data[:80]!r}") from None
 
 
 def _document(key: str) -> str:

@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 #: Requests that may wait (watch, convergence, publish with a wait) at one time.
 MAX_WAITING = 256
+#: Event streams at one time, beside these.
+MAX_STREAMS = 128
 #: Longest wait of one request, in seconds; a client that wants more asks again.
 MAX_WAIT = 60.0
 #: How many of the largest documents may be in transfer to the agent at one time.
@@ -59,18 +61,25 @@ class Context:
     counters: dict[str, int] = field(default_factory=dict)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: Budget = field(default_factory=lambda: Budget(MAX_WAITING, "waiting requests"))
+    streams: Budget = field(default_factory=lambda: Budget(MAX_STREAMS, "event streams"))
     uploads: Budget = field(init=False)
 
     def __post_init__(self) -> None:
         self.uploads = Budget(_UPLOADS * self.max_document, "uploads")
 
-    async def wait(self, work: Callable[[], Awaitable[T]]) -> T:
-        """The result of ``work()``, unless the agent closes first: then 503 ``shutting_down`` at once."""
+    async def wait(self, work: Callable[[], Awaitable[T]], gone: asyncio.Future[None] | None = None) -> T:
+        """The result of ``work()``, unless the agent closes first: then 503 ``shutting_down`` at once.
+
+        ``gone``: done when nobody waits for the answer any more (``server.gone``), so that the place is free again.
+        """
         with self.waiting.take(1):
             task = asyncio.ensure_future(work())
             closing = asyncio.ensure_future(self.closing.wait())
+            ends = {closing} if gone is None else {closing, gone}
             try:
-                await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({task, *ends}, return_when=asyncio.FIRST_COMPLETED)
+                if not task.done() and not self.closing.is_set():
+                    raise Fault(503, "client_gone", "the client closed the connection")
                 if not task.done():
                     raise Fault(503, "shutting_down", "the agent is shutting down", headers={"Retry-After": "2"})
                 return task.result()

@@ -69,6 +69,16 @@ def flag(params: dict[str, str], name: str) -> bool:
     return text == "1"
 
 
+def choice(params: dict[str, str], name: str, values: Sequence[str]) -> str:
+    """One of ``values``; "" when the parameter is not given."""
+    text = params.get(name)
+    if text is None:
+        return ""
+    if text not in values:
+        raise bad_request(f"{name}: expected {' or '.join(values)}, got {text[:80]!r}")
+    return text
+
+
 def text_limit(params: dict[str, str], name: str, default: str, most: int) -> str:
     """Text of at most ``most`` bytes without control characters."""
     value = params.get(name, default)

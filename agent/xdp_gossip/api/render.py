@@ -14,11 +14,16 @@ from aiohttp import web
 _VOLATILE = ("last_heard", "sequence")
 
 
-def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """``value`` as a JSON response in UTF-8."""
+def json_bytes(value: Any) -> bytes:
+    """``value`` as JSON in UTF-8, on one line."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     # A lone surrogate can only come from a value of our own; escape it rather than fail the whole answer.
-    body = text.encode("utf-8", "backslashreplace")
+    return text.encode("utf-8", "backslashreplace")
+
+
+def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """``value`` as a JSON response in UTF-8."""
+    body = json_bytes(value)
     return web.Response(body=body, status=status, headers=headers, content_type="application/json", charset="utf-8")
 
 

@@ -72,6 +72,17 @@ class GuardedProtocol(asyncio.Protocol):
         self._peer = ""
         self._timer: asyncio.TimerHandle | None = None
         self._head: bytes | None = b""
+        self._lost: asyncio.Future[None] | None = None
+        self._is_lost = False
+
+    @property
+    def lost(self) -> asyncio.Future[None]:
+        """Done when the connection is."""
+        if self._lost is None:
+            self._lost = asyncio.get_running_loop().create_future()
+            if self._is_lost:
+                self._lost.set_result(None)
+        return self._lost
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit the connection, or abort it when there are too many."""
@@ -133,6 +144,9 @@ class GuardedProtocol(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Give the place back."""
         self._disarm()
+        self._is_lost = True
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(None)
         if self._transport is None:
             return
         self._transport = None
@@ -141,6 +155,17 @@ class GuardedProtocol(asyncio.Protocol):
         if not self._guard.per_peer[self._peer]:
             del self._guard.per_peer[self._peer]
         self._inner.connection_lost(error)
+
+
+def gone(request: web.Request) -> asyncio.Future[None]:
+    """Done when the client of ``request`` has closed its connection, which aiohttp would only notice by writing."""
+    protocol = request.transport.get_protocol() if request.transport is not None else None
+    if isinstance(protocol, GuardedProtocol):
+        return protocol.lost
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    if request.transport is None:
+        never.set_result(None)
+    return never
 
 
 class ApiServer:

@@ -8,11 +8,13 @@ from typing import Any
 
 from aiohttp import web
 
-from .. import shapes
+from ..changes import KINDS
 from . import params, render
 from .context import MAX_WAIT, Context
 from .documents import prefix_of
 from .errors import bad_request
+from .server import gone
+from .streams import Streams, change_json, wants_stream
 
 _CONTENT_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _STATE_DIGEST = re.compile(r"[0-9a-f]{16}")
@@ -25,18 +27,30 @@ class Waits:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._node_list = context.node_list
+        self._streams = Streams(context)
 
     def routes(self) -> list[web.RouteDef]:
         """Paths and handlers."""
         return [web.get("/v1/watch", self.watch), web.get("/v1/convergence", self.convergence)]
 
-    async def watch(self, request: web.Request) -> web.Response:
-        """What changed after ``since`` (default: from now on), as soon as there is something, or nothing in time."""
-        query = params.query(request, ("since", "timeout", "prefix"))
+    async def watch(self, request: web.Request) -> web.StreamResponse:
+        """What changed after ``since`` (default: from now on), as soon as there is something, or nothing in time.
+
+        A client that accepts text/event-stream gets all that changes, for as long as it stays.
+        """
+        query = params.query(request, ("since", "timeout", "prefix", "kind"))
         since = params.natural(query, "since", self._node_list.revision)
-        timeout = params.seconds(query, "timeout", _DEFAULT_WATCH, MAX_WAIT)
         prefix = prefix_of(query)
-        found = await self._context.wait(lambda: self._node_list.changes(since, timeout, prefix))
+        kind = params.choice(query, "kind", KINDS)
+        if wants_stream(request):
+            if "timeout" in query:
+                raise bad_request("timeout: expected none with text/event-stream, a stream goes on until it is closed")
+            last = request.headers.get("Last-Event-ID")
+            if last:
+                since = params.natural({"Last-Event-ID": last}, "Last-Event-ID", since)
+            return await self._streams.serve(request, since, prefix, kind)
+        timeout = params.seconds(query, "timeout", _DEFAULT_WATCH, MAX_WAIT)
+        found = await self._context.wait(lambda: self._node_list.changes(since, timeout, prefix, kind), gone(request))
         changes = [change_json(change) for change in found.changes]
         return render.json_response({"revision": found.revision, "gap": found.gap, "changes": changes})
 
@@ -68,16 +82,6 @@ def _wait_for(query: dict[str, str]) -> str | int:
     if not (text.isascii() and text.isdigit() and len(text) <= 6 and int(text) >= 1):
         raise bad_request(f"wait: expected all, majority or a number of members, got {text[:80]!r}")
     return int(text)
-
-
-def change_json(change: Any) -> dict[str, Any]:
-    """One entry of the change feed."""
-    entry = {"revision": change.revision, "kind": change.kind, "event": change.event}
-    if change.document is not None:
-        entry["document"] = shapes.document(change.document)
-    if change.member is not None:
-        entry["node"] = shapes.node(change.member)
-    return entry
 
 
 def convergence_json(found: Any) -> dict[str, Any]:

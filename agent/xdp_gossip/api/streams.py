@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""The change feed as server-sent events: who stays connected is told of everything, and who does not read is cut off.
+
+A stream keeps no queue. What its client has not taken stays in the change feed, and when it is gone from there, too,
+the client is told to read everything again. So a slow client costs a socket's buffer, whatever happens meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+from aiohttp import web
+
+from .. import shapes
+from . import render
+from .context import Context
+from .eventstream import MEDIA_TYPE, encode, keep_alive
+from .server import gone
+
+_log = logging.getLogger("xdp_gossip.api")
+
+#: Seconds without an event after which a comment shows that the stream lives.
+KEEP_ALIVE = 15.0
+#: A client that takes none of what it is sent for so long is cut off.
+STALLED = 20.0
+#: Changes that are written before others get their turn, and of which the text is kept for the other streams.
+_SLICE, _TEXTS = 64, 1024
+
+_HEADERS = {
+    "Content-Type": f"{MEDIA_TYPE}; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx would keep events back until it has a page of them
+}
+
+
+def wants_stream(request: web.Request) -> bool:
+    """Whether the client asks for an event stream by name; */* does not."""
+    accepted = (part.split(";")[0].strip().lower() for part in request.headers.get("Accept", "").split(","))
+    return MEDIA_TYPE in accepted
+
+
+def change_json(change: Any) -> dict[str, Any]:
+    """One entry of the change feed."""
+    entry = {"revision": change.revision, "kind": change.kind, "event": change.event}
+    if change.document is not None:
+        entry["document"] = shapes.document(change.document)
+    if change.member is not None:
+        entry["node"] = shapes.node(change.member)
+    return entry
+
+
+def _revision(number: int) -> bytes:
+    return render.json_bytes({"revision": number})
+
+
+class Streams:
+    """The event streams of one API, and what is counted of them."""
+
+    NAMES = ("api_streams_opened", "api_streams_refused", "api_streams_stalled", "api_streams_resynced")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._counters = context.counters
+        self._texts: dict[int, bytes] = {}
+        for name in self.NAMES:
+            self._counters.setdefault(name, 0)
+
+    async def serve(self, request: web.Request, since: int, prefix: str, kind: str) -> web.StreamResponse:
+        """Write what changes after ``since`` until the client goes or the agent closes.
+
+        Raises :class:`Fault` 503 when there are too many streams, ``NotReadyError``.
+        """
+        budget = self._context.streams
+        if budget.used >= budget.total:
+            self._counters["api_streams_refused"] += 1
+        with budget.take(1):
+            # Whoever comes too early is told so before the stream has begun.
+            await self._context.node_list.changes(since, 0.0, prefix, kind)
+            response = web.StreamResponse(headers=_HEADERS)
+            response.force_close()
+            stream = _Stream(request, response)
+            await stream.open()
+            self._counters["api_streams_opened"] += 1
+            try:
+                if request.method != "HEAD":
+                    await self._feed(stream, since, prefix, kind)
+            except ConnectionError:
+                stream.abort()
+            except asyncio.TimeoutError:
+                self._counters["api_streams_stalled"] += 1
+                stream.abort()
+            except Exception:
+                # The answer has begun: there is no way to tell the client but to break off.
+                _log.exception("an event stream failed")
+                stream.abort()
+            return response
+
+    async def _feed(self, stream: _Stream, since: int, prefix: str, kind: str) -> None:
+        # Imported late: the facade imports much more than an API does.
+        from ..nodelist import NotReadyError
+
+        closing = asyncio.ensure_future(self._context.closing.wait())
+        try:
+            position, told = since, False
+            while True:
+                # The first look does not wait: where the stream begins is told at once.
+                seconds = KEEP_ALIVE if told else 0.0
+                found = await self._next(position, seconds, prefix, kind, {closing, stream.gone})
+                if found is None:
+                    return
+                if not told:
+                    # No id after a gap, or a client that reconnects now would never hear of it.
+                    where = found.revision if found.gap else position
+                    text = b"retry: 2000\n" + encode("hello", _revision(where), None if found.gap else where)
+                    await stream.write(text)
+                if found.gap:
+                    self._counters["api_streams_resynced"] += 1
+                    await stream.write(encode("resync", _revision(found.revision), found.revision))
+                elif found.changes:
+                    await self._write_all(stream, found.changes)
+                elif told:
+                    await stream.write(keep_alive(found.revision))
+                position, told = found.revision, True
+        except NotReadyError:
+            return  # the node list was closed before its API
+        finally:
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
+
+    async def _next(
+        self, position: int, seconds: float, prefix: str, kind: str, ends: set[asyncio.Future[Any]]
+    ) -> Any | None:
+        """The next changes, after ``seconds`` none; None when one of ``ends`` came first."""
+        task = asyncio.ensure_future(self._context.node_list.changes(position, seconds, prefix, kind))
+        try:
+            await asyncio.wait({task, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            if any(end.done() for end in ends):
+                return None
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _write_all(self, stream: _Stream, changes: Any) -> None:
+        for start in range(0, len(changes), _SLICE):
+            await stream.write(b"".join(self._text(change) for change in changes[start : start + _SLICE]))
+            await asyncio.sleep(0)
+
+    def _text(self, change: Any) -> bytes:
+        """A change as an event, made once for all streams."""
+        text = self._texts.get(change.revision)
+        if text is None:
+            if len(self._texts) >= _TEXTS:
+                self._texts.clear()
+            text = encode("change", render.json_bytes(change_json(change)), change.revision)
+            self._texts[change.revision] = text
+        return text
+
+
+class _Stream:
+    """One client's connection."""
+
+    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
+        self._request = request
+        self._response = response
+        self._writer: Any = None
+        self.gone = gone(request)
+
+    async def open(self) -> None:
+        """Send the head."""
+        where = self._request.transport.get_extra_info("socket") if self._request.transport is not None else None
+        if where is not None and where.family != socket.AF_UNIX:
+            # A client whose host is gone would else be taken for a slow one, for a quarter of an hour.
+            where.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED * 1000))
+        self._writer = await self._response.prepare(self._request)
+
+    async def write(self, text: bytes) -> None:
+        """Send ``text``. Raises ``asyncio.TimeoutError`` when the client does not take it, ``ConnectionError``."""
+        await asyncio.wait_for(self._send(text), STALLED)
+
+    async def _send(self, text: bytes) -> None:
+        await self._response.write(text)
+        await self._writer.drain()
+
+    def abort(self) -> None:
+        """Break the connection off, without waiting for what was not sent."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
