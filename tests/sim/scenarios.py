@@ -282,6 +282,23 @@ def catch_up(world: World) -> None:
     _settle(world)
 
 
+def large_transfer(world: World) -> None:
+    """A large document is on its way to one that was away; a holder or the receiver dies in the middle."""
+    _formed(world)
+    rng = world.rng
+    away, *others = rng.sample(world.nodes, len(world.nodes))
+    away.crash()
+    world.publish(rng.choice(others), "large", rng.randbytes(8) * rng.choice([40_000, 150_000]))
+    world.run(rng.uniform(1.0, 4.0))
+    away.boot()
+    world.run(rng.choice([0.0, 0.01, 0.05, 0.3]))
+    victim = away if rng.random() < 0.3 else rng.choice(others)
+    victim.crash()
+    world.run(rng.uniform(0.0, 3.0))
+    victim.boot()
+    _settle(world)
+
+
 def leave(world: World) -> None:
     """Nodes leave, are gone at once and stay gone, and may come back."""
     _formed(world)
@@ -517,6 +534,7 @@ SCENARIOS: dict[str, tuple[Scenario, int, int]] = {
         (clock_skew, 4, 6),
         (wrong_clock_alone, 3, 6),
         (catch_up, 3, 6),
+        (large_transfer, 3, 6),
         (leave, 4, 7),
         (pause, 3, 6),
         (private_data, 3, 8),

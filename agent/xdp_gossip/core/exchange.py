@@ -38,8 +38,13 @@ from .types import PRESENT, Address, Document, Now, Record, State
 FEW_DOCUMENTS = 32
 #: Bytes pushed unasked to a member that lacks them; the rest is announced, and pulled at its own pace.
 PUSH_BYTES = 64 * 1024
+#: Bytes of announcements made at once. A member that lacks more than that lists it itself: it sees that digests differ.
+ANNOUNCE_BYTES = 64 * 1024
+#: With so many documents on their way here, no other member is asked for a list: most of it would be the same.
+BUSY = 256
 #: Upper bounds, in bytes on the wire, of one item of a list.
 _MEMBER_BYTES = 80
+_ENTRY_BYTES = 112
 _OVERDUE_LIMIT = 200
 #: Seconds for which a half-received list of a peer is kept.
 _LIST_LIFETIME = 30.0
@@ -104,7 +109,7 @@ class Exchange:
         elif response.buckets:
             table = self._metadata.table
             differing = tuple(i for i, digest in enumerate(response.buckets) if digest != table.buckets[i])
-            if differing:
+            if differing and len(self._fetcher) < BUSY:
                 self._out.send(ListRequest(differing), peer.address, now)
 
     def _forget_alias(self, asked: Address, peer: Peer) -> None:
@@ -178,7 +183,7 @@ class Exchange:
         used = 0
         for bucket, entries in self._metadata.table.entries(sorted(set(request.buckets))):
             for entry in entries:
-                size = len(entry.key.encode()) + 112
+                size = len(entry.key.encode()) + _ENTRY_BYTES
                 if used + size > self._frame_bytes - 1024:
                     self._out.send(ListResponse(tuple(batch), tuple(finished)), requester, now)
                     batch, finished, used = [], [], 0
@@ -337,6 +342,20 @@ class Exchange:
                 budget -= document.size
                 pushed.append(document)
         self._fetcher.push(pushed, to, now)
-        step = max(1, (self._frame_bytes - 256) // 640)
-        for start in range(0, len(announced), step):
-            self._out.send(Announce(tuple(announced[start : start + step])), to, now)
+        self._announce(announced, to, now)
+
+    def _announce(self, entries: list[Entry], to: Address, now: Now) -> None:
+        batch: list[Entry] = []
+        used = total = 0
+        for entry in entries:
+            size = len(entry.key.encode()) + _ENTRY_BYTES
+            if batch and used + size > self._frame_bytes - 1024:
+                self._out.send(Announce(tuple(batch)), to, now)
+                batch, used = [], 0
+            if total + size > ANNOUNCE_BYTES:
+                break
+            batch.append(entry)
+            used += size
+            total += size
+        if batch:
+            self._out.send(Announce(tuple(batch)), to, now)

@@ -1,54 +1,101 @@
 # SPDX-License-Identifier: MIT
-"""Pulling documents that others hold: small ones many at a time, large ones in chunks, resumed from any holder."""
+"""Pulling documents that others hold: small ones many at a time, large ones in windows, from all who hold them.
+
+Who holds a document is told by an announcement or a list; besides, whoever advertises the same state digest as a
+holder holds the same documents. So requests go to several members at once, and to another when one falls silent.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
+from .membership import Membership
 from .messages import Chunk, Documents, Entry, FetchRequest, NotHere, Want
 from .metadata import Metadata
 from .outbox import Outbox
+from .pieces import Pieces
 from .types import Address, Document, Now
 
-#: Bytes that one request may ask for, and chunks that answer one request: what may be in flight from one holder.
+#: What one request may ask for, and chunks that answer one (a window). A holder is asked again while it owes less than
+#: one request, so it owes less than two: bounds its queue (transport/streams.py) and our memory.
 REQUEST_BYTES = 256 * 1024
 REQUEST_WANTS = 64
 CHUNKS = 16
-#: Requests in flight at once, and documents in chunks among them: bounds the memory of a catch-up.
-MAX_IN_FLIGHT = 256
+#: Members asked at once, and those among them for one large document.
+MAX_HOLDERS = 8
+MAX_WINDOWS = 4
+#: Large documents that are put together at once, and their bytes in total (one is always allowed).
 MAX_LARGE = 4
-#: Seconds after which an unanswered request goes to another holder, and tries before it is left to the next exchange.
+BUFFER_BYTES = 32 * 1024 * 1024
+#: Seconds without progress after which a request goes to another holder, and tries before it is left to the next
+#: exchange. A holder that let one wait is the last choice for some seconds.
 RETRY = 1.0
 TRIES = 6
+SLOW = 5.0
+#: Seconds until one that had nothing is asked again: it may have relayed an announcement before it had the document.
+NOT_HERE = 0.1
+#: Seconds for which the members are not looked through again for those that hold the same.
+_TWINS_AGE = 0.5
+
+
+@dataclass
+class _Asked:
+    """What one holder owes of one document: ``bytes``, of a large one the pieces from ``begin`` to ``end``."""
+
+    bytes: int
+    begin: int
+    end: int
+    due: float
 
 
 class _Wanted:
     """A document on its way here."""
 
-    __slots__ = ("entry", "holders", "buffer", "early", "batch_end", "head", "due", "tries", "in_flight")
+    __slots__ = ("entry", "holders", "asked", "pieces", "head", "due", "tries", "absent")
 
     def __init__(self, entry: Entry, holder: Address) -> None:
         self.entry = entry
         self.holders: deque[Address] = deque([holder], maxlen=8)
-        self.buffer = bytearray()  # what arrived without a gap
-        self.early: dict[int, bytes] = {}  # pieces behind a gap, by offset
-        self.batch_end = 0
+        self.asked: dict[Address, _Asked] = {}
+        self.pieces: Pieces | None = None
         self.head: Document | None = None
         self.due = 0.0
         self.tries = 0
-        self.in_flight = False
+        self.absent: set[Address] = set()  # who said that it has none
+
+
+class _Load:
+    """What a holder owes in all, and when it last gave something."""
+
+    __slots__ = ("wants", "bytes", "heard")
+
+    def __init__(self) -> None:
+        self.wants = self.bytes = 0
+        self.heard = 0.0
+
+    @property
+    def room(self) -> bool:
+        return self.wants < REQUEST_WANTS and self.bytes < REQUEST_BYTES
 
 
 class Fetcher:
     """Asks for what is wanted and puts the pieces together."""
 
-    def __init__(self, metadata: Metadata, out: Outbox, frame_bytes: int) -> None:
+    def __init__(self, metadata: Metadata, out: Outbox, frame_bytes: int, membership: Membership) -> None:
         self._metadata = metadata
         self._out = out
         self._frame_bytes = frame_bytes
+        self._membership = membership
         self._wanted: dict[str, _Wanted] = {}
+        self._queue: dict[str, None] = {}  # keys of which nothing is asked, in order
+        self._flying: dict[str, _Wanted] = {}  # those of which something is
+        self._large: dict[str, _Wanted] = {}  # those among all that are put together
+        self._loads: dict[Address, _Load] = {}
+        self._slow: dict[Address, float] = {}  # until when
+        self._twins: dict[int, list[Address]] = {}
+        self._twins_at = float("-inf")
 
     def __len__(self) -> int:
         return len(self._wanted)
@@ -61,42 +108,69 @@ class Fetcher:
             return
         wanted = self._wanted.get(entry.key)
         if wanted is None or entry.rank > wanted.entry.rank:
-            self._wanted[entry.key] = _Wanted(entry, holder)
-        elif entry.rank == wanted.entry.rank and holder not in wanted.holders:
-            wanted.holders.append(holder)
+            self._replace(_Wanted(entry, holder))
+        elif entry.rank == wanted.entry.rank:
+            wanted.absent.discard(holder)
+            if holder not in wanted.holders:
+                wanted.holders.append(holder)
 
     def pump(self, now: Now) -> None:
         """Send requests for as much as may be in flight."""
-        running = [wanted for wanted in self._wanted.values() if wanted.in_flight]
-        room = MAX_IN_FLIGHT - len(running)
-        large_room = MAX_LARGE - sum(self.is_large(wanted.entry) for wanted in running)
+        for wanted in list(self._large.values()):
+            if wanted.asked:
+                self._ask_windows(wanted, now)
         batches: dict[Address, list[_Wanted]] = {}
-        for wanted in self._wanted.values():
-            if room <= 0:
-                break
-            if wanted.in_flight or wanted.due > now.mono:
+        misses = 0
+        for key in list(self._first_queued()):
+            wanted = self._wanted[key]
+            if wanted.due > now.mono:
                 continue
             if self.is_large(wanted.entry):
-                if large_room <= 0:
-                    continue
-                large_room -= 1
-            room -= 1
-            batches.setdefault(wanted.holders[0], []).append(wanted)
+                if self._may_open(wanted):
+                    self._large[key] = wanted
+                    self._ask_windows(wanted, now)
+                continue
+            holder = self._choose(wanted, now, batches)
+            if holder is None:
+                misses += 1
+                if misses >= REQUEST_WANTS:
+                    break
+                continue
+            batch = batches.setdefault(holder, [])
+            batch.append(wanted)
+            self._note(wanted, holder, wanted.entry.size, 0, 0, now)
+            owed = sum(item.entry.size for item in batch)
+            if len(batch) >= REQUEST_WANTS or owed >= REQUEST_BYTES:
+                self._request(holder, batches.pop(holder), now)
         for holder, batch in batches.items():
             self._request(holder, batch, now)
 
+    def _first_queued(self) -> Iterator[str]:
+        """Enough of the queue for all that may be asked at once; not all of it at each packet."""
+        for number, key in enumerate(self._queue):
+            if number >= MAX_HOLDERS * 2 * REQUEST_WANTS:
+                return
+            yield key
+
     def tick(self, now: Now) -> None:
         """Turn to other holders for what did not come."""
-        for wanted in list(self._wanted.values()):
-            if wanted.in_flight and now.mono >= wanted.due:
-                self._again(wanted, now, 0.0)
+        for wanted in list(self._flying.values()):
+            for holder, asked in list(wanted.asked.items()):
+                if now.mono >= asked.due and now.mono - self._load(holder).heard >= RETRY:
+                    self._slow[holder] = now.mono + SLOW
+                    self._out.count("fetches_late")
+                    self._release(wanted, holder)
+                    self._failed(wanted, 0.0, now)
+        self._slow = {holder: until for holder, until in self._slow.items() if until > now.mono}
         if self._wanted:
             self.pump(now)
+        else:
+            self._loads.clear()
 
-    def on_documents(self, message: Documents, now: Now) -> None:
+    def on_documents(self, message: Documents, holder: Address, now: Now) -> None:
         """Whole documents arrived, asked for or pushed."""
         for document in message.documents:
-            self._take(document, now)
+            self._take(document, holder, now)
         if self._wanted:
             self.pump(now)
 
@@ -111,75 +185,194 @@ class Fetcher:
         if rank > wanted.entry.rank:  # the holder has a newer one by now
             entry = Entry(head.key, head.version, head.deleted, chunk.content_hash, chunk.size)
             if chunk.offset == 0 and not self._metadata.refuses(entry, now):
-                fresh = _Wanted(entry, holder)
-                fresh.in_flight, fresh.due = True, now.mono + RETRY
-                fresh.batch_end = CHUNKS * self._chunk_bytes(head)
-                self._wanted[head.key] = wanted = fresh
+                wanted = _Wanted(entry, holder)
+                self._replace(wanted)
+                self._large[head.key] = wanted
+                self._note(wanted, holder, REQUEST_BYTES, 0, CHUNKS, now)
         if rank != wanted.entry.rank or chunk.size != wanted.entry.size:
             self._out.count("chunks_unwanted")
             return
-        if not wanted.batch_end:
-            wanted.batch_end = len(wanted.buffer) + CHUNKS * self._chunk_bytes(head)
-        if not chunk.data or not 0 <= chunk.offset - len(wanted.buffer) < REQUEST_BYTES:
-            self._out.count("chunks_unwanted")
+        if wanted.pieces is None:
+            wanted.head = head
+            wanted.pieces = Pieces(chunk.size, self._chunk_bytes(head))
+        pieces = wanted.pieces
+        fresh = pieces.put(chunk.offset, chunk.data)
+        if not fresh:
+            self._out.count("chunks_unwanted" if fresh is None else "chunks_again")
             return
-        wanted.head = head
-        wanted.due = now.mono + RETRY
-        wanted.early[chunk.offset] = chunk.data
-        while len(wanted.buffer) in wanted.early:
-            wanted.buffer += wanted.early.pop(len(wanted.buffer))
-            wanted.tries = 0
-        if len(wanted.buffer) >= chunk.size:
-            self._complete(wanted, now)
-        elif len(wanted.buffer) >= wanted.batch_end:
-            wanted.batch_end = len(wanted.buffer) + CHUNKS * self._chunk_bytes(head)
-            self._request(holder, [wanted], now)
+        wanted.tries = 0
+        asked = wanted.asked.get(holder)
+        if asked is not None:
+            asked.due = now.mono + RETRY
+            self._load(holder).heard = now.mono
+        if not pieces.left:
+            self._complete(wanted, pieces, holder, now)
+        elif asked is not None and pieces.gap(asked.begin, min(asked.end, pieces.count)) is None:
+            self._release(wanted, holder)
+            self._ask_windows(wanted, now)
+            self._settle(wanted)
 
-    def on_not_here(self, message: NotHere, now: Now) -> None:
+    def on_not_here(self, message: NotHere, holder: Address, now: Now) -> None:
         """The holder asked has nothing (yet): it may have relayed an announcement before it fetched the document."""
         for key in message.keys:
             wanted = self._wanted.get(key)
-            if wanted is not None and wanted.in_flight:
-                self._again(wanted, now, 0.1)
+            if wanted is not None and holder in wanted.asked:
+                wanted.absent.add(holder)
+                self._release(wanted, holder)
+                self._failed(wanted, NOT_HERE, now)
+        self.pump(now)
+
+    # -- whom to ask -------------------------------------------------------------------------------------------
+
+    def _choose(self, wanted: _Wanted, now: Now, batches: dict[Address, list[_Wanted]] | None = None) -> Address | None:
+        """The holder that owes least; one whose request is being filled goes first, a slow one last."""
+        best: tuple[bool, int, float] | None = None
+        chosen: Address | None = None
+        busy = sum(load.wants > 0 for load in self._loads.values())
+        for holder in self._candidates(wanted, now):
+            load = self._load(holder)
+            filling = batches is not None and holder in batches
+            if holder in wanted.asked or not (filling or load.room) or (busy >= MAX_HOLDERS and not load.wants):
+                continue
+            if filling and holder not in self._slow:
+                return holder
+            score = (holder in self._slow, load.bytes, self._out.rng.random())
+            if best is None or score < best:
+                best, chosen = score, holder
+        return chosen
+
+    def _candidates(self, wanted: _Wanted, now: Now) -> list[Address]:
+        if now.mono - self._twins_at >= _TWINS_AGE:
+            self._twins_at = now.mono
+            self._twins = {}
+            for member in self._membership:
+                if member.present:
+                    self._twins.setdefault(member.state_digest, []).append(member.address)
+        found = dict.fromkeys(wanted.holders)
+        for holder in wanted.holders:
+            peer = self._membership.get(holder)
+            if peer is not None and len(found) < 2 * MAX_HOLDERS:
+                found.update(dict.fromkeys(self._twins.get(peer.state_digest, ())[: 2 * MAX_HOLDERS]))
+        able = [holder for holder in found if holder not in wanted.absent]
+        if not able:
+            wanted.absent.clear()
+        return able or list(found)
+
+    def _may_open(self, wanted: _Wanted) -> bool:
+        """Whether a large document may be put together beside those that are."""
+        others = [item for key, item in self._large.items() if key != wanted.entry.key]
+        total = sum(item.entry.size for item in others) + wanted.entry.size
+        return not others or (len(others) < MAX_LARGE and total <= BUFFER_BYTES)
+
+    def _load(self, holder: Address) -> _Load:
+        load = self._loads.get(holder)
+        if load is None:
+            load = self._loads[holder] = _Load()
+        return load
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    def _ask_windows(self, wanted: _Wanted, now: Now) -> None:
+        """Ask for parts of a large document that are missing and that nobody owes, each of another holder."""
+        pieces = wanted.pieces
+        while len(wanted.asked) < MAX_WINDOWS:
+            begin = 0
+            if pieces is not None:
+                gap = self._next_gap(wanted, pieces)
+                if gap is None:
+                    return
+                begin = gap
+            elif wanted.asked:
+                return  # how long the pieces are is known from the first
+            holder = self._choose(wanted, now)
+            if holder is None:
+                return
+            self._note(wanted, holder, REQUEST_BYTES, begin, begin + CHUNKS, now)
+            offset = begin * pieces.step if pieces is not None else 0
+            self._out.send(FetchRequest((Want(wanted.entry.key, wanted.entry.version, offset),)), holder, now)
+
+    @staticmethod
+    def _next_gap(wanted: _Wanted, pieces: Pieces) -> int | None:
+        """First piece that is missing and in nobody's window."""
+        at = 0
+        for asked in sorted(wanted.asked.values(), key=lambda item: item.begin):
+            gap = pieces.gap(at, asked.begin) if at < asked.begin else None
+            if gap is not None:
+                return gap
+            at = max(at, asked.end)
+        return pieces.gap(at, pieces.count)
 
     def _request(self, holder: Address, batch: list[_Wanted], now: Now) -> None:
-        wants: list[Want] = []
-        asked = 0
-        for wanted in batch:
-            if wants and (len(wants) >= REQUEST_WANTS or asked + wanted.entry.size > REQUEST_BYTES):
-                self._out.send(FetchRequest(tuple(wants)), holder, now)
-                wants, asked = [], 0
-            wanted.in_flight = True
-            wanted.due = now.mono + RETRY
-            asked += wanted.entry.size
-            wants.append(Want(wanted.entry.key, wanted.entry.version, len(wanted.buffer)))
-        if wants:
-            self._out.send(FetchRequest(tuple(wants)), holder, now)
+        wants = tuple(Want(wanted.entry.key, wanted.entry.version) for wanted in batch)
+        self._out.send(FetchRequest(wants), holder, now)
 
-    def _again(self, wanted: _Wanted, now: Now, delay: float) -> None:
-        wanted.in_flight = False
-        wanted.batch_end = 0
-        wanted.early.clear()
+    def _note(self, wanted: _Wanted, holder: Address, size: int, begin: int, end: int, now: Now) -> None:
+        load = self._load(holder)
+        load.wants += 1
+        load.bytes += size
+        wanted.asked[holder] = _Asked(size, begin, end, now.mono + RETRY)
+        self._settle(wanted)
+
+    def _release(self, wanted: _Wanted, holder: Address) -> None:
+        asked = wanted.asked.pop(holder)
+        load = self._load(holder)
+        load.wants -= 1
+        load.bytes -= asked.bytes
+
+    def _settle(self, wanted: _Wanted) -> None:
+        """Among those that wait, or those of which something is asked."""
+        key = wanted.entry.key
+        if self._wanted.get(key) is not wanted:
+            return
+        if wanted.asked:
+            self._queue.pop(key, None)
+            self._flying[key] = wanted
+        else:
+            self._flying.pop(key, None)
+            self._queue.setdefault(key)
+
+    def _failed(self, wanted: _Wanted, delay: float, now: Now) -> None:
+        if wanted.asked:
+            return  # others are at it
         wanted.due = now.mono + delay
         wanted.tries += 1
-        wanted.holders.rotate(-1)
+        self._settle(wanted)
         if wanted.tries >= TRIES:
-            del self._wanted[wanted.entry.key]
+            self._drop(wanted)
             self._out.count("fetches_given_up")
 
-    def _take(self, document: Document, now: Now) -> None:
+    def _replace(self, wanted: _Wanted) -> None:
+        former = self._wanted.get(wanted.entry.key)
+        if former is not None:
+            self._drop(former)
+        self._wanted[wanted.entry.key] = wanted
+        self._settle(wanted)
+
+    def _drop(self, wanted: _Wanted) -> None:
+        for holder in list(wanted.asked):
+            self._release(wanted, holder)
+        key = wanted.entry.key
+        self._queue.pop(key, None)
+        for place in (self._wanted, self._flying, self._large):
+            place.pop(key, None)
+
+    def _take(self, document: Document, holder: Address, now: Now) -> None:
         self._metadata.apply(document, now)
         wanted = self._wanted.get(document.key)
         if wanted is not None and not self._metadata.outranked_by(wanted.entry, now):
-            del self._wanted[document.key]
+            if holder in wanted.asked:
+                self._load(holder).heard = now.mono
+            self._drop(wanted)
 
-    def _complete(self, wanted: _Wanted, now: Now) -> None:
-        del self._wanted[wanted.entry.key]
-        value = bytes(wanted.buffer)
-        if hashlib.sha256(value).digest() != wanted.entry.content_hash or wanted.head is None:
+    def _complete(self, wanted: _Wanted, pieces: Pieces, holder: Address, now: Now) -> None:
+        if pieces.digest() != wanted.entry.content_hash or wanted.head is None:
+            self._drop(wanted)
             self._out.count("fetches_corrupt")
             return
-        self._take(replace(wanted.head, value=value), now)
+        document = replace(wanted.head, value=pieces.value())
+        # It was hashed on the way: once more would stop everything else for a while.
+        document.__dict__["content_hash"] = wanted.entry.content_hash
+        self._take(document, holder, now)
         self.pump(now)
 
     # -- the answering side ------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ class Reception:
         if isinstance(message, Documents):
             if header.type not in RUMORS:
                 message = self._exchange.admissible(message, peer)
-            self._fetcher.on_documents(message, now)
+            self._fetcher.on_documents(message, origin, now)
         elif isinstance(message, Announce):
             relay = self._membership.get(source)
             holders = [origin] if relay is None or source == origin else [source, origin]
@@ -134,7 +134,7 @@ class Reception:
         elif isinstance(message, Chunk):
             self._fetcher.on_chunk(message, origin, now)
         elif isinstance(message, NotHere):
-            self._fetcher.on_not_here(message, now)
+            self._fetcher.on_not_here(message, origin, now)
         elif isinstance(message, RecordsRequest):
             # What came over a connection comes from another port: its datagrams were lost, so answer in the same way.
             self._exchange.on_records_request(message, origin, now, reliable=source != origin)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""Many documents and a large one reach a member that was away; nobody is removed meanwhile, memory stays bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from tests.cluster.harness import Agent, Cluster, _UnixConnection, eventually
+from tests.cluster.test_cluster_resources import memory
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+SMALL = 10_000
+LARGE = 16 * 1024 * 1024
+#: Bytes that catching up may add at most: the documents themselves (about 25 MB), and twice the large one.
+ADDED = 100e6
+
+
+def fill(agent: Agent, begin: int, end: int) -> None:
+    """Publish small documents over one connection."""
+    with contextlib.closing(_UnixConnection(str(agent.socket))) as connection:
+        for number in range(begin, end):
+            connection.request("PUT", f"/v1/documents/app/{number}", b"value %d" % number + b"x" * 100)
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 200
+
+
+def behind(agent: Agent, reference: Agent) -> str | None:
+    """None when both hold the same documents."""
+    return None if agent.status()["digest"] == reference.status()["digest"] else f"{agent.name} lacks documents"
+
+
+def test_a_member_that_was_away_catches_up(tmp_path: Path, figure: Callable[[str, str], None]) -> None:
+    with Cluster(tmp_path, 3, cycle=1) as cluster:
+        cluster.form()
+        away = cluster[2]
+        away.kill()
+        step = SMALL // 4
+        fillers = [threading.Thread(target=fill, args=(cluster[0], n, n + step)) for n in range(0, SMALL, step)]
+        for filler in fillers:
+            filler.start()
+        for filler in fillers:
+            filler.join(100)
+        large = random.Random(1).randbytes(LARGE)
+        cluster[0].publish("large", large)
+        eventually(lambda: behind(cluster[1], cluster[0]), 30)
+        removed = [agent.counters().get("members_became_dead", 0) for agent in cluster.running]
+        away.start()
+        eventually(away.not_ready, 30)
+        before = memory(away, "VmRSS")
+        took = eventually(lambda: behind(away, cluster[0]), 60, pause=0.05)
+        peak = memory(away, "VmHWM")
+        assert away.read("large") == large
+        figure(
+            "10,000 documents and one of 16 MiB to a member that was away",
+            f"{took:.1f} s, resident {before / 1e6:.0f} MB before, {peak / 1e6:.0f} MB at most",
+        )
+        assert peak - before < ADDED
+        assert [agent.counters().get("members_became_dead", 0) for agent in cluster.agents[:2]] == removed
+        assert away.counters().get("members_became_dead", 0) == 0
