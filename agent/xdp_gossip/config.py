@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .configreader import ConfigError, Problems, Section, parse_yaml, read_text, show
+from .configtemplates import HelperConfig, TemplateConfig, files_helper, templates
 from .core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Node
 
 __all__ = [
@@ -44,6 +45,7 @@ _TOP = (
     *("cluster", "node", "listen_addr", "protocol", "wire", "amount", "cycle", "timeout", "buffer", "size"),
     *("secret_key_file", "keys", "allow_insecure", "seeds", "state_dir", "max_clock_drift"),
     *("api", "log", "limits", "is_print", "dataplane", "history", "tombstone_grace"),
+    *("templates", "files_helper"),
 )
 
 
@@ -129,6 +131,8 @@ class AgentConfig:
     dataplane: DataPlaneConfig = DataPlaneConfig()
     history: int = 10
     tombstone_grace: float = 604_800.0
+    templates: tuple[TemplateConfig, ...] = ()
+    files_helper: HelperConfig = HelperConfig()
 
 
 def load(path: str) -> AgentConfig:
@@ -183,6 +187,8 @@ def _build(top: Section, path: str) -> AgentConfig | None:
         "dataplane": _data_plane(top),
         "history": top.integer("history", 10, 1, 1000),
         "tombstone_grace": top.number("tombstone_grace", 604_800.0, 3600, 316_224_000),
+        "templates": templates(top),
+        "files_helper": files_helper(top),
     }
     _check_timing(top, settings["cycle"], settings["timeout"])
     return AgentConfig(path=path, node=node, **settings) if node else None
@@ -377,4 +383,5 @@ def describe(config: AgentConfig) -> dict[str, Any]:
             "tls": bool(config.api.tls_cert),
         },
         "dataplane": {"interface": config.dataplane.interface, "directory": config.dataplane.directory},
+        "templates": [{"name": template.name, "path": template.path} for template in config.templates],
     }

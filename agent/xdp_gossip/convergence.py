@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .changes import ChangeLog
-from .core.events import QueryAnswered
+from .core.events import AppliedAnswered, QueryAnswered
 from .core.interface import ProtocolEngine, ProtocolError
 from .core.types import PRESENT, Address, Member, Version
 from .runtime import Runtime
 
 #: Seconds a member gets to answer a question, also when the caller does not want to wait.
 _ANSWER = 1.0
+_NO_ANSWER = "no answer yet"
 #: Seconds between two questions to a member that does not hold it yet.
 _ASK_AGAIN = 0.25
 
@@ -48,6 +49,7 @@ class Wanted:
     version: str | None
     digest: str | None
     deleted: bool = False
+    applied: bool = False
 
     def met_by(self, version: str | None, digest: str | None) -> bool:
         """Whether a member meets it that holds this version with this content (a version without: a tombstone)."""
@@ -67,6 +69,20 @@ class Wanted:
         return f"holds version {version}" if digest is not None else f"deleted it with version {version}"
 
 
+def _speaks_of(result: Mapping[str, Any]) -> bool:
+    """Whether what a member tells is about the version that it holds; rendered files know no tombstones."""
+    held = None if result["deleted"] else result["version"]
+    return bool(result["applied"]["version"] == held)
+
+
+def _refused(result: Mapping[str, Any]) -> bool:
+    return bool(result["holds"] and result["applied"]["state"] == "failed" and _speaks_of(result))
+
+
+def _unknown(result: Mapping[str, Any]) -> bool:
+    return bool(result["applied"]["error"] == _NO_ANSWER)
+
+
 def _older(version: str, than: str) -> bool:
     return Version.parse(version) < Version.parse(than)
 
@@ -81,12 +97,20 @@ class Inquiry:
         self._answers: dict[Address, tuple[str | None, str | None]] = {}
         self._pending: set[int] = set()
         self._asked: dict[Address, float] = {}
+        self._applied: dict[Address, dict[str, Any]] = {}
+        self._asked_applied: dict[Address, float] = {}
         self._born = 0.0
 
     def on_answer(self, event: QueryAnswered) -> None:
         """A member's answer, to this or another inquiry."""
         if event.query in self._pending:
             self._answers[event.address] = (event.version, event.digest)
+            self._log.wake()
+
+    def on_applied(self, event: AppliedAnswered) -> None:
+        """What a member tells of its rendered files."""
+        if event.query in self._pending:
+            self._applied[event.address] = {"state": event.state, "version": event.version, "error": event.error}
             self._log.wake()
 
     async def run(self, enough: Callable[[int, int], bool], timeout: float) -> Convergence:
@@ -97,9 +121,13 @@ class Inquiry:
         grace = self._born + _ANSWER
         while True:
             results = self._look(loop.time())
-            confirmed = sum(result["holds"] for result in results)
+            confirmed = sum(self._confirmed(result) for result in results)
             done = enough(confirmed, len(results))
-            open_questions = any(result["reason"] == "no answer yet" for result in results)
+            open_questions = any(result["reason"] == _NO_ANSWER for result in results)
+            if self._wanted.applied and not done:
+                open_questions = open_questions or any(_unknown(result) for result in results)
+                if all(self._confirmed(result) or _refused(result) for result in results):
+                    deadline = grace = self._born  # a refusal is final
             now = loop.time()
             if done or (now >= deadline and (now >= grace or not open_questions)):
                 digest = f"{self._runtime.engine.state_digest:016x}"
@@ -112,6 +140,13 @@ class Inquiry:
         results = [self._judge(engine, member) for member in members]
         laggards = [m.address for m, result in zip(members, results) if not result["holds"] and not m.local]
         self._ask([address for address in laggards if now - self._asked.get(address, -1e9) >= _ASK_AGAIN], now)
+        if self._wanted.applied:
+            open_ = [m.address for m, result in zip(members, results) if not m.local and not self._confirmed(result)]
+            due = [a for a in open_ if now - self._asked_applied.get(a, -1e9) >= _ASK_AGAIN]
+            if due:
+                key = str(self._wanted.key)
+                self._pending.add(self._runtime.call(lambda engine, time: engine.query_applied(key, due, time)))
+                self._asked_applied.update(dict.fromkeys(due, now))
         return results
 
     def _ask(self, addresses: list[Address], now: float) -> None:
@@ -133,7 +168,7 @@ class Inquiry:
             holds = not reason and self._wanted.met_by(version, digest)
             if not holds and not reason:
                 reason = self._wanted.missed_by(version, digest)
-        return {
+        result = {
             "addr": member.address.ip,
             "port": member.address.port,
             "name": member.node.name,
@@ -144,6 +179,30 @@ class Inquiry:
             "deleted": self._wanted.key is not None and version is not None and digest is None,
             "reason": reason,
         }
+        return self._with_applied(engine, member, result) if self._wanted.applied else result
+
+    def _with_applied(self, engine: ProtocolEngine, member: Member, result: dict[str, Any]) -> dict[str, Any]:
+        """The same with what the member tells of its rendered files."""
+        if member.local:
+            found = engine.applied_source(str(self._wanted.key))
+            applied = {
+                "state": found.state,
+                "version": str(found.version) if found.version else None,
+                "error": found.error,
+            }
+        else:
+            applied = self._applied.get(member.address, {"state": "pending", "version": None, "error": _NO_ANSWER})
+        result["applied"] = applied
+        if result["holds"] and not self._confirmed(result):
+            result["reason"] = applied["error"] or "not applied yet"
+        return result
+
+    def _confirmed(self, result: Mapping[str, Any]) -> bool:
+        """Whether a member counts: it holds it and, where that was asked, has applied what it holds."""
+        if not result["holds"] or not self._wanted.applied:
+            return bool(result["holds"])
+        applied = result["applied"]
+        return applied["state"] == "none" or (applied["state"] == "applied" and _speaks_of(result))
 
     def _held_by(self, engine: ProtocolEngine, member: Member) -> tuple[str | None, str | None, str]:
         """Version and digest that a member holds, and why they are not known."""
@@ -153,7 +212,7 @@ class Inquiry:
             held = engine.held(self._wanted.key)
             return (str(held.version), None if held.deleted else held.digest, "") if held else (None, None, "")
         answer = self._answers.get(member.address)
-        return (None, None, "no answer yet") if answer is None else (*answer, "")
+        return (None, None, _NO_ANSWER) if answer is None else (*answer, "")
 
 
 def enough_for(wait: str | int) -> Callable[[int, int], bool]:

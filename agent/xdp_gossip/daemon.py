@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import __version__, config, logs
 from .api.app import build_app
@@ -29,6 +29,9 @@ from .core.types import Node
 from .nodelist import AsyncNodeList, Limits
 from .store import StoreError
 from .transport import TransportError
+
+if TYPE_CHECKING:
+    from .rendering.loop import Rendering
 
 _log = logging.getLogger("xdp_gossip.daemon")
 
@@ -122,6 +125,7 @@ class Agent:
         self.servers: list[ApiServer] = []
         self.counters: dict[str, int] = {}
         self.systemd = Systemd()
+        self.rendering: Rendering | None = None
         self._end = asyncio.Event()
         self._failed = False
 
@@ -164,6 +168,13 @@ class Agent:
         _log.info("xdp-gossip %s runs as %s in cluster %s", __version__, node.address, self.settings.cluster)
         if not self.settings.secret_key and not self.settings.keys:
             _log.warning("allow_insecure: packets of this cluster are neither authenticated nor encrypted")
+        if self.settings.templates:
+            from .rendering.loop import Rendering
+
+            self.rendering = Rendering(self.node_list, self.settings.templates, self.settings.files_helper.socket)
+            self.node_list.tell_applied(self.rendering.applied)
+            for task in self.rendering.start():
+                task.add_done_callback(self._on_task_done)
         # What start-up left behind will never be collected again: keep the collector from walking it.
         gc.collect()
         gc.freeze()
@@ -176,6 +187,7 @@ class Agent:
             local=local,
             max_document=self.settings.limits.document,
             counters=self.counters,
+            rendered=lambda: self.rendering.outcomes() if self.rendering is not None else [],
         )
         server = ApiServer(app, self.counters)
         self.servers.append(server)
@@ -184,6 +196,8 @@ class Agent:
     async def _close(self) -> None:
         async def close_all() -> None:
             await asyncio.gather(*(server.close() for server in self.servers))
+            if self.rendering is not None:
+                await self.rendering.close()
             await self.node_list.close()
 
         try:
@@ -256,6 +270,8 @@ class Agent:
             node = dataclasses.replace(old.node, name=new.node.name, private_data=new.node.private_data)
             self.settings = dataclasses.replace(self.settings, node=node)
         self.node_list.look_for_dataplane()
+        if self.rendering is not None:
+            self.rendering.again()
         _log.info("configuration reloaded from %s", old.path)
 
 

@@ -18,9 +18,10 @@ _STATES = ("running", "paused", "left")
 class StatusCollector:
     """A collector over one status (GET /v1/status, docs/api.md) and the nodes present."""
 
-    def __init__(self, status: Mapping[str, Any], members: Sequence[Member]) -> None:
+    def __init__(self, status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()) -> None:
         self._status = status
         self._members = members
+        self._rendered = rendered
 
     def collect(self) -> Iterator[Metric]:
         """The metric families."""
@@ -55,6 +56,15 @@ class StatusCollector:
                 packets.add_metric([name], count)
             yield packets
 
+        if self._rendered:
+            outcome = GaugeMetricFamily(
+                "xdp_gossip_template_state", "1 for the state a rendered file is in.", labels=["template", "state"]
+            )
+            for entry in self._rendered:
+                for state in ("applied", "failed", "pending"):
+                    outcome.add_metric([entry["name"], state], int(entry["state"] == state))
+            yield outcome
+
     def _gauges(self) -> Iterator[tuple[str, str, float]]:
         status = self._status
         yield "xdp_gossip_documents", "Documents held.", status["documents"]
@@ -75,8 +85,8 @@ class StatusCollector:
         )
 
 
-def render(status: Mapping[str, Any], members: Sequence[Member]) -> tuple[bytes, str]:
+def render(status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()) -> tuple[bytes, str]:
     """The exposition text for ``status`` and the present ``members``, and its content type."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(StatusCollector(status, members))  # type: ignore[arg-type]  # a base class only since 0.15
+    registry.register(StatusCollector(status, members, rendered))  # type: ignore[arg-type]  # a base class only since 0.15
     return generate_latest(registry), CONTENT_TYPE_LATEST

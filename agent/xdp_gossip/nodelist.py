@@ -22,7 +22,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,8 +32,9 @@ from .assembly import Assembly
 from .changes import KINDS, Change, ChangeLog, Changes, Filter
 from .console import format_event
 from .convergence import Convergence, Inquiry, Wanted, enough_for
-from .core.events import DocumentChanged, Event, MemberChanged, QueryAnswered
+from .core.events import AppliedAnswered, DocumentChanged, Event, MemberChanged, QueryAnswered
 from .core.interface import ProtocolError, Settings
+from .core.queries import Applied
 from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version, Write
 from .runtime import Disk, Runtime
 from .statefile import HISTORY
@@ -367,14 +368,19 @@ class AsyncNodeList:
         wait: str | int = "all",
         timeout: float = 0.0,
         deleted: bool = False,
+        applied: bool = False,
     ) -> Convergence:
         """Who holds ``version`` or content ``digest`` of ``key`` (neither: what this node holds).
 
         With ``deleted``: who holds no such document and, given its tombstone's ``version``, knows of the deletion.
         Without a key: who holds the state ``digest`` (default: this node's). Waits up to ``timeout`` seconds until
-        ``wait`` (all, majority or a number of) members do. Raises ``ProtocolError`` (document_not_found).
+        ``wait`` (all, majority or a number of) members do. With ``applied``, a member counts when its rendered files
+        have taken over the version that it holds, or none of them uses the document; a refusal there is final.
+        Raises ``ProtocolError`` (document_not_found).
         """
         runtime = self._joined()
+        if applied and key is None:
+            raise ValueError("applied: expected a key as well")
         if key is None:
             wanted = Wanted(None, None, digest or f"{runtime.engine.state_digest:016x}")
         elif deleted:
@@ -386,7 +392,7 @@ class AsyncNodeList:
             wanted = Wanted(key, str(held.version), None)
         else:
             wanted = Wanted(key, str(version) if version is not None else None, digest)
-        inquiry = Inquiry(runtime, self._log, wanted)
+        inquiry = Inquiry(runtime, self._log, replace(wanted, applied=applied))
         self._inquiries.add(inquiry)
         try:
             return await inquiry.run(enough_for(wait), timeout)
@@ -398,6 +404,10 @@ class AsyncNodeList:
         if self._runtime is not None and self._runtime.steering is not None:
             steering = self._runtime.steering
             self._runtime.call(lambda _, now: steering.look(now))
+
+    def tell_applied(self, source: Callable[[str], Applied]) -> None:
+        """From now on answer others, and :meth:`convergence`, with what ``source`` tells of a document's key."""
+        self._joined().engine.applied_source = source
 
     def healthy(self) -> bool:
         """Whether the protocol gets its time and its disk."""
@@ -488,6 +498,9 @@ class AsyncNodeList:
         elif isinstance(event, QueryAnswered):
             for inquiry in list(self._inquiries):
                 inquiry.on_answer(event)
+        elif isinstance(event, AppliedAnswered):
+            for inquiry in list(self._inquiries):
+                inquiry.on_applied(event)
         if self.is_print:
             line = format_event(event, self.get(), datetime.datetime.now(), self.listen_addr)
             if line is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from aiohttp import web
 
@@ -58,6 +58,7 @@ def build_app(
     local: bool = False,
     max_document: int = 16 * 1024 * 1024,
     counters: dict[str, int] | None = None,
+    rendered: Callable[[], list[dict[str, Any]]] = list,
 ) -> web.Application:
     """The API over ``node_list``. Call it inside the event loop that will serve it.
 
@@ -67,7 +68,7 @@ def build_app(
     """
     if not local and not token:
         raise ValueError("API on TCP: expected a token, got none")
-    context = Context(node_list, token, local, max_document, {} if counters is None else counters)
+    context = Context(node_list, token, local, max_document, {} if counters is None else counters, rendered)
     middlewares: list[Middleware] = [error_middleware] if local else [error_middleware, _auth_middleware(str(token))]
     # Bodies are bounded one by one in params.read_body; this is the bound for whoever forgets.
     app = web.Application(middlewares=middlewares, client_max_size=max_document)

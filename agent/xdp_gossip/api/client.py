@@ -284,13 +284,19 @@ class Client:
         version: str | None = None,
         digest: str | None = None,
         deleted: bool = False,
+        applied: bool = False,
         wait: str = "all",
         timeout: float = 0.0,
     ) -> dict[str, Any]:
         """GET /v1/convergence, waiting at most ``timeout`` (60) seconds."""
         flag = "1" if deleted else None
-        params = _params(key=key, version=version, digest=digest, deleted=flag, wait=wait, timeout=timeout)
+        one = "1" if applied else None
+        params = _params(key=key, version=version, digest=digest, deleted=flag, applied=one, wait=wait, timeout=timeout)
         return dict(await self.json("GET", "/v1/convergence", params=params, timeout=timeout + _GRACE))
+
+    async def rendered(self) -> list[dict[str, Any]]:
+        """GET /v1/rendered."""
+        return list((await self.json("GET", "/v1/rendered"))["templates"])
 
     async def keys(self) -> list[dict[str, Any]]:
         """GET /v1/keys."""

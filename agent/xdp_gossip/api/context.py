@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Callable, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from .errors import Fault
 
@@ -59,6 +59,7 @@ class Context:
     local: bool
     max_document: int
     counters: dict[str, int] = field(default_factory=dict)
+    rendered: Callable[[], list[dict[str, Any]]] = list
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: Budget = field(default_factory=lambda: Budget(MAX_WAITING, "waiting requests"))
     streams: Budget = field(default_factory=lambda: Budget(MAX_STREAMS, "event streams"))

@@ -25,6 +25,7 @@ class Info:
     def __init__(self, context: Context) -> None:
         self._node_list = context.node_list
         self._counters = context.counters
+        self._rendered = context.rendered
 
     def routes(self) -> list[web.RouteDef]:
         """Paths and handlers."""
@@ -32,6 +33,7 @@ class Info:
             web.get("/v1/health", self.health),
             web.get("/v1/status", self.status),
             web.get("/v1/keys", self.keys),
+            web.get("/v1/rendered", self.rendered),
             web.get("/v1/metrics", self.metrics),
             web.get("/v1/openapi.yaml", self.openapi),
         ]
@@ -63,6 +65,11 @@ class Info:
         keys = [{"id": number, "state": state} for number, state in self._node_list.keys]
         return render.json_response({"keys": keys})
 
+    async def rendered(self, request: web.Request) -> web.Response:
+        """The rendered files, and what came of each."""
+        params.query(request, ())
+        return render.json_response({"templates": self._rendered()})
+
     async def metrics(self, request: web.Request) -> web.Response:
         """Prometheus text."""
         params.query(request, ())
@@ -70,7 +77,7 @@ class Info:
 
         status = self._status()
         members = self._node_list.members()
-        body, content_type = metrics.render(status, members)
+        body, content_type = metrics.render(status, members, self._rendered())
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def openapi(self, request: web.Request) -> web.Response:

@@ -56,12 +56,15 @@ class Waits:
 
     async def convergence(self, request: web.Request) -> web.Response:
         """Whether all, the majority, or so many members hold a document, or else the whole state of this member."""
-        query = params.query(request, ("key", "version", "digest", "deleted", "wait", "timeout"))
+        query = params.query(request, ("key", "version", "digest", "deleted", "applied", "wait", "timeout"))
         key = params.key(query["key"]) if "key" in query else None
         version = params.version(query["version"], "version") if "version" in query else None
         digest, deleted = query.get("digest"), params.flag(query, "deleted")
+        applied = params.flag(query, "applied")
         if key is None and (version is not None or deleted):
             raise bad_request("version, deleted: expected key as well, to say of which document")
+        if applied and key is None:
+            raise bad_request("applied: expected key as well, to say of which document")
         if deleted and digest is not None:
             raise bad_request("deleted: expected no digest beside it, what is deleted has no content")
         pattern, shape = (_CONTENT_DIGEST, "sha256:<64 hex digits>") if key else (_STATE_DIGEST, "16 hex digits")
@@ -70,7 +73,9 @@ class Waits:
         timeout = params.seconds(query, "timeout", 0.0, MAX_WAIT)
         wait = _wait_for(query)
         found = await self._context.wait(
-            lambda: self._node_list.convergence(key, version, digest, wait=wait, timeout=timeout, deleted=deleted)
+            lambda: self._node_list.convergence(
+                key, version, digest, wait=wait, timeout=timeout, deleted=deleted, **({"applied": True} if applied else {})
+            )
         )
         return render.json_response(convergence_json(found))
 

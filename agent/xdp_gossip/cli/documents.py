@@ -70,6 +70,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     content.add_argument("--digest", metavar="DIGEST", help="sha256:HEX of the value, or without KEY a state digest")
     content.add_argument("--file", metavar="FILE", help="the value to be held")
     content.add_argument("--deleted", action="store_true", help="the document is to be gone everywhere")
+    verify.add_argument("--applied", action="store_true", help="their rendered files have to have taken it over, too")
     _add_wait(verify, "how many members have to hold it: all, majority or a number", "all")
     verify.set_defaults(handler=run_verify)
 
@@ -140,7 +141,7 @@ async def converge(client: Client, wait: str, timeout: float, **question: Any) -
 
 def _print_convergence(found: dict[str, Any]) -> None:
     print(f"held by {found['confirmed']} of {found['members']} members after {found['elapsed']:.2f} s")
-    behind = [result for result in found["results"] if not result["holds"]]
+    behind = [result for result in found["results"] if result["reason"]]
     if behind:
         rows = [[row["name"], tables.address(row), row["state"], row["version"], row["reason"]] for row in behind]
         tables.show(("name", "address", "state", "version", "reason"), rows)
@@ -251,8 +252,8 @@ def run_verify(args: argparse.Namespace) -> int:
     digest = args.digest
     if args.file is not None:
         digest = f"sha256:{hashlib.sha256(read_file(args.file)).hexdigest()}"
-    if args.key is None and (args.document_version or args.file is not None or args.deleted):
-        raise CommandError("verify: expected KEY with --version, --file or --deleted, got none", USAGE)
+    if args.key is None and (args.document_version or args.file is not None or args.deleted or args.applied):
+        raise CommandError("verify: expected KEY with --version, --file, --deleted or --applied, got none", USAGE)
 
     async def work(client: Client) -> int:
         found = await converge(
@@ -263,6 +264,7 @@ def run_verify(args: argparse.Namespace) -> int:
             version=args.document_version,
             digest=digest,
             deleted=args.deleted,
+            applied=args.applied,
         )
         output(args, found, lambda: _print_convergence(found))
         return OK if found["converged"] else FAILED

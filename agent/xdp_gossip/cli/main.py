@@ -19,7 +19,7 @@ what XDP_GOSSIP_ENDPOINT (with XDP_GOSSIP_TOKEN) says."""
 
 
 #: Modules of the commands, in the order of the help text.
-_COMMANDS = ("agent", "nodes", "documents", "live", "dataplane", "doctor")
+_COMMANDS = ("agent", "nodes", "documents", "live", "dataplane", "doctor", "rendered")
 
 
 def build_parser(modules: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
     # The agent runs for months: it need not carry the other commands in memory.
-    args = build_parser(("agent",) if words[:1] == ["agent"] else _COMMANDS).parse_args(words)
+    alone = {"agent": ("agent",), "files-helper": ("rendered",)}
+    args = build_parser(alone.get(words[0], _COMMANDS) if words else _COMMANDS).parse_args(words)
     try:
         return int(args.handler(args))
     except CommandError as error:

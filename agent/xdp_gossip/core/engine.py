@@ -38,7 +38,7 @@ from .metadata import Metadata
 from .observer import Observation, Observer
 from .outbox import Local, Outbox
 from .pace import Pace
-from .queries import Queries
+from .queries import AppliedSource, Queries
 from .reception import Reception
 from .ring import RelayRing
 from .timers import Timers
@@ -333,6 +333,19 @@ class Engine:
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
         """Ask members what they hold of ``key``."""
         return self._queries.ask(key, to, now)
+
+    def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
+        """Ask members what became of ``key`` in their rendered files."""
+        return self._queries.ask_applied(key, to, now)
+
+    @property
+    def applied_source(self) -> AppliedSource:
+        """What tells others, when they ask, what became of a document here."""
+        return self._queries.applied_source
+
+    @applied_source.setter
+    def applied_source(self, source: AppliedSource) -> None:
+        self._queries.applied_source = source
 
     # -- packets -----------------------------------------------------------------------------------------------
 

@@ -148,6 +148,17 @@ class QueryAnswered:
     digest: str | None
 
 
+@dataclass(frozen=True)
+class AppliedAnswered:
+    """A member told what became of a document in its rendered files (see :class:`.queries.Applied`)."""
+
+    query: int
+    address: Address
+    state: str
+    version: str | None
+    error: str
+
+
 Event = Union[
     Joined,
     Paused,
@@ -162,4 +173,5 @@ Event = Union[
     SwapAnswered,
     Warned,
     QueryAnswered,
+    AppliedAnswered,
 ]

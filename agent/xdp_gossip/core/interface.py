@@ -8,12 +8,15 @@ An engine owns no clock, socket, thread, file or randomness: each input carries 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .events import Event, Rumor, Transmit
 from .types import Address, Document, Member, Node, Now, State, Version, Write
+
+if TYPE_CHECKING:
+    from .queries import Applied
 
 
 @dataclass(frozen=True)
@@ -197,3 +200,11 @@ class ProtocolEngine(Protocol):
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
         """Ask members what they hold of ``key``; answers arrive as ``QueryAnswered`` with the number returned."""
+
+    def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
+        """Ask members what became of ``key`` in their rendered files; answers arrive as ``AppliedAnswered``.
+
+        Raises ``ProtocolError`` (unsupported_operation) on a wire without such a question.
+        """
+
+    applied_source: Callable[[str], Applied]

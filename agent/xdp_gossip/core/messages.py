@@ -262,6 +262,25 @@ class Answer:
     content_hash: bytes
 
 
+@dataclass(frozen=True)
+class AppliedQuery:
+    """Asks what became of a document in the target's rendered files."""
+
+    nonce: int
+    key: str
+
+
+@dataclass(frozen=True)
+class AppliedAnswer:
+    """Answers it: ``state`` none, pending, applied or failed; the ``version`` that it speaks of (None: no document)."""
+
+    nonce: int
+    key: str
+    state: str
+    version: Version | None
+    error: str
+
+
 Message = Union[
     SyncRequest,
     SyncResponse,
@@ -282,6 +301,8 @@ Message = Union[
     IndirectAck,
     Query,
     Answer,
+    AppliedQuery,
+    AppliedAnswer,
 ]
 
 

@@ -14,6 +14,8 @@ from .messages import (
     Ack,
     Announce,
     Answer,
+    AppliedAnswer,
+    AppliedQuery,
     Chunk,
     Codec,
     Documents,
@@ -56,6 +58,8 @@ _DIRECT = {
     IndirectAck: PacketType.PROBE,
     Query: PacketType.PROBE,
     Answer: PacketType.PROBE,
+    AppliedQuery: PacketType.PROBE,
+    AppliedAnswer: PacketType.PROBE,
 }
 
 

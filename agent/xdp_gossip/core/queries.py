@@ -3,35 +3,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from .events import QueryAnswered
-from .messages import Answer, Query
+from .events import AppliedAnswered, QueryAnswered
+from .messages import Answer, AppliedAnswer, AppliedQuery, Query
 from .metadata import Metadata
 from .outbox import Outbox
-from .types import Address, Now
+from .types import Address, Now, Version
 
 #: Questions that may be open at once; the oldest make room.
 _MOST = 256
 
 
+#: States of :class:`Applied`, and bytes of its error.
+APPLIED_STATES = ("none", "pending", "applied", "failed")
+_MAX_ERROR = 512
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of a document in a member's rendered files.
+
+    ``state``: none (no template there uses it), pending, applied or failed, as of ``version`` (None: no document).
+    """
+
+    state: str
+    version: Version | None = None
+    error: str = ""
+
+
+AppliedSource = Callable[[str], Applied]
+
+
+def nothing_applied(_key: str) -> Applied:
+    """The source of a member that renders no files."""
+    return Applied("none")
+
+
 class Queries:
-    """Asks and answers."""
+    """Asks and answers. ``applied_source`` tells what became of a document here; it must not raise."""
 
     def __init__(self, metadata: Metadata, out: Outbox) -> None:
         self._metadata = metadata
         self._out = out
         self._open: dict[int, str] = {}
+        self.applied_source: AppliedSource = nothing_applied
 
     def ask(self, key: str, to: Iterable[Address], now: Now) -> int:
         """Ask members what they hold of ``key``; returns the number that the answers come with."""
+        nonce = self._new(key)
+        for address in to:
+            self._out.send(Query(nonce, key), address, now)
+        return nonce
+
+    def ask_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
+        """Ask members what became of ``key`` in their rendered files; answers come with the number returned."""
+        nonce = self._new(key)
+        for address in to:
+            self._out.send(AppliedQuery(nonce, key), address, now)
+        return nonce
+
+    def _new(self, key: str) -> int:
         nonce = self._out.rng.getrandbits(63)
         self._open[nonce] = key
         while len(self._open) > _MOST:
             del self._open[next(iter(self._open))]
-        for address in to:
-            self._out.send(Query(nonce, key), address, now)
         return nonce
+
+    def on_applied_query(self, query: AppliedQuery, origin: Address, now: Now) -> None:
+        """Say what became of it here."""
+        found = self.applied_source(query.key)
+        error = found.error.encode("utf-8", "replace")[:_MAX_ERROR].decode("utf-8", "ignore")
+        self._out.send(AppliedAnswer(query.nonce, query.key, found.state, found.version, error), origin, now)
+
+    def on_applied_answer(self, answer: AppliedAnswer, origin: Address) -> None:
+        """Pass an answer on to the shell, if it was asked for."""
+        if self._open.get(answer.nonce) != answer.key or answer.state not in APPLIED_STATES:
+            self._out.count("rx_unasked_response")
+            return
+        version = str(answer.version) if answer.version else None
+        self._out.emit(AppliedAnswered(answer.nonce, origin, answer.state, version, answer.error))
 
     def on_query(self, query: Query, origin: Address, now: Now) -> None:
         """Say what is held here. A tombstone has a version and no content."""

@@ -16,6 +16,8 @@ from .messages import (
     Ack,
     Announce,
     Answer,
+    AppliedAnswer,
+    AppliedQuery,
     Chunk,
     Codec,
     Documents,
@@ -155,6 +157,10 @@ class Reception:
             self._queries.on_query(message, origin, now)
         elif isinstance(message, Answer):
             self._queries.on_answer(message, origin)
+        elif isinstance(message, AppliedQuery):
+            self._queries.on_applied_query(message, origin, now)
+        elif isinstance(message, AppliedAnswer):
+            self._queries.on_applied_answer(message, origin)
         elif header.type is PacketType.LEAVE:
             self._detector.left(peer, header.incarnation, header.sequence, now)
 

@@ -107,6 +107,8 @@ _BY_TAG: dict[int, Struct[Any]] = {
     17: Struct(m.IndirectAck, nonce=U64, sighting=_SIGHTING.field),
     18: Struct(m.Query, nonce=U64, key=KEY),
     19: Struct(m.Answer, nonce=U64, key=KEY, version=optional(VERSION), content_hash=raw_bytes(32)),
+    20: Struct(m.AppliedQuery, nonce=U64, key=KEY),
+    21: Struct(m.AppliedAnswer, nonce=U64, key=KEY, state=text(16), version=optional(VERSION), error=text(512)),
 }
 _TAG_OF = {struct.cls: tag for tag, struct in _BY_TAG.items()}
 
@@ -116,7 +118,7 @@ _ALLOWED = {
     PacketType.SWAP_RESPONSE: {2, 3, 5, 7, 8, 9, 10, 12},
     PacketType.METADATA: {7, 10},
     PacketType.RECORD: {13},
-    PacketType.PROBE: {14, 15, 16, 17, 18, 19},
+    PacketType.PROBE: {14, 15, 16, 17, 18, 19, 20, 21},
 }
 
 

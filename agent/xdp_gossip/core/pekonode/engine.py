@@ -27,6 +27,7 @@ from ..events import (
 )
 from ..interface import Known, ProtocolError, Settings
 from ..timers import Timers
+from ..queries import AppliedSource, nothing_applied
 from ..types import DEFAULT_KEY, Address, Document, Member, Node, Now, Record, State, Version, Write
 from .document import ClusterDocument, document_of
 from .outlet import Outlet
@@ -70,6 +71,7 @@ class PekoNodeEngine:
         self._sweep_every = min(1.0, self.cycle / 4)
         self._swept = 0.0
         self._query = 0
+        self.applied_source: AppliedSource = nothing_applied
         self._queries: dict[tuple[Address, int], float] = {}  # -> when it was asked, monotonic seconds
 
     # -- input -------------------------------------------------------------------------------------------------
@@ -312,6 +314,10 @@ class PekoNodeEngine:
             self._queries[address, self._query] = now.mono
             self._out.swap(Swap.REQUEST, None, 0, address)
         return self._query
+
+    def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
+        """This wire has no such question. Raises ``ProtocolError`` (unsupported_operation)."""
+        raise ProtocolError("unsupported_operation", "applied: members cannot be asked over wire pekonode")
 
     # -- time --------------------------------------------------------------------------------------------------
 

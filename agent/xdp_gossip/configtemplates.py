@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+"""The configuration's ``templates:`` and ``files_helper:``: which files are rendered, and how they are put in place.
+
+The agent reads these sections as a part of its whole configuration. The files helper reads only them, by itself and
+with :func:`load_for_helper`, and from a file that nobody but root can have written: what it writes and runs comes from
+there, never from the agent.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import stat
+from dataclasses import dataclass
+
+from .configreader import ConfigError, Problems, Section, parse_yaml, read_text, show
+
+#: Bytes of a rendered file, and so of what the helper takes.
+MAX_CONTENT = 16 * 1024 * 1024
+#: Most templates of one agent.
+MAX_TEMPLATES = 64
+#: What stands in a validation command for the path of the new content.
+PLACEHOLDER = "{file}"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
+#: No set-user-ID, set-group-ID or sticky bit.
+_MODE = re.compile(r"0?[0-7]{3}")
+_KEYS = (
+    *("name", "source", "path", "owner", "group", "mode", "backup"),
+    *("validate", "reload", "user", "timeout", "wait"),
+)
+_MAX_PATH = 4000
+_MAX_FILE_NAME = 200  # names beside it are made from it; NAME_MAX is 255
+
+
+@dataclass(frozen=True)
+class TemplateConfig:
+    """One rendered file. ``validate`` and ``reload`` are argument lists, empty for none; both run as ``user``.
+
+    ``timeout``: seconds for each command. ``wait``: seconds in which a burst of changes is gathered.
+    """
+
+    name: str
+    source: str
+    path: str
+    owner: str = "root"
+    group: str = "root"
+    mode: int = 0o644
+    backup: bool = False
+    validate: tuple[str, ...] = ()
+    reload: tuple[str, ...] = ()
+    user: str = "root"
+    timeout: float = 30.0
+    wait: float = 0.5
+
+
+@dataclass(frozen=True)
+class HelperConfig:
+    """Where the files helper listens, and whose requests it takes (the agent's ``user``)."""
+
+    socket: str = "/run/xdp-gossip-files/helper.sock"
+    user: str = "xdp-gossip"
+
+
+def templates(top: Section) -> tuple[TemplateConfig, ...]:
+    """The section ``templates`` of a configuration; problems are noted."""
+    found: list[TemplateConfig] = []
+    names: set[str] = set()
+    paths: set[str] = set()
+    for index, item in enumerate(top.items("templates", most=MAX_TEMPLATES)):
+        section = Section(top.problems, f"templates[{index}]", item, _KEYS)
+        template = _template(section)
+        for key, value, known in (("name", template.name, names), ("path", template.path, paths)):
+            if value and value in known:
+                section.expected(key, f"a {key} that no other template has", show(value))
+            known.add(value)
+        found.append(template)
+    return tuple(found)
+
+
+def files_helper(top: Section) -> HelperConfig:
+    """The section ``files_helper`` of a configuration; problems are noted."""
+    section = top.section("files_helper", ("socket", "user"))
+    socket = section.absolute_path("socket", HelperConfig.socket)
+    if len(socket.encode()) > 107:
+        section.expected("socket", "a path of at most 107 bytes", str(len(socket.encode())))
+    return HelperConfig(socket, _account(section, "user", HelperConfig.user))
+
+
+def _template(section: Section) -> TemplateConfig:
+    for key in ("name", "source", "path"):
+        if not section.given(key):
+            section.expected(key, "it set", "none")
+    name = section.text("name", "")
+    if name and not _NAME.fullmatch(name):
+        section.expected("name", "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit", show(name))
+    validate = _command(section, "validate")
+    return TemplateConfig(
+        name=name,
+        source=_path(section, "source"),
+        path=_path(section, "path"),
+        owner=_account(section, "owner", "root"),
+        group=_account(section, "group", "root"),
+        mode=_mode(section),
+        backup=section.boolean("backup", False),
+        validate=validate,
+        reload=_command(section, "reload"),
+        user=_account(section, "user", "root"),
+        timeout=section.number("timeout", 30.0, 0.1, 600),
+        wait=section.number("wait", 0.5, 0.0, 60),
+    )
+
+
+def _path(section: Section, key: str) -> str:
+    path = section.text(key, "", most=_MAX_PATH)
+    if not path:
+        return ""
+    plain = path.startswith("/") and posixpath.normpath(path) == path and not path.startswith("//") and path != "/"
+    if not plain or not path.isprintable() or len(os.path.basename(path).encode()) > _MAX_FILE_NAME:
+        what = f"an absolute path without '..', '.', '//' or a final '/', its last part at most {_MAX_FILE_NAME} bytes"
+        section.expected(key, what, show(path))
+        return ""
+    return path
+
+
+def _account(section: Section, key: str, default: str) -> str:
+    name = section.text(key, default)
+    if not _ACCOUNT.fullmatch(name):
+        section.expected(key, "the name of an account", show(name))
+        return default
+    return name
+
+
+def _mode(section: Section) -> int:
+    text = section.text("mode", "0644")
+    if not _MODE.fullmatch(text):
+        section.expected("mode", 'three octal digits in quotes, such as "0644"', show(text))
+        return 0o644
+    return int(text, 8)
+
+
+def _command(section: Section, key: str) -> tuple[str, ...]:
+    """An argument list. Nothing of it is given to a shell."""
+    words = section.items(key, most=64)
+    if not all(isinstance(word, str) and word and "\0" not in word for word in words):
+        section.expected(key, "a list of texts, none of them empty", show(words))
+        return ()
+    command = tuple(str(word) for word in words)
+    if command and not os.path.isabs(command[0]):
+        section.expected(key, "a command with its absolute path as the first entry", show(command[0]))
+        return ()
+    if sum(len(word.encode()) for word in command) > 16_384:
+        section.expected(key, "at most 16384 bytes in all", "more")
+        return ()
+    return command
+
+
+def load_for_helper(path: str, owner: int = 0) -> tuple[HelperConfig, dict[str, TemplateConfig]]:
+    """Read the two sections from the configuration file at ``path``; templates by name.
+
+    The file and all directories above it have to belong to root or ``owner`` (the helper's own user), and be writable
+    by nobody else. Raises :class:`ConfigError`.
+    """
+    problems = Problems(path)
+    _check_trusted(problems, os.path.abspath(path), {0, owner})
+    if problems:
+        raise ConfigError(problems)
+    text, reason = read_text(path, 1 << 20)
+    if text is None:
+        raise ConfigError([f"{path}: file: expected a readable configuration file, got {reason}"])
+    data = parse_yaml(text, problems)
+    if not isinstance(data, dict):
+        data = {}
+        problems = problems or Problems(path)
+        problems.expected("file", "a mapping", "something else")
+    # The agent and check-config look at the rest.
+    sections = {key: data[key] for key in ("templates", "files_helper") if key in data}
+    top = Section(problems, "", sections, ("templates", "files_helper"))
+    helper, found = files_helper(top), templates(top)
+    if problems:
+        raise ConfigError(problems)
+    return helper, {template.name: template for template in found}
+
+
+def _check_trusted(problems: Problems, path: str, owners: set[int]) -> None:
+    """Whoever can write the file, or replace it or a directory above it, decides what the helper runs."""
+    real = os.path.realpath(path)
+    steps = [real]
+    while steps[-1] != "/":
+        steps.append(os.path.dirname(steps[-1]))
+    for step in steps:
+        try:
+            found = os.stat(step, follow_symlinks=False)
+        except OSError as error:
+            problems.expected("file", "a configuration file", f"{error.strerror} ({step})")
+            return
+        sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+        if found.st_uid not in owners:
+            problems.expected("file", "a path that belongs to root all the way", f"{step} of user {found.st_uid}")
+        elif found.st_mode & 0o022 and not sticky:
+            mode = f"{stat.S_IMODE(found.st_mode):04o}"
+            problems.expected("file", "a path that only root can write", f"{step} with mode {mode} (chmod go-w)")

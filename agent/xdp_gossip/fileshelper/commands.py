@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""Runs a configured command as a configured user, for a bounded time and with bounded output."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import Any
+
+#: Bytes of output kept, the last ones: an error message ends with what matters.
+_TAIL = 2000
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class CommandFailed(Exception):
+    """A command ended with an error, took too long, or could not be started."""
+
+
+def run(command: Sequence[str], user: str, timeout: float) -> None:
+    """Run ``command`` as ``user``; its process group is killed after ``timeout`` seconds. Raises CommandFailed."""
+    try:
+        account = pwd.getpwnam(user)
+    except KeyError:
+        raise CommandFailed(f"user {user!r}: there is no such account") from None
+    identity: dict[str, Any] = {}
+    if account.pw_uid != os.geteuid():
+        groups = [entry.gr_gid for entry in grp.getgrall() if user in entry.gr_mem]
+        identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
+    environment = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": account.pw_dir, "USER": user, "LOGNAME": user}
+    try:
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+            umask=0o022,
+            **identity,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise CommandFailed(f"{command[0]}: cannot be run: {getattr(error, 'strerror', None) or error}") from None
+    tail, in_time = _follow(process, time.monotonic() + timeout)
+    said = " ".join(tail.decode("utf-8", "replace").split())
+    if not in_time:
+        raise CommandFailed(f"{command[0]}: took more than {timeout:g} s and was killed{': ' if said else ''}{said}")
+    if process.returncode:
+        code = process.returncode
+        how = f"ended with exit code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+        raise CommandFailed(f"{command[0]}: {how}{': ' if said else ''}{said}")
+
+
+def _follow(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bool]:
+    """The last output, and whether the process ended in time.
+
+    A process that it leaves behind (a daemon) may keep the pipe open: the end counts, not that of the output.
+    """
+    assert process.stdout is not None
+    tail = b""
+    pipe = process.stdout.fileno()
+    os.set_blocking(pipe, False)
+    is_open = True
+    with process.stdout:
+        while True:
+            ended = process.poll() is not None
+            while is_open:
+                try:
+                    piece = os.read(pipe, 65536)
+                except BlockingIOError:
+                    break
+                is_open = bool(piece)
+                tail = (tail + piece)[-_TAIL:]
+                if time.monotonic() >= deadline:
+                    break
+            if ended:
+                return tail, True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return tail, False
+            if is_open:
+                select.select([pipe], [], [], min(left, 0.05))
+            else:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(left)

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+"""What agent and helper say to each other: a frame with a JSON header, then so many bytes of content.
+
+``length (4 bytes, big-endian) | {"template": NAME, "size": N}`` and N bytes; the answer is one frame
+``{"state", "changed", "stage", "error"}``. One request for each connection.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+#: Bytes of a header or an answer.
+MAX_FRAME = 65_536
+LENGTH = struct.Struct(">I")
+
+
+def pack(value: dict[str, Any]) -> bytes:
+    """A frame."""
+    body = json.dumps(value).encode("ascii")
+    return LENGTH.pack(len(body)) + body
+
+
+def unpack(body: bytes) -> dict[str, Any]:
+    """The value of a frame's body. Raises ``ValueError``."""
+    value = json.loads(body.decode("utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("expected a JSON object")
+    return value

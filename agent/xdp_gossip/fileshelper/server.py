@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""The helper's socket: takes (template name, content) from the agent's user, and nothing else from anybody.
+
+Which file is written and which commands are run comes from the helper's own reading of the configuration file, anew for
+each request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pwd
+import signal
+import socket
+import struct
+import threading
+import time
+from typing import Any, Callable
+
+from ..configreader import ConfigError
+from ..configtemplates import MAX_CONTENT, HelperConfig, TemplateConfig, load_for_helper
+from . import apply, protocol
+
+_log = logging.getLogger("xdp_gossip.files")
+
+#: Connections at one time, and seconds that a request may take to arrive.
+MAX_CONNECTIONS = 8
+RECEIVE_SECONDS = 20.0
+_PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
+
+
+class Refused(Exception):
+    """A request that is not carried out."""
+
+
+def listen(path: str, group: int | None = None) -> socket.socket:
+    """The socket that systemd hands over (sd_listen_fds(3)), or one bound to ``path``, mode 0660."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+        return socket.socket(fileno=3)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        else:
+            bound.close()
+            raise OSError(f"{path}: another process serves it")
+    before = os.umask(0o177)
+    try:
+        bound.bind(path)
+    finally:
+        os.umask(before)
+    if group is not None:
+        os.chown(path, -1, group)
+    os.chmod(path, 0o660)
+    bound.listen(16)
+    return bound
+
+
+class Server:
+    """Serves requests until :meth:`stop`."""
+
+    def __init__(self, config_path: str, listening: socket.socket) -> None:
+        self._config_path = config_path
+        self._listening = listening
+        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._locks: dict[object, threading.Lock] = {}
+        self._locks_guard = threading.Lock()
+        self._stopping = False
+
+    def run(self) -> None:
+        """Accept connections; returns after :meth:`stop`, when the requests at work are done."""
+        while not self._stopping:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                if self._stopping:
+                    break
+                time.sleep(0.1)  # out of descriptors, say
+                continue
+            if not self._places.acquire(blocking=False):
+                _log.warning("a connection refused: %d are at work", MAX_CONNECTIONS)
+                connection.close()
+                continue
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        for _ in range(MAX_CONNECTIONS):
+            self._places.acquire()
+
+    def stop(self) -> None:
+        """Accept no more."""
+        self._stopping = True
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                connection.settimeout(RECEIVE_SECONDS)
+                try:
+                    result = self._handle(connection)
+                except Refused as error:
+                    _log.warning("request refused: %s", error)
+                    result = {"state": "failed", "changed": False, "stage": "request", "error": str(error)}
+                except ConfigError as error:
+                    _log.error("configuration: %s", error)
+                    result = {"state": "failed", "changed": False, "stage": "configuration", "error": str(error)[:2000]}
+                with contextlib.suppress(OSError):
+                    connection.sendall(protocol.pack(result))
+        except OSError as error:
+            _log.warning("connection lost: %s", error)
+        except Exception:
+            _log.exception("a request failed")
+        finally:
+            self._places.release()
+
+    def _handle(self, connection: socket.socket) -> dict[str, Any]:
+        _pid, uid, _gid = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        helper, templates = load_for_helper(self._config_path, os.geteuid())
+        _check_peer(uid, helper)
+        deadline = time.monotonic() + RECEIVE_SECONDS
+        template, content = _request(connection, templates, deadline)
+        # Two files with one reload command do not reload at the same time either.
+        with self._lock(template.name), self._lock(template.reload or (template.name, "no reload")):
+            result = apply.apply(template, content)
+        if result.state != "applied":
+            _log.error("%s (%s): %s: %s: %s", template.name, template.path, result.state, result.stage, result.error)
+        elif result.changed:
+            _log.info("%s (%s): replaced", template.name, template.path)
+        return {**vars(result), "error": result.error[:4000]}
+
+    def _lock(self, name: object) -> threading.Lock:
+        with self._locks_guard:
+            return self._locks.setdefault(name, threading.Lock())
+
+
+def _check_peer(uid: int, helper: HelperConfig) -> None:
+    try:
+        wanted = pwd.getpwnam(helper.user).pw_uid
+    except KeyError:
+        raise Refused(f"files_helper.user: expected an account, got {helper.user!r}, which is none") from None
+    if uid != wanted:
+        raise Refused(f"expected the agent's user ({helper.user}), got user {uid}")
+
+
+def _request(
+    connection: socket.socket, templates: dict[str, TemplateConfig], deadline: float
+) -> tuple[TemplateConfig, bytes]:
+    (length,) = protocol.LENGTH.unpack(_read(connection, protocol.LENGTH.size, deadline))
+    if length > protocol.MAX_FRAME:
+        raise Refused(f"expected a header of at most {protocol.MAX_FRAME} bytes, got {length}")
+    try:
+        header = protocol.unpack(_read(connection, length, deadline))
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"expected a JSON header: {type(error).__name__}") from None
+    name, size = header.get("template"), header.get("size")
+    if set(header) != {"template", "size"} or not isinstance(name, str) or type(size) is not int:
+        raise Refused("expected template and size, and nothing else")
+    if name not in templates:
+        raise Refused(f"template {name[:64]!r}: the configuration that the helper reads has no such template")
+    if not 0 <= size <= MAX_CONTENT:
+        raise Refused(f"expected content of at most {MAX_CONTENT} bytes, got {size}")
+    return templates[name], _read(connection, size, deadline)
+
+
+def _read(connection: socket.socket, size: int, deadline: float) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise Refused(f"expected the whole request within {RECEIVE_SECONDS:g} s")
+        connection.settimeout(left)
+        piece = connection.recv(min(size - len(data), 1 << 20))
+        if not piece:
+            raise Refused("the connection ended before the request did")
+        data += piece
+    return bytes(data)
+
+
+def main(config_path: str, notify: Callable[..., None] = lambda *lines: None) -> int:
+    """The process. 1 when it cannot listen, 2 when the configuration cannot be used."""
+    try:
+        helper, templates = load_for_helper(config_path, os.geteuid())
+    except ConfigError as error:
+        for problem in error.problems:
+            _log.error("%s", problem)
+        return 2
+    try:
+        listening = listen(helper.socket, _group_of(helper.user))
+    except OSError as error:
+        _log.error("cannot listen on %s: %s", helper.socket, error.strerror or error)
+        return 1
+    server = Server(config_path, listening)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.stop())
+    _log.info("files helper serves %d templates for user %s", len(templates), helper.user)
+    notify("READY=1")
+    server.run()
+    return 0
+
+
+def _group_of(user: str) -> int | None:
+    try:
+        return pwd.getpwnam(user).pw_gid
+    except KeyError:
+        return None

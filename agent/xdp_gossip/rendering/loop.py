@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: MIT
+"""Keeps rendered files in step with documents and nodes, and knows what came of each."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .. import shapes
+from ..configreader import read_text
+from ..configtemplates import TemplateConfig
+from ..core.queries import Applied
+from .helper import HelperUnreachable, hand_over
+from .renderer import Reads, Renderer
+
+if TYPE_CHECKING:
+    from ..nodelist import AsyncNodeList
+
+_log = logging.getLogger("xdp_gossip.rendering")
+
+#: Bytes of a template file.
+MAX_SOURCE = 1 << 20
+#: Seconds until what could not be tried (no helper, a full disk) is tried again, first and at most.
+_RETRY, _RETRY_MOST = 2.0, 60.0
+_POLL = 30.0
+
+
+class Rendered:
+    """One template: what it read, what came of it, and whether there is something to do."""
+
+    def __init__(self, config: TemplateConfig) -> None:
+        self.config = config
+        self.reads = Reads()
+        self.complete = False  # the last rendering went to its end: what it read is all that it reads
+        self.state = "pending"
+        self.error = "not rendered yet"
+        self.digest: str | None = None
+        self.since = self.now()
+        self.changed: str | None = None
+        self.counts = {"applied": 0, "failed": 0, "pending": 0}
+        self.due = asyncio.Event()
+        self.refused: bytes | None = None  # digest of content that was refused: not tried again
+        self.working = True
+
+    @staticmethod
+    def now() -> str:
+        """This moment."""
+        return shapes.published_at(int(time.time() * 1000))
+
+    def settle(self, state: str, error: str = "") -> None:
+        """What came of a rendering."""
+        self.counts[state] += 1
+        if (state, error) != (self.state, self.error):
+            self.since = self.now()
+            if state == "applied":
+                _log.info("template %s: %s is in place", self.config.name, self.config.path)
+            else:
+                level = logging.ERROR if state == "failed" else logging.WARNING
+                _log.log(level, "template %s: %s: %s", self.config.name, state, error)
+        self.state, self.error = state, error
+
+    def json(self) -> dict[str, Any]:
+        """One entry of GET /v1/rendered."""
+        return {
+            "name": self.config.name,
+            "path": self.config.path,
+            "state": self.state,
+            "documents": dict(self.reads.documents),
+            "digest": self.digest,
+            "error": self.error,
+            "since": self.since,
+            "changed": self.changed,
+        }
+
+
+class Rendering:
+    """All templates of this agent. Make it inside the event loop."""
+
+    def __init__(self, node_list: AsyncNodeList, templates: Sequence[TemplateConfig], socket: str) -> None:
+        self._node_list = node_list
+        self._socket = socket
+        self._renderer = Renderer(node_list)
+        self._rendered = [Rendered(config) for config in templates]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> list[asyncio.Task[None]]:
+        """Begin; the tasks end with :meth:`close` only."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._follow()), *(loop.create_task(self._keep(r)) for r in self._rendered)]
+        return self._tasks
+
+    async def close(self) -> None:
+        """Stop. A request that the helper has is carried out by it nevertheless."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._renderer.close()
+
+    def again(self) -> None:
+        """Render everything again, also what was refused (a reload of the configuration)."""
+        for rendered in self._rendered:
+            rendered.refused = None
+            rendered.due.set()
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """The templates of GET /v1/rendered."""
+        return [rendered.json() for rendered in self._rendered]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How often each template ended in which state."""
+        return {rendered.config.name: dict(rendered.counts) for rendered in self._rendered}
+
+    def applied(self, key: str) -> Applied:
+        """What came of the document ``key`` here: the worst of the templates that use it."""
+        held = self._node_list.document(key)
+        version = held.version if held else None
+        worst = Applied("none")
+        rank = ("none", "applied", "pending", "failed")
+        for rendered in self._rendered:
+            if rendered.complete and not rendered.reads.uses(key):
+                continue
+            read = rendered.reads.documents.get(key)
+            if not rendered.reads.uses(key) or read != (str(version) if version else None):
+                found = Applied("pending", None, f"{rendered.config.name}: {rendered.error or 'to be rendered'}")
+            elif rendered.state == "failed":
+                found = Applied("failed", version, f"refused by {rendered.config.name}: {rendered.error}")
+            elif rendered.state == "applied" and not rendered.working:
+                found = Applied("applied", version)
+            else:
+                found = Applied("pending", version, f"{rendered.config.name}: {rendered.error or 'at work'}")
+            if rank.index(found.state) > rank.index(worst.state):
+                worst = found
+        return worst
+
+    async def _follow(self) -> None:
+        """Mark the templates whose input changed."""
+        revision = self._node_list.revision
+        for rendered in self._rendered:
+            rendered.due.set()
+        while True:
+            found = await self._node_list.changes(revision, _POLL)
+            revision = found.revision
+            if not found.gap and not found.changes:
+                continue
+            keys = {change.document.key for change in found.changes if change.document is not None}
+            nodes = any(change.kind == "node" for change in found.changes)
+            for rendered in self._rendered:
+                reads = rendered.reads
+                uses = any(reads.uses(key) for key in keys) or (keys and not rendered.complete)
+                uses_nodes = nodes and (reads.nodes is not None or reads.node is not None or not rendered.complete)
+                if found.gap or uses or uses_nodes:
+                    rendered.due.set()
+
+    async def _keep(self, rendered: Rendered) -> None:
+        retry = _RETRY
+        while True:
+            await rendered.due.wait()
+            # A burst: what comes in this time is rendered together.
+            await asyncio.sleep(rendered.config.wait)
+            rendered.due.clear()
+            rendered.working = True
+            could = await self._render(rendered)
+            rendered.working = False
+            if could:
+                retry = _RETRY
+            else:
+                asyncio.get_running_loop().call_later(retry, rendered.due.set)
+                retry = min(2 * retry, _RETRY_MOST)
+
+    async def _render(self, rendered: Rendered) -> bool:
+        """Render and hand over; False when that could not be tried."""
+        config = rendered.config
+        source, why = await asyncio.get_running_loop().run_in_executor(None, read_text, config.source, MAX_SOURCE)
+        if source is None:
+            rendered.settle("failed", f"source: expected a readable template, got {why}")
+            return False
+        made = await self._renderer.render(source)
+        if not made.reads.still_true(self._node_list):
+            rendered.due.set()  # half old, half new: not to be used
+            rendered.reads, rendered.complete = made.reads, made.kind == "done"
+            return True
+        rendered.reads, rendered.complete = made.reads, made.kind == "done"
+        if made.kind != "done":
+            waits = made.kind == "missing"
+            rendered.settle("pending" if waits else "failed", made.error)
+            return True
+        digest = hashlib.sha256(made.content).digest()
+        if digest == rendered.refused:
+            rendered.settle("failed", rendered.error)
+            return True
+        try:
+            answer = await hand_over(self._socket, config, made.content)
+        except HelperUnreachable as error:
+            rendered.settle("failed", str(error))
+            return False
+        if answer["state"] == "applied":
+            rendered.refused = None
+            rendered.digest = f"sha256:{digest.hex()}"
+            if answer.get("changed"):
+                rendered.changed = rendered.now()
+            rendered.settle("applied")
+            return True
+        rendered.settle("failed", f"{answer.get('stage')}: {answer.get('error')}"[:4000])
+        if answer["state"] == "refused":
+            rendered.refused = digest
+            return True
+        return False
