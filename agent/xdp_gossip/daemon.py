@@ -174,6 +174,7 @@ class Agent:
             local=local,
             max_document=self.settings.limits.document,
             counters=self.counters,
+            ui=self.settings.api.ui,
         )
         server = ApiServer(app, self.counters)
         self.servers.append(server)
