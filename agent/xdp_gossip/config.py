@@ -61,7 +61,7 @@ class KeySlot:
 
 @dataclass(frozen=True)
 class ApiConfig:
-    """Where the HTTP API listens. ``socket`` "" and ``listen`` None mean: not there."""
+    """Where the HTTP API listens. ``socket`` "" and ``listen`` None mean: not there. ``ui``: also the web page."""
 
     socket: str = "/run/xdp-gossip/api.sock"
     listen: Address | None = None
@@ -69,6 +69,7 @@ class ApiConfig:
     token: str | None = field(default=None, repr=False)
     tls_cert: str = ""
     tls_key: str = ""
+    ui: bool = False
 
 
 @dataclass(frozen=True)
@@ -302,7 +303,7 @@ def _seeds(top: Section) -> tuple[Address, ...]:
 
 
 def _api(top: Section, node: Node | None) -> ApiConfig:
-    section = top.section("api", ("socket", "listen", "token_file", "tls"))
+    section = top.section("api", ("socket", "listen", "token_file", "tls", "ui"))
     path = section.absolute_path("socket", ApiConfig.socket, empty=True)
     if len(path.encode()) > _MAX_SOCKET_PATH:
         section.expected("socket", f"a path of at most {_MAX_SOCKET_PATH} bytes", f"{len(path.encode())}")
@@ -315,7 +316,8 @@ def _api(top: Section, node: Node | None) -> ApiConfig:
     if not path and not listen:
         section.expected("socket", "a socket path, or api.listen", "neither")
     cert, key = _tls(section)
-    return ApiConfig(path, listen, section.text("token_file", ""), token or None, cert, key)
+    ui = section.boolean("ui", False)
+    return ApiConfig(path, listen, section.text("token_file", ""), token or None, cert, key, ui)
 
 
 def _api_listen(section: Section, node: Node | None) -> Address | None:
@@ -381,6 +383,7 @@ def describe(config: AgentConfig) -> dict[str, Any]:
             "socket": config.api.socket,
             "listen": str(config.api.listen or ""),
             "tls": bool(config.api.tls_cert),
+            "ui": config.api.ui,
         },
         "dataplane": {"interface": config.dataplane.interface, "directory": config.dataplane.directory},
         "templates": [{"name": template.name, "path": template.path} for template in config.templates],

@@ -188,6 +188,7 @@ class Agent:
             max_document=self.settings.limits.document,
             counters=self.counters,
             rendered=lambda: self.rendering.outcomes() if self.rendering is not None else [],
+            ui=self.settings.api.ui,
         )
         server = ApiServer(app, self.counters)
         self.servers.append(server)

@@ -15,6 +15,8 @@ from .egossip import EGossip
 from .errors import Fault, Handler, error_middleware, render
 from .info import Info
 from .nodes import Nodes
+from .ui import PUBLIC as _PAGE_FILES
+from .ui import Page
 from .waits import Waits
 
 if TYPE_CHECKING:
@@ -34,11 +36,11 @@ def _authorised(request: web.Request, token: str) -> bool:
     return scheme.lower() == _SCHEME and same
 
 
-def _auth_middleware(token: str) -> Middleware:
+def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let only the holder of the token pass, before anything of the request is looked at (RFC 6750)."""
-        if request.path not in _PUBLIC and not _authorised(request, token):
+        if request.rel_url.raw_path not in public and not _authorised(request, token):
             fault = Fault(
                 401,
                 "unauthorized",
@@ -59,21 +61,28 @@ def build_app(
     max_document: int = 16 * 1024 * 1024,
     counters: dict[str, int] | None = None,
     rendered: Callable[[], list[dict[str, Any]]] = list,
+    ui: bool = False,
 ) -> web.Application:
     """The API over ``node_list``. Call it inside the event loop that will serve it.
 
     ``local`` is for the Unix socket: no token, and eGossip's GET /stop and /start. Otherwise ``token`` is required.
     ``max_document`` is in bytes; ``counters`` are shown with those of the protocol (see ``ApiServer``).
+    ``ui`` adds the web page under /ui/, whose files need no token: they hold no data.
     Raises ``ValueError`` when an API without any authentication is asked for.
     """
     if not local and not token:
         raise ValueError("API on TCP: expected a token, got none")
     context = Context(node_list, token, local, max_document, {} if counters is None else counters, rendered)
-    middlewares: list[Middleware] = [error_middleware] if local else [error_middleware, _auth_middleware(str(token))]
+    public = _PUBLIC | _PAGE_FILES if ui else _PUBLIC
+    middlewares: list[Middleware] = [error_middleware]
+    if not local:
+        middlewares.append(_auth_middleware(str(token), public))
     # Bodies are bounded one by one in params.read_body; this is the bound for whoever forgets.
     app = web.Application(middlewares=middlewares, client_max_size=max_document)
     for topic in (Info, Nodes, Documents, Waits, EGossip):
         app.add_routes(topic(context).routes())
+    if ui:
+        app.add_routes(Page().routes())
 
     async def close(_app: web.Application) -> None:
         context.closing.set()

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""The web page under /ui/: a fixed list of static files, and the headers that keep anything else out of it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from aiohttp import web
+
+from . import params
+from .errors import Fault
+
+#: What there is to serve, by name, with its media type; "" is the page itself. Nothing else is ever looked up.
+_SCRIPT = "text/javascript; charset=utf-8"
+FILES = {
+    "": "text/html; charset=utf-8",
+    "app.css": "text/css; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+    "api.js": _SCRIPT,
+    "app.js": _SCRIPT,
+    "document.js": _SCRIPT,
+    "documents.js": _SCRIPT,
+    "dom.js": _SCRIPT,
+    "files.js": _SCRIPT,
+    "fleet.js": _SCRIPT,
+    "format.js": _SCRIPT,
+    "history.js": _SCRIPT,
+    "holders.js": _SCRIPT,
+    "live.js": _SCRIPT,
+    "plot.js": _SCRIPT,
+    "runs.js": _SCRIPT,
+    "signin.js": _SCRIPT,
+    "store.js": _SCRIPT,
+    "stream.js": _SCRIPT,
+    "table.js": _SCRIPT,
+}
+_PAGE = "index.html"
+_PREFIX = "/ui/"
+
+#: Served without a token: they hold no data, and a browser that opens the page has no token yet.
+PUBLIC = frozenset(_PREFIX + name for name in FILES)
+
+#: The page runs its own scripts, talks to this member only, and may neither be framed nor submit a form anywhere.
+#: With no Trusted Types policy allowed, a browser refuses every way to turn text into markup or code.
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    # Kept, but asked for again each time: after an upgrade of the agent no old script may meet a new page.
+    "Cache-Control": "no-cache",
+}
+
+
+def directory() -> Path:
+    """Where the page's files lie in this package."""
+    return Path(__file__).parent.parent / "web"
+
+
+class Page:
+    """Handlers of /ui/ and the files below it. Raises ``OSError`` when the package lacks one of them."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[bytes, str]] = {}
+        for name in FILES:
+            content = (directory() / (name or _PAGE)).read_bytes()
+            self._files[name] = (content, f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"')
+
+    def routes(self) -> list[web.RouteDef]:
+        """Paths and handlers."""
+        return [web.get("/ui/", self.file), web.get("/ui/{file}", self.file)]
+
+    async def file(self, request: web.Request) -> web.Response:
+        """One of the files, or 304 when the browser has it already."""
+        params.query(request, ())
+        name = request.match_info.get("file", "")
+        # "/ui/" is the page; an empty name cannot come out of "/ui/{file}".
+        found = self._files.get(name)
+        if found is None:
+            raise Fault(404, "not_found", "there is nothing at this path", headers=HEADERS)
+        content, etag = found
+        headers = {**HEADERS, "ETag": etag}
+        if params.matches(request.headers.get("If-None-Match"), etag):
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=content, headers={**headers, "Content-Type": FILES[name]})

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+// The page: signs in, chooses the view that the address names, and tells how the connection is.
+
+import { ApiError, get, token } from "./api.js";
+import { OneDocument } from "./document.js";
+import { Documents } from "./documents.js";
+import { h, note, remote } from "./dom.js";
+import { Files } from "./files.js";
+import { Fleet } from "./fleet.js";
+import { address, clock } from "./format.js";
+import { Live } from "./live.js";
+import { Runs } from "./runs.js";
+import { signIn } from "./signin.js";
+import { Store } from "./store.js";
+
+const $ = (id) => document.getElementById(id);
+const main = $("main");
+// A connection that is back at once is not worth a word.
+const PATIENCE = 1_500;
+
+let store = null;
+let runs = null;
+let views = {};
+let view = null;
+let warned = null;
+
+function put(next) {
+  view?.hide();
+  view = next;
+  main.replaceChildren(view.element);
+  document.title = `${view.title.slice(0, 80)} · XDP Gossip`;
+  view.show();
+}
+
+function decode(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+function route() {
+  if (!store) return;
+  const [, name = "fleet", rest] = /^#\/([a-z]+)(?:\/(.+))?$/s.exec(location.hash) ?? [];
+  const known = Object.hasOwn(views, name) ? name : "fleet";
+  for (const link of document.querySelectorAll("#views a")) {
+    if (link.dataset.view === known) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  const next = known === "documents" && rest ? new OneDocument(store, decode(rest)) : views[known];
+  const moved = view !== null && view !== next;
+  put(next);
+  if (moved) {
+    window.scrollTo(0, 0);
+    main.focus({ preventScroll: true });
+  }
+}
+
+function connection() {
+  const { connection: state, why, heard } = store;
+  const place = $("connection");
+  const words = { connecting: "connecting", live: "live", lost: "no connection" };
+  place.className = `link ${state}`;
+  place.textContent = words[state];
+  clearTimeout(warned);
+  if (state !== "lost") {
+    $("banner").hidden = true;
+    return;
+  }
+  warned = setTimeout(() => {
+    const old = heard ? ` What is shown is from ${clock(heard)}.` : "";
+    const reason = why ? ` (${why})` : "";
+    $("banner").replaceChildren(`The connection to this member is lost${reason}.${old} Trying again … `,
+      h("button", { type: "button", click: () => store.stream.hurry() }, "Try now"));
+    $("banner").hidden = false;
+  }, PATIENCE);
+}
+
+function where() {
+  const { status } = store;
+  if (!status) return;
+  $("where").replaceChildren(remote(status.cluster, null, 64), h("span", { class: "muted" }, " as seen by "),
+    remote(status.node.name || address(status.node), null, 64));
+}
+
+function leave() {
+  store?.stop();
+  runs?.stop();
+  store = runs = null;
+  clearTimeout(warned);
+  $("top").hidden = $("banner").hidden = true;
+}
+
+function denied(message) {
+  if (!store) return;
+  leave();
+  token.clear();
+  put(signIn(message, begin));
+}
+
+function enter() {
+  store = new Store();
+  runs = new Runs(() => views.live.later());
+  views = { fleet: new Fleet(store), documents: new Documents(store), live: new Live(store, runs), files: new Files(store) };
+  store.onDenied = () => denied("The token is not accepted any more.");
+  store.onPublished = (published) => document.hidden || runs.begin(published);
+  store.subscribe((topics) => {
+    if (topics.has("connection")) connection();
+    if (topics.has("status")) where();
+    view?.update(topics);
+  });
+  $("top").hidden = false;
+  $("signout").hidden = !token.get();
+  store.start();
+  connection();
+  view = null;
+  route();
+}
+
+// Sign in is needed where the member asks for a token: on TCP.
+async function begin() {
+  try {
+    await get("status");
+    enter();
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 401) {
+      const wrong = Boolean(token.get());
+      token.clear();
+      put(signIn(wrong ? "This token is not accepted." : "", begin));
+      return;
+    }
+    main.replaceChildren(note("bad", "This member does not answer.", error.message),
+      h("button", { type: "button", click: begin }, "Try again"));
+  }
+}
+
+$("signout").addEventListener("click", () => denied(""));
+$("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+addEventListener("hashchange", route);
+addEventListener("online", () => store?.stream.hurry());
+addEventListener("keydown", (event) => {
+  const typing = event.target instanceof HTMLInputElement;
+  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    const filter = main.querySelector(".filter");
+    if (filter) {
+      event.preventDefault();
+      filter.focus();
+    }
+  }
+});
+begin();

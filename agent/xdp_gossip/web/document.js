@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+// One document: what is known of it, who holds and applied it, its content, and its history.
+
+import { get, keyPath } from "./api.js";
+import { documentLink, version } from "./documents.js";
+import { h, note, plainLines, remote } from "./dom.js";
+import { bytes, moment } from "./format.js";
+import { History } from "./history.js";
+import { Holders } from "./holders.js";
+
+const SHOWN = 256 * 1024;
+
+function text(base64) {
+  const raw = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(raw);
+  } catch {
+    return null;
+  }
+}
+
+export class OneDocument {
+  constructor(store, key) {
+    Object.assign(this, { store, key, title: key });
+    this.holders = new Holders(key);
+    this.history = new History(key);
+    this.facts = h("dl", { class: "facts" });
+    this.message = h("div");
+    this.button = h("button", { type: "button", click: () => this.content() }, "Show");
+    this.value = h("div", null, h("p", { class: "muted line" }, "Not shown: it may hold secrets."));
+    this.contentPart = h("section", { "aria-label": "Content" }, h("div", { class: "heading" }, h("h2", null, "Content"), this.button), this.value);
+    this.element = h("article", null,
+      h("p", { class: "back" }, h("a", { href: "#/documents" }, "Documents")),
+      h("h1", { class: "mono" }, remote(key)), this.message, this.facts,
+      this.holders.element, this.contentPart, this.history.element);
+  }
+
+  show() {
+    this.draw();
+    if (!this.held) this.history.load();
+  }
+
+  hide() {
+    this.history.stop();
+  }
+
+  update(topics) {
+    if (topics.has("documents")) this.draw();
+  }
+
+  draw() {
+    const { documents, problems } = this.store;
+    if (!documents) {
+      this.message.replaceChildren(problems.documents
+        ? note("bad", "The documents cannot be read.", problems.documents) : h("p", { class: "loading" }, "Loading …"));
+      return;
+    }
+    const held = documents.get(this.key);
+    const before = this.held;
+    if (this.known && held?.version === before?.version) return;
+    this.known = true;
+    this.held = held;
+    this.contentPart.hidden = this.holders.element.hidden = !held;
+    this.message.replaceChildren(held ? "" : note("warn", "There is no such document now.", "It was deleted, has expired, or never was."));
+    this.facts.replaceChildren(...(held ? this.rows(held) : []));
+    if (held) this.holders.about(held.version);
+    if (before && held) {
+      this.value.replaceChildren(h("p", { class: "muted line" }, "Another version is held now: show it again."));
+      this.button.disabled = false;
+    }
+    this.history.load();
+  }
+
+  rows(held) {
+    const others = (held.batch ?? []).filter((key) => key !== this.key);
+    const time = (value) => h("time", { datetime: value, title: value }, moment(value));
+    return [
+      ["Version", version(held.version)],
+      ["Published", time(held.published_at)],
+      ["Author", remote(held.author || "–")],
+      ["Comment", remote(held.comment || "–", null, 2000)],
+      ["Type", remote(held.content_type)],
+      ["Size", `${bytes(held.size)}${held.size >= 1024 ? ` (${held.size.toLocaleString("en")} bytes)` : ""}`],
+      ["Expires", held.expires ? time(held.expires) : "never"],
+      ["Digest", h("span", { class: "mono break" }, held.digest)],
+      ...(others.length ? [["Written with", h("ul", { class: "plain" }, others.slice(0, 64).map((key) =>
+        h("li", null, h("a", { class: "mono", href: documentLink(key) }, remote(key)))))]] : []),
+    ].map(([term, value]) => h("div", null, h("dt", null, term), h("dd", null, value)));
+  }
+
+  async content() {
+    const wanted = this.held;
+    if (!wanted) return;
+    if (wanted.size > SHOWN) {
+      this.value.replaceChildren(note("", `${bytes(wanted.size)} are too much for this page.`, "Read it with: xdp-gossip read KEY"));
+      return;
+    }
+    this.button.disabled = true;
+    try {
+      const found = await get(`documents/${keyPath(this.key)}`, { query: { format: "json" } });
+      if (this.held?.version !== wanted.version) return;
+      const content = text(found.value_base64);
+      this.value.replaceChildren(content === null ? note("", "The content is no text.")
+        : content === "" ? note("", "The content is empty.")
+          : h("pre", { class: "value", tabindex: "0", "aria-label": "Content" }, plainLines(content)));
+    } catch (error) {
+      this.value.replaceChildren(note("bad", "The content cannot be read.", error.message));
+      this.button.disabled = false;
+    }
+  }
+}

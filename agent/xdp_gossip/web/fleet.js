@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT
+// The fleet: who is there, in which state and mode, and who holds what this member holds.
+
+import { h, note, remote, state } from "./dom.js";
+import { address, collator, count, duration } from "./format.js";
+import { Table } from "./table.js";
+
+const KINDS = { alive: "ok", suspect: "warn", dead: "bad", left: "off" };
+const RANK = { dead: 0, suspect: 1, alive: 2, left: 3 };
+const present = (node) => node.state === "alive" || node.state === "suspect";
+
+export function name(node) {
+  if (node.name) return remote(node.name, { class: "name" });
+  return h("span", { class: "muted" }, node.record_known === false ? "not heard yet" : "no name");
+}
+
+export class Fleet {
+  constructor(store) {
+    this.store = store;
+    this.title = "Fleet";
+    this.only = null;
+    const synced = (node) => (present(node) ? (node.digest === store.digest ? "yes" : "no") : "–");
+    this.inSync = synced;
+    this.chips = h("div", { class: "chips", role: "group", "aria-label": "Show only" });
+    this.local = h("p", { class: "muted line" });
+    this.table = new Table({
+      label: "Nodes",
+      key: address,
+      sort: "name",
+      search: (node) => `${node.name} ${address(node)} ${node.state} ${node.protocol} ${node.version} ${node.private_data}`,
+      extra: this.chips,
+      empty: () => note("", "No node is known."),
+      columns: [
+        { id: "name", title: "Name", kind: "main", value: (node) => `${node.name}\0${node.private_data}\0${node.local}\0${node.record_known}`,
+          order: (a, b) => collator.compare(a.name, b.name), cell: (node) => this.nameCell(node) },
+        { id: "address", title: "Address", kind: "mono", value: address },
+        { id: "state", title: "State", value: (node) => node.state, order: (a, b) => RANK[a.state] - RANK[b.state],
+          cell: (node) => state(node.state, KINDS[node.state] ?? "off") },
+        { id: "mode", title: "Mode", value: (node) => node.protocol, cell: (node) => remote(node.protocol || "–") },
+        { id: "agent", title: "Agent", value: (node) => node.version, cell: (node) => remote(node.version || "–") },
+        { id: "heard", title: "Last heard", kind: "number", value: (node) => (node.local ? "here" : duration(store.age(node))),
+          order: (a, b) => store.age(a) - store.age(b) },
+        { id: "sync", title: "In sync", value: synced,
+          cell: (node) => (present(node) ? state(synced(node), synced(node) === "yes" ? "ok" : "warn") : "–") },
+      ],
+    });
+    this.element = h("section", { "aria-label": "Fleet" }, h("h1", null, "Fleet"), this.local, this.table.element);
+  }
+
+  nameCell(node) {
+    const data = node.private_data && remote(node.private_data, { class: "muted sub" }, 160);
+    return h("div", { class: "stack" }, h("span", null, name(node), node.local && h("span", { class: "tag" }, "this member")), data);
+  }
+
+  show() {
+    this.clock = setInterval(() => this.draw(), 1000);
+    this.draw();
+  }
+
+  hide() {
+    clearInterval(this.clock);
+  }
+
+  update(topics) {
+    if (topics.has("nodes") || topics.has("status") || topics.has("documents")) this.draw();
+  }
+
+  draw() {
+    const { store } = this;
+    if (!store.nodes) {
+      this.table.message.hidden = false;
+      this.table.message.replaceChildren(store.problems.nodes
+        ? note("bad", "The list of nodes cannot be read.", store.problems.nodes) : h("p", { class: "loading" }, "Loading …"));
+      return;
+    }
+    const nodes = [...store.nodes.values()];
+    this.drawChips(nodes);
+    this.table.update(nodes);
+    const { status } = store;
+    if (status) {
+      const reason = status.mode_reason && [" (", remote(status.mode_reason), ")"];
+      this.local.replaceChildren("As seen by ", name(status.node), ": mode ", remote(status.mode), ...(reason || []),
+        `, cycle ${duration(status.cycle)}, timeout ${duration(status.timeout)}`);
+    }
+  }
+
+  drawChips(nodes) {
+    const tally = { alive: 0, suspect: 0, dead: 0, left: 0 };
+    let behind = 0;
+    for (const node of nodes) {
+      tally[node.state] += 1;
+      if (this.inSync(node) === "no") behind += 1;
+    }
+    const wanted = [
+      ...Object.entries(tally).map(([word, number]) => [word, number, KINDS[word], (node) => node.state === word]),
+      ["out of sync", behind, behind ? "warn" : "ok", (node) => this.inSync(node) === "no"],
+    ];
+    const text = JSON.stringify([wanted.map((one) => one[1]), this.only]);
+    if (text === this.drawn) return;
+    this.drawn = text;
+    const focused = [...this.chips.children].indexOf(document.activeElement);
+    this.chips.replaceChildren(...wanted.map(([word, number, kind, accept]) => h("button", {
+      type: "button", class: "chip", "aria-pressed": String(this.only === word),
+      click: () => {
+        this.only = this.only === word ? null : word;
+        this.table.restrict(this.only ? accept : () => true);
+        this.draw();
+      },
+    }, state(`${count(number)} ${word}`, number ? kind : "off"))));
+    if (focused >= 0) this.chips.children[focused].focus();
+  }
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+// Values as people read them.
+
+const UNITS = ["B", "KiB", "MiB", "GiB"];
+
+export const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
+
+export function count(number) {
+  return number.toLocaleString("en");
+}
+
+export function plural(number, one, many = `${one}s`) {
+  return `${count(number)} ${number === 1 ? one : many}`;
+}
+
+export function bytes(size) {
+  let unit = 0;
+  let value = size;
+  while (value >= 1024 && unit < UNITS.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${unit && value < 100 ? value.toFixed(1) : Math.round(value)} ${UNITS[unit]}`;
+}
+
+// A duration in seconds, with two significant places at most.
+export function duration(seconds) {
+  if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172800) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86400)} d`;
+}
+
+const pad = (number) => String(number).padStart(2, "0");
+
+// Local date and time of an RFC 3339 text; the text itself when it is none.
+export function moment(text) {
+  const date = new Date(text);
+  if (Number.isNaN(date.getTime())) return String(text);
+  const day = `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())}`;
+  return `${day} ${clock(date)}`;
+}
+
+export function clock(date) {
+  return `${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}`;
+}
+
+export function address(node) {
+  return node.addr.includes(":") ? `[${node.addr}]:${node.port}` : `${node.addr}:${node.port}`;
+}
+
+// Whether one document version is later than another: its stamp has a fixed width, its origin decides between equals.
+export function later(version, than) {
+  return version > than;
+}
