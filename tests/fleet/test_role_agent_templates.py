@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""What the role ``agent`` makes of ``agent_templates`` and its like: agent.yml, the helper's unit, the template files."""
+"""What the role ``agent`` makes of ``agent_templates`` and its like: agent.yml, the helper's unit, template files."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from test_role_agent_runs import Controller, controller, described, pytestmark  # noqa: F401  (the same needs)
+from test_role_agent_runs import Controller, controller, pytestmark  # noqa: F401  (the same needs)
 
 PLAY = """
 - hosts: all
@@ -16,7 +17,6 @@ PLAY = """
   connection: local
   vars:
     __agent_addr: 198.18.0.11
-    ansible_facts: {os_family: Debian, kernel: 6.1.0, default_ipv4: {address: 198.18.0.11}}
   handlers:
     - name: Restart the agent
       ansible.builtin.debug:
@@ -79,7 +79,7 @@ def config(directory: Path) -> dict[str, Any]:
     return yaml.safe_load((directory / "agent.yml").read_text())  # type: ignore[no-any-return]
 
 
-@pytest.mark.skipif(__import__("os").geteuid() != 0, reason="needs root: files are given to root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
 def test_templates_reach_configuration_files_and_unit(controller: Controller) -> None:  # noqa: F811
     directory = write(controller, VARIABLES)
     written = config(directory)
@@ -115,7 +115,7 @@ def test_templates_reach_configuration_files_and_unit(controller: Controller) ->
     assert wants.endswith(" xdp-gossip-files.service")
 
 
-@pytest.mark.skipif(__import__("os").geteuid() != 0, reason="needs root: files are given to root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
 def test_nothing_of_it_without_templates(controller: Controller) -> None:  # noqa: F811
     """A release from before these settings accepts the configuration."""
     directory = write(controller, "agent_templates: []\n")

@@ -29,7 +29,10 @@ MINIMUM = (3, 9)
 _ACCOUNT = (r"[a-z_0-9][A-Za-z0-9_.-]{0,31}\$?\Z", "the name of an account")
 #: key -> a pattern of its text, and what to call that
 TEMPLATE_TEXTS = {
-    "name": (r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"),
+    "name": (
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z",
+        "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit",
+    ),
     "path": (r"/(?!.*/\.{0,2}(/|\Z))[^\0\n]*[^/\0\n]\Z", "the absolute path of a file, without . and .."),
     "source": (r"/[^\0\n]*[^/\0\n]\Z", "the absolute path of a file on the host"),
     "mode": (r"0?[0-7]{3,4}\Z", 'octal digits in quotes, such as "0644"'),
@@ -113,7 +116,8 @@ def check_templates(templates: list) -> list[str]:
     for key in ("name", "path"):
         values = [template.get(key) for template in templates if isinstance(template, dict)]
         for value in sorted({value for value in values if isinstance(value, str) and values.count(value) > 1}):
-            errors.append("agent_templates: %s: expected each once, got %r %d times" % (key, value, values.count(value)))
+            times = values.count(value)
+            errors.append("agent_templates: %s: expected each once, got %r %d times" % (key, value, times))
     return errors
 
 
