@@ -35,7 +35,7 @@ TEMPLATE_TEXTS = {
     ),
     "path": (r"/(?!.*/\.{0,2}(/|\Z))[^\0\n]*[^/\0\n]\Z", "the absolute path of a file, without . and .."),
     "source": (r"/[^\0\n]*[^/\0\n]\Z", "the absolute path of a file on the host"),
-    "mode": (r"0?[0-7]{3,4}\Z", 'octal digits in quotes, such as "0644"'),
+    "mode": (r"0?[0-7]{3}\Z", 'three octal digits in quotes, such as "0644"'),
     "owner": _ACCOUNT,
     "group": _ACCOUNT,
     "user": _ACCOUNT,
@@ -142,12 +142,10 @@ def check_template(given: dict) -> list[str]:
             errors.append("%s: expected a list of arguments, each a text, got %r" % (key, command))
         elif not command[0].startswith("/"):
             errors.append("%s: expected the absolute path of a program first, got %r" % (key, command[0]))
-    if isinstance(given.get("validate"), list) and not any("{file}" in str(word) for word in given["validate"]):
-        errors.append("validate: expected {file} among the arguments, which stands for the new content, got none")
-    for key, least in (("timeout", 0.1), ("wait", 0)):
+    for key, least, most in (("timeout", 0.1, 600), ("wait", 0, 60)):
         value = given.get(key, 1)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= 3600:
-            errors.append("%s: expected seconds from %g to 3600, got %r" % (key, least, value))
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+            errors.append("%s: expected seconds from %g to %g, got %r" % (key, least, most, value))
     if not isinstance(given.get("backup", False), bool):
         errors.append("backup: expected true or false, got %r" % given["backup"])
     return errors
