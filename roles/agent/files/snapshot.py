@@ -2,9 +2,9 @@
 """Keep a copy of release, configuration and units before a deployment, and put it back when that fails.
 
 Usage: ``snapshot.py take|restore PLACES``. PLACES is a JSON object of paths: ``directory`` (the copy), ``root`` (of the
-releases; ``current`` in it links to one), ``config`` (directory), ``agent``, ``dataplane`` and ``files`` (unit
-files), ``socket`` (of the agent). Both print the same JSON object: ``present`` (false when the host has no release
-yet), ``release`` (directory name), ``version``, ``incarnation`` (of the running agent, -1 when it does not answer), ``agent``,
+releases; ``current`` in it links to one), ``config`` (directory), ``agent``, ``dataplane`` and ``files`` (unit files),
+``socket`` (of the agent). Both print the same JSON object: ``present`` (false when the host has no release yet),
+``release`` (directory name), ``version``, ``incarnation`` (of the running agent, -1 when it does not answer), ``agent``,
 ``dataplane`` and ``files`` (each ``present``, ``active``, ``enabled``). Errors go to stderr, exit status 1.
 
 The copy holds the fleet's secret: nobody but root may look into its directory. One that an interrupted run left is
