@@ -4,8 +4,8 @@
 Usage: ``snapshot.py take|restore PLACES``. PLACES is a JSON object of paths: ``directory`` (the copy), ``root`` (of the
 releases; ``current`` in it links to one), ``config`` (directory), ``agent``, ``dataplane`` and ``files`` (unit files),
 ``socket`` (of the agent). Both print the same JSON object: ``present`` (false when the host has no release yet),
-``release`` (directory name), ``version``, ``incarnation`` (of the running agent, -1 when it does not answer), ``agent``,
-``dataplane`` and ``files`` (each ``present``, ``active``, ``enabled``). Errors go to stderr, exit status 1.
+``release`` (directory name), ``version``, ``incarnation`` (of the running agent, -1 when it does not answer),
+``agent``, ``dataplane`` and ``files`` (each ``present``, ``active``, ``enabled``). Errors go to stderr, exit status 1.
 
 The copy holds the fleet's secret: nobody but root may look into its directory. One that an interrupted run left is
 kept, since what is on the host since then has never passed a gate. ``restore`` moves files only; units are the role's.
