@@ -172,11 +172,13 @@ def test_packages_that_variables_ask_for(controller: Controller) -> None:
         "udp": described(system, agent_protocol="UDP"),
         "tc": described(system, agent_protocol="TC"),
         "pekonode": described(system, agent_wire="pekonode"),
+        "files": described(system, agent_templates=[{"name": "x", "path": "/etc/x", "content": ""}]),
         "own": described(system, agent_packages=["own-python3", "own-bcc"]),
     }
     output = choose(controller, hosts)
     assert "failed=0" in output
-    assert [chosen(controller, name)["plane"] for name in hosts] == [[], RED_HAT_PLANE, [], []]
+    assert [chosen(controller, name)["plane"] for name in hosts] == [[], RED_HAT_PLANE, [], RED_HAT_PLANE, []]
+    assert chosen(controller, "files")["packages"] == [*RED_HAT, "python3-jinja2"]
     assert chosen(controller, "own")["packages"] == ["own-python3", "own-bcc"]
 
 

@@ -33,7 +33,9 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         (tmp_path / "opt/releases" / release / "VERSION").write_text(release[0] + "\n")
     (tmp_path / "opt/current").symlink_to(tmp_path / "opt/releases/1-aa")
     (tmp_path / "etc/keys").mkdir(parents=True)
-    for name, text in {"etc/agent.yml": "one\n", "etc/keys/1": "secret\n", "agent.service": "[Unit]\n"}.items():
+    (tmp_path / "etc/templates").mkdir()
+    texts = {"etc/agent.yml": "one\n", "etc/keys/1": "secret\n", "etc/templates/site.j2": "one\n"}
+    for name, text in {**texts, "agent.service": "[Unit]\n", "files.service": "[Unit]\n"}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o660)  # more than a usual umask leaves to a new file
     up = {"active": True, "enabled": True}
@@ -44,6 +46,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         "config": str(tmp_path / "etc"),
         "agent": str(tmp_path / "agent.service"),
         "dataplane": str(tmp_path / "dataplane.service"),
+        "files": str(tmp_path / "files.service"),
         "socket": str(tmp_path / "none.sock"),
     }
 
@@ -59,6 +62,9 @@ def deploy_another(places: dict[str, str]) -> None:
     (config / "api.token").write_text("new\n")
     Path(places["agent"]).write_text("[Unit]\nDescription=other\n")
     Path(places["dataplane"]).write_text("[Unit]\n")
+    (config / "templates/site.j2").write_text("two\n")
+    (config / "templates/more.j2").write_text("two\n")
+    Path(places["files"]).unlink()
 
 
 def listing(places: dict[str, str]) -> dict[str, tuple[int, str]]:
@@ -78,10 +84,19 @@ def test_everything_comes_back(places: dict[str, str]) -> None:
     taken = snapshot.take(places)
     assert (taken["present"], taken["release"], taken["version"], taken["incarnation"]) == (True, "1-aa", "1", -1)
     assert taken["agent"]["present"] and not taken["dataplane"]["present"]
+    assert taken["files"]["present"]
     deploy_another(places)
     assert listing(places) != before
     assert snapshot.restore(places) == taken
     assert listing(places) == before
+
+
+def test_a_helper_that_the_deployment_brought_goes_again(places: dict[str, str]) -> None:
+    Path(places["files"]).unlink()
+    assert snapshot.take(places)["files"]["present"] is False
+    Path(places["files"]).write_text("[Unit]\n")
+    snapshot.restore(places)
+    assert not Path(places["files"]).exists()
 
 
 def test_nobody_else_may_look_into_it(places: dict[str, str]) -> None:

@@ -4,7 +4,8 @@
 Usage: ``preflight.py QUESTION`` where QUESTION is a JSON object:
 ``addr`` (address of the node), ``listen`` (address to bind, "" for all), ``port``, ``api_addr`` ("" for no TCP API),
 ``api_port``, ``others`` (bool: the fleet has other hosts), ``command`` (path of the command link),
-``root`` (directory of the releases), ``unit``, ``interface`` (of the kernel data plane, "" for the address's own).
+``root`` (directory of the releases), ``unit``, ``interface`` (of the kernel data plane, "" for the address's own),
+``templates`` (the role's ``agent_templates``, without the text of their ``content``).
 Answer: ``{"errors": [sentence, ...]}``. Each sentence says where, what was expected and what was found.
 
 Runs on the target under whatever Python Ansible found, hence no newer syntax and only the standard library.
@@ -16,6 +17,7 @@ import errno
 import ipaddress
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -23,6 +25,22 @@ import sys
 
 PYTHON = "/usr/bin/python3"
 MINIMUM = (3, 9)
+
+_ACCOUNT = (r"[a-z_0-9][A-Za-z0-9_.-]{0,31}\$?\Z", "the name of an account")
+#: key -> a pattern of its text, and what to call that
+TEMPLATE_TEXTS = {
+    "name": (
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z",
+        "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit",
+    ),
+    "path": (r"/(?!.*/\.{0,2}(/|\Z))[^\0\n]*[^/\0\n]\Z", "the absolute path of a file, without . and .."),
+    "source": (r"/[^\0\n]*[^/\0\n]\Z", "the absolute path of a file on the host"),
+    "mode": (r"0?[0-7]{3}\Z", 'three octal digits in quotes, such as "0644"'),
+    "owner": _ACCOUNT,
+    "group": _ACCOUNT,
+    "user": _ACCOUNT,
+}
+TEMPLATE_KEYS = {*TEMPLATE_TEXTS, "content", "src", "validate", "reload", "timeout", "wait", "backup"}
 
 
 def check_base() -> list[str]:
@@ -83,6 +101,56 @@ def check_paths(question: dict) -> list[str]:
     return errors
 
 
+def check_templates(templates: list) -> list[str]:
+    """Every template must be whole, and none may share its name or its file with another."""
+    errors = []
+    for index, template in enumerate(templates):
+        where = "agent_templates[%d]" % index
+        if not isinstance(template, dict):
+            errors.append("%s: expected a mapping, got %r" % (where, template))
+            continue
+        given = {key: value for key, value in template.items() if value is not None}
+        if given.get("name"):
+            where += " (%s)" % given["name"]
+        errors += ["%s: %s" % (where, told) for told in check_template(given)]
+    for key in ("name", "path"):
+        values = [template.get(key) for template in templates if isinstance(template, dict)]
+        for value in sorted({value for value in values if isinstance(value, str) and values.count(value) > 1}):
+            times = values.count(value)
+            errors.append("agent_templates: %s: expected each once, got %r %d times" % (key, value, times))
+    return errors
+
+
+def check_template(given: dict) -> list[str]:
+    """What is wrong with the values of one template; each sentence begins with the key."""
+    errors = []
+    unknown = sorted(set(given) - TEMPLATE_KEYS)
+    if unknown:
+        errors.append("expected the keys %s, got %s" % (", ".join(sorted(TEMPLATE_KEYS)), ", ".join(unknown)))
+    for key, (pattern, expected) in TEMPLATE_TEXTS.items():
+        if key not in given and key not in ("name", "path"):
+            continue
+        value = given.get(key)
+        if not isinstance(value, str) or not re.match(pattern, value):
+            errors.append("%s: expected %s, got %s" % (key, expected, "none" if value is None else repr(value)))
+    sources = [key for key in ("content", "src", "source") if key in given]
+    if len(sources) != 1:
+        errors.append("expected exactly one of content, src and source, got %s" % (" and ".join(sources) or "none"))
+    for key in ("validate", "reload"):
+        command = given.get(key, ["/"])
+        if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
+            errors.append("%s: expected a list of arguments, each a text, got %r" % (key, command))
+        elif not command[0].startswith("/"):
+            errors.append("%s: expected the absolute path of a program first, got %r" % (key, command[0]))
+    for key, least, most in (("timeout", 0.1, 600), ("wait", 0, 60)):
+        value = given.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+            errors.append("%s: expected seconds from %g to %g, got %r" % (key, least, most, value))
+    if not isinstance(given.get("backup", False), bool):
+        errors.append("backup: expected true or false, got %r" % given["backup"])
+    return errors
+
+
 def bind_error(kind: int, host: str, port: int) -> str:
     """Why ``host:port`` cannot be bound, or "" when it can. SO_REUSEADDR as the agent sets it, for TCP only."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -124,6 +192,7 @@ def main() -> int:
     """Answer the question given as the only argument."""
     question = json.loads(sys.argv[1])
     errors = check_base() + check_address(question) + check_interface(question) + check_paths(question)
+    errors += check_templates(question["templates"])
     if not errors:  # without a sound address and systemd the question about ports makes no sense
         errors = check_ports(question)
     json.dump({"errors": errors}, sys.stdout)

@@ -2,10 +2,10 @@
 """Keep a copy of release, configuration and units before a deployment, and put it back when that fails.
 
 Usage: ``snapshot.py take|restore PLACES``. PLACES is a JSON object of paths: ``directory`` (the copy), ``root`` (of the
-releases; ``current`` in it links to one), ``config`` (directory), ``agent`` and ``dataplane`` (unit files), ``socket``
-(of the agent). Both print the same JSON object: ``present`` (false when the host has no release yet), ``release``
-(directory name), ``version``, ``incarnation`` (of the running agent, -1 when it does not answer), ``agent`` and
-``dataplane`` (each ``present``, ``active``, ``enabled``). Errors go to stderr, exit status 1.
+releases; ``current`` in it links to one), ``config`` (directory), ``agent``, ``dataplane`` and ``files`` (unit files),
+``socket`` (of the agent). Both print the same JSON object: ``present`` (false when the host has no release yet),
+``release`` (directory name), ``version``, ``incarnation`` (of the running agent, -1 when it does not answer),
+``agent``, ``dataplane`` and ``files`` (each ``present``, ``active``, ``enabled``). Errors go to stderr, exit status 1.
 
 The copy holds the fleet's secret: nobody but root may look into its directory. One that an interrupted run left is
 kept, since what is on the host since then has never passed a gate. ``restore`` moves files only; units are the role's.
@@ -24,6 +24,9 @@ import subprocess
 import sys
 
 STATE = "state.json"
+#: What of the places is a unit, and all that is copied.
+UNITS = ("agent", "dataplane", "files")
+KEPT = ("config",) + UNITS
 #: Seconds for a copy, and for an answer of systemd or the agent.
 COPY, ANSWER = 60, 20
 
@@ -76,14 +79,14 @@ def describe(places: dict[str, str]) -> dict:
             version = stream.read().strip()
     except OSError:
         target = version = ""  # no link, or one to nowhere: nothing to go back to
-    return {
+    state = {
         "present": bool(target),
         "release": os.path.basename(target),
         "version": version,
         "incarnation": incarnation(places["socket"]),
-        "agent": unit(places["agent"]),
-        "dataplane": unit(places["dataplane"]),
     }
+    state.update((name, unit(places[name])) for name in UNITS)
+    return state
 
 
 def read(places: dict[str, str]) -> dict | None:
@@ -107,7 +110,7 @@ def take(places: dict[str, str]) -> dict:
     for leftover in (partial, places["directory"]):
         shutil.rmtree(leftover, ignore_errors=True)
     os.mkdir(partial, 0o700)
-    for name in ("config", "agent", "dataplane"):
+    for name in KEPT:
         if os.path.exists(places[name]):
             copy(places[name], os.path.join(partial, name))
     with open(os.path.join(partial, STATE), "w", encoding="utf-8") as stream:
@@ -122,7 +125,7 @@ def restore(places: dict[str, str]) -> dict:
     if state is None:
         raise FileNotFoundError("%s: expected the copy that `take` made, found none" % places["directory"])
     put_link(os.path.join(places["root"], "releases", state["release"]), os.path.join(places["root"], "current"))
-    for name in ("config", "agent", "dataplane"):
+    for name in KEPT:
         put_back(os.path.join(places["directory"], name), places[name])
     return state
 

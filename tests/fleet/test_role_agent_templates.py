@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""What the role ``agent`` makes of ``agent_templates`` and its like: agent.yml, the helper's unit, template files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_role_agent_runs import Controller, controller, pytestmark  # noqa: F401  (the same needs)
+
+PLAY = """
+- hosts: all
+  gather_facts: false
+  connection: local
+  vars:
+    __agent_addr: 198.18.0.11
+  handlers:
+    - name: Restart the agent
+      ansible.builtin.debug:
+        msg: restarted
+  tasks:
+    - name: Put the facts of a system in
+      ansible.builtin.set_fact: {ansible_kernel: 6.1.0, ansible_os_family: Debian, ansible_distribution: Debian,
+        ansible_distribution_version: "12", ansible_distribution_major_version: "12",
+        ansible_default_ipv4: {address: 198.18.0.11}, cacheable: true}
+
+    - name: Read the role's variables
+      ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: platform.yml, public: true}
+
+    - name: Install the templates
+      ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: templates.yml}
+      vars: {__agent_templates_dir: "{{ directory }}/templates", __agent_group: root}
+
+    - name: Write the rest
+      ansible.builtin.template:
+        src: "{{ role }}/templates/{{ item }}.j2"
+        dest: "{{ directory }}/{{ item }}"
+        mode: "0600"
+      loop: [agent.yml, xdp-gossip.service, xdp-gossip-files.service]
+"""
+
+TEXT = "{% for n in nodes %}server {{ n.addr }};{% endfor %}\n[{{ document('x') }}]\n"
+#: As a user writes it: `!unsafe` keeps Ansible's hands off the template.
+VARIABLES = """
+agent_api_ui: true
+agent_history: 3
+agent_tombstone_grace: 3600
+agent_templates:
+  - name: site
+    path: /etc/nginx/nginx.conf
+    content: !unsafe "{% for n in nodes %}server {{ n.addr }};{% endfor %}\\n[{{ document('x') }}]\\n"
+    mode: "0644"
+    validate: [/usr/sbin/nginx, -t, -c, "{file}"]
+    reload: [/usr/bin/systemctl, reload, nginx]
+    timeout: 10
+    backup: true
+  - {name: copied, path: /usr/local/etc/copied.conf, src: copied.j2}
+  - {name: there, path: /home/somebody/there, source: /srv/there.j2, wait: 0}
+"""
+
+
+def write(controller: Controller, variables: str) -> Path:  # noqa: F811
+    """Let the role write everything; returns the directory."""
+    controller.inventory({"host1": {}})
+    (controller.directory / "play.yml").write_text(PLAY)
+    (controller.directory / "variables.yml").write_text(variables)
+    (controller.directory / "copied.j2").write_text(TEXT)
+    role = Path(__file__).resolve().parents[2] / "roles" / "agent"
+    places = [f"directory={controller.directory}", f"role={role}"]
+    done = controller.play("play.yml", "-e", places[0], "-e", places[1], "-e", "@variables.yml")
+    assert "failed=0" in done.stdout and done.returncode == 0, done.stdout
+    return controller.directory
+
+
+def config(directory: Path) -> dict[str, Any]:
+    return yaml.safe_load((directory / "agent.yml").read_text())  # type: ignore[no-any-return]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
+def test_templates_reach_configuration_files_and_unit(controller: Controller) -> None:  # noqa: F811
+    directory = write(controller, VARIABLES)
+    written = config(directory)
+    assert written["api"]["ui"] is True and written["api"]["socket"] == "/run/xdp-gossip/api.sock"
+    assert written["limits"] == {"history": 3, "tombstone_grace": 3600}
+    assert written["templates"] == [
+        {
+            "name": "site",
+            "source": "/etc/xdp-gossip/templates/site.j2",
+            "path": "/etc/nginx/nginx.conf",
+            "mode": "0644",
+            "validate": ["/usr/sbin/nginx", "-t", "-c", "{file}"],
+            "reload": ["/usr/bin/systemctl", "reload", "nginx"],
+            "timeout": 10.0,
+            "backup": True,
+        },
+        {"name": "copied", "source": "/etc/xdp-gossip/templates/copied.j2", "path": "/usr/local/etc/copied.conf"},
+        {"name": "there", "source": "/srv/there.j2", "path": "/home/somebody/there", "wait": 0.0},
+    ]
+    for name in ("site", "copied"):
+        file = directory / "templates" / f"{name}.j2"
+        assert file.read_text() == TEXT and file.stat().st_mode & 0o777 == 0o640
+    assert not (directory / "templates/there.j2").exists()
+    lines = (directory / "xdp-gossip-files.service").read_text().splitlines()
+    assert [line for line in lines if line.startswith("ReadWritePaths=")] == [
+        "ReadWritePaths=-/home/somebody",
+        "ReadWritePaths=-/usr/local/etc",
+    ]
+    start = "ExecStart=/opt/xdp-gossip/current/bin/xdp-gossip files-helper --config /etc/xdp-gossip/agent.yml"
+    assert start in lines
+    agent = (directory / "xdp-gossip.service").read_text().splitlines()
+    (wants,) = [line for line in agent if line.startswith("Wants=")]
+    assert wants.endswith(" xdp-gossip-files.service")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
+def test_nothing_of_it_without_templates(controller: Controller) -> None:  # noqa: F811
+    """A release from before these settings accepts the configuration."""
+    directory = write(controller, "agent_templates: []\n")
+    written = config(directory)
+    assert "templates" not in written and "limits" not in written and "ui" not in written["api"]
+    agent = (directory / "xdp-gossip.service").read_text().splitlines()
+    assert "Wants=network-online.target xdp-gossip-dataplane.service" in agent
