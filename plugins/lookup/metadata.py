@@ -30,6 +30,10 @@ options:
       - A term that no document begins with counts as a document that is not there.
     type: bool
     default: false
+  strip_prefix:
+    description: With O(prefix), leave the term away from the names.
+    type: bool
+    default: false
   default:
     description: What to return for a document that is not there. Without it, that is an error.
     type: raw
@@ -145,7 +149,8 @@ class LookupModule(LookupBase):
         for key in keys:
             found = fleet.read(check_key(key))
             if found is not None:  # else it was deleted just now
-                contents[key] = self._content(key, *found)
+                name = key[len(prefix):] if self.get_option("strip_prefix") else key
+                contents[name] = self._content(key, *found)
         return contents or self._or_default("document that begins with %r" % prefix, fleet)
 
     def _or_default(self, what: str, fleet: Fleet) -> t.Any:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import base64
 import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Unreachable
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import SOURCES, content_of, diff_text
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence import Question
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._expiry import seconds_of, to_renew
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, check_key, digest_of
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
@@ -22,7 +24,8 @@ class Wish:
         self.key = check_key(key)
         self.value: bytes | None = None
         self.content_type: str | None = None
-        if options["state"] == "present":
+        self.rollback_to: str | None = options.get("rollback_to")
+        if options["state"] == "present" and self.rollback_to is None:
             self.value, self.content_type = content_of(options)
             if self.value is None:
                 # Options that are given as null pass Ansible's own checks; no value here would mean a deletion.
@@ -30,6 +33,8 @@ class Wish:
         #: Only a type that was asked for is a reason to write what is otherwise there.
         self.type_counts = options["content_type"] is not None
         self.if_version: str | None = options["if_version"]
+        #: Seconds to live; 0 for ever, ``None``: not said.
+        self.expires = seconds_of(options.get("expires"))
         self.author: str | None = options["author"]
         self.comment: str | None = options["comment"]
 
@@ -53,6 +58,9 @@ class Change:
     def __init__(self, wish: Wish, fleet: Fleet) -> None:
         self.wish = wish
         self._fleet = fleet
+        if wish.rollback_to is not None:
+            kept = fleet.version(wish.key, wish.rollback_to)
+            wish.value, wish.content_type, wish.type_counts = kept[1], kept[0]["content_type"], True
         self._held, self._value, self.planned = self._look()
         self.written = False
         #: Sent, and not answered.
@@ -66,7 +74,12 @@ class Change:
         wish = self.wish
         held, value = self._fleet.read(wish.key) or ({}, None)
         retyped = wish.value is not None and wish.type_counts and wish.content_type != held.get("content_type")
-        return held, value, retyped or wish.value != value
+        #: Written only to live longer, or shorter.
+        self._renewed = value is not None and wish.value == value and to_renew(
+            held.get("expires"), wish.expires, self._fleet.now
+        )
+        self._retyped = retyped
+        return held, value, retyped or self._renewed or wish.value != value
 
     def check(self) -> None:
         """Raise ``Conflict`` when there is something to write, but not over the version that is there."""
@@ -81,24 +94,63 @@ class Change:
         """
         wish = self.wish
         try:
-            if wish.value is None:
+            if wish.rollback_to is not None:
+                answer = self._fleet.rollback(wish.key, wish.rollback_to, wish.if_version, wish.author, wish.comment)
+            elif wish.value is None:
                 answer = self._fleet.delete(wish.key, wish.if_version)
             else:
-                kind = wish.content_type or self._held.get("content_type") or "raw"
-                about = {"content_type": kind, "author": wish.author, "comment": wish.comment}
+                about = {"content_type": self._kind(), "author": wish.author, "comment": wish.comment}
+                if wish.expires:
+                    about["expires_in"] = str(wish.expires)
                 answer = self._fleet.write(wish.key, wish.value, wish.if_version, about)
         except Unreachable as exc:
-            self.uncertain = exc.maybe_applied
-            self.planned = not exc.maybe_applied
+            self.unanswered(exc)
             raise
         except ApiError as exc:
             if exc.code != "version_mismatch":
                 raise
             self._overtaken(str(exc.details.get("actual") or "absent"))
         else:
-            self.written = answer["changed"]
-            self.version = answer["version"]
-            self.planned = False
+            self.done(answer)
+
+    def _kind(self) -> str:
+        return self.wish.content_type or self._held.get("content_type") or "raw"
+
+    def entry(self) -> dict[str, t.Any]:
+        """What is planned, as one of many for ``Fleet.write_many``."""
+        wish = self.wish
+        entry: dict[str, t.Any] = {"key": wish.key}
+        if wish.value is None:
+            entry["delete"] = True
+        else:
+            entry["content_type"] = self._kind()
+            try:
+                entry["value"] = wish.value.decode("utf-8")
+            except UnicodeDecodeError:
+                entry["value_base64"] = base64.b64encode(wish.value).decode("ascii")
+            if wish.expires:
+                entry["expires_in"] = wish.expires
+        if wish.if_version == "absent":
+            entry["if_absent"] = True
+        elif wish.if_version is not None:
+            entry["if_version"] = wish.if_version
+        return entry
+
+    def done(self, answer: dict[str, t.Any]) -> None:
+        """Take the member's answer to what was planned."""
+        self.written = answer["changed"]
+        self.version = answer["version"]
+        self.planned = False
+
+    def unanswered(self, problem: Unreachable) -> None:
+        """Note that nobody answered; what was sent may have been done."""
+        self.uncertain = problem.maybe_applied
+        self.planned = not problem.maybe_applied
+
+    def look_again(self) -> None:
+        """Read the document anew, after somebody else wrote."""
+        self._held, self._value, self.planned = self._look()
+        self.previous = self.version = self._held.get("version")
 
     def _overtaken(self, actual: str) -> None:
         """Somebody wrote since we looked. Only if that is just what is wanted, nothing is left to do."""
@@ -117,8 +169,14 @@ class Change:
             "after": diff_text(value, self.digest, sensitive),
         }
         if (self.planned or self.written) and value == self._value:
-            types = (key, clip(str(self._held.get("content_type"))), self.wish.content_type)
-            shown["prepared"] = "%s: content type %s -> %s\n" % types
+            notes = ""
+            if self._retyped:
+                types = (key, clip(str(self._held.get("content_type"))), self.wish.content_type)
+                notes += "%s: content type %s -> %s\n" % types
+            if self._renewed:
+                until = "in %d s" % self.wish.expires if self.wish.expires else "never"
+                notes += "%s: expires %s -> %s\n" % (key, clip(str(self._held.get("expires") or "never")), until)
+            shown["prepared"] = notes
         return shown
 
     def result(self, predicted: bool = False) -> dict[str, t.Any]:

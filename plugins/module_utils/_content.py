@@ -15,6 +15,9 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 #: The options that hold a content; at most one of them is given.
 SOURCES = ("content", "value", "src")
 
+#: Bytes that a document may have.
+MAX_VALUE = 16 * 1024 * 1024
+
 #: Longest text shown in a diff, bytes.
 _MAX_DIFF = 256 * 1024
 
@@ -25,6 +28,7 @@ def content_spec() -> dict[str, t.Any]:
         "content": {"type": "raw", "no_log": False},
         "value": {"type": "raw", "no_log": False},
         "src": {"type": "path"},
+        "remote_src": {"type": "bool"},
         "content_type": {"type": "str", "choices": ["raw", "text", "json", "yaml"]},
     }
 
@@ -87,9 +91,12 @@ def read_source(path: str) -> bytes:
     """A file's bytes. Raises ``ConfigError`` naming it."""
     try:
         with open(path, "rb") as handle:
-            return handle.read()
+            value = handle.read(MAX_VALUE + 1)
     except OSError as exc:
         raise ConfigError("src %s: %s" % (path, exc.strerror or exc)) from None
+    if len(value) > MAX_VALUE:
+        raise ConfigError("src %s: expected at most %d bytes, it has more" % (path, MAX_VALUE))
+    return value
 
 
 def diff_text(value: bytes | None, digest: str | None, sensitive: bool) -> str:

@@ -32,6 +32,14 @@ def enough(wait: str, confirmed: int, members: int) -> bool:
     return confirmed >= int(wait)
 
 
+def refused(result: dict[str, t.Any]) -> bool:
+    """Whether the member holds the document and could not apply this version of it."""
+    applied = result.get("applied")
+    if result.get("holds") is not True or not isinstance(applied, dict):
+        return False
+    return applied.get("state") == "failed" and applied.get("version") in (None, result.get("version"))
+
+
 class Question:
     """What members are asked to hold: a version or digest of ``key``, no such document (``absent``), or one state.
 
@@ -39,17 +47,21 @@ class Question:
     """
 
     def __init__(
-        self, key: str | None = None, version: str | None = None, digest: str | None = None, absent: bool = False
+        self, key: str | None = None, version: str | None = None, digest: str | None = None, absent: bool = False,
+        applied: bool = False,
     ) -> None:
         self.key = key
         self.version = version
         self.digest = digest
         self.absent = absent
+        #: Whether the files that members make of the document count, too.
+        self.applied = applied
 
     def parameters(self) -> dict[str, str | None]:
         """As parameters of ``GET /v1/convergence``."""
         deleted = "1" if self.absent else None
-        return {"key": self.key, "version": self.version, "digest": self.digest, "deleted": deleted}
+        return {"key": self.key, "version": self.version, "digest": self.digest, "deleted": deleted,
+                "applied": "1" if self.applied else None}
 
     def __str__(self) -> str:
         if self.key is None:
@@ -61,7 +73,8 @@ class Question:
 class Convergence:
     """How many members hold something: the agent's answer, checked. Raises ``BadAnswer``."""
 
-    def __init__(self, answer: dict[str, t.Any]) -> None:
+    def __init__(self, answer: dict[str, t.Any], applied: bool = False) -> None:
+        self._applied = applied
         self.converged = answer.get("converged") is True
         self.members = number_of(answer, "members")
         self.confirmed = number_of(answer, "confirmed")
@@ -69,6 +82,8 @@ class Convergence:
         results = answer.get("results")
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
             raise BadAnswer("convergence: expected a list of objects as results")
+        if applied and not all(isinstance(result.get("applied"), dict) for result in results):
+            raise BadAnswer("the member that was asked does not tell what is applied; it takes a newer agent")
         self.results: list[dict[str, t.Any]] = results
 
     def replace(self, results: list[dict[str, t.Any]], wait: str) -> None:
@@ -80,8 +95,20 @@ class Convergence:
 
     @property
     def laggards(self) -> list[dict[str, t.Any]]:
-        """The members that do not hold it."""
-        return [result for result in self.results if result.get("holds") is not True]
+        """The members that do not hold it, or have not applied it when that was asked for."""
+        return [result for result in self.results if not self._counts(result)]
+
+    def _counts(self, result: dict[str, t.Any]) -> bool:
+        if result.get("holds") is not True or not self._applied:
+            return result.get("holds") is True
+        applied = result["applied"]
+        done = applied.get("state") == "applied" and applied.get("version") == result.get("version")
+        return done or applied.get("state") == "none"
+
+    @property
+    def final(self) -> bool:
+        """Whether waiting is in vain: every member that does not count has refused what it holds."""
+        return self._applied and all(refused(result) for result in self.laggards)
 
     def kinds(self, question: Question) -> dict[str, list[dict[str, t.Any]]]:
         """The laggards by why they are: each stands in exactly one of the lists of ``KINDS``.
@@ -90,9 +117,12 @@ class Convergence:
         have. Without either, nothing is known to be older.
         """
         wanted = question.version or newest(result.get("version") for result in self.results if result.get("holds"))
-        found: dict[str, list[dict[str, t.Any]]] = {kind: [] for kind in KINDS}
+        kinds = KINDS + (("refused", "pending") if question.applied else ())
+        found: dict[str, list[dict[str, t.Any]]] = {kind: [] for kind in kinds}
         for result in self.laggards:
-            if not result.get("version") and (question.key is not None or not result.get("digest")):
+            if result.get("holds") is True:
+                found["refused" if refused(result) else "pending"].append(result)
+            elif not result.get("version") and (question.key is not None or not result.get("digest")):
                 found["missing"].append(result)
             elif older(result.get("version"), wanted):
                 found["stale"].append(result)
@@ -112,8 +142,11 @@ class Convergence:
             )
             if result.get("version"):
                 text += " has version " + clip(str(result["version"]), 80)
-            if result.get("reason"):
-                text += ": " + clip(str(result["reason"]), 160)
+            reason = result.get("reason") or (refused(result) and "refused: %s" % result["applied"].get("error"))
+            if reason:
+                text += ": " + clip(str(reason), 160)
+            elif result.get("holds") is True:
+                text += ": has not applied it yet"
             shown.append(text)
         more = len(self.laggards) - len(shown)
         return "; ".join(shown) + ("; and %d more" % more if more > 0 else "") or "nobody that is known"

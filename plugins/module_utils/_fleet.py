@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import time
 import typing as t
+from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Client
@@ -22,7 +24,8 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 _POLL = 20.0
 
 #: Fields of a document's description that are handed on.
-_DOCUMENT = ("key", "version", "digest", "size", "content_type", "author", "comment", "published_at", "deleted")
+_DOCUMENT = ("key", "version", "digest", "size", "content_type", "author", "comment", "published_at", "deleted",
+             "expires", "batch")
 
 
 def digest_of(value: bytes) -> str:
@@ -47,6 +50,8 @@ class Fleet:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        #: Seconds since the epoch by the clock of the member that was last read from.
+        self.now = time.time()
 
     @property
     def endpoint(self) -> str:
@@ -96,7 +101,9 @@ class Fleet:
     def read(self, key: str) -> tuple[dict[str, t.Any], bytes] | None:
         """A document's description and value; ``None`` when there is none (or it was deleted)."""
         try:
-            answer = self.client.request("GET", _path(key), {"format": "json"}).json()
+            response = self.client.request("GET", _path(key), {"format": "json"})
+            self.now = _clock(response.headers)
+            answer = response.json()
         except ApiError as exc:
             if exc.status == 404 and exc.code == "document_not_found":
                 return None
@@ -126,6 +133,95 @@ class Fleet:
         repeatable = if_version is None
         return _written(self.client.request("DELETE", _path(key), headers=headers, repeatable=repeatable).json())
 
+    def write_many(
+        self, entries: list[dict[str, t.Any]], author: str | None, comment: str | None
+    ) -> list[dict[str, t.Any]]:
+        """``POST /v1/documents``: all of ``entries`` or none; the answers in their order."""
+        said = {name: text for name, text in (("author", author), ("comment", comment)) if text is not None}
+        body = json.dumps(dict(said, documents=entries), ensure_ascii=False).encode("utf-8")
+        free = not any("if_version" in entry or "if_absent" in entry for entry in entries)
+        headers = {"Content-Type": "application/json"}
+        answer = self.client.request("POST", "/v1/documents", body=body, headers=headers, repeatable=free).json()
+        written = answer.get("documents")
+        if not isinstance(written, list) or not all(isinstance(one, dict) for one in written):
+            raise BadAnswer("%s: documents: expected a list of objects" % self.endpoint)
+        if [one.get("key") for one in written] != [entry["key"] for entry in entries]:
+            raise BadAnswer("%s: documents: expected an answer for each document sent, in that order" % self.endpoint)
+        return [_written(one) for one in written]
+
+    def history(self, key: str, values: bool = False, diff: bool = False) -> list[dict[str, t.Any]]:
+        """``GET /v1/history``: the versions that the member has, newest first; none of a document never heard of."""
+        asked = {"values": "1" if values else None, "diff": "1" if diff else None}
+        try:
+            answer = self.client.request("GET", "/v1/history/" + quote(key, safe="/"), asked).json()
+        except ApiError as exc:
+            if exc.status == 404 and exc.code == "document_not_found":
+                return []
+            raise
+        versions = answer.get("versions")
+        if not isinstance(versions, list) or not all(isinstance(one, dict) for one in versions):
+            raise BadAnswer("%s: versions: expected a list of objects" % self.endpoint)
+        more = ("value_base64",) if values else ()
+        more += ("diff",) if diff else ()
+        return [dict(_describe(one), **{name: one.get(name) for name in more}) for one in versions]
+
+    def version(self, key: str, version: str) -> tuple[dict[str, t.Any], bytes]:
+        """One version of a document from the member's history. Raises ``ConfigError`` when it is not there."""
+        versions = self.history(key, values=True)
+        found = next((one for one in versions if one["version"] == version), None)
+        if found is None:
+            known = ", ".join(clip(str(one["version"]), 80) for one in versions[:10]) or "none"
+            raise ConfigError("rollback_to: %s has no version %s of document %r; it has %s"
+                              % (self.endpoint, clip(version), clip(key), known))
+        if found["deleted"] is True:
+            raise ConfigError("rollback_to: version %s of document %r is a deletion; use state=absent for that"
+                              % (clip(version), clip(key)))
+        try:
+            value = base64.b64decode(text_of(found, "value_base64"), validate=True)
+        except (binascii.Error, ValueError):
+            raise BadAnswer("%s: value_base64 of %r is not base64" % (self.endpoint, clip(key))) from None
+        if found["digest"] != digest_of(value):
+            raise BadAnswer("%s: the value of %r does not match its digest" % (self.endpoint, clip(key)))
+        return found, value
+
+    def rollback(
+        self, key: str, version: str, if_version: str | None, author: str | None, comment: str | None
+    ) -> dict[str, t.Any]:
+        """``POST /v1/rollback``: a new version with the content of ``version``."""
+        said = {"version": version, "author": author or "", "comment": comment or ""}
+        headers = dict(_condition(if_version), **{"Content-Type": "application/json"})
+        try:
+            return _written(self.client.request(
+                "POST", "/v1/rollback/" + quote(key, safe="/"), body=json.dumps(said).encode("utf-8"),
+                headers=headers, repeatable=if_version is None,
+            ).json())
+        except ApiError as exc:
+            if not_offered(exc):
+                raise ConfigError("rollback_to: %s cannot roll back; it takes a newer agent" % self.endpoint) from None
+            raise
+
+    def repair(self, key: str | None) -> int:
+        """``POST /v1/repair``: members that differ exchange at once; returns how many were asked."""
+        body = json.dumps({} if key is None else {"key": key}).encode("utf-8")
+        try:
+            return number_of(self._send("POST", "/v1/repair", body).json(), "asked")
+        except ApiError as exc:
+            if not_offered(exc):
+                raise ConfigError("repair: %s cannot do that; it takes a newer agent" % self.endpoint) from None
+            raise
+
+    def rendered(self) -> list[dict[str, t.Any]]:
+        """``GET /v1/rendered``: the files that the member makes of documents."""
+        try:
+            templates = self.client.request("GET", "/v1/rendered").json().get("templates")
+        except ApiError as exc:
+            if not_offered(exc):
+                raise ConfigError("rendered: %s has none to tell of; it takes a newer agent" % self.endpoint) from None
+            raise
+        if not isinstance(templates, list) or not all(isinstance(one, dict) for one in templates):
+            raise BadAnswer("%s: templates: expected a list of objects" % self.endpoint)
+        return templates
+
     def converge(self, question: Question, wait: str, timeout: float) -> tuple[Convergence, float]:
         """Ask until ``wait`` holds or ``timeout`` (seconds) is over; 0 asks once.
 
@@ -137,12 +233,35 @@ class Fleet:
             poll = min(left, _POLL)
             asked = dict(question.parameters(), wait=wait, timeout="%g" % round(poll, 3))
             before = time.monotonic()
-            answer = Convergence(self.client.request("GET", "/v1/convergence", asked, extra_time=poll).json())
+            try:
+                told = self.client.request("GET", "/v1/convergence", asked, extra_time=poll).json()
+            except ApiError as exc:
+                if question.applied and exc.status == 400 and exc.code in ("unknown_parameter", "invalid_parameter"):
+                    raise ConfigError(
+                        "%s cannot tell what is applied; it takes a newer agent" % self.endpoint
+                    ) from None
+                raise
+            answer = Convergence(told, question.applied)
             now = time.monotonic()
-            if answer.converged or now - started >= timeout:
+            if answer.converged or answer.final or now - started >= timeout:
                 return answer, now - started
             # An agent that answers at once although nothing has converged must not be asked in a tight loop.
             time.sleep(min(max(0.0, 0.2 - (now - before)), max(0.0, timeout - (now - started))))
+
+
+def not_offered(problem: ApiError) -> bool:
+    """Whether the member does not know the request at all, as an older agent does not."""
+    return problem.status == 405 or (
+        problem.status == 404 and problem.code not in ("document_not_found", "version_not_found")
+    )
+
+
+def _clock(headers: t.Mapping[str, str]) -> float:
+    """The answer's Date, so that a wrong clock here does not count; or else the time here."""
+    try:
+        return parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return time.time()
 
 
 def _path(key: str) -> str:

@@ -114,7 +114,7 @@ class FleetModule(AnsibleModule):
 
 def _hide_contents(entry: t.Any) -> t.Any:
     """One of ``documents``: known options are shown, everything else may be a content."""
-    shown = ("state", "src", "content_type", "if_version", "author", "comment")
+    shown = ("state", "src", "remote_src", "expires", "content_type", "if_version", "author", "comment")
     if not isinstance(entry, dict):
         return entry if entry is None else HIDDEN
     return {name: value if value is None or name in shown else HIDDEN for name, value in entry.items()}

@@ -26,7 +26,7 @@ options:
     description: What to read.
     type: list
     elements: str
-    choices: [status, nodes, documents]
+    choices: [status, nodes, documents, rendered]
     default: [status, nodes, documents]
   states:
     description: Members in one of these states are returned.
@@ -38,6 +38,15 @@ options:
     description: Only documents whose key begins with this are returned.
     type: str
     default: ""
+  history:
+    description: Names of documents whose versions are returned, without their content, as RV(history).
+    type: list
+    elements: str
+    default: []
+  history_diffs:
+    description: Return with each version how its content differs from the one before it.
+    type: bool
+    default: false
 seealso:
   - plugin: xdp_gossip.fleet.metadata
     plugin_type: lookup
@@ -172,6 +181,28 @@ documents:
       description: Whether it is a tombstone.
       type: bool
       returned: always
+    expires:
+      description: When it will be gone (UTC); V(null) for never.
+      type: str
+      returned: always
+    batch:
+      description: Names of the documents that were published with it at once; V(null) of an older agent.
+      type: list
+      elements: str
+      returned: always
+rendered:
+  description: The files that the agent of this member makes of documents.
+  returned: O(gather) contains V(rendered)
+  type: list
+  elements: dict
+  sample: []
+history:
+  description:
+    - For each name in O(history) the versions that the member has, newest first, described as RV(documents) are, with
+      C(diff) where O(history_diffs) asks for it.
+  returned: O(history) is not empty
+  type: dict
+  sample: {}
 digest:
   description: Digest over all documents of the member that was asked.
   returned: O(gather) contains V(documents)
@@ -199,7 +230,7 @@ error:
 import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ClientError
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, check_key
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import FleetModule
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import STATES
 
@@ -216,6 +247,11 @@ def gather(module: FleetModule, fleet: Fleet) -> dict[str, t.Any]:
             module.warn(problem)
     if "documents" in wanted:
         result.update(fleet.documents(module.params["prefix"]))
+    if "rendered" in wanted:
+        result["rendered"] = fleet.rendered()
+    if module.params["history"]:
+        diff = module.params["history_diffs"]
+        result["history"] = {key: fleet.history(check_key(key), diff=diff) for key in module.params["history"]}
     return result
 
 
@@ -223,9 +259,11 @@ def main() -> None:
     parts = ["status", "nodes", "documents"]
     module = FleetModule(
         argument_spec={
-            "gather": {"type": "list", "elements": "str", "choices": parts, "default": parts},
+            "gather": {"type": "list", "elements": "str", "choices": parts + ["rendered"], "default": parts},
             "states": {"type": "list", "elements": "str", "choices": list(STATES), "default": ["alive", "suspect"]},
             "prefix": {"type": "str", "default": ""},
+            "history": {"type": "list", "elements": "str", "default": []},
+            "history_diffs": {"type": "bool", "default": False},
         }
     )
     try:

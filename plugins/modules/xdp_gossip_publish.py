@@ -14,8 +14,8 @@ description:
   - Writes named documents of the fleet's metadata, or deletes them, by talking to a single member.
     From there they spread to every other one.
   - Takes one document (O(key)) or many (O(documents)). Of many, all options are checked, all documents read and all
-    O(if_version) conditions compared before the first one is written.
-    They are written one after the other, in the order given, and become visible one by one.
+    O(if_version) conditions compared before anything is written. Then they are written at once, all or none, and each
+    member shows them together; see O(atomic).
   - Nothing is written when the fleet already holds what is wanted, whatever O(if_version) says. So a task that is
     repeated after its answer was lost settles what happened.
 requirements:
@@ -38,12 +38,24 @@ options:
   documents:
     description:
       - Many documents. The names are the keys, as for O(key), the values are dictionaries of options with the same
-        meaning as here, C(content), C(value), C(src), C(content_type), C(state), C(if_version), C(author) and
-        C(comment).
-      - O(content_type), O(state), O(author) and O(comment) are for all that have none of their own.
+        meaning as here, C(content), C(value), C(src),
+        C(remote_src), C(content_type), C(state), C(if_version),
+        C(expires), C(author) and C(comment).
+      - O(content_type), O(state), O(remote_src), O(expires), O(author) and O(comment) are for all that have none of
+        their own.
       - An empty dictionary changes nothing.
-      - Mutually exclusive with O(key), O(content), O(value), O(src) and O(if_version).
+      - Mutually exclusive with O(key), O(content), O(value), O(src), O(if_version) and O(rollback_to).
     type: dict
+  atomic:
+    description:
+      - Whether O(documents) are written all or none.
+      - V(auto) does so when it can, and else writes them one after the other, in the order given, with a warning.
+        V(required) fails then, before anything is written. V(never) always writes them one by one.
+      - It cannot be done by an agent that is too old, for more than 64 documents, for names of more than 4096 bytes
+        together, or when the documents differ in C(author) or C(comment).
+    type: str
+    choices: [auto, required, never]
+    default: auto
   state:
     description: Whether the document shall be there.
     type: str
@@ -61,8 +73,16 @@ options:
         O(content_type=yaml), always in the same way, so that equal data gives an equal digest.
     type: raw
   src:
-    description: File on the target host whose bytes are the content.
+    description:
+      - File whose bytes are the content, on the controller unless O(remote_src=true). There it is looked for as
+        M(ansible.builtin.copy) does it, in C(files) of the role or beside the playbook, and read in clear text when
+        it is encrypted with Ansible Vault.
     type: path
+  remote_src:
+    description:
+      - Whether O(src) is a file on the target host.
+      - With V(false), which is the default, the task cannot run with C(async).
+    type: bool
   content_type:
     description:
       - What readers are told about the content. Given, a document that is only of another type is written again.
@@ -77,6 +97,22 @@ options:
         wins everywhere, and the other's content stays in the history.
       - Two writers of the very same content both succeed, but only one of them with a change.
     type: str
+  expires:
+    description:
+      - How long the document shall live. Seconds, or a number with V(s), V(m), V(h), V(d) or V(w) behind it, such as
+        V(30m) or V(7d), at most ten years; or V(never). Then it is gone on every member, as if deleted.
+      - What is otherwise as wanted is written again, and counts as changed, when it has less than half of that left to
+        live, or more than that. So a task that runs regularly keeps the document alive, and one that is merely
+        repeated changes nothing.
+      - When not given, a document that is as wanted keeps its expiry, and what is written never expires.
+    type: str
+  rollback_to:
+    description:
+      - A former version of the document. Its content and type are published again, as a new version.
+      - Must be in the history of the member that is asked. Nothing is written when the document has that content and
+        type already.
+      - Mutually exclusive with O(documents), O(content), O(value), O(src), O(content_type) and O(expires).
+    type: str
   author:
     description: Who publishes, kept with the version.
     type: str
@@ -87,10 +123,18 @@ options:
     description:
       - How many members must hold each document before the task succeeds. V(none), V(majority), V(all), or a number
         of members.
+      - The default is V(all) when O(wait_for) is given, else V(none).
       - Waits also when nothing was changed, so that a second run proves the same as the first.
       - After a deletion members count that know of it and hold no such document.
     type: str
-    default: none
+  wait_for:
+    description:
+      - What members must have done to count. V(held) is to hold the document. V(applied) is also to have written the
+        files that their agents make of it; members that make none of it only have to hold it.
+      - With V(applied) the task fails as soon as all that are missing have refused it, and tells why each has.
+      - After a deletion, V(applied) is as V(held). The default is V(held).
+    type: str
+    choices: [held, applied]
   wait_timeout:
     description:
       - Seconds to wait at most, for all documents together. Then the task fails and names the members that lag
@@ -133,6 +177,7 @@ EXAMPLES = r"""
   xdp_gossip.fleet.xdp_gossip_publish:
     key: etc/hosts
     src: /etc/hosts
+    remote_src: true
     content_type: text
 
 - name: Publish several documents with one task
@@ -147,6 +192,19 @@ EXAMPLES = r"""
         state: absent
     comment: release 7
     wait: all
+
+- name: Publish a notice that is gone after two hours
+  xdp_gossip.fleet.xdp_gossip_publish:
+    key: app/notice
+    content: Maintenance
+    expires: 2h
+
+- name: Go back to the limits of the beginning, and wait until they are in effect
+  xdp_gossip.fleet.xdp_gossip_publish:
+    key: app/limits
+    rollback_to: "{{ published.version }}"
+    comment: the new ones were too high
+    wait_for: applied
 
 - name: Publish a secret that no output shows
   xdp_gossip.fleet.xdp_gossip_publish:
@@ -216,6 +274,11 @@ documents:
       members: 3
       confirmed: 3
       laggards: []
+atomic:
+  description: Whether all that was written was written at once; V(null) when less than two documents were.
+  returned: with O(documents)
+  type: bool
+  sample: true
 members:
   description:
     - Members that were asked whether they hold the document. V(null) in check mode, and with O(documents) and
@@ -327,6 +390,12 @@ import time
 import typing as t
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._batch import (
+    Conflicts,
+    NotTogether,
+    conflicts_of,
+    write_together,
+)
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._change import Change, Conflict, Wish
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ClientError
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import SOURCES, content_spec
@@ -337,7 +406,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import Fl
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
 
 #: Options of one of many documents that the module's option of the same name stands in for.
-_SHARED = ("state", "content_type", "author", "comment")
+_SHARED = ("state", "content_type", "remote_src", "expires", "author", "comment")
 
 #: Documents that a message about waiting names.
 _MOST_TOLD = 5
@@ -349,6 +418,7 @@ def document_spec() -> dict[str, t.Any]:
         content_spec(),
         state={"type": "str", "choices": ["present", "absent"]},
         if_version={"type": "str"},
+        expires={"type": "str"},
         author={"type": "str"},
         comment={"type": "str"},
     )
@@ -386,6 +456,8 @@ class Publication:
         self._changes: list[Change] = []
         self._counts: dict[str, dict[str, t.Any]] = {}
         self._elapsed = 0.0
+        self._atomic: bool | None = None
+        self._wait = wait_of(module.params)
 
     def run(self, fleet: Fleet) -> t.NoReturn:
         """Read all, compare all, write all, wait for all; ends the module."""
@@ -393,29 +465,40 @@ class Publication:
             self._changes = [Change(wish, fleet) for wish in self._wishes]
             self._compare()
             if not self._module.check_mode:
-                for change in self._changes:
-                    if change.planned:
-                        change.apply()
+                self._write(fleet)
                 self._confirm(fleet)
         except Conflict as exc:
             self._fail(str(exc), [exc])
+        except Conflicts as exc:
+            self._fail(str(exc), exc.conflicts)
         except ClientError as exc:
             self._fail(exc)
         self._module.succeed(**self._results(predicted=True))
 
     def _compare(self) -> None:
-        conflicts = []
-        for change in self._changes:
-            try:
-                change.check()
-            except Conflict as exc:
-                conflicts.append(exc)
+        conflicts = conflicts_of(self._changes)
         if conflicts:
             self._fail("; ".join(str(exc) for exc in conflicts), conflicts)
 
+    def _write(self, fleet: Fleet) -> None:
+        """Write what is planned: at once where that is wanted and can be done."""
+        planned = [change for change in self._changes if change.planned]
+        if len(planned) > 1 and self._module.params["atomic"] != "never":
+            try:
+                write_together(fleet, self._changes)
+                self._atomic = True
+                return
+            except NotTogether as exc:
+                if self._module.params["atomic"] == "required":
+                    self._fail("nothing was written, for it could not be written all or nothing: %s" % exc)
+                self._module.warn("The documents are written one after the other, not all or nothing: %s" % exc)
+        self._atomic = False if len(planned) > 1 else None
+        for change in planned:
+            change.apply()
+
     def _confirm(self, fleet: Fleet) -> None:
         """Count the members that hold each document; fail when ``wait`` asks for more."""
-        wait = self._module.params["wait"]
+        wait = self._wait
         if wait == "none":
             if not self._many:
                 self._count_once(fleet)
@@ -442,7 +525,9 @@ class Publication:
             )
 
     def _count(self, fleet: Fleet, change: Change, wait: str, seconds: float) -> None:
-        answer, self._elapsed = fleet.converge(change.question(), wait, seconds)
+        question = change.question()
+        question.applied = self._module.params["wait_for"] == "applied" and not question.absent
+        answer, self._elapsed = fleet.converge(question, wait, seconds)
         self._counts[change.wish.key] = {
             "members": answer.members,
             "confirmed": answer.confirmed,
@@ -460,8 +545,10 @@ class Publication:
         what = "document %r version %s" % (clip(change.wish.key), change.version)
         if not count:
             return what + ": no time was left to ask who holds it"
-        return "%s: %d of %d members hold it after %.1f s, expected %s. Missing: %s" % (
-            what, count["confirmed"], count["members"], self._elapsed, self._module.params["wait"], count["told"],
+        return "%s: %d of %d members %s it after %.1f s, expected %s. Missing: %s" % (
+            what, count["confirmed"], count["members"],
+            "have applied" if self._module.params["wait_for"] == "applied" else "hold",
+            self._elapsed, self._wait, count["told"],
         )
 
     def _fail(self, problem: ClientError | str, conflicts: t.Sequence[Conflict] = ()) -> t.NoReturn:
@@ -491,6 +578,7 @@ class Publication:
             counts = [result for result in shown.values() if result["confirmed"] is not None]
             results.update(
                 documents=shown,
+                atomic=self._atomic,
                 members=max((count["members"] for count in counts), default=None),
                 confirmed=min((count["confirmed"] for count in counts), default=None),
                 laggards=[dict(late, key=count["key"]) for count in counts for late in count["laggards"]],
@@ -508,6 +596,16 @@ class Publication:
         return dict(change.result(predicted), laggards=count.get("laggards", []), **counted)
 
 
+def wait_of(params: dict[str, t.Any]) -> str:
+    """How many members to wait for. Raises ``ConfigError``."""
+    wait = params["wait"]
+    if wait is None:
+        return "all" if params["wait_for"] else "none"
+    if check_wait(wait) == "none" and params["wait_for"] == "applied":
+        raise ConfigError("wait_for=applied: expected majority, all or a number of members as wait, got 'none'")
+    return wait
+
+
 def main() -> None:
     spec = document_spec()
     spec["state"]["default"] = "present"
@@ -516,17 +614,24 @@ def main() -> None:
             spec,
             key={"type": "str", "no_log": False},
             documents={"type": "dict", "no_log": False},
-            wait={"type": "str", "default": "none"},
+            atomic={"type": "str", "choices": ["auto", "required", "never"], "default": "auto"},
+            rollback_to={"type": "str"},
+            wait={"type": "str"},
+            wait_for={"type": "str", "choices": ["held", "applied"]},
             wait_timeout={"type": "int", "default": 60},
             sensitive={"type": "bool", "default": False},
         ),
-        mutually_exclusive=[SOURCES] + [("documents", name) for name in ("key", "if_version") + SOURCES],
-        required_if=[("state", "present", ("documents",) + SOURCES, True)],
+        mutually_exclusive=[SOURCES]
+        + [("documents", name) for name in ("key", "if_version", "rollback_to") + SOURCES]
+        + [("rollback_to", name) for name in ("content_type", "expires") + SOURCES],
+        required_if=[("state", "present", ("documents", "rollback_to") + SOURCES, True)],
         # The system log would keep whole documents, secret ones too.
         no_log=True,
     )
     try:
-        check_wait(module.params["wait"])
+        wait_of(module.params)
+        if module.params["rollback_to"] is not None and module.params["state"] == "absent":
+            raise ConfigError("rollback_to: expected state=present with it")
         wishes = wishes_of(module.params)
         fleet = module.open_fleet()
     except ClientError as exc:

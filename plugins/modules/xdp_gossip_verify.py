@@ -12,15 +12,22 @@ version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Asks one member whether the members of the fleet hold a given version, digest or content of a document, whether
-    they all have forgotten it, or, without O(key), whether all of them hold the same documents.
-  - Fails, naming each member that lags behind and why, when fewer hold it than O(wait) asks for. Changes nothing.
+    they all have forgotten it, or, without O(key), whether all of them hold the same documents. With O(applied), also
+    whether the files that they make of it are in effect.
+  - Fails, naming each member that lags behind and why, when fewer hold it than O(wait) asks for. Changes nothing,
+    unless O(repair) has laggards catch up.
   - The member that is asked knows from gossip what the others hold. O(direct) asks each of them itself.
 requirements:
   - PyYAML on the target, only for O(value) with O(content_type=yaml)
 extends_documentation_fragment:
   - xdp_gossip.fleet.connection
   - xdp_gossip.fleet.attributes
-  - xdp_gossip.fleet.attributes.read_only
+attributes:
+  check_mode:
+    details: With O(repair) nothing is asked of laggards, and that they lag behind is no failure.
+  diff_mode:
+    support: N/A
+    details: Has no content to show.
 options:
   key:
     description:
@@ -48,8 +55,16 @@ options:
     description: The content as data, written as O(xdp_gossip.fleet.xdp_gossip_publish#module:value) is.
     type: raw
   src:
-    description: File on the target host whose bytes they must hold.
+    description:
+      - File whose bytes they must hold, on the controller unless O(remote_src=true). There it is looked for as
+        M(ansible.builtin.copy) does it, in C(files) of the role or beside the playbook, and read in clear text when
+        it is encrypted with Ansible Vault.
     type: path
+  remote_src:
+    description:
+      - Whether O(src) is a file on the target host.
+      - With V(false), which is the default, the task cannot run with C(async).
+    type: bool
   content_type:
     description: How O(value) is written when it is not text, V(json) or V(yaml). It is not compared.
     type: str
@@ -62,6 +77,19 @@ options:
     description: Seconds to wait for them at most; 0 asks once.
     type: int
     default: 30
+  applied:
+    description:
+      - Count only members that have also written the files that their agents make of the document, or make none of it.
+      - Needs O(key), and excludes O(state=absent) and O(direct).
+      - Waiting ends early when all that are missing have refused the document.
+    type: bool
+    default: false
+  repair:
+    description:
+      - When members lag behind, have the one that is asked exchange documents with them at once, before waiting.
+      - The task is then changed.
+    type: bool
+    default: false
   direct:
     description:
       - Then ask each member over its own API, and let only these answers count. The document's bytes are read and
@@ -93,18 +121,29 @@ EXAMPLES = r"""
   xdp_gossip.fleet.xdp_gossip_publish:
     key: etc/hosts
     src: /etc/hosts
+    remote_src: true
   register: published
 
 - name: Every member holds that file
   xdp_gossip.fleet.xdp_gossip_verify:
     key: etc/hosts
     src: /etc/hosts
+    remote_src: true
 
 - name: Every member holds the version that was just published
   xdp_gossip.fleet.xdp_gossip_verify:
     key: etc/hosts
     version: "{{ published.version }}"
     wait_timeout: 10
+
+- name: The files that members make of it are in effect
+  xdp_gossip.fleet.xdp_gossip_verify:
+    key: etc/hosts
+    applied: true
+
+- name: Have laggards catch up now
+  xdp_gossip.fleet.xdp_gossip_verify:
+    repair: true
 
 - name: Every member says so itself
   xdp_gossip.fleet.xdp_gossip_verify:
@@ -246,6 +285,32 @@ mismatched:
   type: list
   elements: dict
   sample: []
+refused:
+  description:
+    - Members that hold the document and could not apply it. C(applied.error) of each says why.
+    - With O(applied), each of RV(laggards) is in exactly one of RV(missing), RV(stale), RV(mismatched), this list and
+      the next.
+  returned: with O(applied)
+  type: list
+  elements: dict
+  sample: []
+pending:
+  description: Members that hold the document and have not applied it yet.
+  returned: with O(applied)
+  type: list
+  elements: dict
+  sample: []
+applied:
+  description: Members that have applied the document. Those that make no file of it are not among them.
+  returned: with O(applied)
+  type: list
+  elements: dict
+  sample: []
+asked:
+  description: Members that were asked to exchange documents; V(null) when none lagged behind, and in check mode.
+  returned: with O(repair)
+  type: int
+  sample: 1
 unreachable_members:
   description: Those of RV(missing) that did not answer O(direct).
   returned: once a member has answered
@@ -332,11 +397,18 @@ def ask_directly(direct: Direct, question: Question, answer: Convergence, wait: 
 def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct | None) -> t.NoReturn:
     """Ask, and end the module with the answer. Raises ``ClientError``."""
     wait = module.params["wait"]
-    answer, elapsed = fleet.converge(question, wait, module.params["wait_timeout"])
+    asked, needed = None, False
+    if module.params["repair"]:
+        answer, elapsed = fleet.converge(question, wait, 0)
+        needed = any(one.get("holds") is not True for one in answer.results)
+        if needed and not module.check_mode:
+            asked = fleet.repair(question.key)
+    if not needed or not module.check_mode:
+        answer, elapsed = fleet.converge(question, wait, module.params["wait_timeout"])
     unreachable = ask_directly(direct, question, answer, wait) if direct else []
     holder: dict[str, t.Any] = next((result for result in answer.results if result.get("holds") is True), {})
     result: dict[str, t.Any] = {
-        "changed": False,
+        "changed": needed,
         "converged": answer.converged,
         "members": answer.members,
         "confirmed": answer.confirmed,
@@ -348,11 +420,17 @@ def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct
         "unreachable_members": unreachable,
     }
     result.update(answer.kinds(question))
-    if answer.converged:
+    if question.applied:
+        result["applied"] = [one for one in answer.results if one["applied"].get("state") == "applied"
+                             and one not in answer.laggards]
+    if module.params["repair"]:
+        result["asked"] = asked
+    if answer.converged or (needed and module.check_mode):
         module.succeed(**result)
     module.fail(
-        "%d of %d members hold %s after %.1f s, expected %s. Missing: %s"
-        % (answer.confirmed, answer.members, question, elapsed, wait, answer.describe_laggards()),
+        "%d of %d members %s %s after %.1f s, expected %s. Missing: %s"
+        % (answer.confirmed, answer.members, "have applied" if question.applied else "hold", question,
+           elapsed, wait, answer.describe_laggards()),
         **result
     )
 
@@ -367,6 +445,8 @@ def main() -> None:
             digest={"type": "str"},
             wait={"type": "str", "default": "all"},
             wait_timeout={"type": "int", "default": 30},
+            applied={"type": "bool", "default": False},
+            repair={"type": "bool", "default": False},
             direct={"type": "bool", "default": False},
             direct_scheme={"type": "str", "choices": ["http", "https"]},
             direct_port={"type": "int"},
@@ -383,7 +463,10 @@ def main() -> None:
             raise ConfigError("wait: expected majority, all or a number of members, got 'none'")
         if params["state"] == "absent" and any(params[name] is not None for name in ("digest",) + SOURCES):
             raise ConfigError("state=absent: expected neither digest nor a content, what is deleted has none")
+        if params["applied"] and (params["key"] is None or params["state"] == "absent" or params["direct"]):
+            raise ConfigError("applied: expected key with it, and neither state=absent nor direct")
         question, direct = question_of(params), direct_of(params)
+        question.applied = params["applied"]
         verify(module, module.open_fleet(), question, direct)
     except ClientError as exc:
         module.fail(exc)

@@ -15,6 +15,7 @@ import socket
 import socketserver
 import ssl
 import threading
+import time
 import typing as t
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -58,6 +59,10 @@ class FakeMember:
         self.misbehave: t.Callable[[t.Any], None] | None = None
         self.after_write: t.Callable[[t.Any], None] | None = None
         self.clock = 0
+        self.batches = True  # offers POST /v1/documents
+        self.repaired: list[str | None] = []
+        self.history: dict[str, list[dict[str, t.Any]]] = {}
+        self.applied: dict[str, dict[str, t.Any]] = {}  # member name -> what it tells of applying
         if unix:
             self._server: t.Any = _UnixServer(unix, _Handler)
             self.url = "unix://" + unix
@@ -90,8 +95,13 @@ class FakeMember:
             "digest": "sha256:" + hashlib.sha256(value).hexdigest(), "content_type": about.get("content_type") or "raw",
             "author": about.get("author") or "", "comment": about.get("comment") or "",
             "published_at": "2026-01-01T00:00:00.000Z", "deleted": False,
+            "expires": None, "batch": [],
         }
+        if about.get("expires_in"):
+            then = time.gmtime(time.time() + float(about["expires_in"]))
+            held["expires"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", then)
         self.documents[key] = held
+        self.history.setdefault(key, []).insert(0, held)
         return held
 
     def held(self, key: str) -> dict[str, t.Any]:
@@ -234,6 +244,80 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         self._written(self.member.put(key, self.body, **query), held)
 
+    def POST_documents(self, path: str, query: dict[str, str]) -> None:
+        member = self.member
+        if not member.batches:
+            self.error(405, "method_not_allowed")
+            return
+        body = json.loads(self.body)
+        assert set(body) <= {"documents", "author", "comment"} and 0 < len(body["documents"]) <= 64
+        values = []
+        for entry in body["documents"]:
+            assert set(entry) <= {"key", "value", "value_base64", "content_type", "expires_in", "if_version",
+                                  "if_absent", "delete"}
+            held = member.documents.get(entry["key"])
+            actual = held["version"] if held else None
+            if ("if_version" in entry and entry["if_version"] != actual) or (entry.get("if_absent") and held):
+                self.error(412, "version_mismatch", key=entry["key"], expected=entry.get("if_version"), actual=actual)
+                return
+            value = entry["value"].encode() if "value" in entry else base64.b64decode(entry.get("value_base64", ""))
+            if len(value) > 1 << 20:
+                self.error(413, "document_too_large", limit=1 << 20)
+                return
+            values.append(value)
+        answers = []
+        for entry, value in zip(body["documents"], values):
+            held = member.documents.get(entry["key"])
+            about = {"author": body.get("author"), "comment": body.get("comment")}
+            about.update(content_type=entry.get("content_type"), expires_in=entry.get("expires_in"))
+            written = member.put(entry["key"], value, **about)
+            if entry.get("delete"):
+                written = dict(written, deleted=True)
+                member.tombstones[entry["key"]] = written["version"]
+                del member.documents[entry["key"]]
+            answer = {name: part for name, part in written.items() if name != "value"}
+            answers.append(dict(answer, changed=True, previous_version=held["version"] if held else None))
+        if member.after_write:
+            member.after_write(self)
+            return
+        self.reply(200, {"changed": True, "version": answers[0]["version"], "documents": answers})
+
+    def GET_history(self, path: str, query: dict[str, str]) -> None:
+        found = self.member.history.get(path[len("history/"):])
+        if not found:
+            self.error(404, "document_not_found")
+            return
+        versions = []
+        for held in found:
+            version = {name: value for name, value in held.items() if name != "value"}
+            if query.get("values") == "1":
+                version["value_base64"] = base64.b64encode(held["value"]).decode()
+            if query.get("diff") == "1":
+                version["diff"] = "@@\n"
+            versions.append(version)
+        self.reply(200, {"key": path[len("history/"):], "versions": versions})
+
+    def POST_rollback(self, path: str, query: dict[str, str]) -> None:
+        key, body = path[len("rollback/"):], json.loads(self.body)
+        held = self.member.documents.get(key)
+        if not self._condition_holds(held):
+            return
+        kept = [one for one in self.member.history.get(key, []) if one["version"] == body["version"]]
+        if not kept:
+            self.error(404, "version_not_found")
+            return
+        about = {"content_type": kept[0]["content_type"], "author": body["author"], "comment": body["comment"]}
+        self._written(self.member.put(key, kept[0]["value"], **about), held)
+
+    def POST_repair(self, path: str, query: dict[str, str]) -> None:
+        self.member.repaired.append(json.loads(self.body).get("key"))
+        asked = len(self.member.holdings)
+        self.member.holdings.clear()
+        self.reply(200, {"asked": asked})
+
+    def GET_rendered(self, path: str, query: dict[str, str]) -> None:
+        self.reply(200, {"templates": [{"name": "nginx", "state": "applied"}]})
+
     def DELETE_documents(self, path: str, query: dict[str, str]) -> None:
         if query:
             self.error(400, "unknown_parameter")
@@ -277,7 +361,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 "deleted": version is not None and digest is None,
                 "reason": "no answer yet" if late else "" if holds else "holds version %s" % version,
             })
-        confirmed = sum(1 for result in results if result["holds"])
+        if query.get("applied") == "1":
+            for result in results:
+                told = member.applied.get(result["name"], {"state": "none", "version": None, "error": ""})
+                result["applied"] = dict(told, version=result["version"] if told["state"] != "none" else None)
+        confirmed = sum(
+            1 for result in results
+            if result["holds"] and result.get("applied", {}).get("state", "none") in ("none", "applied")
+        )
         need = {"all": len(results), "majority": len(results) // 2 + 1}.get(query["wait"])
         need = int(query["wait"]) if need is None else need
         self.reply(200, {

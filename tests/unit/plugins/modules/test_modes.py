@@ -75,7 +75,8 @@ CASES = [("publish", name, *case) for name, case in PUBLISH.items()]
 CASES += [("node", name, *case) for name, case in NODE.items()]
 
 #: What may differ: the version of what is written is not known before, and members are asked only when it is.
-UNKNOWN_BEFORE = ("version", "members", "confirmed", "elapsed", "laggards", "invocation", "output", "documents", "node")
+UNKNOWN_BEFORE = ("version", "members", "confirmed", "elapsed", "laggards", "invocation", "output", "documents", "node",
+                  "atomic")
 
 
 @pytest.fixture(name="member")

@@ -130,7 +130,7 @@ def test_a_race_that_is_lost_tells_what_was_written_before(member):
 
     member.misbehave = overtaken
     documents = {"a": {"content": "1"}, "b": {"content": "2", "if_version": seen}, "c": {"content": "3"}}
-    result = publish(member, documents)
+    result = publish(member, documents, atomic="never")
     assert result["rc"] == 1 and result["changed"]
     assert (result["written"], result["unwritten"], result["uncertain"]) == (["a"], ["b", "c"], [])
     actual = member.documents["b"]["version"]
@@ -148,7 +148,7 @@ def test_a_member_that_dies_half_way_leaves_one_uncertain(member):
 
     member.misbehave = die
     documents = {key: {"content": "x", "if_version": "absent"} for key in "abc"}
-    result = publish(member, documents, retries=0)
+    result = publish(member, documents, retries=0, atomic="never")
     assert result["rc"] == 1 and result["error"]["code"] == "answer_lost"
     assert (result["written"], result["uncertain"], result["unwritten"]) == (["a"], ["b"], ["c"])
     assert result["attempts"][0]["endpoint"] == member.url
@@ -158,7 +158,11 @@ def test_a_member_that_dies_half_way_leaves_one_uncertain(member):
 
 
 def test_a_refused_document_stops_the_run(member):
-    result = publish(member, {"a": {"content": "1"}, "b": {"content": "x" * (2 << 20)}, "c": {"content": "3"}})
+    documents = {"a": {"content": "1"}, "b": {"content": "x" * (2 << 20)}, "c": {"content": "3"}}
+    result = publish(member, documents)
+    assert result["error"]["code"] == "document_too_large" and not member.documents
+    assert (result["written"], result["unwritten"]) == ([], ["a", "b", "c"])
+    result = publish(member, documents, atomic="never")
     assert result["error"]["code"] == "document_too_large"
     assert (result["written"], result["unwritten"]) == (["a"], ["b", "c"])
 

@@ -1,0 +1,55 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PRIVATE to this collection: how long documents live. Python 3.8 or later."""
+
+from __future__ import annotations
+
+import calendar
+import re
+import time
+import typing as t
+
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_LONGEST = 10 * 365 * 86400
+
+#: Seconds that clocks may disagree before a life that is longer than asked counts as another one.
+_TOLERANCE = 60
+
+
+def seconds_of(text: str | None) -> int | None:
+    """Seconds that ``expires`` stands for: 0 for ``never``, ``None`` when not given. Raises ``ConfigError``."""
+    if text is None:
+        return None
+    if text.strip() == "never":
+        return 0
+    match = re.fullmatch(r"([0-9]{1,10})([smhdw]?)", text.strip())
+    seconds = int(match.group(1)) * _UNITS[match.group(2)] if match else 0
+    if 0 < seconds <= _LONGEST:
+        return seconds
+    raise ConfigError("expires: expected never, or up to ten years as in 90, 30m, 2h or 7d, got %r" % clip(text))
+
+
+def moment_of(text: t.Any) -> float | None:
+    """Seconds since the epoch of a time such as 2026-11-27T01:30:00Z; ``None`` for anything else."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?Z", text) if isinstance(text, str) else None
+    try:
+        return calendar.timegm(time.strptime(match.group(1), "%Y-%m-%dT%H:%M:%S")) if match else None
+    except ValueError:
+        return None
+
+
+def to_renew(held: t.Any, wanted: int | None, now: float) -> bool:
+    """Whether a document that expires at ``held`` (a time, or ``None``) must be written to live ``wanted`` seconds.
+
+    It is when less than half of that is left, so that a task which is repeated often does not write each time.
+    """
+    if wanted is None:
+        return False
+    moment = moment_of(held)
+    if moment is None or wanted == 0:
+        return (moment is None) == bool(wanted)
+    return not wanted / 2 <= moment - now <= wanted + _TOLERANCE
