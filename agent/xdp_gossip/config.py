@@ -133,7 +133,7 @@ class AgentConfig:
     history: int = 10
     tombstone_grace: float = 604_800.0
     templates: tuple[TemplateConfig, ...] = ()
-    files_helper: HelperConfig = HelperConfig()
+    files_helper: HelperConfig = field(default_factory=HelperConfig)
 
 
 def load(path: str) -> AgentConfig:

@@ -18,7 +18,9 @@ _STATES = ("running", "paused", "left")
 class StatusCollector:
     """A collector over one status (GET /v1/status, docs/api.md) and the nodes present."""
 
-    def __init__(self, status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self, status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         self._status = status
         self._members = members
         self._rendered = rendered
@@ -85,7 +87,9 @@ class StatusCollector:
         )
 
 
-def render(status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()) -> tuple[bytes, str]:
+def render(
+    status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()
+) -> tuple[bytes, str]:
     """The exposition text for ``status`` and the present ``members``, and its content type."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(StatusCollector(status, members, rendered))  # type: ignore[arg-type]  # a base class only since 0.15

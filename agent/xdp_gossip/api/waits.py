@@ -72,9 +72,10 @@ class Waits:
             raise bad_request(f"digest: expected {shape}, got {digest[:80]!r}")
         timeout = params.seconds(query, "timeout", 0.0, MAX_WAIT)
         wait = _wait_for(query)
+        more = {"applied": True} if applied else {}
         found = await self._context.wait(
             lambda: self._node_list.convergence(
-                key, version, digest, wait=wait, timeout=timeout, deleted=deleted, **({"applied": True} if applied else {})
+                key, version, digest, wait=wait, timeout=timeout, deleted=deleted, **more
             )
         )
         return render.json_response(convergence_json(found))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The agent's side of a rendering: a worker process that is given documents as it asks for them, and ended if it must.
 
-What was read is recorded here. Documents that changed while a template was being rendered would give a file that is half
-old and half new: the caller compares, and renders again.
+What was read is recorded here. Documents that changed while a template was being rendered would give a file that is
+half old and half new: the caller compares, and renders again.
 """
 
 from __future__ import annotations

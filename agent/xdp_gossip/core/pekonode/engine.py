@@ -26,8 +26,8 @@ from ..events import (
     Warned,
 )
 from ..interface import Known, ProtocolError, Settings
-from ..timers import Timers
 from ..queries import AppliedSource, nothing_applied
+from ..timers import Timers
 from ..types import DEFAULT_KEY, Address, Document, Member, Node, Now, Record, State, Version, Write
 from .document import ClusterDocument, document_of
 from .outlet import Outlet
