@@ -122,15 +122,21 @@ def _base_column(document: Document) -> str:
 
     There, so that the layout stays: an earlier agent, back after an upgrade that failed, reads all that use neither.
     """
-    later = {"expires": document.expires, "batch": list(document.batch)}
+    ancestors = [str(version) for version in document.ancestors]
+    later = {"expires": document.expires, "batch": list(document.batch), "ancestors": ancestors}
     later = {name: value for name, value in later.items() if value}
     return str(document.base or "") + (f" {json.dumps(later)}" if later else "")
 
 
-def _read_base_column(text: str) -> tuple[Version | None, int, tuple[str, ...]]:
+def _read_base_column(text: str) -> tuple[Version | None, int, tuple[str, ...], tuple[Version, ...]]:
     base, _, rest = text.partition(" ")
     later = json.loads(rest) if rest else {}
-    return Version.parse(base) if base else None, int(later.get("expires", 0)), tuple(later.get("batch", ()))
+    return (
+        Version.parse(base) if base else None,
+        int(later.get("expires", 0)),
+        tuple(later.get("batch", ())),
+        tuple(Version.parse(version) for version in later.get("ancestors", ())),
+    )
 
 
 def known_row(known: Known) -> Row:

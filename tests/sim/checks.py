@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from xdp_gossip.core.events import DocumentChanged, Event, IncarnationChanged, MemberChanged, Transmit
-from xdp_gossip.core.types import PRESENT, Address, Document
+from xdp_gossip.core.types import PRESENT, Address, Document, Version
 from xdp_gossip.core.types import State as MemberState
 from xdp_gossip.wire.native import BLOCK_BYTES, HEADER_BYTES
 
@@ -40,6 +40,8 @@ class Checks:
         self._incarnations: dict[Address, int] = {}
         self._acknowledged: dict[str, list[Document]] = defaultdict(list)
         self._restamped: dict[tuple[str, str], Document] = {}
+        #: Key -> versions that some node held, and told of as overtaken without having been read.
+        self._reported: dict[str, set[Version]] = defaultdict(set)
         self.conflicts = 0
 
     # -- always ------------------------------------------------------------------------------------------------
@@ -56,6 +58,8 @@ class Checks:
     def _on_document(self, node: SimNode, event: DocumentChanged) -> None:
         self.conflicts += event.conflict
         replaced = event.replaced
+        if event.conflict and replaced is not None:
+            self._reported[replaced.key].add(replaced.version)
         if replaced is None or event.document.rank > replaced.rank:
             return
         # Only a version from the far future gives way to a lower one: written under a wrong clock, put right since.
@@ -168,6 +172,20 @@ class Checks:
 
     # -- finally -----------------------------------------------------------------------------------------------
 
+    def nothing_lost(self) -> None:
+        """Each acknowledged publish holds, was written over by who had read it, or was reported as a conflict."""
+        for key, winner in self.winners().items():
+            versions = {document.version: document for document in self._acknowledged[key]}
+            if winner.version not in versions or any(name[0] == key for name in self._restamped):
+                continue  # written under a wrong clock, and written again since
+            accounted = _history_of(winner.version, versions)
+            for version in self._reported[key]:
+                accounted |= _history_of(version, versions)
+            if lost := sorted(set(versions) - accounted):
+                raise Violation(
+                    f"{key!r}: {', '.join(map(str, lost))} lost to {winner.version}, and nobody was told"
+                )
+
     def finally_sound(self) -> None:
         """Each engine is consistent in itself."""
         for node in self._world.up:
@@ -189,3 +207,13 @@ class Checks:
         for document in node.engine.documents():
             state[f"document {document.key}"] = document.rank
         return state
+
+
+def _history_of(version: Version | None, versions: dict[Version, Document]) -> set[Version]:
+    """``version`` and all that were read before it was written."""
+    found: set[Version] = set()
+    while version is not None and version not in found:
+        found.add(version)
+        document = versions.get(version)
+        version = document.base if document is not None else None
+    return found

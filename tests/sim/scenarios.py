@@ -37,6 +37,7 @@ def _settle(world: World, seconds: float = SETTLED_WITHIN) -> float:
     if missing:
         raise Violation(f"agreed after {took:.1f} s, and no longer: {missing}")
     world.checks.finally_sound()
+    world.checks.nothing_lost()
     return took
 
 

@@ -83,6 +83,7 @@ class Metadata:
                 held.version if held else None,
                 expires,
                 keys if len(keys) > 1 else (),
+                held.lineage if held else (),
             )
             if news:
                 self._store(document, held, now, local=True)
@@ -220,7 +221,8 @@ class Metadata:
                 continue
             version = Version(self._clock.tick(self._wall_ms(now)), self._origin)
             self._out.count("documents_restamped")
-            self._store(replace(held, version=version, base=None, batch=()), held, now, local=True)
+            again = replace(held, version=version, base=held.version, batch=(), ancestors=held.lineage)
+            self._store(again, held, now, local=True)
         self._highest = max((document.version.hlc for document in self.table), default=0)
 
     def _far(self, version: Version, now: Now) -> bool:
@@ -314,7 +316,7 @@ class Metadata:
         self._highest = max(self._highest, document.version.hlc)
 
     def _store(self, document: Document, held: Document | None, now: Now, local: bool) -> None:
-        overtaken = held is not None and not local and (document.base is None or document.base < held.version)
+        overtaken = not local and held is not None and document.overtakes(held, held.version.origin == self._origin)
         self._put(document)
         if overtaken:
             self._out.count("document_conflicts")

@@ -27,6 +27,8 @@ MAX_COMMENT = 1024
 #: Documents written together, and bytes of their keys in all: each of them names all, and has to fit a frame.
 MAX_BATCH = 64
 MAX_BATCH_KEYS = 4096
+#: Versions before its base that a document names.
+MAX_ANCESTORS = 7
 #: Longest time until a document expires, in seconds (ten years).
 MAX_EXPIRES_IN = 10 * 366 * 86_400
 
@@ -225,13 +227,15 @@ class Document:
     author: str = ""
     comment: str = ""
     deleted: bool = False
-    #: The version its author knew when writing it; None when the author knew of none. Tells a successor from a
-    #: concurrent publish: whoever holds a version above ``base`` was overtaken without having been read.
+    #: The version its author knew when writing it; None when the author knew of none.
     base: Version | None = None
     #: Milliseconds since the epoch, by the cluster's clock, from which on there is no such document; 0 for never.
     expires: int = 0
     #: Keys that were written together with this one, under one version, its own among them; () for one alone.
     batch: tuple[str, ...] = ()
+    #: The versions before ``base``, the latest first, at most ``MAX_ANCESTORS``. With ``base`` they tell a successor
+    #: from a concurrent publish: whoever holds a version that is not among them was overtaken without being read.
+    ancestors: tuple[Version, ...] = ()
 
     @functools.cached_property
     def content_hash(self) -> bytes:
@@ -282,8 +286,23 @@ class Document:
         """
         version = Version(self.version.hlc + 1, self.version.origin)
         return Document(
-            self.key, version, b"", self.content_type, self.author, "expired", deleted=True, base=self.version
+            self.key, version, b"", self.content_type, self.author, "expired", True, self.version, 0, (), self.lineage
         )
+
+    @property
+    def lineage(self) -> tuple[Version, ...]:
+        """The ``ancestors`` of whatever is written next after this version was read."""
+        return () if self.base is None else (self.base, *self.ancestors)[:MAX_ANCESTORS]
+
+    def overtakes(self, held: Document, ours: bool) -> bool:
+        """Whether this version takes the place of ``held`` although its author had not read that.
+
+        Of versions older than all ancestors nobody can tell any more: they count as read, except that a node's own
+        (``ours``) do not, as nobody else may have seen those.
+        """
+        if held.version == self.base or held.version in self.ancestors:
+            return False
+        return ours or len(self.ancestors) < MAX_ANCESTORS or held.version > self.ancestors[-1]
 
 
 @dataclass(frozen=True)

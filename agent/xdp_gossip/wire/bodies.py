@@ -13,6 +13,7 @@ import msgpack
 from ..core import messages as m
 from ..core.messages import Message, PacketType, Rejected
 from ..core.types import (
+    MAX_ANCESTORS,
     MAX_AUTHOR,
     MAX_BATCH,
     MAX_COMMENT,
@@ -64,7 +65,7 @@ _ENTRY = Struct(m.Entry, key=KEY, version=VERSION, deleted=BOOLEAN, content_hash
 _WANT = Struct(m.Want, key=KEY, version=VERSION, offset=U64)
 _DOCUMENT = Struct(
     Document,
-    ("expires", "batch"),
+    ("expires", "batch", "ancestors"),
     key=KEY,
     version=VERSION,
     value=raw_bytes(1 << 24),
@@ -75,6 +76,7 @@ _DOCUMENT = Struct(
     base=optional(VERSION),
     expires=U64,
     batch=many(KEY, MAX_BATCH),
+    ancestors=many(VERSION, MAX_ANCESTORS),
 )
 
 _BY_TAG: dict[int, Struct[Any]] = {

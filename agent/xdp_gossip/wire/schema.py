@@ -44,7 +44,8 @@ class Struct(Generic[T]):
 
     def unpack(self, raw: Any) -> T:
         """The value. Raises ``ValueError``."""
-        if not isinstance(raw, (list, tuple)) or not self._least <= len(raw) <= len(self._fields):
+        # What a later release puts behind the fields known here is passed over (it stands for nothing here).
+        if not isinstance(raw, (list, tuple)) or len(raw) < self._least:
             raise ValueError(f"{self.cls.__name__}: expected {len(self._fields)} fields")
         pairs = zip(self._fields.items(), raw)
         return self.cls(**{name: field.unpack(item) for (name, field), item in pairs})
