@@ -40,6 +40,10 @@ class Checks:
         self._incarnations: dict[Address, int] = {}
         self._acknowledged: dict[str, list[Document]] = defaultdict(list)
         self._restamped: dict[tuple[str, str], Document] = {}
+        #: Versions of documents that were deleted while their node was away for too long; it told of them.
+        self._given_up: set[tuple[str, Version]] = set()
+        #: What a node showed anew since its events were last looked at.
+        self._batches: list[Document] = []
         #: Key -> versions that some node held, and told of as overtaken without having been read.
         self._reported: dict[str, set[Version]] = defaultdict(set)
         self.conflicts = 0
@@ -58,8 +62,13 @@ class Checks:
     def _on_document(self, node: SimNode, event: DocumentChanged) -> None:
         self.conflicts += event.conflict
         replaced = event.replaced
+        if len(event.document.batch) > 1:
+            self._batches.append(event.document)
         if event.conflict and replaced is not None:
             self._reported[replaced.key].add(replaced.version)
+            if event.document.rank == replaced.ended.rank and not replaced.expires:
+                self._given_up.add((replaced.key, replaced.version))
+                return
         if replaced is None or event.document.rank > replaced.rank:
             return
         # Only a version from the far future gives way to a lower one: written under a wrong clock, put right since.
@@ -72,6 +81,17 @@ class Checks:
         former = self._restamped.get(name)
         if former is None or event.document.rank > former.rank:
             self._restamped[name] = event.document
+
+    def after_events(self, node: SimNode) -> None:
+        """What others see of ``node`` now: of documents that were written together all, or none."""
+        shown, self._batches = self._batches, []
+        assert node.engine is not None
+        table = node.engine._metadata.table
+        for document in shown:
+            for key in document.batch:
+                held = table.get(key)
+                if held is None or held.version < document.version:
+                    raise Violation(f"{node.address} shows {document}, and of {key!r} {held and held.version}")
 
     def _on_member(self, node: SimNode, event: MemberChanged) -> None:
         member = event.member
@@ -160,9 +180,12 @@ class Checks:
     def winners(self) -> dict[str, Document]:
         """For each key the acknowledged document that has to be everywhere."""
         found = {}
+        true_ms = int((EPOCH_S + self._world.time) * 1000)
         for key, documents in self._acknowledged.items():
             current = [self._restamp_of(document) for document in documents]
-            found[key] = max(current, key=lambda document: document.rank)
+            winner = max(current, key=lambda document: document.rank)
+            if (key, winner.version) not in self._given_up:
+                found[key] = winner.ended if winner.expired(true_ms) else winner
         return found
 
     def _restamp_of(self, document: Document) -> Document:
@@ -176,15 +199,14 @@ class Checks:
         """Each acknowledged publish holds, was written over by who had read it, or was reported as a conflict."""
         for key, winner in self.winners().items():
             versions = {document.version: document for document in self._acknowledged[key]}
-            if winner.version not in versions or any(name[0] == key for name in self._restamped):
+            links = {**versions, **{d.ended.version: d.ended for d in versions.values() if d.expires}}
+            if winner.version not in links or any(name[0] == key for name in self._restamped):
                 continue  # written under a wrong clock, and written again since
-            accounted = _history_of(winner.version, versions)
+            accounted = _history_of(winner.version, links)
             for version in self._reported[key]:
-                accounted |= _history_of(version, versions)
+                accounted |= _history_of(version, links)
             if lost := sorted(set(versions) - accounted):
-                raise Violation(
-                    f"{key!r}: {', '.join(map(str, lost))} lost to {winner.version}, and nobody was told"
-                )
+                raise Violation(f"{key!r}: {', '.join(map(str, lost))} lost to {winner.version}, and nobody was told")
 
     def finally_sound(self) -> None:
         """Each engine is consistent in itself."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Callable
+from dataclasses import replace
 
 from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.messages import Header, PacketType
@@ -18,95 +18,68 @@ from xdp_gossip.wire.native import HEADER_BYTES, NativeCodec
 
 from .checks import State, Violation
 from .network import DATAGRAM, Link
+from .publishing import collected, compare_and_set, expiring, together
+from .steps import (
+    REMOVED_WITHIN,
+    SETTINGS,
+    SETTLED_WITHIN,
+    Scenario,
+    formed,
+    publish_somewhere,
+    restart,
+    settle,
+    some,
+)
 from .world import SimNode, World
-
-SETTINGS = Settings(cycle=1.0)
-#: Until a silent node is given up: the timeout, three rounds of probes half a cycle apart, stretched once or twice.
-REMOVED_WITHIN = 5.0 + 3 * 0.5 * 4 + 2
-#: Until everybody agrees again, whatever happened.
-SETTLED_WITHIN = 30.0
-
-Scenario = Callable[[World], None]
-
-
-def _settle(world: World, seconds: float = SETTLED_WITHIN) -> float:
-    """Everybody agrees within ``seconds``, and still does two cycles later."""
-    took = world.run_until(world.checks.disagreement, seconds)
-    world.run(2.0)
-    missing = world.checks.disagreement()
-    if missing:
-        raise Violation(f"agreed after {took:.1f} s, and no longer: {missing}")
-    world.checks.finally_sound()
-    world.checks.nothing_lost()
-    return took
-
-
-def _formed(world: World) -> None:
-    """A cluster that found itself."""
-    world.boot_all()
-    world.run_until(world.checks.disagreement, 10.0)
-
-
-def _some(world: World, least: int, most: int) -> list[SimNode]:
-    return world.rng.sample(world.up, world.rng.randint(least, most))
-
-
-def _publish_somewhere(world: World, keys: int = 3) -> None:
-    rng = world.rng
-    size = rng.choice([0, 10, 300, 3000])
-    if rng.random() < 0.03:
-        size = rng.choice([20_000, 100_000])
-    value = rng.randbytes(8) + bytes(size)
-    world.publish(rng.choice(world.up), f"key/{rng.randrange(keys)}", value)
 
 
 def calm(world: World) -> None:
     """Nothing goes wrong: nobody is suspected, every publish is everywhere within a few cycles."""
-    _formed(world)
+    formed(world)
     world.checks.forbid_suspicion = world.checks.forbid_removal = True
     for _ in range(5):
-        _publish_somewhere(world)
+        publish_somewhere(world)
         world.run(world.rng.uniform(0.0, 2.0))
     world.run_until(world.checks.disagreement, 4.0)
     before = len(world.checks.heartbeats)
     world.run(5.0)
     if len(world.checks.heartbeats) - before < 4 * len(world.nodes):
         raise Violation("expected a heartbeat of every node in every cycle")
-    _settle(world, 3.0)
+    settle(world, 3.0)
 
 
 def loss(world: World) -> None:
     """Datagrams are lost, doubled, late and out of order: publishes arrive all the same, nobody is removed."""
-    _formed(world)
+    formed(world)
     world.checks.forbid_removal = True
     world.network.link = Link(
         loss=world.rng.uniform(0.05, 0.2), duplicate=0.05, delay=0.005, jitter=0.02, straggle=0.02
     )
     for _ in range(6):
-        _publish_somewhere(world)
+        publish_somewhere(world)
         world.run(world.rng.uniform(0.2, 3.0))
     world.run(3.0)
     world.network.link = Link()
-    _settle(world, 10.0)
+    settle(world, 10.0)
 
 
 def simultaneous(world: World) -> None:
     """Several nodes publish one key at the same instant, again and again: one winner everywhere."""
-    _formed(world)
+    formed(world)
     world.checks.forbid_removal = True
     for _ in range(4):
-        for node in _some(world, 2, len(world.nodes)):
+        for node in some(world, 2, len(world.nodes)):
             world.publish(node, "contested", world.rng.randbytes(world.rng.choice([5, 2000])))
             if world.rng.random() < 0.2:
                 world.delete(node, "contested")
         world.run(world.rng.choice([0.0, 0.001, 0.5]))
-    _settle(world, 10.0)
+    settle(world, 10.0)
 
 
 def partition(world: World) -> None:
     """The network falls into parts, for less or longer than removal takes; publishes go on in each."""
-    _formed(world)
-    _publish_somewhere(world)
+    formed(world)
+    publish_somewhere(world)
     for _ in range(world.rng.randint(1, 2)):
         nodes = list(range(len(world.nodes)))
         world.rng.shuffle(nodes)
@@ -114,40 +87,40 @@ def partition(world: World) -> None:
         world.network.cut(nodes[:at], nodes[at:], both_ways=world.rng.random() < 0.8)
         for _ in range(3):
             world.run(world.rng.uniform(0.1, 6.0))
-            _publish_somewhere(world)
+            publish_somewhere(world)
         world.network.heal()
         world.run(world.rng.uniform(0.0, 4.0))
-    _settle(world)
+    settle(world)
 
 
 def lonely_link(world: World) -> None:
     """Two nodes cannot talk to each other, the others can to both: nobody is removed."""
-    _formed(world)
+    formed(world)
     world.checks.forbid_removal = True
     a, b = world.rng.sample(range(len(world.nodes)), 2)
     world.network.cut([a], [b], both_ways=world.rng.random() < 0.5)
     for _ in range(3):
-        _publish_somewhere(world)
+        publish_somewhere(world)
         world.run(world.rng.uniform(2.0, 6.0))
-    _settle(world, 10.0)
+    settle(world, 10.0)
 
 
 def crash(world: World) -> None:
     """Nodes are killed, in the middle of publishing too, removed by the others, and come back from their disks."""
-    _formed(world)
-    victims = _some(world, 1, 2)
+    formed(world)
+    victims = some(world, 1, 2)
     for victim in victims:
         world.publish(victim, "last words", victim.node.name.encode())
         world.run(world.rng.choice([0.0, 0.001, 0.01, 1.0]))
         victim.crash()
     if world.rng.random() < 0.5:
         _await_removal(world, victims)
-    _publish_somewhere(world)
+    publish_somewhere(world)
     world.run(world.rng.uniform(0.0, 3.0))
     for victim in victims:
         # From the disk alone: no seeds.
         victim.boot()
-    _settle(world)
+    settle(world)
 
 
 def _await_removal(world: World, gone: Sequence[SimNode]) -> None:
@@ -167,9 +140,9 @@ def _await_removal(world: World, gone: Sequence[SimNode]) -> None:
 
 def power_off(world: World) -> None:
     """Everything goes off at once, for minutes or days, and comes back in any order without seeds."""
-    _formed(world)
+    formed(world)
     for _ in range(3):
-        _publish_somewhere(world)
+        publish_somewhere(world)
         world.run(world.rng.uniform(0.0, 1.0))
     world.run(world.rng.uniform(2.0, 4.0))
     for node in world.nodes:
@@ -180,22 +153,22 @@ def power_off(world: World) -> None:
     for node in order:
         node.boot()
         world.run(world.rng.uniform(0.0, 2.0))
-    _settle(world)
+    settle(world)
 
 
 def freeze(world: World) -> None:
     """Nodes are stopped for a while: removed when it is long, back soon after, and they accuse nobody themselves."""
-    _formed(world)
-    sleepers = _some(world, 1, 2)
+    formed(world)
+    sleepers = some(world, 1, 2)
     for sleeper in sleepers:
         sleeper.freeze()
     for _ in range(2):
-        _publish_somewhere(world)
+        publish_somewhere(world)
         world.run(world.rng.uniform(0.5, 10.0))
     world.checks.forbid_removal = True
     for sleeper in sleepers:
         sleeper.thaw()
-    _settle(world)
+    settle(world)
 
 
 def clock_skew(world: World) -> None:
@@ -209,9 +182,9 @@ def clock_skew(world: World) -> None:
     world.boot_all()
     world.run_until(world.checks.disagreement, SETTLED_WITHIN)
     for _ in range(4):
-        _publish_somewhere(world)
+        publish_somewhere(world)
         world.run(rng.uniform(0.0, 2.0))
-    _settle(world)
+    settle(world)
     rng.choice(wrong).skew = 0.0
     _in_turn(world)
 
@@ -221,15 +194,15 @@ def _in_turn(world: World) -> None:
     for _ in range(3):
         node = world.rng.choice(world.up)
         last = world.publish(node, "in turn", world.rng.randbytes(10))
-        _settle(world, 15.0)
+        settle(world, 15.0)
         if world.checks.winners()["in turn"].value != last.value:
             raise Violation(f"{node.address} published after the others, and lost")
 
 
 def wrong_clock_alone(world: World) -> None:
     """A node or two with clocks an hour ahead publish while cut off; later publishes of others must still win."""
-    _formed(world)
-    loners = _some(world, 1, 1 if len(world.nodes) < 5 else 2)
+    formed(world)
+    loners = some(world, 1, 1 if len(world.nodes) < 5 else 2)
     others = [node.number for node in world.nodes if node not in loners]
     world.network.cut([loner.number for loner in loners], others)
     world.run(world.rng.choice([1.0, REMOVED_WITHIN]))
@@ -237,29 +210,22 @@ def wrong_clock_alone(world: World) -> None:
         loner.skew = 3600.0
     restarts = world.rng.random() < 0.5
     if restarts:
-        _restart(world, loners)
+        restart(world, loners)
     world.publish(world.rng.choice(loners), "in turn", b"from the future")
     world.run(world.rng.uniform(0.5, 3.0))
     if world.rng.random() < 0.5:
         for loner in loners:
             loner.skew = 0.0
     if world.rng.random() < 0.5:
-        _restart(world, loners)
+        restart(world, loners)
     world.network.heal()
-    _settle(world)
+    settle(world)
     _in_turn(world)
     for loner in loners:
         loner.skew = 0.0
-    _restart(world, loners)
-    _settle(world)
+    restart(world, loners)
+    settle(world)
     _in_turn(world)
-
-
-def _restart(world: World, nodes: Sequence[SimNode]) -> None:
-    for node in nodes:
-        node.crash()
-        node.boot()
-    world.run(world.rng.uniform(0.0, 3.0))
 
 
 def catch_up(world: World) -> None:
@@ -280,12 +246,12 @@ def catch_up(world: World) -> None:
     world.run(rng.uniform(0.0, 0.3))
     world.publish(rng.choice(early[:1]), "large", rng.randbytes(8) * 12_000)
     away.boot()
-    _settle(world)
+    settle(world)
 
 
 def large_transfer(world: World) -> None:
     """A large document is on its way to one that was away; a holder or the receiver dies in the middle."""
-    _formed(world)
+    formed(world)
     rng = world.rng
     away, *others = rng.sample(world.nodes, len(world.nodes))
     away.crash()
@@ -297,36 +263,36 @@ def large_transfer(world: World) -> None:
     victim.crash()
     world.run(rng.uniform(0.0, 3.0))
     victim.boot()
-    _settle(world)
+    settle(world)
 
 
 def leave(world: World) -> None:
     """Nodes leave, are gone at once and stay gone, and may come back."""
-    _formed(world)
+    formed(world)
     world.checks.forbid_removal = True
-    leavers = _some(world, 1, 2)
+    leavers = some(world, 1, 2)
     for leaver in leavers:
         world.leave(leaver)
         # Not by the next to leave: what it had no time to hand on would come back only with it.
         world.publish(next(node for node in world.up if node not in leavers), "farewell", leaver.node.name.encode())
     world.run_until(world.checks.disagreement, 6.0)
     world.run(8.0)
-    _settle(world, 3.0)
+    settle(world, 3.0)
     for leaver in leavers:
         leaver.boot(world.up[:1] if world.rng.random() < 0.5 else ())
-    _settle(world)
+    settle(world)
 
 
 def pause(world: World) -> None:
     """Stop and Start: a paused node is removed after the timeout, hears all the same, and comes back."""
-    _formed(world)
+    formed(world)
     sleeper = world.rng.choice(world.nodes)
     world.pause(sleeper)
     _await_removal_of_paused(world, sleeper)
     world.publish(next(node for node in world.nodes if node is not sleeper), "while paused", b"news")
     world.run(world.rng.uniform(2.0, 5.0))
     world.resume(sleeper)
-    _settle(world)
+    settle(world)
 
 
 def _await_removal_of_paused(world: World, sleeper: SimNode) -> None:
@@ -344,27 +310,27 @@ def _await_removal_of_paused(world: World, sleeper: SimNode) -> None:
 
 def private_data(world: World) -> None:
     """Nodes change their private data, under loss: everybody sees the last value, and one entry for each node."""
-    _formed(world)
+    formed(world)
     world.network.link = Link(loss=world.rng.uniform(0.0, 0.2), jitter=0.02)
     for turn in range(8):
         node = world.rng.choice(world.nodes)
         world.update(node, f"turn {turn} " + "x" * world.rng.choice([0, 100, 3000]))
         world.run(world.rng.choice([0.0, 0.01, 1.0]))
-    _settle(world, 12.0)
+    settle(world, 12.0)
 
 
 def replay(world: World) -> None:
     """Recorded packets, sent again from elsewhere, change nothing and bring nobody back."""
-    _formed(world)
+    formed(world)
     world.recording = []
     for _ in range(3):
-        _publish_somewhere(world)
+        publish_somewhere(world)
         world.run(world.rng.uniform(0.0, 2.0))
     leaver, victim = world.rng.sample(world.nodes, 2)
     world.leave(leaver)
     victim.crash()
     world.run(REMOVED_WITHIN)
-    _settle(world)
+    settle(world)
     recording, world.recording = world.recording, None
     _attack(world, world.rng.sample(recording, min(400, len(recording))))
     later = world.rng.choice([0.0, 20.0])
@@ -385,7 +351,7 @@ def _attack(world: World, packets: Sequence[tuple[SimNode, bytes]]) -> None:
     _unchanged(before, world)
     world.run(2.0)
     _unchanged(before, world)
-    _settle(world, 3.0)
+    settle(world, 3.0)
 
 
 def _unchanged(before: Sequence[tuple[SimNode, State]], world: World) -> None:
@@ -399,11 +365,11 @@ def _unchanged(before: Sequence[tuple[SimNode, State]], world: World) -> None:
 
 def forgery(world: World) -> None:
     """Mutated, truncated, random and foreign packets change nothing, and each is counted."""
-    _formed(world)
+    formed(world)
     world.recording = []
-    _publish_somewhere(world)
+    publish_somewhere(world)
     world.run(3.0)
-    _settle(world)
+    settle(world)
     recording, world.recording = world.recording, None
     forged = [(world.rng.choice(world.nodes), _forge(world.rng, data)) for _, data in recording[-300:]]
     counted = sum(_rejections(node) for node in world.nodes)
@@ -458,19 +424,19 @@ def _foreign(rng: random.Random) -> bytes:
 
 def twin(world: World) -> None:
     """A node loses its disk and comes back with an older incarnation: it finds its place again."""
-    _formed(world)
+    formed(world)
     node = world.rng.choice(world.nodes)
     node.crash()
     world.run(world.rng.uniform(0.0, 12.0))
     node.disk = type(node.disk)()
     node.skew = world.rng.choice([-20.0, 0.0])
     node.boot([other for other in world.nodes if other is not node][:1])
-    _settle(world)
+    settle(world)
 
 
 def churn(world: World) -> None:
     """Everything at random, then peace."""
-    _formed(world)
+    formed(world)
     rng = world.rng
     world.network.link = Link(loss=rng.uniform(0.0, 0.15), duplicate=0.02, jitter=0.01, straggle=0.01)
     for _ in range(20):
@@ -485,7 +451,7 @@ def churn(world: World) -> None:
             node.boot()
         elif node.engine.status == "paused":
             world.resume(node)
-    _settle(world, 45.0)
+    settle(world, 45.0)
 
 
 def _something(world: World) -> None:
@@ -496,12 +462,12 @@ def _something(world: World) -> None:
     elif node.engine is None:
         node.boot()
     elif len(world.up) <= 2:
-        _publish_somewhere(world)
+        publish_somewhere(world)
     else:
         running = node.engine.status == "running"
         action = rng.choice(["publish"] * 4 + ["crash", "freeze", "leave", "pause", "update", "cut", "heal"])
         if action == "publish":
-            _publish_somewhere(world)
+            publish_somewhere(world)
         elif action == "crash":
             node.crash()
         elif action == "freeze":
@@ -542,9 +508,15 @@ SCENARIOS: dict[str, tuple[Scenario, int, int]] = {
         (replay, 4, 6),
         (forgery, 3, 6),
         (twin, 3, 6),
+        (together, 3, 6),
+        (compare_and_set, 3, 6),
+        (expiring, 3, 6),
+        (collected, 3, 6),
         (churn, 4, 7),
     )
 }
+#: Settings of scenarios that need others than the usual ones.
+_SETTINGS: dict[str, Settings] = {"collected": replace(SETTINGS, tombstone_grace=20.0)}
 
 
 def _planes(name: str, seed: int, size: int) -> list[int]:
@@ -559,7 +531,7 @@ def play(name: str, seed: int) -> World:
     """Run one scenario under one seed to its end; returns the world. Raises what went wrong."""
     scenario, least, most = SCENARIOS[name]
     size = random.Random(f"size {name} {seed}").randint(least, most)
-    world = World(seed, size, settings=SETTINGS, planes=_planes(name, seed, size))
+    world = World(seed, size, settings=_SETTINGS.get(name, SETTINGS), planes=_planes(name, seed, size))
     try:
         scenario(world)
     except Exception as error:

@@ -11,14 +11,14 @@ import hashlib
 import heapq
 import itertools
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Callable
 
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import DocumentChanged, IncarnationChanged, Standing, TombstonesCollected, Transmit
 from xdp_gossip.core.interface import Settings, remembered
 from xdp_gossip.core.messages import Header
-from xdp_gossip.core.types import Address, Document, Node, Now
+from xdp_gossip.core.types import Address, Document, Node, Now, Write
 from xdp_gossip.store import MemoryStore
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
@@ -173,6 +173,7 @@ class SimNode:
                 self.disk.save_incarnation(event.incarnation)
             elif isinstance(event, Standing) and self.plane is not None:
                 self.plane.apply(event, self.now)
+        self.world.checks.after_events(self)
         for transmit in engine.take_transmits():
             if isinstance(transmit, Transmit):
                 self.world.send(self, transmit)
@@ -355,6 +356,17 @@ class World:
         node.after_input()
         self.checks.acknowledged(node, document)
         return document
+
+    def write(self, node: SimNode, writes: Sequence[Write]) -> list[Document | None]:
+        """Publish or delete several documents at once on ``node``; None for those that did not change."""
+        assert node.engine is not None
+        written = node.engine.publish_many(writes, node.now)
+        node.after_input()
+        changed = [document if news else None for document, news in written]
+        for document in changed:
+            if document is not None:
+                self.checks.acknowledged(node, document)
+        return changed
 
     def delete(self, node: SimNode, key: str) -> None:
         """Delete on ``node``."""
