@@ -266,4 +266,56 @@ def test_a_store_keeps_what_documents_came_to_have() -> None:
     plain = Document("a", Version(1 << 16, Address("198.18.0.11", 8000)), b"x", "json", "me", "why")
     for document in (plain, replace(plain, expires=5), replace(plain, batch=("a", "b"), base=plain.version)):
         assert rows.row_document(rows.document_row(document)) == document
+    successor = replace(plain, base=plain.version, ancestors=(plain.version, Version(5, plain.version.origin)))
+    assert rows.row_document(rows.document_row(successor)) == successor
     assert " " not in str(rows.document_row(plain)[8])
+
+
+def conflicts(wire: Wire) -> set[bytes]:
+    """Values that were overtaken without having been read, as told of by whoever held them."""
+    events = [event for event in wire.seen if isinstance(event, DocumentChanged) and event.conflict]
+    return {event.replaced.value for event in events if event.replaced}
+
+
+def test_a_publish_that_only_the_successor_of_its_rival_meets_is_told_of_too(wire: Wire) -> None:
+    alone = wire[0].node.address
+    wire[0].publish("k", b"read by all", wire.now)
+    wire.run(3)
+    wire.cut = {alone}
+    wire[0].publish("k", b"lost", wire.now)
+    wire.run(1)
+    wire[1].publish("k", b"rival", wire.now)
+    wire.run(1)
+    wire[2].publish("k", b"its successor", wire.now)
+    wire.run(1)
+    wire.cut = set()
+    wire.run(20)
+    assert wire.agree() and held(wire[0], "k") == b"its successor"
+    assert conflicts(wire) == {b"lost"}
+
+
+def test_who_slept_through_some_successors_sees_no_conflict(wire: Wire) -> None:
+    wire[1].publish("k", b"0", wire.now)
+    wire.run(3)
+    wire.cut = {wire[0].node.address}
+    for number in range(1, 8):
+        wire[1 + number % 2].publish("k", b"%d" % number, wire.now)
+        wire.run(1)
+    wire.cut = set()
+    wire.run(20)
+    assert wire.agree() and held(wire[0], "k") == b"7"
+    assert conflicts(wire) == set()
+
+
+def test_of_one_overtaken_by_more_versions_than_are_named_its_author_tells(wire: Wire) -> None:
+    wire[0].publish("k", b"0", wire.now)
+    wire.run(3)
+    wire.cut = {wire[0].node.address}
+    wire[0].publish("k", b"lost", wire.now)
+    for number in range(1, 15):
+        wire.run(1)
+        wire[1 + number % 2].publish("k", b"%d" % number, wire.now)
+    wire.cut = set()
+    wire.run(20)
+    assert wire.agree() and held(wire[0], "k") == b"14"
+    assert conflicts(wire) == {b"lost"}

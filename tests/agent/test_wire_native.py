@@ -282,5 +282,13 @@ def test_an_older_member_reads_what_uses_nothing_new() -> None:
     together = dataclasses.replace(plain, batch=("app/a", "app/b"))
     fields = [len(msgpack.unpackb(bodies.pack(m.Documents((each,))))[1][0]) for each in (plain, expiring, together)]
     assert fields == [8, 9, 10]
+    successor = dataclasses.replace(plain, ancestors=(Version(2 << 16, V4), Version(1 << 16, V4)))
+    assert bodies.unpack(PacketType.METADATA, bodies.pack(m.Documents((successor,)))) == m.Documents((successor,))
     assert len(msgpack.unpackb(bodies.pack(m.SyncRequest(1, 2)))) == 4
     assert len(msgpack.unpackb(bodies.pack(m.SyncRequest(1, 2, (), 3)))) == 5
+
+
+def test_fields_of_a_later_release_are_passed_over() -> None:
+    tag, fields = msgpack.unpackb(bodies.pack(m.SyncRequest(1, 2, (), 3)))[0], [1, 2, [], 3, "of a later release"]
+    read = bodies.unpack(PacketType.SWAP_REQUEST, msgpack.packb([tag, *fields]))
+    assert read == m.SyncRequest(1, 2, (), 3)
