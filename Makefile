@@ -18,7 +18,7 @@ AGENT_PACKAGES := python3 python3-venv python3-aiohttp python3-cryptography pyth
 # What compiles and loads the kernel data plane, and what its tests look at it with.
 PLANE_PACKAGES := bpftool ethtool iproute2 libbpf1 linux-libc-dev python3-bpfcc
 BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-venv
-TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) curl iproute2 shellcheck
+TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) curl faketime iproute2 shellcheck
 
 # Simulated clusters per scenario.
 SIM_SEEDS ?= 200

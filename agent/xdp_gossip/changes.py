@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from .core.types import Document, Member
+from .core.types import Document, Member, Version
 
 #: Changes kept; whoever asks for older ones is told that there is a gap and reads everything again.
 KEPT = 4096
@@ -25,6 +25,7 @@ class Change:
 
     Events of documents: published, deleted. Of nodes: joined, updated, suspected, recovered, removed, left.
     ``watch`` also yields the kind resync (event gap, neither set): changes were missed, read everything again.
+    ``conflict``: the version held here whose place the document took, if its author had not read that.
     """
 
     revision: int
@@ -32,6 +33,7 @@ class Change:
     event: str
     document: Document | None = None
     member: Member | None = None
+    conflict: Version | None = None
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,19 @@ class ChangeLog:
         self._waiting: dict[Filter, set[asyncio.Future[int]]] = {}
         self._pausing: set[asyncio.Future[int]] = set()
 
-    def add(self, kind: str, event: str, document: Document | None = None, member: Member | None = None) -> None:
+    def add(
+        self,
+        kind: str,
+        event: str,
+        document: Document | None = None,
+        member: Member | None = None,
+        conflict: Version | None = None,
+    ) -> None:
         """Append a change and wake all who wait for it."""
         if self.revision - self._oldest + 1 >= len(self._ring):
             self._drop_oldest()
         self.revision += 1
-        change = Change(self.revision, kind, event, document, member)
+        change = Change(self.revision, kind, event, document, member, conflict)
         self._ring[self.revision % len(self._ring)] = change
         self._bytes += _size(change)
         while self._bytes > self._most_bytes and self._oldest < self.revision:

@@ -32,6 +32,7 @@ from .assembly import Assembly
 from .changes import KINDS, Change, ChangeLog, Changes, Filter
 from .console import format_event
 from .convergence import Convergence, Inquiry, Wanted, enough_for
+from .core.documents import unread
 from .core.events import AppliedAnswered, DocumentChanged, Event, MemberChanged, QueryAnswered
 from .core.interface import ProtocolError, Settings
 from .core.queries import Applied
@@ -331,6 +332,11 @@ class AsyncNodeList:
         assert self._disk is not None
         return await self._disk.run(lambda store: store.history(key))
 
+    def unread(self, key: str, versions: Sequence[Document]) -> set[Version]:
+        """Which of these versions of a document lost to one whose author had not read them (conflicts)."""
+        held = self._joined().engine.held(key)
+        return unread(versions, held.version if held else None, self.members()[0].address)
+
     def update_node(self, name: str | None = None, private_data: str | None = None) -> bool:
         """Change what this node says of itself; False when nothing changed. Raises ``ProtocolError``."""
         changed = self._joined().call(lambda engine, now: engine.update_node(now, name, private_data))
@@ -492,7 +498,9 @@ class AsyncNodeList:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, DocumentChanged):
-            self._log.add("document", "deleted" if event.document.deleted else "published", document=event.document)
+            what = "deleted" if event.document.deleted else "published"
+            lost = event.replaced.version if event.conflict and event.replaced is not None else None
+            self._log.add("document", what, document=event.document, conflict=lost)
         elif isinstance(event, MemberChanged):
             self._log.add("node", _event_of(event), member=event.member)
         elif isinstance(event, QueryAnswered):

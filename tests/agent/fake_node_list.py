@@ -53,6 +53,7 @@ class Change:
     event: str
     document: Document | None = None
     member: Member | None = None
+    conflict: Version | None = None
 
 
 class FakeNodeList:
@@ -232,6 +233,10 @@ class FakeNodeList:
     async def history(self, key: str) -> list[Document]:
         """All versions."""
         return list(self.held.get(key, ()))
+
+    def unread(self, key: str, versions: Sequence[Document]) -> set[Version]:
+        """Conflicts: none here."""
+        return set()
 
     async def changes(self, since: int, timeout: float, prefix: str = "", kind: str = "") -> Changes:
         """Wait for changes."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from xdp_gossip.core.documents import unread
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import DocumentChanged, Rumor, TombstonesCollected
 from xdp_gossip.core.interface import ProtocolError, Settings
@@ -292,6 +293,10 @@ def test_a_publish_that_only_the_successor_of_its_rival_meets_is_told_of_too(wir
     wire.run(20)
     assert wire.agree() and held(wire[0], "k") == b"its successor"
     assert conflicts(wire) == {b"lost"}
+    versions = wire.disks[alone].history("k")
+    lost = unread(versions, versions[0].version, alone)
+    assert [version.value for version in versions if version.version in lost] == [b"lost"]
+    assert [version.value for version in versions if version.version not in lost] == [b"its successor", b"read by all"]
 
 
 def test_who_slept_through_some_successors_sees_no_conflict(wire: Wire) -> None:

@@ -169,7 +169,11 @@ class Documents:
         versions = await self._node_list.history(key)
         if not versions:
             raise Fault(404, "document_not_found", f"there never was a document {key!r}", key=key)
-        rendered = _rendered(versions, values)
+        lost = self._node_list.unread(key, versions)
+        rendered = [
+            {**entry, "conflict": document.version in lost}
+            for entry, document in zip(_rendered(versions, values), versions)
+        ]
         if differences:
             texts = await asyncio.to_thread(_differences, versions)
             rendered = [{**entry, "diff": text} for entry, text in zip(rendered, texts)]

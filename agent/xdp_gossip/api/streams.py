@@ -47,6 +47,8 @@ def change_json(change: Any) -> dict[str, Any]:
     entry = {"revision": change.revision, "kind": change.kind, "event": change.event}
     if change.document is not None:
         entry["document"] = shapes.document(change.document)
+    if change.conflict is not None:
+        entry["conflict"] = str(change.conflict)
     if change.member is not None:
         entry["node"] = shapes.node(change.member)
     return entry

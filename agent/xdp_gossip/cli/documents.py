@@ -215,7 +215,7 @@ def run_history(args: argparse.Namespace) -> int:
                 entry["published_at"],
                 "deleted" if entry["deleted"] else entry["size"],
                 entry["author"],
-                entry["comment"],
+                f"{entry['comment']} (lost: not read by who wrote the next)" if entry["conflict"] else entry["comment"],
             ]
             for entry in found["versions"]
         ]

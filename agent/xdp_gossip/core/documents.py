@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from .messages import Entry
-from .types import Document
+from .types import Address, Document, Version
 
 BUCKETS = 256
 _MASK = (1 << 64) - 1
@@ -21,6 +21,19 @@ def bucket_of(key: str) -> int:
 def entry_of(document: Document) -> Entry:
     """The document without its value."""
     return Entry(document.key, document.version, document.deleted, document.content_hash, document.size)
+
+
+def unread(versions: Sequence[Document], held: Version | None, own: Address) -> set[Version]:
+    """Those among the ``versions`` of one document that gave way to one whose author had not read them.
+
+    ``held``: the version that holds now. ``own``: this node, for whose versions :meth:`Document.overtakes` is stricter.
+    """
+    return {
+        version.version
+        for version in versions
+        if version.version != held
+        and all(other.overtakes(version, version.version.origin == own) for other in versions if other is not version)
+    }
 
 
 class DocumentTable:

@@ -318,8 +318,10 @@ class Metadata:
     def _store(self, document: Document, held: Document | None, now: Now, local: bool) -> None:
         overtaken = not local and held is not None and document.overtakes(held, held.version.origin == self._origin)
         self._put(document)
-        if overtaken:
+        if overtaken and held is not None:
             self._out.count("document_conflicts")
+            text = f"document {document.key!r}: version {document.version} took the place of {held.version}, which its"
+            self._out.emit(Warned("document_conflict", f"{text} author had not read; that stays in the history here"))
         self._out.emit(DocumentChanged(document, held, local, overtaken))
         self.on_change(now)
 
