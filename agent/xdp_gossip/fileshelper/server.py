@@ -110,6 +110,7 @@ class Server:
                     result = {"state": "failed", "changed": False, "stage": "configuration", "error": str(error)[:2000]}
                 with contextlib.suppress(OSError):
                     connection.sendall(protocol.pack(result))
+                    _let_go(connection)
         except OSError as error:
             _log.warning("connection lost: %s", error)
         except Exception:
@@ -169,15 +170,25 @@ def _request(
 def _read(connection: socket.socket, size: int, deadline: float) -> bytes:
     data = bytearray()
     while len(data) < size:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise Refused(f"expected the whole request within {RECEIVE_SECONDS:g} s")
-        connection.settimeout(left)
-        piece = connection.recv(min(size - len(data), 1 << 20))
+        try:
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
+            piece = connection.recv(min(size - len(data), 1 << 20))
+        except socket.timeout:
+            raise Refused(f"expected the whole request within {RECEIVE_SECONDS:g} s") from None
         if not piece:
             raise Refused("the connection ended before the request did")
         data += piece
     return bytes(data)
+
+
+def _let_go(connection: socket.socket) -> None:
+    """End a connection so that the answer arrives: closed with bytes unread, it would be reset, and the answer lost."""
+    connection.shutdown(socket.SHUT_WR)
+    deadline = time.monotonic() + RECEIVE_SECONDS
+    while (left := deadline - time.monotonic()) > 0:
+        connection.settimeout(left)
+        if not connection.recv(1 << 20):
+            return
 
 
 def main(config_path: str, notify: Callable[..., None] = lambda *lines: None) -> int:

@@ -77,8 +77,11 @@ def _listing(node_list: AsyncNodeList, prefix: str) -> tuple[tuple[str, str], ..
 
 
 def node_values(node_list: AsyncNodeList) -> list[dict[str, Any]]:
-    """The present members as templates see them, in an order that does not depend on who looks."""
-    found = [_node(member) for member in node_list.members()]
+    """The present members as templates see them, in an order that does not depend on who looks.
+
+    Not those that are only known by their address yet (a seed that was not heard): they have no name.
+    """
+    found = [_node(member) for member in node_list.members() if member.local or member.record is not None]
     return sorted(found, key=lambda node: (node["name"], node["addr"], node["port"]))
 
 

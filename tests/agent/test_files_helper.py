@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: MIT
+"""The files helper: what it takes and from whom, how it replaces a file, and what it does when a command says no."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from xdp_gossip.configreader import ConfigError
+from xdp_gossip.configtemplates import TemplateConfig, load_for_helper
+from xdp_gossip.fileshelper import apply as exchange
+from xdp_gossip.fileshelper import commands, protocol, server
+
+USER = pwd.getpwuid(os.getuid()).pw_name
+GROUP = grp.getgrgid(os.getgid()).gr_name
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture(name="etc")
+def fixture_etc(tmp_path: Path) -> Path:
+    (tmp_path / "etc").mkdir()
+    return tmp_path / "etc"
+
+
+def template(etc: Path, **more: Any) -> TemplateConfig:
+    settings = {"owner": USER, "group": GROUP, "user": USER, "timeout": 5.0, **more}
+    return TemplateConfig("site", str(etc.parent / "site.j2"), str(etc / "site.conf"), **settings)
+
+
+def names(etc: Path) -> list[str]:
+    return sorted(os.listdir(etc))
+
+
+# -- replacing a file ----------------------------------------------------------------------------------------------
+
+
+def test_a_new_file_has_its_owner_mode_and_content(etc: Path) -> None:
+    assert exchange.apply(template(etc, mode=0o604), b"one") == exchange.Result("applied", changed=True)
+    status = (etc / "site.conf").stat()
+    assert (etc / "site.conf").read_bytes() == b"one"
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o604, os.getuid(), os.getgid())
+    assert exchange.apply(template(etc, mode=0o604), b"one") == exchange.Result("applied", changed=False)
+    assert names(etc) == ["site.conf"]
+
+
+def test_another_mode_alone_is_a_change(etc: Path) -> None:
+    exchange.apply(template(etc), b"one")
+    assert exchange.apply(template(etc, mode=0o600), b"one").state == "applied"
+    assert stat.S_IMODE((etc / "site.conf").stat().st_mode) == 0o600
+
+
+def test_the_former_file_stays_as_a_backup(etc: Path) -> None:
+    for content in (b"one", b"two", b"three"):
+        exchange.apply(template(etc, backup=True), content)
+    assert names(etc) == ["site.conf", "site.conf~"]
+    assert (etc / "site.conf~").read_bytes() == b"two"
+
+
+def test_validation_sees_the_new_file_before_it_is_in_place(etc: Path) -> None:
+    check = script(etc.parent / "check", f'cat "{etc}/site.conf" "$1"; exit 7')
+    (etc / "site.conf").write_bytes(b"old ")
+    result = exchange.apply(template(etc, validate=(check, "{file}")), b"new")
+    assert (result.state, result.stage) == ("refused", "validation")
+    assert "ended with exit code 7: old new" in result.error
+    assert (etc / "site.conf").read_bytes() == b"old " and names(etc) == ["site.conf"]
+
+
+def test_validation_without_the_file_runs_on_what_is_in_place_and_brings_the_former_back(etc: Path) -> None:
+    check = script(etc.parent / "check", f'! grep -q bad "{etc}/site.conf"')
+    reload = script(etc.parent / "reload", f'cat "{etc}/site.conf" >> "{etc.parent}/reloaded"')
+    kind = template(etc, validate=(check,), reload=(reload,))
+    assert exchange.apply(kind, b"good").state == "applied"
+    assert exchange.apply(kind, b"bad").stage == "validation"
+    assert (etc / "site.conf").read_bytes() == b"good" and names(etc) == ["site.conf"]
+    assert (etc.parent / "reloaded").read_bytes() == b"good"  # once: nothing had been reloaded meanwhile
+
+
+def test_a_reload_that_fails_brings_the_former_file_back_and_reloads_it(etc: Path) -> None:
+    text = f'cat "{etc}/site.conf" >> "{etc.parent}/log"; ! grep -q bad "{etc}/site.conf"'
+    reload = script(etc.parent / "reload", text)
+    kind = template(etc, reload=(reload,))
+    assert exchange.apply(kind, b"good ").state == "applied"
+    result = exchange.apply(kind, b"bad ")
+    assert (result.state, result.stage) == ("refused", "reload") and "exit code 1" in result.error
+    assert (etc / "site.conf").read_bytes() == b"good " and names(etc) == ["site.conf"]
+    assert (etc.parent / "log").read_bytes() == b"good bad good "
+
+
+def test_without_a_former_file_there_is_none_after_a_refusal(etc: Path) -> None:
+    assert exchange.apply(template(etc, reload=("/bin/false",)), b"x").state == "refused"
+    assert names(etc) == []
+
+
+def test_an_exchange_that_was_cut_off_is_brought_to_its_end(etc: Path) -> None:
+    """The helper was killed between the exchange and the end of the reload: equal content is not taken for done."""
+    log = etc.parent / "log"
+    reload = script(etc.parent / "reload", f'cat "{etc}/site.conf" >> "{log}"')
+    (etc / "site.conf").write_bytes(b"new ")
+    (etc / "site.conf").chmod(0o644)
+    (etc / ".site.conf.xg-former").write_bytes(b"old ")
+    (etc / ".site.conf.xg-tmp-0123").write_bytes(b"half")
+    assert exchange.apply(template(etc, reload=(reload,)), b"new ").state == "applied"
+    assert log.read_bytes() == b"new " and names(etc) == ["site.conf"]
+    # And if its reload fails now, what was good before is known still.
+    (etc / ".site.conf.xg-former").write_bytes(b"old ")
+    assert exchange.apply(template(etc, reload=("/bin/false",)), b"new ").state == "refused"
+    assert (etc / "site.conf").read_bytes() == b"old " and names(etc) == ["site.conf"]
+
+
+def test_no_symbolic_link_is_followed(etc: Path, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"mine")
+    (etc / "site.conf").symlink_to(tmp_path / "victim")
+    result = exchange.apply(template(etc), b"x")
+    assert (result.state, result.stage) == ("failed", "write") and "got a symbolic link" in result.error
+    (tmp_path / "other").symlink_to(etc)
+    away = TemplateConfig("s", "/s", str(tmp_path / "other" / "new.conf"), owner=USER, group=GROUP, user=USER)
+    assert "or a symbolic link" in exchange.apply(away, b"x").error
+    assert (tmp_path / "victim").read_bytes() == b"mine" and names(etc) == ["site.conf"]
+
+
+def test_what_cannot_be_written_is_told_of(etc: Path) -> None:
+    assert "there is no such user" in exchange.apply(template(etc, owner="no-such-user"), b"x").error
+    (etc / "site.conf").mkdir()
+    assert "expected a regular file" in exchange.apply(template(etc), b"x").error
+
+
+# -- commands ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("exit 3", "ended with exit code 3"),
+        ("echo why; echo not >&2; exit 1", "ended with exit code 1: why not"),
+        ("kill -TERM $$", "was ended by SIGTERM"),
+        ("sleep 60 & wait", "took more than 0.3 s and was killed"),
+        ("while :; do echo flood; done", "took more than 0.3 s and was killed"),
+    ],
+)
+def test_a_command_that_fails_says_why(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(commands.CommandFailed, match=reason) as caught:
+        commands.run([script(tmp_path / "command", text)], USER, 0.3)
+    assert len(str(caught.value)) < 2500
+
+
+def test_a_command_may_leave_a_daemon_behind(tmp_path: Path) -> None:
+    commands.run([script(tmp_path / "command", "sleep 2 &")], USER, 1.5)
+
+
+def test_no_shell_reads_the_words_and_the_environment_is_the_helpers_own(tmp_path: Path) -> None:
+    os.environ["XG_SECRET"] = "s"
+    try:
+        text = f'printf "%s|" "$@" > "{tmp_path}/out"; env >> "{tmp_path}/out"'
+        commands.run([script(tmp_path / "command", text), "$(id)", "; rm -rf x"], USER, 5)
+    finally:
+        del os.environ["XG_SECRET"]
+    said = (tmp_path / "out").read_text()
+    assert said.startswith("$(id)|; rm -rf x|") and "XG_SECRET" not in said
+
+
+def test_what_is_not_there_is_named() -> None:
+    with pytest.raises(commands.CommandFailed, match="/no/such: cannot be run: No such file"):
+        commands.run(["/no/such"], USER, 1)
+    with pytest.raises(commands.CommandFailed, match="user 'nobody-here': there is no such account"):
+        commands.run(["/bin/true"], "nobody-here", 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to run a command as another user")
+def test_a_command_runs_as_its_user_with_nothing_of_root(tmp_path: Path) -> None:
+    with pytest.raises(commands.CommandFailed) as caught:
+        commands.run([script(Path("/tmp") / f"xg-{os.getpid()}-id", "id; exit 1")], "nobody", 5)
+    os.unlink(f"/tmp/xg-{os.getpid()}-id")
+    assert "(nobody)" in str(caught.value) and "root" not in str(caught.value)
+
+
+# -- the socket ----------------------------------------------------------------------------------------------------
+
+
+class Helper:
+    """A helper in a thread, over a configuration file."""
+
+    def __init__(self, directory: Path, etc: Path, user: str = USER) -> None:
+        self.config = directory / "agent.yml"
+        self.path = directory / "helper.sock"
+        self.write(etc, user)
+        self._server = server.Server(str(self.config), server.listen(str(self.path)))
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+
+    def write(self, etc: Path, user: str = USER, **more: Any) -> None:
+        found = {
+            "cluster": "whatever the agent's own sections say",
+            "files_helper": {"socket": str(self.path), "user": user},
+            "templates": [
+                {"name": "site", "source": "/s", "path": str(etc / "site.conf"), "owner": USER, "group": GROUP}
+            ],
+            **more,
+        }
+        self.config.write_text(yaml.safe_dump(found))
+        self.config.chmod(0o644)
+
+    def send(self, raw: bytes, end: bool = True) -> Any:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            client.connect(str(self.path))
+            with contextlib.suppress(BrokenPipeError):
+                client.sendall(raw)
+                if end:
+                    client.shutdown(socket.SHUT_WR)
+            answer = b""
+            while piece := client.recv(65536):
+                answer += piece
+        return protocol.unpack(answer[4:])
+
+    def request(self, content: bytes, **header: Any) -> Any:
+        return self.send(protocol.pack({"template": "site", "size": len(content), **header}) + content)
+
+    def close(self) -> None:
+        self._server.stop()
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture(name="helper")
+def fixture_helper(tmp_path: Path, etc: Path) -> Iterator[Helper]:
+    made = Helper(tmp_path, etc)
+    yield made
+    made.close()
+
+
+def test_a_request_of_the_agent_is_carried_out(helper: Helper, etc: Path) -> None:
+    answer = helper.request(b"content")
+    assert answer == {"state": "applied", "changed": True, "stage": "", "error": ""}
+    assert (etc / "site.conf").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (protocol.pack({"template": "other", "size": 1}) + b"x", "has no such template"),
+        (protocol.pack({"template": "site", "size": 1, "path": "/etc/shadow"}) + b"x", "and nothing else"),
+        (protocol.pack({"template": "site", "size": -1}), "expected content of at most"),
+        (protocol.pack({"template": "site", "size": 1 << 40}), "expected content of at most"),
+        (protocol.pack({"template": "site", "size": True}), "expected template and size"),
+        (protocol.pack({"template": "site", "size": 10}) + b"short", "the connection ended before"),
+        (b"\xff\xff\xff\xff", "expected a header of at most"),
+        (b"\0\0\0\x04\xff\xfe\xfd\xfc", "expected a JSON header"),
+        (b"\0\0\0\x08" + b"[" * 8, "expected a JSON header"),
+        (b"", "the connection ended before"),
+    ],
+)
+def test_any_other_request_is_refused(helper: Helper, etc: Path, raw: bytes, reason: str) -> None:
+    answer = helper.send(raw)
+    assert (answer["state"], answer["stage"]) == ("failed", "request") and reason in answer["error"]
+    assert names(etc) == []
+    assert helper.request(b"and goes on")["state"] == "applied"
+
+
+def test_only_the_agents_user_is_served(tmp_path: Path, etc: Path) -> None:
+    other = "nobody" if os.geteuid() == 0 else "root"
+    helper = Helper(tmp_path, etc, user=other)
+    try:
+        answer = helper.request(b"x")
+        assert f"expected the agent's user ({other}), got user {os.geteuid()}" in answer["error"]
+        helper.write(etc, user="no-such-account")
+        assert "expected an account" in helper.request(b"x")["error"]
+    finally:
+        helper.close()
+    assert names(etc) == []
+
+
+def test_the_configuration_is_read_anew_and_must_be_roots_alone(helper: Helper, tmp_path: Path, etc: Path) -> None:
+    helper.write(etc, templates=[])
+    assert "has no such template" in helper.request(b"x")["error"]
+    helper.write(etc)
+    helper.config.chmod(0o666)
+    assert "only root can write" in helper.request(b"x")["error"]
+    helper.config.chmod(0o644)
+    tmp_path.chmod(0o777)
+    assert "only root can write" in helper.request(b"x")["error"]
+    tmp_path.chmod(0o700)
+    assert helper.request(b"x")["state"] == "applied"
+
+
+def test_a_silent_client_takes_no_more_than_its_place(helper: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "RECEIVE_SECONDS", 0.5)
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(server.MAX_CONNECTIONS - 1)]
+        for client in silent:
+            client.connect(str(helper.path))
+        assert helper.request(b"meanwhile")["state"] == "applied"
+        for client in silent:
+            client.settimeout(10)
+            assert b"within 0.5 s" in client.recv(65536)
+
+
+# -- the configuration ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"path": "relative"}, "path: expected an absolute path"),
+        ({"path": "/etc/../x"}, "path: expected an absolute path"),
+        ({"name": "../x"}, "name: expected 1 to 64 letters"),
+        ({"name": None}, "name: expected"),
+        ({"mode": "4755"}, "mode: expected three octal digits"),
+        ({"mode": 644}, "mode: expected"),
+        ({"validate": "nginx -t"}, "validate: expected"),
+        ({"validate": ["nginx", "-t"]}, "validate: expected a command with its absolute path"),
+        ({"reload": ["/bin/sh", ""]}, "reload: expected a list of texts"),
+        ({"timeout": 0}, "timeout: expected"),
+        ({"owner": "a b"}, "owner: expected the name of an account"),
+        ({"shell": True}, "shell"),
+    ],
+)
+def test_templates_that_cannot_be_are_named(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    entry = {"name": "site", "source": "/s", "path": "/etc/site.conf", **change}
+    config = tmp_path / "agent.yml"
+    config.write_text(yaml.safe_dump({"templates": [{k: v for k, v in entry.items() if v is not None}]}))
+    config.chmod(0o600)
+    with pytest.raises(ConfigError) as caught:
+        load_for_helper(str(config), os.geteuid())
+    assert any(reason in problem and "templates[0]" in problem for problem in caught.value.problems)
+
+
+def test_two_templates_of_one_name_or_path_are_refused(tmp_path: Path) -> None:
+    config = tmp_path / "agent.yml"
+    entry = {"name": "site", "source": "/s", "path": "/etc/site.conf"}
+    config.write_text(yaml.safe_dump({"templates": [entry, entry]}))
+    config.chmod(0o600)
+    with pytest.raises(ConfigError) as caught:
+        load_for_helper(str(config), os.geteuid())
+    assert len([problem for problem in caught.value.problems if "that no other template has" in problem]) == 2

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: MIT
+"""Rendered files with real agents and helpers: documents become files, commands decide, the former file comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.harness import COMMAND, Agent, Cluster, eventually
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+FAST = {"cycle": 0.5, "timeout": 2.5}
+USER = pwd.getpwuid(os.getuid()).pw_name
+GROUP = grp.getgrgid(os.getgid()).gr_name
+SOURCE = """\
+{% set s = json('site') %}port {{ s.port }}
+name {{ node.name }}
+{% if s.broken|default('') == node.name %}bad{% endif %}"""
+
+#: Says no to a file in which a line says bad, and counts its calls.
+VALIDATE = """#!/bin/sh
+echo . >> "{log}.validations"
+if grep -q '^bad$' "$1"; then echo "line $(grep -n '^bad$' "$1" | cut -d: -f1): bad"; exit 1; fi
+"""
+#: Notes what it reloaded; fails while a file says so.
+RELOAD = """#!/bin/sh
+head -n 1 "{path}" >> "{log}.reloads"
+if [ -e "{log}.fail" ] && grep -q "$(cat "{log}.fail")" "{path}"; then echo "will not run with that"; exit 3; fi
+"""
+
+
+class Host:
+    """An agent with one template, its helper, and the commands."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        directory = agent.directory
+        self.path = directory / "etc" / "site.conf"
+        self.path.parent.mkdir()
+        self.log = directory / "commands"
+        self.source = directory / "site.j2"
+        self.source.write_text(SOURCE)
+        for name, text in (("validate", VALIDATE), ("reload", RELOAD)):
+            script = directory / name
+            script.write_text(text.format(log=self.log, path=self.path))
+            script.chmod(0o755)
+        self.template: dict[str, Any] = {
+            "name": "site",
+            "source": str(self.source),
+            "path": str(self.path),
+            "owner": USER,
+            "group": GROUP,
+            "mode": "0640",
+            "user": USER,
+            "validate": [str(directory / "validate"), "{file}"],
+            "reload": [str(directory / "reload")],
+            "wait": 0.2,
+        }
+        agent.settings["templates"] = [self.template]
+        agent.settings["files_helper"] = {"socket": str(directory / "helper.sock"), "user": USER}
+        self.helper: subprocess.Popen[bytes] | None = None
+
+    def start_helper(self) -> None:
+        """Start it; from the main thread only."""
+        config = self.agent.directory / "agent.yml"
+        with (self.agent.directory / "helper.log").open("ab") as log:
+            self.helper = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", str(COMMAND), "files-helper", "--config", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def stop_helper(self) -> None:
+        if self.helper is not None:
+            self.helper.kill()
+            self.helper.wait(10)
+
+    def rendered(self) -> dict[str, Any]:
+        return dict(self.agent.call("GET", "/v1/rendered")["templates"][0])
+
+    def not_in(self, state: str, text: str = "") -> str | None:
+        found = self.rendered()
+        return None if found["state"] == state and text in found["error"] else f"{self.agent.name}: {found}"
+
+    def reloads(self) -> list[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return Path(f"{self.log}.reloads").read_text().splitlines()
+        return []
+
+    def content(self) -> str | None:
+        with contextlib.suppress(FileNotFoundError):
+            return self.path.read_text()
+        return None
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[list[Host]]:
+    with Cluster(tmp_path, 3, **FAST) as cluster:
+        made = [Host(agent) for agent in cluster]
+        try:
+            cluster.form()
+            for host in made:
+                host.start_helper()
+            yield made
+        except BaseException:
+            for host in made:
+                print(host.agent.name, (host.agent.directory / "helper.log").read_text())
+            raise
+        finally:
+            for host in made:
+                host.stop_helper()
+
+
+def publish(host: Host, text: str, key: str = "site") -> str:
+    return str(host.agent.call("PUT", f"/v1/documents/{key}?content_type=json", text.encode())["version"])
+
+
+def applied(host: Host, version: str, timeout: float = 20) -> dict[str, Any]:
+    query = f"key=site&version={version}&applied=1&wait=all&timeout={timeout:g}"
+    return dict(host.agent.call("GET", f"/v1/convergence?{query}"))
+
+
+def test_from_a_publish_to_files_and_back_from_what_was_refused(hosts: list[Host]) -> None:
+    for host in hosts:
+        eventually(lambda host=host: host.not_in("pending", "there is none"), 20)  # type: ignore[misc]
+        assert host.content() is None
+
+    found = applied(hosts[0], publish(hosts[0], '{"port": 80}'))
+    assert found["converged"] and found["confirmed"] == 3, found
+    for host in hosts:
+        assert host.content() == f"port 80\nname {host.agent.name}\n"
+        assert (host.path.stat().st_mode & 0o7777, host.path.stat().st_uid) == (0o640, os.getuid())
+        assert host.reloads() == ["port 80"]
+
+    # One host says no: it keeps what it had, and everybody can learn which and why from anybody.
+    version = publish(hosts[1], '{"port": 81, "broken": "node3"}')
+    found = applied(hosts[1], version)
+    assert not found["converged"] and found["confirmed"] == 2
+    by_name = {result["name"]: result for result in found["results"]}
+    refused = by_name["node3"]
+    assert refused["holds"] and refused["applied"]["state"] == "failed" and refused["applied"]["version"] == version
+    assert "refused by site: validation" in refused["reason"] and "line 3: bad" in refused["reason"]
+    assert all(by_name[name]["applied"]["state"] == "applied" for name in ("node1", "node2"))
+    assert [host.content() for host in hosts] == [
+        "port 81\nname node1\n",
+        "port 81\nname node2\n",
+        "port 80\nname node3\n",
+    ]
+    assert hosts[2].reloads() == ["port 80"]
+    metrics = hosts[2].agent.ask("GET", "/v1/metrics").body.decode()
+    assert 'name="site"' in metrics or 'template="site"' in metrics
+
+    # A reload that fails: the former file is back, and was reloaded.
+    Path(f"{hosts[1].log}.fail").write_text("port 82")
+    found = applied(hosts[0], publish(hosts[2], '{"port": 82}'))
+    assert (found["confirmed"], found["converged"]) == (2, False)
+    assert hosts[1].content() == "port 81\nname node2\n"
+    assert hosts[1].reloads() == ["port 80", "port 81", "port 82", "port 81"]
+    assert "reload" in hosts[1].rendered()["error"] and "will not run with that" in hosts[1].rendered()["error"]
+    assert hosts[2].content() == "port 82\nname node3\n"
+    assert sorted(os.listdir(hosts[1].path.parent)) == ["site.conf"]
+
+    # And what is right is taken again.
+    found = applied(hosts[0], publish(hosts[0], '{"port": 83}'))
+    assert found["converged"], found
+    assert {host.reloads()[-1] for host in hosts} == {"port 83"}
+
+
+def test_a_burst_is_one_reload_and_a_restart_is_none(hosts: list[Host]) -> None:
+    version = ""
+    for port in range(100, 115):
+        version = publish(hosts[port % 3], f'{{"port": {port}}}')
+    assert applied(hosts[0], version)["converged"]
+    for host in hosts:
+        assert host.reloads()[-1] == "port 114"
+        assert len(host.reloads()) < 15
+    host = hosts[0]
+    before = host.reloads()
+    assert host.agent.stop() == 0
+    host.agent.start()
+    eventually(host.agent.not_ready, 20)
+    eventually(lambda: host.not_in("applied"), 20)
+    assert host.reloads() == before
+
+
+def test_without_a_helper_it_says_so_and_goes_on_when_there_is_one(hosts: list[Host]) -> None:
+    host = hosts[0]
+    host.stop_helper()
+    publish(host, '{"port": 90}')
+    eventually(lambda: host.not_in("failed", "files helper"), 20)
+    assert host.content() is None
+    host.start_helper()
+    eventually(lambda: host.not_in("applied"), 30)
+    assert host.content() == "port 90\nname node1\n"
+
+
+def test_documents_and_nodes_that_a_template_reads_make_it_anew(tmp_path: Path) -> None:
+    with Cluster(tmp_path, 2, **FAST) as cluster:
+        host = Host(cluster[0])
+        host.source.write_text(
+            "{% for d in documents('vhost/') %}{{ d.key }}={{ d.value }};{% endfor %}\n"
+            "{{ nodes | map(attribute='name') | join(',') }}\n{{ document('absent', 'default') }}\n"
+        )
+        try:
+            cluster.start([cluster[0]])
+            host.start_helper()
+            eventually(lambda: host.not_in("applied"), 20)
+            assert host.content() == "\nnode1\ndefault\n"
+            publish(host, "1", "vhost/b")
+            publish(host, "2", "vhost/a")
+            eventually(lambda: None if (host.content() or "").startswith("vhost/a=2;vhost/b=1;\n") else "not yet", 20)
+            cluster.start([cluster[1]])
+            eventually(lambda: None if "node1,node2\n" in (host.content() or "") else str(host.content()), 20)
+            publish(host, "3", "other")  # nothing that it reads
+            count = len(host.reloads())
+            cluster[1].call("DELETE", "/v1/documents/vhost/a")
+            eventually(lambda: None if (host.content() or "").startswith("vhost/b=1;\n") else "not yet", 20)
+            assert len(host.reloads()) == count + 1
+            cluster[1].kill()
+            eventually(lambda: None if "\nnode1\n" in (host.content() or "") else str(host.content()), 30)
+        finally:
+            host.stop_helper()
+
+
+def test_a_template_without_end_costs_its_time_and_delays_no_heartbeat(hosts: list[Host]) -> None:
+    host = hosts[0]
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    host.source.write_text("{{ document('site') }}" + loop)
+    publish(host, '{"port": 1}')
+    deadline = time.monotonic() + 30
+    while host.not_in("failed", "took more than"):
+        assert time.monotonic() < deadline, host.rendered()
+        for other in hosts[1:]:
+            assert host.agent.address in other.agent.listed("alive")
+        time.sleep(0.2)
+    assert host.content() is None
