@@ -9,13 +9,10 @@ starts a sound one instead of keeping half of one.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import gc
 import logging
-import os
 import signal
-import socket
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -28,6 +25,7 @@ from .core.interface import ProtocolError
 from .core.types import Node
 from .nodelist import AsyncNodeList, Limits
 from .store import StoreError
+from .systemd import Systemd
 from .transport import TransportError
 
 if TYPE_CHECKING:
@@ -80,40 +78,6 @@ def add_seeds(node_list: AsyncNodeList, settings: AgentConfig) -> None:
     for seed in settings.seeds:
         if seed != settings.node.address:
             node_list.set(Node(seed.ip, seed.port))
-
-
-class Systemd:
-    """The notification protocol: a datagram to the socket that systemd names, as sd_notify(3) itself shows it.
-
-    Without libsystemd, which would bring a compressor and a cipher library into every agent's memory.
-    """
-
-    def __init__(self) -> None:
-        name = os.environ.get("NOTIFY_SOCKET", "")
-        # "@" stands for the abstract namespace (unix(7)).
-        self._address = "\0" + name[1:] if name.startswith("@") else name
-
-    @property
-    def listens(self) -> bool:
-        """Whether anybody hears what is told."""
-        return bool(self._address)
-
-    def tell(self, *lines: str) -> None:
-        """Send assignments such as READY=1. A manager that does not listen is no reason to fail."""
-        if self._address:
-            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-                manager.setblocking(False)
-                manager.sendto("\n".join(lines).encode(), self._address)
-
-    @staticmethod
-    def watchdog_seconds() -> float | None:
-        """How often to feed the watchdog: half of what systemd allows, None when it does not watch this process."""
-        try:
-            microseconds = int(os.environ["WATCHDOG_USEC"])
-            watched = int(os.environ.get("WATCHDOG_PID", os.getpid()))
-        except (KeyError, ValueError):
-            return None
-        return microseconds / 2e6 if watched == os.getpid() and microseconds > 0 else None
 
 
 class Agent:

@@ -40,6 +40,7 @@ def run_helper(args: argparse.Namespace) -> int:
     """Serve the agent until SIGTERM; 2 when the configuration is wrong, 1 when it cannot listen."""
     from .. import logs
     from ..fileshelper import server
+    from ..systemd import Systemd
 
     logs.configure("info", "text")
-    return server.main(args.config)
+    return server.main(args.config, Systemd().tell)

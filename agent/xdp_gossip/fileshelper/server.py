@@ -207,7 +207,7 @@ def main(config_path: str, notify: Callable[..., None] = lambda *lines: None) ->
     server = Server(config_path, listening)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
-    _log.info("files helper serves %d templates for user %s", len(templates), helper.user)
+    _log.info("files helper serves user %s, templates: %s", helper.user, ", ".join(templates) or "none")
     notify("READY=1")
     server.run()
     return 0

@@ -45,6 +45,7 @@ class Rendered:
         self.due = asyncio.Event()
         self.refused: bytes | None = None  # digest of content that was refused: not tried again
         self.working = True
+        self.tries = False  # what failed could not be tried, and is tried again
 
     @staticmethod
     def now() -> str:
@@ -126,6 +127,8 @@ class Rendering:
             read = rendered.reads.documents.get(key)
             if not rendered.reads.uses(key) or read != (str(version) if version else None):
                 found = Applied("pending", None, f"{rendered.config.name}: {rendered.error or 'to be rendered'}")
+            elif rendered.state == "failed" and rendered.tries:
+                found = Applied("pending", version, f"{rendered.config.name}: {rendered.error}")
             elif rendered.state == "failed":
                 found = Applied("failed", version, f"refused by {rendered.config.name}: {rendered.error}")
             elif rendered.state == "applied" and not rendered.working:
@@ -164,7 +167,7 @@ class Rendering:
             rendered.due.clear()
             rendered.working = True
             could = await self._render(rendered)
-            rendered.working = False
+            rendered.working, rendered.tries = False, not could
             if could:
                 retry = _RETRY
             else:
