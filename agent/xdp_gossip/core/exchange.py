@@ -42,7 +42,12 @@ PUSH_BYTES = 64 * 1024
 ANNOUNCE_BYTES = 64 * 1024
 #: With so many documents on their way here, no other member is asked for a list: most of it would be the same.
 BUSY = 256
+#: State hashes of documents named in one request for a list, so that those are not listed. With more buckets than that
+#: to be compared, most documents differ, and the hashes would be in vain.
+KNOWN = 512
+MOSTLY_EQUAL = 192
 #: Upper bounds, in bytes on the wire, of one item of a list.
+_HASH_BYTES = 9
 _MEMBER_BYTES = 80
 _ENTRY_BYTES = 112
 _OVERDUE_LIMIT = 200
@@ -110,7 +115,22 @@ class Exchange:
             table = self._metadata.table
             differing = tuple(i for i, digest in enumerate(response.buckets) if digest != table.buckets[i])
             if differing and len(self._fetcher) < BUSY:
-                self._out.send(ListRequest(differing), peer.address, now)
+                self._ask_for_lists(differing, peer.address, now)
+
+    def _ask_for_lists(self, buckets: tuple[int, ...], peer: Address, now: Now) -> None:
+        if len(buckets) > MOSTLY_EQUAL:
+            self._out.send(ListRequest(buckets), peer, now)
+            return
+        asked: list[int] = []
+        known: list[int] = []
+        for bucket in buckets:
+            hashes = [document.state_hash for document in self._metadata.table.in_bucket(bucket)]
+            if asked and len(known) + len(hashes) > KNOWN:
+                self._out.send(ListRequest(tuple(asked), tuple(known)), peer, now)
+                asked, known = [], []
+            asked.append(bucket)
+            known.extend(hashes if len(hashes) <= KNOWN else ())
+        self._out.send(ListRequest(tuple(asked), tuple(known)), peer, now)
 
     def _forget_alias(self, asked: Address, peer: Peer) -> None:
         """A seed was given by another address than the node itself uses: there is one node, not two."""
@@ -135,7 +155,7 @@ class Exchange:
         lacking: list[Document] = []
         for bucket in response.finished:
             seen, _ = self._seen.pop((peer.address, bucket), (set(), 0.0))
-            lacking.extend(self._unknown_to_peer(seen, bucket))
+            lacking.extend(self._unknown_to_peer(seen, bucket, response.unknown))
         self._give(self._still_valid(lacking, peer.address, now), peer.address, now)
         self._fetcher.pump(now)
 
@@ -178,19 +198,27 @@ class Exchange:
 
     def on_list_request(self, request: ListRequest, requester: Address, now: Now) -> None:
         """List the entries of the buckets asked for, in as many frames as it takes."""
+        table = self._metadata.table
+        buckets = sorted(set(request.buckets))
+        known = set(request.known[:KNOWN])
+        held = {document.state_hash for bucket in buckets for document in table.in_bucket(bucket)} if known else set()
+        unknown = tuple(sorted(known - held)) if known else None
         batch: list[Entry] = []
         finished: list[int] = []
+        room = self._frame_bytes - 1024 - _HASH_BYTES * len(unknown or ())
         used = 0
-        for bucket, entries in self._metadata.table.entries(sorted(set(request.buckets))):
-            for entry in entries:
-                size = len(entry.key.encode()) + _ENTRY_BYTES
-                if used + size > self._frame_bytes - 1024:
-                    self._out.send(ListResponse(tuple(batch), tuple(finished)), requester, now)
+        for bucket in buckets:
+            for document in table.in_bucket(bucket):
+                if document.state_hash in known:
+                    continue
+                size = len(document.key.encode()) + _ENTRY_BYTES
+                if batch and used + size > room:
+                    self._out.send(ListResponse(tuple(batch), tuple(finished), unknown), requester, now)
                     batch, finished, used = [], [], 0
-                batch.append(entry)
+                batch.append(entry_of(document))
                 used += size
             finished.append(bucket)
-        self._out.send(ListResponse(tuple(batch), tuple(finished)), requester, now)
+        self._out.send(ListResponse(tuple(batch), tuple(finished), unknown), requester, now)
 
     def on_announce(self, announce: Announce, holders: Iterable[Address], now: Now) -> None:
         """Documents exist at ``holders``: fetch those that are newer than ours."""
@@ -327,8 +355,13 @@ class Exchange:
         kept = [d for d in documents.documents if not self._metadata.was_collected(entry_of(d), peer.floor)]
         return Documents(tuple(kept))
 
-    def _unknown_to_peer(self, seen: set[str], bucket: int) -> list[Document]:
-        return [d for d in self._metadata.table.in_bucket(bucket) if d.key not in seen]
+    def _unknown_to_peer(self, seen: set[str], bucket: int, unknown: Iterable[int] | None = None) -> list[Document]:
+        """What the other side did not list, and of what it was asked about only what it said is ``unknown`` to it."""
+        lacking = [document for document in self._metadata.table.in_bucket(bucket) if document.key not in seen]
+        if unknown is None:
+            return lacking
+        hashes = set(unknown)
+        return [document for document in lacking if document.state_hash in hashes]
 
     def _give(self, documents: list[Document], to: Address, now: Now) -> None:
         """Push small documents up to a limit, announce the others."""

@@ -124,17 +124,22 @@ class MemberList:
 
 @dataclass(frozen=True)
 class ListRequest:
-    """Asks for the entries of some buckets."""
+    """Asks for the entries of some buckets; not for those documents whose state hash is ``known`` to the requester."""
 
     buckets: tuple[int, ...]
+    known: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class ListResponse:
-    """Entries; ``finished`` names the buckets of which no more follow."""
+    """Entries; ``finished`` names the buckets of which no more follow.
+
+    ``unknown``: those of the hashes in the request that stand for nothing here; None: they were not looked at.
+    """
 
     entries: tuple[Entry, ...]
     finished: tuple[int, ...]
+    unknown: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
