@@ -30,6 +30,26 @@ class CommandError(Exception):
         self.status = status
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose command may take another program's command line behind ``--``."""
+
+    takes_command = False
+
+    def parse_known_args(  # type: ignore[override]  # of the forms that argparse declares, the one that it uses
+        self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """See argparse."""
+        words = list(args or [])
+        if not self.takes_command or "--" not in words:
+            return super().parse_known_args(args, namespace)
+        at = words.index("--")
+        found, rest = super().parse_known_args(words[:at], namespace)
+        found.command = words[at + 1 :]
+        if not found.command:
+            self.error("expected a command behind --")
+        return found, rest
+
+
 def connection_options() -> argparse.ArgumentParser:
     """The options that name an agent, as a parent parser; they may stand before or after the command."""
     parent = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)

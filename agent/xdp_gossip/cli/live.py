@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""``watch`` and ``top``: what goes on, as it goes on."""
+"""``top``: a live view of the cluster."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from . import tables
@@ -16,58 +14,13 @@ from .nodes import summary
 if TYPE_CHECKING:
     from ..api.client import Client
 
-_POLL = 30.0
-
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the commands to the parser."""
-    watch = commands.add_parser("watch", help="print changes of documents and nodes", parents=[common])
-    watch.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="only documents whose key begins so")
-    watch.add_argument("--since", metavar="REVISION", type=int, help="begin after this revision (default: now)")
-    watch.add_argument("--count", metavar="N", type=int, help="end after N changes")
-    watch.add_argument("--timeout", metavar="SECONDS", type=float, help="end after so long (default: never)")
-    watch.add_argument("--documents", action="store_true", help="no changes of nodes")
-    watch.set_defaults(handler=run_watch)
-
+    """Add the command to the parser."""
     top = commands.add_parser("top", help="a live view of the cluster", parents=[common])
     top.add_argument("--interval", metavar="SECONDS", type=float, default=1.0, help="(default: %(default)s)")
     top.add_argument("--once", action="store_true", help="print it once")
     top.set_defaults(handler=run_top)
-
-
-def _line(change: dict[str, Any]) -> str:
-    if change["kind"] == "document":
-        document = change["document"]
-        what = f"{document['key']} {document['version']} ({document['size']} bytes)"
-    else:
-        node = change["node"]
-        what = f"{tables.address(node)} {node['name']} ({node['state']})"
-    return tables.printable(f"{change['revision']} {change['kind']} {change['event']}: {what}")
-
-
-def run_watch(args: argparse.Namespace) -> int:
-    """Print changes, one a line, until the count or the time is reached."""
-
-    async def work(client: Client) -> int:
-        deadline = None if args.timeout is None else time.monotonic() + args.timeout
-        since, printed = args.since, 0
-        while True:
-            left = _POLL if deadline is None else min(_POLL, max(0.0, deadline - time.monotonic()))
-            found = await client.watch(since, left, args.prefix)
-            if found["gap"]:
-                print("xdp-gossip: changes were missed, read the lists again", file=sys.stderr)
-            for change in found["changes"]:
-                if args.documents and change["kind"] != "document":
-                    continue
-                print(json.dumps(change) if wants_json(args) else _line(change), flush=True)
-                printed += 1
-                if printed == args.count:
-                    return OK
-            since = found["revision"]
-            if deadline is not None and time.monotonic() >= deadline:
-                return OK
-
-    return call(args, work)
 
 
 def run_top(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from .common import FAILED, USAGE, CommandError, connection_options
+from .common import FAILED, USAGE, CommandError, Parser, connection_options
 
 _EPILOG = """\
 exit codes: 0 done, 1 failed or not converged, 2 wrong usage or configuration, 3 agent unreachable,
@@ -19,7 +19,7 @@ what XDP_GOSSIP_ENDPOINT (with XDP_GOSSIP_TOKEN) says."""
 
 
 #: Modules of the commands, in the order of the help text.
-_COMMANDS = ("agent", "nodes", "documents", "live", "dataplane", "doctor", "rendered")
+_COMMANDS = ("agent", "nodes", "documents", "watch", "live", "dataplane", "doctor", "rendered")
 
 
 def build_parser(modules: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
@@ -33,7 +33,7 @@ def build_parser(modules: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
         parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"xdp-gossip {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for name in modules:
         importlib.import_module(f".{name}", __package__).register(commands, common)
     return parser
