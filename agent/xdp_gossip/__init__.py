@@ -24,6 +24,7 @@ _EXPORTS = {
     "State": "core.types",
     "Document": "core.types",
     "Version": "core.types",
+    "Write": "core.types",
     "ProtocolError": "core.interface",
     "StoreError": "store",
     "TransportError": "transport",

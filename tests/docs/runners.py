@@ -16,7 +16,7 @@ from snippets import ROOT, Snippet, constant
 from world import AGENT, PYTHON, Failed, World
 
 #: Keys of the agent's configuration file that tell it from other YAML.
-_CONFIG = {"cluster", "node", "wire"}
+_CONFIG = {"cluster", "node", "wire", "templates"}
 _PEKONODE = """
 import sys
 from xdp_gossip.wire import pekonode
@@ -151,6 +151,8 @@ def _runner_of_data(data: Any) -> Runner:
             return config
         if all(key.startswith("xdp_gossip_") for key in data):
             return variables
+        if all(key.startswith("agent_") for key in data):
+            return role_variables
     elif isinstance(data, list) and all(isinstance(entry, dict) for entry in data):
         if all("sources" in entry for entry in data):
             return rulebook
@@ -228,6 +230,20 @@ def variables(place: Place, text: str) -> str:
     return _play(place, place.write("play.yml", json.dumps([play])), "-e", f"@{path}")
 
 
+def role_variables(place: Place, text: str) -> str:
+    """Variables of the role ``agent``: Ansible takes them by the role's argument_specs."""
+    path = place.write("snippet-role-variables.yml", text)
+    specs = yaml.safe_load((ROOT / "roles" / "agent" / "meta" / "argument_specs.yml").read_text())
+    task = {
+        "ansible.builtin.validate_argument_spec": {
+            "argument_spec": specs["argument_specs"]["main"]["options"],
+            "provided_arguments": {name: f"{{{{ {name} }}}}" for name in yaml.safe_load(text)},
+        }
+    }
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [task]}
+    return _play(place, place.write("play.yml", json.dumps([play])), "-e", f"@{path}")
+
+
 def rulebook(place: Place, text: str) -> str:
     """The sources of a rulebook; its rules need ansible-rulebook (see tests/eda)."""
     return "".join(_sources(place, ruleset["sources"]) for ruleset in yaml.safe_load(text))
@@ -251,9 +267,12 @@ def _sources(place: Place, entries: list[dict[str, Any]]) -> str:
 
 
 def config(place: Place, text: str) -> str:
-    """An agent's configuration, with an address if it has none: it is valid, and an agent serves with it."""
-    if "node" not in yaml.safe_load(text):
+    """An agent's configuration (address and secret are added if it has none): valid, and an agent serves with it."""
+    given = yaml.safe_load(text)
+    if "node" not in given:
         text += "node: {addr: 198.18.0.11}\n"
+    if not {"secret_key_file", "keys", "allow_insecure", "wire"} & set(given):
+        text += "allow_insecure: true\n"
     path = place.write("agent.yml", text)
     return place.run("unshare", "--mount", "--net", "bash", "-euc", _AGENT, "agent", str(path))
 
