@@ -18,7 +18,10 @@ sys.path[:0] = [str(ROOT / "agent")]
 from .netns import BenchError  # noqa: E402
 from .report import DIRECTORY, Report, machine, save, wait_for_quiet  # noqa: E402
 
-BENCHMARKS = ("dataplane", "planes", "forged", "convergence", "atrest", "members", "inventory", "push")
+BENCHMARKS = (
+    *("dataplane", "planes", "forged", "convergence", "atrest", "members"),
+    *("sync", "inventory", "push", "applied"),
+)
 
 
 def main() -> int:

@@ -196,6 +196,11 @@ class Agent:
         return self._field("VmRSS")
 
     @property
+    def peak_kib(self) -> int:
+        """The most memory that was ever resident, in KiB."""
+        return self._field("VmHWM")
+
+    @property
     def wake_ups(self) -> int:
         """How often its main thread waited for something and was woken."""
         return self._field("voluntary_ctxt_switches")

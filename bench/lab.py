@@ -61,10 +61,13 @@ class Lab:
         variables = {**_LAB, "ansible_python_interpreter": "/usr/bin/python3"}
         (directory / "variables.yml").write_text(yaml.safe_dump(variables))
 
-    def grow(self, hosts: int) -> None:
-        """So many hosts, each with an agent that is a member of one fleet. Raises :class:`BenchError`."""
+    def grow(self, hosts: int, *words: str) -> None:
+        """So many hosts, each with an agent that is a member of one fleet; ``words`` go to the deployment's command.
+
+        Raises :class:`BenchError`.
+        """
         self.playbook("lab.yml", "-e", "@variables.yml", "-e", f"lab_hosts={hosts}", seconds=_MAKE)
-        self.playbook("xdp_gossip.fleet.deploy", "-i", str(self.inventory), seconds=_DEPLOY)
+        self.playbook("xdp_gossip.fleet.deploy", "-i", str(self.inventory), *words, seconds=_DEPLOY)
 
     def remove(self) -> None:
         """Everything that was made, but for the base image."""

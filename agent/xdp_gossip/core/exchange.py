@@ -112,10 +112,15 @@ class Exchange:
         if response.entries_complete:
             self._compare(response.entries, range(BUCKETS), peer.address, now)
         elif response.buckets:
-            table = self._metadata.table
-            differing = tuple(i for i, digest in enumerate(response.buckets) if digest != table.buckets[i])
+            own = self._folded_buckets(response.nonce)
+            differing = tuple(i for i, digest in enumerate(response.buckets) if digest != own[i])
             if differing and len(self._fetcher) < BUSY:
                 self._ask_for_lists(differing, peer.address, now)
+
+    def _folded_buckets(self, nonce: int) -> tuple[int, ...]:
+        """Half of each bucket's digest, which half says the nonce: should one agree by chance, the next will not."""
+        shift = 32 if nonce & 1 else 0
+        return tuple(digest >> shift & 0xFFFFFFFF for digest in self._metadata.table.buckets)
 
     def _ask_for_lists(self, buckets: tuple[int, ...], peer: Address, now: Now) -> None:
         if len(buckets) > MOSTLY_EQUAL:
@@ -187,7 +192,7 @@ class Exchange:
                 entries = tuple(entry for _, group in table.entries() for entry in group)
                 complete = self._out.codec.size_of(SyncResponse(0, (), False, entries)) <= self._frame_bytes // 2
             if not complete:
-                entries, buckets = (), tuple(table.buckets)
+                entries, buckets = (), self._folded_buckets(request.nonce)
         differ = request.members_digest != self._members_digest()
         members = () if differ else tuple(self._newer(request.overdue, now))
         floor = self._metadata.floor

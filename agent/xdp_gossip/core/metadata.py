@@ -318,6 +318,7 @@ class Metadata:
     def _store(self, document: Document, held: Document | None, now: Now, local: bool) -> None:
         overtaken = not local and held is not None and document.overtakes(held, held.version.origin == self._origin)
         self._put(document)
+        self.staging.stored(document)
         if overtaken and held is not None:
             self._out.count("document_conflicts")
             text = f"document {document.key!r}: version {document.version} took the place of {held.version}, which its"

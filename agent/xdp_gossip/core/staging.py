@@ -14,6 +14,17 @@ LIFETIME = 60.0
 LARGEST = 4
 
 
+class _Batch:
+    """One batch: the parts that wait, and the keys of which nothing is here."""
+
+    __slots__ = ("parts", "missing", "since")
+
+    def __init__(self, missing: set[str], since: float) -> None:
+        self.parts: dict[str, Document] = {}
+        self.missing = missing
+        self.since = since
+
+
 class Staging:
     """The parts of batches, by key; of two versions of one key the higher is kept.
 
@@ -25,7 +36,9 @@ class Staging:
         self._table = table
         self._most = LARGEST * max_document
         self._parts: dict[str, Document] = {}
-        self._since: dict[Version, float] = {}  # when the last part of a batch came
+        self._batches: dict[Version, _Batch] = {}  # the one that got its last part first comes first
+        self._waiting: dict[str, set[Version]] = {}  # by key: incomplete batches that have to have it
+        self._ready: dict[Version, None] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -37,48 +50,85 @@ class Staging:
 
     def add(self, document: Document, now: Now) -> int:
         """Keep a part; returns how many parts had to go for it."""
-        self._drop(document.key)
-        self._parts[document.key] = document
+        key, version = document.key, document.version
+        self._drop(key)
+        batch = self._batches.pop(version, None)
+        if batch is None:
+            batch = _Batch({other for other in document.batch if not self._is_held(other, version)}, now.mono)
+            for other in batch.missing:
+                self._waiting.setdefault(other, set()).add(version)
+        self._batches[version] = batch
+        batch.since = now.mono
+        batch.parts[key] = self._parts[key] = document
         self._bytes += document.size
-        self._since.pop(document.version, None)
-        self._since[document.version] = now.mono
+        self._found(key, version)
         gone = 0
-        while self._bytes > self._most and len(self._since) > 1:
-            gone += self._forget(next(iter(self._since)))
+        while self._bytes > self._most and len(self._batches) > 1:
+            gone += self._forget(next(iter(self._batches)))
         return gone
+
+    def stored(self, document: Document) -> None:
+        """A version became visible: batches that waited for it, or for an earlier one of its key, have that."""
+        for version in list(self._waiting.get(document.key, ())):
+            if version <= document.version:
+                self._found(document.key, version)
 
     def complete(self) -> Iterator[list[Document]]:
         """The parts of each batch that is complete, one batch after the other, as long as there are any.
 
         The caller makes them visible before it asks for the next.
         """
-        while True:
-            for version in list(self._since):
-                parts = [part for part in self._parts.values() if part.version == version]
-                if not parts or all(self._is_here(key, version) for key in parts[0].batch):
-                    self._forget(version)
-                    yield parts
-                    break
-            else:
-                return
+        while self._ready:
+            version = next(iter(self._ready))
+            parts = list(self._batches[version].parts.values())
+            self._forget(version)
+            yield parts
 
     def expire(self, now: Now) -> int:
         """Forget what was given up; returns how many parts."""
-        old = [version for version, since in self._since.items() if now.mono - since > LIFETIME]
+        old = [version for version, batch in self._batches.items() if now.mono - batch.since > LIFETIME]
         return sum(self._forget(version) for version in old)
 
-    def _is_here(self, key: str, version: Version) -> bool:
-        part, held = self._parts.get(key), self._table.get(key)
-        return (part is not None and part.version == version) or (held is not None and held.version >= version)
+    def _is_held(self, key: str, version: Version) -> bool:
+        held = self._table.get(key)
+        return held is not None and held.version >= version
+
+    def _found(self, key: str, version: Version) -> None:
+        batch = self._batches[version]
+        batch.missing.discard(key)
+        self._stop_waiting(key, version)
+        if not batch.missing:
+            self._ready[version] = None
+
+    def _stop_waiting(self, key: str, version: Version) -> None:
+        versions = self._waiting.get(key)
+        if versions is not None:
+            versions.discard(version)
+            if not versions:
+                del self._waiting[key]
 
     def _forget(self, version: Version) -> int:
-        keys = [key for key, part in self._parts.items() if part.version == version]
-        for key in keys:
-            self._drop(key)
-        self._since.pop(version, None)
-        return len(keys)
+        batch = self._batches.pop(version)
+        self._ready.pop(version, None)
+        for key in batch.missing:
+            self._stop_waiting(key, version)
+        for key, part in batch.parts.items():
+            self._bytes -= part.size
+            if self._parts.get(key) is part:
+                del self._parts[key]
+        return len(batch.parts)
 
     def _drop(self, key: str) -> None:
+        """A part gives way to a later version of its key; its batch waits until that, or a later one, is visible."""
         former = self._parts.pop(key, None)
-        if former is not None:
-            self._bytes -= former.size
+        if former is None:
+            return
+        self._bytes -= former.size
+        batch = self._batches[former.version]
+        del batch.parts[key]
+        self._ready.pop(former.version, None)
+        if not batch.parts:
+            self._forget(former.version)
+        elif not self._is_held(key, former.version):
+            batch.missing.add(key)
+            self._waiting.setdefault(key, set()).add(former.version)

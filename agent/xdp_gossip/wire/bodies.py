@@ -89,7 +89,7 @@ _BY_TAG: dict[int, Struct[Any]] = {
         want_members=BOOLEAN,
         entries=many(_ENTRY.field),
         entries_complete=BOOLEAN,
-        buckets=many(U64, 256),
+        buckets=many(U32, 256),
         floor=U64,
     ),
     3: Struct(m.MemberList, members=many(_MEMBER.field)),

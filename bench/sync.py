@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""What it takes a member that was away to catch up: 1, 100 and 10,000 changed documents among 10,000, and 16 MiB.
+
+Three agents over UDP, each in a namespace. One is stopped, documents change on another, and the first is started again.
+Seconds count from the moment when it serves its API until it shows the same digest as the others. Bytes are those of
+its network interface, both directions, with all headers, from just before its start until then. What the start costs
+when nothing has changed (heartbeats, joining) is a row of its own, and is subtracted in the column beyond it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+
+from . import agents
+from .agents import Agent
+from .fleet import fleet, form
+from .netns import BenchError
+from .netns import run as command
+from .report import Report
+
+_DOCUMENTS, _LARGE = 10_000, 16 * 2**20
+_CHANGED, _QUICK_CHANGED = (0, 1, 100, 10_000), (0, 1, 100)
+#: Seconds within which a member that was away is to be whole again, and bytes that one changed key may cost.
+SECONDS_GOAL = 10.0
+#: Bytes for one changed document among 10,000, above those of a start without a change.
+ONE_GOAL = 6_000.0
+
+
+def run(quick: bool) -> Report:
+    """Measure. Raises ``BenchError``."""
+    report = Report(
+        "sync",
+        f"a member that was away catches up with changes among {_DOCUMENTS:,} documents of 60 bytes (UDP, 3 agents)",
+        ("changed", "seconds", "kB on the wire", "kB beyond no change", "peak resident MB"),
+    )
+    with fleet(3, "UDP", cycle=1) as hosts:
+        form(hosts, 3)
+        _write(hosts[0], range(_DOCUMENTS), "first")
+        agents.until(lambda: _differ(hosts), 60)
+        idle = 0.0
+        for changed in _QUICK_CHANGED if quick else _CHANGED:
+            seconds, sent, peak = _away(hosts, lambda changed=changed: _write(hosts[0], range(changed), str(changed)))
+            idle = sent if changed == 0 else idle
+            _row(report, f"{changed:,}", seconds, sent, idle, peak)
+            if changed == 1:
+                report.most("bytes for one changed document", sent - idle, ONE_GOAL)
+        value = random.Random(1).randbytes(_LARGE)
+        seconds, sent, peak = _away(hosts, lambda: hosts[0].ask("PUT", "/v1/documents/large", value))
+        _row(report, "one of 16 MiB", seconds, sent, idle, peak)
+        slowest = max(row["seconds"] for row in report.data["changed"].values())
+        report.most("seconds, the slowest", slowest, SECONDS_GOAL)
+    return report
+
+
+def _row(report: Report, what: str, seconds: float, sent: float, idle: float, peak: float) -> None:
+    cells = (f"{seconds:.2f}", f"{sent / 1e3:,.1f}", f"{(sent - idle) / 1e3:,.1f}", f"{peak:.0f}")
+    report.rows.append((what, *cells))
+    row = {"seconds": seconds, "bytes": sent, "bytes_beyond_no_change": sent - idle, "peak_resident_mib": peak}
+    report.data.setdefault("changed", {})[what] = row
+
+
+def _away(hosts: list[Agent], change: object) -> tuple[float, float, float]:
+    """Stop the last host, let ``change`` happen, start it again: seconds, bytes and peak memory until it is whole."""
+    away = hosts[-1]
+    assert away.process is not None
+    away.process.send_signal(signal.SIGTERM)
+    away.process.wait(20)
+    change()  # type: ignore[operator]
+    agents.until(lambda: _differ(hosts[:-1]), 60)
+    before = _bytes(away)
+    away.start()
+    away.wait_ready()
+    began = time.monotonic()
+    agents.until(lambda: _differ(hosts), 120, pause=0.02)
+    took = time.monotonic() - began
+    sent = _bytes(away) - before
+    for host in hosts[:-1]:
+        alive = host.status()["members"]["alive"]
+        if alive != len(hosts):
+            raise BenchError(f"{host.name} lists {alive} members at the end, expected {len(hosts)}")
+    return took, sent, away.peak_kib / 1024
+
+
+def _write(host: Agent, numbers: range, text: str) -> None:
+    """A publish for each: every one is on the disk before the next."""
+    for number in numbers:
+        value = f"{text:8} value of document {number:05d}, for what that is worth"
+        host.ask("PUT", f"/v1/documents/settings/host{number:05d}", value.encode())
+
+
+def _differ(hosts: list[Agent]) -> str | None:
+    digests = {host.name: host.status()["digest"] for host in hosts}
+    return f"the digests are {digests}" if len(set(digests.values())) > 1 else None
+
+
+def _bytes(host: Agent) -> int:
+    """Bytes in and out of the host's interface."""
+    (link,) = json.loads(command("ip", "-s", "-j", "link", "show", "dev", host.interface, namespace=host.namespace))
+    counters = link["stats64"]
+    return int(counters["rx"]["bytes"]) + int(counters["tx"]["bytes"])
