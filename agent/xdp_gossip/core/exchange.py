@@ -40,7 +40,7 @@ FEW_DOCUMENTS = 32
 PUSH_BYTES = 64 * 1024
 #: Bytes of announcements made at once. A member that lacks more than that lists it itself: it sees that digests differ.
 ANNOUNCE_BYTES = 64 * 1024
-#: With so many documents on their way here, no other member is asked for a list: most of it would be the same.
+#: With so many documents on their way here, no other member is asked for a list, or told one: most would be the same.
 BUSY = 256
 #: State hashes of documents named in one request for a list, so that those are not listed. With more buckets than that
 #: to be compared, most documents differ, and the hashes would be in vain.
@@ -105,7 +105,7 @@ class Exchange:
             return
         self._forget_alias(opened[0], peer)
         self._out.emit(SwapAnswered(self._local.address, peer.address))
-        self._take_floor(peer, response.floor, not response.entries_complete and not response.buckets)
+        self._take_floor(peer, response.floor, peer.state_digest == self._metadata.table.digest)
         self.merge_members(response.members, now)
         if response.want_members:
             self.send_members(peer.address, now)
@@ -186,7 +186,8 @@ class Exchange:
         entries: tuple[Entry, ...] = ()
         buckets: tuple[int, ...] = ()
         complete = False
-        if state_digest != table.digest:
+        # Whoever is catching up has asked by itself; what it holds meanwhile is not worth a list.
+        if state_digest != table.digest and len(self._fetcher) < BUSY:
             complete = len(table) <= FEW_DOCUMENTS
             if complete:
                 entries = tuple(entry for _, group in table.entries() for entry in group)

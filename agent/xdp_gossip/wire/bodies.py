@@ -6,6 +6,7 @@ Tags and field orders are part of the wire format (docs/protocol.md): add at the
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgpack
@@ -30,6 +31,7 @@ from .schema import (
     KEY,
     STATE,
     VERSION,
+    Field,
     Struct,
     many,
     optional,
@@ -63,6 +65,22 @@ _MEMBER = Struct(
 )
 _ENTRY = Struct(m.Entry, key=KEY, version=VERSION, deleted=BOOLEAN, content_hash=HASH, size=U64)
 _WANT = Struct(m.Want, key=KEY, version=VERSION, offset=U64)
+
+
+@functools.lru_cache(maxsize=256)
+def _batch(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys of a batch, checked once for all of its documents, which share them in memory, too."""
+    checked: tuple[str, ...] = many(KEY, MAX_BATCH).unpack(keys)
+    return checked
+
+
+def _unpack_batch(raw: Any) -> tuple[str, ...]:
+    if not isinstance(raw, list):
+        raise ValueError("expected a list of keys")
+    return _batch(tuple(raw))
+
+
+_BATCH = Field(list, _unpack_batch)
 _DOCUMENT = Struct(
     Document,
     ("expires", "batch", "ancestors"),
@@ -75,7 +93,7 @@ _DOCUMENT = Struct(
     deleted=BOOLEAN,
     base=optional(VERSION),
     expires=U64,
-    batch=many(KEY, MAX_BATCH),
+    batch=_BATCH,
     ancestors=many(VERSION, MAX_ANCESTORS),
 )
 
