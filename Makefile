@@ -17,6 +17,8 @@ AGENT_PACKAGES := python3 python3-venv python3-aiohttp python3-cryptography pyth
 	python3-prometheus-client python3-rich python3-yaml
 # What compiles and loads the kernel data plane, and what its tests look at it with.
 PLANE_PACKAGES := bpftool ethtool iproute2 libbpf1 linux-libc-dev python3-bpfcc
+# What the web page is looked at with.
+BROWSER_PACKAGES := chromium chromium-driver python3-selenium
 BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-venv
 TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) curl faketime iproute2 shellcheck
 
@@ -46,7 +48,7 @@ unexport PYTHONPATH
 # time: what only needs a processor runs beside it.
 comma := ,
 space := $(subst ,, )
-STEPS := code unit bpf sim cluster planes fleet integration docs-run eda \
+STEPS := code unit ui bpf sim cluster planes fleet integration docs-run eda \
 	$(subst $(space),$(comma),$(SCENARIOS:%=molecule-%))/ansible-test-2.18,ansible-test-2.19,ansible-test-newest,lint,quality
 
 ##@ First steps
@@ -84,6 +86,10 @@ code: packages-test venv-dev ## Ruff, mypy --strict on the core and the codecs, 
 .PHONY: unit
 unit: packages-test venv-dev ## Tests of the agent
 	$(VENV)/dev/bin/pytest -n 2 --junitxml="$(REPORTS)/agent.xml" $(PYTEST_ARGS)
+
+.PHONY: ui
+ui: packages-test packages-browser venv-dev ## The web page in headless Chromium, over real agents
+	$(VENV)/dev/bin/pytest tests/ui --junitxml="$(REPORTS)/ui.xml" $(PYTEST_ARGS)
 
 .PHONY: sim
 sim: packages-test venv-dev ## Simulated clusters: SIM_SEEDS (200) seeds a scenario
@@ -163,7 +169,7 @@ collection: packages-base venv-ansible ## The collection's artifact, with the re
 .PHONY: setup
 # The packages first and in one go: two calls of apt would wait for each other.
 setup: ## Everything that the targets above need
-	@.ci/apt $(sort $(BASE_PACKAGES) $(TEST_PACKAGES) $(PLANE_PACKAGES))
+	@.ci/apt $(sort $(BASE_PACKAGES) $(TEST_PACKAGES) $(PLANE_PACKAGES) $(BROWSER_PACKAGES))
 	@$(MAKE) --jobs=3 venv-dev venv-ansible venv-quality venv-eda link
 
 .PHONY: clean
@@ -171,13 +177,15 @@ clean: ## Remove caches and artifacts (not the demo: see demo-clean)
 	rm -rf .cache build .ansible .hypothesis .pytest_cache .mypy_cache .ruff_cache tests/output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: packages-base packages-test packages-plane packages-demo
+.PHONY: packages-base packages-test packages-plane packages-browser packages-demo
 packages-base packages-demo:
 	@.ci/apt $(BASE_PACKAGES)
 packages-test:
 	@.ci/apt $(TEST_PACKAGES)
 packages-plane:
 	@.ci/apt $(PLANE_PACKAGES)
+packages-browser:
+	@.ci/apt $(BROWSER_PACKAGES)
 
 .PHONY: venv-dev venv-ansible venv-quality venv-eda
 # The agent's libraries come from Debian: the versions that a target has are the ones to test with.

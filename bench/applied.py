@@ -52,15 +52,18 @@ def run(quick: bool) -> Report:
     )
     with lab() as made:
         token = ""
+        (made.directory / "start.yml").write_text(_START)
         for size in sizes:
+            made.grow(size)
+            made.playbook("start.yml", "-i", str(made.inventory))
             for wait in _WAITS:
-                _deploy(made, size, wait)
+                _deploy(made, wait)
                 token = token or made.token_file.read_text().strip()
                 _one(report, made, size, wait, runs, token)
     return report
 
 
-def _deploy(made: Lab, size: int, wait: float) -> None:
+def _deploy(made: Lab, wait: float) -> None:
     template = {
         "name": "nginx",
         "content": _TEMPLATE,
@@ -72,9 +75,7 @@ def _deploy(made: Lab, size: int, wait: float) -> None:
     # The template's expressions are the agent's, not Ansible's.
     text = yaml.safe_dump({"agent_templates": [template]}).replace("content:", "content: !unsafe")
     (made.directory / "templates.yml").write_text(text)
-    (made.directory / "start.yml").write_text(_START)
-    made.grow(size, "-e", "@templates.yml")
-    made.playbook("start.yml", "-i", str(made.inventory))
+    made.deploy("-e", "@templates.yml")
 
 
 def _one(report: Report, made: Lab, size: int, wait: float, runs: int, token: str) -> None:

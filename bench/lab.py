@@ -61,12 +61,13 @@ class Lab:
         variables = {**_LAB, "ansible_python_interpreter": "/usr/bin/python3"}
         (directory / "variables.yml").write_text(yaml.safe_dump(variables))
 
-    def grow(self, hosts: int, *words: str) -> None:
-        """So many hosts, each with an agent that is a member of one fleet; ``words`` go to the deployment's command.
-
-        Raises :class:`BenchError`.
-        """
+    def grow(self, hosts: int) -> None:
+        """So many hosts, each with an agent that is a member of one fleet. Raises :class:`BenchError`."""
         self.playbook("lab.yml", "-e", "@variables.yml", "-e", f"lab_hosts={hosts}", seconds=_MAKE)
+        self.deploy()
+
+    def deploy(self, *words: str) -> None:
+        """The playbook ``deploy`` on all hosts, with more words on its command line. Raises :class:`BenchError`."""
         self.playbook("xdp_gossip.fleet.deploy", "-i", str(self.inventory), *words, seconds=_DEPLOY)
 
     def remove(self) -> None:

@@ -29,7 +29,8 @@ function stairs(steps, end, x, y) {
 export function summary(run) {
   const parts = [`${count(run.count("held"))} of ${count(run.members)} hold it`];
   if (run.applying) parts.push(`${count(run.count("applied"))} applied it`);
-  return `${parts.join(", ")}, after ${duration(run.seconds)}`;
+  const last = Math.max(run.lines.held.at(-1)?.at ?? 0, run.applying ? run.lines.applied.at(-1)?.at ?? 0 : 0);
+  return `${parts.join(", ")}, after ${duration(run.state === "running" ? run.seconds : last)}`;
 }
 
 export function plot(run, width) {

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The web page in a real browser, over real agents."""
