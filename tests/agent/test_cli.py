@@ -135,7 +135,11 @@ def test_top_prints_once_into_a_pipe(running: AgentProcess) -> None:
     text = lines(running.command("top"))
     assert text[0].startswith("node:")
     assert any(line.startswith("NAME") for line in text)
-    assert set(running.json("top", "--once")) == {"status", "nodes"}
+    assert set(running.json("top", "--once")) == {"status", "nodes", "documents", "templates"}
+    version = running.json("publish", "cli/top", "--value", "x", "--wait", "all")["version"]
+    assert running.json("top", "--once")["documents"][0]["version"] == version
+    (row,) = [line.split() for line in lines(running.command("top")) if line.startswith("cli/top ")]
+    assert row[1:3] == ["1", "B"] and row[-4:] == ["2", "of", "2", "-"]
 
 
 def test_doctor(running: AgentProcess, tmp_path: Path) -> None:
