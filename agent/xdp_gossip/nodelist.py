@@ -32,10 +32,10 @@ from .assembly import Assembly
 from .changes import KINDS, Change, ChangeLog, Changes, Filter
 from .console import format_event
 from .convergence import Convergence, Inquiry, Wanted, enough_for
+from .core.applied import Applied
 from .core.documents import unread
 from .core.events import AppliedAnswered, DocumentChanged, Event, MemberChanged, QueryAnswered
 from .core.interface import ProtocolError, Settings
-from .core.queries import Applied
 from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version, Write
 from .runtime import Disk, Runtime
 from .statefile import HISTORY

@@ -38,7 +38,7 @@ from .metadata import Metadata
 from .observer import Observation, Observer
 from .outbox import Local, Outbox
 from .pace import Pace
-from .queries import AppliedSource, Queries
+from .queries import Queries
 from .reception import Reception
 from .ring import RelayRing
 from .timers import Timers

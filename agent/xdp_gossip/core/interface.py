@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from .applied import Applied
 from .events import Event, Rumor, Transmit
 from .types import Address, Document, Member, Node, Now, State, Version, Write
-
-if TYPE_CHECKING:
-    from .queries import Applied
 
 
 @dataclass(frozen=True)

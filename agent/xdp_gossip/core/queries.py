@@ -3,42 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 
+from .applied import APPLIED_STATES, AppliedSource, nothing_applied
 from .events import AppliedAnswered, QueryAnswered
 from .messages import Answer, AppliedAnswer, AppliedQuery, Query
 from .metadata import Metadata
 from .outbox import Outbox
-from .types import Address, Now, Version
+from .types import Address, Now
 
 #: Questions that may be open at once; the oldest make room.
 _MOST = 256
-
-
-#: States of :class:`Applied`, and bytes of its error.
-APPLIED_STATES = ("none", "pending", "applied", "failed")
+#: Bytes of the error in an answer.
 _MAX_ERROR = 512
-
-
-@dataclass(frozen=True)
-class Applied:
-    """What became of a document in a member's rendered files.
-
-    ``state``: none (no template there uses it), pending, applied or failed, as of ``version`` (None: no document).
-    """
-
-    state: str
-    version: Version | None = None
-    error: str = ""
-
-
-AppliedSource = Callable[[str], Applied]
-
-
-def nothing_applied(_key: str) -> Applied:
-    """The source of a member that renders no files."""
-    return Applied("none")
 
 
 class Queries:

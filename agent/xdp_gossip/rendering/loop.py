@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .. import shapes
 from ..configreader import read_text
 from ..configtemplates import TemplateConfig
-from ..core.queries import Applied
+from ..core.applied import Applied
 from .helper import HelperUnreachable, hand_over
 from .renderer import Reads, Renderer
 

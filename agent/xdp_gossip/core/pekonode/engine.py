@@ -12,6 +12,7 @@ import hmac
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..applied import AppliedSource, nothing_applied
 from ..events import (
     Event,
     HeartbeatSent,
@@ -26,7 +27,6 @@ from ..events import (
     Warned,
 )
 from ..interface import Known, ProtocolError, Settings
-from ..queries import AppliedSource, nothing_applied
 from ..timers import Timers
 from ..types import DEFAULT_KEY, Address, Document, Member, Node, Now, Record, State, Version, Write
 from .document import ClusterDocument, document_of
