@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Callable, TypeVar
 
+from .applied import AppliedSource
 from .contacts import Contacts
 from .detector import Detector, snapshot, standing_of
 from .documents import DocumentTable, entry_of
