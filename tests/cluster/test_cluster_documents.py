@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
+import time
 from pathlib import Path
 from typing import Callable
 
@@ -65,3 +66,36 @@ def test_a_member_that_was_away_catches_up(tmp_path: Path, figure: Callable[[str
         assert peak - before < ADDED
         assert [agent.counters().get("members_became_dead", 0) for agent in cluster.agents[:2]] == removed
         assert away.counters().get("members_became_dead", 0) == 0
+
+
+def test_everybody_fetches_a_large_document_at_once_and_one_is_killed_in_the_middle(
+    tmp_path: Path, figure: Callable[[str, str], None]
+) -> None:
+    with Cluster(tmp_path, 6, cycle=1) as cluster:
+        cluster.form()
+        before = {agent.name: memory(agent, "VmRSS") for agent in cluster}
+        large = random.Random(2).randbytes(LARGE)
+        victim = cluster[5]
+        began = time.monotonic()
+        cluster[0].publish("large", large)
+        # Some of it is there, and not all.
+        eventually(lambda: None if victim.counters().get("rx_swap_response", 0) > 20 else "no chunk yet", 20, 0.005)
+        in_the_middle = victim.read("large") is None
+        victim.kill()
+        others = cluster.agents[:5]
+        took = max(eventually(lambda agent=agent: behind(agent, cluster[0]), 60) for agent in others)  # type: ignore[misc]
+        took = max(took, time.monotonic() - began)
+        cluster.start([victim])
+        eventually(lambda: behind(victim, cluster[0]), 60)
+        assert victim.read("large") == large
+        assert in_the_middle, "the transfer was over before the kill"
+        added = max(memory(agent, "VmHWM") - before[agent.name] for agent in others)
+        figure(
+            "one document of 16 MiB to 5 members at once, one of them killed in the middle",
+            f"{took:.1f} s, at most {added / 1e6:.0f} MB added to a member",
+        )
+        assert added < ADDED
+        eventually(cluster.disagreement, 20)
+        for agent in others:
+            # The killed one may be removed, if its start took long; nobody else.
+            assert agent.counters().get("members_became_dead", 0) <= 1
