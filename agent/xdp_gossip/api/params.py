@@ -47,7 +47,7 @@ def seconds(params: dict[str, str], name: str, default: float, most: float) -> f
     except ValueError:
         value = math.nan
     if not 0 <= value <= most:  # also refuses nan and inf
-        raise bad_request(f"{name}: expected seconds from 0 to {most:g}, got {text[:80]!r}")
+        raise bad_request(f"{name}: expected seconds from 0 to {most:.12g}, got {text[:80]!r}")
     return value
 
 
