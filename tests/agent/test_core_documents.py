@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from xdp_gossip.core import exchange
 from xdp_gossip.core.documents import unread
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import DocumentChanged, Rumor, TombstonesCollected
@@ -324,3 +325,23 @@ def test_of_one_overtaken_by_more_versions_than_are_named_its_author_tells(wire:
     wire.run(20)
     assert wire.agree() and held(wire[0], "k") == b"14"
     assert conflicts(wire) == {b"lost"}
+
+
+def test_a_bucket_of_more_documents_than_hashes_are_named_is_listed_whole(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both sides learn what they lack, also in a bucket whose hashes would not fit one request."""
+    monkeypatch.setattr(exchange, "KNOWN", 3)
+    for number in range(600):
+        wire[number % 3].publish(f"k/{number}", b"x", wire.now)
+    wire.run(5)
+    assert wire.agree()
+    wire.cut = {wire[0].node.address}
+    for number in (5, 6, 700):
+        wire[0].publish(f"k/{number}", b"of the first", wire.now)
+        wire[1].publish(f"k/{number + 1000}", b"of the others", wire.now)
+    wire.run(1)
+    wire.cut = set()
+    wire.run(10)
+    assert wire.agree()
+    assert held(wire[2], "k/700") == b"of the first" and held(wire[0], "k/1700") == b"of the others"

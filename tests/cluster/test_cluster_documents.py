@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
-import threading
 import time
 from pathlib import Path
 from typing import Callable
@@ -23,11 +23,13 @@ LARGE = 16 * 1024 * 1024
 ADDED = 100e6
 
 
-def fill(agent: Agent, begin: int, end: int) -> None:
-    """Publish small documents over one connection."""
+def fill(agent: Agent, count: int, together: int = 8) -> None:
+    """Publish small documents, some together: each publish waits for the disk."""
     with contextlib.closing(_UnixConnection(str(agent.socket))) as connection:
-        for number in range(begin, end):
-            connection.request("PUT", f"/v1/documents/app/{number}", b"value %d" % number + b"x" * 100)
+        for begin in range(0, count, together):
+            numbers = range(begin, min(count, begin + together))
+            documents = [{"key": f"app/{number}", "value": f"value {number}" + "x" * 100} for number in numbers]
+            connection.request("POST", "/v1/documents", json.dumps({"documents": documents}))
             response = connection.getresponse()
             response.read()
             assert response.status == 200
@@ -43,12 +45,7 @@ def test_a_member_that_was_away_catches_up(tmp_path: Path, figure: Callable[[str
         cluster.form()
         away = cluster[2]
         away.kill()
-        step = SMALL // 4
-        fillers = [threading.Thread(target=fill, args=(cluster[0], n, n + step)) for n in range(0, SMALL, step)]
-        for filler in fillers:
-            filler.start()
-        for filler in fillers:
-            filler.join(100)
+        fill(cluster[0], SMALL)
         large = random.Random(1).randbytes(LARGE)
         cluster[0].publish("large", large)
         eventually(lambda: behind(cluster[1], cluster[0]), 30)

@@ -130,12 +130,16 @@ class Exchange:
         known: list[int] = []
         for bucket in buckets:
             hashes = [document.state_hash for document in self._metadata.table.in_bucket(bucket)]
+            if len(hashes) > KNOWN:
+                self._out.send(ListRequest((bucket,)), peer, now)
+                continue
             if asked and len(known) + len(hashes) > KNOWN:
                 self._out.send(ListRequest(tuple(asked), tuple(known)), peer, now)
                 asked, known = [], []
             asked.append(bucket)
-            known.extend(hashes if len(hashes) <= KNOWN else ())
-        self._out.send(ListRequest(tuple(asked), tuple(known)), peer, now)
+            known.extend(hashes)
+        if asked:
+            self._out.send(ListRequest(tuple(asked), tuple(known)), peer, now)
 
     def _forget_alias(self, asked: Address, peer: Peer) -> None:
         """A seed was given by another address than the node itself uses: there is one node, not two."""
