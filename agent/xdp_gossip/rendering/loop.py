@@ -127,11 +127,14 @@ class Rendering:
             read = rendered.reads.documents.get(key)
             if not rendered.reads.uses(key) or read != (str(version) if version else None):
                 found = Applied("pending", None, f"{rendered.config.name}: {rendered.error or 'to be rendered'}")
+            elif rendered.working:
+                # What came of an earlier rendering says nothing about this one.
+                found = Applied("pending", None, f"{rendered.config.name}: at work")
             elif rendered.state == "failed" and rendered.tries:
                 found = Applied("pending", version, f"{rendered.config.name}: {rendered.error}")
             elif rendered.state == "failed":
                 found = Applied("failed", version, f"refused by {rendered.config.name}: {rendered.error}")
-            elif rendered.state == "applied" and not rendered.working:
+            elif rendered.state == "applied":
                 found = Applied("applied", version)
             else:
                 found = Applied("pending", version, f"{rendered.config.name}: {rendered.error or 'at work'}")
@@ -162,12 +165,13 @@ class Rendering:
         retry = _RETRY
         while True:
             await rendered.due.wait()
+            rendered.working = True
             # A burst: what comes in this time is rendered together.
             await asyncio.sleep(rendered.config.wait)
             rendered.due.clear()
-            rendered.working = True
             could = await self._render(rendered)
-            rendered.working, rendered.tries = False, not could
+            # What changed meanwhile is still to be rendered.
+            rendered.working, rendered.tries = rendered.due.is_set(), not could
             if could:
                 retry = _RETRY
             else:
