@@ -41,7 +41,6 @@ class Rendered:
         self.digest: str | None = None
         self.since = self.now()
         self.changed: str | None = None
-        self.counts = {"applied": 0, "failed": 0, "pending": 0}
         self.due = asyncio.Event()
         self.refused: bytes | None = None  # digest of content that was refused: not tried again
         self.working = True
@@ -54,7 +53,6 @@ class Rendered:
 
     def settle(self, state: str, error: str = "") -> None:
         """What came of a rendering."""
-        self.counts[state] += 1
         if (state, error) != (self.state, self.error):
             self.since = self.now()
             if state == "applied":
@@ -110,10 +108,6 @@ class Rendering:
     def outcomes(self) -> list[dict[str, Any]]:
         """The templates of GET /v1/rendered."""
         return [rendered.json() for rendered in self._rendered]
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        """How often each template ended in which state."""
-        return {rendered.config.name: dict(rendered.counts) for rendered in self._rendered}
 
     def applied(self, key: str) -> Applied:
         """What came of the document ``key`` here: the worst of the templates that use it."""

@@ -387,7 +387,7 @@ def test_parsed_private_data_is_never_a_template(world, form, shape):
         ("yaml", "!!python/object/apply:os.system ['touch %s']"),
         ("yaml", "a: !!python/object/new:subprocess.Popen [['touch', '%s']]"),
         ("yaml", "a: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  00\n"),
-        ("yaml", "a: !unsafe '{{ 1 }}'"),
+        ("yaml", "a: !unsafe '{{ 1 }}'"), ("yaml", "a: !!str 5"),
         ("yaml", "- " * 2000), ("yaml", "[" * 4000), ("yaml", "{a: " * 1000), ("yaml", "a: 1\n---\nb: 2"),
         ("yaml", "1: a"), ("yaml", "a: .inf"), ("yaml", "a: " + "9" * 4000), ("yaml", "[a]: b"),
         ("json", "[" * 4000), ("json", "[" * 20 + "]" * 20), ("json", "9" * 4000), ("json", "[NaN]"),
