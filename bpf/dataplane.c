@@ -182,12 +182,12 @@ static __always_inline void xg_note_refusal(struct xg_refusal_key *key)
 {
 	struct xg_refusal fresh = {.samples = 1}, *known;
 	struct xg_scratch *scratch = xg_scratch();
-	__u64 tick = bpf_jiffies64();
 
-	if (!scratch || scratch->refused == tick)
+	/* The lease was looked at for this packet, so the tick is the current one. */
+	if (!scratch || scratch->refused == scratch->tick)
 		return;
-	scratch->refused = tick;
-	fresh.last = xg_coarse_ns();
+	scratch->refused = scratch->tick;
+	fresh.last = scratch->now;
 	known = refusals.lookup(key);
 	if (known) {
 		/* Another CPU may do the same: a sample more or less does not matter. */

@@ -234,13 +234,13 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 		return XG_NEXT;
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
-	if (xg_is_selftest(data, end)) {
+	whose = xg_parse(&frame, data, end, skb->len, local);
+	if (whose == XG_OTHERS) {
+		if (!xg_is_selftest(data, end))
+			return XG_NEXT;
 		xg_count(XG_COUNT_selftest_ingress);
 		return TC_ACT_SHOT;
 	}
-	whose = xg_parse(&frame, data, end, skb->len, local);
-	if (whose == XG_OTHERS)
-		return XG_NEXT;
 	rumor.local = local;
 	rumor.length = frame.length;
 	way.v6 = frame.v6;
@@ -370,12 +370,12 @@ static __always_inline int xg_tc_out(struct __sk_buff *skb)
 		return XG_NEXT;
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
-	if (xg_is_selftest(data, end)) {
+	if (!xg_is_own(&frame, data, end, local)) {
+		if (!xg_is_selftest(data, end))
+			return XG_NEXT;
 		xg_count(XG_COUNT_selftest_egress);
 		return TC_ACT_SHOT;
 	}
-	if (!xg_is_own(&frame, data, end, local))
-		return XG_NEXT;
 	if (xg_pull(skb, xg_headers(frame.v6) + XG_HEADER_BYTES)) {
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;

@@ -88,13 +88,13 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 
 	if (!local)
 		return XDP_PASS;
-	if (xg_is_selftest(data, end)) {
+	whose = xg_parse(&frame, data, end, end - data, local);
+	if (whose == XG_OTHERS) {
+		if (!xg_is_selftest(data, end))
+			return XDP_PASS;
 		xg_count(XG_COUNT_selftest_ingress);
 		return XDP_DROP;
 	}
-	whose = xg_parse(&frame, data, end, end - data, local);
-	if (whose == XG_OTHERS)
-		return XDP_PASS;
 	rumor.local = local;
 	rumor.packet = (void *)(frame.udp + 1);
 	rumor.length = frame.length;
