@@ -224,7 +224,9 @@ static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 	}
 	xg_address(&frame, local, target, &hop, half);
 	xg_count(XG_COUNT_copy);
-	scratch->flushing++;
+	/* Generic XDP has no device queue. */
+	if (!(local->flags & XG_GENERIC))
+		scratch->flushing++;
 	return XDP_PASS;
 
 surplus:
