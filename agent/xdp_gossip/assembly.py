@@ -93,6 +93,7 @@ class Assembly:
         if not isinstance(transport, KernelTransport):
             return None
         from .dataplane.maps import open_plane
+        from .dataplane.monitor import Monitor
         from .steering import Steering
 
         own = engine.node.address
@@ -103,4 +104,4 @@ class Assembly:
         def find() -> DataPlane:
             return open_plane(self.dataplane, self.protocol, own, cluster_id(self.cluster), amount, wide, keys)
 
-        return Steering(engine, transport, find, own, self.protocol)
+        return Steering(engine, transport, find, own, self.protocol, self.dataplane, Monitor(own.ip))

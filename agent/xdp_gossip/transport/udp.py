@@ -9,6 +9,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Mapping
+from typing import Any
 
 from ..core.events import Rumor, Transmit
 from ..core.types import Address
@@ -109,7 +110,7 @@ class UdpTransport:
             if sock is None or sock is not self._sock:
                 return
             try:
-                data, name = sock.recvfrom(self._size + 1)
+                data, name = self._next_datagram(sock)
             except BlockingIOError:
                 return
             except OSError:
@@ -124,6 +125,10 @@ class UdpTransport:
             else:
                 counters["datagrams_received"] += 1
                 deliver(self._receive, data, normalised(name[0], name[1]), counters)
+
+    def _next_datagram(self, sock: socket.socket) -> tuple[bytes, Any]:
+        """One datagram, and who sent it. Raises ``OSError``."""
+        return sock.recvfrom(self._size + 1)
 
     def send(self, transmit: Transmit) -> None:
         """See :class:`Transport`."""
