@@ -179,7 +179,7 @@ class Steering:
             found = self._health.stated(self._monitor.facts)
             if found is not None:
                 self._step_down(found, now)
-        self._asking.attend(self.reason, now)
+        self._asking.attend(self._why, now)
 
     def _look_again(self, now: Now) -> None:
         plane = self._transport.plane
@@ -291,7 +291,7 @@ class Steering:
         self._transport.count(f"plane_stepped_down_{found.proof}")
         self._asking.failed(found.proof, now.mono)
         self._say(f"kernel data plane given up, packets go through sockets: {self.reason}", found.text, logging.ERROR)
-        self._asking.attend(self.reason, now)
+        self._asking.attend(self._why, now)
 
     def _say(self, line: str, why: str, level: int = logging.WARNING) -> None:
         """Log a change once."""
@@ -328,7 +328,7 @@ class Steering:
     def handle_timer(self, now: Now) -> None:
         """Do what is due."""
         if self._transport.plane is None:
-            self._asking.attend(self.reason, now)
+            self._asking.attend(self._why, now)
             if now.mono >= self._look_at:
                 self._monitor.refresh()
                 self._follow(now)
@@ -368,7 +368,7 @@ class Steering:
             return False
         if self._lower(plane):
             self._asking.want(now.mono)
-            self._asking.attend(self.reason, now)
+            self._asking.attend(self._why, now)
         else:
             self._asking.content(self._taken_at, now.mono)
         return True
