@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", type=Path, help="where the figures go (default: build/bench/)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs: to see that it works")
     parser.add_argument("--no-wait", action="store_true", help="do not wait until the machine is quiet")
+    parser.add_argument("--former", metavar="DIR", type=Path, help="dataplane: programs to measure beside (a bpf/)")
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in (*BENCHMARKS, "all")]
     if unknown:
@@ -49,7 +50,8 @@ def main() -> int:
         if not args.no_wait and (share := wait_for_quiet()) > 0.15:
             print(f"{name}: others use {share:.0%} of the machine: the figures suffer", file=sys.stderr)
         try:
-            report = importlib.import_module(f"bench.{name}").run(args.quick)
+            beside = {"former": args.former} if name == "dataplane" else {}
+            report = importlib.import_module(f"bench.{name}").run(args.quick, **beside)
         except BenchError as error:
             print(f"{name}: {error}", file=sys.stderr)
             failed = True

@@ -13,7 +13,8 @@ import ipaddress
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from . import lane, packets, programs
@@ -36,6 +37,12 @@ _GOALS = {
 }
 
 
+#: Names the cases of former programs.
+FORMER = "former "
+#: Least rate of a case in units of its former one: what is below is slower by more than two runs differ.
+_NO_SLOWER = 0.97
+
+
 @dataclass(frozen=True)
 class Case:
     """One line of the table. ``prepare`` comes before each pass and is not timed; ``handled`` counts."""
@@ -49,12 +56,14 @@ class Case:
     twin: str = ""
 
 
-def run(quick: bool) -> Report:
-    """Measure. Raises ``BenchError``."""
+def run(quick: bool, former: Path | None = None) -> Report:
+    """Measure. ``former``: a ``bpf/`` whose programs are measured in the same run. Raises ``BenchError``."""
     rounds, passes = (3, 2) if quick else (_ROUNDS, _PASSES)
     cpu = max(os.sched_getaffinity(0))
     with lane.lane():
         cases = [*_bare(), *_product()]
+        if former is not None:
+            cases += _product(former.resolve(), FORMER)
         rates: dict[str, list[float]] = {case.name: [] for case in cases}
         with lane.pinned(cpu):
             for _ in range(rounds):
@@ -160,18 +169,18 @@ def _bare() -> list[Case]:
     ]
 
 
-def _product() -> list[Case]:
-    """The data plane as it is, in XDP and at TC."""
+def _product(sources: Path = programs.BPF_SOURCES, prefix: str = "") -> list[Case]:
+    """The data plane of ``sources``, in XDP and at TC."""
     found = []
     members = [packets.origin(number) for number in range(ORIGINS)]
     for way, tc in (("XDP", False), ("TC", True)):
-        planes = {amount: Plane(amount, members, tc) for amount in ((4,) if tc else (3, 4))}
+        planes = {amount: Plane(amount, members, tc, sources) for amount in ((4,) if tc else (3, 4))}
         found += _verdicts(way, planes[4])
         for amount, plane in planes.items():
             twin = "bare TC clones to 4" if tc else f"bare XDP broadcast to {amount}"
             name = f"{way}: new heartbeat, relayed to {amount}"
             found.append(Case(name, frames().genuine, _at(plane), _fresh(plane), _count(plane, "relay"), amount, twin))
-    return found
+    return [replace(case, name=prefix + case.name) for case in found]
 
 
 def _verdicts(way: str, plane: Plane) -> list[Case]:
@@ -227,6 +236,10 @@ def _report(cases: list[Case], rates: dict[str, list[float]], rounds: int, passe
         )
         figures = {"rate": own.json(), "to_drop": ratio.json(), "to_twin": twin.json() if case.twin else None}
         report.data.setdefault("cases", {})[case.name] = figures
+        if FORMER + case.name in rates:
+            beside = Spread.of([rate / other for rate, other in zip(rates[case.name], rates[FORMER + case.name])])
+            figures["to_former"] = beside.json()
+            report.least(f"{case.name}, of the former", beside.median, _NO_SLOWER)
         to_drop, to_twin = _GOALS.get(case.name, (0.0, 0.0))
         if to_drop:
             report.least(f"{case.name}, of XDP_DROP", ratio.median, to_drop)

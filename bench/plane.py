@@ -9,6 +9,7 @@ import random
 import struct
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane import headers, layout
@@ -21,13 +22,15 @@ _HOUR = 3600 * 10**9
 
 
 class Plane:
-    """``bpf/dataplane.c``, compiled, configured for the lane's node, attached by the caller."""
+    """``dataplane.c`` of ``sources``, compiled, configured for the lane's node, attached by the caller."""
 
-    def __init__(self, amount: int, members: Sequence[Address], tc: bool = False) -> None:
+    def __init__(
+        self, amount: int, members: Sequence[Address], tc: bool = False, sources: Path = programs.BPF_SOURCES
+    ) -> None:
         constants = headers.constants()
         self._ring = min(len(members), constants["XG_RING"])
-        self._module = programs.compile_source(programs.BPF_SOURCES / "dataplane.c", {"XG_NODES": 20000})
-        self._names = list(headers.counters())
+        self._module = programs.compile_source(sources / "dataplane.c", {"XG_NODES": 20000}, sources)
+        self._names = list(headers.counters(sources))
         self.kind = programs.TC_INGRESS if tc else programs.XDP
         self.egress = programs.load(self._module, "xg_tc_egress", "SCHED_CLS") if tc else None
         name = "xg_tc_ingress" if tc else "xg_xdp_ingress"

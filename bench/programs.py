@@ -21,7 +21,6 @@ from .netns import BenchError, inside
 
 HERE = Path(__file__).resolve().parent
 BPF_SOURCES = headers.directory()
-SHIM = BPF_SOURCES / "kshim"
 
 XDP, TC_INGRESS, TC_EGRESS = 37, 46, 47  # enum bpf_attach_type
 DEVMAP = 33
@@ -32,15 +31,15 @@ BATCH = 64
 _MOST = 1 << 20
 
 
-def compile_source(path: Path, defines: Mapping[str, int]) -> Any:
-    """A ``bcc.BPF`` of the file. Raises :class:`BenchError`."""
+def compile_source(path: Path, defines: Mapping[str, int], sources: Path = BPF_SOURCES) -> Any:
+    """A ``bcc.BPF`` of the file, with the headers in ``sources``. Raises :class:`BenchError`."""
     try:
-        os.environ["BCC_KERNEL_SOURCE"] = str(SHIM)
+        os.environ["BCC_KERNEL_SOURCE"] = str(sources / "kshim")
         import bcc
     except ImportError:
         raise BenchError("bcc: expected the Debian package python3-bpfcc, found no module") from None
     multiarch = sysconfig.get_config_var("MULTIARCH") or ""
-    flags = [f"-I{SHIM}/include", f"-I{BPF_SOURCES}", "-I/usr/include", f"-I/usr/include/{multiarch}", "-O2"]
+    flags = [f"-I{sources}/kshim/include", f"-I{sources}", "-I/usr/include", f"-I/usr/include/{multiarch}", "-O2"]
     flags += [f"-D{name}={value}" for name, value in defines.items()]
     try:
         return bcc.BPF(src_file=str(path).encode(), cflags=flags)

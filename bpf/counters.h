@@ -42,9 +42,11 @@
 	X(relay_ttl,            "rumors not relayed: their time to live was over") \
 	X(relay_alone,          "rumors not relayed: there is nobody to relay to") \
 	X(relay_failed,         "copies that the kernel refused to make or to send") \
+	X(copy_due,             "copies asked for: copy, copy_surplus, copy_unresolved and relay_failed add up to it") \
 	X(copy,                 "copies of others' rumors sent") \
 	X(copy_surplus,         "copies not sent: every possible target has one") \
 	X(copy_unresolved,      "copies handed to the agent: no next hop known for their target") \
+	X(copy_lost,            "copies addressed that the driver then did not send (native XDP)") \
 	/* The agent's own rumors. */ \
 	X(fanout,               "own rumors multiplied at the way out") \
 	X(fanout_copy,          "copies of own rumors sent") \
@@ -54,7 +56,10 @@
 	X(fanout_failed,        "copies of own rumors that the kernel refused to send") \
 	/* Next hops. */ \
 	X(hop_learnt,           "next hops learnt from what the stack sent") \
-	X(hop_fib,              "next hops found in the FIB")
+	X(hop_fib,              "next hops found in the FIB") \
+	/* The loader's self-test (selftest.h). */ \
+	X(selftest_ingress,     "self-test frames seen on the way in") \
+	X(selftest_egress,      "self-test frames seen on the way out")
 /* clang-format on */
 
 enum xg_counter {

@@ -8,9 +8,11 @@
  *   blake2s.h, receive.h         what it comes to
  *   events.h                     what the agent is told
  *   relay.h, checksum.h          who gets a copy
+ *   selftest.h                   the loader's proof that a hook is reached
  *   xdp.h, tc.h                  the same, with what XDP and TC each have to offer
  *
  * -DXG_NODES=n: how many origins there is room for. -DXG_PIN="directory": tables are opened there, or made and pinned.
+ * -DXG_AMOUNT=n, -DXG_WIDE=n: entries of the device maps relay and relay_wide that the loader fills.
  */
 #include <uapi/linux/bpf.h>
 #include <linux/if_ether.h>
@@ -28,6 +30,13 @@
 
 #ifndef XG_NODES
 #define XG_NODES 20000
+#endif
+
+#ifndef XG_AMOUNT
+#define XG_AMOUNT XG_COPIES
+#endif
+#ifndef XG_WIDE
+#define XG_WIDE XG_COPIES
 #endif
 
 #ifdef XG_PIN
@@ -49,10 +58,13 @@ struct xg_scratch {
 	__u64 ask_start; /* CLOCK_MONOTONIC ns */
 	__u64 tick;	 /* the jiffies at which the coarse clock was read */
 	__u64 now;	 /* what it said */
+	__u64 refused;	 /* the jiffies at which the source of a refused packet was noted */
 	/* The rumor whose copies are being made: the first bytes of its MAC. */
 	__u64 rumor;
 	__u32 copies;
 	__u32 walked; /* targets looked at for it */
+	/* Copies addressed since the last flush of a device queue. */
+	__u32 flushing;
 	/* Indices of the targets that get a copy in the loop of tc.h. */
 	__u32 wanted;
 	__u32 length; /* of the packet */
@@ -68,6 +80,7 @@ BPF_TABLE(XG_SHARED("hash", nodes), struct xg_node_key, struct xg_node, nodes, X
 BPF_TABLE(XG_SHARED("array", targets), __u32, struct xg_target, targets, 2 * XG_RING);
 BPF_TABLE(XG_SHARED("lru_hash", nexthops), struct xg_address, struct xg_nexthop, nexthops, XG_NEXTHOPS);
 BPF_TABLE(XG_SHARED("percpu_array", counters), __u32, __u64, counters, XG_COUNTERS);
+BPF_TABLE(XG_SHARED("lru_hash", refusals), struct xg_refusal_key, struct xg_refusal, refusals, XG_REFUSALS);
 
 /* As BPF_RINGBUF_OUTPUT, which cannot be pinned. */
 struct events_table_t {
@@ -164,6 +177,27 @@ static __always_inline long xg_keep_hop(const void *addr, struct xg_nexthop *hop
 	return nexthops.update((struct xg_address *)addr, hop);
 }
 
+/* Notes that a packet from ``key->addr`` was refused, unless one was noted in this tick. */
+static __always_inline void xg_note_refusal(struct xg_refusal_key *key)
+{
+	struct xg_refusal fresh = {.samples = 1}, *known;
+	struct xg_scratch *scratch = xg_scratch();
+
+	/* The lease was looked at for this packet, so the tick is the current one. */
+	if (!scratch || scratch->refused == scratch->tick)
+		return;
+	scratch->refused = scratch->tick;
+	fresh.last = scratch->now;
+	known = refusals.lookup(key);
+	if (known) {
+		/* Another CPU may do the same: a sample more or less does not matter. */
+		known->samples++;
+		known->last = fresh.last;
+	} else {
+		refusals.update(key, &fresh);
+	}
+}
+
 static __always_inline long xg_output(void *event, __u64 size)
 {
 	return events.ringbuf_output(event, size, 0);
@@ -174,10 +208,15 @@ static __always_inline int xg_broadcast(bool wide)
 	return wide ? relay_wide.redirect_map(0, BPF_F_BROADCAST) : relay.redirect_map(0, BPF_F_BROADCAST);
 }
 
-/* Keeps the compiler from replacing a bound that the verifier has seen by one that it cannot follow. */
+/*
+ * An optimisation barrier. LLVM may compare one copy of a value and use another, or replace the comparison by one of a
+ * value derived from it; the verifier then does not see that what is used is bounded. A value kept before and after its
+ * comparison is one register to both.
+ */
 #define XG_KEEP(variable) asm volatile("" : "+r"(variable))
 
 #include "parse.h"
+#include "selftest.h"
 #include "blake2s.h"
 #include "receive.h"
 #include "events.h"
@@ -196,6 +235,12 @@ int xg_xdp_ingress(struct xdp_md *ctx)
 int xg_xdp_egress(struct xdp_md *ctx)
 {
 	return xg_readdress(ctx, ctx->egress_ifindex);
+}
+
+/* At the raw tracepoint xdp_devmap_xmit, in native mode. */
+int xg_watch(struct bpf_raw_tracepoint_args *ctx)
+{
+	return xg_watch_flush(ctx);
 }
 
 int xg_tc_ingress(struct __sk_buff *skb)

@@ -59,7 +59,12 @@ static __always_inline void xg_hand_over(struct xg_scratch *scratch, bool whole)
 	__u64 length = scratch->event.length;
 
 	XG_KEEP(length);
-	if (!whole || length > XG_DATAGRAM_BYTES || xg_output(&scratch->event, sizeof(scratch->event) + length))
+	if (!whole || length > XG_DATAGRAM_BYTES) {
+		xg_count(XG_COUNT_news_lost);
+		return;
+	}
+	XG_KEEP(length);
+	if (xg_output(&scratch->event, sizeof(scratch->event) + length))
 		xg_count(XG_COUNT_news_lost);
 }
 

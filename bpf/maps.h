@@ -9,7 +9,7 @@
 #include "counters.h"
 #include "wire.h"
 
-#define XG_LAYOUT 1
+#define XG_LAYOUT 2
 
 /* Room for targets in each half of the ring; a power of two, as an index is masked with it. */
 #define XG_RING 256
@@ -17,6 +17,8 @@
 #define XG_COPIES 64
 #define XG_NEXTHOPS 4096
 #define XG_EVENT_BYTES (256 * 1024)
+/* Sources of refused packets that are remembered, the least recently seen forgotten first. */
+#define XG_REFUSALS 1024
 /* A next hop learnt from the stack's own output holds for so long. */
 #define XG_NEXTHOP_NS 60000000000ULL
 /* Packets per tenth of a second and CPU that may ask the agent for a decision. */
@@ -89,6 +91,21 @@ struct xg_nexthop {
 	__u8 src[6];
 	__u32 ifindex;
 	__u64 learnt; /* CLOCK_MONOTONIC ns */
+};
+
+/*
+ * Who sent what was dropped, by source address and verdict. Sampled: at most one packet per CPU and tick, so that a
+ * flood costs nothing more. The source address of a forged packet may be forged too.
+ */
+struct xg_refusal_key {
+	__u8 addr[16];
+	__u32 verdict; /* index of the counter */
+	__u32 zero;
+};
+
+struct xg_refusal {
+	__u64 samples;
+	__u64 last; /* CLOCK_MONOTONIC ns */
 };
 
 /* xg_event.kind */

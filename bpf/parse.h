@@ -174,6 +174,26 @@ static __always_inline struct xg_packet *xg_locate(struct xg_frame *frame, void 
 	return packet;
 }
 
+/* Notes who sent a packet that is refused; of its frame no more is known than that xg_parse() took it for ours. */
+static __always_inline void xg_refuse(void *data, void *end, bool v6, __u32 verdict)
+{
+	struct ethhdr *eth = data;
+	struct iphdr *ip = (void *)(eth + 1);
+	struct ipv6hdr *ip6 = (void *)(eth + 1);
+	struct xg_refusal_key key = {.verdict = verdict};
+
+	if (v6) {
+		if ((void *)(ip6 + 1) > end)
+			return;
+		xg_copy_address(key.addr, &ip6->saddr);
+	} else {
+		if ((void *)(ip + 1) > end)
+			return;
+		xg_map_address(key.addr, ip->saddr);
+	}
+	xg_note_refusal(&key);
+}
+
 static __always_inline void xg_source_of(const struct xg_frame *frame, __u8 addr[16])
 {
 	if (frame->v6)

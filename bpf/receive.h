@@ -13,6 +13,10 @@
 #define XG_DROPS(verdict) ((verdict) >= XG_COUNT_drop_truncated && (verdict) < XG_COUNT_ask_own)
 #define XG_ASKS(verdict) ((verdict) >= XG_COUNT_ask_own && (verdict) < XG_COUNT_take_heartbeat)
 
+/* Whether it is worth knowing who sent what was dropped. Copies and own rumors come from everybody. */
+#define XG_REFUSES(verdict) \
+	(XG_DROPS(verdict) && (verdict) != XG_COUNT_drop_own && (verdict) != XG_COUNT_drop_duplicate)
+
 /* A packet on its way through the steps. */
 struct xg_rumor {
 	const struct xg_config *local;

@@ -45,14 +45,17 @@ static __always_inline void xg_tc_tell(struct __sk_buff *skb, bool v6, __u8 kind
 				       __u64 length)
 {
 	struct xg_scratch *scratch = xg_scratch();
+	__u64 body = length - XG_HEADER_BYTES;
 
-	XG_KEEP(length);
-	if (!scratch || length < XG_HEADER_BYTES || length > XG_DATAGRAM_BYTES) {
+	/* One comparison, of the value that the helper gets: it must be neither 0 nor too long. */
+	XG_KEEP(body);
+	if (!scratch || body > XG_DATAGRAM_BYTES - XG_HEADER_BYTES) {
 		xg_count(XG_COUNT_news_lost);
 		return;
 	}
 	xg_describe(scratch, kind, addr, port, length);
-	xg_hand_over(scratch, !bpf_skb_load_bytes(skb, xg_headers(v6), scratch->packet, length));
+	XG_KEEP(body);
+	xg_hand_over(scratch, !bpf_skb_load_bytes(skb, xg_headers(v6), scratch->packet, body + XG_HEADER_BYTES));
 }
 
 /* Changes the first four bytes of the relay area: ttl, hops, fanout. */
@@ -85,7 +88,7 @@ static __always_inline bool xg_tc_address(struct __sk_buff *skb, bool v6, const 
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	__u32 check = xg_checksum_at(v6);
 	struct xg_frame frame;
-	__u64 addresses, port;
+	__u64 addresses, ports;
 
 	if (!xg_locate(&frame, data, end, v6))
 		return false;
@@ -106,10 +109,11 @@ static __always_inline bool xg_tc_address(struct __sk_buff *skb, bool v6, const 
 		frame.ip->check = 0;
 		frame.ip->check = xg_ip_checksum(frame.ip);
 	}
-	port = xg_sum_change(frame.udp->dest, target->port);
+	ports = xg_sum_change(frame.udp->source, local->port) + xg_sum_change(frame.udp->dest, target->port);
+	frame.udp->source = local->port;
 	frame.udp->dest = target->port;
 	return !bpf_l4_csum_replace(skb, check, 0, xg_fold32(addresses), BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0) &&
-	       !bpf_l4_csum_replace(skb, check, 0, xg_fold32(port), BPF_F_MARK_MANGLED_0);
+	       !bpf_l4_csum_replace(skb, check, 0, xg_fold32(ports), BPF_F_MARK_MANGLED_0);
 }
 
 /*
@@ -201,6 +205,7 @@ static __always_inline void xg_tc_relay(struct __sk_buff *skb, const struct xg_c
 		return;
 	}
 	wanted = xg_copies_of(local, packet->type);
+	xg_count_more(XG_COUNT_copy_due, wanted);
 	if (!xg_change_relay_area(skb, way->v6, true)) {
 		xg_count_more(XG_COUNT_relay_failed, wanted);
 		return;
@@ -230,8 +235,12 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
 	whose = xg_parse(&frame, data, end, skb->len, local);
-	if (whose == XG_OTHERS)
-		return XG_NEXT;
+	if (whose == XG_OTHERS) {
+		if (!xg_is_selftest(data, end))
+			return XG_NEXT;
+		xg_count(XG_COUNT_selftest_ingress);
+		return TC_ACT_SHOT;
+	}
 	rumor.local = local;
 	rumor.length = frame.length;
 	way.v6 = frame.v6;
@@ -255,6 +264,8 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	xg_count(verdict);
 	if (XG_PASSES(verdict))
 		return XG_NEXT;
+	if (XG_REFUSES(verdict))
+		xg_refuse((void *)(long)skb->data, (void *)(long)skb->data_end, way.v6, verdict);
 	if (XG_DROPS(verdict) || verdict == XG_COUNT_ask_limited)
 		return TC_ACT_SHOT;
 	if (rumor.newcomer)
@@ -312,6 +323,16 @@ static __always_inline __u32 xg_fanout_of(const struct xg_packet *packet, __u32 
 	return packet->fanout < XG_COPIES ? packet->fanout : XG_COPIES;
 }
 
+/*
+ * Takes a carrier off the stack's hands. TC_ACT_SHOT would count it as an error of the host (UdpSndbufErrors,
+ * IpOutDiscards), and TCX knows no TC_ACT_STOLEN. A redirect to no interface frees the frame and tells the stack that it
+ * was sent (skb_do_redirect() of net/core/filter.c).
+ */
+static __always_inline int xg_consume(void)
+{
+	return bpf_redirect(0, 0);
+}
+
 static __always_inline int xg_fan_out(struct __sk_buff *skb, const struct xg_config *local, bool v6, __u32 wanted,
 				      __u32 length)
 {
@@ -323,13 +344,13 @@ static __always_inline int xg_fan_out(struct __sk_buff *skb, const struct xg_con
 	way.v6 = v6;
 	if (!xg_change_relay_area(skb, v6, false)) {
 		xg_count_more(XG_COUNT_fanout_failed, wanted);
-		return TC_ACT_SHOT;
+		return xg_consume();
 	}
 	xg_count(XG_COUNT_fanout);
 	xg_send_copies(skb, local, &way, wanted, length,
 		       (struct xg_outcomes){XG_COUNT_fanout_copy, XG_COUNT_fanout_surplus, XG_COUNT_fanout_unresolved,
 					    XG_COUNT_fanout_failed});
-	return TC_ACT_SHOT;
+	return xg_consume();
 }
 
 /* What is at egress. */
@@ -349,8 +370,12 @@ static __always_inline int xg_tc_out(struct __sk_buff *skb)
 		return XG_NEXT;
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
-	if (!xg_is_own(&frame, data, end, local))
-		return XG_NEXT;
+	if (!xg_is_own(&frame, data, end, local)) {
+		if (!xg_is_selftest(data, end))
+			return XG_NEXT;
+		xg_count(XG_COUNT_selftest_egress);
+		return TC_ACT_SHOT;
+	}
 	if (xg_pull(skb, xg_headers(frame.v6) + XG_HEADER_BYTES)) {
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;

@@ -36,7 +36,7 @@ static __always_inline bool xg_is_half(const struct xg_frame *frame, __u64 sum)
 
 /*
  * Makes the frame one that is the same for all copies. The checksum field gets the sum (not yet complemented) of all
- * but the target's address and port. In native mode the checksum becomes a whole one, whatever came. In generic mode
+ * but the target's address and port; the source port is counted as ours, which the egress program writes. In native mode the checksum becomes a whole one, whatever came. In generic mode
  * a half one has to stay that, as the skb around it says what the device is to do: the fanout byte tells the egress
  * program.
  */
@@ -62,17 +62,18 @@ static __always_inline int xg_relay(struct xdp_md *ctx, const struct xg_config *
 	}
 	wide = xg_is_wide(packet->type);
 	pseudo = (__u64)frame.udp->len + bpf_htons(IPPROTO_UDP);
-	datagram = (__u64)frame.udp->source + frame.udp->len + xg_sum_packet(packet, frame.length, end);
-	half = local->flags & XG_GENERIC && xg_is_half(&frame, pseudo + datagram + frame.udp->dest);
+	datagram = (__u64)frame.udp->len + xg_sum_packet(packet, frame.length, end);
+	half = local->flags & XG_GENERIC && xg_is_half(&frame, pseudo + datagram + frame.udp->source + frame.udp->dest);
 	before = xg_relay_area(packet);
 	packet->ttl--;
 	if (packet->hops != 255)
 		packet->hops++;
 	packet->fanout = 0;
-	datagram += xg_sum_change(before, xg_relay_area(packet));
+	datagram += xg_sum_change(before, xg_relay_area(packet)) + local->port;
 	packet->fanout = half;
 	frame.udp->check = xg_fold(pseudo + xg_sum_words(local->addr, 4) + (half ? 0 : datagram));
 	xg_count(XG_COUNT_relay);
+	xg_count_more(XG_COUNT_copy_due, wide ? XG_WIDE : XG_AMOUNT);
 	return xg_broadcast(wide);
 }
 
@@ -88,8 +89,12 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 	if (!local)
 		return XDP_PASS;
 	whose = xg_parse(&frame, data, end, end - data, local);
-	if (whose == XG_OTHERS)
-		return XDP_PASS;
+	if (whose == XG_OTHERS) {
+		if (!xg_is_selftest(data, end))
+			return XDP_PASS;
+		xg_count(XG_COUNT_selftest_ingress);
+		return XDP_DROP;
+	}
 	rumor.local = local;
 	rumor.packet = (void *)(frame.udp + 1);
 	rumor.length = frame.length;
@@ -109,6 +114,8 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 	xg_count(verdict);
 	if (XG_PASSES(verdict))
 		return XDP_PASS;
+	if (XG_REFUSES(verdict))
+		xg_refuse(data, end, frame.v6, verdict);
 	if (XG_DROPS(verdict) || verdict == XG_COUNT_ask_limited)
 		return XDP_DROP;
 	if (rumor.newcomer)
@@ -162,6 +169,7 @@ static __always_inline void xg_address(struct xg_frame *frame, const struct xg_c
 		frame->ip->check = 0;
 		frame->ip->check = xg_ip_checksum(frame->ip);
 	}
+	frame->udp->source = local->port;
 	frame->udp->dest = target->port;
 	frame->udp->check = half ? xg_fold(sum) : xg_udp_checksum(sum + target->port);
 }
@@ -216,11 +224,38 @@ static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 	}
 	xg_address(&frame, local, target, &hop, half);
 	xg_count(XG_COUNT_copy);
+	/* Generic XDP has no device queue. */
+	if (!(local->flags & XG_GENERIC))
+		scratch->flushing++;
 	return XDP_PASS;
 
 surplus:
 	xg_count(XG_COUNT_copy_surplus);
 	return XDP_DROP;
+}
+
+/* Most frames in one flush of a device queue (DEV_MAP_BULK_SIZE of kernel/bpf/devmap.c). */
+#define XG_FLUSH 16
+
+/*
+ * xdp_devmap_xmit(from, to, sent, drops, err), include/trace/events/xdp.h: the kernel has flushed a device queue, on
+ * the CPU and in the same call in which it ran xg_readdress() on its frames. So what was addressed since the last flush
+ * and not sent is what the driver refused; a veth, say, whose peer does not receive.
+ */
+static __always_inline int xg_watch_flush(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct xg_scratch *scratch = xg_scratch();
+	__u32 addressed, sent;
+
+	if (!scratch || !scratch->flushing)
+		return 0;
+	addressed = scratch->flushing;
+	sent = ctx->args[2];
+	scratch->flushing = 0;
+	/* More were addressed before this program was attached. */
+	if (addressed <= XG_FLUSH && sent < addressed)
+		xg_count_more(XG_COUNT_copy_lost, addressed - sent);
+	return 0;
 }
 
 #endif

@@ -27,7 +27,7 @@ KEYRING = Keyring.single("default", SECRET)
 CODEC = NativeCodec(KEYRING)
 #: enum xdp_action, and TC's.
 XDP_DROP, XDP_PASS, XDP_REDIRECT = 1, 2, 4
-TC_NEXT, TC_SHOT = 0xFFFFFFFF, 2
+TC_NEXT, TC_SHOT, TC_REDIRECT = 0xFFFFFFFF, 2, 7
 DEVMAP = 33
 #: Of next hops that tests write.
 HOP_MAC = bytes.fromhex("020000000077")
@@ -107,6 +107,13 @@ class Plane:
             return int(self._bpf.load_func(name.encode(), kind, None, DEVMAP).fd)
         return int(self._bpf.load_func(name.encode(), kind).fd)
 
+    def watch(self) -> int:
+        """Attach xg_watch to the flushes of device queues, until the returned descriptor is closed."""
+        program = int(self._bpf.load_func(b"xg_watch", self._bcc.BPF.RAW_TRACEPOINT).fd)
+        descriptor = int(self._bcc.lib.bpf_attach_raw_tracepoint(program, b"xdp_devmap_xmit"))
+        assert descriptor >= 0, os.strerror(ctypes.get_errno())
+        return descriptor
+
     def run(self, name: str, frame: bytes, context: bytes = b"", repeat: int = 1) -> Ran:
         """Run a program on a frame. ``context``: ``struct __sk_buff`` for TC. Raises ``OSError``."""
         out = ctypes.create_string_buffer(4096)
@@ -147,6 +154,7 @@ class Plane:
         self.configure(config, targets, generic)
         self.events()
         self._before = self._counters()
+        self.due = 0
 
     def configure(self, config: Config, targets: Sequence[Address] = (), generic: bool = False) -> None:
         """Write the configuration and the ring. ``generic``: the XDP program is attached in generic mode."""
@@ -214,11 +222,23 @@ class Plane:
         value = self.read("nexthops", target.packed, layout.NEXTHOP.size)
         return layout.NEXTHOP.unpack(value) if value else None
 
+    def refusals(self) -> dict[tuple[str, str], int]:
+        """Source IP and verdict of refused packets -> samples; what the map holds is removed."""
+        names = list(headers.counters())
+        found = {}
+        for key, value in self._bpf[b"refusals"].items():
+            packed, verdict, _ = layout.REFUSAL_KEY.unpack(bytes(key))
+            found[Address.unpack(packed, 1).ip, names[verdict]] = layout.REFUSAL.unpack(bytes(value))[0]
+        self._bpf[b"refusals"].clear()
+        return found
+
     def counted(self) -> Mapping[str, int]:
-        """What was counted since the last call or reset; only what is not 0."""
+        """What was counted since the last call or reset; only what is not 0. ``copy_due`` goes into ``due``."""
         now = self._counters()
         before, self._before = self._before, now
-        return {name: n - m for name, n, m in zip(headers.counters(), now, before) if n != m}
+        found = {name: n - m for name, n, m in zip(headers.counters(), now, before) if n != m}
+        self.due += found.pop("copy_due", 0)
+        return found
 
     def events(self) -> list[Event]:
         """What came through the ring buffer since the last call."""

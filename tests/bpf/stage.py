@@ -22,6 +22,7 @@ from xdp_gossip.dataplane.loader import calls
 HERE, THERE = "xgb-here", "xgb-there"
 NEAR, FAR = "xgb0", "xgb1"
 NATIVE, GENERIC, TC = "XDP (native)", "XDP (generic)", "TC"
+MODES = [NATIVE, GENERIC, TC]
 #: Addresses at the far end beside the source's.
 MEMBERS = 64
 ALL_NODES = {4: "224.0.0.1", 6: "ff02::1"}

@@ -13,14 +13,13 @@ import pytest
 from tests.bpf import scene
 from tests.bpf.harness import Plane
 from tests.bpf.scene import known, local, origin, packet, sized, source
-from tests.bpf.stage import ALL_NODES, GENERIC, MEMBERS, NATIVE, TC, Stage, network, stage
+from tests.bpf.stage import ALL_NODES, MEMBERS, MODES, Stage, network, stage
 from tests.kernel_model import NEWS
 from xdp_gossip.core.messages import PacketType
 from xdp_gossip.core.types import Address
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: namespaces and BPF")]
 
-MODES = [NATIVE, GENERIC, TC]
 UNRESOLVED = 3
 
 

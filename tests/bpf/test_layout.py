@@ -27,6 +27,8 @@ STRUCTS = {
     "xg_target": layout.TARGET,
     "xg_nexthop": layout.NEXTHOP,
     "xg_event": layout.EVENT,
+    "xg_refusal_key": layout.REFUSAL_KEY,
+    "xg_refusal": layout.REFUSAL,
 }
 MAPS = {
     "config": (4, layout.CONFIG.size, 1),
@@ -36,6 +38,7 @@ MAPS = {
     "nexthops": (16, layout.NEXTHOP.size, 4096),
     "counters": (4, 8, len(headers.counters())),
     "events": (0, 0, 256 * 1024),
+    "refusals": (layout.REFUSAL_KEY.size, layout.REFUSAL.size, 1024),
 }
 
 
@@ -80,7 +83,7 @@ def formatted(form: struct.Struct) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("name", STRUCTS)
 def test_structures_are_the_same(name: str) -> None:
     ours = formatted(STRUCTS[name])
-    if name == "xg_node_key":
+    if name in ("xg_node_key", "xg_refusal_key"):
         ours = ours[:-1]  # its padding is written out, as it is part of the key
     assert fields(name) == ours
 

@@ -45,16 +45,19 @@ def constants() -> Mapping[str, int]:
 
 
 @functools.cache
-def counters() -> Mapping[str, str]:
-    """Counter name to what it counts, in the order of their index. Raises ``HeaderError``."""
-    found = dict(_COUNTER.findall(_read("counters.h")))
+def counters(sources: Path | None = None) -> Mapping[str, str]:
+    """Counter name to what it counts, in the order of their index. Raises ``HeaderError``.
+
+    ``sources``: the directory of the data plane's sources; default :func:`directory`.
+    """
+    found = dict(_COUNTER.findall(_read("counters.h", sources)))
     if not found:
-        raise HeaderError(f"{directory() / 'counters.h'}: expected a list of counters, found none")
+        raise HeaderError(f"{(sources or directory()) / 'counters.h'}: expected a list of counters, found none")
     return found
 
 
-def _read(name: str) -> str:
-    path = directory() / name
+def _read(name: str, sources: Path | None = None) -> str:
+    path = (sources or directory()) / name
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

@@ -23,6 +23,10 @@ TARGET = struct.Struct("=16s2s6x")
 NEXTHOP = struct.Struct("=6s6sIQ")
 #: time, addr 16s, port (big-endian bytes) 2s, length, kind
 EVENT = struct.Struct("=Q16s2sHB3x")
+#: addr 16s, verdict (index of the counter), zero
+REFUSAL_KEY = struct.Struct("=16sII")
+#: samples, last
+REFUSAL = struct.Struct("=QQ")
 
 _BLAKE2S_IV = (
     0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19,

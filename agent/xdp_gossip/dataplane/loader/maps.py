@@ -22,6 +22,7 @@ def expected(nodes: int) -> dict[str, tuple[int, int, int, int]]:
         "nexthops": (calls.LRU_HASH, 16, layout.NEXTHOP.size, constants["XG_NEXTHOPS"]),
         "events": (calls.RINGBUF, 0, 0, constants["XG_EVENT_BYTES"]),
         "counters": (calls.PERCPU_ARRAY, 4, 8, len(headers.counters())),
+        "refusals": (calls.LRU_HASH, layout.REFUSAL_KEY.size, layout.REFUSAL.size, constants["XG_REFUSALS"]),
     }
 
 

@@ -194,7 +194,8 @@ def _loaded(settings: Settings, pinned: Path) -> Iterator[dict[str, int]]:
 
     Raises ``LoaderError``.
     """
-    source = Programs("dataplane.c", {"XG_NODES": str(settings.nodes), "XG_PIN": f'"{pinned}"'})
+    entries = {"XG_AMOUNT": str(settings.amount), "XG_WIDE": str(settings.wide)}
+    source = Programs("dataplane.c", {"XG_NODES": str(settings.nodes), "XG_PIN": f'"{pinned}"', **entries})
     step("compiled")
     programs = {name: source.load(name, kind, attach_type) for name, (kind, attach_type) in _KINDS.items()}
     wrong = maps.misfits(pinned, settings.nodes)
