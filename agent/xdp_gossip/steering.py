@@ -174,6 +174,7 @@ class Steering:
         """Interfaces or addresses are others than before: what that says of the plane is not waited for."""
         if self._follow(now):
             _log.info("interface or address changed: %s", self._monitor.facts)
+            self._look_at = min(self._look_at, now.mono)
         plane = self._transport.plane
         if plane is not None and self._health is not None:
             found = self._health.stated(self._monitor.facts)

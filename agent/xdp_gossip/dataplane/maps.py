@@ -72,6 +72,7 @@ class Loaded:
                 f"{refusal['mode']}: {refusal['reason']}" if refusal["mode"] else str(refusal["reason"])
                 for refusal in state["reasons"]
             )
+            waiting = state.get("waiting", "")
             found, own = state["layout"], headers.constants()["XG_LAYOUT"]
             mode = state["mode"]
             program = state.get("programs", {}).get(_XDP_PROGRAM, 0) if mode.startswith("XDP") else 0
@@ -91,6 +92,8 @@ class Loaded:
             raise PlaneError(f"the loaded data plane has layout {found}, this agent's is {own}; {_UP} (as root)")
         if not complete:
             raise PlaneError(f"the data plane is not complete (is a loader at work?): {path}")
+        if not loaded.mode and waiting:
+            raise PlaneError(f"the loader waits: {waiting}")
         if not loaded.mode:
             raise PlaneError(f"the loader found no mode that works here: {refusals}; xdp-gossip doctor")
         if loaded.mode not in _ACCEPTED[protocol.upper()]:

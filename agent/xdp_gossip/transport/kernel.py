@@ -21,6 +21,7 @@ from ..core.types import Address
 from ..dataplane import headers, layout
 from ..dataplane.maps import DataPlane
 from . import Receive
+from .source import IP_PKTINFO, packet_info
 from .streams import deliver
 from .udp import DATAGRAM, UdpTransport
 
@@ -47,7 +48,6 @@ COUNTERS = (
 _EVERYBODY_4, _EVERYBODY_6 = "224.0.0.1", "ff02::1"
 _FANOUT = 82  # offset of the fan-out byte (bpf/wire.h)
 _RUMOR_BYTES = 88
-_IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # in the socket module since Python 3.12
 _PKTINFO, _PKTINFO6 = struct.Struct("=i4s4s"), struct.Struct("=16si")
 #: Room for either of them.
 _ANCILLARY = socket.CMSG_SPACE(_PKTINFO6.size) + socket.CMSG_SPACE(_PKTINFO.size)
@@ -64,7 +64,7 @@ class KernelTransport(UdpTransport):
     def __init__(
         self, listen: Address | tuple[str, int], own: Address, *, size: int = 16384, buffer: int = 64
     ) -> None:
-        super().__init__(listen, size=size, buffer=buffer)
+        super().__init__(listen, size=size, buffer=buffer, own=own)
         self._counters.update(dict.fromkeys(COUNTERS, 0))
         constants = headers.constants()
         self._copies = constants["XG_COPIES"]
@@ -90,7 +90,7 @@ class KernelTransport(UdpTransport):
             self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
             self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         else:
-            self._sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            self._sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         self._sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
 
     def use(self, plane: DataPlane) -> None:
@@ -212,12 +212,10 @@ class KernelTransport(UdpTransport):
         to: tuple[str, int] | tuple[str, int, int, int]
         if ":" in self._own.ip:
             to = (_EVERYBODY_6, port, 0, index)
-            source = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, self._own.packed + struct.pack("=I", index))
         else:
             to = (f"::ffff:{_EVERYBODY_4}" if self._mapped else _EVERYBODY_4, port)
-            source = (socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4x", index, self._own.packed[12:]))
         try:
-            sock.sendmsg([carrier], [source], 0, to)
+            sock.sendmsg([carrier], [packet_info(self._own, index)], 0, to)
         except OSError as error:
             # A full buffer, a firewall: each target its own packet may still get through.
             if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
@@ -260,7 +258,7 @@ def _arrival(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, bytes] |
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO and len(data) >= _PKTINFO6.size:
             destination, index = _PKTINFO6.unpack_from(data)
             return index, destination
-        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO and len(data) >= _PKTINFO.size:
+        if level == socket.IPPROTO_IP and kind == IP_PKTINFO and len(data) >= _PKTINFO.size:
             index, _, destination = _PKTINFO.unpack_from(data)
             return index, _MAPPED + destination
     return None
