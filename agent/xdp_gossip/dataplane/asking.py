@@ -161,4 +161,4 @@ class Asking:
         """How it goes on."""
         if self._request.there():
             return f"the loader is asked every {FIRST:g} to {MOST:g} s, and at once when interface or address change"
-        return f"nothing asks the loader ({self._request.path} is not there): systemctl reload xdp-gossip-dataplane"
+        return f"nothing asks the loader ({self._request.path} is not there): systemctl reload-or-restart xdp-gossip-dataplane"
