@@ -93,11 +93,13 @@ class Limits:
 class DataPlaneConfig:
     """Where the loader attaches the kernel data plane, and where agent and loader meet.
 
-    ``interface`` "": the one that has ``node.addr``.
+    ``interface`` "": the one that has ``node.addr``. ``prepare_interface``: the loader may change offloads and queues
+    of the interface that stand in a mode's way.
     """
 
     interface: str = ""
     directory: str = "/run/xdp-gossip-dataplane"
+    prepare_interface: bool = False
 
 
 @dataclass(frozen=True)
@@ -238,12 +240,13 @@ def _protocol(top: Section, wire: str) -> str:
 
 
 def _data_plane(top: Section) -> DataPlaneConfig:
-    section = top.section("dataplane", ("interface", "directory"))
+    section = top.section("dataplane", ("interface", "directory", "prepare_interface"))
     interface = section.text("interface", "")
     if interface and not _INTERFACE.fullmatch(interface):
         section.expected("interface", "the name of a network interface, 1 to 15 characters", show(interface))
     directory = section.absolute_path("directory", DataPlaneConfig.directory)
-    return DataPlaneConfig(interface, directory.rstrip("/") or "/")
+    prepare = section.boolean("prepare_interface", DataPlaneConfig.prepare_interface)
+    return DataPlaneConfig(interface, directory.rstrip("/") or "/", prepare)
 
 
 def _check_timing(top: Section, cycle: float, timeout: float) -> None:
@@ -385,6 +388,10 @@ def describe(config: AgentConfig) -> dict[str, Any]:
             "tls": bool(config.api.tls_cert),
             "ui": config.api.ui,
         },
-        "dataplane": {"interface": config.dataplane.interface, "directory": config.dataplane.directory},
+        "dataplane": {
+            "interface": config.dataplane.interface,
+            "directory": config.dataplane.directory,
+            "prepare_interface": config.dataplane.prepare_interface,
+        },
         "templates": [{"name": template.name, "path": template.path} for template in config.templates],
     }

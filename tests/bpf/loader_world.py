@@ -26,6 +26,8 @@ IPV4, IPV6 = "198.18.61.1", "fd00:198:18:61::1"
 #: Names of the loader's maps; those of its programs begin with xg_.
 MAPS = {
     "config",
+    "refusals",
+    "knock",
     "keys",
     "nodes",
     "targets",
@@ -39,20 +41,52 @@ MAPS = {
 }
 
 
-#: Programs that touch the maps and let everything pass; the real ones take seconds to compile and to verify.
+#: Programs that touch the maps, count the self-test's frames and let everything else pass; the real ones take seconds
+#: to compile and to verify.
 _LIGHT = """
-static __always_inline void touch(void)
+#include "parse.h"
+#include "selftest.h"
+
+static __always_inline bool touch(void *data, void *end, __u32 counter)
 {
 	struct xg_node_key key = {};
 
 	if (xg_local() && xg_find_node(&key))
 		xg_count(0);
+	if (!xg_is_selftest(data, end))
+		return false;
+	xg_count(counter);
+	return true;
 }
 
-int xg_xdp_ingress(struct xdp_md *ctx) { touch(); return ctx->rx_queue_index > 9999 ? xg_broadcast(true) : XDP_PASS; }
-int xg_xdp_egress(struct xdp_md *ctx) { touch(); return XDP_PASS; }
-int xg_tc_ingress(struct __sk_buff *skb) { touch(); return -1; }
-int xg_tc_egress(struct __sk_buff *skb) { touch(); return -1; }
+#define DATA(ctx) (void *)(long)ctx->data, (void *)(long)ctx->data_end
+
+int xg_xdp_ingress(struct xdp_md *ctx)
+{
+	if (touch(DATA(ctx), XG_COUNT_selftest_ingress))
+		return XDP_DROP;
+	return ctx->rx_queue_index > 9999 ? xg_broadcast(true) : XDP_PASS;
+}
+
+int xg_xdp_egress(struct xdp_md *ctx)
+{
+	return touch(DATA(ctx), XG_COUNT_copy) ? XDP_DROP : XDP_PASS;
+}
+
+int xg_tc_ingress(struct __sk_buff *skb)
+{
+	return touch(DATA(skb), XG_COUNT_selftest_ingress) ? TC_ACT_SHOT : -1;
+}
+
+int xg_tc_egress(struct __sk_buff *skb)
+{
+	return touch(DATA(skb), XG_COUNT_selftest_egress) ? TC_ACT_SHOT : -1;
+}
+
+int xg_watch(struct bpf_raw_tracepoint_args *ctx)
+{
+	return ctx->args[2] > 9999 && xg_scratch();
+}
 """
 
 
@@ -107,6 +141,11 @@ class World:
     def outside(self, *words: str) -> subprocess.CompletedProcess[str]:
         """A command in the peer's network namespace."""
         return run("nsenter", f"--net=/run/netns/{self.beyond}", *words)
+
+    def plain_tags(self) -> None:
+        """Have VLAN tags stay in the frames, as generic XDP needs it."""
+        self.inside("ethtool", "-K", self.interface, "rxvlan", "off", "txvlan", "off")
+        self.outside("ethtool", "-K", self.peer, "rxvlan", "off", "txvlan", "off")
 
     def configure(self, protocol: str = "auto", addr: str = IPV4, **more: Any) -> str:
         """Write the configuration; returns its path."""
@@ -232,16 +271,18 @@ def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def incumbent(tmp_path: Path) -> Iterator[Path]:
-    """A pinned XDP program of somebody else's, and beside it one for TC, ``neighbour``."""
+    """A pinned XDP program of somebody else's, and beside it two for TC, ``neighbour`` and ``ends_chain``."""
     mounted = tmp_path.with_name(tmp_path.name + "-other")
     mounted.mkdir()
     run("mount", "-t", "bpf", "bpf", str(mounted))
     code = f"""
 from bcc import BPF, lib
 text = "int incumbent(struct xdp_md *c) {{ return 2; }} int neighbour(struct __sk_buff *s) {{ return -1; }}"
-program = BPF(text=text, cflags={_flags()!r})
+text += "int ends_chain(struct __sk_buff *s) {{ return 0; }}"
+program = BPF(text=text, cflags={bcc_flags()!r})
 assert lib.bpf_obj_pin(program.load_func("incumbent", BPF.XDP).fd, b"{mounted}/incumbent") == 0
 assert lib.bpf_obj_pin(program.load_func("neighbour", BPF.SCHED_CLS).fd, b"{mounted}/neighbour") == 0
+assert lib.bpf_obj_pin(program.load_func("ends_chain", BPF.SCHED_CLS).fd, b"{mounted}/ends_chain") == 0
 """
     try:
         shim = str(headers.directory() / "kshim")
@@ -252,5 +293,6 @@ assert lib.bpf_obj_pin(program.load_func("neighbour", BPF.SCHED_CLS).fd, b"{moun
         mounted.rmdir()
 
 
-def _flags() -> list[str]:
+def bcc_flags() -> list[str]:
+    """What BCC needs to compile without the kernel's headers, beside ``BCC_KERNEL_SOURCE``."""
     return [f"-I{path}" for path in (headers.directory() / "kshim" / "include", *include_directories())]

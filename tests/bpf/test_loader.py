@@ -22,6 +22,8 @@ pytestmark = [
 ]
 
 NATIVE, GENERIC, TC = "XDP (native)", "XDP (generic)", "TC"
+#: The self-test's programs.
+PROGRAMS = ("xg_selftest_send", "xg_selftest_watch", "xg_selftest_knock")
 
 
 def pinned(here: World) -> Path:
@@ -35,7 +37,7 @@ def programs(here: World) -> dict[str, int]:
     for entry in shown["tc"]:
         found[entry["kind"]] = entry.get("prog_id", entry.get("id"))
     for link in json.loads(run("bpftool", "-j", "link", "show").stdout):
-        if link["id"] in here.status().get("links", {}).values():
+        if link["id"] in here.status().get("links", {}).values() and link["type"] != "raw_tracepoint":
             found[f"link {link['id']}"] = link["prog_id"]
     return found
 
@@ -46,8 +48,8 @@ def test_up_status_and_down_leave_nothing(here: World) -> None:
     status = here.status()
     assert (status["up"], status["mode"], status["interface"]) == (True, NATIVE, here.interface)
     assert list(status["counters"]) == list(headers.counters())
-    assert set(status["programs"]) == {"xg_xdp_ingress", "xg_xdp_egress", "xg_tc_ingress", "xg_tc_egress"}
-    assert set(status["links"]) == {"link_xdp", "link_tc_egress"}
+    assert set(status["programs"]) == {*PROGRAMS, "xg_xdp_ingress", "xg_xdp_egress", "xg_watch", "xg_tc_egress"}
+    assert set(status["links"]) == {"link_xdp", "link_tc_egress", "link_watch"}
     text = here.loader("status").stdout
     assert NATIVE in text and here.interface in text
     assert here.loader("down").stdout == "down\n"
@@ -106,7 +108,8 @@ def test_changed_sources_are_exchanged_under_running_hooks_and_the_maps_stay(her
         stream.write("\n/* changed */\n")
     assert here.loader("up").stdout.startswith(f"upgraded: {NATIVE}")
     new = here.status()
-    assert new["links"] == old["links"] and new["maps"] == old["maps"]
+    # The link of a tracepoint takes no other program: it is made anew.
+    assert new["links"] == {**old["links"], "link_watch": new["links"]["link_watch"]} and new["maps"] == old["maps"]
     assert not set(new["programs"].values()) & set(old["programs"].values())
     assert programs(here).keys() == sitting.keys() and programs(here) != sitting
     with pins.opened(pinned(here) / "nodes") as nodes:
@@ -226,6 +229,7 @@ def test_an_incumbent_xdp_program_is_left_alone(here: World, flag: str, incumben
 
 def test_a_peer_without_gro_steps_down_to_generic(tmp_path: Path) -> None:
     with world(tmp_path, gro=False) as here:
+        here.plain_tags()
         before = here.traces()
         assert here.loader("up").stdout.startswith(f"up: {GENERIC}")
         (reason,) = here.status()["reasons"]
@@ -235,6 +239,7 @@ def test_a_peer_without_gro_steps_down_to_generic(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_loses_gro_is_noticed_by_the_next_upgrade(here: World) -> None:
+    here.plain_tags()
     here.loader("up")
     here.outside("ethtool", "-K", here.peer, "gro", "off")
     here.configure(amount=5)
@@ -242,6 +247,7 @@ def test_a_peer_that_loses_gro_is_noticed_by_the_next_upgrade(here: World) -> No
 
 
 def test_a_large_mtu_steps_down_to_generic(here: World) -> None:
+    here.plain_tags()
     here.inside("ip", "link", "set", here.interface, "mtu", "9000")
     here.outside("ip", "link", "set", here.peer, "mtu", "9000")
     assert here.loader("up").stdout.startswith(f"up: {GENERIC}")
@@ -264,7 +270,7 @@ def test_loopback_is_refused_in_words(here: World) -> None:
     here.inside("ip", "link", "set", "lo", "up")
     here.configure(addr="127.0.0.1")
     refused = here.loader("up", check=False)
-    assert refused.returncode == 3 and "loopback" in refused.stderr and not here.directory.exists()
+    assert refused.returncode == 3 and "loopback" in refused.stderr and "loopback" in here.status()["reason"]
 
 
 def test_no_data_plane_is_wanted_for_udp(here: World) -> None:
@@ -301,6 +307,7 @@ def test_an_interface_that_went_and_came_back_is_attached_to_again(here: World) 
     here.inside("ip", "address", "add", "198.18.61.1/24", "dev", here.interface)
     here.inside("ip", "link", "set", here.interface, "up")
     here.outside("ip", "link", "set", here.peer, "up")
+    here.plain_tags()
     assert here.loader("up").stdout.startswith(f"up: {GENERIC}")
     assert here.status()["up"]
 
@@ -325,12 +332,14 @@ def test_an_unreadable_state_is_cleared_away(here: World) -> None:
     here.expect_traces(before)
 
 
-def test_programs_that_drop_what_is_not_the_agents_are_not_attached(here: World, light: Path) -> None:
+def test_a_program_that_drops_what_is_not_the_agents_costs_its_mode(here: World, light: Path) -> None:
     before = here.traces()
     main = light / "dataplane.c"
-    main.write_text(main.read_text().replace("XDP_PASS; }", "XDP_DROP; }", 1))
-    refused = here.loader("up", check=False)
-    assert refused.returncode == 3
-    assert "self-test: xg_xdp_ingress on a frame of another protocol: expected verdict 2, got 1" in refused.stderr
+    main.write_text(main.read_text().replace("xg_broadcast(true) : XDP_PASS", "xg_broadcast(true) : XDP_DROP"))
+    assert here.loader("up").stdout.startswith(f"up: {TC}")
+    reasons = here.status()["reasons"]
+    assert [reason["mode"] for reason in reasons] == [NATIVE, GENERIC]
+    expected = "self-test: xg_xdp_ingress on a frame of another protocol: expected verdict 2, got 1"
+    assert reasons[0]["reason"] == expected
     here.loader("down")
     here.expect_traces(before)

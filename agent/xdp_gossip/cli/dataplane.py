@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,12 @@ from .common import DEFAULT_CONFIG, FAILED, OK, USAGE, CommandError, output
 
 if TYPE_CHECKING:
     from ..config import AgentConfig
+    from ..dataplane.loader.state import State
 
 #: Exit code when nothing is up, as systemctl's: of ``status``, and of ``up`` where the configuration leaves that open.
 NOT_UP = 3
+#: Lines of compiler or verifier that go into the log; ``status --json`` has more.
+_LOG_LINES = 10
 
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -57,8 +61,7 @@ def run_up(args: argparse.Namespace) -> int:
             removed = runner.down(Path(settings.directory(config, args.directory)))
             print(f"no data plane is wanted: {why}" + ("; the old one is down" if removed else ""))
             return OK
-        wanted = settings.wanted(config, interface=args.interface, named_directory=args.directory or "", user=args.user)
-        done, state = runner.up(wanted)
+        done, state = _up(config, args)
     except LoaderError as error:
         raise CommandError(_explain(error), _failure(config)) from None
     except HeaderError as error:
@@ -66,9 +69,32 @@ def run_up(args: argparse.Namespace) -> int:
     print(f"{done}: {state.mode} on {state.interface}")
     for refusal in state.reasons:
         print(f"  not {refusal.mode}: {refusal.reason}\n    -> {refusal.remedy}")
+        for line in refusal.detail.splitlines()[-_LOG_LINES:]:
+            print(f"    | {line}")
+    for change in state.changes:
+        print(f"  changed: {change.setting} from {change.before} to {change.after}; down sets it back")
     for note in state.notes:
         print(f"  note: {note}")
     return OK
+
+
+def _up(config: AgentConfig, args: argparse.Namespace) -> tuple[str, State]:
+    """Put it up where its interface and address are there; else leave word of what is waited for.
+
+    Raises ``LoaderError``, ``HeaderError``.
+    """
+    from ..dataplane.loader import runner, settings
+    from ..dataplane.loader.errors import LoaderError
+
+    directory = Path(settings.directory(config, args.directory))
+    asked = settings.asked(config, args.interface)
+    try:
+        name = runner.renamed(directory, asked)
+        wanted = settings.wanted(config, interface=name, named_directory=str(directory), user=args.user)
+    except LoaderError as error:
+        runner.wait(directory, config.protocol, *settings.owner(args.user), error)
+        raise
+    return runner.up(dataclasses.replace(wanted, asked=asked))
 
 
 def _failure(config: AgentConfig) -> int:
@@ -103,7 +129,8 @@ def run_status(args: argparse.Namespace) -> int:
 
 
 def _explain(error: Any) -> str:
-    return error.reason + (f"\n  -> {error.remedy}" if error.remedy else "")
+    lines = [error.reason, *(f"  | {line}" for line in error.detail.splitlines()[-_LOG_LINES:])]
+    return "\n".join(lines + ([f"  -> {error.remedy}"] if error.remedy else []))
 
 
 def _directory(args: argparse.Namespace) -> Path:

@@ -6,13 +6,17 @@ from __future__ import annotations
 import errno
 import os
 
-from . import calls, netlink
+from . import calls, netlink, traps
 from .errors import Refused
 from .settings import GENERIC, NATIVE
 
 #: Set to ``clsact`` to do without TCX, as kernels before 6.6 have to.
 TC_VARIABLE = "XDP_GOSSIP_DATAPLANE_TC"
 _XDP_FLAGS = {NATIVE: calls.XDP_NATIVE, GENERIC: calls.XDP_GENERIC}
+_DRIVER_SAYS_NO = (
+    *(errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSPC, errno.ENODEV, errno.ERANGE, errno.EMSGSIZE, errno.ENOTSUP),
+    *(errno.ENOMEM, errno.EPROTO),
+)
 _TCX_KINDS = {"ingress": calls.TCX_INGRESS, "egress": calls.TCX_EGRESS}
 
 
@@ -25,11 +29,15 @@ def link_xdp(program: int, interface: netlink.Interface, mode: str) -> int:
 
 
 def link_tcx(program: int, interface: netlink.Interface, hook: str) -> int | None:
-    """A link at the interface's TCX hook, None when the kernel has no TCX (before 6.6). Raises ``Refused``."""
+    """A link at the head of the interface's TCX hook, None when the kernel has no TCX (before 6.6).
+
+    At the head, as a program that ends the chain (those of Cilium do) keeps all later ones from running; ours passes
+    on what is not the agent's. Raises ``Refused``.
+    """
     if os.environ.get(TC_VARIABLE) == "clsact":
         return None
     try:
-        return calls.link_create(program, interface.index, _TCX_KINDS[hook])
+        return calls.link_create(program, interface.index, _TCX_KINDS[hook], calls.BEFORE)
     except OSError as error:
         if error.errno == errno.EINVAL:
             return None
@@ -45,6 +53,16 @@ def incumbent(interface: netlink.Interface) -> str:
     return f"program {now.xdp_program}{f' ({name})' if name else ''} is attached to {now.name} in {now.xdp_mode} mode"
 
 
+def refuse_incumbent(interface: netlink.Interface) -> None:
+    """Raise ``Refused`` when somebody else has the interface's XDP hook, and ``OSError``."""
+    who = incumbent(interface)
+    if who:
+        raise Refused(
+            f"{interface.name} has an XDP program already: {who}",
+            f"leave it, or detach it: ip link show {interface.name}",
+        )
+
+
 def why_no_xdp(error: OSError, interface: netlink.Interface, mode: str) -> Refused:
     """The reason behind the kernel's refusal of an XDP link, and the remedy."""
     name, number = interface.name, error.errno
@@ -54,20 +72,16 @@ def why_no_xdp(error: OSError, interface: netlink.Interface, mode: str) -> Refus
         return Refused(
             f"{name} has an XDP program already ({code}): {who}", f"leave it, or detach it: ip link show {name}"
         )
-    if (
-        number in (errno.ERANGE, errno.EINVAL, errno.EMSGSIZE, errno.ENOTSUP)
-        and mode == NATIVE
-        and interface.mtu > 1500
-    ):
+    if number in _DRIVER_SAYS_NO and mode == NATIVE and interface.mtu > 1500 and interface.mtu > traps.LARGE_MTU:
         return Refused(
             f"the driver of {name} refuses native XDP ({code}), most likely for its MTU of {interface.mtu}",
-            f"ip link set {name} mtu 1500 (many drivers take up to about 3,500)",
+            f"ip link set {name} mtu 1500 (many drivers take up to {traps.LARGE_MTU})",
         )
-    if number in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSPC, errno.ENODEV):
-        return Refused(
-            f"the driver of {name} refuses {mode} ({code}): it cannot, lacks free queues, or an offload is in its way",
-            f"ethtool -K {name} lro off gro-hw off; ethtool -L {name} with fewer queues; dmesg says more",
+    if number in _DRIVER_SAYS_NO:
+        text = (
+            f"the driver of {name} refuses {mode} ({code}): it cannot, lacks free queues, or an offload is in its way"
         )
+        return Refused(text, traps.native_remedy(interface) if mode == NATIVE else "dmesg says more; TC works without")
     return _no_permission(error, f"XDP on {name}") or Refused(f"XDP on {name}: {error.strerror} ({code})", "see dmesg")
 
 

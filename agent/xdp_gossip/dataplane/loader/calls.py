@@ -7,6 +7,7 @@ Descriptors are plain integers that the caller closes. Every failure is an ``OSE
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ XDP = 37
 XDP_DEVMAP = 33
 TCX_INGRESS = 46
 TCX_EGRESS = 47
+
+#: Flag of a TCX link (linux/bpf.h): ahead of those that are there. Without a program named, ahead of all.
+BEFORE = 1 << 3
 
 #: Flags of an XDP link (linux/if_link.h).
 XDP_GENERIC = 1 << 1
@@ -194,6 +198,25 @@ def program_name(number: int) -> str:
 def update(map_descriptor: int, key: bytes, value: bytes) -> None:
     """Write one entry of a map."""
     check(library().bpf_map_update_elem(map_descriptor, key, value, ctypes.c_uint64(0)), "map entry")
+
+
+def keys(map_descriptor: int, size: int, most: int) -> list[bytes]:
+    """The keys of a map, at most ``most``. An LRU map may change meanwhile: then some are missing, or come twice."""
+    found: list[bytes] = []
+    key, following = None, ctypes.create_string_buffer(size)
+    while len(found) < most:
+        result = library().bpf_map_get_next_key(map_descriptor, key, following)
+        if result < 0 and (ctypes.get_errno() if result == -1 else -result) == errno.ENOENT:
+            return found
+        check(result, "next key")
+        key = following.raw
+        found.append(key)
+    return found
+
+
+def tracepoint_open(name: str, program: int) -> int:
+    """Attach to a raw tracepoint: until the returned descriptor, a link, and its pins are gone."""
+    return check(library().bpf_raw_tracepoint_open(name.encode(), program), f"tracepoint {name}")
 
 
 def lookup(map_descriptor: int, key: bytes, size: int) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 from . import calls, netlink
 from .errors import LoaderError
 
-#: "XG", where nobody else is likely to be.
+#: "XG": the handle of our filters, and their priority where nobody has an earlier one.
 PRIORITY = 0x5847
 HANDLE = 0x5847
 _POINTS = {"ingress": 1, "egress": 2}
@@ -47,8 +47,8 @@ def _hook(ifindex: int, point: int) -> Any:
     return ctypes.byref(_Hook(size=ctypes.sizeof(_Hook), ifindex=ifindex, attach_point=point))
 
 
-def _options(**values: int) -> _Options:
-    return _Options(size=ctypes.sizeof(_Options), handle=HANDLE, priority=PRIORITY, **values)
+def _options(priority: int, **values: int) -> _Options:
+    return _Options(size=ctypes.sizeof(_Options), handle=HANDLE, priority=priority, **values)
 
 
 def make(ifindex: int) -> None:
@@ -56,19 +56,29 @@ def make(ifindex: int) -> None:
     calls.check(calls.library().bpf_tc_hook_create(_hook(ifindex, 3)), "clsact")
 
 
-def attach(ifindex: int, hook: str, program: int, ours: list[int]) -> None:
+def first_priority(ifindex: int, hook: str) -> int:
+    """A priority that makes a new filter the first of the hook: the kernel runs the lowest first.
+
+    Within one priority the newest filter runs first, so 1 will do also when it is taken.
+    """
+    taken = netlink.filters(ifindex, _PARENTS[hook])
+    return max(1, min([PRIORITY, *(priority - 1 for priority in taken if priority)]))
+
+
+def attach(ifindex: int, hook: str, program: int, ours: list[int], priority: int) -> None:
     """Attach at ``ingress`` or ``egress``; in place of our own filter, if one with a program of ``ours`` is there.
 
-    Raises ``OSError`` (EEXIST: somebody else uses priority and handle).
+    Raises ``OSError`` (EEXIST: somebody else uses priority and handle; EINVAL: the priority is of another kind of
+    filter).
     """
-    replace = _REPLACE if query(ifindex, hook) in ours else 0
-    options = _options(prog_fd=program, flags=replace)
+    replace = _REPLACE if query(ifindex, hook, priority) in ours else 0
+    options = _options(priority, prog_fd=program, flags=replace)
     calls.check(calls.library().bpf_tc_attach(_hook(ifindex, _POINTS[hook]), ctypes.byref(options)), f"TC {hook}")
 
 
-def query(ifindex: int, hook: str) -> int:
-    """Id of the program under our priority and handle, 0 when there is none."""
-    options = _options()
+def query(ifindex: int, hook: str, priority: int) -> int:
+    """Id of the program under ``priority`` and our handle, 0 when there is none."""
+    options = _options(priority)
     try:
         calls.check(calls.library().bpf_tc_query(_hook(ifindex, _POINTS[hook]), ctypes.byref(options)), f"TC {hook}")
     except OSError as error:
@@ -78,11 +88,11 @@ def query(ifindex: int, hook: str) -> int:
     return int(options.prog_id)
 
 
-def detach(ifindex: int, hook: str, ours: list[int]) -> None:
+def detach(ifindex: int, hook: str, ours: list[int], priority: int) -> None:
     """Remove our filter, if it is there and still ours. Raises ``OSError``."""
-    if query(ifindex, hook) not in ours:
+    if query(ifindex, hook, priority) not in ours:
         return
-    options = _options()
+    options = _options(priority)
     calls.check(calls.library().bpf_tc_detach(_hook(ifindex, _POINTS[hook]), ctypes.byref(options)), f"TC {hook}")
 
 

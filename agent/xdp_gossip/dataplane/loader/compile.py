@@ -9,7 +9,9 @@ import hashlib
 import importlib
 import os
 import platform
+import re
 import signal
+import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
@@ -17,13 +19,17 @@ from pathlib import Path
 
 from .. import headers
 from . import calls
-from .errors import LoaderError
+from .errors import LoaderError, Refused, Rejected
 from .settings import Settings
 
 INGRESS, EGRESS, TC_INGRESS, TC_EGRESS = "xg_xdp_ingress", "xg_xdp_egress", "xg_tc_ingress", "xg_tc_egress"
 _USER_HEADERS = Path("/usr/include")
-#: Lines of what the compiler or the verifier said that go into an error.
-_MOST_LINES = 15
+#: Lines of what the compiler or the verifier said that are kept in ``detail``.
+_MOST_LINES = 30
+_LLVM = re.compile(r"libLLVM(?:-|\.so\.)(\d+)")
+_LIBRARIES = re.compile(r"lib(?:bcc|LLVM|clang-cpp)\b")
+#: What the verifier ends its log with; the line before it is the reason of a rejection.
+_SUMMARY = "processed "
 
 
 def sources_digest(settings: Settings) -> str:
@@ -77,21 +83,30 @@ class Programs:
         includes = [root / "kshim" / "include", root, *include_directories()]
         flags = [f"-I{path}" for path in includes] + [f"-D{name}={value}" for name, value in constants.items()]
         self._source = root / source
-        with _explained(f"{self._source}: does not compile"):
-            self._module = self._bcc.BPF(src_file=str(self._source), cflags=flags)
+        try:
+            with _heard(f"{self._source}: does not compile"):
+                self._module = self._bcc.BPF(src_file=str(self._source), cflags=flags)
+        except _Said as said:
+            cause = next((line.strip() for line in said.lines if "error:" in line), said.text)
+            remedy = "reinstall the release; if that does not help, report it with the compiler's messages"
+            raise LoaderError(
+                f"{self._source}: does not compile: {cause} ({toolchain()})", remedy, "\n".join(said.lines)
+            ) from None
 
     def load(self, name: str, kind: str, attach_type: int | None = None) -> int:
         """Load one function; ``kind`` is XDP, SCHED_CLS or RAW_TRACEPOINT. Returns a descriptor.
 
-        Raises ``LoaderError`` with the end of what the verifier says.
+        Raises ``Rejected`` with the sentence that the verifier ended with, ``Refused`` without a privilege for it.
         """
         number = getattr(self._bcc.BPF, kind)
-        remedy = "the kernel is older than 5.14, or lacks a capability: see xdp-gossip doctor"
-        with _explained(f"{self._source}: {name}: the kernel does not take it", remedy):
-            if attach_type is None:
-                function = self._module.load_func(name, number)
-            else:
-                function = self._module.load_func(name, number, None, attach_type)
+        try:
+            with _heard(f"{self._source}: {name}"):
+                if attach_type is None:
+                    function = self._module.load_func(name, number)
+                else:
+                    function = self._module.load_func(name, number, None, attach_type)
+        except _Said as said:
+            raise _why_not_loaded(name, said) from None
         return int(function.fd)
 
     def map(self, name: str) -> int:
@@ -102,31 +117,84 @@ class Programs:
             raise LoaderError(f"{self._source}: expected a map {name}, found none") from None
 
     def fill_devmap(self, name: str, count: int, ifindex: int, program: int | None) -> None:
-        """Make the first ``count`` entries of a devmap the interface, with ``program`` for what leaves by them."""
+        """Make the first ``count`` entries of a devmap the interface, with ``program`` for what leaves by them.
+
+        Raises ``LoaderError``, ``Refused`` when the kernel does not take them.
+        """
         value = ctypes.string_at(ctypes.byref((ctypes.c_int * 2)(ifindex, -1 if program is None else program)), 8)
         descriptor = self.map(name)
         for index in range(count):
             try:
                 calls.update(descriptor, bytes(ctypes.c_uint32(index)), value)
             except OSError as error:
-                raise LoaderError(
-                    f"map {name}: entry {index} for interface {ifindex}: {error.strerror}",
-                    "programs at the way out need Linux 5.8",
+                raise Refused(
+                    f"map {name}: entry {index} for interface {ifindex}: {error.strerror} ({toolchain()})",
+                    "this kernel takes no program for the entries of a device map (Linux 5.8 and later do)",
                 ) from None
 
-    def attach_tracepoint(self, program: int, name: str) -> int:
-        """Attach to a raw tracepoint until the returned descriptor is closed. Raises ``OSError``."""
-        ctypes.set_errno(0)
-        descriptor = int(self._bcc.lib.bpf_attach_raw_tracepoint(program, name.encode()))
-        if descriptor < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), name)
-        return descriptor
+
+def toolchain() -> str:
+    """Versions of the kernel, BCC and LLVM, in words; those of BCC and LLVM once BCC is imported."""
+    found = [f"kernel {platform.release()}"]
+    bcc = sys.modules.get("bcc")
+    if bcc is not None:
+        found.append(f"BCC {getattr(bcc, '__version__', 'of an unknown version')}")
+        llvm = next((match[1] for match in map(_LLVM.search, _mapped()) if match), "")
+        found += [f"LLVM {llvm}"] if llvm else []
+    return ", ".join(found)
+
+
+def tools() -> dict[str, str]:
+    """The compiler's libraries that this process uses, each with its size and time of change."""
+    found = {}
+    for path in _mapped():
+        if _LIBRARIES.match(os.path.basename(path)):
+            found[path] = stamp(path)
+    return found
+
+
+def stamp(path: str) -> str:
+    """Size and time of change of a file, "" when it is gone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _mapped() -> list[str]:
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as stream:
+        return sorted({line.split(None, 5)[5].strip() for line in stream if "/" in line})
+
+
+def _why_not_loaded(name: str, said: _Said) -> Refused:
+    """A refusal from what BCC and the verifier printed."""
+    ends = [at for at, line in enumerate(said.lines) if line.startswith(_SUMMARY)]
+    before = [line.strip() for line in said.lines[: ends[-1]] if line.strip()] if ends else []
+    if not before and "Operation not permitted" in said.text:
+        remedy = "run the loader as root with CAP_SYS_ADMIN and CAP_NET_ADMIN; a container or lockdown may forbid it"
+        return Refused(f"{name}: the kernel forbids loading programs (Operation not permitted)", remedy)
+    sentence = before[-1] if before else said.text
+    return Rejected(
+        f"{name}: the kernel's verifier rejects it: {sentence} ({toolchain()})",
+        "another kernel or compiler (BCC, LLVM) may do; please report this with the verifier's log, which is in "
+        "xdp-gossip dataplane status --json",
+        "\n".join(said.lines),
+    )
+
+
+class _Said(Exception):
+    """BCC failed: the text of its exception, and the last lines that clang or the verifier printed."""
+
+    def __init__(self, text: str, lines: list[str]) -> None:
+        super().__init__(text)
+        self.text = text
+        self.lines = lines
 
 
 @contextlib.contextmanager
-def _explained(what: str, remedy: str = "") -> Iterator[None]:
-    """Catch what clang and the verifier print on stderr, and put its end into the error.
+def _heard(what: str) -> Iterator[None]:
+    """Catch what clang and the verifier print on stderr. Raises ``_Said``.
 
     BCC raises bare ``Exception``; its own text says little.
     """
@@ -139,7 +207,7 @@ def _explained(what: str, remedy: str = "") -> Iterator[None]:
         except Exception as error:
             said.seek(0)
             lines = said.read()[-65536:].decode("utf-8", "replace").strip().splitlines()[-_MOST_LINES:]
-            raise LoaderError("\n  ".join([f"{what}: {error}", *lines]), remedy) from None
+            raise _Said(str(error), lines) from None
         finally:
             os.dup2(kept, 2)
             os.close(kept)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The three hooks of an interface that programs sit on: XDP, TC ingress, TC egress. Attach, exchange, look, detach."""
+"""The three hooks of an interface that programs sit on: XDP, TC ingress, TC egress. Attach, exchange, look, detach.
+
+Beside them the kernel's tracepoint at which ``xg_watch`` counts the copies that a driver did not send.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,10 @@ HOOKS = {
     "link_tc_ingress": (TC_INGRESS, "ingress"),
     "link_tc_egress": (TC_EGRESS, "egress"),
 }
+#: The tracepoint of what leaves by device maps, and the pin of our link to it.
+WATCH_POINT, WATCH_LINK = "xdp_devmap_xmit", "link_watch"
+#: Priorities that are tried for a filter, one after the other.
+_MOST_PRIORITIES = 16
 
 
 def of_mode(mode: str) -> tuple[str, str]:
@@ -37,74 +44,123 @@ class Hooks:
         self._now = now
         self._interface = interface
 
-    def attach(self, name: str, programs: dict[str, int], mode: str = "") -> None:
-        """Put a program on a free hook. Raises ``Refused``."""
-        program, hook = HOOKS[name]
+    def sits(self, name: str) -> bool:
+        """Whether a program of ours is on a hook now. Raises ``OSError``."""
+        return bool(self.program_on(name))
+
+    def program_on(self, name: str) -> int:
+        """Id of the program of ours on a hook, 0 for none. Raises ``OSError``."""
+        return _sitting(self._pins, self._now, name)
+
+    def attach(self, name: str, program: int, mode: str = "") -> None:
+        """Put a program on a hook, ahead of those of others where the hook takes several. Raises ``Refused``."""
+        hook = HOOKS[name][1]
+        # What is left of a link that was detached, or of a loader that died, would be in the way.
+        self.detach(name)
         if not hook:
-            link: int | None = attach.link_xdp(programs[program], self._interface, mode)
+            link: int | None = attach.link_xdp(program, self._interface, mode)
         else:
-            link = attach.link_tcx(programs[program], self._interface, hook)
+            link = attach.link_tcx(program, self._interface, hook)
         step(f"{name} attached")
         if link is None:
-            self._attach_filter(hook, programs[program])
+            self._attach_filter(hook, program)
             return
-        with _closing(link):
-            pins.replace(link, self._pins / name)
-            self._now.links[name] = calls.link_info(link).id
+        self._keep(name, link)
 
-    def exchange(self, name: str, programs: dict[str, int]) -> None:
+    def exchange(self, name: str, program: int) -> None:
         """Put another program on a hook that is ours, in one step. Raises ``OSError``, ``Refused``."""
-        program, hook = HOOKS[name]
         if name in self._now.links:
             with pins.opened(self._pins / name) as link:
-                calls.link_update(link, programs[program])
+                calls.link_update(link, program)
         else:
-            self._attach_filter(hook, programs[program])
+            self._attach_filter(HOOKS[name][1], program)
+        step(f"{name} exchanged")
 
     def detach(self, name: str) -> None:
-        """Take a program off its hook."""
+        """Take a program off its hook, if one of ours is there."""
         hook = HOOKS[name][1]
         pins.remove_link(self._pins / name)
         self._now.links.pop(name, None)
-        if self._now.clsact and hook in self._now.clsact.filters:
-            clsact.detach(self._now.clsact.ifindex, hook, self._now.clsact.filters.pop(hook))
+        clsact_ = self._now.clsact
+        if clsact_ and hook in clsact_.filters:
+            priority = clsact_.priorities.get(hook, clsact.PRIORITY)
+            clsact.detach(clsact_.ifindex, hook, clsact_.filters.pop(hook), priority)
+            clsact_.priorities.pop(hook, None)
+
+    def watch(self, program: int) -> None:
+        """Attach to the tracepoint of what leaves by device maps, in place of the program there. Raises ``OSError``."""
+        self._keep(WATCH_LINK, calls.tracepoint_open(WATCH_POINT, program))
+
+    def unwatch(self) -> None:
+        """Take the program off the tracepoint."""
+        (self._pins / WATCH_LINK).unlink(missing_ok=True)
+        self._now.links.pop(WATCH_LINK, None)
+
+    def watches(self) -> bool:
+        """Whether a program of ours is at the tracepoint."""
+        return WATCH_LINK in self._now.links and (self._pins / WATCH_LINK).exists()
+
+    def _keep(self, name: str, link: int) -> None:
+        with _closing(link):
+            pins.replace(link, self._pins / name)
+            self._now.links[name] = calls.link_info(link).id
 
     def _attach_filter(self, hook: str, program: int) -> None:
         index = self._interface.index
         number = calls.program_info(program)[0]
         if self._now.clsact is None:
             self._now.clsact = state.Clsact(index, made=not netlink.has_clsact(index))
+        there = netlink.has_clsact(index)
+        renewed = hook in self._now.clsact.filters
         ours = self._now.clsact.filters.setdefault(hook, [])
         ours.append(number)
+        if not renewed:
+            self._now.clsact.priorities[hook] = clsact.first_priority(index, hook) if there else clsact.PRIORITY
         state.write(self._directory, self._now)
         step(f"filter {hook} intended")
         try:
-            if not netlink.has_clsact(index):
+            if not there:
                 clsact.make(index)
             step("clsact made")
-            clsact.attach(index, hook, program, ours)
+            self._first_filter(hook, program, ours)
         except OSError as error:
             if error.errno == errno.EEXIST:
-                text = f"priority {clsact.PRIORITY} of TC {hook} of {self._interface.name} is somebody else's"
+                priority = self._now.clsact.priorities[hook]
+                text = f"priority {priority} of TC {hook} of {self._interface.name} is somebody else's"
                 raise Refused(text, f"tc filter show dev {self._interface.name} {hook}") from None
             raise attach.why_no_tc(error, self._interface, hook) from None
         step(f"filter {hook} attached")
+
+    def _first_filter(self, hook: str, program: int, ours: list[int]) -> None:
+        """Attach ahead of all others; where the first priority is of another kind of filter, right behind it."""
+        assert self._now.clsact is not None
+        index, priorities = self._interface.index, self._now.clsact.priorities
+        for _ in range(_MOST_PRIORITIES):
+            try:
+                clsact.attach(index, hook, program, ours, priorities[hook])
+                return
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP) or priorities[hook] >= clsact.PRIORITY:
+                    raise
+            priorities[hook] += 1
+            state.write(self._directory, self._now)
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
 def running(directory: Path, now: state.State) -> dict[str, int]:
     """Hook -> id of the program that really sits there now, 0 where ours is gone (the interface too, maybe)."""
     pinned = pins.pin_directory(directory, now.layout)
-    found = {}
-    for name in of_mode(now.mode):
-        hook = HOOKS[name][1]
-        if name in now.links:
-            found[name] = _link_program(pinned / name, now.ifindex)
-        elif now.clsact is not None:
-            number = clsact.query(now.clsact.ifindex, hook)
-            found[name] = number if number in now.clsact.filters.get(hook, ()) else 0
-        else:
-            found[name] = 0
-    return found
+    return {name: _sitting(pinned, now, name) for name in of_mode(now.mode)}
+
+
+def _sitting(pinned: Path, now: state.State, name: str) -> int:
+    if name in now.links:
+        return _link_program(pinned / name, now.ifindex)
+    hook = HOOKS[name][1]
+    if now.clsact is None or not hook:
+        return 0
+    number = clsact.query(now.clsact.ifindex, hook, now.clsact.priorities.get(hook, clsact.PRIORITY))
+    return number if number in now.clsact.filters.get(hook, ()) else 0
 
 
 def _link_program(path: Path, ifindex: int) -> int:
@@ -122,7 +178,7 @@ def detach_all(now: state.State) -> None:
         return
     for hook, ours in now.clsact.filters.items():
         try:
-            clsact.detach(now.clsact.ifindex, hook, ours)
+            clsact.detach(now.clsact.ifindex, hook, ours, now.clsact.priorities.get(hook, clsact.PRIORITY))
         except OSError as error:
             raise LoaderError(f"TC {hook} of interface {now.clsact.ifindex}: {error.strerror}") from None
     if now.clsact.made:

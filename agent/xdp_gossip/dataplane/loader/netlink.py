@@ -24,11 +24,14 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _RTM_GETLINK, _RTM_GETADDR, _RTM_GETQDISC, _RTM_GETTFILTER = 18, 22, 38, 46
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_XDP = 1, 3, 4, 18, 43
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
+_IFLA_LINK_NETNSID, _IFLA_XDP = 37, 43
 _IFLA_INFO_KIND = 1
 _IFLA_XDP_ATTACHED, _IFLA_XDP_PROG_ID = 2, 4
 _TCA_KIND = 1
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
+#: ARPHRD_ETHER and ARPHRD_LOOPBACK (linux/if_arp.h): interfaces whose frames begin with an Ethernet header.
+_ETHERNET = (1, 772)
 _CLSACT = 0xFFFF << 16
 _NESTED = 0x3FFF
 #: Datagrams of one answer: a host with a million addresses is not one that this is for.
@@ -42,7 +45,11 @@ _XDP_MODES = {1: "native", 2: "generic", 3: "hardware", 4: "several modes"}
 
 @dataclass(frozen=True)
 class Interface:
-    """A network interface. ``kind`` is veth, bond, ... or "" for a device; ``xdp_program`` the id of who sits there."""
+    """A network interface. ``kind`` is veth, bond, ... or "" for a device; ``xdp_program`` the id of who sits there.
+
+    ``below`` is the interface that it sits on (of a VLAN, of a macvlan) or its veth peer, 0 where that is in another
+    namespace; ``master`` is the bond or bridge that it belongs to, 0 for none.
+    """
 
     index: int
     name: str
@@ -53,6 +60,9 @@ class Interface:
     mac: bytes
     xdp_program: int
     xdp_mode: str
+    ethernet: bool = True
+    below: int = 0
+    master: int = 0
 
 
 def interfaces() -> list[Interface]:
@@ -103,13 +113,14 @@ def has_clsact(ifindex: int) -> bool:
     return b"clsact" in kinds or b"ingress" in kinds
 
 
-def filters(ifindex: int, parent: int) -> int:
-    """How many filters (and chains' heads) sit at a hook of the interface's clsact."""
-    return sum(1 for _ in _dump(_RTM_GETTFILTER, _TRAFFIC.pack(0, ifindex, 0, parent, 0)))
+def filters(ifindex: int, parent: int) -> list[int]:
+    """The priorities of the filters (and chains' heads) at a hook of the interface's clsact, one for each."""
+    found = _dump(_RTM_GETTFILTER, _TRAFFIC.pack(0, ifindex, 0, parent, 0))
+    return [_TRAFFIC.unpack_from(body)[4] >> 16 for body in found]
 
 
 def _interface(body: bytes) -> Interface:
-    _family, _type, index, flags, _change = _LINK.unpack_from(body)
+    _family, hardware, index, flags, _change = _LINK.unpack_from(body)
     attributes = _attributes(body[_LINK.size :])
     kind = _attributes(attributes.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND, b"")
     xdp = _attributes(attributes.get(_IFLA_XDP, b""))
@@ -123,6 +134,9 @@ def _interface(body: bytes) -> Interface:
         attributes.get(_IFLA_ADDRESS, b""),
         int.from_bytes(xdp.get(_IFLA_XDP_PROG_ID, b""), sys.byteorder),
         _XDP_MODES.get(int.from_bytes(xdp.get(_IFLA_XDP_ATTACHED, b""), sys.byteorder), ""),
+        hardware in _ETHERNET,
+        0 if _IFLA_LINK_NETNSID in attributes else int.from_bytes(attributes.get(_IFLA_LINK, b""), sys.byteorder),
+        int.from_bytes(attributes.get(_IFLA_MASTER, b""), sys.byteorder),
     )
 
 

@@ -18,6 +18,8 @@ from .errors import LoaderError
 
 #: The maps are pinned under their own names.
 LINK_PREFIX, PROGRAM_PREFIX = "link_", "prog_"
+#: What the agent writes to when the loader is to look again.
+REQUEST = "request"
 #: No dot: bpffs takes none in names.
 FRESH_SUFFIX = "_new"
 
@@ -67,6 +69,22 @@ def lock(directory: Path) -> Iterator[None]:
         time.sleep(0.05)
 
 
+def offer_request(directory: Path, uid: int) -> None:
+    """Make the file by which the agent's user asks the loader to look again. Raises ``LoaderError``.
+
+    Whoever watches it is woken by each change of it, so it is left alone when it is as it should be.
+    """
+    path = directory / REQUEST
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
+            os.chmod(path, 0o644)  # a umask
+        if path.lstat().st_uid != uid:
+            os.chown(path, uid, 0, follow_symlinks=False)
+    except OSError as error:
+        raise LoaderError(f"{path}: {error.strerror}", "the loader needs CAP_CHOWN") from None
+
+
 def _locked(descriptor: int, path: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,15 +94,29 @@ def _locked(descriptor: int, path: Path) -> bool:
 
 
 def is_bpffs(path: Path) -> bool:
-    """Whether a bpffs is mounted at ``path``."""
+    """Whether a bpffs is mounted at ``path``, and nothing on top of it."""
+    return _mounts(path)[-1:] == ["bpf"]
+
+
+def uncover(directory: Path, layout: int) -> None:
+    """Unmount what somebody has mounted over our bpffs: below it the programs go on, out of everybody's reach.
+
+    Raises ``LoaderError``.
+    """
+    while len(_mounts(mount_point(directory))) > 1 and not pin_directory(directory, layout).is_dir():
+        unmount(mount_point(directory))
+
+
+def _mounts(path: Path) -> list[str]:
+    """Kinds of the file systems that are mounted at ``path``, the one that is seen last."""
     wanted = str(path).replace("\\", "\\134").replace(" ", "\\040")
-    kind = ""
+    kinds = []
     with open("/proc/self/mountinfo", encoding="utf-8") as stream:
         for line in stream:
             before, _, after = line.partition(" - ")
             if before.split(" ")[4] == wanted:
-                kind = after.split(" ")[0]  # the last one lies on top
-    return kind == "bpf"
+                kinds.append(after.split(" ")[0])
+    return kinds
 
 
 def mount(path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import time
 from collections.abc import Iterator
@@ -11,37 +12,85 @@ from pathlib import Path
 
 from ... import __version__
 from .. import headers
-from . import calls, hooks, maps, pins, selftest, state
-from .compile import EGRESS, INGRESS, TC_EGRESS, TC_INGRESS, Programs, sources_digest
-from .errors import LoaderError, Refused
-from .settings import NATIVE, Settings
+from . import hooks, maps, modes, netlink, pins, state, supply, traps
+from .compile import TC_EGRESS, sources_digest, stamp
+from .errors import LoaderError
+from .settings import Settings
 from .steps import step
 
 #: What ``up`` found to do.
-STARTED, UPGRADED, ALREADY = "up", "upgraded", "already up"
-
-_KINDS = {INGRESS: ("XDP", None), EGRESS: ("XDP", calls.XDP_DEVMAP), TC_INGRESS: ("SCHED_CLS", None)}
-_KINDS[TC_EGRESS] = ("SCHED_CLS", None)
+STARTED, UPGRADED, REPAIRED, ALREADY = "up", "upgraded", "repaired", "already up"
 
 
 def up(settings: Settings) -> tuple[str, state.State]:
-    """Put the data plane up, exchange its programs, or leave it alone when it is as wanted.
+    """Put the data plane up; or prove the one that is up again, and repair, renew or better it.
 
-    Returns what was done and the state. Raises ``LoaderError`` when no mode can be had (the state then tells why,
-    and nothing is left in the kernel), ``HeaderError``, ``OSError``.
+    Programs are exchanged under running hooks, and the maps stay, as long as they fit. Returns what was done and the
+    state. Raises ``LoaderError`` when no mode can be had (the state then tells why, and nothing is left in the
+    kernel), ``HeaderError``, ``OSError``.
     """
     directory = Path(settings.directory)
     with pins.lock(directory):
         step("directory made")
+        pins.offer_request(directory, settings.uid)
         old = _read_or_undo(directory)
-        if old is not None and old.mode and old.complete and _fits(directory, old, settings):
-            if _as_wanted(directory, old, settings):
-                return ALREADY, old
-            # A mode that carried once may carry no longer: then begin anew and step down.
-            with contextlib.suppress(Refused):
-                return UPGRADED, _upgrade(directory, old, settings)
+        if old is not None:
+            pins.uncover(directory, old.layout)
+            if _fits(directory, old, settings):
+                return _renew(directory, old, settings)
         _undo(directory, old)
         return STARTED, _start(directory, settings)
+
+
+def wait(directory: Path, protocol: str, user: str, uid: int, error: LoaderError) -> None:
+    """Say what is not there yet: an interface, its address. What is up stays as long as its interface does.
+
+    Leaves directory, request file and state, so that the agent knows what is waited for, and can ask again.
+    Raises ``LoaderError``, ``OSError``.
+    """
+    with pins.lock(directory):
+        pins.offer_request(directory, uid)
+        old = _read_or_undo(directory)
+        if old is not None and old.mode and old.complete:
+            pins.uncover(directory, old.layout)
+            if all(hooks.running(directory, old).values()):
+                if old.waiting != error.reason:
+                    old.waiting = error.reason
+                    state.write(directory, old)
+                return
+        _undo(directory, old)
+        now = state.State(
+            layout=headers.constants()["XG_LAYOUT"],
+            version=__version__,
+            protocol=protocol,
+            interface="",
+            ifindex=0,
+            amount=0,
+            wide=0,
+            nodes=0,
+            user=user,
+            digest="",
+            since=time.time(),
+            waiting=error.reason,
+        )
+        _tell_failure(directory, now, error)
+
+
+def renamed(directory: Path, name: str) -> str:
+    """The name that the interface ``name`` has now, where it was renamed while a data plane is on it.
+
+    ``name`` itself in every other case. Raises ``OSError``.
+    """
+    if not name or netlink.by_name(name) is not None:
+        return name
+    try:
+        old = state.read(directory)
+    except LoaderError:
+        return name
+    found = (
+        netlink.by_index(old.ifindex) if old is not None and old.mode and name in (old.asked, old.interface) else None
+    )
+    return found.name if found is not None else name
 
 
 def down(directory: Path) -> bool:
@@ -50,6 +99,8 @@ def down(directory: Path) -> bool:
         return False
     with pins.lock(directory):
         old = _read_or_undo(directory)
+        if old is not None:
+            pins.uncover(directory, old.layout)
         was_up = old is not None and bool(old.mode)
         if old is not None and old.complete:
             old.complete = False
@@ -57,7 +108,8 @@ def down(directory: Path) -> bool:
         step("down intended")
         _undo(directory, old)
         step("state removed")
-        (directory / "lock").unlink(missing_ok=True)
+        for name in (pins.REQUEST, "lock"):
+            (directory / name).unlink(missing_ok=True)
         # Something of somebody else's may lie in it.
         with contextlib.suppress(OSError):
             pins.mount_point(directory).rmdir()
@@ -81,27 +133,18 @@ def _read_or_undo(directory: Path) -> state.State | None:
 
 
 def _fits(directory: Path, old: state.State, settings: Settings) -> bool:
-    """Whether the programs can be exchanged under running hooks, with the maps kept."""
-    same = (old.layout, old.interface, old.ifindex) == (
-        headers.constants()["XG_LAYOUT"],
-        settings.interface.name,
-        settings.interface.index,
-    )
-    # A mode that the old protocol held it to, where the new one has a better one first.
-    if old.protocol != settings.protocol and old.mode != settings.modes[0]:
-        return False
-    if not same or old.mode not in settings.modes or not all(hooks.running(directory, old).values()):
+    """Whether what is up can be kept, with its maps, whatever has to be done to its programs and hooks."""
+    same = (old.layout, old.ifindex) == (headers.constants()["XG_LAYOUT"], settings.interface.index)
+    if not same or not old.mode or not old.complete:
         return False
     return not maps.misfits(pins.pin_directory(directory), settings.nodes)
 
 
-def _as_wanted(directory: Path, old: state.State, settings: Settings) -> bool:
-    """Whether nothing has to be done. An upgrade that died half-way shows in the programs."""
-    for name, program in hooks.running(directory, old).items():
-        if old.programs.get(hooks.HOOKS[name][0]) != program:
-            return False
-    same = (old.digest, old.user, old.version) == (sources_digest(settings), settings.user, __version__)
-    return same and all((pins.pin_directory(directory) / _pin(name)).exists() for name in old.programs)
+def _is_current(old: state.State, settings: Settings) -> bool:
+    """Whether the programs are those of these sources; a renewed compiler may make code that the kernel accepts."""
+    if (old.digest, old.version) != (sources_digest(settings), __version__):
+        return False
+    return all(stamp(path) == known for path, known in old.tools.items())
 
 
 def _undo(directory: Path, old: state.State | None) -> None:
@@ -111,6 +154,7 @@ def _undo(directory: Path, old: state.State | None) -> None:
     step("links removed")
     if old is not None:
         hooks.detach_all(old)
+        traps.set_back(old)
     step("filters removed")
     pins.remove_pins(mounted_at)
     step("pins removed")
@@ -138,6 +182,7 @@ def _start(directory: Path, settings: Settings) -> state.State:
         digest=sources_digest(settings),
         since=time.time(),
         mounted=not pins.is_bpffs(mounted_at),
+        asked=settings.asked,
     )
     state.write(directory, now)
     step("state written")
@@ -153,6 +198,7 @@ def _start(directory: Path, settings: Settings) -> state.State:
 
 
 def _put_up(directory: Path, settings: Settings, now: state.State) -> None:
+    traps.refuse_other_than_ethernet(settings.interface)
     if now.mounted:
         pins.mount(pins.mount_point(directory))
     step("mounted")
@@ -160,94 +206,92 @@ def _put_up(directory: Path, settings: Settings, now: state.State) -> None:
     pinned.mkdir(mode=0o755)
     os.chmod(pinned, 0o755)
     step("pin directory made")
-    with _loaded(settings, pinned) as programs:
-        now.maps = maps.hand_over(pinned, settings.uid)
-        step("maps handed over")
-        at = hooks.Hooks(directory, now, settings.interface)
-        at.attach("link_tc_egress", programs)
-        now.mode = _attach_best(at, settings, programs, now)
-        now.programs = _pin_programs(pinned, programs)
+    with _programs(settings, pinned, now, renew=True) as programs:
+        programs.program(TC_EGRESS)
+        _hand_over(pinned, settings, now)
+        _ascend(directory, settings, now, programs)
+        programs.pin()
         step("programs pinned")
 
 
-def _attach_best(at: hooks.Hooks, settings: Settings, programs: dict[str, int], now: state.State) -> str:
-    """Take the first mode that can be had and carries. Raises ``LoaderError`` when none does."""
-    for mode in settings.modes:
-        name = hooks.of_mode(mode)[0]
-        try:
-            at.attach(name, programs, mode)
-            step("hooks attached")
-            if mode == NATIVE:
-                now.notes += selftest.redirect(settings.interface)
-            step("tested")
-            return mode
-        except Refused as refusal:
-            at.detach(name)
-            now.reasons.append(state.Refusal(mode, refusal.reason, refusal.remedy))
-    reasons = "\n".join(f"  {refusal.mode}: {refusal.reason}" for refusal in now.reasons)
-    raise LoaderError(f"no mode of protocol {settings.protocol} can be had:\n{reasons}", now.reasons[0].remedy)
+def _ascend(directory: Path, settings: Settings, now: state.State, programs: supply.Supply) -> bool:
+    """Take the best mode; returns whether a program was put on an empty hook. Raises ``LoaderError``, ``OSError``."""
+    at = hooks.Hooks(directory, now, settings.interface)
+    ascent = modes.Ascent(settings, programs, at, now, pins.pin_directory(directory))
+    ascent.way_out()
+    ascent.best()
+    step("hooks proved")
+    return ascent.attached
 
 
-@contextlib.contextmanager
-def _loaded(settings: Settings, pinned: Path) -> Iterator[dict[str, int]]:
-    """The four programs, compiled, loaded and run once, by name; their maps are pinned in ``pinned`` or taken from it.
-
-    Raises ``LoaderError``.
-    """
-    entries = {"XG_AMOUNT": str(settings.amount), "XG_WIDE": str(settings.wide)}
-    source = Programs("dataplane.c", {"XG_NODES": str(settings.nodes), "XG_PIN": f'"{pinned}"', **entries})
-    step("compiled")
-    programs = {name: source.load(name, kind, attach_type) for name, (kind, attach_type) in _KINDS.items()}
+def _hand_over(pinned: Path, settings: Settings, now: state.State) -> None:
     wrong = maps.misfits(pinned, settings.nodes)
     if wrong:
         raise LoaderError(f"{headers.directory()}: its maps are not those of dataplane/layout.py: {'; '.join(wrong)}")
-    source.fill_devmap("relay", settings.amount, settings.interface.index, programs[EGRESS])
-    source.fill_devmap("relay_wide", settings.wide, settings.interface.index, programs[EGRESS])
-    step("loaded")
-    selftest.run_programs(programs)
-    # BCC closes them when ``source`` goes.
-    yield programs
+    now.maps = maps.hand_over(pinned, settings.uid)
+    now.user = settings.user
+    step("maps handed over")
 
 
-def _upgrade(directory: Path, old: state.State, settings: Settings) -> state.State:
-    """Exchange the programs under running hooks; until the last step the state tells of the old ones."""
+@contextlib.contextmanager
+def _programs(settings: Settings, pinned: Path, now: state.State, *, renew: bool) -> Iterator[supply.Supply]:
+    found = supply.Supply(settings, pinned, now, renew=renew)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def _renew(directory: Path, now: state.State, settings: Settings) -> tuple[str, state.State]:
+    """Prove, repair, exchange or better what is up; until the last step the file tells of the old state."""
     pinned = pins.pin_directory(directory)
-    with _loaded(settings, pinned) as programs:
-        step("upgrade compiled")
-        if old.mode == NATIVE:
-            old.notes = selftest.redirect(settings.interface)
-        step("upgrade tested")
-        at = hooks.Hooks(directory, old, settings.interface)
-        for name in hooks.of_mode(old.mode):
-            at.exchange(name, programs)
-            step(f"{name} exchanged")
-        step("hooks exchanged")
-        old.programs = _pin_programs(pinned, programs)
-        step("upgrade pinned")
-    old.maps = maps.hand_over(pinned, settings.uid)
-    old.version, old.digest, old.protocol = __version__, sources_digest(settings), settings.protocol
-    old.amount, old.wide, old.nodes, old.user = settings.amount, settings.wide, settings.nodes, settings.user
-    old.since = time.time()
-    if old.clsact is not None:
-        old.clsact.filters = {hook: ours[-1:] for hook, ours in old.clsact.filters.items()}
-    state.write(directory, old)
-    return old
+    before = copy.deepcopy(now)
+    current = _is_current(now, settings)
+    with _programs(settings, pinned, now, renew=not current) as programs:
+        if not current:
+            _check_before_exchange(settings, programs)
+        try:
+            if now.user != settings.user:
+                _hand_over(pinned, settings, now)
+            attached = _ascend(directory, settings, now, programs)
+        except (LoaderError, OSError) as error:
+            _undo(directory, now)
+            _tell_failure(directory, now, error)
+            raise
+        programs.pin()
+        step("programs pinned")
+    now.interface, now.asked, now.waiting = settings.interface.name, settings.asked, ""
+    now.version, now.digest, now.protocol = __version__, sources_digest(settings), settings.protocol
+    now.amount, now.wide, now.nodes = settings.amount, settings.wide, settings.nodes
+    if now.clsact is not None:
+        now.clsact.filters = {hook: ours[-1:] for hook, ours in now.clsact.filters.items()}
+    done = ALREADY
+    if now.mode != before.mode:
+        done = STARTED
+    elif not current or now.user != before.user:
+        done = UPGRADED
+    elif attached:
+        done = REPAIRED
+    if done != ALREADY:
+        now.since = time.time()
+    if now != before:
+        state.write(directory, now)
+    return done, now
 
 
-def _pin_programs(pinned: Path, programs: dict[str, int]) -> dict[str, int]:
-    for name, program in programs.items():
-        pins.replace(program, pinned / _pin(name))
-    return {name: calls.program_info(program)[0] for name, program in programs.items()}
-
-
-def _pin(program: str) -> str:
-    return pins.PROGRAM_PREFIX + program
+def _check_before_exchange(settings: Settings, programs: supply.Supply) -> None:
+    """Sources that this kernel rejects altogether must not replace programs that carry. Raises ``LoaderError``."""
+    if not any(programs.loads(mode) for mode in settings.modes):
+        rejected = list(programs.rejected.values())
+        reason = "the new programs are not loaded, the old ones go on: " + "; ".join(each.reason for each in rejected)
+        raise LoaderError(reason, rejected[0].remedy, "\n".join(each.detail for each in rejected))
 
 
 def _tell_failure(directory: Path, now: state.State, error: Exception) -> None:
     """Leave the reasons where agent, status and doctor find them."""
     if not now.reasons:
-        now.reasons.append(state.Refusal("", str(error), getattr(error, "remedy", "")))
-    now.complete, now.mounted, now.clsact = True, False, None
-    now.programs, now.links, now.maps = {}, {}, {}
+        remedy, detail = getattr(error, "remedy", ""), getattr(error, "detail", "")
+        now.reasons.append(state.Refusal("", str(error), remedy, detail))
+    now.mode, now.complete, now.mounted, now.clsact = "", True, False, None
+    now.programs, now.links, now.maps, now.changes = {}, {}, {}, []
     state.write(directory, now)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Proves the path before it is called up.
+"""Proves the path before it is called up, and each time that ``up`` is asked again.
 
 Programs that load may still carry nothing: a veth takes redirected frames only when its peer has GRO or XDP switched
-on, and throws them away in silence otherwise; a kernel before 5.14 knows no broadcast. So the programs are run on
-frames, and for native XDP two copies of one frame really leave by the interface.
+on, and throws them away in silence otherwise; a kernel before 5.14 knows no broadcast; a program of somebody else's may
+end the chain at TC before ours. So each program is run on frames that are not the agent's; frames really pass the hooks
+that a frame can be sent through; and for native XDP two copies of one frame really leave by the interface.
 """
 
 from __future__ import annotations
@@ -11,80 +12,127 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import time
+from pathlib import Path
 
-from . import calls, netlink
-from .compile import INGRESS, TC_EGRESS, TC_INGRESS, Programs
-from .errors import LoaderError, Refused
+from .. import headers
+from . import calls, netlink, pins
+from .compile import INGRESS, TC_EGRESS, TC_INGRESS
+from .errors import Refused, Rejected, Starved
 
 _XDP_PASS, _XDP_REDIRECT = 2, 4
 _TC_NEXT = 0xFFFFFFFF
-_COPIES = 2
+_BPF_F_INGRESS = 1
+COPIES = 2
 #: IEEE 802: a bridge does not forward frames to this address, nobody listens on the second (local experiments).
 _NEAREST_BRIDGE = bytes.fromhex("0180c200000e")
 _ETHER_TYPE = 0x88B5
 #: struct watched of selftest.c
 _WATCHED = struct.Struct("=QQIiii")
+#: struct knock of selftest.c
+_KNOCK = struct.Struct("=II")
+#: Seconds until a frame that was put into an interface's receive queue has come out of it, at the latest.
+_ARRIVAL = 3.0
+_VERDICTS = {INGRESS: _XDP_PASS, TC_INGRESS: _TC_NEXT, TC_EGRESS: _TC_NEXT}
 
 
-def run_programs(programs: dict[str, int]) -> None:
-    """Run each program on frames that are none of the agent's: they must pass. Raises ``LoaderError``."""
-    expected = {INGRESS: _XDP_PASS, TC_INGRESS: _TC_NEXT, TC_EGRESS: _TC_NEXT}
-    for name, verdict in expected.items():
-        for kind, frame in _foreign_frames().items():
-            try:
-                got = calls.run(programs[name], frame)
-            except OSError as error:
-                raise LoaderError(f"self-test: {name} on {kind}: {error.strerror}", "the kernel is too old") from None
-            if got != verdict:
-                raise LoaderError(f"self-test: {name} on {kind}: expected verdict {verdict}, got {got}")
+def run_program(name: str, program: int) -> None:
+    """Run a program on frames that are none of the agent's: they must pass. Raises ``Rejected``.
 
-
-def redirect(interface: netlink.Interface) -> list[str]:
-    """Send a frame twice by the interface as the data plane sends: by native XDP's broadcast.
-
-    Returns nothing when it was proved, else why it could not be tried. Raises ``LoaderError``, ``Refused`` when the
-    frames did not leave.
+    Programs that see no such frames (the copies' way out, tracepoints, the self-test's own) are not run.
     """
-    source = Programs("selftest.c", {})
-    sender = source.load("xg_selftest_send", "XDP")
-    source.fill_devmap("ports", _COPIES, interface.index, None)
-    frame = _NEAREST_BRIDGE + interface.mac + struct.pack(">H", _ETHER_TYPE) + b"XDP Gossip self-test".ljust(46, b"\0")
-    got = calls.run(sender, frame)
+    verdict = _VERDICTS.get(name)
+    for kind, frame in _foreign_frames().items() if verdict is not None else ():
+        try:
+            got = calls.run(program, frame)
+        except OSError as error:
+            raise Rejected(
+                f"self-test: {name} on {kind}: {error.strerror}", "this kernel cannot run programs on test frames"
+            ) from None
+        if got != verdict:
+            raise Rejected(
+                f"self-test: {name} on {kind}: expected verdict {verdict}, got {got}",
+                "the release is at fault: report it, and go back to the one before",
+            )
+
+
+def knock(program: int, told: int, interface: netlink.Interface, hook: str, pinned: Path) -> None:
+    """Make a frame arrive at the interface (``hook`` "ingress") or leave by it ("egress"): our program has to see it.
+
+    ``told`` is the map ``knock`` of selftest.c. At the way in the frame passes generic XDP and TC as one from the
+    network does. Raises ``Starved`` when the program did not count it, ``Refused``.
+    """
+    where = f"{interface.name} {hook}"
+    calls.update(told, bytes(4), _KNOCK.pack(interface.index, _BPF_F_INGRESS if hook == "ingress" else 0))
+    counter = list(headers.counters()).index(f"selftest_{hook}")
+    with pins.opened(pinned / "counters") as counters:
+        before = calls.lookup_per_cpu(counters, counter)
+        try:
+            # Its result is the stack's: at the way out our program makes it a drop.
+            calls.run(program, _frame(interface))
+        except OSError as error:
+            raise Refused(f"self-test: a frame through {where}: {error.strerror}", "see dmesg") from None
+        end = time.monotonic() + _ARRIVAL
+        while calls.lookup_per_cpu(counters, counter) == before:
+            if time.monotonic() > end:
+                raise Starved(
+                    f"self-test: a frame that passed {where} did not reach the program: "
+                    "another program there keeps frames from it",
+                    f"see which: bpftool net show dev {interface.name}; then xdp-gossip dataplane up",
+                )
+            time.sleep(0.01)
+
+
+def broadcast(sender: int, interface: netlink.Interface) -> None:
+    """Ask whether the kernel redirects a frame to several ports at once. Raises ``Refused``."""
+    got = calls.run(sender, _frame(interface))
     if got != _XDP_REDIRECT:
         raise Refused(
-            f"the kernel does not redirect to several ports at once (verdict {got})", "native XDP needs Linux 5.14"
+            f"the kernel does not redirect a frame to several ports at once (verdict {got})",
+            "XDP needs a kernel with BPF_F_BROADCAST (Linux 5.14 and later have it); TC does not",
         )
-    watcher = source.load("xg_selftest_watch", "RAW_TRACEPOINT")
+
+
+def redirect(sender: int, watcher: int | None, watched: int, interface: netlink.Interface) -> list[str]:
+    """Send a frame twice by the interface as the data plane sends: by native XDP's broadcast.
+
+    ``watcher`` is None when the kernel rejects that program. Returns nothing when it was proved, else why it could not
+    be tried. Raises ``Refused`` when the frames did not leave.
+    """
+    if watcher is None:
+        return _untried(interface, "it rejects the program that watches")
     namespace = os.stat("/proc/self/ns/pid")
-    calls.update(
-        source.map("watched"), bytes(4), _WATCHED.pack(namespace.st_dev, namespace.st_ino, os.getpid(), 0, 0, 0)
-    )
-    tracepoint = source.attach_tracepoint(watcher, "xdp_devmap_xmit")
+    calls.update(watched, bytes(4), _WATCHED.pack(namespace.st_dev, namespace.st_ino, os.getpid(), 0, 0, 0))
+    tracepoint = calls.tracepoint_open("xdp_devmap_xmit", watcher)
     try:
-        calls.run(sender, frame, live=1)
+        calls.run(sender, _frame(interface), live=1)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return _untried(interface)
+        return _untried(interface, "it has no live frames in test runs")
     finally:
         os.close(tracepoint)
-    sent, dropped, code = _WATCHED.unpack(calls.lookup(source.map("watched"), bytes(4), _WATCHED.size))[3:]
-    if sent < _COPIES:
+    sent, dropped, code = _WATCHED.unpack(calls.lookup(watched, bytes(4), _WATCHED.size))[3:]
+    if sent < COPIES:
         raise _not_sent(interface, sent, dropped, code)
     return []
 
 
-def _untried(interface: netlink.Interface) -> list[str]:
+def _frame(interface: netlink.Interface) -> bytes:
+    return _NEAREST_BRIDGE + interface.mac + struct.pack(">H", _ETHER_TYPE) + b"XDP Gossip self-test".ljust(46, b"\0")
+
+
+def _untried(interface: netlink.Interface, why: str) -> list[str]:
     if interface.kind == "veth":
         raise Refused(
-            f"this kernel cannot send a test frame (before 5.18), and {interface.name} is a veth, which may drop all",
-            "a newer kernel",
+            f"this kernel cannot send a test frame ({why}), and {interface.name} is a veth, which may drop all copies",
+            "Linux 5.18 or later",
         )
-    return ["no test frame was sent: the kernel is older than 5.18"]
+    return [f"no test frame was sent: the kernel cannot ({why})"]
 
 
 def _not_sent(interface: netlink.Interface, sent: int, dropped: int, code: int) -> Refused:
-    text = f"of {_COPIES} test frames {interface.name} sent {sent}"
+    text = f"of {COPIES} test frames {interface.name} sent {sent}"
     if dropped or code:
         text += f" and dropped {dropped} ({errno.errorcode.get(-code, str(code))})"
     if interface.kind == "veth":

@@ -30,7 +30,10 @@ class NoUser(LoaderError):
 
 @dataclass(frozen=True)
 class Settings:
-    """A data plane to be put up. ``wide`` and ``amount`` are copies of a rumor, ``nodes`` room in the node map."""
+    """A data plane to be put up. ``wide`` and ``amount`` are copies of a rumor, ``nodes`` room in the node map.
+
+    ``asked`` is the interface as it was named, "" for the one with node.addr; ``prepare``: its settings may be changed.
+    """
 
     directory: str
     interface: netlink.Interface
@@ -41,6 +44,8 @@ class Settings:
     wide: int
     user: str
     uid: int
+    asked: str = ""
+    prepare: bool = False
 
 
 def directory(config: AgentConfig | None, named: str | None) -> str:
@@ -56,7 +61,7 @@ def wanted(config: AgentConfig, *, interface: str = "", named_directory: str = "
     """
     copies = headers.constants()["XG_COPIES"]
     owner = _user(user or DEFAULT_USER)
-    name = interface or getattr(getattr(config, "dataplane", None), "interface", "")
+    name = interface or asked(config)
     return Settings(
         directory=directory(config, named_directory),
         interface=_interface(config.node.addr, name, [seed.ip for seed in config.seeds]),
@@ -67,7 +72,23 @@ def wanted(config: AgentConfig, *, interface: str = "", named_directory: str = "
         wide=min(copies, 3 * config.amount),
         user=owner.pw_name,
         uid=owner.pw_uid,
+        asked=asked(config, interface),
+        prepare=config.dataplane.prepare_interface,
     )
+
+
+def asked(config: AgentConfig, named: str = "") -> str:
+    """The interface by its name: ``--interface``, else what the configuration says, "" for the one with node.addr."""
+    return named or getattr(getattr(config, "dataplane", None), "interface", "")
+
+
+def owner(name: str) -> tuple[str, int]:
+    """Name and number of the user who gets the maps; root's where the user is missing, as there is no agent then."""
+    try:
+        found = _user(name or DEFAULT_USER)
+    except NoUser:
+        return "root", 0
+    return found.pw_name, found.pw_uid
 
 
 def _user(name: str) -> pwd.struct_passwd:

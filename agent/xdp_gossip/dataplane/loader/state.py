@@ -20,11 +20,12 @@ NAME = "state.json"
 
 @dataclass
 class Refusal:
-    """Why a better mode is not in use, and what to do about it."""
+    """Why a better mode is not in use, and what to do about it; ``detail`` is the end of the verifier's log."""
 
     mode: str
     reason: str
     remedy: str
+    detail: str = ""
 
 
 @dataclass
@@ -34,6 +35,17 @@ class Clsact:
     ifindex: int
     made: bool  # the clsact is ours to delete
     filters: dict[str, list[int]] = field(default_factory=dict)
+    priorities: dict[str, int] = field(default_factory=dict)  # hook -> priority of our filter
+
+
+@dataclass
+class Change:
+    """A setting of an interface that the loader changed: ``down`` sets it back, if it is still ``after``."""
+
+    ifindex: int
+    setting: str
+    before: int
+    after: int
 
 
 @dataclass
@@ -62,7 +74,13 @@ class State:
     links: dict[str, int] = field(default_factory=dict)  # name -> id
     maps: dict[str, int] = field(default_factory=dict)  # name -> id
     clsact: Clsact | None = None
-    notes: list[str] = field(default_factory=list)  # what the self-test could not prove
+    notes: list[str] = field(default_factory=list)  # what the self-test could not prove, and traps that are no bar
+    asked: str = ""  # dataplane.interface, "" for the one that has node.addr
+    waiting: str = ""  # what is not there yet: an interface, an address
+    rejected: dict[str, Refusal] = field(default_factory=dict)  # program -> why the kernel does not accept it
+    tools: dict[str, str] = field(default_factory=dict)  # library of the compiler -> its size and time of change
+    compiler: str = ""
+    changes: list[Change] = field(default_factory=list)  # made to the interface by dataplane.prepare_interface
 
 
 def read(directory: Path) -> State | None:
@@ -72,6 +90,8 @@ def read(directory: Path) -> State | None:
         data = json.loads(path.read_text(encoding="utf-8"))
         data["reasons"] = [Refusal(**reason) for reason in data["reasons"]]
         data["clsact"] = Clsact(**data["clsact"]) if data["clsact"] else None
+        data["rejected"] = {name: Refusal(**refusal) for name, refusal in data.get("rejected", {}).items()}
+        data["changes"] = [Change(**change) for change in data.get("changes", ())]
         known = {each.name for each in fields(State)}
         return State(**{name: value for name, value in data.items() if name in known})
     except FileNotFoundError:

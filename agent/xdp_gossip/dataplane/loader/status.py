@@ -36,8 +36,11 @@ def report(directory: Path) -> dict[str, Any]:
         "reasons": [vars(refusal) for refusal in now.reasons],
         "notes": now.notes,
     }
-    if not now.mode or not now.complete:
-        described["reason"] = "no mode could be had" if now.complete else "a loader is at work, or died: run up again"
+    if not now.complete:
+        described["reason"] = "a loader is at work, or died: run up again"
+        return described
+    if not now.mode:
+        described["reason"] = f"waiting: {now.waiting}" if now.waiting else "no mode could be had"
         return described
     described["reason"] = _fault(directory, now)
     described["up"] = not described["reason"]

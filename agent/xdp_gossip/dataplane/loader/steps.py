@@ -11,13 +11,16 @@ VARIABLE = "XDP_GOSSIP_DATAPLANE_DIE_AT"
 
 UP = (
     *("directory made", "state written", "mounted", "pin directory made", "compiled", "loaded", "maps handed over"),
-    *("link_tc_egress attached", "link_xdp attached", "hooks attached", "tested", "programs pinned"),
+    *("link_tc_egress attached", "link_xdp attached", "hooks attached", "tested", "hooks proved", "programs pinned"),
 )
 UP_CLSACT = (
     *("filter egress intended", "clsact made", "filter egress attached"),
     *("filter ingress intended", "filter ingress attached"),
 )
-UPGRADE = ("upgrade compiled", "upgrade tested", "link_xdp exchanged", "hooks exchanged", "upgrade pinned")
+UPGRADE = (
+    *("compiled", "loaded", "link_tc_egress exchanged", "link_xdp exchanged", "hooks attached", "tested"),
+    *("hooks proved", "programs pinned"),
+)
 DOWN = ("down intended", "links removed", "filters removed", "pins removed", "unmounted", "state removed")
 
 

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: MIT
+"""Takes the best mode that an interface can have: attach, prove, else the next one; from nothing, or from a worse one.
+
+What carries is kept until something better is proved, where the hooks allow it: XDP and TC can be on an interface at
+the same time, native and generic XDP cannot.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import attach, hooks, selftest, state, supply, traps
+from .errors import LoaderError, Refused, Rejected, Starved
+from .settings import GENERIC, NATIVE, TC, Settings
+from .steps import step
+
+_WAY_OUT = "link_tc_egress"
+
+
+class Ascent:
+    """One walk over the modes, best first. ``now`` gets the mode, and why not a better one."""
+
+    def __init__(
+        self, settings: Settings, programs: supply.Supply, at: hooks.Hooks, now: state.State, pinned: Path
+    ) -> None:
+        self._settings = settings
+        self._interface = settings.interface
+        self._programs = programs
+        self._at = at
+        self._now = now
+        self._pinned = pinned
+        #: The mode of the link at the XDP hook.
+        self._xdp = now.mode if now.mode in (NATIVE, GENERIC) and at.sits("link_xdp") else ""
+        #: Whether a program was put on a hook that none of ours was on.
+        self.attached = False
+        self._notes: list[str] = []
+
+    def way_out(self) -> None:
+        """Take the way out, which every mode needs. Raises ``LoaderError``, ``OSError``."""
+        self._seat(_WAY_OUT)
+        self._prove(_WAY_OUT)
+
+    def best(self) -> None:
+        """Take the best mode that carries. Raises ``LoaderError`` when none does."""
+        reasons: list[state.Refusal] = []
+        common = self._notes
+        for mode in self._settings.modes:
+            self._notes = list(common)
+            try:
+                self._take(mode)
+            except (LoaderError, OSError) as error:
+                reasons.append(_refusal(mode, error))
+                self._give_up(mode)
+                continue
+            self._now.mode, self._now.reasons, self._now.notes = mode, reasons, self._notes
+            self._leave_others(mode)
+            return
+        self._now.reasons = reasons
+        told = "\n".join(f"  {refusal.mode}: {refusal.reason}" for refusal in reasons)
+        raise LoaderError(f"no mode of protocol {self._settings.protocol} can be had:\n{told}", reasons[0].remedy)
+
+    def _take(self, mode: str) -> None:
+        """Attach what a mode needs and prove that it carries. Raises ``LoaderError``, ``OSError``."""
+        if mode != TC and not self._xdp:
+            attach.refuse_incumbent(self._interface)
+        self._notes += traps.clear(self._settings, mode, self._now)
+        for name in supply.of_mode(mode):
+            self._programs.program(name)
+        way_in = hooks.of_mode(mode)[0]
+        if mode != TC:
+            self._redirects(mode)
+            if self._xdp not in ("", mode):
+                self._detach_xdp()
+        self._seat(way_in, mode)
+        step("hooks attached")
+        if mode == NATIVE:
+            # A veth was proved already: it sends what its peer takes, whatever is attached here.
+            if self._interface.kind != "veth":
+                self._send_copies()
+            self._watch()
+        else:
+            self._prove(way_in, mode)
+        step("tested")
+
+    def _redirects(self, mode: str) -> None:
+        """Prove what needs no program on the interface, and so no gap while the mode in use carries on."""
+        selftest.broadcast(self._programs.program(supply.SEND), self._interface)
+        if mode == NATIVE and self._interface.kind == "veth":
+            self._send_copies()
+
+    def _send_copies(self) -> None:
+        sender = self._programs.program(supply.SEND)
+        try:
+            watcher: int | None = self._programs.program(supply.SEND_WATCH)
+        except Rejected:
+            watcher = None
+        self._notes += selftest.redirect(sender, watcher, self._programs.map("watched"), self._interface)
+
+    def _watch(self) -> None:
+        """Count the copies that the driver does not send. The mode carries without, so a failure is a note."""
+        try:
+            program = self._programs.program(supply.WATCH)
+            if supply.WATCH in self._programs.fresh or not self._at.watches():
+                self._at.watch(program)
+        except Refused as refused:
+            self._notes.append(f"copies that the driver does not send are not counted: {refused.reason}")
+        except OSError as error:
+            self._notes.append(f"copies that the driver does not send are not counted: {error.strerror}")
+
+    def _seat(self, name: str, mode: str = "") -> None:
+        """Have the program of a hook sit on it. Raises ``LoaderError``, ``OSError``."""
+        program = hooks.HOOKS[name][0]
+        descriptor = self._programs.program(program)
+        if not self._at.sits(name):
+            self._attach(name, descriptor, mode)
+        elif self._now.programs.get(program) != self._at.program_on(name) or program in self._programs.fresh:
+            self._at.exchange(name, descriptor)
+
+    def _attach(self, name: str, descriptor: int, mode: str) -> None:
+        try:
+            self._at.attach(name, descriptor, mode)
+        except Refused:
+            if mode != NATIVE or name != "link_xdp" or not traps.prepare_native(self._settings, self._now):
+                raise
+            self._at.attach(name, descriptor, mode)
+        self.attached = True
+        if name == "link_xdp":
+            self._xdp = mode
+
+    def _prove(self, name: str, mode: str = "") -> None:
+        """Send a frame through a hook. Where it does not reach our program, ours is put ahead of the others, once.
+
+        Raises ``Refused``.
+        """
+        try:
+            knocker = self._programs.program(supply.KNOCK)
+        except Rejected as rejected:
+            self._notes.append(f"no frame was sent through the hooks: {rejected.reason}")
+            return
+        hook = "egress" if name == _WAY_OUT else "ingress"
+        told = self._programs.map("knock")
+        try:
+            selftest.knock(knocker, told, self._interface, hook, self._pinned)
+        except Starved:
+            self._attach(name, self._programs.program(hooks.HOOKS[name][0]), mode)
+            selftest.knock(knocker, told, self._interface, hook, self._pinned)
+
+    def _give_up(self, mode: str) -> None:
+        """Take a mode's way in off its hook, unless that is another mode's."""
+        if mode == TC:
+            self._at.detach("link_tc_ingress")
+        elif self._xdp == mode:
+            self._detach_xdp()
+
+    def _leave_others(self, mode: str) -> None:
+        if mode == TC:
+            self._detach_xdp()
+        else:
+            self._at.detach("link_tc_ingress")
+        if mode != NATIVE:
+            self._at.unwatch()
+
+    def _detach_xdp(self) -> None:
+        self._at.unwatch()
+        self._at.detach("link_xdp")
+        self._xdp = ""
+
+
+def _refusal(mode: str, error: LoaderError | OSError) -> state.Refusal:
+    if isinstance(error, LoaderError):
+        return state.Refusal(mode, error.reason, error.remedy, error.detail)
+    where = f"{error.filename}: " if error.filename else ""
+    return state.Refusal(mode, f"{where}{error.strerror or error}", "see dmesg, then xdp-gossip dataplane up")

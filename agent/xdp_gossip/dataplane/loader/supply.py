@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: MIT
+"""Programs for the modes: from their pins while those are what is wanted, else compiled and loaded.
+
+A mode gets the programs that it needs and no others, so that one which this kernel rejects costs the modes that need
+it. What the kernel rejected is remembered in the state: asking again would need the compiler, and get the same answer.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from . import calls, pins, selftest, state
+from .compile import EGRESS, INGRESS, TC_EGRESS, TC_INGRESS, Programs, toolchain, tools
+from .errors import Rejected
+from .settings import TC, Settings
+from .steps import step
+
+WATCH = "xg_watch"
+SEND, SEND_WATCH, KNOCK = "xg_selftest_send", "xg_selftest_watch", "xg_selftest_knock"
+
+_KINDS: dict[str, tuple[str, int | None]] = {
+    INGRESS: ("XDP", None),
+    EGRESS: ("XDP", calls.XDP_DEVMAP),
+    WATCH: ("RAW_TRACEPOINT", None),
+    TC_INGRESS: ("SCHED_CLS", None),
+    TC_EGRESS: ("SCHED_CLS", None),
+    SEND: ("XDP", None),
+    SEND_WATCH: ("RAW_TRACEPOINT", None),
+    KNOCK: ("SCHED_CLS", None),
+}
+#: Programs that share maps nobody else has: they are of one compilation, or none of them is taken from its pin.
+_XDP_GROUP = (INGRESS, EGRESS, WATCH)
+_SELFTEST_GROUP = (SEND, SEND_WATCH, KNOCK)
+_SELFTEST_MAPS = ("ports", "watched", "knock")
+_MAP_PREFIX = "selftest_"
+
+
+def of_mode(mode: str) -> tuple[str, ...]:
+    """The programs that a mode cannot do without."""
+    return (TC_INGRESS, TC_EGRESS) if mode == TC else (INGRESS, EGRESS, TC_EGRESS)
+
+
+def pin(program: str) -> str:
+    """Name of a program's pin."""
+    return pins.PROGRAM_PREFIX + program
+
+
+class Supply:
+    """Descriptors of programs and of the self-test's maps, open until :meth:`close`."""
+
+    def __init__(self, settings: Settings, pinned: Path, now: state.State, *, renew: bool) -> None:
+        """``renew``: pins are of other sources, and so not to be used."""
+        self._settings = settings
+        self._pinned = pinned
+        self._now = now
+        self._renew = renew
+        self._open: dict[str, int] = {}
+        self._own: list[int] = []  # descriptors that no BCC module closes
+        self._modules: dict[str, Programs] = {}
+        #: Programs that were loaded now, each with its descriptor.
+        self.fresh: dict[str, int] = {}
+        if renew:
+            now.rejected = {}
+
+    @property
+    def rejected(self) -> dict[str, state.Refusal]:
+        """Programs that the kernel rejects, each with the reason."""
+        return self._now.rejected
+
+    def close(self) -> None:
+        """Close every descriptor; what is pinned or attached stays."""
+        while self._own:
+            os.close(self._own.pop())
+        self._open.clear()
+        self.fresh.clear()
+        self._modules.clear()  # BCC closes what it has opened
+
+    def program(self, name: str) -> int:
+        """A program's descriptor. Raises ``Rejected``, ``Refused``, ``LoaderError``."""
+        if name not in self._open:
+            known = self._now.rejected.get(name)
+            if known is not None:
+                raise Rejected(known.reason, known.remedy, known.detail)
+            if not self._from_pins(name):
+                self._load(name)
+        return self._open[name]
+
+    def loads(self, mode: str) -> bool:
+        """Whether the kernel accepts all programs of a mode. Raises ``LoaderError`` for any other trouble."""
+        try:
+            for name in of_mode(mode):
+                self.program(name)
+        except Rejected:
+            return False
+        return True
+
+    def map(self, name: str) -> int:
+        """A map of the self-test: ``ports``, ``watched`` or ``knock``; after one of its programs."""
+        return self._open[_MAP_PREFIX + name]
+
+    def pin(self) -> None:
+        """Pin what was loaded, for the next loader, and write the programs' ids into the state."""
+        if self._renew:
+            # A pin of the former sources must not be taken for one of these.
+            for name in [name for name in self._now.programs if name not in self.fresh]:
+                (self._pinned / pin(name)).unlink(missing_ok=True)
+                del self._now.programs[name]
+        for name, program in self.fresh.items():
+            pins.replace(program, self._pinned / pin(name))
+            self._now.programs[name] = calls.program_info(program)[0]
+        if any(name in self.fresh for name in _SELFTEST_GROUP):
+            for name in _SELFTEST_MAPS:
+                pins.replace(self.map(name), self._pinned / (_MAP_PREFIX + name))
+        if self._modules:
+            self._now.tools, self._now.compiler = tools(), toolchain()
+
+    def _group(self, name: str) -> tuple[str, ...]:
+        for group in (_XDP_GROUP, _SELFTEST_GROUP):
+            if name in group:
+                return group
+        return (name,)
+
+    def _from_pins(self, name: str) -> bool:
+        """Open the pins of the program's group; False when one is missing that the kernel does not reject."""
+        if self._renew:
+            return False
+        group = [each for each in self._group(name) if each not in self._now.rejected]
+        paths = {each: self._pinned / pin(each) for each in group}
+        if name in _SELFTEST_GROUP:
+            paths.update({_MAP_PREFIX + each: self._pinned / (_MAP_PREFIX + each) for each in _SELFTEST_MAPS})
+        found = {}
+        try:
+            for each, path in paths.items():
+                found[each] = calls.get(str(path))
+        except FileNotFoundError:
+            for descriptor in found.values():
+                os.close(descriptor)
+            return False
+        self._own += found.values()
+        self._open.update(found)
+        return True
+
+    def _load(self, name: str) -> None:
+        """Compile and load the program and those of its group. Raises what keeps ``name`` itself from loading."""
+        source = self._source("selftest.c" if name in _SELFTEST_GROUP else "dataplane.c")
+        trouble: Rejected | None = None
+        for each in self._group(name):
+            try:
+                kind, attach_type = _KINDS[each]
+                program = source.load(each, kind, attach_type)
+                selftest.run_program(each, program)
+                self._open[each] = self.fresh[each] = program
+            except Rejected as rejected:
+                # Two programs of one source may share a cause; each is told, the one that was asked for is raised.
+                self._now.rejected[each] = state.Refusal("", rejected.reason, rejected.remedy, rejected.detail)
+                trouble = rejected if each == name else trouble
+        if name in _SELFTEST_GROUP:
+            for each in _SELFTEST_MAPS:
+                self._open[_MAP_PREFIX + each] = source.map(each)
+            source.fill_devmap("ports", selftest.COPIES, self._settings.interface.index, None)
+        elif name in _XDP_GROUP and EGRESS in self.fresh:
+            for each, count in (("relay", self._settings.amount), ("relay_wide", self._settings.wide)):
+                source.fill_devmap(each, count, self._settings.interface.index, self.fresh[EGRESS])
+        step("loaded")
+        if trouble is not None:
+            raise trouble
+
+    def _source(self, name: str) -> Programs:
+        if name not in self._modules:
+            settings = self._settings
+            constants = {
+                "XG_NODES": str(settings.nodes),
+                "XG_PIN": f'"{self._pinned}"',
+                "XG_AMOUNT": str(settings.amount),
+                "XG_WIDE": str(settings.wide),
+            }
+            self._modules[name] = Programs(name, {} if name == "selftest.c" else constants)
+            step("compiled")
+        return self._modules[name]

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: MIT
+"""Settings of an interface that stand in a mode's way: found before attaching, told with the command that helps.
+
+With ``dataplane.prepare_interface`` the loader changes them itself, writes down what they were, and sets them back at
+``down``. A command that cannot work on an interface is not told. The MTU is never changed: peers would go on to send
+frames of the former size.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import ethtool, netlink, state
+from .errors import LoaderError, Refused
+from .settings import GENERIC, NATIVE, Settings
+
+_CHANNELS = "channels"
+#: Largest MTU of native XDP with drivers that want a frame, its headroom and the kernel's accounting in one page.
+LARGE_MTU = os.sysconf("SC_PAGE_SIZE") - 256 - 320 - 22
+
+
+@dataclass(frozen=True)
+class Trap:
+    """Something in the way. ``bars``: the mode cannot be had with it. ``value`` of ``setting`` would help."""
+
+    reason: str
+    remedy: str
+    bars: bool
+    interface: netlink.Interface
+    setting: str = ""
+    value: int = 0
+
+
+def refuse_other_than_ethernet(interface: netlink.Interface) -> None:
+    """Raise ``LoaderError`` for an interface whose packets have no Ethernet header: wireguard, tun, ppp."""
+    if not interface.ethernet:
+        raise LoaderError(
+            f"{interface.name} is not an Ethernet interface ({interface.kind or 'no kind'}): its packets have no "
+            "Ethernet header, which the programs read and write",
+            "nothing to do: the agent uses UDP there; or let node.addr be an address of an Ethernet interface",
+        )
+
+
+def clear(settings: Settings, mode: str, now: state.State) -> list[str]:
+    """Look for what keeps ``mode`` from being had, and mend it where that is allowed. Returns notes.
+
+    Raises ``Refused``.
+    """
+    notes = []
+    for trap in survey(settings.interface, mode):
+        if settings.prepare and trap.setting and _change(settings, trap, now):
+            continue
+        if trap.bars:
+            raise Refused(trap.reason, trap.remedy)
+        notes.append(f"{trap.reason}: {trap.remedy}")
+    return notes
+
+
+def prepare_native(settings: Settings, now: state.State) -> bool:
+    """Change what makes drivers refuse native XDP, where that is allowed; whether anything was changed.
+
+    Raises ``Refused``.
+    """
+    if not settings.prepare:
+        return False
+    changed = [_change(settings, trap, now) for trap in offloads_and_queues(settings.interface)]
+    return any(changed)
+
+
+def survey(interface: netlink.Interface, mode: str) -> Iterator[Trap]:
+    """What is known to be in the way of a mode before it is tried. Facts that cannot be had are not traps."""
+    if mode == GENERIC:
+        yield from _warns(interface)
+        yield from _hidden_tags(interface, bars=True)
+    elif mode == NATIVE and not interface.kind:
+        yield from _hidden_tags(interface, bars=False)
+        yield from _few_queues(interface)
+
+
+def offloads_and_queues(interface: netlink.Interface) -> list[Trap]:
+    """What makes a driver refuse native XDP, as far as it could be changed: receive offloads, too many queues."""
+    found = []
+    name, known = interface.name, _features(interface)
+    for feature in (ethtool.LRO, ethtool.GRO_HW):
+        state_of = known.get(feature)
+        if state_of is not None and state_of.on and not state_of.fixed:
+            word = ethtool.WORDS[feature]
+            remedy = f"ethtool -K {name} {word} off"
+            found.append(Trap(f"{word} of {name} is on", remedy, False, interface, feature, 0))
+    queues = _channels(interface)
+    if queues is not None and queues.most > 1 and queues.combined > queues.most // 2:
+        text = f"{name} uses {queues.combined} of {queues.most} queues, and XDP wants as many again"
+        remedy = f"ethtool -L {name} combined {queues.most // 2}"
+        found.append(Trap(text, remedy, False, interface, _CHANNELS, queues.most // 2))
+    return found
+
+
+def native_remedy(interface: netlink.Interface) -> str:
+    """Commands that may make the driver take native XDP: those that can work on this interface."""
+    commands = [trap.remedy for trap in offloads_and_queues(interface)]
+    if interface.mtu > LARGE_MTU:
+        commands.append(f"ip link set {interface.name} mtu {min(1500, LARGE_MTU)}")
+    if commands:
+        return "; ".join(commands) + " (dmesg says what the driver wants)"
+    fixed = [word for feature, word in ethtool.WORDS.items() if _is_fixed_on(interface, feature)]
+    if {"lro", "rx-gro-hw"} & set(fixed):
+        return (
+            "the receive offload is fixed in this machine: have its hypervisor offer VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, "
+            "or no guest offloads (guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off); TC works without"
+        )
+    return (
+        f"the driver ({ethtool.driver(interface.name) or 'unknown'}) may have no XDP: dmesg says more; TC works without"
+    )
+
+
+def set_back(now: state.State) -> None:
+    """Undo what was changed, unless somebody else has changed it meanwhile. What cannot be undone is told."""
+    while now.changes:
+        change = now.changes.pop()
+        interface = netlink.by_index(change.ifindex)
+        if interface is None:
+            continue
+        try:
+            if _value(interface, change.setting) == change.after:
+                _set(interface, change.setting, change.before)
+        except OSError as error:
+            text = f"{change.setting} of {interface.name}: cannot be set back to {change.before}: {error.strerror}"
+            print(f"xdp-gossip: {text}", file=sys.stderr)
+
+
+def _warns(interface: netlink.Interface) -> Iterator[Trap]:
+    """Generic XDP switches LRO and rx-gro-hw off, here and below; where they are fixed the kernel warns and taints."""
+    for each in (interface, *_below(interface)):
+        for feature in (ethtool.LRO, ethtool.GRO_HW):
+            if _is_fixed_on(each, feature):
+                yield Trap(
+                    f"{ethtool.WORDS[feature]} of {each.name} is on and fixed: attaching generic XDP would make the "
+                    "kernel warn and taint itself",
+                    "nothing on this machine: TC works without, or have its hypervisor offer no such offload",
+                    True,
+                    each,
+                )
+
+
+def _hidden_tags(interface: netlink.Interface, *, bars: bool) -> Iterator[Trap]:
+    """VLAN tags that the device has taken out of the frame: XDP would take frames of other VLANs for the agent's."""
+    # What a VLAN or macvlan interface gets has had its tag looked at by the interface below.
+    group = (interface, *(each for each in _below(interface) if each.master == interface.index))
+    for each in group:
+        tags = _features(each).get(ethtool.RX_VLAN)
+        if tags is None or not tags.on:
+            continue
+        text = f"{each.name} takes the VLAN tags out of the frames it receives (rx-vlan-offload)"
+        if bars:
+            text += ": generic XDP would take frames of other VLANs for the agent's"
+        else:
+            text += ": frames of other VLANs that are addressed to the agent are taken for its own"
+        remedy = f"ethtool -K {each.name} rxvlan off"
+        if each.kind == "veth":
+            remedy += ", and on the other side: ethtool -K PEER txvlan off"
+        if tags.fixed:
+            yield Trap(text, "it is fixed: TC understands such tags (protocol: TC)", bars, each)
+        else:
+            yield Trap(text, remedy, bars, each, ethtool.RX_VLAN, 0)
+    peer = netlink.by_index(interface.below) if interface.kind == "veth" and interface.below else None
+    tags = _features(peer).get(ethtool.TX_VLAN) if peer is not None else None
+    if bars and peer is not None and tags is not None and tags.on and not tags.fixed:
+        text = f"{peer.name}, the peer of {interface.name}, leaves VLAN tags beside the frame (tx-vlan-offload)"
+        yield Trap(text, f"ethtool -K {peer.name} txvlan off", True, peer, ethtool.TX_VLAN, 0)
+
+
+def _few_queues(interface: netlink.Interface) -> Iterator[Trap]:
+    """virtio_net sends what XDP redirects under a lock when it has no queue for each processor to spare."""
+    queues, processors = _channels(interface), os.cpu_count() or 1
+    if queues is None or ethtool.driver(interface.name) != "virtio_net":
+        return
+    spare = queues.most - processors
+    if spare >= 1 and queues.combined > spare:
+        yield Trap(
+            f"{interface.name} uses {queues.combined} of {queues.most} queues: with one for each of {processors} "
+            "processors to spare, XDP would send without a lock",
+            f"ethtool -L {interface.name} combined {spare}",
+            False,
+            interface,
+            _CHANNELS,
+            spare,
+        )
+
+
+def _below(interface: netlink.Interface) -> list[netlink.Interface]:
+    """The interfaces that this one is made of: members of a bond, what a VLAN or macvlan sits on, all the way down."""
+    every = {each.index: each for each in netlink.interfaces()}
+    found: dict[int, netlink.Interface] = {}
+    waiting = [interface]
+    while waiting:
+        upper = waiting.pop()
+        lower = [each for each in every.values() if each.master == upper.index]
+        if upper.kind != "veth" and upper.below in every:
+            lower.append(every[upper.below])
+        for each in lower:
+            if each.index not in found and each.index != interface.index:
+                found[each.index] = each
+                waiting.append(each)
+    return list(found.values())
+
+
+def _is_fixed_on(interface: netlink.Interface, feature: str) -> bool:
+    found = _features(interface).get(feature)
+    return found is not None and found.on and found.fixed
+
+
+def _features(interface: netlink.Interface) -> dict[str, ethtool.Feature]:
+    try:
+        return ethtool.features(interface.name)
+    except OSError:
+        return {}
+
+
+def _channels(interface: netlink.Interface) -> ethtool.Channels | None:
+    try:
+        return ethtool.channels(interface.name)
+    except OSError:
+        return None
+
+
+def _change(settings: Settings, trap: Trap, now: state.State) -> bool:
+    """Mend a trap; the change is written down first, as it outlives this process. False when it cannot be made."""
+    before = _value(trap.interface, trap.setting)
+    change = state.Change(trap.interface.index, trap.setting, before, trap.value)
+    now.changes.append(change)
+    state.write(Path(settings.directory), now)
+    try:
+        _set(trap.interface, trap.setting, trap.value)
+    except OSError as error:
+        now.changes.remove(change)
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise Refused(f"{trap.remedy}: {error.strerror}", "the loader needs CAP_NET_ADMIN") from None
+        return False
+    return True
+
+
+def _value(interface: netlink.Interface, setting: str) -> int:
+    if setting == _CHANNELS:
+        found = ethtool.channels(interface.name)
+        return found.combined if found is not None else 0
+    return int(ethtool.features(interface.name)[setting].on)
+
+
+def _set(interface: netlink.Interface, setting: str, value: int) -> None:
+    if setting == _CHANNELS:
+        ethtool.set_channels(interface.name, value)
+    else:
+        ethtool.set_feature(interface.name, setting, bool(value))
