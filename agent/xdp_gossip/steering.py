@@ -149,6 +149,7 @@ class Steering:
         self._look(now)
         if self._transport.plane is None and self._protocol.upper() != "AUTO":
             self._monitor.close()
+            self._asking.ask_before_the_end(self._why, now)
             raise TransportError(f"protocol {self._protocol}: {self._why}")
 
     def begin(self, now: Now, wake: Callable[[], None] = lambda: None) -> None:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.recovery.world import NATIVE, World
+from tests.cluster.harness import eventually
+from tests.recovery.world import NATIVE, PATIENCE, World
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,14 +30,23 @@ def world() -> Iterator[World]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def at_tc() -> Iterator[World]:
+    """Three agents that agree, at TC."""
+    with World("TC", protocol="TC") as made:
+        made.start()
+        made.settled()
+        yield made
+
+
 @pytest.fixture(autouse=True)
 def whole(request: pytest.FixtureRequest) -> Iterator[None]:
     """Logs in the report of a failure; the next test finds all agents in their best mode."""
     yield
-    if "world" not in request.fixturenames:
-        return
-    made: World = request.getfixturevalue("world")
-    print(made.show())
-    for host in made:
-        made.best(host, NATIVE)
-    made.settled(30)
+    for name, mode in (("world", NATIVE), ("at_tc", "TC")):
+        if name in request.fixturenames:
+            made: World = request.getfixturevalue(name)
+            print(made.show())
+            for host in made:
+                eventually(functools.partial(made.in_mode, host, mode), PATIENCE)
+            made.settled(30)

@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.harness import eventually
+from tests.networks.foreign import TCX_PASS, attached, returning
 from tests.planes.fleet import Host, command
 from tests.recovery.world import GENERIC, HUB, UDP, Watch, World, hub, pinned, there
+
+_BPF_PROG_TYPE_XDP, _XDP_PASS = 6, 2
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -32,6 +37,20 @@ def plug(host: Host) -> None:
     hub("ethtool", "-K", far, "gro", "on")
     there(host, "ip", "link", "set", "eth0", "up")
     there(host, "ip", "addr", "add", f"{host.ip}/24", "dev", "eth0")
+
+
+def pin_passing_program(path: str) -> None:
+    """An XDP program that passes everything, pinned."""
+    libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
+    code = returning(_XDP_PASS)
+    loaded = libbpf.bpf_prog_load(
+        _BPF_PROG_TYPE_XDP, b"passes", b"GPL", ctypes.create_string_buffer(code, len(code)), ctypes.c_size_t(2), None
+    )
+    assert loaded >= 0, os.strerror(-loaded)
+    try:
+        assert libbpf.bpf_obj_pin(loaded, path.encode()) == 0, os.strerror(ctypes.get_errno())
+    finally:
+        os.close(loaded)
 
 
 @pytest.mark.parametrize(
@@ -190,3 +209,39 @@ def test_a_loader_that_is_killed_is_asked_again(world: World) -> None:
     world.best(watch.host)
     watch.nobody_was_missed()
     assert watch.host.counters()["plane_asked"] >= watch.before["plane_asked"] + 2
+
+
+def test_another_program_that_takes_the_interface_over(world: World) -> None:
+    """Native XDP of somebody else: the agent goes on beside it, at TC, until that is gone."""
+    watch = Watch(world, world[1])
+    host = watch.host
+    command("bpftool", "link", "detach", "pinned", str(pinned(host, "link_xdp")))
+    program = "/sys/fs/bpf/xgr-foreign" if Path("/sys/fs/bpf/").is_mount() else str(host.plane_dir / "bpf" / "foreign")
+    pin_passing_program(program)
+    try:
+        there(host, "ip", "link", "set", "dev", "eth0", "xdp", "pinned", program)
+        watch.gone()
+        watch.noticed("is not ours|came past the programs", "detached", "passed_by")
+        eventually(lambda: None if host.status()["mode"] == "TC" else host.status()["mode_reason"], 60)
+        assert "XDP (native)" in host.status()["mode_reason"]
+        publish_during(world, watch, "foreign")
+    finally:
+        there(host, "ip", "link", "set", "dev", "eth0", "xdp", "off")
+        Path(program).unlink()
+    world.best(host)
+    watch.nobody_was_missed()
+
+
+@pytest.mark.parametrize("egress", [False, True])
+def test_a_program_of_others_that_ends_the_chain_at_tc(at_tc: World, egress: bool) -> None:
+    watch = Watch(at_tc, at_tc[1])
+    # Behind ours it does no harm; with ours detached it is first, and ours comes back behind it but for the loader.
+    with attached(returning(TCX_PASS), watch.host.namespace, "eth0", egress=egress):
+        link = "link_tc_egress" if egress else "link_tc_ingress"
+        command("bpftool", "link", "detach", "pinned", str(pinned(watch.host, link)))
+        watch.gone()
+        publish_during(at_tc, watch, f"chain/{egress}")
+        watch.noticed("came past|not multiplied", "carriers_lost" if egress else "passed_by")
+        at_tc.best(watch.host, "TC")
+        publish_during(at_tc, watch, f"chain/{egress}/mended")
+    watch.nobody_was_missed()

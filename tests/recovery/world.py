@@ -19,9 +19,8 @@ from tests.planes import fleet
 from tests.planes.fleet import Fleet, Host, command, enter
 from xdp_gossip.dataplane import headers
 
-fleet.PREFIX = "xgr"
-fleet.HUB = HUB = f"{fleet.PREFIX}-hub"
-
+NAMES = "xgr"
+HUB = f"{NAMES}-hub"
 NATIVE, GENERIC, UDP = "XDP (native)", "XDP (generic)", "UDP"
 CYCLE, TIMEOUT = 0.5, 4.0
 PINS = f"bpf/v{headers.constants()['XG_LAYOUT']}"
@@ -90,11 +89,24 @@ class PathUnit:
         self.runs.append(f"status {done.returncode}: {done.stdout}{done.stderr}".strip())
 
 
+class Member(Host):
+    """A host with an address of these tests' own."""
+
+    names = NAMES
+
+    @staticmethod
+    def address_for(number: int, six: bool) -> str:
+        """The address that peers know host ``number`` by."""
+        return f"fd00:198:18:80::{number:x}" if six else f"198.18.128.{number}"
+
+
 class World(Fleet):
     """Three agents with ``protocol: auto``, of which each has a data plane and a path unit."""
 
-    def __init__(self, plane: str = NATIVE, count: int = 3, **settings: Any) -> None:
-        super().__init__(plane, count, protocol="auto", cycle=CYCLE, timeout=TIMEOUT, **settings)
+    host = Member
+
+    def __init__(self, plane: str = NATIVE, count: int = 3, protocol: str = "auto", **settings: Any) -> None:
+        super().__init__(plane, count, protocol=protocol, cycle=CYCLE, timeout=TIMEOUT, **settings)
         self.units = [PathUnit(host) for host in self.hosts]
         self._stack = contextlib.ExitStack()
 

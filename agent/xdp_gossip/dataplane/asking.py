@@ -157,8 +157,18 @@ class Asking:
         self._count("plane_asked")
         _log.info("asked the loader to look again: %s", reason)
 
+    def ask_before_the_end(self, reason: str, now: Now) -> None:
+        """Ask, unless an earlier process did a moment ago: without a plane this one ends, and is started again."""
+        try:
+            if now.wall_ns / 1e9 - self._request.path.stat().st_mtime >= FIRST:
+                self._at, self._wanted = now.mono, True
+                self.attend(reason, now)
+        except OSError as error:
+            _log.warning("the loader cannot be asked: %s: %s", self._request.path, error.strerror)
+
     def words(self) -> str:
         """How it goes on."""
         if self._request.there():
             return f"the loader is asked every {FIRST:g} to {MOST:g} s, and at once when interface or address change"
-        return f"nothing asks the loader ({self._request.path} is not there): systemctl reload-or-restart xdp-gossip-dataplane"
+        remedy = "systemctl reload-or-restart xdp-gossip-dataplane"
+        return f"nothing asks the loader ({self._request.path} is not there): {remedy}"
