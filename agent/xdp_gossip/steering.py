@@ -14,18 +14,17 @@ import contextlib
 import logging
 import math
 from pathlib import Path
-from typing import Any, Callable, Protocol
+from typing import Any, Callable
 
 from .core.events import Standing
-from .core.interface import Settings
-from .core.observer import Observation
 from .core.types import Address, Now
 from .dataplane import headers
 from .dataplane.asking import Asking, Request
 from .dataplane.health import PROOFS, Finding, Health, Work
 from .dataplane.health import Plane as Watched
-from .dataplane.maps import Config, DataPlane, Loaded, PlaneError, best_mode
+from .dataplane.maps import AtWork, Config, DataPlane, Loaded, PlaneError, best_mode
 from .dataplane.monitor import Monitor
+from .steered import SteeredEngine
 from .transport import TransportError
 from .transport.kernel import KernelTransport
 
@@ -47,31 +46,6 @@ COUNTERS = (
     *("plane_taken", "plane_judged", "plane_asked", "plane_ask_failed", "plane_stepped_down"),
     *(f"plane_stepped_down_{proof}" for proof in PROOFS),
 )
-
-
-class SteeredEngine(Protocol):
-    """What steering needs of an engine beyond packets and timers."""
-
-    settings: Settings
-
-    @property
-    def status(self) -> str: ...
-    @property
-    def incarnation(self) -> int: ...
-    @property
-    def state_digest(self) -> int: ...
-    @property
-    def clock_offset(self) -> float: ...
-    @property
-    def cycle(self) -> float: ...
-    @property
-    def timeout(self) -> float: ...
-    @property
-    def observation_due(self) -> float: ...
-    def observe(self, rows: list[Observation], now: Now) -> None: ...
-    def stop_observing(self) -> None: ...
-    def set_plane(self, plane: str, now: Now) -> None: ...
-    def relay_targets(self, limit: int) -> list[Address]: ...
 
 
 class Steering:
@@ -247,17 +221,12 @@ class Steering:
         self._asking.loader_worked(now.mono)
         try:
             fresh = self._find()
+        except AtWork:
+            self._stamp = None  # to come back here in the next cycle
+            if not plane.there():
+                self._step_down(_MAPS_GONE, now)
+            return
         except (PlaneError, OSError) as error:
-            if plane.there():
-                # A loader is at work, or has nothing to say against these maps: the next cycle tells.
-                self._stamp = None
-                try:
-                    Loaded.read(self._directory, self._protocol)
-                except PlaneError as problem:
-                    if "not complete" in str(problem):
-                        return
-                else:
-                    return
             self._step_down(Finding("taken_down", str(error), "a data plane"), now)
             return
         try:

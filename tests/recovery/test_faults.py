@@ -196,7 +196,7 @@ def test_a_loader_that_is_killed_is_asked_again(world: World) -> None:
     watch = Watch(world, world[1])
     unit = world.units[1]
     runs = len(unit.runs)
-    unit.environment["XDP_GOSSIP_DATAPLANE_DIE_AT"] = "maps handed over"
+    unit.environment["XDP_GOSSIP_DATAPLANE_DIE_AT"] = "hooks proved"
     try:
         command("bpftool", "link", "detach", "pinned", str(pinned(watch.host, "link_tc_egress")))
         watch.gone()

@@ -147,7 +147,8 @@ class World(Fleet):
         eventually(lambda: self.in_mode(host, mode), seconds, 0.05)
         taken = host.counters()
         eventually(lambda: None if host.counters()["plane_judged"] >= taken["plane_judged"] + 4 else "few cycles", 20)
-        assert host.counters()["plane_taken"] == taken["plane_taken"], "it came back and failed again"
+        name = "plane_stepped_down"
+        assert host.counters()[name] == taken[name], "it came back and failed again"
         assert host.status()["mode"] == mode
 
 

@@ -70,6 +70,15 @@ class Facts:
     link: Link | None
     owners: tuple[int, ...]
 
+    def __str__(self) -> str:
+        """For a log."""
+        has = f"the address is on interface {self.owners[0]}" if self.owners else "no interface has the address"
+        link = self.link
+        if link is None:
+            return f"no interface to watch; {has}"
+        state = "carrier" if link.running else "no carrier" if link.up else "down"
+        return f"{link.name} (interface {link.index}): {state}, MTU {link.mtu}; {has}"
+
 
 def look(ip: str, index: int, name: str) -> Facts:
     """The facts about the interface ``index``; with 0, about the first one that has ``ip``, or else about ``name``.

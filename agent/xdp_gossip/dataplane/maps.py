@@ -40,6 +40,10 @@ class PlaneError(Exception):
     """There is no data plane that this agent can use; the message says why and what to do."""
 
 
+class AtWork(PlaneError):
+    """A loader is at work, or has died over it."""
+
+
 @dataclass(frozen=True)
 class Loaded:
     """What the loader wrote down. ``reason``: why not a better mode; ``program``: id of the XDP program, 0 at TC."""
@@ -91,7 +95,7 @@ class Loaded:
         if found != own:
             raise PlaneError(f"the loaded data plane has layout {found}, this agent's is {own}; {_UP} (as root)")
         if not complete:
-            raise PlaneError(f"the data plane is not complete (is a loader at work?): {path}")
+            raise AtWork(f"the data plane is not complete (is a loader at work?): {path}")
         if not loaded.mode and waiting:
             raise PlaneError(f"the loader waits: {waiting}")
         if not loaded.mode:
