@@ -48,7 +48,7 @@ unexport PYTHONPATH
 # time: what only needs a processor runs beside it.
 comma := ,
 space := $(subst ,, )
-STEPS := code unit ui bpf sim cluster planes fleet integration docs-run eda \
+STEPS := code unit ui bpf sim cluster planes recovery fleet integration docs-run eda \
 	$(subst $(space),$(comma),$(SCENARIOS:%=molecule-%))/ansible-test-2.18,ansible-test-2.19,ansible-test-newest,lint,quality
 
 ##@ First steps
@@ -106,6 +106,10 @@ bpf: packages-test packages-plane venv-dev ## The data plane's programs, packet 
 .PHONY: planes
 planes: packages-test packages-plane venv-dev ## The same fleet tests over UDP, TC, generic and native XDP (root)
 	$(VENV)/dev/bin/pytest tests/planes --junitxml="$(REPORTS)/planes.xml" $(PYTEST_ARGS)
+
+.PHONY: recovery
+recovery: packages-test packages-plane venv-dev ## Faults of a data plane in use: noticed, told, mended by itself (root)
+	$(VENV)/dev/bin/pytest tests/recovery -m "not long" --junitxml="$(REPORTS)/recovery.xml" $(PYTEST_ARGS)
 
 .PHONY: ansible-units
 ansible-units: packages-test ## Unit tests of the plugins: ansible-test units, CORE (2.19) on PYTHON

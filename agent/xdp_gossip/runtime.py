@@ -110,6 +110,7 @@ class Runtime:
             try:
                 self.steering.open(self.now())
             except BaseException:
+                self.steering.close()
                 await self.transport.close()
                 raise
 
@@ -121,7 +122,8 @@ class Runtime:
     def _begin(self, engine: ProtocolEngine, now: Now, snapshot: Snapshot) -> None:
         engine.start(now, snapshot.known, snapshot.documents, snapshot.floor)
         if self.steering is not None:
-            self.steering.begin(now)
+            steering = self.steering
+            steering.begin(now, lambda: self.call(lambda _, later: steering.notice(later)))
 
     def call(self, operation: Callable[[ProtocolEngine, Now], T]) -> T:
         """Do something with the engine and carry out what follows from it."""
@@ -150,6 +152,8 @@ class Runtime:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        if self.steering is not None:
+            self.steering.close()
         await self.transport.close()
         for task in self._tasks:
             task.cancel()
@@ -167,10 +171,12 @@ class Runtime:
             self._release()
         await self._disk.close()
 
-    def _receive(self, data: bytes, source: Address, screened: bool = False) -> None:
-        if not self._closed:
-            self.engine.receive(data, source, self.now(), screened)
-            self._carry_out()
+    def _receive(self, data: bytes, source: Address, screened: bool = False) -> bool:
+        if self._closed:
+            return False
+        taken = self.engine.receive(data, source, self.now(), screened)
+        self._carry_out()
+        return taken
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -2,23 +2,29 @@
 """Keeps a data plane in step with the engine: who we are, whom to relay to, what to hold of each peer; and reads back
 what the kernel recorded.
 
-A data plane may come and go while the agent runs. With ``protocol: auto`` the agent takes what is there; without it,
-or once its maps were taken down, it works through its sockets and looks again every few seconds. ``XDP`` and ``TC``
-insist on it at the start only: to end a running agent because of a loader's restart would help nobody.
+A data plane may come and go while the agent runs. Once a cycle the plane in use is judged (``dataplane/health.py``).
+One that does not do its work is told to pass packets on, the agent goes on over its sockets, and asks the loader to
+look again (``dataplane/asking.py``); it takes the plane back when the loader has worked on it. ``XDP`` and ``TC``
+insist on a plane at the start only: to end a running agent because of a loader's restart would help nobody.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from typing import Any, Callable, Protocol
+from pathlib import Path
+from typing import Any, Callable
 
 from .core.events import Standing
-from .core.interface import Settings
-from .core.observer import Observation
 from .core.types import Address, Now
 from .dataplane import headers
-from .dataplane.maps import Config, DataPlane, PlaneError
+from .dataplane.asking import Asking, Request
+from .dataplane.health import PROOFS, Finding, Health, Work
+from .dataplane.health import Plane as Watched
+from .dataplane.maps import AtWork, Config, DataPlane, Loaded, PlaneError, best_mode
+from .dataplane.monitor import Monitor
+from .steered import SteeredEngine
 from .transport import TransportError
 from .transport.kernel import KernelTransport
 
@@ -26,42 +32,27 @@ _log = logging.getLogger("xdp_gossip.dataplane")
 
 #: Seconds between two looks for a data plane while there is none.
 LOOK_EVERY = 5.0
+#: The same while the loader has been asked and may be done any moment.
+PEEK_EVERY = 0.5
 #: The kernel works without hearing from the agent for so many seconds, or timeouts if those are longer.
 LEASE_SECONDS, LEASE_TIMEOUTS = 60.0, 10
 #: From a change of the members until the ring follows: what joins together is written together.
 _RING_AFTER = 0.1
 
-
-class SteeredEngine(Protocol):
-    """What steering needs of an engine beyond packets and timers."""
-
-    settings: Settings
-
-    @property
-    def status(self) -> str: ...
-    @property
-    def incarnation(self) -> int: ...
-    @property
-    def state_digest(self) -> int: ...
-    @property
-    def clock_offset(self) -> float: ...
-    @property
-    def cycle(self) -> float: ...
-    @property
-    def timeout(self) -> float: ...
-    @property
-    def observation_due(self) -> float: ...
-    def observe(self, rows: list[Observation], now: Now) -> None: ...
-    def stop_observing(self) -> None: ...
-    def set_plane(self, plane: str, now: Now) -> None: ...
-    def relay_targets(self, limit: int) -> list[Address]: ...
+_MAPS_GONE = Finding("maps_gone", "its maps were taken down, or others are pinned", "the loader to pin maps again")
+#: After these the pins themselves tell when there is a plane again; else the loader must have looked at it.
+_PINS_TELL = ("maps_gone", "taken_down", "unreadable")
+COUNTERS = (
+    *("plane_taken", "plane_judged", "plane_asked", "plane_ask_failed", "plane_stepped_down"),
+    *(f"plane_stepped_down_{proof}" for proof in PROOFS),
+)
 
 
 class Steering:
     """One engine and the data plane of its transport.
 
-    ``find`` opens the data plane or raises ``PlaneError``; ``protocol`` is the configuration's auto, XDP or TC.
-    ``reason`` tells why there is no better mode than the one in use, "" when there is none.
+    ``find`` opens the data plane of ``directory`` or raises ``PlaneError``; ``protocol`` is the configuration's auto,
+    XDP or TC; ``monitor`` tells of interfaces and addresses.
     """
 
     def __init__(
@@ -71,18 +62,43 @@ class Steering:
         find: Callable[[], DataPlane],
         own: Address,
         protocol: str,
+        directory: Path,
+        monitor: Monitor,
     ) -> None:
         self._engine = engine
         self._transport = transport
         self._find = find
         self._own = own
         self._protocol = protocol
+        self._directory = directory
+        self._monitor = monitor
         self._ring = headers.constants()["XG_RING"]
         self._cycle_at = self._ring_at = math.inf
         self._look_at = math.inf
         self._shown: tuple[str, int, int] = ("", 0, 0)  # what the kernel knows of us: status, incarnation, digest
         self._lost_before = 0  # packets that found no room in the ring buffer
-        self.reason = ""
+        self._health: Health | None = None
+        self._taken_at = 0.0
+        self._addressed = False  # the plane's interface has, or had, the node's address
+        self._stamp: tuple[int, int] | None = None  # of the loader's file, as it was read last
+        self._refused: tuple[int, int] | None = None  # of the loader's file, when a plane failed
+        self._failed = False  # the plane is not taken back just because it is there
+        self._why = self._awaited = self._said = ""
+        self._asking = Asking(Request(directory), transport.count)
+        transport.add_counters(COUNTERS)
+
+    @property
+    def reason(self) -> str:
+        """Why there is no better mode than the one in use, and what is waited for; "" when there is none."""
+        plane, link = self._transport.plane, self._monitor.facts.link if self._monitor.facts is not None else None
+        said = [self._why] if self._why else []
+        if plane is not None and link is not None and not link.running:
+            said.append(f"{link.name} has no carrier: waiting for it")
+        elif self._awaited:
+            said.append(f"waiting for {self._awaited}")
+        if plane is None or self._lower(plane):
+            said.append(self._asking.words())
+        return "; ".join(said)
 
     def status(self) -> dict[str, Any]:
         """``dataplane`` of GET /v1/status (docs/api.md); empty without one."""
@@ -94,50 +110,132 @@ class Steering:
             return {}
         if plane is None:
             return {}
-        interface, directory = plane.loaded.interface, str(plane.directory)
-        return {"dataplane": {"interface": interface, "directory": directory, "counters": counters}}
+        link = self._monitor.facts.link if self._monitor.facts is not None else None
+        renamed = link is not None and link.index == plane.loaded.ifindex
+        interface = link.name if link is not None and renamed else plane.loaded.interface
+        return {"dataplane": {"interface": interface, "directory": str(plane.directory), "counters": counters}}
 
     # -- coming and going --------------------------------------------------------------------------------------
 
     def open(self, now: Now) -> None:
         """Look for a data plane before the engine starts. Raises ``TransportError`` when one was asked for by name."""
+        self._monitor.open()
         self._look(now)
         if self._transport.plane is None and self._protocol.upper() != "AUTO":
-            raise TransportError(f"protocol {self._protocol}: {self.reason}")
+            self._monitor.close()
+            self._asking.ask_before_the_end(self._why, now)
+            raise TransportError(f"protocol {self._protocol}: {self._why}")
 
-    def begin(self, now: Now) -> None:
-        """The engine runs: let the kernel work for it."""
+    def begin(self, now: Now, wake: Callable[[], None] = lambda: None) -> None:
+        """The engine runs: let the kernel work for it. ``wake`` has :meth:`notice` called when facts change."""
+        self._monitor.on_change = wake
+        self._follow(now)
         if self._transport.plane is None:
             self._look_at = now.mono + LOOK_EVERY
+            self._asking.want(now.mono)
         else:
             self._guarded(self._first, now)
 
+    def close(self) -> None:
+        """Stop following interfaces and addresses. Idempotent."""
+        self._monitor.close()
+
     def look(self, now: Now) -> None:
         """Look for a data plane, or whether ours is still the one that is up (SIGHUP, timer)."""
+        self._failed = False
+        self._look_again(now)
+
+    def notice(self, now: Now) -> None:
+        """Interfaces or addresses are others than before: what that says of the plane is not waited for."""
+        if self._follow(now):
+            _log.info("interface or address changed: %s", self._monitor.facts)
+            self._look_at = min(self._look_at, now.mono)
         plane = self._transport.plane
+        if plane is not None and self._health is not None:
+            found = self._health.stated(self._monitor.facts)
+            if found is not None:
+                self._step_down(found, now)
+        self._asking.attend(self._why, now)
+
+    def _look_again(self, now: Now) -> None:
+        plane = self._transport.plane
+        if plane is not None and self._stamp != Loaded.stamp(self._directory):
+            self._renew(plane, now)
+            return
         if plane is not None and not plane.there():
-            self._drop("its maps were taken down", now)
+            self._step_down(_MAPS_GONE, now)
         if self._transport.plane is None:
             self._look(now)
             if self._transport.plane is not None:
                 self._guarded(self._first, now)
 
     def _look(self, now: Now) -> None:
-        before = self.reason
         self._look_at = now.mono + LOOK_EVERY
+        stamp = Loaded.stamp(self._directory)
+        if stamp != self._stamp:
+            self._asking.loader_worked(now.mono)
+        self._stamp = stamp
+        if self._failed and not self._asking.may_take(now.mono, stamp != self._refused):
+            return
         try:
             plane = self._find()
-            self._transport.use(plane)
         except (PlaneError, OSError) as error:
-            self.reason = str(error)
-            if self.reason != before:
-                _log.warning("no kernel data plane, packets go through sockets: %s", self.reason)
+            self._none(str(error), now)
             return
+        try:
+            self._take(plane, now)
+        except (PlaneError, OSError) as error:
+            plane.close()
+            self._none(str(error), now)
+
+    def _none(self, why: str, now: Now) -> None:
+        self._why, self._awaited = why, ""
+        self._monitor.watch(0, "")
+        self._asking.want(now.mono)
+        self._say(f"no kernel data plane, packets go through sockets: {self.reason}", why)
+
+    def _take(self, plane: DataPlane, now: Now) -> None:
+        """Work with ``plane`` from now on. Raises ``PlaneError``, ``OSError``."""
+        loaded = plane.loaded
+        facts = self._monitor.watch(loaded.ifindex, loaded.interface)
+        if facts is not None and loaded.ifindex in facts.owners:
+            self._addressed = True
+        health = Health(Watched(loaded.interface, loaded.ifindex, loaded.program, self._addressed))
+        found = health.stated(facts)
+        if found is not None:
+            raise PlaneError(f"the data plane cannot work: {found.text}")
+        self._transport.use(plane)
+        self._health, self._taken_at, self._failed = health, now.mono, False
         self._look_at = math.inf
-        self.reason = plane.loaded.reason
+        self._why, self._awaited = loaded.reason, ""
         self._engine.set_plane(plane.mode, now)
+        if self._lower(plane):
+            self._asking.want(now.mono)
+        self._transport.count("plane_taken")
         note = f"; no better mode: {self.reason}" if self.reason else ""
-        _log.info("kernel data plane: %s on %s%s", plane.mode, plane.loaded.interface, note)
+        self._say(f"kernel data plane: {plane.mode} on {loaded.interface}{note}", "", logging.INFO)
+
+    def _renew(self, plane: DataPlane, now: Now) -> None:
+        """The loader has written its state: take what is up now, without a time over sockets where that can be."""
+        self._stamp = Loaded.stamp(self._directory)
+        self._asking.loader_worked(now.mono)
+        try:
+            fresh = self._find()
+        except AtWork:
+            self._stamp = None  # to come back here in the next cycle
+            if not plane.there():
+                self._step_down(_MAPS_GONE, now)
+            return
+        except (PlaneError, OSError) as error:
+            self._step_down(Finding("taken_down", str(error), "a data plane"), now)
+            return
+        try:
+            self._take(fresh, now)
+        except (PlaneError, OSError) as error:
+            fresh.close()
+            self._step_down(Finding("taken_down", str(error), "a data plane"), now)
+            return
+        self._guarded(self._first, now)
 
     def _first(self, plane: DataPlane, now: Now) -> None:
         """What was recorded while no agent ran comes first: those nodes are members at once."""
@@ -145,14 +243,40 @@ class Steering:
         self._engine.observe(plane.observations(now), now)
         self._write_all(plane, now)
 
-    def _drop(self, why: str, now: Now) -> None:
-        _log.error("kernel data plane given up, packets go through sockets: %s", why)
-        self.reason = why
+    def _step_down(self, found: Finding, now: Now) -> None:
+        """Go on through the sockets, and have the kernel pass to them what arrives."""
+        plane = self._transport.plane
+        if plane is not None:
+            # Maps that are not there any more, or refuse, have nothing below that reads them.
+            with contextlib.suppress(OSError):
+                self._write_config(plane, now, running=False)
+        self._why, self._awaited = found.text, found.awaited
         self._transport.leave_plane()
         self._engine.stop_observing()
         self._engine.set_plane(self._transport.name, now)
         self._cycle_at = self._ring_at = math.inf
         self._look_at = now.mono + LOOK_EVERY
+        self._refused = self._stamp = Loaded.stamp(self._directory)
+        self._failed = found.proof not in _PINS_TELL
+        self._transport.count("plane_stepped_down")
+        self._transport.count(f"plane_stepped_down_{found.proof}")
+        self._asking.failed(found.proof, now.mono)
+        self._say(f"kernel data plane given up, packets go through sockets: {self.reason}", found.text, logging.ERROR)
+        self._asking.attend(self._why, now)
+
+    def _say(self, line: str, why: str, level: int = logging.WARNING) -> None:
+        """Log a change once."""
+        if not why or why != self._said:
+            _log.log(level, "%s", line)
+        self._said = why
+
+    def _lower(self, plane: DataPlane) -> bool:
+        return bool(plane.mode != best_mode(self._protocol))
+
+    def _follow(self, now: Now) -> bool:
+        """Take note of the facts; whether they changed in a way that makes it worth asking at once."""
+        plane = self._transport.plane
+        return self._asking.follow(self._monitor.facts, plane.loaded.program if plane is not None else 0, now.mono)
 
     def _guarded(self, work: Callable[[DataPlane, Now], None], now: Now) -> None:
         """Do something with the plane; one whose maps refuse is given up."""
@@ -162,21 +286,26 @@ class Steering:
         try:
             work(plane, now)
         except OSError as error:
-            self._drop(error.strerror or str(error), now)
+            self._step_down(Finding("unreadable", error.strerror or str(error), "a data plane"), now)
 
     # -- what the runtime calls --------------------------------------------------------------------------------
 
     def next_timer(self) -> float:
         """Monotonic time at which :meth:`handle_timer` wants to be called."""
         if self._transport.plane is None:
-            return self._look_at
+            return min(self._look_at, self._asking.due)
         return max(0.0, min(self._cycle_at, self._ring_at, self._engine.observation_due))
 
     def handle_timer(self, now: Now) -> None:
         """Do what is due."""
         if self._transport.plane is None:
+            self._asking.attend(self._why, now)
             if now.mono >= self._look_at:
-                self.look(now)
+                self._monitor.refresh()
+                self._follow(now)
+                self._look_again(now)
+                if self._transport.plane is None and now.mono < self._asking.answer_by:
+                    self._look_at = now.mono + PEEK_EVERY
         elif now.mono + self._engine.cycle / 3 >= self.next_timer():
             self._guarded(self._work, now)
 
@@ -185,8 +314,7 @@ class Steering:
         # What is due soon is done now: a wake-up costs more than most of what it is for.
         soon = now.mono + self._engine.cycle / 3
         if soon >= self._cycle_at:
-            if not plane.there():
-                self._drop("its maps were taken down", now)
+            if not self._carries(plane, now):
                 return
             lost = plane.counter("news_lost")
         if soon >= self._engine.observation_due or lost > self._lost_before:
@@ -194,6 +322,27 @@ class Steering:
             self._engine.observe(plane.observations(now), now)
         if soon >= self._cycle_at or now.mono >= self._ring_at:
             self._write_all(plane, now)
+
+    def _carries(self, plane: DataPlane, now: Now) -> bool:
+        """Judge the cycle that ends; False when there is another plane now, or none."""
+        self._monitor.refresh()
+        self._follow(now)
+        self._look_again(now)
+        if self._transport.plane is not plane or self._health is None:
+            return False
+        counters = self._transport.counters
+        work = Work(plane.counters(), counters["plane_passed_by"], counters["carriers_sent"], counters["carriers_lost"])
+        found = self._health.judge(work, self._monitor.facts)
+        self._transport.count("plane_judged")
+        if found is not None:
+            self._step_down(found, now)
+            return False
+        if self._lower(plane):
+            self._asking.want(now.mono)
+            self._asking.attend(self._why, now)
+        else:
+            self._asking.content(self._taken_at, now.mono)
+        return True
 
     def attend(self, now: Now) -> None:
         """After an input of the engine: what the kernel screens by must not be stale."""
@@ -228,13 +377,13 @@ class Steering:
         engine = self._engine
         return engine.status, engine.incarnation, engine.state_digest
 
-    def _write_config(self, plane: DataPlane, now: Now) -> None:
+    def _write_config(self, plane: DataPlane, now: Now, running: bool = True) -> None:
         engine = self._engine
         self._shown = status, incarnation, digest = self._state()
         offset = engine.clock_offset
         plane.write_config(
             Config(
-                running=status in ("running", "paused"),
+                running=running and status in ("running", "paused"),
                 incarnation=incarnation,
                 state_digest=digest,
                 lease=now.mono + max(LEASE_SECONDS, LEASE_TIMEOUTS * engine.timeout),

@@ -46,6 +46,8 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         "config": str(tmp_path / "etc"),
         "agent": str(tmp_path / "agent.service"),
         "dataplane": str(tmp_path / "dataplane.service"),
+        "dataplane_path": str(tmp_path / "dataplane.path"),
+        "dataplane_again": str(tmp_path / "dataplane-again.service"),
         "files": str(tmp_path / "files.service"),
         "socket": str(tmp_path / "none.sock"),
     }
@@ -61,7 +63,8 @@ def deploy_another(places: dict[str, str]) -> None:
     (config / "keys/1").unlink()
     (config / "api.token").write_text("new\n")
     Path(places["agent"]).write_text("[Unit]\nDescription=other\n")
-    Path(places["dataplane"]).write_text("[Unit]\n")
+    for unit in ("dataplane", "dataplane_path", "dataplane_again"):
+        Path(places[unit]).write_text("[Unit]\n")
     (config / "templates/site.j2").write_text("two\n")
     (config / "templates/more.j2").write_text("two\n")
     Path(places["files"]).unlink()

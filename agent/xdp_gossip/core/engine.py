@@ -350,14 +350,15 @@ class Engine:
 
     # -- packets -----------------------------------------------------------------------------------------------
 
-    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> None:
+    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool:
         """Take one packet; see ``ProtocolEngine.receive``."""
         if self.status in ("new", "left"):
             self._out.count("rx_not_running")
-            return
+            return False
         self._look_at_clocks(now)
-        self._reception.receive(data, source, now, screened)
+        taken = self._reception.receive(data, source, now, screened)
         self._attend(now)
+        return taken
 
     # -- a data plane that works by itself ---------------------------------------------------------------------
 

@@ -106,10 +106,11 @@ class ProtocolEngine(Protocol):
         The local node is announced to them and to the known nodes.
         """
 
-    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> None:
+    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool:
         """Take one packet as it came from ``source``. Never raises for bad input: it counts.
 
-        ``screened``: a data plane below has found it authentic, fresh and new, and has relayed it.
+        ``screened``: a data plane below has found it authentic, fresh and new, and has relayed it. Returns True for
+        another node's rumor that was taken (authentic, fresh, not seen before), on a wire that relays rumors.
         """
 
     def handle_timer(self, now: Now) -> None:

@@ -76,22 +76,24 @@ class Reception:
         self._out = out
         self._pace = pace
 
-    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> None:
+    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool:
         """Take one packet. Checks come in the order of their cost (docs/protocol.md).
 
-        ``screened``: a data plane has found it authentic, fresh and new, and has relayed it.
+        ``screened``: a data plane has found it authentic, fresh and new, and has relayed it. Returns True for another
+        node's rumor that was taken: authentic, fresh and not seen before.
         """
         try:
             peer, header, message = self._gate.admit(data, now, screened)
         except Rejected as rejected:
             self._out.count(f"rx_{rejected.reason}")
-            return
+            return False
         self._accept(peer, header, now)
         if header.type in RUMORS and not screened:
             self._relay_on(data, header, source)
             if self._observer.observing:  # the plane did not know what to make of it: tell it
                 self._out.emit(standing_of(peer))
         self._dispatch(peer, header, message, source, now)
+        return header.type in RUMORS
 
     def _accept(self, peer: Peer, header: Header, now: Now) -> None:
         """An authentic, fresh packet: commit it, and take note of its sender."""

@@ -27,15 +27,26 @@ _ACCEPTED = {"AUTO": ("XDP (native)", "XDP (generic)", "TC"), "XDP": ("XDP (nati
 _STANDINGS = {"present": "XG_PRESENT", "suspect": "XG_SUSPECT", "gone": "XG_GONE"}
 _MASK = (1 << 64) - 1
 _UP = "xdp-gossip dataplane up"
+#: The loader's file, and the program in it that takes what arrives (dataplane/loader/state.py).
+_STATE, _XDP_PROGRAM = "state.json", "xg_xdp_ingress"
+
+
+def best_mode(protocol: str) -> str:
+    """The mode that ``protocol`` (auto, XDP or TC) would rather have than any other."""
+    return _ACCEPTED[protocol.upper()][0]
 
 
 class PlaneError(Exception):
     """There is no data plane that this agent can use; the message says why and what to do."""
 
 
+class AtWork(PlaneError):
+    """A loader is at work, or has died over it."""
+
+
 @dataclass(frozen=True)
 class Loaded:
-    """What the loader wrote down. ``reason``: why not a better mode."""
+    """What the loader wrote down. ``reason``: why not a better mode; ``program``: id of the XDP program, 0 at TC."""
 
     mode: str
     interface: str
@@ -43,11 +54,21 @@ class Loaded:
     amount: int
     wide: int
     reason: str
+    program: int = 0
+
+    @staticmethod
+    def stamp(directory: Path) -> tuple[int, int] | None:
+        """Another value whenever a loader has written its state; None when there is none."""
+        try:
+            found = os.stat(directory / _STATE)
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     @classmethod
     def read(cls, directory: Path, protocol: str) -> Loaded:
         """Look what is up, and whether ``protocol`` (auto, XDP or TC) can do with it. Raises ``PlaneError``."""
-        path = directory / "state.json"
+        path = directory / _STATE
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
             # A refusal of all modes, as of a host without BCC, names none.
@@ -55,9 +76,12 @@ class Loaded:
                 f"{refusal['mode']}: {refusal['reason']}" if refusal["mode"] else str(refusal["reason"])
                 for refusal in state["reasons"]
             )
+            waiting = state.get("waiting", "")
             found, own = state["layout"], headers.constants()["XG_LAYOUT"]
+            mode = state["mode"]
+            program = state.get("programs", {}).get(_XDP_PROGRAM, 0) if mode.startswith("XDP") else 0
             loaded = cls(
-                state["mode"], state["interface"], state["ifindex"], state["amount"], state["wide"], refusals
+                mode, state["interface"], state["ifindex"], state["amount"], state["wide"], refusals, int(program)
             )
             complete = state["complete"]
         except FileNotFoundError:
@@ -66,12 +90,14 @@ class Loaded:
             raise PlaneError(f"{path}: {error.strerror}") from None
         except headers.HeaderError as error:
             raise PlaneError(str(error)) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PlaneError(f"{path}: not understood ({type(error).__name__}: {error}); {_UP} (as root)") from None
         if found != own:
             raise PlaneError(f"the loaded data plane has layout {found}, this agent's is {own}; {_UP} (as root)")
         if not complete:
-            raise PlaneError(f"the data plane is not complete (is a loader at work?): {path}")
+            raise AtWork(f"the data plane is not complete (is a loader at work?): {path}")
+        if not loaded.mode and waiting:
+            raise PlaneError(f"the loader waits: {waiting}")
         if not loaded.mode:
             raise PlaneError(f"the loader found no mode that works here: {refusals}; xdp-gossip doctor")
         if loaded.mode not in _ACCEPTED[protocol.upper()]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Optional, Protocol
 
 from ..core.events import Rumor, Transmit
 from ..core.types import Address
 
 #: Takes one packet and where it came from (for a frame: the peer's address with the connection's own port). The
-#: kernel data plane adds ``screened=True`` to what it has judged and relayed.
-Receive = Callable[..., None]
+#: kernel data plane adds ``screened=True`` to what it has judged and relayed. Returns True for another node's rumor
+#: that was taken.
+Receive = Callable[..., Optional[bool]]
 
 
 class TransportError(Exception):

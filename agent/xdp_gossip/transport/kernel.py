@@ -12,13 +12,16 @@ import errno
 import logging
 import socket
 import struct
+from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Any
 
 from ..core.events import Rumor, Transmit
 from ..core.types import Address
 from ..dataplane import headers, layout
 from ..dataplane.maps import DataPlane
 from . import Receive
+from .source import IP_PKTINFO, packet_info
 from .streams import deliver
 from .udp import DATAGRAM, UdpTransport
 
@@ -37,16 +40,19 @@ COUNTERS = (
     "carriers_sent",
     "carriers_refused",
     "carriers_lost",
+    "plane_passed_by",
+    "plane_elsewhere",
 )
-
-#: Seconds until a carrier is tried again after one was lost.
-ONE_BY_ONE = 60.0
 
 #: All nodes of the link: needs no neighbour entry and no route. The data plane never lets it leave the host.
 _EVERYBODY_4, _EVERYBODY_6 = "224.0.0.1", "ff02::1"
 _FANOUT = 82  # offset of the fan-out byte (bpf/wire.h)
 _RUMOR_BYTES = 88
-_IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # in the socket module since Python 3.12
+_PKTINFO, _PKTINFO6 = struct.Struct("=i4s4s"), struct.Struct("=16si")
+#: Room for either of them.
+_ANCILLARY = socket.CMSG_SPACE(_PKTINFO6.size) + socket.CMSG_SPACE(_PKTINFO.size)
+_LOOPBACK = 1
+_MAPPED = bytes(10) + b"\xff\xff"
 
 
 class KernelTransport(UdpTransport):
@@ -58,7 +64,7 @@ class KernelTransport(UdpTransport):
     def __init__(
         self, listen: Address | tuple[str, int], own: Address, *, size: int = 16384, buffer: int = 64
     ) -> None:
-        super().__init__(listen, size=size, buffer=buffer)
+        super().__init__(listen, size=size, buffer=buffer, own=own)
         self._counters.update(dict.fromkeys(COUNTERS, 0))
         constants = headers.constants()
         self._copies = constants["XG_COPIES"]
@@ -66,7 +72,7 @@ class KernelTransport(UdpTransport):
         self._unresolved = constants["XG_EVENT_UNRESOLVED"]
         self._own = own
         self._carried = 0  # carriers that the kernel has multiplied, as it counts them itself
-        self._one_by_one_until = 0.0
+        self._arrival: tuple[int, bytes] | None = None  # interface and destination of the datagram being read
         self.plane: DataPlane | None = None
 
     @property
@@ -76,18 +82,21 @@ class KernelTransport(UdpTransport):
 
     async def open(self, receive: Receive) -> None:
         """See :class:`Transport`."""
-        await super().open(receive)
+        await super().open(partial(self._noting, receive))
+        self._receive = receive  # for what comes through the ring buffer
         assert self._sock is not None
         # Else every carrier came back to whoever listens on all addresses.
         if self._mapped:
             self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
+            self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            self._sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         self._sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
 
     def use(self, plane: DataPlane) -> None:
         """Work with ``plane`` from now on; after :meth:`open`. Raises ``MapError``."""
         self.leave_plane()
         self._carried = plane.counter("fanout")
-        self._one_by_one_until = 0.0
         self.plane = plane
         self._loop.add_reader(plane.events_fd, self._read_events)
 
@@ -102,7 +111,40 @@ class KernelTransport(UdpTransport):
         """The kernel's table has no room for a peer: its rumors go on to be judged by the agent."""
         self._counters["plane_table_full"] += 1
 
+    def count(self, name: str) -> None:
+        """Add to a counter of whoever steers the plane, made with :meth:`add_counters`."""
+        self._counters[name] += 1
+
+    def add_counters(self, names: Iterable[str]) -> None:
+        """Show further counters among the transport's, from the start."""
+        self._counters.update(dict.fromkeys(names, 0))
+
     # -- in ----------------------------------------------------------------------------------------------------
+
+    def _next_datagram(self, sock: socket.socket) -> tuple[bytes, Any]:
+        """See :class:`UdpTransport`; with a plane, where the datagram came in is noted too."""
+        if self.plane is None:
+            return super()._next_datagram(sock)
+        data, ancillary, _, name = sock.recvmsg(self._size + 1, _ANCILLARY)
+        self._arrival = _arrival(ancillary)
+        return data, name
+
+    def _noting(self, receive: Receive, data: bytes, source: Address) -> None:
+        """Pass on what came by a socket, and count a rumor that should have been taken by the programs.
+
+        Rumors that came in by another interface (loopback too), or to another of this host's addresses, are none of
+        the plane's business. A process of this host can put its own address to the interface's name.
+        """
+        arrival, self._arrival = self._arrival, None
+        taken = receive(data, source)
+        plane = self.plane
+        if not taken or arrival is None or plane is None or source.ip == self._own.ip:
+            return
+        index, destination = arrival
+        if index == plane.loaded.ifindex and destination == self._own.packed:
+            self._counters["plane_passed_by"] += 1
+        elif index != plane.loaded.ifindex and index != _LOOPBACK:
+            self._counters["plane_elsewhere"] += 1
 
     def _read_events(self) -> None:
         """Take a burst; what is left makes the descriptor readable in the next turn of the loop."""
@@ -155,7 +197,6 @@ class KernelTransport(UdpTransport):
         plane = self.plane
         return (
             plane is not None
-            and self._loop.time() >= self._one_by_one_until
             and 1 < count <= min(self._copies, plane.ring_size)
             and _RUMOR_BYTES <= length <= DATAGRAM
             and not self._queue  # it must not overtake what waits
@@ -171,12 +212,10 @@ class KernelTransport(UdpTransport):
         to: tuple[str, int] | tuple[str, int, int, int]
         if ":" in self._own.ip:
             to = (_EVERYBODY_6, port, 0, index)
-            source = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, self._own.packed + struct.pack("=I", index))
         else:
             to = (f"::ffff:{_EVERYBODY_4}" if self._mapped else _EVERYBODY_4, port)
-            source = (socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4x", index, self._own.packed[12:]))
         try:
-            sock.sendmsg([carrier], [source], 0, to)
+            sock.sendmsg([carrier], [packet_info(self._own, index)], 0, to)
         except OSError as error:
             # A full buffer, a firewall: each target its own packet may still get through.
             if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
@@ -189,7 +228,7 @@ class KernelTransport(UdpTransport):
         """Whether the kernel took the carrier sent last; it has counted it by the time that the call returns.
 
         The stack can lose a packet without a word: with no room in the neighbour table for its group, or with the
-        program detached by somebody. Rumors are then sent one by one for a while.
+        program detached by somebody. This rumor is then sent one by one; steering judges the plane by the counter.
         """
         try:
             counted = plane.counter("fanout")
@@ -198,17 +237,28 @@ class KernelTransport(UdpTransport):
         if counted > self._carried:
             self._carried = counted
             return True
+        if not self._counters["carriers_lost"]:
+            _log.warning(
+                "an own rumor was not multiplied on %s: is xg_tc_egress attached, the neighbour table full? "
+                "It is sent one by one; said once, carriers_lost counts on",
+                plane.loaded.interface,
+            )
         self._counters["carriers_lost"] += 1
-        self._one_by_one_until = self._loop.time() + ONE_BY_ONE
-        _log.warning(
-            "an own rumor was not multiplied on %s: is xg_tc_egress attached, the neighbour table full? "
-            "Rumors are sent one by one for %g s",
-            plane.loaded.interface,
-            ONE_BY_ONE,
-        )
         return False
 
     async def close(self) -> None:
         """See :class:`Transport`."""
         self.leave_plane()
         await super().close()
+
+
+def _arrival(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, bytes] | None:
+    """Interface that a datagram came in by, and the address (16 bytes) that it was sent to."""
+    for level, kind, data in ancillary:
+        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO and len(data) >= _PKTINFO6.size:
+            destination, index = _PKTINFO6.unpack_from(data)
+            return index, destination
+        if level == socket.IPPROTO_IP and kind == IP_PKTINFO and len(data) >= _PKTINFO.size:
+            index, _, destination = _PKTINFO.unpack_from(data)
+            return index, _MAPPED + destination
+    return None

@@ -3,6 +3,7 @@
 
 Usage: ``snapshot.py take|restore PLACES``. PLACES is a JSON object of paths: ``directory`` (the copy), ``root`` (of the
 releases; ``current`` in it links to one), ``config`` (directory), ``agent``, ``dataplane`` and ``files`` (unit files),
+``dataplane_path`` and ``dataplane_again`` (unit files that follow ``dataplane``),
 ``socket`` (of the agent). Both print the same JSON object: ``present`` (false when the host has no release yet),
 ``release`` (directory name), ``version``, ``incarnation`` (of the running agent, -1 when it does not answer),
 ``agent``, ``dataplane`` and ``files`` (each ``present``, ``active``, ``enabled``). Errors go to stderr, exit status 1.
@@ -26,7 +27,7 @@ import sys
 STATE = "state.json"
 #: What of the places is a unit, and all that is copied.
 UNITS = ("agent", "dataplane", "files")
-KEPT = ("config",) + UNITS
+KEPT = ("config", "dataplane_path", "dataplane_again") + UNITS
 #: Seconds for a copy, and for an answer of systemd or the agent.
 COPY, ANSWER = 60, 20
 

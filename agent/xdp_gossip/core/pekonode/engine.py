@@ -95,8 +95,13 @@ class PekoNodeEngine:
         self._timers.at(now.mono + self._sweep_every, self._sweep)
         self._tick(now)
 
-    def receive(self, data: bytes, source: Address, now: Now) -> None:
-        """Take one packet. The origin is who the packet says: relays do not show on this wire."""
+    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool:
+        """Take one packet; False, as no data plane works below this wire (``ProtocolEngine.receive``)."""
+        self._take(data, source, now)
+        return False
+
+    def _take(self, data: bytes, source: Address, now: Now) -> None:
+        """One packet. The origin is who the packet says: relays do not show on this wire."""
         if self.status in ("new", "left"):
             return self._out.count("rx_ignored")
         try:

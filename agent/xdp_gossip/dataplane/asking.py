@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""Asks the loader to look again: when, how often, and by which file.
+
+The agent has no privilege, so it cannot start the loader. The loader leaves a file ``request`` that the agent may
+write to; systemd starts the loader when that is closed (``xdp-gossip-dataplane.path``).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ..core.types import Now
+from .links import Facts
+
+_log = logging.getLogger("xdp_gossip.dataplane")
+
+#: Seconds from one request to the next while nothing announces that it would help: doubled each time.
+FIRST, MOST = 5.0, 300.0
+#: Seconds between two requests at least, whatever happens.
+SPACING = 1.0
+#: Seconds for which the loader's answer is looked for often.
+ANSWER = 30.0
+#: Seconds after the loader's work during which a carrier, features and programs that change are its own doing: drivers
+#: reset when a program is attached. What is still different then counts.
+SETTLE = 10.0
+#: Seconds for which a plane must have carried, at least, before an earlier failure is forgotten.
+STABLE = 60.0
+
+
+class Request:
+    """The file by which the loader is asked."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "request"
+
+    def there(self) -> bool:
+        """Whether somebody may be listening."""
+        return self.path.exists()
+
+    def write(self, reason: str, at: float) -> None:
+        """Ask. Raises ``OSError``, also where the loader has not made the file."""
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+        with open(descriptor, "w", encoding="utf-8") as stream:
+            json.dump({"reason": reason, "at": at}, stream)
+            stream.write("\n")
+
+
+class Asking:
+    """When to ask. Times are monotonic seconds.
+
+    The first request goes out at once, the next after 5 s, 10 s, and so on up to 5 minutes. A change of the interface
+    or of the address starts over. A plane that fails again for the same proof does not: it waits its turn.
+    """
+
+    def __init__(self, request: Request, count: Callable[[str], None]) -> None:
+        self._request = request
+        self._count = count
+        self._tries = 0
+        self._proof = ""
+        self._wanted = False
+        self._answered = True  # whether the loader was asked since a plane failed
+        self._at = self._asked = self._worked = -math.inf
+        self._hard: object = None
+        self._soft: object = None
+        self._complaint = ""
+
+    @property
+    def delay(self) -> float:
+        """Seconds from the next request to the one after it."""
+        return float(min(MOST, FIRST * 2 ** min(self._tries, 10)))
+
+    @property
+    def due(self) -> float:
+        """When to ask next."""
+        return self._at if self._wanted else math.inf
+
+    @property
+    def answer_by(self) -> float:
+        """Until when the loader may still be at what it was asked for."""
+        return self._asked + ANSWER
+
+    def failed(self, proof: str, now: float) -> None:
+        """A plane in use has failed: ask at once, or, where the same proof came before, after a while."""
+        if proof == self._proof and self._tries:
+            self._at = now + self.delay
+        else:
+            self._tries, self._at = 0, max(now, self._asked + SPACING)
+        self._proof, self._wanted, self._answered = proof, True, False
+
+    def want(self, now: float) -> None:
+        """There is no plane, or a better mode is to be had: go on asking."""
+        if not self._wanted:
+            self._wanted, self._at = True, now + self.delay
+
+    def content(self, since: float, now: float) -> None:
+        """The plane in use is the best there is, and has been at work since ``since``."""
+        self._wanted = False
+        if now - since > max(STABLE, self.delay):
+            self._tries, self._proof = 0, ""
+
+    def may_take(self, now: float, changed: bool) -> bool:
+        """Whether a plane may be taken into use.
+
+        One that failed may be when the loader has worked on it (``changed``), or was asked a while ago: it may have
+        found nothing to do.
+        """
+        return changed or (self._answered and now >= self._asked + FIRST)
+
+    def loader_worked(self, now: float) -> None:
+        """The loader has written its state."""
+        self._worked = now
+
+    def follow(self, facts: Facts | None, ours: int, now: float) -> bool:
+        """Take note of the facts; True when a change among them started the asking over. ``ours``: our program."""
+        link = facts.link if facts is not None else None
+        if facts is None:
+            return False
+        hard = (facts.owners, link and (link.index, link.name, link.up, link.mtu, link.mac))
+        # On other kinds the features follow our own program.
+        features = link.features if link is not None and link.kind == "veth" else None
+        soft = link and (link.running, features, link.programs - {ours})
+        changed = self._hard is not None and hard != self._hard
+        self._hard = hard
+        if now - self._worked >= SETTLE:
+            changed = changed or (self._soft is not None and soft != self._soft)
+            self._soft = soft
+        elif self._soft is None:
+            self._soft = soft
+        if changed:
+            self._tries, self._proof = 0, ""
+            if self._wanted:
+                self._at = max(now, self._asked + SPACING)
+        return changed
+
+    def attend(self, reason: str, now: Now) -> None:
+        """Ask, if it is time."""
+        if now.mono < self.due:
+            return
+        self._asked, self._answered = now.mono, True
+        self._at = now.mono + self.delay
+        self._tries += 1
+        try:
+            self._request.write(reason, now.wall_ns / 1e9)
+        except OSError as error:
+            self._count("plane_ask_failed")
+            text = f"{self._request.path}: {error.strerror}"
+            if text != self._complaint:
+                self._complaint = text
+                _log.warning("the loader cannot be asked: %s", text)
+            return
+        self._complaint = ""
+        self._count("plane_asked")
+        _log.info("asked the loader to look again: %s", reason)
+
+    def ask_before_the_end(self, reason: str, now: Now) -> None:
+        """Ask, unless an earlier process did a moment ago: without a plane this one ends, and is started again."""
+        try:
+            if now.wall_ns / 1e9 - self._request.path.stat().st_mtime >= FIRST:
+                self._at, self._wanted = now.mono, True
+                self.attend(reason, now)
+        except OSError as error:
+            _log.warning("the loader cannot be asked: %s: %s", self._request.path, error.strerror)
+
+    def words(self) -> str:
+        """How it goes on."""
+        if self._request.there():
+            return f"the loader is asked every {FIRST:g} to {MOST:g} s, and at once when interface or address change"
+        remedy = "systemctl reload-or-restart xdp-gossip-dataplane"
+        return f"nothing asks the loader ({self._request.path} is not there): {remedy}"

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""Judges whether a kernel data plane does its work. Pure: totals and facts go in, a verdict comes out.
+
+The agent calls :meth:`Health.judge` once a cycle. **The tolerance rule**, the only one: a plane has failed when more
+than :data:`TOLERANCE` of the work of one cycle was left undone. A fault that stops the work altogether therefore
+shows at the end of the first whole cycle after it: it is noticed within two cycles. A short gap, such as the loader's
+exchange of programs, or a few copies that a full queue cost, stays below. What the kernel states outright (no such
+interface, other maps pinned) needs no tolerance; a program that is not ours must be seen there in two judgements,
+because a loader exchanges programs before it writes down which they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .links import Facts
+
+#: Part of the work of one cycle that may stay undone.
+TOLERANCE = 0.25
+#: Judgements in a row that must find another XDP program than ours.
+_SEEN = 2
+
+#: What :class:`Finding` may name as its proof -> what it means. Each has a counter ``plane_stepped_down_<proof>``.
+PROOFS = {
+    "passed_by": "rumors reached the socket, past the programs",
+    "carriers_lost": "own rumors were not multiplied",
+    "copies_lost": "copies of others' rumors vanished",
+    "copies_refused": "the kernel refused copies",
+    "detached": "the XDP program of the interface is not ours",
+    "interface_gone": "the interface is gone",
+    "address_moved": "the node's address left the interface",
+    "maps_gone": "the pinned maps are gone, or others",
+    "unreadable": "the kernel refused a call on the maps",
+    "taken_down": "the loader has taken the plane down",
+}
+
+#: How a copy of another's rumor can end (bpf/counters.h); ``copy_due`` counts what was asked for.
+_ENDS = ("copy", "copy_surplus", "copy_unresolved", "relay_failed")
+_FANOUT_ENDS = ("fanout_copy", "fanout_surplus", "fanout_unresolved", "fanout_failed")
+_TAKEN = ("take_heartbeat", "take_metadata", "take_leave", "take_record")
+#: Rumors that a program saw, and left to the stack on purpose.
+_PASSED = ("pass_odd", "pass_no_agent")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Why a plane cannot be relied on. ``proof``: one of :data:`PROOFS`; ``awaited``: what would end it."""
+
+    proof: str
+    text: str
+    awaited: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """Running totals: the kernel's counters, and what the agent's transport counted.
+
+    ``at_socket``: other members' rumors that the agent took from its socket although they arrived by the plane's
+    interface, addressed to this node.
+    """
+
+    kernel: Mapping[str, int]
+    at_socket: int
+    carriers_sent: int
+    carriers_lost: int
+
+
+@dataclass(frozen=True)
+class Plane:
+    """What is to be true of a plane in use.
+
+    ``program``: id of the XDP program at the interface, 0 at TC. ``addressed``: the interface has the node's address,
+    which one on the loopback interface or behind NAT never has.
+    """
+
+    interface: str
+    ifindex: int
+    program: int
+    addressed: bool
+
+
+class Health:
+    """Judges one plane, from the moment at which it comes into use."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self._before: Work | None = None
+        self._explained = 0  # rumors left to the stack on purpose in the former cycle
+        self._carrier_changes: int | None = None
+        self._foreign = 0  # judgements in a row that found a program of others
+
+    def judge(self, work: Work, facts: Facts | None) -> Finding | None:
+        """The verdict on the cycle that ends now; None while the plane does its work, or nothing can be told."""
+        before, self._before = self._before, work
+        found = self.stated(facts) or self._foreign_program(facts)
+        if found is not None:
+            return found
+        steady = self._steady(facts)
+        if before is None or not steady:
+            self._explained = 0
+            return None
+        return self._undone(before, work)
+
+    def stated(self, facts: Facts | None) -> Finding | None:
+        """What the kernel states outright. ``facts`` None: nothing is known."""
+        if facts is None:
+            return None
+        plane = self._plane
+        link = facts.link
+        if link is None:
+            text = f"{plane.interface} (interface {plane.ifindex}) is gone"
+            return Finding("interface_gone", text, f"an interface {plane.interface} with the node's address")
+        if plane.addressed and plane.ifindex not in facts.owners:
+            if facts.owners:
+                text = f"the node's address is on interface {facts.owners[0]} now, not on {link.name}"
+                return Finding("address_moved", text, "the loader to move to the other interface")
+            return Finding("address_moved", f"the node's address is not on {link.name} any more", "the address")
+        return None
+
+    def _foreign_program(self, facts: Facts | None) -> Finding | None:
+        plane, link = self._plane, facts.link if facts is not None else None
+        if link is None or not plane.program:
+            return None
+        self._foreign = self._foreign + 1 if plane.program not in link.programs else 0
+        if self._foreign < _SEEN:
+            return None
+        who = f"program {min(link.programs)} of others is there" if link.programs else "none is there"
+        text = f"the XDP program of {link.name} is not ours ({plane.program}): {who}"
+        return Finding("detached", text, "the loader to attach it again")
+
+    def _steady(self, facts: Facts | None) -> bool:
+        """Whether the link was up through the cycle: what is lost without a carrier says nothing about the plane."""
+        link = facts.link if facts is not None else None
+        if link is None:
+            return True
+        before, self._carrier_changes = self._carrier_changes, link.carrier_changes
+        return link.running and before in (None, link.carrier_changes)
+
+    def _undone(self, before: Work, work: Work) -> Finding | None:
+        def grown(*names: str) -> int:
+            return sum(work.kernel.get(name, 0) - before.kernel.get(name, 0) for name in names)
+
+        name = self._plane.interface
+        explained = grown(*_PASSED)
+        # A datagram counted by the program in the former cycle may have been read in this one.
+        beside = work.at_socket - before.at_socket - explained - self._explained
+        self._explained = explained
+        if _too_much(beside, beside + grown(*_TAKEN)):
+            text = f"{beside} rumors that arrived by {name} in one cycle came past the programs"
+            return Finding("passed_by", text, "the loader to attach them again")
+        lost, sent = work.carriers_lost - before.carriers_lost, work.carriers_sent - before.carriers_sent
+        if _too_much(lost, sent):
+            text = f"{lost} of {sent} own rumors were not multiplied on {name} in one cycle"
+            return Finding("carriers_lost", text, "the loader to attach xg_tc_egress again")
+        due = grown("copy_due")
+        lost = due - grown(*_ENDS) + grown("copy_lost")
+        if _too_much(lost, due):
+            text = f"{lost} of {due} copies vanished on {name} in one cycle"
+            return Finding("copies_lost", text, "a mode that carries (on a veth, native XDP needs GRO on the peer)")
+        refused = grown("relay_failed", "fanout_failed")
+        if _too_much(refused, due + grown(*_FANOUT_ENDS)):
+            text = f"the kernel refused {refused} copies on {name} in one cycle"
+            return Finding("copies_refused", text, "a mode that carries")
+        return None
+
+
+def _too_much(undone: int, of: int) -> bool:
+    return undone > 0 and undone > TOLERANCE * of

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""Keeps the facts about an interface and an address current inside an event loop (:mod:`links`).
+
+The kernel answers rtnetlink requests under a lock that a driver may hold for a second while it resets. So a thread
+asks, and heartbeats do not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from . import links
+from .links import Facts
+
+_log = logging.getLogger("xdp_gossip.dataplane")
+
+#: Seconds between a notification and the request that follows: several changes mostly come together.
+GATHER = 0.1
+#: Datagrams read per wake-up.
+_BURST = 64
+
+
+class Monitor:
+    """Watches one address and the interface that a plane is on. ``facts`` is None while nothing could be read."""
+
+    def __init__(self, ip: str) -> None:
+        self._ip = ip
+        self._packed = ipaddress.ip_address(ip).packed
+        self._index, self._name = 0, ""
+        self._events: socket.socket | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._asking = self._again = False
+        self._gathering: asyncio.TimerHandle | None = None
+        self._complaint = ""
+        #: Called in the loop when the facts are others than before.
+        self.on_change: Callable[[], None] = lambda: None
+        self.facts: Facts | None = None
+
+    def open(self) -> None:
+        """Read the facts, and follow them from now on; in a running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="xdp-gossip-links")
+        try:
+            self._events = links.events()
+            self._loop.add_reader(self._events, self._read)
+        except OSError as error:
+            self._complain(error)
+        self._look()
+
+    def watch(self, index: int, name: str) -> Facts | None:
+        """Follow the interface ``index`` from now on, and return the facts as they are at this moment.
+
+        0: the interface that has the address, or the one called ``name``.
+        """
+        self._index, self._name = index, name
+        if self._thread is not None:
+            self._look()
+        return self.facts
+
+    def _look(self) -> None:
+        try:
+            self.facts = links.look(self._ip, self._index, self._name)
+        except OSError as error:
+            self._complain(error)
+            self.facts = None
+
+    def refresh(self) -> None:
+        """Read the facts again, soon."""
+        if self._thread is None:
+            return
+        if self._asking:
+            self._again = True
+            return
+        self._asking, self._again = True, False
+        asked = (self._ip, self._index, self._name)
+        future = self._loop.run_in_executor(self._thread, links.look, *asked)
+        future.add_done_callback(lambda done: self._take(done, asked))
+
+    def _take(self, done: asyncio.Future[Facts], asked: tuple[str, int, str]) -> None:
+        self._asking = False
+        if done.cancelled() or self._thread is None:
+            return
+        before = self.facts
+        error = done.exception()
+        if isinstance(error, OSError):
+            self._complain(error)
+            self.facts = None
+        elif error is not None:
+            raise error
+        elif asked == (self._ip, self._index, self._name):
+            self._complaint = ""
+            self.facts = done.result()
+        if self._again:
+            self.refresh()
+        if self.facts != before:
+            self.on_change()
+
+    def _complain(self, error: OSError) -> None:
+        text = error.strerror or str(error)
+        if text != self._complaint:
+            self._complaint = text
+            _log.warning("interfaces and addresses not read over rtnetlink, so changes show late: %s", text)
+
+    def _read(self) -> None:
+        """Take notifications; an overrun means that some were lost, so look."""
+        channel, due = self._events, False
+        if channel is None:
+            return
+        for _ in range(_BURST):
+            try:
+                due = links.concerns(channel.recv(1 << 16), self._packed, self._index, self._name) or due
+            except BlockingIOError:
+                break
+            except OSError as error:
+                due = True
+                if error.errno != errno.ENOBUFS:
+                    self._complain(error)
+                    self._loop.remove_reader(channel)
+                    break
+        if due and self._gathering is None:
+            self._gathering = self._loop.call_later(GATHER, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        self.refresh()
+
+    def close(self) -> None:
+        """Give everything back. Idempotent."""
+        channel, self._events = self._events, None
+        if channel is not None:
+            self._loop.remove_reader(channel)
+            channel.close()
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.shutdown(wait=False)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: MIT
+"""Whether a data plane does its work, and when the loader is asked: judged from totals, facts and time alone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from xdp_gossip.core.types import Now
+from xdp_gossip.dataplane import asking, headers, links
+from xdp_gossip.dataplane.asking import FIRST, MOST, SETTLE, Asking, Request
+from xdp_gossip.dataplane.health import _ENDS, _FANOUT_ENDS, _PASSED, _TAKEN, PROOFS, Health, Plane, Work
+from xdp_gossip.dataplane.links import Facts, Link
+
+LINK = Link(7, "eth0", "", True, True, 1500, b"\2\0\0\0\0\1", frozenset({42}), 2, 3)
+FACTS = Facts(LINK, (7,))
+PLANE = Plane("eth0", 7, 42, True)
+
+
+def work(at_socket: int = 0, sent: int = 0, lost: int = 0, **kernel: int) -> Work:
+    """Totals."""
+    return Work(kernel, at_socket, sent, lost)
+
+
+def proof(health: Health, totals: Work, facts: Facts | None = FACTS) -> str:
+    """The verdict's proof, "" when there is none."""
+    found = health.judge(totals, facts)
+    assert found is None or (found.proof in PROOFS and found.text and found.awaited)
+    return found.proof if found is not None else ""
+
+
+def test_every_counter_that_is_judged_by_exists() -> None:
+    assert {*_ENDS, *_FANOUT_ENDS, *_TAKEN, *_PASSED, "copy_due", "copy_lost"} <= set(headers.counters())
+
+
+@pytest.mark.parametrize(
+    ("totals", "expected"),
+    [
+        (work(at_socket=1), "passed_by"),
+        (work(at_socket=25, take_heartbeat=75), ""),
+        (work(at_socket=26, take_heartbeat=74), "passed_by"),
+        (work(at_socket=3, pass_odd=2, pass_no_agent=1), ""),
+        (work(sent=4, lost=1), ""),
+        (work(sent=4, lost=2), "carriers_lost"),
+        (work(copy_due=8, copy=6, copy_surplus=1, copy_unresolved=1), ""),
+        (work(copy_due=8), "copies_lost"),
+        (work(copy_due=8, copy=8, copy_lost=3), "copies_lost"),
+        (work(copy_due=8, copy=4, relay_failed=4), "copies_refused"),
+        (work(fanout_copy=1, fanout_failed=1), "copies_refused"),
+    ],
+)
+def test_what_was_left_undone_in_one_cycle(totals: Work, expected: str) -> None:
+    health = Health(PLANE)
+    # What was in flight when the plane came into use is nobody's fault.
+    assert proof(health, work(at_socket=9, sent=5, lost=5, copy_due=100)) == ""
+    grown = {name: totals.kernel.get(name, 0) for name in (*totals.kernel, "copy_due")}
+    grown["copy_due"] += 100
+    totals = Work(grown, totals.at_socket + 9, totals.carriers_sent + 5, totals.carriers_lost + 5)
+    assert proof(health, totals) == expected
+    assert proof(Health(PLANE), totals) == ""
+
+
+def test_a_datagram_read_a_cycle_after_it_was_counted_is_explained() -> None:
+    health = Health(PLANE)
+    assert proof(health, work()) == ""
+    assert proof(health, work(pass_no_agent=3)) == ""
+    assert proof(health, work(at_socket=3, pass_no_agent=3)) == ""
+    assert proof(health, work(at_socket=4, pass_no_agent=3)) == "passed_by"
+
+
+def test_nothing_is_judged_without_a_carrier() -> None:
+    health = Health(PLANE)
+    down = Facts(replace(LINK, running=False, carrier_changes=3), (7,))
+    back = Facts(replace(LINK, carrier_changes=4), (7,))
+    assert proof(health, work()) == ""
+    assert proof(health, work(copy_due=9), down) == ""
+    assert proof(health, work(copy_due=19), back) == ""  # it was away for a part of the cycle
+    assert proof(health, work(copy_due=29), back) == "copies_lost"
+
+
+@pytest.mark.parametrize(
+    ("facts", "addressed", "expected"),
+    [
+        (Facts(None, (7,)), True, "interface_gone"),
+        (Facts(LINK, ()), True, "address_moved"),
+        (Facts(LINK, (9,)), True, "address_moved"),
+        (Facts(LINK, (1,)), False, ""),  # on the loopback interface from the start
+        (Facts(replace(LINK, name="uplink0"), (7,)), True, ""),
+        (None, True, ""),
+    ],
+)
+def test_what_the_kernel_states(facts: Facts | None, addressed: bool, expected: str) -> None:
+    assert proof(Health(replace(PLANE, addressed=addressed)), work(), facts) == expected
+
+
+def test_another_program_must_be_seen_twice() -> None:
+    """A loader exchanges programs before it writes down which they are."""
+    health = Health(PLANE)
+    for programs, expected in ((43, ""), (42, ""), (43, ""), (43, "detached")):
+        facts = Facts(replace(LINK, programs=frozenset({programs})), (7,))
+        assert proof(health, work(), facts) == expected
+    bare = Facts(replace(LINK, programs=frozenset()), (7,))
+    assert [proof(Health(replace(PLANE, program=0)), work(), bare) for _ in range(3)] == ["", "", ""]
+
+
+# -- asking ----------------------------------------------------------------------------------------------------
+
+
+class Rig:
+    """An asking with its file, and a clock."""
+
+    def __init__(self, tmp_path: Path, listened: bool = True) -> None:
+        self.request = Request(tmp_path)
+        if listened:
+            self.request.path.touch()
+        self.counters: Counter[str] = Counter()
+        self.asking = Asking(self.request, lambda name: self.counters.update([name]))
+        self.now = 1000.0
+
+    def run(self, seconds: float, reason: str = "because") -> list[float]:
+        """Let time pass; when it asked."""
+        asked, end = [], self.now + seconds
+        while self.now < end:
+            before = sum(self.counters.values())
+            self.asking.attend(reason, Now(self.now, int(self.now * 1e9)))
+            if sum(self.counters.values()) > before:
+                asked.append(self.now - end + seconds)
+            self.now += 0.25
+        return asked
+
+
+def test_it_asks_at_once_and_then_less_and_less(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    assert rig.run(10) == []
+    rig.asking.failed("detached", rig.now)
+    assert rig.run(100) == [0, 5, 15, 35, 75]
+    assert json.loads(rig.request.path.read_text()) == {"reason": "because", "at": 1000.0 + 10 + 75}
+    times = rig.run(5000)
+    assert [b - a for a, b in zip(times[-3:], times[-2:])] == [MOST, MOST]
+
+
+def test_a_change_starts_it_over(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.asking.follow(FACTS, 42, rig.now)
+    rig.asking.failed("interface_gone", rig.now)
+    rig.run(200)
+    assert not rig.asking.follow(FACTS, 42, rig.now)
+    assert rig.asking.follow(Facts(LINK, ()), 42, rig.now)
+    assert rig.run(6) == [0, 5]
+
+
+def test_what_the_loader_itself_does_to_the_interface_is_no_change(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    veth = replace(LINK, kind="veth")
+    rig.asking.follow(Facts(veth, (7,)), 42, rig.now)
+    rig.asking.want(rig.now)
+    rig.asking.loader_worked(rig.now)
+    for changed in (replace(veth, running=False), replace(veth, programs=frozenset({9})), veth):
+        assert not rig.asking.follow(Facts(changed, (7,)), 42, rig.now)
+        rig.now += SETTLE / 5
+    rig.now += SETTLE
+    assert not rig.asking.follow(Facts(veth, (7,)), 42, rig.now)
+    # GRO of the peer; a program of others that goes. On other kinds features follow our own program.
+    assert rig.asking.follow(Facts(replace(veth, features=99), (7,)), 42, rig.now)
+    assert rig.asking.follow(Facts(replace(veth, features=99, programs=frozenset({42, 5})), (7,)), 42, rig.now)
+    other = Asking(rig.request, rig.counters.__getitem__)
+    other.follow(FACTS, 42, rig.now)
+    assert not other.follow(Facts(replace(LINK, features=99), (7,)), 42, rig.now)
+
+
+def test_a_plane_that_fails_again_for_the_same_proof_waits_its_turn(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    gaps = []
+    for _ in range(5):
+        rig.asking.failed("copies_lost", rig.now)
+        gaps.append(rig.run(400)[0])
+        rig.asking.content(rig.now - 1, rig.now)
+    assert gaps[0] == 0
+    assert gaps[1:] == sorted(gaps[1:])
+    assert gaps[1] > 0
+    # Another proof is another matter; and what has carried for long has made up for it.
+    rig.asking.failed("detached", rig.now)
+    assert rig.run(1) == [0]
+    rig.asking.content(rig.now - 2 * MOST, rig.now)
+    rig.asking.failed("detached", rig.now)
+    assert rig.run(10)[0] <= asking.SPACING
+
+
+def test_a_plane_is_taken_back_when_the_loader_has_looked_at_it(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.asking.failed("detached", rig.now)
+    assert not rig.asking.may_take(rig.now, False)
+    assert rig.asking.may_take(rig.now, True)
+    rig.run(1)
+    assert not rig.asking.may_take(rig.now, False)
+    assert rig.asking.may_take(rig.now + FIRST, False)
+
+
+def test_without_a_file_it_says_so_and_counts(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, listened=False)
+    rig.asking.failed("detached", rig.now)
+    rig.run(6)
+    assert rig.counters == {"plane_ask_failed": 2}
+    assert "nothing asks the loader" in rig.asking.words()
+    assert "reload-or-restart xdp-gossip-dataplane" in rig.asking.words()
+
+
+# -- rtnetlink -------------------------------------------------------------------------------------------------
+
+
+def test_the_kernel_is_asked_without_a_privilege() -> None:
+    facts = links.look("127.0.0.1", 0, "")
+    assert facts.link is not None
+    assert (facts.link.name, facts.link.index in facts.owners, facts.link.mtu > 0) == ("lo", True, True)
+    assert links.look("198.18.255.254", 0, "no-such-name") == Facts(None, ())
+    assert links.look("127.0.0.1", 2**31 - 2, "lo").link is None
+    with links.events() as channel, pytest.raises(BlockingIOError):
+        channel.recv(1)
