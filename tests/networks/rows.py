@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tests.networks.tunnel import Tunnel
-from tests.networks.world import NetHost, Row, usual
+from tests.networks.world import COUNT, NetHost, Row, usual
 from tests.planes.fleet import command, enter
 
 GENERIC = "XDP (generic)"
@@ -147,7 +147,7 @@ def wireguard(host: NetHost) -> None:
     host.wire()
     host.assign("eth0", f"198.18.80.{host.number}/24")
     host.ip_("link", "add", "wg0", "type", "wireguard")
-    secrets = {number: bytes([number]) * 32 for number in range(1, 5)}
+    secrets = {number: bytes([number]) * 32 for number in range(1, COUNT + 1)}
     path = host.directory / "wireguard.conf"
     lines = ["[Interface]", "ListenPort = 51820", f"PrivateKey = {_base64(secrets[host.number])}"]
     for other in _others(host):
@@ -165,7 +165,7 @@ def _address(host: NetHost, device: str) -> None:
 
 
 def _others(host: NetHost) -> list[int]:
-    return [number for number in range(1, 5) if number != host.number]
+    return [number for number in range(1, COUNT + 1) if number != host.number]
 
 
 def _routed(host: NetHost, holder: str) -> None:
