@@ -60,29 +60,31 @@ class Assembly:
 
         Raises ``TransportError`` when the protocol that was asked for by name cannot be had.
         """
-        listen = (self.listen_addr, node.port)
+        listen, own = (self.listen_addr, node.port), node.address
         if self.wire == "pekonode":
             if self._plane == "TCP":
                 from .transport.oneshot import OneShotTransport
 
-                return OneShotTransport(listen, size=self.size, buffer=self.buffer), ""
-            plain = UdpTransport(listen, size=self.size, buffer=self.buffer, datagram=self.size, frames=False)
+                return OneShotTransport(listen, size=self.size, buffer=self.buffer, own=own), ""
+            plain = UdpTransport(
+                listen, size=self.size, buffer=self.buffer, datagram=self.size, frames=False, own=own
+            )
             return plain, "the kernel data plane cannot read the wire of PekoNode" if self._plane == "AUTO" else ""
         if self._plane == "TCP":
             from .transport.tcp import TcpTransport
 
-            return TcpTransport(listen, size=self.size, buffer=self.buffer), ""
+            return TcpTransport(listen, size=self.size, buffer=self.buffer, own=own), ""
         if self._plane == "UDP":
-            return UdpTransport(listen, size=self.size, buffer=self.buffer), ""
+            return UdpTransport(listen, size=self.size, buffer=self.buffer, own=own), ""
         from .dataplane.headers import HeaderError
         from .transport.kernel import KernelTransport
 
         try:
-            return KernelTransport(listen, node.address, size=self.size, buffer=self.buffer), ""
+            return KernelTransport(listen, own, size=self.size, buffer=self.buffer), ""
         except HeaderError as error:  # the library alone, without bpf/ beside it
             if self._plane != "AUTO":
                 raise TransportError(f"protocol {self.protocol}: {error}") from None
-            return UdpTransport(listen, size=self.size, buffer=self.buffer), str(error)
+            return UdpTransport(listen, size=self.size, buffer=self.buffer, own=own), str(error)
 
     def steering(self, engine: ProtocolEngine, transport: Transport) -> Steering | None:
         """What keeps a kernel data plane in step with ``engine``; None where ``transport`` has none."""

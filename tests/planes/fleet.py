@@ -28,7 +28,6 @@ from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane.maps import DataPlane, Loaded
 
 PREFIX = "xga"
-HUB = f"{PREFIX}-hub"
 USER = "nobody"
 PORT = 8000
 #: What the status calls each plane -> protocol in the configuration, MTU of the links. A veth takes native XDP up to
@@ -80,11 +79,15 @@ def inside(namespace: str) -> Iterator[None]:
 class Host(Agent):
     """An agent in a namespace of its own, and its data plane."""
 
+    #: Beginning of the names of namespaces.
+    names = PREFIX
+
     def __init__(self, directory: Path, number: int, plane: str, six: bool, settings: dict[str, Any]) -> None:
         self.plane = plane
-        self.namespace = f"{PREFIX}-{number}"
+        self.namespace = f"{self.names}-{number}"
+        self.hub = f"{self.names}-hub"
         self.plane_dir = directory / f"plane{number}"
-        ip = f"fd00:198:18:62::{number:x}" if six else f"198.18.62.{number}"
+        ip = self.address_for(number, six)
         protocol, self.mtu = PLANES[plane]
         super().__init__(directory / f"n{number}", number, ip, PORT, settings)
         self.settings["protocol"] = settings.get("protocol", protocol)
@@ -98,6 +101,11 @@ class Host(Agent):
             *("/usr/bin/python3", "-Ic", _WITHOUT_WX),
         )
 
+    @staticmethod
+    def address_for(number: int, six: bool) -> str:
+        """The address that peers know host ``number`` by."""
+        return f"fd00:198:18:62::{number:x}" if six else f"198.18.62.{number}"
+
     def give_to_user(self) -> None:
         """What the test wrote into its directory becomes the agent's."""
         user = pwd.getpwnam(USER)
@@ -109,11 +117,11 @@ class Host(Agent):
         name, far = self.namespace, f"v{self.number}"
         command("ip", "netns", "add", name)
         command("ip", "-n", name, "link", "set", "lo", "up")
-        peer = ("type", "veth", "peer", "name", far, "netns", HUB)
+        peer = ("type", "veth", "peer", "name", far, "netns", self.hub)
         command("ip", "-n", name, "link", "add", "eth0", "mtu", str(self.mtu), *peer)
-        command("ip", "-n", HUB, "link", "set", far, "mtu", str(self.mtu), "master", "br0", "up")
+        command("ip", "-n", self.hub, "link", "set", far, "mtu", str(self.mtu), "master", "br0", "up")
         if gro:
-            command(*enter(HUB), "ethtool", "-K", far, "gro", "on")
+            command(*enter(self.hub), "ethtool", "-K", far, "gro", "on")
         command("ip", "-n", name, "link", "set", "eth0", "up")
         address = (f"{self.ip}/64", "nodad") if ":" in self.ip else (f"{self.ip}/24",)
         command("ip", "-n", name, "addr", "add", *address, "dev", "eth0")
@@ -158,28 +166,27 @@ class Fleet:
     """So many hosts on one bridge, with agents that know the first two as seeds; the first ``loaded`` of them (None:
     all) with a data plane. ``settings`` go into the agents' configuration."""
 
+    #: What hosts are made of.
+    host: type[Host] = Host
+
     def __init__(
         self, plane: str, count: int, *, six: bool = False, loaded: int | None = None, **settings: Any
     ) -> None:
         # A place that the agents' user may enter, which pytest's is not.
-        self.directory = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-"))
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{self.host.names}-"))
         self.directory.chmod(0o755)
         self.plane = plane
         self.loaded = loaded
-        self.hosts = [Host(self.directory, n, plane, six, dict(settings)) for n in range(1, count + 1)]
+        self.hosts = [self.host(self.directory, n, plane, six, dict(settings)) for n in range(1, count + 1)]
         for host in self.hosts:
             host.settings["seeds"] = [seed.address for seed in self.hosts[:2]]
 
     def __enter__(self) -> Fleet:
         try:
-            _remove_namespaces()
-            command("ip", "netns", "add", HUB)
-            command("ip", "-n", HUB, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
-            command("ip", "-n", HUB, "link", "set", "br0", "up")
-            for host in self.hosts:
-                host.connect()
+            _remove_namespaces(self.host.names)
+            self.connect()
             with concurrent.futures.ThreadPoolExecutor(2) as pool:
-                list(pool.map(Host.load, self.hosts[: self.loaded]))
+                list(pool.map(lambda host: host.load(), self.hosts[: self.loaded]))
         except BaseException:
             self._remove()
             raise
@@ -190,19 +197,28 @@ class Fleet:
     ) -> None:
         self._remove()
 
+    def connect(self) -> None:
+        """The hub with its bridge, and every host's link to it."""
+        hub = f"{self.host.names}-hub"
+        command("ip", "netns", "add", hub)
+        command("ip", "-n", hub, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
+        command("ip", "-n", hub, "link", "set", "br0", "up")
+        for host in self.hosts:
+            host.connect()
+
     def _remove(self) -> None:
         try:
             for host in self.hosts:
                 with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                     host.kill()
             with concurrent.futures.ThreadPoolExecutor(2) as pool:
-                list(pool.map(Host.unload, self.hosts))
+                list(pool.map(lambda host: host.unload(), self.hosts))
         finally:
             for host in self.hosts:  # whatever `down` did not manage
                 mount = host.plane_dir / "bpf"
                 if os.path.ismount(mount):
                     command("umount", "-l", str(mount), check=False)
-            _remove_namespaces()
+            _remove_namespaces(self.host.names)
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def __iter__(self) -> Iterator[Host]:
@@ -260,7 +276,7 @@ class Fleet:
         return eventually(self.apart, seconds, 0.05)
 
 
-def _remove_namespaces() -> None:
+def _remove_namespaces(names: str) -> None:
     for entry in json.loads(command("ip", "-j", "netns", "list") or "[]"):
-        if str(entry["name"]).startswith(f"{PREFIX}-"):
+        if str(entry["name"]).startswith(f"{names}-"):
             command("ip", "netns", "delete", str(entry["name"]))

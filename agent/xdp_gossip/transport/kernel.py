@@ -19,6 +19,7 @@ from ..core.types import Address
 from ..dataplane import headers, layout
 from ..dataplane.maps import DataPlane
 from . import Receive
+from .source import packet_info
 from .streams import deliver
 from .udp import DATAGRAM, UdpTransport
 
@@ -46,7 +47,6 @@ ONE_BY_ONE = 60.0
 _EVERYBODY_4, _EVERYBODY_6 = "224.0.0.1", "ff02::1"
 _FANOUT = 82  # offset of the fan-out byte (bpf/wire.h)
 _RUMOR_BYTES = 88
-_IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # in the socket module since Python 3.12
 
 
 class KernelTransport(UdpTransport):
@@ -58,7 +58,7 @@ class KernelTransport(UdpTransport):
     def __init__(
         self, listen: Address | tuple[str, int], own: Address, *, size: int = 16384, buffer: int = 64
     ) -> None:
-        super().__init__(listen, size=size, buffer=buffer)
+        super().__init__(listen, size=size, buffer=buffer, own=own)
         self._counters.update(dict.fromkeys(COUNTERS, 0))
         constants = headers.constants()
         self._copies = constants["XG_COPIES"]
@@ -171,12 +171,10 @@ class KernelTransport(UdpTransport):
         to: tuple[str, int] | tuple[str, int, int, int]
         if ":" in self._own.ip:
             to = (_EVERYBODY_6, port, 0, index)
-            source = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, self._own.packed + struct.pack("=I", index))
         else:
             to = (f"::ffff:{_EVERYBODY_4}" if self._mapped else _EVERYBODY_4, port)
-            source = (socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4x", index, self._own.packed[12:]))
         try:
-            sock.sendmsg([carrier], [source], 0, to)
+            sock.sendmsg([carrier], [packet_info(self._own, index)], 0, to)
         except OSError as error:
             # A full buffer, a firewall: each target its own packet may still get through.
             if error.errno not in (errno.EAGAIN, errno.ENOBUFS):

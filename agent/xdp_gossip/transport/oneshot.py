@@ -17,6 +17,7 @@ from ..core.events import Rumor, Transmit
 from ..core.types import Address
 from . import Receive, normalised
 from .sockets import listening_socket
+from .source import Source
 from .streams import MAX_INCOMING, MAX_INCOMING_PER_ADDRESS, MAX_OUTGOING, deliver
 
 DIAL_DEADLINE_S = 3.0
@@ -47,14 +48,23 @@ class OneShotTransport:
 
     ``listen`` is where to accept, as an address or as ``(ip, port)``, which allows port 0; ``::`` takes IPv4 too.
     A connection that brings ``size`` bytes or more is cut off, as PekoNode does. ``buffer`` is the packets queued for
-    one peer at most: each peer has its own queue, so that one that does not answer delays nobody else.
+    one peer at most: each peer has its own queue, so that one that does not answer delays nobody else. ``own`` is the
+    address that peers know: connections leave from it while the host has it (:class:`Source`).
     """
 
     name = "TCP"
 
-    def __init__(self, listen: Address | tuple[str, int], *, size: int = 16384, buffer: int = 64) -> None:
+    def __init__(
+        self,
+        listen: Address | tuple[str, int],
+        *,
+        size: int = 16384,
+        buffer: int = 64,
+        own: Address | None = None,
+    ) -> None:
         self.size = size
         self.counters_: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+        self._source = Source(own, listen[0] if isinstance(listen, tuple) else listen.ip, self.counters_)
         self.incoming: set[_Incoming] = set()
         self.per_address: Counter[str] = Counter()
         self.receive: Receive | None = None
@@ -141,16 +151,11 @@ class OneShotTransport:
 
     async def _deliver(self, to: Address, data: bytes) -> str:
         """One packet to one peer; returns the counter to add to."""
-        family = socket.AF_INET6 if ":" in to.ip else socket.AF_INET
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        except OSError:  # out of file descriptors
+            sock = await asyncio.wait_for(self._source.connect(self._loop, to), DIAL_DEADLINE_S)
+        except (OSError, asyncio.TimeoutError):
             return "packets_dropped_dial"
         with contextlib.closing(sock):
-            try:
-                await asyncio.wait_for(self._loop.sock_connect(sock, (to.ip, to.port)), DIAL_DEADLINE_S)
-            except (OSError, asyncio.TimeoutError):
-                return "packets_dropped_dial"
             try:
                 await asyncio.wait_for(self._loop.sock_sendall(sock, data), WRITE_DEADLINE_S)
             except (OSError, asyncio.TimeoutError):

@@ -17,6 +17,8 @@ from typing import cast
 from ..core.types import Address
 from . import Receive, TransportError, normalised
 from .frames import SLACK, FrameDecoder, FrameError, encode
+from .sockets import closing_on_error
+from .source import Source
 
 _log = logging.getLogger(__name__)
 
@@ -64,10 +66,10 @@ class Streams:
     """A listener and a pool of dialled connections.
 
     ``size`` is the longest packet in bytes, ``buffer`` the frames queued for one peer at most, or
-    :data:`QUEUE_BYTES` when that is more. ``counters`` is shared with the transport that owns this.
+    :data:`QUEUE_BYTES` when that is more. ``counters`` and ``source`` are shared with the transport that owns this.
     """
 
-    def __init__(self, size: int, buffer: int, counters: dict[str, int]) -> None:
+    def __init__(self, size: int, buffer: int, counters: dict[str, int], source: Source) -> None:
         self.limit = size + SLACK
         self.buffer = buffer
         self.counters = counters
@@ -78,8 +80,7 @@ class Streams:
         self.outgoing: OrderedDict[Address, Outgoing] = OrderedDict()
         #: Connections whose sockets may still be open.
         self.alive: set[_Connection] = set()
-        self._source: str | None = None
-        self._family = socket.AF_INET
+        self.source = source
         self._server: asyncio.AbstractServer | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self.open = False
@@ -88,10 +89,7 @@ class Streams:
         """Accept on a bound ``sock``. Raises ``TransportError``."""
         self.loop = asyncio.get_running_loop()
         self.receive = receive
-        self._family = sock.family
         ip = sock.getsockname()[0]
-        # Packets leave by the address the others know, when there is one.
-        self._source = None if ipaddress.ip_address(ip.partition("%")[0]).is_unspecified else ip
         try:
             self._server = await self.loop.create_server(lambda: Incoming(self), sock=sock, backlog=MAX_INCOMING)
         except OSError as error:
@@ -111,7 +109,7 @@ class Streams:
                 self.counters["frames_dropped_peers"] += 1
                 return
             peer = self.outgoing[to] = Outgoing(self, to)
-            peer.dial(self._source)
+            peer.dial()
         self.outgoing.move_to_end(to)
         peer.send(packet)
 
@@ -281,21 +279,25 @@ class Outgoing(_Connection):
         """Whether everything queued went to the kernel."""
         return not self._queue and (self.transport is None or self.transport.get_write_buffer_size() == 0)
 
-    def dial(self, source: str | None) -> None:
-        """Begin to connect. ``source`` is the local address to use, None for the kernel's choice."""
+    def dial(self) -> None:
+        """Begin to connect."""
         self.streams.counters["dials"] += 1
-        self.dialling = self.streams.loop.create_task(self._dial(source))
+        self.dialling = self.streams.loop.create_task(self._dial())
 
-    async def _dial(self, source: str | None) -> None:
-        local = (source, 0) if source is not None and (":" in source) == (":" in self.to.ip) else None
-        connecting = self.streams.loop.create_connection(lambda: self, self.to.ip, self.to.port, local_addr=local)
+    async def _dial(self) -> None:
         try:
-            await asyncio.wait_for(connecting, DIAL_DEADLINE_S)
+            await asyncio.wait_for(self._connect(), DIAL_DEADLINE_S)
         except (OSError, asyncio.TimeoutError):
             self.streams.counters["dials_failed"] += 1
             self.lose("frames_dropped_dial")
         finally:
             self.dialling = None
+
+    async def _connect(self) -> None:
+        loop = self.streams.loop
+        sock = await self.streams.source.connect(loop, self.to)
+        with closing_on_error(sock):
+            await loop.create_connection(lambda: self, sock=sock)
 
     def send(self, packet: bytes) -> None:
         """Write or queue one packet."""

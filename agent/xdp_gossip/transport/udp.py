@@ -14,6 +14,7 @@ from ..core.events import Rumor, Transmit
 from ..core.types import Address
 from . import Receive, TransportError, normalised
 from .sockets import closing_on_error, listening_socket
+from .source import Source
 from .streams import Streams, deliver
 
 #: IPv6's least MTU (RFC 8200, section 5) less its header and UDP's: a datagram that no path has to fragment.
@@ -42,7 +43,8 @@ class UdpTransport:
     ``listen`` is where to receive, as an address or as ``(ip, port)``, which allows port 0; ``::`` takes IPv4 too.
     ``size`` is the longest packet in bytes, ``buffer`` the packets queued at most when the kernel takes no more, and
     the frames queued for one peer. ``datagram`` is the longest packet sent as a datagram, and ``frames=False`` sends
-    all as datagrams and does not listen on TCP: both are for the PekoNode wire, which knows no frames.
+    all as datagrams and does not listen on TCP: both are for the PekoNode wire, which knows no frames. ``own`` is the
+    address that peers know: packets leave from it while the host has it (:class:`Source`).
     """
 
     name = "UDP"
@@ -55,10 +57,12 @@ class UdpTransport:
         buffer: int = 64,
         datagram: int = DATAGRAM,
         frames: bool = True,
+        own: Address | None = None,
     ) -> None:
         self._listen = listen
         self._size, self._buffer, self._datagram, self._frames = size, buffer, datagram, frames
         self._counters: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+        self._source = Source(own, listen[0] if isinstance(listen, tuple) else listen.ip, self._counters)
         self._queue: deque[Transmit] = deque()
         self._sock: socket.socket | None = None
         self._streams: Streams | None = None
@@ -80,7 +84,7 @@ class UdpTransport:
             # The kernel grants what net.core.rmem_max allows.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
             if listener is not None:
-                self._streams = Streams(self._size, self._buffer, self._counters)
+                self._streams = Streams(self._size, self._buffer, self._counters, self._source)
                 await self._streams.start(listener, receive)
         self.local = normalised(*sock.getsockname()[:2])
         self._sock = sock
@@ -160,9 +164,10 @@ class UdpTransport:
     def _send_now(self, sock: socket.socket, transmit: Transmit) -> bool:
         """Give one datagram to the kernel; False when it has no room now."""
         to = transmit.to
-        ip = f"::ffff:{to.ip}" if self._mapped and ":" not in to.ip else to.ip
+        six = ":" in to.ip
+        ip = f"::ffff:{to.ip}" if self._mapped and not six else to.ip
         try:
-            sock.sendto(transmit.data, (ip, to.port))
+            self._source.send(sock, transmit.data, (ip, to.port), six)
         except BlockingIOError:
             return False
         except OSError as error:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import pwd
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import headers
-from . import netlink
+from . import netlink, routes
 from .errors import LoaderError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def wanted(config: AgentConfig, *, interface: str = "", named_directory: str = "
     name = interface or asked(config)
     return Settings(
         directory=directory(config, named_directory),
-        interface=_interface(config.node.addr, name),
+        interface=_interface(config.node.addr, name, [seed.ip for seed in config.seeds]),
         modes=MODES[config.protocol],
         protocol=config.protocol,
         nodes=config.limits.nodes,
@@ -99,8 +100,16 @@ def _user(name: str) -> pwd.struct_passwd:
         ) from None
 
 
-def _interface(ip: str, name: str) -> netlink.Interface:
-    """The interface that rumors come in by. Raises ``LoaderError``."""
+#: Interfaces that hold an address and that no packet from a network arrives on.
+_HOLDERS = ("dummy", "vrf")
+
+
+def _interface(ip: str, name: str, seeds: list[str]) -> netlink.Interface:
+    """The interface that rumors come in by.
+
+    It is the one that was named, else the one that has node.addr, and if that is loopback, a dummy or a VRF, the one
+    by which packets for the seeds leave (else, the default route's). Raises ``LoaderError``.
+    """
     every = {found.index: found for found in netlink.interfaces()}
     if name:
         chosen = next((found for found in every.values() if found.name == name), None)
@@ -116,12 +125,41 @@ def _interface(ip: str, name: str) -> netlink.Interface:
                 f"node.addr {ip}: no interface has this address",
                 "give the address to an interface, or name the one that its packets arrive on as dataplane.interface",
             )
-        chosen = min(having, key=lambda found: (found.loopback, not found.up))
-    if chosen.loopback:
+        chosen = min(having, key=lambda found: (_only_holds(found), not found.up))
+        if _only_holds(chosen):
+            chosen = _by_route(ip, chosen, seeds, every)
+    if _only_holds(chosen):
         raise LoaderError(
-            f"node.addr {ip} is on the loopback interface: its packets never touch a network",
-            "use an address of a network interface; on loopback the agent uses UDP",
+            f"interface {chosen.name} ({chosen.kind or 'loopback'}): no packet from a network arrives on it",
+            "name the one that packets for node.addr arrive on as dataplane.interface",
         )
     if not chosen.up:
         raise LoaderError(f"interface {chosen.name} is down", f"ip link set {chosen.name} up")
     return chosen
+
+
+def _only_holds(interface: netlink.Interface) -> bool:
+    return interface.loopback or interface.kind in _HOLDERS
+
+
+def _by_route(
+    ip: str, holder: netlink.Interface, seeds: list[str], every: dict[int, netlink.Interface]
+) -> netlink.Interface:
+    """The interface that packets from ``ip`` leave by: those for the first seed that a route leads to, else others."""
+    own = ipaddress.ip_address(ip)
+    others = [*(seed for seed in seeds if seed != ip), routes.NOBODY[own.version]]
+    within = holder.index if holder.kind == "vrf" else 0
+    for to in others:
+        index = routes.interface(to, ip, within)
+        if index in every and not _only_holds(every[index]):
+            return every[index]
+    if own.is_loopback:
+        raise LoaderError(
+            f"node.addr {ip} is on the loopback interface: its packets never touch a network",
+            "use an address of a network interface; on loopback the agent uses UDP",
+        )
+    raise LoaderError(
+        f"node.addr {ip} is on {holder.name}, which no packet from a network arrives on, and no route leads from it to "
+        f"{'the seeds' if seeds else 'anywhere'}",
+        "name the interface that packets for node.addr arrive on as dataplane.interface, or add the route",
+    )

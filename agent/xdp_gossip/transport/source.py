@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""The address that packets leave from: the one that peers know, whenever the host has it.
+
+A socket that listens on every address lets the kernel choose the source by the route. On a host with several
+addresses this is often another one than ``node.addr``; the data plane and the peers' firewalls then see a stranger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import struct
+import time
+
+from ..core.types import Address
+
+_log = logging.getLogger(__name__)
+
+COUNTER = "source_unavailable"
+
+#: Seconds until the address is tried again after the kernel refused it. DHCP and keepalived bring it later.
+TRY_AGAIN_S = 1.0
+
+#: How the kernel says that no interface has the address: of IPV6_PKTINFO, of bind(), of a route from it (IP_PKTINFO).
+_NOT_HERE = (errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH)
+_IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # in the socket module since Python 3.12
+#: Choose the port at connect(), so that it has to be unique per peer only.
+_IP_BIND_ADDRESS_NO_PORT = 24
+
+Ancillary = tuple[int, int, bytes]
+
+
+class Source:
+    """The source address of one transport.
+
+    ``own`` is the address that peers know this node by, or None for the kernel's choice. ``bound`` is the address
+    that the transport listens on. ``counters`` is shared with the transport: :data:`COUNTER` counts the datagrams and
+    connections that left from another address because the host did not have ``own``.
+    """
+
+    def __init__(self, own: Address | None, bound: str, counters: dict[str, int]) -> None:
+        self._ip = None if own is None else own.ip
+        self._six = own is not None and ":" in own.ip
+        self._counters = counters
+        counters.setdefault(COUNTER, 0)
+        self._again_at = 0.0
+        self._absent = False
+        #: For sendmsg(); empty when the socket is bound to the address already.
+        self._ancillary: list[Ancillary] = []
+        if own is not None and own.ip != bound:
+            self._ancillary = [packet_info(own, 0)]
+        self._bound = None if _is_any(bound) else bound
+
+    def send(self, sock: socket.socket, data: bytes, name: tuple[str, int], six: bool) -> None:
+        """Send one datagram to ``name``; ``six`` tells whether the peer's address is IPv6.
+
+        Raises ``OSError`` as ``sendto`` does, but never because the host lacks the address.
+        """
+        if six is not self._six or not self._ancillary:
+            sock.sendto(data, name)
+            return
+        if self._waiting():
+            sock.sendto(data, name)
+            self._counters[COUNTER] += 1
+            return
+        try:
+            sock.sendmsg((data,), self._ancillary, 0, name)
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise
+            sock.sendto(data, name)  # raises when it is the destination that the kernel refuses
+            self._refused(error)
+        else:
+            self._accepted()
+
+    async def connect(self, loop: asyncio.AbstractEventLoop, to: Address) -> socket.socket:
+        """A connected TCP socket from the address, or from the kernel's choice while the host lacks it.
+
+        Raises ``OSError``. The caller bounds the time.
+        """
+        six = ":" in to.ip
+        bound = self._bound if self._bound is not None and (":" in self._bound) is six else None
+        own = self._ip if self._six is six and self._ip != bound else None
+        if own is None:
+            return await _connect(loop, to, bound)
+        if self._waiting():
+            self._counters[COUNTER] += 1
+            return await _connect(loop, to, bound)
+        try:
+            sock = await _connect(loop, to, own)
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise
+            sock = await _connect(loop, to, bound)  # raises when it is the destination that the kernel refuses
+            self._refused(error)
+        else:
+            self._accepted()
+        return sock
+
+    def _waiting(self) -> bool:
+        """Whether the kernel refused the address a moment ago."""
+        return self._absent and time.monotonic() < self._again_at
+
+    def _refused(self, error: OSError) -> None:
+        self._counters[COUNTER] += 1
+        self._again_at = time.monotonic() + TRY_AGAIN_S
+        if not self._absent:
+            self._absent = True
+            _log.warning(
+                "node.addr %s: expected an address of this host that packets can leave from, the kernel says: %s. They "
+                "leave from one that it chooses, and node.addr is tried again each %g s; behind NAT this is as it "
+                "should be",
+                self._ip,
+                error.strerror,
+                TRY_AGAIN_S,
+            )
+
+    def _accepted(self) -> None:
+        if self._absent:
+            self._absent = False
+            _log.info("node.addr %s is there now: packets leave from it", self._ip)
+
+
+def packet_info(own: Address, ifindex: int) -> Ancillary:
+    """The control message by which a datagram leaves from ``own``, through an interface or (0) by the route."""
+    if ":" in own.ip:
+        return socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, own.packed + struct.pack("=I", ifindex)
+    return socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4x", ifindex, own.packed[12:])
+
+
+async def _connect(loop: asyncio.AbstractEventLoop, to: Address, local: str | None) -> socket.socket:
+    family = socket.AF_INET6 if ":" in to.ip else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if local is not None:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((local, 0))
+        await loop.sock_connect(sock, (to.ip, to.port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_any(ip: str) -> bool:
+    return ip in ("0.0.0.0", "::", "")

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+"""One fleet for each row of the table, shared by what is asserted of the row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.networks.rows import ROWS
+from tests.networks.world import Row, World, missing_types
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of them need root."""
+    for item in items:
+        item.add_marker(pytest.mark.root)
+        if os.geteuid():
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.name)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """The hosts of the row that agree."""
+    row: Row = request.param
+    lacking = missing_types(row.needs)
+    if lacking:
+        pytest.skip(f"{row.name}: this kernel has no {', '.join(lacking)} interfaces")
+    with World(row) as made:
+        made.start()
+        try:
+            made.settled(30)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{made.show()}") from error
+        yield made
