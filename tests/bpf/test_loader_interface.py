@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.bpf.loader_world import IPV4, USER, World, run
+from tests.bpf.test_loader_modes import spoil
 from xdp_gossip.dataplane import headers, layout
 from xdp_gossip.dataplane.libbpf import processors
 from xdp_gossip.dataplane.loader import attach, calls, ethtool, netlink, pins, traps
@@ -166,14 +167,23 @@ def test_vlan_tags_beside_the_frame_bar_generic_xdp_unless_the_loader_may_keep_t
 @pytest.mark.root
 @root
 @pytest.mark.usefixtures("light")
-def test_what_somebody_else_changed_meanwhile_is_not_set_back(here: World) -> None:
+def test_what_was_changed_in_vain_is_set_back_at_once(here: World, light: Path) -> None:
     here.outside("ethtool", "-K", here.peer, "gro", "off")
     here.configure(dataplane={"prepare_interface": True})
-    here.loader("up")
-    here.inside("ethtool", "-K", here.interface, "rxvlan", "on")
-    here.inside("ethtool", "-K", here.interface, "rxvlan", "off")
+    spoil(light, "xg_xdp_ingress")
+    assert here.loader("up").stdout.startswith(f"up: {TC}")
+    assert feature(here, "rx-vlan-offload") and here.status()["changes"] == []
+
+
+@pytest.mark.root
+@root
+@pytest.mark.usefixtures("light")
+def test_down_after_changes_to_an_interface_that_is_gone(here: World) -> None:
+    here.outside("ethtool", "-K", here.peer, "gro", "off")
+    here.configure(dataplane={"prepare_interface": True})
+    assert here.loader("up").stdout.startswith(f"up: {GENERIC}")
     here.inside("ip", "link", "delete", here.interface)
-    here.loader("down")
+    assert here.loader("down").stdout == "down\n"
     assert not here.directory.exists()
 
 
