@@ -25,8 +25,8 @@ FIRST, MOST = 5.0, 300.0
 SPACING = 1.0
 #: Seconds for which the loader's answer is looked for often.
 ANSWER = 30.0
-#: Seconds after a request, or the loader's work, during which a carrier, features and programs that change are its own doing: drivers
-#: reset when a program is attached. What is still different then counts.
+#: Seconds after a request, or the loader's work, during which a carrier, features and programs that change are the
+#: loader's own doing: drivers reset when a program is attached. What is still different then counts.
 SETTLE = 10.0
 #: Seconds for which a plane must have carried, at least, before an earlier failure is forgotten.
 STABLE = 60.0
