@@ -16,7 +16,7 @@ REPORTS ?= $(CACHE)/reports/$@
 AGENT_PACKAGES := python3 python3-venv python3-aiohttp python3-cryptography python3-jinja2 python3-msgpack \
 	python3-prometheus-client python3-rich python3-yaml
 # What compiles and loads the kernel data plane, and what its tests look at it with.
-PLANE_PACKAGES := bpftool ethtool iproute2 libbpf1 linux-libc-dev python3-bpfcc
+PLANE_PACKAGES := bpftool ethtool iproute2 libbpf1 linux-libc-dev python3-bpfcc wireguard-tools
 # What the web page is looked at with.
 BROWSER_PACKAGES := chromium chromium-driver python3-selenium
 BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-venv
@@ -48,7 +48,7 @@ unexport PYTHONPATH
 # time: what only needs a processor runs beside it.
 comma := ,
 space := $(subst ,, )
-STEPS := code unit ui bpf sim cluster planes recovery fleet integration docs-run eda \
+STEPS := code unit ui bpf sim cluster planes networks recovery fleet integration docs-run eda \
 	$(subst $(space),$(comma),$(SCENARIOS:%=molecule-%))/ansible-test-2.18,ansible-test-2.19,ansible-test-newest,lint,quality
 
 ##@ First steps
@@ -109,7 +109,11 @@ planes: packages-test packages-plane venv-dev ## The same fleet tests over UDP, 
 
 .PHONY: recovery
 recovery: packages-test packages-plane venv-dev ## Faults of a data plane in use: noticed, told, mended by itself (root)
-	$(VENV)/dev/bin/pytest tests/recovery -m "not long" --junitxml="$(REPORTS)/recovery.xml" $(PYTEST_ARGS)
+	$(VENV)/dev/bin/pytest tests/recovery --junitxml="$(REPORTS)/recovery.xml" $(PYTEST_ARGS)
+
+.PHONY: networks
+networks: packages-test packages-plane venv-dev ## Fleets on each kind of interface and address (docs/networks.md) (root)
+	$(VENV)/dev/bin/pytest tests/networks -rs --junitxml="$(REPORTS)/networks.xml" $(PYTEST_ARGS)
 
 .PHONY: ansible-units
 ansible-units: packages-test ## Unit tests of the plugins: ansible-test units, CORE (2.19) on PYTHON

@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.name)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """Four hosts of the row that agree."""
+    """The hosts of the row that agree."""
     row: Row = request.param
     lacking = missing_types(row.needs)
     if lacking:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tests.networks.tunnel import Tunnel
-from tests.networks.world import NetHost, Row, usual
+from tests.networks.world import COUNT, NetHost, Row, usual
 from tests.planes.fleet import command, enter
 
 GENERIC = "XDP (generic)"
@@ -22,9 +22,8 @@ def veth_jumbo(host: NetHost) -> None:
 
 
 def veth_jumbo_tags_kept(host: NetHost) -> None:
-    far = host.wire(mtu=9000)
-    host.offload("rxvlan", "off")
-    command(*enter(host.hub), "ethtool", "-K", far, "txvlan", "off")
+    host.wire(mtu=9000)
+    _keep_tags(host)
     _address(host, "eth0")
 
 
@@ -53,11 +52,21 @@ def bridge(host: NetHost) -> None:
     _address(host, "br9")
 
 
+def bridge_tags_kept(host: NetHost) -> None:
+    bridge(host)
+    _keep_tags(host)
+
+
 def macvlan(host: NetHost) -> None:
     host.wire()
     host.ip_("link", "add", "link", "eth0", "name", "mac0", "type", "macvlan", "mode", "bridge")
     host.ip_("link", "set", "mac0", "up")
     _address(host, "mac0")
+
+
+def macvlan_tags_kept(host: NetHost) -> None:
+    macvlan(host)
+    _keep_tags(host)
 
 
 def ipvlan(host: NetHost) -> None:
@@ -147,7 +156,7 @@ def wireguard(host: NetHost) -> None:
     host.wire()
     host.assign("eth0", f"198.18.80.{host.number}/24")
     host.ip_("link", "add", "wg0", "type", "wireguard")
-    secrets = {number: bytes([number]) * 32 for number in range(1, 5)}
+    secrets = {number: bytes([number]) * 32 for number in range(1, COUNT + 1)}
     path = host.directory / "wireguard.conf"
     lines = ["[Interface]", "ListenPort = 51820", f"PrivateKey = {_base64(secrets[host.number])}"]
     for other in _others(host):
@@ -164,8 +173,14 @@ def _address(host: NetHost, device: str) -> None:
     host.assign(device, f"{usual(host.number)}/18")
 
 
+def _keep_tags(host: NetHost) -> None:
+    """VLAN tags stay in the frames that come in by the wire."""
+    host.offload("rxvlan", "off")
+    command(*enter(host.hub), "ethtool", "-K", f"eth0-{host.number}", "txvlan", "off")
+
+
 def _others(host: NetHost) -> list[int]:
-    return [number for number in range(1, 5) if number != host.number]
+    return [number for number in range(1, COUNT + 1) if number != host.number]
 
 
 def _routed(host: NetHost, holder: str) -> None:
@@ -197,9 +212,18 @@ ROWS = [
     Row("veth, MTU 9000, tags kept", veth_jumbo_tags_kept, mode=GENERIC, words="XDP (native)"),
     Row("bond", bond, interface="bond0", needs=("bond",)),
     Row("VLAN", vlan, mode=GENERIC, interface="eth0.5", needs=("vlan",)),
-    Row("bridge", bridge, mode=GENERIC, words="XDP (native)", interface="br9"),
-    Row("macvlan", macvlan, mode=GENERIC, words="XDP (native)", interface="mac0", needs=("macvlan",)),
-    Row("ipvlan", ipvlan, mode=GENERIC, words="XDP (native)", interface="ipv0", needs=("ipvlan",)),
+    Row("bridge", bridge, mode="TC", words="rx-vlan-offload", interface="br9"),
+    Row("bridge, tags kept", bridge_tags_kept, mode=GENERIC, words="XDP (native)", interface="br9"),
+    Row("macvlan", macvlan, mode="TC", words="rx-vlan-offload", interface="mac0", needs=("macvlan",)),
+    Row(
+        "macvlan, tags kept",
+        macvlan_tags_kept,
+        mode=GENERIC,
+        words="XDP (native)",
+        interface="mac0",
+        needs=("macvlan",),
+    ),
+    Row("ipvlan", ipvlan, mode="TC", words="rx-vlan-offload", interface="ipv0", needs=("ipvlan",)),
     Row("VRF", vrf, needs=("vrf",)),
     Row("address on a VRF", held_by_vrf, needs=("vrf",)),
     Row("address on lo", on_lo),

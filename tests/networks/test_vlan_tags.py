@@ -20,8 +20,8 @@ import pytest
 from tests.bpf import frames
 from tests.cluster.harness import SECRET, eventually
 from tests.networks import foreign
-from tests.networks.rows import veth, veth_jumbo_tags_kept
-from tests.networks.world import NetHost, Row, World
+from tests.networks.rows import bridge_tags_kept, macvlan, macvlan_tags_kept, veth, veth_jumbo_tags_kept
+from tests.networks.world import NetHost, Row, World, missing_types
 from tests.planes.fleet import PORT, command, enter, inside
 from xdp_gossip.core.messages import Header, PacketType
 from xdp_gossip.core.types import Address
@@ -39,12 +39,18 @@ MODES = [
     Row("XDP (native)", veth),
     Row("XDP (generic)", veth_jumbo_tags_kept, mode="XDP (generic)"),
     Row("TC", veth, mode="TC", settings={"protocol": "TC"}),
+    Row("bridge", bridge_tags_kept, mode="XDP (generic)", interface="br9"),
+    Row("macvlan, as it comes", macvlan, mode="TC", interface="mac0", needs=("macvlan",)),
+    Row("macvlan", macvlan_tags_kept, mode="XDP (generic)", interface="mac0", needs=("macvlan",)),
 ]
 
 
 @pytest.fixture(scope="module", params=MODES, ids=lambda row: row.name)
 def still(request: pytest.FixtureRequest) -> Iterator[World]:
     """Two hosts whose agents are stopped, so that counters change only by what a test sends."""
+    lacking = missing_types(request.param.needs)
+    if lacking:
+        pytest.skip(f"{request.param.name}: this kernel has no {', '.join(lacking)} interfaces")
     with World(request.param, 2, timeout=10.0) as world:
         world.start()
         world.settled(30)
@@ -62,7 +68,7 @@ def heartbeat(host: NetHost, stranger: int) -> bytes:
 
 
 def _mac(host: NetHost) -> bytes:
-    (link,) = json.loads(host.ip_("-j", "link", "show", "eth0"))
+    (link,) = json.loads(host.ip_("-j", "link", "show", host.row.interface))
     return bytes.fromhex(str(link["address"]).replace(":", ""))
 
 

@@ -20,7 +20,7 @@ from tests.planes.fleet import USER, command, enter, inside
 
 NAMES = "xgn"
 CYCLE, TIMEOUT = 0.3, 2.5
-COUNT = 4
+COUNT = 3
 _LOADER_SECONDS = 90.0
 
 

@@ -212,7 +212,7 @@ class Fleet:
                 with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                     host.kill()
             with concurrent.futures.ThreadPoolExecutor(2) as pool:
-                list(pool.map(Host.unload, self.hosts))
+                list(pool.map(lambda host: host.unload(), self.hosts))
         finally:
             for host in self.hosts:  # whatever `down` did not manage
                 mount = host.plane_dir / "bpf"
