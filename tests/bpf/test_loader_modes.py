@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Each mode needs its own programs only, is proved by frames that travel, and is left for a better one when that comes."""
+"""Each mode loads the programs it needs and is proved by frames that travel; a better one is taken when it carries."""
 
 from __future__ import annotations
 
