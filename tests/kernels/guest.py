@@ -11,14 +11,15 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from .distributions import Unavailable, release
 
-#: What a guest needs beside what its kernel has built in.
-MODULES = ("virtio_pci", "9pnet_virtio", "9p", "virtio_net", "virtio_rng")
+#: What a guest needs beside what its kernel has built in: nothing there loads modules on demand.
+MODULES = ("virtio_pci", "9pnet_virtio", "9p", "virtio_net", "virtio_rng", "sch_ingress", "cls_bpf")
 #: The last line of a command that has come to its end.
 ENDED = "XDP GOSSIP GUEST ENDED WITH"
 _INIT = """#!/bin/sh
@@ -61,7 +62,6 @@ class Guest:
     share: Path
     process: subprocess.Popen[bytes]
     console: Path
-    options: Sequence[str] = field(default_factory=tuple)
 
     def wait(self, seconds: float) -> str:
         """What the command printed. Raises ``AssertionError`` when it failed, or did not end in time."""
@@ -80,6 +80,16 @@ class Guest:
             self.process.kill()
             self.process.wait()
 
+    def written(self, name: str, seconds: float) -> str:
+        """A file that the command writes into the share. Raises ``AssertionError`` when the guest ends before."""
+        end = time.monotonic() + seconds
+        path = self.share / name
+        while not path.exists():
+            assert self.process.poll() is None, f"the guest ended before it wrote {name}: {self._said()}"
+            assert time.monotonic() < end, f"the guest did not write {name} within {seconds:g} s: {self._said()}"
+            time.sleep(0.5)
+        return path.read_text()
+
     def _output(self) -> str:
         path = self.share / "output"
         return path.read_text(errors="replace") if path.exists() else ""
@@ -90,10 +100,19 @@ class Guest:
 
 
 @contextlib.contextmanager
-def booted(kernel: Path, root: Path, share: Path, command: str, *devices: str, memory: int = 1024) -> Iterator[Guest]:
+def booted(
+    kernel: Path,
+    root: Path,
+    share: Path,
+    command: str,
+    *devices: str,
+    memory: int = 1024,
+    prefix: Sequence[str] = (),
+) -> Iterator[Guest]:
     """A guest that runs ``command``, a shell script; ended and forgotten when the context is left.
 
-    ``devices``: further words of QEMU's command line; ``memory`` in MiB. Raises ``Unavailable``.
+    ``devices``: further words of QEMU's command line, which runs behind the words of ``prefix``; ``memory`` in MiB.
+    Raises ``Unavailable``.
     """
     share.mkdir(parents=True, exist_ok=True)
     (share / "command").write_text(command)
@@ -102,6 +121,9 @@ def booted(kernel: Path, root: Path, share: Path, command: str, *devices: str, m
     initrd.write_bytes(_initrd(kernel))
     line = "console=ttyS0 quiet tsc=reliable panic=-1 mitigations=off nokaslr apparmor=0 nowatchdog net.ifnames=0"
     words = [
+        # A test process that is killed takes its guests along.
+        *("setpriv", "--pdeathsig", "KILL"),
+        *prefix,
         *("qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,la57=off"),
         *("-smp", "1", "-m", str(memory), "-display", "none", "-monitor", "none", "-no-reboot", "-nic", "none"),
         *("-kernel", str(kernel / "boot" / f"vmlinuz-{release(kernel)}"), "-initrd", str(initrd), "-append", line),
@@ -110,7 +132,7 @@ def booted(kernel: Path, root: Path, share: Path, command: str, *devices: str, m
         *("-device", "virtio-rng-pci", "-serial", f"file:{console}", *devices),
     ]
     try:
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=_passed(devices))
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except OSError as error:
         raise Unavailable(f"qemu-system-x86_64: {error}") from None
     guest = Guest(share, process, console)
@@ -118,14 +140,6 @@ def booted(kernel: Path, root: Path, share: Path, command: str, *devices: str, m
         yield guest
     finally:
         guest.stop()
-        if process.stderr is not None:
-            process.stderr.close()
-
-
-def _passed(devices: Sequence[str]) -> tuple[int, ...]:
-    """Descriptors that are named as ``fd=N``: QEMU inherits them."""
-    found = (part for word in devices for part in word.split(",") if part.startswith("fd="))
-    return tuple(int(part[3:]) for part in found)
 
 
 def _initrd(kernel: Path) -> bytes:
