@@ -115,7 +115,7 @@ networks: packages-test packages-plane venv-dev ## Fleets on each kind of interf
 
 .PHONY: recovery
 recovery: packages-test packages-plane venv-dev ## Faults of a data plane in use: noticed, told, mended by itself (root)
-	$(VENV)/dev/bin/pytest tests/recovery -m "not long" --junitxml="$(REPORTS)/recovery.xml" $(PYTEST_ARGS)
+	$(VENV)/dev/bin/pytest tests/recovery --junitxml="$(REPORTS)/recovery.xml" $(PYTEST_ARGS)
 
 .PHONY: kernels-short kernels
 kernels-short: packages-test packages-plane packages-guests venv-dev ## The programs on stock kernels 6.1 and 6.12; two guests (root)

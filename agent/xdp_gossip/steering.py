@@ -79,6 +79,7 @@ class Steering:
         self._lost_before = 0  # packets that found no room in the ring buffer
         self._health: Health | None = None
         self._taken_at = 0.0
+        self._program = 0  # at the interface, ours; it stays there when the agent steps down
         self._addressed = False  # the plane's interface has, or had, the node's address
         self._stamp: tuple[int, int] | None = None  # of the loader's file, as it was read last
         self._refused: tuple[int, int] | None = None  # of the loader's file, when a plane failed
@@ -152,7 +153,7 @@ class Steering:
             self._look_at = min(self._look_at, now.mono)
         plane = self._transport.plane
         if plane is not None and self._health is not None:
-            found = self._health.stated(self._monitor.facts)
+            found = self._health.notice(self._monitor.facts)
             if found is not None:
                 self._step_down(found, now)
         self._asking.attend(self._why, now)
@@ -206,6 +207,7 @@ class Steering:
             raise PlaneError(f"the data plane cannot work: {found.text}")
         self._transport.use(plane)
         self._health, self._taken_at, self._failed = health, now.mono, False
+        self._program = loaded.program
         self._look_at = math.inf
         self._why, self._awaited = loaded.reason, ""
         self._engine.set_plane(plane.mode, now)
@@ -275,8 +277,7 @@ class Steering:
 
     def _follow(self, now: Now) -> bool:
         """Take note of the facts; whether they changed in a way that makes it worth asking at once."""
-        plane = self._transport.plane
-        return self._asking.follow(self._monitor.facts, plane.loaded.program if plane is not None else 0, now.mono)
+        return self._asking.follow(self._monitor.facts, self._program, now.mono)
 
     def _guarded(self, work: Callable[[DataPlane, Now], None], now: Now) -> None:
         """Do something with the plane; one whose maps refuse is given up."""

@@ -8,6 +8,7 @@ import hashlib
 import json
 import random
 import socket
+import struct
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ from xdp_gossip.dataplane.maps import Config, Loaded, PlaneError
 from xdp_gossip.nodelist import AsyncNodeList
 from xdp_gossip.steering import LEASE_SECONDS, LOOK_EVERY, Steering
 from xdp_gossip.transport import TransportError
-from xdp_gossip.transport.kernel import KernelTransport
+from xdp_gossip.transport.kernel import KernelTransport, _arrival
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
@@ -220,6 +221,61 @@ def test_records_of_the_ring_buffer() -> None:
         assert len(got) == 2
 
     with_transport(work)
+
+
+@pytest.mark.parametrize(
+    ("source", "index", "taken", "expected"),
+    [
+        ("127.0.0.2", 1, True, (1, 0)),
+        ("127.0.0.2", 1, False, (0, 0)),  # a copy, forged, or no rumor
+        ("127.0.0.1", 1, True, (0, 0)),  # of this host
+        ("127.0.0.2", 9, True, (0, 0)),  # by the loopback interface, where the plane is not
+    ],
+)
+def test_rumors_that_came_past_the_programs_are_counted(
+    source: str, index: int, taken: bool, expected: tuple[int, int]
+) -> None:
+    async def run() -> None:
+        arrived = asyncio.Event()
+
+        def receive(data: bytes, origin: Address, screened: bool = False) -> bool:
+            arrived.set()
+            return taken
+
+        transport = KernelTransport(("127.0.0.1", 0), OWN)
+        await transport.open(receive)
+        plane = FakePlane()
+        plane.loaded = Loaded("XDP (native)", "lo", index, 4, 12, "")
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.bind((source, 0))
+                sender.sendto(b"before", ("127.0.0.1", transport.local.port))
+                await asyncio.wait_for(arrived.wait(), 10)
+                transport.use(plane)  # type: ignore[arg-type]
+                arrived.clear()
+                sender.sendto(b"after", ("127.0.0.1", transport.local.port))
+                await asyncio.wait_for(arrived.wait(), 10)
+                transport._take(event(1, b"from the ring buffer"))
+            counters = transport.counters
+            assert (counters["plane_passed_by"], counters["plane_elsewhere"]) == expected
+        finally:
+            plane.close()
+            await transport.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("level", "kind", "data", "expected"),
+    [
+        (socket.IPPROTO_IP, 8, struct.pack("=i4s4s", 3, b"\x01\2\3\4", OWN.packed[12:]), (3, OWN.packed)),
+        (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("=16si", bytes(range(16)), 4), (4, bytes(range(16)))),
+        (socket.IPPROTO_IP, 8, b"short", None),
+        (socket.SOL_SOCKET, 8, bytes(20), None),
+    ],
+)
+def test_where_a_datagram_arrived(level: int, kind: int, data: bytes, expected: tuple[int, bytes] | None) -> None:
+    assert _arrival([(level, kind, data)]) == expected
 
 
 def test_a_carrier_only_where_the_kernel_can_multiply_it() -> None:

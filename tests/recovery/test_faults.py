@@ -11,21 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.harness import eventually
-from tests.networks.foreign import TCX_PASS, attached, returning
+from tests.networks.foreign import returning
 from tests.planes.fleet import Host, command
-from tests.recovery.world import GENERIC, HUB, UDP, Watch, World, hub, pinned, there
+from tests.recovery.world import GENERIC, HUB, UDP, Watch, World, hub, pinned, publish_during, there
 
 _BPF_PROG_TYPE_XDP, _XDP_PASS = 6, 2
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-
-
-def publish_during(world: World, watch: Watch, key: str) -> None:
-    """What is published now arrives everywhere, to and from the host with the fault."""
-    other = next(host for host in world if host is not watch.host)
-    other.publish(f"{key}/to", b"to it")
-    watch.host.publish(f"{key}/from", b"from it")
-    eventually(lambda: world.lacking(f"{key}/to", b"to it") or world.lacking(f"{key}/from", b"from it"), 15, 0.02)
 
 
 def plug(host: Host) -> None:
@@ -229,19 +221,4 @@ def test_another_program_that_takes_the_interface_over(world: World) -> None:
         there(host, "ip", "link", "set", "dev", "eth0", "xdp", "off")
         Path(program).unlink()
     world.best(host)
-    watch.nobody_was_missed()
-
-
-@pytest.mark.parametrize("egress", [False, True])
-def test_a_program_of_others_that_ends_the_chain_at_tc(at_tc: World, egress: bool) -> None:
-    watch = Watch(at_tc, at_tc[1])
-    # Behind ours it does no harm; with ours detached it is first, and ours comes back behind it but for the loader.
-    with attached(returning(TCX_PASS), watch.host.namespace, "eth0", egress=egress):
-        link = "link_tc_egress" if egress else "link_tc_ingress"
-        command("bpftool", "link", "detach", "pinned", str(pinned(watch.host, link)))
-        watch.gone()
-        publish_during(at_tc, watch, f"chain/{egress}")
-        watch.noticed("came past|not multiplied", "carriers_lost" if egress else "passed_by")
-        at_tc.best(watch.host, "TC")
-        publish_during(at_tc, watch, f"chain/{egress}/mended")
     watch.nobody_was_missed()

@@ -210,3 +210,11 @@ def there(host: Host, *words: str, check: bool = True) -> str:
 def pinned(host: Host, name: str) -> Path:
     """Where the loader has pinned something."""
     return host.plane_dir / PINS / name
+
+
+def publish_during(world: World, watch: Watch, key: str) -> None:
+    """What is published now arrives everywhere, to and from the host with the fault."""
+    other = next(host for host in world if host is not watch.host)
+    other.publish(f"{key}/to", b"to it")
+    watch.host.publish(f"{key}/from", b"from it")
+    eventually(lambda: world.lacking(f"{key}/to", b"to it") or world.lacking(f"{key}/from", b"from it"), 15, 0.02)

@@ -25,8 +25,8 @@ FIRST, MOST = 5.0, 300.0
 SPACING = 1.0
 #: Seconds for which the loader's answer is looked for often.
 ANSWER = 30.0
-#: Seconds after the loader's work during which a carrier, features and programs that change are its own doing: drivers
-#: reset when a program is attached. What is still different then counts.
+#: Seconds after a request, or the loader's work, during which a carrier, features and programs that change are the
+#: loader's own doing: drivers reset when a program is attached. What is still different then counts.
 SETTLE = 10.0
 #: Seconds for which a plane must have carried, at least, before an earlier failure is forgotten.
 STABLE = 60.0
@@ -126,7 +126,7 @@ class Asking:
         soft = link and (link.running, features, link.programs - {ours})
         changed = self._hard is not None and hard != self._hard
         self._hard = hard
-        if now - self._worked >= SETTLE:
+        if now - max(self._worked, self._asked) >= SETTLE:
             changed = changed or (self._soft is not None and soft != self._soft)
             self._soft = soft
         elif self._soft is None:

@@ -102,6 +102,10 @@ class Health:
             return None
         return self._undone(before, work)
 
+    def notice(self, facts: Facts | None) -> Finding | None:
+        """The verdict on facts that have just changed, between two judgements."""
+        return self.stated(facts) or self._foreign_program(facts)
+
     def stated(self, facts: Facts | None) -> Finding | None:
         """What the kernel states outright. ``facts`` None: nothing is known."""
         if facts is None:

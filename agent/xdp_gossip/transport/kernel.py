@@ -83,7 +83,7 @@ class KernelTransport(UdpTransport):
     async def open(self, receive: Receive) -> None:
         """See :class:`Transport`."""
         await super().open(partial(self._noting, receive))
-        self._receive = receive  # for what comes through the ring buffer
+        self._receive_from_plane = receive
         assert self._sock is not None
         # Else every carrier came back to whoever listens on all addresses.
         if self._mapped:
@@ -179,10 +179,10 @@ class KernelTransport(UdpTransport):
             self.send(Transmit(address, packet))
         elif kind == self._news:
             counters["plane_news"] += 1
-            deliver(partial(self._receive, screened=True), packet, address, counters)
+            deliver(partial(self._receive_from_plane, screened=True), packet, address, counters)
         else:
             counters["plane_questions"] += 1
-            deliver(self._receive, packet, address, counters)
+            deliver(self._receive_from_plane, packet, address, counters)
 
     # -- out ---------------------------------------------------------------------------------------------------
 
