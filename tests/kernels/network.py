@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
-NAMESPACE = "xgk"
+_PREFIX = "xgk-"
+#: Each run has its own, so that two on one machine do not take each other's away.
+NAMESPACE = f"{_PREFIX}{os.getpid()}"
 BRIDGE = "br0"
 NET = "198.18.61."
 #: The member outside, on the bridge.
@@ -28,7 +32,7 @@ def enter(namespace: str = NAMESPACE) -> tuple[str, ...]:
 @contextlib.contextmanager
 def network() -> Iterator[None]:
     """The bridge; taken away in the end, with what is on it."""
-    ip("netns", "del", NAMESPACE, check=False)
+    _remove_left_over()
     ip("netns", "add", NAMESPACE)
     try:
         for words in (
@@ -41,6 +45,14 @@ def network() -> Iterator[None]:
         yield
     finally:
         ip("netns", "del", NAMESPACE, check=False)
+
+
+def _remove_left_over() -> None:
+    """Delete the namespaces of runs that were killed."""
+    for path in Path("/run/netns").glob(f"{_PREFIX}*"):
+        owner = path.name.removeprefix(_PREFIX)
+        if path.name == NAMESPACE or not Path("/proc", owner).exists():
+            ip("netns", "del", path.name, check=False)
 
 
 def device(number: int, options: str = "", queues: int = 1) -> tuple[str, ...]:
