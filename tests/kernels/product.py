@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""What a guest gets of this tree: the agent, the programs' sources, and the tests that run inside."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+#: pytest and what it needs, all in Python: a distribution's root has none.
+_PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging")
+
+
+def lay_out(share: Path, *scripts: str) -> None:
+    """Copy the product into ``share``/product, and scripts of this directory beside it."""
+    share.mkdir(parents=True, exist_ok=True)
+    for name in ("agent", "bpf"):
+        ignored = shutil.ignore_patterns("__pycache__", "build")
+        shutil.copytree(REPOSITORY / name, share / "product" / name, ignore=ignored)
+    for name in scripts:
+        shutil.copy(HERE / name, share)
+
+
+def lay_out_tests(share: Path, names: Sequence[str]) -> None:
+    """Copy parts of ``tests/`` into ``share``/product, with the pytest that runs now and settings for it."""
+    for name in names:
+        source, target = REPOSITORY / "tests" / name, share / "product" / "tests" / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    packages = Path(pytest.__file__).resolve().parents[1]
+    for name in _PYTEST:
+        shutil.copytree(packages / name, share / "pytest" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(packages / "py.py", share / "pytest")
+    # Emulation knows no time limits of a real machine, and the marks are those of pyproject.toml.
+    text = "[pytest]\npythonpath = agent .\naddopts = -p no:cacheprovider\nmarkers =\n    slow: slow\n    root: root\n"
+    (share / "product" / "pytest.ini").write_text(text)
