@@ -264,6 +264,9 @@ def test_a_remedy_that_cannot_work_is_not_offered(monkeypatch: pytest.MonkeyPatc
     assert "ethtool -K eth9 lro off" in remedy() and "ethtool -L eth9 combined 2" in remedy()
     offer(monkeypatch, {ethtool.GRO_HW: fixed}, ethtool.Channels(1, 1), "virtio_net")
     assert "ethtool" not in remedy() and "CTRL_GUEST_OFFLOADS" in remedy()
+    # Fixed receive checksums alone, which no feature tells.
+    offer(monkeypatch, {}, None, "virtio_net")
+    assert "guest_csum=off" in remedy()
     offer(monkeypatch, {}, None, "bridge")
     assert "ethtool" not in remedy(kind="bridge") and "bridge" in remedy(kind="bridge")
 
