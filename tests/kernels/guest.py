@@ -19,7 +19,7 @@ from pathlib import Path
 from .distributions import Unavailable, release
 
 #: What a guest needs beside what its kernel has built in: nothing there loads modules on demand.
-MODULES = ("virtio_pci", "9pnet_virtio", "9p", "virtio_net", "virtio_rng", "veth", "dummy", "sch_ingress", "cls_bpf")
+MODULES = ("virtio_pci", "9pnet_virtio", "9p", "virtio_net", "virtio_rng", "veth", "sch_ingress", "cls_bpf")
 #: The last line of a command that has come to its end.
 ENDED = "XDP GOSSIP GUEST ENDED WITH"
 _INIT = """#!/bin/sh

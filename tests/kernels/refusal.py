@@ -38,7 +38,8 @@ def agent_says() -> dict[str, object]:
 
 def main() -> None:
     """The loader alone, then the agent."""
-    devices.must("ip", "link", "add", "xgk0", "type", "dummy")
+    devices.must("ip", "link", "add", "xgk0", "type", "veth", "peer", "xgk1")
+    devices.must("ip", "link", "set", "xgk1", "up")
     devices.must("ip", "link", "set", "xgk0", "up")
     seen = devices.loaded("xgk0", "auto", keep=True)
     settings = json.loads((devices.RUN / "agent.yml").read_text())
