@@ -111,6 +111,10 @@ planes: packages-test packages-plane venv-dev ## The same fleet tests over UDP, 
 recovery: packages-test packages-plane venv-dev ## Faults of a data plane in use: noticed, told, mended by itself (root)
 	$(VENV)/dev/bin/pytest tests/recovery --junitxml="$(REPORTS)/recovery.xml" $(PYTEST_ARGS)
 
+.PHONY: long
+long: packages-test packages-plane venv-dev ## What takes too long for `make test`: interface and address a minute late (root)
+	XDP_GOSSIP_LATE_SECONDS=60 $(VENV)/dev/bin/pytest tests/recovery/test_late.py $(PYTEST_ARGS)
+
 .PHONY: networks
 networks: packages-test packages-plane venv-dev ## Fleets on each kind of interface and address (docs/networks.md) (root)
 	$(VENV)/dev/bin/pytest tests/networks -rs --junitxml="$(REPORTS)/networks.xml" $(PYTEST_ARGS)
