@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.bpf.loader_world import COMMAND, World, world
+from tests.bpf.test_loader_modes import spoil
 from xdp_gossip.cli import doctor_dataplane
 from xdp_gossip.cli.findings import Finding
 from xdp_gossip.dataplane.loader import attach, compile, netlink
@@ -77,6 +78,7 @@ def test_an_incumbent_is_named_before_and_after(here: World, incumbent: Path) ->
 @needs_root
 def test_gro_mtu_and_differences(tmp_path: Path) -> None:
     with world(tmp_path, gro=False) as here:
+        here.plain_tags()
         configure(here)
         assert "gro on" in only(doctor(here), "is a veth")[1]
         here.loader("up")
@@ -115,11 +117,45 @@ def put(tmp_path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("release", "words"),
-    [("5.4.0-150-generic", "5.8"), ("5.10.0-20-amd64", "5.14"), ("5.15.0", "CAP_BPF"), ("6.1.0-rc1", "")],
-)
-def test_old_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: str, words: str) -> None:
+@pytest.mark.root
+@pytest.mark.usefixtures("light")
+@needs_root
+def test_a_kernel_is_judged_by_what_it_accepts(here: World, light: Path) -> None:
+    """As root doctor tries, with nothing up; what the loader saw is told otherwise. Its version proves nothing."""
+    before = here.traces()
+    configure(here)
+    level, remedy = only(doctor(here), "accepts 8 of 8 programs")
+    assert (level, remedy) == ("ok", "")
+    spoil(light, "xg_tc_ingress")
+    found = doctor(here)
+    level, remedy = only(found, "xg_tc_ingress: the kernel's verifier rejects it: ")
+    assert level == "warn" and "doctor" not in remedy
+    assert "there is no TC" in next(text for text in found if text.startswith("xg_tc_ingress"))
+    here.expect_traces(before)
+    here.loader("up")
+    assert only(doctor(here), "accepts the programs of XDP (native)")[0] == "ok"
+    configure(here, "TC")
+    here.loader("up", check=False)
+    found = doctor(here)
+    assert any(text.startswith("xg_tc_ingress: the kernel's verifier rejects it") for text in found)
+    assert {level for level, _ in found.values()} != {"ok"}
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("light")
+@needs_root
+def test_what_carries_no_longer_is_told_though_it_is_up(here: World) -> None:
+    configure(here)
+    here.loader("up")
+    here.outside("ethtool", "-K", here.peer, "gro", "off")
+    level, remedy = only(doctor(here), "XDP (native) does not carry: of 2 test frames")
+    assert level == "fail" and "gro on" in remedy
+
+
+@pytest.mark.parametrize(("release", "words"), [("5.15.0", "CAP_BPF"), ("6.1.0-rc1", "")])
+def test_kernels_that_give_maps_only_to_the_capable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: str, words: str
+) -> None:
     monkeypatch.setattr(doctor_dataplane.platform, "release", lambda: release)
     monkeypatch.setattr(doctor_dataplane, "_UNPRIVILEGED", put(tmp_path, "2\n"))
     monkeypatch.setattr(compile, "missing", list)

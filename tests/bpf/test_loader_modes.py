@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Each mode needs its own programs only, is proved by frames that travel, and is left for a better one when that comes."""
+"""Each mode loads the programs it needs and is proved by frames that travel; a better one is taken when it carries."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def spoil(light: Path, program: str) -> None:
 def test_a_rejected_program_costs_its_modes_and_no_other(
     here: World, light: Path, program: str, mode: str, lost: list[str]
 ) -> None:
+    here.plain_tags()
     before = here.traces()
     spoil(light, program)
     done = here.loader("up", check=False)
@@ -215,29 +216,22 @@ def test_a_program_that_comes_later_and_ends_the_chain_is_noticed_and_ours_put_a
 
 @pytest.mark.parametrize("priority", ["1", "7", "50000"])
 @pytest.mark.parametrize("protocol", ["all", "ip"])
-def test_a_filter_that_ends_the_chain_is_behind_ours(here: World, priority: str, protocol: str) -> None:
-    """Priority 1 of another protocol cannot be shared, and so is before ours; it sees no frame of the self-test."""
-    here.configure("TC")
-    here.inside("tc", "qdisc", "add", "dev", here.interface, "clsact")
-    for hook in ("ingress", "egress"):
-        words = ("dev", here.interface, hook, "protocol", protocol, "prio", priority, "matchall", "action", "ok")
-        here.inside("tc", "filter", "add", *words)
-    done = here.loader("up", check=False, **CLSACT)
-    if (priority, protocol) == ("1", "all"):
-        # matchall is another kind than bpf: it cannot share its priority, and nothing is before 1.
-        assert done.returncode == 1 and "another program there keeps frames from it" in done.stderr
-        return
-    assert done.stdout.startswith(f"up: {TC}"), done.stderr
-    here.loader("down")
-    for hook in ("ingress", "egress"):
-        assert "matchall" in here.inside("tc", "filter", "show", "dev", here.interface, hook).stdout
-
-
-def test_a_bpf_filter_of_the_first_priority_is_behind_ours_though_it_came_first(here: World, incumbent: Path) -> None:
+def test_a_filter_that_ends_the_chain_is_behind_ours(
+    here: World, incumbent: Path, priority: str, protocol: str
+) -> None:
+    """But for one of the first priority and another protocol, beside which no filter of all protocols can be."""
     here.configure("TC")
     here.inside("tc", "qdisc", "add", "dev", here.interface, "clsact")
     program = ("bpf", "direct-action", "object-pinned", str(incumbent.with_name("ends_chain")))
-    here.inside("tc", "filter", "add", "dev", here.interface, "ingress", "prio", "1", *program)
+    for hook in ("ingress", "egress"):
+        place = ("dev", here.interface, hook, "protocol", protocol, "prio", priority)
+        here.inside("tc", "filter", "add", *place, *program)
+    before = here.traces()
     assert here.loader("up", **CLSACT).stdout.startswith(f"up: {TC}")
+    for hook in ("ingress", "egress"):
+        shown = here.inside("tc", "filter", "show", "dev", here.interface, hook).stdout
+        ours_first = shown.index(f"xg_tc_{hook}") < shown.index("ends_chain")
+        assert ours_first == ((priority, protocol) != ("1", "ip")), shown
+    assert here.loader("up", **CLSACT).stdout.startswith(f"already up: {TC}")
     here.loader("down")
-    assert "ends_chain" in here.inside("tc", "filter", "show", "dev", here.interface, "ingress").stdout
+    here.expect_traces(before)

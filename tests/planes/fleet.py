@@ -122,6 +122,10 @@ class Host(Agent):
         command("ip", "-n", self.hub, "link", "set", far, "mtu", str(self.mtu), "master", "br0", "up")
         if gro:
             command(*enter(self.hub), "ethtool", "-K", far, "gro", "on")
+        if self.plane == "XDP (generic)":
+            # It sees no VLAN tag that lies beside the frame, so the loader refuses it where they do.
+            command(*enter(self.hub), "ethtool", "-K", far, "rxvlan", "off", "txvlan", "off")
+            command(*enter(name), "ethtool", "-K", "eth0", "rxvlan", "off", "txvlan", "off")
         command("ip", "-n", name, "link", "set", "eth0", "up")
         address = (f"{self.ip}/64", "nodad") if ":" in self.ip else (f"{self.ip}/24",)
         command("ip", "-n", name, "addr", "add", *address, "dev", "eth0")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..dataplane.headers import HeaderError
-from ..dataplane.loader import attach, calls, compile, netlink, settings, status
+from ..dataplane.loader import attach, calls, compile, netlink, proof, refusals, settings, state, status, traps
 from ..dataplane.loader.errors import LoaderError
 from .findings import Finding
 
@@ -26,13 +26,6 @@ _PROCESS = Path("/proc/self/status")
 _NEIGHBOURS = Path("/proc/sys/net")
 #: Bits of the capabilities that the loader needs (linux/capability.h).
 _CAPABILITIES = {"CAP_CHOWN": 0, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
-#: Kernel version -> what is not to be had before it.
-_KERNELS = (
-    ((5, 8), "the data plane needs 5.8 or later (ring buffers)", "a newer kernel, or protocol: UDP"),
-    ((5, 14), "XDP needs 5.14 or later (broadcast to a devmap); TC works", "a newer kernel, or protocol: TC"),
-)
-#: Largest MTU that native XDP takes on the least able of the common drivers, in one page with the headroom.
-_LARGE_MTU = 3498
 #: Counters of the data plane that tell of trouble, and what to do.
 _TROUBLE = {
     "drop_bad_mac": "is the secret the same everywhere?",
@@ -80,7 +73,9 @@ def examine(
             yield Finding(level, "data plane", str(error), "reinstall the release")
             break
     yield from _host(level)
+    yield from kernel(found, wanted, level)
     yield from loaded(found, level)
+    yield from carries(directory, found)
     if wanted is not None:
         yield from _differences(found, wanted) if found.get("mode") else prospects(wanted)
         yield from neighbours(wanted.interface, nodes)
@@ -96,15 +91,75 @@ def loaded(found: Mapping[str, Any], level: str) -> Iterator[Finding]:
         yield Finding(level, "data plane", found["reason"], _UP)
     for refusal in found["reasons"]:
         text = f"not {refusal['mode'] or 'up'}: {refusal['reason']}"
-        yield Finding(
-            "warn" if found["up"] else level, "data plane", text, f"{refusal['remedy']}; then down and up again"
-        )
+        yield Finding("warn" if found["up"] else level, "data plane", text, f"{refusal['remedy']}; then {_UP}")
     for note in found.get("notes", ()):
         yield Finding("warn", "data plane", note, "run doctor as root; watch xdp-gossip dataplane status")
+    if found["up"] and found.get("waiting"):
+        yield Finding(level, "data plane", f"waiting: {found['waiting']}", f"nothing, if that comes by itself; {_UP}")
     for name, remedy in _TROUBLE.items():
         count = found.get("counters", {}).get(name)
         if count:
             yield Finding("warn", "data plane", f"{name}: {count} packets", remedy)
+
+
+def kernel(found: Mapping[str, Any], wanted: settings.Settings | None, level: str) -> Iterator[Finding]:
+    """Which programs this kernel accepts, from what the loader saw; as root, with nothing up, from a trial.
+
+    A kernel's version tells nothing: it depends on the compiler's code and on what a distribution changed.
+    """
+    rejected = {name: (each["reason"], each["remedy"]) for name, each in found.get("rejected", {}).items()}
+    if found["up"]:
+        text = f"{found['compiler'] or platform.release()}: accepts the programs of {found['mode']}"
+    elif wanted is not None and os.geteuid() == 0 and not compile.missing():
+        try:
+            tried = proof.trial(wanted)
+        except (LoaderError, HeaderError) as error:
+            yield Finding(level, "kernel", str(error), getattr(error, "remedy", "") or "reinstall the release")
+            return
+        rejected = {name: (each.reason, each.remedy) for name, each in tried.items() if each is not None}
+        text = f"{compile.toolchain()}: accepts {len(tried) - len(rejected)} of {len(tried)} programs"
+    elif not rejected:
+        text = f"{platform.release()}: which programs it accepts is known once they are loaded; or run doctor as root"
+        yield Finding("ok", "kernel", text)
+        return
+    else:
+        text = ""
+    if text and not (rejected and not found["up"]):
+        yield Finding("ok", "kernel", text)
+    for name, (reason, remedy) in rejected.items():
+        lost = proof.lost_modes(name)
+        if found["up"] and not lost:
+            continue  # a note of the loader's tells of it
+        yield Finding("warn", "kernel", f"{reason}; without it there is no {' or '.join(lost) or 'self-test'}", remedy)
+
+
+def carries(directory: Path, found: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether what is up carries now (root), which copies vanish, and whose packets are dropped."""
+    if found["up"] and os.geteuid() == 0:
+        try:
+            now = state.read(directory)
+            for refused in proof.again(directory, now) if now is not None else ():
+                yield Finding("fail", "data plane", f"{found['mode']} does not carry: {refused.reason}", refused.remedy)
+        except (OSError, LoaderError) as error:
+            yield Finding("fail", "data plane", f"the self-test cannot be repeated: {error}", _UP)
+    counters = found.get("counters") or {}
+    lost, missing = counters.get("copy_lost", 0), found.get("copies_missing", 0)
+    if lost or missing:
+        text = f"copies vanish: of {counters['copy_due']} copies asked for, {lost} were not sent by the driver"
+        text += f" and {missing} never came to the program at the way out" if missing else ""
+        yield Finding("warn", "data plane", text, _vanishing(found["interface"]))
+    for source in found.get("refusals", ()):
+        yield Finding("warn", "data plane", refusals.line(source), _TROUBLE.get(source["verdict"], "look at that host"))
+
+
+def _vanishing(name: str) -> str:
+    try:
+        interface = netlink.by_name(name)
+    except OSError:
+        interface = None
+    if interface is not None and interface.kind == "veth":
+        return f"on the peer of {name}, which is on the host of the container: ethtool -K PEER gro on"
+    return f"ip -s link show {name}; ethtool -S {name}; dmesg; fewer rumors at a time"
 
 
 def _differences(found: Mapping[str, Any], wanted: settings.Settings) -> Iterator[Finding]:
@@ -133,23 +188,26 @@ def prospects(wanted: settings.Settings) -> Iterator[Finding]:
         return
     if who and wanted.modes != (settings.TC,):
         yield Finding("warn", "data plane", f"XDP cannot be had: {who}", f"leave it, or detach it: ip link show {name}")
-    if wanted.interface.mtu > _LARGE_MTU and settings.NATIVE in wanted.modes:
-        text = f"the MTU of {name} is {wanted.interface.mtu}: many drivers refuse native XDP above {_LARGE_MTU}"
+    if not wanted.interface.ethernet:
+        try:
+            traps.refuse_other_than_ethernet(wanted.interface)
+        except LoaderError as error:
+            yield Finding("warn", "data plane", error.reason, error.remedy)
+        return
+    if wanted.interface.mtu > max(1500, traps.LARGE_MTU) and settings.NATIVE in wanted.modes:
+        text = f"the MTU of {name} is {wanted.interface.mtu}: many drivers refuse native XDP above {traps.LARGE_MTU}"
         yield Finding("warn", "data plane", text, f"ip link set {name} mtu 1500")
+    for mode in wanted.modes:
+        for trap in traps.survey(wanted.interface, mode):
+            yield Finding("warn", "data plane", f"{mode}: {trap.reason}", trap.remedy)
     if wanted.interface.kind == "veth" and settings.NATIVE in wanted.modes:
         text = f"{name} is a veth: native XDP needs GRO (or XDP) on its peer"
         yield Finding("warn", "data plane", text, "on the host of the container: ethtool -K PEER gro on")
 
 
 def _host(level: str) -> Iterator[Finding]:
-    """Kernel, libraries and privileges."""
+    """Libraries and privileges."""
     version = kernel_version()
-    for least, text, remedy in _KERNELS:
-        if version < least:
-            yield Finding(level, "kernel", f"{platform.release()}: {text}", remedy)
-            break
-    else:
-        yield Finding("ok", "kernel", platform.release())
     if version < (5, 19) and _read(_UNPRIVILEGED) not in ("", "0"):
         remedy = "a drop-in for xdp-gossip.service: AmbientCapabilities=CAP_BPF, CapabilityBoundingSet=CAP_BPF"
         yield Finding(

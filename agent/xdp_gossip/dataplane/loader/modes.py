@@ -46,11 +46,13 @@ class Ascent:
         common = self._notes
         for mode in self._settings.modes:
             self._notes = list(common)
+            changes = len(self._now.changes)
             try:
                 self._take(mode)
             except (LoaderError, OSError) as error:
                 reasons.append(_refusal(mode, error))
                 self._give_up(mode)
+                traps.set_back(self._now, keep=changes)
                 continue
             self._now.mode, self._now.reasons, self._now.notes = mode, reasons, self._notes
             self._leave_others(mode)

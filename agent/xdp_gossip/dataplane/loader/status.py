@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import headers
-from . import calls, hooks, pins, state
+from . import calls, hooks, netlink, pins, refusals, state
+
+#: Seconds within which a copy that was asked for has been made, refused or lost.
+_FLIGHT = 0.05
+_ACCOUNTS = ("copy", "copy_surplus", "copy_unresolved", "relay_failed")
 
 
 def report(directory: Path) -> dict[str, Any]:
@@ -35,7 +40,12 @@ def report(directory: Path) -> dict[str, Any]:
         "maps": now.maps,
         "reasons": [vars(refusal) for refusal in now.reasons],
         "notes": now.notes,
+        "waiting": now.waiting,
+        "compiler": now.compiler,
+        "rejected": {name: vars(refusal) for name, refusal in now.rejected.items()},
+        "changes": [vars(change) for change in now.changes],
     }
+    described["interface"] = _name_now(now)
     if not now.complete:
         described["reason"] = "a loader is at work, or died: run up again"
         return described
@@ -44,12 +54,35 @@ def report(directory: Path) -> dict[str, Any]:
         return described
     described["reason"] = _fault(directory, now)
     described["up"] = not described["reason"]
+    pinned = pins.pin_directory(directory, now.layout)
     try:
-        described["counters"] = counters(pins.pin_directory(directory, now.layout))
+        described["counters"] = counters(pinned)
+        described["copies_missing"] = copies_missing(described["counters"], pinned)
+        described["refusals"] = [vars(source) for source in refusals.sources(pinned)]
     except OSError as error:
-        described["counters"] = {}
+        described["counters"], described["refusals"], described["copies_missing"] = {}, [], 0
         described["notes"] = [*now.notes, f"counters: {error.strerror}: only root and {now.user} may read them"]
     return described
+
+
+def copies_missing(before: Mapping[str, int], pinned: Path) -> int:
+    """Copies that were asked for and that no program accounts for: what the kernel lost before our program saw it.
+
+    ``before`` are the counters of a moment ago. What was asked for then is accounted for now, unless it is lost; a
+    copy is in flight for microseconds. Raises ``OSError``.
+    """
+    time.sleep(_FLIGHT)
+    now = counters(pinned)
+    return max(0, before["copy_due"] - sum(now[name] for name in _ACCOUNTS))
+
+
+def _name_now(now: state.State) -> str:
+    """The interface's name: it may have been renamed since."""
+    try:
+        found = netlink.by_index(now.ifindex) if now.ifindex else None
+    except OSError:
+        found = None
+    return found.name if found is not None else now.interface
 
 
 def counters(pinned: Path) -> dict[str, int]:
@@ -90,6 +123,10 @@ def show(described: dict[str, Any]) -> None:
         tables.show_pairs({name: value for name, value in pairs.items() if value})
     for refusal in described["reasons"]:
         print(f"not {refusal['mode'] or 'up'}: {refusal['reason']}\n  -> {refusal['remedy']}")
+    if described.get("waiting") and described["up"]:
+        print(f"waiting: {described['waiting']}")
+    for change in described.get("changes", ()):
+        print(f"changed: {change['setting']} from {change['before']} to {change['after']}; down sets it back")
     for note in described.get("notes", ()):
         print(f"note: {note}")
     if described.get("counters"):
@@ -100,3 +137,7 @@ def show(described: dict[str, Any]) -> None:
             tables.show(("counter", "packets", "what"), rows)
         else:
             print("no packet has been counted yet")
+        if described["copies_missing"]:
+            print(f"{described['copies_missing']} copies were asked for and vanished: xdp-gossip doctor says more")
+    for source in described.get("refusals", ()):
+        print(refusals.line(source))

@@ -19,7 +19,7 @@ from .steps import step
 WATCH = "xg_watch"
 SEND, SEND_WATCH, KNOCK = "xg_selftest_send", "xg_selftest_watch", "xg_selftest_knock"
 
-_KINDS: dict[str, tuple[str, int | None]] = {
+KINDS: dict[str, tuple[str, int | None]] = {
     INGRESS: ("XDP", None),
     EGRESS: ("XDP", calls.XDP_DEVMAP),
     WATCH: ("RAW_TRACEPOINT", None),
@@ -34,6 +34,9 @@ _XDP_GROUP = (INGRESS, EGRESS, WATCH)
 _SELFTEST_GROUP = (SEND, SEND_WATCH, KNOCK)
 _SELFTEST_MAPS = ("ports", "watched", "knock")
 _MAP_PREFIX = "selftest_"
+#: The files that are compiled, each with its programs.
+MAIN, SELFTEST = "dataplane.c", "selftest.c"
+SOURCES = {MAIN: (INGRESS, EGRESS, WATCH, TC_INGRESS, TC_EGRESS), SELFTEST: _SELFTEST_GROUP}
 
 
 def of_mode(mode: str) -> tuple[str, ...]:
@@ -44,6 +47,11 @@ def of_mode(mode: str) -> tuple[str, ...]:
 def pin(program: str) -> str:
     """Name of a program's pin."""
     return pins.PROGRAM_PREFIX + program
+
+
+def constants(settings: Settings) -> dict[str, str]:
+    """What ``dataplane.c`` is compiled with."""
+    return {"XG_NODES": str(settings.nodes), "XG_AMOUNT": str(settings.amount), "XG_WIDE": str(settings.wide)}
 
 
 class Supply:
@@ -143,11 +151,11 @@ class Supply:
 
     def _load(self, name: str) -> None:
         """Compile and load the program and those of its group. Raises what keeps ``name`` itself from loading."""
-        source = self._source("selftest.c" if name in _SELFTEST_GROUP else "dataplane.c")
+        source = self._source(SELFTEST if name in _SELFTEST_GROUP else MAIN)
         trouble: Rejected | None = None
         for each in self._group(name):
             try:
-                kind, attach_type = _KINDS[each]
+                kind, attach_type = KINDS[each]
                 program = source.load(each, kind, attach_type)
                 selftest.run_program(each, program)
                 self._open[each] = self.fresh[each] = program
@@ -168,13 +176,7 @@ class Supply:
 
     def _source(self, name: str) -> Programs:
         if name not in self._modules:
-            settings = self._settings
-            constants = {
-                "XG_NODES": str(settings.nodes),
-                "XG_PIN": f'"{self._pinned}"',
-                "XG_AMOUNT": str(settings.amount),
-                "XG_WIDE": str(settings.wide),
-            }
-            self._modules[name] = Programs(name, {} if name == "selftest.c" else constants)
+            pinned = {"XG_PIN": f'"{self._pinned}"', **constants(self._settings)}
+            self._modules[name] = Programs(name, pinned if name == MAIN else {})
             step("compiled")
         return self._modules[name]

@@ -118,9 +118,12 @@ def native_remedy(interface: netlink.Interface) -> str:
     )
 
 
-def set_back(now: state.State) -> None:
-    """Undo what was changed, unless somebody else has changed it meanwhile. What cannot be undone is told."""
-    while now.changes:
+def set_back(now: state.State, keep: int = 0) -> None:
+    """Undo all but the first ``keep`` changes, the last one first, unless somebody else has changed it meanwhile.
+
+    What cannot be undone is told on stderr.
+    """
+    while len(now.changes) > keep:
         change = now.changes.pop()
         interface = netlink.by_index(change.ifindex)
         if interface is None:

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""Looks without changing anything: does what is up still carry, and which programs does this kernel accept?"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from . import compile, netlink, pins, selftest, state, supply
+from .errors import Refused, Rejected
+from .settings import MODES, NATIVE, Settings
+
+
+def again(directory: Path, now: state.State) -> list[Refused]:
+    """Send the self-test's frames through the hooks of the mode that is up; returns what did not carry.
+
+    Raises ``OSError`` when the pins of the self-test cannot be opened.
+    """
+    interface = netlink.by_index(now.ifindex)
+    if interface is None:
+        return [Refused(f"{now.interface} is gone", "xdp-gossip dataplane up")]
+    pinned = pins.pin_directory(directory, now.layout)
+    found = []
+    with ExitStack() as stack:
+
+        def opened(name: str) -> int:
+            return stack.enter_context(pins.opened(pinned / name))
+
+        if supply.KNOCK not in now.rejected:
+            told, knocker = opened("selftest_knock"), opened(supply.pin(supply.KNOCK))
+            for hook in ("egress",) if now.mode == NATIVE else ("egress", "ingress"):
+                try:
+                    selftest.knock(knocker, told, interface, hook, pinned)
+                except Refused as refused:
+                    found.append(refused)
+        if now.mode == NATIVE and supply.SEND not in now.rejected:
+            sender, watched = opened(supply.pin(supply.SEND)), opened("selftest_watched")
+            watcher = None if supply.SEND_WATCH in now.rejected else opened(supply.pin(supply.SEND_WATCH))
+            try:
+                selftest.redirect(sender, watcher, watched, interface)
+            except Refused as refused:
+                found.append(refused)
+    return found
+
+
+def trial(settings: Settings) -> dict[str, Rejected | None]:
+    """Load every program as this kernel and compiler will have it, and let go of them again.
+
+    Returns why the kernel rejects it, None for accepted, by program. Raises ``LoaderError``, ``HeaderError`` when
+    they cannot even be compiled.
+    """
+    found: dict[str, Rejected | None] = {}
+    for source, names in supply.SOURCES.items():
+        programs = compile.Programs(source, supply.constants(settings) if source == supply.MAIN else {})
+        for name in names:
+            try:
+                selftest.run_program(name, programs.load(name, *supply.KINDS[name]))
+                found[name] = None
+            except Rejected as rejected:
+                found[name] = rejected
+    return found
+
+
+def lost_modes(rejected: str) -> list[str]:
+    """The modes that cannot be had without a program."""
+    return [mode for mode in MODES["auto"] if rejected in supply.of_mode(mode)]

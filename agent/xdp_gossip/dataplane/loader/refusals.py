@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""Who sent what the data plane dropped: sampled by the programs, at most one packet per processor and tick.
+
+A sample's address is the packet's source address, which whoever forges a packet may forge too.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import headers, layout
+from . import calls, pins
+
+
+@dataclass(frozen=True)
+class Source:
+    """Packets of one address that were dropped for one reason. ``verdict`` is a counter, ``ago`` in seconds."""
+
+    addr: str
+    verdict: str
+    what: str
+    samples: int
+    ago: float
+
+
+def sources(pinned: Path) -> list[Source]:
+    """Whom packets were dropped from, the latest first. Raises ``OSError``."""
+    names = headers.counters()
+    by_index = list(names)
+    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    found: dict[bytes, Source] = {}
+    with pins.opened(pinned / "refusals") as descriptor:
+        for key in calls.keys(descriptor, layout.REFUSAL_KEY.size, headers.constants()["XG_REFUSALS"]):
+            try:
+                samples, last = layout.REFUSAL.unpack(calls.lookup(descriptor, key, layout.REFUSAL.size))
+            except FileNotFoundError:
+                continue  # the map forgot it meanwhile
+            addr, verdict, _zero = layout.REFUSAL_KEY.unpack(key)
+            if verdict >= len(by_index):
+                continue
+            parsed = ipaddress.IPv6Address(addr)
+            name = by_index[verdict]
+            ago = max(0.0, (now - last) / 1e9)
+            found[key] = Source(str(parsed.ipv4_mapped or parsed), name, names[name], samples, round(ago, 1))
+    return sorted(found.values(), key=lambda source: source.ago)
+
+
+def line(source: Mapping[str, Any]) -> str:
+    """One source for people."""
+    number = source["samples"]
+    packets = "1 packet" if number == 1 else f"{number} packets"
+    return (
+        f"{source['addr']}: {packets} dropped as {source['verdict']} ({source['what']}; sampled), "
+        f"last {source['ago']:.0f} s ago"
+    )

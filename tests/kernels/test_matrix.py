@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""Every program, from the compilers of Debian 12 and 13, is accepted by their kernels' verifiers and by this one's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kernels.distributions import BACKPORTS, BOOKWORM, BULLSEYE, TRIXIE, Distribution
+from tests.kernels.matrix import BPF, Results, compiled, matrix, results, table, verifying
+
+#: bpf_task_pt_regs: the last helper of Linux 5.15 (include/uapi/linux/bpf.h of that version).
+LAST_HELPER_OF_5_15 = 175
+#: MAX_BPF_STACK of include/linux/filter.h.
+STACK_BYTES = 512
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Results]:
+    """Both kernels boot at the same time."""
+    return matrix((BOOKWORM, TRIXIE))
+
+
+def told(found: dict[str, Results]) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (f"{version}, {compiler}, {program}", what)
+        for version, by_compiler in found.items()
+        for compiler, programs in by_compiler.items()
+        for program, what in programs.items()
+    ]
+
+
+def test_all_are_accepted(found: dict[str, Results]) -> None:
+    print(table(found))
+    rejected = [
+        f"{where}: {what['error']}\n" + "\n".join(what["says"]) for where, what in told(found) if not what["accepted"]
+    ]
+    assert not rejected, "\n".join(rejected)
+    # Three kernels, two compilers, and no program forgotten.
+    assert len(told(found)) == 6 * 8
+
+
+def test_they_fit_older_kernels(found: dict[str, Results]) -> None:
+    """No helper that came after 5.15, and no more stack than there is; the verifier walks half of what it may."""
+    for where, what in told(found):
+        assert max(what["helpers"], default=0) <= LAST_HELPER_OF_5_15, where
+        assert what["stack"] <= STACK_BYTES, where
+        assert what["verified"] < 500_000, where
+
+
+def test_a_program_that_a_verifier_rejects_is_seen(tmp_path: Path) -> None:
+    """The matrix can fail: without the comparison of the length, the helper's size has no bound."""
+    import shutil
+
+    from tests.kernels import load
+
+    copy = tmp_path / "bpf"
+    shutil.copytree(BPF, copy)
+    text = (copy / "tc.h").read_text()
+    guard = "body > XG_DATAGRAM_BYTES - XG_HEADER_BYTES"
+    assert text.count(guard) == 1
+    (copy / "tc.h").write_text(text.replace(guard, "body == 1"))
+    for name, what in load.load(compiled(BOOKWORM, copy)).items():
+        assert what["accepted"] is ("_tc_" not in name), name
+        if not what["accepted"]:
+            assert what["error"] and what["says"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("distribution", [BACKPORTS], ids=lambda each: each.suite)
+def test_other_kernels(distribution: Distribution, tmp_path: Path) -> None:
+    found = matrix((distribution,), running=False)
+    print(table(found))
+    assert all(what["accepted"] for _, what in told(found))
+
+
+@pytest.mark.slow
+def test_5_10_refuses_clearly(tmp_path: Path) -> None:
+    """It lacks bpf_ktime_get_coarse_ns, and says so of each program of the data plane."""
+    dumps = {each.compiler: compiled(each) for each in (BOOKWORM, TRIXIE)}
+    with verifying(BULLSEYE, dumps, tmp_path / "5.10") as guest:
+        for programs in results(guest, dumps).values():
+            for name in ("xg_xdp_ingress", "xg_xdp_egress", "xg_tc_ingress", "xg_tc_egress"):
+                assert not programs[name]["accepted"]
+                assert any("unknown func" in line for line in programs[name]["says"]), programs[name]["says"]
