@@ -75,7 +75,9 @@ class NetHost(fleet.Host):
         self.settings["node"]["addr"] = ip
         self.settings["listen_addr"] = "::" if row.six else "0.0.0.0"
         self.settings["protocol"] = "auto"
-        self.settings.update(row.settings)
+        for key, value in row.settings.items():
+            # A section of the row's adds to what is there, such as the data plane's directory.
+            self.settings[key] = {**self.settings.get(key, {}), **value} if isinstance(value, dict) else value
 
     def connect(self, gro: bool = True) -> None:
         """The namespace and what the row makes in it."""
