@@ -17,6 +17,8 @@ AGENT_PACKAGES := python3 python3-venv python3-aiohttp python3-cryptography pyth
 	python3-prometheus-client python3-rich python3-yaml
 # What compiles and loads the kernel data plane, and what its tests look at it with.
 PLANE_PACKAGES := bpftool ethtool iproute2 libbpf1 linux-libc-dev python3-bpfcc wireguard-tools
+# What boots stock kernels, and fetches them.
+GUEST_PACKAGES := busybox-static cpio kmod mmdebstrap qemu-system-x86 xz-utils
 # What the web page is looked at with.
 BROWSER_PACKAGES := chromium chromium-driver python3-selenium
 BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-venv
@@ -48,7 +50,7 @@ unexport PYTHONPATH
 # time: what only needs a processor runs beside it.
 comma := ,
 space := $(subst ,, )
-STEPS := code unit ui bpf sim cluster planes networks recovery fleet integration docs-run eda \
+STEPS := code unit ui bpf kernels-short sim cluster planes networks recovery fleet integration docs-run eda \
 	$(subst $(space),$(comma),$(SCENARIOS:%=molecule-%))/ansible-test-2.18,ansible-test-2.19,ansible-test-newest,lint,quality
 
 ##@ First steps
@@ -107,6 +109,10 @@ bpf: packages-test packages-plane venv-dev ## The data plane's programs, packet 
 planes: packages-test packages-plane venv-dev ## The same fleet tests over UDP, TC, generic and native XDP (root)
 	$(VENV)/dev/bin/pytest tests/planes --junitxml="$(REPORTS)/planes.xml" $(PYTEST_ARGS)
 
+.PHONY: networks
+networks: packages-test packages-plane venv-dev ## Fleets on each kind of interface and address (docs/networks.md) (root)
+	$(VENV)/dev/bin/pytest tests/networks -rs --junitxml="$(REPORTS)/networks.xml" $(PYTEST_ARGS)
+
 .PHONY: recovery
 recovery: packages-test packages-plane venv-dev ## Faults of a data plane in use: noticed, told, mended by itself (root)
 	$(VENV)/dev/bin/pytest tests/recovery --junitxml="$(REPORTS)/recovery.xml" $(PYTEST_ARGS)
@@ -115,9 +121,12 @@ recovery: packages-test packages-plane venv-dev ## Faults of a data plane in use
 long: packages-test packages-plane venv-dev ## What takes too long for `make test`: interface and address a minute late (root)
 	XDP_GOSSIP_LATE_SECONDS=60 $(VENV)/dev/bin/pytest tests/recovery/test_late.py $(PYTEST_ARGS)
 
-.PHONY: networks
-networks: packages-test packages-plane venv-dev ## Fleets on each kind of interface and address (docs/networks.md) (root)
-	$(VENV)/dev/bin/pytest tests/networks -rs --junitxml="$(REPORTS)/networks.xml" $(PYTEST_ARGS)
+.PHONY: kernels-short kernels
+kernels-short: packages-test packages-plane packages-guests venv-dev ## The programs on stock kernels 6.1 and 6.12; two guests (root)
+	$(VENV)/dev/bin/pytest tests/kernels -m "not slow" -rs --junitxml="$(REPORTS)/kernels.xml" $(PYTEST_ARGS)
+kernels: packages-test packages-plane packages-guests venv-dev ## The whole matrix, printed; all modes and devices in guests (root)
+	$(VENV)/dev/bin/python -m tests.kernels
+	$(VENV)/dev/bin/pytest tests/kernels -rs --junitxml="$(REPORTS)/kernels.xml" $(PYTEST_ARGS)
 
 .PHONY: ansible-units
 ansible-units: packages-test ## Unit tests of the plugins: ansible-test units, CORE (2.19) on PYTHON
@@ -181,7 +190,7 @@ collection: packages-base venv-ansible ## The collection's artifact, with the re
 .PHONY: setup
 # The packages first and in one go: two calls of apt would wait for each other.
 setup: ## Everything that the targets above need
-	@.ci/apt $(sort $(BASE_PACKAGES) $(TEST_PACKAGES) $(PLANE_PACKAGES) $(BROWSER_PACKAGES))
+	@.ci/apt $(sort $(BASE_PACKAGES) $(TEST_PACKAGES) $(PLANE_PACKAGES) $(GUEST_PACKAGES) $(BROWSER_PACKAGES))
 	@$(MAKE) --jobs=3 venv-dev venv-ansible venv-quality venv-eda link
 
 .PHONY: clean
@@ -189,13 +198,15 @@ clean: ## Remove caches and artifacts (not the demo: see demo-clean)
 	rm -rf .cache build .ansible .hypothesis .pytest_cache .mypy_cache .ruff_cache tests/output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: packages-base packages-test packages-plane packages-browser packages-demo
+.PHONY: packages-base packages-test packages-plane packages-guests packages-browser packages-demo
 packages-base packages-demo:
 	@.ci/apt $(BASE_PACKAGES)
 packages-test:
 	@.ci/apt $(TEST_PACKAGES)
 packages-plane:
 	@.ci/apt $(PLANE_PACKAGES)
+packages-guests:
+	@.ci/apt $(GUEST_PACKAGES)
 packages-browser:
 	@.ci/apt $(BROWSER_PACKAGES)
 
