@@ -55,8 +55,7 @@ def test_what_is_not_ours_reaches_the_programs_of_others(egress: bool) -> None:
     """Ours comes first and passes on: another's program that drops everything still drops it."""
     with World(Row("TC, beside a filter", veth, mode="TC", settings={"protocol": "TC"}), 2) as world:
         one, two = world.hosts
-        one.start()
-        two.start()
+        world.start()
         world.settled(30)
         sender, taker = (one, two) if egress else (two, one)
         with inside(taker.namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as into:
