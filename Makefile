@@ -117,12 +117,9 @@ networks: packages-test packages-plane venv-dev ## Fleets on each kind of interf
 recovery: packages-test packages-plane venv-dev ## Faults of a data plane in use: noticed, told, mended by itself (root)
 	$(VENV)/dev/bin/pytest tests/recovery --junitxml="$(REPORTS)/recovery.xml" $(PYTEST_ARGS)
 
-.PHONY: kernels-short kernels
+.PHONY: kernels-short
 kernels-short: packages-test packages-plane packages-guests venv-dev ## The programs on stock kernels 6.1 and 6.12; two guests (root)
 	$(VENV)/dev/bin/pytest tests/kernels -m "not slow" -rs --junitxml="$(REPORTS)/kernels.xml" $(PYTEST_ARGS)
-kernels: packages-test packages-plane packages-guests venv-dev ## The whole matrix, printed; all modes and devices in guests (root)
-	$(VENV)/dev/bin/python -m tests.kernels
-	$(VENV)/dev/bin/pytest tests/kernels -rs --junitxml="$(REPORTS)/kernels.xml" $(PYTEST_ARGS)
 
 .PHONY: ansible-units
 ansible-units: packages-test ## Unit tests of the plugins: ansible-test units, CORE (2.19) on PYTHON
@@ -166,6 +163,16 @@ eda: packages-test venv-dev venv-eda ## The event source: alone, on real agents,
 molecule: $(SCENARIOS:%=molecule-%) ## The agent role on real systemd hosts, with native XDP and without BPF (root)
 $(SCENARIOS:%=molecule-%): molecule-%: packages-base venv-quality link
 	.ci/molecule $*
+
+##@ Longer than `make test`
+.PHONY: kernels
+kernels: packages-test packages-plane packages-guests venv-dev ## The whole matrix, printed; all modes and devices in guests (root)
+	$(VENV)/dev/bin/python -m tests.kernels
+	$(VENV)/dev/bin/pytest tests/kernels -rs --junitxml="$(REPORTS)/kernels.xml" $(PYTEST_ARGS)
+
+.PHONY: long
+long: packages-test packages-plane venv-dev ## What takes too long for `make test`: interface and address a minute late (root)
+	XDP_GOSSIP_LATE_SECONDS=60 $(VENV)/dev/bin/pytest tests/recovery/test_late.py $(PYTEST_ARGS)
 
 ##@ Measuring
 .PHONY: bench

@@ -134,6 +134,7 @@ class Steering:
         if self._transport.plane is None:
             self._look_at = now.mono + LOOK_EVERY
             self._asking.want(now.mono)
+            self._asking.hurry(now.mono)
         else:
             self._guarded(self._first, now)
 

@@ -143,6 +143,15 @@ def test_it_asks_at_once_and_then_less_and_less(tmp_path: Path) -> None:
     assert [b - a for a, b in zip(times[-3:], times[-2:])] == [MOST, MOST]
 
 
+def test_an_agent_that_starts_without_a_plane_asks_at_once(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.asking.want(rig.now)
+    rig.asking.hurry(rig.now)
+    assert rig.run(16) == [0, 5, 15]
+    rig.asking.hurry(rig.now)
+    assert rig.run(1) == [0]
+
+
 def test_a_change_starts_it_over(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     rig.asking.follow(FACTS, 42, rig.now)

@@ -52,21 +52,11 @@ def bridge(host: NetHost) -> None:
     _address(host, "br9")
 
 
-def bridge_tags_kept(host: NetHost) -> None:
-    bridge(host)
-    _keep_tags(host)
-
-
 def macvlan(host: NetHost) -> None:
     host.wire()
     host.ip_("link", "add", "link", "eth0", "name", "mac0", "type", "macvlan", "mode", "bridge")
     host.ip_("link", "set", "mac0", "up")
     _address(host, "mac0")
-
-
-def macvlan_tags_kept(host: NetHost) -> None:
-    macvlan(host)
-    _keep_tags(host)
 
 
 def ipvlan(host: NetHost) -> None:
@@ -212,18 +202,9 @@ ROWS = [
     Row("veth, MTU 9000, tags kept", veth_jumbo_tags_kept, mode=GENERIC, words="XDP (native)"),
     Row("bond", bond, interface="bond0", needs=("bond",)),
     Row("VLAN", vlan, mode=GENERIC, interface="eth0.5", needs=("vlan",)),
-    Row("bridge", bridge, mode="TC", words="rx-vlan-offload", interface="br9"),
-    Row("bridge, tags kept", bridge_tags_kept, mode=GENERIC, words="XDP (native)", interface="br9"),
-    Row("macvlan", macvlan, mode="TC", words="rx-vlan-offload", interface="mac0", needs=("macvlan",)),
-    Row(
-        "macvlan, tags kept",
-        macvlan_tags_kept,
-        mode=GENERIC,
-        words="XDP (native)",
-        interface="mac0",
-        needs=("macvlan",),
-    ),
-    Row("ipvlan", ipvlan, mode="TC", words="rx-vlan-offload", interface="ipv0", needs=("ipvlan",)),
+    Row("bridge", bridge, mode="TC", words="VLAN tags", interface="br9"),
+    Row("macvlan", macvlan, mode="TC", words="VLAN tags", interface="mac0", needs=("macvlan",)),
+    Row("ipvlan", ipvlan, mode="TC", words="VLAN tags", interface="ipv0", needs=("ipvlan",)),
     Row("VRF", vrf, needs=("vrf",)),
     Row("address on a VRF", held_by_vrf, needs=("vrf",)),
     Row("address on lo", on_lo),

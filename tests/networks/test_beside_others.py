@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.cluster.harness import eventually
 from tests.networks import foreign
 from tests.networks.rows import veth
 from tests.networks.world import Row, World
+from tests.planes.fleet import inside
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -53,10 +55,17 @@ def test_what_is_not_ours_reaches_the_programs_of_others(egress: bool) -> None:
     """Ours comes first and passes on: another's program that drops everything still drops it."""
     with World(Row("TC, beside a filter", veth, mode="TC", settings={"protocol": "TC"}), 2) as world:
         one, two = world.hosts
-        one.start()
-        two.start()
+        world.start()
         world.settled(30)
-        assert one.pings(two.ip)
-        with foreign.attached(foreign.returning(foreign.TCX_DROP), one.namespace, "eth0", egress=egress):
-            assert not one.pings(two.ip)
-        assert one.pings(two.ip)
+        sender, taker = (one, two) if egress else (two, one)
+        with inside(taker.namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as into:
+            into.bind((taker.ip, 9000))
+            into.settimeout(10.0)
+            with inside(sender.namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+                out.connect((taker.ip, 9000))
+                out.send(b"before")
+                assert into.recv(16) == b"before"
+                with foreign.attached(foreign.returning(foreign.TCX_DROP), one.namespace, "eth0", egress=egress):
+                    out.send(b"dropped")
+                out.send(b"after")
+                assert into.recv(16) == b"after", "the filter's verdict counts"

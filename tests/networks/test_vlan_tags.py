@@ -20,7 +20,7 @@ import pytest
 from tests.bpf import frames
 from tests.cluster.harness import SECRET, eventually
 from tests.networks import foreign
-from tests.networks.rows import bridge_tags_kept, macvlan, macvlan_tags_kept, veth, veth_jumbo_tags_kept
+from tests.networks.rows import bridge, macvlan, veth, veth_jumbo_tags_kept
 from tests.networks.world import NetHost, Row, World, missing_types
 from tests.planes.fleet import PORT, command, enter, inside
 from xdp_gossip.core.messages import Header, PacketType
@@ -39,9 +39,9 @@ MODES = [
     Row("XDP (native)", veth),
     Row("XDP (generic)", veth_jumbo_tags_kept, mode="XDP (generic)"),
     Row("TC", veth, mode="TC", settings={"protocol": "TC"}),
-    Row("bridge", bridge_tags_kept, mode="XDP (generic)", interface="br9"),
-    Row("macvlan, as it comes", macvlan, mode="TC", interface="mac0", needs=("macvlan",)),
-    Row("macvlan", macvlan_tags_kept, mode="XDP (generic)", interface="mac0", needs=("macvlan",)),
+    # The stack has taken the tag out before these get a frame: TC only (docs/networks.md).
+    Row("bridge", bridge, mode="TC", interface="br9"),
+    Row("macvlan", macvlan, mode="TC", interface="mac0", needs=("macvlan",)),
 ]
 
 

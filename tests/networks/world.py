@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import yaml
 
 from tests.cluster.harness import COMMAND
 from tests.planes import fleet
-from tests.planes.fleet import USER, command, enter, inside
+from tests.planes.fleet import USER, command, enter
 
 NAMES = "xgn"
 CYCLE, TIMEOUT = 0.3, 2.5
@@ -75,7 +74,9 @@ class NetHost(fleet.Host):
         self.settings["node"]["addr"] = ip
         self.settings["listen_addr"] = "::" if row.six else "0.0.0.0"
         self.settings["protocol"] = "auto"
-        self.settings.update(row.settings)
+        for key, value in row.settings.items():
+            # A section of the row's adds to what is there, such as the data plane's directory.
+            self.settings[key] = {**self.settings.get(key, {}), **value} if isinstance(value, dict) else value
 
     def connect(self, gro: bool = True) -> None:
         """The namespace and what the row makes in it."""
@@ -105,20 +106,6 @@ class NetHost(fleet.Host):
     def assign(self, device: str, address: str, *options: str) -> None:
         """Give an address with a prefix length to an interface, at once: no duplicate address detection."""
         self.ip_("addr", "add", address, "dev", device, *(("nodad",) if ":" in address else ()), *options)
-
-    def pings(self, ip: str) -> bool:
-        """Whether a datagram to a closed port of a host is answered (ICMP): no ping(8) is needed."""
-        with inside(self.namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(1.0)
-            sock.connect((ip, 9))
-            try:
-                sock.send(b"?")
-                sock.recv(1)
-            except ConnectionRefusedError:
-                return True
-            except socket.timeout:
-                return False
-        raise AssertionError(f"{ip}: port 9 answers")
 
     def load(self) -> str:
         """``dataplane up``; what it said is kept, as rows are also about refusals."""

@@ -12,23 +12,12 @@ import pytest
 
 from tests.cluster.harness import eventually
 from tests.networks.foreign import returning
-from tests.planes.fleet import Host, command
-from tests.recovery.world import GENERIC, HUB, UDP, Watch, World, hub, pinned, publish_during, there
+from tests.planes.fleet import command
+from tests.recovery.world import GENERIC, HUB, UDP, Watch, World, hub, pinned, plug, publish_during, there
 
 _BPF_PROG_TYPE_XDP, _XDP_PASS = 6, 2
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-
-
-def plug(host: Host) -> None:
-    """An interface and an address as the host had them."""
-    far = f"v{host.number}"
-    peer = ("type", "veth", "peer", "name", far, "netns", HUB)
-    command("ip", "-n", host.namespace, "link", "add", "eth0", "mtu", str(host.mtu), *peer)
-    hub("ip", "link", "set", far, "mtu", str(host.mtu), "master", "br0", "up")
-    hub("ethtool", "-K", far, "gro", "on")
-    there(host, "ip", "link", "set", "eth0", "up")
-    there(host, "ip", "addr", "add", f"{host.ip}/24", "dev", "eth0")
 
 
 def pin_passing_program(path: str) -> None:

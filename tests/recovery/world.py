@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import yaml
+
 from tests.cluster.harness import COMMAND, eventually
 from tests.planes import fleet
 from tests.planes.fleet import Fleet, Host, command, enter
@@ -74,6 +76,11 @@ class PathUnit:
                 self._load()
                 stamp = self._stamp()
             self._seen = stamp
+
+    def boot(self) -> None:
+        """As ``xdp-gossip-dataplane.service`` at boot."""
+        (self._host.directory / "agent.yml").write_text(yaml.safe_dump(self._host.settings))
+        self._load()
 
     def _load(self) -> None:
         host = self._host
@@ -218,3 +225,14 @@ def publish_during(world: World, watch: Watch, key: str) -> None:
     other.publish(f"{key}/to", b"to it")
     watch.host.publish(f"{key}/from", b"from it")
     eventually(lambda: world.lacking(f"{key}/to", b"to it") or world.lacking(f"{key}/from", b"from it"), 15, 0.02)
+
+
+def plug(host: Host) -> None:
+    """An interface and an address as the host had them."""
+    far = f"v{host.number}"
+    peer = ("type", "veth", "peer", "name", far, "netns", HUB)
+    command("ip", "-n", host.namespace, "link", "add", "eth0", "mtu", str(host.mtu), *peer)
+    hub("ip", "link", "set", far, "mtu", str(host.mtu), "master", "br0", "up")
+    hub("ethtool", "-K", far, "gro", "on")
+    there(host, "ip", "link", "set", "eth0", "up")
+    there(host, "ip", "addr", "add", f"{host.ip}/24", "dev", "eth0")

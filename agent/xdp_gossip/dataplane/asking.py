@@ -97,6 +97,10 @@ class Asking:
         if not self._wanted:
             self._wanted, self._at = True, now + self.delay
 
+    def hurry(self, now: float) -> None:
+        """Ask at once, if there is anything to ask for: what the loader saw may be over since."""
+        self._at = max(now, self._asked + SPACING)
+
     def content(self, since: float, now: float) -> None:
         """The plane in use is the best there is, and has been at work since ``since``."""
         self._wanted = False

@@ -151,10 +151,21 @@ def _warns(interface: netlink.Interface) -> Iterator[Trap]:
                 )
 
 
+#: Kinds of interfaces that get their frames from another one's receive handler: the stack has untagged them by then.
+_HANDED_UP = ("bridge", "macvlan", "macvtap", "ipvlan", "bond", "team")
+
+
 def _hidden_tags(interface: netlink.Interface, *, bars: bool) -> Iterator[Trap]:
     """VLAN tags that the device has taken out of the frame: XDP would take frames of other VLANs for the agent's."""
-    # What a VLAN or macvlan interface gets has had its tag looked at by the interface below.
-    group = (interface, *(each for each in _below(interface) if each.master == interface.index))
+    if bars and interface.kind in _HANDED_UP:
+        text = (
+            f"{interface.name} is a {interface.kind}: the kernel takes VLAN tags out of the frames that it hands up to "
+            "it, so generic XDP would take frames of other VLANs for the agent's, whatever rx-vlan-offload is"
+        )
+        yield Trap(text, "nothing: TC understands such tags", True, interface)
+        return
+    # A VLAN interface gets frames whose tag has been looked at.
+    group = (interface, *_below(interface, past_vlan=False))
     for each in group:
         tags = _features(each).get(ethtool.RX_VLAN)
         if tags is None or not tags.on:
@@ -196,13 +207,15 @@ def _few_queues(interface: netlink.Interface) -> Iterator[Trap]:
         )
 
 
-def _below(interface: netlink.Interface) -> list[netlink.Interface]:
+def _below(interface: netlink.Interface, *, past_vlan: bool = True) -> list[netlink.Interface]:
     """The interfaces that this one is made of: members of a bond, what a VLAN or macvlan sits on, all the way down."""
     every = {each.index: each for each in netlink.interfaces()}
     found: dict[int, netlink.Interface] = {}
     waiting = [interface]
     while waiting:
         upper = waiting.pop()
+        if upper.kind == "vlan" and not past_vlan:
+            continue
         lower = [each for each in every.values() if each.master == upper.index]
         if upper.kind != "veth" and upper.below in every:
             lower.append(every[upper.below])

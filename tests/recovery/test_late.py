@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""A boot at which interface and address come long after the loader and the agent, as with a slow DHCP server."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from tests.cluster.harness import eventually
+from tests.planes.fleet import command
+from tests.recovery.world import UDP, World, plug
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+#: How late they are: longer in ``make long``.
+LATE = float(os.environ.get("XDP_GOSSIP_LATE_SECONDS", "8"))
+
+
+def test_interface_and_address_come_long_after_the_boot(world: World) -> None:
+    host, unit = world[2], world.units[2]
+    assert host.stop() == 0
+    host.unload()
+    command("ip", "-n", host.namespace, "link", "del", "eth0")
+    host.settings["listen_addr"] = "0.0.0.0"
+    try:
+        unit.boot()
+        assert "status 3" in unit.runs[-1], unit.runs[-1]
+        world.start([host])
+        status = host.status()
+        assert status["mode"] == UDP
+        assert f"the loader waits: node.addr {host.ip}: no interface has this address" in status["mode_reason"]
+        assert "the loader is asked" in status["mode_reason"]
+        time.sleep(LATE)
+        assert host.status()["mode"] == UDP
+    finally:
+        plug(host)
+    world.best(host)
+    eventually(world.apart, 30)
+    world[0].publish("late/1", b"for all")
+    eventually(lambda: world.lacking("late/1", b"for all"), 15, 0.05)
