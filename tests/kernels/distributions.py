@@ -65,11 +65,15 @@ def root(distribution: Distribution) -> Path:
 def kernel(distribution: Distribution) -> Path:
     """A directory with the distribution's newest kernel: ``boot/vmlinuz-*`` and its modules. Raises ``Unavailable``."""
     package = "linux-image-amd64"
+    sources = _sources(distribution.suite)
+    # Another set of sources may have another kernel.
+    digest = hashlib.sha256(sources.encode()).hexdigest()[:12]
+    path = CACHE / f"kernel-{distribution.suite}-{digest}"
     state = CACHE / f"apt-{distribution.suite}"
     state.mkdir(parents=True, exist_ok=True)
-    with _made_once(CACHE / f"kernel-{distribution.suite}") as fresh:
+    with _made_once(path) as fresh:
         if fresh:
-            options = _apt_options(state, distribution.suite)
+            options = _apt_options(state, sources)
             _run("apt-get", *options, "-qq", "update")
             depends = _run("apt-cache", *options, "depends", "--important", package)
             image = next((line.split()[-1] for line in depends.splitlines() if " linux-image-" in line), "")
@@ -84,7 +88,7 @@ def kernel(distribution: Distribution) -> Path:
                 modules.parent.mkdir(exist_ok=True)
                 modules.symlink_to("../usr/lib/modules")
             _run("depmod", "-b", str(fresh), release(fresh))
-    return CACHE / f"kernel-{distribution.suite}"
+    return path
 
 
 def release(unpacked: Path) -> str:
@@ -102,20 +106,35 @@ def missing() -> str:
     return f"needs {', '.join(lacking)}" if lacking else ""
 
 
-def _mirror() -> str:
-    """The mirror that this machine installs from. Raises ``Unavailable``."""
+def _mirror(fixes: bool = False) -> str:
+    """The mirror that this machine installs from. Raises ``Unavailable``.
+
+    ``fixes``: the one of security fixes, "" where the machine has none.
+    """
     wanted = "$(CREATED_BY) $(COMPONENT) $(CODENAME) $(REPO_URI)"
     for line in _run("apt-get", "indextargets", "--format", wanted).splitlines():
         made_by, component, codename, uri = (*line.split(), "", "", "", "")[:4]
-        if made_by == "Packages" and component == "main" and "-" not in codename and "debian" in uri:
+        kind = codename.endswith("-security") if fixes else "-" not in codename
+        if made_by == "Packages" and component == "main" and kind and "debian" in uri:
             return uri
+    if fixes:
+        return ""
     raise Unavailable("apt: expected a Debian mirror among this machine's sources, found none")
 
 
-def _apt_options(state: Path, suite: str) -> list[str]:
-    """apt on another suite, without touching what this machine knows of its own."""
+def _sources(suite: str) -> str:
+    """The sources.list of a suite: with its security fixes, as an updated host has them. Raises ``Unavailable``."""
     keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    (state / "sources.list").write_text(f"deb [signed-by={keys}] {_mirror()} {suite} main\n")
+    lines = [f"deb [signed-by={keys}] {_mirror()} {suite} main"]
+    # Backports have no fixes of their own.
+    if "-" not in suite and (fixes := _mirror(fixes=True)):
+        lines.append(f"deb [signed-by={keys}] {fixes} {suite}-security main")
+    return "\n".join(lines) + "\n"
+
+
+def _apt_options(state: Path, sources: str) -> list[str]:
+    """apt on other sources, without touching what this machine knows of its own."""
+    (state / "sources.list").write_text(sources)
     (state / "lists" / "partial").mkdir(parents=True, exist_ok=True)
     settings = {
         "Dir::Etc::SourceList": state / "sources.list",
