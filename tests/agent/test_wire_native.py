@@ -68,7 +68,7 @@ BODIES = {
     ),
     PacketType.SWAP_RESPONSE: st.one_of(
         st.builds(
-            m.SyncResponse, u64, some(infos), st.booleans(), some(entries), st.booleans(), some(u64), st.just(0) | u64
+            m.SyncResponse, u64, some(infos), st.booleans(), some(entries), st.booleans(), some(u32), st.just(0) | u64
         ),
         st.builds(m.MemberList, some(infos)),
         st.builds(m.ListResponse, some(entries), some(st.integers(0, 255))),
