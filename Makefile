@@ -72,7 +72,7 @@ test: setup ## Everything that CI runs, under 60 minutes (root)
 	@/usr/bin/python3 .ci/steps.py $(STEPS)
 
 .PHONY: check
-check: ## The quick part: no root, under a minute
+check: ## The quick part: no root, two to three minutes
 	@$(MAKE) code
 	@$(MAKE) unit PYTEST_ARGS='-m "not slow and not root" -q'
 	@$(MAKE) sim SIM_SEEDS=3
