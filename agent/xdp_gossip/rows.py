@@ -82,13 +82,25 @@ def rank_key(document: Document) -> bytes:
     return struct.pack(">Q16sHB", version.hlc, origin.packed, origin.port, deleted) + content
 
 
-def document_row(document: Document) -> Row:
-    """A document as a sealed row."""
+#: Bytes of :func:`rank_key`. A longer key is an :func:`unread_key`: such a row is history, and never what holds.
+RANK_BYTES = 8 + 16 + 2 + 1 + 32
+
+
+def unread_key(document: Document, successor: Document) -> bytes:
+    """The rank of a version that gave way to a lower one: right below its ``successor``, and of another length.
+
+    Under its own rank it would hold again after the next start.
+    """
+    return struct.pack(">Q", successor.version.hlc).ljust(RANK_BYTES, b"\0") + rank_key(document)
+
+
+def document_row(document: Document, successor: Document | None = None) -> Row:
+    """A document as a sealed row; with ``successor`` one that gave way to this lower version."""
     return seal(
         "document",
         (
             document.key,
-            rank_key(document),
+            rank_key(document) if successor is None else unread_key(document, successor),
             str(document.version),
             document.value,
             document.content_type,

@@ -21,8 +21,8 @@ from .core.events import (
     Warned,
 )
 from .core.interface import Known, ProtocolEngine, remembered
-from .core.types import Address, Document, Now
-from .store import Snapshot, StateStore, StoreError
+from .core.types import Address, Now
+from .store import Snapshot, StateStore, StoreError, persist
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Runtime:
         known = self._remembered()
         batch, self._unsaved = self._unsaved, []
         try:
-            await self._disk.run(lambda store: _write(store, batch))
+            await self._disk.run(lambda store: persist(store, batch))
             await self._disk.run(lambda store: store.save_nodes(known))
         except StoreError as error:
             _log.error("state not saved at the end: %s", error)
@@ -260,7 +260,7 @@ class Runtime:
             if not batch:
                 continue
             try:
-                await self._disk.run(lambda store, batch=batch: _write(store, batch))  # type: ignore[misc]
+                await self._disk.run(lambda store, batch=batch: persist(store, batch))  # type: ignore[misc]
             except StoreError as error:
                 self.storage_error = str(error)
                 _log.error("documents not stored, next try in %g s: %s", _RETRY, error)
@@ -303,22 +303,3 @@ class Runtime:
                 _log.error("known nodes not stored: %s", error)
                 self._nodes_changed.set()
             await asyncio.sleep(_NODES_EVERY)
-
-
-def _write(store: StateStore, batch: list[DocumentChanged | TombstonesCollected]) -> None:
-    """A version that is replaced by a lower one was written under a wrong clock: it must not come back."""
-    collected = [event for event in batch if isinstance(event, TombstonesCollected)]
-    kept: dict[tuple[object, ...], Document] = {}
-    withdrawn: dict[tuple[object, ...], Document] = {}
-    for event in batch:
-        if isinstance(event, TombstonesCollected):
-            continue
-        document, replaced = event.document, event.replaced
-        kept[document.key, document.rank] = document
-        withdrawn.pop((document.key, document.rank), None)
-        if replaced is not None and replaced.rank > document.rank:
-            withdrawn[replaced.key, replaced.rank] = replaced
-            kept.pop((replaced.key, replaced.rank), None)
-    store.save_documents(list(kept.values()), list(withdrawn.values()))
-    for event in collected:
-        store.collect(event.tombstones, event.floor)

@@ -51,6 +51,12 @@ def schema() -> list[str]:
     return statements
 
 
+def standing(limit: str) -> str:
+    """``ORDER BY`` and ``LIMIT`` over the versions of the key named first: the one that holds, then by rank."""
+    holds = f"(SELECT max(rank) FROM document WHERE key = ? AND length(rank) = {rows.RANK_BYTES})"
+    return f"ORDER BY rank = {holds} DESC, rank DESC LIMIT {limit}"
+
+
 def select(table: str) -> str:
     """``SELECT`` of a table's columns in the order of ``rows.COLUMNS``."""
     return f"SELECT {', '.join(rows.COLUMNS[table])} FROM {table}"
@@ -294,8 +300,8 @@ def _fill(database: sqlite3.Connection, found: Iterable[rows.Found]) -> _Salvage
     if salvaged.incarnation:
         database.execute(insert("incarnation"), rows.seal("incarnation", (salvaged.incarnation,)))
     for (key,) in database.execute("SELECT DISTINCT key FROM document").fetchall():
-        stale = "SELECT id FROM document WHERE key = ? ORDER BY rank DESC LIMIT -1 OFFSET ?"
-        database.execute(f"DELETE FROM document WHERE id IN ({stale})", (key, HISTORY))
+        stale = f"SELECT id FROM document WHERE key = ? {standing('-1 OFFSET ?')}"
+        database.execute(f"DELETE FROM document WHERE id IN ({stale})", (key, key, HISTORY))
     _count(database, salvaged)
     return salvaged
 

@@ -18,9 +18,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from . import rows
+from .core.events import DocumentChanged, TombstonesCollected
 from .core.interface import Known
 from .core.types import Address, Document, Version
 from .statefile import (
@@ -30,12 +31,13 @@ from .statefile import (
     insert,
     open_or_repair,
     select,
+    standing,
     take_lock,
     translated,
     weight,
 )
 
-__all__ = ["FORGET_AFTER_S", "MemoryStore", "Snapshot", "StateStore", "Store", "StoreError"]
+__all__ = ["FORGET_AFTER_S", "MemoryStore", "Snapshot", "StateStore", "Store", "StoreError", "Unread", "persist"]
 
 #: A node silent for this long is forgotten (docs/architecture.md, "Semantics").
 FORGET_AFTER_S = 86400
@@ -55,6 +57,13 @@ class Snapshot:
     floor: int = 0
 
 
+class Unread(NamedTuple):
+    """A version that gave way to a ``successor`` of lower rank whose author had not read it."""
+
+    document: Document
+    successor: Document
+
+
 class StateStore(Protocol):
     """What the facade needs of a store; :class:`Store` keeps it, :class:`MemoryStore` forgets it at exit."""
 
@@ -69,12 +78,15 @@ class StateStore(Protocol):
     def load(self) -> Snapshot:
         """Everything an engine starts from."""
 
-    def save_documents(self, documents: Sequence[Document], withdrawn: Sequence[Document] = ()) -> None:
+    def save_documents(
+        self, documents: Sequence[Document], withdrawn: Sequence[Document] = (), unread: Sequence[Unread] = ()
+    ) -> None:
         """Persist document versions in one transaction; what is older than stored goes to the history only.
 
         ``withdrawn`` are versions to forget: a document that was written under a wrong clock and got the right time
         since. Its former version outranks all that follows, and would come back with the next start. What is in both
-        lists is forgotten.
+        lists is forgotten. ``unread`` are such versions, too, but their place was taken by one whose author had not
+        read them: they stay in the history.
         """
 
     def collect(self, tombstones: Sequence[Document], floor: int) -> None:
@@ -88,6 +100,34 @@ class StateStore(Protocol):
 
     def close(self) -> None:
         """Release the file. Idempotent."""
+
+
+def persist(store: StateStore, batch: Sequence[DocumentChanged | TombstonesCollected]) -> None:
+    """Bring events of documents to the disk, in their order. Raises ``StoreError``.
+
+    A version that is replaced by a lower one was written under a wrong clock: it must not come back.
+    When the lower one's author had not read it, it stays in the history, where :class:`Warned` says it is.
+    """
+    collected = [event for event in batch if isinstance(event, TombstonesCollected)]
+    kept: dict[tuple[object, ...], Document] = {}
+    withdrawn: dict[tuple[object, ...], Document] = {}
+    unread: dict[tuple[object, ...], Unread] = {}
+    for event in batch:
+        if isinstance(event, TombstonesCollected):
+            continue
+        document, replaced = event.document, event.replaced
+        kept[document.key, document.rank] = document
+        withdrawn.pop((document.key, document.rank), None)
+        unread.pop((document.key, document.rank), None)
+        if replaced is not None and replaced.rank > document.rank:
+            kept.pop((replaced.key, replaced.rank), None)
+            if event.conflict:
+                unread[replaced.key, replaced.rank] = Unread(replaced, document)
+            else:
+                withdrawn[replaced.key, replaced.rank] = replaced
+    store.save_documents(list(kept.values()), list(withdrawn.values()), list(unread.values()))
+    for event in collected:
+        store.collect(event.tombstones, event.floor)
 
 
 def _raised(last: int, now_s: int) -> int:
@@ -168,7 +208,8 @@ class Store:
         """See :meth:`StateStore.load`. Raises ``StoreError`` when the disk fails now."""
         with self._reading() as database:
             known = [rows.row_known(row) for row in database.execute(select("node"))]
-            newest = "document.rank = (SELECT max(other.rank) FROM document AS other WHERE other.key = document.key)"
+            best = f"SELECT max(other.rank) FROM document AS other WHERE length(other.rank) = {rows.RANK_BYTES}"
+            newest = f"document.rank = ({best} AND other.key = document.key)"
             documents = [
                 rows.row_document(row)
                 for row in database.execute(f"{select('document')} WHERE {newest} ORDER BY document.key")
@@ -184,22 +225,28 @@ class Store:
             tx.remove_up_to(_FLOOR, b"\xff" * 8)
             tx.add_document(rows.document_row(Document(_FLOOR, Version(floor, _NOBODY), deleted=True)))
 
-    def save_documents(self, documents: Sequence[Document], withdrawn: Sequence[Document] = ()) -> None:
+    def save_documents(
+        self, documents: Sequence[Document], withdrawn: Sequence[Document] = (), unread: Sequence[Unread] = ()
+    ) -> None:
         """See :meth:`StateStore.save_documents`. Durable when it returns; raises ``StoreError`` otherwise."""
-        if not documents and not withdrawn:
+        if not documents and not withdrawn and not unread:
             return
         with self._transaction() as tx:
             for document in documents:
+                tx.remove_unread(document.key, rows.rank_key(document))
                 tx.add_document(rows.document_row(document))
             for document in withdrawn:
                 tx.remove_document(document.key, rows.rank_key(document))
-            for key in sorted({document.key for document in documents}):
+            for document, successor in unread:
+                tx.remove_document(document.key, rows.rank_key(document))
+                tx.add_document(rows.document_row(document, successor))
+            for key in sorted({document.key for document in (*documents, *(lost.document for lost in unread))}):
                 tx.prune_history(key, self._history)
 
     def history(self, key: str) -> list[Document]:
         """See :meth:`StateStore.history`. Raises ``StoreError`` when the disk fails now."""
         with self._reading() as database:
-            found = database.execute(f"{select('document')} WHERE key = ? ORDER BY rank DESC", (key,))
+            found = database.execute(f"{select('document')} WHERE key = ? {standing('-1')}", (key, key))
             return [rows.row_document(row) for row in found]
 
     def save_nodes(self, known: Sequence[Known]) -> None:
@@ -266,12 +313,20 @@ class _Transaction:
     def remove_document(self, key: str, rank: bytes) -> None:
         self._delete("document", "key = ? AND rank = ?", (key, rank))
 
+    def remove_unread(self, key: str, rank: bytes) -> None:
+        """A version that gave way and is taken up again is in the history once."""
+        self._delete(
+            "document",
+            "key = ? AND length(rank) > ? AND substr(rank, ?) = ?",
+            (key, rows.RANK_BYTES, rows.RANK_BYTES + 1, rank),
+        )
+
     def remove_up_to(self, key: str, rank: bytes) -> None:
         self._delete("document", "key = ? AND rank <= ?", (key, rank))
 
     def prune_history(self, key: str, kept_versions: int) -> None:
-        kept = "SELECT rank FROM document WHERE key = ? ORDER BY rank DESC LIMIT ?"
-        self._delete("document", f"key = ? AND rank NOT IN ({kept})", (key, key, kept_versions))
+        kept = f"SELECT rank FROM document WHERE key = ? {standing('?')}"
+        self._delete("document", f"key = ? AND rank NOT IN ({kept})", (key, key, key, kept_versions))
 
     def replace_nodes(self, wanted: Iterable[rows.Row]) -> None:
         stored: set[rows.Row] = set(self._database.execute(select("node")))
@@ -304,8 +359,8 @@ class MemoryStore:
         self._opened = time.monotonic()
         self._incarnation = 0
         self._known: list[Known] = []
-        #: Newest first.
-        self._versions: dict[str, dict[tuple[Version, bool, bytes], Document]] = {}
+        #: By key and rank as the file has them (see ``rows``), newest first.
+        self._versions: dict[str, dict[bytes, Document]] = {}
 
     def next_incarnation(self, now_s: int) -> int:
         """See :meth:`StateStore.next_incarnation`."""
@@ -326,20 +381,30 @@ class MemoryStore:
         self._floor = floor
         for tombstone in tombstones:
             versions = self._versions.pop(tombstone.key, {})
-            later = {rank: document for rank, document in versions.items() if rank > tombstone.rank}
+            later = {rank: document for rank, document in versions.items() if rank > rows.rank_key(tombstone)}
             if later:
                 self._versions[tombstone.key] = later
 
-    def save_documents(self, documents: Sequence[Document], withdrawn: Sequence[Document] = ()) -> None:
+    def save_documents(
+        self, documents: Sequence[Document], withdrawn: Sequence[Document] = (), unread: Sequence[Unread] = ()
+    ) -> None:
         """See :meth:`StateStore.save_documents`."""
         for document in documents:
-            self._versions.setdefault(document.key, {}).setdefault(document.rank, document)
+            versions, own = self._versions.setdefault(document.key, {}), rows.rank_key(document)
+            for rank in [rank for rank in versions if len(rank) > rows.RANK_BYTES and rank.endswith(own)]:
+                del versions[rank]
+            versions.setdefault(own, document)
         for document in withdrawn:
-            self._versions.get(document.key, {}).pop(document.rank, None)
-        for key in {document.key for document in (*documents, *withdrawn)}:
+            self._versions.get(document.key, {}).pop(rows.rank_key(document), None)
+        for document, successor in unread:
+            versions = self._versions.setdefault(document.key, {})
+            versions.pop(rows.rank_key(document), None)
+            versions[rows.unread_key(document, successor)] = document
+        for key in {document.key for document in (*documents, *withdrawn, *(lost.document for lost in unread))}:
             versions = self._versions.pop(key, {})
             if versions:
-                newest = sorted(versions, reverse=True)[: self._history]
+                holds = max((rank for rank in versions if len(rank) == rows.RANK_BYTES), default=b"")
+                newest = sorted(versions, key=lambda rank: (rank == holds, rank), reverse=True)[: self._history]
                 self._versions[key] = {rank: versions[rank] for rank in newest}
 
     def history(self, key: str) -> list[Document]:

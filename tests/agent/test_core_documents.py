@@ -9,12 +9,14 @@ from dataclasses import replace
 import pytest
 
 from xdp_gossip.core import exchange
-from xdp_gossip.core.documents import unread
+from xdp_gossip.core.documents import DocumentTable, unread
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import DocumentChanged, Rumor, TombstonesCollected
 from xdp_gossip.core.interface import ProtocolError, Settings
-from xdp_gossip.core.types import Address, Document, Node, Now, Version, Write
-from xdp_gossip.store import MemoryStore
+from xdp_gossip.core.metadata import Metadata
+from xdp_gossip.core.outbox import Local, Outbox
+from xdp_gossip.core.types import Address, Document, Node, Now, Record, Version, Write
+from xdp_gossip.store import MemoryStore, persist
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
@@ -69,10 +71,8 @@ class Wire:
             for address, engine in self.engines.items():
                 for event in engine.take_events():
                     self.seen.append(event)
-                    if isinstance(event, DocumentChanged):
-                        self.disks[address].save_documents([event.document])
-                    elif isinstance(event, TombstonesCollected):
-                        self.disks[address].collect(event.tombstones, event.floor)
+                    if isinstance(event, (DocumentChanged, TombstonesCollected)):
+                        persist(self.disks[address], [event])
                 for transmit in engine.take_transmits():
                     targets = transmit.targets if isinstance(transmit, Rumor) else (transmit.to,)
                     for target in targets:
@@ -325,6 +325,25 @@ def test_of_one_overtaken_by_more_versions_than_are_named_its_author_tells(wire:
     wire.run(20)
     assert wire.agree() and held(wire[0], "k") == b"14"
     assert conflicts(wire) == {b"lost"}
+
+
+def test_what_was_written_under_a_wrong_clock_and_overtaken_is_told_of() -> None:
+    """Its rank is the higher one. So it is not kept under that, but it is not forgotten either."""
+    time, disk = Now(1000, EPOCH * 10**9), MemoryStore()
+    own, other = Address("198.18.0.1", 8000), Address("198.18.0.2", 8000)
+    table = DocumentTable()
+    out = Outbox(CODEC, Local(Node(own.ip, own.port), Record(), 1), table, random.Random(1))
+    metadata = Metadata(own, Settings(), out, table)
+    metadata.offset = 1800.0  # it started a moment ago, and knows but one member, whose clock is an hour ahead
+    [(lost, changed)] = metadata.write([Write("k", b"line")], time)
+    assert changed and lost is not None
+    metadata.offset = 0.0
+    kept = Document("k", Version(EPOCH * 1000 << 16, other), b"of the right clock")
+    assert metadata.apply(kept, time) and lost.rank > kept.rank
+    persist(disk, [event for event in out.take_events() if isinstance(event, DocumentChanged)])
+    assert disk.history("k") == [kept, lost]
+    assert unread(disk.history("k"), kept.version, own) == {lost.version}
+    assert disk.load().documents == [kept]
 
 
 def test_a_bucket_of_more_documents_than_hashes_are_named_is_listed_whole(

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from xdp_gossip import rows, statefile, store
 from xdp_gossip.core.interface import Known
 from xdp_gossip.core.types import Address, Document, Version
-from xdp_gossip.store import MemoryStore, StateStore, Store, StoreError
+from xdp_gossip.store import MemoryStore, StateStore, Store, StoreError, Unread
 
 AGENT = Path(store.__file__).resolve().parent.parent
 A = Address.of("198.18.0.1", 8000)
@@ -100,6 +100,26 @@ def test_a_withdrawn_version_does_not_come_back(any_store: StateStore) -> None:
     assert any_store.history("b") == []
     any_store.save_documents([wrong, document("a", 6)], withdrawn=[wrong])
     assert any_store.load().documents == [document("a", 6)]
+
+
+def test_an_unread_version_stays_in_the_history_and_does_not_come_back(any_store: StateStore) -> None:
+    wrong, right = document("a", 1000), document("a", 5)
+    any_store.save_documents([document("a", 4), wrong])
+    any_store.save_documents([right], unread=[Unread(wrong, right)])
+    assert any_store.load().documents == [right]
+    assert any_store.history("a") == [right, wrong, document("a", 4)]
+    any_store.save_documents([wrong])
+    assert any_store.load().documents == [wrong]
+    assert any_store.history("a") == [wrong, right, document("a", 4)]
+
+
+def test_the_version_that_holds_is_kept_beside_many_unread_ones(any_store: StateStore) -> None:
+    far = document("a", 2000)
+    any_store.save_documents([far])
+    any_store.save_documents([far], unread=[Unread(document("a", 3000 + n), far) for n in range(12)])
+    any_store.save_documents([document("a", 5)], withdrawn=[far])
+    assert any_store.load().documents == [document("a", 5)]
+    assert [entry.version.hlc for entry in any_store.history("a")] == [5, *range(3011, 3002, -1)]
 
 
 def test_a_withdrawn_version_is_not_salvaged_either(path: Path) -> None:

@@ -19,7 +19,7 @@ from xdp_gossip.core.events import DocumentChanged, IncarnationChanged, Standing
 from xdp_gossip.core.interface import Settings, remembered
 from xdp_gossip.core.messages import Header
 from xdp_gossip.core.types import Address, Document, Node, Now, Write
-from xdp_gossip.store import MemoryStore
+from xdp_gossip.store import MemoryStore, persist
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
@@ -67,7 +67,7 @@ class SimNode:
         self.runs = 0
         self._seeds: list[SimNode] = []
         self._backlog: list[tuple[bytes, Address]] = []
-        self._unsaved: list[tuple[float, Document, list[Document]]] = []
+        self._unsaved: list[tuple[float, DocumentChanged]] = []
         self._wake_at: float | None = None
         self.plane: SimPlane | None = None
         if number in world.planes:
@@ -194,12 +194,11 @@ class SimNode:
 
     def _persist(self, event: DocumentChanged) -> None:
         """A local publish is on the disk before anybody hears of it; others' documents follow within a second."""
-        withdrawn = [event.replaced] if event.replaced and event.replaced.rank > event.document.rank else []
         if event.local:
-            self._write([*self._unsaved, (0.0, event.document, withdrawn)])
+            self._write([*self._unsaved, (0.0, event)])
             self._unsaved.clear()
         else:
-            self._unsaved.append((self.world.time + self.world.rng.random(), event.document, withdrawn))
+            self._unsaved.append((self.world.time + self.world.rng.random(), event))
 
     def save_now(self) -> None:
         """The periodic part of persistence."""
@@ -211,9 +210,9 @@ class SimNode:
         self._write(self._unsaved[:ready])
         del self._unsaved[:ready]
 
-    def _write(self, items: list[tuple[float, Document, list[Document]]]) -> None:
-        for _due, document, withdrawn in items:
-            self.disk.save_documents([document], withdrawn)
+    def _write(self, items: list[tuple[float, DocumentChanged]]) -> None:
+        for _due, event in items:
+            persist(self.disk, [event])
 
     def _set_alarm(self) -> None:
         assert self.engine is not None
