@@ -177,16 +177,26 @@ static __always_inline long xg_keep_hop(const void *addr, struct xg_nexthop *hop
 	return nexthops.update((struct xg_address *)addr, hop);
 }
 
-/* Notes that a packet from ``key->addr`` was refused, unless one was noted in this tick. */
+/* Whether the source of a refused packet is to be noted: true once in a tick. */
+static __always_inline bool xg_refusal_due(void)
+{
+	struct xg_scratch *scratch = xg_scratch();
+
+	/* The lease was looked at for this packet, so the tick is the current one. */
+	if (!scratch || scratch->refused == scratch->tick)
+		return false;
+	scratch->refused = scratch->tick;
+	return true;
+}
+
+/* Notes that a packet from ``key->addr`` was refused. */
 static __always_inline void xg_note_refusal(struct xg_refusal_key *key)
 {
 	struct xg_refusal fresh = {.samples = 1}, *known;
 	struct xg_scratch *scratch = xg_scratch();
 
-	/* The lease was looked at for this packet, so the tick is the current one. */
-	if (!scratch || scratch->refused == scratch->tick)
+	if (!scratch)
 		return;
-	scratch->refused = scratch->tick;
 	fresh.last = scratch->now;
 	known = refusals.lookup(key);
 	if (known) {

@@ -174,14 +174,21 @@ static __always_inline struct xg_packet *xg_locate(struct xg_frame *frame, void 
 	return packet;
 }
 
-/* Notes who sent a packet that is refused; of its frame no more is known than that xg_parse() took it for ours. */
+/*
+ * Notes now and then who sent a packet that is refused. Of its frame no more is known than that xg_parse() took it for
+ * ours.
+ */
 static __always_inline void xg_refuse(void *data, void *end, bool v6, __u32 verdict)
 {
 	struct ethhdr *eth = data;
 	struct iphdr *ip = (void *)(eth + 1);
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
-	struct xg_refusal_key key = {.verdict = verdict};
+	struct xg_refusal_key key = {};
 
+	/* First, as a flood of forged packets pays for each instruction before it. */
+	if (!xg_refusal_due())
+		return;
+	key.verdict = verdict;
 	if (v6) {
 		if ((void *)(ip6 + 1) > end)
 			return;
