@@ -236,7 +236,7 @@ class Runtime:
 
     def _remembered(self) -> list[Known]:
         now = self.now()
-        return remembered(self.engine.members(now), now)
+        return [*remembered(self.engine.members(now), now), *self.engine.former(now)]
 
     def _note_failure(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and isinstance(task.exception(), StoreError):

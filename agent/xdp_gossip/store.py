@@ -23,6 +23,7 @@ from typing import NamedTuple, Protocol
 from . import rows
 from .core.events import DocumentChanged, TombstonesCollected
 from .core.interface import Known
+from .core.seeds import MAX_FORMER
 from .core.types import Address, Document, Version
 from .statefile import (
     HISTORY,
@@ -138,7 +139,7 @@ def _raised(last: int, now_s: int) -> int:
 
 
 def _remembered(known: Sequence[Known], opened: float) -> list[Known]:
-    """Drop who was silent for a day, once this run is a day old.
+    """Drop who was silent for a day, once this run is a day old, but for the last ``MAX_FORMER`` of them.
 
     Before that silence says nothing: after a weekend without power every node was last heard three days ago. The
     run's age is monotonic, because a clock set right after boot would age everybody at once.
@@ -146,7 +147,9 @@ def _remembered(known: Sequence[Known], opened: float) -> list[Known]:
     if time.monotonic() - opened < FORGET_AFTER_S:
         return list(known)
     oldest = time.time_ns() - FORGET_AFTER_S * 10**9
-    return [entry for entry in known if entry.last_heard_ns >= oldest]
+    silent = [entry for entry in known if entry.last_heard_ns < oldest]
+    silent.sort(key=lambda entry: entry.last_heard_ns)
+    return [*(entry for entry in known if entry.last_heard_ns >= oldest), *silent[-MAX_FORMER:]]
 
 
 class Store:

@@ -188,7 +188,7 @@ class SimNode:
         """A clean end: what is not written yet is written."""
         assert self.engine is not None
         now = self.now
-        self.disk.save_nodes(remembered(self.engine.members(now), now))
+        self.disk.save_nodes([*remembered(self.engine.members(now), now), *self.engine.former(now)])
         self._write(self._unsaved)
         self.crash()
 
@@ -204,7 +204,7 @@ class SimNode:
         """The periodic part of persistence."""
         assert self.engine is not None
         now = self.now
-        self.disk.save_nodes(remembered(self.engine.members(now), now))
+        self.disk.save_nodes([*remembered(self.engine.members(now), now), *self.engine.former(now)])
         # In the order they came: what was taken later may withdraw what was taken before.
         ready = max((n + 1 for n, item in enumerate(self._unsaved) if item[0] <= self.world.time), default=0)
         self._write(self._unsaved[:ready])
@@ -254,8 +254,13 @@ class World:
         settings: Settings | None = None,
         link: Link | None = None,
         planes: Iterable[int] = (),
+        save_every: float = 1.0,
     ) -> None:
-        """``planes``: numbers of the nodes whose rumors go through a kernel data plane."""
+        """``planes``: numbers of the nodes whose rumors go through a kernel data plane.
+
+        ``save_every``: seconds between two writes of known nodes and of others' documents; more makes days cheap.
+        """
+        self._save_every = save_every
         self.seed = seed
         self.planes = frozenset(planes)
         self.rng = random.Random(f"world {seed}")
@@ -272,7 +277,7 @@ class World:
         self.runs = 0
         #: Packets on record, when a scenario asks for it.
         self.recording: list[tuple[SimNode, bytes]] | None = None
-        self.at(1.0, self._save)
+        self.at(save_every, self._save)
 
     @property
     def up(self) -> list[SimNode]:
@@ -336,7 +341,7 @@ class World:
         receiver.receive(data, source, datagram=not reliable)
 
     def _save(self) -> None:
-        self.at(self.time + 1.0, self._save)
+        self.at(self.time + self._save_every, self._save)
         for node in self.up:
             node.save_now()
 

@@ -13,6 +13,7 @@ from .membership import FORGET_AFTER, Membership
 from .messages import RecordsRequest
 from .outbox import Local, Outbox
 from .pace import Pace
+from .seeds import Seeds
 from .timers import Timers
 from .types import Address, Node, Now, Record, State
 
@@ -44,7 +45,7 @@ class Contacts:
         self._pace = pace
         self._timers = timers
         self._rng = rng
-        self._seeds: dict[Address, tuple[float, float]] = {}  # address -> (next try, pause before the one after)
+        self._seeds = Seeds(membership, lambda: pace.cycle, rng)
         self._settling = False
         self._pause = 0.0
         self._rounds = 0
@@ -54,17 +55,19 @@ class Contacts:
         """Begin the rounds; ``known`` nodes of an earlier run are gone until they answer."""
         remembered = [item.address for item in known if self._remember(item, now)]
         for address in self._rng.sample(remembered, min(len(remembered), _FIRST_TRIES)):
-            self._seeds[address] = (now.mono, 0.5)
+            self._seeds.hurry(address, now)
         self.tick(now)
         self._round_at = now.mono + self._rng.uniform(0.1, 1.0) * self._pace.cycle
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` until it answers; it counts as present until the timeout, as in the seed."""
+        """Contact ``node`` now and whenever it is absent; it counts as present until the timeout, as in the seed."""
         address = node.address
         peer = self._membership.get(address)
-        if address == self._local.address or (peer is not None and peer.heard and peer.present):
+        if address == self._local.address:
             return
-        self._seeds[address] = (now.mono, 0.5)
+        self._seeds.give(address, now)
+        if peer is not None and peer.heard and peer.present:
+            return
         if peer is None:
             peer = self._membership.add(address, now)
             if peer is not None and (node.name or node.private_data):
@@ -72,24 +75,31 @@ class Contacts:
         if self._local.status == "running":
             self.tick(now)
 
+    def unseed(self, address: Address) -> None:
+        """A seed that is none any more: it is not contacted when it is absent."""
+        self._seeds.withdraw(address)
+
+    @property
+    def seeds(self) -> Seeds:
+        """Configured seeds, and former members that are tried as well."""
+        return self._seeds
+
     @property
     def waiting(self) -> bool:
         """Whether a seed or a record is still missing."""
-        return bool(self._seeds or self._membership.incomplete)
+        return bool(self._seeds.waiting or self._membership.incomplete)
 
     def answered(self, address: Address) -> None:
-        """A seed needs no more contacting."""
-        self._seeds.pop(address, None)
+        """A node was heard: it needs no more contacting for now."""
+        self._seeds.answered(address)
 
     def tick(self, now: Now) -> None:
         """Turn again to seeds that did not answer, ask for records, and once a cycle open an exchange."""
         # Ticks may be a cycle apart: what is due soon is done now.
         if now.mono + self._pace.cycle / 3 >= self._round_at:
             self._round(now)
-        for address, (due, pause) in list(self._seeds.items()):
-            if now.mono >= due:
-                self._seeds[address] = (now.mono + pause, min(pause * 2, max(5.0, self._pace.cycle)))
-                self._exchange.request(address, now)
+        for address in self._seeds.due(now):
+            self._exchange.request(address, now)
         self._request_records(now)
 
     def differs(self, now: Now) -> None:
@@ -125,7 +135,8 @@ class Contacts:
         self._rounds += 1
         calm = self._rounds % _CALM and not self._membership.overdue(self._pace.overdue, 1, now)
         members = [] if calm else self._membership.pick(1)
-        for address in (*members, *self._rng.sample(gone, min(len(gone), _RETRIES))):
+        second_chances = self._rng.sample(gone, min(len(gone), _RETRIES))
+        for address in dict.fromkeys((*members, *second_chances, *self._seeds.round(now))):
             self._exchange.request(address, now)
 
     def _remember(self, item: Known, now: Now) -> bool:

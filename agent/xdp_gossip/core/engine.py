@@ -33,7 +33,7 @@ from .exchange import Exchange
 from .fetch import Fetcher
 from .gate import Gate
 from .interface import Known, ProtocolError, Settings
-from .membership import Membership
+from .membership import FORGET_AFTER, Membership
 from .messages import Announce, Codec, Documents, Entry, Message, PacketType, RecordRumor
 from .metadata import Metadata
 from .observer import Observation, Observer
@@ -103,7 +103,8 @@ class Engine:
         self._contacts = Contacts(
             self._local, self._membership, self._exchange, self._out, self._pace, self._timers, rng
         )
-        self._exchange.on_alias = self._contacts.answered
+        self._exchange.on_alias = self._contacts.seeds.is_alias
+        self._detector.on_given_up = self._contacts.seeds.add_former
         self._membership.on_forget = lambda peer: self._out.emit(standing_of(peer, "forgotten"))
         self._observer = Observer(self._membership, self._detector, self._contacts, self._out, self._pace)
         self._queries = Queries(self._metadata, self._out)
@@ -233,8 +234,17 @@ class Engine:
         self._timers.run(now)
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` until it answers; it counts as present until the timeout, as in the seed."""
+        """Contact ``node`` now and whenever it is absent; it counts as present until the timeout, as in the seed."""
         self._contacts.seed(node, now)
+
+    def unseed(self, address: Address) -> None:
+        """``address`` is no seed any more."""
+        self._contacts.unseed(address)
+
+    def former(self, now: Now) -> list[Known]:
+        """Members that were silent for a day and are tried all the same; to be kept for the next run."""
+        long_ago = now.wall_ns - int(FORGET_AFTER * 1e9)
+        return [Known(address, 1, 0, long_ago) for address in self._contacts.seeds.former]
 
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
         """Change the local record and spread it. Raises ``ProtocolError`` for text that is too long."""

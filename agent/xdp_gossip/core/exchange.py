@@ -77,7 +77,7 @@ class Exchange:
         self._out = out
         self._pace = pace
         self._frame_bytes = frame_bytes
-        self.on_alias: Callable[[Address], None] = lambda address: None
+        self.on_alias: Callable[[Address, Address], None] = lambda given, own: None
         self._open: dict[int, tuple[Address, float]] = {}  # nonce -> whom we asked, when
         self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}  # lists that arrive in parts
 
@@ -146,7 +146,7 @@ class Exchange:
         alias = self._membership.get(asked)
         if asked != peer.address and alias is not None and not alias.heard:
             self._membership.forget(alias)
-            self.on_alias(asked)
+            self.on_alias(asked, peer.address)
 
     def answered(self, nonce: int) -> bool:
         """Whether ``nonce`` belongs to an exchange of ours: proof that its answer is not a recording.

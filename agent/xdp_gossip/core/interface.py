@@ -126,7 +126,13 @@ class ProtocolEngine(Protocol):
         """Events since the last call, in order."""
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now and again until it answers (the seed's ``Set``)."""
+        """Contact ``node`` now, and again whenever it is absent, for ever (the seed's ``Set``)."""
+
+    def unseed(self, address: Address) -> None:
+        """``address`` is no seed any more; nothing else is forgotten of it."""
+
+    def former(self, now: Now) -> list[Known]:
+        """Members that were silent for a day and are tried all the same; to be kept for the next run."""
 
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
         """Change the local record and spread it; False when nothing changed."""

@@ -159,6 +159,16 @@ class PekoNodeEngine:
         if self.status == "running" and peer.state is not State.ALIVE:
             self._out.spread(self._out.heartbeat(), [peer])
 
+    def unseed(self, address: Address) -> None:
+        """A seed that is none any more is forgotten when it was silent for a day, as others are."""
+        peer = self._peers.get(address)
+        if peer is not None:
+            peer.pinned = False
+
+    def former(self, now: Now) -> list[Known]:
+        """None: this wire has no memory beyond a day but its seeds."""
+        return []
+
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
         """Change the local record; a heartbeat says so at once.
 

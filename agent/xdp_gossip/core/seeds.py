@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""Addresses to turn to that are no members now: configured seeds, which are tried for ever, and former members.
+
+Invariant (docs/protocol.md, "Reach"): while a seed or a former member is absent, this node goes on trying it, with
+pauses. So a partition of any length heals as long as one side knows an address of the other.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from .membership import Membership
+from .types import Address, Now
+
+#: Seconds until a new seed is tried for the second time; each pause is twice the one before.
+_FIRST_PAUSE = 0.5
+#: Seconds of the longest such pause, or a cycle when that is longer. Then the rounds go on with it.
+_LAST_PAUSE = 5.0
+#: Absent seeds that are tried in each round.
+_SEEDS_A_ROUND = 2
+#: Former members kept, and seconds between two tries of one of them.
+MAX_FORMER = 64
+_FORMER_EVERY = 30.0
+
+
+class Seeds:
+    """Says whom to try when.
+
+    ``cycle`` returns the seconds between two rounds now.
+    """
+
+    def __init__(self, membership: Membership, cycle: Callable[[], float], rng: random.Random) -> None:
+        self._membership = membership
+        self._cycle = cycle
+        self._rng = rng
+        self._given: dict[Address, Address] = {}  # as it was given -> the address that the node itself tells
+        self._urgent: dict[Address, tuple[float, float]] = {}  # address -> (next try, pause before the one after)
+        self._turns: list[Address] = []
+        self._former: dict[Address, None] = {}  # the one that was a member last comes last
+        self._former_at = 0.0
+
+    @property
+    def given(self) -> list[Address]:
+        """All seeds, as they were given."""
+        return list(self._given)
+
+    @property
+    def former(self) -> list[Address]:
+        """Members that were silent for so long that they are forgotten, and that are tried all the same."""
+        return list(self._former)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an address is tried that is new and did not answer yet."""
+        return bool(self._urgent)
+
+    def give(self, address: Address, now: Now) -> None:
+        """Take a seed: it is tried at once, and whenever it is absent from now on."""
+        self._given.setdefault(address, address)
+        if not self._present(address):
+            self.hurry(address, now)
+
+    def withdraw(self, address: Address) -> None:
+        """Not a seed any more."""
+        self._given.pop(address, None)
+        self._urgent.pop(address, None)
+
+    def hurry(self, address: Address, now: Now) -> None:
+        """Try an address at once, and again with pauses that grow."""
+        self._urgent[address] = (now.mono, _FIRST_PAUSE)
+
+    def answered(self, address: Address) -> None:
+        """The node at ``address`` was heard."""
+        self._urgent.pop(address, None)
+        self._former.pop(address, None)
+
+    def is_alias(self, given: Address, own: Address) -> None:
+        """The seed ``given`` is a node that calls itself ``own``."""
+        self._urgent.pop(given, None)
+        if given in self._given:
+            self._given[given] = own
+
+    def add_former(self, address: Address) -> None:
+        """A member was silent for a day and is forgotten."""
+        self._former.pop(address, None)
+        self._former[address] = None
+        while len(self._former) > MAX_FORMER:
+            del self._former[next(iter(self._former))]
+
+    def due(self, now: Now) -> list[Address]:
+        """New addresses that are to be tried now."""
+        found = []
+        for address, (when, pause) in list(self._urgent.items()):
+            if now.mono < when:
+                continue
+            found.append(address)
+            if pause >= max(_LAST_PAUSE, self._cycle()):
+                del self._urgent[address]  # the rounds go on with it
+            else:
+                self._urgent[address] = (now.mono + pause, pause * 2)
+        return found
+
+    def round(self, now: Now) -> list[Address]:
+        """Once a cycle: some of the seeds that are absent, and now and then a former member."""
+        found = self._next_absent()
+        if self._former and now.mono >= self._former_at:
+            self._former_at = now.mono + max(_FORMER_EVERY, self._cycle())
+            found.append(self._rng.choice(list(self._former)))
+        return found
+
+    def _next_absent(self) -> list[Address]:
+        """The next seeds in a random order that each of them has a turn in."""
+        found: list[Address] = []
+        if not self._turns:
+            self._turns = list(self._given)
+            self._rng.shuffle(self._turns)
+        while self._turns and len(found) < _SEEDS_A_ROUND:
+            address = self._turns.pop()
+            own = self._given.get(address)
+            if own is not None and address not in self._urgent and not self._present(own):
+                found.append(address)
+        return found
+
+    def _present(self, address: Address) -> bool:
+        peer = self._membership.get(address)
+        return peer is not None and peer.heard and peer.present
