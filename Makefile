@@ -79,7 +79,7 @@ check: ## The quick part: no root, two to three minutes
 
 ##@ Parts of `make test`
 .PHONY: code
-code: packages-test venv-dev ## Ruff, mypy --strict on the core and the codecs, Python 3.9, shellcheck
+code: packages-test venv-dev ## Ruff, mypy --strict on the agent, Python 3.9, shellcheck
 	$(VENV)/dev/bin/ruff check
 	$(VENV)/dev/bin/mypy
 	$(VENV)/dev/bin/vermin --quiet --no-tips --violations --target=3.9- agent

@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 from .changes import Change
 from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version, Write
+from .internal_errors import RECORD
 from .nodelist import AsyncNodeList, NotReadyError, Published
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class NodeList:
             raise NotReadyError("join() was called before")
         self._inner.get()  # says when new() is missing, before a thread is started
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_record)
         self._thread = threading.Thread(target=self._loop.run_forever, name="xdp-gossip", daemon=True)
         self._thread.start()
         try:
@@ -109,7 +111,7 @@ class NodeList:
 
     def repair(self) -> int:
         """Exchange at once with every node that shows other documents; returns how many were asked."""
-        return int(self._do(self._inner.repair))
+        return self._do(self._inner.repair)
 
     def read(self, key: str = DEFAULT_KEY) -> bytes:
         """The document's value; empty when there is none."""
@@ -185,12 +187,12 @@ class NodeList:
     ) -> None:
         self.close()
 
-    def _do(self, call: Any) -> Any:
+    def _do(self, call: Callable[[], T]) -> T:
         """A call that does not wait, on the loop's thread once there is one."""
         if self._loop is None:
             return call()
 
-        async def run() -> Any:
+        async def run() -> T:
             return call()
 
         return self._wait(run())
@@ -220,6 +222,15 @@ class NodeList:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _record(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """The loop's handler: what no task or callback caught."""
+    error = context.get("exception")
+    if isinstance(error, Exception) and not isinstance(error, OSError):
+        RECORD.add("event loop", error)
+    else:
+        loop.default_exception_handler(context)
 
 
 async def _cancel_others() -> None:

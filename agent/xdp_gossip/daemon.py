@@ -23,6 +23,7 @@ from .api.server import ApiServer, tls_context
 from .config import AgentConfig, ConfigError
 from .core.interface import ProtocolError
 from .core.types import Node
+from .internal_errors import RECORD
 from .nodelist import AsyncNodeList, Limits
 from .store import StoreError
 from .systemd import Systemd
@@ -90,6 +91,8 @@ class Agent:
         self.counters: dict[str, int] = {}
         self.systemd = Systemd()
         self.rendering: Rendering | None = None
+        #: Set once the agent has joined its cluster and serves.
+        self.ready = asyncio.Event()
         self._end = asyncio.Event()
         self._failed = False
 
@@ -142,6 +145,7 @@ class Agent:
         # What start-up left behind will never be collected again: keep the collector from walking it.
         gc.collect()
         gc.freeze()
+        self.ready.set()
         self.systemd.tell("READY=1", f"STATUS={self.node_list.summary()}")
 
     def _server(self, *, local: bool) -> ApiServer:
@@ -189,6 +193,8 @@ class Agent:
 
     def fail(self, what: str, error: BaseException | None) -> None:
         """End the process with an error."""
+        if error is not None:
+            RECORD.add(what, error)
         trace = (type(error), error, error.__traceback__) if error is not None else None
         _log.critical("%s; ending, so that a sound process can start", what, exc_info=trace)
         self._failed = True

@@ -22,7 +22,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,6 +37,7 @@ from .core.documents import unread
 from .core.events import AppliedAnswered, DocumentChanged, Event, MemberChanged, QueryAnswered
 from .core.interface import ProtocolError, Settings
 from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version, Write
+from .internal_errors import RECORD
 from .runtime import Disk, Runtime
 from .statefile import HISTORY
 from .store import MemoryStore, Snapshot, StateStore, Store
@@ -332,10 +333,10 @@ class AsyncNodeList:
         assert self._disk is not None
         return await self._disk.run(lambda store: store.history(key))
 
-    def unread(self, key: str, versions: Sequence[Document]) -> set[Version]:
+    def unread(self, key: str, versions: Sequence[Document]) -> frozenset[Version]:
         """Which of these versions of a document lost to one whose author had not read them (conflicts)."""
         held = self._joined().engine.held(key)
-        return unread(versions, held.version if held else None, self.members()[0].address)
+        return frozenset(unread(versions, held.version if held else None, self.members()[0].address))
 
     def update_node(self, name: str | None = None, private_data: str | None = None) -> bool:
         """Change what this node says of itself; False when nothing changed. Raises ``ProtocolError``."""
@@ -450,7 +451,12 @@ class AsyncNodeList:
             "digest": f"{engine.state_digest:016x}",
             "clock_offset": round(engine.clock_offset, 6),
             "storage_error": runtime.storage_error,
-            "counters": {**dict(sorted(engine.counters.items())), **dict(sorted(runtime.transport.counters.items()))},
+            "counters": {
+                "internal_errors": RECORD.count,
+                **dict(sorted(engine.counters.items())),
+                **dict(sorted(runtime.transport.counters.items())),
+            },
+            "internal_errors": [asdict(found) for found in RECORD.all()],
             **(runtime.steering.status() if runtime.steering is not None else {}),
             "api_version": 1,
         }

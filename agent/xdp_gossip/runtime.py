@@ -22,6 +22,7 @@ from .core.events import (
 )
 from .core.interface import Known, ProtocolEngine, remembered
 from .core.types import Address, Now
+from .internal_errors import RECORD, watch
 from .store import Snapshot, StateStore, StoreError, persist
 from .transport import Transport
 
@@ -40,6 +41,10 @@ _RETRY = 5.0
 _QUIET = 30.0
 #: Seconds a due timer may wait before the runtime counts as stuck.
 _STUCK = 10.0
+#: Seconds until the timers are run again after an internal error in one of them.
+_AFTER_FAULT = 0.2
+#: Timer runs that fail one after the other until the runtime counts as stuck: a new process may do better.
+_STUCK_FAULTS = 50
 
 
 class Disk:
@@ -92,6 +97,7 @@ class Runtime:
         self._nodes_changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._warned: dict[str, tuple[float, int]] = {}
+        self._timer_faults = 0  # runs that failed since the last that did not
         self._closed = False
 
     @staticmethod
@@ -117,6 +123,8 @@ class Runtime:
     def start(self, snapshot: Snapshot) -> None:
         """Start the engine with the state of an earlier run."""
         self._tasks = [self._loop.create_task(self._save_documents()), self._loop.create_task(self._save_nodes())]
+        for task in self._tasks:
+            watch(task, "state file")
         self.call(lambda engine, now: self._begin(engine, now, snapshot))
 
     def _begin(self, engine: ProtocolEngine, now: Now, snapshot: Snapshot) -> None:
@@ -141,9 +149,10 @@ class Runtime:
         await done
 
     def healthy(self) -> bool:
-        """Whether the engine gets its time."""
+        """Whether the engine gets its time, and uses it."""
         due = self.engine.next_timer()
-        return not self._closed and (due is None or time.monotonic() - due < _STUCK)
+        in_time = due is None or time.monotonic() - due < _STUCK
+        return not self._closed and in_time and self._timer_faults < _STUCK_FAULTS
 
     async def close(self) -> None:
         """Send what is queued, write what is not written yet, and release everything."""
@@ -180,7 +189,17 @@ class Runtime:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self.call(self._do_what_is_due)
+        try:
+            self.call(self._do_what_is_due)
+        except Exception as error:
+            RECORD.add("timer", error)
+            self._timer_faults += 1
+            if self._timer is not None:  # what failed may be due again at once: do not spin on it
+                self._timer.cancel()
+            if not self._closed:
+                self._timer = self._loop.call_later(_AFTER_FAULT, self._on_timer)
+        else:
+            self._timer_faults = 0
 
     def _do_what_is_due(self, engine: ProtocolEngine, now: Now) -> None:
         engine.handle_timer(now)
@@ -222,6 +241,7 @@ class Runtime:
             raised = event.incarnation
             task = self._loop.create_task(self._disk.run(lambda store: store.save_incarnation(raised)))
             task.add_done_callback(self._note_failure)
+            watch(task, "state file", StoreError)
         elif isinstance(event, Standing):
             if self.steering is not None:
                 self.steering.hold(event, self.now())

@@ -294,7 +294,8 @@ class FakeNodeList:
             "documents": len(self.documents()),
             "digest": f"{self.digest:016x}",
             "clock_offset": 0.001,
-            "counters": {"rx_packets": 3, "tx_packets": 4},
+            "counters": {"internal_errors": 0, "rx_packets": 3, "tx_packets": 4},
+            "internal_errors": [],
             **({"dataplane": self.dataplane} if self.dataplane else {}),
             "api_version": 1,
         }

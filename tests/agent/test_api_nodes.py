@@ -15,6 +15,7 @@ from fake_node_list import Convergence, FakeNodeList
 from xdp_gossip.api.app import build_app
 from xdp_gossip.core.interface import ProtocolError
 from xdp_gossip.core.types import Address, Member, Node, State
+from xdp_gossip.internal_errors import RECORD
 from xdp_gossip.nodelist import NotReadyError
 from xdp_gossip.store import StoreError
 
@@ -212,6 +213,7 @@ def test_a_fault_inside_is_logged_and_not_told(tmp_path: Path, caplog: pytest.Lo
 
     run(tmp_path, test)
     assert "secret detail" in caplog.text
+    assert [(found.task, found.count) for found in RECORD.clear()] == [("API request", 1)]
 
 
 def test_what_is_not_there_and_what_is_not_allowed(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from xdp_gossip.api.app import build_app
 from xdp_gossip.api.client import ApiError, Client, Unreachable
 from xdp_gossip.api.server import ApiBindError, ApiServer, tls_context
 from xdp_gossip.core.types import Address
+from xdp_gossip.internal_errors import RECORD
 
 FUZZ_REQUESTS = 10_000
 
@@ -184,6 +185,7 @@ def test_uploads_together_are_bounded(tmp_path: Path) -> None:
                 writer.close()
             await asyncio.sleep(0.2)
             assert (await api("PUT", "/v1/documents/b", body=b"x")).status == 200
+        assert RECORD.count == 0  # a client that goes is no internal error
 
     asyncio.run(main())
 

@@ -16,6 +16,7 @@ import pytest
 
 from xdp_gossip.core.events import Transmit
 from xdp_gossip.core.types import Address
+from xdp_gossip.internal_errors import RECORD
 from xdp_gossip.transport import TransportError, streams, udp
 from xdp_gossip.transport.frames import encode
 from xdp_gossip.transport.tcp import TcpTransport
@@ -530,6 +531,7 @@ def test_a_failing_receiver_is_counted_and_costs_one_packet(kind: type[AnyTransp
             a.send(Transmit(b.local, b"%d" % n))
         await eventually(lambda: len(got) == 3)
         assert b.counters["receive_errors"] == 1
+        assert [(found.task, found.count) for found in RECORD.clear()] == [("packet", 1)]
         await a.close()
         await b.close()
 

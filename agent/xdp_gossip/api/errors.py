@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Awaitable, Mapping
 from typing import Any, Callable
 
 from aiohttp import web
 
 from ..core.interface import ProtocolError
-
-_log = logging.getLogger("xdp_gossip.api")
+from ..internal_errors import RECORD
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -92,12 +90,12 @@ def to_fault(error: BaseException) -> Fault | None:
 
 @web.middleware
 async def error_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn whatever a handler raises into JSON. What is not foreseen is logged here and told as 500 without details."""
+    """Turn whatever a handler raises into JSON. What is not foreseen is recorded and told as 500 without details."""
     try:
         return await handler(request)
     except Exception as error:
         fault = to_fault(error)
         if fault is None:
-            _log.exception("%s %s failed", request.method, request.rel_url.raw_path)
+            RECORD.add("API request", error)
             fault = Fault(500, "internal_error", "the agent failed at this request; its log says more")
         return render(fault)

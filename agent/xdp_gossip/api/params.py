@@ -135,7 +135,8 @@ def matches(header: str | None, etag: str) -> bool:
 async def read_body(request: web.Request, limit: int, code: str = "body_too_large") -> bytes:
     """The whole body, at most ``limit`` bytes and :data:`BODY_SECONDS`.
 
-    Raises :class:`Fault` 413 (before reading when the length is announced) or 408.
+    Raises :class:`Fault` 413 (before reading when the length is announced), 408, or 503 when the client
+    went before the end.
     """
     length = request.content_length
     too_large = Fault(413, code, f"expected a body of at most {limit} bytes", limit=limit)
@@ -156,6 +157,8 @@ async def read_body(request: web.Request, limit: int, code: str = "body_too_larg
         await asyncio.wait_for(collect(), BODY_SECONDS)
     except asyncio.TimeoutError:
         raise Fault(408, "body_timeout", f"expected the whole body within {BODY_SECONDS:g} seconds") from None
+    except ConnectionError:
+        raise Fault(503, "client_gone", "the client closed the connection") from None
     return bytes(body)
 
 

@@ -8,19 +8,17 @@ the client is told to read everything again. So a slow client costs a socket's b
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from typing import Any
 
 from aiohttp import web
 
 from .. import shapes
+from ..internal_errors import RECORD
 from . import render
 from .context import Context
 from .eventstream import MEDIA_TYPE, encode, keep_alive
 from .server import gone
-
-_log = logging.getLogger("xdp_gossip.api")
 
 #: Seconds without an event after which a comment shows that the stream lives.
 KEEP_ALIVE = 15.0
@@ -94,9 +92,9 @@ class Streams:
             except asyncio.TimeoutError:
                 self._counters["api_streams_stalled"] += 1
                 stream.abort()
-            except Exception:
+            except Exception as error:
                 # The answer has begun: there is no way to tell the client but to break off.
-                _log.exception("an event stream failed")
+                RECORD.add("API event stream", error)
                 stream.abort()
             return response
 

@@ -208,6 +208,9 @@ def running(status: dict[str, Any], config: AgentConfig | None) -> Iterator[Find
         yield Finding("ok", "clock", f"{offset:+.3f} s to the cluster")
     if status.get("storage_error"):
         yield Finding("fail", "state", status["storage_error"], "make room or repair the disk; the agent tries again")
+    for found in status.get("internal_errors", []):
+        text = f"{found['count']} internal errors in {found['task']} at {found['place']}; the last: {found['error']}"
+        yield Finding("fail", "agent", text, "report it with the lines of journalctl -u xdp-gossip")
     for name, text in _DISAGREEMENTS.items():
         if status["counters"].get(name):
             yield Finding("warn", "network", f"{status['counters'][name]} {text}", "xdp-gossip status --counters")

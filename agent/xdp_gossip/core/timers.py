@@ -28,9 +28,18 @@ class Timers:
         return self._heap[0][0] if self._heap else None
 
     def run(self, now: Now) -> None:
-        """Call all that are due at ``now``; those they set for the same instant wait for the next run."""
+        """Call all that are due at ``now``; those they set for the same instant wait for the next run.
+
+        If one raises, those after it stay due.
+        """
         due = []
         while self._heap and self._heap[0][0] <= now.mono:
             due.append(heapq.heappop(self._heap)[2])
-        for callback in due:
-            callback(now)
+        for done, callback in enumerate(due, start=1):
+            try:
+                callback(now)
+            except BaseException:
+                # The fault of one must not cost the others their turn.
+                for other in due[done:]:
+                    self.at(now.mono, other)
+                raise

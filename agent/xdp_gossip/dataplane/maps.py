@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..core.events import Standing
 from ..core.observer import Observation
@@ -172,7 +173,7 @@ class DataPlane:
     @property
     def events_fd(self) -> int:
         """Readable while something is in the ring buffer."""
-        return self._events.fd
+        return int(self._events.fd)
 
     def _look(self) -> tuple[int, int]:
         found = os.stat(self._pin)
@@ -321,7 +322,7 @@ class DataPlane:
         return self._events.consume(take, most)
 
 
-_ENDIAN = "little" if struct.pack("=H", 1)[0] else "big"
+_ENDIAN: Literal["little", "big"] = "little" if struct.pack("=H", 1)[0] else "big"
 _INDEX = bytes(4)
 _KEYS = struct.Struct(f"={layout.NODE_KEY.size}s")
 _NO_NODE = bytes(layout.NODE.size)

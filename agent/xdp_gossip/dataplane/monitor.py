@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from ..internal_errors import guarded
 from . import links
 from .links import Facts
 
@@ -48,7 +49,7 @@ class Monitor:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="xdp-gossip-links")
         try:
             self._events = links.events()
-            self._loop.add_reader(self._events, self._read)
+            self._loop.add_reader(self._events, guarded("data plane", self._read))
         except OSError as error:
             self._complain(error)
         self._look()
@@ -80,7 +81,7 @@ class Monitor:
         self._asking, self._again = True, False
         asked = (self._ip, self._index, self._name)
         future = self._loop.run_in_executor(self._thread, links.look, *asked)
-        future.add_done_callback(lambda done: self._take(done, asked))
+        future.add_done_callback(guarded("data plane", lambda done: self._take(done, asked)))
 
     def _take(self, done: asyncio.Future[Facts], asked: tuple[str, int, str]) -> None:
         self._asking = False
@@ -124,7 +125,7 @@ class Monitor:
                     self._loop.remove_reader(channel)
                     break
         if due and self._gathering is None:
-            self._gathering = self._loop.call_later(GATHER, self._gathered)
+            self._gathering = self._loop.call_later(GATHER, guarded("data plane", self._gathered))
 
     def _gathered(self) -> None:
         self._gathering = None

@@ -8,16 +8,21 @@ dropped without adding to a counter.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Optional, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 from ..core.events import Rumor, Transmit
 from ..core.types import Address
 
-#: Takes one packet and where it came from (for a frame: the peer's address with the connection's own port). The
-#: kernel data plane adds ``screened=True`` to what it has judged and relayed. Returns True for another node's rumor
-#: that was taken.
-Receive = Callable[..., Optional[bool]]
+
+class Receive(Protocol):
+    """Takes one packet and where it came from (for a frame: the peer's address with the connection's own port).
+
+    The kernel data plane adds ``screened=True`` to what it has judged and relayed. Returns True for another node's
+    rumor that was taken.
+    """
+
+    def __call__(self, data: bytes, source: Address, screened: bool = False) -> bool: ...
 
 
 class TransportError(Exception):
@@ -27,10 +32,12 @@ class TransportError(Exception):
 class Transport(Protocol):
     """What the facade needs of a transport."""
 
-    #: The protocol as users write it: "UDP" or "TCP".
-    name: str
     #: Where it really listens: the port is the one the kernel chose when port 0 was asked for.
     local: Address
+
+    @property
+    def name(self) -> str:
+        """How packets travel: "UDP" or "TCP", or the mode of the kernel data plane."""
 
     @property
     def counters(self) -> Mapping[str, int]:

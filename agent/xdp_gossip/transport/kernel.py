@@ -20,6 +20,7 @@ from ..core.events import Rumor, Transmit
 from ..core.types import Address
 from ..dataplane import headers, layout
 from ..dataplane.maps import DataPlane
+from ..internal_errors import guarded
 from . import Receive
 from .source import IP_PKTINFO, packet_info
 from .streams import deliver
@@ -76,7 +77,7 @@ class KernelTransport(UdpTransport):
         self.plane: DataPlane | None = None
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         """How packets travel: the data plane's mode, UDP without one."""
         return self.plane.mode if self.plane is not None else "UDP"
 
@@ -98,7 +99,7 @@ class KernelTransport(UdpTransport):
         self.leave_plane()
         self._carried = plane.counter("fanout")
         self.plane = plane
-        self._loop.add_reader(plane.events_fd, self._read_events)
+        self._loop.add_reader(plane.events_fd, guarded("data plane", self._read_events))
 
     def leave_plane(self) -> None:
         """Go on through the sockets alone."""
@@ -129,7 +130,7 @@ class KernelTransport(UdpTransport):
         self._arrival = _arrival(ancillary)
         return data, name
 
-    def _noting(self, receive: Receive, data: bytes, source: Address) -> None:
+    def _noting(self, receive: Receive, data: bytes, source: Address, screened: bool = False) -> bool:
         """Pass on what came by a socket, and count a rumor that should have been taken by the programs.
 
         Rumors that came in by another interface (loopback too), or to another of this host's addresses, are none of
@@ -139,12 +140,13 @@ class KernelTransport(UdpTransport):
         taken = receive(data, source)
         plane = self.plane
         if not taken or arrival is None or plane is None or source.ip == self._own.ip:
-            return
+            return taken
         index, destination = arrival
         if index == plane.loaded.ifindex and destination == self._own.packed:
             self._counters["plane_passed_by"] += 1
         elif index != plane.loaded.ifindex and index != _LOOPBACK:
             self._counters["plane_elsewhere"] += 1
+        return taken
 
     def _read_events(self) -> None:
         """Take a burst; what is left makes the descriptor readable in the next turn of the loop."""

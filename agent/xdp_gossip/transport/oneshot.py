@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 from ..core.events import Rumor, Transmit
 from ..core.types import Address
+from ..internal_errors import watch
 from . import Receive, normalised
 from .sockets import listening_socket
 from .source import Source
@@ -101,7 +102,8 @@ class OneShotTransport:
             if len(self._queues) >= MAX_OUTGOING:
                 return self.count("packets_dropped_peers")
             queue = self._queues[transmit.to] = deque()
-            self._senders[transmit.to] = self._loop.create_task(self._drain(transmit.to, queue))
+            sender = self._senders[transmit.to] = self._loop.create_task(self._drain(transmit.to, queue))
+            watch(sender, "connections")
         if len(queue) >= self._buffer:
             return self.count("packets_dropped_queue")
         queue.append(transmit.data)

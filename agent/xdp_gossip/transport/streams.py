@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import socket
 from collections import OrderedDict, deque
 from typing import cast
 
 from ..core.types import Address
+from ..internal_errors import RECORD, guarded, watch
 from . import Receive, TransportError, normalised
 from .frames import SLACK, FrameDecoder, FrameError, encode
 from .sockets import closing_on_error
 from .source import Source
-
-_log = logging.getLogger(__name__)
 
 DIAL_DEADLINE_S = 3.0
 #: A peer that takes nothing for this long is dropped with its queue.
@@ -96,7 +94,7 @@ class Streams:
             sock.close()
             raise TransportError(f"cannot listen on TCP {ip}: {error.strerror or error}") from error
         self.open = True
-        self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
+        self._sweeper = self.loop.call_later(_SWEEP_S, guarded("connections", self._sweep))
 
     def send(self, to: Address, packet: bytes) -> None:
         """Queue one packet for ``to``, dialling when there is no connection."""
@@ -133,7 +131,7 @@ class Streams:
             next(iter(self.incoming)).drop("connections_evicted")
 
     def _sweep(self) -> None:
-        self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
+        self._sweeper = self.loop.call_later(_SWEEP_S, guarded("connections", self._sweep))
         now = self.loop.time()
         for connection in [*self.incoming, *self.outgoing.values()]:
             connection.check_deadlines(now)
@@ -167,8 +165,9 @@ def _is_loopback(ip: str) -> bool:
     return ipaddress.ip_address(ip).is_loopback
 
 
-def _nowhere(_packet: bytes, _source: Address) -> None:
+def _nowhere(data: bytes, source: Address, screened: bool = False) -> bool:
     """Before the transport is open."""
+    return False
 
 
 class _Connection(asyncio.Protocol):
@@ -249,7 +248,7 @@ class Incoming(_Connection):
                 return
         self._scheduled = True
         self.transport.pause_reading()
-        self.streams.loop.call_soon(self._hand_on)
+        self.streams.loop.call_soon(guarded("connections", self._hand_on))
 
     def check_deadlines(self, now: float) -> None:
         if self._decoder.partial and now - self._begun > FRAME_DEADLINE_S:
@@ -283,6 +282,7 @@ class Outgoing(_Connection):
         """Begin to connect."""
         self.streams.counters["dials"] += 1
         self.dialling = self.streams.loop.create_task(self._dial())
+        watch(self.dialling, "connections")
 
     async def _dial(self) -> None:
         try:
@@ -374,6 +374,6 @@ def deliver(receive: Receive, packet: bytes, source: Address, counters: dict[str
     """Hand a packet on; a fault in the receiver must not cost the socket."""
     try:
         receive(packet, source)
-    except Exception:
+    except Exception as error:
         counters["receive_errors"] += 1
-        _log.exception("receiver failed on a packet of %d bytes from %s", len(packet), source)
+        RECORD.add("packet", error)

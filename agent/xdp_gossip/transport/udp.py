@@ -13,6 +13,7 @@ from typing import Any
 
 from ..core.events import Rumor, Transmit
 from ..core.types import Address
+from ..internal_errors import guarded
 from . import Receive, TransportError, normalised
 from .sockets import closing_on_error, listening_socket
 from .source import Source
@@ -48,8 +49,6 @@ class UdpTransport:
     address that peers know: packets leave from it while the host has it (:class:`Source`).
     """
 
-    name = "UDP"
-
     def __init__(
         self,
         listen: Address | tuple[str, int],
@@ -68,6 +67,11 @@ class UdpTransport:
         self._sock: socket.socket | None = None
         self._streams: Streams | None = None
         self.local = Address(listen[0], listen[1]) if isinstance(listen, tuple) else listen
+
+    @property
+    def name(self) -> str:
+        """See :class:`Transport`."""
+        return "UDP"
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -90,7 +94,7 @@ class UdpTransport:
         self.local = normalised(*sock.getsockname()[:2])
         self._sock = sock
         self._mapped = sock.family == socket.AF_INET6
-        self._loop.add_reader(sock, self._read)
+        self._loop.add_reader(sock, guarded("socket", self._read))
 
     def _bind(self) -> tuple[socket.socket, socket.socket | None]:
         """Both sockets on one port; with port 0 the kernel's choice for UDP may be taken on TCP, so try again."""

@@ -21,6 +21,7 @@ from ..events import (
     Paused,
     QueryAnswered,
     Resumed,
+    Rumor,
     SwapAnswered,
     SwapRequested,
     Transmit,
@@ -133,9 +134,9 @@ class PekoNodeEngine:
         """Monotonic deadline of the next ``handle_timer``."""
         return self._timers.next()
 
-    def take_transmits(self) -> list[Transmit]:
+    def take_transmits(self) -> list[Transmit | Rumor]:
         """All packets queued since the last call. Each goes out whole: PekoNode has no framing."""
-        return self._out.take_transmits()
+        return [*self._out.take_transmits()]
 
     def take_events(self) -> list[Event]:
         """All events queued since the last call."""

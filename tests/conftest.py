@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""An internal error that nobody expected fails the test in which it happened.
+
+In the test's own process the agent's record tells (``xdp_gossip.internal_errors``): a test that causes an error takes
+``RECORD.clear()`` and looks at what it returns. Of agents that are processes their logs tell, below the test's
+directory after the test, and below the session's at its end.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+#: How a line of ``internal_errors.Record.add`` begins.
+_LINE = b"internal error in "
+
+
+class _Complaints(logging.Handler):
+    """What asyncio says of exceptions that no callback and no task caught."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the line and, if there is one, the exception."""
+        error = record.exc_info[1] if record.exc_info else None
+        self.texts.append(f"{record.getMessage()}{f': {error!r}' if error else ''}")
+
+
+@pytest.fixture(autouse=True)
+def no_internal_errors(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """Fail the test in which the agent recorded an internal error, or asyncio an exception of a callback or task.
+
+    Yields asyncio's complaints: a test that expects one removes it.
+    """
+    directory = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    complaints = _Complaints()
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(complaints)
+    _take()  # of a module's fixtures, which fail where they are used
+    try:
+        yield complaints.texts
+    finally:
+        logger.removeHandler(complaints)
+    _fail([*_take(), *complaints.texts, *(_in_logs(directory) if directory is not None else ())])
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_internal_errors_in_logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The same for agents that several tests share."""
+    yield
+    _fail(_in_logs(tmp_path_factory.getbasetemp()))
+
+
+def _fail(found: list[str]) -> None:
+    if found:
+        pytest.fail("internal errors happened:\n" + "\n".join(found), pytrace=False)
+
+
+def _in_logs(directory: Path) -> list[str]:
+    found = []
+    for path in [*directory.rglob("log"), *directory.rglob("*.log")]:
+        if path.is_file():
+            lines = path.read_bytes().splitlines()
+            found += [f"{path}: {line.decode(errors='replace')[:300]}" for line in lines if _LINE in line]
+    return found
+
+
+def _take() -> list[str]:
+    """The recorded errors, as text; none before the agent was imported (plugins are tested without it)."""
+    module = sys.modules.get("xdp_gossip.internal_errors")
+    if module is None:
+        return []
+    return [f"{found.task} at {found.place}: {found.error} ({found.count} times)" for found in module.RECORD.clear()]
