@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""The agent as it is, but for one thing: it notes when a document has arrived.
+"""An agent that notes when a document has arrived.
 
-usage: probe.py FILE xdp-gossip-arguments...
+usage: probe.py FILE agent --config CONFIG
 
-Each document whose value is a decimal number adds 16 bytes to FILE: CLOCK_MONOTONIC in ns, and that number. Asking
-agents over their API instead would cost the machine more than what is measured.
+Each document whose value is a decimal number adds 16 bytes to FILE: CLOCK_MONOTONIC in ns, and that number. They come
+from ``AsyncNodeList.watch``, as any program would take them; asking agents over their API instead would cost the
+machine more than what is measured.
 """
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import os
 import struct
 import sys
@@ -17,26 +20,56 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "agent"))
 
-from xdp_gossip import changes
-from xdp_gossip.cli import main
+from xdp_gossip import config, daemon, logs
+from xdp_gossip.nodelist import AsyncNodeList
 
 RECORD = struct.Struct("=QQ")
 
 
-def note_arrivals(path: str) -> None:
-    """Write down every document's arrival."""
+async def note_arrivals(node_list: AsyncNodeList, path: str) -> None:
+    """Write down every document's arrival, until the node list is closed."""
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    inner = changes.ChangeLog.add
+    try:
+        async for change in node_list.watch(kind="document"):
+            now = time.monotonic_ns()
+            if change.kind == "resync":
+                raise RuntimeError("expected to follow every change, missed some")
+            if change.document is not None and change.document.value.isdigit():
+                os.write(file, RECORD.pack(now, int(change.document.value)))
+    finally:
+        os.close(file)
 
-    def add(self, kind, event, document=None, member=None):  # type: ignore[no-untyped-def]
-        if document is not None and document.value.isdigit():
-            os.write(file, RECORD.pack(time.monotonic_ns(), int(document.value)))
-        inner(self, kind, event, document, member)
 
-    changes.ChangeLog.add = add  # type: ignore[method-assign]
+async def run(settings: config.AgentConfig, path: str) -> int:
+    """Run an agent until it is told to stop, taking notes as soon as it has joined; returns the exit status."""
+    agent = daemon.Agent(settings)
+
+    async def follow() -> None:
+        await agent.ready.wait()
+        try:
+            await note_arrivals(agent.node_list, path)
+        except Exception as error:
+            agent.fail("the probe cannot follow the agent", error)
+
+    following = asyncio.ensure_future(follow())
+    try:
+        return await agent.run()
+    finally:
+        following.cancel()
+        await asyncio.wait({following})
+
+
+def main() -> int:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(prog="probe")
+    parser.add_argument("file")
+    parser.add_argument("command", choices=["agent"])
+    parser.add_argument("--config", required=True)
+    args = parser.parse_args()
+    settings = config.load(args.config)
+    logs.configure(settings.log.level, settings.log.format)
+    return asyncio.run(run(settings, args.file))
 
 
 if __name__ == "__main__":
-    arrivals = sys.argv.pop(1)
-    note_arrivals(arrivals)
     sys.exit(main())
