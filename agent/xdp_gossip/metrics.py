@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from .core.types import Member
+from .core.types import PROBLEMS, Member
 
 _STATES = ("running", "paused", "left")
 
@@ -41,6 +41,12 @@ class StatusCollector:
         for state in _STATES:
             local.add_metric([state], int(status["state"] == state))
         yield local
+        problems = GaugeMetricFamily(
+            "xdp_gossip_problems", "Present nodes that have a problem, by kind.", labels=["problem"]
+        )
+        for problem in PROBLEMS:
+            problems.add_metric([problem], sum(problem in member.problems for member in self._members))
+        yield problems
         for name, text, value in self._gauges():
             yield GaugeMetricFamily(name, text, value=value)
         counters = CounterMetricFamily("xdp_gossip_events", "What the agent counted, by name.", labels=["name"])

@@ -492,7 +492,7 @@ class AsyncNodeList:
         if self._state_dir is None:
             return MemoryStore(self._history)
         self._state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Store.open(self._state_dir / "state.db", self._history)
+        return Store.open(self._state_dir / "state.db", self._history, self.cluster)
 
     def _make_transport(self, node: Node) -> Transport:
         transport, self._no_plane = self._assembly.transport(node)

@@ -27,6 +27,7 @@ def node(member: Member) -> dict[str, Any]:
         "digest": f"{member.digest:016x}",
         "local": member.local,
         "record_known": record is not None,
+        **({"problems": list(member.problems)} if member.problems else {}),
     }
 
 

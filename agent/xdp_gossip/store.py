@@ -44,6 +44,8 @@ __all__ = ["FORGET_AFTER_S", "MemoryStore", "Snapshot", "StateStore", "Store", "
 FORGET_AFTER_S = 86400
 #: A row under the key that no document can have: its version is the floor of the tombstones collected.
 _FLOOR = ""
+#: Another such row: its content is the name of the cluster that the state belongs to.
+_CLUSTER = "\0cluster"
 _NOBODY = Address("0.0.0.0", 1)
 MAX_INCARNATION = 2**32 - 1
 
@@ -167,13 +169,14 @@ class Store:
         self._lock = lock
 
     @classmethod
-    def open(cls, path: Path, history: int = HISTORY) -> Store:
+    def open(cls, path: Path, history: int = HISTORY, cluster: str = "") -> Store:
         """Open or make the file (mode 0600) and its directory (0700), repairing it when it is damaged.
 
-        ``history``: versions to keep of each document, the current one included.
+        ``history``: versions to keep of each document, the current one included. ``cluster``: name of the cluster that
+        the state belongs to; a file without one takes it.
 
-        Raises ``StoreError`` when another process has it, when its layout is newer than this program, or when the
-        file system refuses.
+        Raises ``StoreError`` when it belongs to another cluster, when another process has it, when its layout is newer
+        than this program, or when the file system refuses.
         """
         path = Path(path)
         try:
@@ -184,7 +187,13 @@ class Store:
         try:
             problems: list[str] = []
             database = open_or_repair(path, problems)
-            return cls(path, database, lock, problems, history)
+            store = cls(path, database, lock, problems, history)
+            try:
+                store._belong(cluster)
+            except BaseException:
+                database.close()
+                raise
+            return store
         except OSError as error:
             os.close(lock)
             raise StoreError(f"{path}: {error.strerror or error}") from error
@@ -198,6 +207,21 @@ class Store:
             incarnation = _raised(tx.incarnation(), now_s)
             tx.set_incarnation(incarnation)
         return incarnation
+
+    def _belong(self, cluster: str) -> None:
+        """Write the cluster's name down, or compare it. Raises ``StoreError``."""
+        if not cluster:
+            return
+        with self._reading() as database:
+            found = database.execute("SELECT value FROM document WHERE key = ?", (_CLUSTER,)).fetchone()
+        if found is None:
+            with self._transaction() as tx:
+                tx.add_document(rows.document_row(Document(_CLUSTER, Version(1, _NOBODY), cluster.encode())))
+        elif (name := bytes(found[0]).decode(errors="replace")) != cluster:
+            raise StoreError(
+                f"{self.path}: expected the state of cluster {cluster!r}, which is configured, got that of cluster "
+                f"{name!r}; name another state_dir, or move this one away to join {cluster!r} with an empty one"
+            )
 
     def save_incarnation(self, incarnation: int) -> None:
         """See :meth:`StateStore.save_incarnation`. Raises ``StoreError``."""
@@ -218,7 +242,7 @@ class Store:
                 for row in database.execute(f"{select('document')} WHERE {newest} ORDER BY document.key")
             ]
         floor = max((document.version.hlc for document in documents if document.key == _FLOOR), default=0)
-        return Snapshot(known, [document for document in documents if document.key != _FLOOR], floor)
+        return Snapshot(known, [document for document in documents if document.key not in (_FLOOR, _CLUSTER)], floor)
 
     def collect(self, tombstones: Sequence[Document], floor: int) -> None:
         """See :meth:`StateStore.collect`. Raises ``StoreError``."""

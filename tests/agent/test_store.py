@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from xdp_gossip import rows, statefile, store
 from xdp_gossip.core.interface import Known
+from xdp_gossip.core.seeds import MAX_FORMER
 from xdp_gossip.core.types import Address, Document, Version
 from xdp_gossip.store import MemoryStore, StateStore, Store, StoreError, Unread
 
@@ -195,8 +196,10 @@ def test_nodes_are_replaced_and_forgotten_after_a_day_of_running(any_store: Stat
     # A power-off of three days must not cost the node list: in the first day of a run nobody is forgotten.
     assert sorted(any_store.load().known, key=str) == sorted([recent, old], key=str)
     any_store._opened -= 86401  # type: ignore[attr-defined]
-    any_store.save_nodes([recent, old])
-    assert any_store.load().known == [recent]
+    silent = [known(number, heard=time.time_ns() - (3 + number) * day) for number in range(2, 3 + MAX_FORMER)]
+    any_store.save_nodes([*silent, recent])
+    # But for the last of them, so that two parts that were apart for long find each other again.
+    assert set(any_store.load().known) == {recent, *silent[:MAX_FORMER]}
 
 
 def test_files_are_private(path: Path) -> None:
@@ -413,6 +416,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from xdp_gossip.core.interface import Known
+from xdp_gossip.core.seeds import MAX_FORMER
 from xdp_gossip.core.types import Address, Document, Version
 from xdp_gossip.store import Store
 state = Store.open(Path(sys.argv[1]))
@@ -534,3 +538,21 @@ def test_a_value_the_file_cannot_keep_is_an_error(path: Path) -> None:
     assert state.load() == store.Snapshot()
     state.save_documents([document("ok", 1)])
     assert state.load().documents == [document("ok", 1)]
+
+
+def test_the_state_of_another_cluster_is_refused_with_both_names(path: Path) -> None:
+    first = Store.open(path, cluster="staging")
+    first.save_documents([document("k", 1)])
+    first.close()
+    with pytest.raises(StoreError, match=r"expected the state of cluster 'production'.* got that of cluster 'staging'"):
+        Store.open(path, cluster="production")
+    again = Store.open(path, cluster="staging")
+    assert [held.key for held in again.load().documents] == ["k"]
+    again.close()
+
+
+def test_a_state_without_a_cluster_takes_the_first_name(path: Path) -> None:
+    Store.open(path).close()
+    Store.open(path, cluster="a").close()
+    with pytest.raises(StoreError, match="cluster 'a'"):
+        Store.open(path, cluster="b")

@@ -7,14 +7,21 @@ from dataclasses import replace
 
 import pytest
 
+from xdp_gossip.core.identity import RAISES
 from xdp_gossip.core.interface import Settings
-from xdp_gossip.core.types import PRESENT
+from xdp_gossip.core.types import PRESENT, Node
 
-from .world import World
+from .world import SimNode, World
 
 HOUR = 3600.0
 #: Long cycles make a day cheap to play.
 SLOW = Settings(amount=4, cycle=300.0, timeout_cycles=5)
+
+
+def quiet(world: World) -> None:
+    """The always-on checks take nodes by their address, which twins share."""
+    for name in ("on_event", "after_events", "on_transmit", "before_crash"):
+        setattr(world.checks, name, lambda *_: None)
 
 
 def listed(world: World) -> list[list[int]]:
@@ -79,3 +86,111 @@ def test_absent_seeds_are_tried_with_pauses_and_a_few_at_a_time() -> None:
     world.run(100)
     assert {receiver for receiver, _ in world.recording} == set(absent)
     assert len(world.recording) <= 2 * 112
+
+
+class Mail(dict):  # type: ignore[type-arg]
+    """Which node a packet for an address reaches: of two twins now one, now the other."""
+
+    def get(self, address, default=None):  # type: ignore[no-untyped-def]
+        world, twins = self["world"]
+        return world.rng.choice(twins) if address == twins[0].address else dict.get(self, address, default)
+
+
+def twins(world: World) -> list[SimNode]:
+    """The last two nodes have one address from now on."""
+    pair = world.nodes[-2:]
+    pair[1].node = Node(pair[0].node.addr, pair[0].node.port, pair[1].node.name)
+    world._by_address = Mail(world._by_address, world=(world, pair))
+    return pair
+
+
+def test_twins_say_so_and_do_not_raise_each_other_for_ever() -> None:
+    world = World(3, 5, settings=replace(SLOW, cycle=1.0))
+    quiet(world)
+    first, second = twins(world)
+    for node in world.nodes[:4]:
+        node.boot(world.nodes[:2])
+    world.run(30)
+    second.boot(world.nodes[:2])
+    world.run(30)
+    began = [node.engine.incarnation for node in (first, second) if node.engine]
+    world.run(500)
+    now = [node.engine.incarnation for node in (first, second) if node.engine]
+    assert max(now) - max(began) <= 2 * RAISES, (began, now)
+    for node in (first, second):
+        assert node.engine is not None
+        assert node.engine.members(node.now)[0].problems == ("twin",)
+        assert node.engine.counters["own_address_conflicts"] >= 1
+    for node in world.nodes[:3]:
+        assert node.engine is not None
+        member = next(m for m in node.engine.members(node.now) if m.address == first.address)
+        assert member.problems == ("twin",)
+        assert node.engine.counters["twins_seen"] == 1
+    second.crash()
+    world._by_address = {node.address: node for node in world.nodes[:4]}
+    world.run(1300)
+    for node in world.nodes[:4]:
+        assert node.engine is not None
+        assert all(not member.problems for member in node.engine.members(node.now)), node.number
+
+
+def test_a_node_that_refutes_suspicions_again_and_again_is_no_twin() -> None:
+    world = World(4, 4, settings=replace(SLOW, cycle=1.0))
+    quiet(world)
+    world.boot_all()
+    for _ in range(12):
+        world.run(20)
+        world.network.cut([3], [0, 1, 2])
+        world.run(8)
+        world.network.heal()
+    assert world.nodes[3].engine is not None
+    assert world.nodes[3].engine.counters["refutations"] > RAISES
+    for node in world.up:
+        assert node.engine is not None
+        assert all("twin" not in member.problems for member in node.engine.members(node.now))
+
+
+def test_two_members_of_one_name_are_told_of_until_one_has_another() -> None:
+    world = World(5, 4, settings=replace(SLOW, cycle=1.0))
+    other = world.nodes[1].node
+    world.nodes[1].node = Node(other.addr, other.port, world.nodes[3].node.name)
+    world.boot_all()
+    world.run(15)
+    named = {world.nodes[1].address, world.nodes[3].address}
+    for node in world.up:
+        assert node.engine is not None
+        assert {m.address for m in node.engine.members(node.now) if "same_name" in m.problems} == named
+        assert node.engine.counters["name_conflicts"] >= 1
+    assert world.nodes[1].engine is not None
+    world.nodes[1].engine.update_node(world.nodes[1].now, name="its own")
+    world.nodes[1].after_input()
+    world.run(15)
+    for node in world.up:
+        assert node.engine is not None
+        assert all("same_name" not in m.problems for m in node.engine.members(node.now)), node.number
+
+
+def test_two_fleets_with_one_name_and_secret_that_meet_say_so() -> None:
+    world = World(6, 7, settings=replace(SLOW, cycle=1.0))
+    left, right = world.nodes[:3], world.nodes[3:]
+    for side in (left, right):
+        for node in side:
+            node.boot(side)
+    world.run(700)
+    for node in world.up:
+        assert node.engine is not None
+        assert node.engine.counters["fleets_met"] == 0
+    assert left[0].engine is not None
+    left[0].engine.seed(Node(right[0].node.addr, right[0].node.port), left[0].now)
+    left[0].after_input()
+    world.run(30)
+    assert left[0].engine.counters["fleets_met"] >= 1
+
+
+def test_a_partition_that_heals_is_not_two_fleets_that_meet() -> None:
+    world = apart(50, seeds=1)
+    world.network.heal()
+    world.run(HOUR)
+    for node in world.up:
+        assert node.engine is not None
+        assert node.engine.counters["fleets_met"] == 0

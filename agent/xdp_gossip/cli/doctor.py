@@ -32,8 +32,18 @@ _DISAGREEMENTS = {
     "rx_wrong_key": "packets with another secret: is it the same everywhere?",
     "rx_foreign_cluster": "packets of another cluster: is `cluster` the same everywhere?",
     "rx_stale_time": "packets from too far in the past or future: are the clocks synchronised?",
-    "own_address_conflicts": "another node uses this node's address and port",
+    "fleets_met": "crowds of unknown members met: another fleet with this cluster name and secret?",
     "datagrams_dropped_kernel": "datagrams lost in the socket buffer: raise net.core.rmem_max",
+}
+
+#: Problems of nodes (``docs/protocol.md``): how bad one is for the node that has it, what it means, what to do.
+_PROBLEMS = {
+    "twin": (
+        "fail",
+        "another host uses the same address and port",
+        "ip neigh; stop one of the agents, or give it a node.addr of its own",
+    ),
+    "same_name": ("warn", "another node has the same name", "set node.name (the role: agent_name), then reload"),
 }
 
 
@@ -77,7 +87,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
         yield from files(config)
     status, nodes, why = _ask(args, config)
     if status is not None:
-        yield from running(status, config)
+        yield from running(status, config, nodes)
     elif config is not None:
         yield Finding(
             "warn", "agent", f"does not answer ({why})", "systemctl start xdp-gossip; journalctl -u xdp-gossip"
@@ -188,7 +198,21 @@ def _ask(
     return found[0], found[1], ""
 
 
-def running(status: dict[str, Any], config: AgentConfig | None) -> Iterator[Finding]:
+def problems(status: dict[str, Any], nodes: list[dict[str, Any]]) -> Iterator[Finding]:
+    """What the agent finds wrong with itself and with other nodes, by ``problems`` of each."""
+    for problem, (level, text, remedy) in _PROBLEMS.items():
+        if problem in status["node"].get("problems", ()):
+            yield Finding(level, "identity", f"this node: {text}", remedy)
+        found = [node for node in nodes if not node["local"] and problem in node.get("problems", ())]
+        if found:
+            shown = ", ".join(f"{node['name']} ({tables.address(node)})" for node in found[:5])
+            more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+            yield Finding("warn", "identity", f"{shown}{more}: {text}", remedy)
+
+
+def running(
+    status: dict[str, Any], config: AgentConfig | None, nodes: list[dict[str, Any]] | tuple[()] = ()
+) -> Iterator[Finding]:
     """What a living agent says of itself."""
     if status["state"] == "running":
         yield Finding("ok", "agent", f"{status['version']} runs as {tables.address(status['node'])}")
@@ -201,6 +225,7 @@ def running(status: dict[str, Any], config: AgentConfig | None) -> Iterator[Find
         yield Finding("warn", "members", "no other node is seen, though there are seeds", remedy)
     else:
         yield Finding("ok", "members", f"{others} other nodes present, {members['suspect']} of them suspect")
+    yield from problems(status, list(nodes))
     offset, most = status["clock_offset"], config.max_clock_drift if config is not None else 60.0
     if abs(offset) > most / 2:
         yield Finding("fail", "clock", f"{offset:+.3f} s to the cluster", "synchronise it (timedatectl set-ntp true)")

@@ -72,7 +72,7 @@ class Detector:
         if self._local.status != "running":
             return
         self._out.send(Ack(ping.nonce), origin, now)
-        if ping.suspect and ping.incarnation >= self._local.incarnation:
+        if ping.incarnation > self._local.incarnation or (ping.suspect and ping.incarnation == self._local.incarnation):
             self.on_accused(ping.incarnation, now)
 
     def on_ack(self, ack: Ack, peer: Peer, now: Now) -> None:
@@ -224,4 +224,5 @@ def snapshot(peer: Peer, now: Now) -> Member:
         record=peer.record,
         last_heard=max(0.0, now.mono - peer.last_heard),
         digest=peer.state_digest,
+        problems=peer.problems,
     )

@@ -32,8 +32,9 @@ from .events import (
 from .exchange import Exchange
 from .fetch import Fetcher
 from .gate import Gate
+from .identity import Identity
 from .interface import Known, ProtocolError, Settings
-from .membership import FORGET_AFTER, Membership
+from .membership import FORGET_AFTER, Membership, Peer
 from .messages import Announce, Codec, Documents, Entry, Message, PacketType, RecordRumor
 from .metadata import Metadata
 from .observer import Observation, Observer
@@ -96,6 +97,8 @@ class Engine:
             self._pace,
             settings.max_clock_drift,
         )
+        self._identity = Identity(self._local, self._membership, self._out, self._pace)
+        self._gate.on_stale_run = self._identity.stale_run
         self._gate.on_accused = self._refute
         self._metadata.on_change = self._state_changed
         self._detector.on_accused = self._refute
@@ -103,9 +106,10 @@ class Engine:
         self._contacts = Contacts(
             self._local, self._membership, self._exchange, self._out, self._pace, self._timers, rng
         )
+        self._exchange.on_claimed = self._go_beyond
         self._exchange.on_alias = self._contacts.seeds.is_alias
         self._detector.on_given_up = self._contacts.seeds.add_former
-        self._membership.on_forget = lambda peer: self._out.emit(standing_of(peer, "forgotten"))
+        self._membership.on_forget = self._forget
         self._observer = Observer(self._membership, self._detector, self._contacts, self._out, self._pace)
         self._queries = Queries(self._metadata, self._out)
         self._reception = Reception(
@@ -118,6 +122,7 @@ class Engine:
             self._fetcher,
             self._queries,
             self._observer,
+            self._identity,
             self._out,
             self._pace,
         )
@@ -184,6 +189,7 @@ class Engine:
             0.0,
             self.state_digest,
             local=True,
+            problems=self._local.problems,
         )
         return [local, *(snapshot(peer, now) for peer in sorted(self._membership, key=lambda peer: peer.address))]
 
@@ -258,7 +264,9 @@ class Engine:
             raise ProtocolError("invalid_node", str(error)) from None
         if node == self.node:
             return False
-        self._local.node = node
+        before, self._local.node = self.node.name, node
+        if node.name != before:
+            self._identity.named_here(before)
         self._spread_record(replace(self._local.record, name=node.name, private_data=node.private_data), now)
         return True
 
@@ -412,6 +420,7 @@ class Engine:
         self._fetcher.tick(now)
         self._exchange.tick(now)
         self._gate.tick(now)
+        self._identity.tick(now)
         self._metadata.tick(now)
 
     @property
@@ -527,13 +536,27 @@ class Engine:
         self._schedule_heartbeat(now.mono)
         self._heartbeat(now)
 
+    def _forget(self, peer: Peer) -> None:
+        self._identity.forget(peer)
+        self._out.emit(standing_of(peer, "forgotten"))
+
     def _refute(self, incarnation: int, now: Now) -> None:
         """Somebody holds us for gone under ``incarnation``: go beyond it, and say so at once."""
         if incarnation < self.incarnation or self.status != "running":
             return
+        if incarnation > self.incarnation:
+            self._go_beyond(incarnation, now)
+            return
         self._out.count("refutations")
         self._raise_incarnation(incarnation)
         self._announce(now)
+
+    def _go_beyond(self, incarnation: int, now: Now) -> None:
+        """Somebody else says, or said, that it is this node under ``incarnation``."""
+        if self._identity.may_go_beyond(now):
+            self._out.count("refutations")
+            self._raise_incarnation(incarnation)
+            self._announce(now)
 
     def _raise_incarnation(self, beyond: int) -> None:
         self._local.incarnation = max(beyond, self.incarnation) + 1

@@ -77,6 +77,7 @@ class Exchange:
         self._out = out
         self._pace = pace
         self._frame_bytes = frame_bytes
+        self.on_claimed: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_alias: Callable[[Address, Address], None] = lambda given, own: None
         self._open: dict[int, tuple[Address, float]] = {}  # nonce -> whom we asked, when
         self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}  # lists that arrive in parts
@@ -267,12 +268,19 @@ class Exchange:
                 self._merge_member(info, now)
 
     def _hear_of_myself(self, info: MemberInfo, now: Now) -> None:
-        """Refute: others know a later run of this node than the present one, or hold it for gone."""
+        """Refute: others know a later run of this node than the present one, or hold it for gone.
+
+        Or they heard more rumors of this very run than it has sent: it is the run of a twin, too.
+        """
+        if self._local.status != "running":
+            return
+        if info.incarnation == self._local.incarnation and info.sequence > self._out.rumor_sequence:
+            self.on_claimed(info.incarnation, now)
+            return
         if info.incarnation > self._local.incarnation or (
             info.incarnation == self._local.incarnation and info.state not in PRESENT
         ):
-            if self._local.status == "running":
-                self._detector.on_accused(info.incarnation, now)
+            self._detector.on_accused(info.incarnation, now)
 
     def _merge_member(self, info: MemberInfo, now: Now) -> None:
         age = info.age_ms / 1000

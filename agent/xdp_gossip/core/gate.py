@@ -51,6 +51,7 @@ class Gate:
         self._told: dict[Address, float] = {}  # nodes told of a later incarnation, when
         self._clocks_apart: float | None = None  # wall clock minus monotonic clock at the last input, seconds
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
+        self.on_stale_run: Callable[[Peer, Header, Now], None] = lambda peer, header, now: None
 
     def admit(self, data: bytes, now: Now, screened: bool = False) -> tuple[Peer, Header, Message | None]:
         """Check a packet; its origin becomes known if it was not. Marks nothing as used yet.
@@ -171,6 +172,8 @@ class Gate:
         if peer is None or self._told.get(header.origin, -math.inf) > now.mono - 1.0:
             return
         self._codec.verify(data, header)
+        self.on_stale_run(peer, header, now)
         self._told[header.origin] = now.mono
-        ping = Ping(self._out.rng.getrandbits(63), header.origin, peer.incarnation, True)
+        # Not as a suspicion: a twin that runs under that very incarnation would refute it, each time.
+        ping = Ping(self._out.rng.getrandbits(63), header.origin, peer.incarnation, False)
         self._out.send(ping, header.origin, now)

@@ -29,7 +29,7 @@ class Peer:
     __slots__ = (
         "address", "key", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest",
         "state_digest", "last_heard", "clock_ahead", "gone_at", "token", "introduced",
-        "floor", "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
+        "floor", "problems", "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
     )  # fmt: skip
 
     def __init__(self, address: Address, now: Now) -> None:
@@ -49,6 +49,7 @@ class Peer:
         self.token = 0
         self.floor = 0  # of the tombstones it has collected
         self.introduced = False  # the shell was told of it
+        self.problems: tuple[str, ...] = ()  # what is wrong with it: twin, same_name, ...
         self.probes = 0
         self.pinged = 0  # nonce of the last ping
         self.probe_due = 0.0
@@ -71,6 +72,12 @@ class Peer:
     def record_missing(self) -> bool:
         """Its newest packet names a record that is not here."""
         return self.record_digest != 0 and (self.record is None or self.record.digest != self.record_digest)
+
+    def mark(self, problem: str, on: bool) -> bool:
+        """Add or remove one of its problems; whether that changed anything."""
+        before = self.problems
+        self.problems = with_mark(before, problem, on)
+        return self.problems != before
 
     def begin(self, incarnation: int) -> None:
         """A new run of the node: its sequences start again."""
@@ -227,6 +234,13 @@ class Membership:
             record_digest=peer.record_digest,
             state_digest=peer.state_digest,
         )
+
+
+def with_mark(problems: tuple[str, ...], problem: str, on: bool) -> tuple[str, ...]:
+    """``problems`` with or without one, sorted."""
+    if (problem in problems) is on:
+        return problems
+    return tuple(sorted({*problems, problem})) if on else tuple(name for name in problems if name != problem)
 
 
 def key_of(address: Address) -> bytes:

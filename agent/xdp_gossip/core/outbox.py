@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from .documents import DocumentTable
 from .events import Event, Rumor, Transmit
+from .membership import with_mark
 from .messages import (
     FLAG_PAUSED,
     Ack,
@@ -72,6 +73,13 @@ class Local:
         self.record = record
         self.incarnation = incarnation
         self.status = "new"
+        self.problems: tuple[str, ...] = ()  # as of a peer
+
+    def mark(self, problem: str, on: bool) -> bool:
+        """Add or remove one of this node's problems; whether that changed anything."""
+        before = self.problems
+        self.problems = with_mark(before, problem, on)
+        return self.problems != before
 
 
 class Outbox:

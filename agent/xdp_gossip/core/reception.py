@@ -9,6 +9,7 @@ from .events import MemberChanged
 from .exchange import Exchange
 from .fetch import Fetcher
 from .gate import Gate
+from .identity import Identity
 from .membership import Membership, Peer
 from .messages import (
     FLAG_PAUSED,
@@ -61,6 +62,7 @@ class Reception:
         fetcher: Fetcher,
         queries: Queries,
         observer: Observer,
+        identity: Identity,
         out: Outbox,
         pace: Pace,
     ) -> None:
@@ -73,6 +75,7 @@ class Reception:
         self._fetcher = fetcher
         self._queries = queries
         self._observer = observer
+        self._identity = identity
         self._out = out
         self._pace = pace
 
@@ -128,6 +131,7 @@ class Reception:
         elif isinstance(message, SyncResponse):
             self._exchange.on_response(message, peer, now)
         elif isinstance(message, MemberList):
+            self._identity.met(peer, message.members, now)
             self._exchange.merge_members(message.members, now)
         elif isinstance(message, ListRequest):
             self._exchange.on_list_request(message, origin, now)
@@ -180,6 +184,8 @@ class Reception:
             return
         fresh = peer.record is None or peer.record.digest != record.digest
         peer.record = record
+        if fresh:
+            self._identity.named(peer)
         if peer.record_missing:
             self._membership.changed(peer)  # it goes on missing
         else:

@@ -165,6 +165,10 @@ class Record:
         return int.from_bytes(digest.digest(), "big") or 1
 
 
+#: What can be wrong with a node (docs/protocol.md, "Identity" and "Reach").
+PROBLEMS = ("twin", "same_name")
+
+
 @dataclass(frozen=True)
 class Member:
     """A node as this member sees it, at the moment of asking (a snapshot: it does not change afterwards)."""
@@ -177,6 +181,8 @@ class Member:
     last_heard: float  # seconds ago
     digest: int  # metadata state digest it last advertised
     local: bool = False
+    #: What is wrong with it, by stable names (docs/protocol.md, "Identity" and "Reach"); mostly nothing.
+    problems: tuple[str, ...] = ()
 
     @property
     def node(self) -> Node:

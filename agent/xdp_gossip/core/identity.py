@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""Who is who: two hosts with one address, two members with one name, two fleets that meet.
+
+Invariants (docs/protocol.md, "Identity"): nobody raises its incarnation more than ``RAISES`` times in ``RAISES_IN``
+seconds because another one uses its address; and whoever sees such a thing says so.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from .events import Warned
+from .membership import Membership, Peer
+from .messages import Header, MemberInfo
+from .outbox import Local, Outbox
+from .pace import Pace
+from .types import PRESENT, Address, Now
+
+#: A node that lost its state raises its incarnation once. Whoever does so again and again has a twin.
+RAISES = 3
+#: Seconds in which these are counted, and for which a twin stays marked.
+RAISES_IN = 600.0
+#: So many packets of an earlier run, in a minute or ten cycles, are those of another host.
+STALE = 5
+#: Seconds for which a member has been up before it takes a crowd of strangers for another fleet: not while it forms.
+_FORMED_AFTER = 600.0
+#: So many members on each side make a fleet.
+_FLEET = 2
+#: Addresses whose runs are watched at most.
+_WATCHED = 1024
+
+
+class Identity:
+    """Notices clashes and marks them; ``Peer.problems`` and ``Local.problems`` carry the marks into the NodeList."""
+
+    def __init__(self, local: Local, membership: Membership, out: Outbox, pace: Pace) -> None:
+        self._local = local
+        self._membership = membership
+        self._out = out
+        self._pace = pace
+        self._raises: deque[float] = deque(maxlen=RAISES)
+        self._runs: dict[Address, deque[float]] = {}
+        self._names: dict[str, dict[Address, None]] = {}
+        self._named: dict[Address, str] = {}
+        self._started: float | None = None
+        for name in ("own_address_conflicts", "twins_seen", "name_conflicts", "fleets_met"):
+            out.count(name, 0)
+
+    # -- one address, two hosts --------------------------------------------------------------------------------
+
+    def may_go_beyond(self, now: Now) -> bool:
+        """Somebody knows a later run of this address than ours: whether to raise our incarnation above it.
+
+        Once or twice that is a state directory that was lost. After that it is a twin that answers each raise with
+        its own, and this side stops: whichever of the two raised last is heard.
+        """
+        lately = [when for when in self._raises if now.mono - when <= RAISES_IN]
+        if len(lately) < RAISES:
+            self._raises.append(now.mono)
+            if len(lately) + 1 == RAISES:
+                self._have_twin()
+            return True
+        self._have_twin()
+        return False
+
+    def _have_twin(self) -> None:
+        self._out.count("own_address_conflicts")
+        self._local.mark("twin", True)
+        self._warn(
+            "twin",
+            f"another host uses the address {self._local.address} of this node, with the same cluster and secret: "
+            f"each of its runs and ours ends the other's. Expected one host for each node.addr and port; this one "
+            f"raises its incarnation {RAISES} times in {RAISES_IN:g} s and no more",
+        )
+
+    def stale_run(self, peer: Peer, header: Header, now: Now) -> None:
+        """An authentic packet of an earlier run of ``peer`` than the one that is known.
+
+        A node that lost its state sends a few until it is told. Packets that are made now, and go on coming, are those
+        of a twin.
+        """
+        age = (peer.clock_ahead or 0.0) - (header.wall_ns - now.wall_ns) / 1e9
+        if abs(age) > self._pace.timeout:
+            return  # a recording
+        runs = self._runs.get(peer.address)
+        if runs is None:
+            if len(self._runs) >= _WATCHED:
+                del self._runs[next(iter(self._runs))]
+            runs = self._runs[peer.address] = deque(maxlen=STALE)
+        runs.append(now.mono)
+        if len(runs) == STALE and now.mono - runs[0] <= self._stale_in and peer.mark("twin", True):
+            self._out.count("twins_seen")
+            self._warn(
+                "twin_seen",
+                f"two hosts use the address of node {peer.address}: packets of two of its runs arrive at the same "
+                "time. Expected one host for each node.addr and port",
+            )
+
+    @property
+    def _stale_in(self) -> float:
+        return max(60.0, 2 * STALE * self._pace.cycle)
+
+    # -- one name, two members ---------------------------------------------------------------------------------
+
+    def named(self, peer: Peer) -> None:
+        """A peer's record is known, or is another one."""
+        name = peer.record.name if peer.record is not None else ""
+        self.forget(peer)
+        if not name:
+            return
+        self._named[peer.address] = name
+        self._names.setdefault(name, {})[peer.address] = None
+        sharing = self._review(name)
+        if len(sharing) > 1 and peer.address in sharing:
+            self._tell_sharing(name, sharing)
+
+    def named_here(self, before: str) -> None:
+        """The local node has another name than ``before``."""
+        self._review(before)
+        sharing = self._review(self._local.node.name)
+        if len(sharing) > 1:
+            self._tell_sharing(self._local.node.name, sharing)
+
+    def forget(self, peer: Peer) -> None:
+        """A peer is dropped, or gets another name."""
+        name = self._named.pop(peer.address, None)
+        if name is None:
+            return
+        del self._names[name][peer.address]
+        if not self._names[name]:
+            del self._names[name]
+        peer.mark("same_name", False)
+        self._review(name)
+
+    def _review(self, name: str) -> list[Address]:
+        """Mark whoever shares ``name`` with another member; returns all that bear it."""
+        peers = [self._membership.get(address) for address in self._names.get(name, ())]
+        present = [peer for peer in peers if peer is not None and peer.present]
+        here = self._local.node.name == name
+        shared = len(present) + here > 1
+        for peer in peers:
+            if peer is not None:
+                peer.mark("same_name", shared and peer.present)
+        if here:
+            self._local.mark("same_name", shared)
+        return [*([self._local.address] if here else []), *(peer.address for peer in present)]
+
+    def _tell_sharing(self, name: str, sharing: list[Address]) -> None:
+        self._out.count("name_conflicts")
+        self._warn(
+            "name_conflict",
+            f"nodes {', '.join(map(str, sharing[:5]))} all call themselves {name!r}: expected a name for each node; "
+            "set node.name",
+        )
+
+    # -- one name and secret, two fleets -----------------------------------------------------------------------
+
+    def met(self, sender: Peer, infos: Iterable[MemberInfo], now: Now) -> None:
+        """A list of members arrived: warn when it is a crowd of which nobody was ever known here."""
+        if self._started is None or now.mono - self._started < _FORMED_AFTER:
+            return
+        others = [info.address for info in infos if info.state in PRESENT and info.address != self._local.address]
+        if sender.address in others or len(others) < _FLEET:
+            return
+        if any(self._membership.get(address) is not None for address in others):
+            return
+        ours = sum(1 for address in self._membership.present if address != sender.address)
+        if ours < _FLEET:
+            return
+        self._out.count("fleets_met")
+        self._warn(
+            "fleets_met",
+            f"{sender.address} told of {len(others)} members of which none was known here: if they are another fleet, "
+            "it has the same cluster name and secret, and both become one. Give each fleet a `cluster` name or a "
+            "secret of its own",
+        )
+
+    def tick(self, now: Now) -> None:
+        """Take marks back that have had their time."""
+        self._started = now.mono if self._started is None else self._started
+        if self._raises and now.mono - self._raises[-1] > RAISES_IN:
+            self._local.mark("twin", False)
+        for address, runs in list(self._runs.items()):
+            if now.mono - runs[-1] > self._stale_in:
+                del self._runs[address]
+                peer = self._membership.get(address)
+                if peer is not None:
+                    peer.mark("twin", False)
+
+    def _warn(self, code: str, text: str) -> None:
+        self._out.emit(Warned(code, text))
