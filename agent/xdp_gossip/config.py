@@ -15,6 +15,7 @@ from typing import Any
 from .configreader import ConfigError, Problems, Section, parse_yaml, read_text, show
 from .configtemplates import HelperConfig, TemplateConfig, files_helper, templates
 from .core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Node
+from .transport import largest_size
 
 __all__ = [
     "AgentConfig",
@@ -165,18 +166,19 @@ def parse(text: str, path: str) -> AgentConfig:
 
 def _build(top: Section, path: str) -> AgentConfig | None:
     wire = top.choice("wire", "native", ("native", "pekonode"))
+    protocol = _protocol(top, wire)
     node = _node(top)
     secret, keys, insecure = _secrets(top, wire)
     settings: dict[str, Any] = {
         "cluster": _cluster(top),
         "listen_addr": _listen_addr(top, node),
-        "protocol": _protocol(top, wire),
+        "protocol": protocol,
         "wire": wire,
         "amount": top.integer("amount", 4, 1, 64),
         "cycle": top.number("cycle", 0.0, 0.05, 3600, auto=True),
         "timeout": top.number("timeout", 0.0, 0.1, 86400, auto=True),
         "buffer": top.integer("buffer", 0, 1, 1_000_000, auto=True),
-        "size": top.integer("size", 16384, 1024 if wire == "pekonode" else 4096, 65_507),
+        "size": top.integer("size", 16384, 1024 if wire == "pekonode" else 4096, largest_size(wire, protocol)),
         "secret_key": secret,
         "keys": keys,
         "allow_insecure": insecure,

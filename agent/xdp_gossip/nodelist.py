@@ -41,7 +41,7 @@ from .internal_errors import RECORD
 from .runtime import Disk, Runtime
 from .statefile import HISTORY
 from .store import MemoryStore, Snapshot, StateStore, Store
-from .transport import Transport
+from .transport import Transport, largest_size
 from .wire.keys import Keyring
 
 _log = logging.getLogger("xdp_gossip")
@@ -117,7 +117,7 @@ class AsyncNodeList:
         _check("amount", amount, 1, 64)
         _check("cycle", cycle, 0, 86_400)
         _check("buffer", buffer, 0, 1_000_000)
-        _check("size", size, 1 if wire == "pekonode" else 4096, 65_507)
+        _check("size", size, 1 if wire == "pekonode" else 4096, largest_size(wire, protocol))
         _check("timeout", timeout, 0, 86_400)
         _check("history", history, 1, 1_000)
         _check("tombstone_grace", tombstone_grace, 1, 10 * 366 * 86_400)
@@ -334,8 +334,14 @@ class AsyncNodeList:
         return await self._disk.run(lambda store: store.history(key))
 
     def unread(self, key: str, versions: Sequence[Document]) -> frozenset[Version]:
-        """Which of these versions of a document lost to one whose author had not read them (conflicts)."""
-        held = self._joined().engine.held(key)
+        """Which of these versions of a document lost to one whose author had not read them (conflicts).
+
+        None on PekoNode's wire, which does not tell what an author had read.
+        """
+        engine = self._joined().engine
+        if not engine.tells_ancestry:
+            return frozenset()
+        held = engine.held(key)
         return frozenset(unread(versions, held.version if held else None, self.members()[0].address))
 
     def update_node(self, name: str | None = None, private_data: str | None = None) -> bool:
@@ -396,8 +402,11 @@ class AsyncNodeList:
             held = runtime.engine.document(key)
             if held is None:
                 raise ProtocolError("document_not_found", f"document {key!r}: there is none here", key=key)
-            wanted = Wanted(key, str(held.version), None)
+            wanted = Wanted(key, str(held.version), held.digest)
         else:
+            held = runtime.engine.document(key)
+            if digest is None and held is not None and str(held.version) == str(version):
+                digest = held.digest  # PekoNode's versions are times: two values may have one
             wanted = Wanted(key, str(version) if version is not None else None, digest)
         inquiry = Inquiry(runtime, self._log, replace(wanted, applied=applied))
         self._inquiries.add(inquiry)

@@ -165,6 +165,11 @@ class Engine:
         return self._pace.timeout
 
     @property
+    def tells_ancestry(self) -> bool:
+        """True: documents name what their authors had read."""
+        return True
+
+    @property
     def state_digest(self) -> int:
         """64-bit digest of all documents."""
         return self._metadata.table.digest

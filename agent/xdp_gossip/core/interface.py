@@ -97,6 +97,11 @@ class ProtocolEngine(Protocol):
         """Seconds of silence after which a member is suspected at present."""
 
     @property
+    def tells_ancestry(self) -> bool:
+        """Whether documents of others say which versions their authors had read: without that, nobody can tell a
+        conflict."""
+
+    @property
     def counters(self) -> Mapping[str, int]:
         """Counters by name; every packet that is not used adds to one of them."""
 

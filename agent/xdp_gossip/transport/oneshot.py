@@ -25,11 +25,14 @@ DIAL_DEADLINE_S = 3.0
 WRITE_DEADLINE_S = 5.0
 #: A connection has to have brought its packet by then.
 READ_DEADLINE_S = 5.0
+#: Bytes of packets that are still arriving, all connections together; at least two of ``size`` always have room.
+MAX_BUFFERED = 64 * 1024 * 1024
 
 COUNTERS = (
     "packets_received",
     "packets_sent",
     "packets_oversized",
+    "packets_dropped_memory",
     "packets_empty",
     "packets_dropped_dial",
     "packets_dropped_broken",
@@ -67,6 +70,7 @@ class OneShotTransport:
         self.counters_: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         self._source = Source(own, listen[0] if isinstance(listen, tuple) else listen.ip, self.counters_)
         self.incoming: set[_Incoming] = set()
+        self.buffered = 0  # bytes of packets that are still arriving
         self.per_address: Counter[str] = Counter()
         self.receive: Receive | None = None
         self.local = Address(listen[0], listen[1]) if isinstance(listen, tuple) else listen
@@ -199,9 +203,13 @@ class _Incoming(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._done:
             return
+        owner = self._owner
         self._data += data
-        if len(self._data) >= self._owner.size:
+        owner.buffered += len(data)
+        if len(self._data) >= owner.size:
             self._give_up("packets_oversized")
+        elif owner.buffered > max(MAX_BUFFERED, 2 * owner.size):
+            self._give_up("packets_dropped_memory")
         elif self._end.feed(data):
             self._hand_on()
 
@@ -223,6 +231,7 @@ class _Incoming(asyncio.Protocol):
     def abort(self) -> None:
         """Cut the connection off."""
         self._done = True
+        self._forget()
         if self._transport is not None:
             self._transport.abort()
 
@@ -238,8 +247,13 @@ class _Incoming(asyncio.Protocol):
         elif owner.receive is not None and self._source is not None:
             owner.count("packets_received")
             deliver(owner.receive, bytes(self._data), self._source, owner.counters_)
+        self._forget()
         if self._transport is not None:
             self._transport.close()
+
+    def _forget(self) -> None:
+        self._owner.buffered -= len(self._data)
+        self._data = bytearray()
 
     def _stalled(self) -> None:
         self._give_up("connections_stalled")

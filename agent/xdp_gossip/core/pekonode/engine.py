@@ -77,6 +77,11 @@ class PekoNodeEngine:
 
     # -- input -------------------------------------------------------------------------------------------------
 
+    @property
+    def tells_ancestry(self) -> bool:
+        """False: a document on this wire is a value and a time."""
+        return False
+
     def start(
         self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = (), floor: int = 0
     ) -> None:
@@ -157,6 +162,10 @@ class PekoNodeEngine:
                 self._out.count("members_full")
                 return
         peer.pinned = True
+        if not peer.heard and peer.state is State.DEAD:
+            # As PekoNode's Set: listed until the timeout. Here it is a suspect, so that nobody takes it for heard.
+            self._peers.move(peer, State.SUSPECT)
+            peer.last_heard = now.mono
         if self.status == "running" and peer.state is not State.ALIVE:
             self._out.spread(self._out.heartbeat(), [peer])
 
@@ -299,9 +308,9 @@ class PekoNodeEngine:
         return counts
 
     def members(self, now: Now) -> list[Member]:
-        """The local node, then every node that was ever heard, by address."""
-        heard = [peer.member(now.mono) for peer in self._peers if peer.heard]
-        return [self._local(), *sorted(heard, key=lambda member: member.address)]
+        """The local node, then every node that was ever heard or was named a timeout ago at most, by address."""
+        known = [peer.member(now.mono) for peer in self._peers if peer.heard or peer.state is State.SUSPECT]
+        return [self._local(), *sorted(known, key=lambda member: member.address)]
 
     @property
     def state_digest(self) -> int:
@@ -370,6 +379,9 @@ class PekoNodeEngine:
             if now.mono - peer.last_heard > self.timeout:
                 former = self._peers.move(peer, State.DEAD)
                 self._out.emit(MemberChanged(peer.member(now.mono), former))
+        for peer in [peer for peer in self._peers if peer.state is State.SUSPECT]:
+            if now.mono - peer.last_heard > self.timeout:
+                self._peers.move(peer, State.DEAD)  # a seed that never answered goes as silently as it came
         self._peers.forget(now.mono)
         self._relay.sweep(now)
         for question in [key for key, asked in self._queries.items() if now.mono - asked > QUERY_EXPIRY]:
@@ -448,11 +460,6 @@ class PekoNodeEngine:
         elif changed:
             self._out.emit(MemberChanged(peer.member(now.mono), State.ALIVE))
         return peer
-
-    def _note_digest(self, peer: Peer | None, packet: Packet) -> None:
-        """Remember what a node shows that it holds."""
-        if peer is not None and packet.stamp:
-            peer.digest = document_of(packet.stamp, packet.data or b"").state_hash
 
     # -- small things ------------------------------------------------------------------------------------------
 

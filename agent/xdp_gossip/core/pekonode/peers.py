@@ -35,7 +35,7 @@ class Peer:
         self.former: PekoNodeId | None = None
         self.changed_at = last_heard
         self.record, _ = record_of(node)
-        self.state = State.DEAD
+        self.state = State.DEAD  # a suspect is a seed that has not answered yet
         self.heard = 0  # heartbeats, in any number of copies; 0: a seed that never answered
         self.last_heard = last_heard  # monotonic seconds
         self.digest = 0
