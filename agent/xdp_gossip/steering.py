@@ -222,6 +222,8 @@ class Steering:
         """The loader has written its state: take what is up now, without a time over sockets where that can be."""
         self._stamp = Loaded.stamp(self._directory)
         self._asking.loader_worked(now.mono)
+        if self._proved(plane):
+            return
         try:
             fresh = self._find()
         except AtWork:
@@ -239,6 +241,13 @@ class Steering:
             self._step_down(Finding("taken_down", str(error), "a data plane"), now)
             return
         self._guarded(self._first, now)
+
+    def _proved(self, plane: DataPlane) -> bool:
+        """Whether the loader has found ``plane`` as it was: it goes on, and what it is judged by too."""
+        try:
+            return plane.there() and Loaded.read(self._directory, self._protocol) == plane.loaded
+        except PlaneError:
+            return False
 
     def _first(self, plane: DataPlane, now: Now) -> None:
         """What was recorded while no agent ran comes first: those nodes are members at once."""

@@ -352,7 +352,9 @@ class FakeMonitor:
 class Rig:
     """An engine, a transport that is never opened, and a plane that can be taken away."""
 
-    def __init__(self, protocol: str = "auto") -> None:
+    def __init__(
+        self, protocol: str = "auto", directory: Path = Path("/nonexistent/xdp-gossip-dataplane")
+    ) -> None:
         node = Node("127.0.0.1", 8000, "a", "")
         settings = Settings(cycle=1.0, timeout=5.0)
         self.engine = Engine(node, settings, NativeCodec(Keyring.single("c", "s")), random.Random(1), 7)
@@ -371,7 +373,7 @@ class Rig:
             add_counters=lambda names: self.counters.update(dict.fromkeys(names, 0)),
         )
         self.monitor = FakeMonitor()
-        self.directory = Path("/nonexistent/xdp-gossip-dataplane")
+        self.directory = directory
         self.steering = Steering(
             self.engine,
             self.transport,  # type: ignore[arg-type]
@@ -496,6 +498,47 @@ def test_a_plane_that_dies_is_given_up_and_a_new_one_found(how: str) -> None:
     assert fresh.configs[-1].running
     assert rig.steering.reason == ""
     assert rig.engine.members(at(111.0))[0].record.plane == "XDP (native)"  # type: ignore[union-attr]
+
+
+def written(rig: Rig, **change: Any) -> None:
+    """What the loader writes when it has put a plane up, or found the one that is up to carry."""
+    fresh = rig.directory / "fresh"
+    fresh.write_text(json.dumps({**STATE, "interface": "lo", **change}))
+    fresh.replace(rig.directory / "state.json")
+
+
+def test_a_plane_that_failed_is_taken_back_when_it_is_proved_and_not_before(tmp_path: Path) -> None:
+    """The loader may find nothing to do: it says so in its file."""
+    rig = Rig(directory=tmp_path)
+    (tmp_path / "ask").mkdir()
+    written(rig)
+    rig.start(at(100.0))
+    rig.steering.handle_timer(at(101.0))
+    rig.counters.update(carriers_sent=4, carriers_lost=4)
+    rig.steering.handle_timer(at(102.0))
+    assert rig.counters["plane_stepped_down_carriers_lost"] == 1
+    assert (tmp_path / "ask" / "request").is_file()
+    rig.plane = FakePlane()
+    for moment in (102.5, 103.0, 108.0):
+        rig.steering.handle_timer(at(moment))
+        assert rig.transport.plane is None, "nobody has proved it"
+    written(rig, proved=1.0)
+    rig.steering.handle_timer(at(108.5))
+    assert rig.transport.plane is rig.plane
+
+
+def test_a_plane_in_use_that_is_proved_goes_on(tmp_path: Path) -> None:
+    rig = Rig(directory=tmp_path)
+    written(rig)
+    plane = rig.start(at(100.0))
+    plane.loaded = Loaded.read(tmp_path, "auto")
+    written(rig, proved=1.0)
+    rig.steering.handle_timer(at(101.0))
+    assert (rig.looks, rig.counters["plane_taken"], rig.counters["plane_judged"]) == (1, 1, 1)
+    written(rig, proved=2.0, programs={"xg_xdp_ingress": 99})
+    rig.plane = FakePlane()
+    rig.steering.handle_timer(at(102.0))
+    assert (rig.looks, rig.counters["plane_taken"]) == (2, 2)
 
 
 def test_what_was_asked_for_by_name_is_insisted_on_at_the_start_only() -> None:

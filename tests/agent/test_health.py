@@ -12,7 +12,7 @@ import pytest
 
 from xdp_gossip.core.types import Now
 from xdp_gossip.dataplane import asking, headers, links
-from xdp_gossip.dataplane.asking import FIRST, MOST, SETTLE, Asking, Request
+from xdp_gossip.dataplane.asking import ANSWER, FIRST, MOST, SETTLE, STABLE, Asking, Request
 from xdp_gossip.dataplane.health import _ENDS, _FANOUT_ENDS, _PASSED, _TAKEN, PROOFS, Health, Plane, Work
 from xdp_gossip.dataplane.links import Facts, Link
 
@@ -116,7 +116,7 @@ class Rig:
     def __init__(self, tmp_path: Path, listened: bool = True) -> None:
         self.request = Request(tmp_path)
         if listened:
-            self.request.path.touch()
+            self.request.directory.mkdir()
         self.counters: Counter[str] = Counter()
         self.asking = Asking(self.request, lambda name: self.counters.update([name]))
         self.now = 1000.0
@@ -183,17 +183,27 @@ def test_what_the_loader_itself_does_to_the_interface_is_no_change(tmp_path: Pat
 
 def test_a_plane_that_fails_again_for_the_same_proof_waits_its_turn(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
-    gaps = []
-    for _ in range(5):
+
+
+    def fail(carried: float) -> float:
+        """A plane carries for a while and fails: seconds until the loader is asked; it proves the plane at once."""
+        rig.now += carried
         rig.asking.failed("copies_lost", rig.now)
-        gaps.append(rig.run(400)[0])
-        rig.asking.content(rig.now - 1, rig.now)
-    assert gaps[0] == 0
-    assert gaps[1:] == sorted(gaps[1:])
-    assert gaps[1] > 0
+        failed = rig.now
+        while not rig.run(0.25):
+            pass
+        rig.asking.content(rig.now, rig.now)
+        return rig.now - 0.25 - failed
+
+    # From request to request: 5 s, 10 s, ...
+    assert [fail(0.75) for _ in range(5)] == [0, 4, 9, 19, 39]
+    # One that has carried meanwhile, as a link that somebody detaches now and then, does not wait.
+    assert fail(STABLE - 1) == 80 - (STABLE - 1) - 0.25
+    rig.asking.content(rig.now - 2 * MOST, rig.now)
+    assert [fail(6) for _ in range(2)] == [0, 0]
     # Another proof is another matter; and what has carried for long has made up for it.
     rig.asking.failed("detached", rig.now)
-    assert rig.run(1) == [0]
+    assert rig.run(2)[0] <= asking.SPACING
     rig.asking.content(rig.now - 2 * MOST, rig.now)
     rig.asking.failed("detached", rig.now)
     assert rig.run(10)[0] <= asking.SPACING
@@ -205,8 +215,27 @@ def test_a_plane_is_taken_back_when_the_loader_has_looked_at_it(tmp_path: Path) 
     assert not rig.asking.may_take(rig.now, False)
     assert rig.asking.may_take(rig.now, True)
     rig.run(1)
+    # It may be at work still: what it has not proved would fail again.
+    assert not rig.asking.may_take(rig.now + ANSWER / 2, False)
+    assert rig.asking.may_take(rig.now + ANSWER, False)
+    assert rig.request.path.is_file()
+
+
+def test_a_plane_is_tried_again_soon_where_nobody_answers(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, listened=False)
+    rig.asking.failed("detached", rig.now)
+    rig.run(1)
     assert not rig.asking.may_take(rig.now, False)
     assert rig.asking.may_take(rig.now + FIRST, False)
+
+
+def test_before_the_end_it_asks_unless_an_earlier_process_did(tmp_path: Path) -> None:
+    """The loader has taken the request away by then: the directory tells."""
+    rig = Rig(tmp_path)
+    changed = rig.request.directory.stat().st_mtime
+    for after, expected in ((FIRST - 1, 0), (FIRST + 1, 1)):
+        rig.asking.ask_before_the_end("none", Now(rig.now, int((changed + after) * 1e9)))
+        assert rig.counters["plane_asked"] == expected
 
 
 def test_without_a_file_it_says_so_and_counts(tmp_path: Path) -> None:

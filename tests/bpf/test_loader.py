@@ -14,6 +14,7 @@ import pytest
 from tests.bpf.loader_world import COMMAND, IPV6, USER, World, run, world
 from xdp_gossip.dataplane import headers, layout
 from xdp_gossip.dataplane.loader import calls, maps, pins
+from xdp_gossip.dataplane.maps import Loaded
 
 pytestmark = [
     pytest.mark.root,
@@ -62,9 +63,13 @@ def test_up_status_and_down_leave_nothing(here: World) -> None:
 
 def test_a_second_up_changes_nothing(here: World) -> None:
     here.loader("up")
-    state, sitting = (here.directory / "state.json").read_bytes(), programs(here)
+    path = here.directory / "state.json"
+    state, sitting, stamp = json.loads(path.read_text()), programs(here), Loaded.stamp(here.directory)
     assert here.loader("up").stdout.startswith(f"already up: {NATIVE}")
-    assert (here.directory / "state.json").read_bytes() == state
+    again = json.loads(path.read_text())
+    assert again["proved"] > state["proved"] >= state["since"]
+    assert again == {**state, "proved": again["proved"]}
+    assert Loaded.stamp(here.directory) != stamp, "the agent sees that it was proved"
     assert programs(here) == sitting
 
 

@@ -20,6 +20,7 @@ from tests.cluster.harness import COMMAND, eventually
 from tests.planes import fleet
 from tests.planes.fleet import Fleet, Host, command, enter
 from xdp_gossip.dataplane import headers
+from xdp_gossip.dataplane.loader.pins import offer_request
 
 NAMES = "xgr"
 HUB = f"{NAMES}-hub"
@@ -33,14 +34,14 @@ PATIENCE = 60.0
 
 
 class PathUnit:
-    """As ``xdp-gossip-dataplane.path`` and ``-again.service``: a write to the request file starts the loader.
+    """As ``xdp-gossip-dataplane.path`` and ``-again.service``: a request starts the loader, and is taken away first.
 
-    As with systemd, a request that comes while the loader runs starts nothing.
+    As with systemd, the path is looked at when the loader has ended: a request that comes while it runs starts another.
     """
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._file = host.plane_dir / "request"
+        self._file = host.plane_dir / "ask" / "request"
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"path {host.name}", daemon=True)
         #: Environment of the loader, and what each run of it said.
@@ -48,12 +49,9 @@ class PathUnit:
         self.runs: list[str] = []
 
     def __enter__(self) -> PathUnit:
-        if not self._file.exists():  # made by the loader, but by one that could not even begin
-            self._file.parent.mkdir(exist_ok=True)
-            self._file.touch(mode=0o644)
-            user = pwd.getpwnam(fleet.USER)
-            os.chown(self._file, user.pw_uid, user.pw_gid)
-        self._seen = self._stamp()
+        if not self._file.parent.exists():  # made by the loader, but by one that could not even begin
+            self._host.plane_dir.mkdir(exist_ok=True)
+            offer_request(self._host.plane_dir, pwd.getpwnam(fleet.USER).pw_uid)
         self._thread.start()
         return self
 
@@ -63,19 +61,11 @@ class PathUnit:
         self._end.set()
         self._thread.join(100)
 
-    def _stamp(self) -> tuple[int, int]:
-        with contextlib.suppress(OSError):
-            found = self._file.stat()
-            return found.st_ino, found.st_mtime_ns
-        return 0, 0
-
     def _run(self) -> None:
         while not self._end.wait(0.05):
-            stamp = self._stamp()
-            if stamp != self._seen and stamp != (0, 0) and self._file.stat().st_size:
+            if self._file.exists():
+                self._file.unlink()
                 self._load()
-                stamp = self._stamp()
-            self._seen = stamp
 
     def boot(self) -> None:
         """As ``xdp-gossip-dataplane.service`` at boot."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Asks the loader to look again: when, how often, and by which file.
 
-The agent has no privilege, so it cannot start the loader. The loader leaves a file ``request`` that the agent may
-write to; systemd starts the loader when that is closed (``xdp-gossip-dataplane.path``).
+The agent has no privilege, so it cannot start the loader. The loader leaves a directory ``ask`` that belongs to the
+agent; systemd starts the loader while there is a file ``request`` in it (``xdp-gossip-dataplane.path``), and takes the
+file away first. A request that is made while a loader works is therefore not lost: it starts the next one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _log = logging.getLogger("xdp_gossip.dataplane")
 FIRST, MOST = 5.0, 300.0
 #: Seconds between two requests at least, whatever happens.
 SPACING = 1.0
-#: Seconds for which the loader's answer is looked for often.
+#: Seconds for which the loader's answer is looked for often, and waited for before a plane that failed is tried again
+#: without one.
 ANSWER = 30.0
 #: Seconds after a request, or the loader's work, during which a carrier, features and programs that change are the
 #: loader's own doing: drivers reset when a program is attached. What is still different then counts.
@@ -36,15 +38,20 @@ class Request:
     """The file by which the loader is asked."""
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / "request"
+        self.directory = directory / "ask"
+        self.path = self.directory / "request"
 
     def there(self) -> bool:
         """Whether somebody may be listening."""
-        return self.path.exists()
+        return self.directory.is_dir()
+
+    def age(self, at: float) -> float:
+        """Seconds at the time ``at`` since somebody asked, or was heard. Raises ``OSError``."""
+        return at - self.directory.stat().st_mtime
 
     def write(self, reason: str, at: float) -> None:
-        """Ask. Raises ``OSError``, also where the loader has not made the file."""
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+        """Ask. Raises ``OSError``, also where the loader has not made the directory."""
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         with open(descriptor, "w", encoding="utf-8") as stream:
             json.dump({"reason": reason, "at": at}, stream)
             stream.write("\n")
@@ -54,13 +61,16 @@ class Asking:
     """When to ask. Times are monotonic seconds.
 
     The first request goes out at once, the next after 5 s, 10 s, and so on up to 5 minutes. A change of the interface
-    or of the address starts over. A plane that fails again for the same proof does not: it waits its turn.
+    or of the address starts over. A plane that fails again for the same proof before it was :data:`STABLE` waits until
+    5 s after the last request, the next time 10 s, and so on: a plane that is lost now and then comes back at once, and
+    one that is proved but does not carry does not come and go all the time.
     """
 
     def __init__(self, request: Request, count: Callable[[str], None]) -> None:
         self._request = request
         self._count = count
         self._tries = 0
+        self._repeats = 0  # failures for the same proof after the first one
         self._proof = ""
         self._wanted = False
         self._answered = True  # whether the loader was asked since a plane failed
@@ -72,7 +82,7 @@ class Asking:
     @property
     def delay(self) -> float:
         """Seconds from the next request to the one after it."""
-        return float(min(MOST, FIRST * 2 ** min(self._tries, 10)))
+        return _delay(self._tries)
 
     @property
     def due(self) -> float:
@@ -85,11 +95,10 @@ class Asking:
         return self._asked + ANSWER
 
     def failed(self, proof: str, now: float) -> None:
-        """A plane in use has failed: ask at once, or, where the same proof came before, after a while."""
-        if proof == self._proof and self._tries:
-            self._at = now + self.delay
-        else:
-            self._tries, self._at = 0, max(now, self._asked + SPACING)
+        """A plane in use has failed: ask at once, or, where the same proof came a moment ago, after a while."""
+        self._repeats = self._repeats + 1 if proof == self._proof else 0
+        self._tries = self._repeats
+        self._at = max(now, self._asked + (_delay(self._repeats - 1) if self._repeats else SPACING))
         self._proof, self._wanted, self._answered = proof, True, False
 
     def want(self, now: float) -> None:
@@ -105,15 +114,16 @@ class Asking:
         """The plane in use is the best there is, and has been at work since ``since``."""
         self._wanted = False
         if now - since > max(STABLE, self.delay):
-            self._tries, self._proof = 0, ""
+            self._tries, self._repeats, self._proof = 0, 0, ""
 
     def may_take(self, now: float, changed: bool) -> bool:
         """Whether a plane may be taken into use.
 
-        One that failed may be when the loader has worked on it (``changed``), or was asked a while ago: it may have
-        found nothing to do.
+        One that failed may be when the loader has proved it again, which it writes down (``changed``). Where nobody
+        answers the plane is tried once more all the same: it may be the cause that has ended.
         """
-        return changed or (self._answered and now >= self._asked + FIRST)
+        patience = ANSWER if self._request.there() else FIRST
+        return changed or (self._answered and now >= self._asked + patience)
 
     def loader_worked(self, now: float) -> None:
         """The loader has written its state."""
@@ -136,7 +146,7 @@ class Asking:
         elif self._soft is None:
             self._soft = soft
         if changed:
-            self._tries, self._proof = 0, ""
+            self._tries, self._repeats, self._proof = 0, 0, ""
             if self._wanted:
                 self._at = max(now, self._asked + SPACING)
         return changed
@@ -164,7 +174,7 @@ class Asking:
     def ask_before_the_end(self, reason: str, now: Now) -> None:
         """Ask, unless an earlier process did a moment ago: without a plane this one ends, and is started again."""
         try:
-            if now.wall_ns / 1e9 - self._request.path.stat().st_mtime >= FIRST:
+            if self._request.age(now.wall_ns / 1e9) >= FIRST:
                 self._at, self._wanted = now.mono, True
                 self.attend(reason, now)
         except OSError as error:
@@ -175,4 +185,8 @@ class Asking:
         if self._request.there():
             return f"the loader is asked every {FIRST:g} to {MOST:g} s, and at once when interface or address change"
         remedy = "systemctl reload-or-restart xdp-gossip-dataplane"
-        return f"nothing asks the loader ({self._request.path} is not there): {remedy}"
+        return f"nothing asks the loader ({self._request.directory} is not there): {remedy}"
+
+
+def _delay(tries: int) -> float:
+    return float(min(MOST, FIRST * 2 ** min(tries, 10)))

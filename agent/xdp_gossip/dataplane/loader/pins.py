@@ -18,8 +18,8 @@ from .errors import LoaderError
 
 #: The maps are pinned under their own names.
 LINK_PREFIX, PROGRAM_PREFIX = "link_", "prog_"
-#: What the agent writes to when the loader is to look again.
-REQUEST = "request"
+#: The agent's own directory, and the file that it makes in there when the loader is to look again.
+ASK, REQUEST = "ask", "request"
 #: No dot: bpffs takes none in names.
 FRESH_SUFFIX = "_new"
 
@@ -70,19 +70,26 @@ def lock(directory: Path) -> Iterator[None]:
 
 
 def offer_request(directory: Path, uid: int) -> None:
-    """Make the file by which the agent's user asks the loader to look again. Raises ``LoaderError``.
+    """Make the directory in which the agent's user asks the loader to look again. Raises ``LoaderError``.
 
-    Whoever watches it is woken by each change of it, so it is left alone when it is as it should be.
+    It is root's group that may remove what is in there: the loader's root has no other right to a user's directory.
     """
-    path = directory / REQUEST
+    path = directory / ASK
     try:
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
-            os.chmod(path, 0o644)  # a umask
+            path.mkdir(0o775)
+            os.chmod(path, 0o775)  # a umask
         if path.lstat().st_uid != uid:
             os.chown(path, uid, 0, follow_symlinks=False)
     except OSError as error:
         raise LoaderError(f"{path}: {error.strerror}", "the loader needs CAP_CHOWN") from None
+
+
+def withdraw_request(directory: Path) -> None:
+    """Take away the directory of :func:`offer_request`, unless the agent's user keeps other things in it."""
+    with contextlib.suppress(OSError):
+        (directory / ASK / REQUEST).unlink(missing_ok=True)
+        (directory / ASK).rmdir()
 
 
 def _locked(descriptor: int, path: Path) -> bool:

@@ -45,7 +45,7 @@ def up(settings: Settings) -> tuple[str, state.State]:
 def wait(directory: Path, protocol: str, user: str, uid: int, error: LoaderError) -> None:
     """Say what is not there yet: an interface, its address. What is up stays as long as its interface does.
 
-    Leaves directory, request file and state, so that the agent knows what is waited for, and can ask again.
+    Leaves directories and state, so that the agent knows what is waited for, and can ask again.
     Raises ``LoaderError``, ``OSError``.
     """
     with pins.lock(directory):
@@ -108,8 +108,8 @@ def down(directory: Path) -> bool:
         step("down intended")
         _undo(directory, old)
         step("state removed")
-        for name in (pins.REQUEST, "lock"):
-            (directory / name).unlink(missing_ok=True)
+        pins.withdraw_request(directory)
+        (directory / "lock").unlink(missing_ok=True)
         # Something of somebody else's may lie in it.
         with contextlib.suppress(OSError):
             pins.mount_point(directory).rmdir()
@@ -192,7 +192,7 @@ def _start(directory: Path, settings: Settings) -> state.State:
         _undo(directory, now)
         _tell_failure(directory, now, error)
         raise
-    now.complete = True
+    now.complete, now.proved = True, time.time()
     state.write(directory, now)
     return now
 
@@ -272,10 +272,11 @@ def _renew(directory: Path, now: state.State, settings: Settings) -> tuple[str, 
         done = UPGRADED
     elif attached:
         done = REPAIRED
+    now.proved = time.time()
     if done != ALREADY:
-        now.since = time.time()
-    if now != before:
-        state.write(directory, now)
+        now.since = now.proved
+    # Also where nothing was changed: an agent that gave the plane up takes it back when it is proved again.
+    state.write(directory, now)
     return done, now
 
 

@@ -67,6 +67,7 @@ class State:
     digest: str  # of the sources and the constants that they are compiled with
     mode: str = ""
     since: float = 0.0  # seconds since the epoch
+    proved: float = 0.0  # when a loader saw last that it carries, seconds since the epoch
     complete: bool = False
     mounted: bool = False  # the bpffs is ours to unmount
     reasons: list[Refusal] = field(default_factory=list)

@@ -27,6 +27,7 @@ def report(directory: Path) -> dict[str, Any]:
         "mode": now.mode,
         "interface": now.interface,
         "since": now.since,
+        "proved": now.proved,
         "version": now.version,
         "protocol": now.protocol,
         "layout": now.layout,
@@ -102,6 +103,11 @@ def _fault(directory: Path, now: state.State) -> str:
     return f"{', '.join(gone)}: detached by somebody, or {now.interface} is gone: run up again" if gone else ""
 
 
+def _moment(seconds: float) -> str:
+    """Local time for people, "" for never."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds)) if seconds else ""
+
+
 def show(described: dict[str, Any]) -> None:
     """Print a report for people."""
     from ...cli import tables
@@ -112,7 +118,8 @@ def show(described: dict[str, Any]) -> None:
         pairs = {
             "mode": described["mode"] or "none",
             "interface": described["interface"],
-            "since": time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(described["since"])),
+            "since": _moment(described["since"]),
+            "proved": _moment(described["proved"]),
             "version": described["version"],
             "room": f"{described['nodes']} nodes",
             "copies": f"{described['amount']} of a heartbeat, {described['wide']} of news",
