@@ -9,6 +9,7 @@ starts a sound one instead of keeping half of one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import gc
 import logging
@@ -18,6 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, config, logs
+from .addresses import Addresses
 from .api.app import build_app
 from .api.server import ApiServer, tls_context
 from .config import AgentConfig, ConfigError
@@ -90,6 +92,10 @@ class Agent:
         self.servers: list[ApiServer] = []
         self.counters: dict[str, int] = {}
         self.systemd = Systemd()
+        listen = settings.api.listen
+        self.addresses = Addresses(
+            {"listen_addr": settings.listen_addr, "api.listen": listen.ip if listen is not None else ""}
+        )
         self.rendering: Rendering | None = None
         #: Set once the agent has joined its cluster and serves.
         self.ready = asyncio.Event()
@@ -130,6 +136,7 @@ class Agent:
             tls = tls_context(api.tls_cert, api.tls_key) if api.tls_cert else None
             where = await server.open_tcp(api.listen, tls)
             _log.info("API on %s%s", where, " (TLS)" if tls else "")
+        self.addresses.open()
         await self.node_list.join()
         node = self.settings.node
         _log.info("xdp-gossip %s runs as %s in cluster %s", __version__, node.address, self.settings.cluster)
@@ -146,7 +153,12 @@ class Agent:
         gc.collect()
         gc.freeze()
         self.ready.set()
-        self.systemd.tell("READY=1", f"STATUS={self.node_list.summary()}")
+        self.systemd.tell("READY=1", self._told())
+
+    def _told(self) -> str:
+        """The line for ``systemctl status``."""
+        waiting = self.addresses.waiting
+        return f"STATUS={self.node_list.summary()}{f'; waiting for {waiting}' if waiting else ''}"
 
     def _server(self, *, local: bool) -> ApiServer:
         app = build_app(
@@ -156,6 +168,7 @@ class Agent:
             max_document=self.settings.limits.document,
             counters=self.counters,
             rendered=lambda: self.rendering.outcomes() if self.rendering is not None else [],
+            waiting=lambda: self.addresses.waiting,
             ui=self.settings.api.ui,
         )
         server = ApiServer(app, self.counters)
@@ -163,6 +176,8 @@ class Agent:
         return server
 
     async def _close(self) -> None:
+        self.addresses.close()
+
         async def close_all() -> None:
             await asyncio.gather(*(server.close() for server in self.servers))
             if self.rendering is not None:
@@ -204,8 +219,13 @@ class Agent:
         """Tell systemd the state, and feed its watchdog for as long as the protocol does its work."""
         watchdog = self.systemd.watchdog_seconds()
         while True:
-            await asyncio.sleep(min(watchdog or _STATUS_SECONDS, _STATUS_SECONDS))
-            lines = [f"STATUS={self.node_list.summary()}"] if self.systemd.listens else []
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(
+                    self.addresses.changed.wait(), min(watchdog or _STATUS_SECONDS, _STATUS_SECONDS)
+                )
+            self.addresses.changed.clear()
+            self.addresses.look()
+            lines = [self._told()] if self.systemd.listens else []
             if self.node_list.healthy():
                 lines.append("WATCHDOG=1")
             else:
@@ -220,7 +240,7 @@ class Agent:
         except ConfigError as error:
             for problem in error.problems:
                 _log.error("not reloaded: %s", problem)
-        self.systemd.tell("READY=1", f"STATUS={self.node_list.summary()}")
+        self.systemd.tell("READY=1", self._told())
 
     def _take_over(self, new: AgentConfig) -> None:
         old = self.settings

@@ -284,6 +284,7 @@ class FakeNodeList:
             "protocol": "auto",
             "mode": "UDP",
             "mode_reason": "",
+            "waiting": "",
             "state": self.state,
             "uptime": 12.5,
             "node": shapes.node(members[0]),

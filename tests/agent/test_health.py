@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from xdp_gossip.core.types import Now
-from xdp_gossip.dataplane import asking, headers, links
+from xdp_gossip.dataplane import asking, headers, links, rtnetlink
 from xdp_gossip.dataplane.asking import ANSWER, FIRST, MOST, SETTLE, STABLE, Asking, Request
 from xdp_gossip.dataplane.health import _ENDS, _FANOUT_ENDS, _PASSED, _TAKEN, PROOFS, Health, Plane, Work
 from xdp_gossip.dataplane.links import Facts, Link
@@ -256,5 +256,5 @@ def test_the_kernel_is_asked_without_a_privilege() -> None:
     assert (facts.link.name, facts.link.index in facts.owners, facts.link.mtu > 0) == ("lo", True, True)
     assert links.look("198.18.255.254", 0, "no-such-name") == Facts(None, ())
     assert links.look("127.0.0.1", 2**31 - 2, "lo").link is None
-    with links.events() as channel, pytest.raises(BlockingIOError):
+    with rtnetlink.events() as channel, pytest.raises(BlockingIOError):
         channel.recv(1)

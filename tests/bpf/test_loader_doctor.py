@@ -14,6 +14,7 @@ from tests.bpf.loader_world import COMMAND, World, world
 from tests.bpf.test_loader_modes import spoil
 from xdp_gossip.cli import doctor_dataplane
 from xdp_gossip.cli.findings import Finding
+from xdp_gossip.dataplane import unprivileged
 from xdp_gossip.dataplane.loader import attach, compile, netlink
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and BPF")
@@ -152,16 +153,33 @@ def test_what_carries_no_longer_is_told_though_it_is_up(here: World) -> None:
     assert level == "fail" and "gro on" in remedy
 
 
-@pytest.mark.parametrize(("release", "words"), [("5.15.0", "CAP_BPF"), ("6.1.0-rc1", "")])
-def test_kernels_that_give_maps_only_to_the_capable(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: str, words: str
-) -> None:
-    monkeypatch.setattr(doctor_dataplane.platform, "release", lambda: release)
-    monkeypatch.setattr(doctor_dataplane, "_UNPRIVILEGED", put(tmp_path, "2\n"))
-    monkeypatch.setattr(compile, "missing", list)
-    found = [finding for finding in complaints(doctor_dataplane._host("warn")) if finding.check == "kernel"]
-    assert any(words in finding.text for finding in found) if words else not found
-    assert all(finding.remedy for finding in found)
+@pytest.mark.parametrize("refused", [False, True])
+def test_kernels_that_give_maps_only_to_the_capable(monkeypatch: pytest.MonkeyPatch, refused: bool) -> None:
+    """What counts is what the kernel answers, whatever its version."""
+    monkeypatch.setattr(doctor_dataplane.unprivileged, "maps_refused", lambda: refused)
+    monkeypatch.setattr(doctor_dataplane.platform, "release", lambda: "5.14.0-503.el9")
+    found = list(doctor_dataplane.privilege())
+    assert ["CAP_BPF" in finding.text and "drop-in" in finding.remedy for finding in found] == [True] * refused
+
+
+def test_the_kernel_is_asked_without_a_privilege(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This one allows it (Linux 5.19); one that does not answers EPERM to the call, whatever it is asked for."""
+    assert unprivileged.maps_refused() is False
+    monkeypatch.setattr(unprivileged, "_ASK", "import errno; print(errno.EPERM)")
+    assert unprivileged.maps_refused() is True
+    monkeypatch.setattr(unprivileged, "_ASK", "raise OSError('no such library')")
+    with pytest.raises(OSError, match="cannot be tried without a privilege: OSError: no such library"):
+        unprivileged.maps_refused()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "remedy"), [("auto", "systemctl reload xdp-gossip"), ("UDP", "systemctl restart xdp-gossip")]
+)
+def test_an_agent_that_does_not_use_what_is_up(protocol: str, remedy: str) -> None:
+    """It looks by itself; only a protocol that it was started with needs a restart."""
+    agent = {"mode": "UDP", "mode_reason": "", "protocol": protocol}
+    (found,) = doctor_dataplane._use({"mode": "TC"}, agent)
+    assert found.level == "fail" and remedy in found.remedy
 
 
 @pytest.mark.parametrize(

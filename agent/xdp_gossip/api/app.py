@@ -61,18 +61,20 @@ def build_app(
     max_document: int = 16 * 1024 * 1024,
     counters: dict[str, int] | None = None,
     rendered: Callable[[], list[dict[str, Any]]] = list,
+    waiting: Callable[[], str] = str,
     ui: bool = False,
 ) -> web.Application:
     """The API over ``node_list``. Call it inside the event loop that will serve it.
 
     ``local`` is for the Unix socket: no token, and eGossip's GET /stop and /start. Otherwise ``token`` is required.
     ``max_document`` is in bytes; ``counters`` are shown with those of the protocol (see ``ApiServer``).
+    ``waiting`` names what the agent waits for, "" for nothing.
     ``ui`` adds the web page under /ui/, whose files need no token: they hold no data.
     Raises ``ValueError`` when an API without any authentication is asked for.
     """
     if not local and not token:
         raise ValueError("API on TCP: expected a token, got none")
-    context = Context(node_list, token, local, max_document, {} if counters is None else counters, rendered)
+    context = Context(node_list, token, local, max_document, {} if counters is None else counters, rendered, waiting)
     public = _PUBLIC | _PAGE_FILES if ui else _PUBLIC
     middlewares: list[Middleware] = [error_middleware]
     if not local:

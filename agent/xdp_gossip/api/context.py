@@ -60,6 +60,7 @@ class Context:
     max_document: int
     counters: dict[str, int] = field(default_factory=dict)
     rendered: Callable[[], list[dict[str, Any]]] = list
+    awaited: Callable[[], str] = str
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: Budget = field(default_factory=lambda: Budget(MAX_WAITING, "waiting requests"))
     streams: Budget = field(default_factory=lambda: Budget(MAX_STREAMS, "event streams"))

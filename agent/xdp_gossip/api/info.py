@@ -26,6 +26,7 @@ class Info:
         self._node_list = context.node_list
         self._counters = context.counters
         self._rendered = context.rendered
+        self._awaited = context.awaited
 
     def routes(self) -> list[web.RouteDef]:
         """Paths and handlers."""
@@ -52,7 +53,7 @@ class Info:
 
     def _status(self) -> dict[str, Any]:
         status = self._node_list.status()
-        return {**status, "counters": {**status["counters"], **self._counters}}
+        return {**status, "waiting": self._awaited(), "counters": {**status["counters"], **self._counters}}
 
     async def status(self, request: web.Request) -> web.Response:
         """Everything about the local node."""

@@ -19,6 +19,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from ..core.types import Address
+from ..transport.sockets import bound_socket, closing_on_error
 
 _log = logging.getLogger("xdp_gossip.api")
 
@@ -216,17 +217,22 @@ class ApiServer:
         self._socket_path = path
 
     async def open_tcp(self, listen: Address, tls: ssl.SSLContext | None = None) -> Address:
-        """Listen on a TCP address; returns the one in use. Raises :class:`ApiBindError`."""
+        """Listen on a TCP address, also before an interface has it; returns the one in use.
+
+        Raises :class:`ApiBindError`.
+        """
         with _naming(str(listen)):
             loop = asyncio.get_running_loop()
-            server = await loop.create_server(
-                await self._factory(),
-                listen.ip,
-                listen.port,
-                ssl=tls,
-                backlog=128,
-                ssl_handshake_timeout=HEAD_SECONDS if tls else None,
-            )
+            factory = await self._factory()
+            bound = bound_socket(listen.ip, listen.port, socket.SOCK_STREAM, only_six=True)
+            with closing_on_error(bound):
+                server = await loop.create_server(
+                    factory,
+                    sock=bound,
+                    ssl=tls,
+                    backlog=128,
+                    ssl_handshake_timeout=HEAD_SECONDS if tls else None,
+                )
         self._server = server
         name = server.sockets[0].getsockname()
         return Address(listen.ip, name[1])

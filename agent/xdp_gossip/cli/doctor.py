@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
 import os
 import shutil
@@ -172,7 +173,11 @@ def ports(config: AgentConfig) -> Iterator[Finding]:
             try:
                 probe.bind((ip, port))
             except OSError as error:
-                yield Finding("fail", check, f"{name}: {error.strerror}", f"ss -lntup | grep :{port}")
+                if error.errno == errno.EADDRNOTAVAIL:
+                    text = f"{name}: no interface has {ip}: the agent waits for it, and serves nobody there yet"
+                    yield Finding("warn", check, text, "give the address to an interface, or name another one")
+                else:
+                    yield Finding("fail", check, f"{name}: {error.strerror}", f"ss -lntup | grep :{port}")
             else:
                 yield Finding("ok", check, f"{name} is free")
 
@@ -218,6 +223,9 @@ def running(
         yield Finding("ok", "agent", f"{status['version']} runs as {tables.address(status['node'])}")
     else:
         yield Finding("warn", "agent", f"its heartbeats are {status['state']}", "xdp-gossip node start")
+    if status.get("waiting"):
+        remedy = "nothing, if that comes by itself; else give it to an interface, or name another one"
+        yield Finding("warn", "agent", f"waiting for {status['waiting']}", remedy)
     members = status["members"]
     others = members["alive"] + members["suspect"] - 1
     if config is not None and config.seeds and others < 1:

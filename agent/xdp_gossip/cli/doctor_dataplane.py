@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..dataplane import libbpf, unprivileged
 from ..dataplane.headers import HeaderError
 from ..dataplane.loader import attach, calls, compile, netlink, proof, refusals, settings, state, status, traps
 from ..dataplane.loader.errors import LoaderError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _UP = "xdp-gossip dataplane up (systemctl reload-or-restart xdp-gossip-dataplane)"
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
-_UNPRIVILEGED = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
 _PROCESS = Path("/proc/self/status")
 _NEIGHBOURS = Path("/proc/sys/net")
 #: Bits of the capabilities that the loader needs (linux/capability.h).
@@ -207,12 +207,7 @@ def prospects(wanted: settings.Settings) -> Iterator[Finding]:
 
 def _host(level: str) -> Iterator[Finding]:
     """Libraries and privileges."""
-    version = kernel_version()
-    if version < (5, 19) and _read(_UNPRIVILEGED) not in ("", "0"):
-        remedy = "a drop-in for xdp-gossip.service: AmbientCapabilities=CAP_BPF, CapabilityBoundingSet=CAP_BPF"
-        yield Finding(
-            "warn", "kernel", f"{platform.release()}: before 5.19 the agent needs CAP_BPF for its maps", remedy
-        )
+    yield from privilege()
     if "[confidentiality]" in _read(_LOCKDOWN):
         text = "locked down for confidentiality: the kernel may refuse BPF programs"
         yield Finding("warn", "kernel", text, "boot with lockdown=integrity, or without Secure Boot's lockdown")
@@ -236,10 +231,19 @@ def capabilities(level: str) -> Iterator[Finding]:
         yield Finding(level, "privileges", f"root lacks {', '.join(lacking)}, which the loader needs", remedy)
 
 
-def kernel_version() -> tuple[int, int]:
-    """Major and minor version of the running kernel."""
-    found = re.match(r"(\d+)\.(\d+)", platform.release())
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+def privilege() -> Iterator[Finding]:
+    """Whether this kernel lets the agent, which has no privilege, use its maps."""
+    try:
+        refused = unprivileged.maps_refused()
+    except libbpf.LibraryMissing:
+        return  # said elsewhere
+    except OSError as error:
+        yield Finding("warn", "kernel", str(error.strerror), "run doctor as root")
+        return
+    if refused:
+        remedy = "a drop-in for xdp-gossip.service: AmbientCapabilities=CAP_BPF, CapabilityBoundingSet=CAP_BPF"
+        text = f"{platform.release()} lets nobody use BPF maps without CAP_BPF: the agent needs it"
+        yield Finding("warn", "kernel", text, remedy)
 
 
 def neighbours(interface: netlink.Interface, nodes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
@@ -264,7 +268,11 @@ def _use(found: Mapping[str, Any], agent: Mapping[str, Any]) -> Iterator[Finding
     mode, reason = agent.get("mode"), agent.get("mode_reason")
     if mode != found["mode"]:
         text = f"{found['mode']} is up, but the agent uses {mode} ({reason or 'no reason given'})"
-        yield Finding("fail", "agent", text, "systemctl restart xdp-gossip; journalctl -u xdp-gossip")
+        if str(agent.get("protocol")) not in settings.MODES:
+            remedy = f"systemctl restart xdp-gossip: it runs with protocol {agent.get('protocol')} still"
+        else:
+            remedy = "it takes what carries by itself, now after systemctl reload xdp-gossip; journalctl -u xdp-gossip"
+        yield Finding("fail", "agent", text, remedy)
 
 
 def _read(path: Path) -> str:

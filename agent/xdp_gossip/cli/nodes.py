@@ -65,6 +65,7 @@ def summary(status: dict[str, Any]) -> dict[str, object]:
         "node": f"{node['name']} ({tables.address(node)})",
         "cluster": status["cluster"],
         "state": status["state"],
+        **({"waiting for": status["waiting"]} if status.get("waiting") else {}),
         "agent": f"{status['version']}, up {tables.ago(status['uptime'])}",
         "wire": status["wire"],
         "plane": f"{status['mode']} ({status['mode_reason'] or 'asked for: ' + status['protocol']})",

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Pinned BPF maps and ring buffers through libbpf, by ctypes: a megabyte of memory, where BCC takes a hundred.
 
-Needs no capability since Linux 5.19 (before: CAP_BPF), only the right to read and write the pin. libbpf 0.5 to 1.x.
+Needs the right to read and write the pin, and no capability where the kernel asks for none (:mod:`unprivileged`).
+libbpf 0.5 to 1.x.
 """
 
 from __future__ import annotations

@@ -381,7 +381,7 @@ def _hint(error: OSError) -> str:
     if error.errno == errno.EACCES:
         return f" (uid {os.geteuid()}); {_UP} --user USER hands them to the agent's user"
     if error.errno == errno.EPERM:
-        return "; before Linux 5.19 the agent needs CAP_BPF"
+        return "; the kernel refuses it without CAP_BPF: xdp-gossip doctor (as root)"
     if error.errno in (errno.ENOENT, errno.EPROTO):
         return f"; {_UP} (as root)"
     return ""

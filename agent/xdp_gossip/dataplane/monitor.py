@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from ..internal_errors import guarded
-from . import links
+from . import links, rtnetlink
 from .links import Facts
 
 _log = logging.getLogger("xdp_gossip.dataplane")
@@ -48,7 +48,7 @@ class Monitor:
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="xdp-gossip-links")
         try:
-            self._events = links.events()
+            self._events = rtnetlink.events()
             self._loop.add_reader(self._events, guarded("data plane", self._read))
         except OSError as error:
             self._complain(error)

@@ -9,16 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import socket
 from collections import Counter, deque
-from collections.abc import Mapping
 
-from ..core.events import Rumor, Transmit
+from ..core.events import Transmit
 from ..core.types import Address
 from ..internal_errors import watch
 from . import Receive, normalised
-from .sockets import listening_socket
-from .source import Source
+from .listening import TcpListening
 from .streams import MAX_INCOMING, MAX_INCOMING_PER_ADDRESS, MAX_OUTGOING, deliver
 
 DIAL_DEADLINE_S = 3.0
@@ -47,16 +44,12 @@ COUNTERS = (
 )
 
 
-class OneShotTransport:
-    """See :class:`xdp_gossip.transport.Transport`.
+class OneShotTransport(TcpListening):
+    """See :class:`xdp_gossip.transport.Transport` and :class:`TcpListening`, whose parameters it takes.
 
-    ``listen`` is where to accept, as an address or as ``(ip, port)``, which allows port 0; ``::`` takes IPv4 too.
-    A connection that brings ``size`` bytes or more is cut off, as PekoNode does. ``buffer`` is the packets queued for
-    one peer at most: each peer has its own queue, so that one that does not answer delays nobody else. ``own`` is the
-    address that peers know: connections leave from it while the host has it (:class:`Source`).
+    A connection that brings ``size`` bytes or more is cut off, as PekoNode does. Each peer has its own queue, so that
+    one that does not answer delays nobody else.
     """
-
-    name = "TCP"
 
     def __init__(
         self,
@@ -66,24 +59,15 @@ class OneShotTransport:
         buffer: int = 64,
         own: Address | None = None,
     ) -> None:
-        self.size = size
-        self.counters_: dict[str, int] = dict.fromkeys(COUNTERS, 0)
-        self._source = Source(own, listen[0] if isinstance(listen, tuple) else listen.ip, self.counters_)
+        super().__init__(listen, size=size, buffer=buffer, own=own)
+        self.counters_.update(dict.fromkeys(COUNTERS, 0))
         self.incoming: set[_Incoming] = set()
         self.buffered = 0  # bytes of packets that are still arriving
         self.per_address: Counter[str] = Counter()
         self.receive: Receive | None = None
-        self.local = Address(listen[0], listen[1]) if isinstance(listen, tuple) else listen
-        self._listen = listen
-        self._buffer = buffer
         self._queues: dict[Address, deque[bytes]] = {}
         self._senders: dict[Address, asyncio.Task[None]] = {}
         self._server: asyncio.AbstractServer | None = None
-
-    @property
-    def counters(self) -> Mapping[str, int]:
-        """See :class:`Transport`."""
-        return self.counters_
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a counter."""
@@ -91,8 +75,7 @@ class OneShotTransport:
 
     async def open(self, receive: Receive) -> None:
         """See :class:`Transport`."""
-        sock = listening_socket(self._listen, socket.SOCK_STREAM)
-        self.local = normalised(*sock.getsockname()[:2])
+        sock = self._listener()
         self.receive = receive
         self._loop = asyncio.get_running_loop()
         self._server = await self._loop.create_server(lambda: _Incoming(self), sock=sock, backlog=MAX_INCOMING)
@@ -111,11 +94,6 @@ class OneShotTransport:
         if len(queue) >= self._buffer:
             return self.count("packets_dropped_queue")
         queue.append(transmit.data)
-
-    def send_rumor(self, rumor: Rumor) -> None:
-        """See :class:`Transport`."""
-        for target in rumor.targets:
-            self.send(Transmit(target, rumor.data))
 
     async def close(self) -> None:
         """See :class:`Transport`."""

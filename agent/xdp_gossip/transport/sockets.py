@@ -10,31 +10,43 @@ from collections.abc import Iterator
 from ..core.types import Address
 from . import TransportError
 
+#: Linux: an address that no interface has yet can be bound to, and is served once it is there (ip(7), ipv6(7)).
+_IP_FREEBIND, _IPV6_FREEBIND = 15, 78
 #: Connections that wait to be accepted.
 BACKLOG = 512
 
 
 def listening_socket(listen: Address | tuple[str, int], kind: socket.SocketKind) -> socket.socket:
-    """A bound, non-blocking socket; ``::`` takes IPv4 too. Raises ``TransportError`` naming the address."""
+    """As :func:`bound_socket`. Raises ``TransportError`` naming the address."""
     ip, port = listen if isinstance(listen, tuple) else (listen.ip, listen.port)
-    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    sock = None
     try:
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        return bound_socket(ip, port, kind)
+    except OSError as error:
+        name = "TCP" if kind == socket.SOCK_STREAM else "UDP"
+        shown = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+        raise TransportError(f"cannot listen on {name} {shown}: {error.strerror or error}") from error
+
+
+def bound_socket(ip: str, port: int, kind: socket.SocketKind, *, only_six: bool = False) -> socket.socket:
+    """A bound, non-blocking socket, of TCP a listening one; ``::`` takes IPv4 too, unless ``only_six``.
+
+    An address that no interface has yet is no error: what is sent to it is received from when it is there.
+    Raises ``OSError``.
+    """
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    with closing_on_error(sock):
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_six)
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         if kind == socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((ip, port))
         if kind == socket.SOCK_STREAM:
             # At once: with SO_REUSEADDR a port in use shows only here.
             sock.listen(BACKLOG)
-    except OSError as error:
-        if sock is not None:
-            sock.close()
-        name = "TCP" if kind == socket.SOCK_STREAM else "UDP"
-        shown = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
-        raise TransportError(f"cannot listen on {name} {shown}: {error.strerror or error}") from error
     return sock
 
 

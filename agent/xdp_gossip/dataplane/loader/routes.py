@@ -5,18 +5,13 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import os
 import socket
 import struct
-import sys
 
-from .netlink import _attributes
+from .. import rtnetlink
+from ..rtnetlink import attributes, number, packed
 
-_HEADER = struct.Struct("=IHHII")
 _ROUTE = struct.Struct("=BBBBBBBBI")
-_ATTRIBUTE = struct.Struct("=HH")
-_RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
-_NLMSG_ERROR, _NLM_F_REQUEST = 2, 1
 _RTA_DST, _RTA_SRC, _RTA_OIF = 1, 2, 4
 #: No route to it, or none from this source.
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM)
@@ -34,27 +29,14 @@ def interface(to: str, source: str, within: int = 0) -> int | None:
     if len(target) != len(own):
         return None
     family, bits = (socket.AF_INET, 32) if len(own) == 4 else (socket.AF_INET6, 128)
-    body = _ROUTE.pack(family, bits, bits, 0, 0, 0, 0, 0, 0)
-    body += _attribute(_RTA_DST, target) + _attribute(_RTA_SRC, own)
+    request = _ROUTE.pack(family, bits, bits, 0, 0, 0, 0, 0, 0) + packed(_RTA_DST, target) + packed(_RTA_SRC, own)
     if within:
-        body += _attribute(_RTA_OIF, struct.pack("=I", within))
-    header = _HEADER.pack(_HEADER.size + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as channel:
-        channel.settimeout(10)
-        channel.bind((0, 0))
-        channel.send(header + body)
-        data = channel.recv(1 << 16)
-    length, answer, _flags, _sequence, _port = _HEADER.unpack_from(data)
-    if answer == _NLMSG_ERROR:
-        number = -int.from_bytes(data[_HEADER.size : _HEADER.size + 4], sys.byteorder, signed=True)
-        if number in _NO_ROUTE:
+        request += packed(_RTA_OIF, struct.pack("=I", within))
+    try:
+        body = next(iter(rtnetlink.ask(rtnetlink.RTM_GETROUTE, request)))
+    except OSError as error:
+        if error.errno in _NO_ROUTE:
             return None
-        raise OSError(number, os.strerror(number), f"route to {to}")
-    if answer != _RTM_NEWROUTE:
-        raise OSError(errno.EPROTO, f"route to {to}: expected an answer of type {_RTM_NEWROUTE}, got {answer}")
-    found = _attributes(data[_HEADER.size + _ROUTE.size : length]).get(_RTA_OIF)
-    return int.from_bytes(found, sys.byteorder) if found else None
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value
+        raise OSError(error.errno, error.strerror, f"route to {to}") from None
+    found = attributes(body[_ROUTE.size :]).get(_RTA_OIF)
+    return number(found) if found else None

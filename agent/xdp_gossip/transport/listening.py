@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""What the transports over TCP have in common: where they listen, what they count, how a rumor goes out."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+
+from ..core.events import Rumor, Transmit
+from ..core.types import Address
+from . import normalised
+from .sockets import listening_socket
+from .source import Source
+
+
+class TcpListening:
+    """The beginning of a :class:`xdp_gossip.transport.Transport` over TCP.
+
+    ``listen`` is where to accept, as an address or as ``(ip, port)``, which allows port 0; ``::`` takes IPv4 too.
+    ``size`` is the longest packet in bytes, ``buffer`` the packets queued for one peer at most. ``own`` is the
+    address that peers know: connections leave from it while the host has it (:class:`Source`).
+    """
+
+    name = "TCP"
+
+    def __init__(
+        self,
+        listen: Address | tuple[str, int],
+        *,
+        size: int = 16384,
+        buffer: int = 64,
+        own: Address | None = None,
+    ) -> None:
+        self.size = size
+        self.counters_: dict[str, int] = {}
+        self.local = Address(listen[0], listen[1]) if isinstance(listen, tuple) else listen
+        self._listen = listen
+        self._buffer = buffer
+        self._source = Source(own, listen[0] if isinstance(listen, tuple) else listen.ip, self.counters_)
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """See :class:`Transport`."""
+        return self.counters_
+
+    def _listener(self) -> socket.socket:
+        """The socket to accept from; :attr:`local` names its address from now on. Raises ``TransportError``."""
+        sock = listening_socket(self._listen, socket.SOCK_STREAM)
+        self.local = normalised(*sock.getsockname()[:2])
+        return sock
+
+    def send(self, transmit: Transmit) -> None:
+        """See :class:`Transport`."""
+        raise NotImplementedError
+
+    def send_rumor(self, rumor: Rumor) -> None:
+        """See :class:`Transport`."""
+        for target in rumor.targets:
+            self.send(Transmit(target, rumor.data))

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""What the kernel says over netlink, read in one place for agent and loader; and messages that no kernel would send."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xdp_gossip.dataplane import links, rtnetlink
+from xdp_gossip.dataplane.loader import netlink, routes
+
+
+def message(kind: int, body: bytes, length: int | None = None) -> bytes:
+    """A netlink message, padded."""
+    size = 16 + len(body) if length is None else length
+    return (struct.pack("=IHHII", size, kind, 0, 1, 0) + body).ljust((16 + len(body) + 3) & ~3, b"\0")
+
+
+def test_messages_and_attributes_are_taken_apart_at_their_lengths() -> None:
+    data = message(16, b"odd") + message(20, b"even")
+    assert list(rtnetlink.messages(data)) == [(16, b"odd"), (20, b"even")]
+    body = rtnetlink.packed(3, b"eth0\0") + rtnetlink.packed(0x8000 | 18, rtnetlink.packed(1, b"veth\0"))
+    found = rtnetlink.attributes(body)
+    assert rtnetlink.text(found[3]) == "eth0"
+    # The flag of a nested one is no part of its number.
+    assert rtnetlink.text(rtnetlink.attributes(found[18])[1]) == "veth"
+
+
+def test_what_is_damaged_ends_the_reading() -> None:
+    assert list(rtnetlink.messages(message(16, b"good") + message(17, b"bad", length=15) + message(18, b"behind"))) == [
+        (16, b"good")
+    ]
+    assert rtnetlink.attributes(rtnetlink.packed(3, b"good") + struct.pack("=HH", 3, 4)) == {3: b"good"}
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_it_fail_or_run_on(data: bytes) -> None:
+    for _, body in rtnetlink.messages(data):
+        assert len(body) <= len(data)
+    assert all(len(value) <= len(data) for value in rtnetlink.attributes(data).values())
+    links.concerns(data, bytes(16), 1, "lo")
+
+
+def test_the_kernels_refusal_is_an_error_with_its_number() -> None:
+    request = rtnetlink.LINK.pack(0, 0, 2**31 - 2, 0, 0)
+    with pytest.raises(OSError, match=os.strerror(errno.ENODEV)) as caught:
+        list(rtnetlink.ask(rtnetlink.RTM_GETLINK, request))
+    assert caught.value.errno == errno.ENODEV
+
+
+def test_an_answer_of_another_type_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtnetlink, "_GET_LESS_NEW", 1)
+    with pytest.raises(OSError, match=r"expected an answer of type 17, got 16"):
+        list(rtnetlink.ask(rtnetlink.RTM_GETLINK, rtnetlink.LINK.pack(0, 0, 1, 0, 0)))
+
+
+def test_agent_and_loader_see_the_same_interface() -> None:
+    link, interface = links.look("127.0.0.1", 0, "").link, netlink.by_name("lo")
+    assert link is not None and interface is not None
+    assert (link.index, link.name, link.mtu, link.mac, link.kind) == (
+        *(interface.index, interface.name, interface.mtu, interface.mac, interface.kind),
+    )
+    assert interface.loopback and interface.ethernet
+    assert netlink.owners("127.0.0.1") == [link.index]
+    assert routes.interface("127.0.0.1", "127.0.0.1") == link.index
+    assert routes.interface("127.0.0.1", "198.18.255.254") is None, "no interface has the source"
