@@ -21,6 +21,8 @@ from .runtime import Runtime
 #: Seconds a member gets to answer a question, also when the caller does not want to wait.
 _ANSWER = 1.0
 _NO_ANSWER = "no answer yet"
+#: A member that loses its power now would not have it any more.
+_NOT_STORED = "not on its disk yet"
 #: Seconds between two questions to a member that does not hold it yet.
 _ASK_AGAIN = 0.25
 
@@ -94,7 +96,7 @@ class Inquiry:
         self._runtime = runtime
         self._log = log
         self._wanted = wanted
-        self._answers: dict[Address, tuple[str | None, str | None]] = {}
+        self._answers: dict[Address, tuple[str | None, str | None, str]] = {}
         self._pending: set[int] = set()
         self._asked: dict[Address, float] = {}
         self._applied: dict[Address, dict[str, Any]] = {}
@@ -104,7 +106,7 @@ class Inquiry:
     def on_answer(self, event: QueryAnswered) -> None:
         """A member's answer, to this or another inquiry."""
         if event.query in self._pending:
-            self._answers[event.address] = (event.version, event.digest)
+            self._answers[event.address] = (event.version, event.digest, "" if event.stored else _NOT_STORED)
             self._log.wake()
 
     def on_applied(self, event: AppliedAnswered) -> None:
@@ -162,8 +164,9 @@ class Inquiry:
     def _judge(self, engine: ProtocolEngine, member: Member) -> Mapping[str, Any]:
         version, digest, reason = self._held_by(engine, member)
         if self._wanted.key is None:
-            holds = digest == self._wanted.digest
-            reason = "" if holds else reason or f"holds state {digest}"
+            holds = digest == self._wanted.digest and not reason
+            if digest != self._wanted.digest:
+                reason = f"holds state {digest}"
         else:
             holds = not reason and self._wanted.met_by(version, digest)
             if not holds and not reason:
@@ -207,12 +210,14 @@ class Inquiry:
     def _held_by(self, engine: ProtocolEngine, member: Member) -> tuple[str | None, str | None, str]:
         """Version and digest that a member holds, and why they are not known."""
         if self._wanted.key is None:
-            return None, f"{member.digest:016x}", ""
-        if member.local or member.digest == engine.state_digest:
+            return None, f"{member.digest:016x}", "" if member.stored else _NOT_STORED
+        if member.local or (member.digest == engine.state_digest and member.stored):
             held = engine.held(self._wanted.key)
+            if member.local and self._wanted.key in self._runtime.unstored:
+                return (str(held.version) if held else None, held.digest if held else None, _NOT_STORED)
             return (str(held.version), None if held.deleted else held.digest, "") if held else (None, None, "")
         answer = self._answers.get(member.address)
-        return (None, None, _NO_ANSWER) if answer is None else (*answer, "")
+        return (None, None, _NO_ANSWER) if answer is None else answer
 
 
 def enough_for(wait: str | int) -> Callable[[int, int], bool]:

@@ -238,12 +238,13 @@ class AsyncNodeList:
         comment: str = "",
         expires_in: float | None = None,
     ) -> Published:
-        """Write a document; on the local disk when this returns, and on its way to everybody.
+        """Write a document: first to the local disk, then on its way to everybody.
 
         ``content_type`` text, json and yaml are checked (invalid_content); ``expires_in``: seconds until it is over.
 
         ``expected``/``absent``: only if that version / no document is held here, else ``ProtocolError``
-        (version_mismatch with details ``expected`` and ``actual``). Raises ``StoreError`` when the disk fails.
+        (version_mismatch with details ``expected`` and ``actual``). Raises ``StoreError`` when the disk fails; then
+        nothing was published (but with wire pekonode, where the document is on its way before).
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"publish: expected bytes, got {type(data).__name__}")
@@ -261,8 +262,7 @@ class AsyncNodeList:
         """Delete a document everywhere; see :meth:`publish` for the errors."""
         runtime = self._joined()
         held = runtime.engine.document(key)
-        document, changed = runtime.call(lambda engine, now: engine.delete(key, now, expected=expected))
-        await runtime.saved()
+        document, changed = (await runtime.publish([Write(key, expected=expected, deleted=True)]))[0]
         return Published(document, changed, held.version if held else None)
 
     async def publish_many(self, writes: Sequence[Write], *, author: str = "", comment: str = "") -> list[Published]:
@@ -276,8 +276,7 @@ class AsyncNodeList:
             if not write.deleted:
                 await _check_content(write)
         held = [runtime.engine.document(write.key) for write in writes]
-        written = runtime.call(lambda engine, now: engine.publish_many(writes, now, author=author, comment=comment))
-        await runtime.saved()
+        written = await runtime.publish(writes, author, comment)
         return [
             Published(document, changed, before.version if before else None)
             for (document, changed), before in zip(written, held)

@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,8 +22,9 @@ from .core.events import (
     Warned,
 )
 from .core.interface import Known, ProtocolEngine, remembered
-from .core.types import Address, Now
+from .core.types import Address, Document, Now, Write
 from .internal_errors import RECORD, watch
+from .publishing import Publisher
 from .store import Snapshot, StateStore, StoreError, persist
 from .transport import Transport
 
@@ -90,10 +92,14 @@ class Runtime:
         self._on_event = on_event
         self._timer: asyncio.TimerHandle | None = None
         self._unsaved: list[DocumentChanged | TombstonesCollected] = []
+        #: Keys of documents that are held and not on the disk yet.
+        self.unstored: Counter[str] = Counter()
+        engine.unstored_source = lambda: self.unstored
         self._saved: list[tuple[asyncio.Future[None], int]] = []  # who waits until how many writes are on the disk
         self._written = 0
         self._queued = 0
         self._work = asyncio.Event()
+        self._publisher = Publisher(self, disk)
         self._nodes_changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._warned: dict[str, tuple[float, int]] = {}
@@ -122,7 +128,8 @@ class Runtime:
 
     def start(self, snapshot: Snapshot) -> None:
         """Start the engine with the state of an earlier run."""
-        self._tasks = [self._loop.create_task(self._save_documents()), self._loop.create_task(self._save_nodes())]
+        work = (self._save_documents(), self._save_nodes(), self._publisher.run())
+        self._tasks = [self._loop.create_task(job) for job in work]
         for task in self._tasks:
             watch(task, "state file")
         self.call(lambda engine, now: self._begin(engine, now, snapshot))
@@ -147,6 +154,24 @@ class Runtime:
         done: asyncio.Future[None] = self._loop.create_future()
         self._saved.append((done, self._queued))
         await done
+
+    async def publish(
+        self, writes: Sequence[Write], author: str = "", comment: str = ""
+    ) -> list[tuple[Document | None, bool]]:
+        """Write documents: first to the disk, then to everybody, so that a publish that fails has not happened.
+
+        Returns for each what is held then and whether that is news. Raises ``ProtocolError``, and ``StoreError`` when
+        the disk fails.
+        """
+        return await self._publisher.publish(writes, author, comment)
+
+    def note_disk(self, error: StoreError | None) -> None:
+        """A write to the state file failed, or succeeded: then the disk is well, if it has taken everything."""
+        if error is not None:
+            self.storage_error = str(error)
+            self._nodes_changed.set()  # to be written again and again, which tells when the disk is well again
+        elif not self._unsaved:
+            self.storage_error = None
 
     def healthy(self) -> bool:
         """Whether the engine gets its time, and uses it."""
@@ -233,9 +258,13 @@ class Runtime:
             self._timer = self._loop.call_at(due, self._on_timer)
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, (DocumentChanged, TombstonesCollected)):
+        if isinstance(event, DocumentChanged) and self._publisher.has_stored(event.document):
+            pass
+        elif isinstance(event, (DocumentChanged, TombstonesCollected)):
             self._unsaved.append(event)
             self._queued += 1
+            if isinstance(event, DocumentChanged):
+                self.unstored[event.document.key] += 1
             self._work.set()
         elif isinstance(event, IncarnationChanged):
             raised = event.incarnation
@@ -292,8 +321,10 @@ class Runtime:
                 self._unsaved = batch + self._unsaved  # cancelled: close() writes it
                 raise
             else:
-                self.storage_error = None
+                self.note_disk(None)
                 self._written += len(batch)
+                self.unstored.subtract(event.document.key for event in batch if isinstance(event, DocumentChanged))
+                self.unstored = +self.unstored
                 self._release()
 
     def _release(self, error: StoreError | None = None) -> None:
@@ -322,4 +353,6 @@ class Runtime:
                 self.storage_error = str(error)
                 _log.error("known nodes not stored: %s", error)
                 self._nodes_changed.set()
+            else:
+                self.note_disk(None)
             await asyncio.sleep(_NODES_EVERY)

@@ -40,15 +40,16 @@ class Info:
         ]
 
     async def health(self, request: web.Request) -> web.Response:
-        """200 when the node takes part in the cluster, else 503 with the reason in one word."""
+        """200 when the node takes part in the cluster and its disk takes what it holds, else 503 with one word."""
         from ..nodelist import NotReadyError
 
         params.query(request, ())
         try:
-            state = self._node_list.status()["state"]
+            status = self._node_list.status()
+            state = "storage" if status["state"] == "running" and status["storage_error"] else status["state"]
         except NotReadyError:
             state = "starting"
-        word = {"running": "ok", "starting": "starting", "new": "starting"}.get(state, "stopped")
+        word = {"running": "ok", "starting": "starting", "new": "starting", "storage": "storage"}.get(state, "stopped")
         return render.json_response({"status": word}, status=200 if word == "ok" else 503)
 
     def _status(self) -> dict[str, Any]:

@@ -225,4 +225,5 @@ def snapshot(peer: Peer, now: Now) -> Member:
         last_heard=max(0.0, now.mono - peer.last_heard),
         digest=peer.state_digest,
         problems=peer.problems,
+        stored=peer.stored,
     )

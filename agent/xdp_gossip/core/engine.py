@@ -38,13 +38,13 @@ from .membership import FORGET_AFTER, Membership, Peer
 from .messages import Announce, Codec, Documents, Entry, Message, PacketType, RecordRumor
 from .metadata import Metadata
 from .observer import Observation, Observer
-from .outbox import Local, Outbox
+from .outbox import Local, Outbox, UnstoredSource
 from .pace import Pace
 from .queries import Queries
 from .reception import Reception
 from .ring import RelayRing
 from .timers import Timers
-from .types import Address, Document, Member, Node, Now, Record, State, Version, Write
+from .types import Address, Document, Member, Node, Now, Prepared, Record, State, Version, Write
 
 T = TypeVar("T")
 
@@ -194,6 +194,7 @@ class Engine:
             0.0,
             self.state_digest,
             local=True,
+            stored=not self._local.unstored(),
             problems=self._local.problems,
         )
         return [local, *(snapshot(peer, now) for peer in sorted(self._membership, key=lambda peer: peer.address))]
@@ -342,6 +343,30 @@ class Engine:
         written = self._metadata.write(writes, now, author=author, comment=comment)
         self._spread_documents([document for document, changed in written if changed and document is not None], now)
         return written
+
+    def prepare(
+        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
+    ) -> list[Prepared] | None:
+        """The first half of a publish; see ``ProtocolEngine.prepare``."""
+        self._look_at_clocks(now)
+        self._metadata.expire(now)  # what is over must not count in a comparison
+        return self._metadata.prepare(writes, now, author=author, comment=comment)
+
+    def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
+        """The second half; see ``ProtocolEngine.commit``."""
+        if not self._metadata.commit(prepared, now):
+            return False
+        self._spread_documents([item.document for item in prepared if item.changed and item.document is not None], now)
+        return True
+
+    @property
+    def unstored_source(self) -> UnstoredSource:
+        """What tells which documents are not on the disk yet; others are told, when they ask or compare."""
+        return self._local.unstored
+
+    @unstored_source.setter
+    def unstored_source(self, source: UnstoredSource) -> None:
+        self._local.unstored = source
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
         """Write a tombstone and spread it."""

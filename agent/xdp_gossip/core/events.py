@@ -139,13 +139,14 @@ class Warned:
 class QueryAnswered:
     """A member answered a query: it holds ``version`` of the document (None: it has no such document).
 
-    Without a ``digest`` that version is a tombstone: the document was deleted.
+    Without a ``digest`` that version is a tombstone: the document was deleted. ``stored``: it is on its disk.
     """
 
     query: int
     address: Address
     version: str | None
     digest: str | None
+    stored: bool = True
 
 
 @dataclass(frozen=True)

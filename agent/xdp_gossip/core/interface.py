@@ -8,13 +8,13 @@ An engine owns no clock, socket, thread, file or randomness: each input carries 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from .applied import Applied
 from .events import Event, Rumor, Transmit
-from .types import Address, Document, Member, Node, Now, State, Version, Write
+from .types import Address, Document, Member, Node, Now, Prepared, State, Version, Write
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,21 @@ class ProtocolEngine(Protocol):
         ``key`` among the details.
         """
 
+    def prepare(
+        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
+    ) -> list[Prepared] | None:
+        """What :meth:`publish_many` would write, so that the shell can bring it to its disk before anybody hears of it.
+
+        Nothing has happened until :meth:`commit`. None on a wire that cannot do so: use :meth:`publish_many`.
+        Raises ``ProtocolError`` as that does.
+        """
+
+    def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
+        """Let what was prepared hold, and spread it.
+
+        False, and nothing happened, when another version of one of these documents came between.
+        """
+
     def repair(self, now: Now) -> int:
         """Exchange at once with every member that shows other documents; returns how many were asked."""
 
@@ -217,4 +232,6 @@ class ProtocolEngine(Protocol):
         Raises ``ProtocolError`` (unsupported_operation) on a wire without such a question.
         """
 
+    #: Keys of documents that are held and not on the disk yet: nobody counts them as held here until they are.
+    unstored_source: Callable[[], Container[str]]
     applied_source: Callable[[str], Applied]

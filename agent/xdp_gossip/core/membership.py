@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator
 from typing import Callable
 
-from .messages import RUMORS, Header, MemberInfo, Rejected, Sighting
+from .messages import FLAG_UNSTORED, RUMORS, Header, MemberInfo, Rejected, Sighting
 from .types import PRESENT, Address, Now, Record, State
 from .window import ReplayWindow
 
@@ -28,7 +28,7 @@ class Peer:
 
     __slots__ = (
         "address", "key", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest",
-        "state_digest", "last_heard", "clock_ahead", "gone_at", "token", "introduced",
+        "state_digest", "stored", "last_heard", "clock_ahead", "gone_at", "token", "introduced",
         "floor", "problems", "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
     )  # fmt: skip
 
@@ -43,6 +43,7 @@ class Peer:
         self.record: Record | None = None
         self.record_digest = 0  # as its newest packet says
         self.state_digest = 0
+        self.stored = True  # all that its digest stands for is on its disk
         self.last_heard = now.mono
         self.clock_ahead: float | None = None  # its wall clock minus ours, seconds
         self.gone_at = (0, 0)  # (incarnation, sequence) of its leave
@@ -198,6 +199,7 @@ class Membership:
             newest = True
         if newest:
             peer.state_digest = header.state_digest
+            peer.stored = not header.flags & FLAG_UNSTORED
             peer.record_digest = header.record_digest
 
     def tally(self, local: State) -> dict[State, int]:

@@ -27,6 +27,8 @@ RUMORS = frozenset({PacketType.HEARTBEAT, PacketType.METADATA, PacketType.LEAVE,
 
 #: The origin does not publish heartbeats at present (``Stop``): its packets are no sign of life.
 FLAG_PAUSED = 0x01
+#: Not all documents that the digest stands for are on the origin's disk yet.
+FLAG_UNSTORED = 0x02
 
 
 @dataclass(frozen=True)
@@ -259,12 +261,16 @@ class Query:
 
 @dataclass(frozen=True)
 class Answer:
-    """Answers a query: no ``version`` means that there is no such document, no ``content_hash`` that it was deleted."""
+    """Answers a query: no ``version`` means that there is no such document, no ``content_hash`` that it was deleted.
+
+    ``stored``: it is on the disk, or there is nothing to be stored.
+    """
 
     nonce: int
     key: str
     version: Version | None
     content_hash: bytes
+    stored: bool = True
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from .types import (
     Address,
     Document,
     Now,
+    Prepared,
     Version,
     Write,
     check_key,
@@ -63,6 +64,25 @@ class Metadata:
 
         Returns the documents held then (None: there never was one) and whether they changed. Raises ``ProtocolError``.
         """
+        prepared = self.prepare(writes, now, author=author, comment=comment)
+        self.commit(prepared, now)
+        return [(item.document, item.changed) for item in prepared]
+
+    def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
+        """Let the documents hold; False, and nothing happened, when another version came between."""
+        if any(self.table.get(item.key) is not item.held for item in prepared if item.changed):
+            return False
+        for item in prepared:
+            if item.changed and item.document is not None:
+                self._store(item.document, item.held, now, local=True)
+        if any(item.changed for item in prepared):
+            self._settle(now)
+        return True
+
+    def prepare(
+        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
+    ) -> list[Prepared]:
+        """What :meth:`write` would write now. Nothing holds yet; :meth:`commit` does that. Raises ``ProtocolError``."""
         helds = [self._checked(write, author, comment) for write in writes]
         self._check_room(writes, helds)
         expiries = [self._expiry(write, now) for write in writes]
@@ -70,7 +90,7 @@ class Metadata:
         keys = tuple(sorted(write.key for write, news in zip(writes, changed) if news))
         _check_batch(keys)
         version = Version(self._reading(helds, changed, now), self._origin)
-        written: list[tuple[Document | None, bool]] = []
+        prepared: list[Prepared] = []
         for write, held, expires, news in zip(writes, helds, expiries, changed):
             document = Document(
                 write.key,
@@ -85,12 +105,8 @@ class Metadata:
                 keys if len(keys) > 1 else (),
                 held.lineage if held else (),
             )
-            if news:
-                self._store(document, held, now, local=True)
-            written.append((document, True) if news else (held, False))
-        if any(changed):
-            self._settle(now)
-        return written
+            prepared.append(Prepared(write.key, document if news else held, news, held))
+        return prepared
 
     def apply(self, document: Document, now: Now) -> bool:
         """Take another member's document if it outranks ours; what is refused is counted."""

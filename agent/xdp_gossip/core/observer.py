@@ -14,7 +14,7 @@ from .contacts import Contacts
 from .detector import Detector, standing_of
 from .events import Standing
 from .membership import Membership, Peer
-from .messages import FLAG_PAUSED
+from .messages import FLAG_PAUSED, FLAG_UNSTORED
 from .outbox import Outbox
 from .pace import Pace
 from .types import Address, Now, State
@@ -77,6 +77,7 @@ class Observer:
                 peer.sighted = max(peer.sighted, highest)
                 peer.state_digest = state
                 peer.clock_ahead = clock_ahead
+            peer.stored = not flags & FLAG_UNSTORED
             if last_seen > peer.last_heard and not flags & FLAG_PAUSED:
                 if peer.state is State.ALIVE:
                     peer.last_heard = last_seen

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable
 
 from .documents import DocumentTable
 from .events import Event, Rumor, Transmit
 from .membership import with_mark
 from .messages import (
     FLAG_PAUSED,
+    FLAG_UNSTORED,
     Ack,
     Announce,
     Answer,
@@ -63,6 +64,9 @@ _DIRECT = {
     AppliedAnswer: PacketType.PROBE,
 }
 
+#: Returns a collection of keys, whose truth value tells whether there are any.
+UnstoredSource = Callable[[], Container[str]]
+
 
 class Local:
     """The local node: who it is, and what every packet of it says."""
@@ -74,6 +78,8 @@ class Local:
         self.incarnation = incarnation
         self.status = "new"
         self.problems: tuple[str, ...] = ()  # as of a peer
+        #: Keys of documents that are held and not on the disk yet; the shell's to say.
+        self.unstored: UnstoredSource = frozenset
 
     def mark(self, problem: str, on: bool) -> bool:
         """Add or remove one of this node's problems; whether that changed anything."""
@@ -95,7 +101,7 @@ class Outbox:
         self.counters: defaultdict[str, int] = defaultdict(int)
         self.rumor_sequence = 0
         self._direct_sequence = 0
-        self._local = local
+        self.local = local
         self._table = table
         self._transmits: list[Transmit | Rumor] = []
         self._events: list[Event] = []
@@ -145,7 +151,7 @@ class Outbox:
         return taken
 
     def _header(self, kind: PacketType, sequence: int, ttl: int, now: Now) -> Header:
-        local = self._local
+        local = self.local
         return Header(
             type=kind,
             origin=local.address,
@@ -154,6 +160,6 @@ class Outbox:
             wall_ns=now.wall_ns,
             state_digest=self._table.digest,
             record_digest=local.record.digest,
-            flags=FLAG_PAUSED if local.status == "paused" else 0,
+            flags=(FLAG_PAUSED if local.status == "paused" else 0) | (FLAG_UNSTORED if local.unstored() else 0),
             ttl=ttl,
         )

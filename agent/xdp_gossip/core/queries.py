@@ -68,7 +68,8 @@ class Queries:
         if held is None:
             answer = Answer(query.nonce, query.key, None, b"")
         else:
-            answer = Answer(query.nonce, query.key, held.version, b"" if held.deleted else held.content_hash)
+            content = b"" if held.deleted else held.content_hash
+            answer = Answer(query.nonce, query.key, held.version, content, query.key not in self._out.local.unstored())
         self._out.send(answer, origin, now)
 
     def on_answer(self, answer: Answer, origin: Address) -> None:
@@ -78,4 +79,4 @@ class Queries:
             return
         version = str(answer.version) if answer.version else None
         digest = f"sha256:{answer.content_hash.hex()}" if answer.version and answer.content_hash else None
-        self._out.emit(QueryAnswered(answer.nonce, origin, version, digest))
+        self._out.emit(QueryAnswered(answer.nonce, origin, version, digest, answer.stored))

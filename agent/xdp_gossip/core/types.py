@@ -183,6 +183,8 @@ class Member:
     local: bool = False
     #: What is wrong with it, by stable names (docs/protocol.md, "Identity" and "Reach"); mostly nothing.
     problems: tuple[str, ...] = ()
+    #: Everything that ``digest`` stands for is on its disk.
+    stored: bool = True
 
     @property
     def node(self) -> Node:
@@ -325,6 +327,20 @@ class Write:
     absent: bool = False
     expires_in: float | None = None
     deleted: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One document of a publish that is checked and has not happened yet.
+
+    ``document`` is what holds after it (None: nothing, as before), ``changed`` whether that is news, ``held`` what the
+    publish saw: it counts for nothing once another version came between.
+    """
+
+    key: str
+    document: Document | None
+    changed: bool
+    held: Document | None
 
 
 def check_text(label: str, value: object, limit: int, least: int = 0) -> str:

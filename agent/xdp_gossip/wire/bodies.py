@@ -132,7 +132,7 @@ _BY_TAG: dict[int, Struct[Any]] = {
     16: Struct(m.PingRequest, nonce=U64, target=ADDRESS, incarnation=U32),
     17: Struct(m.IndirectAck, nonce=U64, sighting=_SIGHTING.field),
     18: Struct(m.Query, nonce=U64, key=KEY),
-    19: Struct(m.Answer, nonce=U64, key=KEY, version=optional(VERSION), content_hash=raw_bytes(32)),
+    19: Struct(m.Answer, nonce=U64, key=KEY, version=optional(VERSION), content_hash=raw_bytes(32), stored=BOOLEAN),
     20: Struct(m.AppliedQuery, nonce=U64, key=KEY),
     21: Struct(m.AppliedAnswer, nonce=U64, key=KEY, state=text(16), version=optional(VERSION), error=text(512)),
 }

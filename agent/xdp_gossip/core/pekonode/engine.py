@@ -28,8 +28,9 @@ from ..events import (
     Warned,
 )
 from ..interface import Known, ProtocolError, Settings
+from ..outbox import UnstoredSource
 from ..timers import Timers
-from ..types import DEFAULT_KEY, Address, Document, Member, Node, Now, Record, State, Version, Write
+from ..types import DEFAULT_KEY, Address, Document, Member, Node, Now, Prepared, Record, State, Version, Write
 from .document import ClusterDocument, document_of
 from .outlet import Outlet
 from .packet import Packet, PacketCodec, PekoNodeId, Swap, WireError
@@ -73,6 +74,7 @@ class PekoNodeEngine:
         self._swept = 0.0
         self._query = 0
         self.applied_source: AppliedSource = nothing_applied
+        self.unstored_source: UnstoredSource = frozenset  # nobody is told: packets of this wire say nothing of disks
         self._queries: dict[tuple[Address, int], float] = {}  # -> when it was asked, monotonic seconds
 
     # -- input -------------------------------------------------------------------------------------------------
@@ -260,7 +262,9 @@ class PekoNodeEngine:
         self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
     ) -> list[tuple[Document | None, bool]]:
         """The same for one document. Raises ``ProtocolError`` (unsupported_operation) for more, and for a deletion."""
-        if len(writes) != 1 or writes[0].deleted:
+        if len(writes) == 1 and writes[0].deleted:
+            return [self.delete(writes[0].key, now)]
+        if len(writes) != 1:
             raise ProtocolError("unsupported_operation", "PekoNode's wire has one document: expected one to publish")
         write = writes[0]
         written = self.publish(
@@ -275,6 +279,16 @@ class PekoNodeEngine:
             expires_in=write.expires_in,
         )
         return [written]
+
+    def prepare(
+        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
+    ) -> list[Prepared] | None:
+        """None: here a document is on its way before it is on the disk."""
+        return None
+
+    def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
+        """Never called, as nothing is prepared: raises ``ProtocolError``."""
+        raise ProtocolError("unsupported_operation", "PekoNode's wire publishes in one step")
 
     def repair(self, now: Now) -> int:
         """Not possible: raises ``ProtocolError`` (unsupported_operation)."""

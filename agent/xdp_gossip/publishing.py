@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""Documents that are published here: first on the disk, then in the engine, and only then on their way to others.
+
+Invariant (docs/protocol.md, "Documents"): a publish that answers "failed" has not happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .core.types import Document, Prepared, Version, Write
+from .store import StoreError
+
+if TYPE_CHECKING:
+    from .runtime import Disk, Runtime
+
+_log = logging.getLogger("xdp_gossip.runtime")
+
+
+class Publisher:
+    """Takes what is published, one publish of a key at a time; all that comes together is one transaction."""
+
+    def __init__(self, runtime: Runtime, disk: Disk) -> None:
+        self._runtime = runtime
+        self._disk = disk
+        self._waiting: list[tuple[list[Document], asyncio.Future[None]]] = []
+        self._work = asyncio.Event()
+        self._in_flight: frozenset[str] = frozenset()
+        self._landed = asyncio.Event()
+        self._committing: set[tuple[str, tuple[Version, bool, bytes]]] = set()
+
+    def has_stored(self, document: Document) -> bool:
+        """Whether the engine speaks of a document that is being published, and so is on the disk already."""
+        return (document.key, document.rank) in self._committing
+
+    async def publish(self, writes: Sequence[Write], author: str, comment: str) -> list[tuple[Document | None, bool]]:
+        """See ``Runtime.publish``."""
+        runtime = self._runtime
+        keys = frozenset(write.key for write in writes)
+        while True:
+            while self._in_flight & keys:
+                await self._landed.wait()
+            prepared = runtime.call(lambda engine, now: engine.prepare(writes, now, author=author, comment=comment))
+            if prepared is None:
+                written = runtime.call(
+                    lambda engine, now: engine.publish_many(writes, now, author=author, comment=comment)
+                )
+                await runtime.saved()
+                return written
+            documents = [item.document for item in prepared if item.changed and item.document is not None]
+            if not documents:
+                await runtime.saved()  # what is held may have come a moment ago
+            if not documents or await self._store_and_commit(keys, prepared, documents):
+                return [(item.document, item.changed) for item in prepared]
+
+    async def _store_and_commit(
+        self, keys: frozenset[str], prepared: list[Prepared], documents: list[Document]
+    ) -> bool:
+        """Whether it happened; else another version came between, and it has to be looked at again."""
+        self._in_flight |= keys
+        try:
+            stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((documents, stored))
+            self._work.set()
+            await stored
+            self._committing = {(document.key, document.rank) for document in documents}
+            try:
+                done = self._runtime.call(lambda engine, now: engine.commit(prepared, now))
+            finally:
+                self._committing = set()
+            if not done:
+                await self._disk.run(lambda store: store.save_documents([], documents))
+            return done
+        finally:
+            self._in_flight -= keys
+            landed, self._landed = self._landed, asyncio.Event()
+            landed.set()
+
+    async def run(self) -> None:
+        """Write what is published, until it is cancelled."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            waiting, self._waiting = self._waiting, []
+            documents = [document for batch, _ in waiting for document in batch]
+            try:
+                await self._disk.run(lambda store, documents=documents: store.save_documents(documents))  # type: ignore[misc]
+            except StoreError as error:
+                _log.error("not published: %s", error)
+                self._runtime.note_disk(error)
+                _settle(waiting, error)
+            except BaseException:
+                _settle(waiting, StoreError("the node list was closed: expected it open until a publish returns"))
+                raise
+            else:
+                self._runtime.note_disk(None)
+                _settle(waiting, None)
+
+
+def _settle(waiting: Sequence[tuple[list[Document], asyncio.Future[None]]], error: StoreError | None) -> None:
+    for _, stored in waiting:
+        if stored.done():
+            continue
+        if error is None:
+            stored.set_result(None)
+        else:
+            stored.set_exception(error)
