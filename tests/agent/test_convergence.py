@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,6 +52,7 @@ class Out:
     """What an engine would send and tell."""
 
     def __init__(self) -> None:
+        self.local = SimpleNamespace(unstored=frozenset)
         self.rng = random.Random(1)
         self.sent: list[tuple[object, Address]] = []
         self.events: list[object] = []
