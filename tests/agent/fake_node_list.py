@@ -280,6 +280,7 @@ class FakeNodeList:
         return {
             "version": "0.1.0",
             "cluster": "default",
+            "storage_error": None,
             "wire": "native",
             "protocol": "auto",
             "mode": "UDP",
