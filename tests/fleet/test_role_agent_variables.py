@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Each variable of the role ``agent`` that is a setting, or part of the unit, shows in the file that is written."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import yaml
+from test_role_agent_runs import Controller, controller, pytestmark  # noqa: F401  (the same needs)
+from test_role_agent_templates import config, write
+
+#: Variable -> value that is not its default, and where it stands in agent.yml.
+VARIABLES = {
+    "agent_cluster": ("other", ["cluster"]),
+    "agent_port": (9100, ["node", "port"]),
+    "agent_name": ("somebody", ["node", "name"]),
+    "agent_private_data": ("rack 7", ["node", "private_data"]),
+    "agent_protocol": ("TCP", ["protocol"]),
+    "agent_wire": ("native", ["wire"]),
+    "agent_amount": (7, ["amount"]),
+    "agent_cycle": (2.5, ["cycle"]),
+    "agent_timeout": (70.5, ["timeout"]),
+    "agent_buffer": (77, ["buffer"]),
+    "agent_size": (20000, ["size"]),
+    "agent_max_clock_drift": (7.5, ["max_clock_drift"]),
+    "agent_seeds": (["198.18.0.99:8000"], ["seeds"]),
+    "agent_log_level": ("debug", ["log", "level"]),
+    "agent_log_format": ("json", ["log", "format"]),
+    "agent_is_print": (True, ["is_print"]),
+    "agent_history": (3, ["history"]),
+    "agent_tombstone_grace": (7200, ["tombstone_grace"]),
+    "agent_api_ui": (True, ["api", "ui"]),
+    "agent_api_tls_cert": ("/etc/pki/cert.pem", ["api", "tls", "cert"]),
+    "agent_api_tls_key": ("/etc/pki/key.pem", ["api", "tls", "key"]),
+    "agent_listen_addr": ("198.18.0.11", ["listen_addr"]),
+    "agent_config_extra": ({"limits": {"nodes": 99}}, ["limits"]),
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
+def test_each_variable_reaches_the_configuration(controller: Controller) -> None:  # noqa: F811
+    given = {name: value for name, (value, _) in VARIABLES.items()}
+    given |= {"agent_watchdog_sec": 77, "agent_api_addr": "198.18.0.12", "agent_api_port": 9101}
+    directory = write(controller, yaml.safe_dump(given))
+    written = config(directory)
+    for name, (value, path) in VARIABLES.items():
+        found = written
+        for step in path:
+            assert step in found, f"{name}: expected {'.'.join(path)} in agent.yml, found {sorted(found)}"
+            found = found[step]
+        expected = value["limits"] if name == "agent_config_extra" else value
+        assert found == expected, name
+    assert written["api"]["listen"] == "198.18.0.12:9101"
+    assert "WatchdogSec=77" in (directory / "xdp-gossip.service").read_text().splitlines()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
+def test_without_tcp_without_a_key_and_with_key_slots(controller: Controller) -> None:  # noqa: F811
+    directory = write(controller, yaml.safe_dump({"agent_api_tcp": False, "agent_allow_insecure": True}))
+    written = config(directory)
+    assert written["api"]["listen"] == "" and written["allow_insecure"] is True
+    assert "secret_key_file" not in written
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
+def test_key_slots(controller: Controller) -> None:  # noqa: F811
+    keys = [{"id": 1, "key": "k" * 32, "state": "active"}, {"id": 2, "key": "l" * 32, "state": "staged"}]
+    directory = write(controller, yaml.safe_dump({"agent_keys": keys}))
+    assert config(directory)["keys"] == [
+        {"id": 1, "file": "/etc/xdp-gossip/keys/1", "state": "active"},
+        {"id": 2, "file": "/etc/xdp-gossip/keys/2", "state": "staged"},
+    ]
