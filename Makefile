@@ -51,7 +51,8 @@ unexport PYTHONPATH
 comma := ,
 space := $(subst ,, )
 STEPS := code unit ui bpf kernels-short sim cluster planes networks recovery fleet integration docs-run eda \
-	$(subst $(space),$(comma),$(SCENARIOS:%=molecule-%))/ansible-test-2.18,ansible-test-2.19,ansible-test-newest,lint,quality
+	$(subst $(space),$(comma),$(SCENARIOS:%=molecule-%))/ansible-test-2.18,ansible-test-2.19,ansible-test-newest,lint,quality \
+	bench-short claims
 
 ##@ First steps
 .PHONY: help
@@ -163,6 +164,14 @@ eda: packages-test venv-dev venv-eda ## The event source: alone, on real agents,
 molecule: $(SCENARIOS:%=molecule-%) ## The agent role on real systemd hosts, with native XDP and without BPF (root)
 $(SCENARIOS:%=molecule-%): molecule-%: packages-base venv-quality link
 	.ci/molecule $*
+
+.PHONY: bench-short
+bench-short: packages-test packages-plane venv-dev venv-ansible link ## Each benchmark of one machine, only to see that it works; judges no figure (root)
+	$(VENV)/dev/bin/python -m bench --short
+
+.PHONY: claims
+claims: packages-test venv-dev ## Each promised feature was proved by a test of this run (tests/claims.yml); after all others
+	$(VENV)/dev/bin/python -m tests.claims $(CACHE)/reports
 
 ##@ Longer than `make test`
 .PHONY: kernels
