@@ -243,8 +243,13 @@ def missing(test: str) -> str | None:
         return f"{test}: expected FILE::FUNCTION"
     if path.suffix == ".py" and function not in _functions(path):
         return f"{file}: there is no {function} in it"
-    tracked = subprocess.run(["git", "ls-files", "--error-unmatch", file], cwd=ROOT, capture_output=True, check=False)
-    return None if tracked.returncode == 0 else f"{file}: git does not know it"
+    return None if file in _tracked() else f"{file}: git does not know it"
+
+
+@functools.lru_cache(maxsize=None)
+def _tracked() -> frozenset[str]:
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return frozenset(done.stdout.splitlines())
 
 
 Results = Mapping[str, Mapping[str, list[str]]]
