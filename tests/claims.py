@@ -246,7 +246,7 @@ def missing(test: str) -> str | None:
     return None if file in _tracked() else f"{file}: git does not know it"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _tracked() -> frozenset[str]:
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     return frozenset(done.stdout.splitlines())
