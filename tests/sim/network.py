@@ -31,6 +31,8 @@ class Network:
         self.link = link
         self._rng = rng
         self._cut: set[tuple[int, int]] = set()
+        #: Bytes of UDP payload of the longest datagram from one node to another; longer ones vanish without a word.
+        self.mtu: dict[tuple[int, int], int] = {}
         self._streams: dict[tuple[int, int], float] = {}
 
     def cut(self, senders: Iterable[int], receivers: Iterable[int], both_ways: bool = True) -> None:

@@ -11,6 +11,7 @@ from xdp_gossip.core.identity import RAISES
 from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.types import PRESENT, Node
 
+from .network import Link
 from .world import SimNode, World
 
 HOUR = 3600.0
@@ -194,3 +195,40 @@ def test_a_partition_that_heals_is_not_two_fleets_that_meet() -> None:
     for node in world.up:
         assert node.engine is not None
         assert node.engine.counters["fleets_met"] == 0
+
+
+@pytest.mark.parametrize("both_ways", [True, False])
+def test_documents_cross_a_path_that_loses_long_datagrams(both_ways: bool) -> None:
+    world = World(7, 2, settings=replace(SLOW, cycle=1.0))
+    world.network.mtu = {(0, 1): 600}
+    if both_ways:
+        world.network.mtu[1, 0] = 600
+    world.boot_all()
+    world.run_until(world.checks.disagreement, 20.0)
+    for number in range(8):
+        world.publish(world.nodes[number % 2], f"k{number}", bytes([number]) * 900)
+        world.run_until(world.checks.disagreement, 10.0)
+    world.run(70)
+    sender = world.nodes[0].engine
+    assert sender is not None
+    member = sender.members(world.nodes[0].now)[1]
+    assert member.problems == ("short_datagrams",)
+    assert sender.counters["paths_limited"] == 1
+    world.publish(world.nodes[0], "limited", bytes(900))
+    world.run_until(world.checks.disagreement, 0.2, step=0.02)
+    world.network.mtu = {}
+    world.run(700)
+    assert sender.members(world.nodes[0].now)[1].problems == ()
+
+
+def test_a_path_that_loses_some_datagrams_of_any_length_is_not_limited() -> None:
+    world = World(8, 3, settings=replace(SLOW, cycle=1.0), link=Link(loss=0.2))
+    world.boot_all()
+    world.run_until(world.checks.disagreement, 20.0)
+    for number in range(40):
+        world.publish(world.nodes[number % 3], f"k{number}", bytes(900))
+        world.run(1.0)
+    world.run_until(world.checks.disagreement, 20.0)
+    for node in world.up:
+        assert node.engine is not None
+        assert node.engine.counters["paths_limited"] == 0

@@ -325,6 +325,8 @@ class World:
         if self.recording is not None:
             self.recording.append((receiver, transmit.data))
         reliable = transmit.reliable or len(transmit.data) > DATAGRAM
+        if not reliable and len(transmit.data) > self.network.mtu.get((sender.number, receiver.number), DATAGRAM):
+            return
         source = sender.address
         if reliable:
             source = Address(source.ip, 40000 + receiver.number)

@@ -44,6 +44,11 @@ _PROBLEMS = {
         "another host uses the same address and port",
         "ip neigh; stop one of the agents, or give it a node.addr of its own",
     ),
+    "short_datagrams": (
+        "warn",
+        "the path there loses long datagrams without an error; they go over TCP",
+        "find the tunnel or firewall that hides the MTU (ping -M do -s 1252), let ICMP through",
+    ),
     "same_name": ("warn", "another node has the same name", "set node.name (the role: agent_name), then reload"),
 }
 

@@ -40,6 +40,7 @@ from .metadata import Metadata
 from .observer import Observation, Observer
 from .outbox import Local, Outbox, UnstoredSource
 from .pace import Pace
+from .paths import LONG, Paths
 from .queries import Queries
 from .reception import Reception
 from .ring import RelayRing
@@ -48,8 +49,7 @@ from .types import Address, Document, Member, Node, Now, Prepared, Record, State
 
 T = TypeVar("T")
 
-#: Largest packet sent as a datagram: what IPv6 carries everywhere (1,280) less its and UDP's headers.
-DATAGRAM_BYTES = 1232
+DATAGRAM_BYTES = LONG
 
 
 class Engine:
@@ -98,6 +98,7 @@ class Engine:
             settings.max_clock_drift,
         )
         self._identity = Identity(self._local, self._membership, self._out, self._pace)
+        self._paths = Paths(self._membership, self._out)
         self._gate.on_stale_run = self._identity.stale_run
         self._gate.on_accused = self._refute
         self._metadata.on_change = self._state_changed
@@ -123,6 +124,7 @@ class Engine:
             self._queries,
             self._observer,
             self._identity,
+            self._paths,
             self._out,
             self._pace,
         )
@@ -451,12 +453,13 @@ class Engine:
         self._exchange.tick(now)
         self._gate.tick(now)
         self._identity.tick(now)
+        self._paths.tick(now)
         self._metadata.tick(now)
 
     @property
     def _busy(self) -> bool:
         """Whether somebody is suspected, or something awaited that may have to be asked for again."""
-        return bool(self._membership.suspects or len(self._fetcher) or self._contacts.waiting)
+        return bool(self._membership.suspects or len(self._fetcher) or self._contacts.waiting or self._paths.testing)
 
     def _schedule_tick(self, when: float) -> None:
         """A timer that a later call has overtaken does nothing when it fires."""
@@ -568,6 +571,7 @@ class Engine:
 
     def _forget(self, peer: Peer) -> None:
         self._identity.forget(peer)
+        self._paths.forget(peer.address)
         self._out.emit(standing_of(peer, "forgotten"))
 
     def _refute(self, incarnation: int, now: Now) -> None:

@@ -51,6 +51,8 @@ _HASH_BYTES = 9
 _MEMBER_BYTES = 80
 _ENTRY_BYTES = 112
 _OVERDUE_LIMIT = 200
+#: Seconds within which a member answers that gets our datagrams, and whose datagrams we get.
+_ANSWER_WITHIN = 0.5
 #: Seconds for which a half-received list of a peer is kept.
 _LIST_LIFETIME = 30.0
 
@@ -80,6 +82,7 @@ class Exchange:
         self.on_claimed: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_alias: Callable[[Address, Address], None] = lambda given, own: None
         self._open: dict[int, tuple[Address, float]] = {}  # nonce -> whom we asked, when
+        self._silent: dict[Address, float] = {}  # whom we asked and who did not answer yet, since when
         self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}  # lists that arrive in parts
 
     @property
@@ -95,8 +98,15 @@ class Exchange:
         self._open[nonce] = (to, now.mono)
         most = min(_OVERDUE_LIMIT, self._frame_bytes // _MEMBER_BYTES // 2)
         overdue = self._membership.overdue(self._pace.overdue, most, now)
-        self._out.send(SyncRequest(nonce, self._members_digest(), overdue, self._metadata.floor), to, now)
+        request = SyncRequest(nonce, self._members_digest(), overdue, self._metadata.floor)
+        self._out.send(request, to, now, reliable=self._stays_silent(to, now))
         self._out.emit(SwapRequested(self._local.address, to))
+
+    def _stays_silent(self, to: Address, now: Now) -> bool:
+        """Whether a member that is well did not answer the last request: ask it over TCP, which loses nothing."""
+        since = self._silent.setdefault(to, now.mono)
+        peer = self._membership.get(to)
+        return now.mono - since > _ANSWER_WITHIN and peer is not None and peer.state is State.ALIVE
 
     def on_response(self, response: SyncResponse, peer: Peer, now: Now) -> None:
         """Merge what the other side knows, and give back what it lacks."""
@@ -104,6 +114,7 @@ class Exchange:
         if opened is None:
             self._out.count("rx_unasked_response")
             return
+        self._silent.pop(opened[0], None)
         self._forget_alias(opened[0], peer)
         self._out.emit(SwapAnswered(self._local.address, peer.address))
         self._take_floor(peer, response.floor, peer.state_digest == self._metadata.table.digest)
@@ -177,6 +188,7 @@ class Exchange:
     def tick(self, now: Now) -> None:
         """Forget what was never answered."""
         self._open = {nonce: item for nonce, item in self._open.items() if now.mono - item[1] < _LIST_LIFETIME}
+        self._silent = {to: since for to, since in self._silent.items() if now.mono - since < _LIST_LIFETIME}
         self._seen = {key: item for key, item in self._seen.items() if now.mono - item[1] < _LIST_LIFETIME}
 
     # -- the answering side ------------------------------------------------------------------------------------

@@ -304,7 +304,9 @@ class Fetcher:
 
     def _request(self, holder: Address, batch: list[_Wanted], now: Now) -> None:
         wants = tuple(Want(wanted.entry.key, wanted.entry.version) for wanted in batch)
-        self._out.send(FetchRequest(wants), holder, now)
+        # Over a connection once a datagram brought nothing: the answer comes the same way then.
+        again = any(wanted.tries for wanted in batch)
+        self._out.send(FetchRequest(wants), holder, now, reliable=again)
 
     def _note(self, wanted: _Wanted, holder: Address, size: int, begin: int, end: int, now: Now) -> None:
         load = self._load(holder)

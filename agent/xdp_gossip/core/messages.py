@@ -218,13 +218,14 @@ class Ping:
     """Asks ``target`` for a sign of life; anybody else who gets it got a recording.
 
     ``incarnation`` is the newest one of the target that the sender knows; ``suspect`` tells the target that the
-    sender stopped hearing it.
+    sender stopped hearing it. ``padding`` makes it longer, to find out what a path carries.
     """
 
     nonce: int
     target: Address
     incarnation: int
     suspect: bool
+    padding: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from .documents import DocumentTable
 from .events import Event, Rumor, Transmit
@@ -101,6 +101,10 @@ class Outbox:
         self.counters: defaultdict[str, int] = defaultdict(int)
         self.rumor_sequence = 0
         self._direct_sequence = 0
+        #: Bytes of the longest datagram that the path to a peer carries; peers that are not here: any (``paths``).
+        self.datagram_limits: dict[Address, int] = {}
+        #: Who is being answered over a connection, because it asked that way: its datagrams, or ours, were lost.
+        self.over_stream: Address | None = None
         self.local = local
         self._table = table
         self._transmits: list[Transmit | Rumor] = []
@@ -112,25 +116,31 @@ class Outbox:
         self._direct_sequence = 0
 
     def broadcast(
-        self, kind: PacketType, message: Message | None, targets: Iterable[Address], ttl: int, now: Now
+        self, kind: PacketType, message: Message | None, targets: Sequence[Address], ttl: int, now: Now
     ) -> None:
         """Start a rumor: one packet, sent to each target."""
         self.rumor_sequence += 1
         data = self.codec.encode(self._header(kind, self.rumor_sequence, ttl, now), message)
-        self._transmits.append(Rumor(data, tuple(targets)))
+        near = [target for target in targets if len(data) <= self.datagram_limits.get(target, len(data))]
+        self._transmits.append(Rumor(data, tuple(near)))
+        if len(near) < len(targets):
+            self._transmits.extend(Transmit(target, data, True) for target in targets if target not in near)
         self.count(f"tx_{kind.name.lower()}")
 
     def send(self, message: Message, to: Address, now: Now, reliable: bool = False) -> None:
-        """Send a message to one node."""
+        """Send a message to one node; over TCP also when it answers what came that way, or is too long for the path."""
         kind = _DIRECT[type(message)]
         self._direct_sequence += 1
         data = self.codec.encode(self._header(kind, self._direct_sequence, 0, now), message)
-        self._transmits.append(Transmit(to, data, reliable))
+        self._transmits.append(Transmit(to, data, reliable or to == self.over_stream or self._too_long(data, to)))
         self.count(f"tx_{kind.name.lower()}")
 
     def forward(self, data: bytes, targets: Iterable[Address]) -> None:
         """Send a finished packet to each target."""
-        self._transmits.extend(Transmit(target, data) for target in targets)
+        self._transmits.extend(Transmit(target, data, self._too_long(data, target)) for target in targets)
+
+    def _too_long(self, data: bytes, to: Address) -> bool:
+        return bool(self.datagram_limits) and len(data) > self.datagram_limits.get(to, len(data))
 
     def emit(self, event: Event) -> None:
         """Queue an event."""

@@ -44,6 +44,7 @@ from .messages import (
 from .observer import Observer
 from .outbox import Outbox
 from .pace import Pace
+from .paths import LONG, Paths
 from .queries import Queries
 from .types import Address, Now, Record, State
 
@@ -63,6 +64,7 @@ class Reception:
         queries: Queries,
         observer: Observer,
         identity: Identity,
+        paths: Paths,
         out: Outbox,
         pace: Pace,
     ) -> None:
@@ -76,6 +78,7 @@ class Reception:
         self._queries = queries
         self._observer = observer
         self._identity = identity
+        self._paths = paths
         self._out = out
         self._pace = pace
 
@@ -95,7 +98,14 @@ class Reception:
             self._relay_on(data, header, source)
             if self._observer.observing:  # the plane did not know what to make of it: tell it
                 self._out.emit(standing_of(peer))
-        self._dispatch(peer, header, message, source, now)
+        over_stream = source != header.origin and header.type not in RUMORS
+        if over_stream and header.type is PacketType.SWAP_REQUEST and len(data) <= LONG:
+            self._paths.asked_again(peer, now)
+        self._out.over_stream = header.origin if over_stream else None
+        try:
+            self._dispatch(peer, header, message, source, now)
+        finally:
+            self._out.over_stream = None
         return header.type in RUMORS
 
     def _accept(self, peer: Peer, header: Header, now: Now) -> None:
@@ -155,6 +165,7 @@ class Reception:
             self._detector.on_ping(message, origin, now)
         elif isinstance(message, Ack):
             self._detector.on_ack(message, peer, now)
+            self._paths.on_ack(message.nonce, peer)
         elif isinstance(message, PingRequest):
             self._detector.on_ping_request(message, origin, now)
         elif isinstance(message, IndirectAck):

@@ -166,7 +166,7 @@ class Record:
 
 
 #: What can be wrong with a node (docs/protocol.md, "Identity" and "Reach").
-PROBLEMS = ("twin", "same_name")
+PROBLEMS = ("twin", "same_name", "short_datagrams")
 
 
 @dataclass(frozen=True)

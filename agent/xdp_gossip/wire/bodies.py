@@ -127,7 +127,7 @@ _BY_TAG: dict[int, Struct[Any]] = {
     11: Struct(m.RecordsRequest, addresses=many(ADDRESS)),
     12: Struct(m.Records, records=many(pair(ADDRESS, _RECORD.field))),
     13: Struct(m.RecordRumor, record=_RECORD.field),
-    14: Struct(m.Ping, nonce=U64, target=ADDRESS, incarnation=U32, suspect=BOOLEAN),
+    14: Struct(m.Ping, nonce=U64, target=ADDRESS, incarnation=U32, suspect=BOOLEAN, padding=raw_bytes(1232)),
     15: Struct(m.Ack, nonce=U64),
     16: Struct(m.PingRequest, nonce=U64, target=ADDRESS, incarnation=U32),
     17: Struct(m.IndirectAck, nonce=U64, sighting=_SIGHTING.field),

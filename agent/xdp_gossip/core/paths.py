@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""How long a datagram may be on the way to each peer: some paths lose long ones and tell nobody (RFC 2923, 2.1).
+
+A peer that asks again over a connection what it had asked by datagram shows that something got lost. Then this member
+sends it short and long pings, and compares which are answered (RFC 8899's idea of a probe). While long ones are lost,
+what is longer than ``SHORT`` goes over TCP.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from .events import Warned
+from .membership import Membership, Peer
+from .messages import Ping
+from .outbox import Outbox
+from .types import Address, Now
+
+#: Longest packet sent as a datagram: what IPv6 carries everywhere (1,280 bytes) less its and UDP's headers.
+LONG = 1232
+#: Bytes that even a path with IPv4's least MTU (576) and tunnels on it carries.
+SHORT = 508
+#: So many requests that came over a connection, within so many seconds, are reason for a test.
+_HINTS, _HINTS_IN = 2, 60.0
+#: Pings of each length, and seconds until what was not answered is lost.
+_PINGS, _ANSWERS_IN = 3, 3.0
+#: Seconds after which a path is trusted again; if it is still the same, that shows soon.
+_AGAIN = 600.0
+#: Bytes of a ping's header and body without padding, at most; the padding makes it as long as a datagram may be.
+_OVERHEAD = 88 + 16 + 64
+
+
+@dataclass
+class _Test:
+    until: float
+    short: set[int]
+    long: set[int]
+    short_answered: bool = False
+    long_answered: bool = False
+
+
+class Paths:
+    """Tests paths that look bad, and tells the outbox what they carry."""
+
+    def __init__(self, membership: Membership, out: Outbox) -> None:
+        self._membership = membership
+        self._out = out
+        self._hints: dict[Address, deque[float]] = {}
+        self._tests: dict[Address, _Test] = {}
+        self._limited: dict[Address, float] = {}  # address -> until when
+        out.count("paths_limited", 0)
+
+    @property
+    def testing(self) -> bool:
+        """Whether pings are under way."""
+        return bool(self._tests)
+
+    def asked_again(self, peer: Peer, now: Now) -> None:
+        """A peer asked over a connection what a datagram would have carried."""
+        address = peer.address
+        if address in self._tests or address in self._limited or not peer.present:
+            return
+        hints = self._hints.setdefault(address, deque(maxlen=_HINTS))
+        hints.append(now.mono)
+        if len(hints) < _HINTS or now.mono - hints[0] > _HINTS_IN:
+            return
+        test = self._tests[address] = _Test(now.mono + _ANSWERS_IN, set(), set())
+        for _ in range(_PINGS):
+            for nonces, padding in ((test.short, b""), (test.long, bytes(LONG - _OVERHEAD))):
+                nonce = self._out.rng.getrandbits(63)
+                nonces.add(nonce)
+                self._out.send(Ping(nonce, address, peer.incarnation, False, padding), address, now)
+
+    def on_ack(self, nonce: int, peer: Peer) -> None:
+        """A ping was answered."""
+        test = self._tests.get(peer.address)
+        if test is not None:
+            test.short_answered = test.short_answered or nonce in test.short
+            test.long_answered = test.long_answered or nonce in test.long
+
+    def tick(self, now: Now) -> None:
+        """Judge the tests whose time is over, and trust paths again."""
+        for address, test in list(self._tests.items()):
+            if now.mono >= test.until:
+                del self._tests[address]
+                self._hints.pop(address, None)
+                if test.short_answered and not test.long_answered:
+                    self._limit(address, now)
+        for address, until in list(self._limited.items()):
+            if now.mono >= until:
+                self.forget(address)
+        for address, hints in list(self._hints.items()):
+            if now.mono - hints[-1] > _HINTS_IN:
+                del self._hints[address]
+
+    def _limit(self, address: Address, now: Now) -> None:
+        self._limited[address] = now.mono + _AGAIN
+        self._out.datagram_limits[address] = SHORT
+        self._out.count("paths_limited")
+        self._mark(address, True)
+        text = (
+            f"the path to {address} loses datagrams of {LONG} bytes and carries short ones, without an ICMP error (an "
+            f"MTU that a tunnel or a firewall hides): what is longer than {SHORT} bytes goes there over TCP"
+        )
+        self._out.emit(Warned("path_mtu", text))
+
+    def forget(self, address: Address) -> None:
+        """Nothing is known of the path any more."""
+        self._limited.pop(address, None)
+        self._out.datagram_limits.pop(address, None)
+        self._mark(address, False)
+
+    def _mark(self, address: Address, on: bool) -> None:
+        peer = self._membership.get(address)
+        if peer is not None:
+            peer.mark("short_datagrams", on)
+
