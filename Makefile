@@ -72,6 +72,10 @@ demo-clean: packages-demo venv-ansible link ## Remove the demo's fleet (root); t
 test: setup ## Everything that CI runs, under 60 minutes (root)
 	@/usr/bin/python3 .ci/steps.py $(STEPS)
 
+.PHONY: test-loaded
+test-loaded: setup ## The same while all processors are kept busy: no test may be the clock's (root)
+	@.ci/loaded /usr/bin/python3 .ci/steps.py $(STEPS)
+
 .PHONY: check
 check: ## The quick part: no root, two to three minutes
 	@$(MAKE) code

@@ -20,7 +20,7 @@ LOGS = ROOT / ".cache" / "logs"
 REPORTS = ROOT / ".cache" / "reports"
 
 #: Seconds after which a target is ended: nothing may hang. A polite one has twice as long: it gets what others leave.
-LIMIT = 15 * 60
+LIMIT = 15 * 60 * float(os.environ.get("PATIENCE", "1"))
 #: Seconds between two looks at a target.
 POLL = 5.0
 #: Seconds between two signs of life of a target that prints nothing.

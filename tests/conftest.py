@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE, patient
+
 #: How a line of ``internal_errors.Record.add`` begins.
 _LINE = b"internal error in "
 
@@ -77,3 +79,13 @@ def _take() -> list[str]:
     if module is None:
         return []
     return [f"{found.task} at {found.place}: {found.error} ({found.count} times)" for found in module.RECORD.clear()]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Widen the time limits of tests, where ``PATIENCE`` says so."""
+    if PATIENCE == 1:
+        return
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        limit = float(marker.args[0]) if marker is not None else float(config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(patient(limit)), append=False)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.patience import patient
 from xdp_gossip.core.types import Node
 from xdp_gossip.nodelist import AsyncNodeList
 
@@ -88,7 +89,7 @@ class AgentProcess:
 
     def wait_until(self, text: str, seconds: float = 20.0) -> None:
         """Until the log contains ``text``."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + patient(seconds)
         while text not in self.log:
             assert time.monotonic() < deadline, f"no {text!r} in the log:\n{self.log}"
             time.sleep(0.05)

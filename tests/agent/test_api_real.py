@@ -10,10 +10,12 @@ from typing import Any
 from agents import cluster
 from api_harness import Api, serving
 
+from tests.patience import patient
+
 
 async def eventually(question: Any, seconds: float = 15.0) -> Any:
     """The first true answer of the coroutine function ``question``."""
-    deadline = asyncio.get_running_loop().time() + seconds
+    deadline = asyncio.get_running_loop().time() + patient(seconds)
     while True:
         answer = await question()
         if answer:

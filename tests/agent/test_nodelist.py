@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import patient
 from xdp_gossip import Node, NodeList, NotReadyError, ProtocolError, TransportError
 
 
@@ -22,7 +23,7 @@ def free_port() -> int:
 
 
 def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patient(seconds)
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.02)

@@ -17,6 +17,7 @@ from agents import cluster
 from api_harness import SPEC, TOKEN, inlined, serving, serving_tcp
 from fake_node_list import FakeNodeList
 
+from tests.patience import patient
 from xdp_gossip import AsyncNodeList
 from xdp_gossip.api import eventstream, server, streams
 from xdp_gossip.api.client import ApiError, Client, Unreachable, WatchStream
@@ -32,7 +33,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def until(condition: Any, seconds: float = 10.0) -> None:
-    deadline = asyncio.get_running_loop().time() + seconds
+    deadline = asyncio.get_running_loop().time() + patient(seconds)
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "it never came true"
         await asyncio.sleep(0.01)

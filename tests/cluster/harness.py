@@ -29,6 +29,7 @@ from urllib.parse import quote
 
 import yaml
 
+from tests.patience import patient
 from xdp_gossip.core.types import Version
 from xdp_gossip.store import Snapshot, Store
 
@@ -360,14 +361,17 @@ def address_of(node: dict[str, Any]) -> str:
 
 
 def eventually(missing: Callable[[], str | None], seconds: float, pause: float = 0.1) -> float:
-    """Wait until ``missing()`` returns None; returns the seconds it took. Raises ``AssertionError`` with its text."""
+    """Wait until ``missing()`` returns None; returns the seconds it took.
+
+    Raises ``AssertionError`` with its text after ``seconds`` of a quiet machine.
+    """
     began = time.monotonic()
     while True:
         text = missing()
         took = time.monotonic() - began
         if text is None:
             return took
-        assert took < seconds, f"after {took:.1f} s: {text}"
+        assert took < patient(seconds), f"after {took:.1f} s: {text}"
         time.sleep(pause)
 
 
