@@ -83,11 +83,12 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class Limits:
-    """Most bytes of one document, most nodes known, most documents held."""
+    """Most bytes of one document, most nodes known, most documents held, most bytes of all documents together."""
 
     document: int = 16 * 1024 * 1024
     nodes: int = 20_000
     documents: int = 100_000
+    store: int = 1024 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -364,11 +365,12 @@ def _log(top: Section) -> LogConfig:
 
 
 def _limits(top: Section) -> Limits:
-    section = top.section("limits", ("document", "nodes", "documents"))
+    section = top.section("limits", ("document", "nodes", "documents", "store"))
     return Limits(
         section.integer("document", Limits.document, 1024, 256 * 1024 * 1024),
         section.integer("nodes", Limits.nodes, 2, 100_000),
         section.integer("documents", Limits.documents, 1, 1_000_000),
+        section.integer("store", Limits.store, 1024 * 1024, 64 * 1024 * 1024 * 1024),
     )
 
 

@@ -66,7 +66,7 @@ def node_list_from(settings: AgentConfig) -> AsyncNodeList:
         keys=[(slot.id, slot.state, slot.secret) for slot in settings.keys],
         state_dir=settings.state_dir,
         max_clock_drift=settings.max_clock_drift,
-        limits=Limits(document=limits.document, nodes=limits.nodes, documents=limits.documents),
+        limits=Limits(document=limits.document, nodes=limits.nodes, documents=limits.documents, store=limits.store),
         history=settings.history,
         tombstone_grace=settings.tombstone_grace,
         dataplane=settings.dataplane.directory,

@@ -58,11 +58,12 @@ class NotReadyError(RuntimeError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what others can make this node keep: bytes of one document, nodes, documents."""
+    """Bounds on what others can make this node keep: bytes of one document, nodes, documents, bytes of all of them."""
 
     document: int = 16 * 1024 * 1024
     nodes: int = 20_000
     documents: int = 100_000
+    store: int = 1024 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ class AsyncNodeList:
             max_document=limits.document,
             max_documents=limits.documents,
             max_nodes=limits.nodes,
+            max_bytes=limits.store,
             tombstone_grace=float(tombstone_grace),
         )
         self._assembly = Assembly(

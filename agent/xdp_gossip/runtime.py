@@ -205,9 +205,9 @@ class Runtime:
             self._release()
         await self._disk.close()
 
-    def _receive(self, data: bytes, source: Address, screened: bool = False) -> bool:
+    def _receive(self, data: bytes, source: Address, screened: bool = False) -> bool | None:
         if self._closed:
-            return False
+            return None
         taken = self.engine.receive(data, source, self.now(), screened)
         self._carry_out()
         return taken

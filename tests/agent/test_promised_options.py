@@ -151,7 +151,7 @@ SETTINGS: dict[str, Any] = {
     "tombstone_grace": 7200.0,
     "is_print": True,
     "listen_addr": "127.0.0.2",
-    "limits": {"document": 2048, "nodes": 11, "documents": 6},
+    "limits": {"document": 2048, "nodes": 11, "documents": 6, "store": 2097152},
     "dataplane": {"directory": "/run/elsewhere", "interface": "eth7", "prepare_interface": True},
 }
 
@@ -166,6 +166,7 @@ def test_every_setting_reaches_the_node(tmp_path: Path) -> None:
     assert (engine.amount, engine.cycle, engine.timeout, engine.size) == (7, 3.5, 77.5, 20_000)
     assert (engine.max_clock_drift, engine.tombstone_grace) == (5.5, 7200.0)
     assert (engine.max_document, engine.max_nodes, engine.max_documents) == (2048, 11, 6)
+    assert engine.max_bytes == 2097152
     assert node_list._history == 3
     assert str(node_list._assembly.dataplane) == "/run/elsewhere"
     assert (config.dataplane.interface, config.dataplane.prepare_interface) == ("eth7", True)

@@ -263,6 +263,28 @@ def test_a_port_in_use_is_named(kind: type[AnyTransport]) -> None:
 
 
 @both
+def test_a_connection_whose_frames_are_all_refused_is_closed(kind: type[AnyTransport]) -> None:
+    async def scenario() -> None:
+        refused: list[bytes] = []
+
+        def refuse(data: bytes, source: Address, screened: bool = False) -> bool | None:
+            refused.append(data)
+            return None if data == b"good" else False
+
+        a = kind(("127.0.0.1", 0))
+        await a.open(refuse)
+        reader, writer = await dial(a.local)
+        writer.write(encode(b"bad") * 63 + encode(b"good") + encode(b"bad") * 200)
+        assert await hung_up(reader, 30)
+        writer.close()
+        assert len(refused) == 63 + 1 + 64
+        assert a.counters["connections_refused"] == 1
+        await a.close()
+
+    run(scenario)
+
+
+@both
 def test_garbage_and_oversized_frames_close_the_connection_and_count(kind: type[AnyTransport]) -> None:
     async def scenario() -> None:
         a, sink = await opened(kind, size=1000)

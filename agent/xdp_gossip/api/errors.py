@@ -20,6 +20,7 @@ _PROTOCOL_STATUS = {
     "invalid_node": 400,
     "unsupported_key": 400,
     "document_too_large": 413,
+    "store_full": 507,
     "version_mismatch": 412,
     "invalid_document": 400,
     "invalid_content": 400,

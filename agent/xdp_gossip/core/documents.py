@@ -50,6 +50,8 @@ class DocumentTable:
         self.buckets = [0] * BUCKETS
         self.digest = 0
         self.live = 0
+        #: Bytes of all values.
+        self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._documents)
@@ -69,7 +71,9 @@ class DocumentTable:
         if former is not None:
             delta -= former.state_hash
             self.live -= not former.deleted
+            self.bytes -= former.size
         self.live += not document.deleted
+        self.bytes += document.size
         self._documents[document.key] = document
         self._keys[bucket].add(document.key)
         self.buckets[bucket] = (self.buckets[bucket] + delta) & _MASK
@@ -82,9 +86,19 @@ class DocumentTable:
             return
         bucket = bucket_of(key)
         self.live -= not former.deleted
+        self.bytes -= former.size
         self._keys[bucket].discard(key)
         self.buckets[bucket] = (self.buckets[bucket] - former.state_hash) & _MASK
         self.digest = (self.digest - former.state_hash) & _MASK
+
+    def size_of(self, key: str) -> int:
+        """Bytes of the value held under ``key``; 0 without one."""
+        held = self._documents.get(key)
+        return held.size if held is not None else 0
+
+    def size_of_bucket(self, bucket: int) -> int:
+        """How many documents the bucket holds."""
+        return len(self._keys[bucket])
 
     def in_bucket(self, bucket: int) -> list[Document]:
         """The bucket's documents by key."""

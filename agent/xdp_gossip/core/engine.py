@@ -400,11 +400,11 @@ class Engine:
 
     # -- packets -----------------------------------------------------------------------------------------------
 
-    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool:
+    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
         """Take one packet; see ``ProtocolEngine.receive``."""
         if self.status in ("new", "left"):
             self._out.count("rx_not_running")
-            return False
+            return None
         self._look_at_clocks(now)
         taken = self._reception.receive(data, source, now, screened)
         self._attend(now)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Callable
 
+from .allowance import Allowance
 from .detector import Detector
 from .documents import BUCKETS, bucket_of, entry_of
 from .events import SwapAnswered, SwapRequested
@@ -51,6 +52,11 @@ _HASH_BYTES = 9
 _MEMBER_BYTES = 80
 _ENTRY_BYTES = 112
 _OVERDUE_LIMIT = 200
+#: In each window of an allowance: whole lists of members for one that asks, entries of documents beyond four times
+#: all that there are, and unknown nodes told of by one member.
+_LISTS = 10
+_ENTRIES = 4096
+_NEWCOMERS = 2048
 #: Seconds within which a member answers that gets our datagrams, and whose datagrams we get.
 _ANSWER_WITHIN = 0.5
 #: Seconds for which a half-received list of a peer is kept.
@@ -82,6 +88,11 @@ class Exchange:
         self.on_claimed: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_alias: Callable[[Address, Address], None] = lambda given, own: None
         self._open: dict[int, tuple[Address, float]] = {}  # nonce -> whom we asked, when
+        self._lists = Allowance()
+        self._entries = Allowance()
+        self._newcomers = Allowance()
+        for name in ("member_lists_withheld", "entry_lists_withheld", "members_withheld"):
+            out.count(name, 0)
         self._silent: dict[Address, float] = {}  # whom we asked and who did not answer yet, since when
         self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}  # lists that arrive in parts
 
@@ -118,7 +129,7 @@ class Exchange:
         self._forget_alias(opened[0], peer)
         self._out.emit(SwapAnswered(self._local.address, peer.address))
         self._take_floor(peer, response.floor, peer.state_digest == self._metadata.table.digest)
-        self.merge_members(response.members, now)
+        self.merge_members(response.members, peer.address, now)
         if response.want_members:
             self.send_members(peer.address, now)
         if response.entries_complete:
@@ -223,6 +234,10 @@ class Exchange:
         """List the entries of the buckets asked for, in as many frames as it takes."""
         table = self._metadata.table
         buckets = sorted(set(request.buckets))
+        wanted = sum(table.size_of_bucket(bucket) for bucket in buckets) + len(buckets)
+        if self._entries.take(requester, wanted, _ENTRIES + 4 * len(table), now) < wanted:
+            self._out.count("entry_lists_withheld")
+            return
         known = set(request.known[:KNOWN])
         held = {document.state_hash for bucket in buckets for document in table.in_bucket(bucket)} if known else set()
         unknown = tuple(sorted(known - held)) if known else None
@@ -271,13 +286,21 @@ class Exchange:
 
     # -- members -----------------------------------------------------------------------------------------------
 
-    def merge_members(self, infos: Iterable[MemberInfo], now: Now) -> None:
-        """Learn from another member's list; only news later than ours count."""
+    def merge_members(self, infos: Iterable[MemberInfo], teller: Address, now: Now) -> None:
+        """Learn from another member's list; only news later than ours count.
+
+        Of nodes that nobody here knows, one ``teller`` may tell of ``_NEWCOMERS`` in each window: real ones are heard
+        by themselves, or told of by others, and invented ones cost probes.
+        """
         for info in infos:
             if info.address == self._local.address:
                 self._hear_of_myself(info, now)
-            else:
+            elif self._membership.get(info.address) is not None:
                 self._merge_member(info, now)
+            elif self._newcomers.take(teller, 1, _NEWCOMERS, now):
+                self._merge_member(info, now)
+            else:
+                self._out.count("members_withheld")
 
     def _hear_of_myself(self, info: MemberInfo, now: Now) -> None:
         """Refute: others know a later run of this node than the present one, or hold it for gone.
@@ -326,7 +349,10 @@ class Exchange:
             self._detector.heard(peer, now, age)
 
     def send_members(self, to: Address, now: Now) -> None:
-        """Send all we know of other nodes."""
+        """Send all we know of other nodes; to one that asks again and again not each time."""
+        if not self._lists.take(to, 1, _LISTS, now):
+            self._out.count("member_lists_withheld")
+            return
         infos = [self._membership.info(peer, now) for peer in self._membership if peer.heard]
         step = max(1, (self._frame_bytes - 256) // _MEMBER_BYTES)
         for start in range(0, len(infos), step):

@@ -35,6 +35,7 @@ class Settings:
     max_document: int = 16 * 1024 * 1024
     max_documents: int = 100_000
     max_nodes: int = 20_000
+    max_bytes: int = 1024 * 1024 * 1024
     tombstone_grace: float = 7 * 86_400.0
 
 
@@ -111,11 +112,12 @@ class ProtocolEngine(Protocol):
         The local node is announced to them and to the known nodes.
         """
 
-    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool:
+    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
         """Take one packet as it came from ``source``. Never raises for bad input: it counts.
 
         ``screened``: a data plane below has found it authentic, fresh and new, and has relayed it. Returns True for
-        another node's rumor that was taken (authentic, fresh, not seen before), on a wire that relays rumors.
+        another node's rumor that was taken (authentic, fresh, not seen before), on a wire that relays rumors, False for
+        a packet that was refused, None for any other.
         """
 
     def handle_timer(self, now: Now) -> None:

@@ -213,6 +213,8 @@ class Metadata:
             reason = "too_large"
         elif self.table.get(entry.key) is None and len(self.table) >= self._settings.max_documents:
             reason = "too_many"
+        elif entry.size > self.table.size_of(entry.key) and self.table.bytes + entry.size > self._room(entry.key):
+            reason = "store_full"
         if not reason:
             return False
         self._out.count(f"documents_refused_{reason}")
@@ -291,6 +293,10 @@ class Metadata:
         self._clock.observe(reading + 1)
         return reading
 
+    def _room(self, key: str) -> int:
+        """Bytes that all documents may have together, and those of the version that a new one of ``key`` replaces."""
+        return self._settings.max_bytes + self.table.size_of(key)
+
     def _check_room(self, writes: Sequence[Write], helds: Sequence[Document | None]) -> None:
         limits = self._settings
         for write in writes:
@@ -308,6 +314,17 @@ class Metadata:
                 f"documents published together: expected at most {limits.max_document} bytes in all",
                 limit=limits.max_document,
                 size=sum(len(write.value) for write in writes),
+            )
+        growth = sum(len(w.value) - (held.size if held else 0) for w, held in zip(writes, helds))
+        if growth > 0 and self.table.bytes + growth > limits.max_bytes:
+            raise ProtocolError(
+                "store_full",
+                f"document {writes[0].key!r}: expected at most {limits.max_bytes} bytes in all documents "
+                f"(limits.store), there are {self.table.bytes} and {growth} more would come; delete some, or raise "
+                "limits.store on every member",
+                key=writes[0].key,
+                limit=limits.max_bytes,
+                size=self.table.bytes + growth,
             )
         fresh = [write.key for write, held in zip(writes, helds) if held is None]
         if fresh and len(self.table) + len(fresh) > limits.max_documents:

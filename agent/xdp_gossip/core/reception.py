@@ -82,11 +82,11 @@ class Reception:
         self._out = out
         self._pace = pace
 
-    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool:
+    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
         """Take one packet. Checks come in the order of their cost (docs/protocol.md).
 
         ``screened``: a data plane has found it authentic, fresh and new, and has relayed it. Returns True for another
-        node's rumor that was taken: authentic, fresh and not seen before.
+        node's rumor that was taken: authentic, fresh and not seen before; False for what is refused.
         """
         try:
             peer, header, message = self._gate.admit(data, now, screened)
@@ -106,7 +106,7 @@ class Reception:
             self._dispatch(peer, header, message, source, now)
         finally:
             self._out.over_stream = None
-        return header.type in RUMORS
+        return True if header.type in RUMORS else None
 
     def _accept(self, peer: Peer, header: Header, now: Now) -> None:
         """An authentic, fresh packet: commit it, and take note of its sender."""
@@ -142,7 +142,7 @@ class Reception:
             self._exchange.on_response(message, peer, now)
         elif isinstance(message, MemberList):
             self._identity.met(peer, message.members, now)
-            self._exchange.merge_members(message.members, now)
+            self._exchange.merge_members(message.members, origin, now)
         elif isinstance(message, ListRequest):
             self._exchange.on_list_request(message, origin, now)
         elif isinstance(message, ListResponse):

@@ -19,10 +19,10 @@ class Receive(Protocol):
     """Takes one packet and where it came from (for a frame: the peer's address with the connection's own port).
 
     The kernel data plane adds ``screened=True`` to what it has judged and relayed. Returns True for another node's
-    rumor that was taken.
+    rumor that was taken, False for a packet that was refused, None for any other.
     """
 
-    def __call__(self, data: bytes, source: Address, screened: bool = False) -> bool: ...
+    def __call__(self, data: bytes, source: Address, screened: bool = False) -> bool | None: ...
 
 
 #: Bytes of the largest payload that a UDP datagram over IPv4 holds: 65,535 less the headers of IP and UDP.

@@ -130,7 +130,7 @@ class KernelTransport(UdpTransport):
         self._arrival = _arrival(ancillary)
         return data, name
 
-    def _noting(self, receive: Receive, data: bytes, source: Address, screened: bool = False) -> bool:
+    def _noting(self, receive: Receive, data: bytes, source: Address, screened: bool = False) -> bool | None:
         """Pass on what came by a socket, and count a rumor that should have been taken by the programs.
 
         Rumors that came in by another interface (loopback too), or to another of this host's addresses, are none of

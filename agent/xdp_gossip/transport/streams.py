@@ -32,6 +32,8 @@ MAX_OUTGOING = 256
 MAX_INCOMING = 512
 #: Loopback is exempt: there many agents share one address, and strangers do not come from it.
 MAX_INCOMING_PER_ADDRESS = 32
+#: Frames in a row that were refused, after which a connection is closed: its peer has another secret, or bad intent.
+MAX_REFUSED = 64
 #: Frames handed on per connection before other connections get their turn.
 BURST = 64
 _HIGH_WATER = 256 * 1024
@@ -52,6 +54,7 @@ COUNTERS = (
     "frames_dropped_oversized",
     "connections_accepted",
     "connections_evicted",
+    "connections_refused",
     "connections_stalled",
     "connections_idle",
     "dials",
@@ -208,6 +211,7 @@ class Incoming(_Connection):
         self._decoder = FrameDecoder(streams.limit)
         self._useful = self._begun = streams.loop.time()
         self._scheduled = False
+        self._refused = 0  # frames in a row
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -243,7 +247,13 @@ class Incoming(_Connection):
             self._useful = self._begun = self.streams.loop.time()
             self.streams.incoming.move_to_end(self)
             self.streams.counters["frames_received"] += 1
-            deliver(self.streams.receive, packet, self.source, self.streams.counters)
+            if deliver(self.streams.receive, packet, self.source, self.streams.counters):
+                self._refused = 0
+            else:
+                self._refused += 1
+            if self._refused >= MAX_REFUSED:
+                self.drop("connections_refused")
+                return
             if self not in self.streams.incoming:
                 return
         self._scheduled = True
@@ -370,10 +380,11 @@ class Outgoing(_Connection):
             self.dialling.cancel()
 
 
-def deliver(receive: Receive, packet: bytes, source: Address, counters: dict[str, int]) -> None:
-    """Hand a packet on; a fault in the receiver must not cost the socket."""
+def deliver(receive: Receive, packet: bytes, source: Address, counters: dict[str, int]) -> bool:
+    """Hand a packet on; False when it was refused. A fault in the receiver must not cost the socket."""
     try:
-        receive(packet, source)
+        return receive(packet, source) is not False
     except Exception as error:
         counters["receive_errors"] += 1
         RECORD.add("packet", error)
+        return True

@@ -103,7 +103,7 @@ class PekoNodeEngine:
         self._timers.at(now.mono + self._sweep_every, self._sweep)
         self._tick(now)
 
-    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool:
+    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
         """Take one packet; False, as no data plane works below this wire (``ProtocolEngine.receive``)."""
         self._take(data, source, now)
         return False
