@@ -80,7 +80,8 @@ class Member:
 
     def publish_again(self) -> bool:
         """One more rumor: the first may have come before the other guest's plane was up, which no rumor waits for."""
-        product("publish", f"again/{self.number}", "--value", str(time.monotonic()), "--socket", self.socket, check=False)
+        words = ("publish", f"again/{self.number}", "--value", str(time.monotonic()), "--socket", self.socket)
+        product(*words, check=False)
         return True
 
     def ask(self, *words: str) -> Any:
