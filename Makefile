@@ -46,11 +46,12 @@ export PYTHONDONTWRITEBYTECODE := 1
 unexport PYTHONPATH
 
 # What `make test` runs, stage by stage; in a stage with lanes (a,b/c,d) c and d run beside a and b, at a lower priority.
-# Clusters and the data plane are measured, so they have the machine to themselves. Molecule waits for hosts most of the
-# time: what only needs a processor runs beside it.
+# Clusters are measured, so they have the machine to themselves. Fleets and Molecule's hosts are waited for most of the
+# time: what only needs a processor runs beside them.
 comma := ,
 space := $(subst ,, )
-STEPS := code unit ui bpf kernels-short sim cluster planes networks recovery fleet integration docs-run eda \
+STEPS := code unit ui bpf cluster planes \
+	networks,recovery,fleet,integration,docs-run,eda/sim,kernels-short \
 	$(subst $(space),$(comma),$(SCENARIOS:%=molecule-%))/ansible-test-2.18,ansible-test-2.19,ansible-test-newest,lint,quality \
 	bench-short claims
 
