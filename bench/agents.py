@@ -143,6 +143,13 @@ class Agent:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(_END_SECONDS)
 
+    def expect_no_internal_errors(self) -> None:
+        """Raises :class:`BenchError` with the first line of an exception that the agent did not foresee."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        found = [line for line in lines if "internal error in " in line]
+        if found:
+            raise BenchError(f"{self.name}: {len(found)} internal errors, the first: {found[0]}")
+
     def log_tail(self, lines: int = 12) -> str:
         """The end of its log."""
         with contextlib.suppress(OSError):

@@ -24,7 +24,10 @@ _AT_ONCE = 2
 
 @contextlib.contextmanager
 def fleet(count: int, plane: str, **settings: Any) -> Iterator[list[Agent]]:
-    """``count`` hosts with their data planes up and no agent started yet. Raises ``BenchError``."""
+    """``count`` hosts with their data planes up and no agent started yet.
+
+    Raises ``BenchError``, also when an agent met an exception that it did not foresee.
+    """
     names = [f"{netns.PREFIX}{number}" for number in range(count)]
     with agents.workspace() as base, netns.namespaces(HUB, *names), _neighbour_room(count):
         _wire(names)
@@ -37,6 +40,8 @@ def fleet(count: int, plane: str, **settings: Any) -> Iterator[list[Agent]]:
             with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
                 list(pool.map(Agent.bring_plane_up, hosts))
             yield hosts
+            for host in hosts:
+                host.expect_no_internal_errors()
         finally:
             for host in hosts:
                 host.end()
