@@ -22,7 +22,7 @@ from .netns import BenchError
 from .report import Report, Spread
 
 _SIZES, _RUNS = (3, 5), 10
-_QUICK_SIZES, _QUICK_RUNS = (3,), 3
+_QUICK_SIZES, _QUICK_RUNS = (3,), 1
 _WAITS = (0.5, 0.0)
 #: Seconds from the request until the last host's nginx has been reloaded with it.
 GOAL = 2.0

@@ -30,7 +30,7 @@ KERNEL_GOAL, AGENT_GOAL = 0.005, 0.050
 
 def run(quick: bool) -> Report:
     """Measure. Raises ``BenchError``."""
-    sizes, publishes = ((10,), 5) if quick else (_SIZES, _PUBLISHES)
+    sizes, publishes = ((4,), 2) if quick else (_SIZES, _PUBLISHES)
     report = Report(
         "convergence",
         f"ms from the request to publish until the last of n agents has it, cycle 1 s, {publishes} publishes each",

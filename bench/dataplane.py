@@ -58,7 +58,7 @@ class Case:
 
 def run(quick: bool, former: Path | None = None) -> Report:
     """Measure. ``former``: a ``bpf/`` whose programs are measured in the same run. Raises ``BenchError``."""
-    rounds, passes = (3, 2) if quick else (_ROUNDS, _PASSES)
+    rounds, passes = (1, 1) if quick else (_ROUNDS, _PASSES)
     cpu = max(os.sched_getaffinity(0))
     with lane.lane():
         cases = [*_bare(), *_product()]

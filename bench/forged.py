@@ -20,7 +20,7 @@ from .programs import Generator
 from .report import Report
 
 _MEMBERS, _FRAMES = 100, 1 << 17
-_FORGED, _QUICK = 10_000_000, 1_000_000
+_FORGED, _QUICK = 10_000_000, 200_000
 _GENUINE_RATE = 200
 #: What counts as nothing: counters that must not move under forged packets alone.
 _STILL = ("take_heartbeat", "relay", "copy", "news", "news_lost", "pass_direct")

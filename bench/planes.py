@@ -52,7 +52,7 @@ _SOUND = 0.98
 
 def run(quick: bool) -> Report:
     """Measure. Raises ``BenchError``."""
-    runs = 2 if quick else _RUNS
+    runs = 1 if quick else _RUNS
     if len(os.sched_getaffinity(0)) < 2:
         raise BenchError("expected two processors: one for the load, one for the node")
     report = Report(

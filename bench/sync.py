@@ -22,7 +22,7 @@ from .netns import run as command
 from .report import Report
 
 _DOCUMENTS, _LARGE = 10_000, 16 * 2**20
-_CHANGED, _QUICK_CHANGED = (0, 1, 100, 10_000), (0, 1, 100)
+_CHANGED, _QUICK_CHANGED = (0, 1, 100, 10_000), (0, 1)
 #: Seconds within which a member that was away is to be whole again, and bytes that one changed key may cost.
 SECONDS_GOAL = 10.0
 #: Bytes for one changed document among 10,000, above those of a start without a change.
