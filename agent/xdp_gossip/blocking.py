@@ -39,8 +39,12 @@ class NodeList:
         """Say who the local node is. To be called first, and once."""
         self._inner.new(node)
 
+    def unset(self, node: Node) -> None:
+        """See ``AsyncNodeList.unset``."""
+        self._do(lambda: self._inner.unset(node))
+
     def set(self, node: Node) -> None:
-        """Name another node of the cluster; it is contacted until it answers."""
+        """Name another node of the cluster; it is contacted whenever it is absent."""
         self._do(lambda: self._inner.set(node))
 
     def join(self) -> None:

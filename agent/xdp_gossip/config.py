@@ -37,6 +37,11 @@ MIN_SECRET = 16
 _MAX_SOCKET_PATH = 107
 
 _CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: A name of DNS and a port; the last label is no number, so that a mistyped address is not taken for a name.
+_SEED_NAME = re.compile(
+    r"(?P<host>(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*"
+    r"(?=[^.:]*[A-Za-z])[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)\.?:(?P<port>[0-9]{1,5})"
+)
 #: As the kernel has it (dev_valid_name): no white space, no slash, no colon, not "." or "..".
 _INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}")
 #: ``XDP`` and ``TC`` insist on the kernel data plane in that mode, ``auto`` takes the best that there is.
@@ -127,6 +132,8 @@ class AgentConfig:
     keys: tuple[KeySlot, ...] = ()
     allow_insecure: bool = False
     seeds: tuple[Address, ...] = ()
+    #: Seeds that are given by name: (host, port).
+    seed_names: tuple[tuple[str, int], ...] = ()
     state_dir: str = "/var/lib/xdp-gossip"
     max_clock_drift: float = 60.0
     api: ApiConfig = ApiConfig()
@@ -183,7 +190,7 @@ def _build(top: Section, path: str) -> AgentConfig | None:
         "secret_key": secret,
         "keys": keys,
         "allow_insecure": insecure,
-        "seeds": _seeds(top),
+        **dict(zip(("seeds", "seed_names"), _seeds(top))),
         "state_dir": top.absolute_path("state_dir", "/var/lib/xdp-gossip"),
         "max_clock_drift": top.number("max_clock_drift", 60.0, 0.1, 86400),
         "api": _api(top, node),
@@ -294,18 +301,31 @@ def _key_slots(top: Section, least: int) -> tuple[KeySlot, ...]:
     return tuple(slots)
 
 
-def _seeds(top: Section) -> tuple[Address, ...]:
+def _seeds(top: Section) -> tuple[tuple[Address, ...], tuple[tuple[str, int], ...]]:
+    """Seeds by address, and seeds by name."""
     seeds: dict[Address, None] = {}
+    names: dict[tuple[str, int], None] = {}
     for index, item in enumerate(top.items("seeds", most=100_000)):
         try:
             if not isinstance(item, str):
                 raise ValueError
-            address = Address.parse(item)
+            seeds[Address.parse(item)] = None
         except ValueError:
-            top.expected(f"seeds[{index}]", "ADDRESS:PORT (an IPv6 address in brackets)", show(item))
-            continue
-        seeds[address] = None
-    return tuple(seeds)
+            name = _seed_name(item)
+            if name is None:
+                wanted = "ADDRESS:PORT (an IPv6 address in brackets) or NAME:PORT"
+                top.expected(f"seeds[{index}]", wanted, show(item))
+            else:
+                names[name] = None
+    return tuple(seeds), tuple(names)
+
+
+def _seed_name(item: object) -> tuple[str, int] | None:
+    """Host and port of a seed that is given by name; None when it is none."""
+    match = _SEED_NAME.fullmatch(item) if isinstance(item, str) else None
+    if match is None or not 1 <= int(match["port"]) <= 65535 or len(match["host"]) > 253:
+        return None
+    return match["host"], int(match["port"])
 
 
 def _api(top: Section, node: Node | None) -> ApiConfig:
@@ -384,7 +404,7 @@ def describe(config: AgentConfig) -> dict[str, Any]:
         "wire": config.wire,
         "authenticated": bool(config.secret_key or config.keys),
         "keys": [{"id": slot.id, "state": slot.state} for slot in config.keys],
-        "seeds": [str(seed) for seed in config.seeds],
+        "seeds": [*(str(seed) for seed in config.seeds), *(f"{host}:{port}" for host, port in config.seed_names)],
         "state_dir": config.state_dir,
         "api": {
             "socket": config.api.socket,

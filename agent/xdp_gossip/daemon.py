@@ -27,6 +27,7 @@ from .core.interface import ProtocolError
 from .core.types import Node
 from .internal_errors import RECORD
 from .nodelist import AsyncNodeList, Limits
+from .seednames import SeedNames
 from .store import StoreError
 from .systemd import Systemd
 from .transport import TransportError
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("xdp_gossip.daemon")
 
 #: What a SIGHUP takes over; everything else needs a restart.
-_RELOADABLE = frozenset({"log", "seeds", "node", "path"})
+_RELOADABLE = frozenset({"log", "seeds", "seed_names", "node", "path"})
 
 #: An agent's ``timeout: auto`` is 5 x cycle + 2 s (docs/architecture.md, "Defaults"); the library's is the seed's 3.
 _TIMEOUT_CYCLES = 5
@@ -100,7 +101,10 @@ class Agent:
         #: Set once the agent has joined its cluster and serves.
         self.ready = asyncio.Event()
         self._end = asyncio.Event()
+        self.seed_names = SeedNames(self.node_list, settings.node.address, self.counters)
+        self.seed_names.configure(settings.seed_names, settings.seeds)
         self._failed = False
+        self._resolving: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         """Serve until a signal; 0 after an orderly end, 1 after a failure."""
@@ -142,6 +146,8 @@ class Agent:
         _log.info("xdp-gossip %s runs as %s in cluster %s", __version__, node.address, self.settings.cluster)
         if not self.settings.secret_key and not self.settings.keys:
             _log.warning("allow_insecure: packets of this cluster are neither authenticated nor encrypted")
+        self._resolving = asyncio.get_running_loop().create_task(self.seed_names.run())
+        self._resolving.add_done_callback(self._on_task_done)
         if self.settings.templates:
             from .rendering.loop import Rendering
 
@@ -179,6 +185,8 @@ class Agent:
         self.addresses.close()
 
         async def close_all() -> None:
+            if self._resolving is not None:
+                self._resolving.cancel()
             await asyncio.gather(*(server.close() for server in self.servers))
             if self.rendering is not None:
                 await self.rendering.close()
@@ -254,8 +262,11 @@ class Agent:
         if fixed:
             _log.warning("reloaded, but these changes need a restart: %s", ", ".join(sorted(fixed)))
         logs.configure(new.log.level, new.log.format)
-        self.settings = dataclasses.replace(old, log=new.log, seeds=new.seeds)
+        self.settings = dataclasses.replace(old, log=new.log, seeds=new.seeds, seed_names=new.seed_names)
+        for seed in set(old.seeds) - set(new.seeds):
+            self.node_list.unset(Node(seed.ip, seed.port))
         add_seeds(self.node_list, self.settings)
+        self.seed_names.configure(new.seed_names, new.seeds)
         if (new.node.name, new.node.private_data) != (old.node.name, old.node.private_data):
             self.node_list.update_node(name=new.node.name, private_data=new.node.private_data)
             node = dataclasses.replace(old.node, name=new.node.name, private_data=new.node.private_data)

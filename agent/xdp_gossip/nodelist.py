@@ -177,12 +177,20 @@ class AsyncNodeList:
         self._node = node
 
     def set(self, node: Node) -> None:
-        """Name another node of the cluster, before or after :meth:`join`; it is contacted until it answers."""
+        """Name another node of the cluster, before or after :meth:`join`; it is contacted whenever it is absent."""
         self._local()
         if self._runtime is None:
             self._seeds.append(node)
         else:
             self._runtime.call(lambda engine, now: engine.seed(node, now))
+
+    def unset(self, node: Node) -> None:
+        """Take back :meth:`set`: ``node`` is not contacted any more when it is absent. A member stays a member."""
+        self._local()
+        if self._runtime is None:
+            self._seeds = [seed for seed in self._seeds if seed.address != node.address]
+        else:
+            self._runtime.call(lambda engine, now: engine.unseed(node.address))
 
     async def join(self) -> None:
         """Open the sockets, load the stored state and start to gossip.

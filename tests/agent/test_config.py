@@ -83,7 +83,7 @@ size: 20000
 keys:
   - {id: 1, file: secret.key, state: active}
   - {id: 2, file: secret.key, state: staged}
-seeds: ["[fd00::2]:9000", "198.18.0.12:8000", "198.18.0.12:8000"]
+seeds: ["[fd00::2]:9000", "198.18.0.12:8000", "198.18.0.12:8000", "seeds.example.org:8001"]
 state_dir: /tmp/x
 max_clock_drift: 5
 api: {socket: "", listen: "127.0.0.1:8001", token_file: api.token}
@@ -100,6 +100,7 @@ is_print: true
         (2, "staged", "0123456789abcdef"),
     ]
     assert config.seeds == (Address("fd00::2", 9000), Address("198.18.0.12", 8000))
+    assert config.seed_names == (("seeds.example.org", 8001),)
     assert config.api.token == "tokentokentokentoken"
     assert config.api.listen == Address("127.0.0.1", 8001)
     assert config.is_print is True
@@ -201,8 +202,18 @@ def test_no_secret_is_shown(place: Path) -> None:
         ),
         (BASE + "allow_insecure: 'yes'", "allow_insecure: expected true or false, got text 'yes'"),
         (BASE + "seeds: 198.18.0.12:8000", "seeds: expected a list of at most 100000 entries, got text"),
-        (BASE + "seeds: [host1]", "seeds[0]: expected ADDRESS:PORT (an IPv6 address in brackets), got text 'host1'"),
-        (BASE + "seeds: [8000]", "seeds[0]: expected ADDRESS:PORT (an IPv6 address in brackets), got integer 8000"),
+        (
+            BASE + "seeds: [host1]",
+            "seeds[0]: expected ADDRESS:PORT (an IPv6 address in brackets) or NAME:PORT, got text 'host1'",
+        ),
+        (
+            BASE + "seeds: ['300.1.1.1:8000']",
+            "seeds[0]: expected ADDRESS:PORT (an IPv6 address in brackets) or NAME:PORT, got text '300.1.1.1:8000'",
+        ),
+        (
+            BASE + "seeds: [8000]",
+            "seeds[0]: expected ADDRESS:PORT (an IPv6 address in brackets) or NAME:PORT, got integer 8000",
+        ),
         (BASE + "state_dir: state", "state_dir: expected an absolute path, got text 'state'"),
         (BASE + "api: {socket: x}", "api.socket: expected an absolute path or nothing, got text 'x'"),
         (BASE + f"api: {{socket: /{'x' * 120}}}", "api.socket: expected a path of at most 107 bytes, got 121"),
