@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "agent")]
 
 from .netns import BenchError  # noqa: E402
-from .report import DIRECTORY, Report, machine, save, wait_for_quiet  # noqa: E402
+from .report import DIRECTORY, SHORT, Report, machine, save, wait_for_quiet  # noqa: E402
 
 BENCHMARKS = (
     *("dataplane", "planes", "forged", "convergence", "atrest", "members"),
@@ -41,6 +41,8 @@ def main() -> int:
         parser.error("expected to run as root: namespaces and programs have to be made")
     # Ended from outside, everything is removed as after a failure.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if args.short:
+        os.environ[SHORT] = "1"
     lock = _only_one(parser)
     names = BENCHMARKS if "all" in args.names else tuple(dict.fromkeys(args.names))
     about = machine()

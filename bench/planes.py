@@ -32,7 +32,7 @@ from .agents import Agent
 from .netns import BenchError, inside
 from .plane import Plane
 from .programs import Generator
-from .report import Report, Spread
+from .report import Report, Spread, sound
 
 PEKONODE = {100: 13_300, 1000: 5_330}
 _GOALS = {100: 30, 1000: 80}
@@ -46,8 +46,6 @@ _PACE, _COPIES = 1_000, 32
 _LOAD_CPU, _NODE_CPU = 0, 1
 _FRAMES = 1 << 17
 _WAIT = 20.0
-#: Least share of the copies that have to leave.
-_SOUND = 0.98
 
 
 def run(quick: bool) -> Report:
@@ -224,7 +222,7 @@ def _xdp(mix: str, members: int, amount: int, runs: int) -> list[float]:
                 after = plane.counters()
                 taken, seen, copies = (after[n] - before[n] for n in ("take_heartbeat", "drop_duplicate", "copy"))
                 wanted = 0 if mix == "last" else amount * taken
-                if taken + seen < _SOUND * generator.count or copies < _SOUND * wanted:
+                if taken + seen < sound() * generator.count or copies < sound() * wanted:
                     raise BenchError(
                         f"of {generator.count} frames {taken} were taken and {seen} seen before, {copies} copies left"
                     )
