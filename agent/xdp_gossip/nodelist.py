@@ -210,6 +210,7 @@ class AsyncNodeList:
             steering = self._assembly.steering(engine, transport)
             runtime = Runtime(engine, transport, self._disk, self._on_event, steering)
             await runtime.open()
+            engine.reaches = transport.reaches
             # Nobody may publish before the stored documents are loaded, so there is no await from here on.
             for seed in self._seeds:
                 engine.seed(seed, runtime.now())
@@ -461,6 +462,7 @@ class AsyncNodeList:
             "state": engine.status,
             "uptime": round(time.monotonic() - self._started, 3),
             "node": shapes.node(members[0]),
+            "listen": str(runtime.transport.local),
             "cycle": engine.cycle,
             "timeout": engine.timeout,
             "amount": self.amount,

@@ -232,3 +232,46 @@ def test_a_path_that_loses_some_datagrams_of_any_length_is_not_limited() -> None
     for node in world.up:
         assert node.engine is not None
         assert node.engine.counters["paths_limited"] == 0
+
+
+@pytest.mark.parametrize("bridge", [False, True], ids=["nobody has both families", "one member has both"])
+def test_a_member_of_another_family_is_listed_while_somebody_reaches_it(bridge: bool) -> None:
+    world = World(9, 5, settings=replace(SLOW, cycle=1.0))
+    stranger = world.nodes[4]
+    others = [0, 1, 2] if bridge else [0, 1, 2, 3]
+    # Its packets reach all (its host has both families), and theirs go to an address that they cannot send to.
+    world.network.cut(others, [4], both_ways=False)
+    for node in world.nodes:
+        node.boot(world.nodes[:4])
+        assert node.engine is not None
+        if node.number in others:
+            node.engine.reaches = lambda address: address != stranger.address
+    world.run(40)
+    for turn in range(6):
+        world.run(20)
+        for number in others:
+            engine = world.nodes[number].engine
+            assert engine is not None
+            member = next(m for m in engine.members(world.nodes[number].now) if m.address == stranger.address)
+            assert (member.state in PRESENT) is bridge, (turn, number, member)
+            assert member.problems == ("no_common_family",)
+            assert engine.counters["members_no_common_family"] == 1
+
+
+def test_a_member_that_is_heard_and_gets_nothing_is_told_of() -> None:
+    world = World(10, 3, settings=replace(SLOW, cycle=1.0))
+    quiet(world)
+    world.boot_all()
+    world.run(20)
+    world.network.cut([0, 1], [2], both_ways=False)
+    world.run(90)
+    for number in (0, 1):
+        engine = world.nodes[number].engine
+        assert engine is not None
+        members = {m.address: m for m in engine.members(world.nodes[number].now)}
+        assert members[world.nodes[2].address].problems == ("unreached",)
+    world.network.heal()
+    world.run(60)
+    for node in world.up:
+        assert node.engine is not None
+        assert all(not member.problems for member in node.engine.members(node.now))

@@ -49,6 +49,16 @@ _PROBLEMS = {
         "the path there loses long datagrams without an error; they go over TCP",
         "find the tunnel or firewall that hides the MTU (ping -M do -s 1252), let ICMP through",
     ),
+    "unreached": (
+        "warn",
+        "heard, but does not get what is sent to the address that it tells",
+        "open its port (udp and tcp) in security groups and firewalls, forward it behind NAT, or correct node.addr",
+    ),
+    "no_common_family": (
+        "warn",
+        "no address family in common with this node",
+        "give both an address of one family as node.addr, or listen_addr '::' and routes for both",
+    ),
     "same_name": ("warn", "another node has the same name", "set node.name (the role: agent_name), then reload"),
 }
 
@@ -208,6 +218,30 @@ def _ask(
     return found[0], found[1], ""
 
 
+#: Packets of others, of any kind.
+_RECEIVED = ("heartbeat", "swap_request", "swap_response", "metadata", "record", "probe")
+#: Requests without a single packet of anybody, after which nobody seems to reach this node.
+_IN_VAIN = 5
+
+
+def told_address(status: dict[str, Any]) -> Iterator[Finding]:
+    """The address that the node tells, where it listens, and whether anything ever arrives."""
+    told, counters = tables.address(status["node"]), status["counters"]
+    where = f"tells others {told}, listens on {status.get('listen', 'an unknown address')}"
+    asked = counters.get("tx_swap_request", 0)
+    arrived = sum(counters.get(f"rx_{kind}", 0) for kind in _RECEIVED)
+    if status["wire"] == "native" and asked >= _IN_VAIN and not arrived:
+        remedy = (
+            "open the port (udp and tcp) in security groups and firewalls, forward it to this host behind NAT, or set "
+            "node.addr to the address by which others reach it"
+        )
+        yield Finding("fail", "address", f"{where}; {asked} requests were sent and nothing ever arrived", remedy)
+    elif counters.get("source_unavailable"):
+        yield Finding("warn", "address", f"{where}; no interface of this host has {told}", "behind NAT that is right")
+    else:
+        yield Finding("ok", "address", where)
+
+
 def problems(status: dict[str, Any], nodes: list[dict[str, Any]]) -> Iterator[Finding]:
     """What the agent finds wrong with itself and with other nodes, by ``problems`` of each."""
     for problem, (level, text, remedy) in _PROBLEMS.items():
@@ -233,7 +267,8 @@ def running(
         yield Finding("warn", "agent", f"waiting for {status['waiting']}", remedy)
     members = status["members"]
     others = members["alive"] + members["suspect"] - 1
-    if config is not None and config.seeds and others < 1:
+    yield from told_address(status)
+    if config is not None and (config.seeds or config.seed_names) and others < 1:
         remedy = f"open port {config.node.port} (udp and tcp) both ways; compare cluster and secret"
         yield Finding("warn", "members", "no other node is seen, though there are seeds", remedy)
     else:

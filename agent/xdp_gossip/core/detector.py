@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Callable
 
-from .events import MemberChanged, Standing
+from .events import MemberChanged, Standing, Warned
 from .membership import FORGET_AFTER, Membership, Peer
 from .messages import Ack, IndirectAck, Ping, PingRequest, Sighting
 from .outbox import Local, Outbox
@@ -25,6 +25,9 @@ ROUNDS = 3
 #: Most doubtful a member gets of itself; timeouts stretch by 1 + this (Lifeguard's S).
 MAX_DOUBT = 8
 _STANDINGS = {State.ALIVE: "present", State.SUSPECT: "suspect", State.DEAD: "gone", State.LEFT: "gone"}
+#: Seconds for which another member's word stands for a peer that this host cannot reach, and after which others are
+#: asked again about one that nobody reached.
+_VOUCHED, _ASK_OTHERS_AGAIN = 600.0, 60.0
 #: Seconds between two looks for nodes that have been gone for long enough to be forgotten.
 _FORGET_EVERY = 10.0
 
@@ -42,6 +45,7 @@ class Detector:
         self._forget_at = 0.0
         self._asked: dict[int, tuple[Address, int]] = {}  # nonce of our ping on request -> who asked, its nonce
         self.doubt = 0
+        outbox.count("members_no_common_family", 0)
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_given_up: Callable[[Address], None] = lambda address: None
 
@@ -49,14 +53,41 @@ class Detector:
 
     def introduce(self, peer: Peer, now: Now) -> None:
         """Tell the shell of a peer that is new here, in the state it has."""
+        if peer.state is State.ALIVE and not self._out.reaches(peer.address):
+            peer.state = State.SUSPECT
+            self._doubt_reach(peer, now)
+            return
         self._move(peer, peer.state, now)
 
     def heard(self, peer: Peer, now: Now, age: float = 0.0) -> None:
         """A sign of life, ``age`` seconds old."""
+        if now.mono >= peer.vouched_until and not self._out.reaches(peer.address):
+            self._doubt_reach(peer, now)
+            return
         peer.last_heard = max(peer.last_heard, now.mono - age)
         if peer.state is not State.ALIVE:
             self._move(peer, State.ALIVE, now)
         peer.probes = 0
+
+    def _doubt_reach(self, peer: Peer, now: Now) -> None:
+        """A peer speaks, and this host has no address family in common with it: is there anybody who reaches it?
+
+        Probes through others tell. Without an answer it is not listed, however long its heartbeats go on.
+        """
+        if peer.mark("no_common_family", True):
+            self._out.count("members_no_common_family")
+            text = (
+                f"node {peer.address} has no address family in common with this one, {self._local.address}: it is "
+                "listed only while another member reaches it"
+            )
+            self._out.emit(Warned("no_common_family", text))
+        waits = peer.state is State.SUSPECT and peer.introduced and peer.probes
+        if waits or (peer.state is State.DEAD and now.mono < peer.probe_due + _ASK_OTHERS_AGAIN):
+            return
+        peer.probes = peer.probe_nonce = 0
+        peer.helped = False
+        self._move(peer, State.SUSPECT, now)
+        self._probe(peer, now, self._pace.probe_gap)
 
     def left(self, peer: Peer, incarnation: int, sequence: int, now: Now) -> None:
         """The node said that it goes."""
@@ -111,6 +142,7 @@ class Detector:
         if peer is None or ack.sighting.incarnation < peer.incarnation or peer.state is State.LEFT:
             return
         self._out.count("indirect_acks")
+        peer.vouched_until = now.mono + _VOUCHED
         self.heard(peer, now)
 
     # -- time --------------------------------------------------------------------------------------------------

@@ -362,6 +362,15 @@ class Engine:
         return True
 
     @property
+    def reaches(self) -> Callable[[Address], bool]:
+        """Whether this host has an address family in common with an address; the shell's to say."""
+        return self._out.reaches
+
+    @reaches.setter
+    def reaches(self, answer: Callable[[Address], bool]) -> None:
+        self._out.reaches = answer
+
+    @property
     def unstored_source(self) -> UnstoredSource:
         """What tells which documents are not on the disk yet; others are told, when they ask or compare."""
         return self._local.unstored

@@ -13,7 +13,7 @@ from typing import Callable
 from .allowance import Allowance
 from .detector import Detector
 from .documents import BUCKETS, bucket_of, entry_of
-from .events import SwapAnswered, SwapRequested
+from .events import SwapAnswered, SwapRequested, Warned
 from .fetch import Fetcher
 from .membership import FORGET_AFTER, Membership, Peer
 from .messages import (
@@ -59,6 +59,8 @@ _ENTRIES = 4096
 _NEWCOMERS = 2048
 #: Seconds within which a member answers that gets our datagrams, and whose datagrams we get.
 _ANSWER_WITHIN = 0.5
+#: Requests without an answer, after which a member that is heard counts as one that cannot be reached.
+_UNANSWERED = 5
 #: Seconds for which a half-received list of a peer is kept.
 _LIST_LIFETIME = 30.0
 
@@ -91,9 +93,9 @@ class Exchange:
         self._lists = Allowance()
         self._entries = Allowance()
         self._newcomers = Allowance()
-        for name in ("member_lists_withheld", "entry_lists_withheld", "members_withheld"):
+        for name in ("member_lists_withheld", "entry_lists_withheld", "members_withheld", "members_unreached"):
             out.count(name, 0)
-        self._silent: dict[Address, float] = {}  # whom we asked and who did not answer yet, since when
+        self._silent: dict[Address, tuple[float, int]] = {}  # who did not answer: since when, how many requests
         self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}  # lists that arrive in parts
 
     @property
@@ -115,9 +117,20 @@ class Exchange:
 
     def _stays_silent(self, to: Address, now: Now) -> bool:
         """Whether a member that is well did not answer the last request: ask it over TCP, which loses nothing."""
-        since = self._silent.setdefault(to, now.mono)
+        since, asked = self._silent.get(to, (now.mono, 0))
+        self._silent[to] = (since, asked + 1)
         peer = self._membership.get(to)
-        return now.mono - since > _ANSWER_WITHIN and peer is not None and peer.state is State.ALIVE
+        if peer is None or peer.state is not State.ALIVE:
+            return False
+        vain = asked >= _UNANSWERED and now.mono - since > self._pace.timeout and self._out.reaches(to)
+        if vain and peer.mark("unreached", True):
+            self._out.count("members_unreached")
+            text = (
+                f"node {to} is heard and answers nothing, {asked} requests by now: it does not get what is sent to the "
+                "address that it tells (a security group, a firewall, NAT without a forwarded port)"
+            )
+            self._out.emit(Warned("unreached", text))
+        return now.mono - since > _ANSWER_WITHIN
 
     def on_response(self, response: SyncResponse, peer: Peer, now: Now) -> None:
         """Merge what the other side knows, and give back what it lacks."""
@@ -126,6 +139,7 @@ class Exchange:
             self._out.count("rx_unasked_response")
             return
         self._silent.pop(opened[0], None)
+        peer.mark("unreached", False)
         self._forget_alias(opened[0], peer)
         self._out.emit(SwapAnswered(self._local.address, peer.address))
         self._take_floor(peer, response.floor, peer.state_digest == self._metadata.table.digest)
@@ -199,7 +213,12 @@ class Exchange:
     def tick(self, now: Now) -> None:
         """Forget what was never answered."""
         self._open = {nonce: item for nonce, item in self._open.items() if now.mono - item[1] < _LIST_LIFETIME}
-        self._silent = {to: since for to, since in self._silent.items() if now.mono - since < _LIST_LIFETIME}
+        for to, (since, _) in list(self._silent.items()):
+            peer = self._membership.get(to)
+            if (peer is None or peer.state is not State.ALIVE) and now.mono - since > _LIST_LIFETIME:
+                del self._silent[to]
+                if peer is not None:
+                    peer.mark("unreached", False)
         self._seen = {key: item for key, item in self._seen.items() if now.mono - item[1] < _LIST_LIFETIME}
 
     # -- the answering side ------------------------------------------------------------------------------------

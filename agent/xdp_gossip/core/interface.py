@@ -234,6 +234,8 @@ class ProtocolEngine(Protocol):
         Raises ``ProtocolError`` (unsupported_operation) on a wire without such a question.
         """
 
+    #: Whether this host has an address family in common with an address.
+    reaches: Callable[[Address], bool]
     #: Keys of documents that are held and not on the disk yet: nobody counts them as held here until they are.
     unstored_source: Callable[[], Container[str]]
     applied_source: Callable[[str], Applied]

@@ -30,6 +30,7 @@ class Peer:
         "address", "key", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest",
         "state_digest", "stored", "last_heard", "clock_ahead", "gone_at", "token", "introduced",
         "floor", "problems", "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
+        "vouched_until",
     )  # fmt: skip
 
     def __init__(self, address: Address, now: Now) -> None:
@@ -51,6 +52,7 @@ class Peer:
         self.floor = 0  # of the tombstones it has collected
         self.introduced = False  # the shell was told of it
         self.problems: tuple[str, ...] = ()  # what is wrong with it: twin, same_name, ...
+        self.vouched_until = 0.0  # so long somebody's word stands for it, as this host cannot reach it itself
         self.probes = 0
         self.pinged = 0  # nonce of the last ping
         self.probe_due = 0.0

@@ -105,6 +105,8 @@ class Outbox:
         self.datagram_limits: dict[Address, int] = {}
         #: Who is being answered over a connection, because it asked that way: its datagrams, or ours, were lost.
         self.over_stream: Address | None = None
+        #: Whether this host has an address family in common with an address; the shell's to say.
+        self.reaches: Callable[[Address], bool] = lambda address: True
         self.local = local
         self._table = table
         self._transmits: list[Transmit | Rumor] = []

@@ -166,7 +166,7 @@ class Record:
 
 
 #: What can be wrong with a node (docs/protocol.md, "Identity" and "Reach").
-PROBLEMS = ("twin", "same_name", "short_datagrams")
+PROBLEMS = ("twin", "same_name", "short_datagrams", "unreached", "no_common_family")
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,9 @@ class Transport(Protocol):
     def counters(self) -> Mapping[str, int]:
         """What happened so far, every name present from the start."""
 
+    def reaches(self, address: Address) -> bool:
+        """Whether packets can go to addresses of that family at all."""
+
     async def open(self, receive: Receive) -> None:
         """Bind and begin to pass packets to ``receive``. Raises ``TransportError``."""
 

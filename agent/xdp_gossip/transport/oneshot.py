@@ -73,6 +73,10 @@ class OneShotTransport(TcpListening):
         """Add to a counter."""
         self.counters_[name] += amount
 
+    def reaches(self, address: Address) -> bool:
+        """See :class:`Transport`: each connection has a socket of its peer's family."""
+        return True
+
     async def open(self, receive: Receive) -> None:
         """See :class:`Transport`."""
         sock = self._listener()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from ..core.events import Transmit
+from ..core.types import Address
 from . import Receive
 from .listening import TcpListening
 from .streams import Streams
@@ -13,6 +14,10 @@ class TcpTransport(TcpListening):
     """See :class:`xdp_gossip.transport.Transport` and :class:`TcpListening`, whose parameters it takes."""
 
     _streams: Streams | None = None
+
+    def reaches(self, address: Address) -> bool:
+        """See :class:`Transport`: each connection has a socket of its peer's family."""
+        return True
 
     async def open(self, receive: Receive) -> None:
         """See :class:`Transport`."""

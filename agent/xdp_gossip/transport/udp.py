@@ -96,6 +96,10 @@ class UdpTransport:
         self._mapped = sock.family == socket.AF_INET6
         self._loop.add_reader(sock, guarded("socket", self._read))
 
+    def reaches(self, address: Address) -> bool:
+        """See :class:`Transport`: a socket of IPv4 sends to IPv4 only, one of IPv6 to both."""
+        return self._sock is None or self._mapped or ":" not in address.ip
+
     def _bind(self) -> tuple[socket.socket, socket.socket | None]:
         """Both sockets on one port; with port 0 the kernel's choice for UDP may be taken on TCP, so try again."""
         ip, port = self._listen if isinstance(self._listen, tuple) else (self._listen.ip, self._listen.port)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..applied import AppliedSource, nothing_applied
 from ..events import (
@@ -74,6 +74,7 @@ class PekoNodeEngine:
         self._swept = 0.0
         self._query = 0
         self.applied_source: AppliedSource = nothing_applied
+        self.reaches: Callable[[Address], bool] = lambda address: True  # nobody probes others on this wire
         self.unstored_source: UnstoredSource = frozenset  # nobody is told: packets of this wire say nothing of disks
         self._queries: dict[tuple[Address, int], float] = {}  # -> when it was asked, monotonic seconds
 

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""What ``doctor`` says of identity and reach, from the status and the nodes of an agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xdp_gossip.cli.doctor import problems, told_address
+from xdp_gossip.core.types import PROBLEMS
+
+NODE = {"addr": "198.18.0.5", "port": 8000, "name": "host5", "local": True}
+
+
+def status(counters: dict[str, int], **node: Any) -> dict[str, Any]:
+    return {"wire": "native", "node": {**NODE, **node}, "listen": "0.0.0.0:8000", "counters": counters}
+
+
+def test_nothing_ever_arrives_at_the_told_address() -> None:
+    (found,) = told_address(status({"tx_swap_request": 9}))
+    assert found.level == "fail"
+    assert "tells others 198.18.0.5:8000, listens on 0.0.0.0:8000; 9 requests" in found.text
+    assert "nothing ever arrived" in found.text
+    for counters in ({"tx_swap_request": 9, "rx_probe": 1}, {"tx_swap_request": 2}, {}):
+        (found,) = told_address(status(counters))
+        assert found.level == "ok", counters
+
+
+def test_a_told_address_that_the_host_does_not_have() -> None:
+    (found,) = told_address(status({"source_unavailable": 3, "rx_heartbeat": 1}))
+    assert (found.level, found.remedy) == ("warn", "behind NAT that is right")
+
+
+def test_each_problem_of_this_node_and_of_others_is_told() -> None:
+    other = {**NODE, "addr": "198.18.0.6", "name": "host6", "local": False}
+    for problem in PROBLEMS:
+        mine = list(problems(status({}, problems=[problem]), [{**NODE, "problems": [problem]}]))
+        assert [finding.text.startswith("this node: ") for finding in mine] == [True], problem
+        theirs = list(problems(status({}), [NODE, {**other, "problems": [problem]}]))
+        assert [finding.level for finding in theirs] == ["warn"], problem
+        assert "host6 (198.18.0.6:8000): " in theirs[0].text
+        assert theirs[0].remedy
+    assert not list(problems(status({}), [NODE, other]))
