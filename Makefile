@@ -117,7 +117,7 @@ planes: packages-test packages-plane venv-dev ## The same fleet tests over UDP, 
 
 .PHONY: networks
 networks: packages-test packages-plane venv-dev ## Fleets on each kind of interface and address (docs/networks.md) (root)
-	$(VENV)/dev/bin/pytest tests/networks -rs --junitxml="$(REPORTS)/networks.xml" $(PYTEST_ARGS)
+	$(VENV)/dev/bin/pytest tests/networks -m "not variant" -rs --junitxml="$(REPORTS)/networks.xml" $(PYTEST_ARGS)
 
 .PHONY: recovery
 recovery: packages-test packages-plane venv-dev ## Faults of a data plane in use: noticed, told, mended by itself (root)
@@ -185,8 +185,9 @@ kernels: packages-test packages-plane packages-guests venv-dev ## The whole matr
 	$(VENV)/dev/bin/pytest tests/kernels -rs --junitxml="$(REPORTS)/kernels.xml" $(PYTEST_ARGS)
 
 .PHONY: long
-long: packages-test packages-plane venv-dev ## What takes too long for `make test`: interface and address a minute late (root)
+long: packages-test packages-plane venv-dev ## What takes too long for `make test`: a minute's lateness, variants of networks (root)
 	XDP_GOSSIP_LATE_SECONDS=60 $(VENV)/dev/bin/pytest tests/recovery/test_late.py $(PYTEST_ARGS)
+	$(VENV)/dev/bin/pytest tests/networks -m variant -rs $(PYTEST_ARGS)
 
 ##@ Measuring
 .PHONY: bench

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.networks.rows import ROWS
-from tests.networks.world import Row, World, missing_types
+from tests.networks.world import Row, World, missing_types, params
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
-@pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.name)
+@pytest.fixture(scope="module", params=params(ROWS))
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """The hosts of the row that agree."""
     row: Row = request.param

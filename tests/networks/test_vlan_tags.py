@@ -21,7 +21,7 @@ from tests.bpf import frames
 from tests.cluster.harness import SECRET, eventually
 from tests.networks import foreign
 from tests.networks.rows import bridge, macvlan, veth, veth_jumbo_tags_kept
-from tests.networks.world import NetHost, Row, World, missing_types
+from tests.networks.world import NetHost, Row, World, missing_types, params
 from tests.planes.fleet import PORT, command, enter, inside
 from xdp_gossip.core.messages import Header, PacketType
 from xdp_gossip.core.types import Address
@@ -41,11 +41,11 @@ MODES = [
     Row("TC", veth, mode="TC", settings={"protocol": "TC"}),
     # The stack has taken the tag out before these get a frame: TC only (docs/networks.md).
     Row("bridge", bridge, mode="TC", interface="br9"),
-    Row("macvlan", macvlan, mode="TC", interface="mac0", needs=("macvlan",)),
+    Row("macvlan", macvlan, mode="TC", interface="mac0", needs=("macvlan",), variant=True),
 ]
 
 
-@pytest.fixture(scope="module", params=MODES, ids=lambda row: row.name)
+@pytest.fixture(scope="module", params=params(MODES))
 def still(request: pytest.FixtureRequest) -> Iterator[World]:
     """Two hosts whose agents are stopped, so that counters change only by what a test sends."""
     lacking = missing_types(request.param.needs)

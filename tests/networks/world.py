@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.cluster.harness import COMMAND
@@ -40,6 +41,8 @@ class Row:
     interface: str = "eth0"
     six: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+    #: Whether another row claims the same: left to ``make long``.
+    variant: bool = False
     #: The address that peers know a host by; None for the usual one.
     address: Callable[[int], str] | None = None
 
@@ -153,6 +156,11 @@ class World(fleet.Fleet):
             command("ip", "-n", hub, "link", "set", bridge, "up")
         for host in self.hosts:
             host.connect()
+
+
+def params(rows: list[Row]) -> list[Any]:
+    """The rows as parameters of a fixture, those that are variants marked."""
+    return [pytest.param(row, id=row.name, marks=[pytest.mark.variant] if row.variant else []) for row in rows]
 
 
 def missing_types(types: tuple[str, ...]) -> list[str]:
