@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from tests.bpf.loader_world import World
+from tests.bpf.test_loader_interface import make_again
 from xdp_gossip.dataplane.loader import steps
 
 pytestmark = [
@@ -52,6 +53,21 @@ def test_up_with_filters_killed(here: World, step: str) -> None:
     assert here.loader("up", **CLSACT).stdout.startswith("up: TC")
     here.loader("down")
     here.expect_traces(before)
+
+
+@pytest.mark.parametrize("step", steps.MOVE)
+def test_move_killed(here: World, step: str) -> None:
+    """Programs and maps go from an interface that was deleted to the one that was made in its place."""
+    before = here.traces()
+    here.loader("up")
+    here.inside("ip", "link", "delete", here.interface)
+    make_again(here)
+    kill(here, "up", step)
+    assert not here.status()["up"]
+    assert here.loader("up").stdout.startswith("up: XDP (native)")
+    assert here.status()["up"]
+    here.loader("down")
+    here.expect_traces({**before, "interface": here.traces()["interface"]})
 
 
 @pytest.mark.parametrize("clsact", [False, True])

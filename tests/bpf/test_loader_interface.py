@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.bpf.loader_world import IPV4, USER, World, run
-from tests.bpf.test_loader_modes import spoil
+from tests.bpf.test_loader_modes import CLSACT, spoil, without_compiler
 from xdp_gossip.dataplane import headers, layout
 from xdp_gossip.dataplane.libbpf import processors
 from xdp_gossip.dataplane.loader import attach, calls, ethtool, netlink, pins, traps
@@ -60,6 +60,38 @@ def test_what_is_not_there_yet_is_waited_for(here: World, named: bool) -> None:
     here.loader("down")
     assert not here.directory.exists()
     assert here.traces()["mounts"] == before["mounts"]
+
+
+@pytest.mark.root
+@root
+@pytest.mark.usefixtures("light")
+@pytest.mark.parametrize("asked", [False, True], ids=["at once", "after a while"])
+@pytest.mark.parametrize("clsact", [False, True], ids=["TCX", "clsact"])
+def test_an_interface_that_is_made_again_gets_the_programs_and_maps_of_the_former(
+    here: World, asked: bool, clsact: bool
+) -> None:
+    """No compiler is needed, and what the kernel knew of the members is known still."""
+    before, forced = here.traces(), CLSACT if clsact else {}
+    here.loader("up", **forced)
+    old = here.status()
+    with pins.opened(pins.pin_directory(here.directory) / "nexthops") as hops:
+        calls.update(hops, bytes(16), bytes(layout.NEXTHOP.size))
+    here.inside("ip", "link", "delete", here.interface)
+    if asked:
+        for _ in range(2):
+            assert here.loader("up", check=False, **forced).returncode == 3
+        status = here.status()
+        assert (status["mode"], status["links"], status["programs"]) == ("", {}, old["programs"])
+        assert status["reason"].startswith("waiting: ")
+    make_again(here)
+    assert without_compiler(here, **forced).stdout.startswith(f"up: {NATIVE}")
+    new = here.status()
+    assert new["up"] and (new["maps"], new["programs"]) == (old["maps"], old["programs"])
+    with pins.opened(pins.pin_directory(here.directory) / "nexthops") as hops:
+        assert calls.keys(hops, 16, 10) == [], "next hops are those of one interface"
+    assert without_compiler(here, **forced).stdout.startswith(f"already up: {NATIVE}")
+    here.loader("down")
+    here.expect_traces({**before, "interface": here.traces()["interface"]})
 
 
 @pytest.mark.root

@@ -6,6 +6,7 @@ Descriptors are plain integers that the caller closes. Every failure is an ``OSE
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -198,6 +199,12 @@ def program_name(number: int) -> str:
 def update(map_descriptor: int, key: bytes, value: bytes) -> None:
     """Write one entry of a map."""
     check(library().bpf_map_update_elem(map_descriptor, key, value, ctypes.c_uint64(0)), "map entry")
+
+
+def delete(map_descriptor: int, key: bytes) -> None:
+    """Remove one entry of a map, which may be gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        check(library().bpf_map_delete_elem(map_descriptor, key), "map entry")
 
 
 def keys(map_descriptor: int, size: int, most: int) -> list[bytes]:

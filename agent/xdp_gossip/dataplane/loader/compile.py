@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import importlib
 import os
@@ -18,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import headers
-from . import calls
 from .errors import LoaderError, Refused, Rejected
 from .settings import Settings
 
@@ -115,22 +113,6 @@ class Programs:
             return int(self._module[name].get_fd())
         except KeyError:
             raise LoaderError(f"{self._source}: expected a map {name}, found none") from None
-
-    def fill_devmap(self, name: str, count: int, ifindex: int, program: int | None) -> None:
-        """Make the first ``count`` entries of a devmap the interface, with ``program`` for what leaves by them.
-
-        Raises ``LoaderError``, ``Refused`` when the kernel does not take them.
-        """
-        value = ctypes.string_at(ctypes.byref((ctypes.c_int * 2)(ifindex, -1 if program is None else program)), 8)
-        descriptor = self.map(name)
-        for index in range(count):
-            try:
-                calls.update(descriptor, bytes(ctypes.c_uint32(index)), value)
-            except OSError as error:
-                raise Refused(
-                    f"map {name}: entry {index} for interface {ifindex}: {error.strerror} ({toolchain()})",
-                    "this kernel takes no program for the entries of a device map (Linux 5.8 and later do)",
-                ) from None
 
 
 def toolchain() -> str:

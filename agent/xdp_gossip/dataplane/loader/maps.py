@@ -42,6 +42,14 @@ def misfits(directory: Path, nodes: int) -> list[str]:
     return found
 
 
+def forget_next_hops(directory: Path) -> None:
+    """Empty the map of next hops, which are those of one interface. Raises ``OSError``."""
+    _, key_size, _, entries = expected(0)["nexthops"]
+    with pins.opened(directory / "nexthops") as descriptor:
+        for key in calls.keys(descriptor, key_size, entries):
+            calls.delete(descriptor, key)
+
+
 def hand_over(directory: Path, uid: int) -> dict[str, int]:
     """Give the maps to the agent's user, and to nobody else; returns their ids. Raises ``LoaderError``."""
     found = {}

@@ -37,13 +37,20 @@ def up(settings: Settings) -> tuple[str, state.State]:
         if old is not None:
             pins.uncover(directory, old.layout)
             if _fits(directory, old, settings):
-                return _renew(directory, old, settings)
+                moved = old.ifindex != settings.interface.index or not old.mode
+                if moved:
+                    _take_off(directory, old)
+                    maps.forget_next_hops(pins.pin_directory(directory))
+                    old.ifindex = settings.interface.index
+                return _renew(directory, old, settings, moved=moved)
         _undo(directory, old)
         return STARTED, _start(directory, settings)
 
 
 def wait(directory: Path, protocol: str, user: str, uid: int, error: LoaderError) -> None:
     """Say what is not there yet: an interface, its address. What is up stays as long as its interface does.
+
+    When the interface goes, programs and maps stay, for the interface that comes.
 
     Leaves directories and state, so that the agent knows what is waited for, and can ask again.
     Raises ``LoaderError``, ``OSError``.
@@ -58,6 +65,13 @@ def wait(directory: Path, protocol: str, user: str, uid: int, error: LoaderError
                     old.waiting = error.reason
                     state.write(directory, old)
                 return
+        if old is not None and old.complete and old.programs:
+            # The interface comes back before long, mostly: to compile would take the longest part of putting it up.
+            _take_off(directory, old)
+            old.reasons, old.notes = [state.Refusal("", error.reason, error.remedy)], []
+            old.waiting, old.complete = error.reason, True
+            state.write(directory, old)
+            return
         _undo(directory, old)
         now = state.State(
             layout=headers.constants()["XG_LAYOUT"],
@@ -133,9 +147,8 @@ def _read_or_undo(directory: Path) -> state.State | None:
 
 
 def _fits(directory: Path, old: state.State, settings: Settings) -> bool:
-    """Whether what is up can be kept, with its maps, whatever has to be done to its programs and hooks."""
-    same = (old.layout, old.ifindex) == (headers.constants()["XG_LAYOUT"], settings.interface.index)
-    if not same or not old.mode or not old.complete:
+    """Whether programs and maps can be kept, whatever has to be done to them and to the hooks."""
+    if old.layout != headers.constants()["XG_LAYOUT"] or not old.programs or not old.complete:
         return False
     return not maps.misfits(pins.pin_directory(directory), settings.nodes)
 
@@ -145,6 +158,18 @@ def _is_current(old: state.State, settings: Settings) -> bool:
     if (old.digest, old.version) != (sources_digest(settings), __version__):
         return False
     return all(stamp(path) == known for path, known in old.tools.items())
+
+
+def _take_off(directory: Path, old: state.State) -> None:
+    """Take everything off the interface, which may be gone; programs and maps stay. The state is incomplete then."""
+    old.complete = False
+    state.write(directory, old)
+    step("move intended")
+    pins.remove_pins(pins.mount_point(directory), links_only=True)
+    hooks.detach_all(old)
+    traps.set_back(old)
+    old.mode, old.links, old.clsact, old.changes = "", {}, None, []
+    step("taken off")
 
 
 def _undo(directory: Path, old: state.State | None) -> None:
@@ -234,20 +259,25 @@ def _hand_over(pinned: Path, settings: Settings, now: state.State) -> None:
 
 
 @contextlib.contextmanager
-def _programs(settings: Settings, pinned: Path, now: state.State, *, renew: bool) -> Iterator[supply.Supply]:
-    found = supply.Supply(settings, pinned, now, renew=renew)
+def _programs(
+    settings: Settings, pinned: Path, now: state.State, *, renew: bool, moved: bool = False
+) -> Iterator[supply.Supply]:
+    found = supply.Supply(settings, pinned, now, renew=renew, moved=moved)
     try:
         yield found
     finally:
         found.close()
 
 
-def _renew(directory: Path, now: state.State, settings: Settings) -> tuple[str, state.State]:
-    """Prove, repair, exchange or better what is up; until the last step the file tells of the old state."""
+def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool) -> tuple[str, state.State]:
+    """Prove, repair, exchange or better what is up; until the last step the file tells of the old state.
+
+    ``moved``: nothing is up, but programs and maps of another interface are there.
+    """
     pinned = pins.pin_directory(directory)
     before = copy.deepcopy(now)
     current = _is_current(now, settings)
-    with _programs(settings, pinned, now, renew=not current) as programs:
+    with _programs(settings, pinned, now, renew=not current, moved=moved) as programs:
         if not current:
             _check_before_exchange(settings, programs)
         try:
@@ -272,7 +302,7 @@ def _renew(directory: Path, now: state.State, settings: Settings) -> tuple[str, 
         done = UPGRADED
     elif attached:
         done = REPAIRED
-    now.proved = time.time()
+    now.proved, now.complete = time.time(), True
     if done != ALREADY:
         now.since = now.proved
     # Also where nothing was changed: an agent that gave the plane up takes it back when it is proved again.

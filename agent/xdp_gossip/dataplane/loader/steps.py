@@ -21,6 +21,7 @@ UPGRADE = (
     *("compiled", "loaded", "link_tc_egress exchanged", "link_xdp exchanged", "hooks attached", "tested"),
     *("hooks proved", "programs pinned"),
 )
+MOVE = ("move intended", "taken off", "link_tc_egress attached", "link_xdp attached", "tested", "hooks proved")
 DOWN = ("down intended", "links removed", "filters removed", "pins removed", "unmounted", "state removed")
 
 

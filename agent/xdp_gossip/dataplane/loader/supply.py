@@ -8,11 +8,12 @@ it. What the kernel rejected is remembered in the state: asking again would need
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 from . import calls, pins, selftest, state
 from .compile import EGRESS, INGRESS, TC_EGRESS, TC_INGRESS, Programs, toolchain, tools
-from .errors import Rejected
+from .errors import Refused, Rejected
 from .settings import TC, Settings
 from .steps import step
 
@@ -33,7 +34,9 @@ KINDS: dict[str, tuple[str, int | None]] = {
 _XDP_GROUP = (INGRESS, EGRESS, WATCH)
 _SELFTEST_GROUP = (SEND, SEND_WATCH, KNOCK)
 _SELFTEST_MAPS = ("ports", "watched", "knock")
-_MAP_PREFIX = "selftest_"
+_RELAY_MAPS = ("relay", "relay_wide")
+#: Beginnings of the names of their pins.
+_MAP_PREFIX, _DEVMAP_PREFIX = "selftest_", "devmap_"
 #: The files that are compiled, each with its programs.
 MAIN, SELFTEST = "dataplane.c", "selftest.c"
 SOURCES = {MAIN: (INGRESS, EGRESS, WATCH, TC_INGRESS, TC_EGRESS), SELFTEST: _SELFTEST_GROUP}
@@ -57,12 +60,15 @@ def constants(settings: Settings) -> dict[str, str]:
 class Supply:
     """Descriptors of programs and of the self-test's maps, open until :meth:`close`."""
 
-    def __init__(self, settings: Settings, pinned: Path, now: state.State, *, renew: bool) -> None:
-        """``renew``: pins are of other sources, and so not to be used."""
+    def __init__(
+        self, settings: Settings, pinned: Path, now: state.State, *, renew: bool, moved: bool = False
+    ) -> None:
+        """``renew``: pins are of other sources, and so not to be used; ``moved``: of another interface."""
         self._settings = settings
         self._pinned = pinned
         self._now = now
         self._renew = renew
+        self._moved = moved
         self._open: dict[str, int] = {}
         self._own: list[int] = []  # descriptors that no BCC module closes
         self._modules: dict[str, Programs] = {}
@@ -120,6 +126,9 @@ class Supply:
         if any(name in self.fresh for name in _SELFTEST_GROUP):
             for name in _SELFTEST_MAPS:
                 pins.replace(self.map(name), self._pinned / (_MAP_PREFIX + name))
+        if EGRESS in self.fresh:
+            for name in _RELAY_MAPS:
+                pins.replace(self._open[_DEVMAP_PREFIX + name], self._pinned / (_DEVMAP_PREFIX + name))
         if self._modules:
             self._now.tools, self._now.compiler = tools(), toolchain()
 
@@ -137,6 +146,8 @@ class Supply:
         paths = {each: self._pinned / pin(each) for each in group}
         if name in _SELFTEST_GROUP:
             paths.update({_MAP_PREFIX + each: self._pinned / (_MAP_PREFIX + each) for each in _SELFTEST_MAPS})
+        elif EGRESS in group and self._moved:
+            paths.update({_DEVMAP_PREFIX + each: self._pinned / (_DEVMAP_PREFIX + each) for each in _RELAY_MAPS})
         found = {}
         try:
             for each, path in paths.items():
@@ -147,7 +158,30 @@ class Supply:
             return False
         self._own += found.values()
         self._open.update(found)
+        if self._moved:
+            self._fill(name)
         return True
+
+    def _fill(self, name: str) -> None:
+        """Let the device maps of a program's group lead to the interface. Raises ``Refused``."""
+        if name in _SELFTEST_GROUP:
+            self._fill_devmap("ports", _MAP_PREFIX, selftest.COPIES, None)
+        elif name in _XDP_GROUP and EGRESS in self._open:
+            self._fill_devmap("relay", _DEVMAP_PREFIX, self._settings.amount, self._open[EGRESS])
+            self._fill_devmap("relay_wide", _DEVMAP_PREFIX, self._settings.wide, self._open[EGRESS])
+
+    def _fill_devmap(self, name: str, prefix: str, count: int, program: int | None) -> None:
+        """Make the first ``count`` entries the interface, with ``program`` for what leaves by them."""
+        interface = self._settings.interface
+        value = struct.pack("=ii", interface.index, -1 if program is None else program)
+        for index in range(count):
+            try:
+                calls.update(self._open[prefix + name], struct.pack("=I", index), value)
+            except OSError as error:
+                raise Refused(
+                    f"map {name}: entry {index} for {interface.name}: {error.strerror} ({toolchain()})",
+                    "this kernel takes no program for the entries of a device map (Linux 5.8 and later do)",
+                ) from None
 
     def _load(self, name: str) -> None:
         """Compile and load the program and those of its group. Raises what keeps ``name`` itself from loading."""
@@ -166,10 +200,10 @@ class Supply:
         if name in _SELFTEST_GROUP:
             for each in _SELFTEST_MAPS:
                 self._open[_MAP_PREFIX + each] = source.map(each)
-            source.fill_devmap("ports", selftest.COPIES, self._settings.interface.index, None)
         elif name in _XDP_GROUP and EGRESS in self.fresh:
-            for each, count in (("relay", self._settings.amount), ("relay_wide", self._settings.wide)):
-                source.fill_devmap(each, count, self._settings.interface.index, self.fresh[EGRESS])
+            for each in _RELAY_MAPS:
+                self._open[_DEVMAP_PREFIX + each] = source.map(each)
+        self._fill(name)
         step("loaded")
         if trouble is not None:
             raise trouble
