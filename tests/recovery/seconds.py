@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -61,6 +62,7 @@ def causes(host: Measured) -> dict[str, tuple[Callable[[], None], Callable[[], N
 def measure(host: Measured, name: str) -> float:
     """Seconds from the end of a cause. Raises ``TimeoutError``."""
     _best(host)
+    time.sleep(LASTS)  # a loader that was asked twice would mend a fault before it is noticed
     begin, end = causes(host)[name]
     if end is None:
         before = host.status()["counters"]["plane_stepped_down"]
@@ -83,6 +85,7 @@ def table(host: Measured, where: str, runs: int) -> None:
     for _ in range(runs):
         for name in causes(host):
             found.setdefault(name, []).append(measure(host, name))
+            print(f"    {name}: {found[name][-1]:.1f}", file=sys.stderr, flush=True)
     for name, seconds in found.items():
         print(f"  {name:<24} {statistics.median(seconds):5.1f}  [{min(seconds):.1f} .. {max(seconds):.1f}]", flush=True)
     print(f"  load at the end          {os.getloadavg()[0]:5.1f}", flush=True)
