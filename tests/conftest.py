@@ -13,9 +13,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.patience import PATIENCE, patient
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 #: How a line of ``internal_errors.Record.add`` begins.
 _LINE = b"internal error in "

@@ -23,9 +23,7 @@ pytestmark = pytest.mark.slow
 def test_it_serves_and_ends_in_order(tmp_path: Path) -> None:
     with agent(tmp_path / "a") as first:
         assert first.json("status")["state"] == "running"
-        started = time.monotonic()
         assert first.stop(signal.SIGTERM) == 0
-        assert time.monotonic() - started < 5
         assert "SIGTERM: stopping" in first.log
         assert "Traceback" not in first.log
         assert not os.path.exists(first.socket)

@@ -436,6 +436,7 @@ for n in range(start + 1, start + 100000):
 def test_kill_at_any_moment_loses_nothing_acknowledged(path: Path) -> None:
     seeds = random.Random(4)
     acknowledged = incarnation = 0
+    promised = 0
     for _ in range(50):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(path)],
@@ -448,10 +449,13 @@ def test_kill_at_any_moment_loses_nothing_acknowledged(path: Path) -> None:
         assert first[0] == "incarnation"
         assert int(first[1]) > incarnation
         incarnation = int(first[1])
-        time.sleep(seeds.random() * 0.06)
+        # After so many transactions, and anywhere in the next ones.
+        lines = [writer.stdout.readline() for _ in range(seeds.randrange(4))]
+        promised += len(lines)
+        time.sleep(seeds.random() * 0.01)
         writer.send_signal(signal.SIGKILL)
-        lines = writer.stdout.read().split("\n")[:-1]  # a line that was cut off acknowledges nothing
-        writer.wait(10)
+        lines += writer.stdout.read().split("\n")[:-1]  # a line that was cut off acknowledges nothing
+        writer.wait(60)
         acknowledged = max([acknowledged, *(int(line.split()[1]) for line in lines if line.startswith("saved "))])
         state = Store.open(path)
         assert state.problems == []
@@ -465,7 +469,7 @@ def test_kill_at_any_moment_loses_nothing_acknowledged(path: Path) -> None:
             for n in range(max(1, last - 6), last + 1):
                 assert held[f"k{n % 7}"].version.hlc == n
         state.close()
-    assert acknowledged > 50
+    assert acknowledged >= promised > 50
 
 
 FULL_DISK = """

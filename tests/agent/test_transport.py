@@ -387,7 +387,8 @@ def test_a_peer_that_reads_nothing_is_dropped_with_its_queue(monkeypatch: pytest
 
 
 def test_a_peer_that_does_not_answer_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "DIAL_DEADLINE_S", 0.5)
+    # Nobody waits for so long: that the frames behind it arrive proves that they did not wait for it.
+    monkeypatch.setattr(streams, "DIAL_DEADLINE_S", 300.0)
 
     async def scenario() -> None:
         a, _ = await opened(TcpTransport)
@@ -407,9 +408,13 @@ def test_a_peer_that_does_not_answer_holds_up_nobody(monkeypatch: pytest.MonkeyP
         for n in range(3):
             a.send(Transmit(black, b"lost"))
             a.send(Transmit(b.local, b"%d" % n))
-        began = asyncio.get_running_loop().time()
         await sink.until(3)
-        assert asyncio.get_running_loop().time() - began < 0.3
+        assert a.counters["dials_failed"] == 0
+        await a.close()
+        monkeypatch.setattr(streams, "DIAL_DEADLINE_S", 0.1)
+        a, _ = await opened(TcpTransport)
+        for _ in range(3):
+            a.send(Transmit(black, b"lost"))
         await eventually(lambda: a.counters["frames_dropped_dial"] == 3)
         assert a.counters["dials_failed"] == 1
         for sock in (*fillers, hole):

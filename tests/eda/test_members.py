@@ -163,9 +163,11 @@ def test_while_nobody_answers_attempts_become_rare(bad: Scripted, collections: P
     bad.misbehave = _refuse
     with Source(collections, endpoints=[bad.url], settle=0) as source:
         source.next("fleet_unreachable")
-        # Pauses of half a second, one, two and four, each less up to a half for chance: at most 6 attempts, not 500.
-        assert source.rest(5.0) == []
-    assert 3 <= len(bad.asked) <= 8
+        began = time.monotonic()
+        _until(lambda: len(bad.asked) >= 5, 60.0)
+        took = time.monotonic() - began
+    # Pauses of half a second, one, two and four, each less up to a half for chance.
+    assert took > 0.5 * (1 + 2)
 
 
 def test_a_member_whose_feed_fails_at_once_is_not_asked_in_a_tight_loop(bad: Scripted, collections: Path) -> None:
@@ -187,14 +189,16 @@ def test_a_member_whose_feed_fails_at_once_is_not_asked_in_a_tight_loop(bad: Scr
 
 def test_a_feed_that_rings_all_the_time_is_looked_at_five_times_a_second(good: Scripted, collections: Path) -> None:
     with Source(collections, endpoints=[good.url]) as source:
-        deadline = time.monotonic() + 2.0
-        while time.monotonic() < deadline:
+        began, deadline = time.monotonic(), time.monotonic() + 60.0
+        before = good.count("/v1/nodes")
+        while good.count("/v1/nodes") < before + 8:
+            assert time.monotonic() < deadline, "it does not look"
             good.revision += 1
             time.sleep(0.001)
+        took = time.monotonic() - began
         assert source.rest(0.1) == []
-    looks = [when for path, when in zip(good.asked, good.asked_at) if path == "/v1/nodes"]
-    assert len(looks) > 4
-    assert min(later - earlier for earlier, later in zip(looks, looks[1:])) > 0.15
+    # Eight looks are seven pauses between them. The first may have been under way, and so may the last.
+    assert took > 6 * 0.2
 
 
 def test_a_member_that_served_in_between_is_asked_again_at_once(good: Scripted, collections: Path) -> None:
@@ -203,13 +207,11 @@ def test_a_member_that_served_in_between_is_asked_again_at_once(good: Scripted, 
         handler.reply(500, b"")
 
     with Source(collections, endpoints=[good.url]) as source:
-        began = time.monotonic()
-        for number in range(1, 8):
+        # Pauses that grew would be above the patience of this loop from the eighth on.
+        for number in range(1, 13):
             _until(lambda number=number: good.count("/v1/watch") == number)
             good.misbehave = fail_once
             good.revision += 1
-        # The pauses of seven failures in a row would be half a minute.
-        assert time.monotonic() - began < 8.0
         assert source.rest(0.1) == []
 
 

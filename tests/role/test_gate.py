@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socketserver
 import subprocess
@@ -61,10 +62,10 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 
 def ask(path: str, **question: Any) -> dict[str, Any]:
-    """The answer of the script. It must come within 20 seconds."""
+    """The answer of the script. A question that waits for nothing has a ``timeout`` far above the one of this call."""
     asked = {"socket": path, "addr": "198.18.0.1", "port": "2", "timeout": 0.5, **question}
     command = [sys.executable, "-I", str(SCRIPT), json.dumps(asked)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
@@ -73,8 +74,8 @@ EVERYTHING = {"version": "2", "incarnation": 7, "documents": True}
 
 
 def test_it_passes(serve: Serve) -> None:
-    answer = ask(serve(lambda: [node(1), node(2)]), **EVERYTHING, timeout=10)
-    assert answer["passed"] and answer["unmet"] == [] and answer["elapsed"] < 5
+    answer = ask(serve(lambda: [node(1), node(2)]), **EVERYTHING, timeout=600)
+    assert answer["passed"] and answer["unmet"] == []
 
 
 @pytest.mark.parametrize(
@@ -101,13 +102,13 @@ def test_what_is_not_asked_for_does_not_count(serve: Serve) -> None:
 
 
 def test_it_waits(serve: Serve) -> None:
-    begin = time.monotonic()
+    looks = itertools.count(1)
 
     def recovering() -> Nodes:
-        return [node(1), node(2, state="suspect" if time.monotonic() - begin < 1 else "alive")]
+        return [node(1), node(2, state="suspect" if next(looks) < 4 else "alive")]
 
-    answer = ask(serve(recovering), **EVERYTHING, timeout=10)
-    assert answer["passed"] and time.monotonic() - begin >= 1
+    assert ask(serve(recovering), **EVERYTHING, timeout=600)["passed"]
+    assert next(looks) == 5, "it looked again after it had seen what it waits for"
 
 
 def test_a_state_that_the_witness_has_left_meanwhile_counts(serve: Serve) -> None:
@@ -118,7 +119,7 @@ def test_a_state_that_the_witness_has_left_meanwhile_counts(serve: Serve) -> Non
         number = next(count)
         return [node(1, digest=f"{number:x}"), node(2, digest=f"{number - 1:x}")]
 
-    assert ask(serve(moving), **EVERYTHING, timeout=10)["passed"]
+    assert ask(serve(moving), **EVERYTHING, timeout=600)["passed"]
 
 
 def test_a_state_from_before_the_question_does_not_count(serve: Serve) -> None:
@@ -127,12 +128,12 @@ def test_a_state_from_before_the_question_does_not_count(serve: Serve) -> None:
     assert not answer["passed"]
 
 
-@pytest.mark.parametrize(("timeout", "least", "most"), [(0, 0, 4), (600, 5, 15)])
-def test_an_agent_that_never_answers_is_no_witness(tmp_path: Path, timeout: int, least: int, most: int) -> None:
+@pytest.mark.parametrize(("timeout", "least"), [(0, 0), pytest.param(600, 5, marks=pytest.mark.slow)])
+def test_an_agent_that_never_answers_is_no_witness(tmp_path: Path, timeout: int, least: int) -> None:
     """One that restarts gets a few seconds; a first look at who could be asked does not wait."""
     question = {"socket": str(tmp_path / "none.sock"), "addr": "198.18.0.1", "port": 2, "timeout": timeout}
     command = [sys.executable, "-I", str(SCRIPT), json.dumps(question)]
     begin = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and done.stdout == "" and "none.sock" in done.stderr
-    assert least <= time.monotonic() - begin < most
+    assert time.monotonic() - begin >= least

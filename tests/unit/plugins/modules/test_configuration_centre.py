@@ -112,8 +112,8 @@ def test_waiting_for_applied_names_who_refused(member):
     member.applied["host12"] = {"state": "applied", "error": ""}
     assert run(member, "publish", key="k", content="x", wait_for="applied")["confirmed"] == 3
     member.applied["host13"] = REFUSED
-    result = run(member, "publish", key="k", content="y", wait_for="applied", wait_timeout=60)
-    assert result["rc"] == 1 and result["elapsed"] < 30
+    result = run(member, "publish", key="k", content="y", wait_for="applied", wait_timeout=600)
+    assert result["rc"] == 1
     assert "host13" in result["msg"] and "validation: line 3" in result["msg"] and "host12" not in result["msg"]
     none = run(member, "publish", key="k", content="y", wait_for="applied", wait="none")
     assert none["rc"] == 1 and "wait_for=applied" in none["msg"]

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ENVIRONMENT
 from ansible_collections.xdp_gossip.fleet.tests.unit.plugins.fake_member import FakeMember, free_port, node
@@ -67,10 +65,8 @@ def test_wrong_values_are_named(options, said):
 @pytest.mark.parametrize("module", ["info", "publish", "verify"])
 def test_two_dead_endpoints_and_one_alive_are_enough(member, module, tmp_path):
     dead = ["http://127.0.0.1:%d" % free_port(), "unix://%s/none.sock" % tmp_path]
-    started = time.monotonic()
     result = run_module(module, dict(MODULES[module], endpoints=dead + [member.url], token="secret", timeout=5))
     assert result["rc"] == 0 and result["endpoint"] == member.url
-    assert time.monotonic() - started < 5
     assert [attempt["endpoint"] for attempt in result["attempts"]] == dead
     assert "refused" in result["attempts"][0]["reason"] and "No such file" in result["attempts"][1]["reason"]
     # The warning, which newer versions of ansible-core print when a module runs inside them.
