@@ -131,6 +131,7 @@ def test_a_client_that_does_not_read_is_cut(tmp_path: Path, monkeypatch: pytest.
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_body_that_does_not_come_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xdp_gossip.api.params.BODY_SECONDS", 0.2)
 

@@ -297,6 +297,7 @@ TREES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=200) | TREES.map(repr))
 def test_any_text_gives_a_configuration_or_an_error_with_a_file_name(text: str) -> None:

@@ -199,6 +199,7 @@ def test_the_ring_holds_everybody_or_a_sample_that_moves_on() -> None:
     assert len(seen) > 90, "everybody's turn comes"
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 200), max_size=40), st.lists(st.integers(1, 200), max_size=40))
 def test_merged_windows_know_what_either_saw(ours: list[int], theirs: list[int]) -> None:
     left, right = ReplayWindow(64), ReplayWindow(64)

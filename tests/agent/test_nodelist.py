@@ -52,6 +52,7 @@ def names(node_list: NodeList) -> list[str]:
     return sorted(node.name for node in node_list.get())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["UDP", "TCP"])
 def test_the_seeds_example(make: Callable[..., NodeList], protocol: str) -> None:
     one, two, three = free_port(), free_port(), free_port()

@@ -96,6 +96,7 @@ def test_a_heartbeat_costs_at_most_amount_times_n(count: int, amount: int) -> No
     assert all(packet.node.label in packet.infected for packet in beats)
 
 
+@pytest.mark.slow
 def test_every_node_passes_a_heartbeat_on_once() -> None:
     net = Net(seed=5)
     net.cluster(20)
@@ -242,6 +243,7 @@ def test_partition_heals_without_help() -> None:
     assert {engine.document("default").value for engine in engines} == {b"right"}  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_loss_of_a_tenth_removes_nobody() -> None:
     net = Net(seed=6, loss=0.1)
     engines = net.cluster(16, amount=4)
@@ -573,6 +575,7 @@ def test_infected_list_is_trimmed_before_a_packet_gets_too_long() -> None:
     assert engine.counters["infected_trimmed"] == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(
@@ -654,6 +657,7 @@ def test_one_agent_brings_two_halves_of_go_nodes_together() -> None:
     assert len(names(agent, net)) == 5
 
 
+@pytest.mark.slow
 def test_agents_do_not_feed_the_storm() -> None:
     """Among 12 Go nodes a heartbeat multiplies; each agent passes each heartbeat on once in half a cycle."""
     net = Net(seed=12)

@@ -177,7 +177,8 @@ def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
     assert decode(encode(packet)) == packet
 
 
-@settings(max_examples=500, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=500)
 @given(packets, st.data())
 def test_damaged_packets_decode_or_are_refused(packet: Packet, data: st.DataObject) -> None:
     raw = bytearray(encode(packet))

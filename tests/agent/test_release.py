@@ -96,6 +96,7 @@ def test_what_cannot_be_built_is_an_error(tmp_path: Path) -> None:
     assert module.main(["--root", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
 
 
+@pytest.mark.slow
 def test_the_real_release_runs_from_anywhere_and_imports_only_itself(tmp_path: Path) -> None:
     command = ["/usr/bin/python3", "-I", str(ROOT / "agent" / "build_release.py"), "--output", str(tmp_path)]
     result = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)

@@ -115,6 +115,7 @@ GROW = "{% set ns = namespace(x='x' * 100000) %}{% for a in range(99) %}{% set n
 FLOOD = "{% set x = 'x' * 100000 %}{% for a in range(99999) %}{{ x }}{% endfor %}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "limits", "error"),
     [

@@ -165,12 +165,14 @@ documents = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(documents, max_size=30))
 @settings(max_examples=200, deadline=None)
 def test_rank_bytes_sort_as_ranks(found: list[Document]) -> None:
     assert sorted(found, key=rows.rank_key) == sorted(found, key=lambda entry: entry.rank)
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(documents, max_size=6), max_size=8))
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_file_and_memory_agree(tmp_path_factory: pytest.TempPathFactory, batches: list[list[Document]]) -> None:
@@ -375,6 +377,7 @@ def test_a_truncated_file_keeps_its_intact_rows(path: Path) -> None:
         state.close()
 
 
+@pytest.mark.slow
 def test_a_page_written_to_the_wrong_place_is_noticed(path: Path) -> None:
     """Each page is intact and so is each row; only the sum over all rows or the structure can tell."""
     original, _history = populated(path)

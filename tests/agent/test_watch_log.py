@@ -130,6 +130,7 @@ def test_a_wait_that_passes_over_much_ends_without_a_gap() -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_hundreds_of_waiters_look_only_at_what_is_new() -> None:
     async def main() -> None:
         log = Counting()

@@ -113,6 +113,7 @@ def test_an_endless_event_is_refused(piece: bytes, monkeypatch: pytest.MonkeyPat
 # -- streams --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stream_tells_what_changes(tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster(1) as (node_list,), serving(node_list, tmp_path) as (api, _):
@@ -138,6 +139,7 @@ def test_a_stream_tells_what_changes(tmp_path: Path) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_reconnecting_goes_on_where_it_was(tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster(1) as (node_list,), serving(node_list, tmp_path) as (api, _):
@@ -206,6 +208,7 @@ def test_a_stream_ends_with_its_node_list(tmp_path: Path) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_streams_are_bounded_and_a_place_is_free_as_soon_as_its_client_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +260,7 @@ def test_an_abandoned_long_poll_gives_its_place_back(tmp_path: Path, monkeypatch
     run(main())
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_is_cut_off_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "STALLED", 2.0)
 

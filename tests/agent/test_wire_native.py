@@ -152,12 +152,14 @@ def test_golden_vector() -> None:
 GOLDEN = "c10c3915bedc8dad0b79359ea3eb60a8e2db49b921da4d27969dc0c9151cf664"
 
 
+@pytest.mark.slow
 @given(packets())
 def test_what_is_encoded_is_read_back(packet: tuple[Header, m.Message | None]) -> None:
     head, message = packet
     assert read(CODEC, CODEC.encode(head, message)) == packet
 
 
+@pytest.mark.slow
 @given(packets())
 def test_relaying_changes_the_relay_area_only(packet: tuple[Header, m.Message | None]) -> None:
     data = CODEC.encode(*packet)
@@ -171,6 +173,7 @@ def test_relaying_changes_the_relay_area_only(packet: tuple[Header, m.Message | 
         read(CODEC, onward)
 
 
+@pytest.mark.slow
 @given(packets(), st.data())
 def test_no_bit_of_block_mac_or_body_can_be_changed(
     packet: tuple[Header, m.Message | None], data: st.DataObject
@@ -189,6 +192,7 @@ def test_random_bytes_are_rejected_and_nothing_else(data: bytes) -> None:
         read(CODEC, data)
 
 
+@pytest.mark.slow
 @given(packets(), st.integers(0, 400))
 def test_truncated_packets_are_rejected(packet: tuple[Header, m.Message | None], cut: int) -> None:
     data = CODEC.encode(*packet)

@@ -138,6 +138,7 @@ def test_a_signal_ends_what_runs_with_its_clean_up_and_skips_the_rest(checkout: 
     assert last_line(output) == f"0 passed, {len(running) + 1} failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("polite", [False, True])
 def test_a_target_that_takes_too_long_is_ended(checkout: Path, polite: bool) -> None:
     program = (
