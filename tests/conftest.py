@@ -13,14 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
-
-from tests.patience import PATIENCE, patient
-
-# How long an example takes is the machine's affair.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
 
 #: How a line of ``internal_errors.Record.add`` begins.
 _LINE = b"internal error in "
@@ -86,8 +79,21 @@ def _take() -> list[str]:
     return [f"{found.task} at {found.place}: {found.error} ({found.count} times)" for found in module.RECORD.clear()]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """How long an example of hypothesis takes is the machine's affair."""
+    if config.pluginmanager.hasplugin("hypothesispytest"):  # ansible-test, which comes by here too, has it not
+        import hypothesis
+
+        hypothesis.settings.register_profile("untimed", deadline=None)
+        hypothesis.settings.load_profile("untimed")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Widen the time limits of tests, where ``PATIENCE`` says so."""
+    if not config.pluginmanager.hasplugin("timeout"):
+        return  # of ansible-test, for which nothing but the collection can be imported
+    from tests.patience import PATIENCE, patient
+
     if PATIENCE == 1:
         return
     for item in items:
