@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""``dump.py BPF OUT``: compile a ``bpf/`` with this system's BCC, and write bytecode and maps as JSON.
+"""``dump.py BPF OUT [FLAG...]``: compile a ``bpf/`` with this system's BCC, and write bytecode and maps as JSON.
 
-Runs inside a distribution's root, with its Python. The programs are found in the sources, so that none is forgotten.
+FLAGs are for ``dataplane.c``. Runs inside a distribution's root, with its Python. The programs are found in the
+sources, so that none is forgotten.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from typing import Any
 _PROGRAM = re.compile(r"^int (xg_\w+)\(struct (\w+) \*\w+\)$", re.MULTILINE)
 _TYPES = {"xdp_md": "XDP", "__sk_buff": "SCHED_CLS", "bpf_raw_tracepoint_args": "RAW_TRACEPOINT"}
 _SOURCES = ("dataplane.c", "selftest.c")
+#: A table that is pinned where the loader says so.
+_SHARED = re.compile(r"^BPF_TABLE\(XG_SHARED\(\"\w+\", (\w+)\)", re.MULTILINE)
 
 
-def dump(bpf: Path) -> dict[str, Any]:
+def dump(bpf: Path, flags: Sequence[str] = ()) -> dict[str, Any]:
     """Source -> programs (type, bytecode) and maps by the descriptor that the bytecode has."""
     os.environ["BCC_KERNEL_SOURCE"] = str(bpf / "kshim")
     import bcc  # type: ignore[import-not-found,unused-ignore]
@@ -28,12 +32,16 @@ def dump(bpf: Path) -> dict[str, Any]:
     includes = [bpf / "kshim/include", bpf, Path("/usr/include"), *Path("/usr/include").glob("*-linux-gnu")]
     found: dict[str, Any] = {}
     for source in _SOURCES:
-        module = bcc.BPF(src_file=str(bpf / source).encode(), cflags=[f"-I{path}" for path in includes])
+        own = [*flags] if source == "dataplane.c" else []
+        module = bcc.BPF(src_file=str(bpf / source).encode(), cflags=[*(f"-I{path}" for path in includes), *own])
         text = (bpf / source).read_text(encoding="utf-8")
         programs = {
             name: (_TYPES[kind], module.dump_func(name.encode()).hex()) for name, kind in _PROGRAM.findall(text)
         }
-        found[source] = {"programs": programs, "maps": _maps(bcc.lib, module.module)}
+        maps = _maps(bcc.lib, module.module)
+        for spec in maps.values():
+            spec["pinned"] = spec["name"] in _SHARED.findall(text)
+        found[source] = {"programs": programs, "maps": maps, "flags": sorted(own)}
     return found
 
 
@@ -59,4 +67,4 @@ def _maps(lib: Any, module: int) -> dict[str, dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(json.dumps(dump(Path(sys.argv[1]))))
+    Path(sys.argv[2]).write_text(json.dumps(dump(Path(sys.argv[1]), sys.argv[3:])))

@@ -108,17 +108,19 @@ def booted(
     *devices: str,
     memory: int = 1024,
     prefix: Sequence[str] = (),
+    modules: Sequence[str] = (),
 ) -> Iterator[Guest]:
     """A guest that runs ``command``, a shell script; ended and forgotten when the context is left.
 
-    ``devices``: further words of QEMU's command line, which runs behind the words of ``prefix``; ``memory`` in MiB.
+    ``devices``: further words of QEMU's command line, which runs behind the words of ``prefix``; ``memory`` in MiB;
+    ``modules``: of the kernel, beside those that every guest has.
     Raises ``Unavailable``.
     """
     share.mkdir(parents=True, exist_ok=True)
     (share / "command").write_text(command)
     (share / "first").write_text(_FIRST.replace("{ended}", ENDED))
     initrd, console = share / "initrd", share / "console"
-    initrd.write_bytes(_initrd(kernel))
+    initrd.write_bytes(_initrd(kernel, modules))
     # A guest measures the frequency of its TSC at boot, many times wrong on a busy machine. The ACPI timer has one.
     clock = "clocksource=acpi_pm tsc=unstable"
     line = f"console=ttyS0 quiet {clock} panic=-1 mitigations=off nokaslr apparmor=0 nowatchdog net.ifnames=0"
@@ -144,7 +146,7 @@ def booted(
         guest.stop()
 
 
-def _initrd(kernel: Path) -> bytes:
+def _initrd(kernel: Path, modules: Sequence[str]) -> bytes:
     """busybox, the modules in the order of their dependencies, and the script that mounts the root."""
     busybox = shutil.which("busybox")
     if busybox is None:
@@ -156,7 +158,7 @@ def _initrd(kernel: Path) -> bytes:
         shutil.copy(busybox, made / "bin" / "busybox")
         (made / "bin" / "sh").symlink_to("busybox")
         order = []
-        for path in _modules(kernel):
+        for path in _modules(kernel, (*MODULES, *modules)):
             shutil.copy(path, made / "modules" / path.name)
             order.append(path.name)
         (made / "order").write_text("\n".join(order))
@@ -166,9 +168,9 @@ def _initrd(kernel: Path) -> bytes:
         return subprocess.run(("sh", "-c", pack), cwd=made, check=True, capture_output=True, timeout=120).stdout
 
 
-def _modules(kernel: Path) -> list[Path]:
+def _modules(kernel: Path, names: Sequence[str]) -> list[Path]:
     found: dict[Path, None] = {}
-    for module in MODULES:
+    for module in names:
         words = ("modprobe", "-D", "-d", str(kernel), "-S", release(kernel), module)
         told = subprocess.run(
             words, capture_output=True, text=True, timeout=60, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 _SYSCALL_BPF = 321
-_MAP_CREATE, _PROG_LOAD, _BTF_LOAD = 0, 5, 18
+_MAP_CREATE, _PROG_LOAD, _OBJ_PIN, _OBJ_GET, _BTF_LOAD = 0, 5, 6, 7, 18
 _TYPES = {"SCHED_CLS": 3, "XDP": 6, "RAW_TRACEPOINT": 17}
 _DEVMAP, _ATTACH_DEVMAP = 14, 33
 #: The kernel adds it to every device map; it may not be asked for (BPF_F_RDONLY_PROG).
@@ -57,7 +58,8 @@ def _lock_types(key: int, value: int) -> int:
     return _bpf(_BTF_LOAD, struct.pack("<QQIII", ctypes.addressof(whole), 0, len(whole), 0, 0))
 
 
-def _make(spec: dict[str, Any]) -> int:
+def make(spec: dict[str, Any]) -> int:
+    """Make a map of a dump: a descriptor, or -errno."""
     flags = spec["flags"] & ~_ADDED_FLAG if spec["type"] == _DEVMAP else spec["flags"]
     attributes = struct.pack("<5I", spec["type"], spec["key"], spec["value"], spec["entries"], flags)
     if spec["name"] == "nodes":
@@ -66,20 +68,50 @@ def _make(spec: dict[str, Any]) -> int:
     return _bpf(_MAP_CREATE, attributes)
 
 
-def _load(name: str, kind: str, code: bytes) -> dict[str, Any]:
+def ask(name: str, kind: int, code: bytes, attach: int = 0) -> tuple[int, str]:
+    """Load a program whose maps are descriptors: its own descriptor, or -errno, and what the verifier said."""
     instructions = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"GPL")
     log = ctypes.create_string_buffer(_LOG_BYTES)
-    attach = _ATTACH_DEVMAP if name == "xg_xdp_egress" else 0
     result = -1
     for level in (_LOG_STATS, _LOG_TEXT):
-        head = (_TYPES[kind], len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence))
+        head = (kind, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence))
         logged = (level, _LOG_BYTES, ctypes.addressof(log), 0, 0, name.encode()[:15], 0, attach)
         result = _bpf(_PROG_LOAD, struct.pack("<IIQQ", *head) + struct.pack("<IIQII16sII", *logged))
         if result >= 0:
-            os.close(result)
             break
-    said = log.value.decode(errors="replace")
+    return result, log.value.decode(errors="replace")
+
+
+def linked(text: str, maps: dict[int, int]) -> bytes:
+    """A program's bytecode, with this process's descriptors of maps for those of the dump."""
+    code = bytearray.fromhex(text)
+    for at in range(0, len(code), 8):
+        opcode, registers, _, value = struct.unpack_from("<BBhi", code, at)
+        if opcode == _LOAD_64 and registers >> 4 == _IS_MAP:
+            struct.pack_into("<i", code, at + 4, maps[value])
+    return bytes(code)
+
+
+def shared(spec: dict[str, Any], path: str) -> int:
+    """The map that is pinned at ``path``, made and pinned if there is none: a descriptor, or -errno."""
+    where = ctypes.create_string_buffer(path.encode())
+    found = _bpf(_OBJ_GET, struct.pack("<QII", ctypes.addressof(where), 0, 0))
+    if found != -errno.ENOENT:
+        return found
+    found = make(spec)
+    if found >= 0:
+        pinned = _bpf(_OBJ_PIN, struct.pack("<QII", ctypes.addressof(where), found, 0))
+        if pinned < 0:
+            os.close(found)
+            return pinned
+    return found
+
+
+def _load(name: str, kind: str, code: bytes) -> dict[str, Any]:
+    result, said = ask(name, _TYPES[kind], code, _ATTACH_DEVMAP if name == "xg_xdp_egress" else 0)
+    if result >= 0:
+        os.close(result)
     verified, stack = re.search(r"processed (\d+) insns", said), re.search(r"stack depth ([\d+]+)", said)
     return {
         "accepted": result >= 0,
@@ -109,17 +141,12 @@ def load(dumped: dict[str, Any]) -> dict[str, Any]:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     found: dict[str, Any] = {}
     for parts in dumped.values():
-        made = {int(number): _make(spec) for number, spec in parts["maps"].items()}
+        made = {int(number): make(spec) for number, spec in parts["maps"].items()}
         for number, spec in parts["maps"].items():
             if made[int(number)] < 0:
                 found[f"map {spec['name']}"] = {"accepted": False, "error": os.strerror(-made[int(number)]), "says": []}
         for name, (kind, text) in parts["programs"].items():
-            code = bytearray.fromhex(text)
-            for at in range(0, len(code), 8):
-                opcode, registers, _, value = struct.unpack_from("<BBhi", code, at)
-                if opcode == _LOAD_64 and registers >> 4 == _IS_MAP:
-                    struct.pack_into("<i", code, at + 4, made[value])
-            found[name] = _load(name, kind, bytes(code))
+            found[name] = _load(name, kind, linked(text, made))
     return found
 
 

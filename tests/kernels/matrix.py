@@ -26,7 +26,7 @@ _COMPILE_SECONDS = 300.0
 Results = dict[str, dict[str, Any]]
 
 
-def compiled(distribution: Distribution, bpf: Path = BPF) -> dict[str, Any]:
+def compiled(distribution: Distribution, bpf: Path = BPF, flags: Sequence[str] = ()) -> dict[str, Any]:
     """What the distribution's BCC makes of ``bpf/`` (see dump.py). Raises ``Unavailable``."""
     inside = root(distribution)
     with tempfile.TemporaryDirectory(dir=inside / "share") as name:
@@ -34,7 +34,7 @@ def compiled(distribution: Distribution, bpf: Path = BPF) -> dict[str, Any]:
         shutil.copytree(bpf, share / "bpf")
         shutil.copy(HERE / "dump.py", share)
         within = Path("/share") / share.name
-        words = ("/usr/bin/python3", str(within / "dump.py"), str(within / "bpf"), str(within / "out.json"))
+        words = ("/usr/bin/python3", str(within / "dump.py"), str(within / "bpf"), str(within / "out.json"), *flags)
         # A namespace of its own, so that the mounts end with the command, whatever becomes of it.
         script = f'mount -t proc proc "{inside}/proc" && exec chroot "{inside}" "$@"'
         done = subprocess.run(

@@ -3,16 +3,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.kernels.distributions import Distribution, root
+from tests.kernels.matrix import compiled
+
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 #: pytest and what it needs, all in Python: a distribution's root has none.
 _PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging")
+#: What the loader compiles with, by the defaults of ``limits.nodes`` and ``amount``.
+_FLAGS = ("-DXG_NODES=20000", "-DXG_AMOUNT=4", "-DXG_WIDE=12")
+#: First line of a guest's command: what was compiled ahead stands for BCC (ahead.py).
+AHEAD = "mount --bind /run/share/bcc /usr/lib/python3/dist-packages/bcc || exit 1\n"
 
 
 def lay_out(share: Path, *scripts: str) -> None:
@@ -41,3 +50,25 @@ def lay_out_tests(share: Path, names: Sequence[str]) -> None:
     # Emulation knows no time limits of a real machine, and the marks are those of pyproject.toml.
     text = "[pytest]\npythonpath = agent .\naddopts = -p no:cacheprovider\nmarkers =\n    slow: slow\n    root: root\n"
     (share / "product" / "pytest.ini").write_text(text)
+
+
+def compile_ahead(share: Path, distribution: Distribution) -> None:
+    """Do what takes long under emulation: compile the programs (see ``AHEAD``), and all Python that was laid out.
+
+    Both by the distribution's own compilers. Raises ``Unavailable``.
+    """
+    (share / "compiled.json").write_text(json.dumps(compiled(distribution, flags=_FLAGS)))
+    (share / "bcc").mkdir()
+    shutil.copy(HERE / "ahead.py", share / "bcc" / "__init__.py")
+    shutil.copy(HERE / "load.py", share)
+    inside = root(distribution)
+    # A namespace of its own, so that the mount ends with the command.
+    script = f'mount --bind "{share}" "{inside}/share" && exec chroot "{inside}" python3 -m compileall -q /share'
+    done = subprocess.run(
+        ("unshare", "--mount", "sh", "-c", script),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{distribution.suite}: compileall: {done.stdout}{done.stderr}"

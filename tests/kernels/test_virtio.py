@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.harness import ROOT, Agent
+from tests.cluster.harness import Agent
 from tests.kernels.distributions import BOOKWORM, TRIXIE, Distribution, kernel, root
 from tests.kernels.guest import Guest, booted
-from tests.kernels.matrix import BOOT_SECONDS, HERE
+from tests.kernels.matrix import BOOT_SECONDS
 from tests.kernels.network import OUTSIDE, device, enter, network
+from tests.kernels.product import AHEAD, compile_ahead, lay_out
 
 #: Name of the run, protocol, MTU. virtio_net refuses native XDP where a frame is longer than a page.
 NATIVE = ("native", "auto", "1500")
@@ -46,23 +46,24 @@ def outside(tmp_path: Path) -> Iterator[Agent]:
 
 
 @contextlib.contextmanager
-def guests(distribution: Distribution, modes: Sequence[tuple[str, str, str]], directory: Path) -> Iterator[list[Guest]]:
-    """Both of them, booted with the product in their share."""
+def guests(
+    distribution: Distribution, modes: Sequence[tuple[str, str, str]], directory: Path, ahead: bool
+) -> Iterator[list[Guest]]:
+    """Both of them, booted with the product in their share. ``ahead``: they need not compile."""
     with contextlib.ExitStack() as stack:
         made = []
         for number in GUESTS:
             share = directory / f"guest{number}"
             share.mkdir()
-            for name in ("agent", "bpf"):
-                ignored = shutil.ignore_patterns("__pycache__", "build")
-                shutil.copytree(ROOT / name, share / "product" / name, ignore=ignored)
-            shutil.copy(HERE / "host.py", share)
+            lay_out(share, "host.py")
+            if ahead:
+                compile_ahead(share, distribution)
             (share / "modes.json").write_text(json.dumps(modes))
             how = booted(
                 kernel(distribution),
                 root(distribution),
                 share,
-                f"python3 host.py {number}\n",
+                f"{AHEAD if ahead else ''}python3 host.py {number}\n",
                 *device(number),
                 memory=2048,
                 prefix=enter(),
@@ -84,9 +85,15 @@ def check(seen: dict[str, Any], mode: str) -> None:
     assert not seen["tainted"] & TAINTED_BY_WARNING, seen["dmesg"]
 
 
-def run(distribution: Distribution, outside: Agent, modes: Sequence[tuple[str, str, str]], directory: Path) -> None:
+def run(
+    distribution: Distribution,
+    outside: Agent,
+    modes: Sequence[tuple[str, str, str]],
+    directory: Path,
+    ahead: bool = False,
+) -> None:
     """Every mode in turn; what each guest has published is held outside."""
-    with guests(distribution, modes, directory) as made:
+    with guests(distribution, modes, directory, ahead) as made:
         for name, _, _ in modes:
             found = [json.loads(guest.written(f"{name}.json", BOOT_SECONDS)) for guest in made]
             for number, seen in zip(GUESTS, found):
@@ -101,7 +108,8 @@ def run(distribution: Distribution, outside: Agent, modes: Sequence[tuple[str, s
 
 
 def test_native_xdp_on_debian_12(outside: Agent, tmp_path: Path) -> None:
-    run(BOOKWORM, outside, [NATIVE], tmp_path)
+    """With programs compiled ahead; the guests of ``test_all_modes`` compile theirs."""
+    run(BOOKWORM, outside, [NATIVE], tmp_path, ahead=True)
 
 
 @pytest.mark.slow

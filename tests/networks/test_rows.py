@@ -10,6 +10,7 @@ import pytest
 from tests.cluster.harness import eventually
 from tests.networks import sniff
 from tests.networks.world import World
+from tests.patience import patient
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
@@ -93,7 +94,7 @@ def test_copies_leave_from_the_relayers_own_address_and_port(world: World) -> No
     relayers: set[int] = set()
     originators: set[int] = set()
     with sniff.tap() as sock:
-        deadline = time.monotonic() + _BOUND
+        deadline = time.monotonic() + patient(_BOUND)
         while (len(relayers) < len(known) or len(originators) < len(known)) and time.monotonic() < deadline:
             seen = sniff.take(sock)
             if seen is None or not seen.port.startswith("eth"):  # a bridge sees what its ports do

@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from tests.cluster.harness import COMMAND, Agent, address_of, eventually
+from tests.patience import patient
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane.maps import DataPlane, Loaded
 
@@ -42,8 +43,8 @@ _CLONE_NEWNET = 0x40000000
 #: Runs a command that may make no memory executable that it can write, as with the unit's MemoryDenyWriteExecute:
 #: prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN), Linux 6.3. Callbacks from libbpf must work all the same.
 _WITHOUT_WX = "import ctypes, os, sys; ctypes.CDLL(None).prctl(65, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
-_IP_SECONDS = 20.0
-_LOADER_SECONDS = 90.0
+_IP_SECONDS = patient(20.0)
+_LOADER_SECONDS = patient(90.0)
 
 
 def command(*words: str, seconds: float = _IP_SECONDS, check: bool = True) -> str:
