@@ -50,6 +50,9 @@ def lay_out_tests(share: Path, names: Sequence[str]) -> None:
     # Emulation knows no time limits of a real machine, and the marks are those of pyproject.toml.
     text = "[pytest]\npythonpath = agent .\naddopts = -p no:cacheprovider\nmarkers =\n    slow: slow\n    root: root\n"
     (share / "product" / "pytest.ini").write_text(text)
+    # A guest may be ended before pytest comes to its summary.
+    told = "def pytest_runtest_logreport(report):\n    if report.failed:\n        print(report.longreprtext, flush=True)\n"
+    (share / "product" / "conftest.py").write_text(told)
 
 
 def compile_ahead(share: Path, distribution: Distribution) -> None:
