@@ -21,7 +21,7 @@ _PROGRAM = re.compile(r"^int (xg_\w+)\(struct (\w+) \*\w+\)$", re.MULTILINE)
 _TYPES = {"xdp_md": "XDP", "__sk_buff": "SCHED_CLS", "bpf_raw_tracepoint_args": "RAW_TRACEPOINT"}
 _SOURCES = ("dataplane.c", "selftest.c")
 #: A table that is pinned where the loader says so.
-_SHARED = re.compile(r"^BPF_TABLE\(XG_SHARED\(\"\w+\", (\w+)\)", re.MULTILINE)
+_SHARED = re.compile(r"\bXG_SHARED\(\"\w+\", (\w+)\)")
 
 
 def dump(bpf: Path, flags: Sequence[str] = ()) -> dict[str, Any]:

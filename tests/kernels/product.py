@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -51,8 +52,13 @@ def lay_out_tests(share: Path, names: Sequence[str]) -> None:
     text = "[pytest]\npythonpath = agent .\naddopts = -p no:cacheprovider\nmarkers =\n    slow: slow\n    root: root\n"
     (share / "product" / "pytest.ini").write_text(text)
     # A guest may be ended before pytest comes to its summary.
-    told = "def pytest_runtest_logreport(report):\n    if report.failed:\n        print(report.longreprtext, flush=True)\n"
+    told = "def pytest_runtest_logreport(report):\n    print(report.longreprtext, flush=True)\n"
     (share / "product" / "conftest.py").write_text(told)
+
+
+@functools.cache
+def _programs(distribution: Distribution) -> str:
+    return json.dumps(compiled(distribution, flags=_FLAGS))
 
 
 def compile_ahead(share: Path, distribution: Distribution) -> None:
@@ -60,7 +66,7 @@ def compile_ahead(share: Path, distribution: Distribution) -> None:
 
     Both by the distribution's own compilers. Raises ``Unavailable``.
     """
-    (share / "compiled.json").write_text(json.dumps(compiled(distribution, flags=_FLAGS)))
+    (share / "compiled.json").write_text(_programs(distribution))
     (share / "bcc").mkdir()
     shutil.copy(HERE / "ahead.py", share / "bcc" / "__init__.py")
     shutil.copy(HERE / "load.py", share)
