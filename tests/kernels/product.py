@@ -19,6 +19,10 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 #: pytest and what it needs, all in Python: a distribution's root has none.
 _PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging")
+_CONFTEST = """def pytest_runtest_logreport(report):
+    if report.failed:
+        print(report.longreprtext, flush=True)
+"""
 #: What the loader compiles with, by the defaults of ``limits.nodes`` and ``amount``.
 _FLAGS = ("-DXG_NODES=20000", "-DXG_AMOUNT=4", "-DXG_WIDE=12")
 #: First line of a guest's command: what was compiled ahead stands for BCC (ahead.py).
@@ -52,8 +56,7 @@ def lay_out_tests(share: Path, names: Sequence[str]) -> None:
     text = "[pytest]\npythonpath = agent .\naddopts = -p no:cacheprovider\nmarkers =\n    slow: slow\n    root: root\n"
     (share / "product" / "pytest.ini").write_text(text)
     # A guest may be ended before pytest comes to its summary.
-    told = "def pytest_runtest_logreport(report):\n    print(report.longreprtext, flush=True)\n"
-    (share / "product" / "conftest.py").write_text(told)
+    (share / "product" / "conftest.py").write_text(_CONFTEST)
 
 
 @functools.cache
