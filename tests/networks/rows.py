@@ -201,7 +201,7 @@ ROWS = [
     Row("veth, MTU 9000", veth_jumbo, mode="TC", words="rx-vlan-offload"),
     Row("veth, MTU 9000, tags kept", veth_jumbo_tags_kept, mode=GENERIC, words="XDP (native)"),
     Row("bond", bond, interface="bond0", needs=("bond",)),
-    Row("VLAN", vlan, mode=GENERIC, interface="eth0.5", needs=("vlan",)),
+    Row("VLAN", vlan, mode=GENERIC, words="XDP (native)", interface="eth0.5", needs=("vlan",)),
     Row("bridge", bridge, mode="TC", words="VLAN tags", interface="br9"),
     Row("macvlan", macvlan, mode="TC", words="VLAN tags", interface="mac0", needs=("macvlan",), variant=True),
     Row("ipvlan", ipvlan, mode="TC", words="VLAN tags", interface="ipv0", needs=("ipvlan",), variant=True),
