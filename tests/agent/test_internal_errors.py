@@ -172,7 +172,7 @@ def test_doctor_names_the_place() -> None:
 def test_a_test_fails_in_which_one_happens(pytester: pytest.Pytester, what: str) -> None:
     """The check of tests/conftest.py itself."""
     pytester.makeconftest((ROOT / "tests" / "conftest.py").read_text())
-    pytester.makeini(f"[pytest]\npythonpath = {ROOT / 'agent'}\n")
+    pytester.makeini(f"[pytest]\npythonpath = {ROOT / 'agent'} {ROOT}\n")
     happens = {
         "recorded": "from xdp_gossip.internal_errors import guarded\n    guarded('packet', fail)()",
         "callback": "async def main():\n        asyncio.get_running_loop().call_soon(fail)\n"
