@@ -188,6 +188,7 @@ kernels: packages-test packages-plane packages-guests venv-dev ## The whole matr
 long: packages-test packages-plane venv-dev ## What takes too long for `make test`: a minute's lateness, variants of networks (root)
 	XDP_GOSSIP_LATE_SECONDS=60 $(VENV)/dev/bin/pytest tests/recovery/test_late.py $(PYTEST_ARGS)
 	$(VENV)/dev/bin/pytest tests/networks -m variant -rs $(PYTEST_ARGS)
+	$(VENV)/dev/bin/python -m tests.recovery
 
 ##@ Measuring
 .PHONY: bench
