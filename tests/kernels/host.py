@@ -8,11 +8,14 @@ test outside says with a file ``MODE.go`` that the next mode may begin.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,17 @@ def product(*words: str, check: bool = True) -> str:
 def counters() -> dict[str, int]:
     """Those of the kernel data plane."""
     return dict(json.loads(product("dataplane", "status", "--directory", str(PLANE), "--json"))["counters"])
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 class Member:
@@ -80,16 +94,23 @@ class Member:
 
     def publish_again(self) -> bool:
         """One more rumor: the first may have come before the other guest's plane was up, which no rumor waits for."""
-        words = ("publish", f"again/{self.number}", "--value", str(time.monotonic()), "--socket", self.socket)
-        product(*words, check=False)
-        return True
+        return self.call("PUT", f"/v1/documents/again/{self.number}", str(time.monotonic()).encode()) is not None
+
+    def call(self, method: str, path: str, body: bytes | None = None) -> Any:
+        """What the API answers, None when it does not serve yet. To start a command takes seconds under emulation."""
+        connection = _UnixConnection(self.socket)
+        try:
+            with contextlib.closing(connection):
+                connection.request(method, path, body)
+                answer = connection.getresponse()
+                said = answer.read()
+                return json.loads(said) if answer.status < 300 else None
+        except (OSError, HTTPException):
+            return None
 
     def ask(self, *words: str) -> Any:
-        """What a command prints as JSON, None when the agent does not answer yet."""
-        try:
-            return json.loads(product(*words, "--socket", self.socket, "--json"))
-        except (RuntimeError, ValueError):
-            return None
+        """What a command prints as JSON. Raises ``RuntimeError``."""
+        return json.loads(product(*words, "--socket", self.socket, "--json"))
 
 
 def until(what: str, holds: Any) -> None:
@@ -103,9 +124,7 @@ def until(what: str, holds: Any) -> None:
 
 def alive(member: Member) -> int:
     """How many members this one sees alive."""
-    found = member.ask("members")
-    nodes = found["nodes"] if isinstance(found, dict) else found or []
-    return sum(node["state"] == "alive" for node in nodes)
+    return len((member.call("GET", "/v1/nodes?state=alive") or {"nodes": ()})["nodes"])
 
 
 def works() -> bool:
@@ -124,7 +143,7 @@ def one(number: int, name: str, protocol: str, mtu: str) -> None:
     }
     agent = member.start()
     try:
-        until("the agent answers", lambda: agent.poll() is not None or member.ask("status") is not None)
+        until("the agent answers", lambda: agent.poll() is not None or member.call("GET", "/v1/health") is not None)
         if agent.poll() is not None:
             raise RuntimeError(f"the agent ended: {(SHARE / f'{name}.log').read_text()}")
         until("three members are alive", lambda: alive(member) == 3)

@@ -53,7 +53,8 @@ def lay_out_tests(share: Path, names: Sequence[str]) -> None:
         shutil.copytree(packages / name, share / "pytest" / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(packages / "py.py", share / "pytest")
     # Emulation knows no time limits of a real machine, and the marks are those of pyproject.toml.
-    text = "[pytest]\npythonpath = agent .\naddopts = -p no:cacheprovider\nmarkers =\n    slow: slow\n    root: root\n"
+    marks = "".join(f"    {name}: {name}\n" for name in ("slow", "root", "variant"))
+    text = f"[pytest]\npythonpath = agent .\naddopts = -p no:cacheprovider\nmarkers =\n{marks}"
     (share / "product" / "pytest.ini").write_text(text)
     # A guest may be ended before pytest comes to its summary.
     (share / "product" / "conftest.py").write_text(_CONFTEST)
