@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from agents import AgentProcess, agent, command, free_port, write_config
 
+from tests.patience import patient
 from xdp_gossip.cli import tables
 from xdp_gossip.cli.main import build_parser
 
@@ -26,7 +27,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
     directory = tmp_path_factory.mktemp("cli")
     port = free_port()
     with agent(directory / "a", port) as first, agent(directory / "b", seeds=[f"127.0.0.1:{port}"]):
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + patient(60)
         while sum(node["record_known"] for node in first.json("members")["nodes"]) < 2:
             assert time.monotonic() < deadline
         yield first

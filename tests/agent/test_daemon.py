@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from agents import TOKEN, agent, command, free_port, write_config
 
+from tests.patience import patient
 from xdp_gossip.config import load
 from xdp_gossip.daemon import node_list_from
 
@@ -46,7 +47,7 @@ def test_an_acknowledged_publish_survives_kill_9(tmp_path: Path) -> None:
 def test_two_agents_find_each_other_and_a_stop_is_no_leave(tmp_path: Path) -> None:
     port = free_port()
     with agent(tmp_path / "a", port) as first, agent(tmp_path / "b", seeds=[f"127.0.0.1:{port}"]) as second:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + patient(60)
         while len(first.json("members")["nodes"]) < 2:
             assert time.monotonic() < deadline
         assert second.stop() == 0
@@ -70,7 +71,7 @@ def test_reload_takes_over_what_it_can_and_says_what_not(tmp_path: Path) -> None
         assert running.json("status")["amount"] == 4
         assert json.loads(running.log.splitlines()[-1])["logger"] == "xdp_gossip.daemon"
         with agent(tmp_path / "b", other) as seeded:
-            deadline = time.monotonic() + 15
+            deadline = time.monotonic() + patient(60)
             while len(seeded.json("members")["nodes"]) < 2:
                 assert time.monotonic() < deadline
 

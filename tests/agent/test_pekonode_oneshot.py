@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.patience import patient
 from xdp_gossip.core.events import Transmit
 from xdp_gossip.core.types import Address
 from xdp_gossip.transport import oneshot
@@ -40,7 +41,7 @@ async def opened(**options: Any) -> AsyncIterator[tuple[OneShotTransport, list[b
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    for _ in range(int(seconds / 0.01)):
+    for _ in range(int(patient(seconds) / 0.01)):
         if condition():
             return
         await asyncio.sleep(0.01)

@@ -14,6 +14,7 @@ from typing import Union
 
 import pytest
 
+from tests.patience import patient
 from xdp_gossip.core.events import Transmit
 from xdp_gossip.core.types import Address
 from xdp_gossip.internal_errors import RECORD
@@ -45,7 +46,7 @@ class Sink:
 async def eventually(
     condition: Callable[[], bool], seconds: float = 10.0, what: Callable[[], str] = lambda: "condition"
 ) -> None:
-    deadline = asyncio.get_running_loop().time() + seconds
+    deadline = asyncio.get_running_loop().time() + patient(seconds)
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, what()
         await asyncio.sleep(0.005)

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils import _member
 
+from tests.patience import patient
+
 from .running import Source
 from .scripted import DIGEST, Scripted, node
 
@@ -359,7 +361,7 @@ def test_nobody_listens(collections: Path) -> None:
 
 
 def _until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patient(seconds)
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
