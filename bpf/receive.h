@@ -128,6 +128,12 @@ static __always_inline __u64 xg_off(const struct xg_claim *claim, __s64 clock)
 	return (__s64)off < 0 ? -off : off;
 }
 
+/* Whether a run came before another one: serial numbers (RFC 1982), as in core/runs.py. */
+static __always_inline bool xg_earlier(__u32 one, __u32 other)
+{
+	return (__s32)(one - other) < 0;
+}
+
 static __always_inline __u64 xg_wide_limit(const struct xg_config *local)
 {
 	return local->timeout > local->max_clock_drift ? local->timeout : local->max_clock_drift;
@@ -157,7 +163,8 @@ static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const stru
 
 	if (claim->type == XG_LEAVE)
 		return XG_COUNT_drop_unknown_leave;
-	if (xg_off(claim, rumor->local->clock) > xg_wide_limit(rumor->local))
+	/* Its clock is not known: a recording must not be as old as one may be of a member whose clock is. */
+	if (xg_off(claim, rumor->local->clock) > rumor->local->timeout)
 		return XG_COUNT_ask_time;
 	node.incarnation = claim->incarnation;
 	xg_note(&node, claim);
@@ -178,7 +185,7 @@ static __always_inline __u32 xg_commit(struct xg_rumor *rumor, struct xg_node *n
 	bool news = claim->type != XG_HEARTBEAT;
 
 	bpf_spin_lock(&node->lock);
-	if (claim->incarnation < node->incarnation ||
+	if (xg_earlier(claim->incarnation, node->incarnation) ||
 	    (claim->incarnation == node->incarnation && !xg_fresh(node, claim->sequence))) {
 		bpf_spin_unlock(&node->lock);
 		return XG_COUNT_drop_duplicate;
@@ -203,7 +210,7 @@ static __always_inline __u32 xg_take_known(struct xg_rumor *rumor, struct xg_nod
 {
 	const struct xg_config *local = rumor->local;
 
-	if (claim->incarnation < node->incarnation)
+	if (xg_earlier(claim->incarnation, node->incarnation))
 		return XG_COUNT_ask_incarnation;
 	if (node->standing == XG_GONE)
 		return XG_COUNT_ask_gone;
@@ -242,7 +249,7 @@ static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 	rumor->origin.zero = 0;
 
 	if (packet->port == rumor->local->port && xg_equal(packet->origin, rumor->local->addr)) {
-		if (incarnation <= rumor->local->incarnation)
+		if (!xg_earlier(rumor->local->incarnation, incarnation))
 			return XG_COUNT_drop_own;
 		then = XG_COUNT_ask_own;
 	} else if (!xg_is_rumor(packet->type)) {

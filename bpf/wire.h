@@ -7,7 +7,7 @@
 #define XG_WIRE_H
 
 #define XG_MAGIC 0x5847 /* "XG" */
-#define XG_WIRE_VERSION 1
+#define XG_WIRE_VERSION 2
 
 #define XG_HEARTBEAT 1
 #define XG_SWAP_REQUEST 2
@@ -53,7 +53,8 @@ struct xg_packet {
 	 * whether the checksum is half done. 0 everywhere else.
 	 */
 	__u8 fanout;
-	__u8 zero[5];
+	__u8 zero;
+	__u8 salt[4]; /* of the body's key; the kernel leaves it alone */
 };
 
 #endif

@@ -111,7 +111,7 @@ class KernelModel:
 
     def _judge(self, payload: bytes, header: Header, time: int) -> Outcome:
         if header.origin == self.config.local:
-            if header.incarnation <= self.config.incarnation:
+            if not _earlier(self.config.incarnation, header.incarnation):
                 return Outcome("drop_own")
             self.codec.verify(payload, header)
             return Outcome("ask_own", event=ASK)
@@ -124,7 +124,7 @@ class KernelModel:
         self.codec.verify(payload, header)
         if entry is None:
             return self._newcomer(payload, header, time)
-        if header.incarnation < entry.incarnation:
+        if _earlier(header.incarnation, entry.incarnation):
             return Outcome("ask_incarnation", event=ASK)
         if entry.standing == GONE:
             return Outcome("ask_gone", event=ASK)
@@ -137,7 +137,7 @@ class KernelModel:
     def _newcomer(self, payload: bytes, header: Header, time: int) -> Outcome:
         if header.type is PacketType.LEAVE:
             return Outcome("drop_unknown_leave")
-        if self._off(header, self.config.clock, time) > self._limit(PRESENT):
+        if self._off(header, self.config.clock, time) > self.config.timeout:
             return Outcome("ask_time", event=ASK)
         if len(self.nodes) >= self.max_nodes:
             return Outcome("ask_full", event=ASK)
@@ -159,7 +159,7 @@ class KernelModel:
 
     @staticmethod
     def _commit(entry: Entry, header: Header, time: int) -> None:
-        if header.incarnation > entry.incarnation:
+        if header.incarnation != entry.incarnation:
             entry.incarnation = header.incarnation
             entry.window = ReplayWindow(64)
         entry.window.commit(header.sequence)
@@ -196,6 +196,11 @@ class KernelModel:
     def eligible(self, origin: Address, source: Address) -> list[Address]:
         """Targets that may get a copy of a rumor, in the order of the ring."""
         return [t for t in self.targets if t not in (origin, source) and (":" in t.ip) == (":" in self.config.local.ip)]
+
+
+def _earlier(one: int, other: int) -> bool:
+    """Whether a run came before another one: serial numbers, so the sign of the difference in 32 bits tells."""
+    return ((one - other) & 0xFFFFFFFF) >> 31 == 1
 
 
 def _signed(value: int) -> int:

@@ -87,7 +87,7 @@ class AsyncNodeList:
     Beyond them: ``wire`` native or pekonode; ``cluster`` name; ``keys`` (slot, state, secret) for rotation instead of
     ``secret_key``; ``dataplane`` directory of the loader; ``state_dir`` keeps identity, nodes and documents over
     restarts (None: in memory only); ``history`` versions kept of each document; ``tombstone_grace`` seconds for which
-    a deletion is remembered: so long a node may be away and still hear of it.
+    all members tell each other of a deletion.
     Raises ``ValueError`` naming the parameter.
     """
 

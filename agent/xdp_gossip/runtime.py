@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("xdp_gossip.runtime")
 T = TypeVar("T")
+#: Goes on while the machine is suspended, as the monotonic clock does not.
+_BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 #: Seconds from a change of the known nodes until they are written, and between two such writes at least.
 _NODES_AFTER = 0.2
@@ -108,8 +110,10 @@ class Runtime:
 
     @staticmethod
     def now() -> Now:
-        """The time, on both clocks."""
-        return Now(time.monotonic(), time.time_ns())
+        """The time, on both clocks. One before 1970 is taken for 1970."""
+        mono = time.monotonic()
+        slept = time.clock_gettime(_BOOT_CLOCK) - mono if _BOOT_CLOCK is not None else 0.0
+        return Now(mono, max(0, time.time_ns()), slept)
 
     async def open(self) -> None:
         """Open the sockets; what arrives before :meth:`start` is lost. Raises ``TransportError``.
@@ -135,7 +139,7 @@ class Runtime:
         self.call(lambda engine, now: self._begin(engine, now, snapshot))
 
     def _begin(self, engine: ProtocolEngine, now: Now, snapshot: Snapshot) -> None:
-        engine.start(now, snapshot.known, snapshot.documents, snapshot.floor)
+        engine.start(now, snapshot.known, snapshot.documents)
         if self.steering is not None:
             steering = self.steering
             steering.begin(now, lambda: self.call(lambda _, later: steering.notice(later)))

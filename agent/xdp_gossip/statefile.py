@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from . import rows
+from .core.runs import latest
 
 #: Layout of the file. A newer one is refused, not set aside: its agent may come back.
 #: Table ``meta`` keeps its columns in every layout, or the refusal could not be told from damage.
@@ -292,7 +293,7 @@ def _fill(database: sqlite3.Connection, found: Iterable[rows.Found]) -> _Salvage
             if old is None or _freshness(row) > _freshness(old):
                 nodes[row[:2]] = row
         elif record.table == "incarnation" and isinstance(row[0], int):
-            salvaged.incarnation = max(salvaged.incarnation, row[0])
+            salvaged.incarnation = latest(row[0], salvaged.incarnation)
         elif isinstance(row[1], int) and isinstance(row[2], int) and row[1] >= salvaged.changes:
             salvaged.changes, salvaged.expected = row[1], row[2]
     for row in nodes.values():

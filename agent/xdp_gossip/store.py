@@ -23,6 +23,7 @@ from typing import NamedTuple, Protocol
 from . import rows
 from .core.events import DocumentChanged, TombstonesCollected
 from .core.interface import Known
+from .core.runs import MAX_INCARNATION, first_after, later, latest
 from .core.seeds import MAX_FORMER
 from .core.types import Address, Document, Version
 from .statefile import (
@@ -42,22 +43,17 @@ __all__ = ["FORGET_AFTER_S", "MemoryStore", "Snapshot", "StateStore", "Store", "
 
 #: A node silent for this long is forgotten (docs/architecture.md, "Semantics").
 FORGET_AFTER_S = 86400
-#: A row under the key that no document can have: its version is the floor of the tombstones collected.
-_FLOOR = ""
-#: Another such row: its content is the name of the cluster that the state belongs to.
+#: A row under the key that no document can have: its content is the name of the cluster that the state belongs to.
 _CLUSTER = "\0cluster"
 _NOBODY = Address("0.0.0.0", 1)
-MAX_INCARNATION = 2**32 - 1
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What an earlier run knew: nodes, and the current version of every document (tombstones included)."""
+    """What an earlier run knew: nodes, and the current version of every document (all tombstones included)."""
 
     known: list[Known] = field(default_factory=list)
     documents: list[Document] = field(default_factory=list)
-    #: Clock reading of the newest tombstone that was ever collected.
-    floor: int = 0
 
 
 class Unread(NamedTuple):
@@ -73,10 +69,10 @@ class StateStore(Protocol):
     problems: list[str]
 
     def next_incarnation(self, now_s: int) -> int:
-        """Persist and return the incarnation of this run: ``max(last + 1, now_s)``, 32 bits."""
+        """Persist and return the incarnation of this run (``core.runs.first_after``)."""
 
     def save_incarnation(self, incarnation: int) -> None:
-        """Persist a raised incarnation; a lower one than stored changes nothing."""
+        """Persist a raised incarnation; an earlier one than stored changes nothing."""
 
     def load(self) -> Snapshot:
         """Everything an engine starts from."""
@@ -92,8 +88,8 @@ class StateStore(Protocol):
         read them: they stay in the history.
         """
 
-    def collect(self, tombstones: Sequence[Document], floor: int) -> None:
-        """Forget tombstones and the versions before them, in one transaction, and keep ``floor``."""
+    def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:
+        """Forget the versions before ``tombstones``, and ``dropped`` with all before them, in one transaction."""
 
     def history(self, key: str) -> list[Document]:
         """The last versions of ``key``, newest first."""
@@ -111,13 +107,23 @@ def persist(store: StateStore, batch: Sequence[DocumentChanged | TombstonesColle
     A version that is replaced by a lower one was written under a wrong clock: it must not come back.
     When the lower one's author had not read it, it stays in the history, where :class:`Warned` says it is.
     """
-    collected = [event for event in batch if isinstance(event, TombstonesCollected)]
+    documents: list[DocumentChanged] = []
+    for event in batch:
+        if isinstance(event, DocumentChanged):
+            documents.append(event)
+            continue
+        # What comes afterwards may have taken the place of a tombstone: not before that is where it belongs.
+        _persist_documents(store, documents)
+        documents = []
+        store.collect(event.tombstones, event.dropped)
+    _persist_documents(store, documents)
+
+
+def _persist_documents(store: StateStore, batch: Sequence[DocumentChanged]) -> None:
     kept: dict[tuple[object, ...], Document] = {}
     withdrawn: dict[tuple[object, ...], Document] = {}
     unread: dict[tuple[object, ...], Unread] = {}
     for event in batch:
-        if isinstance(event, TombstonesCollected):
-            continue
         document, replaced = event.document, event.replaced
         kept[document.key, document.rank] = document
         withdrawn.pop((document.key, document.rank), None)
@@ -129,15 +135,6 @@ def persist(store: StateStore, batch: Sequence[DocumentChanged | TombstonesColle
             else:
                 withdrawn[replaced.key, replaced.rank] = replaced
     store.save_documents(list(kept.values()), list(withdrawn.values()), list(unread.values()))
-    for event in collected:
-        store.collect(event.tombstones, event.floor)
-
-
-def _raised(last: int, now_s: int) -> int:
-    incarnation = max(last + 1, min(now_s, MAX_INCARNATION), 1)
-    if incarnation > MAX_INCARNATION:
-        raise StoreError(f"incarnation: expected at most {MAX_INCARNATION}, the stored one has reached it")
-    return incarnation
 
 
 def _remembered(known: Sequence[Known], opened: float) -> list[Known]:
@@ -204,7 +201,7 @@ class Store:
     def next_incarnation(self, now_s: int) -> int:
         """See :meth:`StateStore.next_incarnation`. Raises ``StoreError``."""
         with self._transaction() as tx:
-            incarnation = _raised(tx.incarnation(), now_s)
+            incarnation = first_after(tx.incarnation(), now_s)
             tx.set_incarnation(incarnation)
         return incarnation
 
@@ -228,7 +225,7 @@ class Store:
         if not 0 <= incarnation <= MAX_INCARNATION:
             raise StoreError(f"{self.path}: incarnation: expected 0 to {MAX_INCARNATION}, got {incarnation}")
         with self._transaction() as tx:
-            if incarnation > tx.incarnation():
+            if later(incarnation, tx.incarnation()):
                 tx.set_incarnation(incarnation)
 
     def load(self) -> Snapshot:
@@ -241,16 +238,16 @@ class Store:
                 rows.row_document(row)
                 for row in database.execute(f"{select('document')} WHERE {newest} ORDER BY document.key")
             ]
-        floor = max((document.version.hlc for document in documents if document.key == _FLOOR), default=0)
-        return Snapshot(known, [document for document in documents if document.key not in (_FLOOR, _CLUSTER)], floor)
+        return Snapshot(known, [document for document in documents if document.key != _CLUSTER])
 
-    def collect(self, tombstones: Sequence[Document], floor: int) -> None:
+    def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:
         """See :meth:`StateStore.collect`. Raises ``StoreError``."""
         with self._transaction() as tx:
             for tombstone in tombstones:
-                tx.remove_up_to(tombstone.key, rows.rank_key(tombstone))
-            tx.remove_up_to(_FLOOR, b"\xff" * 8)
-            tx.add_document(rows.document_row(Document(_FLOOR, Version(floor, _NOBODY), deleted=True)))
+                tx.remove_before(tombstone.key, rows.rank_key(tombstone))
+            for tombstone in dropped:
+                tx.remove_before(tombstone.key, rows.rank_key(tombstone))
+                tx.remove_document(tombstone.key, rows.rank_key(tombstone))
 
     def save_documents(
         self, documents: Sequence[Document], withdrawn: Sequence[Document] = (), unread: Sequence[Unread] = ()
@@ -348,8 +345,8 @@ class _Transaction:
             (key, rows.RANK_BYTES, rows.RANK_BYTES + 1, rank),
         )
 
-    def remove_up_to(self, key: str, rank: bytes) -> None:
-        self._delete("document", "key = ? AND rank <= ?", (key, rank))
+    def remove_before(self, key: str, rank: bytes) -> None:
+        self._delete("document", "key = ? AND rank < ?", (key, rank))
 
     def prune_history(self, key: str, kept_versions: int) -> None:
         kept = f"SELECT rank FROM document WHERE key = ? {standing('?')}"
@@ -382,7 +379,6 @@ class MemoryStore:
     def __init__(self, history: int = HISTORY) -> None:
         self.problems: list[str] = []
         self._history = history
-        self._floor = 0
         self._opened = time.monotonic()
         self._incarnation = 0
         self._known: list[Known] = []
@@ -391,26 +387,27 @@ class MemoryStore:
 
     def next_incarnation(self, now_s: int) -> int:
         """See :meth:`StateStore.next_incarnation`."""
-        self._incarnation = _raised(self._incarnation, now_s)
+        self._incarnation = first_after(self._incarnation, now_s)
         return self._incarnation
 
     def save_incarnation(self, incarnation: int) -> None:
         """See :meth:`StateStore.save_incarnation`."""
-        self._incarnation = max(self._incarnation, incarnation)
+        self._incarnation = latest(incarnation, self._incarnation)
 
     def load(self) -> Snapshot:
         """See :meth:`StateStore.load`."""
         documents = [self.history(key)[0] for key in sorted(self._versions)]
-        return Snapshot(list(self._known), documents, self._floor)
+        return Snapshot(list(self._known), documents)
 
-    def collect(self, tombstones: Sequence[Document], floor: int) -> None:
+    def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:
         """See :meth:`StateStore.collect`."""
-        self._floor = floor
-        for tombstone in tombstones:
-            versions = self._versions.pop(tombstone.key, {})
-            later = {rank: document for rank, document in versions.items() if rank > rows.rank_key(tombstone)}
-            if later:
-                self._versions[tombstone.key] = later
+        for tombstone in (*tombstones, *dropped):
+            versions, own = self._versions.pop(tombstone.key, {}), rows.rank_key(tombstone)
+            kept = {rank: version for rank, version in versions.items() if rank >= own}
+            if tombstone in dropped:
+                kept.pop(own, None)
+            if kept:
+                self._versions[tombstone.key] = kept
 
     def save_documents(
         self, documents: Sequence[Document], withdrawn: Sequence[Document] = (), unread: Sequence[Unread] = ()

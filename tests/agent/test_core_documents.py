@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from xdp_gossip.core import exchange
-from xdp_gossip.core.documents import DocumentTable, unread
+from xdp_gossip.core.clock import MAX_READING
+from xdp_gossip.core.documents import DocumentTable, entry_of, unread
 from xdp_gossip.core.engine import Engine
-from xdp_gossip.core.events import DocumentChanged, Rumor, TombstonesCollected
+from xdp_gossip.core.events import DocumentChanged, Rumor, TombstonesCollected, Warned
 from xdp_gossip.core.interface import ProtocolError, Settings
 from xdp_gossip.core.metadata import Metadata
 from xdp_gossip.core.outbox import Local, Outbox
@@ -45,7 +46,7 @@ class Wire:
         engine = Engine(node, self.settings, CODEC, random.Random(node.addr), disk.next_incarnation(EPOCH))
         snapshot = disk.load()
         self.engines[node.address] = engine
-        engine.start(self.now, (), snapshot.documents, snapshot.floor)
+        engine.start(self.now, (), snapshot.documents)
         if seed != node:
             engine.seed(seed, self.now)
         return engine
@@ -224,7 +225,12 @@ def test_tombstones_go_after_their_grace_everywhere(wire: Wire) -> None:
     assert [engine.held("a") for engine in wire.engines.values()] == [None] * 3
     assert wire.agree() and wire[0].state_digest == 0
     disk = wire.disks[wire[2].node.address]
-    assert disk.load().documents == [] and disk.load().floor == tombstone.version.hlc
+    assert disk.load().documents == disk.history("a") == [tombstone]
+    again = wire.boot(wire[2].node, wire[0].node)
+    assert again.state_digest == 0 and again.held("a") is None
+    document, _ = again.publish("a", b"2", wire.now)
+    wire.run(3, 1.0)
+    assert document.version > tombstone.version and held(wire[0], "a") == b"2"
 
 
 def test_a_member_that_was_away_for_too_long_brings_nothing_back(wire: Wire) -> None:
@@ -244,12 +250,12 @@ def test_a_member_that_was_away_for_too_long_brings_nothing_back(wire: Wire) -> 
     assert [held(engine, "gone") for engine in wire.engines.values()] == [None] * 3
     assert [held(engine, "stays") for engine in wire.engines.values()] == [b"1"] * 3
     assert [held(engine, news.key) for engine in wire.engines.values()] == [b"1"] * 3
-    lost = [e for e in wire.seen if isinstance(e, DocumentChanged) and e.conflict and e.replaced.key == "gone"]
-    assert lost and wire[2].counters["documents_given_up"] == 1
-    assert [document.value for document in wire.disks[away.address].history("gone")] == [b"", b"1"]
+    assert not conflicts(wire)
+    assert sum(engine.counters["documents_refused_collected"] for engine in wire.engines.values()) > 0
+    assert wire.disks[away.address].history("gone")[0].deleted
 
 
-def test_a_new_member_takes_documents_from_before_the_floor(wire: Wire) -> None:
+def test_a_new_member_hears_of_no_deletion_of_long_ago_and_takes_what_is_older(wire: Wire) -> None:
     wire[0].publish("old", b"1", wire.now)
     wire[0].publish("a", b"1", wire.now)
     wire[0].delete("a", wire.now)
@@ -258,8 +264,24 @@ def test_a_new_member_takes_documents_from_before_the_floor(wire: Wire) -> None:
     wire.disks[fresh.address] = MemoryStore()
     engine = wire.boot(fresh, wire[0].node)
     wire.run(20)
-    assert held(engine, "old") == b"1"
-    assert engine._metadata.floor == wire[0]._metadata.floor > 0
+    assert held(engine, "old") == b"1" and wire.agree()
+    assert engine._metadata.floor == 0 < wire[0]._metadata.floor
+
+
+def test_more_deletions_than_documents_are_allowed_are_forgotten_and_told_of() -> None:
+    wire = Wire(0)
+    wire.settings = replace(wire.settings, max_documents=3)
+    node = Node("198.18.0.1", 8000)
+    wire.disks[node.address] = MemoryStore()
+    engine = wire.boot(node, node)
+    for number in range(5):
+        wire.time += 1
+        engine.publish(f"k/{number}", b"1", wire.now)
+        engine.delete(f"k/{number}", wire.now)
+        wire.run(GRACE + 5, 5.0)
+    assert engine.counters["tombstones_dropped"] == 2
+    assert [document.key for document in wire.disks[node.address].load().documents] == ["k/2", "k/3", "k/4"]
+    assert any(isinstance(event, Warned) and event.code == "tombstones_dropped" for event in wire.seen)
 
 
 def test_a_store_keeps_what_documents_came_to_have() -> None:
@@ -327,23 +349,87 @@ def test_of_one_overtaken_by_more_versions_than_are_named_its_author_tells(wire:
     assert conflicts(wire) == {b"lost"}
 
 
-def test_what_was_written_under_a_wrong_clock_and_overtaken_is_told_of() -> None:
-    """Its rank is the higher one. So it is not kept under that, but it is not forgotten either."""
-    time, disk = Now(1000, EPOCH * 10**9), MemoryStore()
-    own, other = Address("198.18.0.1", 8000), Address("198.18.0.2", 8000)
-    table = DocumentTable()
-    out = Outbox(CODEC, Local(Node(own.ip, own.port), Record(), 1), table, random.Random(1))
-    metadata = Metadata(own, Settings(), out, table)
-    metadata.offset = 1800.0  # it started a moment ago, and knows but one member, whose clock is an hour ahead
-    [(lost, changed)] = metadata.write([Write("k", b"line")], time)
-    assert changed and lost is not None
-    metadata.offset = 0.0
-    kept = Document("k", Version(EPOCH * 1000 << 16, other), b"of the right clock")
-    assert metadata.apply(kept, time) and lost.rank > kept.rank
-    persist(disk, [event for event in out.take_events() if isinstance(event, DocumentChanged)])
-    assert disk.history("k") == [kept, lost]
-    assert unread(disk.history("k"), kept.version, own) == {lost.version}
-    assert disk.load().documents == [kept]
+class Alone:
+    """The rules of writing without an engine."""
+
+    def __init__(self) -> None:
+        self.table = DocumentTable()
+        self.out = Outbox(CODEC, Local(Node(OWN.ip, OWN.port), Record(), 1), self.table, random.Random(1))
+        self.metadata = Metadata(OWN, Settings(tombstone_grace=GRACE), self.out, self.table)
+
+    def write(self, key: str, at: float, **fields: object) -> Document:
+        value = b"" if fields.get("deleted") else b"v"
+        [(document, changed)] = self.metadata.write([Write(key, value, **fields)], now_at(at))  # type: ignore[arg-type]
+        assert changed and document is not None
+        return document
+
+
+OWN, OTHER = Address("198.18.0.1", 8000), Address("198.18.0.2", 8000)
+
+
+def now_at(seconds: float) -> Now:
+    return Now(1000, int(seconds * 1e9))
+
+
+@pytest.mark.parametrize("at", [100.0, EPOCH - 259_200.0, EPOCH - 600.0, EPOCH, 4_330_000_000.0])
+def test_a_new_version_is_above_every_version_held_whatever_the_clock_says(at: float) -> None:
+    alone = Alone()
+    held = Document("k", Version(EPOCH * 1000 << 16, OTHER), b"of a clock that was right")
+    gone = Document("gone", Version(EPOCH * 1000 << 16, OTHER), deleted=True)
+    assert alone.metadata.apply(held, now_at(EPOCH)) and alone.metadata.apply(gone, now_at(EPOCH))
+    alone.metadata.tick(now_at(EPOCH + GRACE + 1))
+    assert "gone" not in alone.table
+    assert alone.write("k", at).version > held.version
+    assert alone.write("gone", at).version > gone.version
+
+
+def test_versions_follow_the_newest_one_known_while_the_clock_cannot_be_right() -> None:
+    alone = Alone()
+    held = Document("k", Version(EPOCH * 1000 << 16, OTHER), b"x")
+    alone.metadata.load([held], now_at(50))
+    assert alone.write("another", 60).version > held.version
+
+
+def test_no_clock_makes_a_version_that_nothing_can_follow() -> None:
+    alone = Alone()
+    first = alone.write("k", 2**63 / 1e9)
+    assert first.version.hlc < MAX_READING
+    again = alone.metadata.write([Write("k", b"later")], now_at(EPOCH))[0][0]
+    assert again is not None and again.version > first.version
+    assert not alone.metadata.apply(Document("k", Version(MAX_READING, OTHER), b"x"), now_at(EPOCH))
+    assert alone.out.counters["documents_refused_future"] == 1
+
+
+def test_no_other_members_clock_ends_a_document() -> None:
+    alone = Alone()
+    lease = alone.write("lease", EPOCH, expires_in=60)
+    assert not alone.metadata.apply(lease.ended, now_at(EPOCH + 59))
+    assert alone.out.counters["documents_refused_early"] == 1
+    assert alone.table.get("lease") == lease
+    assert alone.metadata.apply(lease.ended, now_at(EPOCH + 60))
+
+
+@pytest.mark.parametrize("late", [120.0, GRACE * 2])
+def test_a_document_that_a_wrong_clock_ended_here_is_taken_again(late: float) -> None:
+    alone, disk = Alone(), MemoryStore()
+    lease = Document("lease", Version(EPOCH * 1000 << 16, OTHER), b"v", expires=(EPOCH + 60) * 1000)
+    assert alone.metadata.apply(lease, now_at(EPOCH))
+    alone.metadata.expire(now_at(EPOCH + late))
+    alone.metadata.tick(now_at(EPOCH + late))
+    assert not alone.metadata.outranked_by(entry_of(lease), now_at(EPOCH + late))
+    assert alone.metadata.apply(lease, now_at(EPOCH + 1)) and alone.table.get("lease") == lease
+    persist(disk, [e for e in alone.out.take_events() if isinstance(e, (DocumentChanged, TombstonesCollected))])
+    assert disk.load().documents == [lease] and not alone.out.counters["document_conflicts"]
+
+
+def test_what_a_wrong_clock_retired_is_told_of_again() -> None:
+    alone = Alone()
+    tombstone = Document("gone", Version(EPOCH * 1000 << 16, OTHER), deleted=True)
+    assert alone.metadata.apply(tombstone, now_at(EPOCH))
+    alone.metadata.tick(now_at(EPOCH + 8 * 86_400))
+    assert alone.table.get("gone") is None
+    alone.metadata.tick(now_at(EPOCH + 15))
+    assert alone.table.get("gone") == tombstone
 
 
 def test_a_bucket_of_more_documents_than_hashes_are_named_is_listed_whole(

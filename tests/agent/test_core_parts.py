@@ -17,6 +17,7 @@ from xdp_gossip.core.window import ReplayWindow
 
 A = Address("198.18.0.11", 8000)
 B = Address("198.18.0.12", 8000)
+NOW_MS = 1_700_000_000_000
 
 
 class TestHybridClock:
@@ -33,8 +34,13 @@ class TestHybridClock:
 
     def test_a_clock_that_was_put_right_does_not_keep_writing_into_the_future(self) -> None:
         clock = HybridClock(60_000)
-        clock.tick(3_600_000 + 1_000)
-        assert clock.tick(1_000) >> 16 == 1_000
+        clock.tick(NOW_MS + 3_600_000)
+        assert clock.tick(NOW_MS) >> 16 == NOW_MS
+
+    def test_a_clock_that_cannot_be_right_sets_nothing_back(self) -> None:
+        clock = HybridClock(60_000)
+        before = clock.tick(NOW_MS)
+        assert clock.tick(1_000) == before + 1
 
     def test_far_ahead_is_told_from_a_little_ahead(self) -> None:
         clock = HybridClock(60_000)
@@ -45,10 +51,11 @@ class TestHybridClock:
         assert cluster_offset([0.01, 3600.0]) == pytest.approx(0.01)
         assert cluster_offset([-3600.0, -3600.0]) == -3600.0
 
-    def test_two_members_meet_in_the_middle(self) -> None:
-        assert cluster_offset([10.0]) == 5.0
-        assert cluster_offset([-10.0]) == -5.0
-        assert cluster_offset([]) == 0.0
+    def test_of_two_that_disagree_each_keeps_its_own_time(self) -> None:
+        assert cluster_offset([10.0]) == cluster_offset([-10.0]) == cluster_offset([]) == 0.0
+        assert cluster_offset([600.0, 600.0, 0.0]) == 0.0
+        assert cluster_offset([600.0, 600.0, 5.0]) == 5.0
+        assert cluster_offset([-600.0, -600.0, -0.1]) == -0.1
 
 
 class TestReplayWindow:

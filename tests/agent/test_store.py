@@ -53,15 +53,19 @@ def asides(path: Path) -> list[str]:
 
 def test_incarnation_grows_over_restarts_and_follows_the_clock(path: Path) -> None:
     first = Store.open(path)
-    assert [first.next_incarnation(1000), first.next_incarnation(5), first.next_incarnation(2**40)] == [
-        1000,
-        1001,
-        2**32 - 1,
-    ]
+    assert [first.next_incarnation(1000), first.next_incarnation(5), first.next_incarnation(2000)] == [1000, 1001, 2000]
+
+
+def test_no_clock_brings_incarnations_to_an_end(path: Path) -> None:
+    """A battery that says 2107 before the first start, and the right time later; then the range wraps."""
+    first = Store.open(path)
+    assert first.next_incarnation(2**32 + 5) == 2**32 - 1
+    assert first.next_incarnation(2**32 + 9) == 1
     first.close()
     again = Store.open(path)
-    with pytest.raises(StoreError, match="incarnation"):
-        again.next_incarnation(0)
+    again.save_incarnation(2**32 - 1)
+    assert again.next_incarnation(1_700_000_000) == 1_700_000_000
+    assert again.next_incarnation(2**32 + 5) == 1_700_000_001
 
 
 def test_a_lower_incarnation_does_not_replace_a_raised_one(any_store: StateStore) -> None:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from xdp_gossip.core.events import DocumentChanged, Event, IncarnationChanged, MemberChanged, Transmit
+from xdp_gossip.core.runs import later, latest
 from xdp_gossip.core.types import PRESENT, Address, Document, Version
 from xdp_gossip.core.types import State as MemberState
-from xdp_gossip.wire.native import BLOCK_BYTES, HEADER_BYTES
+from xdp_gossip.wire.native import BLOCK_BYTES, HEADER_BYTES, SALT_BYTES
 
 if TYPE_CHECKING:
     from .world import SimNode, World
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 State = dict[str, object]
 
 EPOCH_S = 1_700_000_000
-FAR_FUTURE_MS = 60_000
+#: Seconds that a clock may be off and still count as right.
+RIGHT = 1.0
 _HEARTBEAT = 1
 _TYPE_AT = 3
 
@@ -39,9 +42,8 @@ class Checks:
         self._bodies: dict[bytes, int] = {}
         self._incarnations: dict[Address, int] = {}
         self._acknowledged: dict[str, list[Document]] = defaultdict(list)
-        self._restamped: dict[tuple[str, str], Document] = {}
-        #: Versions of documents that were deleted while their node was away for too long; it told of them.
-        self._given_up: set[tuple[str, Version]] = set()
+        #: Node -> key -> rank of the newest deletion that it held while its clock was right.
+        self._deleted: dict[int, dict[str, object]] = defaultdict(dict)
         #: What a node showed anew since its events were last looked at.
         self._batches: list[Document] = []
         #: Key -> versions that some node held, and told of as overtaken without having been read.
@@ -66,21 +68,32 @@ class Checks:
             self._batches.append(event.document)
         if event.conflict and replaced is not None:
             self._reported[replaced.key].add(replaced.version)
-            if event.document.rank == replaced.ended.rank and not replaced.expires:
-                self._given_up.add((replaced.key, replaced.version))
-                return
-        if replaced is None or event.document.rank > replaced.rank:
-            return
-        # Only a version from the far future gives way to a lower one: written under a wrong clock, put right since.
-        true_ms = (EPOCH_S + self._world.time) * 1000
-        if replaced.version.wall_ms < true_ms + FAR_FUTURE_MS:
+        # A version only grows. But what ended by a clock that was wrong may be put back.
+        if replaced is not None and event.document.rank <= replaced.rank and event.document.ended != replaced:
             raise Violation(f"{node.address} replaced {replaced} by the older {event.document}")
-        if not event.local:
+
+        self._by_right_clock(node, event)
+
+    def on_boot(self, node: SimNode, documents: Iterable[Document]) -> None:
+        """A run begins with what is on the disk; what was only in memory is forgotten."""
+        right = abs(node.skew) <= RIGHT
+        self._deleted[node.number] = {d.key: d.rank for d in documents if d.deleted and not d.expires and right}
+
+    def _by_right_clock(self, node: SimNode, event: DocumentChanged) -> None:
+        """On a member whose clock is right nothing that was acknowledged disappears, and nothing deleted returns."""
+        document, replaced = event.document, event.replaced
+        if abs(node.skew) > RIGHT:
             return
-        name = (replaced.key, str(replaced.version))
-        former = self._restamped.get(name)
-        if former is None or event.document.rank > former.rank:
-            self._restamped[name] = event.document
+        deleted = self._deleted[node.number]
+        if document.deleted:
+            deleted[document.key] = document.rank
+        elif (former := deleted.pop(document.key, None)) is not None and document.rank <= former:  # type: ignore[operator]
+            raise Violation(f"{node.address} shows {document} again, which was deleted there")
+        if replaced is None or document.rank != replaced.ended.rank or not replaced.expires:
+            return
+        true_ms = (EPOCH_S + self._world.time + RIGHT) * 1000
+        if replaced.expires > true_ms:
+            raise Violation(f"{node.address} ended {replaced} {(replaced.expires - true_ms) / 1000:.1f} s early")
 
     def after_events(self, node: SimNode) -> None:
         """What others see of ``node`` now: of documents that were written together all, or none."""
@@ -109,7 +122,7 @@ class Checks:
             raise Violation(f"{node.address} removed {member.address}, which is well")
 
     def _on_incarnation(self, node: SimNode, incarnation: int) -> None:
-        if incarnation <= self._incarnations.get(node.address, 0):
+        if not later(incarnation, self._incarnations.get(node.address, 0)):
             raise Violation(f"{node.address} raised its incarnation to {incarnation}, which it used before")
 
     def on_transmit(self, node: SimNode, transmit: Transmit) -> None:
@@ -120,9 +133,10 @@ class Checks:
         if transmit.to == node.address:
             raise Violation(f"{node.address} sent a packet to itself")
         block = data[:BLOCK_BYTES]
+        salted = block + data[HEADER_BYTES - SALT_BYTES : HEADER_BYTES]
         body = hash(data[HEADER_BYTES:])
-        # The key of a body is derived from its block: two bodies under one block break the cipher.
-        if self._bodies.setdefault(block, body) != body:
+        # The key of a body is derived from its block and salt: two bodies under the same ones break the cipher.
+        if self._bodies.setdefault(salted, body) != body:
             raise Violation(f"{node.address} sealed two bodies under one block")
         if data[_TYPE_AT] == _HEARTBEAT:
             self.heartbeats[block] += 1
@@ -133,7 +147,7 @@ class Checks:
     def before_crash(self, node: SimNode) -> None:
         """A run ends: its incarnation must not come back."""
         assert node.engine is not None
-        self._incarnations[node.address] = max(self._incarnations.get(node.address, 0), node.engine.incarnation)
+        self._incarnations[node.address] = latest(self._incarnations.get(node.address, 0), node.engine.incarnation)
 
     def acknowledged(self, node: SimNode, document: Document) -> None:
         """A publish returned."""
@@ -182,16 +196,9 @@ class Checks:
         found = {}
         true_ms = int((EPOCH_S + self._world.time) * 1000)
         for key, documents in self._acknowledged.items():
-            current = [self._restamp_of(document) for document in documents]
-            winner = max(current, key=lambda document: document.rank)
-            if (key, winner.version) not in self._given_up:
-                found[key] = winner.ended if winner.expired(true_ms) else winner
+            winner = max(documents, key=lambda document: document.rank)
+            found[key] = winner.ended if winner.expired(true_ms) else winner
         return found
-
-    def _restamp_of(self, document: Document) -> Document:
-        while (document.key, str(document.version)) in self._restamped:
-            document = self._restamped[document.key, str(document.version)]
-        return document
 
     # -- finally -----------------------------------------------------------------------------------------------
 
@@ -200,8 +207,6 @@ class Checks:
         for key, winner in self.winners().items():
             versions = {document.version: document for document in self._acknowledged[key]}
             links = {**versions, **{d.ended.version: d.ended for d in versions.values() if d.expires}}
-            if winner.version not in links or any(name[0] == key for name in self._restamped):
-                continue  # written under a wrong clock, and written again since
             accounted = _history_of(winner.version, links)
             for version in self._reported[key]:
                 accounted |= _history_of(version, links)

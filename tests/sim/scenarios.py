@@ -16,6 +16,7 @@ from xdp_gossip.core.types import PRESENT, Address
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import HEADER_BYTES, NativeCodec
 
+from . import clocks
 from .checks import State, Violation
 from .network import DATAGRAM, Link
 from .publishing import collected, compare_and_set, expiring, together
@@ -513,10 +514,13 @@ SCENARIOS: dict[str, tuple[Scenario, int, int]] = {
         (expiring, 3, 6),
         (collected, 3, 6),
         (churn, 4, 7),
+        *clocks.SCENARIOS,
     )
 }
 #: Settings of scenarios that need others than the usual ones.
-_SETTINGS: dict[str, Settings] = {"collected": replace(SETTINGS, tombstone_grace=20.0)}
+_SETTINGS: dict[str, Settings] = {
+    name: replace(SETTINGS, tombstone_grace=20.0) for name in ("collected", "away_beyond_the_grace")
+}
 
 
 def _planes(name: str, seed: int, size: int) -> list[int]:

@@ -32,11 +32,14 @@ EPOCH_S = 1_700_000_000
 SOCKET_BUFFER = 2000
 
 
+_KEYRING = Keyring.single("sim", "a secret of the simulation")
+
+
 class SharedCodec(NativeCodec):
     """The real codec, which reads the copies of one packet that several nodes get only once."""
 
     def __init__(self) -> None:
-        super().__init__(Keyring.single("sim", "a secret of the simulation"))
+        super().__init__(_KEYRING, bytes(4))
         self._parsed: dict[bytes, Header] = {}
 
     def parse(self, data: bytes) -> Header:
@@ -52,6 +55,14 @@ class SharedCodec(NativeCodec):
 _CODEC = SharedCodec()
 
 
+class RunCodec(SharedCodec):
+    """Of one run of a node, which has a salt of its own."""
+
+    def __init__(self, salt: bytes) -> None:
+        NativeCodec.__init__(self, _KEYRING, salt)
+        self._parsed = _CODEC._parsed
+
+
 class SimNode:
     """A machine with an agent on it: its disk and clock last, the engine comes and goes."""
 
@@ -64,6 +75,9 @@ class SimNode:
         self.frozen = False
         #: Seconds that its wall clock is ahead of the true time.
         self.skew = 0.0
+        #: Seconds for which it was suspended, and when it was last.
+        self.slept = 0.0
+        self.suspended_at: float | None = None
         self.runs = 0
         self._seeds: list[SimNode] = []
         self._backlog: list[tuple[bytes, Address]] = []
@@ -88,7 +102,10 @@ class SimNode:
     def now(self) -> Now:
         """Its clocks: monotonic time differs per machine, as it does in life."""
         time = self.world.time
-        return Now(1000.0 * (self.number + 1) + time, int((EPOCH_S + time + self.skew) * 1e9))
+        return Now(self._mono_at(time), max(0, int((EPOCH_S + time + self.skew) * 1e9)), self.slept)
+
+    def _mono_at(self, time: float) -> float:
+        return 1000.0 * (self.number + 1) + time - self.slept
 
     def boot(self, seeds: Iterable[SimNode] = ()) -> None:
         """Start the agent with what its disk holds, and with ``seeds``.
@@ -101,14 +118,16 @@ class SimNode:
         now = self.now
         incarnation = self.disk.next_incarnation(now.wall_ns // 10**9)
         rng = random.Random(f"{self.world.seed}/{self.number}/{self.runs}")
-        self.engine = Engine(self.node, self.world.settings, _CODEC, rng, incarnation)
+        codec = RunCodec(rng.randbytes(4))
+        self.engine = Engine(self.node, self.world.settings, codec, rng, incarnation)
         snapshot = self.disk.load()
+        self.world.checks.on_boot(self, snapshot.documents)
         self._seeds = list(seeds) or self._seeds
         for other in seeds if snapshot.known else self._seeds:
             if other is not self:
                 self.engine.seed(Node(other.node.addr, other.node.port), now)
         self.world.note("boot", self.number, str(incarnation).encode())
-        self.engine.start(now, snapshot.known, snapshot.documents, snapshot.floor)
+        self.engine.start(now, snapshot.known, snapshot.documents)
         self.after_input()
 
     def crash(self) -> None:
@@ -126,6 +145,19 @@ class SimNode:
         self.world.note("freeze", self.number)
         self.frozen = True
 
+    def suspend(self) -> None:
+        """The lid is closed: nothing runs or arrives, the monotonic clock stands still, the wall clock goes on."""
+        self.freeze()
+        self.suspended_at = self.world.time
+
+    def wake(self) -> None:
+        """The lid is opened; the agent's timers come a moment later."""
+        assert self.suspended_at is not None
+        self.world.note("wake", self.number)
+        self.slept += self.world.time - self.suspended_at
+        self.frozen, self.suspended_at, self._wake_at = False, None, None
+        self._set_alarm()
+
     def thaw(self) -> None:
         """SIGCONT: everything at once."""
         self.world.note("thaw", self.number)
@@ -140,6 +172,8 @@ class SimNode:
 
     def receive(self, data: bytes, source: Address, datagram: bool = False) -> None:
         """A packet arrives; a datagram comes past the kernel's data plane, if there is one."""
+        if self.suspended_at is not None:
+            return
         if self.plane is not None and datagram and self.plane.receive(data, source, self.now):
             if self.up:
                 self.after_input()
@@ -168,7 +202,7 @@ class SimNode:
             elif isinstance(event, TombstonesCollected):
                 self._write(self._unsaved)
                 self._unsaved.clear()
-                self.disk.collect(event.tombstones, event.floor)
+                self.disk.collect(event.tombstones, event.dropped)
             elif isinstance(event, IncarnationChanged):
                 self.disk.save_incarnation(event.incarnation)
             elif isinstance(event, Standing) and self.plane is not None:
@@ -225,7 +259,7 @@ class SimNode:
             return
         self._wake_at = due
         run = self.runs
-        self.world.at(due - 1000.0 * (self.number + 1), lambda: self._alarm(run, due))
+        self.world.at(due - 1000.0 * (self.number + 1) + self.slept, lambda: self._alarm(run, due))
 
     def _alarm(self, run: int, due: float) -> None:
         if run == self.runs and due == self._wake_at and self.up:

@@ -7,6 +7,11 @@ from collections.abc import Iterable
 
 COUNTER_BITS = 16
 NS_PER_MS = 1_000_000
+#: A wall clock outside of these (2023 and 2248, milliseconds since the epoch) is certainly wrong.
+EARLIEST_MS = 1_672_531_200_000
+LATEST_MS = 1 << 43
+#: Readings from here on are refused: there is always room above those that are not.
+MAX_READING = 1 << 63
 
 
 class HybridClock:
@@ -22,10 +27,11 @@ class HybridClock:
     def tick(self, wall_ms: int) -> int:
         """A new reading at ``wall_ms`` milliseconds since the epoch.
 
-        When this node's own clock ran far ahead and was put right, its last reading lies in a future that all
-        others refuse; the clock then starts again from the time that holds now.
+        When a clock ran far ahead and was put right, readings start again from the time that holds now, so that one
+        wrong clock does not date all that follows. Not so when the time that holds now cannot be right.
         """
-        if (self._last >> COUNTER_BITS) > wall_ms + self._max_drift_ms:
+        wall_ms = min(wall_ms, LATEST_MS)
+        if wall_ms >= EARLIEST_MS and self.too_far_ahead(self._last, wall_ms):
             self._last = 0
         self._last = max(self._last + 1, wall_ms << COUNTER_BITS)
         return self._last
@@ -35,7 +41,7 @@ class HybridClock:
         self._last = max(self._last, reading)
 
     def too_far_ahead(self, reading: int, wall_ms: int) -> bool:
-        """Whether ``reading`` is so far in the future that accepting it would block honest clocks."""
+        """Whether ``reading`` comes from a clock that was wrong, or the time ``wall_ms`` is."""
         return (reading >> COUNTER_BITS) > wall_ms + self._max_drift_ms
 
 
@@ -43,9 +49,11 @@ def cluster_offset(samples: Iterable[float]) -> float:
     """Seconds by which the cluster's time is ahead of the local clock.
 
     ``samples`` are the other members' clocks minus the local one, in seconds. The median over all members, the
-    local one included (as 0), is what one or few wrong clocks cannot move; of two members both settle on the middle.
+    local one included (as 0), is what one or few wrong clocks cannot move. Of an even number the middle two may
+    disagree, and nobody can tell which is right: each member takes the one nearer to its own clock. So of two
+    members each keeps its own time, and neither can move the other's.
     """
     # Written out: the module statistics costs every agent two thirds of a megabyte.
     ordered = sorted((0.0, *samples))
     middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    return min(ordered[middle - 1 + len(ordered) % 2 : middle + 1], key=abs)

@@ -16,6 +16,7 @@ from .membership import FORGET_AFTER, Membership, Peer
 from .messages import Ack, IndirectAck, Ping, PingRequest, Sighting
 from .outbox import Local, Outbox
 from .pace import Pace
+from .runs import after, later
 from .types import Address, Member, Now, State
 
 #: Members asked to probe on our behalf (SWIM's k; memberlist's default).
@@ -91,7 +92,8 @@ class Detector:
 
     def left(self, peer: Peer, incarnation: int, sequence: int, now: Now) -> None:
         """The node said that it goes."""
-        peer.gone_at = max(peer.gone_at, (incarnation, sequence))
+        if after((incarnation, sequence), peer.gone_at):
+            peer.gone_at = (incarnation, sequence)
         if peer.state is not State.LEFT:
             self._move(peer, State.LEFT, now)
 
@@ -103,7 +105,8 @@ class Detector:
         if self._local.status != "running":
             return
         self._out.send(Ack(ping.nonce), origin, now)
-        if ping.incarnation > self._local.incarnation or (ping.suspect and ping.incarnation == self._local.incarnation):
+        own = self._local.incarnation
+        if later(ping.incarnation, own) or (ping.suspect and ping.incarnation == own):
             self.on_accused(ping.incarnation, now)
 
     def on_ack(self, ack: Ack, peer: Peer, now: Now) -> None:
@@ -139,7 +142,7 @@ class Detector:
     def on_indirect_ack(self, ack: IndirectAck, now: Now) -> None:
         """Another member reached the node that we could not."""
         peer = self._membership.get(ack.sighting.address)
-        if peer is None or ack.sighting.incarnation < peer.incarnation or peer.state is State.LEFT:
+        if peer is None or later(peer.incarnation, ack.sighting.incarnation) or peer.state is State.LEFT:
             return
         self._out.count("indirect_acks")
         peer.vouched_until = now.mono + _VOUCHED

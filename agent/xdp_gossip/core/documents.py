@@ -56,6 +56,9 @@ class DocumentTable:
     def __len__(self) -> int:
         return len(self._documents)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._documents
+
     def __iter__(self) -> Iterator[Document]:
         return iter(self._documents.values())
 

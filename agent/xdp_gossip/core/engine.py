@@ -44,6 +44,7 @@ from .paths import LONG, Paths
 from .queries import Queries
 from .reception import Reception
 from .ring import RelayRing
+from .runs import following, later, latest
 from .timers import Timers
 from .types import Address, Document, Member, Node, Now, Prepared, Record, State, Version, Write
 
@@ -229,11 +230,11 @@ class Engine:
 
     # -- operations --------------------------------------------------------------------------------------------
 
-    def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = (), floor: int = 0) -> None:
+    def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
         """Join the cluster."""
         if self.status != "new":
             raise ProtocolError("already_joined", "the node has joined already")
-        self._metadata.load(documents, floor)
+        self._metadata.load(documents, now)
         self._metadata.expire(now)
         self._local.status = "running"
         self._out.emit(Joined(self.node))
@@ -529,14 +530,15 @@ class Engine:
         self._schedule_expiry(now)
 
     def _update_clock(self, now: Now) -> None:
-        offset = self._gate.cluster_offset()
-        self._metadata.offset = offset or 0.0
-        if offset is not None:
-            self._metadata.restamp(2 * self._pace.timeout, now)
+        self._metadata.offset = self._gate.cluster_offset() or 0.0
 
     def _look_at_clocks(self, now: Now) -> None:
-        if self._gate.clock_was_set(now):
+        woke_up = self._gate.woke_up(now)
+        if woke_up:
+            self._observer.woke_up_at = now.mono
+        if self._gate.clock_was_set(now) or woke_up:
             self._update_clock(now)
+            self._metadata.expire(now)
 
     # -- spreading ---------------------------------------------------------------------------------------------
 
@@ -585,9 +587,9 @@ class Engine:
 
     def _refute(self, incarnation: int, now: Now) -> None:
         """Somebody holds us for gone under ``incarnation``: go beyond it, and say so at once."""
-        if incarnation < self.incarnation or self.status != "running":
+        if later(self.incarnation, incarnation) or self.status != "running":
             return
-        if incarnation > self.incarnation:
+        if later(incarnation, self.incarnation):
             self._go_beyond(incarnation, now)
             return
         self._out.count("refutations")
@@ -602,7 +604,7 @@ class Engine:
             self._announce(now)
 
     def _raise_incarnation(self, beyond: int) -> None:
-        self._local.incarnation = max(beyond, self.incarnation) + 1
+        self._local.incarnation = following(latest(beyond, self.incarnation))
         self._out.restart_sequences()
         self._local.record = replace(self._local.record, stamp=(self.incarnation, 0))
         self._out.emit(IncarnationChanged(self.incarnation))

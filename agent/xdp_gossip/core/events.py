@@ -102,13 +102,13 @@ class DocumentChanged:
 
 @dataclass(frozen=True)
 class TombstonesCollected:
-    """Tombstones old enough to be forgotten, with all earlier versions of their keys; possibly none.
+    """Tombstones whose grace period is over: all earlier versions of their keys may go, they themselves are kept.
 
-    ``floor``: clock reading of the newest tombstone ever collected. It must outlast a restart.
+    ``dropped``: earlier ones that are too many to be kept.
     """
 
     tombstones: tuple[Document, ...]
-    floor: int
+    dropped: tuple[Document, ...] = ()
 
 
 @dataclass(frozen=True)

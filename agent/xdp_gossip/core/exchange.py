@@ -33,6 +33,7 @@ from .messages import (
 from .metadata import Metadata
 from .outbox import Local, Outbox
 from .pace import Pace
+from .runs import after, later
 from .types import PRESENT, Address, Document, Now, Record, State
 
 #: Up to so many documents are listed at once instead of comparing buckets.
@@ -111,7 +112,7 @@ class Exchange:
         self._open[nonce] = (to, now.mono)
         most = min(_OVERDUE_LIMIT, self._frame_bytes // _MEMBER_BYTES // 2)
         overdue = self._membership.overdue(self._pace.overdue, most, now)
-        request = SyncRequest(nonce, self._members_digest(), overdue, self._metadata.floor)
+        request = SyncRequest(nonce, self._members_digest(), overdue)
         self._out.send(request, to, now, reliable=self._stays_silent(to, now))
         self._out.emit(SwapRequested(self._local.address, to))
 
@@ -142,7 +143,6 @@ class Exchange:
         peer.mark("unreached", False)
         self._forget_alias(opened[0], peer)
         self._out.emit(SwapAnswered(self._local.address, peer.address))
-        self._take_floor(peer, response.floor, peer.state_digest == self._metadata.table.digest)
         self.merge_members(response.members, peer.address, now)
         if response.want_members:
             self.send_members(peer.address, now)
@@ -202,13 +202,8 @@ class Exchange:
         for bucket in response.finished:
             seen, _ = self._seen.pop((peer.address, bucket), (set(), 0.0))
             lacking.extend(self._unknown_to_peer(seen, bucket, response.unknown))
-        self._give(self._still_valid(lacking, peer.address, now), peer.address, now)
+        self._give(lacking, peer.address, now)
         self._fetcher.pump(now)
-
-    def _still_valid(self, unknown: list[Document], peer: Address, now: Now) -> list[Document]:
-        """Without what the other side does not know because it was deleted there, and collected since."""
-        floor = self._floor_of(peer)
-        return [document for document in unknown if not self._metadata.give_up(document, floor, now)]
 
     def tick(self, now: Now) -> None:
         """Forget what was never answered."""
@@ -227,9 +222,6 @@ class Exchange:
         """Answer an exchange; ``state_digest`` is the one in the request's header."""
         self._out.emit(SwapRequested(requester, self._local.address))
         table = self._metadata.table
-        asking = self._membership.get(requester)
-        if asking is not None:
-            self._take_floor(asking, request.floor, state_digest == table.digest)
         entries: tuple[Entry, ...] = ()
         buckets: tuple[int, ...] = ()
         complete = False
@@ -243,8 +235,7 @@ class Exchange:
                 entries, buckets = (), self._folded_buckets(request.nonce)
         differ = request.members_digest != self._members_digest()
         members = () if differ else tuple(self._newer(request.overdue, now))
-        floor = self._metadata.floor
-        self._out.send(SyncResponse(request.nonce, members, differ, entries, complete, buckets, floor), requester, now)
+        self._out.send(SyncResponse(request.nonce, members, differ, entries, complete, buckets), requester, now)
         if differ:
             self.send_members(requester, now)
         self._out.emit(SwapAnswered(requester, self._local.address))
@@ -280,9 +271,8 @@ class Exchange:
     def on_announce(self, announce: Announce, holders: Iterable[Address], now: Now) -> None:
         """Documents exist at ``holders``: fetch those that are newer than ours."""
         for holder in holders:
-            floor = self._floor_of(holder)
             for entry in announce.entries:
-                if not self._metadata.was_collected(entry, floor):
+                if not self._buried(entry, holder, now):
                     self._fetcher.want(entry, holder, now)
         self._fetcher.pump(now)
 
@@ -331,7 +321,7 @@ class Exchange:
         if info.incarnation == self._local.incarnation and info.sequence > self._out.rumor_sequence:
             self.on_claimed(info.incarnation, now)
             return
-        if info.incarnation > self._local.incarnation or (
+        if later(info.incarnation, self._local.incarnation) or (
             info.incarnation == self._local.incarnation and info.state not in PRESENT
         ):
             self._detector.on_accused(info.incarnation, now)
@@ -353,11 +343,11 @@ class Exchange:
             peer.record_digest, peer.state_digest = info.record_digest, info.state_digest
             self._detector.introduce(peer, now)
             return
-        if (info.incarnation, info.sequence) <= (peer.incarnation, peer.sighted):
+        if not after((info.incarnation, info.sequence), (peer.incarnation, peer.sighted)):
             if info.state is State.LEFT and (info.incarnation, info.sequence) == (peer.incarnation, peer.sighted):
                 self._detector.left(peer, info.incarnation, info.sequence, now)
             return
-        if info.incarnation > peer.incarnation:
+        if later(info.incarnation, peer.incarnation):
             peer.begin(info.incarnation)
         peer.sighted = info.sequence
         peer.record_digest, peer.state_digest = info.record_digest, info.state_digest
@@ -382,7 +372,7 @@ class Exchange:
             peer = self._membership.get(sighting.address)
             if peer is None or peer.state is State.DEAD:
                 continue
-            if (peer.incarnation, peer.sighted) > (sighting.incarnation, sighting.sequence):
+            if after((peer.incarnation, peer.sighted), (sighting.incarnation, sighting.sequence)):
                 yield self._membership.info(peer, now)
 
     def _members_digest(self) -> int:
@@ -403,32 +393,28 @@ class Exchange:
             seen.add(entry.key)
             self._take_entry(entry, peer, now)
         unknown = [d for bucket in buckets for d in self._unknown_to_peer(seen, bucket)]
-        self._give(self._still_valid(unknown, peer, now), peer, now)
+        self._give(unknown, peer, now)
         self._fetcher.pump(now)
 
     def _take_entry(self, entry: Entry, peer: Address, now: Now) -> None:
         held = self._metadata.table.get(entry.key)
-        if self._metadata.was_collected(entry, self._floor_of(peer)):
+        if self._buried(entry, peer, now):
             return
         if self._metadata.outranked_by(entry, now):
             self._fetcher.want(entry, peer, now)
         elif held is not None and held.rank != entry.rank and not self._metadata.awaited(entry):
             self._give([held], peer, now)
 
-    def _take_floor(self, peer: Peer, floor: int, same: bool) -> None:
-        """``same``: both hold the same documents, so what the other has collected is not here either."""
-        peer.floor = floor
-        if same:
-            self._metadata.raise_floor(floor)
+    def _buried(self, entry: Entry, peer: Address, now: Now) -> bool:
+        """Whether ``peer`` offers what was deleted here long ago; it was away, and is told so."""
+        tombstone = self._metadata.buried(entry, now)
+        if tombstone is not None:
+            self._give([tombstone], peer, now)
+        return tombstone is not None
 
-    def _floor_of(self, address: Address) -> int:
-        peer = self._membership.get(address)
-        return peer.floor if peer is not None else 0
-
-    def admissible(self, documents: Documents, peer: Peer) -> Documents:
-        """What ``peer`` pushed, without what was deleted here and collected since."""
-        kept = [d for d in documents.documents if not self._metadata.was_collected(entry_of(d), peer.floor)]
-        return Documents(tuple(kept))
+    def admissible(self, documents: Documents, peer: Peer, now: Now) -> Documents:
+        """What ``peer`` pushed, without what was deleted here long ago."""
+        return Documents(tuple(d for d in documents.documents if not self._buried(entry_of(d), peer.address, now)))
 
     def _unknown_to_peer(self, seen: set[str], bucket: int, unknown: Iterable[int] | None = None) -> list[Document]:
         """What the other side did not list, and of what it was asked about only what it said is ``unknown`` to it."""

@@ -14,6 +14,7 @@ from .membership import Membership, Peer
 from .messages import Ack, Codec, Header, Message, PacketType, Ping, Rejected, SyncRequest, SyncResponse
 from .outbox import Local, Outbox
 from .pace import Pace
+from .runs import later
 from .types import Address, Now, State
 
 #: A local clock that moves this much (seconds) against the monotonic one was set, not slewed.
@@ -50,6 +51,9 @@ class Gate:
         self._challenged: dict[Address, float] = {}
         self._told: dict[Address, float] = {}  # nodes told of a later incarnation, when
         self._clocks_apart: float | None = None  # wall clock minus monotonic clock at the last input, seconds
+        self._slept = 0.0  # as the last input said
+        out.count("clock_steps", 0)
+        out.count("suspends", 0)
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_stale_run: Callable[[Peer, Header, Now], None] = lambda peer, header, now: None
 
@@ -93,7 +97,8 @@ class Gate:
 
         Else this node would take current documents for future ones until it has heard from enough members again.
         """
-        apart = now.wall_ns / 1e9 - now.mono
+        # A suspended machine's wall clock went on while its monotonic clock stood still: that is no step.
+        apart = now.wall_ns / 1e9 - now.mono - now.slept
         step = 0.0 if self._clocks_apart is None else apart - self._clocks_apart
         self._clocks_apart = apart
         if abs(step) < _CLOCK_STEP:
@@ -103,6 +108,15 @@ class Gate:
         for peer in self._membership:
             if peer.clock_ahead is not None:
                 peer.clock_ahead -= step
+        return True
+
+    def woke_up(self, now: Now) -> bool:
+        """Whether the machine was suspended since the last call."""
+        slept, self._slept = now.slept - self._slept, now.slept
+        if slept < _CLOCK_STEP or self._clocks_apart is None:
+            return False
+        self._out.count("suspends")
+        self._out.emit(Warned("suspended", f"the machine was suspended for {slept:.1f} s"))
         return True
 
     # -- freshness ---------------------------------------------------------------------------------------------
@@ -125,7 +139,7 @@ class Gate:
         expected = self.cluster_offset() or 0.0 if known is None else known
         age = expected - (header.wall_ns - now.wall_ns) / 1e9
         limit = self._pace.timeout
-        if known is None or (peer is not None and peer.state is State.ALIVE):
+        if peer is not None and peer.state is State.ALIVE and known is not None:
             limit = max(limit, self._max_clock_drift)
         if abs(age) <= limit:
             return
@@ -153,7 +167,7 @@ class Gate:
 
     def _own_packet(self, data: bytes, header: Header, now: Now) -> None:
         """Our own rumor came back, or somebody else claims our address."""
-        if header.incarnation <= self._local.incarnation:
+        if not later(header.incarnation, self._local.incarnation):
             return
         self._codec.verify(data, header)  # a run of ours that we do not know of: we lost our state, or have a twin
         self._out.count("own_address_conflicts")

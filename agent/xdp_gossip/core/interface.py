@@ -23,7 +23,7 @@ class Settings:
 
     ``cycle`` 0 means automatic: 1 s up to 250 members, then members/250 s. ``timeout`` 0, or one not above the
     cycle, means automatic: 3 x cycle + 2 s, or ``timeout_cycles`` x cycle + 2 s. ``tombstone_grace`` is
-    in seconds: how long a member may be away and still hear of a deletion.
+    in seconds: how long all members tell each other of a deletion.
     """
 
     amount: int = 3
@@ -106,8 +106,8 @@ class ProtocolEngine(Protocol):
     def counters(self) -> Mapping[str, int]:
         """Counters by name; every packet that is not used adds to one of them."""
 
-    def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = (), floor: int = 0) -> None:
-        """Join: load what an earlier run knew (``floor``: see ``events.TombstonesCollected``), contact seeds.
+    def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
+        """Join: load what an earlier run knew (retired tombstones included), contact seeds.
 
         The local node is announced to them and to the known nodes.
         """

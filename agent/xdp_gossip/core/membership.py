@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Callable
 
 from .messages import FLAG_UNSTORED, RUMORS, Header, MemberInfo, Rejected, Sighting
+from .runs import later
 from .types import PRESENT, Address, Now, Record, State
 from .window import ReplayWindow
 
@@ -29,7 +30,7 @@ class Peer:
     __slots__ = (
         "address", "key", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest",
         "state_digest", "stored", "last_heard", "clock_ahead", "gone_at", "token", "introduced",
-        "floor", "problems", "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
+        "problems", "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
         "vouched_until",
     )  # fmt: skip
 
@@ -49,7 +50,6 @@ class Peer:
         self.clock_ahead: float | None = None  # its wall clock minus ours, seconds
         self.gone_at = (0, 0)  # (incarnation, sequence) of its leave
         self.token = 0
-        self.floor = 0  # of the tombstones it has collected
         self.introduced = False  # the shell was told of it
         self.problems: tuple[str, ...] = ()  # what is wrong with it: twin, same_name, ...
         self.vouched_until = 0.0  # so long somebody's word stands for it, as this host cannot reach it itself
@@ -179,9 +179,9 @@ class Membership:
         ``screened``: the data plane has looked for duplicates. Raises ``Rejected``: duplicate, stale_incarnation.
         """
         peer = self._peers.get(header.origin)
-        if peer is None or header.incarnation > peer.incarnation:
+        if peer is None or later(header.incarnation, peer.incarnation):
             return peer
-        if header.incarnation < peer.incarnation:
+        if header.incarnation != peer.incarnation:
             raise Rejected("stale_incarnation")
         window = peer.rumors if header.type in RUMORS else peer.directs
         if not screened and not window.fresh(header.sequence):
@@ -190,7 +190,7 @@ class Membership:
 
     def commit(self, peer: Peer, header: Header) -> None:
         """Take an authentic header's numbers and digests over. The caller calls :meth:`changed` when this tells so."""
-        if header.incarnation > peer.incarnation:
+        if later(header.incarnation, peer.incarnation):
             peer.begin(header.incarnation)
         if header.type in RUMORS:
             peer.rumors.commit(header.sequence)

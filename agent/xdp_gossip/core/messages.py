@@ -88,15 +88,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class SyncRequest:
-    """Opens an exchange: the header holds the state digest, this the rest of what is to be compared.
-
-    ``floor``: clock reading of the newest tombstone that the sender has collected (0: none).
-    """
+    """Opens an exchange: the header holds the state digest, this the rest of what is to be compared."""
 
     nonce: int
     members_digest: int
     overdue: tuple[Sighting, ...] = ()
-    floor: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,6 @@ class SyncResponse:
     entries: tuple[Entry, ...] = ()
     entries_complete: bool = False
     buckets: tuple[int, ...] = ()
-    floor: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Callable
 
-from .clock import NS_PER_MS, HybridClock
+from .clock import MAX_READING, NS_PER_MS, HybridClock
 from .documents import DocumentTable, entry_of
 from .endings import Endings
 from .events import DocumentChanged, TombstonesCollected, Warned
@@ -45,17 +44,18 @@ class Metadata:
         self._out = out
         self._clock = HybridClock(int(settings.max_clock_drift * 1000))
         self.offset = 0.0  # seconds that the cluster's clock is ahead of ours
-        self.endings = Endings(table, settings.tombstone_grace)
+        self.endings = Endings(table, settings.tombstone_grace, settings.max_documents)
         self.staging = Staging(table, settings.max_document)
-        self._highest = 0  # greatest clock reading among the documents
-        self._far_since: float | None = None  # since when there are documents from the far future
+        for name in ("ahead", "refused_collected", "refused_early", "refused_future"):
+            out.count(f"documents_{name}", 0)
+        out.count("tombstones_dropped", 0)
 
-    def load(self, documents: Iterable[Document], floor: int = 0) -> None:
-        """Take over what an earlier run stored."""
-        self.endings.floor = floor
+    def load(self, documents: Iterable[Document], now: Now) -> None:
+        """Take over what an earlier run stored, retired tombstones included."""
         for document in documents:
             self._put(document)
             self._clock.observe(document.version.hlc + 1)
+        self.endings.retire(self.endings.old(self._wall_ms(now)))
 
     def write(
         self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
@@ -89,7 +89,7 @@ class Metadata:
         changed = [not _equals(held, write, expires) for write, held, expires in zip(writes, helds, expiries)]
         keys = tuple(sorted(write.key for write, news in zip(writes, changed) if news))
         _check_batch(keys)
-        version = Version(self._reading(helds, changed, now), self._origin)
+        version = Version(self._reading(writes, changed, now), self._origin)
         prepared: list[Prepared] = []
         for write, held, expires, news in zip(writes, helds, expiries, changed):
             document = Document(
@@ -117,7 +117,7 @@ class Metadata:
         if len(document.batch) > 1:
             self._out.count("batches_dropped", self.staging.add(document, now))
         else:
-            self._store(document, self.table.get(document.key), now, local=False)
+            self._store(document, self._given_way(document, now), now, local=False)
         self._settle(now)
         return True
 
@@ -127,10 +127,19 @@ class Metadata:
         return part is not None and part.rank >= entry.rank
 
     def tick(self, now: Now) -> None:
-        """Collect old tombstones, give up batches of which nobody has the rest."""
-        gone = self.endings.collectable(self._wall_ms(now))
-        if gone:
-            self._forget(tuple(gone))
+        """Retire old tombstones, give up batches of which nobody has the rest."""
+        wall_ms = self._wall_ms(now)
+        for tombstone in self.endings.too_early(wall_ms):
+            self._put(tombstone)
+        retired = tuple(self.endings.old(wall_ms))
+        if retired:
+            dropped = self.endings.retire(retired)
+            self._out.count("tombstones_collected", len(retired))
+            self._out.count("tombstones_dropped", len(dropped))
+            self._out.emit(TombstonesCollected(retired, dropped))
+            if dropped:
+                text = f"forgot {len(dropped)} deletions, more than {self._settings.max_documents} are remembered: a"
+                self._out.emit(Warned("tombstones_dropped", f"{text} member that was away since may bring them back"))
         self._out.count("batches_given_up", self.staging.expire(now))
 
     def expire(self, now: Now) -> None:
@@ -144,70 +153,63 @@ class Metadata:
         when = self.endings.next_expiry
         return None if when is None else (when - self._wall_ms(now)) / 1000
 
-    # -- members that were away for too long (see ``endings``) -------------------------------------------------
+    # -- which of two versions holds ---------------------------------------------------------------------------
 
     @property
     def floor(self) -> int:
-        """Clock reading of the newest tombstone collected here."""
-        return self.endings.floor
+        """Clock reading of the newest retired tombstone (0: none)."""
+        return max((tombstone.version.hlc for tombstone in self.endings.retired.values()), default=0)
 
-    def raise_floor(self, floor: int) -> None:
-        """Take over the floor of a member that holds the same documents."""
-        if floor > self.endings.floor:
-            self.endings.floor = floor
-            self._out.emit(TombstonesCollected((), floor))
-
-    def was_collected(self, entry: Entry, floor: int) -> bool:
-        """Whether an unknown entry, offered by a member with this ``floor``, was deleted here and collected since."""
-        gone = floor < self.floor and entry.version.hlc <= self.floor and self.table.get(entry.key) is None
-        if gone:
-            self._out.count("documents_refused_collected")
-        return gone
-
-    def give_up(self, document: Document, floor: int, now: Now) -> bool:
-        """Drop what another member with this ``floor`` does not know: it was deleted there, and collected since.
-
-        False when the document is younger than that, or this member as far on as the other. A document that is given
-        up stays in the history, and is told of as one whose author lost.
-        """
-        if floor <= self.floor or document.version.hlc > floor:
-            return False
-        if document.deleted:
-            self.table.remove(document.key)
-            self._out.emit(TombstonesCollected((document,), self.floor))
-            return True
-        self._out.count("documents_given_up")
-        text = f"document {document.key!r}: version {document.version} was deleted while this member was away too long"
-        self._out.emit(Warned("document_given_up", text))
-        self.table.remove(document.key)
-        self._out.emit(DocumentChanged(document.ended, document, local=False, conflict=True))
-        self.on_change(now)
-        return True
-
-    def _forget(self, tombstones: tuple[Document, ...]) -> None:
-        for tombstone in tombstones:
-            self.table.remove(tombstone.key)
-        self._out.count("tombstones_collected", len(tombstones))
-        self._out.emit(TombstonesCollected(tombstones, self.floor))
+    def buried(self, entry: Entry, now: Now) -> Document | None:
+        """The retired tombstone above an entry from elsewhere, None when there is none."""
+        tombstone = self.endings.retired.get(entry.key)
+        if tombstone is None or self.table.get(entry.key) is not None:
+            return None
+        if entry.rank >= tombstone.rank or self._not_over(tombstone, entry, now):
+            return None
+        self._out.count("documents_refused_collected")
+        return tombstone
 
     def outranked_by(self, entry: Entry, now: Now) -> bool:
-        """Whether a version from elsewhere holds against ours.
+        """Whether a version from elsewhere holds against ours: the higher rank does, whatever the clocks say.
 
-        The higher rank does, except that a version from the far future, left behind by a clock that was put right
-        since, holds against nothing.
+        But by the clock alone nobody ends a document that is not over by ours.
         """
         if self.awaited(entry):
             return False
-        held = self.table.get(entry.key)
-        if held is None:
+        held = self._known(entry.key)
+        if held is None or held.key not in self.table:
+            if entry.deleted and self.endings.is_old(_tombstone(entry), self._wall_ms(now)):
+                return held is not None and entry.rank > held.rank
+            return held is None or entry.rank > held.rank or self._not_over(held, entry, now)
+        if self._not_over(held, entry, now):
             return True
-        ours_far, theirs_far = self._far(held.version, now), self._far(entry.version, now)
-        return ours_far if ours_far is not theirs_far else entry.rank > held.rank
+        if held.expires and not held.deleted and entry.deleted and entry.version == held.ended.version:
+            over = held.expired(self._wall_ms(now))
+            self._out.count("documents_refused_early", not over)
+            return over
+        return entry.rank > held.rank
+
+    def _not_over(self, tombstone: Document, entry: Entry, now: Now) -> bool:
+        """Whether a wrong clock put ``tombstone`` in the place of the document that ``entry`` names."""
+        early = tombstone.deleted and tombstone.expires > self._wall_ms(now)
+        return early and not entry.deleted and entry.version == tombstone.base
+
+    def _given_way(self, document: Document, now: Now) -> Document | None:
+        """What ``document`` takes the place of: what is held, or a retired tombstone that should not be there."""
+        held = self._known(document.key)
+        if held is None or document.key in self.table:
+            return held
+        return held if self._not_over(held, entry_of(document), now) else None
+
+    def _known(self, key: str) -> Document | None:
+        """What is held under ``key``, or else its retired tombstone."""
+        return self.table.get(key) or self.endings.retired.get(key)
 
     def refuses(self, entry: Entry, now: Now) -> bool:
         """Whether a version from elsewhere breaks a rule here; counted and warned of."""
         reason = ""
-        if self._far(entry.version, now):
+        if entry.version.hlc >= MAX_READING:
             reason = "future"
         elif entry.size > self._settings.max_document:
             reason = "too_large"
@@ -223,31 +225,8 @@ class Metadata:
         )
         return True
 
-    def restamp(self, patience: float, now: Now) -> None:
-        """Publish documents again that carry times which everybody refuses, with the time that holds.
-
-        They were written by a node whose clock ran ahead, seen by nobody or by members with the same fault. Their
-        author puts that right at once; when it is not there, another member does after ``patience`` seconds.
-        """
-        if not self._clock.too_far_ahead(self._highest, self._wall_ms(now)):
-            self._far_since = None
-            return
-        self._far_since = now.mono if self._far_since is None else self._far_since
-        patient = now.mono - self._far_since < patience
-        for held in list(self.table):
-            if not self._far(held.version, now) or (patient and held.version.origin != self._origin):
-                continue
-            version = Version(self._clock.tick(self._wall_ms(now)), self._origin)
-            self._out.count("documents_restamped")
-            again = replace(held, version=version, base=held.version, batch=(), ancestors=held.lineage)
-            self._store(again, held, now, local=True)
-        self._highest = max((document.version.hlc for document in self.table), default=0)
-
-    def _far(self, version: Version, now: Now) -> bool:
-        return self._clock.too_far_ahead(version.hlc, self._wall_ms(now))
-
     def _wall_ms(self, now: Now) -> int:
-        return now.wall_ns // NS_PER_MS + int(self.offset * 1000)
+        return max(0, now.wall_ns // NS_PER_MS + int(self.offset * 1000))
 
     def _compare(self, key: str, held: Document | None, expected: Version | None, absent: bool) -> None:
         actual = None if held is None or held.deleted else held.version
@@ -282,13 +261,17 @@ class Metadata:
             return 0
         return self._wall_ms(now) + math.ceil(write.expires_in * 1000)
 
-    def _reading(self, helds: Sequence[Document | None], changed: Sequence[bool], now: Now) -> int:
-        """The clock reading of a new version: above all that it replaces, and above the tombstones these may leave."""
+    def _reading(self, writes: Sequence[Write], changed: Sequence[bool], now: Now) -> int:
+        """The clock reading of a new version: above all that it replaces, and above the tombstones these may leave.
+
+        So it is whatever the clocks say: a version that was acknowledged once is followed by higher ones only.
+        """
         if not any(changed):
             return 0
         reading = self._clock.tick(self._wall_ms(now))
-        for held in helds:
-            if held is not None and not self._far(held.version, now):
+        for write in writes:
+            held = self._known(write.key)
+            if held is not None:
                 reading = max(reading, held.version.hlc + 2)
         self._clock.observe(reading + 1)
         return reading
@@ -341,21 +324,25 @@ class Metadata:
         for parts in self.staging.complete():
             for part in parts:
                 if self.outranked_by(entry_of(part), now):
-                    self._store(part, self.table.get(part.key), now, local=False)
+                    self._store(part, self._given_way(part, now), now, local=False)
 
     def _put(self, document: Document) -> None:
         self.table.put(document)
         self.endings.note(document)
-        self._highest = max(self._highest, document.version.hlc)
 
     def _store(self, document: Document, held: Document | None, now: Now, local: bool) -> None:
         overtaken = not local and held is not None and document.overtakes(held, held.version.origin == self._origin)
+        overtaken = overtaken and held != document.ended  # that was put by a clock that was wrong
         self._put(document)
         self.staging.stored(document)
         if overtaken and held is not None:
             self._out.count("document_conflicts")
             text = f"document {document.key!r}: version {document.version} took the place of {held.version}, which its"
             self._out.emit(Warned("document_conflict", f"{text} author had not read; that stays in the history here"))
+        if self._clock.too_far_ahead(document.version.hlc, self._wall_ms(now)):
+            self._out.count("documents_ahead")
+            text = f"document {document.key!r}: version {document.version} is of a time to come: its author's clock"
+            self._out.emit(Warned("document_ahead", f"{text} was wrong, or the clocks here are"))
         self._out.emit(DocumentChanged(document, held, local, overtaken))
         self.on_change(now)
 
@@ -365,6 +352,10 @@ def _equals(held: Document | None, write: Write, expires: int) -> bool:
         # Deleting what is not there changes nothing.
         return write.deleted and (held is None or held.deleted)
     return held.value == write.value and held.content_type == write.content_type and held.expires == expires
+
+
+def _tombstone(entry: Entry) -> Document:
+    return Document(entry.key, entry.version, deleted=True)
 
 
 def _check_batch(keys: tuple[str, ...]) -> None:

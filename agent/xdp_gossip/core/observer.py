@@ -17,6 +17,7 @@ from .membership import Membership, Peer
 from .messages import FLAG_PAUSED, FLAG_UNSTORED
 from .outbox import Outbox
 from .pace import Pace
+from .runs import after, later
 from .types import Address, Now, State
 
 #: One origin that is not held for gone: key (20 bytes, ``membership.key_of``), incarnation, highest rumor sequence,
@@ -37,6 +38,8 @@ class Observer:
         self._out = out
         self._pace = pace
         self._last: float | None = None
+        #: Monotonic time at which the machine was last seen to have been suspended.
+        self.woke_up_at = -math.inf
 
     @property
     def observing(self) -> bool:
@@ -68,7 +71,7 @@ class Observer:
         for row in rows:
             key, incarnation, highest, window, last_seen, clock_ahead, state, record, flags = row
             peer = by_key.get(key) or self._newcomer(key, incarnation, last_seen, now)
-            if peer is None or incarnation < peer.incarnation:
+            if peer is None or later(peer.incarnation, incarnation):
                 continue
             if incarnation != peer.incarnation or record != peer.record_digest:
                 self._renew(peer, incarnation, record, now)
@@ -76,13 +79,15 @@ class Observer:
                 peer.rumors.merge(highest, window)
                 peer.sighted = max(peer.sighted, highest)
                 peer.state_digest = state
-                peer.clock_ahead = clock_ahead
+                # The plane notes clocks against one that stood still while the machine was suspended.
+                if last_seen >= self.woke_up_at:
+                    peer.clock_ahead = clock_ahead
             peer.stored = not flags & FLAG_UNSTORED
             if last_seen > peer.last_heard and not flags & FLAG_PAUSED:
                 if peer.state is State.ALIVE:
                     peer.last_heard = last_seen
                     peer.probes = 0
-                elif (incarnation, highest) > peer.gone_at and now.mono - last_seen < timeout:
+                elif after((incarnation, highest), peer.gone_at) and now.mono - last_seen < timeout:
                     self._detector.heard(peer, now, now.mono - last_seen)
                 self._contacts.answered(peer.address)
             differs = differs or (state != state_digest and peer.present)
@@ -109,7 +114,7 @@ class Observer:
         return peer
 
     def _renew(self, peer: Peer, incarnation: int, record_digest: int, now: Now) -> None:
-        if incarnation > peer.incarnation:
+        if later(incarnation, peer.incarnation):
             peer.begin(incarnation)
         peer.record_digest = record_digest
         peer.record_due, peer.record_tries = now.mono + 0.3, 0

@@ -46,6 +46,7 @@ from .outbox import Outbox
 from .pace import Pace
 from .paths import LONG, Paths
 from .queries import Queries
+from .runs import after
 from .types import Address, Now, Record, State
 
 
@@ -116,7 +117,7 @@ class Reception:
         if (peer.incarnation, peer.record_digest) != before:
             self._membership.changed(peer)
             peer.record_due, peer.record_tries = now.mono + 0.3, 0
-        late = (header.incarnation, header.sequence) <= peer.gone_at
+        late = not after((header.incarnation, header.sequence), peer.gone_at)
         silent = header.flags & FLAG_PAUSED or header.type is PacketType.LEAVE
         if not late and not silent and (header.type in RUMORS or peer.state is not State.LEFT):
             self._detector.heard(peer, now)
@@ -128,7 +129,7 @@ class Reception:
         origin = header.origin
         if isinstance(message, Documents):
             if header.type not in RUMORS:
-                message = self._exchange.admissible(message, peer)
+                message = self._exchange.admissible(message, peer, now)
             self._fetcher.on_documents(message, origin, now)
         elif isinstance(message, Announce):
             relay = self._membership.get(source)
@@ -191,7 +192,7 @@ class Reception:
         self._out.count("relayed", len(targets))
 
     def _take_record(self, peer: Peer, record: Record, now: Now) -> None:
-        if peer.record is not None and record.stamp <= peer.record.stamp:
+        if peer.record is not None and not after(record.stamp, peer.record.stamp):
             return
         fresh = peer.record is None or peer.record.digest != record.digest
         peer.record = record

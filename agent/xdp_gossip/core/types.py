@@ -35,10 +35,14 @@ MAX_EXPIRES_IN = 10 * 366 * 86_400
 
 @dataclass(frozen=True)
 class Now:
-    """One instant on both clocks: ``mono`` in seconds (never jumps), ``wall_ns`` in nanoseconds since the epoch."""
+    """One instant on both clocks: ``mono`` in seconds (never jumps), ``wall_ns`` in nanoseconds since the epoch.
+
+    ``slept``: seconds for which the machine was suspended since it booted, in which ``mono`` stood still.
+    """
 
     mono: float
     wall_ns: int
+    slept: float = 0.0
 
 
 @functools.total_ordering
@@ -291,10 +295,21 @@ class Document:
         """The tombstone that an expired document leaves: the same on every member, which needs no word about it.
 
         Its version is the next above; whoever writes a document with an expiry, or after one, leaves that free.
+        It keeps the expiry: a member whose clock is put right can tell that the document is not over yet.
         """
         version = Version(self.version.hlc + 1, self.version.origin)
         return Document(
-            self.key, version, b"", self.content_type, self.author, "expired", True, self.version, 0, (), self.lineage
+            self.key,
+            version,
+            b"",
+            self.content_type,
+            self.author,
+            "expired",
+            True,
+            self.version,
+            self.expires,
+            (),
+            self.lineage,
         )
 
     @property

@@ -19,6 +19,7 @@ from typing import Literal
 
 from ..core.events import Standing
 from ..core.observer import Observation
+from ..core.runs import later
 from ..core.types import Address, Now
 from . import headers, layout
 from .libbpf import EXIST, LOCK, NOEXIST, LibraryMissing, Map, MapError, RingBuffer, processors
@@ -295,7 +296,7 @@ class DataPlane:
 
     def _merged(self, held: bytes | None, standing: Standing, now: Now) -> bytes:
         lock, incarnation, highest, window, seen, clock, state, record, _, flags = layout.NODE.unpack(held or _NO_NODE)
-        if standing.incarnation > incarnation:
+        if later(standing.incarnation, incarnation):
             incarnation, highest, window = standing.incarnation, standing.highest, standing.window
         elif standing.incarnation == incarnation:
             highest, window = _merge(highest, window, standing.highest, standing.window)

@@ -98,17 +98,15 @@ _DOCUMENT = Struct(
 )
 
 _BY_TAG: dict[int, Struct[Any]] = {
-    1: Struct(m.SyncRequest, ("floor",), nonce=U64, members_digest=U64, overdue=many(_SIGHTING.field), floor=U64),
+    1: Struct(m.SyncRequest, nonce=U64, members_digest=U64, overdue=many(_SIGHTING.field)),
     2: Struct(
         m.SyncResponse,
-        ("floor",),
         nonce=U64,
         members=many(_MEMBER.field),
         want_members=BOOLEAN,
         entries=many(_ENTRY.field),
         entries_complete=BOOLEAN,
         buckets=many(U32, 256),
-        floor=U64,
     ),
     3: Struct(m.MemberList, members=many(_MEMBER.field)),
     4: Struct(m.ListRequest, ("known",), buckets=many(uint(8), 256), known=many(U64)),

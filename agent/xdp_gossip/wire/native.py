@@ -7,7 +7,7 @@ bytes    field, all integers big-endian
 0-63     signed block: magic 2, version 1, type 1, cluster 4, key slot 1, flags 1, port 2,
          incarnation 4, sequence 8, origin address 16, wall time 8, metadata digest 8, record digest 8
 64-79    MAC: BLAKE2s-128 of the signed block, keyed (RFC 7693)
-80-87    relay area, not signed: ttl 1, hops 1, reserved 6
+80-87    relay area, not signed: ttl 1, hops 1, reserved 2, salt of the body 4
 88-      body: ChaCha20-Poly1305 (RFC 8439), the signed block as associated data
 =======  =============================================================================================
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import struct
 
 from cryptography.exceptions import InvalidTag
@@ -27,13 +28,15 @@ from . import bodies
 from .keys import Keyring, SlotKeys, cluster_id
 
 MAGIC = 0x5847  # "XG"
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 _BLOCK = struct.Struct("!HBBIBBHIQ16sQQQ")
-_RELAY = struct.Struct("!BB6x")
+_RELAY = struct.Struct("!BB2x")
 BLOCK_BYTES = _BLOCK.size
 MAC_BYTES = 16
-HEADER_BYTES = BLOCK_BYTES + MAC_BYTES + _RELAY.size
+SALT_BYTES = 4
 _TTL_AT = BLOCK_BYTES + MAC_BYTES
+_SALT_AT = _TTL_AT + _RELAY.size
+HEADER_BYTES = _SALT_AT + SALT_BYTES
 _TAG_BYTES = 16
 _NONCE = bytes(12)
 _BODILESS = frozenset({PacketType.HEARTBEAT, PacketType.LEAVE})
@@ -41,10 +44,14 @@ _TYPES = {int(kind): kind for kind in PacketType}
 
 
 class NativeCodec:
-    """Packets of one cluster (``core.messages.Codec``)."""
+    """Packets of one cluster (``core.messages.Codec``).
 
-    def __init__(self, keyring: Keyring) -> None:
+    ``salt``: 4 bytes that no other run of this node has; random by default. See docs/protocol.md, "Keys".
+    """
+
+    def __init__(self, keyring: Keyring, salt: bytes | None = None) -> None:
         self._keyring = keyring
+        self._salt = os.urandom(SALT_BYTES) if salt is None else salt
         self._cluster = cluster_id(keyring.cluster)
 
     def parse(self, data: bytes) -> Header:
@@ -106,8 +113,9 @@ class NativeCodec:
         if header.type in _BODILESS:
             return None
         block = data[:BLOCK_BYTES]
+        salt = data[_SALT_AT:HEADER_BYTES]
         try:
-            raw = _aead(self._keys(header), block).decrypt(_NONCE, data[HEADER_BYTES:], block)
+            raw = _aead(self._keys(header), block, salt).decrypt(_NONCE, data[HEADER_BYTES:], block)
         except InvalidTag:
             raise Rejected("bad_body") from None
         return bodies.unpack(header.type, raw)
@@ -132,9 +140,9 @@ class NativeCodec:
             header.state_digest,
             header.record_digest,
         )
-        packet = block + _mac(keys, block) + _RELAY.pack(header.ttl, header.hops)
+        packet = block + _mac(keys, block) + _RELAY.pack(header.ttl, header.hops) + self._salt
         if message is not None:
-            packet += _aead(keys, block).encrypt(_NONCE, bodies.pack(message), block)
+            packet += _aead(keys, block, self._salt).encrypt(_NONCE, bodies.pack(message), block)
         return packet
 
     def relayed(self, data: bytes) -> bytes | None:
@@ -142,7 +150,7 @@ class NativeCodec:
         ttl, hops = _RELAY.unpack_from(data, _TTL_AT)
         if ttl == 0:
             return None
-        return data[:_TTL_AT] + _RELAY.pack(ttl - 1, min(hops + 1, 255)) + data[HEADER_BYTES:]
+        return data[:_TTL_AT] + _RELAY.pack(ttl - 1, min(hops + 1, 255)) + data[_SALT_AT:]
 
     def size_of(self, message: Message) -> int:
         """Bytes of the whole packet."""
@@ -159,6 +167,9 @@ def _mac(keys: SlotKeys, block: bytes) -> bytes:
     return hashlib.blake2s(block, digest_size=MAC_BYTES, key=keys.mac).digest()
 
 
-def _aead(keys: SlotKeys, block: bytes) -> ChaCha20Poly1305:
-    """A key of its own for every packet: no two packets have the same signed block, so none share key and nonce."""
-    return ChaCha20Poly1305(hashlib.blake2s(block, digest_size=32, key=keys.body).digest())
+def _aead(keys: SlotKeys, block: bytes, salt: bytes) -> ChaCha20Poly1305:
+    """A key of its own for every packet: no two packets of a run have the same signed block.
+
+    Two runs might have, when a state directory is restored and the clock stands still: the salt tells them apart.
+    """
+    return ChaCha20Poly1305(hashlib.blake2s(block, digest_size=32, key=keys.body, salt=salt).digest())

@@ -85,9 +85,7 @@ class PekoNodeEngine:
         """False: a document on this wire is a value and a time."""
         return False
 
-    def start(
-        self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = (), floor: int = 0
-    ) -> None:
+    def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
         """Join: contact seeds and nodes known from earlier, take the stored document over. A second call is idle."""
         if self.status != "new":
             return
