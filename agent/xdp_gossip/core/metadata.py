@@ -92,6 +92,7 @@ class Metadata:
         version = Version(self._reading(writes, changed, now), self._origin)
         prepared: list[Prepared] = []
         for write, held, expires, news in zip(writes, helds, expiries, changed):
+            former = self._known(write.key)  # a retired tombstone was read, too
             document = Document(
                 write.key,
                 version,
@@ -100,10 +101,10 @@ class Metadata:
                 author,
                 comment,
                 write.deleted,
-                held.version if held else None,
+                former.version if former else None,
                 expires,
                 keys if len(keys) > 1 else (),
-                held.lineage if held else (),
+                former.lineage if former else (),
             )
             prepared.append(Prepared(write.key, document if news else held, news, held))
         return prepared
