@@ -52,8 +52,8 @@ comma := ,
 space := $(subst ,, )
 STEPS := code unit/ui bpf cluster planes \
 	networks,recovery,fleet,integration,docs-run,eda/sim,kernels-short \
-	$(subst $(space),$(comma),$(SCENARIOS:%=molecule-%))/ansible-test-2.18,ansible-test-2.19,ansible-test-newest,lint,quality \
-	bench-short claims
+	$(subst $(space),$(comma),$(SCENARIOS:%=molecule-%))/ansible-test-2.18,ansible-test-2.19,ansible-test-newest,lint,quality,bench-short \
+	claims
 
 ##@ First steps
 .PHONY: help
