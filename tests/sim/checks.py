@@ -153,7 +153,7 @@ class Checks:
         """A publish returned."""
         assert node.engine is not None
         self._acknowledged[document.key].append(document)
-        held = {d.key: d for d in node.disk.load().documents}.get(document.key)
+        held = next(iter(node.disk.history(document.key)), None)  # the one that holds comes first
         if held is None or held.rank < document.rank:
             raise Violation(f"{node.address} acknowledged {document} before it was on its disk")
 
