@@ -145,7 +145,7 @@ def test_a_target_that_takes_too_long_is_ended(checkout: Path, polite: bool) -> 
         "import sys, time; sys.path.insert(0, '.ci')\n"
         "import step\n"
         "step.LOGS.mkdir(parents=True)\n"
-        # Long enough for make and a shell to begin on a busy machine: a target that is ended before has nothing to clean.
+        # Long enough for make and a shell to begin on a busy machine: what is ended before has nothing to clean.
         "step.LIMIT, step.POLL = 6, 0.1\n"
         "begin = time.monotonic()\n"
         f"outcome = step.Step('slow', polite={polite}).run()\n"
