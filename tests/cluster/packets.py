@@ -95,7 +95,7 @@ class Forger:
         return Header(
             PacketType.HEARTBEAT,
             origin,
-            incarnation=2**32 - 1,
+            incarnation=int(time.time()) + 1,
             sequence=self._rng.randrange(1, 2**40),
             wall_ns=time.time_ns() if wall_ns is None else wall_ns,
             state_digest=self._rng.getrandbits(64),
