@@ -25,7 +25,7 @@ BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-
 TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) curl faketime iproute2 shellcheck
 
 # Simulated clusters per scenario.
-SIM_SEEDS ?= 200
+SIM_SEEDS ?= 100
 # What `make sanity` and `make ansible-units` test with: 2.18, 2.19, newest or a version; and a Python for it, if not the
 # first one found.
 CORE ?= 2.19
@@ -100,7 +100,7 @@ ui: packages-test packages-browser venv-dev ## The web page in headless Chromium
 	$(VENV)/dev/bin/pytest tests/ui --junitxml="$(REPORTS)/ui.xml" $(PYTEST_ARGS)
 
 .PHONY: sim
-sim: packages-test venv-dev ## Simulated clusters: SIM_SEEDS (200) seeds a scenario
+sim: packages-test venv-dev ## Simulated clusters: SIM_SEEDS (100) seeds a scenario
 	SIM_SEEDS=$(SIM_SEEDS) $(VENV)/dev/bin/pytest tests/sim --junitxml="$(REPORTS)/sim.xml" $(PYTEST_ARGS)
 
 .PHONY: cluster
@@ -185,9 +185,10 @@ kernels: packages-test packages-plane packages-guests venv-dev ## The whole matr
 	$(VENV)/dev/bin/pytest tests/kernels -rs --junitxml="$(REPORTS)/kernels.xml" $(PYTEST_ARGS)
 
 .PHONY: long
-long: packages-test packages-plane venv-dev ## What takes too long for `make test`: a minute's lateness, variants of networks (root)
+long: packages-test packages-plane venv-dev ## What takes too long for `make test`: a minute's lateness, variants of networks, 200 seeds (root)
 	XDP_GOSSIP_LATE_SECONDS=60 $(VENV)/dev/bin/pytest tests/recovery/test_late.py $(PYTEST_ARGS)
 	$(VENV)/dev/bin/pytest tests/networks -m variant -rs $(PYTEST_ARGS)
+	SIM_SEEDS=200 $(VENV)/dev/bin/pytest tests/sim $(PYTEST_ARGS)
 	$(VENV)/dev/bin/python -m tests.recovery
 
 ##@ Measuring
