@@ -38,7 +38,7 @@ def test_whole_lists_are_not_sent_as_often_as_they_are_asked_for() -> None:
     world.run(10)
     assert target.counters["member_lists_withheld"] == target.counters["entry_lists_withheld"] == 0
     for nonce in range(100):
-        send(world, SyncRequest(nonce, 12345, (), 0))
+        send(world, SyncRequest(nonce, 12345, ()))
     world.run(1)
     assert target.counters["member_lists_withheld"] == 90
     for _ in range(100):

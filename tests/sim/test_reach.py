@@ -120,12 +120,12 @@ def test_twins_say_so_and_do_not_raise_each_other_for_ever() -> None:
     assert max(now) - max(began) <= 2 * RAISES, (began, now)
     for node in (first, second):
         assert node.engine is not None
-        assert node.engine.members(node.now)[0].problems == ("twin",)
+        assert "twin" in node.engine.members(node.now)[0].problems
         assert node.engine.counters["own_address_conflicts"] >= 1
     for node in world.nodes[:3]:
         assert node.engine is not None
         member = next(m for m in node.engine.members(node.now) if m.address == first.address)
-        assert member.problems == ("twin",)
+        assert "twin" in member.problems  # the path may look bad, too: one twin gets the other's answers
         assert node.engine.counters["twins_seen"] == 1
     second.crash()
     world._by_address = {node.address: node for node in world.nodes[:4]}

@@ -49,7 +49,7 @@ class Gate:
         self._pace = pace
         self._max_clock_drift = max_clock_drift
         self._challenged: dict[Address, float] = {}
-        self._told: dict[Address, float] = {}  # nodes told of a later incarnation, when
+        self._told: dict[tuple[Address, bool], float] = {}  # nodes told of a later incarnation, when
         self._clocks_apart: float | None = None  # wall clock minus monotonic clock at the last input, seconds
         self._slept = 0.0  # as the last input said
         out.count("clock_steps", 0)
@@ -183,11 +183,17 @@ class Gate:
     def _tell_later_incarnation(self, data: bytes, header: Header, now: Now) -> None:
         """A node that lost its state runs under an old incarnation: tell it which one we know, so it goes beyond."""
         peer = self._membership.get(header.origin)
-        if peer is None or self._told.get(header.origin, -math.inf) > now.mono - 1.0:
+        asks = header.type is PacketType.SWAP_REQUEST
+        told = (header.origin, asks)
+        if peer is None or self._told.get(told, -math.inf) > now.mono - 1.0:
             return
         self._codec.verify(data, header)
         self.on_stale_run(peer, header, now)
-        self._told[header.origin] = now.mono
+        self._told[told] = now.mono
+        # Its clock may differ so much that it believes nobody before its question was answered.
+        message = self._codec.open(data, header) if asks else None
+        if isinstance(message, SyncRequest) and self._local.status == "running":
+            self._out.send(Ack(message.nonce), header.origin, now)
         # Not as a suspicion: a twin that runs under that very incarnation would refute it, each time.
         ping = Ping(self._out.rng.getrandbits(63), header.origin, peer.incarnation, False)
         self._out.send(ping, header.origin, now)
