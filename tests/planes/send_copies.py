@@ -33,7 +33,7 @@ KEYRING = Keyring.single("planes", "a secret of the tests")
 def rumor(own: Address, number: int) -> bytes:
     """A heartbeat of ours."""
     header = Header(PacketType.HEARTBEAT, own, 1, number, 0, 0, 0)
-    return NativeCodec(KEYRING).encode(header, None)
+    return NativeCodec(KEYRING, b"salt").encode(header, None)
 
 
 async def main(directory: str, own: Address, targets: tuple[Address, ...]) -> None:
