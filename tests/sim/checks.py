@@ -87,7 +87,10 @@ class Checks:
         deleted = self._deleted[node.number]
         if document.deleted:
             deleted[document.key] = document.rank
-        elif (former := deleted.pop(document.key, None)) is not None and document.rank <= former:  # type: ignore[operator]
+            return
+        former = deleted.pop(document.key, None)
+        # What ended a moment early, by a clock that is right within ``RIGHT``, is put back.
+        if former is not None and document.rank <= former != document.ended.rank:  # type: ignore[operator]
             raise Violation(f"{node.address} shows {document} again, which was deleted there")
         if replaced is None or document.rank != replaced.ended.rank or not replaced.expires:
             return
