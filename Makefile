@@ -78,10 +78,10 @@ test-loaded: setup ## The same while all processors are kept busy: no test may b
 	@.ci/loaded /usr/bin/python3 .ci/steps.py $(STEPS)
 
 .PHONY: check
-check: ## The quick part: no root, two to three minutes
+check: ## The quick part: no root, under a minute
 	@$(MAKE) code
 	@$(MAKE) unit PYTEST_ARGS='-m "not slow and not root" -q'
-	@$(MAKE) sim SIM_SEEDS=3
+	@$(MAKE) sim SIM_SEEDS=1 PYTEST_ARGS='-m "not slow" -q -n 2'
 
 ##@ Parts of `make test`
 .PHONY: code

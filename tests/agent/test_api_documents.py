@@ -187,6 +187,7 @@ def test_a_bad_key_is_refused(tmp_path: Path, path: str) -> None:
     run(tmp_path, test)
 
 
+@pytest.mark.slow
 def test_a_document_over_the_limit_is_refused(tmp_path: Path) -> None:
     async def endless(size: int) -> Any:
         for _ in range(size // 1024):

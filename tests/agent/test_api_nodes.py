@@ -118,6 +118,7 @@ def test_heartbeats_do_not_change_the_entity_tag_and_news_does(tmp_path: Path) -
     run(tmp_path, test)
 
 
+@pytest.mark.slow
 def test_the_local_node_changes(tmp_path: Path) -> None:
     async def test(api: Any, fake: Any) -> None:
         answer = await api("PATCH", "/v1/node", json_body={"private_data": "rack 2"})

@@ -7,6 +7,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from agents import cluster
 from api_harness import Api, serving
 
@@ -30,6 +31,7 @@ async def present(api: Api) -> dict[str, dict[str, Any]]:
     return {node["name"]: node for node in nodes if node["record_known"]}
 
 
+@pytest.mark.slow
 def test_a_fleet_of_three(tmp_path: Path) -> None:
     async def main() -> None:
         for name in ("a", "b"):

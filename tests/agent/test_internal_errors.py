@@ -168,6 +168,7 @@ def test_doctor_names_the_place() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["recorded", "callback", "task", "log"])
 def test_a_test_fails_in_which_one_happens(pytester: pytest.Pytester, what: str) -> None:
     """The check of tests/conftest.py itself."""

@@ -71,6 +71,7 @@ def test_the_seeds_example(make: Callable[..., NodeList], protocol: str) -> None
     until(lambda: names(a) == ["A", "B", "C"], 2.0)
 
 
+@pytest.mark.slow
 def test_a_seed_is_listed_until_its_timeout(make: Callable[..., NodeList]) -> None:
     silent = free_port()
     a = make("A", free_port(), silent)

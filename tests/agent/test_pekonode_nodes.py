@@ -23,6 +23,9 @@ from xdp_gossip.core.types import Address, Now, State
 from xdp_gossip.transport import MAX_DATAGRAM, MAX_OBJECT
 from xdp_gossip.wire import pekonode as codec
 
+#: Agents are processes here.
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parent / "golden" / "pekonode"
 PROTOCOLS = ("UDP", "TCP")
 

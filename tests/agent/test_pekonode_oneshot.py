@@ -138,6 +138,7 @@ def test_oversized_is_cut_off() -> None:
     run(body)
 
 
+@pytest.mark.slow
 def test_stalled_and_broken_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oneshot, "READ_DEADLINE_S", 1.0)
 
@@ -176,6 +177,7 @@ def test_too_many_connections_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
     run(body)
 
 
+@pytest.mark.slow
 def test_peer_that_does_not_answer_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     # Nobody waits for so long: that the packet behind them arrives proves that it did not wait for them.
     monkeypatch.setattr(oneshot, "DIAL_DEADLINE_S", 300.0)

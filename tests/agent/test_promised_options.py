@@ -22,6 +22,9 @@ from xdp_gossip.config import load
 from xdp_gossip.core.applied import Applied
 from xdp_gossip.daemon import node_list_from
 
+#: Agents are processes here.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", name="running")
 def fixture_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:

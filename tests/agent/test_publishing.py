@@ -100,6 +100,7 @@ def test_a_publish_that_failed_has_not_happened() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_nobody_hears_of_a_publish_before_it_is_on_the_disk() -> None:
     async def main() -> None:
         left, right = await pair()

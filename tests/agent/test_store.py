@@ -236,6 +236,7 @@ def test_a_second_process_is_told_who_has_it(path: Path) -> None:
         state.load()
 
 
+@pytest.mark.slow
 def test_a_file_locked_with_other_tools_is_not_taken_for_damaged(path: Path) -> None:
     Store.open(path).close()
     other = sqlite3.connect(path, isolation_level=None)

@@ -330,6 +330,7 @@ def test_random_clients_never_stop_the_listener() -> None:
     run(scenario)
 
 
+@pytest.mark.slow
 def test_a_stalled_frame_and_an_idle_client_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "FRAME_DEADLINE_S", 0.3)
     monkeypatch.setattr(streams, "INCOMING_IDLE_S", 0.8)
@@ -387,6 +388,7 @@ def test_a_peer_that_reads_nothing_is_dropped_with_its_queue(monkeypatch: pytest
     run(scenario)
 
 
+@pytest.mark.slow
 def test_a_peer_that_does_not_answer_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     # Nobody waits for so long: that the frames behind it arrive proves that they did not wait for it.
     monkeypatch.setattr(streams, "DIAL_DEADLINE_S", 300.0)

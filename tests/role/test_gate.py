@@ -78,6 +78,7 @@ def test_it_passes(serve: Serve) -> None:
     assert answer["passed"] and answer["unmet"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entry", "words"),
     [

@@ -14,6 +14,8 @@ from xdp_gossip.wire.native import HEADER_BYTES
 from .steps import SETTINGS
 from .world import SimNode, World
 
+pytestmark = pytest.mark.slow
+
 DOCUMENTS = 10_000
 _TYPE_AT, _HEARTBEAT, _REQUEST, _RESPONSE, _PROBE = 3, 1, 2, 3, 7
 _IP_UDP = 28

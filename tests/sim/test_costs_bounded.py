@@ -14,6 +14,8 @@ from xdp_gossip.core.types import Address, State
 from .steps import SETTINGS
 from .world import World
 
+pytestmark = pytest.mark.slow
+
 
 def two(**settings: int) -> World:
     world = World(1, 2, settings=replace(SETTINGS, **settings))

@@ -14,6 +14,8 @@ from xdp_gossip.core.types import PRESENT, Node
 from .network import Link
 from .world import SimNode, World
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3600.0
 #: Long cycles make a day cheap to play.
 SLOW = Settings(amount=4, cycle=300.0, timeout_cycles=5)

@@ -14,6 +14,8 @@ from xdp_gossip.core.types import PRESENT, State
 from .steps import REMOVED_WITHIN, settle
 from .world import EPOCH_S, SimNode, World
 
+pytestmark = pytest.mark.slow
+
 #: As an agent has them.
 AGENT = Settings(amount=4, cycle=1.0, timeout_cycles=5)
 
