@@ -25,7 +25,7 @@ def test_interface_and_address_come_long_after_the_boot(world: World) -> None:
     host.unload()
     command("ip", "-n", host.namespace, "link", "del", "eth0")
     host.settings["api"]["listen"] = f"{host.ip}:8001"
-    host.settings["api"]["token_file"] = str(host.write_secret("api.token", "a token of the tests"))
+    host.settings["api"]["token_file"] = str(host.write_secret("api.token", "a-token-of-the-tests"))
     host.give_to_user()
     try:
         unit.boot()

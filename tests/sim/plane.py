@@ -24,6 +24,8 @@ from xdp_gossip.core.types import Address, Now
 RING_BUFFER = 60
 #: Members in the ring.
 RING = 256
+#: Seconds by which a node's clock, a sum of floats, may lag behind the instant that a timer was set for.
+ROUNDING = 1e-9
 _STANDINGS = {"present": PRESENT, "suspect": SUSPECT, "gone": GONE}
 
 
@@ -85,7 +87,7 @@ class SimPlane:
         config.max_clock_drift = _ns(engine.settings.max_clock_drift)
         config.clock = now.wall_ns - _ns(now.mono) + _ns(engine.clock_offset)
         config.lease = _ns(now.mono + max(60.0, 10 * engine.timeout))
-        if engine.observation_due <= now.mono or self.lost:
+        if engine.observation_due <= now.mono + ROUNDING or self.lost:
             self.lost = 0
             engine.observe(self._observations(now), now)
         members = len(engine.members(now))

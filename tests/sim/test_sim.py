@@ -110,3 +110,14 @@ def test_the_checks_notice_an_unpersisted_publish() -> None:
     node._persist = lambda event: None  # type: ignore[method-assign]
     with pytest.raises(Violation, match="before it was on its disk"):
         world.publish(node, "k", b"v")
+
+
+def test_a_world_that_stands_still_is_noticed() -> None:
+    world = World(1, 1, settings=SETTINGS)
+
+    def again() -> None:
+        world.at(world.time, again)
+
+    again()
+    with pytest.raises(Violation, match="events follow each other and no time passes"):
+        world.run(1.0)

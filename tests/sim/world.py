@@ -12,6 +12,7 @@ import heapq
 import itertools
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Callable
 
 from xdp_gossip.core.engine import Engine
@@ -25,11 +26,13 @@ from xdp_gossip.wire.native import NativeCodec
 
 from .checks import Checks, Violation
 from .network import DATAGRAM, Link, Network
-from .plane import SimPlane
+from .plane import ROUNDING, SimPlane
 
 EPOCH_S = 1_700_000_000
 #: Datagrams that wait for a frozen node, as in a socket's buffer.
 SOCKET_BUFFER = 2000
+#: Events that may follow each other without any time passing; more would go on for ever.
+AT_ONCE = 100_000
 
 
 _KEYRING = Keyring.single("sim", "a secret of the simulation")
@@ -270,10 +273,10 @@ class SimNode:
         assert engine is not None
         self._wake_at = None
         due = engine.next_timer()
-        if due is not None and due <= self.now.mono + 1e-9:
+        if due is not None and due <= self.now.mono + ROUNDING:
             self.world.note("timer", self.number)
             now = self.now
-            engine.handle_timer(Now(max(now.mono, due), now.wall_ns))
+            engine.handle_timer(replace(now, mono=max(now.mono, due)))
         self.after_input()
 
 
@@ -307,6 +310,7 @@ class World:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._trace = hashlib.blake2b(digest_size=16)
+        self._at_once = 0
         #: Agents started so far, restarts included.
         self.runs = 0
         #: Packets on record, when a scenario asks for it.
@@ -335,7 +339,11 @@ class World:
         """Let virtual time pass."""
         end = self.time + seconds
         while self._heap and self._heap[0][0] <= end:
-            self.time, _order, action = heapq.heappop(self._heap)
+            when, _order, action = heapq.heappop(self._heap)
+            self._at_once = self._at_once + 1 if when == self.time else 0
+            if self._at_once > AT_ONCE:
+                raise Violation(f"at {when!r} s more than {AT_ONCE} events follow each other and no time passes")
+            self.time = when
             action()
         self.time = end
 
