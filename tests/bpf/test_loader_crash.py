@@ -70,6 +70,25 @@ def test_move_killed(here: World, step: str) -> None:
     here.expect_traces({**before, "interface": here.traces()["interface"]})
 
 
+@pytest.mark.parametrize("step", steps.PREPARE)
+def test_prepare_killed(here: World, step: str) -> None:
+    """Programs and maps are made while the interface is waited for."""
+    before = here.traces()
+    here.inside("ip", "link", "delete", here.interface)
+    kill(here, "up", step)
+    assert not here.status()["up"]
+    here.loader("down")
+    kill(here, "up", step)
+    assert here.loader("up", check=False).returncode == 3
+    assert here.status()["reason"].startswith("waiting: ")
+    here.loader("down")
+    kill(here, "up", step)
+    make_again(here)
+    assert here.loader("up").stdout.startswith("up: XDP (native)")
+    here.loader("down")
+    here.expect_traces({**before, "interface": here.traces()["interface"]})
+
+
 @pytest.mark.parametrize("clsact", [False, True])
 @pytest.mark.parametrize("step", steps.UPGRADE)
 def test_upgrade_killed(here: World, step: str, clsact: bool) -> None:

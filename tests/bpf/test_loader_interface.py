@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+import xdp_gossip
 from tests.bpf.loader_world import IPV4, USER, World, run
 from tests.bpf.test_loader_modes import CLSACT, spoil, without_compiler
 from xdp_gossip.dataplane import headers, layout
 from xdp_gossip.dataplane.libbpf import processors
-from xdp_gossip.dataplane.loader import attach, calls, ethtool, netlink, pins, traps
+from xdp_gossip.dataplane.loader import attach, calls, ethtool, netlink, pins, supply, traps
 from xdp_gossip.dataplane.loader.errors import LoaderError, Refused
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and BPF")
@@ -38,7 +39,7 @@ def make_again(here: World) -> None:
 @pytest.mark.usefixtures("light")
 @pytest.mark.parametrize("named", [False, True])
 def test_what_is_not_there_yet_is_waited_for(here: World, named: bool) -> None:
-    """The agent finds word of it, and a file by which it can ask the loader to look again."""
+    """The agent finds word of it, and a file by which it can ask the loader to look again; nothing is compiled then."""
     before = here.traces()
     here.configure(**({"dataplane": {"interface": here.interface}} if named else {}))
     here.inside("ip", "link", "delete", here.interface)
@@ -52,14 +53,58 @@ def test_what_is_not_there_yet_is_waited_for(here: World, named: bool) -> None:
     # Root's group, because the unit's root may not pass over modes.
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (pwd.getpwnam(USER).pw_uid, 0, 0o775)
     assert here.loader("up", check=False).returncode == 3
+    made = here.status()["programs"]
+    assert set(made) == set(supply.KINDS), "the programs are made while the interface is waited for"
+    assert here.loader("up", check=False).returncode == 3
     make_again(here)
     (ask / "request").touch()
-    assert here.loader("up").stdout.startswith(f"up: {NATIVE}")
+    assert without_compiler(here).stdout.startswith(f"up: {NATIVE}")
+    assert here.status()["programs"] == made
     assert here.status()["waiting"] == ""
     assert (ask / "request").exists(), "whoever watches it takes it away before the loader looks, nobody afterwards"
     here.loader("down")
     assert not here.directory.exists()
     assert here.traces()["mounts"] == before["mounts"]
+
+
+@pytest.mark.root
+@root
+@pytest.mark.usefixtures("light")
+def test_what_keeps_the_programs_from_being_made_ahead_is_told(here: World) -> None:
+    before = here.traces()
+    here.inside("ip", "link", "delete", here.interface)
+    agent = str(Path(xdp_gossip.__file__).parents[1])
+    command = f"import sys; sys.modules['bcc'] = None; sys.path.insert(0, {agent!r}); import xdp_gossip.cli as cli"
+    up = ("dataplane", "up", "--config", here.configure(), "--directory", str(here.directory), "--user", USER)
+    done = here.inside("/usr/bin/python3", "-c", f"{command}; sys.exit(cli.main())", *up, check=False)
+    assert done.returncode == 3
+    status = here.status()
+    assert status["reason"].startswith("waiting: ") and status["programs"] == {}
+    (note,) = status["notes"]
+    assert note.startswith("no programs were made for the interface that is waited for: BCC is missing")
+    make_again(here)
+    assert here.loader("up").stdout.startswith(f"up: {NATIVE}")
+    here.loader("down")
+    here.expect_traces({**before, "interface": here.traces()["interface"]})
+
+
+@pytest.mark.root
+@root
+@pytest.mark.usefixtures("light")
+def test_programs_that_wait_are_not_put_on_an_interface_without_ethernet_header(here: World) -> None:
+    before = here.traces()
+    here.configure(dataplane={"interface": "tun0"})
+    assert here.loader("up", check=False).returncode == 3
+    assert here.status()["programs"]
+    here.inside("ip", "tuntap", "add", "tun0", "mode", "tun")
+    here.inside("ip", "link", "set", "tun0", "up")
+    refused = here.loader("up", check=False)
+    assert refused.returncode == 3 and "tun0 is not an Ethernet interface" in refused.stderr
+    status = here.status()
+    assert "tun0 is not an Ethernet interface" in status["reasons"][0]["reason"] and status["programs"] == {}
+    here.inside("ip", "link", "delete", "tun0")
+    here.loader("down")
+    here.expect_traces(before)
 
 
 @pytest.mark.root

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bpf.loader_world import COMMAND, USER, World
-from xdp_gossip.dataplane.loader import calls, pins
+from tests.bpf.loader_world import World
+from xdp_gossip.dataplane.loader import calls, pins, steps
 
 pytestmark = [
     pytest.mark.root,
@@ -92,13 +92,8 @@ def test_new_programs_that_the_kernel_rejects_altogether_do_not_replace_those_th
 
 
 def without_compiler(here: World, **environment: str) -> subprocess.CompletedProcess[str]:
-    """``up`` where BCC cannot be imported."""
-    empty = here.files.with_name(here.files.name + "-nobcc")
-    (empty / "bcc").mkdir(parents=True, exist_ok=True)
-    (empty / "bcc" / "__init__.py").write_text("raise ImportError('no compiler here')\n")
-    words = ("--config", str(here.files / "agent.yml"), "--directory", str(here.directory), "--user", USER)
-    environment = {"PYTHONPATH": str(empty), **environment}
-    done: subprocess.CompletedProcess[str] = here.inside(COMMAND, "dataplane", "up", *words, environment=environment)
+    """``up``, which is killed when it compiles."""
+    done: subprocess.CompletedProcess[str] = here.loader("up", **environment, **{steps.VARIABLE: "compiled"})
     return done
 
 

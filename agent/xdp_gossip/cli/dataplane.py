@@ -92,7 +92,7 @@ def _up(config: AgentConfig, args: argparse.Namespace) -> tuple[str, State]:
         name = runner.renamed(directory, asked)
         wanted = settings.wanted(config, interface=name, named_directory=str(directory), user=args.user)
     except LoaderError as error:
-        runner.wait(directory, config.protocol, *settings.owner(args.user), error)
+        runner.wait(settings.unplaced(config, interface=asked, named_directory=str(directory), user=args.user), error)
         raise
     return runner.up(dataclasses.replace(wanted, asked=asked))
 

@@ -14,8 +14,8 @@ from ... import __version__
 from .. import headers
 from . import hooks, maps, modes, netlink, pins, state, supply, traps
 from .compile import TC_EGRESS, sources_digest, stamp
-from .errors import LoaderError
-from .settings import Settings
+from .errors import LoaderError, Rejected
+from .settings import Absent, Settings
 from .steps import step
 
 #: What ``up`` found to do.
@@ -47,16 +47,18 @@ def up(settings: Settings) -> tuple[str, state.State]:
         return STARTED, _start(directory, settings)
 
 
-def wait(directory: Path, protocol: str, user: str, uid: int, error: LoaderError) -> None:
+def wait(settings: Settings, error: LoaderError) -> None:
     """Say what is not there yet: an interface, its address. What is up stays as long as its interface does.
 
-    When the interface goes, programs and maps stay, for the interface that comes.
+    When the interface goes, programs and maps stay, for the interface that comes; where there are none, they are made
+    ahead, as to compile takes the longest part of putting it up.
 
     Leaves directories and state, so that the agent knows what is waited for, and can ask again.
     Raises ``LoaderError``, ``OSError``.
     """
+    directory = Path(settings.directory)
     with pins.lock(directory):
-        pins.offer_request(directory, uid)
+        pins.offer_request(directory, settings.uid)
         old = _read_or_undo(directory)
         if old is not None and old.mode and old.complete:
             pins.uncover(directory, old.layout)
@@ -66,28 +68,17 @@ def wait(directory: Path, protocol: str, user: str, uid: int, error: LoaderError
                     state.write(directory, old)
                 return
         if old is not None and old.complete and old.programs:
-            # The interface comes back before long, mostly: to compile would take the longest part of putting it up.
             _take_off(directory, old)
             old.reasons, old.notes = [state.Refusal("", error.reason, error.remedy)], []
             old.waiting, old.complete = error.reason, True
             state.write(directory, old)
             return
         _undo(directory, old)
-        now = state.State(
-            layout=headers.constants()["XG_LAYOUT"],
-            version=__version__,
-            protocol=protocol,
-            interface="",
-            ifindex=0,
-            amount=0,
-            wide=0,
-            nodes=0,
-            user=user,
-            digest="",
-            since=time.time(),
-            waiting=error.reason,
-        )
+        now = _new_state(directory, settings)
+        now.waiting = error.reason
         _tell_failure(directory, now, error)
+        if isinstance(error, Absent):
+            _prepare(directory, settings, now)
 
 
 def renamed(directory: Path, name: str) -> str:
@@ -192,9 +183,9 @@ def _undo(directory: Path, old: state.State | None) -> None:
     state.remove(directory)
 
 
-def _start(directory: Path, settings: Settings) -> state.State:
-    mounted_at = pins.mount_point(directory)
-    now = state.State(
+def _new_state(directory: Path, settings: Settings) -> state.State:
+    """Of nothing yet."""
+    return state.State(
         layout=headers.constants()["XG_LAYOUT"],
         version=__version__,
         protocol=settings.protocol,
@@ -206,11 +197,12 @@ def _start(directory: Path, settings: Settings) -> state.State:
         user=settings.user,
         digest=sources_digest(settings),
         since=time.time(),
-        mounted=not pins.is_bpffs(mounted_at),
         asked=settings.asked,
     )
-    state.write(directory, now)
-    step("state written")
+
+
+def _start(directory: Path, settings: Settings) -> state.State:
+    now = _new_state(directory, settings)
     try:
         _put_up(directory, settings, now)
     except (LoaderError, OSError) as error:
@@ -224,6 +216,36 @@ def _start(directory: Path, settings: Settings) -> state.State:
 
 def _put_up(directory: Path, settings: Settings, now: state.State) -> None:
     traps.refuse_other_than_ethernet(settings.interface)
+    with _made(directory, settings, now) as programs:
+        _ascend(directory, settings, now, programs)
+
+
+def _prepare(directory: Path, settings: Settings, now: state.State) -> None:
+    """Make programs and maps for an interface that is not there yet. A failure is told, and met again by ``up``."""
+    waiting = list(now.reasons)
+    try:
+        with _made(directory, settings, now) as programs:
+            for mode in settings.modes:
+                programs.loads(mode)
+            for name in (supply.WATCH, *supply.SELFTEST_GROUP):
+                with contextlib.suppress(Rejected):  # which the state tells
+                    programs.program(name)
+    except (LoaderError, OSError) as error:
+        _undo(directory, now)
+        now.notes = [f"no programs were made for the interface that is waited for: {error}"]
+        _tell_failure(directory, now, error)
+        return
+    now.reasons, now.complete = waiting, True
+    state.write(directory, now)
+
+
+@contextlib.contextmanager
+def _made(directory: Path, settings: Settings, now: state.State) -> Iterator[supply.Supply]:
+    """Programs and maps from nothing; pinned at the end."""
+    now.mounted = not pins.is_bpffs(pins.mount_point(directory))
+    now.complete = False
+    state.write(directory, now)
+    step("state written")
     if now.mounted:
         pins.mount(pins.mount_point(directory))
     step("mounted")
@@ -234,7 +256,7 @@ def _put_up(directory: Path, settings: Settings, now: state.State) -> None:
     with _programs(settings, pinned, now, renew=True) as programs:
         programs.program(TC_EGRESS)
         _hand_over(pinned, settings, now)
-        _ascend(directory, settings, now, programs)
+        yield programs
         programs.pin()
         step("programs pinned")
 
@@ -276,11 +298,14 @@ def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool
     """
     pinned = pins.pin_directory(directory)
     before = copy.deepcopy(now)
+    if moved:
+        now.waiting, now.reasons = "", []
     current = _is_current(now, settings)
     with _programs(settings, pinned, now, renew=not current, moved=moved) as programs:
         if not current:
             _check_before_exchange(settings, programs)
         try:
+            traps.refuse_other_than_ethernet(settings.interface)
             if now.user != settings.user:
                 _hand_over(pinned, settings, now)
             attached = _ascend(directory, settings, now, programs)

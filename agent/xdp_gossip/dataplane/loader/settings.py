@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import pwd
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .. import headers
@@ -24,8 +24,16 @@ NATIVE, GENERIC, TC = "XDP (native)", "XDP (generic)", "TC"
 MODES = {"auto": (NATIVE, GENERIC, TC), "XDP": (NATIVE, GENERIC), "TC": (TC,)}
 
 
+#: Stands for an interface that is not there yet.
+NOWHERE = netlink.Interface(0, "", 0, "", up=False, loopback=False, mac=b"", xdp_program=0, xdp_mode="")
+
+
 class NoUser(LoaderError):
     """There is nobody to give the maps to."""
+
+
+class Absent(LoaderError):
+    """The interface or its address is not there, and may come."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +67,25 @@ def wanted(config: AgentConfig, *, interface: str = "", named_directory: str = "
 
     Raises ``LoaderError``, and ``OSError`` when the kernel does not answer.
     """
+    _user(user or DEFAULT_USER)
+    found = unplaced(config, interface=interface, named_directory=named_directory, user=user)
+    return replace(found, interface=_interface(config.node.addr, found.asked, [seed.ip for seed in config.seeds]))
+
+
+def unplaced(config: AgentConfig, *, interface: str = "", named_directory: str = "", user: str = "") -> Settings:
+    """The same on ``NOWHERE``, whatever interfaces there are; root stands for a user who is missing."""
     copies = headers.constants()["XG_COPIES"]
-    owner = _user(user or DEFAULT_USER)
-    name = interface or asked(config)
+    name, uid = owner(user)
     return Settings(
         directory=directory(config, named_directory),
-        interface=_interface(config.node.addr, name, [seed.ip for seed in config.seeds]),
+        interface=NOWHERE,
         modes=MODES[config.protocol],
         protocol=config.protocol,
         nodes=config.limits.nodes,
         amount=min(config.amount, copies),
         wide=min(copies, 3 * config.amount),
-        user=owner.pw_name,
-        uid=owner.pw_uid,
+        user=name,
+        uid=uid,
         asked=asked(config, interface),
         prepare=config.dataplane.prepare_interface,
     )
@@ -108,20 +122,20 @@ def _interface(ip: str, name: str, seeds: list[str]) -> netlink.Interface:
     """The interface that rumors come in by.
 
     It is the one that was named, else the one that has node.addr, and if that is loopback, a dummy or a VRF, the one
-    by which packets for the seeds leave (else, the default route's). Raises ``LoaderError``.
+    by which packets for the seeds leave (else, the default route's). Raises ``Absent``, ``LoaderError``.
     """
     every = {found.index: found for found in netlink.interfaces()}
     if name:
         chosen = next((found for found in every.values() if found.name == name), None)
         if chosen is None:
-            raise LoaderError(
+            raise Absent(
                 f"interface {name}: expected one of {', '.join(sorted(i.name for i in every.values()))}, found none",
                 "correct dataplane.interface, or leave it empty for the one that has node.addr",
             )
     else:
         having = [every[index] for index in netlink.owners(ip) if index in every]
         if not having:
-            raise LoaderError(
+            raise Absent(
                 f"node.addr {ip}: no interface has this address",
                 "give the address to an interface, or name the one that its packets arrive on as dataplane.interface",
             )
@@ -134,7 +148,7 @@ def _interface(ip: str, name: str, seeds: list[str]) -> netlink.Interface:
             "name the one that packets for node.addr arrive on as dataplane.interface",
         )
     if not chosen.up:
-        raise LoaderError(f"interface {chosen.name} is down", f"ip link set {chosen.name} up")
+        raise Absent(f"interface {chosen.name} is down", f"ip link set {chosen.name} up")
     return chosen
 
 

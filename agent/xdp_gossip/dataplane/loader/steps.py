@@ -21,6 +21,10 @@ UPGRADE = (
     *("compiled", "loaded", "link_tc_egress exchanged", "link_xdp exchanged", "hooks attached", "tested"),
     *("hooks proved", "programs pinned"),
 )
+#: Of an ``up`` that waits for an interface.
+PREPARE = (
+    *("state written", "mounted", "pin directory made", "compiled", "loaded", "maps handed over", "programs pinned"),
+)
 MOVE = ("move intended", "taken off", "link_tc_egress attached", "link_xdp attached", "tested", "hooks proved")
 DOWN = ("down intended", "links removed", "filters removed", "pins removed", "unmounted", "state removed")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from . import calls, pins, selftest, state
 from .compile import EGRESS, INGRESS, TC_EGRESS, TC_INGRESS, Programs, toolchain, tools
 from .errors import Refused, Rejected
-from .settings import TC, Settings
+from .settings import NOWHERE, TC, Settings
 from .steps import step
 
 WATCH = "xg_watch"
@@ -32,14 +32,14 @@ KINDS: dict[str, tuple[str, int | None]] = {
 }
 #: Programs that share maps nobody else has: they are of one compilation, or none of them is taken from its pin.
 _XDP_GROUP = (INGRESS, EGRESS, WATCH)
-_SELFTEST_GROUP = (SEND, SEND_WATCH, KNOCK)
+SELFTEST_GROUP = (SEND, SEND_WATCH, KNOCK)
 _SELFTEST_MAPS = ("ports", "watched", "knock")
 _RELAY_MAPS = ("relay", "relay_wide")
 #: Beginnings of the names of their pins.
 _MAP_PREFIX, _DEVMAP_PREFIX = "selftest_", "devmap_"
 #: The files that are compiled, each with its programs.
 MAIN, SELFTEST = "dataplane.c", "selftest.c"
-SOURCES = {MAIN: (INGRESS, EGRESS, WATCH, TC_INGRESS, TC_EGRESS), SELFTEST: _SELFTEST_GROUP}
+SOURCES = {MAIN: (INGRESS, EGRESS, WATCH, TC_INGRESS, TC_EGRESS), SELFTEST: SELFTEST_GROUP}
 
 
 def of_mode(mode: str) -> tuple[str, ...]:
@@ -123,7 +123,7 @@ class Supply:
         for name, program in self.fresh.items():
             pins.replace(program, self._pinned / pin(name))
             self._now.programs[name] = calls.program_info(program)[0]
-        if any(name in self.fresh for name in _SELFTEST_GROUP):
+        if any(name in self.fresh for name in SELFTEST_GROUP):
             for name in _SELFTEST_MAPS:
                 pins.replace(self.map(name), self._pinned / (_MAP_PREFIX + name))
         if EGRESS in self.fresh:
@@ -133,7 +133,7 @@ class Supply:
             self._now.tools, self._now.compiler = tools(), toolchain()
 
     def _group(self, name: str) -> tuple[str, ...]:
-        for group in (_XDP_GROUP, _SELFTEST_GROUP):
+        for group in (_XDP_GROUP, SELFTEST_GROUP):
             if name in group:
                 return group
         return (name,)
@@ -144,7 +144,7 @@ class Supply:
             return False
         group = [each for each in self._group(name) if each not in self._now.rejected]
         paths = {each: self._pinned / pin(each) for each in group}
-        if name in _SELFTEST_GROUP:
+        if name in SELFTEST_GROUP:
             paths.update({_MAP_PREFIX + each: self._pinned / (_MAP_PREFIX + each) for each in _SELFTEST_MAPS})
         elif EGRESS in group and self._moved:
             paths.update({_DEVMAP_PREFIX + each: self._pinned / (_DEVMAP_PREFIX + each) for each in _RELAY_MAPS})
@@ -163,8 +163,10 @@ class Supply:
         return True
 
     def _fill(self, name: str) -> None:
-        """Let the device maps of a program's group lead to the interface. Raises ``Refused``."""
-        if name in _SELFTEST_GROUP:
+        """Let the device maps of a program's group lead to the interface, once there is one. Raises ``Refused``."""
+        if self._settings.interface is NOWHERE:
+            return
+        if name in SELFTEST_GROUP:
             self._fill_devmap("ports", _MAP_PREFIX, selftest.COPIES, None)
         elif name in _XDP_GROUP and EGRESS in self._open:
             self._fill_devmap("relay", _DEVMAP_PREFIX, self._settings.amount, self._open[EGRESS])
@@ -185,7 +187,7 @@ class Supply:
 
     def _load(self, name: str) -> None:
         """Compile and load the program and those of its group. Raises what keeps ``name`` itself from loading."""
-        source = self._source(SELFTEST if name in _SELFTEST_GROUP else MAIN)
+        source = self._source(SELFTEST if name in SELFTEST_GROUP else MAIN)
         trouble: Rejected | None = None
         for each in self._group(name):
             try:
@@ -197,7 +199,7 @@ class Supply:
                 # Two programs of one source may share a cause; each is told, the one that was asked for is raised.
                 self._now.rejected[each] = state.Refusal("", rejected.reason, rejected.remedy, rejected.detail)
                 trouble = rejected if each == name else trouble
-        if name in _SELFTEST_GROUP:
+        if name in SELFTEST_GROUP:
             for each in _SELFTEST_MAPS:
                 self._open[_MAP_PREFIX + each] = source.map(each)
         elif name in _XDP_GROUP and EGRESS in self.fresh:
