@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import xdp_gossip
-from tests.bpf.loader_world import IPV4, USER, World, run
+from tests.bpf.loader_world import COMMAND, IPV4, USER, World, run
 from tests.bpf.test_loader_modes import CLSACT, spoil, without_compiler
 from xdp_gossip.dataplane import headers, layout
 from xdp_gossip.dataplane.libbpf import processors
@@ -65,6 +65,20 @@ def test_what_is_not_there_yet_is_waited_for(here: World, named: bool) -> None:
     here.loader("down")
     assert not here.directory.exists()
     assert here.traces()["mounts"] == before["mounts"]
+
+
+@pytest.mark.root
+@root
+@pytest.mark.usefixtures("light")
+def test_the_configuration_says_where_the_state_is(here: World) -> None:
+    file = here.configure(dataplane={"directory": str(here.directory)})
+    words = (COMMAND, "dataplane", "status", "--json", "--config", file)
+    assert not json.loads(here.inside(*words, check=False).stdout)["up"]
+    here.inside(COMMAND, "dataplane", "up", "--config", file, "--user", USER)
+    shown = json.loads(here.inside(*words).stdout)
+    assert shown["up"] and shown["interface"] == here.interface
+    here.inside(COMMAND, "dataplane", "down", "--config", file)
+    assert not here.directory.exists()
 
 
 @pytest.mark.root

@@ -34,6 +34,7 @@ VARIABLES = {
     "agent_api_tls_cert": ("/etc/pki/cert.pem", ["api", "tls", "cert"]),
     "agent_api_tls_key": ("/etc/pki/key.pem", ["api", "tls", "key"]),
     "agent_listen_addr": ("198.18.0.11", ["listen_addr"]),
+    "agent_dataplane_prepare_interface": (True, ["dataplane", "prepare_interface"]),
     "agent_config_extra": ({"limits": {"nodes": 99}}, ["limits"]),
 }
 
