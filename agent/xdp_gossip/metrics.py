@@ -76,6 +76,8 @@ class StatusCollector:
     def _gauges(self) -> Iterator[tuple[str, str, float]]:
         status = self._status
         yield "xdp_gossip_documents", "Documents held.", status["documents"]
+        yield "xdp_gossip_document_bytes", "Bytes of their values.", status["document_bytes"]
+        yield "xdp_gossip_document_bytes_limit", "Bytes that they may have.", status["document_bytes_limit"]
         yield "xdp_gossip_uptime_seconds", "Seconds since the agent started.", status["uptime"]
         yield "xdp_gossip_cycle_seconds", "Seconds between two heartbeats.", status["cycle"]
         yield "xdp_gossip_timeout_seconds", "Seconds of silence until a node is suspected.", status["timeout"]

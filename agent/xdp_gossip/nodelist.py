@@ -155,6 +155,7 @@ class AsyncNodeList:
         self._assembly = Assembly(
             settings, keyring, secret_key, cluster, wire, protocol, listen_addr, self.buffer, size, Path(dataplane)
         )
+        self._store_limit = limits.store
         self._history = history
         self._state_dir = Path(state_dir) if state_dir is not None else None
         self._rng = rng or random.Random()
@@ -452,6 +453,7 @@ class AsyncNodeList:
         engine = runtime.engine
         members = engine.members(runtime.now())
         counts = {state.value: count for state, count in engine.tally().items()}
+        documents = engine.documents()
         return {
             "version": __version__,
             "cluster": self.cluster,
@@ -467,7 +469,9 @@ class AsyncNodeList:
             "timeout": engine.timeout,
             "amount": self.amount,
             "members": counts,
-            "documents": len(engine.documents()),
+            "documents": len(documents),
+            "document_bytes": sum(document.size for document in documents),
+            "document_bytes_limit": self._store_limit,
             "digest": f"{engine.state_digest:016x}",
             "clock_offset": round(engine.clock_offset, 6),
             "storage_error": runtime.storage_error,

@@ -294,6 +294,8 @@ class FakeNodeList:
             "amount": 4,
             "members": {state.value: sum(m.state is state for m in members) for state in State},
             "documents": len(self.documents()),
+            "document_bytes": sum(document.size for document in self.documents()),
+            "document_bytes_limit": 1 << 30,
             "digest": f"{self.digest:016x}",
             "clock_offset": 0.001,
             "counters": {"internal_errors": 0, "rx_packets": 3, "tx_packets": 4},

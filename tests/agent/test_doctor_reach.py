@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What ``doctor`` says of identity and reach, from the status and the nodes of an agent."""
+"""What ``doctor`` says of identity, reach and room, from the status and the nodes of an agent."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from xdp_gossip.cli.doctor import problems, told_address
+from xdp_gossip.cli.doctor import documents, problems, told_address
 from xdp_gossip.core.types import PROBLEMS
 
 NODE = {"addr": "198.18.0.5", "port": 8000, "name": "host5", "local": True}
@@ -40,3 +40,15 @@ def test_each_problem_of_this_node_and_of_others_is_told() -> None:
         assert "host6 (198.18.0.6:8000): " in theirs[0].text
         assert theirs[0].remedy
     assert not list(problems(status({}), [NODE, other]))
+
+
+def test_room_for_documents_and_what_a_limit_kept_out() -> None:
+    def found(held: int, counters: dict[str, int]) -> list[tuple[str, str]]:
+        full = {**status(counters), "documents": 3, "document_bytes": held, "document_bytes_limit": 1000}
+        return [(finding.level, finding.text) for finding in documents(full)]
+
+    assert found(799, {}) == [("ok", "3 with 799 of at most 1000 bytes (limits.store)")]
+    assert found(800, {})[0][0] == "warn"
+    for reason, limit in (("too_large", "document"), ("too_many", "documents"), ("store_full", "store")):
+        told = f"others' documents were refused 2 times, because of limits.{limit} here"
+        assert found(1, {f"documents_refused_{reason}": 2})[1] == ("fail", told)

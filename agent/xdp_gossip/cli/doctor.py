@@ -254,6 +254,27 @@ def problems(status: dict[str, Any], nodes: list[dict[str, Any]]) -> Iterator[Fi
             yield Finding("warn", "identity", f"{shown}{more}: {text}", remedy)
 
 
+#: Part of ``limits.store`` from which on it counts as nearly full.
+_NEARLY_FULL = 0.8
+#: Ends of the counters of documents from others that a limit of this node kept out, and which limit.
+_REFUSED = {"too_large": "document", "too_many": "documents", "store_full": "store"}
+
+
+def documents(status: dict[str, Any]) -> Iterator[Finding]:
+    """How many documents there are, how much room is left, and whether a limit kept any out."""
+    held, most = status["document_bytes"], status["document_bytes_limit"]
+    text = f"{status['documents']} with {held} of at most {most} bytes (limits.store)"
+    if held >= _NEARLY_FULL * most:
+        yield Finding("warn", "documents", text, "delete some, or raise limits.store on every member")
+    else:
+        yield Finding("ok", "documents", text)
+    for reason, limit in _REFUSED.items():
+        refused = status["counters"].get(f"documents_refused_{reason}")
+        if refused:
+            told = f"others' documents were refused {refused} times, because of limits.{limit} here"
+            yield Finding("fail", "documents", told, f"give limits.{limit} the same value on every member")
+
+
 def running(
     status: dict[str, Any], config: AgentConfig | None, nodes: list[dict[str, Any]] | tuple[()] = ()
 ) -> Iterator[Finding]:
@@ -279,6 +300,7 @@ def running(
         yield Finding("fail", "clock", f"{offset:+.3f} s to the cluster", "synchronise it (timedatectl set-ntp true)")
     else:
         yield Finding("ok", "clock", f"{offset:+.3f} s to the cluster")
+    yield from documents(status)
     if status.get("storage_error"):
         yield Finding("fail", "state", status["storage_error"], "make room or repair the disk; the agent tries again")
     for found in status.get("internal_errors", []):
