@@ -25,7 +25,7 @@ BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-
 TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) curl faketime iproute2 shellcheck
 
 # Simulated clusters per scenario.
-SIM_SEEDS ?= 100
+SIM_SEEDS ?= 50
 # What `make sanity` and `make ansible-units` test with: 2.18, 2.19, newest or a version; and a Python for it, if not the
 # first one found.
 CORE ?= 2.19
@@ -47,13 +47,14 @@ unexport PYTHONPATH
 
 # What `make test` runs, stage by stage; in a stage with lanes (a,b/c,d) c and d run beside a and b, at a lower priority.
 # Clusters are measured, so they have the machine to themselves. Fleets and Molecule's hosts are waited for most of the
-# time: what only needs a processor runs beside them.
+# time, one after the other: what only needs a processor runs beside them.
 comma := ,
 space := $(subst ,, )
-STEPS := code unit/ui bpf cluster planes \
-	networks,recovery,fleet,integration,docs-run,eda/sim,kernels-short \
-	$(subst $(space),$(comma),$(SCENARIOS:%=molecule-%))/ansible-test-2.18,ansible-test-2.19,ansible-test-newest,lint,quality,bench-short \
-	claims
+FLEETS := planes networks recovery fleet integration docs-run eda $(SCENARIOS:%=molecule-%)
+PROGRAMS := bpf kernels-short lint quality bench-short
+MODELS := sim ansible-test-2.18 ansible-test-2.19 ansible-test-newest
+lane = $(subst $(space),$(comma),$(strip $(1)))
+STEPS := code unit/ui cluster $(call lane,$(FLEETS))/$(call lane,$(PROGRAMS))/$(call lane,$(MODELS)) claims
 
 ##@ First steps
 .PHONY: help
@@ -100,7 +101,7 @@ ui: packages-test packages-browser venv-dev ## The web page in headless Chromium
 	$(VENV)/dev/bin/pytest tests/ui --junitxml="$(REPORTS)/ui.xml" $(PYTEST_ARGS)
 
 .PHONY: sim
-sim: packages-test venv-dev ## Simulated clusters: SIM_SEEDS (100) seeds a scenario
+sim: packages-test venv-dev ## Simulated clusters: SIM_SEEDS (50) seeds a scenario
 	SIM_SEEDS=$(SIM_SEEDS) $(VENV)/dev/bin/pytest tests/sim --junitxml="$(REPORTS)/sim.xml" $(PYTEST_ARGS)
 
 .PHONY: cluster
@@ -109,7 +110,7 @@ cluster: packages-test venv-dev ## Clusters of real agents on this machine: conv
 
 .PHONY: bpf
 bpf: packages-test packages-plane venv-dev ## The data plane's programs, packet by packet, and their loader (root)
-	$(VENV)/dev/bin/pytest tests/bpf --junitxml="$(REPORTS)/bpf.xml" $(PYTEST_ARGS)
+	$(VENV)/dev/bin/pytest tests/bpf -n 2 --dist loadfile --junitxml="$(REPORTS)/bpf.xml" $(PYTEST_ARGS)
 
 .PHONY: planes
 planes: packages-test packages-plane venv-dev ## The same fleet tests over UDP, TC, generic and native XDP (root)

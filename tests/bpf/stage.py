@@ -19,7 +19,8 @@ from tests.bpf.wire import ip
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane.loader import calls
 
-HERE, THERE = "xgb-here", "xgb-there"
+#: Of this process: test files run side by side.
+HERE, THERE = f"xgb-here-{os.getpid()}", f"xgb-there-{os.getpid()}"
 NEAR, FAR = "xgb0", "xgb1"
 NATIVE, GENERIC, TC = "XDP (native)", "XDP (generic)", "TC"
 MODES = [NATIVE, GENERIC, TC]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import subprocess
@@ -12,7 +13,8 @@ from collections.abc import Iterator
 
 from tests.bpf.harness import inside
 
-NAMESPACE = "xgb-wire"
+#: Of this process: test files run side by side.
+NAMESPACE = f"xgb-wire-{os.getpid()}"
 NEAR, FAR = "xgb-near", "xgb-far"
 _EVERYTHING = 3  # ETH_P_ALL
 _SO_RCVBUFFORCE = 33
