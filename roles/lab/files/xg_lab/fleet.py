@@ -237,8 +237,8 @@ def cut_power(config: Config, name: str) -> dict[str, Any]:
 
 
 def switch_on(config: Config, name: str) -> dict[str, Any]:
-    """Boot one host again from its own disk and wait until it answers."""
-    config = _made(config)
+    """Boot one host again from its own disk and wait until it answers, as long as `config` says."""
+    config = replace(_made(config), boot_timeout=config.boot_timeout)
     with locked(config.home / ".lock", LOCK_TIMEOUT):
         host = _known(config, name)
         base = hosts.image_of(host)
