@@ -103,7 +103,7 @@ options:
       - V(one) takes the word of the first endpoint that answers.
       - V(majority) asks all O(endpoints) at once and needs answers from more than half of them, so that a member that
         is cut off or lags behind cannot pass its view off as the fleet's. Each endpoint should be another member.
-      - Of a node, the views with its highest incarnation count, and among these the state that most members see.
+      - Of a node, the views with its latest incarnation count, and among these the state that most members see.
         Where as many see one as another, C(left) comes before C(dead), C(suspect) and C(alive).
       - It is no defence against a member that lies.
     type: str

@@ -20,7 +20,7 @@ MAX_NODES = 50 * 1000
 
 #: Bytes of UTF-8, from the agent's own limits (name, private data) or well above what it writes (the others).
 _TEXTS = {"name": 255, "private_data": 4096, "version": 255, "protocol": 64, "digest": 64}
-_COUNTS = {"incarnation": 2**64 - 1, "sequence": 2**64 - 1}
+_COUNTS = {"incarnation": 2**32 - 1, "sequence": 2**64 - 1}
 _FLAGS = ("local", "record_known")
 
 

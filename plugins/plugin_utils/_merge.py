@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import collections.abc as c
+import functools
 import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
@@ -22,7 +23,7 @@ View = dict[str, t.Any]
 def merge(answers: c.Sequence[Answer]) -> list[View]:
     """The nodes that any of ``answers`` lists, each once.
 
-    Of what members say of one node only the views with the highest incarnation count: a node raises it when it
+    Of what members say of one node only the views with the latest incarnation count: a node raises it when it
     starts, and to contradict that it is gone. Among these the state that most members see is taken. A member that is
     cut off holds everybody else for dead, so neither "dead wins" nor "alive wins" would do. Sequence numbers, by
     which members tell whose news is later, are no help here: those of an answer that was only confirmed are old.
@@ -40,8 +41,15 @@ def merge(answers: c.Sequence[Answer]) -> list[View]:
     return [_agree(of_one) for of_one in views.values()]
 
 
+def _later(one: int, other: int) -> int:
+    """The later of two incarnations: serial numbers of 32 bits (RFC 1982), 0 when no run is known."""
+    if not one or not other:
+        return one or other
+    return one if 0 <= (one - other) % 2**32 < 2**31 else other
+
+
 def _agree(views: c.Sequence[View]) -> View:
-    newest = max(view["incarnation"] for view in views)
+    newest = functools.reduce(_later, sorted({view["incarnation"] for view in views}))
     views = [view for view in views if view["incarnation"] == newest]
     votes = collections.Counter(view["state"] for view in views)
     state = max(votes, key=lambda name: (votes[name], _RANK[name]))

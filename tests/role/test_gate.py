@@ -16,8 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from jinja2.nativetypes import NativeEnvironment
 
-SCRIPT = Path(__file__).resolve().parents[2] / "roles" / "agent" / "files" / "gate.py"
+from xdp_gossip.core.runs import later
+
+ROLE = Path(__file__).resolve().parents[2] / "roles" / "agent"
+SCRIPT = ROLE / "files" / "gate.py"
 
 Nodes = list[dict[str, Any]]
 Serve = Callable[[Callable[[], Nodes]], str]
@@ -95,6 +100,29 @@ def test_each_condition_is_told(serve: Serve, entry: dict[str, Any], words: str)
     answer = ask(serve(lambda: [node(1), {**node(2), **entry}]), **EVERYTHING)
     assert answer["answered"] and not answer["passed"]
     assert answer["unmet"] == [words]
+
+
+@pytest.mark.parametrize(
+    ("shown", "least", "passes"),
+    [(7, 7, True), (0, 7, False), (3, 2**32 - 9, True), (2**32 - 9, 3, False), (1_795_000_000, 2**32 - 1, True)],
+)
+def test_incarnations_are_serial_numbers(serve: Serve, shown: int, least: int, passes: bool) -> None:
+    """The last is a host whose clock said 2107 once."""
+    answer = ask(serve(lambda: [node(1), node(2, incarnation=shown)]), incarnation=least)
+    assert answer["passed"] is passes
+
+
+def test_the_role_compares_incarnations_as_the_agent_does() -> None:
+    tasks = yaml.safe_load((ROLE / "tasks/health.yml").read_text())[0]["block"]
+    (condition,) = [line for line in tasks[0]["until"] if "incarnation" in line]
+    decides = NativeEnvironment().compile_expression(condition)
+    numbers = [1, 2, 1_795_000_000, 2**31, 2**31 + 2, 2**32 - 1]
+    for now, before in itertools.product(numbers, numbers):
+        if (now - before) % 2**32 != 2**31:
+            given = {"__agent_status": {"json": {"node": {"incarnation": now}}}, "__agent_above": str(before)}
+            assert decides(**given) is later(now, before), (now, before)
+        given = {"__agent_status": {"json": {"node": {"incarnation": now}}}, "__agent_above": "-1"}
+        assert decides(**given) is True
 
 
 def test_what_is_not_asked_for_does_not_count(serve: Serve) -> None:

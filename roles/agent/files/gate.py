@@ -90,7 +90,8 @@ class Judge:
         if version and node["version"] != version:
             unmet.append("expected version %s of it, sees %s" % (version, node["version"] or "none"))
         least = int(question.get("incarnation", 0))
-        if node["incarnation"] < least:
+        # Serial numbers of 32 bits (RFC 1982); 0 stands for "no run is known".
+        if least and not (node["incarnation"] and (node["incarnation"] - least) % 2**32 < 2**31):
             unmet.append("expected incarnation %d of it or later, sees %d" % (least, node["incarnation"]))
         if question.get("documents") and node["digest"] not in self._states:
             unmet.append("expected it to hold the same documents, sees others (state digest %s)" % node["digest"])

@@ -316,7 +316,7 @@ def test_an_address_leads_to_one_other_machine(world, address):
         ("name", {"__ansible_type": "TrustedAsTemplate"}),
         ("private_data", {"a": "b"}), ("private_data", "x" * 4097), ("private_data", "\ud800"), ("name", "\udcff"),
         ("port", 0), ("port", -1), ("port", 65536), ("port", "22"), ("port", True), ("port", None), ("port", 1.5),
-        ("state", ["alive"]), ("incarnation", -1), ("incarnation", 2**64), ("sequence", "1"), ("last_heard", "now"),
+        ("state", ["alive"]), ("incarnation", -1), ("incarnation", 2**32), ("sequence", "1"), ("last_heard", "now"),
         ("last_heard", -1), ("last_heard", True), ("local", "yes"), ("version", ["1"]), ("version", "1" * 256),
     ],
 )

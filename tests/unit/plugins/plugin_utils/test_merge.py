@@ -57,9 +57,12 @@ def test_of_one_incarnation_most_members_decide_and_then_caution(views, state):
         ([("dead", 1), ("dead", 1), ("alive", 2)], ("alive", 2)),  # it has contradicted, two do not know yet
         ([("alive", 1), ("alive", 1), ("left", 2)], ("left", 2)),
         ([("alive", 3), ("dead", 2), ("dead", 2), ("dead", 2)], ("alive", 3)),
+        ([("alive", 4), ("dead", 2**32 - 5), ("dead", 2**32 - 5)], ("alive", 4)),  # after the last comes the first
+        ([("alive", 1795000000), ("dead", 2**32 - 1)], ("alive", 1795000000)),  # its clock said 2107 once
+        ([("dead", 0), ("dead", 0), ("alive", 9)], ("alive", 9)),  # no run of it is known there
     ],
 )
-def test_a_higher_incarnation_counts_more_than_any_number_of_members(views, expected):
+def test_a_later_incarnation_counts_more_than_any_number_of_members(views, expected):
     assert seen_as(*views) == expected
 
 
