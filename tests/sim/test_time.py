@@ -9,7 +9,7 @@ import pytest
 
 from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.messages import MemberInfo, MemberList
-from xdp_gossip.core.types import PRESENT, State
+from xdp_gossip.core.types import PRESENT, Address, State
 
 from .steps import REMOVED_WITHIN, settle
 from .world import EPOCH_S, SimNode, World
@@ -166,3 +166,31 @@ def test_a_recording_of_a_minute_ago_lists_nobody_for_who_has_just_started() -> 
     states = {member.address: member.state for member in fresh.engine.members(fresh.now)}
     assert states.get(dead.address) not in PRESENT
     assert fresh.engine.counters["rx_stale_time"] > 0
+
+
+def marked(node: SimNode) -> set[Address]:
+    """Of whom a node says that the clock is off."""
+    assert node.engine is not None
+    return {member.address for member in node.engine.members(node.now) if "clock" in member.problems}
+
+
+def test_whose_clock_is_off_is_told_by_the_others() -> None:
+    world = formed(4)
+    wrong = world.nodes[1]
+    wrong.skew = 31.0
+    world.run(5)
+    others = [node for node in world.nodes if node is not wrong]
+    assert [marked(node) for node in others] == [{wrong.address}] * 3
+    assert marked(wrong) == set(), "its own offset tells it"
+    assert wrong.engine is not None and wrong.engine.clock_offset < -30.0
+    assert [node.engine.counters["clocks_apart"] for node in others if node.engine is not None] == [1, 1, 1], "once"
+    wrong.skew = 29.0
+    world.run(5)
+    assert [marked(node) for node in world.nodes] == [set()] * 4
+
+
+def test_of_two_members_each_says_that_the_others_clock_is_off() -> None:
+    world = formed(2)
+    world.nodes[0].skew = -40.0
+    world.run(5)
+    assert [marked(node) for node in world.nodes] == [{world.nodes[1].address}, {world.nodes[0].address}]

@@ -59,6 +59,11 @@ _PROBLEMS = {
         "no address family in common with this node",
         "give both an address of one family as node.addr, or listen_addr '::' and routes for both",
     ),
+    "clock": (
+        "fail",
+        "its clock is more than half of max_clock_drift from the cluster's",
+        "synchronise it (timedatectl set-ntp true); of two members nobody can tell which is right",
+    ),
     "same_name": ("warn", "another node has the same name", "set node.name (the role: agent_name), then reload"),
 }
 

@@ -531,6 +531,7 @@ class Engine:
 
     def _update_clock(self, now: Now) -> None:
         self._metadata.offset = self._gate.cluster_offset() or 0.0
+        self._gate.mark_clocks(self._metadata.offset)
 
     def _look_at_clocks(self, now: Now) -> None:
         woke_up = self._gate.woke_up(now)

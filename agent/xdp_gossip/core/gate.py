@@ -54,6 +54,7 @@ class Gate:
         self._slept = 0.0  # as the last input said
         out.count("clock_steps", 0)
         out.count("suspends", 0)
+        out.count("clocks_apart", 0)
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_stale_run: Callable[[Peer, Header, Now], None] = lambda peer, header, now: None
 
@@ -91,6 +92,18 @@ class Gate:
         """Seconds that the cluster's clock is ahead of the local one; None while no other member is alive."""
         samples = [p.clock_ahead for p in self._membership if p.state is State.ALIVE and p.clock_ahead is not None]
         return cluster_offset(samples) if samples else None
+
+    def mark_clocks(self, offset: float) -> None:
+        """Mark the members whose clocks are far from the cluster's, ``offset`` seconds ahead of the local one."""
+        for peer in self._membership:
+            far = peer.clock_ahead is not None and abs(peer.clock_ahead - offset) > self._max_clock_drift / 2
+            if far != ("clock" in peer.problems):
+                peer.mark("clock", far)
+                if far and peer.clock_ahead is not None:
+                    self._out.count("clocks_apart")
+                    ahead = peer.clock_ahead - offset
+                    told = f"the clock of node {peer.address} is {ahead:+.1f} s from the cluster's"
+                    self._out.emit(Warned("clock_apart", told))
 
     def clock_was_set(self, now: Now) -> bool:
         """Whether the local clock was set since the last call; what is known of others' clocks then shifts at once.

@@ -169,8 +169,8 @@ class Record:
         return int.from_bytes(digest.digest(), "big") or 1
 
 
-#: What can be wrong with a node (docs/protocol.md, "Identity" and "Reach").
-PROBLEMS = ("twin", "same_name", "short_datagrams", "unreached", "no_common_family")
+#: What can be wrong with a node (docs/protocol.md, "Identity", "Reach" and "Time").
+PROBLEMS = ("twin", "same_name", "short_datagrams", "unreached", "no_common_family", "clock")
 
 
 @dataclass(frozen=True)
