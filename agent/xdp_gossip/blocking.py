@@ -52,9 +52,10 @@ class NodeList:
 
         Raises ``StoreError``, ``TransportError`` (the address is in use, say).
         """
+        self._inner.get()  # says when new() is missing or all is over, before a thread is started
         if self._loop is not None:
             raise NotReadyError("join() was called before")
-        self._inner.get()  # says when new() is missing, before a thread is started
+        self._ended = False
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_record)
         self._thread = threading.Thread(target=self._loop.run_forever, name="xdp-gossip", daemon=True)
@@ -63,6 +64,7 @@ class NodeList:
             self._wait(self._inner.join())
         except BaseException:
             self._end_thread()
+            self._loop = self._thread = None
             raise
 
     def get(self) -> list[Node]:
@@ -82,7 +84,7 @@ class NodeList:
         data: bytes,
         key: str = DEFAULT_KEY,
         *,
-        expected: Version | None = None,
+        expected: Version | str | None = None,
         absent: bool = False,
         content_type: str = "raw",
         author: str = "",
@@ -108,7 +110,13 @@ class NodeList:
         return self._wait(self._inner.publish_many(writes, author=author, comment=comment))
 
     def rollback(
-        self, key: str, version: Version, *, expected: Version | None = None, author: str = "", comment: str = ""
+        self,
+        key: str,
+        version: Version | str,
+        *,
+        expected: Version | str | None = None,
+        author: str = "",
+        comment: str = "",
     ) -> Published:
         """Publish again what ``version`` held; see :meth:`AsyncNodeList.rollback`."""
         return self._wait(self._inner.rollback(key, version, expected=expected, author=author, comment=comment))
@@ -121,7 +129,7 @@ class NodeList:
         """The document's value; empty when there is none."""
         return self._do(lambda: self._inner.read(key))
 
-    def delete(self, key: str, *, expected: Version | None = None) -> Published:
+    def delete(self, key: str, *, expected: Version | str | None = None) -> Published:
         """Delete a document everywhere."""
         return self._wait(self._inner.delete(key, expected=expected))
 
@@ -178,8 +186,12 @@ class NodeList:
             revision = found.revision
 
     def close(self) -> None:
-        """Stop gossiping and release everything. Idempotent."""
-        if self._loop is not None and not self._ended:
+        """Stop gossiping and release everything. Idempotent; in a forked child without effect."""
+        if self._inner._forked:
+            return
+        if self._loop is None:
+            self._inner._closed = True  # nothing runs yet, and nothing will
+        elif not self._ended:
             self._wait(self._inner.close())
             self._end_thread()
 
@@ -202,6 +214,9 @@ class NodeList:
         return self._wait(run())
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._inner._forked:  # neither the thread nor whoever held the lock is here
+            work.close()
+            self._inner._usable()
         # Under the lock: what is handed over before the thread ends is ended by it, and nothing is handed over later.
         with self._ending:
             if self._loop is None or self._ended:

@@ -116,7 +116,7 @@ class Inquiry:
             self._log.wake()
 
     async def run(self, enough: Callable[[int, int], bool], timeout: float) -> Convergence:
-        """Ask until ``enough(confirmed, members)`` or ``timeout`` seconds have passed."""
+        """Ask until ``enough(confirmed, members)``, ``timeout`` seconds have passed or the node list is closed."""
         loop = asyncio.get_running_loop()
         self._born = loop.time()
         deadline = self._born + timeout
@@ -131,7 +131,7 @@ class Inquiry:
                 if all(self._confirmed(result) or _refused(result) for result in results):
                     deadline = grace = self._born  # a refusal is final
             now = loop.time()
-            if done or (now >= deadline and (now >= grace or not open_questions)):
+            if done or self._log.closed or (now >= deadline and (now >= grace or not open_questions)):
                 digest = f"{self._runtime.engine.state_digest:016x}"
                 return Convergence(done, len(results), confirmed, now - self._born, digest, results)
             await self._log.pause(max(0.001, min(_ASK_AGAIN, max(deadline, grace) - now)))

@@ -19,15 +19,16 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import __version__, content, shapes
+from . import __version__, content, parameters, shapes
 from .assembly import Assembly
 from .changes import KINDS, Change, ChangeLog, Changes, Filter
 from .console import format_event
@@ -40,7 +41,7 @@ from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Ver
 from .internal_errors import RECORD
 from .runtime import Disk, Runtime
 from .statefile import HISTORY
-from .store import MemoryStore, Snapshot, StateStore, Store
+from .store import MemoryStore, Snapshot, StateStore, Store, StoreError
 from .transport import Transport, largest_size
 from .wire.keys import Keyring
 
@@ -48,6 +49,9 @@ _log = logging.getLogger("xdp_gossip")
 
 #: Bytes of content that are parsed at once.
 _SMALL_CONTENT = 16 * 1024
+
+#: Ways to send that there are on each wire.
+_PROTOCOLS = {"native": ("UDP", "TCP", "auto", "XDP", "TC"), "pekonode": ("UDP", "TCP", "auto")}
 
 _EVENTS = {State.SUSPECT: "suspected", State.DEAD: "removed", State.LEFT: "left"}
 
@@ -64,6 +68,10 @@ class Limits:
     nodes: int = 20_000
     documents: int = 100_000
     store: int = 1024 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            parameters.integer(f"limits.{each.name}", getattr(self, each.name), 1, 2**40)
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,10 @@ class AsyncNodeList:
     ``secret_key``; ``dataplane`` directory of the loader; ``state_dir`` keeps identity, nodes and documents over
     restarts (None: in memory only); ``history`` versions kept of each document; ``tombstone_grace`` seconds for which
     all members tell each other of a deletion.
-    Raises ``ValueError`` naming the parameter.
+
+    Every call raises ``TypeError`` or ``ValueError`` that names a wrong parameter, and ``NotReadyError`` before the
+    call that it depends on, after :meth:`close`, and in a child that was forked after :meth:`join`: sockets and threads
+    belong to one process. A :meth:`join` that failed may be called again. Versions may be given as text.
     """
 
     def __init__(
@@ -115,19 +126,23 @@ class AsyncNodeList:
         dataplane: str | Path = "/run/xdp-gossip-dataplane",
         rng: random.Random | None = None,
     ) -> None:
-        _check("amount", amount, 1, 64)
-        _check("cycle", cycle, 0, 86_400)
-        _check("buffer", buffer, 0, 1_000_000)
-        _check("size", size, 1 if wire == "pekonode" else 4096, largest_size(wire, protocol))
-        _check("timeout", timeout, 0, 86_400)
-        _check("history", history, 1, 1_000)
-        _check("tombstone_grace", tombstone_grace, 1, 10 * 366 * 86_400)
-        if protocol.upper() not in ("UDP", "TCP", "AUTO", "XDP", "TC"):
-            raise ValueError(f"protocol: expected UDP, TCP, auto, XDP or TC, got {protocol!r}")
-        if wire not in ("native", "pekonode"):
-            raise ValueError(f"wire: expected native or pekonode, got {wire!r}")
-        if wire == "pekonode" and protocol.upper() in ("XDP", "TC"):
-            raise ValueError(f"protocol: expected UDP, TCP or auto with wire pekonode, got {protocol!r}")
+        check = parameters
+        check.integer("amount", amount, 1, 64)
+        cycle = check.number("cycle", cycle, 0, 86_400)
+        check.integer("buffer", buffer, 0, 1_000_000)
+        check.choice("wire", wire, ("native", "pekonode"))
+        check.choice("protocol", protocol, _PROTOCOLS[wire], any_case=True)
+        check.integer("size", size, 1 if wire == "pekonode" else 4096, largest_size(wire, protocol))
+        timeout = check.number("timeout", timeout, 0, 86_400)
+        check.text("secret_key", secret_key)
+        check.listen_address("listen_addr", listen_addr)
+        check.flag("is_print", is_print)
+        check.integer("timeout_cycles", timeout_cycles, 1, 1_000)
+        check.text("cluster", cluster, 1, 255)
+        max_clock_drift = check.number("max_clock_drift", max_clock_drift, 0.001, 10 * 366 * 86_400)
+        check.instance("limits", limits, Limits, "Limits")
+        check.integer("history", history, 1, 1_000)
+        tombstone_grace = check.number("tombstone_grace", tombstone_grace, 1, 10 * 366 * 86_400)
         self.amount = amount
         self.buffer = buffer or 3 * amount
         self.size = size
@@ -136,13 +151,16 @@ class AsyncNodeList:
         self.is_print = is_print
         self.wire = wire
         self.cluster = cluster
-        slots = {slot: (secret, state) for slot, state, secret in keys} or {0: (secret_key, "active")}
-        keyring = Keyring(cluster, slots)
+        slots = check.key_slots("keys", keys) or {0: (secret_key, "active")}
+        try:
+            keyring = Keyring(cluster, slots)
+        except ValueError as error:
+            raise ValueError(f"keys: {error}") from None
         self.keys = [(slot, state) for slot, state in keyring.states.items()]
         settings = Settings(
             amount=amount,
-            cycle=float(cycle),
-            timeout=float(timeout),
+            cycle=cycle,
+            timeout=timeout,
             timeout_cycles=timeout_cycles,
             size=size,
             max_clock_drift=max_clock_drift,
@@ -150,15 +168,16 @@ class AsyncNodeList:
             max_documents=limits.documents,
             max_nodes=limits.nodes,
             max_bytes=limits.store,
-            tombstone_grace=float(tombstone_grace),
+            tombstone_grace=tombstone_grace,
         )
         self._assembly = Assembly(
-            settings, keyring, secret_key, cluster, wire, protocol, listen_addr, self.buffer, size, Path(dataplane)
+            settings, keyring, secret_key, cluster, wire, protocol, listen_addr, self.buffer, size,
+            check.path("dataplane", dataplane),
         )
         self._store_limit = limits.store
         self._history = history
-        self._state_dir = Path(state_dir) if state_dir is not None else None
-        self._rng = rng or random.Random()
+        self._state_dir = None if state_dir is None else check.path("state_dir", state_dir)
+        self._rng = check.generator("rng", rng)
         self._node: Node | None = None
         self._seeds: list[Node] = []
         self._runtime: Runtime | None = None
@@ -167,18 +186,23 @@ class AsyncNodeList:
         self._log = ChangeLog(time.time_ns() // 1_000_000)
         self._inquiries: set[Inquiry] = set()
         self._started = 0.0
+        self._process: int | None = None  # the one that joined
+        self._closed = False
         self._print: Callable[[str], None] = lambda line: print(line, flush=True)
 
     # -- the seed's calls --------------------------------------------------------------------------------------
 
     def new(self, node: Node) -> None:
         """Say who the local node is. To be called first, and once."""
+        parameters.node("node", node)
+        self._usable()
         if self._node is not None:
             raise NotReadyError("new() was called before: a node list has one local node")
         self._node = node
 
     def set(self, node: Node) -> None:
         """Name another node of the cluster, before or after :meth:`join`; it is contacted whenever it is absent."""
+        parameters.node("node", node)
         self._local()
         if self._runtime is None:
             self._seeds.append(node)
@@ -187,6 +211,7 @@ class AsyncNodeList:
 
     def unset(self, node: Node) -> None:
         """Take back :meth:`set`: ``node`` is not contacted any more when it is absent. A member stays a member."""
+        parameters.node("node", node)
         self._local()
         if self._runtime is None:
             self._seeds = [seed for seed in self._seeds if seed.address != node.address]
@@ -202,6 +227,7 @@ class AsyncNodeList:
         if self._disk is not None:
             raise NotReadyError("join() was called before")
         self._disk = Disk(self._open_store)
+        self._process = os.getpid()
         try:
             incarnation, snapshot, problems = await self._disk.run(_load)
             for problem in problems:
@@ -219,16 +245,15 @@ class AsyncNodeList:
             self._started = time.monotonic()
             runtime.start(snapshot)
         except BaseException:
-            self._runtime = None
+            self._runtime = self._process = None
             disk, self._disk = self._disk, None
             await disk.close()
             raise
 
     def get(self) -> list[Node]:
         """All nodes present, the local one first."""
-        if self._runtime is None:
-            return [self._local(), *self._seeds]
-        return [member.node for member in self.members()]
+        local = self._local()
+        return [local, *self._seeds] if self._runtime is None else self._present(self._runtime)
 
     def stop(self) -> bool:
         """Stop publishing heartbeats: the others drop this node after their timeout. False if it was stopped."""
@@ -243,7 +268,7 @@ class AsyncNodeList:
         data: bytes,
         key: str = DEFAULT_KEY,
         *,
-        expected: Version | None = None,
+        expected: Version | str | None = None,
         absent: bool = False,
         content_type: str = "raw",
         author: str = "",
@@ -258,23 +283,25 @@ class AsyncNodeList:
         (version_mismatch with details ``expected`` and ``actual``). Raises ``StoreError`` when the disk fails; then
         nothing was published (but with wire pekonode, where the document is on its way before).
         """
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"publish: expected bytes, got {type(data).__name__}")
-        write = Write(key, bytes(data), content_type, expected, absent, expires_in)
-        return (await self.publish_many([write], author=author, comment=comment))[0]
+        data = parameters.content("data", data)
+        known = None if expected is None else parameters.version("expected", expected)
+        write = Write(key, data, content_type, known, absent, expires_in)
+        return (await self._publish([parameters.write("", write)], author, comment))[0]
 
     def read(self, key: str = DEFAULT_KEY) -> bytes:
-        """The document's value; empty when there is none."""
+        """The document's value; empty when there is none. Raises ``InvalidError`` where there can be no such key."""
         held = self.document(key)
         return held.value if held else b""
 
     # -- beyond the seed ---------------------------------------------------------------------------------------
 
-    async def delete(self, key: str, *, expected: Version | None = None) -> Published:
+    async def delete(self, key: str, *, expected: Version | str | None = None) -> Published:
         """Delete a document everywhere; see :meth:`publish` for the errors."""
+        parameters.document_key("key", key)
+        known = None if expected is None else parameters.version("expected", expected)
         runtime = self._joined()
         held = runtime.engine.document(key)
-        document, changed = (await runtime.publish([Write(key, expected=expected, deleted=True)]))[0]
+        document, changed = (await runtime.publish([Write(key, expected=known, deleted=True)]))[0]
         return Published(document, changed, held.version if held else None)
 
     async def publish_many(self, writes: Sequence[Write], *, author: str = "", comment: str = "") -> list[Published]:
@@ -283,6 +310,14 @@ class AsyncNodeList:
         See :meth:`publish` for the errors; their details name the ``key``. At most 64 documents, of one document's
         largest size in all.
         """
+        given = parameters.sequence("writes", writes, "Write")
+        return await self._publish(
+            [parameters.write(f"writes[{index}].", each) for index, each in enumerate(given)], author, comment
+        )
+
+    async def _publish(self, writes: Sequence[Write], author: str, comment: str) -> list[Published]:
+        parameters.instance("author", author, str, "text")
+        parameters.instance("comment", comment, str, "text")
         runtime = self._joined()
         for write in writes:
             if not write.deleted:
@@ -295,20 +330,29 @@ class AsyncNodeList:
         ]
 
     async def rollback(
-        self, key: str, version: Version, *, expected: Version | None = None, author: str = "", comment: str = ""
+        self,
+        key: str,
+        version: Version | str,
+        *,
+        expected: Version | str | None = None,
+        author: str = "",
+        comment: str = "",
     ) -> Published:
         """Publish again what ``version`` held, out of this node's history; a deletion is done again, too.
 
         Raises ``ProtocolError`` (version_not_found), and what :meth:`publish` raises.
         """
+        wanted = parameters.version("version", version)
+        known = None if expected is None else parameters.version("expected", expected)
         versions = await self.history(key)
-        former = next((document for document in versions if document.version == version), None)
+        former = next((document for document in versions if document.version == wanted), None)
         if former is None:
             kept = f"{len(versions)} other versions" if versions else "none"
-            text = f"document {key!r}: expected a version of its history here, got {version}; there are {kept}"
-            raise ProtocolError("version_not_found", text, key=key, version=str(version))
-        write = Write(key, former.value, former.content_type, expected, deleted=former.deleted)
-        return (await self.publish_many([write], author=author, comment=comment or f"rollback to {version}"))[0]
+            text = f"document {key!r}: expected a version of its history here, got {wanted}; there are {kept}"
+            raise ProtocolError("version_not_found", text, key=key, version=str(wanted))
+        write = Write(key, former.value, former.content_type, known, deleted=former.deleted)
+        parameters.instance("comment", comment, str, "text")
+        return (await self._publish([write], author, comment or f"rollback to {wanted}"))[0]
 
     def repair(self) -> int:
         """Exchange at once with every node that shows other documents; returns how many were asked."""
@@ -319,27 +363,34 @@ class AsyncNodeList:
         return self._joined().call(lambda engine, now: engine.leave(now))
 
     async def close(self) -> None:
-        """Stop gossiping and release everything; not a leave. Idempotent."""
+        """Stop gossiping and release everything; not a leave. Idempotent; in a forked child without effect."""
+        if self._forked:
+            return
+        self._closed = True
         if self._runtime is not None:
             await self._runtime.close()
         self._log.close()
 
     def members(self, states: frozenset[State] | None = PRESENT) -> list[Member]:
         """Nodes in ``states`` (None: all), the local one first."""
+        wanted = parameters.states("states", states)
         runtime = self._joined()
         found = runtime.engine.members(runtime.now())
-        return [member for member in found if states is None or member.state in states or member.local]
+        return [member for member in found if wanted is None or member.state in wanted or member.local]
 
     def document(self, key: str) -> Document | None:
         """The document held here."""
+        parameters.document_key("key", key)
         return self._joined().engine.document(key)
 
     def documents(self, prefix: str = "") -> list[Document]:
         """All documents whose key starts with ``prefix``, by key."""
+        parameters.instance("prefix", prefix, str, "text")
         return self._joined().engine.documents(prefix)
 
     async def history(self, key: str) -> list[Document]:
         """The last versions of a document seen here, newest first. Raises ``StoreError``."""
+        parameters.document_key("key", key)
         self._joined()
         assert self._disk is not None
         return await self._disk.run(lambda store: store.history(key))
@@ -349,6 +400,8 @@ class AsyncNodeList:
 
         None on PekoNode's wire, which does not tell what an author had read.
         """
+        parameters.document_key("key", key)
+        parameters.documents("versions", versions)
         engine = self._joined().engine
         if not engine.tells_ancestry:
             return frozenset()
@@ -356,7 +409,10 @@ class AsyncNodeList:
         return frozenset(unread(versions, held.version if held else None, self.members()[0].address))
 
     def update_node(self, name: str | None = None, private_data: str | None = None) -> bool:
-        """Change what this node says of itself; False when nothing changed. Raises ``ProtocolError``."""
+        """Change what this node says of itself; False when nothing changed."""
+        for told, value in (("name", name), ("private_data", private_data)):
+            if value is not None:
+                parameters.instance(told, value, str, "text")
         changed = self._joined().call(lambda engine, now: engine.update_node(now, name, private_data))
         self._node = self._joined().engine.node
         return changed
@@ -372,7 +428,9 @@ class AsyncNodeList:
         ``kind`` document or node: only such; ``prefix``: of documents only those whose key begins so. Raises
         ``NotReadyError`` after :meth:`close`.
         """
-        return await self._open_log().wait(since, timeout, _filter(prefix, kind))
+        chosen = _filter(prefix, kind)
+        parameters.integer("since", since, 0, 2**63 - 1)
+        return await self._open_log().wait(since, parameters.number("timeout", timeout, 0, 86_400), chosen)
 
     def watch(self, prefix: str = "", since: int | None = None, kind: str = "") -> AsyncIterator[Change]:
         """Every change from now on (after revision ``since``), as it comes, for ``async for``; parameters as above.
@@ -381,8 +439,11 @@ class AsyncNodeList:
         before a restart) comes one :class:`Change` with kind resync: read everything again. Ends when the node list is
         closed. Raises ``ValueError``, and ``NotReadyError`` before :meth:`join` and after :meth:`close`.
         """
+        chosen = _filter(prefix, kind)
+        if since is not None:
+            parameters.integer("since", since, 0, 2**63 - 1)
         log = self._open_log()
-        return log.follow(log.revision if since is None else since, _filter(prefix, kind))
+        return log.follow(log.revision if since is None else since, chosen)
 
     async def convergence(
         self,
@@ -402,6 +463,16 @@ class AsyncNodeList:
         have taken over the version that it holds, or none of them uses the document; a refusal there is final.
         Raises ``ProtocolError`` (document_not_found).
         """
+        if key is not None:
+            parameters.document_key("key", key)
+        if version is not None:
+            version = parameters.version("version", version)
+        if digest is not None:
+            parameters.digest("digest", digest, of_state=key is None)
+        enough = enough_for(parameters.members_wanted("wait", wait))
+        timeout = parameters.number("timeout", timeout, 0, 86_400)
+        parameters.flag("deleted", deleted)
+        parameters.flag("applied", applied)
         runtime = self._joined()
         if applied and key is None:
             raise ValueError("applied: expected a key as well")
@@ -422,18 +493,24 @@ class AsyncNodeList:
         inquiry = Inquiry(runtime, self._log, replace(wanted, applied=applied))
         self._inquiries.add(inquiry)
         try:
-            return await inquiry.run(enough_for(wait), timeout)
+            found = await inquiry.run(enough, timeout)
+            if not found.converged:
+                self._usable()
+            return found
         finally:
             self._inquiries.discard(inquiry)
 
     def look_for_dataplane(self) -> None:
         """Take a kernel data plane that was loaded meanwhile into use now, instead of in a few seconds."""
-        if self._runtime is not None and self._runtime.steering is not None:
-            steering = self._runtime.steering
-            self._runtime.call(lambda _, now: steering.look(now))
+        runtime = self._joined()
+        if runtime.steering is not None:
+            steering = runtime.steering
+            runtime.call(lambda _, now: steering.look(now))
 
     def tell_applied(self, source: Callable[[str], Applied]) -> None:
         """From now on answer others, and :meth:`convergence`, with what ``source`` tells of a document's key."""
+        if not callable(source):
+            raise TypeError(f"source: expected a function of a key, got {source!r}")
         self._joined().engine.applied_source = source
 
     def healthy(self) -> bool:
@@ -495,7 +572,20 @@ class AsyncNodeList:
 
     # -- inside ------------------------------------------------------------------------------------------------
 
+    @property
+    def _forked(self) -> bool:
+        return self._process is not None and self._process != os.getpid()
+
+    def _usable(self) -> None:
+        """Raise ``NotReadyError`` where nothing can be done with this node list any more."""
+        if self._forked:
+            text = f"the node list belongs to process {self._process}: a forked child needs one of its own"
+            raise NotReadyError(text)
+        if self._closed:
+            raise NotReadyError("the node list was closed")
+
     def _local(self) -> Node:
+        self._usable()
         if self._node is None:
             raise NotReadyError("call new() first: the node list does not know its local node yet")
         return self._node
@@ -508,14 +598,20 @@ class AsyncNodeList:
 
     def _open_log(self) -> ChangeLog:
         self._joined()
-        if self._log.closed:
-            raise NotReadyError("the node list was closed")
         return self._log
+
+    @staticmethod
+    def _present(runtime: Runtime) -> list[Node]:
+        members = runtime.engine.members(runtime.now())
+        return [member.node for member in members if member.state in PRESENT or member.local]
 
     def _open_store(self) -> StateStore:
         if self._state_dir is None:
             return MemoryStore(self._history)
-        self._state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StoreError(f"{self._state_dir}: {error.strerror}") from None
         return Store.open(self._state_dir / "state.db", self._history, self.cluster)
 
     def _make_transport(self, node: Node) -> Transport:
@@ -540,7 +636,8 @@ class AsyncNodeList:
             for inquiry in list(self._inquiries):
                 inquiry.on_applied(event)
         if self.is_print:
-            line = format_event(event, self.get(), datetime.datetime.now(), self.listen_addr)
+            nodes = self._present(self._runtime) if self._runtime is not None else []
+            line = format_event(event, nodes, datetime.datetime.now(), self.listen_addr)
             if line is not None:
                 self._print(line)
 
@@ -562,14 +659,10 @@ def _event_of(event: MemberChanged) -> str:
 
 
 def _filter(prefix: str, kind: str) -> Filter:
-    if kind and kind not in KINDS:
-        raise ValueError(f"kind: expected {' or '.join(KINDS)}, got {kind!r}")
+    parameters.instance("prefix", prefix, str, "text")
+    if kind != "":
+        parameters.choice("kind", kind, KINDS)
     return Filter(prefix, kind)
-
-
-def _check(name: str, value: float, least: float, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        raise ValueError(f"{name}: expected a number from {least} to {most}, got {value!r}")
 
 
 def _load(store: StateStore) -> tuple[int, Snapshot, list[str]]:

@@ -132,11 +132,11 @@ def test_defaults_are_the_seeds() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"amount": 0}, "amount: expected a number from 1 to 64, got 0"),
+        ({"amount": 0}, "amount: expected a whole number from 1 to 64, got 0"),
         ({"cycle": -1}, "cycle: expected"),
-        ({"size": 100}, "size: expected a number from 4096"),
-        ({"protocol": "SCTP"}, "protocol: expected UDP, TCP, auto, XDP or TC, got 'SCTP'"),
-        ({"wire": "json"}, "wire: expected native or pekonode"),
+        ({"size": 100}, "size: expected a whole number from 4096"),
+        ({"protocol": "SCTP"}, "protocol: expected one of UDP, TCP, auto, XDP, TC, got 'SCTP'"),
+        ({"wire": "json"}, "wire: expected one of native, pekonode"),
     ],
 )
 def test_bad_parameters_are_named(options: dict, message: str) -> None:

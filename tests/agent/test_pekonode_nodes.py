@@ -203,7 +203,7 @@ def test_over_tcp_a_document_may_be_larger_than_a_datagram() -> None:
     ("protocol", "size", "most"), [("UDP", MAX_DATAGRAM + 1, MAX_DATAGRAM), ("TCP", MAX_OBJECT + 1, MAX_OBJECT)]
 )
 def test_a_size_that_the_protocol_cannot_carry_is_refused(protocol: str, size: int, most: int) -> None:
-    with pytest.raises(ValueError, match=f"size: expected a number from 1 to {most}, got {size}"):
+    with pytest.raises(ValueError, match=f"size: expected a whole number from 1 to {most}, got {size}"):
         NodeList(protocol=protocol, wire="pekonode", size=size)
 
 

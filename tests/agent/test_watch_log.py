@@ -216,7 +216,7 @@ def test_watching_a_node_list() -> None:
         with pytest.raises(NotReadyError):
             node_list.watch()
         await node_list.join()
-        with pytest.raises(ValueError, match="expected document or node"):
+        with pytest.raises(ValueError, match="expected one of document, node"):
             node_list.watch(kind="nodes")
         seen: list[Change] = []
 

@@ -33,7 +33,7 @@ from .exchange import Exchange
 from .fetch import Fetcher
 from .gate import Gate
 from .identity import Identity
-from .interface import Known, ProtocolError, Settings
+from .interface import InvalidError, Known, ProtocolError, Settings
 from .membership import FORGET_AFTER, Membership, Peer
 from .messages import Announce, Codec, Documents, Entry, Message, PacketType, RecordRumor
 from .metadata import Metadata
@@ -270,7 +270,7 @@ class Engine:
                 private_data=self.node.private_data if private_data is None else private_data,
             )
         except ValueError as error:
-            raise ProtocolError("invalid_node", str(error)) from None
+            raise InvalidError("invalid_node", str(error)) from None
         if node == self.node:
             return False
         before, self._local.node = self.node.name, node

@@ -76,6 +76,10 @@ class ProtocolError(Exception):
         self.details = details
 
 
+class InvalidError(ProtocolError, ValueError):
+    """A parameter that could be right in no state of the cluster."""
+
+
 class ProtocolEngine(Protocol):
     """A gossip protocol as a state machine."""
 

@@ -11,7 +11,7 @@ from .clock import MAX_READING, NS_PER_MS, HybridClock
 from .documents import DocumentTable, entry_of
 from .endings import Endings
 from .events import DocumentChanged, TombstonesCollected, Warned
-from .interface import ProtocolError, Settings
+from .interface import InvalidError, ProtocolError, Settings
 from .messages import Entry
 from .outbox import Outbox
 from .staging import Staging
@@ -252,7 +252,7 @@ class Metadata:
                     f"expires_in: expected more than 0 and at most {MAX_EXPIRES_IN} seconds, got {write.expires_in}"
                 )
         except ValueError as error:
-            raise ProtocolError("invalid_document", str(error), key=write.key) from None
+            raise InvalidError("invalid_document", str(error), key=write.key) from None
         held = self.table.get(write.key)
         self._compare(write.key, held, write.expected, write.absent)
         return held

@@ -56,8 +56,9 @@ class Address:
     @classmethod
     def of(cls, ip: str, port: int) -> Address:
         """Check and normalise. Raises ``ValueError`` naming what is wrong (no host names: gossip uses addresses)."""
+        # The library would take a number, and bytes, for an address.
         try:
-            parsed = ipaddress.ip_address(ip)
+            parsed = ipaddress.ip_address(ip if isinstance(ip, str) else repr(ip))
         except ValueError:
             raise ValueError(f"expected an IPv4 or IPv6 address, got {ip!r}") from None
         mapped = getattr(parsed, "ipv4_mapped", None)
@@ -118,7 +119,13 @@ class Node:
     private_data: str = ""
 
     def __post_init__(self) -> None:
-        address = Address.of(self.addr, self.port)
+        try:
+            address = Address.of(self.addr, self.port)
+        except ValueError as error:
+            wrong = "port" if str(error).startswith("expected a port") else "addr"
+            raise ValueError(f"{wrong}: {error}") from None
+        if address.ip == "255.255.255.255" or ipaddress.ip_address(address.ip).is_multicast:
+            raise ValueError(f"addr: expected the address of one host, got {address.ip}")
         object.__setattr__(self, "addr", address.ip)
         check_text("node name", self.name, MAX_NAME)
         check_text("node private_data", self.private_data, MAX_PRIVATE_DATA)
@@ -217,7 +224,7 @@ class Version:
     @classmethod
     def parse(cls, text: str) -> Version:
         """Inverse of ``str``. Raises ``ValueError``."""
-        match = _VERSION.fullmatch(text)
+        match = _VERSION.fullmatch(text) if isinstance(text, str) else None
         if not match:
             raise ValueError(f"expected a version such as 019a3c1e5b2f0000@198.18.0.11:8000, got {text!r}")
         return cls(int(match[1], 16), Address.parse(match[2]))

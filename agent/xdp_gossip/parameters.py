@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: MIT
+"""Checks of what a program hands to the library: each names the parameter, what was expected and what was got.
+
+The wrong type is a ``TypeError``, a wrong value a ``ValueError``. What the protocol judges, such as the length of a
+comment, is not judged twice.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import random
+import re
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from .core.interface import InvalidError
+from .core.types import Document, Node, State, Version, Write, check_key
+
+T = TypeVar("T")
+
+#: Bytes of UTF-8 of a name, a secret or the like: more is a mistake.
+_MOST_TEXT = 64 * 1024
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_STATE_DIGEST = re.compile(r"[0-9a-f]{16}")
+
+
+def _shown(value: object) -> str:
+    """A value for a message, of bounded length."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def instance(name: str, value: object, kind: type[T], words: str) -> T:
+    """``value``, which is of the type that ``words`` describe."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected {words}, got {_shown(value)}")
+    return value
+
+
+def number(name: str, value: object, least: float, most: float) -> float:
+    """A finite number from ``least`` to ``most``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a number from {least:g} to {most:g}, got {_shown(value)}")
+    if not least <= value <= most:
+        raise ValueError(f"{name}: expected a number from {least:g} to {most:g}, got {_shown(value)}")
+    return float(value)
+
+
+def integer(name: str, value: object, least: int, most: int) -> int:
+    """A whole number from ``least`` to ``most``; no float, not even one without a fraction."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected a whole number from {least} to {most}, got {_shown(value)}")
+    if not least <= value <= most:
+        raise ValueError(f"{name}: expected a whole number from {least} to {most}, got {_shown(value)}")
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False."""
+    return instance(name, value, bool, "True or False")
+
+
+def text(name: str, value: object, least: int = 0, most: int = _MOST_TEXT) -> str:
+    """Text of ``least`` to ``most`` bytes of UTF-8."""
+    found = instance(name, value, str, "text")
+    try:
+        size = len(found.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: expected valid Unicode text, got {_shown(value)}") from None
+    if not least <= size <= most:
+        raise ValueError(f"{name}: expected {least} to {most} bytes of UTF-8, got {size}")
+    return found
+
+
+def choice(name: str, value: object, choices: Collection[str], any_case: bool = False) -> str:
+    """One of ``choices``, or with ``any_case`` one that differs by case only."""
+    found = instance(name, value, str, f"one of {', '.join(choices)}")
+    if found not in choices and not (any_case and found.lower() in [each.lower() for each in choices]):
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {_shown(value)}")
+    return found
+
+
+def content(name: str, value: object) -> bytes:
+    """What is bytes, as bytes."""
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError(f"{name}: expected bytes, got {_shown(value)}")
+    return bytes(value)
+
+
+def path(name: str, value: object) -> Path:
+    """A path of text."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name}: expected a path, got {_shown(value)}")
+    found = os.fspath(value)
+    if not isinstance(found, str):
+        raise TypeError(f"{name}: expected a path of text, got {_shown(value)}")
+    if not found or "\0" in found:
+        raise ValueError(f"{name}: expected a path, got {_shown(value)}")
+    return Path(found)
+
+
+def listen_address(name: str, value: object) -> str:
+    """An IP address of this host, or 0.0.0.0 or ::."""
+    found = instance(name, value, str, "an IPv4 or IPv6 address")
+    try:
+        parsed = ipaddress.ip_address(found)
+    except ValueError:
+        raise ValueError(f"{name}: expected an IPv4 or IPv6 address, got {_shown(value)}") from None
+    if parsed.is_multicast or found == "255.255.255.255":
+        raise ValueError(f"{name}: expected the address of a host, got {_shown(value)}")
+    return found
+
+
+def node(name: str, value: object) -> Node:
+    """A node."""
+    return instance(name, value, Node, "a Node")
+
+
+def version(name: str, value: object) -> Version:
+    """A version, or its text."""
+    if isinstance(value, str):
+        try:
+            return Version.parse(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return instance(name, value, Version, "a Version or its text")
+
+
+def document_key(name: str, value: object) -> str:
+    """The name of a document. Raises ``InvalidError`` where there can be no such document."""
+    found = instance(name, value, str, "text")
+    try:
+        return check_key(found)
+    except ValueError as error:
+        raise InvalidError("invalid_document", str(error), key=found) from None
+
+
+def digest(name: str, value: object, of_state: bool) -> str:
+    """The digest of a document's content, or of all documents."""
+    example = "16 hex digits" if of_state else "sha256: and 64 hex digits"
+    found = instance(name, value, str, example)
+    if not (_STATE_DIGEST if of_state else _DIGEST).fullmatch(found):
+        raise ValueError(f"{name}: expected {example}, got {_shown(value)}")
+    return found
+
+
+def members_wanted(name: str, value: object) -> str | int:
+    """How many members: all, majority or a number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return integer(name, value, 0, 1_000_000)
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected all, majority or a number, got {_shown(value)}")
+    if value in ("all", "majority"):
+        return value
+    if not (value.isascii() and value.isdigit() and len(value) <= 7):
+        raise ValueError(f"{name}: expected all, majority or a number, got {_shown(value)}")
+    return int(value)
+
+
+def states(name: str, value: object) -> frozenset[State] | None:
+    """Some states, or None."""
+    if value is None:
+        return None
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: expected a set of State, or None, got {_shown(value)}")
+    return frozenset(instance(name, each, State, "a set of State") for each in value)
+
+
+def generator(name: str, value: object) -> random.Random:
+    """A source of random numbers, a new one for None."""
+    return random.Random() if value is None else instance(name, value, random.Random, "a random.Random, or None")
+
+
+def key_slots(name: str, value: object) -> dict[int, tuple[str, str]]:
+    """Slot number -> secret and state, out of (slot, state, secret)."""
+    found: dict[int, tuple[str, str]] = {}
+    for each in sequence(name, value, "(slot, state, secret)"):
+        if not isinstance(each, (tuple, list)) or len(each) != 3:
+            raise TypeError(f"{name}: expected (slot, state, secret), got {_shown(each)}")
+        slot = integer(f"{name}: slot", each[0], 0, 255)
+        if slot in found:
+            raise ValueError(f"{name}: expected each slot once, got {slot} twice")
+        found[slot] = (
+            text(f"{name}: secret of slot {slot}", each[2]),
+            choice(f"{name}: state of slot {slot}", each[1], ("staged", "active", "retiring")),
+        )
+    return found
+
+
+def sequence(name: str, value: object, of: str) -> Sequence[object]:
+    """A list or a tuple."""
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name}: expected a list of {of}, got {_shown(value)}")
+    return value
+
+
+def documents(name: str, value: object) -> list[Document]:
+    """A list of documents."""
+    return [instance(name, each, Document, "a list of Document") for each in sequence(name, value, "Document")]
+
+
+def write(name: str, value: object) -> Write:
+    """A write whose fields are of their types; a version may be text. ``name`` stands before the fields' names."""
+    found = instance(name.rstrip("."), value, Write, "a Write")
+    expires_in = found.expires_in
+    if isinstance(expires_in, bool) or not isinstance(expires_in, (int, float, type(None))):
+        raise TypeError(f"{name}expires_in: expected a number of seconds, got {_shown(expires_in)}")
+    return Write(
+        document_key(f"{name}key", found.key),
+        content(f"{name}value" if name else "data", found.value),
+        instance(f"{name}content_type", found.content_type, str, "text"),
+        None if found.expected is None else version(f"{name}expected", found.expected),
+        flag(f"{name}absent", found.absent),
+        expires_in,
+        flag(f"{name}deleted", found.deleted),
+    )

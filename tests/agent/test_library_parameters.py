@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: MIT
+"""Every parameter of the library, and eight or more wrong values of each: an error that names it, and nothing done.
+
+The table has to name every parameter that there is: a new one without wrong values fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xdp_gossip import AsyncNodeList, Limits, Node, NodeList, ProtocolError, State, Version, Write
+from xdp_gossip.core.interface import InvalidError
+from xdp_gossip.core.types import Address
+
+NAN, INF = math.nan, math.inf
+NO_TEXT = (5, 1.5, True, b"x", ["x"], ("x",), {"x": 1}, object())
+#: Keys and the like also must not be these.
+IMPOSSIBLE = ("", "a//b", "../a", "a/./b", "a\nb", "\ud800", "x" * 2000)
+NO_NUMBER = ("3", b"3", True, [3], {3}, object(), NAN, INF, -INF, -1, 1e15)
+NO_INTEGER = ("3", b"3", True, [3], object(), NAN, INF, 1.5, 3.0, -1, 10**15)
+NO_FLAG = (None, 0, 1, "yes", "", [], 1.0, object())
+NO_VERSION = (5, 1.5, True, b"x", "", "1", "019a3c1e5b2f0000", "019a3c1e5b2f0000@", "g@198.18.0.1:1", ["x"])
+NO_PATH = (5, 1.5, True, b"/tmp/x", "", "a\0b", ["/tmp"], object())
+NO_NODE = (None, "198.18.0.1:8000", ("198.18.0.1", 8000), 5, b"", {"port": 8000}, Node, Address("198.18.0.1", 8000))
+NO_WRITES = (None, "k", b"k", 5, {"k": b""}, [None], ["k"], [("k", b"v")], Write("k"))
+
+#: Wrong values of each parameter of the constructor.
+CONSTRUCTOR: dict[str, tuple[Any, ...]] = {
+    "amount": (None, 0, 65, *NO_INTEGER),
+    "cycle": (None, *NO_NUMBER),
+    "buffer": (None, *NO_INTEGER),
+    "size": (None, 0, 4095, 65_508, *NO_INTEGER),
+    "timeout": (None, *NO_NUMBER),
+    "secret_key": (None, "\ud800", *NO_TEXT),
+    "protocol": (None, "", "udp2", "QUIC", *NO_TEXT),
+    "listen_addr": (None, "", "localhost", "198.18.0", "198.18.0.1:8000", "224.0.0.1", "ff02::1", *NO_TEXT),
+    "is_print": NO_FLAG,
+    "timeout_cycles": (None, 0, *NO_INTEGER),
+    "wire": (None, "", "Native", "egossip", *NO_TEXT),
+    "cluster": (None, "", "\ud800", "x" * 300, *NO_TEXT),
+    "keys": (
+        *(None, 5, "staged", [5], [(0, "active")], [(256, "active", "s")], [(-1, "active", "s")], [(0, "old", "s")]),
+        *([(0, "active", b"s")], [(0, "staged", "s")], [(0, "active", "s"), (0, "staged", "t")], {0: ("active", "s")}),
+        *([(0, "active", "s"), (1, "active", "t")], [(True, "active", "s")], [("0", "active", "s")]),
+    ),
+    "state_dir": NO_PATH,
+    "max_clock_drift": (None, 0, *NO_NUMBER),
+    "limits": (None, 5, {}, {"document": 1}, "document", (1, 2, 3, 4), Limits, object()),
+    "history": (None, 0, 1001, *NO_INTEGER),
+    "tombstone_grace": (None, 0, *NO_NUMBER),
+    "dataplane": (None, *NO_PATH),
+    "rng": (5, 1.5, "x", True, b"x", [], object(), __import__("random")),
+}
+
+#: Wrong values of each parameter of each call; and what the call needs besides.
+CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
+    "new": ({"node": NO_NODE}, {}),
+    "set": ({"node": NO_NODE}, {}),
+    "unset": ({"node": NO_NODE}, {}),
+    "publish": (
+        {
+            "data": (None, "text", 5, 1.5, True, ["x"], {}, object()),
+            "key": (None, *IMPOSSIBLE, *NO_TEXT),
+            "expected": NO_VERSION,
+            "absent": NO_FLAG,
+            "content_type": (None, "x" * 300, "\ud800", *NO_TEXT),
+            "author": (None, "x" * 5000, "\ud800", *NO_TEXT),
+            "comment": (None, "x" * 50_000, "\ud800", *NO_TEXT),
+            "expires_in": (0, *NO_NUMBER),
+        },
+        {"data": b"v", "key": "k"},
+    ),
+    "publish_many": (
+        {
+            "writes": NO_WRITES,
+            "author": (None, "x" * 5000, "\ud800", *NO_TEXT),
+            "comment": (None, "x" * 50_000, "\ud800", *NO_TEXT),
+        },
+        {"writes": [Write("k", b"v")]},
+    ),
+    "read": ({"key": (None, *IMPOSSIBLE, *NO_TEXT)}, {}),
+    "delete": ({"key": (None, *IMPOSSIBLE, *NO_TEXT), "expected": NO_VERSION}, {"key": "k"}),
+    "rollback": (
+        {
+            "key": (None, *IMPOSSIBLE, *NO_TEXT),
+            "version": (None, *NO_VERSION),
+            "expected": NO_VERSION,
+            "author": (None, "x" * 5000, "\ud800", *NO_TEXT),
+            "comment": (None, "x" * 50_000, "\ud800", *NO_TEXT),
+        },
+        {"key": "held", "version": "held"},
+    ),
+    "document": ({"key": (None, *IMPOSSIBLE, *NO_TEXT)}, {}),
+    "documents": ({"prefix": (None, *NO_TEXT)}, {}),
+    "history": ({"key": (None, *IMPOSSIBLE, *NO_TEXT)}, {}),
+    "unread": (
+        {
+            "key": (None, *IMPOSSIBLE, *NO_TEXT),
+            "versions": (None, 5, "x", b"x", {}, [None], ["x"], [Write("k")]),
+        },
+        {"key": "k", "versions": []},
+    ),
+    "members": ({"states": (5, "alive", b"alive", True, ["alive"], [None], {5}, object())}, {}),
+    "update_node": (
+        {"name": ("x" * 300, "\ud800", *NO_TEXT), "private_data": ("x" * 5000, "\ud800", *NO_TEXT)},
+        {},
+    ),
+    "changes": (
+        {
+            "since": (None, *NO_INTEGER[:-1], 2**64),
+            "timeout": (None, *NO_NUMBER),
+            "prefix": (None, *NO_TEXT),
+            "kind": (None, "nodes", *NO_TEXT),
+        },
+        {"since": 0, "timeout": 0.0},
+    ),
+    "watch": (
+        {"prefix": (None, *NO_TEXT), "since": (*NO_INTEGER[:-1], 2**64), "kind": (None, "nodes", *NO_TEXT)},
+        {},
+    ),
+    "convergence": (
+        {
+            "key": ("", "a//b", *NO_TEXT),
+            "version": NO_VERSION,
+            "digest": ("", "sha256:", "x", "sha256:" + "g" * 64, "0" * 16, *NO_TEXT),
+            "wait": (None, "", "some", "-1", -1, 1.5, True, b"all", ["all"]),
+            "timeout": (None, *NO_NUMBER),
+            "deleted": NO_FLAG,
+            "applied": NO_FLAG,
+        },
+        {"key": "held"},
+    ),
+    "tell_applied": ({"source": (None, 5, "x", b"x", True, [], {}, object())}, {}),
+}
+#: Calls and properties without parameters of their own.
+WITHOUT = {
+    *("join", "get", "stop", "start", "repair", "leave", "close", "revision", "look_for_dataplane", "healthy"),
+    *("summary", "status"),
+}
+
+
+def names_it(error: BaseException, parameter: str) -> bool:
+    """Whether the message says which parameter is meant."""
+    return parameter in str(error)
+
+
+@pytest.mark.parametrize("kind", [AsyncNodeList, NodeList])
+@pytest.mark.parametrize("parameter", CONSTRUCTOR)
+def test_wrong_values_of_the_constructor(kind: type, parameter: str) -> None:
+    assert len(CONSTRUCTOR[parameter]) >= 8
+    for value in CONSTRUCTOR[parameter]:
+        with pytest.raises((TypeError, ValueError)) as refused:
+            kind(**{parameter: value})
+        assert names_it(refused.value, parameter), (parameter, value, str(refused.value))
+
+
+@pytest.mark.parametrize("parameter", [field.name for field in dataclasses.fields(Limits)])
+@pytest.mark.parametrize("value", [None, 0, *NO_INTEGER])
+def test_wrong_limits(parameter: str, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"limits\.{parameter}: "):
+        Limits(**{parameter: value})
+
+
+@pytest.mark.parametrize(
+    ("parameter", "values"),
+    [
+        ("addr", ("", "localhost", "198.18.0", "224.0.0.1", "ff02::1", "255.255.255.255", None, *NO_TEXT)),
+        ("port", (None, 0, 65_536, *NO_INTEGER)),
+        ("name", (None, "x" * 300, "\ud800", *NO_TEXT)),
+        ("private_data", (None, "x" * 5000, "\ud800", *NO_TEXT)),
+    ],
+)
+def test_wrong_nodes(parameter: str, values: tuple[Any, ...]) -> None:
+    for value in values:
+        with pytest.raises((TypeError, ValueError), match=f"{parameter}: ") as refused:
+            Node(**{"addr": "198.18.0.1", "port": 8000, parameter: value})
+        assert len(str(refused.value)) < 300
+
+
+def test_wrong_versions() -> None:
+    for value in (None, *NO_VERSION):
+        with pytest.raises((TypeError, ValueError), match="expected"):
+            Version.parse(value)
+
+
+def test_the_table_has_every_parameter() -> None:
+    signature = inspect.signature(AsyncNodeList.__init__)
+    assert set(CONSTRUCTOR) == set(signature.parameters) - {"self"}
+    public = {name for name in vars(AsyncNodeList) if not name.startswith("_")}
+    assert set(CALLS) | WITHOUT == public
+    for name, (wrong, _needed) in CALLS.items():
+        assert set(wrong) == set(inspect.signature(getattr(AsyncNodeList, name)).parameters) - {"self"}, name
+        assert all(len(values) >= 8 for values in wrong.values()), name
+    for name in WITHOUT - {"revision"}:
+        assert set(inspect.signature(getattr(AsyncNodeList, name)).parameters) == {"self"}, name
+
+
+def test_the_blocking_calls_have_the_parameters_of_the_others() -> None:
+    for name in [name for name in vars(NodeList) if not name.startswith("_")]:
+        blocking, other = (inspect.signature(getattr(kind, name)) for kind in (NodeList, AsyncNodeList))
+        assert list(blocking.parameters.values()) == list(other.parameters.values()), name
+
+
+class Both:
+    """A running node list of each kind; calls go to the one or the other."""
+
+    def __init__(self, port: int) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.other = AsyncNodeList(listen_addr="127.0.0.1")
+        self.other.new(Node("127.0.0.1", port, "a"))
+        self.blocking = NodeList(listen_addr="127.0.0.1")
+        self.blocking.new(Node("127.0.0.1", port + 1, "b"))
+        self.loop.run_until_complete(self.other.join())
+        self.blocking.join()
+        self.versions = {
+            False: str(self.blocking.publish(b"v", "held").document.version),  # type: ignore[union-attr]
+            True: str(self.loop.run_until_complete(self.other.publish(b"v", "held")).document.version),  # type: ignore[union-attr]
+        }
+
+    def call(self, name: str, other: bool, parameters: dict[str, Any]) -> Any:
+        """The outcome of a call; of ``watch`` that it began."""
+        given = dict(parameters)
+        if given.get("version") == "held":
+            given["version"] = self.versions[other]
+        found = getattr(self.other if other else self.blocking, name)(**given)
+        return self.loop.run_until_complete(asyncio.wait_for(found, 60)) if inspect.iscoroutine(found) else found
+
+    def close(self) -> None:
+        """Close both."""
+        self.blocking.close()
+        self.loop.run_until_complete(self.other.close())
+        self.loop.close()
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[Both]:
+    made = Both(18_310)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_wrong_values_of_each_call(both: Both, name: str) -> None:
+    wrong, needed = CALLS[name]
+    for other in (True, False):
+        if not other and not hasattr(NodeList, name):
+            continue
+        before = [both.call(reading, other, {}) for reading in ("documents", "members")]
+        for parameter, values in wrong.items():
+            for value in values:
+                with pytest.raises((TypeError, ValueError)) as refused:
+                    both.call(name, other, {**needed, parameter: value})
+                assert names_it(refused.value, parameter), (parameter, value, str(refused.value))
+        documents, members = (both.call(reading, other, {}) for reading in ("documents", "members"))
+        assert documents == before[0]
+        assert [(m.address, m.state, m.record) for m in members] == [(m.address, m.state, m.record) for m in before[1]]
+
+
+def test_a_version_may_be_text(both: Both) -> None:
+    for other in (True, False):
+        held = both.call("publish", other, {"data": b"1", "key": "text"}).document
+        again = both.call("publish", other, {"data": b"2", "key": "text", "expected": str(held.version)})
+        assert again.changed and again.previous == held.version
+        back = both.call("rollback", other, {"key": "text", "version": str(held.version)})
+        assert back.document.value == b"1"
+        with pytest.raises(ProtocolError, match="expected"):
+            both.call("delete", other, {"key": "text", "expected": str(held.version)})
+        write = Write("text", b"3", expected=str(back.document.version))  # type: ignore[arg-type]
+        assert both.call("publish_many", other, {"writes": (write,)})[0].changed
+        assert both.call("members", other, {"states": {State.DEAD}})[0].local
+
+
+def test_an_invalid_parameter_has_a_code_too(both: Both) -> None:
+    with pytest.raises(InvalidError) as refused:
+        both.call("publish", False, {"data": b"1", "key": "a//b"})
+    assert refused.value.code == "invalid_document"
+
+
+def test_wrong_fields_of_a_write_are_named_with_their_place(both: Both) -> None:
+    for field, value in (("value", "text"), ("expected", "x"), ("absent", 1), ("expires_in", "1"), ("deleted", 0)):
+        writes = [Write("a"), dataclasses.replace(Write("b"), **{field: value})]
+        with pytest.raises((TypeError, ValueError), match=rf"writes\[1\]\.{field}: "):
+            both.call("publish_many", False, {"writes": writes})
+
+
+def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    from xdp_gossip import StoreError
+
+    (tmp_path / "file").write_text("")
+    made = NodeList(listen_addr="127.0.0.1", state_dir=tmp_path / "file" / "state")
+    made.new(Node("127.0.0.1", 18_320))
+    with pytest.raises(StoreError, match="file/state: Not a directory"):
+        made.join()
