@@ -309,7 +309,10 @@ def _seeds(top: Section) -> tuple[tuple[Address, ...], tuple[tuple[str, int], ..
         try:
             if not isinstance(item, str):
                 raise ValueError
-            seeds[Address.parse(item)] = None
+            seed = Address.parse(item)
+            if seed.is_group or seed.ip in ("0.0.0.0", "::"):
+                top.expected(f"seeds[{index}]", "the address of one host", show(item))
+            seeds[seed] = None
         except ValueError:
             name = _seed_name(item)
             if name is None:

@@ -114,8 +114,11 @@ def listen_address(name: str, value: object) -> str:
 
 
 def node(name: str, value: object) -> Node:
-    """A node."""
-    return instance(name, value, Node, "a Node")
+    """A node, whose address is that of one host."""
+    found = instance(name, value, Node, "a Node")
+    if found.address.is_group:
+        raise ValueError(f"{name}: addr: expected the address of one host, got {found.addr}")
+    return found
 
 
 def version(name: str, value: object) -> Version:

@@ -133,6 +133,10 @@ class SeedNames:
             raise OSError(f"no answer of the resolver within {LOOKUP_SECONDS:g} s") from None
 
     def _mean(self, name: Name, addresses: tuple[Address, ...]) -> None:
+        for address in addresses:
+            if address.is_group:
+                _log.warning("seed %s:%d: expected the address of one host, got %s", *name, address)
+        addresses = tuple(address for address in addresses if not address.is_group)
         before = self._meaning.get(name, ())
         self._meaning[name] = addresses
         for address in set(addresses) - set(before) - {self._own}:

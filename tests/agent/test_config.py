@@ -206,6 +206,13 @@ def test_no_secret_is_shown(place: Path) -> None:
             BASE + "seeds: [host1]",
             "seeds[0]: expected ADDRESS:PORT (an IPv6 address in brackets) or NAME:PORT, got text 'host1'",
         ),
+        (BASE + "seeds: ['224.0.0.1:8000']", "seeds[0]: expected the address of one host, got text '224.0.0.1:8000'"),
+        (BASE + "seeds: ['0.0.0.0:8000']", "seeds[0]: expected the address of one host, got text '0.0.0.0:8000'"),
+        (BASE + "seeds: ['[ff02::1]:1']", "seeds[0]: expected the address of one host, got text '[ff02::1]:1'"),
+        (
+            BASE + "seeds: [300.1.1.1]",
+            "seeds[0]: expected ADDRESS:PORT (an IPv6 address in brackets) or NAME:PORT, got text '300.1.1.1'",
+        ),
         (
             BASE + "seeds: ['300.1.1.1:8000']",
             "seeds[0]: expected ADDRESS:PORT (an IPv6 address in brackets) or NAME:PORT, got text '300.1.1.1:8000'",

@@ -91,6 +91,11 @@ class Address:
             return bytes(10) + b"\xff\xff" + parsed.packed
         return parsed.packed
 
+    @property
+    def is_group(self) -> bool:
+        """Whether it stands for many hosts (multicast, broadcast), so that no node can have it."""
+        return self.ip == "255.255.255.255" or ipaddress.ip_address(self.ip).is_multicast
+
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
@@ -124,8 +129,6 @@ class Node:
         except ValueError as error:
             wrong = "port" if str(error).startswith("expected a port") else "addr"
             raise ValueError(f"{wrong}: {error}") from None
-        if address.ip == "255.255.255.255" or ipaddress.ip_address(address.ip).is_multicast:
-            raise ValueError(f"addr: expected the address of one host, got {address.ip}")
         object.__setattr__(self, "addr", address.ip)
         check_text("node name", self.name, MAX_NAME)
         check_text("node private_data", self.private_data, MAX_PRIVATE_DATA)
