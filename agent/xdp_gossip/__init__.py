@@ -8,7 +8,24 @@ tools which only need the version stay quick.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors, which do not see what __getattr__ loads
+    from .blocking import NodeList as NodeList
+    from .changes import Change as Change
+    from .core.interface import ProtocolError as ProtocolError
+    from .core.types import Document as Document
+    from .core.types import Member as Member
+    from .core.types import Node as Node
+    from .core.types import State as State
+    from .core.types import Version as Version
+    from .core.types import Write as Write
+    from .nodelist import AsyncNodeList as AsyncNodeList
+    from .nodelist import Limits as Limits
+    from .nodelist import NotReadyError as NotReadyError
+    from .nodelist import Published as Published
+    from .store import StoreError as StoreError
+    from .transport import TransportError as TransportError
 
 __version__ = "0.1.0"
 

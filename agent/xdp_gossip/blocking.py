@@ -5,20 +5,38 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .changes import Change
 from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version, Write
 from .internal_errors import RECORD
 from .nodelist import AsyncNodeList, NotReadyError, Published
 
+if TYPE_CHECKING:
+    from typing_extensions import Concatenate, ParamSpec
+
+    P = ParamSpec("P")
+
 T = TypeVar("T")
 
 #: Seconds of one wait for a change; there is no end to how many follow each other.
 _LONG = 3600.0
+
+
+def _with_parameters_of(
+    model: Callable[Concatenate[Any, P], None],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
+    """Give a function the signature of ``model``: for type checkers, editors and ``help()``."""
+
+    def give(function: Callable[..., None]) -> Callable[Concatenate[Any, P], None]:
+        function.__signature__ = inspect.signature(model)  # type: ignore[attr-defined]
+        return function
+
+    return give
 
 
 class NodeList:
@@ -28,6 +46,7 @@ class NodeList:
     ends without :meth:`close` is not kept alive, but what it published last may then not have been sent.
     """
 
+    @_with_parameters_of(AsyncNodeList.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._inner = AsyncNodeList(*args, **kwargs)
         self._loop: asyncio.AbstractEventLoop | None = None

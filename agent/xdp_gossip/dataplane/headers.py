@@ -26,7 +26,10 @@ def directory() -> Path:
     named = os.environ.get(DIRECTORY_VARIABLE)
     path = Path(named) if named else Path(__file__).resolve().parents[3] / "bpf"
     if not (path / "maps.h").is_file():
-        raise HeaderError(f"{path}: expected the data plane's sources (maps.h and others), found none")
+        raise HeaderError(
+            f"{path}: expected the data plane's sources (maps.h and others), found none; a wheel has none: "
+            f"take them from a release archive or a checkout, and name their directory in {DIRECTORY_VARIABLE}"
+        )
     return path
 
 
