@@ -44,9 +44,17 @@ def targets(family: int, count: int) -> list[Address]:
     return [address(family, 10 + number) for number in range(count)]
 
 
-def coarse_ns() -> int:
-    """The clock that programs read where a tick is exact enough: what they note from here on is not before it."""
-    return time.clock_gettime_ns(6)  # CLOCK_MONOTONIC_COARSE, which Python does not name
+_COARSE = 6  # CLOCK_MONOTONIC_COARSE, which Python does not name
+_TICK = int(time.clock_getres(_COARSE) * 1e9)
+
+
+def earliest_ns() -> int:
+    """What programs note from here on, where a tick is exact enough for them, is not before this.
+
+    They read the coarse clock once in a tick, and may do so between the count of the tick and the move of the clock:
+    so it is up to two ticks behind.
+    """
+    return time.clock_gettime_ns(_COARSE) - 2 * _TICK
 
 
 def config(family: int, **changes: Any) -> Config:

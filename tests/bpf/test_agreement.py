@@ -95,7 +95,7 @@ class Epoch:
                 self._judge()
             data = self._mutator.next()
             frame = frames.frame(data, scene.source(self._family), scene.local(self._family))
-            began, before = scene.coarse_ns(), time.monotonic_ns()
+            began, before = scene.earliest_ns(), time.monotonic_ns()
             ran = scene.run(self._plane, self._program, frame, self._link)
             after = time.monotonic_ns()
             if after - began > HELD_UP:

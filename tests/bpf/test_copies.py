@@ -237,7 +237,7 @@ def test_next_hops_from_the_fib(plane: Plane, link: Wire, family: int) -> None:
             rumor = packet(family, PacketType.HEARTBEAT, origin=local(family))
             carrier = frames.frame(rumor[:82] + b"\x01" + rumor[83:], local(family), source(family))
             link.frames()
-            start = scene.coarse_ns()
+            start = scene.earliest_ns()
             scene.run(plane, TC_EGRESS, carrier, link)
             counted = plane.counted()
             if not forwarding:

@@ -245,8 +245,7 @@ def test_verdict(plane: Plane, link: Wire, case: Case, program: str, family: int
         plane.set_node(origin(family), before)
     data = case.packet(family)
     link.frames()
-    # The kernel's coarse clock lags by up to two ticks, of 10 ms at most.
-    start = scene.coarse_ns()
+    start = scene.earliest_ns()
     ran = scene.deliver(plane, program, data, family, link)
 
     expected = dict.fromkeys(case.counters, 1)
