@@ -60,8 +60,18 @@ class Disk:
         self._store: StateStore | None = None
 
     async def run(self, work: Callable[[StateStore], T]) -> T:
-        """``work(store)`` on the thread; the store is opened by the first call. Raises ``StoreError``."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+        """``work(store)`` on the thread; the store is opened by the first call. Raises ``StoreError``.
+
+        What nobody foresaw is counted and becomes one, too: whoever waits for the disk has to hear of it, and what
+        writes again and again must not end.
+        """
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+        except StoreError:
+            raise
+        except Exception as error:
+            RECORD.add("state file", error)
+            raise StoreError(f"internal error in the state file: {type(error).__name__}: {error}") from error
 
     def _run(self, work: Callable[[StateStore], T]) -> T:
         if self._store is None:

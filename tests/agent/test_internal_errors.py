@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from agents import ROOT, cluster, free_port
 from fake_node_list import FakeNodeList
 
-from xdp_gossip import Node, NodeList
+from xdp_gossip import AsyncNodeList, Document, Node, NodeList, StoreError
 from xdp_gossip.cli import doctor
 from xdp_gossip.core.timers import Timers
 from xdp_gossip.core.types import Now
 from xdp_gossip.internal_errors import MAX_PLACES, QUIET, RECORD, Record, guarded, watch
+from xdp_gossip.store import MemoryStore, StateStore
 
 pytest_plugins = ["pytester"]
 
@@ -193,3 +195,44 @@ def test_a_test_fails_in_which_one_happens(pytester: pytest.Pytester, what: str)
     done.stdout.fnmatch_lines(["*ZeroDivisionError*a bug*"])
     for log in pytester.path.rglob("log"):
         log.unlink()
+
+
+class _Faulty(MemoryStore):
+    """A store that fails on documents whose key begins with bad, in a way that nobody foresaw."""
+
+    def save_documents(self, documents: Sequence[Document], *others: Any) -> None:
+        if any(document.key.startswith("bad") for document in documents):
+            fail("in the store")
+        super().save_documents(documents, *others)
+
+    def history(self, key: str) -> list[Document]:
+        if key.startswith("bad"):
+            fail("in the history")
+        return super().history(key)
+
+
+class _OnFaulty(AsyncNodeList):
+    def _open_store(self) -> StateStore:
+        return _Faulty()
+
+
+def test_a_failure_on_the_disk_thread_reaches_who_waits_and_the_next_works() -> None:
+    async def main() -> None:
+        made = _OnFaulty(listen_addr="127.0.0.1")
+        made.new(Node("127.0.0.1", free_port(), "a"))
+        await made.join()
+        try:
+            for _ in range(2):
+                with pytest.raises(StoreError, match=r"internal error in the state file: .*: in the store"):
+                    await asyncio.wait_for(made.publish(b"1", "bad/1"), 60)
+                with pytest.raises(StoreError, match="in the history"):
+                    await asyncio.wait_for(made.history("bad/1"), 60)
+                assert made.document("bad/1") is None, "a publish that failed has not happened"
+                assert (await asyncio.wait_for(made.publish(b"2", "good"), 60)).document is not None
+        finally:
+            await made.close()
+
+    asyncio.run(main())
+    found = RECORD.clear()
+    assert {each.task for each in found} == {"state file"}
+    assert sum(each.count for each in found) == 4
