@@ -98,6 +98,7 @@ def run(
             found = [json.loads(guest.written(f"{name}.json", BOOT_SECONDS)) for guest in made]
             for number, seen in zip(GUESTS, found):
                 print(f"guest {number}, {name}: {seen['up']}{seen['doctor']}{seen['dataplane'].get('counters')}")
+                print(f"stepped down: {seen['stepped_down']}")
             for number, seen in zip(GUESTS, found):
                 check(seen, MODES[name])
                 assert outside.read(f"from/{number}/{name}") == name.encode()
