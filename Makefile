@@ -25,7 +25,7 @@ BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-
 TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) curl faketime iproute2 shellcheck
 
 # Simulated clusters per scenario.
-SIM_SEEDS ?= 50
+SIM_SEEDS ?= 30
 # What `make sanity` and `make ansible-units` test with: 2.18, 2.19, newest or a version; and a Python for it, if not the
 # first one found.
 CORE ?= 2.19
@@ -101,7 +101,7 @@ ui: packages-test packages-browser venv-dev ## The web page in headless Chromium
 	$(VENV)/dev/bin/pytest tests/ui --junitxml="$(REPORTS)/ui.xml" $(PYTEST_ARGS)
 
 .PHONY: sim
-sim: packages-test venv-dev ## Simulated clusters: SIM_SEEDS (50) seeds a scenario
+sim: packages-test venv-dev ## Simulated clusters: SIM_SEEDS (30) seeds a scenario
 	SIM_SEEDS=$(SIM_SEEDS) $(VENV)/dev/bin/pytest tests/sim --junitxml="$(REPORTS)/sim.xml" $(PYTEST_ARGS)
 
 .PHONY: cluster

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every scenario under ``SIM_SEEDS`` seeds (default 50), and the simulator's own promises."""
+"""Every scenario under ``SIM_SEEDS`` seeds (default 30), and the simulator's own promises."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .scenarios import SCENARIOS, SETTINGS
 from .world import World
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = int(os.environ.get("SIM_SEEDS", "50"))
+SEEDS = int(os.environ.get("SIM_SEEDS", "30"))
 
 
 @pytest.mark.timeout(1200)
