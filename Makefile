@@ -71,7 +71,7 @@ demo-clean: packages-demo venv-ansible link ## Remove the demo's fleet (root); t
 	@.ci/demo --clean
 
 .PHONY: test
-test: setup ## Everything that CI runs, under 60 minutes (root)
+test: setup ## Everything that CI runs, about an hour (root)
 	@/usr/bin/python3 .ci/steps.py $(STEPS)
 
 .PHONY: test-loaded

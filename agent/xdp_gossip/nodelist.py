@@ -170,9 +170,9 @@ class AsyncNodeList:
             max_bytes=limits.store,
             tombstone_grace=tombstone_grace,
         )
+        plane = check.path("dataplane", dataplane)
         self._assembly = Assembly(
-            settings, keyring, secret_key, cluster, wire, protocol, listen_addr, self.buffer, size,
-            check.path("dataplane", dataplane),
+            settings, keyring, secret_key, cluster, wire, protocol, listen_addr, self.buffer, size, plane
         )
         self._store_limit = limits.store
         self._history = history

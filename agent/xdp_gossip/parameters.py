@@ -7,7 +7,6 @@ comment, is not judged twice.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import random
 import re
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from .core.interface import InvalidError
-from .core.types import Document, Node, State, Version, Write, check_key
+from .core.types import Address, Document, Node, State, Version, Write, check_key
+from .wire.keys import STATES as SLOT_STATES
 
 T = TypeVar("T")
 
@@ -105,10 +105,10 @@ def listen_address(name: str, value: object) -> str:
     """An IP address of this host, or 0.0.0.0 or ::."""
     found = instance(name, value, str, "an IPv4 or IPv6 address")
     try:
-        parsed = ipaddress.ip_address(found)
+        group = Address.of(found, 1).is_group
     except ValueError:
         raise ValueError(f"{name}: expected an IPv4 or IPv6 address, got {_shown(value)}") from None
-    if parsed.is_multicast or found == "255.255.255.255":
+    if group:
         raise ValueError(f"{name}: expected the address of a host, got {_shown(value)}")
     return found
 
@@ -187,7 +187,7 @@ def key_slots(name: str, value: object) -> dict[int, tuple[str, str]]:
             raise ValueError(f"{name}: expected each slot once, got {slot} twice")
         found[slot] = (
             text(f"{name}: secret of slot {slot}", each[2]),
-            choice(f"{name}: state of slot {slot}", each[1], ("staged", "active", "retiring")),
+            choice(f"{name}: state of slot {slot}", each[1], SLOT_STATES),
         )
     return found
 

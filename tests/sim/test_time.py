@@ -187,6 +187,11 @@ def test_whose_clock_is_off_is_told_by_the_others() -> None:
     wrong.skew = 29.0
     world.run(5)
     assert [marked(node) for node in world.nodes] == [set()] * 4
+    wrong.skew = 31.0
+    world.run(5)
+    wrong.crash()
+    world.run(REMOVED_WITHIN)
+    assert [marked(node) for node in others] == [set()] * 3, "the clock of who is gone is not known"
 
 
 def test_of_two_members_each_says_that_the_others_clock_is_off() -> None:

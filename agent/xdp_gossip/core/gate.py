@@ -94,9 +94,13 @@ class Gate:
         return cluster_offset(samples) if samples else None
 
     def mark_clocks(self, offset: float) -> None:
-        """Mark the members whose clocks are far from the cluster's, ``offset`` seconds ahead of the local one."""
+        """Mark the members whose clocks are far from the cluster's, ``offset`` seconds ahead of the local one.
+
+        Only of one that is alive is the clock known now: who goes loses the mark.
+        """
         for peer in self._membership:
-            far = peer.clock_ahead is not None and abs(peer.clock_ahead - offset) > self._max_clock_drift / 2
+            known = peer.state is State.ALIVE and peer.clock_ahead is not None
+            far = known and abs((peer.clock_ahead or 0.0) - offset) > self._max_clock_drift / 2
             if far != ("clock" in peer.problems):
                 peer.mark("clock", far)
                 if far and peer.clock_ahead is not None:
