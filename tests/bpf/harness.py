@@ -147,10 +147,11 @@ class Plane:
         self._bcc.lib.bpf_delete_elem(self.map(name), key)
 
     def reset(self, config: Config, targets: Sequence[Address] = (), generic: bool = False) -> None:
-        """As if just loaded: no origins, no next hops, the one key, counters and events as of now."""
-        self._bpf[b"nodes"].clear()
-        self._bpf[b"nexthops"].clear()
-        self.set_key(0, SECRET)
+        """As if just loaded: no origins, no next hops, no refusals, the one key, counters and events as of now."""
+        for name in (b"nodes", b"nexthops", b"refusals"):
+            self._bpf[name].clear()
+        for slot in range(256):
+            self.set_key(slot, SECRET if slot == 0 else None)
         self.configure(config, targets, generic)
         self.events()
         self._before = self._counters()

@@ -27,6 +27,7 @@ from tests.bpf.wire import Wire
 from tests.kernel_model import ASK, GONE, NEWS, SUSPECT, Entry
 from xdp_gossip.core.messages import PacketType
 from xdp_gossip.core.window import ReplayWindow
+from xdp_gossip.dataplane import layout
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
@@ -40,6 +41,11 @@ FOREIGN = NativeCodec(Keyring.single("another", "a secret"))
 def patched(data: bytes, at: int, value: int, size: int = 1) -> bytes:
     """The packet with some bytes replaced."""
     return data[:at] + value.to_bytes(size, "big") + data[at + size :]
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    """The packet with one bit changed. A fixed byte may be what stood there, once in 256 packets."""
+    return patched(data, at, data[at] ^ 1)
 
 
 def foreign(family: int) -> bytes:
@@ -102,7 +108,7 @@ CASES = [
     Case("probe without body", lambda f: packet(f, PacketType.PROBE)[:104], ("drop_truncated",)),
     Case("probe", rumor(PacketType.PROBE), ("pass_direct",), "pass"),
     Case("probe of a stranger", rumor(PacketType.PROBE), ("pass_direct",), "pass", node=None),
-    Case("forged probe", lambda f: patched(packet(f, PacketType.PROBE), 70, 0), ("drop_bad_mac",)),
+    Case("forged probe", lambda f: flipped(packet(f, PacketType.PROBE), 70), ("drop_bad_mac",)),
     Case("probe, key unknown", lambda f: patched(packet(f, PacketType.PROBE), 8, 9), ("drop_unknown_key",)),
     # Shape.
     Case("empty", lambda f: b"", ("drop_truncated",)),
@@ -134,7 +140,7 @@ CASES = [
     ),
     # Seen before.
     Case("same sequence", rumor(sequence=99), ("drop_duplicate",)),
-    Case("same sequence, forged", lambda f: patched(packet(f, sequence=99), 64, 0), ("drop_duplicate",)),
+    Case("same sequence, forged", lambda f: flipped(packet(f, sequence=99), 64), ("drop_duplicate",)),
     Case("at the window's end", rumor(sequence=36), TAKEN, after={"highest": 99, "bits": 1 | 1 << 63}),
     Case("beyond the window", rumor(sequence=35), ("drop_duplicate",)),
     Case(
@@ -146,7 +152,7 @@ CASES = [
     Case("earlier run, forged", lambda f: patched(packet(f, incarnation=6), 64, 0, 16), ("drop_bad_mac",)),
     # Keys.
     Case("forged", lambda f: patched(packet(f), 64, 0, 16), ("drop_bad_mac",)),
-    Case("last bit of the MAC", lambda f: patched(packet(f), 79, packet(f)[79] ^ 1), ("drop_bad_mac",)),
+    Case("last bit of the MAC", lambda f: flipped(packet(f), 79), ("drop_bad_mac",)),
     Case("digest changed", lambda f: patched(packet(f), 63, 0), ("drop_bad_mac",)),
     Case("key slot 1", lambda f: patched(packet(f), 8, 1), ("drop_unknown_key",)),
     Case("key slot 255", lambda f: patched(packet(f), 8, 255), ("drop_unknown_key",)),
@@ -394,6 +400,20 @@ def test_a_full_map_of_nodes(plane: Plane) -> None:
     assert [event.kind for event in plane.events()] == [ASK]
     scene.deliver(plane, XDP, packet(4, origin=address(6, 1, 1), sequence=101), 4)
     assert plane.counted() == {"take_heartbeat": 1, "relay_alone": 1}
+
+
+def test_a_reset_leaves_nothing_of_the_test_before(plane: Plane) -> None:
+    """The programs serve a whole session, and which tests run before one another is nobody's promise."""
+    plane.reset(scene.config(4))
+    plane.set_key(255, "of another test")
+    plane.set_hop(address(4, 9), 1)
+    scene.deliver(plane, XDP, patched(packet(4), 8, 7), 4)
+    scene.deliver(plane, XDP, packet(4), 4)
+    plane.reset(scene.config(4))
+    for slot in range(1, 256):
+        assert plane.read("keys", struct.pack("=I", slot), layout.KEY.size) == bytes(layout.KEY.size)
+    assert plane.node(scene.origin(4)) is None and plane.hop(address(4, 9)) is None
+    assert not plane.refusals() and not plane.counted() and not plane.events()
 
 
 def test_keys_are_found_in_their_slots(plane: Plane) -> None:
