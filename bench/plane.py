@@ -44,7 +44,7 @@ class Plane:
                     programs.set_devmap(self._module[table], [(interface, copier.fd)] * count)
         keys = Keyring.single(packets.CLUSTER, packets.SECRET).get(0)
         assert keys is not None
-        self._write("keys", struct.pack("=I", 0), layout.KEY.pack(1, *layout.key_midstate(keys.mac)))
+        self._write("keys", struct.pack("=I", 0), layout.KEY.pack(1, keys.mac))
         self._interface = interface
         self._fill_ring(members)
         self._configure(amount)

@@ -5,7 +5,7 @@
  *
  *   wire.h, maps.h, counters.h   what is shared with the agent
  *   parse.h                      from the frame to the packet
- *   blake2s.h, receive.h         what it comes to
+ *   siphash.h, receive.h         what it comes to
  *   events.h                     what the agent is told
  *   relay.h, checksum.h          who gets a copy
  *   selftest.h                   the loader's proof that a hook is reached
@@ -25,7 +25,7 @@
 #include "maps.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "BLAKE2s reads its words straight from the packet: that takes a little-endian machine"
+#error "SipHash reads its words straight from the packet: that takes a little-endian machine"
 #endif
 
 #ifndef XG_NODES
@@ -227,7 +227,7 @@ static __always_inline int xg_broadcast(bool wide)
 
 #include "parse.h"
 #include "selftest.h"
-#include "blake2s.h"
+#include "siphash.h"
 #include "receive.h"
 #include "events.h"
 #include "checksum.h"

@@ -9,7 +9,7 @@
 #include "counters.h"
 #include "wire.h"
 
-#define XG_LAYOUT 2
+#define XG_LAYOUT 3
 
 /* Room for targets in each half of the ring; a power of two, as an index is masked with it. */
 #define XG_RING 256
@@ -46,10 +46,11 @@ struct xg_config {
 	__u32 ring_size; /* how many */
 };
 
-/* A slot of the keyring: the state of BLAKE2s after the block that holds the key (RFC 7693, section 3.3). */
+/* A slot of the keyring. */
 struct xg_key {
 	__u32 present;
-	__u32 midstate[8];
+	__u32 zero;
+	__u8 mac[16]; /* SipHash's key, aligned to its words */
 };
 
 struct xg_node_key {

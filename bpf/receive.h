@@ -22,6 +22,7 @@ struct xg_rumor {
 	const struct xg_config *local;
 	struct xg_packet *packet;
 	__u32 length;
+	void *end; /* of the frame */
 	struct xg_node_key origin __attribute__((aligned(8)));
 	bool newcomer;
 	bool news;
@@ -57,7 +58,7 @@ static __always_inline __u32 xg_check_shape(const struct xg_packet *packet, __u3
 		return XG_COUNT_drop_malformed;
 	if (!packet->port || !packet->incarnation || !packet->sequence)
 		return XG_COUNT_drop_malformed;
-	if (packet->type == XG_HEARTBEAT || packet->type == XG_LEAVE) {
+	if (XG_BODILESS(packet->type)) {
 		if (length != XG_HEADER_BYTES)
 			return XG_COUNT_drop_malformed;
 	} else if (length <= XG_HEADER_BYTES + XG_TAG_BYTES) {
@@ -71,16 +72,18 @@ static __always_inline bool xg_is_rumor(__u8 type)
 	return type == XG_HEARTBEAT || type == XG_METADATA || type == XG_LEAVE || type == XG_RECORD;
 }
 
-static __always_inline __u32 xg_check_mac(const struct xg_packet *packet)
+/* Of the whole packet, body and all. Nothing derived from ``packet`` is to be used afterwards (xg_siphash). */
+static __always_inline __u32 xg_check_mac(const struct xg_packet *packet, __u32 length, void *end)
 {
-	const xg_u32 *mac = (const xg_u32 *)packet->mac;
 	const struct xg_key *key = xg_find_key(packet->key_slot);
-	__u32 digest[4];
+	const xg_u64 *mac = (const xg_u64 *)packet->mac;
+	__u64 said[2] = {mac[0], mac[1]}, tag[2];
 
 	if (!key || !key->present)
 		return XG_COUNT_drop_unknown_key;
-	xg_blake2s(key->midstate, packet, digest);
-	if ((digest[0] ^ mac[0]) | (digest[1] ^ mac[1]) | (digest[2] ^ mac[2]) | (digest[3] ^ mac[3]))
+	if (!xg_siphash(key->mac, packet, length, end, tag))
+		return XG_COUNT_drop_truncated;
+	if ((tag[0] ^ said[0]) | (tag[1] ^ said[1]))
 		return XG_COUNT_drop_bad_mac;
 	return XG_GO_ON;
 }
@@ -261,13 +264,14 @@ static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 			return XG_COUNT_drop_duplicate;
 	}
 
-	verdict = xg_check_mac(packet);
+	if (then == XG_GO_ON)
+		xg_read_claim(&claim, packet);
+	verdict = xg_check_mac(packet, rumor->length, rumor->end);
 	if (verdict != XG_GO_ON)
 		return verdict;
 	if (then != XG_GO_ON)
 		return then;
 
-	xg_read_claim(&claim, packet);
 	if (!node) {
 		verdict = xg_take_newcomer(rumor, &claim, xg_taken(claim.type));
 		if (verdict != XG_GO_ON)

@@ -38,7 +38,7 @@ static __always_inline bool xg_pull(struct __sk_buff *skb, __u32 bytes)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 
-	return data + bytes <= end || (skb->len >= bytes && !bpf_skb_pull_data(skb, bytes));
+	return end - data >= bytes || (skb->len >= bytes && !bpf_skb_pull_data(skb, bytes));
 }
 
 static __always_inline void xg_tc_tell(struct __sk_buff *skb, bool v6, __u8 kind, const void *addr, __be16 port,
@@ -250,12 +250,13 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 		verdict = XG_COUNT_pass_no_agent;
 	else if (frame.length > XG_DATAGRAM_BYTES)
 		verdict = XG_COUNT_pass_odd;
-	else if (frame.length < XG_HEADER_BYTES || !xg_pull(skb, xg_headers(way.v6) + XG_HEADER_BYTES))
+	else if (frame.length < XG_HEADER_BYTES || !xg_pull(skb, xg_headers(way.v6) + frame.length))
 		verdict = XG_COUNT_drop_truncated;
 	else {
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
 		rumor.packet = xg_locate(&frame, data, end, way.v6);
+		rumor.end = end;
 		verdict = rumor.packet ? xg_receive(&rumor) : XG_COUNT_drop_truncated;
 	}
 
@@ -281,9 +282,9 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	way.source.port = frame.udp->source;
 	if (rumor.news || XG_ASKS(verdict))
 		xg_tc_tell(skb, way.v6, rumor.news ? XG_EVENT_NEWS : XG_EVENT_ASK, way.source.addr, way.source.port,
-			   rumor.length);
+			   frame.length);
 	if (!XG_ASKS(verdict))
-		xg_tc_relay(skb, local, &way, rumor.length);
+		xg_tc_relay(skb, local, &way, frame.length);
 	return TC_ACT_SHOT;
 }
 
@@ -353,6 +354,19 @@ static __always_inline int xg_fan_out(struct __sk_buff *skb, const struct xg_con
 	return xg_consume();
 }
 
+static __always_inline bool xg_is_genuine(struct __sk_buff *skb, bool v6, __u32 length)
+{
+	const struct xg_packet *packet;
+	struct xg_frame frame;
+	void *end;
+
+	if (!xg_pull(skb, xg_headers(v6) + length))
+		return false;
+	end = (void *)(long)skb->data_end;
+	packet = xg_locate(&frame, (void *)(long)skb->data, end, v6);
+	return packet && xg_check_mac(packet, length, end) == XG_GO_ON;
+}
+
 /* What is at egress. */
 static __always_inline int xg_tc_out(struct __sk_buff *skb)
 {
@@ -384,7 +398,7 @@ static __always_inline int xg_tc_out(struct __sk_buff *skb)
 			return XG_NEXT;
 		wanted = xg_fanout_of(packet, frame.length, local);
 		/* While no agent is bound to the port, any process may be: it must not have its packets multiplied. */
-		if (wanted && xg_check_mac(packet) != XG_GO_ON) {
+		if (wanted && !xg_is_genuine(skb, frame.v6, frame.length)) {
 			xg_count(XG_COUNT_fanout_forged);
 			return TC_ACT_SHOT;
 		}

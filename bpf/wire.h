@@ -20,8 +20,12 @@
 /* Flags of the signed block. */
 #define XG_FLAG_PAUSED 0x01
 
+/* The types that have no body. */
+#define XG_BODILESS(type) ((type) == XG_HEARTBEAT || (type) == XG_LEAVE)
+
 #define XG_BLOCK_BYTES 64
 #define XG_MAC_BYTES 16
+#define XG_SEALED_AT 84 /* what follows the relay area, and is signed too */
 #define XG_HEADER_BYTES 88
 #define XG_TAG_BYTES 16 /* of a sealed body */
 /* Longest datagram that agents send: IPv6's least MTU less its header and UDP's (RFC 8200, section 5). */
@@ -45,7 +49,7 @@ struct xg_packet {
 
 	__u8 mac[XG_MAC_BYTES];
 
-	/* The relay area: changed on the way, not signed, holds no authority. */
+	/* The relay area, four bytes: changed on the way, not signed, holds no authority. */
 	__u8 ttl;
 	__u8 hops;
 	/*
@@ -54,7 +58,8 @@ struct xg_packet {
 	 */
 	__u8 fanout;
 	__u8 zero;
-	__u8 salt[4]; /* of the body's key; the kernel leaves it alone */
+
+	__u8 salt[4]; /* signed again, as is the body after it: of the body's key */
 };
 
 #endif

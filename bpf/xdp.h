@@ -98,6 +98,7 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 	rumor.local = local;
 	rumor.packet = (void *)(frame.udp + 1);
 	rumor.length = frame.length;
+	rumor.end = end;
 	if (whose == XG_ODD)
 		verdict = XG_COUNT_pass_odd;
 	else if (xg_lease_over(local))
@@ -115,7 +116,7 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 	if (XG_PASSES(verdict))
 		return XDP_PASS;
 	if (XG_REFUSES(verdict))
-		xg_refuse(data, end, frame.v6, verdict);
+		xg_refuse((void *)(long)ctx->data, (void *)(long)ctx->data_end, frame.v6, verdict);
 	if (XG_DROPS(verdict) || verdict == XG_COUNT_ask_limited)
 		return XDP_DROP;
 	if (rumor.newcomer)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import random
 import socket
@@ -113,15 +112,6 @@ def test_two_windows_of_one_run_are_merged_as_the_engine_does_it() -> None:
         merged = maps._merge(first.highest, first.bits, second.highest, second.bits)
         first.merge(second.highest, second.bits)
         assert merged == (first.highest, first.bits)
-
-
-def test_midstates_give_what_hashlib_gives() -> None:
-    rng = random.Random(6)
-    for length in (1, 16, 31, 32):
-        key, block = rng.randbytes(length), rng.randbytes(64)
-        midstate = layout.key_midstate(key)
-        assert layout.midstate_digest(midstate, block) == hashlib.blake2s(block, key=key, digest_size=16).digest()
-        assert layout.blake2s_agrees(key, block)
 
 
 # -- the transport ---------------------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ class Plane:
     def set_key(self, slot: int, secret: str | None) -> None:
         """The key of a slot; None: none."""
         keys = Keyring.single("default", secret).get(0) if secret else None
-        value = layout.KEY.pack(1, *layout.key_midstate(keys.mac)) if keys else bytes(layout.KEY.size)
+        value = layout.KEY.pack(1, keys.mac) if keys else bytes(layout.KEY.size)
         self.write("keys", struct.pack("=I", slot), value)
 
     def set_node(self, address: Address, entry: Entry) -> None:

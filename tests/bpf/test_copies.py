@@ -117,11 +117,17 @@ def test_a_checksum_of_zero_is_written_as_ones(plane: Plane, family: int) -> Non
     """0 would mean that there is none (RFC 768)."""
     ring_of(plane, family, targets(family, 1))
     at = frames.HEADERS[family] - 2
-    # The salt is carried along, and not signed: where 0 was, what was the checksum makes the sum 0xffff.
-    data = packet(family, sequence=1000)[:86] + bytes(2)
-    (ran,) = copies(plane, prepared(plane, family, data), 1)
-    filled = data[:86] + ran.frame[at : at + 2]
-    copies(plane, prepared(plane, family, packet(family, sequence=2000)), 1)
+    # ttl and hops are not signed. They go on as 0 and 1, one word of the sum: a word that is larger by what was the
+    # checksum makes the sum 0xffff.
+    for sequence in range(1000, 2000, 10):
+        data = packet(family, sequence=sequence, ttl=1, hops=0)
+        (ran,) = copies(plane, prepared(plane, family, data), 1)
+        ttl, hops = divmod(int.from_bytes(ran.frame[at : at + 2], "big") + 1, 256)
+        if ttl < 255 and hops:
+            break
+    filled = data[:80] + bytes([ttl + 1, hops - 1]) + data[82:]
+    # Another rumor in between: of this one the only target has its copy.
+    copies(plane, prepared(plane, family, packet(family, sequence=5000)), 1)
     (ran,) = copies(plane, prepared(plane, family, filled), 1)
     assert frames.parse(ran.frame).sound
     assert ran.frame[at : at + 2] == b"\xff\xff"

@@ -45,7 +45,13 @@ def patched(data: bytes, at: int, value: int, size: int = 1) -> bytes:
 
 def flipped(data: bytes, at: int) -> bytes:
     """The packet with one bit changed. A fixed byte may be what stood there, once in 256 packets."""
+    at %= len(data)
     return patched(data, at, data[at] ^ 1)
+
+
+def grafted(family: int, kind: PacketType) -> bytes:
+    """A header with the body of a later packet of the same node and type."""
+    return packet(family, kind)[:84] + packet(family, kind, sequence=101)[84:]
 
 
 def foreign(family: int) -> bytes:
@@ -154,6 +160,16 @@ CASES = [
     Case("forged", lambda f: patched(packet(f), 64, 0, 16), ("drop_bad_mac",)),
     Case("last bit of the MAC", lambda f: flipped(packet(f), 79), ("drop_bad_mac",)),
     Case("digest changed", lambda f: patched(packet(f), 63, 0), ("drop_bad_mac",)),
+    Case("salt changed", lambda f: flipped(packet(f, PacketType.METADATA), 84), ("drop_bad_mac",)),
+    Case("metadata, body changed", lambda f: flipped(packet(f, PacketType.METADATA), 88), ("drop_bad_mac",)),
+    Case("metadata, last bit changed", lambda f: flipped(packet(f, PacketType.METADATA), -1), ("drop_bad_mac",)),
+    Case("metadata, another's body", lambda f: grafted(f, PacketType.METADATA), ("drop_bad_mac",)),
+    Case("metadata, a body of full length", lambda f: flipped(sized(f, 1232), 1231), ("drop_bad_mac",)),
+    Case("metadata, a byte more", lambda f: packet(f, PacketType.METADATA) + b"\0", ("drop_bad_mac",)),
+    Case("metadata, a byte less", lambda f: packet(f, PacketType.METADATA)[:-1], ("drop_bad_mac",)),
+    Case("node record, another's body", lambda f: grafted(f, PacketType.RECORD), ("drop_bad_mac",)),
+    Case("probe, another's body", lambda f: grafted(f, PacketType.PROBE), ("drop_bad_mac",)),
+    Case("stranger, body changed", lambda f: flipped(packet(f, PacketType.METADATA), 90), ("drop_bad_mac",), node=None),
     Case("key slot 1", lambda f: patched(packet(f), 8, 1), ("drop_unknown_key",)),
     Case("key slot 255", lambda f: patched(packet(f), 8, 255), ("drop_unknown_key",)),
     # The agent decides.

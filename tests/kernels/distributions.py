@@ -22,7 +22,8 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "kernels"
 #: What compiles, what the agent needs, and what the tests look with.
 PACKAGES = (
     *("bpftool", "busybox-static", "ethtool", "iproute2", "kmod", "libbpf1", "linux-libc-dev", "python3-bpfcc"),
-    *("python3-aiohttp", "python3-cryptography", "python3-jinja2", "python3-msgpack", "python3-prometheus-client"),
+    *("python3-aiohttp", "python3-cryptography", "python3-jinja2", "python3-msgpack", "python3-nacl"),
+    "python3-prometheus-client",
     *("python3-rich", "python3-yaml", "wireguard-tools"),
 )
 

@@ -23,7 +23,7 @@ from .findings import Finding
 if TYPE_CHECKING:
     from ..config import AgentConfig
 
-_LIBRARIES = ("aiohttp", "yaml", "cryptography", "msgpack", "prometheus_client")
+_LIBRARIES = ("aiohttp", "yaml", "cryptography", "msgpack", "nacl", "prometheus_client")
 _OPTIONAL = {"rich": "tables and top on a terminal"}
 _LEAST_FREE = 64 * 1024 * 1024
 #: Counters of packets refused because sender and receiver do not agree on something, and what that is.

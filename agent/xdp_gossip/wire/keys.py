@@ -20,7 +20,7 @@ STATES = ("staged", "active", "retiring")
 
 @dataclass(frozen=True)
 class SlotKeys:
-    """The keys of one slot, 32 bytes each: ``mac`` for the signed block, ``body`` to derive each packet's AEAD key."""
+    """The keys of one slot: ``mac``, 16 bytes, for packets; ``body``, 32, to derive each packet's AEAD key."""
 
     mac: bytes
     body: bytes
@@ -62,8 +62,8 @@ class Keyring:
 def _derive(cluster: str, secret: str) -> SlotKeys:
     """HKDF (RFC 5869) with the cluster as salt: one secret used for two clusters gives unrelated keys."""
 
-    def expand(purpose: bytes) -> bytes:
-        kdf = HKDF(algorithm=SHA256(), length=32, salt=b"xdp-gossip/1 " + cluster.encode(), info=purpose)
+    def expand(purpose: bytes, length: int) -> bytes:
+        kdf = HKDF(algorithm=SHA256(), length=length, salt=b"xdp-gossip/1 " + cluster.encode(), info=purpose)
         return kdf.derive(secret.encode())
 
-    return SlotKeys(mac=expand(b"header mac"), body=expand(b"body"))
+    return SlotKeys(mac=expand(b"packet mac", 16), body=expand(b"body", 32))

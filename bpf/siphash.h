@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The MAC of a packet: SipHash-2-4 with a tag of 128 bits (Aumasson and Bernstein, "SipHash: a fast short-input PRF",
+ * 2012; the long tag is of its reference implementation). It covers the signed block and all that follows the relay
+ * area. The words lie in the packet as the function reads them: that takes a little-endian machine.
+ */
+#ifndef XG_SIPHASH_H
+#define XG_SIPHASH_H
+
+/* Most whole words after the relay area. */
+#define XG_SEALED_WORDS ((XG_DATAGRAM_BYTES - XG_SEALED_AT) / 8)
+
+struct xg_sip {
+	__u64 a, b, c, d; /* v0 to v3 of the paper */
+};
+
+static __always_inline __u64 xg_rotate(__u64 word, const int bits)
+{
+	return word << bits | word >> (64 - bits);
+}
+
+static __always_inline void xg_sip_round(struct xg_sip *v)
+{
+	v->a += v->b;
+	v->c += v->d;
+	v->b = xg_rotate(v->b, 13) ^ v->a;
+	v->d = xg_rotate(v->d, 16) ^ v->c;
+	v->a = xg_rotate(v->a, 32);
+	v->c += v->b;
+	v->a += v->d;
+	v->b = xg_rotate(v->b, 17) ^ v->c;
+	v->d = xg_rotate(v->d, 21) ^ v->a;
+	v->c = xg_rotate(v->c, 32);
+}
+
+static __always_inline void xg_sip_rounds(struct xg_sip *v)
+{
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		xg_sip_round(v);
+}
+
+static __always_inline void xg_sip_word(struct xg_sip *v, __u64 word)
+{
+	v->d ^= word;
+	xg_sip_round(v);
+	xg_sip_round(v);
+	v->a ^= word;
+}
+
+/*
+ * The tag of a packet of ``length`` bytes, its header within the frame; false if the frame ends before the packet.
+ *
+ * After the loop the verifier knows the packet and its length differently for every length. It follows each of them on
+ * its own, unless neither is used again: so the last word is read first, and callers find the packet anew.
+ */
+static __always_inline bool xg_siphash(const __u8 key[16], const struct xg_packet *packet, __u64 length, void *end,
+				       __u64 tag[2])
+{
+	__u64 low = ((const xg_u64 *)key)[0], high = ((const xg_u64 *)key)[1];
+	struct xg_sip v = {0x736f6d6570736575ULL ^ low, 0x646f72616e646f6dULL ^ high ^ 0xee,
+			   0x6c7967656e657261ULL ^ low, 0x7465646279746573ULL ^ high};
+	__u64 at = length - 8, last, left = (length - XG_SEALED_AT) & 7;
+	const xg_u64 *block = (const xg_u64 *)packet;
+	const void *from = packet;
+
+	/* Of the last eight bytes those that are no whole word, and the number of all. */
+	XG_KEEP(at);
+	if (at > XG_DATAGRAM_BYTES - 8 || from + at + 8 > end)
+		return false;
+	last = *(const xg_u64 *)(from + at);
+	last = left ? last >> (64 - 8 * left) : 0;
+	last |= (length - XG_SEALED_AT + XG_BLOCK_BYTES) << 56;
+
+#pragma unroll
+	for (int i = 0; i < XG_BLOCK_BYTES / 8; i++)
+		xg_sip_word(&v, block[i]);
+	for (int i = 0; i < XG_SEALED_WORDS; i++) {
+		at = XG_SEALED_AT + 8 * i;
+		XG_KEEP(at);
+		if (at + 8 > length)
+			break;
+		if (from + at + 8 > end)
+			return false;
+		xg_sip_word(&v, *(const xg_u64 *)(from + at));
+	}
+	xg_sip_word(&v, last);
+	v.c ^= 0xee;
+	xg_sip_rounds(&v);
+	tag[0] = v.a ^ v.b ^ v.c ^ v.d;
+	v.b ^= 0xdd;
+	xg_sip_rounds(&v);
+	tag[1] = v.a ^ v.b ^ v.c ^ v.d;
+	return true;
+}
+
+#endif
