@@ -33,6 +33,7 @@ _DISAGREEMENTS = {
     "rx_wrong_key": "packets with another secret: is it the same everywhere?",
     "rx_foreign_cluster": "packets of another cluster: is `cluster` the same everywhere?",
     "rx_stale_time": "packets from too far in the past or future: are the clocks synchronised?",
+    "rx_bad_address": "nodes told at an address that no other host can have: is their `node.addr` right?",
     "fleets_met": "crowds of unknown members met: another fleet with this cluster name and secret?",
     "datagrams_dropped_kernel": "datagrams lost in the socket buffer: raise net.core.rmem_max",
 }

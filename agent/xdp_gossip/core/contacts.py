@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from .exchange import Exchange
 from .interface import Known
 from .membership import FORGET_AFTER, Membership
-from .messages import RecordsRequest
+from .messages import RecordsRequest, Rejected
 from .outbox import Local, Outbox
 from .pace import Pace
 from .seeds import Seeds
@@ -69,9 +69,13 @@ class Contacts:
         if peer is not None and peer.heard and peer.present:
             return
         if peer is None:
-            peer = self._membership.add(address, now)
-            if peer is not None and (node.name or node.private_data):
-                peer.record = Record(node.name, node.private_data)
+            try:
+                peer = self._membership.add(address, now)
+            except Rejected as rejected:  # it is tried all the same: it may tell another address
+                self._out.count(f"rx_{rejected.reason}")
+            else:
+                if node.name or node.private_data:
+                    peer.record = Record(node.name, node.private_data)
         if self._local.status == "running":
             self.tick(now)
 
@@ -142,8 +146,10 @@ class Contacts:
     def _remember(self, item: Known, now: Now) -> bool:
         if item.address == self._local.address or self._membership.get(item.address) is not None:
             return False
-        peer = self._membership.add(item.address, now)
-        if peer is None:
+        try:
+            peer = self._membership.add(item.address, now)
+        except Rejected as rejected:
+            self._out.count(f"rx_{rejected.reason}")
             return False
         peer.begin(item.incarnation)
         peer.sighted = item.sequence

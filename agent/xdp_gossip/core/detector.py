@@ -132,6 +132,9 @@ class Detector:
         """Ping on behalf of another member, and tell it so at once."""
         if self._local.status != "running":
             return
+        if not request.target.may_be_node(self._local.address):
+            self._out.count("rx_bad_address")
+            return
         if len(self._asked) >= 1024:
             self._asked.pop(next(iter(self._asked)))
         nonce = self._out.rng.getrandbits(63)

@@ -26,6 +26,7 @@ from .messages import (
     MemberList,
     Records,
     RecordsRequest,
+    Rejected,
     Sighting,
     SyncRequest,
     SyncResponse,
@@ -332,9 +333,10 @@ class Exchange:
             return
         peer = self._membership.get(info.address)
         if peer is None:
-            peer = self._membership.add(info.address, now)
-            if peer is None:
-                self._out.count("rx_table_full")
+            try:
+                peer = self._membership.add(info.address, now)
+            except Rejected as rejected:
+                self._out.count(f"rx_{rejected.reason}")
                 return
             fresh = info.state in PRESENT and age < self._pace.timeout
             peer.state = State.ALIVE if fresh else info.state if info.state not in PRESENT else State.DEAD

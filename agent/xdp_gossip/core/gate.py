@@ -55,6 +55,8 @@ class Gate:
         out.count("clock_steps", 0)
         out.count("suspends", 0)
         out.count("clocks_apart", 0)
+        out.count("rx_bad_address", 0)
+        out.count("rx_table_full", 0)
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_stale_run: Callable[[Peer, Header, Now], None] = lambda peer, header, now: None
 
@@ -77,6 +79,8 @@ class Gate:
         if not screened:
             self._codec.verify(data, header)
         message = self._codec.open(data, header)
+        if peer is None:
+            self._require_node_address(header.origin)
         if not screened and not self._answers(message):
             self._require_fresh(peer, header, message, now)
         return peer or self._newcomer(header, now), header, message
@@ -177,10 +181,19 @@ class Gate:
     def _newcomer(self, header: Header, now: Now) -> Peer:
         if header.type is PacketType.LEAVE:
             raise Rejected("unknown_leave")
-        peer = self._membership.add(header.origin, now)
-        if peer is None:
-            raise Rejected("table_full")
-        return peer
+        return self._membership.add(header.origin, now)
+
+    def _require_node_address(self, origin: Address) -> None:
+        """Before anything is sent there: else an origin of many hosts would have all members call all of them."""
+        if not origin.may_be_node(self._local.address):
+            self._out.emit(
+                Warned(
+                    "bad_address",
+                    f"a node tells {origin} as its address: expected one at which {self._local.address} can reach it; "
+                    "set node.addr there",
+                )
+            )
+            raise Rejected("bad_address")
 
     def _own_packet(self, data: bytes, header: Header, now: Now) -> None:
         """Our own rumor came back, or somebody else claims our address."""

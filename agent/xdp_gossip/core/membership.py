@@ -121,11 +121,16 @@ class Membership:
         """The peer of that address."""
         return self._peers.get(address)
 
-    def add(self, address: Address, now: Now) -> Peer | None:
-        """A new peer; None when the table is full of nodes that are present."""
+    def add(self, address: Address, now: Now) -> Peer:
+        """A new peer. Every address that becomes one comes by here, whoever told it.
+
+        Raises ``Rejected``: bad_address (no other host can have it), table_full (of nodes that are present).
+        """
+        if not address.may_be_node(self._local):
+            raise Rejected("bad_address")
         if len(self._peers) >= self._max_nodes:
             if not self.gone:
-                return None
+                raise Rejected("table_full")
             self.forget(min(self.gone.values(), key=lambda peer: peer.last_heard))
         peer = Peer(address, now)
         self._peers[address] = self.by_key[peer.key] = peer

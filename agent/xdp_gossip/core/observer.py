@@ -14,7 +14,7 @@ from .contacts import Contacts
 from .detector import Detector, standing_of
 from .events import Standing
 from .membership import Membership, Peer
-from .messages import FLAG_PAUSED, FLAG_UNSTORED
+from .messages import FLAG_PAUSED, FLAG_UNSTORED, Rejected
 from .outbox import Outbox
 from .pace import Pace
 from .runs import after, later
@@ -100,11 +100,13 @@ class Observer:
 
     def _newcomer(self, key: bytes, incarnation: int, last_seen: float, now: Now) -> Peer | None:
         address = Address.unpack(key[:16], int.from_bytes(key[16:18], "big"))
-        peer = self._membership.add(address, now)
-        if peer is None:
-            self._out.count("rx_table_full")
+        try:
+            peer = self._membership.add(address, now)
+        except Rejected as rejected:
+            self._out.count(f"rx_{rejected.reason}")
             self._out.emit(Standing(address, "forgotten", 0, 0, 0, 0.0))
-        elif last_seen and now.mono - last_seen < self._pace.timeout:
+            return None
+        if last_seen and now.mono - last_seen < self._pace.timeout:
             peer.last_heard = 0.0  # by whoever looks, not by us
         elif last_seen:  # it died while no agent looked
             peer.state = State.DEAD

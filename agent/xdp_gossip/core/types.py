@@ -96,6 +96,16 @@ class Address:
         """Whether it stands for many hosts (multicast, broadcast), so that no node can have it."""
         return self.ip == "255.255.255.255" or ipaddress.ip_address(self.ip).is_multicast
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it means the very host that uses it (loopback, unspecified), so that no other one reaches it."""
+        parsed = ipaddress.ip_address(self.ip)
+        return parsed.is_loopback or parsed.is_unspecified
+
+    def may_be_node(self, of: Address) -> bool:
+        """Whether the node ``of`` can reach another one here; the rule for every address that it is told."""
+        return not self.is_group and (not self.is_here or of.is_here)
+
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 

@@ -94,8 +94,12 @@ class PekoNodeEngine:
         for entry in known:
             age = max(0.0, (now.wall_ns - entry.last_heard_ns) / 1e9)
             node = PekoNodeId(entry.address.ip, entry.address.port, entry.name, entry.private_data)
-            if entry.address != self._address and self._peers.get(entry.address) is None:
-                self._peers.add(Peer(entry.address, node, now.mono - age))
+            if entry.address == self._address or self._peers.get(entry.address) is not None:
+                continue
+            if not entry.address.may_be_node(self._address):
+                self._out.count("rx_bad_address")
+            elif not self._peers.add(Peer(entry.address, node, now.mono - age)):
+                self._out.count("members_full")
         self.status = "running"
         self._out.emit(Joined(self.node))
         self._swept = now.mono
@@ -123,6 +127,8 @@ class PekoNodeEngine:
             return self._out.count("rx_bad_address")
         if origin == self._address:
             return self._out.count("rx_own")
+        if not origin.may_be_node(self._address):
+            return self._out.count("rx_bad_address")
         if packet.swap is Swap.REQUEST:
             self._on_swap_request(packet, origin, now)
         elif packet.swap is Swap.RESPONSE:
