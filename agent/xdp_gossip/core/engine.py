@@ -99,7 +99,7 @@ class Engine:
             settings.max_clock_drift,
         )
         self._identity = Identity(self._local, self._membership, self._out, self._pace)
-        self._paths = Paths(self._membership, self._out)
+        self._paths = Paths(self._membership, self._out, self._identity.shared)
         self._gate.on_stale_run = self._identity.stale_run
         self._gate.on_accused = self._refute
         self._metadata.on_change = self._state_changed

@@ -97,6 +97,10 @@ class Identity:
                 "time. Expected one host for each node.addr and port",
             )
 
+    def shared(self, address: Address) -> bool:
+        """Whether two hosts may use ``address``, or this node's: then one gets the answers that the other waits for."""
+        return address in self._runs or bool(self._raises) or "twin" in self._local.problems
+
     @property
     def _stale_in(self) -> float:
         return max(60.0, 2 * STALE * self._pace.cycle)
@@ -180,6 +184,7 @@ class Identity:
         """Take marks back that have had their time."""
         self._started = now.mono if self._started is None else self._started
         if self._raises and now.mono - self._raises[-1] > RAISES_IN:
+            self._raises.clear()
             self._local.mark("twin", False)
         for address, runs in list(self._runs.items()):
             if now.mono - runs[-1] > self._stale_in:

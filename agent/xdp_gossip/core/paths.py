@@ -2,13 +2,15 @@
 """How long a datagram may be on the way to each peer: some paths lose long ones and tell nobody (RFC 2923, 2.1).
 
 A peer that asks again over a connection what it had asked by datagram shows that something got lost. Then this member
-sends it short and long pings, and compares which are answered (RFC 8899's idea of a probe). While long ones are lost,
-what is longer than ``SHORT`` goes over TCP.
+sends it short and long pings, and compares which are answered (RFC 8899's idea of a probe). When only short ones are
+answered, twice in a row, what is longer than ``SHORT`` goes over TCP. Of twins neither gets all answers, which says
+nothing of the path.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .events import Warned
@@ -23,6 +25,8 @@ LONG = 1232
 SHORT = 508
 #: So many requests that came over a connection, within so many seconds, are reason for a test.
 _HINTS, _HINTS_IN = 2, 60.0
+#: Tests in a row that have to agree that long datagrams are lost: one of them may have lost all by chance.
+_TESTS = 2
 #: Pings of each length, and seconds until what was not answered is lost.
 _PINGS, _ANSWERS_IN = 3, 3.0
 #: Seconds after which a path is trusted again; if it is still the same, that shows soon.
@@ -36,15 +40,20 @@ class _Test:
     until: float
     short: set[int]
     long: set[int]
+    number: int  # of those in a row, from 1
     short_answered: bool = False
     long_answered: bool = False
 
 
 class Paths:
-    """Tests paths that look bad, and tells the outbox what they carry."""
+    """Tests paths that look bad, and tells the outbox what they carry.
 
-    def __init__(self, membership: Membership, out: Outbox) -> None:
+    ``shared``: whether two hosts may use an address, or this node's.
+    """
+
+    def __init__(self, membership: Membership, out: Outbox, shared: Callable[[Address], bool]) -> None:
         self._membership = membership
+        self._shared = shared
         self._out = out
         self._hints: dict[Address, deque[float]] = {}
         self._tests: dict[Address, _Test] = {}
@@ -65,7 +74,11 @@ class Paths:
         hints.append(now.mono)
         if len(hints) < _HINTS or now.mono - hints[0] > _HINTS_IN:
             return
-        test = self._tests[address] = _Test(now.mono + _ANSWERS_IN, set(), set())
+        self._test(peer, 1, now)
+
+    def _test(self, peer: Peer, number: int, now: Now) -> None:
+        address = peer.address
+        test = self._tests[address] = _Test(now.mono + _ANSWERS_IN, set(), set(), number)
         for _ in range(_PINGS):
             for nonces, padding in ((test.short, b""), (test.long, bytes(LONG - _OVERHEAD))):
                 nonce = self._out.rng.getrandbits(63)
@@ -85,10 +98,15 @@ class Paths:
             if now.mono >= test.until:
                 del self._tests[address]
                 self._hints.pop(address, None)
-                if test.short_answered and not test.long_answered:
+                peer = self._membership.get(address)
+                if peer is None or test.long_answered or not test.short_answered or self._shared(address):
+                    continue
+                if test.number < _TESTS:
+                    self._test(peer, test.number + 1, now)
+                else:
                     self._limit(address, now)
         for address, until in list(self._limited.items()):
-            if now.mono >= until:
+            if now.mono >= until or self._shared(address):
                 self.forget(address)
         for address, hints in list(self._hints.items()):
             if now.mono - hints[-1] > _HINTS_IN:
