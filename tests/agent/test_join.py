@@ -8,11 +8,28 @@ from pathlib import Path
 
 import pytest
 
+from tests.transports import Wrapped
 from xdp_gossip import AsyncNodeList, Node, TransportError
 from xdp_gossip.nodelist import NotReadyError
 from xdp_gossip.transport import Receive, Transport
+from xdp_gossip.transport.udp import UdpTransport
 
 HERE = Node("127.0.0.1", 1)  # port 1 is a name only: the transports below listen wherever the kernel likes
+
+
+class SlowTransport(Wrapped):
+    """Opens when ``owner`` lets it, with a failure if there is one."""
+
+    def __init__(self, owner: SlowList) -> None:
+        super().__init__(UdpTransport(("127.0.0.1", 0)))
+        self._owner = owner
+
+    async def open(self, receive: Receive) -> None:
+        self._owner.opening.set()
+        await self._owner.gate.wait()
+        if self._owner.failure is not None:
+            raise self._owner.failure
+        await super().open(receive)
 
 
 class SlowList(AsyncNodeList):
@@ -26,19 +43,7 @@ class SlowList(AsyncNodeList):
         self.new(HERE)
 
     def _make_transport(self, node: Node) -> Transport:
-        transport = super()._make_transport(node)
-        transport._listen = ("127.0.0.1", 0)  # type: ignore[attr-defined]
-        inner = transport.open
-
-        async def slowly(receive: Receive) -> None:
-            self.opening.set()
-            await self.gate.wait()
-            if self.failure is not None:
-                raise self.failure
-            await inner(receive)
-
-        transport.open = slowly  # type: ignore[method-assign]
-        return transport
+        return SlowTransport(self)
 
 
 def test_calls_during_join_are_refused_and_the_stored_document_survives(tmp_path: Path) -> None:

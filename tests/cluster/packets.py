@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tests.cluster.harness import SECRET
+from tests.transports import Wrapped
 from xdp_gossip import AsyncNodeList, Node
+from xdp_gossip.core.events import Transmit
 from xdp_gossip.core.messages import Ack, Header, PacketType
 from xdp_gossip.core.types import Address
 from xdp_gossip.transport import Receive, Transport
@@ -31,6 +33,25 @@ class BadInput:
     counters: tuple[str, ...]
 
 
+class RecordingTransport(Wrapped):
+    """Keeps a copy of every packet that comes and goes."""
+
+    def __init__(self, inner: Transport, recording: list[bytes]) -> None:
+        super().__init__(inner)
+        self._recording = recording
+
+    async def open(self, receive: Receive) -> None:
+        def recorded(data: bytes, source: Address, screened: bool = False) -> bool | None:
+            self._recording.append(data)
+            return receive(data, source, screened)
+
+        await super().open(recorded)
+
+    def send(self, transmit: Transmit) -> None:
+        self._recording.append(transmit.data)
+        super().send(transmit)
+
+
 class Recorder(AsyncNodeList):
     """A true member that keeps a copy of every packet it receives."""
 
@@ -41,19 +62,7 @@ class Recorder(AsyncNodeList):
         self.set(Node(seed.ip, seed.port))
 
     def _make_transport(self, node: Node) -> Transport:
-        transport = super()._make_transport(node)
-        inner_open, inner_send = transport.open, transport.send
-
-        async def recording_open(receive: Receive) -> None:
-            def recorded(data: bytes, source: Address) -> None:
-                self.recording.append(data)
-                receive(data, source)
-
-            await inner_open(recorded)
-
-        transport.open = recording_open  # type: ignore[method-assign]
-        transport.send = lambda transmit: (self.recording.append(transmit.data), inner_send(transmit))[1]  # type: ignore
-        return transport
+        return RecordingTransport(super()._make_transport(node), self.recording)
 
 
 class Forger:

@@ -16,6 +16,7 @@ from typing import Callable
 import pytest
 
 from tests.cluster.harness import SECRET
+from tests.transports import Wrapped
 from xdp_gossip import AsyncNodeList, Node, State
 from xdp_gossip.core.events import Transmit
 from xdp_gossip.core.messages import PacketType
@@ -50,21 +51,25 @@ class Meter:
         return [block for block, when in self.began.items() if begin <= when < end]
 
 
+class MeteredTransport(Wrapped):
+    """Tells a meter of all that it sends."""
+
+    def __init__(self, inner: Transport, meter: Meter) -> None:
+        super().__init__(inner)
+        self._meter = meter
+
+    def send(self, transmit: Transmit) -> None:
+        self._meter.note(transmit)
+        super().send(transmit)
+
+
 class MeteredNodeList(AsyncNodeList):
-    """A member whose transport tells a meter of all it is given."""
+    """A member whose packets a meter is told of."""
 
     meter: Meter
 
     def _make_transport(self, node: Node) -> Transport:
-        transport = super()._make_transport(node)
-        send = transport.send
-
-        def metered(transmit: Transmit) -> None:
-            self.meter.note(transmit)
-            send(transmit)
-
-        transport.send = metered  # type: ignore[method-assign]
-        return transport
+        return MeteredTransport(super()._make_transport(node), self.meter)
 
 
 @contextlib.asynccontextmanager

@@ -74,9 +74,11 @@ async def record(cluster: Cluster) -> list[bytes]:
     for recorder in recorders:
         await recorder.join()
     try:
-        for turn in range(4):
+        turn = 0
+        while turn < 4 or any(len(recorder.recording) < 60 for recorder in recorders):
             await asyncio.sleep(1)
             await recorders[turn % 2].publish(b"recorded %d" % turn, "recorded")
+            turn += 1
         await recorders[0].leave()
         await asyncio.sleep(0.2)
     finally:
@@ -114,7 +116,6 @@ def test_bad_datagrams_are_counted_and_change_nothing(
     three: Cluster, figure: Callable[[str, str], None]
 ) -> None:
     recording = asyncio.run(record(three))
-    assert len(recording) > 100
     eventually(lambda: recorders_gone(three), 20)
     target = three[0]
     before = {agent.name: state(agent) for agent in three}
@@ -146,12 +147,13 @@ def test_bad_datagrams_are_counted_and_change_nothing(
     send_at_rate([classes[number % len(classes)].make() for number in range(rest)], address(target))
     seconds = time.monotonic() - began
     told = target.counters()  # it answers while it digests
-    eventually(
-        lambda: None if sum(rejected(grown(was, target.counters())).values()) > 0 else "nothing counted", 5
-    )
-    time.sleep(1)
+
+    def uncounted() -> str | None:
+        counted = rejected(grown(was, target.counters()))
+        return None if sum(counted.values()) >= 0.9 * rest else f"{rest} sent, counted: {counted}"
+
+    eventually(uncounted, 10)
     growth = rejected(grown(was, target.counters()))
-    assert sum(growth.values()) >= 0.9 * rest, f"{rest} sent, counted: {growth}"
     assert told["receive_errors"] == target.counters()["receive_errors"] == 0
 
     time.sleep(1)
@@ -274,9 +276,10 @@ def test_documents_over_the_limit(three: Cluster) -> None:
     laggards = {result["name"] for result in told["results"] if not result["holds"]}
     assert laggards == {agent.name for agent in small}
     # A refusal is no storm: a few exchanges a second at most.
-    sent = small[0].counters()
+    sent, began = small[0].counters(), time.monotonic()
     time.sleep(3)
-    rate = (grown(sent, small[0].counters())["tx_swap_request"]) / 3
+    told_now = small[0].counters()
+    rate = grown(sent, told_now)["tx_swap_request"] / (time.monotonic() - began)
     assert rate < 12, f"{rate:.1f} exchanges a second over a document that is refused"
 
     generous.publish("too-much", b"now it fits")

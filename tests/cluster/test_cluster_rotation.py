@@ -21,7 +21,7 @@ RESTART = 10.0
 
 
 class Absences:
-    """Polls every agent and notes for how long each one's list lacked somebody, and publishes meanwhile."""
+    """Polls every agent, notes when a list lacks somebody who is there, and publishes meanwhile."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -30,7 +30,7 @@ class Absences:
         self.longest: dict[tuple[str, str], float] = {}
         self.published: list[tuple[str, bytes]] = []
         self.faults: list[str] = []
-        #: The one that restarts: it answers nothing, and is not published on.
+        #: The one that restarts: it answers nothing, and is not published on. Only it may be absent, and list nobody.
         self.restarting: Agent | None = None
         self._threads = [threading.Thread(target=self._poll), threading.Thread(target=self._publish)]
 
@@ -47,6 +47,7 @@ class Absences:
     def _poll(self) -> None:
         while not self._stop.wait(0.05):
             for agent in self._cluster:
+                before = self.restarting
                 try:
                     listed = agent.listed()
                 except (OSError, HTTPException, AgentError):
@@ -57,6 +58,8 @@ class Absences:
                     since = self._since.setdefault(pair, now)
                     if other.address in listed:
                         self._since[pair] = now
+                    elif not {agent, other} & {before, self.restarting}:
+                        self.faults.append(f"{agent.name} does not list {other.name}")
                     self.longest[pair] = max(self.longest.get(pair, 0.0), now - since)
 
     def _publish(self) -> None:
@@ -102,7 +105,9 @@ def test_rotation_interrupts_nothing(tmp_path: Path, figure: Callable[[str, str]
             ):
                 for agent in cluster:
                     absences.restarting = agent
-                    time.sleep(0.3)  # the publish under way ends
+                    # One publish under way ends, and another one follows.
+                    done = len(absences.published)
+                    eventually(lambda done=done: None if len(absences.published) > done + 1 else "no publish", 10)  # type: ignore[misc]
                     began = time.monotonic()
                     assert agent.stop() == 0
                     agent.settings["keys"] = slots(agent, **step)
@@ -113,10 +118,7 @@ def test_rotation_interrupts_nothing(tmp_path: Path, figure: Callable[[str, str]
                 states = {key["id"]: key["state"] for key in cluster[0].call("GET", "/v1/keys")["keys"]}
                 assert states == {{"old": 1, "new": 2}[name]: state for name, state in step.items()}
         assert absences.faults == []
-        assert len(absences.published) > 10
         assert len(absences.longest) == len(cluster) ** 2
-        for (seer, seen), seconds in absences.longest.items():
-            assert seconds <= longest_restart, f"{seer} did not list {seen} for {seconds:.1f} s"
 
         def missing() -> str | None:
             for key, value in absences.published:
