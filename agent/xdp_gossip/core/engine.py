@@ -32,6 +32,7 @@ from .events import (
 from .exchange import Exchange
 from .fetch import Fetcher
 from .gate import Gate
+from .handover import hand_over
 from .identity import Identity
 from .interface import InvalidError, Known, ProtocolError, Settings
 from .membership import FORGET_AFTER, Membership, Peer
@@ -314,6 +315,7 @@ class Engine:
         """Tell everybody that this node goes."""
         if self.status not in ("running", "paused"):
             return False
+        hand_over(self._metadata.table, self._membership, self._fetcher, self._out, now)
         self._local.status = "left"
         self._spread(PacketType.LEAVE, None, now)
         return True
