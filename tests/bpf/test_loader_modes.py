@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bpf.loader_world import World
+from tests.bpf.loader_world import IPV4, IPV6, World
 from xdp_gossip.dataplane.loader import calls, pins, steps
 
 pytestmark = [
@@ -211,24 +211,78 @@ def test_a_program_that_comes_later_and_ends_the_chain_is_noticed_and_ours_put_a
         assert here.status()["maps"] == maps
 
 
-@pytest.mark.parametrize("priority", ["1", "7", "50000"])
-@pytest.mark.parametrize("protocol", ["all", "ip"])
+class Filters:
+    """Filters of somebody else at both hooks of a clsact."""
+
+    def __init__(self, here: World, incumbent: Path, protocol: str, priority: str) -> None:
+        self._here, self._place = here, ("protocol", protocol, "prio", priority)
+        self._pinned = incumbent
+        here.inside("tc", "qdisc", "add", "dev", here.interface, "clsact")
+
+    def add(self, program: str, *hooks: str) -> None:
+        """Attach ``ends_chain`` or ``neighbour``."""
+        what = ("bpf", "direct-action", "object-pinned", str(self._pinned.with_name(program)))
+        for hook in hooks:
+            self._here.inside("tc", "filter", "add", "dev", self._here.interface, hook, *self._place, *what)
+
+    def remove(self, hook: str) -> None:
+        """And take them away."""
+        self._here.inside("tc", "filter", "del", "dev", self._here.interface, hook, *self._place)
+
+    def shown(self, hook: str) -> str:
+        """As tc shows them, those that run first at the top."""
+        return str(self._here.inside("tc", "filter", "show", "dev", self._here.interface, hook).stdout)
+
+
+@pytest.mark.parametrize(("protocol", "priority"), [("all", "1"), ("all", "7"), ("ip", "7"), ("ip", "50000")])
 def test_a_filter_that_ends_the_chain_is_behind_ours(
     here: World, incumbent: Path, priority: str, protocol: str
 ) -> None:
-    """But for one of the first priority and another protocol, beside which no filter of all protocols can be."""
     here.configure("TC")
-    here.inside("tc", "qdisc", "add", "dev", here.interface, "clsact")
-    program = ("bpf", "direct-action", "object-pinned", str(incumbent.with_name("ends_chain")))
-    for hook in ("ingress", "egress"):
-        place = ("dev", here.interface, hook, "protocol", protocol, "prio", priority)
-        here.inside("tc", "filter", "add", *place, *program)
+    others = Filters(here, incumbent, protocol, priority)
+    others.add("ends_chain", "ingress", "egress")
     before = here.traces()
     assert here.loader("up", **CLSACT).stdout.startswith(f"up: {TC}")
     for hook in ("ingress", "egress"):
-        shown = here.inside("tc", "filter", "show", "dev", here.interface, hook).stdout
-        ours_first = shown.index(f"xg_tc_{hook}") < shown.index("ends_chain")
-        assert ours_first == ((priority, protocol) != ("1", "ip")), shown
+        shown = others.shown(hook)
+        assert shown.index(f"xg_tc_{hook}") < shown.index("ends_chain"), shown
     assert here.loader("up", **CLSACT).stdout.startswith(f"already up: {TC}")
     here.loader("down")
     here.expect_traces(before)
+
+
+@pytest.mark.parametrize(("protocol", "addr"), [("ip", IPV4), ("ipv6", IPV6)])
+@pytest.mark.parametrize("hook", ["ingress", "egress"])
+def test_one_of_the_first_priority_for_the_packets_of_the_agent_ends_the_chain(
+    here: World, incumbent: Path, hook: str, protocol: str, addr: str
+) -> None:
+    """No filter for all protocols can be beside it, so ours comes behind, and no packet of the agent gets there."""
+    here.configure("TC", addr)
+    others = Filters(here, incumbent, protocol, "1")
+    others.add("ends_chain", hook)
+    before = here.traces()
+    refused = here.loader("up", check=False, **CLSACT)
+    assert refused.returncode == 1
+    wanted = f"filters of somebody else run before ours at TC {hook} of {here.interface}, under priority 1, and end the"
+    assert wanted in refused.stderr
+    status = here.status()
+    assert not status["up"] and wanted in status["reasons"][0]["reason"]
+    assert f"tc filter show dev {here.interface} {hook}" in status["reasons"][0]["remedy"]
+    here.expect_traces({**before, "files": here.traces()["files"]})
+    others.remove(hook)
+    assert here.loader("up", **CLSACT).stdout.startswith(f"up: {TC}")
+    assert here.status()["notes"] == []
+    others.add("ends_chain", hook)
+    assert here.loader("up", check=False, **CLSACT).returncode == 1, "one that comes later is found by the next look"
+
+
+@pytest.mark.parametrize(("protocol", "program"), [("ip", "neighbour"), ("arp", "ends_chain")])
+def test_one_of_the_first_priority_that_lets_the_packets_of_the_agent_pass_is_told_of(
+    here: World, incumbent: Path, protocol: str, program: str
+) -> None:
+    here.configure("TC")
+    Filters(here, incumbent, protocol, "1").add(program, "ingress", "egress")
+    assert here.loader("up", **CLSACT).stdout.startswith(f"up: {TC}")
+    told = f"filters of somebody else run before ours at TC {{}} of {here.interface}, under priority 1: "
+    notes = here.status()["notes"]
+    assert [note.startswith(told.format(hook)) for hook, note in zip(("egress", "ingress"), notes)] == [True, True]

@@ -5,47 +5,73 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.bpf import scene
+from tests.bpf import frames, scene
 from tests.bpf.harness import TC_NEXT, TC_SHOT, XDP_DROP, XDP_PASS, Plane
 from tests.bpf.wire import NAMESPACE, Wire
+from xdp_gossip.core.types import Address
+from xdp_gossip.dataplane.loader import selftest
 from xdp_gossip.dataplane.loader.compile import Programs
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: BPF")]
 
-FRAME = bytes.fromhex("0180c200000e 020000000001 88b5") + b"XDP Gossip self-test".ljust(46, b"\0")
+MAC = bytes.fromhex("020000000001")
 #: Program -> verdict on the frame, verdict on others, counter.
 PROGRAMS: dict[str, tuple[int, int, str]] = {
     "xg_xdp_ingress": (XDP_DROP, XDP_PASS, "selftest_ingress"),
     "xg_tc_ingress": (TC_SHOT, TC_NEXT, "selftest_ingress"),
     "xg_tc_egress": (TC_SHOT, TC_NEXT, "selftest_egress"),
 }
-OTHERS = {
-    "another address": b"\x02" + FRAME[1:],
-    "another EtherType": FRAME[:12] + b"\x88\xb6" + FRAME[14:],
-    "another text": FRAME[:33] + b"T" + FRAME[34:],
-    "cut short": FRAME[:33],
+OTHERS: dict[str, Callable[[bytes], bytes]] = {
+    "another address": lambda frame: b"\x02" + frame[1:],
+    "another EtherType": lambda frame: frame[:12] + b"\x88\xb5" + frame[14:],
+    "another text": lambda frame: frame[:-1] + b"T",
+    "cut short": lambda frame: frame[:-1],
 }
 BPF_F_INGRESS = 1
 
 
+def knocking(family: int, program: str, port: int = 0) -> bytes:
+    """The loader's frame for the hook of a program."""
+    own = scene.local(family)
+    hook = "egress" if program.endswith("egress") else "ingress"
+    return selftest.frame(MAC, Address(own.ip, port or own.port), hook)
+
+
+@pytest.mark.parametrize("agent", [True, False], ids=["of the agent", "of nobody yet"])
+@pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_it_is_counted_and_dropped(plane: Plane, link: Wire, program: str) -> None:
+def test_it_is_counted_and_dropped(plane: Plane, link: Wire, program: str, family: int, agent: bool) -> None:
     dropped, _, counter = PROGRAMS[program]
-    plane.reset(scene.config(4))
-    assert scene.run(plane, program, FRAME, link).value == dropped
+    plane.reset(scene.config(family if agent else 10 - family))
+    assert scene.run(plane, program, knocking(family, program), link).value == dropped
     assert plane.counted() == {counter: 1}
 
 
+@pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_resembles_it_passes(plane: Plane, link: Wire, program: str, name: str) -> None:
-    plane.reset(scene.config(4))
-    assert scene.run(plane, program, OTHERS[name], link).value == PROGRAMS[program][1]
+def test_what_resembles_it_passes(plane: Plane, link: Wire, program: str, family: int, name: str) -> None:
+    plane.reset(scene.config(family))
+    assert scene.run(plane, program, OTHERS[name](knocking(family, program)), link).value == PROGRAMS[program][1]
     assert plane.counted() == {}
+
+
+@pytest.mark.parametrize("hook", ["ingress", "egress"])
+def test_filters_of_others_see_a_packet_of_the_agent_but_for_its_port(hook: str) -> None:
+    """A whole one: one that a firewall finds invalid would tell nothing of those that it finds valid."""
+    for family in (4, 6):
+        for port in (scene.local(family).port, 7, 9):
+            own = Address(scene.local(family).ip, port)
+            read = frames.parse(selftest.frame(MAC, own, hook))
+            assert read.sound and read.mac_source == MAC
+            near, far = (read.source, read.target) if hook == "egress" else (read.target, read.source)
+            assert near.ip == own.ip != far.ip
+            assert near.port == far.port != port
 
 
 @pytest.mark.parametrize(
@@ -69,7 +95,7 @@ def test_a_knock_passes_the_hook(plane: Plane, link: Wire, kind: str, flags: int
 
     def knocked() -> dict[str, Any]:
         with scene.inside(NAMESPACE):
-            calls.run(knock, FRAME)
+            calls.run(knock, knocking(4, program))
         return dict(plane.counted())
 
     assert knocked() == {}

@@ -65,6 +65,15 @@ def first_priority(ifindex: int, hook: str) -> int:
     return max(1, min([PRIORITY, *(priority - 1 for priority in taken if priority)]))
 
 
+def ahead(ifindex: int, hook: str, priority: int) -> list[int]:
+    """Priorities of the filters that run before ours, which has ``priority``. Raises ``OSError``.
+
+    There are some only under the first priority and for one protocol (or of another kind): no filter for all protocols
+    can be beside them.
+    """
+    return sorted({each for each in netlink.filters(ifindex, _PARENTS[hook]) if 0 < each < priority})
+
+
 def attach(ifindex: int, hook: str, program: int, ours: list[int], priority: int) -> None:
     """Attach at ``ingress`` or ``egress``; in place of our own filter, if one with a program of ``ours`` is there.
 

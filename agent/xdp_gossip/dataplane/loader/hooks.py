@@ -87,6 +87,17 @@ class Hooks:
             clsact.detach(clsact_.ifindex, hook, clsact_.filters.pop(hook), priority)
             clsact_.priorities.pop(hook, None)
 
+    def ahead(self, name: str) -> str:
+        """Filters of others that run before ours all the same, in words; "" for none. Raises ``OSError``."""
+        clsact_, hook = self._now.clsact, HOOKS[name][1]
+        if name in self._now.links or clsact_ is None or hook not in clsact_.priorities:
+            return ""
+        found = clsact.ahead(clsact_.ifindex, hook, clsact_.priorities[hook])
+        if not found:
+            return ""
+        which = f"{'priorities' if found[1:] else 'priority'} {', '.join(map(str, found))}"
+        return f"filters of somebody else run before ours at TC {hook} of {self._interface.name}, under {which}"
+
     def watch(self, program: int) -> None:
         """Attach to the tracepoint of what leaves by device maps, in place of the program there. Raises ``OSError``."""
         self._keep(WATCH_LINK, calls.tracepoint_open(WATCH_POINT, program))

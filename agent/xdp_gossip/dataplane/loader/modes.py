@@ -142,10 +142,21 @@ class Ascent:
         hook = "egress" if name == _WAY_OUT else "ingress"
         told = self._programs.map("knock")
         try:
-            selftest.knock(knocker, told, self._interface, hook, self._pinned)
+            selftest.knock(knocker, told, self._interface, hook, self._pinned, self._settings.node)
         except Starved:
             self._attach(name, self._programs.program(hooks.HOOKS[name][0]), mode)
-            selftest.knock(knocker, told, self._interface, hook, self._pinned)
+            try:
+                selftest.knock(knocker, told, self._interface, hook, self._pinned, self._settings.node)
+            except Starved as starved:
+                ahead = self._at.ahead(name)
+                if not ahead:
+                    raise
+                show = f"tc filter show dev {self._interface.name} {hook}"
+                remedy = f"give them a priority of 2 or more, or end the chain for less: {show}"
+                raise Starved(f"{ahead}, and end the chain: {starved.reason}", remedy) from None
+        ahead = self._at.ahead(name)
+        if ahead:
+            self._notes.append(f"{ahead}: packets for which one of them ends the chain do not reach the program")
 
     def _give_up(self, mode: str) -> None:
         """Take a mode's way in off its hook, unless that is another mode's."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+from ...core.types import Address
 from . import compile, netlink, pins, selftest, state, supply
 from .errors import Refused, Rejected
 from .settings import MODES, NATIVE, Settings
@@ -30,7 +31,7 @@ def again(directory: Path, now: state.State) -> list[Refused]:
             told, knocker = opened("selftest_knock"), opened(supply.pin(supply.KNOCK))
             for hook in ("egress",) if now.mode == NATIVE else ("egress", "ingress"):
                 try:
-                    selftest.knock(knocker, told, interface, hook, pinned)
+                    selftest.knock(knocker, told, interface, hook, pinned, Address.parse(now.node))
                 except Refused as refused:
                     found.append(refused)
         if now.mode == NATIVE and supply.SEND not in now.rejected:

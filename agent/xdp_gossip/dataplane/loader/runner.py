@@ -189,6 +189,7 @@ def _new_state(directory: Path, settings: Settings) -> state.State:
         layout=headers.constants()["XG_LAYOUT"],
         version=__version__,
         protocol=settings.protocol,
+        node=str(settings.node),
         interface=settings.interface.name,
         ifindex=settings.interface.index,
         amount=settings.amount,
@@ -317,7 +318,7 @@ def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool
         step("programs pinned")
     now.interface, now.asked, now.waiting = settings.interface.name, settings.asked, ""
     now.version, now.digest, now.protocol = __version__, sources_digest(settings), settings.protocol
-    now.amount, now.wide, now.nodes = settings.amount, settings.wide, settings.nodes
+    now.node, now.amount, now.wide, now.nodes = str(settings.node), settings.amount, settings.wide, settings.nodes
     if now.clsact is not None:
         now.clsact.filters = {hook: ours[-1:] for hook, ours in now.clsact.filters.items()}
     done = ALREADY

@@ -10,13 +10,16 @@ that a frame can be sent through; and for native XDP two copies of one frame rea
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
+import socket
 import struct
 import time
 from pathlib import Path
 
+from ...core.types import Address
 from .. import headers
-from . import calls, netlink, pins
+from . import calls, netlink, pins, routes
 from .compile import INGRESS, TC_EGRESS, TC_INGRESS
 from .errors import Refused, Rejected, Starved
 
@@ -27,6 +30,9 @@ COPIES = 2
 #: IEEE 802: a bridge does not forward frames to this address, nobody listens on the second (local experiments).
 _NEAREST_BRIDGE = bytes.fromhex("0180c200000e")
 _ETHER_TYPE = 0x88B5
+_TEXT = b"XDP Gossip self-test"
+#: Ports of UDP that nobody minds a frame to (RFC 863, RFC 862); two, as one may be the agent's.
+_DISCARD_ECHO = (9, 7)
 #: struct watched of selftest.c
 _WATCHED = struct.Struct("=QQIiii")
 #: struct knock of selftest.c
@@ -56,11 +62,11 @@ def run_program(name: str, program: int) -> None:
             )
 
 
-def knock(program: int, told: int, interface: netlink.Interface, hook: str, pinned: Path) -> None:
+def knock(program: int, told: int, interface: netlink.Interface, hook: str, pinned: Path, own: Address) -> None:
     """Make a frame arrive at the interface (``hook`` "ingress") or leave by it ("egress"): our program has to see it.
 
-    ``told`` is the map ``knock`` of selftest.c. At the way in the frame passes generic XDP and TC as one from the
-    network does. Raises ``Starved`` when the program did not count it, ``Refused``.
+    ``told`` is the map ``knock`` of selftest.c, ``own`` the node's address. At the way in the frame passes generic
+    XDP and TC as one from the network does. Raises ``Starved`` when the program did not count it, ``Refused``.
     """
     where = f"{interface.name} {hook}"
     calls.update(told, bytes(4), _KNOCK.pack(interface.index, _BPF_F_INGRESS if hook == "ingress" else 0))
@@ -69,7 +75,7 @@ def knock(program: int, told: int, interface: netlink.Interface, hook: str, pinn
         before = calls.lookup_per_cpu(counters, counter)
         try:
             # Its result is the stack's: at the way out our program makes it a drop.
-            calls.run(program, _frame(interface))
+            calls.run(program, frame(interface.mac, own, hook))
         except OSError as error:
             raise Refused(f"self-test: a frame through {where}: {error.strerror}", "see dmesg") from None
         end = time.monotonic() + _ARRIVAL
@@ -118,8 +124,37 @@ def redirect(sender: int, watcher: int | None, watched: int, interface: netlink.
     return []
 
 
+def frame(mac: bytes, own: Address, hook: str) -> bytes:
+    """The frame that selftest.h knows: UDP to (``hook`` "ingress") or from ("egress") ``own``, but for its port.
+
+    Filters of others may be for one IP version, or one address; what they do to the agent's packets they do to it. A
+    stack that it reaches all the same drops it: the other address is for documentation, the port for discarding.
+    """
+    ip = ipaddress.ip_address(own.ip)
+    other = ipaddress.ip_address(routes.NOBODY[ip.version])
+    source, to = (ip.packed, other.packed) if hook == "egress" else (other.packed, ip.packed)
+    port = next(each for each in _DISCARD_ECHO if each != own.port)
+    udp = struct.pack(">HHH", port, port, 8 + len(_TEXT))
+    udp += _checksum(source + to + struct.pack(">II", 8 + len(_TEXT), socket.IPPROTO_UDP) + udp + _TEXT) + _TEXT
+    if ip.version == 4:
+        kind, header = 0x0800, struct.pack(">BBHHHBB", 0x45, 0, 20 + len(udp), 0, 0, 1, socket.IPPROTO_UDP)
+        header += _checksum(header + source + to) + source + to
+    else:
+        kind, header = 0x86DD, struct.pack(">IHBB", 6 << 28, len(udp), socket.IPPROTO_UDP, 1) + source + to
+    return _NEAREST_BRIDGE + mac + struct.pack(">H", kind) + header + udp
+
+
+def _checksum(words: bytes) -> bytes:
+    """RFC 1071."""
+    total = sum(struct.unpack(f">{len(words) // 2}H", words))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack(">H", ~total & 0xFFFF)
+
+
 def _frame(interface: netlink.Interface) -> bytes:
-    return _NEAREST_BRIDGE + interface.mac + struct.pack(">H", _ETHER_TYPE) + b"XDP Gossip self-test".ljust(46, b"\0")
+    """One that leaves the host: under an EtherType that nobody listens to."""
+    return _NEAREST_BRIDGE + interface.mac + struct.pack(">H", _ETHER_TYPE) + _TEXT.ljust(46, b"\0")
 
 
 def _untried(interface: netlink.Interface, why: str) -> list[str]:

@@ -8,6 +8,7 @@ import pwd
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ...core.types import Address
 from .. import headers
 from . import netlink, routes
 from .errors import LoaderError
@@ -38,12 +39,15 @@ class Absent(LoaderError):
 
 @dataclass(frozen=True)
 class Settings:
-    """A data plane to be put up. ``wide`` and ``amount`` are copies of a rumor, ``nodes`` room in the node map.
+    """A data plane to be put up for ``node``.
+
+    ``wide`` and ``amount`` are copies of a rumor, ``nodes`` room in the node map.
 
     ``asked`` is the interface as it was named, "" for the one with node.addr; ``prepare``: its settings may be changed.
     """
 
     directory: str
+    node: Address
     interface: netlink.Interface
     modes: tuple[str, ...]
     protocol: str
@@ -78,6 +82,7 @@ def unplaced(config: AgentConfig, *, interface: str = "", named_directory: str =
     name, uid = owner(user)
     return Settings(
         directory=directory(config, named_directory),
+        node=config.node.address,
         interface=NOWHERE,
         modes=MODES[config.protocol],
         protocol=config.protocol,

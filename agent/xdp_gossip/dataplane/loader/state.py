@@ -58,6 +58,7 @@ class State:
     layout: int
     version: str
     protocol: str
+    node: str  # whose it is, as ADDRESS:PORT
     interface: str
     ifindex: int
     amount: int
