@@ -13,7 +13,7 @@ import pytest
 from xdp_gossip.core.types import Now
 from xdp_gossip.dataplane import asking, headers, links, rtnetlink
 from xdp_gossip.dataplane.asking import ANSWER, FIRST, MOST, SETTLE, STABLE, Asking, Request
-from xdp_gossip.dataplane.health import _ENDS, _FANOUT_ENDS, _PASSED, _TAKEN, PROOFS, Health, Plane, Work
+from xdp_gossip.dataplane.health import _FANOUT_ENDS, _PASSED, _TAKEN, COPY_ENDS, PROOFS, Health, Plane, Work
 from xdp_gossip.dataplane.links import Facts, Link
 
 LINK = Link(7, "eth0", "", True, True, 1500, b"\2\0\0\0\0\1", frozenset({42}), 2, 3)
@@ -34,7 +34,7 @@ def proof(health: Health, totals: Work, facts: Facts | None = FACTS) -> str:
 
 
 def test_every_counter_that_is_judged_by_exists() -> None:
-    assert {*_ENDS, *_FANOUT_ENDS, *_TAKEN, *_PASSED, "copy_due", "copy_lost"} <= set(headers.counters())
+    assert {*COPY_ENDS, *_FANOUT_ENDS, *_TAKEN, *_PASSED, "copy_due", "copy_lost"} <= set(headers.counters())
 
 
 @pytest.mark.parametrize(

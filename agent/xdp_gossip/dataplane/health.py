@@ -36,7 +36,7 @@ PROOFS = {
 }
 
 #: How a copy of another's rumor can end (bpf/counters.h); ``copy_due`` counts what was asked for.
-_ENDS = ("copy", "copy_surplus", "copy_unresolved", "relay_failed")
+COPY_ENDS = ("copy", "copy_surplus", "copy_unresolved", "relay_failed")
 _FANOUT_ENDS = ("fanout_copy", "fanout_surplus", "fanout_unresolved", "fanout_failed")
 _TAKEN = ("take_heartbeat", "take_metadata", "take_leave", "take_record")
 #: Rumors that a program saw, and left to the stack on purpose.
@@ -158,7 +158,7 @@ class Health:
             text = f"{lost} of {sent} own rumors were not multiplied on {name} in one cycle"
             return Finding("carriers_lost", text, "the loader to attach xg_tc_egress again")
         due = grown("copy_due")
-        lost = due - grown(*_ENDS) + grown("copy_lost")
+        lost = due - grown(*COPY_ENDS) + grown("copy_lost")
         if _too_much(lost, due):
             text = f"{lost} of {due} copies vanished on {name} in one cycle"
             return Finding("copies_lost", text, "a mode that carries (on a veth, native XDP needs GRO on the peer)")

@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ..core.events import Standing
 from ..core.observer import Observation
 from ..core.runs import later
 from ..core.types import Address, Now
 from . import headers, layout
-from .libbpf import EXIST, LOCK, NOEXIST, LibraryMissing, Map, MapError, RingBuffer, processors
+from .libbpf import EXIST, LOCK, NOEXIST, LibraryMissing, Map, MapError, RingBuffer
+from .totals import Totals
 
 #: What each value of ``protocol`` accepts of the modes that a loader writes down.
 _ACCEPTED = {"AUTO": ("XDP (native)", "XDP (generic)", "TC"), "XDP": ("XDP (native)", "XDP (generic)"), "TC": ("TC",)}
@@ -137,18 +137,16 @@ class DataPlane:
         self._standings = {name: constants[constant] for name, constant in _STANDINGS.items()}
         self._half = self.ring_size = 0
         self._written = b""
-        self._names = list(headers.counters())
         pins = directory / "bpf" / f"v{constants['XG_LAYOUT']}"
         self._pin = pins / "config"
         self._maps: list[Map | RingBuffer] = []
         try:
-            self._slots = 8 * processors()
             self._inode = self._look()
             self._config = self._open(pins / "config", 4, layout.CONFIG.size)
             self._keys = self._open(pins / "keys", 4, layout.KEY.size)
             self._nodes = self._open(pins / "nodes", layout.NODE_KEY.size, layout.NODE.size)
             self._targets = self._open(pins / "targets", 4, layout.TARGET.size)
-            self._counters = self._open(pins / "counters", 4, 8)
+            self._totals = Totals(self._open(pins / "counters", 4, 8))
             self._events = RingBuffer(pins / "events")
             self._maps.append(self._events)
         except LibraryMissing as error:
@@ -306,22 +304,17 @@ class DataPlane:
 
     def counters(self) -> dict[str, int]:
         """Every counter, summed over the processors."""
-        return {name: self._sum(index) for index, name in enumerate(self._names)}
+        return self._totals.all()
 
     def counter(self, name: str) -> int:
         """One counter. Raises ``ValueError`` for a name that there is not."""
-        return self._sum(self._names.index(name))
-
-    def _sum(self, index: int) -> int:
-        value = self._counters.lookup(index.to_bytes(4, _ENDIAN), size=self._slots)
-        return sum(struct.unpack(f"={self._slots // 8}Q", value)) if value else 0
+        return self._totals.one(name)
 
     def consume(self, take: Callable[[bytes], None], most: int) -> int:
         """Hand up to ``most`` records of the ring buffer to ``take``; returns how many there were."""
         return self._events.consume(take, most)
 
 
-_ENDIAN: Literal["little", "big"] = "little" if struct.pack("=H", 1)[0] else "big"
 _INDEX = bytes(4)
 _KEYS = struct.Struct(f"={layout.NODE_KEY.size}s")
 _NO_NODE = bytes(layout.NODE.size)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import headers
+from ..health import COPY_ENDS
 from . import calls, hooks, netlink, pins, refusals, state
 
 #: Seconds within which a copy that was asked for has been made, refused or lost.
 _FLIGHT = 0.05
-_ACCOUNTS = ("copy", "copy_surplus", "copy_unresolved", "relay_failed")
 
 
 def report(directory: Path) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def copies_missing(before: Mapping[str, int], pinned: Path) -> int:
     """
     time.sleep(_FLIGHT)
     now = counters(pinned)
-    return max(0, before["copy_due"] - sum(now[name] for name in _ACCOUNTS))
+    return max(0, before["copy_due"] - sum(now[name] for name in COPY_ENDS))
 
 
 def _name_now(now: state.State) -> str:
