@@ -16,6 +16,7 @@ import logging
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, config, logs
@@ -33,6 +34,7 @@ from .systemd import Systemd
 from .transport import TransportError
 
 if TYPE_CHECKING:
+    from .planewait import PlaneWait
     from .rendering.loop import Rendering
 
 _log = logging.getLogger("xdp_gossip.daemon")
@@ -97,6 +99,7 @@ class Agent:
         self.addresses = Addresses(
             {"listen_addr": settings.listen_addr, "api.listen": listen.ip if listen is not None else ""}
         )
+        self._plane_wait: PlaneWait | None = None
         self.rendering: Rendering | None = None
         #: Set once the agent has joined its cluster and serves.
         self.ready = asyncio.Event()
@@ -115,9 +118,9 @@ class Agent:
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         beat: asyncio.Task[None] | None = None
         try:
-            await self._open()
             beat = loop.create_task(self._heartbeat())
             beat.add_done_callback(self._on_task_done)
+            await self._open()
             await self._end.wait()
         finally:
             # A second signal while closing must not be lost on a handler that only sets an event.
@@ -141,7 +144,8 @@ class Agent:
             where = await server.open_tcp(api.listen, tls)
             _log.info("API on %s%s", where, " (TLS)" if tls else "")
         self.addresses.open()
-        await self.node_list.join()
+        if not await self._join():
+            return
         node = self.settings.node
         _log.info("xdp-gossip %s runs as %s in cluster %s", __version__, node.address, self.settings.cluster)
         if not self.settings.secret_key and not self.settings.keys:
@@ -161,8 +165,30 @@ class Agent:
         self.ready.set()
         self.systemd.tell("READY=1", self._told())
 
+    async def _join(self) -> bool:
+        """Become a member; False when the agent was told to end while it waited for a data plane."""
+        if self.settings.protocol not in ("XDP", "TC"):
+            await self.node_list.join()
+            return True
+        from .planewait import PlaneWait  # most agents take what there is
+
+        plane, ip = Path(self.settings.dataplane.directory), self.settings.node.address.ip
+        self._plane_wait = PlaneWait(self.node_list, plane, ip, self._on_waiting)
+        return await self._plane_wait.join()
+
+    @property
+    def _waits(self) -> str:
+        """Which data plane it waits for before it joins; "" for none."""
+        return self._plane_wait.waiting if self._plane_wait is not None else ""
+
+    def _on_waiting(self) -> None:
+        """What can take long must not keep a boot, or whoever starts the unit: it is started as far as it goes now."""
+        self.systemd.tell("READY=1", self._told())
+
     def _told(self) -> str:
         """The line for ``systemctl status``."""
+        if not self.ready.is_set():
+            return f"STATUS=no member yet: waiting for {self._waits}" if self._waits else "STATUS=starting"
         waiting = self.addresses.waiting
         return f"STATUS={self.node_list.summary()}{f'; waiting for {waiting}' if waiting else ''}"
 
@@ -200,6 +226,11 @@ class Agent:
 
     def _on_stop(self, number: int) -> None:
         _log.info("%s: stopping", signal.Signals(number).name)
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._plane_wait is not None:
+            self._plane_wait.stop()
         self._end.set()
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
@@ -221,7 +252,7 @@ class Agent:
         trace = (type(error), error, error.__traceback__) if error is not None else None
         _log.critical("%s; ending, so that a sound process can start", what, exc_info=trace)
         self._failed = True
-        self._end.set()
+        self._stop()
 
     async def _heartbeat(self) -> None:
         """Tell systemd the state, and feed its watchdog for as long as the protocol does its work."""
@@ -233,8 +264,10 @@ class Agent:
                 )
             self.addresses.changed.clear()
             self.addresses.look()
+            if not self.ready.is_set() and not self._waits:
+                continue
             lines = [self._told()] if self.systemd.listens else []
-            if self.node_list.healthy():
+            if not self.ready.is_set() or self.node_list.healthy():
                 lines.append("WATCHDOG=1")
             else:
                 _log.error("the protocol's timer is overdue: the watchdog is not fed")
@@ -259,6 +292,9 @@ class Agent:
         ]
         if new.node.address != old.node.address:
             fixed.append("node.addr or node.port")
+        named = (new.node.name, new.node.private_data) != (old.node.name, old.node.private_data)
+        if named and not self.ready.is_set():
+            fixed.append("node.name or node.private_data, as it is no member yet")
         if fixed:
             _log.warning("reloaded, but these changes need a restart: %s", ", ".join(sorted(fixed)))
         logs.configure(new.log.level, new.log.format)
@@ -267,11 +303,14 @@ class Agent:
             self.node_list.unset(Node(seed.ip, seed.port))
         add_seeds(self.node_list, self.settings)
         self.seed_names.configure(new.seed_names, new.seeds)
-        if (new.node.name, new.node.private_data) != (old.node.name, old.node.private_data):
+        if named and self.ready.is_set():
             self.node_list.update_node(name=new.node.name, private_data=new.node.private_data)
             node = dataclasses.replace(old.node, name=new.node.name, private_data=new.node.private_data)
             self.settings = dataclasses.replace(self.settings, node=node)
-        self.node_list.look_for_dataplane()
+        if self.ready.is_set():
+            self.node_list.look_for_dataplane()
+        elif self._plane_wait is not None:
+            self._plane_wait.look()
         if self.rendering is not None:
             self.rendering.again()
         _log.info("configuration reloaded from %s", old.path)

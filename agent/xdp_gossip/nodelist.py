@@ -181,6 +181,7 @@ class AsyncNodeList:
         self._node: Node | None = None
         self._seeds: list[Node] = []
         self._runtime: Runtime | None = None
+        self._join_failed = ""
         self._no_plane = ""  # why there can be no kernel data plane
         self._disk: Disk | None = None
         self._log = ChangeLog(time.time_ns() // 1_000_000)
@@ -244,7 +245,8 @@ class AsyncNodeList:
             self._runtime = runtime
             self._started = time.monotonic()
             runtime.start(snapshot)
-        except BaseException:
+        except BaseException as error:
+            self._join_failed = str(error)
             self._runtime = self._process = None
             disk, self._disk = self._disk, None
             await disk.close()
@@ -593,7 +595,8 @@ class AsyncNodeList:
     def _joined(self) -> Runtime:
         self._local()
         if self._runtime is None:
-            raise NotReadyError("call join() first: the node list is not part of a cluster yet")
+            failed = f"; the last join() failed: {self._join_failed}" if self._join_failed else ""
+            raise NotReadyError(f"call join() first: the node list is not part of a cluster yet{failed}")
         return self._runtime
 
     def _open_log(self) -> ChangeLog:

@@ -5,7 +5,8 @@ what the kernel recorded.
 A data plane may come and go while the agent runs. Once a cycle the plane in use is judged (``dataplane/health.py``).
 One that does not do its work is told to pass packets on, the agent goes on over its sockets, and asks the loader to
 look again (``dataplane/asking.py``); it takes the plane back when the loader has worked on it. ``XDP`` and ``TC``
-insist on a plane at the start only: to end a running agent because of a loader's restart would help nobody.
+insist on a plane at the start only (``planewait.py``): to take a member out because of a loader's restart would help
+nobody.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .dataplane.health import Plane as Watched
 from .dataplane.maps import AtWork, Config, DataPlane, Loaded, PlaneError, best_mode
 from .dataplane.monitor import Monitor
 from .steered import SteeredEngine
-from .transport import TransportError
+from .transport import NoPlane
 from .transport.kernel import KernelTransport
 
 _log = logging.getLogger("xdp_gossip.dataplane")
@@ -119,13 +120,12 @@ class Steering:
     # -- coming and going --------------------------------------------------------------------------------------
 
     def open(self, now: Now) -> None:
-        """Look for a data plane before the engine starts. Raises ``TransportError`` when one was asked for by name."""
+        """Look for a data plane before the engine starts. Raises ``NoPlane`` when one was asked for by name."""
         self._monitor.open()
         self._look(now)
         if self._transport.plane is None and self._protocol.upper() != "AUTO":
             self._monitor.close()
-            self._asking.ask_before_the_end(self._why, now)
-            raise TransportError(f"protocol {self._protocol}: {self._why}")
+            raise NoPlane(f"protocol {self._protocol}: {self._why}")
 
     def begin(self, now: Now, wake: Callable[[], None] = lambda: None) -> None:
         """The engine runs: let the kernel work for it. ``wake`` has :meth:`notice` called when facts change."""

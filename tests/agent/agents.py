@@ -128,9 +128,17 @@ def write_config(directory: Path, port: int, **more: Any) -> Path:
 
 @contextlib.contextmanager
 def agent(
-    directory: Path, port: int | None = None, *, environment: dict[str, str] | None = None, **more: Any
+    directory: Path,
+    port: int | None = None,
+    *,
+    environment: dict[str, str] | None = None,
+    ready: str = "runs as",
+    **more: Any,
 ) -> Iterator[AgentProcess]:
-    """Run an agent until the block ends; it is killed when it does not end by itself."""
+    """Run an agent until the block ends; it is killed when it does not end by itself.
+
+    ``ready`` is what its log has to say before the block begins.
+    """
     port = port or free_port()
     path = write_config(directory, port, **more)
     with open(directory / "log", "wb") as log:
@@ -143,7 +151,7 @@ def agent(
         )
     running = AgentProcess(directory, port, process)
     try:
-        running.wait_until("runs as")
+        running.wait_until(ready)
         yield running
     finally:
         if process.poll() is None:

@@ -229,15 +229,6 @@ def test_a_plane_is_tried_again_soon_where_nobody_answers(tmp_path: Path) -> Non
     assert rig.asking.may_take(rig.now + FIRST, False)
 
 
-def test_before_the_end_it_asks_unless_an_earlier_process_did(tmp_path: Path) -> None:
-    """The loader has taken the request away by then: the directory tells."""
-    rig = Rig(tmp_path)
-    changed = rig.request.directory.stat().st_mtime
-    for after, expected in ((FIRST - 1, 0), (FIRST + 1, 1)):
-        rig.asking.ask_before_the_end("none", Now(rig.now, int((changed + after) * 1e9)))
-        assert rig.counters["plane_asked"] == expected
-
-
 def test_without_a_file_it_says_so_and_counts(tmp_path: Path) -> None:
     rig = Rig(tmp_path, listened=False)
     rig.asking.failed("detached", rig.now)

@@ -45,10 +45,6 @@ class Request:
         """Whether somebody may be listening."""
         return self.directory.is_dir()
 
-    def age(self, at: float) -> float:
-        """Seconds at the time ``at`` since somebody asked, or was heard. Raises ``OSError``."""
-        return at - self.directory.stat().st_mtime
-
     def write(self, reason: str, at: float) -> None:
         """Ask. Raises ``OSError``, also where the loader has not made the directory."""
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -170,15 +166,6 @@ class Asking:
         self._complaint = ""
         self._count("plane_asked")
         _log.info("asked the loader to look again: %s", reason)
-
-    def ask_before_the_end(self, reason: str, now: Now) -> None:
-        """Ask, unless an earlier process did a moment ago: without a plane this one ends, and is started again."""
-        try:
-            if self._request.age(now.wall_ns / 1e9) >= FIRST:
-                self._at, self._wanted = now.mono, True
-                self.attend(reason, now)
-        except OSError as error:
-            _log.warning("the loader cannot be asked: %s: %s", self._request.path, error.strerror)
 
     def words(self) -> str:
         """How it goes on."""

@@ -40,6 +40,10 @@ class TransportError(Exception):
     """The transport could not be opened; the message names the address and the reason."""
 
 
+class NoPlane(TransportError):
+    """The protocol insists on a kernel data plane, and there is none that can be used now; the message says why."""
+
+
 class Transport(Protocol):
     """What the facade needs of a transport."""
 
