@@ -14,6 +14,7 @@ from tests.bpf.loader_world import COMMAND, World, world
 from tests.bpf.test_loader_modes import spoil
 from xdp_gossip.cli import doctor_dataplane
 from xdp_gossip.cli.findings import Finding
+from xdp_gossip.cli.main import main
 from xdp_gossip.dataplane import unprivileged
 from xdp_gossip.dataplane.loader import attach, compile, netlink
 
@@ -160,6 +161,20 @@ def test_kernels_that_give_maps_only_to_the_capable(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(doctor_dataplane.platform, "release", lambda: "5.14.0-503.el9")
     found = list(doctor_dataplane.privilege())
     assert ["CAP_BPF" in finding.text and "drop-in" in finding.remedy for finding in found] == [True] * refused
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_status_says_which_capability_the_agent_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: bool
+) -> None:
+    """For the role, which writes the agent's unit."""
+    monkeypatch.setattr(unprivileged, "maps_refused", lambda: refused)
+    monkeypatch.setattr(unprivileged.os, "geteuid", lambda: 0)
+    words = ["dataplane", "status", "--directory", str(tmp_path)]
+    assert main([*words, "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["agent_needs"] == ["CAP_BPF"] * refused
+    assert main(words) == 3
+    assert ("the agent's unit needs it" in capsys.readouterr().out) == refused
 
 
 def test_the_kernel_is_asked_without_a_privilege(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -72,3 +73,29 @@ def test_key_slots(controller: Controller) -> None:  # noqa: F811
         {"id": 1, "file": "/etc/xdp-gossip/keys/1", "state": "active"},
         {"id": 2, "file": "/etc/xdp-gossip/keys/2", "state": "staged"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "protocol", "expected"),
+    [
+        ({"up": False, "agent_needs": ["CAP_BPF"]}, "auto", "CAP_BPF"),
+        ({"up": True, "agent_needs": []}, "auto", ""),
+        ({"up": False, "agent_needs": ["CAP_BPF"]}, "UDP", ""),
+        ({"error": {"code": "failed", "message": "libbpf.so.1: not found"}}, "auto", ""),
+        (None, "auto", ""),
+    ],
+    ids=["refused", "allowed", "not wanted", "not found out", "no release"],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
+def test_the_kernel_says_which_capability_the_agent_needs(
+    controller: Controller,  # noqa: F811
+    answer: object,
+    protocol: str,
+    expected: str,
+) -> None:
+    """Not its version, which tells nothing where a distribution carried changes back."""
+    asked = {"stdout": json.dumps(answer)} if answer else {"skipped": True}
+    given = {"agent_protocol": protocol, "__agent_kernel_asked": asked, "ansible_kernel": "5.14.0-503.el9"}
+    lines = (write(controller, yaml.safe_dump(given)) / "xdp-gossip.service").read_text().splitlines()
+    assert f"CapabilityBoundingSet={expected}" in lines
+    assert f"AmbientCapabilities={expected}" in lines

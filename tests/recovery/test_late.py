@@ -13,9 +13,6 @@ from tests.cluster.harness import eventually
 from tests.planes.fleet import command, inside
 from tests.recovery.world import UDP, World, plug
 
-#: What the agent says that waits for a plane.
-_SAID = "no member until there is one"
-
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 #: How late they are: longer in ``make long``.
@@ -54,34 +51,3 @@ def test_interface_and_address_come_long_after_the_boot(world: World) -> None:
     eventually(world.apart, 30)
     world[0].publish("late/1", b"for all")
     eventually(lambda: world.lacking("late/1", b"for all"), 15, 0.05)
-
-
-def test_who_insists_on_a_plane_waits_for_it(at_tc: World) -> None:
-    """The same process from the start to the member: not one that ends, and is started again all the time."""
-    host, unit = at_tc[2], at_tc.units[2]
-    assert host.stop() == 0
-    host.unload()
-    command("ip", "-n", host.namespace, "link", "del", "eth0")
-    said = host.log_tail(10_000).count(_SAID)
-    try:
-        host.start()
-
-        def waits(what: str) -> str | None:
-            lines = [line for line in host.log_tail(10_000).splitlines() if _SAID in line][said:]
-            return None if lines and what in lines[-1] else f"not said: {what}: {lines}"
-
-        eventually(lambda: waits("nothing asks the loader"), 20)
-        runs = len(unit.runs)
-        unit.boot()
-        assert "status 1" in unit.runs[runs], unit.runs[runs]
-        eventually(lambda: waits(f"the loader waits: node.addr {host.ip}: no interface has this address"), 20)
-        process = host.pid
-        eventually(lambda: None if len(unit.runs) > runs + 1 else "the loader was not asked", 30)
-        assert host.running
-    finally:
-        plug(host)
-    eventually(host.not_ready, 40, 0.05)
-    at_tc.best(host, "TC")
-    assert host.pid == process
-    reasons = [line.partition("protocol TC")[2] for line in host.log_tail(10_000).splitlines() if _SAID in line][said:]
-    assert len(set(reasons)) == len(reasons), "said once for each reason"

@@ -117,11 +117,12 @@ def run_down(args: argparse.Namespace) -> int:
 
 def run_status(args: argparse.Namespace) -> int:
     """0 when it is up, 3 when it is not."""
+    from ..dataplane import unprivileged
     from ..dataplane.loader import status
     from ..dataplane.loader.errors import LoaderError
 
     try:
-        report = status.report(_directory(args))
+        report = {**status.report(_directory(args)), "agent_needs": unprivileged.needed()}
     except LoaderError as error:
         raise CommandError(_explain(error), FAILED) from None
     output(args, report, lambda: status.show(report))

@@ -25,6 +25,17 @@ _NOBODY = 65534
 _SECONDS = 20.0
 
 
+def needed() -> list[str]:
+    """The capabilities that this kernel wants of the agent, for its unit: ``["CAP_BPF"]`` or none.
+
+    None also where nothing can be asked: without libbpf there is no data plane, and doctor tells of the rest.
+    """
+    try:
+        return ["CAP_BPF"] if os.geteuid() == 0 and maps_refused() else []
+    except OSError:
+        return []
+
+
 def maps_refused() -> bool:
     """Whether the kernel refuses. Raises ``LibraryMissing``, and ``OSError`` when it cannot be asked.
 

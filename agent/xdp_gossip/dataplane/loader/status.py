@@ -132,6 +132,8 @@ def show(described: dict[str, Any]) -> None:
         print(f"not {refusal['mode'] or 'up'}: {refusal['reason']}\n  -> {refusal['remedy']}")
     if described.get("waiting") and described["up"]:
         print(f"waiting: {described['waiting']}")
+    for name in described.get("agent_needs", ()):
+        print(f"this kernel gives maps to nobody without {name}: the agent's unit needs it")
     for change in described.get("changes", ()):
         print(f"changed: {change['setting']} from {change['before']} to {change['after']}; down sets it back")
     for note in described.get("notes", ()):
