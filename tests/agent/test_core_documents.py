@@ -400,6 +400,21 @@ def test_no_clock_makes_a_version_that_nothing_can_follow() -> None:
     assert alone.out.counters["documents_refused_future"] == 1
 
 
+def test_what_nothing_can_follow_is_not_followed_by_what_others_refuse() -> None:
+    """Only a member that lies writes such a version; whoever publishes over it is told so."""
+    alone = Alone()
+    for key, reading in (("k", MAX_READING - 1), ("l", MAX_READING - 3)):
+        assert alone.metadata.apply(Document(key, Version(reading, OTHER), b"x"), now_at(EPOCH))
+        with pytest.raises(ProtocolError, match=f"no version can follow {reading:016x}@") as caught:
+            alone.write(key, EPOCH)
+        assert caught.value.code == "version_exhausted"
+        with pytest.raises(ProtocolError):
+            alone.metadata.write([Write(key, deleted=True)], now_at(EPOCH))
+    assert alone.metadata.apply(Document("m", Version(MAX_READING - 4, OTHER), b"x"), now_at(EPOCH))
+    assert alone.write("m", EPOCH).version.hlc == MAX_READING - 2
+    assert alone.write("another", EPOCH).version.hlc < MAX_READING >> 3
+
+
 def test_no_other_members_clock_ends_a_document() -> None:
     alone = Alone()
     lease = alone.write("lease", EPOCH, expires_in=60)

@@ -85,7 +85,7 @@ class Engine:
         self._pace = Pace(settings, self._membership)
         self._detector = Detector(self._local, self._membership, self._out, self._pace)
         frame = settings.size
-        self._fetcher = Fetcher(self._metadata, self._out, frame, self._membership)
+        self._fetcher = Fetcher(self._metadata, self._out, frame, self._membership, settings.max_documents)
         self._exchange = Exchange(
             self._local, self._membership, self._detector, self._metadata, self._fetcher, self._out, self._pace, frame
         )

@@ -7,6 +7,7 @@ then 256 buckets, then the entries of the buckets that differ, then the document
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Callable
 
@@ -43,8 +44,9 @@ FEW_DOCUMENTS = 32
 PUSH_BYTES = 64 * 1024
 #: Bytes of announcements made at once. A member that lacks more than that lists it itself: it sees that digests differ.
 ANNOUNCE_BYTES = 64 * 1024
-#: With so many documents on their way here, no other member is asked for a list, or told one: most would be the same.
-BUSY = 256
+#: With so many documents on their way here, no other member is asked for a list, or told one, but for once in so many
+#: seconds: most would be the same. Some may be invented, and nobody must be kept from all others by these.
+BUSY, _BUSY_LISTS = 256, 10.0
 #: State hashes of documents named in one request for a list, so that those are not listed. With more buckets than that
 #: to be compared, most documents differ, and the hashes would be in vain.
 KNOWN = 512
@@ -98,6 +100,8 @@ class Exchange:
         for name in ("member_lists_withheld", "entry_lists_withheld", "members_withheld", "members_unreached"):
             out.count(name, 0)
         self._silent: dict[Address, tuple[float, int]] = {}  # who did not answer: since when, how many requests
+        self._asked: dict[Address, float] = {}  # who was asked for entries, when last
+        self._listed_at = {"asked": -math.inf, "told": -math.inf}
         self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}  # lists that arrive in parts
 
     @property
@@ -152,8 +156,15 @@ class Exchange:
         elif response.buckets:
             own = self._folded_buckets(response.nonce)
             differing = tuple(i for i, digest in enumerate(response.buckets) if digest != own[i])
-            if differing and len(self._fetcher) < BUSY:
+            if differing and not self._busy("asked", now):
                 self._ask_for_lists(differing, peer.address, now)
+
+    def _busy(self, what: str, now: Now) -> bool:
+        """Whether so much is on its way here that lists are not ``asked`` for, or ``told``; if not, this is one."""
+        if len(self._fetcher) >= BUSY and now.mono - self._listed_at[what] < _BUSY_LISTS:
+            return True
+        self._listed_at[what] = now.mono
+        return False
 
     def _folded_buckets(self, nonce: int) -> tuple[int, ...]:
         """Half of each bucket's digest, which half says the nonce: should one agree by chance, the next will not."""
@@ -161,6 +172,7 @@ class Exchange:
         return tuple(digest >> shift & 0xFFFFFFFF for digest in self._metadata.table.buckets)
 
     def _ask_for_lists(self, buckets: tuple[int, ...], peer: Address, now: Now) -> None:
+        self._asked[peer] = now.mono
         if len(buckets) > MOSTLY_EQUAL:
             self._out.send(ListRequest(buckets), peer, now)
             return
@@ -194,7 +206,10 @@ class Exchange:
         return nonce in self._open
 
     def on_list(self, response: ListResponse, peer: Peer, now: Now) -> None:
-        """Entries of buckets that differ."""
+        """Entries of buckets that differ; of one that was not asked lately they are refused."""
+        if peer.address not in self._asked:
+            self._out.count("rx_unasked_response")
+            return
         for entry in response.entries:
             seen, _ = self._seen.setdefault((peer.address, bucket_of(entry.key)), (set(), now.mono))
             seen.add(entry.key)
@@ -215,6 +230,7 @@ class Exchange:
                 del self._silent[to]
                 if peer is not None:
                     peer.mark("unreached", False)
+        self._asked = {to: when for to, when in self._asked.items() if now.mono - when < _LIST_LIFETIME}
         self._seen = {key: item for key, item in self._seen.items() if now.mono - item[1] < _LIST_LIFETIME}
 
     # -- the answering side ------------------------------------------------------------------------------------
@@ -227,7 +243,7 @@ class Exchange:
         buckets: tuple[int, ...] = ()
         complete = False
         # Whoever is catching up has asked by itself; what it holds meanwhile is not worth a list.
-        if state_digest != table.digest and len(self._fetcher) < BUSY:
+        if state_digest != table.digest and not self._busy("told", now):
             complete = len(table) <= FEW_DOCUMENTS
             if complete:
                 entries = tuple(entry for _, group in table.entries() for entry in group)

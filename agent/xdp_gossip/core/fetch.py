@@ -7,9 +7,9 @@ holder holds the same documents. So requests go to several members at once, and 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from .membership import Membership
 from .messages import Chunk, Documents, Entry, FetchRequest, NotHere, Want
@@ -36,6 +36,8 @@ TRIES = 6
 SLOW = 5.0
 #: Seconds until one that had nothing is asked again: it may have relayed an announcement before it had the document.
 NOT_HERE = 0.1
+#: Seconds for which nothing new is asked for after all holders were found to owe what they may, unless one gives.
+STALLED = 0.05
 #: Seconds for which the members are not looked through again for those that hold the same.
 _TWINS_AGE = 0.5
 
@@ -53,10 +55,11 @@ class _Asked:
 class _Wanted:
     """A document on its way here."""
 
-    __slots__ = ("entry", "holders", "asked", "pieces", "head", "due", "tries", "absent")
+    __slots__ = ("entry", "teller", "holders", "asked", "pieces", "head", "due", "tries", "absent")
 
     def __init__(self, entry: Entry, holder: Address) -> None:
         self.entry = entry
+        self.teller = holder
         self.holders: deque[Address] = deque([holder], maxlen=8)
         self.asked: dict[Address, _Asked] = {}
         self.pieces: Pieces | None = None
@@ -83,19 +86,25 @@ class _Load:
 class Fetcher:
     """Asks for what is wanted and puts the pieces together."""
 
-    def __init__(self, metadata: Metadata, out: Outbox, frame_bytes: int, membership: Membership) -> None:
+    def __init__(
+        self, metadata: Metadata, out: Outbox, frame_bytes: int, membership: Membership, max_documents: int
+    ) -> None:
         self._metadata = metadata
         self._out = out
         self._frame_bytes = frame_bytes
         self._membership = membership
         self._wanted: dict[str, _Wanted] = {}
-        self._queue: dict[str, None] = {}  # keys of which nothing is asked, in order
+        # Keys of which nothing is asked, in order, by who told of them first: nobody waits for what others tell of.
+        self._queues: dict[Address, dict[str, None]] = {}
         self._flying: dict[str, _Wanted] = {}  # those of which something is
         self._large: dict[str, _Wanted] = {}  # those among all that are put together
         self._loads: dict[Address, _Load] = {}
         self._slow: dict[Address, float] = {}  # until when
         self._twins: dict[int, list[Address]] = {}
         self._twins_at = float("-inf")
+        self._most = max_documents
+        self._stalled_until = float("-inf")
+        out.count("fetches_dropped", 0)
 
     def __len__(self) -> int:
         return len(self._wanted)
@@ -119,11 +128,14 @@ class Fetcher:
         for wanted in list(self._large.values()):
             if wanted.asked:
                 self._ask_windows(wanted, now)
+        if now.mono < self._stalled_until:
+            return
         batches: dict[Address, list[_Wanted]] = {}
-        misses = 0
-        for key in list(self._first_queued()):
-            wanted = self._wanted[key]
-            if wanted.due > now.mono:
+        misses: Counter[Address] = Counter()
+        owed: Counter[Address] = Counter()
+        for wanted in self._first_queued():
+            key = wanted.entry.key
+            if wanted.due > now.mono or misses[wanted.teller] >= REQUEST_WANTS:
                 continue
             if self.is_large(wanted.entry):
                 if self._may_open(wanted):
@@ -132,25 +144,28 @@ class Fetcher:
                 continue
             holder = self._choose(wanted, now, batches)
             if holder is None:
-                misses += 1
-                if misses >= REQUEST_WANTS:
-                    break
+                misses[wanted.teller] += 1
                 continue
             batch = batches.setdefault(holder, [])
             batch.append(wanted)
             self._note(wanted, holder, wanted.entry.size, 0, 0, now)
-            owed = sum(item.entry.size for item in batch)
-            if len(batch) >= REQUEST_WANTS or owed >= REQUEST_BYTES:
+            owed[holder] += wanted.entry.size
+            if len(batch) >= REQUEST_WANTS or owed[holder] >= REQUEST_BYTES:
                 self._request(holder, batches.pop(holder), now)
+                del owed[holder]
         for holder, batch in batches.items():
             self._request(holder, batch, now)
+        if misses and max(misses.values()) >= REQUEST_WANTS:
+            self._stalled_until = now.mono + STALLED
 
-    def _first_queued(self) -> Iterator[str]:
-        """Enough of the queue for all that may be asked at once; not all of it at each packet."""
-        for number, key in enumerate(self._queue):
-            if number >= MAX_HOLDERS * 2 * REQUEST_WANTS:
-                return
-            yield key
+    def _first_queued(self) -> list[_Wanted]:
+        """Enough of the queues for all that may be asked at once; not all of them at each packet."""
+        tellers = list(islice(self._queues, MAX_HOLDERS))
+        share = MAX_HOLDERS * 2 * REQUEST_WANTS // max(1, len(tellers))
+        found = [self._wanted[key] for teller in tellers for key in islice(self._queues[teller], share)]
+        for teller in tellers if len(self._queues) > MAX_HOLDERS else ():
+            self._queues[teller] = self._queues.pop(teller)  # the others have their turn next time
+        return found
 
     def tick(self, now: Now) -> None:
         """Turn to other holders for what did not come."""
@@ -228,7 +243,7 @@ class Fetcher:
         """The holder that owes least; one whose request is being filled goes first, a slow one last."""
         best: tuple[bool, int, float] | None = None
         chosen: Address | None = None
-        busy = sum(load.wants > 0 for load in self._loads.values())
+        busy = sum(load.wants > 0 and other not in self._slow for other, load in self._loads.items())
         for holder in self._candidates(wanted, now):
             load = self._load(holder)
             filling = batches is not None and holder in batches
@@ -320,6 +335,7 @@ class Fetcher:
         load = self._load(holder)
         load.wants -= 1
         load.bytes -= asked.bytes
+        self._stalled_until = float("-inf")
 
     def _settle(self, wanted: _Wanted) -> None:
         """Among those that wait, or those of which something is asked."""
@@ -327,11 +343,20 @@ class Fetcher:
         if self._wanted.get(key) is not wanted:
             return
         if wanted.asked:
-            self._queue.pop(key, None)
+            self._unqueue(wanted)
             self._flying[key] = wanted
         else:
             self._flying.pop(key, None)
-            self._queue.setdefault(key)
+            if wanted.teller not in self._queues:
+                self._stalled_until = float("-inf")
+            self._queues.setdefault(wanted.teller, {}).setdefault(key)
+
+    def _unqueue(self, wanted: _Wanted) -> None:
+        queue = self._queues.get(wanted.teller)
+        if queue is not None:
+            queue.pop(wanted.entry.key, None)
+            if not queue:
+                del self._queues[wanted.teller]
 
     def _failed(self, wanted: _Wanted, delay: float, now: Now) -> None:
         if wanted.asked:
@@ -347,6 +372,11 @@ class Fetcher:
         former = self._wanted.get(wanted.entry.key)
         if former is not None:
             self._drop(former)
+        elif len(self._wanted) >= self._most:
+            # More than there may be, so some are invented: those of whoever told of most of them.
+            queue = max(self._queues.values(), key=len, default=None)
+            self._drop(self._wanted[next(iter(queue or self._wanted))])
+            self._out.count("fetches_dropped")
         self._wanted[wanted.entry.key] = wanted
         self._settle(wanted)
 
@@ -354,7 +384,7 @@ class Fetcher:
         for holder in list(wanted.asked):
             self._release(wanted, holder)
         key = wanted.entry.key
-        self._queue.pop(key, None)
+        self._unqueue(wanted)
         for place in (self._wanted, self._flying, self._large):
             place.pop(key, None)
 

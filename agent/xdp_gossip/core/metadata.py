@@ -274,6 +274,14 @@ class Metadata:
             held = self._known(write.key)
             if held is not None:
                 reading = max(reading, held.version.hlc + 2)
+                if reading + 1 >= MAX_READING:
+                    raise ProtocolError(
+                        "version_exhausted",
+                        f"document {write.key!r}: no version can follow {held.version}, which no honest clock makes: "
+                        "others would refuse it; publish under another key",
+                        key=write.key,
+                        actual=str(held.version),
+                    )
         self._clock.observe(reading + 1)
         return reading
 
