@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import pwd
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -395,3 +397,54 @@ def test_features_are_those_that_ethtool_shows() -> None:
     found = ethtool.features("lo")
     assert found["loopback"] == ethtool.Feature(on=True, fixed=True)
     assert ethtool.channels("lo") is None and Path("/sys/class/net/lo").exists()
+
+
+class Full:
+    """A small file system for what the loader writes, which can be filled."""
+
+    def __init__(self, here: World) -> None:
+        self._here = here
+        here.directory.mkdir()
+        run("mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "tmpfs", str(here.directory))
+
+    def fill(self) -> None:
+        """To the last page."""
+        with contextlib.suppress(OSError), (self._here.directory / "fill").open("wb", buffering=0) as stream:
+            while True:
+                stream.write(bytes(4096))
+
+    def drain(self) -> None:
+        """Make room again."""
+        (self._here.directory / "fill").unlink()
+
+
+@pytest.fixture
+def full(here: World) -> Iterator[Full]:
+    yield Full(here)
+    run("umount", "--lazy", str(here.directory))
+
+
+@pytest.mark.root
+@root
+@pytest.mark.usefixtures("light")
+def test_a_full_disk_is_told_and_nothing_is_left_half_done(here: World, full: Full) -> None:
+    before = here.traces()
+    full.fill()
+    failed = here.loader("up", check=False)
+    assert failed.returncode == 1, "nothing that UDP is an answer to"
+    assert f"No space left on device: '{here.directory}/state.json'" in failed.stderr
+    here.expect_traces({**before, "files": here.traces()["files"]})
+    full.drain()
+    assert here.loader("up").stdout.startswith("up: ")
+    maps = here.status()["maps"]
+    full.fill()
+    failed = here.loader("up", check=False)
+    assert failed.returncode == 1 and f"'{here.directory}/state.json'" in failed.stderr
+    status = here.status()
+    assert status["up"] and status["maps"] == maps, "what is up goes on"
+    full.drain()
+    assert here.loader("up").stdout.startswith("already up: ")
+    full.fill()
+    assert here.loader("down").stdout == "down\n"
+    full.drain()
+    here.expect_traces(before)

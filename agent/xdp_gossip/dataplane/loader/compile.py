@@ -24,6 +24,8 @@ INGRESS, EGRESS, TC_INGRESS, TC_EGRESS = "xg_xdp_ingress", "xg_xdp_egress", "xg_
 _USER_HEADERS = Path("/usr/include")
 #: Lines of what the compiler or the verifier said that are kept in ``detail``.
 _MOST_LINES = 30
+#: What else ends a process while it compiles, which takes 150 MB.
+_KILLED = "the process was killed (dmesg says if for want of memory)"
 _LLVM = re.compile(r"libLLVM(?:-|\.so\.)(\d+)")
 _LIBRARIES = re.compile(r"lib(?:bcc|LLVM|clang-cpp)\b")
 #: What the verifier ends its log with; the line before it is the reason of a rejection.
@@ -207,7 +209,7 @@ def _witness(said: int, stderr: int, what: str) -> Iterator[None]:
             os.close(writer)
             if not os.read(reader, 1):
                 text = os.pread(said, 65536, 0).decode("utf-8", "replace").strip()
-                os.write(stderr, f"xdp-gossip: {what}: the compiler gave up\n  {text}\n".encode())
+                os.write(stderr, f"xdp-gossip: {what}: the compiler gave up, or {_KILLED}\n  {text}\n".encode())
         finally:
             os._exit(0)
     os.close(reader)

@@ -82,7 +82,8 @@ def offer_request(directory: Path, uid: int) -> None:
         if path.lstat().st_uid != uid:
             os.chown(path, uid, 0, follow_symlinks=False)
     except OSError as error:
-        raise LoaderError(f"{path}: {error.strerror}", "the loader needs CAP_CHOWN") from None
+        remedy = "the loader needs CAP_CHOWN" if error.errno in (errno.EPERM, errno.EACCES) else f"df {directory}"
+        raise LoaderError(f"{path}: {error.strerror}", remedy) from None
 
 
 def withdraw_request(directory: Path) -> None:

@@ -109,7 +109,9 @@ def down(directory: Path) -> bool:
         was_up = old is not None and bool(old.mode)
         if old is not None and old.complete:
             old.complete = False
-            state.write(directory, old)
+            # On a full disk it goes on all the same: whoever comes after a killed loader looks what is there.
+            with contextlib.suppress(OSError):
+                state.write(directory, old)
         step("down intended")
         _undo(directory, old)
         step("state removed")

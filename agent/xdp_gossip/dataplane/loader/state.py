@@ -108,16 +108,21 @@ def read(directory: Path) -> State | None:
 
 
 def write(directory: Path, state: State) -> None:
-    """Put the file in place in one step; everybody may read it."""
+    """Put the file in place in one step; everybody may read it. Raises ``OSError`` that names it."""
     path, fresh = directory / NAME, directory / f"{NAME}.new"
     with contextlib.suppress(FileNotFoundError):
         fresh.unlink()
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    with open(descriptor, "w", encoding="utf-8") as stream:
-        os.fchmod(descriptor, 0o644)
-        json.dump(asdict(state), stream, indent=2)
-        stream.write("\n")
-    os.replace(fresh, path)
+    try:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        with open(descriptor, "w", encoding="utf-8") as stream:
+            os.fchmod(descriptor, 0o644)
+            json.dump(asdict(state), stream, indent=2)
+            stream.write("\n")
+        os.replace(fresh, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def remove(directory: Path) -> None:
