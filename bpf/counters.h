@@ -17,11 +17,15 @@
 	X(drop_malformed,       "no packet of this protocol") \
 	X(drop_foreign_version, "of another wire version") \
 	X(drop_foreign_cluster, "of another cluster") \
+	X(drop_odd,             "odd ones beyond what is passed on in a slot of time") \
 	X(drop_own,             "own rumors that came back") \
 	X(drop_duplicate,       "copies of a rumor that was seen") \
 	X(drop_unknown_key,     "key slots without a key") \
 	X(drop_bad_mac,         "forged, or of another secret") \
 	X(drop_unknown_leave,   "a leave of a node that is not known") \
+	X(drop_replayed,        "direct packets that were seen") \
+	X(drop_direct_flood,    "direct packets beyond what one node may send in a slot of time") \
+	X(drop_rumor_flood,     "rumors beyond what one origin may have relayed in a slot of time") \
 	/* Authentic packets that only the agent can decide on. */ \
 	X(ask_own,              "own address under a later incarnation") \
 	X(ask_incarnation,      "of an earlier run of their origin") \

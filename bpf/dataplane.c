@@ -51,11 +51,25 @@ struct xg_address {
 	__u8 bytes[16];
 };
 
+/* How many packets were let through in a slot of time. */
+struct xg_allowance {
+	__u32 slot;
+	__u32 used;
+};
+
+/* What a packet came to. */
+struct xg_outcome {
+	__u32 verdict;
+	bool news;
+	bool newcomer;
+};
+
 /* Room for an event, and for what a CPU remembers from packet to packet. */
 struct xg_scratch {
 	__u32 cursor;	 /* the next target in the ring */
-	__u32 asked;	 /* since ask_start */
-	__u64 ask_start; /* CLOCK_MONOTONIC ns */
+	/* Packets that may ask, and odd ones, in the slot of each. */
+	struct xg_allowance ask;
+	struct xg_allowance odd;
 	__u64 tick;	 /* the jiffies at which the coarse clock was read */
 	__u64 now;	 /* what it said */
 	__u64 refused;	 /* the jiffies at which the source of a refused packet was noted */
@@ -70,6 +84,8 @@ struct xg_scratch {
 	__u32 length; /* of the packet */
 	__u32 chosen;
 	__u32 choice[XG_COPIES];
+	struct xg_outcome outcome;
+	struct xg_direct blank; /* nobody writes into it */
 	struct xg_event event;
 	__u8 packet[XG_DATAGRAM_BYTES + 8];
 };
@@ -79,6 +95,7 @@ BPF_TABLE(XG_SHARED("array", keys), __u32, struct xg_key, keys, 256);
 BPF_TABLE(XG_SHARED("hash", nodes), struct xg_node_key, struct xg_node, nodes, XG_NODES);
 BPF_TABLE(XG_SHARED("array", targets), __u32, struct xg_target, targets, 2 * XG_RING);
 BPF_TABLE(XG_SHARED("lru_hash", nexthops), struct xg_address, struct xg_nexthop, nexthops, XG_NEXTHOPS);
+BPF_TABLE(XG_SHARED("lru_hash", directs), struct xg_node_key, struct xg_direct, directs, XG_DIRECTS);
 BPF_TABLE(XG_SHARED("percpu_array", counters), __u32, __u64, counters, XG_COUNTERS);
 BPF_TABLE(XG_SHARED("lru_hash", refusals), struct xg_refusal_key, struct xg_refusal, refusals, XG_REFUSALS);
 
@@ -160,6 +177,18 @@ static __always_inline struct xg_node *xg_find_node(struct xg_node_key *key)
 static __always_inline long xg_insert_node(struct xg_node_key *key, struct xg_node *node)
 {
 	return nodes.insert(key, node);
+}
+
+/* The entry of a node's direct packets, made if there is none; null: there is no room. */
+static __always_inline struct xg_direct *xg_find_direct(struct xg_node_key *key)
+{
+	struct xg_direct *known = directs.lookup(key);
+	struct xg_scratch *scratch = xg_scratch();
+
+	if (known || !scratch)
+		return known;
+	directs.update(key, &scratch->blank);
+	return directs.lookup(key);
 }
 
 static __always_inline const struct xg_target *xg_find_target(__u32 index)

@@ -3,9 +3,6 @@
 #ifndef XG_EVENTS_H
 #define XG_EVENTS_H
 
-/* How long the packets of one allowance of XG_ASK_LIMIT are counted together. */
-#define XG_ASK_NS 100000000ULL
-
 /* Most 8-byte words of a body. */
 #define XG_BODY_WORDS ((XG_DATAGRAM_BYTES - XG_HEADER_BYTES) / 8)
 
@@ -66,21 +63,6 @@ static __always_inline void xg_hand_over(struct xg_scratch *scratch, bool whole)
 	XG_KEEP(length);
 	if (xg_output(&scratch->event, sizeof(scratch->event) + length))
 		xg_count(XG_COUNT_news_lost);
-}
-
-/* Whether one more packet may ask. */
-static __always_inline bool xg_may_ask(void)
-{
-	struct xg_scratch *scratch = xg_scratch();
-	__u64 now = xg_coarse_ns();
-
-	if (!scratch)
-		return false;
-	if (now - scratch->ask_start >= XG_ASK_NS) {
-		scratch->ask_start = now;
-		scratch->asked = 0;
-	}
-	return scratch->asked++ < XG_ASK_LIMIT;
 }
 
 #endif

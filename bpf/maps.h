@@ -21,8 +21,19 @@
 #define XG_REFUSALS 1024
 /* A next hop learnt from the stack's own output holds for so long. */
 #define XG_NEXTHOP_NS 60000000000ULL
-/* Packets per tenth of a second and CPU that may ask the agent for a decision. */
+/*
+ * What one sender can cost. Times are in slots of 2^27 ns (134 ms), so that a shift tells them apart.
+ */
+#define XG_SLOT_BITS 27
+/* Packets per slot and CPU that may ask the agent for a decision, and as many odd ones that are passed on. */
 #define XG_ASK_LIMIT 100
+/* Direct packets of one node that are passed on in a slot, and rumors of one origin that are taken and relayed. */
+#define XG_DIRECT_LIMIT 250
+#define XG_RUMOR_LIMIT 250
+/* Nodes whose direct packets are remembered, the least recently heard forgotten first. */
+#define XG_DIRECTS 4096
+/* Words of their window: one less, times 64, is how late a direct packet may come. A power of two. */
+#define XG_DIRECT_WORDS 32
 
 /* xg_config.flags */
 #define XG_RUNNING 0x01
@@ -76,7 +87,20 @@ struct xg_node {
 	__u64 record_digest;
 	__u8 standing;
 	__u8 flags;	     /* of its newest packet */
-	__u8 zero[6];
+	__u16 rumors;	     /* taken in this slot */
+	__u32 slot;
+};
+
+/*
+ * The direct packets of one node. Without a lock: two CPUs that race let a copy pass, which the agent's own window
+ * stops.
+ */
+struct xg_direct {
+	__u32 incarnation;
+	__u32 slot;
+	__u64 passed; /* in this slot */
+	__u64 highest;
+	__u64 window[XG_DIRECT_WORDS]; /* bit s % 64 of word s / 64 % XG_DIRECT_WORDS: s was seen (RFC 6479) */
 };
 
 /* A member that rumors are relayed to. The agent shuffles them each cycle into the half that is not in use. */

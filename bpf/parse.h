@@ -104,24 +104,43 @@ static __always_inline enum xg_whose xg_parse_ip(struct xg_frame *frame, void *e
 	return XG_OURS;
 }
 
+static __always_inline bool xg_is_extension(__u8 header)
+{
+	return header == IPPROTO_HOPOPTS || header == IPPROTO_ROUTING || header == IPPROTO_DSTOPTS ||
+	       header == IPPROTO_FRAGMENT;
+}
+
+/* Most extension headers that are walked over. No host needs as many, so what has more is taken for an odd one. */
+#define XG_EXTENSIONS 6
+
+/* Whose a packet with extension headers is (RFC 8200, section 4). */
+static __always_inline enum xg_whose xg_walk(struct ipv6hdr *ip6, void *end, __be16 port)
+{
+	struct ipv6_opt_hdr *extension = (void *)(ip6 + 1);
+	__u8 header = ip6->nexthdr;
+	__u64 size;
+
+#pragma unroll
+	for (int i = 0; i < XG_EXTENSIONS; i++) {
+		if (!xg_is_extension(header) || (void *)(extension + 1) > end)
+			return XG_OTHERS;
+		size = header == IPPROTO_FRAGMENT ? 8 : (extension->hdrlen + 1) * 8;
+		header = extension->nexthdr;
+		extension = (void *)extension + size;
+		if (header == IPPROTO_UDP)
+			return xg_odd((void *)extension, end, port);
+	}
+	return xg_is_extension(header) ? XG_ODD : XG_OTHERS;
+}
+
 static __always_inline enum xg_whose xg_parse_ip6(struct xg_frame *frame, void *end, const struct xg_config *local)
 {
 	struct ipv6hdr *ip6 = frame->ip6 = (void *)(frame->eth + 1);
 
 	if ((void *)(ip6 + 1) > end || !xg_equal(&ip6->daddr, local->addr))
 		return XG_OTHERS;
-	if (ip6->nexthdr != IPPROTO_UDP) {
-		struct ipv6_opt_hdr *extension = (void *)(ip6 + 1);
-		__u32 size;
-
-		if (ip6->nexthdr != IPPROTO_HOPOPTS && ip6->nexthdr != IPPROTO_ROUTING &&
-		    ip6->nexthdr != IPPROTO_DSTOPTS && ip6->nexthdr != IPPROTO_FRAGMENT)
-			return XG_OTHERS;
-		if ((void *)(extension + 1) > end || extension->nexthdr != IPPROTO_UDP)
-			return XG_OTHERS;
-		size = ip6->nexthdr == IPPROTO_FRAGMENT ? 8 : (extension->hdrlen + 1) * 8;
-		return xg_odd((void *)extension + size, end, local->port);
-	}
+	if (ip6->nexthdr != IPPROTO_UDP)
+		return xg_walk(ip6, end, local->port);
 	frame->udp = (void *)(ip6 + 1);
 	frame->udp_offset = sizeof(struct ethhdr) + sizeof(*ip6);
 	frame->length = bpf_ntohs(ip6->payload_len);

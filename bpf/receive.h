@@ -11,7 +11,9 @@
 /* The verdicts are grouped in counters.h. */
 #define XG_PASSES(verdict) ((verdict) < XG_COUNT_drop_truncated)
 #define XG_DROPS(verdict) ((verdict) >= XG_COUNT_drop_truncated && (verdict) < XG_COUNT_ask_own)
-#define XG_ASKS(verdict) ((verdict) >= XG_COUNT_ask_own && (verdict) < XG_COUNT_take_heartbeat)
+#define XG_ASKS(verdict) ((verdict) >= XG_COUNT_ask_own && (verdict) < XG_COUNT_ask_limited)
+/* Whether nothing is left to be done but to pass the packet on or to drop it. */
+#define XG_ENDS(verdict) ((verdict) < XG_COUNT_ask_own || (verdict) == XG_COUNT_ask_limited)
 
 /* Whether it is worth knowing who sent what was dropped. Copies and own rumors come from everybody. */
 #define XG_REFUSES(verdict) \
@@ -39,6 +41,44 @@ struct xg_claim {
 	__u64 record_digest;
 	__u64 now;
 };
+
+static __always_inline __u32 xg_slot(__u64 now)
+{
+	return now >> XG_SLOT_BITS;
+}
+
+/* Clocks of two CPUs, and the coarse one beside the exact one, may be a little apart: time does not go back. */
+static __always_inline bool xg_later_slot(__u32 one, __u32 other)
+{
+	return (__s32)(one - other) > 0;
+}
+
+/* Whether one more packet is within an allowance of XG_ASK_LIMIT. */
+static __always_inline bool xg_allow(struct xg_allowance *allowance)
+{
+	__u32 slot = xg_slot(xg_coarse_ns());
+
+	if (xg_later_slot(slot, allowance->slot)) {
+		allowance->slot = slot;
+		allowance->used = 0;
+	}
+	return allowance->used++ < XG_ASK_LIMIT;
+}
+
+static __always_inline bool xg_may_ask(void)
+{
+	struct xg_scratch *scratch = xg_scratch();
+
+	return scratch && xg_allow(&scratch->ask);
+}
+
+/* What becomes of a packet that only the stack can make sense of. */
+static __always_inline __u32 xg_take_odd(void)
+{
+	struct xg_scratch *scratch = xg_scratch();
+
+	return scratch && xg_allow(&scratch->odd) ? XG_COUNT_pass_odd : XG_COUNT_drop_odd;
+}
 
 static __always_inline bool xg_lease_over(const struct xg_config *local)
 {
@@ -158,6 +198,55 @@ static __always_inline void xg_note(struct xg_node *node, const struct xg_claim 
 		node->last_seen = claim->now;
 }
 
+/* Forgets what lies between the newest direct packet and the next one. */
+static __always_inline void xg_advance(struct xg_direct *direct, __u64 sequence)
+{
+	__u64 word = direct->highest / 64, words = sequence / 64 - word, at;
+
+	for (int i = 0; i < XG_DIRECT_WORDS; i++) {
+		if (i >= words)
+			break;
+		at = ++word & (XG_DIRECT_WORDS - 1);
+		XG_KEEP(at);
+		direct->window[at] = 0;
+	}
+	direct->highest = sequence;
+}
+
+/* An authentic packet to this node alone. */
+static __always_inline __u32 xg_take_direct(struct xg_rumor *rumor, __u32 incarnation, __u64 sequence)
+{
+	struct xg_direct *direct = xg_find_direct(&rumor->origin);
+	__u64 word = sequence / 64 & (XG_DIRECT_WORDS - 1), bit = 1ULL << (sequence & 63);
+	__u32 slot = xg_slot(xg_coarse_ns());
+
+	if (!direct)
+		return XG_COUNT_pass_direct;
+	if (direct->incarnation != incarnation) {
+		/* Of a former run, or of one whose clock was ahead: the agent knows. */
+		if (direct->incarnation && xg_earlier(incarnation, direct->incarnation))
+			return xg_may_ask() ? XG_COUNT_pass_direct : XG_COUNT_drop_direct_flood;
+		direct->incarnation = incarnation;
+		direct->highest = sequence;
+#pragma unroll
+		for (int i = 0; i < XG_DIRECT_WORDS; i++)
+			direct->window[i] = 0;
+	}
+	if (sequence > direct->highest)
+		xg_advance(direct, sequence);
+	else if (direct->highest / 64 - sequence / 64 >= XG_DIRECT_WORDS || direct->window[word] & bit)
+		return XG_COUNT_drop_replayed;
+	if (xg_later_slot(slot, direct->slot)) {
+		direct->slot = slot;
+		direct->passed = 0;
+	}
+	if (direct->passed >= XG_DIRECT_LIMIT)
+		return XG_COUNT_drop_direct_flood;
+	direct->passed++;
+	direct->window[word] |= bit;
+	return XG_COUNT_pass_direct;
+}
+
 /* An origin without an entry. XG_GO_ON: another CPU has just made one. */
 static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const struct xg_claim *claim, __u32 taken)
 {
@@ -186,6 +275,7 @@ static __always_inline __u32 xg_commit(struct xg_rumor *rumor, struct xg_node *n
 {
 	__u64 local_digest = rumor->local->state_digest;
 	bool news = claim->type != XG_HEARTBEAT;
+	__u32 slot = xg_slot(claim->now);
 
 	bpf_spin_lock(&node->lock);
 	if (xg_earlier(claim->incarnation, node->incarnation) ||
@@ -193,6 +283,15 @@ static __always_inline __u32 xg_commit(struct xg_rumor *rumor, struct xg_node *n
 		bpf_spin_unlock(&node->lock);
 		return XG_COUNT_drop_duplicate;
 	}
+	if (xg_later_slot(slot, node->slot)) {
+		node->slot = slot;
+		node->rumors = 0;
+	}
+	if (node->rumors >= XG_RUMOR_LIMIT) {
+		bpf_spin_unlock(&node->lock);
+		return XG_COUNT_drop_rumor_flood;
+	}
+	node->rumors++;
 	if (claim->incarnation != node->incarnation) {
 		node->incarnation = claim->incarnation;
 		node->highest = node->window = 0;
@@ -235,11 +334,26 @@ static __always_inline __u32 xg_taken(__u8 type)
 	return XG_COUNT_take_record;
 }
 
+/*
+ * Leaves what a rumor came to in the scratch, to be read from there: the verifier would follow each verdict to the
+ * program's end on its own, over all the loops that make copies.
+ */
+static __always_inline void xg_settle(struct xg_scratch *scratch, const struct xg_rumor *rumor, __u32 verdict)
+{
+	struct xg_outcome *outcome = &scratch->outcome;
+
+	outcome->verdict = verdict;
+	outcome->news = rumor->news;
+	outcome->newcomer = rumor->newcomer;
+	asm volatile("" : : : "memory");
+}
+
 /* The whole way. The packet's header lies within the frame. */
 static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 {
 	const struct xg_packet *packet = rumor->packet;
 	__u32 incarnation, verdict, then = XG_GO_ON;
+	__u64 sequence;
 	struct xg_node *node = 0;
 	struct xg_claim claim;
 
@@ -247,6 +361,7 @@ static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 	if (verdict != XG_GO_ON)
 		return verdict;
 	incarnation = bpf_ntohl(packet->incarnation);
+	sequence = bpf_ntohll(packet->sequence);
 	xg_copy_address(rumor->origin.addr, packet->origin);
 	rumor->origin.port = packet->port;
 	rumor->origin.zero = 0;
@@ -260,7 +375,7 @@ static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 	} else {
 		node = xg_find_node(&rumor->origin);
 		/* Without the lock, so that a copy costs little; xg_commit() looks again. */
-		if (node && incarnation == node->incarnation && !xg_fresh(node, bpf_ntohll(packet->sequence)))
+		if (node && incarnation == node->incarnation && !xg_fresh(node, sequence))
 			return XG_COUNT_drop_duplicate;
 	}
 
@@ -269,6 +384,8 @@ static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 	verdict = xg_check_mac(packet, rumor->length, rumor->end);
 	if (verdict != XG_GO_ON)
 		return verdict;
+	if (then == XG_COUNT_pass_direct)
+		return xg_take_direct(rumor, incarnation, sequence);
 	if (then != XG_GO_ON)
 		return then;
 

@@ -220,6 +220,9 @@ static __always_inline void xg_tc_relay(struct __sk_buff *skb, const struct xg_c
 static __always_inline int xg_tc_in(struct __sk_buff *skb)
 {
 	const struct xg_config *local = xg_local();
+	struct xg_scratch *scratch = xg_scratch();
+	const struct xg_outcome *outcome;
+	const struct xg_packet *packet;
 	struct xg_rumor rumor = {};
 	struct xg_frame frame;
 	enum xg_whose whose;
@@ -228,7 +231,7 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	__u32 verdict;
 
 	/* Ethernet and the longer of the headers, if the frame has as much. */
-	if (!local || skb->vlan_present || !xg_pull(skb, XG_IP_HEADERS))
+	if (!local || !scratch || skb->vlan_present || !xg_pull(skb, XG_IP_HEADERS))
 		return XG_NEXT;
 	if (skb->len >= XG_IP6_HEADERS && !xg_pull(skb, XG_IP6_HEADERS))
 		return XG_NEXT;
@@ -244,12 +247,10 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	rumor.local = local;
 	rumor.length = frame.length;
 	way.v6 = frame.v6;
-	if (whose == XG_ODD || skb->gso_size)
-		verdict = XG_COUNT_pass_odd;
-	else if (xg_lease_over(local))
+	if (xg_lease_over(local))
 		verdict = XG_COUNT_pass_no_agent;
-	else if (frame.length > XG_DATAGRAM_BYTES)
-		verdict = XG_COUNT_pass_odd;
+	else if (whose == XG_ODD || skb->gso_size || frame.length > XG_DATAGRAM_BYTES)
+		verdict = xg_take_odd();
 	else if (frame.length < XG_HEADER_BYTES || !xg_pull(skb, xg_headers(way.v6) + frame.length))
 		verdict = XG_COUNT_drop_truncated;
 	else {
@@ -263,25 +264,30 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	if (XG_ASKS(verdict) && !xg_may_ask())
 		verdict = XG_COUNT_ask_limited;
 	xg_count(verdict);
-	if (XG_PASSES(verdict))
-		return XG_NEXT;
-	if (XG_REFUSES(verdict))
-		xg_refuse((void *)(long)skb->data, (void *)(long)skb->data_end, way.v6, verdict);
-	if (XG_DROPS(verdict) || verdict == XG_COUNT_ask_limited)
-		return TC_ACT_SHOT;
-	if (rumor.newcomer)
+	if (XG_ENDS(verdict)) {
+		if (XG_REFUSES(verdict))
+			xg_refuse((void *)(long)skb->data, (void *)(long)skb->data_end, way.v6, verdict);
+		return XG_PASSES(verdict) ? XG_NEXT : TC_ACT_SHOT;
+	}
+	xg_settle(scratch, &rumor, verdict);
+	outcome = &scratch->outcome;
+	verdict = outcome->verdict;
+	if (outcome->newcomer)
 		xg_count(XG_COUNT_take_newcomer);
-	if (rumor.news)
+	if (outcome->news)
 		xg_count(XG_COUNT_news);
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
-	if (!xg_locate(&frame, data, end, way.v6))
+	packet = xg_locate(&frame, data, end, way.v6);
+	if (!packet)
 		return TC_ACT_SHOT;
-	way.origin = rumor.origin;
+	xg_copy_address(way.origin.addr, packet->origin);
+	way.origin.port = packet->port;
+	way.origin.zero = 0;
 	xg_source_of(&frame, way.source.addr);
 	way.source.port = frame.udp->source;
-	if (rumor.news || XG_ASKS(verdict))
-		xg_tc_tell(skb, way.v6, rumor.news ? XG_EVENT_NEWS : XG_EVENT_ASK, way.source.addr, way.source.port,
+	if (outcome->news || XG_ASKS(verdict))
+		xg_tc_tell(skb, way.v6, outcome->news ? XG_EVENT_NEWS : XG_EVENT_ASK, way.source.addr, way.source.port,
 			   frame.length);
 	if (!XG_ASKS(verdict))
 		xg_tc_relay(skb, local, &way, frame.length);

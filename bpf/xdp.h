@@ -81,12 +81,14 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	const struct xg_config *local = xg_local();
+	struct xg_scratch *scratch = xg_scratch();
+	const struct xg_outcome *outcome;
 	struct xg_rumor rumor = {};
 	struct xg_frame frame;
 	enum xg_whose whose;
 	__u32 verdict;
 
-	if (!local)
+	if (!local || !scratch)
 		return XDP_PASS;
 	whose = xg_parse(&frame, data, end, end - data, local);
 	if (whose == XG_OTHERS) {
@@ -99,12 +101,10 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 	rumor.packet = (void *)(frame.udp + 1);
 	rumor.length = frame.length;
 	rumor.end = end;
-	if (whose == XG_ODD)
-		verdict = XG_COUNT_pass_odd;
-	else if (xg_lease_over(local))
+	if (xg_lease_over(local))
 		verdict = XG_COUNT_pass_no_agent;
-	else if (frame.length > XG_DATAGRAM_BYTES)
-		verdict = XG_COUNT_pass_odd;
+	else if (whose == XG_ODD || frame.length > XG_DATAGRAM_BYTES)
+		verdict = xg_take_odd();
 	else if (frame.length < XG_HEADER_BYTES || (void *)(rumor.packet + 1) > end)
 		verdict = XG_COUNT_drop_truncated;
 	else
@@ -113,18 +113,20 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 	if (XG_ASKS(verdict) && !xg_may_ask())
 		verdict = XG_COUNT_ask_limited;
 	xg_count(verdict);
-	if (XG_PASSES(verdict))
-		return XDP_PASS;
-	if (XG_REFUSES(verdict))
-		xg_refuse((void *)(long)ctx->data, (void *)(long)ctx->data_end, frame.v6, verdict);
-	if (XG_DROPS(verdict) || verdict == XG_COUNT_ask_limited)
-		return XDP_DROP;
-	if (rumor.newcomer)
+	if (XG_ENDS(verdict)) {
+		if (XG_REFUSES(verdict))
+			xg_refuse((void *)(long)ctx->data, (void *)(long)ctx->data_end, frame.v6, verdict);
+		return XG_PASSES(verdict) ? XDP_PASS : XDP_DROP;
+	}
+	xg_settle(scratch, &rumor, verdict);
+	outcome = &scratch->outcome;
+	verdict = outcome->verdict;
+	if (outcome->newcomer)
 		xg_count(XG_COUNT_take_newcomer);
-	if (rumor.news)
+	if (outcome->news)
 		xg_count(XG_COUNT_news);
-	if (rumor.news || XG_ASKS(verdict))
-		xg_tell(ctx, frame.v6, rumor.news ? XG_EVENT_NEWS : XG_EVENT_ASK);
+	if (outcome->news || XG_ASKS(verdict))
+		xg_tell(ctx, frame.v6, outcome->news ? XG_EVENT_NEWS : XG_EVENT_ASK);
 	return XG_ASKS(verdict) ? XDP_DROP : xg_relay(ctx, local, frame.v6);
 }
 

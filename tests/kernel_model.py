@@ -21,6 +21,8 @@ PRESENT, SUSPECT, GONE = range(3)
 NEWS, ASK = 1, 2
 #: As in bpf/wire.h.
 DATAGRAM_BYTES = 1232
+#: Words of 64 bits in the window of direct packets, as in bpf/maps.h.
+DIRECT_WORDS = 32
 
 _TTL, _FANOUT = 80, 82
 _WIDE = frozenset({PacketType.METADATA, PacketType.LEAVE})
@@ -81,6 +83,8 @@ class KernelModel:
         self.config = config
         self.max_nodes = max_nodes
         self.nodes: dict[Address, Entry] = {}
+        #: Node -> incarnation and sequences of its direct packets.
+        self.directs: dict[Address, tuple[int, set[int]]] = {}
         self.targets: Sequence[Address] = ()
         self.counters: Counter[str] = Counter()
 
@@ -117,7 +121,7 @@ class KernelModel:
             return Outcome("ask_own", event=ASK)
         if header.type not in RUMORS:
             self.codec.verify(payload, header)
-            return Outcome("pass_direct", "pass")
+            return self._direct(header)
         entry = self.nodes.get(header.origin)
         if entry is not None and header.incarnation == entry.incarnation and not entry.window.fresh(header.sequence):
             return Outcome("drop_duplicate")
@@ -133,6 +137,19 @@ class KernelModel:
         before = (entry.incarnation, entry.record_digest, entry.flags, entry.state_digest)
         self._commit(entry, header, time)
         return self._take(payload, header, self._is_news(header, entry, before))
+
+    def _direct(self, header: Header) -> Outcome:
+        """What may come up to the agent. The rates are not stated here: the model has no clock of its own."""
+        incarnation, seen = self.directs.get(header.origin, (0, set()))
+        if incarnation and _earlier(header.incarnation, incarnation):
+            return Outcome("pass_direct", "pass")
+        if incarnation != header.incarnation:
+            seen = set()
+        newest = max(seen, default=header.sequence)
+        if header.sequence in seen or newest // 64 - header.sequence // 64 >= DIRECT_WORDS:
+            return Outcome("drop_replayed")
+        self.directs[header.origin] = (header.incarnation, seen | {header.sequence})
+        return Outcome("pass_direct", "pass")
 
     def _newcomer(self, payload: bytes, header: Header, time: int) -> Outcome:
         if header.type is PacketType.LEAVE:

@@ -147,8 +147,8 @@ class Plane:
         self._bcc.lib.bpf_delete_elem(self.map(name), key)
 
     def reset(self, config: Config, targets: Sequence[Address] = (), generic: bool = False) -> None:
-        """As if just loaded: no origins, no next hops, no refusals, the one key, counters and events as of now."""
-        for name in (b"nodes", b"nexthops", b"refusals"):
+        """As if just loaded, with one key; counters and events as of now."""
+        for name in (b"nodes", b"directs", b"nexthops", b"refusals", b"scratch"):
             self._bpf[name].clear()
         for slot in range(256):
             self.set_key(slot, SECRET if slot == 0 else None)
@@ -187,8 +187,8 @@ class Plane:
         value = layout.KEY.pack(1, keys.mac) if keys else bytes(layout.KEY.size)
         self.write("keys", struct.pack("=I", slot), value)
 
-    def set_node(self, address: Address, entry: Entry) -> None:
-        """Write what is recorded of an origin."""
+    def set_node(self, address: Address, entry: Entry, rumors: int = 0, slot: int = 0) -> None:
+        """Write what is recorded of an origin. ``rumors``: taken in that ``slot`` of time."""
         value = layout.NODE.pack(
             0,
             entry.incarnation,
@@ -200,6 +200,8 @@ class Plane:
             entry.record_digest,
             entry.standing,
             entry.flags,
+            rumors,
+            slot,
         )
         self.write("nodes", layout.node_key(address), value)
 
@@ -208,10 +210,10 @@ class Plane:
         value = self.read("nodes", layout.node_key(address), layout.NODE.size)
         if value is None:
             return None
-        _, incarnation, highest, bits, last_seen, clock, state, record, standing, flags = layout.NODE.unpack(value)
+        _, incarnation, highest, bits, last_seen, clock, state, record, *last, _, _ = layout.NODE.unpack(value)
         window = ReplayWindow(64)
         window.merge(highest, bits)
-        return Entry(incarnation, window, last_seen, clock, state, record, standing, flags)
+        return Entry(incarnation, window, last_seen, clock, state, record, *last)
 
     def set_hop(self, target: Address, ifindex: int, age: float = 0.0, mac: bytes = HOP_MAC) -> None:
         """A next hop learnt ``age`` seconds ago."""

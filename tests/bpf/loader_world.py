@@ -29,6 +29,7 @@ MAPS = {
     "refusals",
     "keys",
     "nodes",
+    "directs",
     "targets",
     "nexthops",
     "events",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -35,10 +35,12 @@ def six(inner: bytes, to: Address | None = None, **how: object) -> bytes:
     return frames.ethernet(frames.ipv6(source(6), to or local(6), inner, **how), frames.ETH_IPV6)  # type: ignore[arg-type]
 
 
-def extended(kind: int, then: int = frames.UDP, size: int = 8) -> bytes:
-    """IPv6 with one extension header."""
-    head = bytes([then, 0 if kind == FRAGMENT else size // 8 - 1]).ljust(size, b"\0")
-    return six(head + datagram(6), following=kind)
+def extended(kind: int, then: int = frames.UDP, size: int = 8, further: Sequence[int] = ()) -> bytes:
+    """IPv6 with an extension header and, maybe, ``further`` ones; ``then`` follows."""
+    chain = b""
+    for this, following in zip((kind, *further), (*further, then)):
+        chain += bytes([following, 0 if this == FRAGMENT else size // 8 - 1]).ljust(size, b"\0")
+    return six(chain + datagram(6), following=kind)
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,11 @@ CASES = [
     Case("IPv6, routing", 6, lambda: extended(ROUTING, size=24), ODD),
     Case("IPv6, options", 6, lambda: extended(OPTIONS, size=64), ODD),
     Case("IPv6, fragment", 6, lambda: extended(FRAGMENT), ODD),
+    Case("IPv6, two extensions", 6, lambda: extended(HOP_BY_HOP, further=[OPTIONS]), ODD),
+    Case("IPv6, options in a fragment", 6, lambda: extended(FRAGMENT, further=[OPTIONS]), ODD),
+    Case("IPv6, six extensions", 6, lambda: extended(OPTIONS, further=[OPTIONS] * 5), ODD),
+    Case("IPv6, more than anybody needs", 6, lambda: extended(OPTIONS, further=[OPTIONS] * 6), ODD),
+    Case("IPv6, two extensions and TCP", 6, lambda: extended(HOP_BY_HOP, then=6, further=[OPTIONS])),
     Case("IPv6, fragment of TCP", 6, lambda: extended(FRAGMENT, then=6)),
     Case("IPv6, authentication", 6, lambda: extended(AUTHENTICATION)),
     Case("IPv6, extension cut off", 6, lambda: extended(OPTIONS)[:55]),

@@ -13,11 +13,10 @@ from tests.kernels.guest import booted
 from tests.kernels.matrix import BOOT_SECONDS
 from tests.kernels.product import lay_out, lay_out_tests
 
-#: Emulation is too slow for one: a hundred packets in a tenth of a second.
 COMMAND = """
 cd product
 PYTHONPATH=/run/share/pytest python3 -m pytest -q -rs --junitxml=/run/share/report.xml \\
-    -k "not test_asking_is_limited" tests/bpf/test_verdicts.py
+    tests/bpf/test_verdicts.py
 """
 
 

@@ -14,8 +14,10 @@ CONFIG = struct.Struct("=16s2sHHH4sIQQqQQII")
 KEY = struct.Struct("=I4x16s")
 #: addr 16s, port (big-endian bytes) 2s, zero
 NODE_KEY = struct.Struct("=16s2sH")
-#: lock, incarnation, highest, window, last_seen, clock, state_digest, record_digest, standing, flags
-NODE = struct.Struct("=IIQQQqQQBB6x")
+#: lock, incarnation, highest, window, last_seen, clock, state_digest, record_digest, standing, flags, rumors, slot
+NODE = struct.Struct("=IIQQQqQQBBHI")
+#: incarnation, slot, passed, highest, 32 words of window
+DIRECT = struct.Struct("=IIQQ32Q")
 #: addr 16s, port (big-endian bytes) 2s
 TARGET = struct.Struct("=16s2s6x")
 #: dst 6s, src 6s, ifindex, learnt

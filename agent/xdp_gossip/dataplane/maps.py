@@ -261,7 +261,7 @@ class DataPlane:
         for keys, values in self._nodes.batches(flags=LOCK):
             rows += [
                 (key, incarnation, highest, window, seen / 1e9, (clock - here) / 1e9, state, record, flags)
-                for (key,), (_, incarnation, highest, window, seen, clock, state, record, standing, flags) in zip(
+                for (key,), (_, incarnation, highest, window, seen, clock, state, record, standing, flags, _, _) in zip(
                     _KEYS.iter_unpack(keys), layout.NODE.iter_unpack(values)
                 )
                 if standing != gone
@@ -291,14 +291,15 @@ class DataPlane:
         return False
 
     def _merged(self, held: bytes | None, standing: Standing, now: Now) -> bytes:
-        lock, incarnation, highest, window, seen, clock, state, record, _, flags = layout.NODE.unpack(held or _NO_NODE)
+        lock, incarnation, highest, window, *said, _, flags, rumors, slot = layout.NODE.unpack(held or _NO_NODE)
         if later(standing.incarnation, incarnation):
             incarnation, highest, window = standing.incarnation, standing.highest, standing.window
         elif standing.incarnation == incarnation:
             highest, window = _merge(highest, window, standing.highest, standing.window)
         clock = now.wall_ns - _ns(now.mono) + _ns(standing.clock_ahead)
         judged = self._standings[standing.standing]
-        return layout.NODE.pack(lock, incarnation, highest, window, seen, clock, state, record, judged, flags)
+        said[1] = clock
+        return layout.NODE.pack(lock, incarnation, highest, window, *said, judged, flags, rumors, slot)
 
     # -- what happened -----------------------------------------------------------------------------------------
 
