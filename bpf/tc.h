@@ -45,16 +45,23 @@ static __always_inline void xg_tc_tell(struct __sk_buff *skb, bool v6, __u8 kind
 				       __u64 length)
 {
 	struct xg_scratch *scratch = xg_scratch();
-	__u64 body = length - XG_HEADER_BYTES;
+	__u64 body;
 
-	/* One comparison, of the value that the helper gets: it must be neither 0 nor too long. */
-	XG_KEEP(body);
-	if (!scratch || body > XG_DATAGRAM_BYTES - XG_HEADER_BYTES) {
+	if (!scratch) {
 		xg_count(XG_COUNT_news_lost);
 		return;
 	}
 	xg_describe(scratch, kind, addr, port, length);
+	/*
+	 * One comparison, of the value that the helper gets: it must be neither 0 nor too long. Right before the call, as
+	 * a verifier before Linux 6.3 forgets what it knows of a register when the compiler keeps the value on the stack.
+	 */
+	body = length - XG_HEADER_BYTES;
 	XG_KEEP(body);
+	if (body > XG_DATAGRAM_BYTES - XG_HEADER_BYTES) {
+		xg_count(XG_COUNT_news_lost);
+		return;
+	}
 	xg_hand_over(scratch, !bpf_skb_load_bytes(skb, xg_headers(v6), scratch->packet, body + XG_HEADER_BYTES));
 }
 
