@@ -98,5 +98,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     for item in items:
         marker = item.get_closest_marker("timeout")
-        limit = float(marker.args[0]) if marker is not None else float(config.getini("timeout"))
-        item.add_marker(pytest.mark.timeout(patient(limit)), append=False)
+        limit = float(marker.args[0]) if marker is not None else float(config.getini("timeout") or 0)
+        if limit:
+            item.add_marker(pytest.mark.timeout(patient(limit)), append=False)
