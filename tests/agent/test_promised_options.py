@@ -10,13 +10,14 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from agents import SECRET, TOKEN, AgentProcess, agent, command, free_port, write_config
 
+from tests.patience import patient
 from xdp_gossip import Limits, Node, NodeList, ProtocolError, __version__
 from xdp_gossip.config import load
 from xdp_gossip.core.applied import Applied
@@ -79,10 +80,25 @@ def test_node_set_changes_the_name(running: AgentProcess) -> None:
     assert [node["name"] for node in running.json("members")["nodes"]] == ["renamed"]
 
 
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Until it holds; a net against hanging."""
+    deadline = time.monotonic() + patient(30.0)
+    while not condition():
+        assert time.monotonic() < deadline, f"expected {what}"
+        time.sleep(0.05)
+
+
 def test_node_leave(tmp_path: Path) -> None:
-    with agent(tmp_path / "a") as running:
-        running.json("node", "leave")
-        assert running.json("status")["state"] == "left"
+    def states() -> dict[str, str]:
+        return {node["name"]: node["state"] for node in first.json("members", "--all")["nodes"]}
+
+    with agent(tmp_path / "a") as first, agent(tmp_path / "b", seeds=[f"127.0.0.1:{first.port}"]) as second:
+        wait_for(lambda: states() == {"a": "alive", "b": "alive"}, "two members that list each other")
+        second.json("node", "leave")
+        assert second.json("status")["state"] == "left"
+        # The other one was told: without a good-bye it would hold it for suspect, and then for dead.
+        wait_for(lambda: states()["b"] != "alive", "the other one notices")
+        assert states()["b"] == "left"
 
 
 def test_documents_lists_what_begins_with_a_prefix(running: AgentProcess) -> None:
