@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The packet, as in docs/protocol.md and agent/xdp_gossip/wire/native.py. All integers are big-endian, every field
+ * The packet, as in docs/wire.md and agent/xdp_gossip/wire/native.py. All integers are big-endian, every field
  * is naturally aligned. Python reads the XG_ constants of this file from here (dataplane/headers.py).
  */
 #ifndef XG_WIRE_H

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Bodies of native packets: ``[tag, fields...]`` in msgpack, fields in the order stated here.
 
-Tags and field orders are part of the wire format (docs/protocol.md): add at the end, with a default, never renumber.
+Tags and field orders are part of the wire format (docs/wire.md): add at the end, with a default, never renumber.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The native packet: 88 bytes, then a sealed body for the types that have one (docs/protocol.md; ``bpf/wire.h``).
+"""The native packet: 88 bytes, then a sealed body for the types that have one (docs/wire.md; ``bpf/wire.h``).
 
 =======  =============================================================================================
 bytes    field, all integers big-endian
@@ -48,7 +48,7 @@ _TYPES = {int(kind): kind for kind in PacketType}
 class NativeCodec:
     """Packets of one cluster (``core.messages.Codec``).
 
-    ``salt``: 4 bytes that no other run of this node has; random by default. See docs/protocol.md, "Keys".
+    ``salt``: 4 bytes that no other run of this node has; random by default. See docs/wire.md, "Keys".
     """
 
     def __init__(self, keyring: Keyring, salt: bytes | None = None) -> None:
