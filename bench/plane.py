@@ -84,7 +84,7 @@ class Plane:
         import bcc
 
         now = time.monotonic_ns()
-        value = layout.NODE.pack(0, 1, highest, 0, now, time.time_ns() - now, 0, 0, 0, 0)
+        value = layout.NODE.pack(0, 1, highest, 0, now, time.time_ns() - now, 0, 0, 0, 0, 0, 0)
         keys = b"".join(layout.node_key(packets.origin(number)) for number in range(origins))
         count = ctypes.c_uint32(origins)
         done = bcc.lib.bpf_update_batch(

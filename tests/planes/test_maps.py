@@ -78,7 +78,7 @@ def test_a_standing_is_merged_into_what_the_kernel_recorded(loaded: Fleet) -> No
     plane = opened(loaded)
     try:
         key = layout.node_key(peer(1))
-        recorded = layout.NODE.pack(0, 5, 100, 0b1011, 999, -7, 11, 12, 0, 1)
+        recorded = layout.NODE.pack(0, 5, 100, 0b1011, 999, -7, 11, 12, 0, 1, 17, 99)
         plane._nodes.update(key, recorded, libbpf.LOCK)
 
         def held() -> tuple[Any, ...]:
@@ -88,11 +88,11 @@ def test_a_standing_is_merged_into_what_the_kernel_recorded(loaded: Fleet) -> No
 
         plane.apply(Standing(peer(1), "gone", 4, 500, 1, 1.0), NOW)  # of an earlier run
         clock = NOW.wall_ns - 10**12 + 10**9
-        assert held() == (0, 5, 100, 0b1011, 999, clock, 11, 12, 2, 1)
+        assert held() == (0, 5, 100, 0b1011, 999, clock, 11, 12, 2, 1, 17, 99)
         plane.apply(Standing(peer(1), "suspect", 5, 101, 0b11, 1.0), NOW)
-        assert held() == (0, 5, 101, 0b10111, 999, clock, 11, 12, 1, 1)
+        assert held() == (0, 5, 101, 0b10111, 999, clock, 11, 12, 1, 1, 17, 99)
         plane.apply(Standing(peer(1), "present", 6, 2, 0b10, 1.0), NOW)
-        assert held() == (0, 6, 2, 0b10, 999, clock, 11, 12, 0, 1)
+        assert held() == (0, 6, 2, 0b10, 999, clock, 11, 12, 0, 1, 17, 99)
     finally:
         plane.close()
 
