@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from tests.bpf import frames, scene
 from tests.bpf.harness import Plane, inside
 from tests.bpf.scene import TC, XDP, known, local, origin, packet, source
 from tests.bpf.wire import NAMESPACE, Wire
+from xdp_gossip.dataplane import headers
 from xdp_gossip.dataplane.loader import calls
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: BPF")]
@@ -20,6 +22,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.skipif(os.geteuid(
 ROUNDS = 1500
 #: Runs of one frame in a row, so that those of several CPUs overlap.
 REPEAT = 12
+LIMITS = headers.constants()
 
 
 @pytest.fixture(autouse=True)
@@ -31,14 +34,20 @@ def attached(plane: Plane, link: Wire) -> Iterator[None]:
     os.close(held)
 
 
-def race(cpus: list[int], run: Callable[[int], None], rounds: int) -> None:
-    """``run(round)`` on each CPU at the same time, round after round."""
+def race(cpus: list[int], run: Callable[[int], None], rounds: int, rumors: int = 1) -> None:
+    """``run(round)`` on each CPU at the same time, round after round.
+
+    A round has so many ``rumors`` of one origin, which may have a budget of them only in each slot of time.
+    """
+    slot, together = 2 ** LIMITS["XG_SLOT_BITS"] / 1e9, LIMITS["XG_RUMOR_LIMIT"] // rumors
     failures: list[BaseException] = []
 
     def lane(cpu: int) -> None:
         try:
             os.sched_setaffinity(0, {cpu})
             for number in range(rounds):
+                if number % together == 0:
+                    time.sleep(slot)
                 barrier.wait()
                 run(number)
         except BaseException as failure:
@@ -105,7 +114,7 @@ def test_many_rumors_of_one_origin_at_once(plane: Plane) -> None:
         for frame in made[number][:: -1 if lanes.backwards else 1]:
             plane.run(XDP, frame)
 
-    race(cpus, run, rounds)
+    race(cpus, run, rounds, 40)
     counted = plane.counted()
     assert counted == {
         "take_heartbeat": 40 * rounds,
