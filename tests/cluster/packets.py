@@ -16,7 +16,7 @@ from xdp_gossip.core.messages import Ack, Header, PacketType
 from xdp_gossip.core.types import Address
 from xdp_gossip.transport import Receive, Transport
 from xdp_gossip.wire.keys import Keyring
-from xdp_gossip.wire.native import HEADER_BYTES, NativeCodec
+from xdp_gossip.wire.native import BLOCK_BYTES, HEADER_BYTES, MAC_BYTES, NativeCodec, mac
 
 CLUSTER = "default"
 #: Longest packet the agents are configured for (the default).
@@ -95,6 +95,7 @@ class Forger:
             BadInput("foreign cluster", lambda: self._heartbeat(self._foreign), ("rx_foreign_cluster",)),
             BadInput("foreign version", self._foreign_version, ("rx_foreign_version",)),
             BadInput("altered", self._altered, ("rx_bad_mac",)),
+            BadInput("body exchanged", self._exchanged, ("rx_bad_mac",)),
             BadInput("stale", self._stale, ("rx_stale_time",)),
             BadInput("replayed", lambda: rng.choice(self._recording), ("rx_duplicate",)),
         ]
@@ -123,6 +124,9 @@ class Forger:
         header = replace(self._header(self._member), type=PacketType.PROBE)
         packet = bytearray(self._codec.encode(header, Ack(1)))
         packet[self._rng.randrange(HEADER_BYTES, len(packet))] ^= 1 << self._rng.randrange(8)
+        keys = Keyring.single(CLUSTER, SECRET).get(0)
+        assert keys is not None
+        packet[BLOCK_BYTES : BLOCK_BYTES + MAC_BYTES] = mac(keys.mac, bytes(packet))
         return bytes(packet)
 
     def _foreign_version(self) -> bytes:
@@ -135,6 +139,12 @@ class Forger:
         packet = bytearray(self._heartbeat(self._codec))
         packet[self._rng.randrange(48, 64)] ^= 1 << self._rng.randrange(8)
         return bytes(packet)
+
+    def _exchanged(self) -> bytes:
+        """A member's packet with the body of another one."""
+        header = replace(self._header(self._member), type=PacketType.PROBE)
+        first, second = (self._codec.encode(header, Ack(nonce)) for nonce in (1, 2))
+        return first[:HEADER_BYTES] + second[HEADER_BYTES:]
 
     def _stale(self) -> bytes:
         """An authentic heartbeat of a node that is long gone, as a recording of another day holds it."""
