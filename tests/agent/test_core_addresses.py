@@ -108,6 +108,13 @@ def test_nobody_is_asked_to_probe_one(ip: str) -> None:
     refused(made, ip)
 
 
+def test_nobody_is_asked_to_probe_itself() -> None:
+    made = engine()
+    tell(made, m.PingRequest(3, made.node.address, 5), m.PacketType.PROBE)
+    assert made.counters["rx_bad_address"] == 1
+    assert "198.18.0.1" not in run(made, 115.0)
+
+
 @every
 def test_no_data_plane_brings_one_in(ip: str) -> None:
     made = engine()

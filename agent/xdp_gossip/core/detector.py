@@ -132,7 +132,8 @@ class Detector:
         """Ping on behalf of another member, and tell it so at once."""
         if self._local.status != "running":
             return
-        if not request.target.may_be_node(self._local.address):
+        # Nobody who asks honestly asks a node to reach itself.
+        if request.target == self._local.address or not request.target.may_be_node(self._local.address):
             self._out.count("rx_bad_address")
             return
         if len(self._asked) >= 1024:
