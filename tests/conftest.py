@@ -9,6 +9,7 @@ directory after the test, and below the session's at its end.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,11 +81,14 @@ def _take() -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """How long an example of hypothesis takes is the machine's affair."""
+    """How long an example of hypothesis takes is the machine's affair.
+
+    CI judges a change, by the same examples each time; new ones are looked for everywhere else.
+    """
     if config.pluginmanager.hasplugin("hypothesispytest"):  # ansible-test, which comes by here too, has it not
         import hypothesis
 
-        hypothesis.settings.register_profile("untimed", deadline=None)
+        hypothesis.settings.register_profile("untimed", deadline=None, derandomize="CI" in os.environ)
         hypothesis.settings.load_profile("untimed")
 
 
