@@ -42,8 +42,8 @@ RED_HAT = [
     "python3-aiohttp",
     "python3-cryptography",
     "python3-msgpack",
-    "python3-nacl",
     "python3-prometheus_client",
+    "python3-pynacl",
     "python3-pyyaml",
     "python3-rich",
 ]
