@@ -13,6 +13,7 @@ from tests.kernel_model import Config, Entry
 from xdp_gossip.core.messages import Ack, Documents, Header, Message, PacketType, RecordRumor
 from xdp_gossip.core.types import Address, Document, Record, Version
 from xdp_gossip.core.window import ReplayWindow
+from xdp_gossip.dataplane import headers
 
 PORT = 8000
 NET = {4: "198.18.60.", 6: "fd00:198:18:60::"}
@@ -44,6 +45,7 @@ def targets(family: int, count: int) -> list[Address]:
     return [address(family, 10 + number) for number in range(count)]
 
 
+_LIMITS = headers.constants()
 _COARSE = 6  # CLOCK_MONOTONIC_COARSE, which Python does not name
 _TICK = int(time.clock_getres(_COARSE) * 1e9)
 
@@ -55,6 +57,12 @@ def earliest_ns() -> int:
     so it is up to two ticks behind.
     """
     return time.clock_gettime_ns(_COARSE) - 2 * _TICK
+
+
+def wait_for_budget(number: int, rumors: int) -> None:
+    """Before a round of so many ``rumors`` of one origin: rounds that its budget of a slot cannot hold wait for one."""
+    if number % (_LIMITS["XG_RUMOR_LIMIT"] // rumors) == 0:
+        time.sleep(2 ** _LIMITS["XG_SLOT_BITS"] / 1e9)
 
 
 def config(family: int, **changes: Any) -> Config:

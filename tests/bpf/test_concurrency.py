@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,7 +13,6 @@ from tests.bpf import frames, scene
 from tests.bpf.harness import Plane, inside
 from tests.bpf.scene import TC, XDP, known, local, origin, packet, source
 from tests.bpf.wire import NAMESPACE, Wire
-from xdp_gossip.dataplane import headers
 from xdp_gossip.dataplane.loader import calls
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: BPF")]
@@ -22,7 +20,6 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.skipif(os.geteuid(
 ROUNDS = 1500
 #: Runs of one frame in a row, so that those of several CPUs overlap.
 REPEAT = 12
-LIMITS = headers.constants()
 
 
 @pytest.fixture(autouse=True)
@@ -35,19 +32,14 @@ def attached(plane: Plane, link: Wire) -> Iterator[None]:
 
 
 def race(cpus: list[int], run: Callable[[int], None], rounds: int, rumors: int = 1) -> None:
-    """``run(round)`` on each CPU at the same time, round after round.
-
-    A round has so many ``rumors`` of one origin, which may have a budget of them only in each slot of time.
-    """
-    slot, together = 2 ** LIMITS["XG_SLOT_BITS"] / 1e9, LIMITS["XG_RUMOR_LIMIT"] // rumors
+    """``run(round)``, which takes so many ``rumors`` of one origin, on each CPU at the same time, round after round."""
     failures: list[BaseException] = []
 
     def lane(cpu: int) -> None:
         try:
             os.sched_setaffinity(0, {cpu})
             for number in range(rounds):
-                if number % together == 0:
-                    time.sleep(slot)
+                scene.wait_for_budget(number, rumors)
                 barrier.wait()
                 run(number)
         except BaseException as failure:

@@ -76,6 +76,7 @@ def test_many_heartbeats_to_four_each(plane: Plane, far: Stage, mode: str) -> No
         far.teach(plane, far.members)
         copies: Counter[tuple[str, bytes]] = Counter()
         for number in range(rounds):
+            scene.wait_for_budget(number, burst)
             sent = [packet(far.family, sequence=1000 + number * burst + i) for i in range(burst)]
             for data in sent:
                 far.send(far.neighbour, data, local(far.family))
