@@ -50,6 +50,7 @@
 	X(copy,                 "copies of others' rumors sent") \
 	X(copy_surplus,         "copies not sent: every possible target has one") \
 	X(copy_unresolved,      "copies handed to the agent: no next hop known for their target") \
+	X(copy_again,           "copies sent once more, so that the driver sends those before (native XDP)") \
 	X(copy_lost,            "copies addressed that the driver then did not send (native XDP)") \
 	/* The agent's own rumors. */ \
 	X(fanout,               "own rumors multiplied at the way out") \

@@ -77,8 +77,14 @@ struct xg_scratch {
 	__u64 rumor;
 	__u32 copies;
 	__u32 walked; /* targets looked at for it */
+	__u32 places; /* frames of it that the device queue held so far */
 	/* Copies addressed since the last flush of a device queue. */
 	__u32 flushing;
+	/* Whether the driver holds frames that it was not told to send (xg_kick). */
+	__u32 waiting;
+	/* The last copy's target and how it left. */
+	struct xg_target last;
+	struct xg_nexthop last_hop;
 	/* Indices of the targets that get a copy in the loop of tc.h. */
 	__u32 wanted;
 	__u32 length; /* of the packet */

@@ -177,6 +177,20 @@ static __always_inline void xg_address(struct xg_frame *frame, const struct xg_c
 	frame->udp->check = half ? xg_fold(sum) : xg_udp_checksum(sum + target->port);
 }
 
+/*
+ * Whether a frame that nobody needs has to go, once more to the last target, as the driver waits to be told to send.
+ *
+ * The kernel hands over the frames of a device queue in batches, and only with the last one the word to send
+ * (XDP_XMIT_FLUSH). Does the last batch come to nothing here, the driver never hears it, and the copies of the batches
+ * before lie in its ring until another frame comes along. The last batch ends with the last place of some rumor.
+ */
+static __always_inline bool xg_kick(const struct xg_scratch *scratch, const struct xg_packet *packet, bool v6)
+{
+	return scratch->waiting && !scratch->flushing &&
+	       scratch->places == (xg_is_wide(packet->type) ? XG_WIDE : XG_AMOUNT) &&
+	       xg_is_mapped(scratch->last.addr) != v6;
+}
+
 /* One copy on its way out. */
 static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 {
@@ -207,7 +221,9 @@ static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 		scratch->rumor = rumor;
 		scratch->copies = 0;
 		scratch->walked = 0;
+		scratch->places = 0;
 	}
+	scratch->places++;
 	xg_copy_address(way.origin.addr, packet->origin);
 	way.origin.port = packet->port;
 	xg_source_of(&frame, way.source.addr);
@@ -223,18 +239,25 @@ static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 		xg_count(XG_COUNT_copy_unresolved);
 		xg_describe(scratch, XG_EVENT_UNRESOLVED, target->addr, target->port, frame.length);
 		xg_hand_over(scratch, xg_copy_out(scratch, packet, frame.length, end));
-		return XDP_DROP;
+		goto unused;
 	}
-	xg_address(&frame, local, target, &hop, half);
+	scratch->last = *target;
+	scratch->last_hop = hop;
 	xg_count(XG_COUNT_copy);
+	goto address;
+
+surplus:
+	xg_count(XG_COUNT_copy_surplus);
+unused:
+	if (!xg_kick(scratch, packet, frame.v6))
+		return XDP_DROP;
+	xg_count(XG_COUNT_copy_again);
+address:
+	xg_address(&frame, local, &scratch->last, &scratch->last_hop, half);
 	/* Generic XDP has no device queue. */
 	if (!(local->flags & XG_GENERIC))
 		scratch->flushing++;
 	return XDP_PASS;
-
-surplus:
-	xg_count(XG_COUNT_copy_surplus);
-	return XDP_DROP;
 }
 
 /* Most frames in one flush of a device queue (DEV_MAP_BULK_SIZE of kernel/bpf/devmap.c). */
@@ -248,13 +271,19 @@ surplus:
 static __always_inline int xg_watch_flush(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct xg_scratch *scratch = xg_scratch();
-	__u32 addressed, sent;
+	__u32 addressed, sent, dropped;
 
 	if (!scratch || !scratch->flushing)
 		return 0;
 	addressed = scratch->flushing;
 	sent = ctx->args[2];
+	dropped = ctx->args[3];
 	scratch->flushing = 0;
+	/* The kernel says the word with the last batch; a full one may not be the last. */
+	if (sent + dropped != XG_FLUSH)
+		scratch->waiting = 0;
+	else if (sent)
+		scratch->waiting = 1;
 	/* More were addressed before this program was attached. */
 	if (addressed <= XG_FLUSH && sent < addressed)
 		xg_count_more(XG_COUNT_copy_lost, addressed - sent);

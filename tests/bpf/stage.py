@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from tests.bpf import scene
 from tests.bpf.harness import Plane, inside
-from tests.bpf.wire import ip
+from tests.bpf.wire import ip, wait_until_up
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane.loader import calls
 
@@ -135,13 +135,22 @@ class Stage:
         """Have the near stack send to each, so that the egress program learns the way."""
         for member in members:
             self.send(self.agent, b"to be learnt from", member)
-        assert len(self.received(self.everybody, len(members))) == len(members)
+        assert len(self.received(self.everybody, len(members))) == len(members), _state(plane)
         assert plane.counted()["hop_learnt"] == len(members)
 
     def close(self) -> None:
         """Give the sockets back."""
         for one in (self.agent, self.neighbour, self.everybody):
             one.close()
+
+
+def _state(plane: Plane) -> str:
+    """What a reader needs when nothing arrived: links, neighbours, what the stacks and the programs counted."""
+    told = [str(plane.counted())]
+    for namespace in (HERE, THERE):
+        told += [ip("-n", namespace, "-s", "link"), ip("-n", namespace, "neigh")]
+        told.append(ip("netns", "exec", namespace, "cat", "/proc/net/snmp"))
+    return "\n".join(told)
 
 
 @contextlib.contextmanager
@@ -162,6 +171,8 @@ def network() -> Iterator[None]:
         _ethtool(THERE, FAR, "gro", "on")
         # The far end sends half a checksum, as veth does by default; the near end must make them whole.
         _ethtool(HERE, NEAR, "tx", "off")
+        wait_until_up(HERE, NEAR)
+        wait_until_up(THERE, FAR)
         yield
     finally:
         for namespace in (HERE, THERE):

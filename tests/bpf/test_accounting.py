@@ -58,6 +58,31 @@ def test_due_is_what_became_of_the_copies(plane: Plane, far: Stage, mode: str) -
     assert plane.due == 64
 
 
+@pytest.mark.parametrize("resolved", [True, False], ids=["a surplus", "no next hop"])
+def test_the_driver_is_told_to_send(plane: Plane, far: Stage, resolved: bool) -> None:
+    """The kernel says so with the last batch of a queue: one that comes to nothing sends a copy once more.
+
+    The 64 places of a rumor are four batches, and the copies are all in the first. Nothing else would send them.
+    """
+    ring = far.members[:2] if resolved else [*far.members[:1], *far.members[10:]]
+    plane.reset(scene.config(4, amount=64, wide=64), ring)
+    plane.set_node(origin(4), known())
+    with far.attach(plane, NATIVE, amount=64):
+        watcher = plane.watch()
+        try:
+            far.teach(plane, ring[:2] if resolved else ring[:1])
+            far.send(far.neighbour, packet(4), local(4))
+            found = far.received(far.everybody, 3 if resolved else 2)
+        finally:
+            os.close(watcher)
+    counted = plane.counted()
+    assert (counted["copy"], counted["copy_again"], plane.due) == (len(found) - 1, 1, 64)
+    assert counted.get("copy_surplus", 0) + counted.get("copy_unresolved", 0) == 64 - counted["copy"]
+    assert "copy_lost" not in counted
+    assert {datagram.to for datagram in found} == {member.ip for member in ring[: counted["copy"]]}
+    assert len({datagram.data for datagram in found}) == 1
+
+
 # Carriers.
 
 
@@ -163,6 +188,7 @@ def test_copies_that_the_driver_refuses_are_counted(plane: Plane, far: Stage) ->
                 calls.run(plane.program(XDP), frame, live=1)
             assert {name: n for name, n in plane.counted().items() if name.startswith("copy")} == {
                 "copy": 4,
+                "copy_again": 1,
                 "copy_surplus": 60,
             }
             ip("-n", THERE, "link", "set", "xgb1", "down")
@@ -176,5 +202,5 @@ def test_copies_that_the_driver_refuses_are_counted(plane: Plane, far: Stage) ->
         finally:
             os.close(watcher)
     assert counted["relay"] == 1
-    assert counted["copy"] == counted["copy_lost"] == 4
+    assert (counted["copy"], counted["copy_again"], counted["copy_lost"]) == (4, 1, 5)
     assert plane.due == 64 == counted["copy"] + counted["copy_surplus"]

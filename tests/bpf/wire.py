@@ -27,6 +27,18 @@ def ip(*words: str, check: bool = True) -> str:
     return done.stdout
 
 
+def wait_until_up(namespace: str, *links: str, seconds: float = 60.0) -> None:
+    """Until the links send: a new one has a queue that drops everything until the kernel's link watch came to it.
+
+    Raises ``AssertionError`` with what the links are instead.
+    """
+    end = time.monotonic() + seconds
+    for link in links:
+        while "state UP" not in (told := ip("-n", namespace, "link", "show", "dev", link)):
+            assert time.monotonic() < end, f"not up: {told}"
+            time.sleep(0.02)
+
+
 class Wire:
     """``ifindex`` is the end that programs send into."""
 
@@ -72,6 +84,7 @@ def wire() -> Iterator[Wire]:
         for link in (NEAR, FAR):
             # No addresses, so that nothing but what the programs send is on the wire.
             ip("-n", NAMESPACE, "link", "set", link, "addrgenmode", "none", "up")
+        wait_until_up(NAMESPACE, NEAR, FAR)
         made = Wire()
         try:
             yield made
