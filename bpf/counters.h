@@ -13,6 +13,7 @@
 	X(pass_no_agent,        "no agent has renewed its lease: passed on") \
 	X(pass_direct,          "authentic packets to this node alone: passed to the agent's socket") \
 	/* Packets dropped, in the order of the checks. */ \
+	X(drop_not_allowed,     "from an address that is in none of the networks of dataplane.allow") \
 	X(drop_truncated,       "shorter than their type needs") \
 	X(drop_malformed,       "no packet of this protocol") \
 	X(drop_foreign_version, "of another wire version") \

@@ -91,6 +91,7 @@ struct xg_scratch {
 	__u32 chosen;
 	__u32 choice[XG_COPIES];
 	struct xg_outcome outcome;
+	struct xg_allow_key source;
 	struct xg_direct blank; /* nobody writes into it */
 	struct xg_event event;
 	__u8 packet[XG_DATAGRAM_BYTES + 8];
@@ -104,6 +105,8 @@ BPF_TABLE(XG_SHARED("lru_hash", nexthops), struct xg_address, struct xg_nexthop,
 BPF_TABLE(XG_SHARED("lru_hash", directs), struct xg_node_key, struct xg_direct, directs, XG_DIRECTS);
 BPF_TABLE(XG_SHARED("percpu_array", counters), __u32, __u64, counters, XG_COUNTERS);
 BPF_TABLE(XG_SHARED("lru_hash", refusals), struct xg_refusal_key, struct xg_refusal, refusals, XG_REFUSALS);
+
+BPF_F_TABLE(XG_SHARED("lpm_trie", allow), struct xg_allow_key, __u8, allow, XG_ALLOWED, BPF_F_NO_PREALLOC);
 
 /* As BPF_RINGBUF_OUTPUT, which cannot be pinned. */
 struct events_table_t {
@@ -195,6 +198,11 @@ static __always_inline struct xg_direct *xg_find_direct(struct xg_node_key *key)
 		return known;
 	directs.update(key, &scratch->blank);
 	return directs.lookup(key);
+}
+
+static __always_inline const __u8 *xg_find_allowed(struct xg_allow_key *key)
+{
+	return allow.lookup(key);
 }
 
 static __always_inline const struct xg_target *xg_find_target(__u32 index)

@@ -9,7 +9,7 @@
 #include "counters.h"
 #include "wire.h"
 
-#define XG_LAYOUT 3
+#define XG_LAYOUT 4
 
 /* Room for targets in each half of the ring; a power of two, as an index is masked with it. */
 #define XG_RING 256
@@ -17,6 +17,8 @@
 #define XG_COPIES 64
 #define XG_NEXTHOPS 4096
 #define XG_EVENT_BYTES (256 * 1024)
+/* Networks that may speak to this node. */
+#define XG_ALLOWED 257 /* one says that IPv4 does not lie within a network of IPv6 */
 /* Sources of refused packets that are remembered, the least recently seen forgotten first. */
 #define XG_REFUSALS 1024
 /* A next hop learnt from the stack's own output holds for so long. */
@@ -37,6 +39,7 @@
 
 /* xg_config.flags */
 #define XG_RUNNING 0x01
+#define XG_ALLOW 0x04 /* only sources that are in the map allow may speak */
 #define XG_GENERIC 0x02 /* the XDP program sits behind the driver: frames may hold half a checksum, and leave with it */
 
 /* Written by the agent, once per cycle and at every change. Times are CLOCK_MONOTONIC in nanoseconds. */
@@ -116,6 +119,12 @@ struct xg_nexthop {
 	__u8 src[6];
 	__u32 ifindex;
 	__u64 learnt; /* CLOCK_MONOTONIC ns */
+};
+
+/* A network that may speak to this node, or not, as the entry says (struct bpf_lpm_trie_key). */
+struct xg_allow_key {
+	__u32 prefix; /* bits, of 128 */
+	__u8 addr[16]; /* IPv6 or IPv4-mapped */
 };
 
 /*

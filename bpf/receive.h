@@ -9,8 +9,8 @@
 #define XG_GO_ON XG_COUNTERS
 
 /* The verdicts are grouped in counters.h. */
-#define XG_PASSES(verdict) ((verdict) < XG_COUNT_drop_truncated)
-#define XG_DROPS(verdict) ((verdict) >= XG_COUNT_drop_truncated && (verdict) < XG_COUNT_ask_own)
+#define XG_PASSES(verdict) ((verdict) < XG_COUNT_drop_not_allowed)
+#define XG_DROPS(verdict) ((verdict) >= XG_COUNT_drop_not_allowed && (verdict) < XG_COUNT_ask_own)
 #define XG_ASKS(verdict) ((verdict) >= XG_COUNT_ask_own && (verdict) < XG_COUNT_ask_limited)
 /* Whether nothing is left to be done but to pass the packet on or to drop it. */
 #define XG_ENDS(verdict) ((verdict) < XG_COUNT_ask_own || (verdict) == XG_COUNT_ask_limited)
@@ -83,6 +83,23 @@ static __always_inline __u32 xg_take_odd(void)
 static __always_inline bool xg_lease_over(const struct xg_config *local)
 {
 	return !(local->flags & XG_RUNNING) || xg_coarse_ns() > local->lease;
+}
+
+/*
+ * Whether nobody at the frame's source may speak to this node. The key lies in the scratch: on the stack it would make
+ * two states of what follows, with it and without, and the verifier would follow both to the end.
+ */
+static __always_inline bool xg_is_barred(struct xg_scratch *scratch, const struct xg_config *local,
+					 const struct xg_frame *frame)
+{
+	const __u8 *admitted;
+
+	if (!(local->flags & XG_ALLOW))
+		return false;
+	scratch->source.prefix = 128;
+	xg_source_of(frame, scratch->source.addr);
+	admitted = xg_find_allowed(&scratch->source);
+	return !admitted || !*admitted;
 }
 
 /* As NativeCodec.parse() of agent/xdp_gossip/wire/native.py. */

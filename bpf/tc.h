@@ -256,6 +256,8 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	way.v6 = frame.v6;
 	if (xg_lease_over(local))
 		verdict = XG_COUNT_pass_no_agent;
+	else if (xg_is_barred(scratch, local, &frame))
+		verdict = XG_COUNT_drop_not_allowed;
 	else if (whose == XG_ODD || skb->gso_size || frame.length > XG_DATAGRAM_BYTES)
 		verdict = xg_take_odd();
 	else if (frame.length < XG_HEADER_BYTES || !xg_pull(skb, xg_headers(way.v6) + frame.length))

@@ -103,6 +103,8 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 	rumor.end = end;
 	if (xg_lease_over(local))
 		verdict = XG_COUNT_pass_no_agent;
+	else if (xg_is_barred(scratch, local, &frame))
+		verdict = XG_COUNT_drop_not_allowed;
 	else if (whose == XG_ODD || frame.length > XG_DATAGRAM_BYTES)
 		verdict = xg_take_odd();
 	else if (frame.length < XG_HEADER_BYTES || (void *)(rumor.packet + 1) > end)

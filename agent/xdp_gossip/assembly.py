@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
+from .allowlist import AllowList
 from .core.engine import Engine
 from .core.interface import ProtocolEngine, Settings
 from .core.pace import MAX_COPIES, WIDE
@@ -40,6 +41,7 @@ class Assembly:
     buffer: int
     size: int
     dataplane: Path
+    allow: AllowList
 
     @property
     def _plane(self) -> str:
@@ -102,8 +104,9 @@ class Assembly:
         keys = [(slot, key.mac) for slot in self.keyring.states if (key := self.keyring.get(slot)) is not None]
         amount = self.settings.amount
         wide = min(MAX_COPIES, WIDE * amount)
+        allow = self.allow.entries()
 
         def find() -> DataPlane:
-            return open_plane(self.dataplane, self.protocol, own, cluster_id(self.cluster), amount, wide, keys)
+            return open_plane(self.dataplane, self.protocol, own, cluster_id(self.cluster), amount, wide, keys, allow)
 
         return Steering(engine, transport, find, own, self.protocol, self.dataplane, Monitor(own.ip))

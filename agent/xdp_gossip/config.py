@@ -12,6 +12,7 @@ import socket
 from dataclasses import dataclass, field
 from typing import Any
 
+from .allowlist import MOST, parse_network
 from .configreader import ConfigError, Problems, Section, parse_yaml, read_text, show
 from .configtemplates import HelperConfig, TemplateConfig, files_helper, templates
 from .core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Node
@@ -101,12 +102,14 @@ class DataPlaneConfig:
     """Where the loader attaches the kernel data plane, and where agent and loader meet.
 
     ``interface`` "": the one that has ``node.addr``. ``prepare_interface``: the loader may change offloads and queues
-    of the interface that stand in a mode's way.
+    of the interface that stand in a mode's way. ``allow``: networks that may speak to this node, over whatever
+    protocol; none: all.
     """
 
     interface: str = ""
     directory: str = "/run/xdp-gossip-dataplane"
     prepare_interface: bool = False
+    allow: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -250,13 +253,24 @@ def _protocol(top: Section, wire: str) -> str:
 
 
 def _data_plane(top: Section) -> DataPlaneConfig:
-    section = top.section("dataplane", ("interface", "directory", "prepare_interface"))
+    section = top.section("dataplane", ("interface", "directory", "prepare_interface", "allow"))
     interface = section.text("interface", "")
     if interface and not _INTERFACE.fullmatch(interface):
         section.expected("interface", "the name of a network interface, 1 to 15 characters", show(interface))
     directory = section.absolute_path("directory", DataPlaneConfig.directory)
     prepare = section.boolean("prepare_interface", DataPlaneConfig.prepare_interface)
-    return DataPlaneConfig(interface, directory.rstrip("/") or "/", prepare)
+    return DataPlaneConfig(interface, directory.rstrip("/") or "/", prepare, _allow(section))
+
+
+def _allow(section: Section) -> tuple[str, ...]:
+    found = []
+    for number, network in enumerate(section.items("allow", MOST)):
+        try:
+            found.append(str(parse_network(network)))
+        except ValueError:
+            what = "a network such as 10.0.0.0/8 or 2001:db8::/32, the bits behind the prefix 0"
+            section.expected(f"allow[{number}]", what, show(network))
+    return tuple(found)
 
 
 def _check_timing(top: Section, cycle: float, timeout: float) -> None:
@@ -419,6 +433,7 @@ def describe(config: AgentConfig) -> dict[str, Any]:
             "interface": config.dataplane.interface,
             "directory": config.dataplane.directory,
             "prepare_interface": config.dataplane.prepare_interface,
+            "allow": list(config.dataplane.allow),
         },
         "templates": [{"name": template.name, "path": template.path} for template in config.templates],
     }

@@ -73,6 +73,7 @@ def node_list_from(settings: AgentConfig) -> AsyncNodeList:
         history=settings.history,
         tombstone_grace=settings.tombstone_grace,
         dataplane=settings.dataplane.directory,
+        allow=settings.dataplane.allow,
     )
     node_list.new(settings.node)
     add_seeds(node_list, settings)

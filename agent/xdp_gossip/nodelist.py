@@ -93,9 +93,9 @@ class AsyncNodeList:
     ``listen_addr``; ``is_print`` prints the seed's console lines.
 
     Beyond them: ``wire`` native or pekonode; ``cluster`` name; ``keys`` (slot, state, secret) for rotation instead of
-    ``secret_key``; ``dataplane`` directory of the loader; ``state_dir`` keeps identity, nodes and documents over
-    restarts (None: in memory only); ``history`` versions kept of each document; ``tombstone_grace`` seconds for which
-    all members tell each other of a deletion.
+    ``secret_key``; ``dataplane`` directory of the loader; ``allow`` networks that may speak to this node (none: all);
+    ``state_dir`` keeps identity, nodes and documents over restarts (None: in memory only); ``history`` versions kept of
+    each document; ``tombstone_grace`` seconds for which all members tell each other of a deletion.
 
     Every call raises ``TypeError`` or ``ValueError`` that names a wrong parameter, and ``NotReadyError`` before the
     call that it depends on, after :meth:`close`, and in a child that was forked after :meth:`join`: sockets and threads
@@ -124,6 +124,7 @@ class AsyncNodeList:
         history: int = HISTORY,
         tombstone_grace: float = 7 * 86_400.0,
         dataplane: str | Path = "/run/xdp-gossip-dataplane",
+        allow: Sequence[str] = (),
         rng: random.Random | None = None,
     ) -> None:
         check = parameters
@@ -171,8 +172,9 @@ class AsyncNodeList:
             tombstone_grace=tombstone_grace,
         )
         plane = check.path("dataplane", dataplane)
+        admitted = check.networks("allow", allow)
         self._assembly = Assembly(
-            settings, keyring, secret_key, cluster, wire, protocol, listen_addr, self.buffer, size, plane
+            settings, keyring, secret_key, cluster, wire, protocol, listen_addr, self.buffer, size, plane, admitted
         )
         self._store_limit = limits.store
         self._history = history
@@ -236,7 +238,7 @@ class AsyncNodeList:
             transport = self._make_transport(node)
             engine = self._assembly.engine(node, incarnation, transport.name, self._rng)
             steering = self._assembly.steering(engine, transport)
-            runtime = Runtime(engine, transport, self._disk, self._on_event, steering)
+            runtime = Runtime(engine, transport, self._disk, self._on_event, steering, self._assembly.allow)
             await runtime.open()
             engine.reaches = transport.reaches
             # Nobody may publish before the stored documents are loaded, so there is no await from here on.
@@ -556,7 +558,7 @@ class AsyncNodeList:
             "storage_error": runtime.storage_error,
             "counters": {
                 "internal_errors": RECORD.count,
-                **dict(sorted(engine.counters.items())),
+                **dict(sorted({**engine.counters, **runtime.counters}.items())),
                 **dict(sorted(runtime.transport.counters.items())),
             },
             "internal_errors": [asdict(found) for found in RECORD.all()],

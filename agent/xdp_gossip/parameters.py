@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from .allowlist import MOST, AllowList, parse_network
 from .core.interface import InvalidError
 from .core.types import Address, Document, Node, State, Version, Write, check_key
 from .wire.keys import STATES as SLOT_STATES
@@ -174,6 +175,21 @@ def states(name: str, value: object) -> frozenset[State] | None:
 def generator(name: str, value: object) -> random.Random:
     """A source of random numbers, a new one for None."""
     return random.Random() if value is None else instance(name, value, random.Random, "a random.Random, or None")
+
+
+def networks(name: str, value: object) -> AllowList:
+    """Networks as text, such as 10.0.0.0/8."""
+    found = []
+    for each in sequence(name, value, "networks as text"):
+        if not isinstance(each, str):
+            raise TypeError(f"{name}: expected networks as text, got {_shown(each)}")
+        try:
+            found.append(parse_network(each))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    if len(found) > MOST:
+        raise ValueError(f"{name}: expected at most {MOST} networks, got {len(found)}")
+    return AllowList(found)
 
 
 def key_slots(name: str, value: object) -> dict[int, tuple[str, str]]:

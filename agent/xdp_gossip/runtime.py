@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from .allowlist import AllowList
 from .core.events import (
     DocumentChanged,
     Event,
@@ -95,11 +96,15 @@ class Runtime:
         disk: Disk,
         on_event: Callable[[Event], None],
         steering: Steering | None = None,
+        allow: AllowList = AllowList(),  # noqa: B008 - it does not change
     ) -> None:
         self.engine = engine
         self.transport = transport
         self.steering = steering
         self.storage_error: str | None = None
+        #: Packets from an address that may not speak.
+        self.counters = {"rx_not_allowed": 0}
+        self._allow = allow
         self._disk = disk
         self._on_event = on_event
         self._timer: asyncio.TimerHandle | None = None
@@ -222,6 +227,9 @@ class Runtime:
     def _receive(self, data: bytes, source: Address, screened: bool = False) -> bool | None:
         if self._closed:
             return None
+        if not self._allow.admits(source.ip):
+            self.counters["rx_not_allowed"] += 1
+            return False
         taken = self.engine.receive(data, source, self.now(), screened)
         self._carry_out()
         return taken

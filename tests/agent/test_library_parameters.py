@@ -61,6 +61,7 @@ CONSTRUCTOR: dict[str, tuple[Any, ...]] = {
     "history": (None, 0, 1001, *NO_INTEGER),
     "tombstone_grace": (None, 0, *NO_NUMBER),
     "dataplane": (None, *NO_PATH),
+    "allow": (None, "10.0.0.0/8", b"x", 5, [5], [None], ["x"], ["10.0.0.1/8"], ["::ffff:a00:0/104"], ["::/0"] * 257),
     "rng": (5, 1.5, "x", True, b"x", [], object(), __import__("random")),
 }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kernel_model import Config, Entry
+from xdp_gossip.allowlist import AllowList
 from xdp_gossip.core.types import Address
 from xdp_gossip.core.window import ReplayWindow
 from xdp_gossip.dataplane import headers, layout
@@ -35,7 +36,8 @@ HOP_MAC = bytes.fromhex("020000000077")
 NODES = 4096
 TEXT = Path(__file__).with_name("extra.c")
 
-_RUNNING, _GENERIC = 1, 2
+_RUNNING, _GENERIC, _ALLOW = 1, 2, 4
+_EVERYBODY = AllowList()
 #: ``struct __sk_buff``: its size, and what a test may say of a frame.
 _SKB_BYTES, _SKB_MARK, _SKB_IFINDEX, _SKB_GSO_SIZE = 192, 8, 40, 176
 
@@ -150,6 +152,8 @@ class Plane:
         """As if just loaded, with one key; counters and events as of now."""
         for name in (b"nodes", b"directs", b"nexthops", b"refusals", b"scratch"):
             self._bpf[name].clear()
+        for network in list(self._bpf[b"allow"].keys()):
+            self.delete("allow", bytes(network))
         for slot in range(256):
             self.set_key(slot, SECRET if slot == 0 else None)
         self.configure(config, targets, generic)
@@ -157,8 +161,15 @@ class Plane:
         self._before = self._counters()
         self.due = 0
 
-    def configure(self, config: Config, targets: Sequence[Address] = (), generic: bool = False) -> None:
-        """Write the configuration and the ring. ``generic``: the XDP program is attached in generic mode."""
+    def configure(
+        self, config: Config, targets: Sequence[Address] = (), generic: bool = False, allow: AllowList = _EVERYBODY
+    ) -> None:
+        """Write the configuration and the ring.
+
+        ``generic``: the XDP program is attached in generic mode. ``allow``: beside what the map has.
+        """
+        for network, admitted in allow.entries().items():
+            self.write("allow", layout.ALLOW_KEY.pack(*network), bytes([admitted]))
         self.targets = list(targets)
         for index, target in enumerate(targets):
             value = layout.TARGET.pack(target.packed, target.port.to_bytes(2, "big"))
@@ -168,7 +179,7 @@ class Plane:
             config.local.port.to_bytes(2, "big"),
             config.amount,
             config.wide,
-            (_RUNNING if config.running else 0) | (_GENERIC if generic else 0),
+            (_RUNNING if config.running else 0) | (_GENERIC if generic else 0) | (_ALLOW if allow else 0),
             cluster_id(KEYRING.cluster).to_bytes(4, "big"),
             config.incarnation,
             config.state_digest,

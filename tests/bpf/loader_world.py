@@ -30,6 +30,7 @@ MAPS = {
     "keys",
     "nodes",
     "directs",
+    "allow",
     "targets",
     "nexthops",
     "events",

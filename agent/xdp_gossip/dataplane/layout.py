@@ -18,6 +18,8 @@ NODE_KEY = struct.Struct("=16s2sH")
 NODE = struct.Struct("=IIQQQqQQBBHI")
 #: incarnation, slot, passed, highest, 32 words of window
 DIRECT = struct.Struct("=IIQQ32Q")
+#: prefix in bits, addr 16s
+ALLOW_KEY = struct.Struct("=I16s")
 #: addr 16s, port (big-endian bytes) 2s
 TARGET = struct.Struct("=16s2s6x")
 #: dst 6s, src 6s, ifindex, learnt

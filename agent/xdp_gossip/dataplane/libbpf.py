@@ -68,6 +68,7 @@ def library() -> ctypes.CDLL:
         "bpf_map_lookup_elem_flags": (ctypes.c_int, (ctypes.c_int, pointer, pointer, u64)),
         "bpf_map_update_elem": (ctypes.c_int, (ctypes.c_int, pointer, pointer, u64)),
         "bpf_map_delete_elem": (ctypes.c_int, (ctypes.c_int, pointer)),
+        "bpf_map_get_next_key": (ctypes.c_int, (ctypes.c_int, pointer, pointer)),
         "bpf_map_lookup_batch": (ctypes.c_int, (ctypes.c_int, *(pointer,) * 6)),
         "bpf_map_update_batch": (ctypes.c_int, (ctypes.c_int, *(pointer,) * 4)),
         "bpf_map_delete_batch": (ctypes.c_int, (ctypes.c_int, *(pointer,) * 3)),
@@ -150,6 +151,21 @@ class Map:
                 return False
             raise self._error("delete")
         return True
+
+    def keys(self) -> list[bytes]:
+        """All keys, one call for each: for a small map, of a kind that the kernel does not read in batches."""
+        found: list[bytes] = []
+        previous: bytes | None = None
+        following = ctypes.create_string_buffer(self._key_size)
+        # Keys that come and go meanwhile can start the walk again: it ends all the same.
+        while len(found) < self.max_entries:
+            if self._bpf.bpf_map_get_next_key(self.fd, previous, following):
+                if ctypes.get_errno() == errno.ENOENT:
+                    return found
+                raise self._error("next key")
+            previous = following.raw
+            found.append(previous)
+        return found
 
     def update_many(self, keys: bytes, values: bytes) -> None:
         """Write many entries with one call; ``keys`` and ``values`` each in a row."""

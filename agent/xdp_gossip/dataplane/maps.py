@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,7 +133,8 @@ class DataPlane:
         self._copies = min(amount, loaded.amount), min(wide, loaded.wide)
         self._ring = constants["XG_RING"]
         self._running = constants["XG_RUNNING"]
-        self._generic = constants["XG_GENERIC"] if loaded.mode == "XDP (generic)" else 0
+        self._flags = constants["XG_GENERIC"] if loaded.mode == "XDP (generic)" else 0
+        self._barring = constants["XG_ALLOW"]
         self._standings = {name: constants[constant] for name, constant in _STANDINGS.items()}
         self._half = self.ring_size = 0
         self._written = b""
@@ -145,6 +146,7 @@ class DataPlane:
             self._config = self._open(pins / "config", 4, layout.CONFIG.size)
             self._keys = self._open(pins / "keys", 4, layout.KEY.size)
             self._nodes = self._open(pins / "nodes", layout.NODE_KEY.size, layout.NODE.size)
+            self._allow = self._open(pins / "allow", layout.ALLOW_KEY.size, 1)
             self._targets = self._open(pins / "targets", 4, layout.TARGET.size)
             self._totals = Totals(self._open(pins / "counters", 4, 8))
             self._events = RingBuffer(pins / "events")
@@ -220,6 +222,17 @@ class DataPlane:
             slots[number] = layout.KEY.pack(1, key)
         self._keys.update_many(struct.pack("=256I", *range(256)), b"".join(slots))
 
+    def write_allow(self, entries: Mapping[tuple[int, bytes], bool]) -> None:
+        """Hand over who may speak (:meth:`AllowList.entries`); none: everybody. In force with :meth:`write_config`."""
+        wanted = {layout.ALLOW_KEY.pack(*network): bytes([admitted]) for network, admitted in entries.items()}
+        # First those that are new: the former list is in force until the next configuration.
+        for key, value in wanted.items():
+            self._allow.update(key, value)
+        for key in self._allow.keys():
+            if key not in wanted:
+                self._allow.delete(key)
+        self._flags = self._flags & ~self._barring | (self._barring if wanted else 0)
+
     def write_config(self, config: Config) -> None:
         """Write the configuration, unless it is what was written last."""
         addr, port, cluster = self._identity
@@ -227,7 +240,7 @@ class DataPlane:
             addr,
             port,
             *self._copies,
-            self._generic | (self._running if config.running else 0),
+            self._flags | (self._running if config.running else 0),
             cluster,
             config.incarnation,
             config.state_digest,
@@ -329,12 +342,14 @@ def open_plane(
     amount: int,
     wide: int,
     keys: Sequence[tuple[int, bytes]],
+    allow: Mapping[tuple[int, bytes], bool],
 ) -> DataPlane:
-    """The data plane that is up, ours and with our keys. Raises ``PlaneError``."""
+    """The data plane that is up, ours, with our keys and our list of who may speak. Raises ``PlaneError``."""
     plane = DataPlane(directory, Loaded.read(directory, protocol), own, cluster, amount, wide)
     try:
         plane.take_over(time.monotonic())
         plane.write_keys(keys)
+        plane.write_allow(allow)
     except OSError as error:
         plane.close()
         raise PlaneError(_words(error)) from None

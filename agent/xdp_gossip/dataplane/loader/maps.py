@@ -19,6 +19,7 @@ def expected(nodes: int) -> dict[str, tuple[int, int, int, int]]:
         "keys": (calls.ARRAY, 4, layout.KEY.size, 256),
         "nodes": (calls.HASH, layout.NODE_KEY.size, layout.NODE.size, nodes),
         "directs": (calls.LRU_HASH, layout.NODE_KEY.size, layout.DIRECT.size, constants["XG_DIRECTS"]),
+        "allow": (calls.LPM_TRIE, layout.ALLOW_KEY.size, 1, constants["XG_ALLOWED"]),
         "targets": (calls.ARRAY, 4, layout.TARGET.size, 2 * constants["XG_RING"]),
         "nexthops": (calls.LRU_HASH, 16, layout.NEXTHOP.size, constants["XG_NEXTHOPS"]),
         "events": (calls.RINGBUF, 0, 0, constants["XG_EVENT_BYTES"]),

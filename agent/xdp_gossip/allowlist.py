@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""Who may speak to this node: networks, looked up by the address that a packet comes from.
+
+The kernel programs ask the same list (map ``allow`` of ``bpf/dataplane.c``): XDP and TC come before netfilter, so a
+host's firewall cannot say it for them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Union
+
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+
+#: Most networks of a list; the map has room for as many.
+MOST = 256
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+def parse_network(text: object) -> Network:
+    """A network such as ``10.0.0.0/8``, ``2001:db8::/32``, or one address. Raises ``ValueError``, also for no text."""
+    if not isinstance(text, str):
+        raise ValueError(f"expected a network such as 10.0.0.0/8 or 2001:db8::/32, got {text!r}")
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"expected a network such as 10.0.0.0/8 or 2001:db8::/32, got {text!r}: {error}") from None
+    if network.version == 6 and network.network_address.packed.startswith(_MAPPED):
+        raise ValueError(f"expected the network of IPv4 itself, got the IPv4-mapped {text!r}")
+    return network
+
+
+class AllowList:
+    """Networks that packets are taken from; none: all are."""
+
+    def __init__(self, networks: Iterable[Network] = ()) -> None:
+        given = tuple(networks)
+        #: Without those that lie within another.
+        self.networks: tuple[Network, ...] = (
+            *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv4Network)),
+            *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv6Network)),
+        )
+
+    def __bool__(self) -> bool:
+        """Whether anybody is kept out."""
+        return bool(self.networks)
+
+    def admits(self, ip: str) -> bool:
+        """Whether packets from ``ip``, as text, are taken."""
+        if not self.networks:
+            return True
+        address = ipaddress.ip_address(ip)
+        return any(address in network for network in self.networks)
+
+    def entries(self) -> dict[tuple[int, bytes], bool]:
+        """For a table of longest prefixes: bits of the prefix and address (16 bytes) -> whether it is admitted.
+
+        IPv4 stands there as IPv4-mapped, and so lies within a network such as ::/0; an entry of its own says that this
+        one is not meant for it.
+        """
+        if not self.networks:
+            return {}
+        found = {(96, _MAPPED + bytes(4)): False}
+        for network in self.networks:
+            packed = network.network_address.packed
+            if isinstance(network, ipaddress.IPv6Network):
+                found[network.prefixlen, packed] = True
+            else:
+                found[96 + network.prefixlen, _MAPPED + packed] = True
+        return found
