@@ -171,7 +171,12 @@ SETTINGS: dict[str, Any] = {
     "is_print": True,
     "listen_addr": "127.0.0.2",
     "limits": {"document": 2048, "nodes": 11, "documents": 6, "store": 2097152},
-    "dataplane": {"directory": "/run/elsewhere", "interface": "eth7", "prepare_interface": True},
+    "dataplane": {
+        "directory": "/run/elsewhere",
+        "interface": "eth7",
+        "prepare_interface": True,
+        "allow": ["127.0.0.0/8"],
+    },
 }
 
 
@@ -189,6 +194,7 @@ def test_every_setting_reaches_the_node(tmp_path: Path) -> None:
     assert node_list._history == 3
     assert str(node_list._assembly.dataplane) == "/run/elsewhere"
     assert (config.dataplane.interface, config.dataplane.prepare_interface) == ("eth7", True)
+    assert [str(network) for network in node_list._assembly.allow.networks] == ["127.0.0.0/8"]
     assert str(node_list._state_dir) == config.state_dir
 
 

@@ -36,6 +36,7 @@ VARIABLES = {
     "agent_api_tls_key": ("/etc/pki/key.pem", ["api", "tls", "key"]),
     "agent_listen_addr": ("198.18.0.11", ["listen_addr"]),
     "agent_dataplane_prepare_interface": (True, ["dataplane", "prepare_interface"]),
+    "agent_dataplane_allow": (["198.18.0.0/15", "fd00::/8"], ["dataplane", "allow"]),
     "agent_config_extra": ({"limits": {"nodes": 99}}, ["limits"]),
 }
 

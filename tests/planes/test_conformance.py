@@ -155,6 +155,36 @@ def test_a_restart_costs_nobody_and_the_list_is_there_at_once(fleet: Fleet) -> N
         assert not gone, f"{other.name}: {gone}"
 
 
+def test_who_may_not_speak_is_not_heard(fleet: Fleet) -> None:
+    """Also what others relay: what counts is where a packet comes from."""
+    host, others = fleet[0], {other.address for other in fleet.hosts[1:]}
+    name = "rx_not_allowed" if fleet.plane == "UDP" else "drop_not_allowed"
+
+    def refused() -> int:
+        found = host.counters() if fleet.plane == "UDP" else host.kernel()
+        return found.get(name, 0)
+
+    def alone() -> str | None:
+        heard = others & set(host.listed("alive"))
+        return f"hears {heard}" if heard else None
+
+    host.settings["dataplane"] = {**host.settings.get("dataplane", {}), "allow": ["203.0.113.0/24", "2001:db8::/32"]}
+    assert host.stop() == 0
+    fleet.start([host])
+    eventually(alone, 60)
+    before = refused()
+    eventually(lambda: None if refused() > before else f"{name} stands still", 60)
+    assert alone() is None
+
+    host.settings["dataplane"]["allow"] = ["198.18.0.0/15", "fd00::/8"]
+    assert host.stop() == 0
+    fleet.start([host])
+    fleet.settled(60)
+    before = refused()
+    fleet.settled(60)
+    assert refused() == before
+
+
 def test_keys_are_rotated_without_losing_anybody(fleet: Fleet) -> None:
     marks = {host.name: host.revision() for host in fleet}
     steps = (("active", "staged"), ("retiring", "active"), ("", "active"))
