@@ -39,8 +39,8 @@
 
 /* xg_config.flags */
 #define XG_RUNNING 0x01
-#define XG_ALLOW 0x04 /* only sources that are in the map allow may speak */
 #define XG_GENERIC 0x02 /* the XDP program sits behind the driver: frames may hold half a checksum, and leave with it */
+#define XG_ALLOW 0x04 /* only sources that are in the map allow may speak */
 
 /* Written by the agent, once per cycle and at every change. Times are CLOCK_MONOTONIC in nanoseconds. */
 struct xg_config {
