@@ -86,7 +86,8 @@ static __always_inline enum xg_whose xg_odd(const struct udphdr *udp, void *end,
 	return XG_ODD;
 }
 
-static __always_inline enum xg_whose xg_parse_ip(struct xg_frame *frame, void *end, const struct xg_config *local)
+static __always_inline enum xg_whose xg_parse_ip(struct xg_frame *frame, void *end, const struct xg_config *local,
+						 __u8 source[16])
 {
 	struct iphdr *ip = frame->ip = (void *)(frame->eth + 1);
 
@@ -94,6 +95,7 @@ static __always_inline enum xg_whose xg_parse_ip(struct xg_frame *frame, void *e
 		return XG_OTHERS;
 	if (ip->protocol != IPPROTO_UDP || ip->daddr != xg_mapped(local->addr) || !xg_is_mapped(local->addr))
 		return XG_OTHERS;
+	xg_map_address(source, ip->saddr);
 	if (ip->frag_off & bpf_htons(XG_IP_OFFSET))
 		return XG_OTHERS; /* nobody can tell without the first one */
 	if (ip->ihl != 5 || ip->frag_off & bpf_htons(XG_IP_FRAGMENT))
@@ -133,12 +135,14 @@ static __always_inline enum xg_whose xg_walk(struct ipv6hdr *ip6, void *end, __b
 	return xg_is_extension(header) ? XG_ODD : XG_OTHERS;
 }
 
-static __always_inline enum xg_whose xg_parse_ip6(struct xg_frame *frame, void *end, const struct xg_config *local)
+static __always_inline enum xg_whose xg_parse_ip6(struct xg_frame *frame, void *end, const struct xg_config *local,
+						  __u8 source[16])
 {
 	struct ipv6hdr *ip6 = frame->ip6 = (void *)(frame->eth + 1);
 
 	if ((void *)(ip6 + 1) > end || !xg_equal(&ip6->daddr, local->addr))
 		return XG_OTHERS;
+	xg_copy_address(source, &ip6->saddr);
 	if (ip6->nexthdr != IPPROTO_UDP)
 		return xg_walk(ip6, end, local->port);
 	frame->udp = (void *)(ip6 + 1);
@@ -147,9 +151,13 @@ static __always_inline enum xg_whose xg_parse_ip6(struct xg_frame *frame, void *
 	return XG_OURS;
 }
 
-/* ``size`` is the frame's, which may be more than lies between ``data`` and ``end``. */
+/*
+ * ``size`` is the frame's, which may be more than lies between ``data`` and ``end``. ``source`` gets the address of the
+ * sender, unless the frame is anybody else's. It is read here, where it was found: LLVM 19 parts the two kinds of
+ * header from each other, and after they are joined again the verifier does not know any more where either ends.
+ */
 static __always_inline enum xg_whose xg_parse(struct xg_frame *frame, void *data, void *end, __u32 size,
-					      const struct xg_config *local)
+					      const struct xg_config *local, __u8 source[16])
 {
 	enum xg_whose whose = XG_OTHERS;
 
@@ -159,9 +167,9 @@ static __always_inline enum xg_whose xg_parse(struct xg_frame *frame, void *data
 		return XG_OTHERS;
 	frame->v6 = frame->eth->h_proto == bpf_htons(ETH_P_IPV6);
 	if (frame->v6)
-		whose = xg_parse_ip6(frame, end, local);
+		whose = xg_parse_ip6(frame, end, local, source);
 	else if (frame->eth->h_proto == bpf_htons(ETH_P_IP))
-		whose = xg_parse_ip(frame, end, local);
+		whose = xg_parse_ip(frame, end, local, source);
 	if (whose != XG_OURS)
 		return whose;
 	if ((void *)(frame->udp + 1) > end || frame->udp->dest != local->port)
@@ -193,30 +201,16 @@ static __always_inline struct xg_packet *xg_locate(struct xg_frame *frame, void 
 	return packet;
 }
 
-/*
- * Notes now and then who sent a packet that is refused. Of its frame no more is known than that xg_parse() took it for
- * ours.
- */
-static __always_inline void xg_refuse(void *data, void *end, bool v6, __u32 verdict)
+/* Notes now and then who sent a packet that is refused: ``source``, as xg_parse() found it. */
+static __always_inline void xg_refuse(const __u8 source[16], __u32 verdict)
 {
-	struct ethhdr *eth = data;
-	struct iphdr *ip = (void *)(eth + 1);
-	struct ipv6hdr *ip6 = (void *)(eth + 1);
 	struct xg_refusal_key key = {};
 
 	/* First, as a flood of forged packets pays for each instruction before it. */
 	if (!xg_refusal_due())
 		return;
 	key.verdict = verdict;
-	if (v6) {
-		if ((void *)(ip6 + 1) > end)
-			return;
-		xg_copy_address(key.addr, &ip6->saddr);
-	} else {
-		if ((void *)(ip + 1) > end)
-			return;
-		xg_map_address(key.addr, ip->saddr);
-	}
+	xg_copy_address(key.addr, source);
 	xg_note_refusal(&key);
 }
 

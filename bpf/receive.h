@@ -86,18 +86,16 @@ static __always_inline bool xg_lease_over(const struct xg_config *local)
 }
 
 /*
- * Whether nobody at the frame's source may speak to this node. The key lies in the scratch: on the stack it would make
+ * Whether nobody at the packet's source may speak to this node. The key lies in the scratch: on the stack it would make
  * two states of what follows, with it and without, and the verifier would follow both to the end.
  */
-static __always_inline bool xg_is_barred(struct xg_scratch *scratch, const struct xg_config *local,
-					 const struct xg_frame *frame)
+static __always_inline bool xg_is_barred(struct xg_scratch *scratch, const struct xg_config *local)
 {
 	const __u8 *admitted;
 
 	if (!(local->flags & XG_ALLOW))
 		return false;
 	scratch->source.prefix = 128;
-	xg_source_of(frame, scratch->source.addr);
 	admitted = xg_find_allowed(&scratch->source);
 	return !admitted || !*admitted;
 }

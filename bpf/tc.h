@@ -244,7 +244,7 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 		return XG_NEXT;
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
-	whose = xg_parse(&frame, data, end, skb->len, local);
+	whose = xg_parse(&frame, data, end, skb->len, local, scratch->source.addr);
 	if (whose == XG_OTHERS) {
 		if (!xg_is_selftest(data, end))
 			return XG_NEXT;
@@ -256,7 +256,7 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	way.v6 = frame.v6;
 	if (xg_lease_over(local))
 		verdict = XG_COUNT_pass_no_agent;
-	else if (xg_is_barred(scratch, local, &frame))
+	else if (xg_is_barred(scratch, local))
 		verdict = XG_COUNT_drop_not_allowed;
 	else if (whose == XG_ODD || skb->gso_size || frame.length > XG_DATAGRAM_BYTES)
 		verdict = xg_take_odd();
@@ -275,7 +275,7 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	xg_count(verdict);
 	if (XG_ENDS(verdict)) {
 		if (XG_REFUSES(verdict))
-			xg_refuse((void *)(long)skb->data, (void *)(long)skb->data_end, way.v6, verdict);
+			xg_refuse(scratch->source.addr, verdict);
 		return XG_PASSES(verdict) ? XG_NEXT : TC_ACT_SHOT;
 	}
 	xg_settle(scratch, &rumor, verdict);

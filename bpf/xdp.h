@@ -90,7 +90,7 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 
 	if (!local || !scratch)
 		return XDP_PASS;
-	whose = xg_parse(&frame, data, end, end - data, local);
+	whose = xg_parse(&frame, data, end, end - data, local, scratch->source.addr);
 	if (whose == XG_OTHERS) {
 		if (!xg_is_selftest(data, end))
 			return XDP_PASS;
@@ -103,7 +103,7 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 	rumor.end = end;
 	if (xg_lease_over(local))
 		verdict = XG_COUNT_pass_no_agent;
-	else if (xg_is_barred(scratch, local, &frame))
+	else if (xg_is_barred(scratch, local))
 		verdict = XG_COUNT_drop_not_allowed;
 	else if (whose == XG_ODD || frame.length > XG_DATAGRAM_BYTES)
 		verdict = xg_take_odd();
@@ -117,7 +117,7 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 	xg_count(verdict);
 	if (XG_ENDS(verdict)) {
 		if (XG_REFUSES(verdict))
-			xg_refuse((void *)(long)ctx->data, (void *)(long)ctx->data_end, frame.v6, verdict);
+			xg_refuse(scratch->source.addr, verdict);
 		return XG_PASSES(verdict) ? XDP_PASS : XDP_DROP;
 	}
 	xg_settle(scratch, &rumor, verdict);

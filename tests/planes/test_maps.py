@@ -33,7 +33,7 @@ def loaded() -> Iterator[Fleet]:
 
 def opened(fleet: Fleet, own: Address = OWN, cluster: int = 7, **changes: Any) -> DataPlane:
     """The data plane, taken over."""
-    return open_plane(fleet[0].plane_dir, "auto", own, cluster, 4, 12, [(3, bytes(16))], **changes)
+    return open_plane(fleet[0].plane_dir, "auto", own, cluster, 4, 12, [(3, bytes(16))], {}, **changes)
 
 
 def peer(number: int) -> Address:
