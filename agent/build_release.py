@@ -48,6 +48,18 @@ def read_version(root: Path) -> str:
     return found[1]
 
 
+def read_wire_version(root: Path) -> str:
+    """The wire version that ``agent/xdp_gossip/wire/native.py`` states. Raises :class:`BuildError`."""
+    path = root / "agent" / "xdp_gossip" / "wire" / "native.py"
+    try:
+        found = re.search(r"^WIRE_VERSION = ([0-9]+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError as error:
+        raise BuildError(f"{path}: expected a readable file, got {error.strerror}") from None
+    if not found:
+        raise BuildError(f"{path}: expected a line such as WIRE_VERSION = 2, got none")
+    return found[1]
+
+
 def tree(source: Path) -> Iterator[Path]:
     """Every file under ``source`` that belongs into a release, in no particular order.
 
@@ -66,7 +78,11 @@ def tree(source: Path) -> Iterator[Path]:
 
 def collect(root: Path, version: str) -> dict[str, tuple[bytes, bool]]:
     """Archive name -> (content, executable). Raises :class:`BuildError` when a required part is missing."""
-    members = {"VERSION": (f"{version}\n".encode(), False)}
+    members = {
+        "VERSION": (f"{version}\n".encode(), False),
+        # Which members hear each other: the role compares it with the one of the host.
+        "WIRE": (f"{read_wire_version(root)}\n".encode(), False),
+    }
     for source, target in (*REQUIRED, *OPTIONAL):
         directory = root / source
         if not directory.is_dir():

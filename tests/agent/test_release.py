@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from xdp_gossip.wire.native import WIRE_VERSION
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -35,6 +37,8 @@ def tree(root: Path) -> None:
     (package / "__pycache__" / "x.pyc").write_bytes(b"x")
     (package / "__init__.py").write_text('__version__ = "9.8.7"\n')
     (package / "core" / "a.py").write_text("A = 1\n")
+    (package / "wire").mkdir()
+    (package / "wire" / "native.py").write_text("MAGIC = 1\nWIRE_VERSION = 7\n")
     (root / "agent" / "bin").mkdir()
     (root / "agent" / "bin" / "xdp-gossip").write_text("#!/bin/sh\n")
     (root / "agent" / "bin" / "xdp-gossip").chmod(0o755)
@@ -67,10 +71,13 @@ def test_what_is_in_it(tmp_path: Path) -> None:
     with tarfile.open(result["path"]) as tar:
         members = {member.name: member for member in tar.getmembers()}
         assert tar.extractfile("VERSION").read() == b"9.8.7\n"  # type: ignore[union-attr]
+        assert tar.extractfile("WIRE").read() == b"7\n"  # type: ignore[union-attr]
     assert [name for name, member in members.items() if member.isfile()] == [
         "VERSION",
+        "WIRE",
         "agent/xdp_gossip/__init__.py",
         "agent/xdp_gossip/core/a.py",
+        "agent/xdp_gossip/wire/native.py",
         "bin/xdp-gossip",
         "bpf/wire.h",
     ]
@@ -89,6 +96,11 @@ def test_what_cannot_be_built_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(module.BuildError, match="bpf: expected a directory, found none"):
         module.build(tmp_path, tmp_path / "out")
     (tmp_path / "other").rename(tmp_path / "bpf")
+    native = tmp_path / "agent/xdp_gossip/wire/native.py"
+    native.write_text("WIRE_VERSION = 1 + 1\n")
+    with pytest.raises(module.BuildError, match=r"native\.py: expected a line such as WIRE_VERSION = 2, got none"):
+        module.build(tmp_path, tmp_path / "out")
+    native.write_text("WIRE_VERSION = 2\n")
     (tmp_path / "bpf" / "link").symlink_to("/etc/passwd")
     with pytest.raises(module.BuildError, match="symbolic link"):
         module.build(tmp_path, tmp_path / "out")
@@ -118,6 +130,7 @@ def test_the_real_release_runs_from_anywhere_and_imports_only_itself(tmp_path: P
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, f"xdp-gossip {result['version']}\n", "")
+    assert (release / "WIRE").read_text() == f"{WIRE_VERSION}\n"
     # The agent and the loader read the data plane's sources from beside them.
     code = "from xdp_gossip.dataplane import headers; print(headers.directory(), len(headers.counters()) > 1)"
     environment = {"PYTHONPATH": str(tmp_path / "current" / "agent"), "PATH": "/usr/bin:/bin"}

@@ -28,6 +28,13 @@ RELEASES = {
         "9.2.0",
         (OTHER_PROGRAMS, (DAEMON, BEGIN, '        raise RuntimeError("this release does not start")\n' + BEGIN)),
     ),
+    "wire": (
+        "9.4.0",
+        (
+            ("agent/xdp_gossip/wire/native.py", "WIRE_VERSION = 2\n", "WIRE_VERSION = 99\n"),
+            ("bpf/wire.h", "#define XG_WIRE_VERSION 2\n", "#define XG_WIRE_VERSION 99\n"),
+        ),
+    ),
     "mute": ("9.3.0", (OTHER_PROGRAMS, (RUNTIME, SEND, "for transmit in self.engine.take_transmits() and ():"))),
 }
 
