@@ -47,6 +47,11 @@ def sources_digest(settings: Settings) -> str:
 def missing() -> list[tuple[str, str]]:
     """What this host lacks for compiling, each with its remedy."""
     found = []
+    bits = 64 if sys.maxsize > 2**32 else 32
+    if (sys.byteorder, bits) != ("little", 64):
+        machine = f"{platform.machine()}, {sys.byteorder}-endian, Python of {bits} bits"
+        remedy = "set protocol to auto or UDP: the agent itself runs here, over UDP"
+        found.append((f"the programs are for little-endian machines of 64 bits, this one is {machine}", remedy))
     try:
         importlib.import_module("bcc")
     except ImportError as error:
