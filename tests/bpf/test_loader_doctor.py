@@ -24,7 +24,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network n
 def doctor(here: World) -> dict[str, tuple[str, str]]:
     """What doctor says of kernel and data plane: text -> level and remedy."""
     done = here.inside(COMMAND, "doctor", "--json", "--config", str(here.files / "agent.yml"), check=False)
-    wanted = ("data plane", "kernel", "neighbours", "privileges")
+    wanted = ("data plane", "firewall", "kernel", "neighbours", "privileges")
     found = [finding for finding in json.loads(done.stdout)["findings"] if finding["check"] in wanted]
     return {finding["text"]: (finding["level"], finding["remedy"]) for finding in found}
 
@@ -48,6 +48,7 @@ def test_nothing_to_complain_of(here: World) -> None:
     here.loader("up")
     found = doctor(here)
     assert only(found, f"XDP (native) on {here.interface}") == ("ok", "")
+    assert only(found, "XDP (native) comes before netfilter: no rule of this host's own applies") == ("ok", "")
     assert {level for level, _ in found.values()} == {"ok"}
 
 

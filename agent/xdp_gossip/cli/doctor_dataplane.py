@@ -91,6 +91,8 @@ def loaded(found: Mapping[str, Any], level: str) -> Iterator[Finding]:
     """What the loader has left: the mode, why not a better one, and what the counters tell."""
     if found["up"]:
         yield Finding("ok", "data plane", f"{found['mode']} on {found['interface']}")
+        text = f"{found['mode']} comes before netfilter: no rule of this host's own applies to rumors"
+        yield Finding("ok", "firewall", f"{text}; dataplane.allow says who may speak")
     else:
         yield Finding(level, "data plane", found["reason"], _UP)
     for refusal in found["reasons"]:
