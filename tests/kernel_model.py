@@ -64,7 +64,8 @@ class Outcome:
     """What a packet came to: the counter of its verdict, and what went on from it.
 
     ``action`` is pass (to the stack), drop, or relay. ``event`` is what goes through the ring buffer: NEWS, ASK or
-    None. ``copies`` is how many copies are made, ``onward`` the payload they carry.
+    None. ``copies`` is how many copies are made, ``onward`` the payload they carry. ``beyond`` is what it comes to when
+    as many packets as may have come up in this slot of time.
     """
 
     verdict: str
@@ -73,6 +74,12 @@ class Outcome:
     copies: int = 0
     onward: bytes = b""
     also: tuple[str, ...] = ()
+    beyond: str = ""
+
+
+def _ask(verdict: str) -> Outcome:
+    """What only the agent can decide on."""
+    return Outcome(verdict, event=ASK, beyond="ask_limited")
 
 
 class KernelModel:
@@ -118,7 +125,7 @@ class KernelModel:
             if not _earlier(self.config.incarnation, header.incarnation):
                 return Outcome("drop_own")
             self.codec.verify(payload, header)
-            return Outcome("ask_own", event=ASK)
+            return _ask("ask_own")
         if header.type not in RUMORS:
             self.codec.verify(payload, header)
             return self._direct(header)
@@ -129,11 +136,11 @@ class KernelModel:
         if entry is None:
             return self._newcomer(payload, header, time)
         if _earlier(header.incarnation, entry.incarnation):
-            return Outcome("ask_incarnation", event=ASK)
+            return _ask("ask_incarnation")
         if entry.standing == GONE:
-            return Outcome("ask_gone", event=ASK)
+            return _ask("ask_gone")
         if self._off(header, entry.clock, time) > self._limit(entry.standing):
-            return Outcome("ask_time", event=ASK)
+            return _ask("ask_time")
         before = (entry.incarnation, entry.record_digest, entry.flags, entry.state_digest)
         self._commit(entry, header, time)
         return self._take(payload, header, self._is_news(header, entry, before))
@@ -142,7 +149,7 @@ class KernelModel:
         """What may come up to the agent. The rates are not stated here: the model has no clock of its own."""
         incarnation, seen = self.directs.get(header.origin, (0, set()))
         if incarnation and _earlier(header.incarnation, incarnation):
-            return Outcome("pass_direct", "pass")
+            return Outcome("pass_direct", "pass", beyond="drop_direct_flood")
         if incarnation != header.incarnation:
             seen = set()
         newest = max(seen, default=header.sequence)
@@ -155,9 +162,9 @@ class KernelModel:
         if header.type is PacketType.LEAVE:
             return Outcome("drop_unknown_leave")
         if self._off(header, self.config.clock, time) > self.config.timeout:
-            return Outcome("ask_time", event=ASK)
+            return _ask("ask_time")
         if len(self.nodes) >= self.max_nodes:
-            return Outcome("ask_full", event=ASK)
+            return _ask("ask_full")
         entry = self.nodes[header.origin] = Entry()
         self._commit(entry, header, time)
         return self._take(payload, header, True, "take_newcomer")
