@@ -186,11 +186,12 @@ static __always_inline void xg_address(struct xg_frame *frame, const struct xg_c
  * (XDP_XMIT_FLUSH). Does the last batch come to nothing here, the driver never hears it, and the copies of the batches
  * before lie in its ring until another frame comes along. The last batch ends with the last place of some rumor.
  */
-static __always_inline bool xg_kick(const struct xg_scratch *scratch, const struct xg_packet *packet, bool v6)
+static __always_inline bool xg_kick(const struct xg_scratch *scratch, const struct xg_packet *packet, bool v6,
+				    __u32 ifindex)
 {
 	return scratch->waiting && !scratch->flushing &&
 	       scratch->places == (xg_is_wide(packet->type) ? XG_WIDE : XG_AMOUNT) &&
-	       xg_is_mapped(scratch->last.addr) != v6;
+	       xg_is_mapped(scratch->last.addr) != v6 && scratch->last_hop.ifindex == ifindex;
 }
 
 /* One copy on its way out. */
@@ -251,7 +252,7 @@ static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 surplus:
 	xg_count(XG_COUNT_copy_surplus);
 unused:
-	if (!xg_kick(scratch, packet, frame.v6))
+	if (!xg_kick(scratch, packet, frame.v6, ifindex))
 		return XDP_DROP;
 	xg_count(XG_COUNT_copy_again);
 address:

@@ -89,6 +89,8 @@ class Stage:
                     flags = calls.XDP_NATIVE if mode == NATIVE else calls.XDP_GENERIC
                     links.append(calls.link_create(plane.program("xg_xdp_ingress"), self.ifindex, calls.XDP, flags))
                 links.append(calls.link_create(plane.program("xg_tc_egress"), self.ifindex, calls.TCX_EGRESS))
+                if mode == NATIVE:
+                    links.append(plane.watch())
                 yield
             finally:
                 for link in links:

@@ -46,9 +46,12 @@ def test_due_is_what_became_of_the_copies(plane: Plane, far: Stage, mode: str) -
     with far.attach(plane, mode, amount=64):
         far.teach(plane, far.members[:2])
         far.send(far.neighbour, packet(4), local(4))
-        assert len(far.received(far.everybody, 2)) == 2
+        again = 1 if mode == NATIVE else 0
+        assert len(far.received(far.everybody, 2 + again)) == 2 + again
         time.sleep(0.05)
-    assert plane.counted() == {
+    counted = plane.counted()
+    assert counted.pop("copy_again", 0) == again
+    assert counted == {
         "take_heartbeat": 1,
         "relay": 1,
         "copy": 2,
@@ -68,13 +71,9 @@ def test_the_driver_is_told_to_send(plane: Plane, far: Stage, resolved: bool) ->
     plane.reset(scene.config(4, amount=64, wide=64), ring)
     plane.set_node(origin(4), known())
     with far.attach(plane, NATIVE, amount=64):
-        watcher = plane.watch()
-        try:
-            far.teach(plane, ring[:2] if resolved else ring[:1])
-            far.send(far.neighbour, packet(4), local(4))
-            found = far.received(far.everybody, 3 if resolved else 2)
-        finally:
-            os.close(watcher)
+        far.teach(plane, ring[:2] if resolved else ring[:1])
+        far.send(far.neighbour, packet(4), local(4))
+        found = far.received(far.everybody, 3 if resolved else 2)
     counted = plane.counted()
     assert (counted["copy"], counted["copy_again"], plane.due) == (len(found) - 1, 1, 64)
     assert counted.get("copy_surplus", 0) + counted.get("copy_unresolved", 0) == 64 - counted["copy"]
@@ -178,29 +177,25 @@ def test_copies_that_the_driver_refuses_are_counted(plane: Plane, far: Stage) ->
     plane.reset(scene.config(4, amount=4, wide=64), far.members[:4])
     plane.set_node(origin(4), known())
     with far.attach(plane, NATIVE, amount=64), inside(HERE):
-        watcher = plane.watch()
+        far.teach(plane, far.members[:4])
+        # The first flush ends what earlier tests, which nobody watched, have addressed.
+        for sequence in (100, 101):
+            plane.counted()
+            frame = frames.frame(packet(4, sequence=sequence), source(4), local(4))
+            calls.run(plane.program(XDP), frame, live=1)
+        assert {name: n for name, n in plane.counted().items() if name.startswith("copy")} == {
+            "copy": 4,
+            "copy_again": 1,
+            "copy_surplus": 60,
+        }
+        ip("-n", THERE, "link", "set", "xgb1", "down")
+        plane.due = 0
         try:
-            far.teach(plane, far.members[:4])
-            # The first flush ends what earlier tests, which nobody watched, have addressed.
-            for sequence in (100, 101):
-                plane.counted()
-                frame = frames.frame(packet(4, sequence=sequence), source(4), local(4))
-                calls.run(plane.program(XDP), frame, live=1)
-            assert {name: n for name, n in plane.counted().items() if name.startswith("copy")} == {
-                "copy": 4,
-                "copy_again": 1,
-                "copy_surplus": 60,
-            }
-            ip("-n", THERE, "link", "set", "xgb1", "down")
-            plane.due = 0
-            try:
-                lost = frames.frame(packet(4, sequence=102), source(4), local(4))
-                calls.run(plane.program(XDP), lost, live=1)
-                counted = plane.counted()
-            finally:
-                ip("-n", THERE, "link", "set", "xgb1", "up")
+            lost = frames.frame(packet(4, sequence=102), source(4), local(4))
+            calls.run(plane.program(XDP), lost, live=1)
+            counted = plane.counted()
         finally:
-            os.close(watcher)
+            ip("-n", THERE, "link", "set", "xgb1", "up")
     assert counted["relay"] == 1
     assert (counted["copy"], counted["copy_again"], counted["copy_lost"]) == (4, 1, 5)
     assert plane.due == 64 == counted["copy"] + counted["copy_surplus"]
