@@ -80,8 +80,7 @@ test-loaded: setup ## The same while all processors are kept busy: no test may b
 
 .PHONY: check
 check: ## The quick part: no root, under a minute
-	@$(MAKE) code
-	@$(MAKE) unit PYTEST_ARGS='-m "not slow and not root" -q'
+	@$(MAKE) code & code=$$!; $(MAKE) unit PYTEST_ARGS='-m "not slow and not root" -q'; unit=$$?; wait $$code && exit $$unit
 	@$(MAKE) sim SIM_SEEDS=1 PYTEST_ARGS='-m "not slow" -q -n 2'
 
 ##@ Parts of `make test`
