@@ -10,8 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from xdp_gossip.allowlist import AllowList, parse_network
+from xdp_gossip.allowlist import MOST, AllowList, parse_network
 from xdp_gossip.core.types import Address
+from xdp_gossip.dataplane.headers import constants
 from xdp_gossip.runtime import Runtime
 
 
@@ -25,9 +26,20 @@ networks = st.one_of(
 )
 
 
-@given(st.lists(networks, min_size=1, max_size=5), st.ip_addresses())
-def test_who_is_admitted(given: list[ipaddress.IPv4Network], address: ipaddress.IPv4Address) -> None:
+@st.composite
+def lists(draw: st.DrawFn) -> tuple[list[Any], Any]:
+    """Networks and an address: any, or one beside the edge of a network."""
+    given = draw(st.lists(networks, min_size=1, max_size=5))
+    network = draw(st.sampled_from(given))
+    edge = draw(st.sampled_from([int(network.network_address), int(network.broadcast_address)]))
+    beside = min(max(edge + draw(st.integers(-1, 1)), 0), 2**network.max_prefixlen - 1)
+    return given, draw(st.one_of(st.ip_addresses(), st.just(type(network.network_address)(beside))))
+
+
+@given(lists())
+def test_who_is_admitted(drawn: tuple[list[Any], Any]) -> None:
     """By each of the networks; and the entries for the kernel say the same of the address in 128 bits."""
+    given, address = drawn
     allow = AllowList(given)
     assume(getattr(address, "ipv4_mapped", None) is None)  # sources come normalised
     expected = any(address in network for network in given)
@@ -40,6 +52,11 @@ def test_who_is_admitted(given: list[ipaddress.IPv4Network], address: ipaddress.
         if bits >> (128 - prefix) == int.from_bytes(net, "big") >> (128 - prefix)
     }
     assert bool(matching and matching[max(matching)]) == expected
+
+
+def test_the_map_has_room_for_the_longest_list() -> None:
+    given = [ipaddress.ip_network((2 * number, 32)) for number in range(MOST)]
+    assert len(AllowList(given).entries()) == constants()["XG_ALLOWED"]
 
 
 def test_an_empty_list_admits_everybody() -> None:
