@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(400)
 
 #: A program, and after ``# ->`` what mypy has to say of a line: a type that it reveals, or the beginning of an error.
+#: Pyright reveals the same types, and has an error in the same lines.
 PROGRAM = '''
 from xdp_gossip import AsyncNodeList, Limits, Node, NodeList, ProtocolError, State, Version, Write
 
@@ -85,7 +87,7 @@ def test_everything_of_the_package_is_in_it(wheel: Path) -> None:
         assert not there - set(archive.namelist())
 
 
-def test_a_type_checker_sees_the_library(python: Path, tmp_path: Path) -> None:
+def test_mypy_sees_the_library(python: Path, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     mypy = (sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--hide-error-context")
     done = run(*mypy, "--python-executable", python, "program.py", cwd=tmp_path)
@@ -101,6 +103,27 @@ def test_a_type_checker_sees_the_library(python: Path, tmp_path: Path) -> None:
         else:
             shown = heard.replace("builtins.", "").replace("Union[", "")
             assert f'Revealed type is "{expected}"' in shown, (line, heard)
+
+
+def test_pyright_sees_the_library(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict", "include": ["program.py"]}')
+    pyright = ROOT / ".cache" / "venv" / "quality" / "bin" / "pyright"
+    done = run(pyright, "--pythonpath", python, "--outputjson", cwd=tmp_path)
+    said: dict[int, list[str]] = {}
+    for found in json.loads(done.stdout)["generalDiagnostics"]:
+        said.setdefault(found["range"]["start"]["line"], []).append(f"{found['severity']}: {found['message']}")
+    assert said, done.stdout + done.stderr
+    for number, line in enumerate(PROGRAM.splitlines()):
+        _, found, expected = line.partition("# -> ")
+        heard = said.get(number, [])
+        if not found:
+            assert not heard, (line, heard)
+        elif expected.startswith("error: "):
+            assert any(text.startswith("error: ") for text in heard), (line, heard)
+        else:
+            short = re.sub(r"\b(?:\w+\.)+(?=\w)", "", expected)
+            assert any(text.startswith("information: ") and f'is "{short}"' in text for text in heard), (line, heard)
 
 
 def test_the_command_of_a_wheel_says_that_it_has_no_data_plane(python: Path, tmp_path: Path) -> None:
