@@ -8,8 +8,9 @@ import struct
 import time
 from collections.abc import Iterator
 
-from xdp_gossip.core.messages import Header, PacketType, RecordRumor
-from xdp_gossip.core.types import Address, Record
+from xdp_gossip.core.messages import Documents, Header, PacketType, RecordRumor
+from xdp_gossip.core.types import Address, Document, Record, Version
+from xdp_gossip.dataplane import headers
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import BLOCK_BYTES, HEADER_BYTES, NativeCodec
 
@@ -71,6 +72,25 @@ def record_rumors(origins: int, sequence: int = 1) -> Iterator[bytes]:
             PacketType.RECORD, origin(number), 1, sequence, wall, state_digest=0, record_digest=record.digest, ttl=1
         )
         yield sign(header, RecordRumor(record))
+
+
+def documents(origins: int, count: int) -> Iterator[bytes]:
+    """``count`` rumors of a document each, in turn from each origin, as long as a packet may be."""
+    sign, wall = codec(), time.time_ns()
+    addresses = [origin(number) for number in range(origins)]
+    most = headers.constants()["XG_DATAGRAM_BYTES"]
+
+    def rumor(number: int, size: int) -> Documents:
+        version = Version(wall // 10**6 << 16 | number // origins, addresses[number % origins])
+        return Documents((Document("bench/document", version, bytes(size)),))
+
+    # What stands around the value; its own length is told in as many bytes as that of one of 1,000.
+    around = sign.size_of(rumor(0, 1000)) - 1000
+    for number in range(count):
+        header = Header(PacketType.METADATA, addresses[number % origins], 1, 1 + number // origins, wall, 0, 0, ttl=TTL)
+        packet = sign.encode(header, rumor(number, most - around))
+        assert len(packet) == most, len(packet)
+        yield packet
 
 
 def forged(packet: bytes, number: int) -> bytes:
