@@ -47,12 +47,12 @@ unexport PYTHONPATH
 
 # What `make test` runs, stage by stage; in a stage with lanes (a,b/c,d) c and d run beside a and b, at a lower priority.
 # Clusters are measured, so they have the machine to themselves. Fleets and Molecule's hosts are waited for most of the
-# time, one after the other: what only needs a processor runs beside them.
+# time, one after the other: what only needs a processor runs beside them. The lanes are about equally long.
 comma := ,
 space := $(subst ,, )
-FLEETS := planes networks recovery fleet integration docs-run eda $(SCENARIOS:%=molecule-%)
+FLEETS := planes networks recovery fleet eda $(SCENARIOS:%=molecule-%)
 PROGRAMS := bpf kernels-short lint quality bench-short
-MODELS := sim ansible-test-2.18 ansible-test-2.19 ansible-test-newest
+MODELS := integration docs-run sim ansible-test-2.18 ansible-test-2.19 ansible-test-newest
 lane = $(subst $(space),$(comma),$(strip $(1)))
 STEPS := code unit/ui cluster $(call lane,$(FLEETS))/$(call lane,$(PROGRAMS))/$(call lane,$(MODELS)) claims
 
@@ -121,7 +121,7 @@ networks: packages-test packages-plane venv-dev ## Fleets on each kind of interf
 
 .PHONY: recovery
 recovery: packages-test packages-plane venv-dev ## Faults of a data plane in use: noticed, told, mended by itself (root)
-	$(VENV)/dev/bin/pytest tests/recovery --junitxml="$(REPORTS)/recovery.xml" $(PYTEST_ARGS)
+	$(VENV)/dev/bin/pytest tests/recovery -m "not variant" --junitxml="$(REPORTS)/recovery.xml" $(PYTEST_ARGS)
 
 .PHONY: kernels-short
 kernels-short: packages-test packages-plane packages-guests venv-dev ## The programs on stock kernels 6.1 and 6.12; two guests (root)
@@ -187,7 +187,7 @@ kernels: packages-test packages-plane packages-guests venv-dev ## The whole matr
 .PHONY: long
 long: packages-test packages-plane venv-dev ## What takes too long for `make test`: a minute's lateness, variants of networks, 200 seeds (root)
 	XDP_GOSSIP_LATE_SECONDS=60 $(VENV)/dev/bin/pytest tests/recovery/test_late.py $(PYTEST_ARGS)
-	$(VENV)/dev/bin/pytest tests/networks -m variant -rs $(PYTEST_ARGS)
+	$(VENV)/dev/bin/pytest tests/networks tests/recovery -m variant -rs $(PYTEST_ARGS)
 	SIM_SEEDS=200 $(VENV)/dev/bin/pytest tests/sim $(PYTEST_ARGS)
 	$(VENV)/dev/bin/python -m tests.recovery
 

@@ -30,7 +30,7 @@ ip link set lo up
 ip address add 192.0.2.1/24 dev lo
 exec "$@"
 """
-#: An agent with a configuration, where no other agent is in its way. It has to serve within 15 s.
+#: An agent with a configuration, where no other agent is in its way. It has to serve within a minute.
 _AGENT = """
 ip link set lo up
 ip address add 198.18.0.11/32 dev lo
@@ -39,7 +39,7 @@ mount -t tmpfs none /var/lib
 mkdir --mode=0750 /var/lib/xdp-gossip
 xdp-gossip check-config "$1"
 xdp-gossip agent --config "$1" &
-for attempt in $(seq 150); do
+for attempt in $(seq 600); do
     if xdp-gossip status 2>&1; then kill %1; wait %1; exit; fi
     sleep 0.1
 done
