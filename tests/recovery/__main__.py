@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``python -m tests.recovery [--runs N] [--lab DIRECTORY HOST]``: how soon a host is back in its best mode; as root.
+"""How soon a host is back in its best mode: ``python -m tests.recovery [--runs N] [--lab DIRECTORY HOST ...]``; root.
 
 Without ``--lab`` in namespaces, where a thread plays systemd's path unit.
 """
@@ -15,6 +15,7 @@ sys.path[:0] = [str(ROOT / "agent"), str(ROOT)]
 
 from tests.planes.fleet import Host, command  # noqa: E402
 from tests.recovery.lab import LabHost  # noqa: E402
+from tests.recovery.managers import MANAGERS, NETWORKD  # noqa: E402
 from tests.recovery.seconds import table  # noqa: E402
 from tests.recovery.world import PathUnit, World, hub, pinned, plug, there  # noqa: E402
 
@@ -68,9 +69,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.recovery", description=__doc__)
     parser.add_argument("--runs", type=int, default=3, help="how often each cause is measured (default: 3)")
     parser.add_argument("--lab", nargs=2, metavar=("DIRECTORY", "HOST"), help="on a host of the role lab")
+    parser.add_argument("--manager", choices=MANAGERS, default=NETWORKD.name, help="of that host")
     args = parser.parse_args()
     if args.lab:
-        table(LabHost(Path(args.lab[0]), args.lab[1]), f"{args.lab[1]}, systemd and systemd-networkd", args.runs)
+        host = LabHost(Path(args.lab[0]), args.lab[1], MANAGERS[args.manager])
+        table(host, f"{args.lab[1]}, systemd and {args.manager}", args.runs)
         return 0
     with World() as world:
         world.start()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A host of the role ``lab``, with systemd and systemd-networkd: faults are made from the machine that it runs on."""
+"""A host of the role ``lab``, with systemd and a network manager: faults are made from the machine that it runs on."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.harness import ROOT, _UnixConnection
+from tests.recovery.managers import NETWORKD, Manager
 
 _SECONDS = 60.0
 _UNITS = ("xdp-gossip", "xdp-gossip-dataplane.path", "xdp-gossip-dataplane")
 
 
 class LabHost:
-    """The host ``name`` of the lab in ``directory``; the role ``agent`` has deployed an agent there."""
+    """The host ``name`` of the lab in ``directory``; the role ``agent`` has deployed an agent there.
 
-    def __init__(self, directory: Path, name: str) -> None:
+    ``manager``: what is in charge of its interfaces.
+    """
+
+    def __init__(self, directory: Path, name: str, manager: Manager = NETWORKD) -> None:
+        self._manager = manager
         lab = str(ROOT / "roles" / "lab" / "files" / "lab.py")
         state = json.loads(_run(sys.executable, lab, "--config", str(directory / "config.json"), "status"))
         found = next(host for host in state["hosts"] if host["name"] == name)
@@ -55,16 +60,20 @@ class LabHost:
         for path in (self._root / "run/xdp-gossip-dataplane/bpf").glob("v*/link_xdp"):
             path.unlink()
 
+    def is_attached(self) -> bool:
+        """Whether the loader has pinned the program's link."""
+        return any((self._root / "run/xdp-gossip-dataplane/bpf").glob("v*/link_xdp"))
+
     def take_address(self) -> None:
         """See ``Measured``."""
         self._inside("ip", "address", "flush", "dev", "host0", "scope", "global")
 
     def give_address(self) -> None:
         """See ``Measured``."""
-        self._inside("networkctl", "reconfigure", "host0")
+        self._inside(*self._manager.give)
 
     def lose_carrier(self) -> None:
-        """See ``Measured``; networkd takes the address away as well."""
+        """See ``Measured``; networkd and NetworkManager take the address away as well."""
         _run("ip", "link", "set", self._far, "down")
 
     def give_carrier(self) -> None:
@@ -76,11 +85,13 @@ class LabHost:
         _run("ip", "link", "delete", self._far)
 
     def make_interface(self) -> None:
-        """See ``Measured``; networkd gives it its address."""
+        """See ``Measured``; the manager gives it its address."""
         peer = ("peer", "name", "host0", "address", self._mac, "netns", self._init)
         _run("ip", "link", "add", self._far, "type", "veth", *peer)
         _run("ip", "link", "set", self._far, "master", self._bridge, "up")
         _run("ethtool", "-K", self._far, "gro", "on")
+        if self._manager.hotplug:
+            self.give_address()
 
     def boot_without_address(self) -> None:
         """See ``Measured``."""

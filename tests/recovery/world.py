@@ -141,7 +141,7 @@ class World(Fleet):
 
     def best(self, host: Host, mode: str = NATIVE, seconds: float = PATIENCE) -> None:
         """Wait until the host is in its best mode, and for a while without a relapse."""
-        eventually(lambda: self.in_mode(host, mode), seconds, 0.05)
+        print(f"{host.name}: in {mode} after {eventually(lambda: self.in_mode(host, mode), seconds, 0.05):.1f} s")
         taken = host.counters()
         eventually(lambda: None if host.counters()["plane_judged"] >= taken["plane_judged"] + 4 else "few cycles", 20)
         name = "plane_stepped_down"
