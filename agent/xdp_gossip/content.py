@@ -11,13 +11,15 @@ from .core.interface import ProtocolError
 
 #: Bytes of a version up to which it is compared with another line by line.
 MAX_DIFF = 256 * 1024
+#: Levels of YAML: its loader in C calls itself for each, and ends the process where the stack does.
+MAX_LEVELS = 200
 
 
 def check(key: str, value: bytes, content_type: str) -> None:
     """Raise ``ProtocolError`` (invalid_content), saying where, unless ``value`` is what its type says.
 
     ``text`` is UTF-8; ``json`` is RFC 8259, so without NaN; ``yaml`` is one YAML document without tags of a
-    program's own. Any other type, ``raw`` among them, says nothing of the content.
+    program's own, of at most ``MAX_LEVELS`` levels. Any other type, ``raw`` among them, says nothing of the content.
     """
     if content_type not in ("text", "json", "yaml"):
         return
@@ -41,12 +43,17 @@ def _check_yaml(key: str, text: str) -> None:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
+        level = 0
+        for event in yaml.parse(text, Loader=loader):
+            level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if level > MAX_LEVELS:
+                raise RecursionError
         yaml.load(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
         raise _refused(key, "yaml", f"{where}{error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+    except Exception as error:  # what a tag makes of its text raises whatever the calls in it raise
         raise _refused(key, "yaml", _reason(error)) from None
 
 
@@ -56,7 +63,11 @@ def _refused(key: str, content_type: str, reason: str) -> ProtocolError:
 
 
 def _reason(error: BaseException) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, ValueError):
+        return " ".join(str(error).split())
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _no_constant(name: str) -> Any:
