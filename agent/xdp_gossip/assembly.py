@@ -7,7 +7,7 @@ What a combination does not use is not imported: a cluster on its own wire over 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ class Assembly:
 
     settings: Settings
     keyring: Keyring
-    secret_key: str
+    secret_key: str = field(repr=False)
     cluster: str
     wire: str
     protocol: str

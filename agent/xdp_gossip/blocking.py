@@ -51,7 +51,8 @@ class NodeList:
         self._inner = AsyncNodeList(*args, **kwargs)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._ending = threading.Lock()
+        self._ending = threading.RLock()  # a signal's handler may call while its thread holds it
+        self._changing = threading.RLock()  # one join() or close() at a time
         self._ended = False
 
     def new(self, node: Node) -> None:
@@ -72,19 +73,20 @@ class NodeList:
         Raises ``StoreError``, ``TransportError`` (the address is in use, say).
         """
         self._inner.get()  # says when new() is missing or all is over, before a thread is started
-        if self._loop is not None:
-            raise NotReadyError("join() was called before")
-        self._ended = False
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(_record)
-        self._thread = threading.Thread(target=self._loop.run_forever, name="xdp-gossip", daemon=True)
-        self._thread.start()
-        try:
-            self._wait(self._inner.join())
-        except BaseException:
-            self._end_thread()
-            self._loop = self._thread = None
-            raise
+        with self._changing:
+            if self._loop is not None:
+                raise NotReadyError("join() was called before")
+            loop = asyncio.new_event_loop()
+            loop.set_exception_handler(_record)
+            try:
+                self._loop, self._ended = loop, False
+                self._thread = threading.Thread(target=_serve, args=[loop], name="xdp-gossip", daemon=True)
+                self._thread.start()
+                self._wait(self._inner.join())
+            except BaseException:
+                self._end_thread()
+                self._loop = self._thread = None
+                raise
 
     def get(self) -> list[Node]:
         """All nodes present, the local one first."""
@@ -208,11 +210,12 @@ class NodeList:
         """Stop gossiping and release everything. Idempotent; in a forked child without effect."""
         if self._inner._forked:
             return
-        if self._loop is None:
-            self._inner._closed = True  # nothing runs yet, and nothing will
-        elif not self._ended:
-            self._wait(self._inner.close())
-            self._end_thread()
+        with self._changing:  # whoever comes second waits for the first
+            if self._loop is None:
+                self._inner._closed = True  # nothing runs yet, and nothing will
+            elif not self._ended:
+                self._wait(self._inner.close())
+                self._end_thread()
 
     def __enter__(self) -> NodeList:
         return self
@@ -224,7 +227,7 @@ class NodeList:
 
     def _do(self, call: Callable[[], T]) -> T:
         """A call that does not wait, on the loop's thread once there is one."""
-        if self._loop is None:
+        if self._loop is None or threading.current_thread() is self._thread:
             return call()
 
         async def run() -> T:
@@ -236,6 +239,9 @@ class NodeList:
         if self._inner._forked:  # neither the thread nor whoever held the lock is here
             work.close()
             self._inner._usable()
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("expected another thread than the node list's own, which a handler of its log runs in")
         # Under the lock: what is handed over before the thread ends is ended by it, and nothing is handed over later.
         with self._ending:
             if self._loop is None or self._ended:
@@ -255,11 +261,21 @@ class NodeList:
             if self._ended:
                 return
             self._ended = True
-        assert self._loop is not None and self._thread is not None
-        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        assert self._loop is not None
+        if self._thread is not None and self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
         self._loop.close()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """The thread. A join() that was interrupted while it started has closed the loop."""
+    try:
+        loop.run_forever()
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
 
 
 def _record(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -135,7 +135,7 @@ class AsyncNodeList:
         check.choice("protocol", protocol, _PROTOCOLS[wire], any_case=True)
         check.integer("size", size, 1 if wire == "pekonode" else 4096, largest_size(wire, protocol))
         timeout = check.number("timeout", timeout, 0, 86_400)
-        check.text("secret_key", secret_key)
+        check.secret("secret_key", secret_key)
         check.listen_address("listen_addr", listen_addr)
         check.flag("is_print", is_print)
         check.integer("timeout_cycles", timeout_cycles, 1, 1_000)
@@ -152,9 +152,13 @@ class AsyncNodeList:
         self.is_print = is_print
         self.wire = wire
         self.cluster = cluster
-        slots = check.key_slots("keys", keys) or {0: (secret_key, "active")}
+        slots = check.key_slots("keys", keys)
+        if slots and wire == "pekonode":
+            raise ValueError("keys: expected none with wire='pekonode', which knows a secret_key only")
+        if slots and secret_key:
+            raise ValueError("keys: expected either keys or secret_key, got both")
         try:
-            keyring = Keyring(cluster, slots)
+            keyring = Keyring(cluster, slots or {0: (secret_key, "active")})
         except ValueError as error:
             raise ValueError(f"keys: {error}") from None
         self.keys = [(slot, state) for slot, state in keyring.states.items()]
@@ -191,6 +195,7 @@ class AsyncNodeList:
         self._started = 0.0
         self._process: int | None = None  # the one that joined
         self._closed = False
+        self._joining: asyncio.Future[None] | None = None
         self._print: Callable[[str], None] = lambda line: print(line, flush=True)
 
     # -- the seed's calls --------------------------------------------------------------------------------------
@@ -231,6 +236,8 @@ class AsyncNodeList:
             raise NotReadyError("join() was called before")
         self._disk = Disk(self._open_store)
         self._process = os.getpid()
+        self._joining = asyncio.get_running_loop().create_future()
+        runtime: Runtime | None = None
         try:
             incarnation, snapshot, problems = await self._disk.run(_load)
             for problem in problems:
@@ -240,6 +247,7 @@ class AsyncNodeList:
             steering = self._assembly.steering(engine, transport)
             runtime = Runtime(engine, transport, self._disk, self._on_event, steering, self._assembly.allow)
             await runtime.open()
+            self._usable()  # close() may have come meanwhile
             engine.reaches = transport.reaches
             # Nobody may publish before the stored documents are loaded, so there is no await from here on.
             for seed in self._seeds:
@@ -251,8 +259,13 @@ class AsyncNodeList:
             self._join_failed = str(error)
             self._runtime = self._process = None
             disk, self._disk = self._disk, None
+            if runtime is not None:
+                await runtime.abandon()
             await disk.close()
             raise
+        finally:
+            self._joining.set_result(None)
+            self._joining = None
 
     def get(self) -> list[Node]:
         """All nodes present, the local one first."""
@@ -371,6 +384,8 @@ class AsyncNodeList:
         if self._forked:
             return
         self._closed = True
+        if self._joining is not None:  # finds out, and takes back what it has opened
+            await asyncio.wait([self._joining])
         if self._runtime is not None:
             await self._runtime.close()
         self._log.close()

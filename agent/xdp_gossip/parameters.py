@@ -63,6 +63,19 @@ def flag(name: str, value: object) -> bool:
     return instance(name, value, bool, "True or False")
 
 
+def secret(name: str, value: object, least: int = 0) -> str:
+    """Text of at least so many bytes of UTF-8, which stands in no message."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected text, got {type(value).__name__}")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: expected valid Unicode text") from None
+    if not least <= size <= _MOST_TEXT:
+        raise ValueError(f"{name}: expected {least} to {_MOST_TEXT} bytes of UTF-8, got {size}")
+    return value
+
+
 def text(name: str, value: object, least: int = 0, most: int = _MOST_TEXT) -> str:
     """Text of ``least`` to ``most`` bytes of UTF-8."""
     found = instance(name, value, str, "text")
@@ -193,18 +206,24 @@ def networks(name: str, value: object) -> AllowList:
 
 
 def key_slots(name: str, value: object) -> dict[int, tuple[str, str]]:
-    """Slot number -> secret and state, out of (slot, state, secret)."""
+    """Slot number -> secret and state, out of (slot, state, secret). What is wrong may be a secret: it is not told."""
     found: dict[int, tuple[str, str]] = {}
-    for each in sequence(name, value, "(slot, state, secret)"):
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name}: expected a list of (slot, state, secret), got {type(value).__name__}")
+    for each in value:
         if not isinstance(each, (tuple, list)) or len(each) != 3:
-            raise TypeError(f"{name}: expected (slot, state, secret), got {_shown(each)}")
-        slot = integer(f"{name}: slot", each[0], 0, 255)
+            raise TypeError(f"{name}: expected (slot, state, secret), got another {type(each).__name__}")
+        slot, state, own = each
+        if isinstance(slot, bool) or not isinstance(slot, int):
+            raise TypeError(f"{name}: slot: expected a whole number from 0 to 255, got {type(slot).__name__}")
+        integer(f"{name}: slot", slot, 0, 255)
         if slot in found:
             raise ValueError(f"{name}: expected each slot once, got {slot} twice")
-        found[slot] = (
-            text(f"{name}: secret of slot {slot}", each[2]),
-            choice(f"{name}: state of slot {slot}", each[1], SLOT_STATES),
-        )
+        if not isinstance(state, str):
+            raise TypeError(f"{name}: state of slot {slot}: expected text, got {type(state).__name__}")
+        if state not in SLOT_STATES:
+            raise ValueError(f"{name}: state of slot {slot}: expected one of {', '.join(SLOT_STATES)}")
+        found[slot] = (secret(f"{name}: secret of slot {slot}", own, 1), state)
     return found
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .runtime import Disk, Runtime
 
 _log = logging.getLogger("xdp_gossip.runtime")
+_OVER = "the node list was closed: expected it open until a publish returns"
 
 
 class Publisher:
@@ -31,6 +32,8 @@ class Publisher:
         self._in_flight: frozenset[str] = frozenset()
         self._landed = asyncio.Event()
         self._committing: set[tuple[str, tuple[Version, bool, bytes]]] = set()
+        self._begun: set[asyncio.Task[bool]] = set()
+        self._over = False
 
     def has_stored(self, document: Document) -> bool:
         """Whether the engine speaks of a document that is being published, and so is on the disk already."""
@@ -43,6 +46,8 @@ class Publisher:
         while True:
             while self._in_flight & keys:
                 await self._landed.wait()
+            if self._over:
+                raise StoreError(_OVER)
             prepared = runtime.call(lambda engine, now: engine.prepare(writes, now, author=author, comment=comment))
             if prepared is None:
                 written = runtime.call(
@@ -53,51 +58,75 @@ class Publisher:
             documents = [item.document for item in prepared if item.changed and item.document is not None]
             if not documents:
                 await runtime.saved()  # what is held may have come a moment ago
-            if not documents or await self._store_and_commit(keys, prepared, documents):
+            if not documents or await self._see_to_its_end(keys, prepared, documents):
                 return [(item.document, item.changed) for item in prepared]
 
-    async def _store_and_commit(
-        self, keys: frozenset[str], prepared: list[Prepared], documents: list[Document]
-    ) -> bool:
-        """Whether it happened; else another version came between, and it has to be looked at again."""
+    async def _see_to_its_end(self, keys: frozenset[str], prepared: list[Prepared], documents: list[Document]) -> bool:
+        """See ``_store_and_commit``. What gets to the disk gets to the engine, also when its caller gives up."""
         self._in_flight |= keys
+        work = asyncio.ensure_future(self._store_and_commit(prepared, documents))
+        self._begun.add(work)
+        work.add_done_callback(lambda done: self._land(done, keys))
+        return await asyncio.shield(work)
+
+    def _land(self, work: asyncio.Task[bool], keys: frozenset[str]) -> None:
+        self._begun.discard(work)
+        self._in_flight -= keys
+        landed, self._landed = self._landed, asyncio.Event()
+        landed.set()
+
+    async def _store_and_commit(self, prepared: list[Prepared], documents: list[Document]) -> bool:
+        """Whether it happened; else another version came between, and it has to be looked at again."""
+        if self._over:
+            raise StoreError(_OVER)
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((documents, stored))
+        self._work.set()
+        await stored
+        self._committing = {(document.key, document.rank) for document in documents}
         try:
-            stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append((documents, stored))
-            self._work.set()
-            await stored
-            self._committing = {(document.key, document.rank) for document in documents}
-            try:
-                done = self._runtime.call(lambda engine, now: engine.commit(prepared, now))
-            finally:
-                self._committing = set()
-            if not done:
-                await self._disk.run(lambda store: store.save_documents([], documents))
-            return done
+            done = self._runtime.call(lambda engine, now: engine.commit(prepared, now))
         finally:
-            self._in_flight -= keys
-            landed, self._landed = self._landed, asyncio.Event()
-            landed.set()
+            self._committing = set()
+        if not done:
+            await self._disk.run(lambda store: store.save_documents([], documents))
+        return done
 
     async def run(self) -> None:
-        """Write what is published, until it is cancelled."""
-        while True:
-            await self._work.wait()
-            self._work.clear()
+        """Write what is published, until it is cancelled: then to the end of the transaction that has begun."""
+        try:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                write = asyncio.ensure_future(self._write())
+                try:
+                    await asyncio.shield(write)
+                except asyncio.CancelledError:
+                    await asyncio.wait([write])
+                    raise
+        finally:
+            self._over = True
             waiting, self._waiting = self._waiting, []
-            documents = [document for batch, _ in waiting for document in batch]
-            try:
-                await self._disk.run(lambda store, documents=documents: store.save_documents(documents))  # type: ignore[misc]
-            except StoreError as error:
-                _log.error("not published: %s", error)
-                self._runtime.note_disk(error)
-                _settle(waiting, error)
-            except BaseException:
-                _settle(waiting, StoreError("the node list was closed: expected it open until a publish returns"))
-                raise
-            else:
-                self._runtime.note_disk(None)
-                _settle(waiting, None)
+            _settle(waiting, StoreError(_OVER))
+            if self._begun:
+                await asyncio.wait(list(self._begun))
+
+    async def _write(self) -> None:
+        """All that waits, as one transaction."""
+        waiting, self._waiting = self._waiting, []
+        documents = [document for batch, _ in waiting for document in batch]
+        try:
+            await self._disk.run(lambda store: store.save_documents(documents))
+        except StoreError as error:
+            _log.error("not published: %s", error)
+            self._runtime.note_disk(error)
+            _settle(waiting, error)
+        except BaseException:
+            _settle(waiting, StoreError(_OVER))
+            raise
+        else:
+            self._runtime.note_disk(None)
+            _settle(waiting, None)
 
 
 def _settle(waiting: Sequence[tuple[list[Document], asyncio.Future[None]]], error: StoreError | None) -> None:

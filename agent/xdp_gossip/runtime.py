@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
 from .allowlist import AllowList
@@ -52,12 +54,56 @@ _AFTER_FAULT = 0.2
 _STUCK_FAULTS = 50
 
 
+class _Worker:
+    """One thread that does one thing after the other.
+
+    A ``ThreadPoolExecutor`` takes nothing any more when the functions of ``atexit`` are called, ``close`` among them.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._ended = False
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def submit(self, function: Callable[..., T], *arguments: object) -> Future[T]:
+        """Call ``function`` there. Raises ``RuntimeError`` after :meth:`end`."""
+        if self._ended:
+            raise RuntimeError("the thread has ended")
+        done: Future[T] = Future()
+
+        def job() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
+            try:
+                result = function(*arguments)
+            except BaseException as error:
+                done.set_exception(error)
+            else:
+                done.set_result(result)
+
+        self._jobs.put(job)
+        return done
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            if job is None:
+                return
+            job()
+            del job  # with what it holds
+
+    def end(self) -> None:
+        """End when all is done that was submitted."""
+        self._ended = True
+        self._jobs.put(None)
+
+
 class Disk:
     """A store on a thread of its own, so that a slow disk does not keep heartbeats waiting."""
 
     def __init__(self, open_store: Callable[[], StateStore]) -> None:
         self._open_store = open_store
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="xdp-gossip-disk")
+        self._thread = _Worker("xdp-gossip-disk")
         self._store: StateStore | None = None
 
     async def run(self, work: Callable[[StateStore], T]) -> T:
@@ -67,7 +113,7 @@ class Disk:
         writes again and again must not end.
         """
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+            return await asyncio.wrap_future(self._thread.submit(self._run, work))
         except StoreError:
             raise
         except Exception as error:
@@ -80,10 +126,23 @@ class Disk:
         return work(self._store)
 
     async def close(self) -> None:
-        """Close the store and end the thread."""
-        if self._store is not None:
-            await self.run(lambda store: store.close())
-        self._thread.shutdown(wait=False)
+        """Close the store and end the thread. To its end, whoever gives up: nobody else could open the store."""
+        closing = asyncio.wrap_future(self._thread.submit(self._close_store))  # behind an opening that was given up
+        self._thread.end()
+        cancelled = False
+        while not closing.done():
+            try:
+                await asyncio.wait([closing])
+            except asyncio.CancelledError:
+                cancelled = True
+        closing.result()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    def _close_store(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
 
 
 class Runtime:
@@ -122,6 +181,7 @@ class Runtime:
         self._warned: dict[str, tuple[float, int]] = {}
         self._timer_faults = 0  # runs that failed since the last that did not
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     @staticmethod
     def now() -> Now:
@@ -199,9 +259,17 @@ class Runtime:
         return not self._closed and in_time and self._timer_faults < _STUCK_FAULTS
 
     async def close(self) -> None:
-        """Send what is queued, write what is not written yet, and release everything."""
-        if self._closed:
-            return
+        """Send what is queued, write what is not written yet, and release everything.
+
+        It goes on when who waits for it gives up; whoever calls it again waits for the same.
+        """
+        self._closed = True
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def abandon(self) -> None:
+        """Release everything but the disk after :meth:`open`, when :meth:`start` failed or is not to come."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -211,6 +279,9 @@ class Runtime:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _close(self) -> None:
+        await self.abandon()
         known = self._remembered()
         batch, self._unsaved = self._unsaved, []
         try:

@@ -304,3 +304,53 @@ def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
     made.new(Node("127.0.0.1", 18_320))
     with pytest.raises(StoreError, match="file/state: Not a directory"):
         made.join()
+
+
+_MARK = "the-secret-of-the-test"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"secret_key": _MARK.encode()},
+        {"secret_key": f"{_MARK}\ud800"},
+        {"secret_key": [_MARK]},
+        {"keys": _MARK},
+        {"keys": {0: ("active", _MARK)}},
+        {"keys": [(0, _MARK)]},
+        {"keys": [_MARK]},
+        {"keys": [(0, _MARK, "active")]},
+        {"keys": [(_MARK, "active", 0)]},
+        {"keys": [(0, "active", _MARK.encode())]},
+        {"keys": [(0, "active", f"{_MARK}\ud800")]},
+        {"keys": [(0, "staged", _MARK)]},
+    ],
+)
+def test_no_message_tells_a_secret(wrong: dict[str, Any]) -> None:
+    """Such as one that was read as bytes, or two that changed places."""
+    with pytest.raises((TypeError, ValueError), match=next(iter(wrong))) as refused:
+        NodeList(**wrong)
+    assert _MARK not in str(refused.value)
+
+
+def test_no_part_of_the_library_shows_a_secret() -> None:
+    """As tracebacks with the values of variables do."""
+    node_list = NodeList(secret_key=_MARK)
+    shown = repr(node_list._inner._assembly)
+    keys = node_list._inner._assembly.keyring.get(0)
+    assert keys is not None
+    assert _MARK not in shown and repr(keys.mac) not in repr(keys) and repr(keys.body) not in repr(keys)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"wire": "pekonode", "keys": [(0, "active", "s")], "size": 1024},
+        {"secret_key": "s", "keys": [(0, "active", "s")]},
+        {"keys": [(0, "active", "")]},
+    ],
+)
+def test_keys_that_would_not_protect(wrong: dict[str, Any]) -> None:
+    """Packets in clear, or a secret that is passed over, are no surprise for later."""
+    with pytest.raises(ValueError, match=r"^keys: "):
+        NodeList(**wrong)

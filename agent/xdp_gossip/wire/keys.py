@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -22,8 +22,8 @@ STATES = ("staged", "active", "retiring")
 class SlotKeys:
     """The keys of one slot: ``mac``, 16 bytes, for packets; ``body``, 32, to derive each packet's AEAD key."""
 
-    mac: bytes
-    body: bytes
+    mac: bytes = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 def cluster_id(name: str) -> int:
