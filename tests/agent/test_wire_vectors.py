@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from xdp_gossip.core.messages import Header, PacketType
+from xdp_gossip.core.messages import Header, PacketType, Rejected
 from xdp_gossip.core.types import Address
 from xdp_gossip.wire import bodies
 from xdp_gossip.wire.keys import Keyring
@@ -58,3 +58,46 @@ def test_a_vector_is_read_and_written(vector: dict[str, Any]) -> None:
 def test_there_is_one_of_each_type_and_message() -> None:
     assert {vector["type"] for vector in PACKETS} == {int(kind) for kind in PacketType}
     assert {vector["body"][0] for vector in PACKETS if vector["body"]} == set(bodies._BY_TAG)
+
+
+LATER = ["of a later release", 7, [1, [True, None]], b"bytes", 1.5]
+
+
+def structures(described: Any) -> list[list[Any]]:
+    """Every array within that stands for a structure, not for a list of things of one kind."""
+    found = []
+    for item in described:
+        if isinstance(item, list):
+            kinds = {type(element) for element in item}
+            is_stamp = isinstance(described[0], str) and item is described[-1] and len(described) == 5
+            if len(kinds) > 1 or is_stamp:
+                found.append(item)
+            found += structures(item)
+    return found
+
+
+def whole(item: list[Any], fields: list[Any], defaults: list[Any]) -> None:
+    """Add the fields that were left off."""
+    missing = len(fields) - len(item)
+    item += [list(value) if isinstance(value, tuple) else value for value in defaults[len(defaults) - missing :]]
+
+
+@pytest.mark.parametrize("vector", [v for v in PACKETS if v["body"]], ids=lambda vector: vector["message"])
+def test_what_a_later_release_adds_is_passed_over(vector: dict[str, Any]) -> None:
+    """Behind the fields of the message, and of every structure in it: the rule can never be mended afterwards."""
+    kind, body = PacketType(vector["type"]), raw(vector["body"])
+    message = bodies.unpack(kind, msgpack.packb(body))
+    document, own = bodies._DOCUMENT, bodies._BY_TAG[body[0]]
+    for structure in structures(body):
+        if isinstance(structure[0], str) and len(structure) >= document._least:
+            whole(structure, list(document._fields), document._defaults)
+        structure += LATER
+    fields = body[1:]
+    whole(fields, list(own._fields), own._defaults)
+    assert bodies.unpack(kind, msgpack.packb([body[0], *fields, *LATER])) == message
+
+
+@pytest.mark.parametrize("tag", [True, 1.0, "1", None, [1]])
+def test_a_tag_is_a_whole_number(tag: object) -> None:
+    with pytest.raises(Rejected):
+        bodies.unpack(PacketType.SWAP_REQUEST, msgpack.packb([tag, 1, 2, []]))

@@ -156,7 +156,7 @@ def unpack(kind: PacketType, raw: bytes) -> Message:
     """Inverse of :func:`pack`, with every check. Raises ``Rejected("bad_body")``."""
     try:
         fields = msgpack.unpackb(raw, raw=False, strict_map_key=True, max_map_len=0, max_ext_len=0)
-        if not isinstance(fields, list) or not fields or fields[0] not in _ALLOWED[kind]:
+        if not isinstance(fields, list) or not fields or type(fields[0]) is not int or fields[0] not in _ALLOWED[kind]:
             raise ValueError("expected a message that this packet type may carry")
         message: Message = _BY_TAG[fields[0]].unpack(fields[1:])
     except (ValueError, TypeError, OverflowError, msgpack.exceptions.UnpackException):

@@ -116,10 +116,10 @@ def many(item: Field, limit: int = 20_000) -> Field:
 
 
 def pair(first: Field, second: Field) -> Field:
-    """A tuple of two."""
+    """A tuple of two; what a later release puts behind them is passed over."""
 
     def unpack(raw: Any) -> tuple[Any, Any]:
-        if not isinstance(raw, (list, tuple)) or len(raw) != 2:
+        if not isinstance(raw, (list, tuple)) or len(raw) < 2:
             raise ValueError("expected a pair")
         return (first.unpack(raw[0]), second.unpack(raw[1]))
 
