@@ -25,8 +25,11 @@ def parse_network(text: object) -> Network:
         raise ValueError(f"expected a network such as 10.0.0.0/8 or 2001:db8::/32, got {text!r}")
     try:
         network = ipaddress.ip_network(text)
+        if "%" in text:
+            raise ValueError("a zone is of an interface")
     except ValueError as error:
-        raise ValueError(f"expected a network such as 10.0.0.0/8 or 2001:db8::/32, got {text!r}: {error}") from None
+        shown = f"{repr(text)[:80]}: {str(error)[:80]}"
+        raise ValueError(f"expected a network such as 10.0.0.0/8 or 2001:db8::/32, got {shown}") from None
     if network.version == 6 and network.network_address.packed.startswith(_MAPPED):
         raise ValueError(f"expected the network of IPv4 itself, got the IPv4-mapped {text!r}")
     return network

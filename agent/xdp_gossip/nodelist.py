@@ -196,7 +196,8 @@ class AsyncNodeList:
         self._process: int | None = None  # the one that joined
         self._closed = False
         self._joining: asyncio.Future[None] | None = None
-        self._print: Callable[[str], None] = lambda line: print(line, flush=True)
+        self._print: Callable[[str], None] = _print_line
+        self._console_is_gone = False
 
     # -- the seed's calls --------------------------------------------------------------------------------------
 
@@ -493,8 +494,11 @@ class AsyncNodeList:
         parameters.flag("deleted", deleted)
         parameters.flag("applied", applied)
         runtime = self._joined()
-        if applied and key is None:
-            raise ValueError("applied: expected a key as well")
+        for name, given in (("version", version is not None), ("deleted", deleted), ("applied", applied)):
+            if given and key is None:
+                raise ValueError(f"{name}: expected a key as well")
+        if deleted and digest is not None:
+            raise ValueError("digest: expected none beside deleted, what is deleted has no content")
         if key is None:
             wanted = Wanted(None, None, digest or f"{runtime.engine.state_digest:016x}")
         elif deleted:
@@ -655,11 +659,27 @@ class AsyncNodeList:
         elif isinstance(event, AppliedAnswered):
             for inquiry in list(self._inquiries):
                 inquiry.on_applied(event)
-        if self.is_print:
+        if self.is_print and not self._console_is_gone:
             nodes = self._present(self._runtime) if self._runtime is not None else []
             line = format_event(event, nodes, datetime.datetime.now(), self.listen_addr)
             if line is not None:
-                self._print(line)
+                self._say(line)
+
+    def _say(self, line: str) -> None:
+        """A console that fails, such as a pipe that nobody reads any more, must not fail what is told of."""
+        try:
+            self._print(line)
+        except (OSError, ValueError) as error:
+            self._console_is_gone = True
+            _log.warning("console lines end: %s: %s", type(error).__name__, error)
+
+
+def _print_line(line: str) -> None:
+    """With escapes for what the console has no letters for."""
+    try:
+        print(line, flush=True)
+    except UnicodeEncodeError:
+        print(line.encode("ascii", "backslashreplace").decode(), flush=True)
 
 
 async def _check_content(write: Write) -> None:

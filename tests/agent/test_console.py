@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import datetime
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +26,7 @@ from xdp_gossip.core.events import (
 )
 from xdp_gossip.core.types import Document, Member, Node, State, Version
 
+AGENT = Path(__file__).resolve().parents[2] / "agent"
 A = Node("0.0.0.0", 8000, "A-server", "A")
 B = Node("0.0.0.0", 8001, "B-server", "B")
 C = Node("0.0.0.0", 8002, "C-server", "C")
@@ -89,3 +94,39 @@ def test_a_name_cannot_forge_a_line_or_colour_the_terminal() -> None:
     assert line is not None
     assert line.isprintable()
     assert "x\\n2026" in line
+
+
+@pytest.mark.parametrize(
+    ("environment", "reader", "told"),
+    [({"PYTHONIOENCODING": "ascii"}, "cat", r"caf\xe9"), ({}, "true", "")],
+)
+def test_a_console_that_fails(tmp_path: Path, environment: dict[str, str], reader: str, told: str) -> None:
+    """Letters that it does not have, or a pipe that nobody reads: what is told of happens, and watchers see it all."""
+    code = (
+        "import os, sys\n"
+        "from xdp_gossip import Node, NodeList, Write\n"
+        "node_list = NodeList(listen_addr='127.0.0.1', is_print=True)\n"
+        "node_list.new(Node('127.0.0.1', 18_351, 'café'))\n"
+        "node_list.join()\n"
+        "changes = node_list.watch()\n"
+        "sys.stdin.readline()\n"
+        "node_list.publish_many([Write(key, b'v') for key in ('a', 'b', 'c')])\n"
+        "seen = {next(changes).document.key for _ in range(3)}\n"
+        "node_list.close()\n"
+        "open(sys.argv[1], 'w').write(' '.join(sorted(seen)))\n"
+        "os._exit(0)\n"
+    )
+    (tmp_path / "program.py").write_text(code, encoding="utf-8")
+    result = tmp_path / "seen"
+    shell = f"{{ sleep 1; echo; }} | {sys.executable} {tmp_path / 'program.py'} {result} | {reader}"
+    done = subprocess.run(
+        ["bash", "-c", shell],
+        env={**os.environ, "PYTHONPATH": str(AGENT), "PYTHONUTF8": "0", **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert result.exists(), done.stderr
+    assert result.read_text() == "a b c"
+    assert told in done.stdout

@@ -45,7 +45,10 @@ CONSTRUCTOR: dict[str, tuple[Any, ...]] = {
     "timeout": (None, *NO_NUMBER),
     "secret_key": (None, "\ud800", *NO_TEXT),
     "protocol": (None, "", "udp2", "QUIC", *NO_TEXT),
-    "listen_addr": (None, "", "localhost", "198.18.0", "198.18.0.1:8000", "224.0.0.1", "ff02::1", *NO_TEXT),
+    "listen_addr": (
+        *(None, "", "localhost", "fe80::1%lo", "198.18.0", "198.18.0.1:8000", "224.0.0.1", "ff02::1"),
+        *NO_TEXT,
+    ),
     "is_print": NO_FLAG,
     "timeout_cycles": (None, 0, *NO_INTEGER),
     "wire": (None, "", "Native", "egossip", *NO_TEXT),
@@ -61,7 +64,10 @@ CONSTRUCTOR: dict[str, tuple[Any, ...]] = {
     "history": (None, 0, 1001, *NO_INTEGER),
     "tombstone_grace": (None, 0, *NO_NUMBER),
     "dataplane": (None, *NO_PATH),
-    "allow": (None, "10.0.0.0/8", b"x", 5, [5], [None], ["x"], ["10.0.0.1/8"], ["::ffff:a00:0/104"], ["::/0"] * 257),
+    "allow": (
+        *(None, "10.0.0.0/8", b"x", 5, [5], [None], ["x"], ["10.0.0.1/8"], ["fe80::1%lo"], ["::ffff:a00:0/104"]),
+        ["::/0"] * 257,
+    ),
     "rng": (5, 1.5, "x", True, b"x", [], object(), __import__("random")),
 }
 
@@ -354,3 +360,32 @@ def test_keys_that_would_not_protect(wrong: dict[str, Any]) -> None:
     """Packets in clear, or a secret that is passed over, are no surprise for later."""
     with pytest.raises(ValueError, match=r"^keys: "):
         NodeList(**wrong)
+
+
+@pytest.mark.parametrize("addr", ["fe80::1%lo", "::1%lo0", "fe80::1%a]:1", "fe80::1%lo\n"])
+def test_an_address_with_a_zone(addr: str) -> None:
+    """It would join, and hear nobody."""
+    with pytest.raises(ValueError, match=r"addr: expected an IP.* address"):
+        Node(addr, 8000)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("version", {"version": "019a3c1e5b2f0000@127.0.0.1:1"}),
+        ("deleted", {"deleted": True}),
+        ("applied", {"applied": True}),
+        ("digest", {"key": "k", "deleted": True, "digest": "sha256:" + "0" * 64}),
+    ],
+)
+def test_questions_that_make_no_sense(name: str, parameters: dict[str, Any]) -> None:
+    """They were answered with yes."""
+
+    async def main() -> None:
+        async with AsyncNodeList(listen_addr="127.0.0.1") as node_list:
+            node_list.new(Node("127.0.0.1", 18_349))
+            await node_list.join()
+            with pytest.raises(ValueError, match=f"^{name}: "):
+                await node_list.convergence(**parameters)
+
+    asyncio.run(main())

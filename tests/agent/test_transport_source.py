@@ -13,7 +13,7 @@ import pytest
 from tests.agent.test_transport import Sink, eventually, run
 from xdp_gossip.core.events import Transmit
 from xdp_gossip.core.types import Address
-from xdp_gossip.transport import source
+from xdp_gossip.transport import normalised, source
 from xdp_gossip.transport.kernel import KernelTransport
 from xdp_gossip.transport.oneshot import OneShotTransport
 from xdp_gossip.transport.tcp import TcpTransport
@@ -153,3 +153,8 @@ def test_many_connections_from_one_address_do_not_use_up_the_ports() -> None:
         listener.close()
 
     run(scenario)
+
+
+def test_a_link_local_source_has_no_zone() -> None:
+    """As no address of a node has one."""
+    assert normalised("fe80::1%lo", 8000) == Address("fe80::1", 8000)

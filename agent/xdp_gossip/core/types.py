@@ -60,7 +60,10 @@ class Address:
         try:
             parsed = ipaddress.ip_address(ip if isinstance(ip, str) else repr(ip))
         except ValueError:
-            raise ValueError(f"expected an IPv4 or IPv6 address, got {ip!r}") from None
+            raise ValueError(f"expected an IPv4 or IPv6 address, got {repr(ip)[:80]}") from None
+        if getattr(parsed, "scope_id", None) is not None:
+            # The wire has 16 bytes for an address: what an interface of this host is called says nothing elsewhere.
+            raise ValueError(f"expected an IPv6 address without a zone, got {repr(ip)[:80]}")
         mapped = getattr(parsed, "ipv4_mapped", None)
         if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
             raise ValueError(f"expected a port from 1 to 65535, got {port!r}")

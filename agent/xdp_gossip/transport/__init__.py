@@ -76,5 +76,8 @@ class Transport(Protocol):
 
 @functools.lru_cache(maxsize=4096)
 def normalised(host: str, port: int) -> Address:
-    """The address of a packet's source as the sockets name it (an IPv4 peer of a dual-stack socket is IPv4)."""
-    return Address.of(host, port)
+    """The address of a packet's source as the sockets name it (an IPv4 peer of a dual-stack socket is IPv4).
+
+    A link-local one comes with the zone, which no address of a node has.
+    """
+    return Address.of(host.partition("%")[0], port)
