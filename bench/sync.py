@@ -22,6 +22,7 @@ from .netns import run as command
 from .report import Report
 
 _DOCUMENTS, _LARGE = 10_000, 16 * 2**20
+_QUICK_DOCUMENTS, _QUICK_LARGE = 300, 2**20
 _CHANGED, _QUICK_CHANGED = (0, 1, 100, 10_000), (0, 1)
 #: Seconds within which a member that was away is to be whole again, and bytes that one changed key may cost.
 SECONDS_GOAL = 10.0
@@ -31,14 +32,15 @@ ONE_GOAL = 6_000.0
 
 def run(quick: bool) -> Report:
     """Measure. Raises ``BenchError``."""
+    documents, large = (_QUICK_DOCUMENTS, _QUICK_LARGE) if quick else (_DOCUMENTS, _LARGE)
     report = Report(
         "sync",
-        f"a member that was away catches up with changes among {_DOCUMENTS:,} documents of 60 bytes (UDP, 3 agents)",
+        f"a member that was away catches up with changes among {documents:,} documents of 60 bytes (UDP, 3 agents)",
         ("changed", "seconds", "kB on the wire", "kB beyond no change", "peak resident MB"),
     )
     with fleet(3, "UDP", cycle=1) as hosts:
         form(hosts, 3)
-        _write(hosts[0], range(_DOCUMENTS), "first")
+        _write(hosts[0], range(documents), "first")
         agents.until(lambda: _differ(hosts), 60)
         idle = 0.0
         for changed in _QUICK_CHANGED if quick else _CHANGED:
@@ -47,9 +49,9 @@ def run(quick: bool) -> Report:
             _row(report, f"{changed:,}", seconds, sent, idle, peak)
             if changed == 1:
                 report.most("bytes for one changed document", sent - idle, ONE_GOAL)
-        value = random.Random(1).randbytes(_LARGE)
+        value = random.Random(1).randbytes(large)
         seconds, sent, peak = _away(hosts, lambda: hosts[0].ask("PUT", "/v1/documents/large", value))
-        _row(report, "one of 16 MiB", seconds, sent, idle, peak)
+        _row(report, f"one of {large >> 20} MiB", seconds, sent, idle, peak)
         slowest = max(row["seconds"] for row in report.data["changed"].values())
         report.most("seconds, the slowest", slowest, SECONDS_GOAL)
     return report

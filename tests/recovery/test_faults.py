@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.harness import eventually
 from tests.networks.foreign import returning
-from tests.planes.fleet import command
+from tests.planes.fleet import Host, command
 from tests.recovery.world import GENERIC, HUB, UDP, Watch, World, hub, pinned, plug, publish_during, there
 
 _BPF_PROG_TYPE_XDP, _XDP_PASS = 6, 2
@@ -69,15 +72,30 @@ def test_copies_that_vanish_because_the_peer_has_no_gro(world: World) -> None:
     watch.nobody_was_missed()
 
 
-def test_an_interface_deleted_and_made_again(world: World) -> None:
+def test_an_interface_deleted_and_made_again_under_load(world: World) -> None:
+    """Two members publish all the time, on either side of the fault; whatever was acknowledged arrives."""
     watch = Watch(world, world[2])
-    command("ip", "-n", watch.host.namespace, "link", "del", "eth0")
-    watch.gone()
-    assert "waiting for an interface eth0" in watch.noticed("eth0 .* is gone", "interface_gone")
-    world[0].publish("deleted/1", b"meanwhile")
-    plug(watch.host)
-    world.best(watch.host)
-    eventually(lambda: world.lacking("deleted/1", b"meanwhile"), 15, 0.05)
+    over, written = threading.Event(), []
+
+    def publish(host: Host) -> int:
+        for number in itertools.count():
+            host.publish(f"deleted/{host.name}/{number}", b"under load")
+            if over.wait(0.02):
+                return number
+
+    with ThreadPoolExecutor() as pool:
+        try:
+            written = [(host, pool.submit(publish, host)) for host in (world[0], watch.host)]
+            command("ip", "-n", watch.host.namespace, "link", "del", "eth0")
+            watch.gone()
+            assert "waiting for an interface eth0" in watch.noticed("eth0 .* is gone", "interface_gone")
+            plug(watch.host)
+            world.best(watch.host)
+        finally:
+            over.set()
+    for host, last in written:
+        for number in range(last.result() + 1):
+            eventually(lambda key=f"deleted/{host.name}/{number}": world.lacking(key, b"under load"), 30, 0.05)
     publish_during(world, watch, "deleted")
 
 
