@@ -84,6 +84,9 @@ class NodeList:
                 self._thread.start()
                 self._wait(self._inner.join())
             except BaseException:
+                # An interrupt may come when all is open: then it is to be closed again.
+                if self._thread is not None and self._thread.is_alive():
+                    self._wait(self._inner._take_back())
                 self._end_thread()
                 self._loop = self._thread = None
                 raise

@@ -268,6 +268,16 @@ class AsyncNodeList:
             self._joining.set_result(None)
             self._joining = None
 
+    async def _take_back(self) -> None:
+        """Undo a :meth:`join` that nobody waits for any more: it may be called again."""
+        if self._joining is not None:
+            await asyncio.wait([self._joining])
+        if self._runtime is not None:
+            runtime, self._runtime = self._runtime, None
+            await runtime.close()
+            self._disk = self._process = None
+            self._join_failed = "interrupted"
+
     def get(self) -> list[Node]:
         """All nodes present, the local one first."""
         local = self._local()

@@ -102,11 +102,12 @@ def test_a_name_cannot_forge_a_line_or_colour_the_terminal() -> None:
 )
 def test_a_console_that_fails(tmp_path: Path, environment: dict[str, str], reader: str, told: str) -> None:
     """Letters that it does not have, or a pipe that nobody reads: what is told of happens, and watchers see it all."""
+    number = os.getpid() % 250 + 1  # these tests run in several processes at once
     code = (
         "import os, sys\n"
         "from xdp_gossip import Node, NodeList, Write\n"
-        "node_list = NodeList(listen_addr='127.0.0.1', is_print=True)\n"
-        "node_list.new(Node('127.0.0.1', 18_351, 'café'))\n"
+        f"node_list = NodeList(listen_addr='127.0.9.{number}', is_print=True)\n"
+        f"node_list.new(Node('127.0.9.{number}', 18_351, 'café'))\n"
         "node_list.join()\n"
         "changes = node_list.watch()\n"
         "sys.stdin.readline()\n"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import subprocess
@@ -21,7 +22,9 @@ from xdp_gossip.nodelist import NotReadyError
 from xdp_gossip.store import StoreError
 
 AGENT = Path(__file__).resolve().parents[2] / "agent"
-NODE = Node("127.0.0.1", 18_350, "a")
+#: Tests of this file run in several processes at once.
+ADDR = f"127.0.9.{os.getpid() % 250 + 1}"
+NODE = Node(ADDR, 18_350, "a")
 #: Steps of the event loop after which something is given up: from before its begin to after its end.
 STEPS = range(12)
 
@@ -37,7 +40,7 @@ def nothing_is_left() -> Iterator[None]:
 
 
 def a_list(directory: Path, **more: Any) -> AsyncNodeList:
-    found = AsyncNodeList(listen_addr="127.0.0.1", state_dir=directory, secret_key="s", **more)
+    found = AsyncNodeList(listen_addr=ADDR, state_dir=directory, secret_key="s", **more)
     found.new(NODE)
     return found
 
@@ -130,7 +133,7 @@ def test_a_close_that_is_given_up(tmp_path: Path, number: int) -> None:
 
 
 def test_a_node_list_that_many_threads_close(tmp_path: Path) -> None:
-    node_list = NodeList(listen_addr="127.0.0.1", state_dir=tmp_path)
+    node_list = NodeList(listen_addr=ADDR, state_dir=tmp_path)
     node_list.new(NODE)
     node_list.join()
     errors: list[BaseException] = []
@@ -147,14 +150,14 @@ def test_a_node_list_that_many_threads_close(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not errors
-    with NodeList(listen_addr="127.0.0.1", state_dir=tmp_path) as again:
+    with NodeList(listen_addr=ADDR, state_dir=tmp_path) as again:
         again.new(NODE)
         again.join()
 
 
 def test_a_node_list_that_many_threads_join(tmp_path: Path) -> None:
     """One joins; the others hear that join() was called before."""
-    node_list = NodeList(listen_addr="127.0.0.1", state_dir=tmp_path)
+    node_list = NodeList(listen_addr=ADDR, state_dir=tmp_path)
     node_list.new(NODE)
     results: list[BaseException | None] = []
 
@@ -229,7 +232,7 @@ def test_a_handler_of_the_log_that_calls_the_node_list() -> None:
     """It runs on the node list's own thread, which cannot wait for itself."""
     import logging
 
-    node_list = NodeList(listen_addr="127.0.0.1")
+    node_list = NodeList(listen_addr=ADDR)
     node_list.new(NODE)
     node_list.join()
     seen: list[object] = []
@@ -263,8 +266,8 @@ def test_a_close_at_the_exit_of_the_program(tmp_path: Path, last: str) -> None:
         "import atexit, logging, sys\n"
         "from xdp_gossip import Node, NodeList\n"
         "logging.basicConfig()\n"
-        "node_list = NodeList(listen_addr='127.0.0.1', state_dir=sys.argv[1])\n"
-        f"node_list.new(Node('127.0.0.1', {NODE.port}))\n"
+        f"node_list = NodeList(listen_addr={ADDR!r}, state_dir=sys.argv[1])\n"
+        f"node_list.new(Node({ADDR!r}, {NODE.port}))\n"
         "node_list.join()\n"
         f"atexit.register(lambda: ({last.rstrip('; ') or 'None'}, node_list.close()))\n"
     )
@@ -272,7 +275,7 @@ def test_a_close_at_the_exit_of_the_program(tmp_path: Path, last: str) -> None:
     done = subprocess.run(words, cwd=AGENT, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     if last:
-        with NodeList(listen_addr="127.0.0.1", state_dir=tmp_path) as again:
+        with NodeList(listen_addr=ADDR, state_dir=tmp_path) as again:
             again.new(NODE)
             again.join()
             assert again.read("k") == b"bye"
@@ -283,7 +286,7 @@ def test_a_close_at_the_exit_of_the_program(tmp_path: Path, last: str) -> None:
 @pytest.mark.parametrize("after", [0.0002, 0.001, 0.002, 0.004, 0.008, 0.016])
 def test_a_join_that_the_keyboard_interrupts(tmp_path: Path, after: float) -> None:
     """Whenever the signal comes: join() may be called again, and store and port are free."""
-    node_list = NodeList(listen_addr="127.0.0.1", state_dir=tmp_path)
+    node_list = NodeList(listen_addr=ADDR, state_dir=tmp_path)
     node_list.new(NODE)
 
     def interrupt(*_: object) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import inspect
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -382,8 +383,9 @@ def test_questions_that_make_no_sense(name: str, parameters: dict[str, Any]) -> 
     """They were answered with yes."""
 
     async def main() -> None:
-        async with AsyncNodeList(listen_addr="127.0.0.1") as node_list:
-            node_list.new(Node("127.0.0.1", 18_349))
+        own = f"127.0.9.{os.getpid() % 250 + 1}"  # these tests run in several processes at once
+        async with AsyncNodeList(listen_addr=own) as node_list:
+            node_list.new(Node(own, 18_349))
             await node_list.join()
             with pytest.raises(ValueError, match=f"^{name}: "):
                 await node_list.convergence(**parameters)
