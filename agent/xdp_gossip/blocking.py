@@ -43,7 +43,8 @@ class NodeList:
     """A member of a gossip cluster that works in a background thread; parameters as of :class:`AsyncNodeList`.
 
     ``with NodeList(...) as node_list:`` closes it at the end of the block. The thread is a daemon: a program that
-    ends without :meth:`close` is not kept alive, but what it published last may then not have been sent.
+    ends without :meth:`close` is not kept alive, but what it published last may then not have been sent. A handler of
+    the log runs in that thread: calls that wait, such as :meth:`publish`, raise ``RuntimeError`` there.
     """
 
     @_with_parameters_of(AsyncNodeList.__init__)
@@ -84,11 +85,13 @@ class NodeList:
                 self._thread.start()
                 self._wait(self._inner.join())
             except BaseException:
-                # An interrupt may come when all is open: then it is to be closed again.
-                if self._thread is not None and self._thread.is_alive():
-                    self._wait(self._inner._take_back())
-                self._end_thread()
-                self._loop = self._thread = None
+                try:
+                    # An interrupt may come when all is open: then it is to be closed again.
+                    if self._thread is not None and self._thread.is_alive():
+                        self._wait(self._inner._take_back())
+                finally:
+                    self._end_thread()
+                    self._loop = self._thread = None
                 raise
 
     def get(self) -> list[Node]:
@@ -213,6 +216,7 @@ class NodeList:
         """Stop gossiping and release everything. Idempotent; in a forked child without effect."""
         if self._inner._forked:
             return
+        self._elsewhere()
         with self._changing:  # whoever comes second waits for the first
             if self._loop is None:
                 self._inner._closed = True  # nothing runs yet, and nothing will
@@ -238,13 +242,18 @@ class NodeList:
 
         return self._wait(run())
 
+    def _elsewhere(self) -> None:
+        """Raise ``RuntimeError`` on the node list's own thread, which cannot wait for itself."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("expected another thread than the node list's own, which a handler of its log runs in")
+
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         if self._inner._forked:  # neither the thread nor whoever held the lock is here
             work.close()
             self._inner._usable()
         if threading.current_thread() is self._thread:
             work.close()
-            raise RuntimeError("expected another thread than the node list's own, which a handler of its log runs in")
+            self._elsewhere()
         # Under the lock: what is handed over before the thread ends is ended by it, and nothing is handed over later.
         with self._ending:
             if self._loop is None or self._ended:

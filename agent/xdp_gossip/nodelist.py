@@ -135,7 +135,7 @@ class AsyncNodeList:
         check.choice("protocol", protocol, _PROTOCOLS[wire], any_case=True)
         check.integer("size", size, 1 if wire == "pekonode" else 4096, largest_size(wire, protocol))
         timeout = check.number("timeout", timeout, 0, 86_400)
-        check.secret("secret_key", secret_key)
+        check.text("secret_key", secret_key, secret=True)
         check.listen_address("listen_addr", listen_addr)
         check.flag("is_print", is_print)
         check.integer("timeout_cycles", timeout_cycles, 1, 1_000)
@@ -309,7 +309,8 @@ class AsyncNodeList:
 
         ``expected``/``absent``: only if that version / no document is held here, else ``ProtocolError``
         (version_mismatch with details ``expected`` and ``actual``). Raises ``StoreError`` when the disk fails; then
-        nothing was published (but with wire pekonode, where the document is on its way before).
+        nothing was published (but with wire pekonode, where the document is on its way before). A call that is
+        cancelled while it writes takes effect all the same, here and on the others.
         """
         data = parameters.content("data", data)
         known = None if expected is None else parameters.version("expected", expected)

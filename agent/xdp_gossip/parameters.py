@@ -63,29 +63,18 @@ def flag(name: str, value: object) -> bool:
     return instance(name, value, bool, "True or False")
 
 
-def secret(name: str, value: object, least: int = 0) -> str:
-    """Text of at least so many bytes of UTF-8, which stands in no message."""
+def text(name: str, value: object, least: int = 0, most: int = _MOST_TEXT, secret: bool = False) -> str:
+    """Text of ``least`` to ``most`` bytes of UTF-8. Of a ``secret`` a message says the type only."""
+    shown = type(value).__name__ if secret else _shown(value)
     if not isinstance(value, str):
-        raise TypeError(f"{name}: expected text, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected text, got {shown}")
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        raise ValueError(f"{name}: expected valid Unicode text") from None
-    if not least <= size <= _MOST_TEXT:
-        raise ValueError(f"{name}: expected {least} to {_MOST_TEXT} bytes of UTF-8, got {size}")
-    return value
-
-
-def text(name: str, value: object, least: int = 0, most: int = _MOST_TEXT) -> str:
-    """Text of ``least`` to ``most`` bytes of UTF-8."""
-    found = instance(name, value, str, "text")
-    try:
-        size = len(found.encode())
-    except UnicodeEncodeError:
-        raise ValueError(f"{name}: expected valid Unicode text, got {_shown(value)}") from None
+        raise ValueError(f"{name}: expected valid Unicode text, got {shown}") from None
     if not least <= size <= most:
         raise ValueError(f"{name}: expected {least} to {most} bytes of UTF-8, got {size}")
-    return found
+    return value
 
 
 def choice(name: str, value: object, choices: Collection[str], any_case: bool = False) -> str:
@@ -223,7 +212,7 @@ def key_slots(name: str, value: object) -> dict[int, tuple[str, str]]:
             raise TypeError(f"{name}: state of slot {slot}: expected text, got {type(state).__name__}")
         if state not in SLOT_STATES:
             raise ValueError(f"{name}: state of slot {slot}: expected one of {', '.join(SLOT_STATES)}")
-        found[slot] = (secret(f"{name}: secret of slot {slot}", own, 1), state)
+        found[slot] = (text(f"{name}: secret of slot {slot}", own, 1, secret=True), state)
     return found
 
 
