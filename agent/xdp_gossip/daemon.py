@@ -174,7 +174,8 @@ class Agent:
         from .planewait import PlaneWait  # most agents take what there is
 
         plane, ip = Path(self.settings.dataplane.directory), self.settings.node.address.ip
-        self._plane_wait = PlaneWait(self.node_list, plane, ip, self._on_waiting)
+        seeds = [seed.ip for seed in self.settings.seeds]
+        self._plane_wait = PlaneWait(self.node_list, plane, ip, self._on_waiting, seeds)
         return await self._plane_wait.join()
 
     @property

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -38,13 +38,17 @@ class Joins(Protocol):
 class PlaneWait:
     """Joins ``node_list``, whose address is ``ip``, with the data plane below ``directory``.
 
-    ``told`` is called whenever :attr:`waiting` has changed.
+    ``toward`` are the addresses of seeds, as far as they are known. ``told`` is called whenever :attr:`waiting` has
+    changed.
     """
 
-    def __init__(self, node_list: Joins, directory: Path, ip: str, told: Callable[[], None]) -> None:
+    def __init__(
+        self, node_list: Joins, directory: Path, ip: str, told: Callable[[], None], toward: Sequence[str] = ()
+    ) -> None:
         self._node_list = node_list
         self._directory = directory
         self._monitor = Monitor(ip)
+        self._monitor.toward = tuple(toward)
         self._told = told
         self._asking = Asking(Request(directory), lambda name: None)
         self._wake = asyncio.Event()
@@ -69,6 +73,7 @@ class PlaneWait:
                 if not following:
                     following = True
                     self._follow()
+                self._monitor.watch(0, Loaded.asked(self._directory))
                 await self._pause(stamp)
             return False
         finally:
@@ -107,6 +112,7 @@ class PlaneWait:
         """Until the loader has worked, somebody calls :meth:`look`, or :meth:`stop`."""
         while not self._stopped and Loaded.stamp(self._directory) == stamp:
             now = _now()
+            self._monitor.refresh()
             self._asking.follow(self._monitor.facts, 0, now.mono)
             self._asking.attend(self.waiting, now)
             often = PEEK_EVERY if now.mono < self._asking.answer_by else LOOK_EVERY

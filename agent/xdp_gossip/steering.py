@@ -20,14 +20,14 @@ from typing import Any, Callable
 from .core.events import Standing
 from .core.types import Address, Now
 from .dataplane import headers
-from .dataplane.asking import Asking, Request
-from .dataplane.health import PROOFS, Finding, Health, Work
+from .dataplane.asking import TOWARD, Asking, Request
+from .dataplane.health import PROOFS, Finding, Health, Work, too_much
 from .dataplane.health import Plane as Watched
 from .dataplane.maps import AtWork, Config, DataPlane, Loaded, PlaneError, best_mode
 from .dataplane.monitor import Monitor
 from .steered import SteeredEngine
 from .transport import NoPlane
-from .transport.kernel import KernelTransport
+from .transport.kernel import EVERYBODY_4, EVERYBODY_6, KernelTransport
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
@@ -81,11 +81,12 @@ class Steering:
         self._health: Health | None = None
         self._taken_at = 0.0
         self._program = 0  # at the interface, ours; it stays there when the agent steps down
-        self._addressed = False  # the plane's interface has, or had, the node's address
         self._stamp: tuple[int, int] | None = None  # of the loader's file, as it was read last
-        self._refused: tuple[int, int] | None = None  # of the loader's file, when a plane failed
+        self._refused = 0.0  # when the plane that failed had been proved
         self._failed = False  # the plane is not taken back just because it is there
         self._why = self._awaited = self._said = ""
+        self._carriers = (0, 0)  # sent and refused, up to the last judgement
+        self._refusal = ""  # why own rumors are sent one by one although the plane does its work
         self._asking = Asking(Request(directory), transport.count)
         transport.add_counters(COUNTERS)
 
@@ -98,6 +99,8 @@ class Steering:
             said.append(f"{link.name} has no carrier: waiting for it")
         elif self._awaited:
             said.append(f"waiting for {self._awaited}")
+        if plane is not None and self._refusal:
+            said.append(self._refusal)
         if plane is None or self._lower(plane):
             said.append(self._asking.words())
         return "; ".join(said)
@@ -121,6 +124,7 @@ class Steering:
 
     def open(self, now: Now) -> None:
         """Look for a data plane before the engine starts. Raises ``NoPlane`` when one was asked for by name."""
+        self._aim()
         self._monitor.open()
         self._look(now)
         if self._transport.plane is None and self._protocol.upper() != "AUTO":
@@ -157,7 +161,7 @@ class Steering:
             found = self._health.notice(self._monitor.facts)
             if found is not None:
                 self._step_down(found, now)
-        self._asking.attend(self._why, now)
+        self._ask(now)
 
     def _look_again(self, now: Now) -> None:
         plane = self._transport.plane
@@ -177,7 +181,7 @@ class Steering:
         if stamp != self._stamp:
             self._asking.loader_worked(now.mono)
         self._stamp = stamp
-        if self._failed and not self._asking.may_take(now.mono, stamp != self._refused):
+        if self._failed and not self._asking.may_take(now.mono, Loaded.proved(self._directory) != self._refused):
             return
         try:
             plane = self._find()
@@ -192,7 +196,7 @@ class Steering:
 
     def _none(self, why: str, now: Now) -> None:
         self._why, self._awaited = why, ""
-        self._monitor.watch(0, "")
+        self._monitor.watch(0, Loaded.asked(self._directory))
         self._asking.want(now.mono)
         self._say(f"no kernel data plane, packets go through sockets: {self.reason}", why)
 
@@ -200,9 +204,7 @@ class Steering:
         """Work with ``plane`` from now on. Raises ``PlaneError``, ``OSError``."""
         loaded = plane.loaded
         facts = self._monitor.watch(loaded.ifindex, loaded.interface)
-        if facts is not None and loaded.ifindex in facts.owners:
-            self._addressed = True
-        health = Health(Watched(loaded.interface, loaded.ifindex, loaded.program, self._addressed))
+        health = Health(Watched(loaded.interface, loaded.ifindex, loaded.program, loaded.owners, loaded.named))
         found = health.stated(facts)
         if found is not None:
             raise PlaneError(f"the data plane cannot work: {found.text}")
@@ -268,13 +270,19 @@ class Steering:
         self._engine.set_plane(self._transport.name, now)
         self._cycle_at = self._ring_at = math.inf
         self._look_at = now.mono + LOOK_EVERY
-        self._refused = self._stamp = Loaded.stamp(self._directory)
+        self._stamp, self._refused = Loaded.stamp(self._directory), Loaded.proved(self._directory)
         self._failed = found.proof not in _PINS_TELL
         self._transport.count("plane_stepped_down")
         self._transport.count(f"plane_stepped_down_{found.proof}")
         self._asking.failed(found.proof, now.mono)
         self._say(f"kernel data plane given up, packets go through sockets: {self.reason}", found.text, logging.ERROR)
+        self._ask(now)
+
+    def _ask(self, now: Now) -> None:
+        """Ask the loader, if it is time; without a plane, look often for what it does."""
         self._asking.attend(self._why, now)
+        if self._transport.plane is None and now.mono < self._asking.answer_by:
+            self._look_at = min(self._look_at, now.mono + PEEK_EVERY)
 
     def _say(self, line: str, why: str, level: int = logging.WARNING) -> None:
         """Log a change once."""
@@ -284,6 +292,14 @@ class Steering:
 
     def _lower(self, plane: DataPlane) -> bool:
         return bool(plane.mode != best_mode(self._protocol))
+
+    def _aim(self) -> None:
+        """Note whom packets go to, as routes to them may say which interface the plane belongs on."""
+        facts = self._monitor.facts
+        if facts is not None and facts.ways is None:
+            return
+        toward = tuple(address.ip for address in self._engine.destinations(TOWARD))
+        self._monitor.toward = self._asking.toward = toward
 
     def _follow(self, now: Now) -> bool:
         """Take note of the facts; whether they changed in a way that makes it worth asking at once."""
@@ -310,8 +326,9 @@ class Steering:
     def handle_timer(self, now: Now) -> None:
         """Do what is due."""
         if self._transport.plane is None:
-            self._asking.attend(self._why, now)
+            self._ask(now)
             if now.mono >= self._look_at:
+                self._aim()
                 self._monitor.refresh()
                 self._follow(now)
                 self._look_again(now)
@@ -336,6 +353,7 @@ class Steering:
 
     def _carries(self, plane: DataPlane, now: Now) -> bool:
         """Judge the cycle that ends; False when there is another plane now, or none."""
+        self._aim()
         self._monitor.refresh()
         self._follow(now)
         self._look_again(now)
@@ -348,12 +366,30 @@ class Steering:
         if found is not None:
             self._step_down(found, now)
             return False
+        self._weigh_refusals(counters["carriers_sent"], counters["carriers_refused"])
         if self._lower(plane):
+            self._asking.carries(self._taken_at, now.mono)
             self._asking.want(now.mono)
-            self._asking.attend(self._why, now)
+            self._ask(now)
         else:
             self._asking.content(self._taken_at, now.mono)
         return True
+
+    def _weigh_refusals(self, sent: int, refused: int) -> None:
+        """Say when the host lets no carrier out. No loader could mend it, and what others send is relayed as before."""
+        (sent_before, before), self._carriers = self._carriers, (sent, refused)
+        tried, refused = sent - sent_before + refused - before, refused - before
+        if not tried:
+            return
+        former, self._refusal = self._refusal, ""
+        if too_much(refused, tried):
+            group = EVERYBODY_6 if ":" in self._own.ip else EVERYBODY_4
+            self._refusal = (
+                f"own rumors are sent one by one, as the host refuses packets to {group} ({self._transport.refusal}): "
+                "let its firewall accept them"
+            )
+        if self._refusal and self._refusal != former:
+            _log.warning("%s", self._refusal)
 
     def attend(self, now: Now) -> None:
         """After an input of the engine: what the kernel screens by must not be stale."""

@@ -60,6 +60,7 @@ def at(mono: float) -> Now:
     [
         ({"layout": 99}, "auto", "has layout 99, this agent's is"),
         ({"complete": False}, "auto", "not complete"),
+        ({"waiting": "eth0 is down"}, "auto", "the loader waits: eth0 is down"),
         ({"mode": "", "reasons": [{"mode": "TC", "reason": "too old"}]}, "auto", "works here: TC: too old"),
         ({"mode": "TC"}, "XDP", "up in mode TC, not in one of protocol XDP"),
         ({}, "TC", "up in mode XDP (native), not in one of protocol TC"),
@@ -361,6 +362,7 @@ class Rig:
             counters=self.counters,
             count=lambda name: self.counters.update([name]),
             add_counters=lambda names: self.counters.update(dict.fromkeys(names, 0)),
+            refusal="",
         )
         self.monitor = FakeMonitor()
         self.directory = directory
@@ -512,9 +514,34 @@ def test_a_plane_that_failed_is_taken_back_when_it_is_proved_and_not_before(tmp_
     for moment in (102.5, 103.0, 108.0):
         rig.steering.handle_timer(at(moment))
         assert rig.transport.plane is None, "nobody has proved it"
-    written(rig, proved=1.0)
+    # A loader that repairs it writes down what it is about to attach.
+    written(rig, clsact={"ifindex": 1})
     rig.steering.handle_timer(at(108.5))
+    assert rig.transport.plane is None, "nobody has proved it"
+    written(rig, proved=1.0)
+    rig.steering.handle_timer(at(109.0))
     assert rig.transport.plane is rig.plane
+
+
+def test_a_firewall_that_lets_no_carrier_out_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """No loader could mend it, and the kernel relays what others send all the same: the plane stays."""
+    rig = Rig()
+    rig.transport.refusal = "Operation not permitted"
+    rig.start(at(100.0))
+    rig.steering.handle_timer(at(101.0))
+    rig.counters.update(carriers_refused=3, carriers_sent=1)
+    rig.steering.handle_timer(at(102.0))
+    assert rig.transport.plane is rig.plane
+    told = "own rumors are sent one by one, as the host refuses packets to 224.0.0.1 (Operation not permitted)"
+    assert told in rig.steering.reason
+    rig.steering.handle_timer(at(103.0))
+    assert told in rig.steering.reason, "nothing was sent, so nothing is known better"
+    rig.counters.update(carriers_refused=1)
+    rig.steering.handle_timer(at(104.0))
+    assert caplog.text.count(told) == 1
+    rig.counters.update(carriers_sent=8, carriers_refused=1)
+    rig.steering.handle_timer(at(105.0))
+    assert rig.steering.reason == ""
 
 
 def test_a_plane_in_use_that_is_proved_goes_on(tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import os
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from xdp_gossip.dataplane.links import Facts, Link
 
 LINK = Link(7, "eth0", "", True, True, 1500, b"\2\0\0\0\0\1", frozenset({42}), 2, 3)
 FACTS = Facts(LINK, (7,))
-PLANE = Plane("eth0", 7, 42, True)
+PLANE = Plane("eth0", 7, 42, frozenset({7}))
 
 
 def work(at_socket: int = 0, sent: int = 0, lost: int = 0, **kernel: int) -> Work:
@@ -83,18 +86,33 @@ def test_nothing_is_judged_without_a_carrier() -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "addressed", "expected"),
+    ("facts", "owners", "expected"),
     [
-        (Facts(None, (7,)), True, "interface_gone"),
-        (Facts(LINK, ()), True, "address_moved"),
-        (Facts(LINK, (9,)), True, "address_moved"),
-        (Facts(LINK, (1,)), False, ""),  # on the loopback interface from the start
-        (Facts(replace(LINK, name="uplink0"), (7,)), True, ""),
-        (None, True, ""),
+        (Facts(None, (7,)), {7}, "interface_gone"),
+        (Facts(LINK, ()), {7}, "address_moved"),
+        (Facts(LINK, (9,)), {7}, "address_moved"),
+        (Facts(LINK, (1,)), {1, 7}, "address_moved"),  # others than the plane's have it as well, and still do
+        (Facts(LINK, (1, 7)), {7}, ""),
+        (Facts(replace(LINK, name="uplink0"), (7,)), {7}, ""),
+        (None, {7}, ""),
+        # On the loopback interface, and routed to the plane's.
+        (Facts(LINK, (1,), frozenset({7, 8})), {1}, ""),
+        (Facts(LINK, (1,), frozenset({8})), {1}, "route_moved"),
+        (Facts(LINK, (1,), frozenset()), {1}, ""),  # no route at all: nowhere is better
+        (Facts(LINK, ()), {1}, "address_moved"),
+        (Facts(LINK, (7,)), {1}, "address_moved"),
+        # Behind NAT.
+        (Facts(LINK, ()), (), ""),
+        (Facts(LINK, (9,)), (), ""),
     ],
 )
-def test_what_the_kernel_states(facts: Facts | None, addressed: bool, expected: str) -> None:
-    assert proof(Health(replace(PLANE, addressed=addressed)), work(), facts) == expected
+def test_what_the_kernel_states(facts: Facts | None, owners: Collection[int], expected: str) -> None:
+    assert proof(Health(replace(PLANE, owners=frozenset(owners))), work(), facts) == expected
+
+
+def test_an_interface_that_the_operator_has_named_is_not_left_for_a_route() -> None:
+    plane = replace(PLANE, owners=frozenset({1}), named=True)
+    assert proof(Health(plane), work(), Facts(LINK, (1,), frozenset({8}))) == ""
 
 
 def test_another_program_must_be_seen_twice() -> None:
@@ -227,6 +245,69 @@ def test_a_plane_is_tried_again_soon_where_nobody_answers(tmp_path: Path) -> Non
     rig.run(1)
     assert not rig.asking.may_take(rig.now, False)
     assert rig.asking.may_take(rig.now + FIRST, False)
+
+
+def test_a_failure_is_forgotten_in_a_lower_mode_as_well(tmp_path: Path) -> None:
+    """On a bridge there is never a better mode than TC: what failed there once waits no longer for it weeks later."""
+    rig = Rig(tmp_path)
+    for _ in range(3):
+        rig.asking.failed("passed_by", rig.now)
+        rig.run(0.25)
+        rig.now += 6
+    taken = rig.now
+    while rig.now < taken + 2 * MOST:
+        rig.asking.want(rig.now)
+        rig.asking.carries(taken, rig.now)
+        rig.run(1)
+    rig.asking.failed("passed_by", rig.now)
+    assert rig.run(2)[0] <= asking.SPACING
+
+
+def test_a_request_that_nobody_takes_is_told(tmp_path: Path) -> None:
+    """The path unit is stopped, or watches another directory."""
+    rig = Rig(tmp_path)
+    rig.asking.failed("detached", rig.now)
+    rig.run(ANSWER)
+    assert "the loader is asked" in rig.asking.words(), "it may be at work"
+    rig.run(ANSWER)
+    assert f"nobody takes the request {rig.request.path}" in rig.asking.words()
+    assert "is xdp-gossip-dataplane.path started" in rig.asking.words()
+    rig.request.path.unlink()
+    assert "the loader is asked" in rig.asking.words()
+
+
+def test_the_loader_is_told_whom_packets_go_to(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    assert rig.request.toward() == []
+    rig.asking.toward = ("198.18.0.1", "2001:db8::1")
+    rig.asking.failed("route_moved", rig.now)
+    rig.run(1)
+    assert rig.request.toward() == ["198.18.0.1", "2001:db8::1"]
+    rig.asking.toward = ()
+    rig.run(10)
+    assert rig.request.toward() == ["198.18.0.1", "2001:db8::1"], "an agent that knows nobody takes nothing back"
+    rig.request.withdraw()
+    assert not rig.request.directory.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"5", b"null", b'{"a": 1}', b'["fd00::1%eth0", 7]', b"[[]]", b'["x"]', b"[" * 4000, b"\xff"],
+)
+def test_the_loader_takes_nothing_on_trust(tmp_path: Path, content: bytes) -> None:
+    rig = Rig(tmp_path)
+    (rig.request.directory / "toward").write_bytes(content)
+    assert all(each == str(ipaddress.ip_address(each)) for each in rig.request.toward())
+
+
+def test_the_loader_follows_no_link_and_waits_for_nobody(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    (tmp_path / "elsewhere").write_text('["198.18.0.1"]')
+    (rig.request.directory / "toward").symlink_to(tmp_path / "elsewhere")
+    assert rig.request.toward() == []
+    (rig.request.directory / "toward").unlink()
+    os.mkfifo(rig.request.directory / "toward")
+    assert rig.request.toward() == []
 
 
 def test_without_a_file_it_says_so_and_counts(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdp_gossip.dataplane import links, rtnetlink
-from xdp_gossip.dataplane.loader import netlink, routes
+from xdp_gossip.dataplane import links, routes, rtnetlink
+from xdp_gossip.dataplane.loader import netlink
 
 
 def message(kind: int, body: bytes, length: int | None = None) -> bytes:

@@ -105,7 +105,7 @@ def test_many_rumors_that_leave_no_pause_do_not_keep_the_reader() -> None:
 def test_a_small_fleet_is_not_found_guilty_of_copies_that_it_made() -> None:
     """Two rumors in a cycle: one that is counted in two halves would be a quarter of the work, and more."""
     rng = random.Random(3)
-    table, health = Busy(), Health(Plane("eth0", 2, 0, addressed=False))
+    table, health = Busy(), Health(Plane("eth0", 2, 0, frozenset()))
     for _ in range(500):
         table.lookups, table.relayed_after = 0, {rng.randrange(len(NAMES) + 12)}
         assert health.judge(Work(Totals(table).all(), 0, 0, 0), None) is None

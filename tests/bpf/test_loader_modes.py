@@ -64,10 +64,16 @@ def test_a_rejected_program_costs_its_modes_and_no_other(
         assert reason["reason"] in done.stdout + done.stderr and "processed " in done.stdout + done.stderr
     if program == "xg_watch":
         assert any("xg_watch" in note for note in status["notes"])
-    if mode:
-        # What is rejected once is not compiled again.
-        assert without_compiler(here).stdout.startswith(f"already up: {mode}")
-        assert here.status()["reasons"] == status["reasons"]
+    # What is rejected once is not compiled again, also while the address is awaited.
+    again = without_compiler(here, check=bool(mode))
+    assert again.stdout.startswith(f"already up: {mode}") if mode else again.returncode == 3, again.stderr
+    assert here.status()["reasons"] == status["reasons"]
+    if not mode:
+        here.configure("auto", addr="198.18.255.254")
+        assert "no interface has this address" in without_compiler(here, check=False).stderr
+        here.configure("auto")
+        again = without_compiler(here, check=False)
+        assert again.returncode == 3 and here.status()["reasons"] == status["reasons"], again.stderr
     here.loader("down")
     here.expect_traces(before)
 
@@ -91,9 +97,11 @@ def test_new_programs_that_the_kernel_rejects_altogether_do_not_replace_those_th
     assert new["up"] and new["programs"] == old["programs"]
 
 
-def without_compiler(here: World, **environment: str) -> subprocess.CompletedProcess[str]:
+def without_compiler(here: World, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     """``up``, which is killed when it compiles."""
-    done: subprocess.CompletedProcess[str] = here.loader("up", **environment, **{steps.VARIABLE: "compiled"})
+    done: subprocess.CompletedProcess[str] = here.loader(
+        "up", check=check, **environment, **{steps.VARIABLE: "compiled"}
+    )
     return done
 
 

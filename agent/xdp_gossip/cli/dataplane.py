@@ -41,7 +41,8 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run_up(args: argparse.Namespace) -> int:
-    """0 when it is up, or the configuration asks for none; 1 when no mode can be had, 3 if UDP will do then.
+    """0 when it is up, or the configuration asks for none; 1 when no mode can be had, 3 if UDP will do then, or if an
+    interface, address or route is awaited.
 
     1 also, whatever the configuration, when the source makes LLVM give up: that ends the process, with LLVM's own
     code, and is a fault of the release to be noticed, not something that this host lacks.
@@ -63,9 +64,9 @@ def run_up(args: argparse.Namespace) -> int:
             return OK
         done, state = _up(config, args)
     except LoaderError as error:
-        raise CommandError(_explain(error), _failure(config)) from None
+        raise CommandError(_explain(error), _failure(config, error)) from None
     except HeaderError as error:
-        raise CommandError(str(error), _failure(config)) from None
+        raise CommandError(str(error), _failure(config, error)) from None
     print(f"{done}: {state.mode} on {state.interface}")
     for refusal in state.reasons:
         print(f"  not {refusal.mode}: {refusal.reason}\n    -> {refusal.remedy}")
@@ -97,9 +98,11 @@ def _up(config: AgentConfig, args: argparse.Namespace) -> tuple[str, State]:
     return runner.up(dataclasses.replace(wanted, asked=asked))
 
 
-def _failure(config: AgentConfig) -> int:
-    """With ``auto`` a host without a data plane is a member all the same, over UDP."""
-    return NOT_UP if config.protocol == "auto" else FAILED
+def _failure(config: AgentConfig, error: Exception) -> int:
+    """With ``auto`` a host without a data plane is a member all the same, over UDP. What is awaited is no failure."""
+    from ..dataplane.loader.settings import Absent
+
+    return NOT_UP if config.protocol == "auto" or isinstance(error, Absent) else FAILED
 
 
 def run_down(args: argparse.Namespace) -> int:

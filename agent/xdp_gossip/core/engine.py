@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -443,6 +444,12 @@ class Engine:
     def relay_targets(self, limit: int) -> list[Address]:
         """Up to ``limit`` members for a data plane to relay to, in random order; a part of them changes each time."""
         return self._ring.refresh(limit)
+
+    def destinations(self, limit: int) -> list[Address]:
+        """Up to ``limit`` addresses that packets go to: members, and while there are none the seeds; the same ones as
+        long as nothing changes."""
+        members = heapq.nsmallest(limit, self._membership.present, key=lambda address: (address.packed, address.port))
+        return members or self._contacts.seeds.given[:limit]
 
     # -- time --------------------------------------------------------------------------------------------------
 

@@ -4,15 +4,21 @@
 The agent has no privilege, so it cannot start the loader. The loader leaves a directory ``ask`` that belongs to the
 agent; systemd starts the loader while there is a file ``request`` in it (``xdp-gossip-dataplane.path``), and takes the
 file away first. A request that is made while a loader works is therefore not lost: it starts the next one.
+
+Beside the request lie the addresses that the agent's packets go to: where only the loopback interface has the node's
+address, the loader puts the plane onto the interface that a route to them leads by.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
 import logging
 import math
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..core.types import Now
@@ -20,6 +26,8 @@ from .links import Facts
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
+#: The agent's own directory below the loader's, the file in it that asks, and the one that says whom packets go to.
+ASK, REQUEST, _TOWARD_FILE = "ask", "request", "toward"
 #: Seconds from one request to the next while nothing announces that it would help: doubled each time.
 FIRST, MOST = 5.0, 300.0
 #: Seconds between two requests at least, whatever happens.
@@ -32,25 +40,63 @@ ANSWER = 30.0
 SETTLE = 10.0
 #: Seconds for which a plane must have carried, at least, before an earlier failure is forgotten.
 STABLE = 60.0
+#: Addresses that the loader is told, and bytes that it reads of them at most.
+TOWARD, _TOWARD_BYTES = 16, 4096
 
 
 class Request:
-    """The file by which the loader is asked."""
+    """The file by which the loader is asked, and what is told along with it."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory / "ask"
-        self.path = self.directory / "request"
+        self.directory = directory / ASK
+        self.path = self.directory / REQUEST
+        self._toward = self.directory / _TOWARD_FILE
 
     def there(self) -> bool:
         """Whether somebody may be listening."""
         return self.directory.is_dir()
 
-    def write(self, reason: str, at: float) -> None:
-        """Ask. Raises ``OSError``, also where the loader has not made the directory."""
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        with open(descriptor, "w", encoding="utf-8") as stream:
-            json.dump({"reason": reason, "at": at}, stream)
-            stream.write("\n")
+    def waits(self) -> bool:
+        """Whether no loader has taken the request yet."""
+        return self.path.exists()
+
+    def write(self, reason: str, at: float, toward: Sequence[str] = ()) -> None:
+        """Ask. Raises ``OSError``, also where the loader has not made the directory.
+
+        ``toward``: addresses that packets go to; none leaves what was told before.
+        """
+        if toward:
+            _write(self._toward, list(toward[:TOWARD]))
+        _write(self.path, {"reason": reason, "at": at})
+
+    def toward(self) -> list[str]:
+        """What the agent has told, for the loader, which is root and takes nothing from the agent on trust."""
+        try:
+            descriptor = os.open(self._toward, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return []
+        with open(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return []
+            try:
+                found = json.loads(stream.read(_TOWARD_BYTES))
+                return [str(ipaddress.ip_address(str(each))) for each in found[:TOWARD]]
+            except (ValueError, TypeError, KeyError, RecursionError):
+                return []
+
+    def withdraw(self) -> None:
+        """Take the directory away, unless the agent's user keeps other things in it. For the loader."""
+        with contextlib.suppress(OSError):
+            for path in (self.path, self._toward):
+                path.unlink(missing_ok=True)
+            self.directory.rmdir()
+
+
+def _write(path: Path, content: object) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    with open(descriptor, "w", encoding="utf-8") as stream:
+        json.dump(content, stream)
+        stream.write("\n")
 
 
 class Asking:
@@ -74,6 +120,9 @@ class Asking:
         self._hard: object = None
         self._soft: object = None
         self._complaint = ""
+        self._waits_since = math.inf  # since when the same request lies there
+        #: Addresses that packets go to.
+        self.toward: tuple[str, ...] = ()
 
     @property
     def delay(self) -> float:
@@ -109,8 +158,16 @@ class Asking:
     def content(self, since: float, now: float) -> None:
         """The plane in use is the best there is, and has been at work since ``since``."""
         self._wanted = False
-        if now - since > max(STABLE, self.delay):
-            self._tries, self._repeats, self._proof = 0, 0, ""
+        if self.carries(since, now):
+            self._tries = 0
+
+    def carries(self, since: float, now: float) -> bool:
+        """The plane in use, the best or not, has been at work since ``since``; whether that is long enough to forget
+        what had failed."""
+        if now - since <= max(STABLE, _delay(self._repeats)):
+            return False
+        self._repeats, self._proof = 0, ""
+        return True
 
     def may_take(self, now: float, changed: bool) -> bool:
         """Whether a plane may be taken into use.
@@ -130,7 +187,7 @@ class Asking:
         link = facts.link if facts is not None else None
         if facts is None:
             return False
-        hard = (facts.owners, link and (link.index, link.name, link.up, link.mtu, link.mac))
+        hard = (facts.owners, facts.ways, link and (link.index, link.name, link.up, link.mtu, link.mac))
         # On other kinds the features follow our own program.
         features = link.features if link is not None and link.kind == "veth" else None
         soft = link and (link.running, features, link.programs - {ours})
@@ -154,8 +211,10 @@ class Asking:
         self._asked, self._answered = now.mono, True
         self._at = now.mono + self.delay
         self._tries += 1
+        if not self._request.waits():
+            self._waits_since = now.mono
         try:
-            self._request.write(reason, now.wall_ns / 1e9)
+            self._request.write(reason, now.wall_ns / 1e9, self.toward)
         except OSError as error:
             self._count("plane_ask_failed")
             text = f"{self._request.path}: {error.strerror}"
@@ -169,10 +228,14 @@ class Asking:
 
     def words(self) -> str:
         """How it goes on."""
-        if self._request.there():
-            return f"the loader is asked every {FIRST:g} to {MOST:g} s, and at once when interface or address change"
-        remedy = "systemctl reload-or-restart xdp-gossip-dataplane"
-        return f"nothing asks the loader ({self._request.directory} is not there): {remedy}"
+        if not self._request.there():
+            remedy = "systemctl reload-or-restart xdp-gossip-dataplane"
+            return f"nothing asks the loader ({self._request.directory} is not there): {remedy}"
+        # A loader at work takes it when it has ended.
+        if self._asked - self._waits_since >= ANSWER and self._request.waits():
+            remedy = "is xdp-gossip-dataplane.path started, and does it watch this file?"
+            return f"nobody takes the request {self._request.path}: {remedy}"
+        return f"the loader is asked every {FIRST:g} to {MOST:g} s, and at once when interface, address or route change"
 
 
 def _delay(tries: int) -> float:

@@ -29,7 +29,8 @@ PROOFS = {
     "copies_refused": "the kernel refused copies",
     "detached": "the XDP program of the interface is not ours",
     "interface_gone": "the interface is gone",
-    "address_moved": "the node's address left the interface",
+    "address_moved": "the node's address left the interface that had it",
+    "route_moved": "packets to the members leave by another interface",
     "maps_gone": "the pinned maps are gone, or others",
     "unreadable": "the kernel refused a call on the maps",
     "taken_down": "the loader has taken the plane down",
@@ -70,14 +71,21 @@ class Work:
 class Plane:
     """What is to be true of a plane in use.
 
-    ``program``: id of the XDP program at the interface, 0 at TC. ``addressed``: the interface has the node's address,
-    which one on the loopback interface or behind NAT never has.
+    ``program``: id of the XDP program at the interface, 0 at TC. ``owners``: indexes of the interfaces that had the
+    node's address when the loader proved the plane: its own, the loopback interface, or behind NAT none. ``named``:
+    the operator has named the interface, whatever routes say.
     """
 
     interface: str
     ifindex: int
     program: int
-    addressed: bool
+    owners: frozenset[int]
+    named: bool = False
+
+
+def too_much(undone: int, of: int) -> bool:
+    """Whether so much of the work of one cycle was left undone that it counts."""
+    return undone > 0 and undone > TOLERANCE * of
 
 
 class Health:
@@ -115,12 +123,23 @@ class Health:
         if link is None:
             text = f"{plane.interface} (interface {plane.ifindex}) is gone"
             return Finding("interface_gone", text, f"an interface {plane.interface} with the node's address")
-        if plane.addressed and plane.ifindex not in facts.owners:
+        # One that has left its own interface for loopback as well as one that loopback has lost.
+        had = {plane.ifindex} if plane.ifindex in plane.owners else plane.owners
+        if had and not had & set(facts.owners):
             if facts.owners:
-                text = f"the node's address is on interface {facts.owners[0]} now, not on {link.name}"
-                return Finding("address_moved", text, "the loader to move to the other interface")
-            return Finding("address_moved", f"the node's address is not on {link.name} any more", "the address")
+                text = f"the node's address is on interface {facts.owners[0]} now, not on {self._holder(link.name)}"
+                return Finding("address_moved", text, "the loader to look which interface it arrives on now")
+            text = f"the node's address is not on {self._holder(link.name)} any more"
+            return Finding("address_moved", text, "the address")
+        if not plane.named and plane.ifindex not in plane.owners and facts.ways and plane.ifindex not in facts.ways:
+            text = f"packets to the members leave by interface {min(facts.ways)} now, not by {link.name}"
+            return Finding("route_moved", text, "the loader to move to the other interface")
         return None
+
+    def _holder(self, name: str) -> str:
+        """The interface that had the address, in words; ``name`` is the plane's."""
+        plane = self._plane
+        return name if plane.ifindex in plane.owners else f"interface {min(plane.owners)}"
 
     def _foreign_program(self, facts: Facts | None) -> Finding | None:
         plane, link = self._plane, facts.link if facts is not None else None
@@ -150,24 +169,20 @@ class Health:
         # A datagram counted by the program in the former cycle may have been read in this one.
         beside = work.at_socket - before.at_socket - explained - self._explained
         self._explained = explained
-        if _too_much(beside, beside + grown(*_TAKEN)):
+        if too_much(beside, beside + grown(*_TAKEN)):
             text = f"{beside} rumors that arrived by {name} in one cycle came past the programs"
             return Finding("passed_by", text, "the loader to attach them again")
         lost, sent = work.carriers_lost - before.carriers_lost, work.carriers_sent - before.carriers_sent
-        if _too_much(lost, sent):
+        if too_much(lost, sent):
             text = f"{lost} of {sent} own rumors were not multiplied on {name} in one cycle"
             return Finding("carriers_lost", text, "the loader to attach xg_tc_egress again")
         due = grown("copy_due")
         lost = due - grown(*COPY_ENDS) + grown("copy_lost")
-        if _too_much(lost, due):
+        if too_much(lost, due):
             text = f"{lost} of {due} copies vanished on {name} in one cycle"
             return Finding("copies_lost", text, "a mode that carries (on a veth, native XDP needs GRO on the peer)")
         refused = grown("relay_failed", "fanout_failed")
-        if _too_much(refused, due + grown(*_FANOUT_ENDS)):
+        if too_much(refused, due + grown(*_FANOUT_ENDS)):
             text = f"the kernel refused {refused} copies on {name} in one cycle"
             return Finding("copies_refused", text, "a mode that carries")
         return None
-
-
-def _too_much(undone: int, of: int) -> bool:
-    return undone > 0 and undone > TOLERANCE * of

@@ -11,10 +11,10 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from . import rtnetlink
+from . import routes, rtnetlink
 from .rtnetlink import ADDRESS, LINK, attributes, number, packed, text
 
 _GENERIC = struct.Struct("=BBxx")
@@ -24,10 +24,15 @@ _GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _CTRL_ATTR_FAMILY_ID, _CTRL_ATTR_FAMILY_NAME
 _NETDEV_CMD_DEV_GET, _NETDEV_A_DEV_IFINDEX, _NETDEV_A_DEV_XDP_FEATURES = 1, 1, 3
 
 
+#: Kinds of interfaces that hold an address and that no packet from a network arrives on.
+HOLDERS = ("dummy", "vrf")
+
+
 @dataclass(frozen=True)
 class Link:
     """An interface. ``kind``: veth, bond, ..., "" for a device; ``programs``: ids of the XDP programs on it;
-    ``features``: what its driver can do with XDP now (enum netdev_xdp_act), None before Linux 6.3."""
+    ``features``: what its driver can do with XDP now (enum netdev_xdp_act), None before Linux 6.3;
+    ``holds``: it is the loopback interface or one of :data:`HOLDERS`."""
 
     index: int
     name: str
@@ -39,14 +44,20 @@ class Link:
     programs: frozenset[int]
     carrier_changes: int
     features: int | None
+    holds: bool = False
 
 
 @dataclass(frozen=True)
 class Facts:
-    """The interface that a plane is on (None: it is not there), and the indexes of those that have the address."""
+    """The interface that a plane is on (None: it is not there), and the indexes of those that have the address.
+
+    ``ways``: the interfaces by which packets leave from an address that only a holder has; None where no plane depends
+    on it, empty where nobody is known whom they go to.
+    """
 
     link: Link | None
     owners: tuple[int, ...]
+    ways: frozenset[int] | None = None
 
     def __str__(self) -> str:
         """For a log."""
@@ -55,17 +66,37 @@ class Facts:
         if link is None:
             return f"no interface to watch; {has}"
         state = "carrier" if link.running else "no carrier" if link.up else "down"
-        return f"{link.name} (interface {link.index}): {state}, MTU {link.mtu}; {has}"
+        said = f"{link.name} (interface {link.index}): {state}, MTU {link.mtu}; {has}"
+        if self.ways is None:
+            return said
+        return f"{said}; packets from it leave by {', '.join(map(str, sorted(self.ways))) or 'no interface'}"
 
 
-def look(ip: str, index: int, name: str) -> Facts:
-    """The facts about the interface ``index``; with 0, about the first one that has ``ip``, or else about ``name``.
+def look(ip: str, index: int, name: str, toward: Sequence[str] = ()) -> Facts:
+    """The facts about the interface ``index``; with 0, about the one called ``name``, or else the first with ``ip``.
 
-    Raises ``OSError``.
+    ``toward``: addresses that packets go to, of which some suffice. Raises ``OSError``.
     """
-    owners = tuple(_owners(ip))
-    link = _link(index=index) if index else _link(index=owners[0]) if owners else _link(name=name) if name else None
-    return Facts(link, owners)
+    owners = tuple(dict.fromkeys(_owners(ip)))
+    if index:
+        link = _link(index=index)
+    else:
+        link = (_link(name=name) if name else None) or (_link(index=owners[0]) if owners else None)
+    ways = None
+    if owners and index not in owners:
+        holder = link if link is not None and link.index == owners[0] else _link(index=owners[0])
+        if holder is not None and holder.holds:
+            ways = frozenset(_ways(ip, holder, toward))
+    return Facts(link, owners, ways)
+
+
+def _ways(ip: str, holder: Link, toward: Sequence[str]) -> Iterator[int]:
+    if not toward:
+        return
+    for index in dict.fromkeys(routes.ways(ip, toward, holder.index if holder.kind == "vrf" else 0)):
+        link = _link(index=index)
+        if link is not None and not link.holds:
+            yield index
 
 
 def concerns(data: bytes, ip: bytes, index: int, name: str) -> bool:
@@ -100,10 +131,11 @@ def _link(*, index: int = 0, name: str = "") -> Link | None:
     _family, _type, found, flags, _change = LINK.unpack_from(body)
     said = attributes(body[LINK.size :])
     xdp = attributes(said.get(rtnetlink.IFLA_XDP, b""))
+    kind = text(attributes(said.get(rtnetlink.IFLA_LINKINFO, b"")).get(rtnetlink.IFLA_INFO_KIND, b""))
     return Link(
         found,
         text(said.get(rtnetlink.IFLA_IFNAME, b"")),
-        text(attributes(said.get(rtnetlink.IFLA_LINKINFO, b"")).get(rtnetlink.IFLA_INFO_KIND, b"")),
+        kind,
         bool(flags & rtnetlink.IFF_UP),
         bool(flags & rtnetlink.IFF_RUNNING),
         number(said.get(rtnetlink.IFLA_MTU, b"")),
@@ -111,6 +143,7 @@ def _link(*, index: int = 0, name: str = "") -> Link | None:
         frozenset(number(xdp[which]) for which in _XDP_PROGRAMS if which in xdp) - {0},
         number(said.get(rtnetlink.IFLA_CARRIER_CHANGES, b"")),
         _features(found),
+        bool(flags & rtnetlink.IFF_LOOPBACK) or kind in HOLDERS,
     )
 
 

@@ -48,7 +48,10 @@ class AtWork(PlaneError):
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the loader wrote down. ``reason``: why not a better mode; ``program``: id of the XDP program, 0 at TC."""
+    """What the loader wrote down. ``reason``: why not a better mode; ``program``: id of the XDP program, 0 at TC.
+
+    ``owners``: indexes of the interfaces that had the node's address; ``named``: the operator has named the interface.
+    """
 
     mode: str
     interface: str
@@ -57,6 +60,8 @@ class Loaded:
     wide: int
     reason: str
     program: int = 0
+    owners: frozenset[int] = frozenset()
+    named: bool = False
 
     @staticmethod
     def stamp(directory: Path) -> tuple[int, int] | None:
@@ -66,6 +71,21 @@ class Loaded:
         except OSError:
             return None
         return found.st_ino, found.st_mtime_ns
+
+    @staticmethod
+    def proved(directory: Path) -> float:
+        """When a loader saw last that the plane carries, seconds since the epoch; 0 when none did.
+
+        A loader that repairs a plane writes its state before that, so that what it makes is found if it dies.
+        """
+        found = _told(directory, "proved")
+        return float(found) if isinstance(found, (int, float)) else 0.0
+
+    @staticmethod
+    def asked(directory: Path) -> str:
+        """The interface that the operator has named to the loader, "" for none."""
+        found = _told(directory, "asked")
+        return found if isinstance(found, str) else ""
 
     @classmethod
     def read(cls, directory: Path, protocol: str) -> Loaded:
@@ -83,7 +103,15 @@ class Loaded:
             mode = state["mode"]
             program = state.get("programs", {}).get(_XDP_PROGRAM, 0) if mode.startswith("XDP") else 0
             loaded = cls(
-                mode, state["interface"], state["ifindex"], state["amount"], state["wide"], refusals, int(program)
+                mode,
+                state["interface"],
+                state["ifindex"],
+                state["amount"],
+                state["wide"],
+                refusals,
+                int(program),
+                frozenset(state.get("owners", ())),
+                bool(state.get("asked")),
             )
             complete = state["complete"]
         except FileNotFoundError:
@@ -98,13 +126,21 @@ class Loaded:
             raise PlaneError(f"the loaded data plane has layout {found}, this agent's is {own}; {_UP} (as root)")
         if not complete:
             raise AtWork(f"the data plane is not complete (is a loader at work?): {path}")
-        if not loaded.mode and waiting:
+        if waiting:
             raise PlaneError(f"the loader waits: {waiting}")
         if not loaded.mode:
             raise PlaneError(f"the loader found no mode that works here: {refusals}; xdp-gossip doctor")
         if loaded.mode not in _ACCEPTED[protocol.upper()]:
             raise PlaneError(f"the data plane is up in mode {loaded.mode}, not in one of protocol {protocol}; {_UP}")
         return loaded
+
+
+def _told(directory: Path, what: str) -> object:
+    """An entry of the loader's state, None where there is none; :meth:`Loaded.read` says what is wrong with it."""
+    try:
+        return json.loads((directory / _STATE).read_text(encoding="utf-8")).get(what)
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ class Monitor:
         self._asking = self._again = False
         self._gathering: asyncio.TimerHandle | None = None
         self._complaint = ""
+        #: Addresses that packets go to (:func:`links.look`).
+        self.toward: tuple[str, ...] = ()
         #: Called in the loop when the facts are others than before.
         self.on_change: Callable[[], None] = lambda: None
         self.facts: Facts | None = None
@@ -57,7 +59,7 @@ class Monitor:
     def watch(self, index: int, name: str) -> Facts | None:
         """Follow the interface ``index`` from now on, and return the facts as they are at this moment.
 
-        0: the interface that has the address, or the one called ``name``.
+        0: the interface called ``name``, or else the one that has the address.
         """
         self._index, self._name = index, name
         if self._thread is not None:
@@ -66,10 +68,13 @@ class Monitor:
 
     def _look(self) -> None:
         try:
-            self.facts = links.look(self._ip, self._index, self._name)
+            self.facts = links.look(*self._asked())
         except OSError as error:
             self._complain(error)
             self.facts = None
+
+    def _asked(self) -> tuple[str, int, str, tuple[str, ...]]:
+        return self._ip, self._index, self._name, self.toward
 
     def refresh(self) -> None:
         """Read the facts again, soon."""
@@ -79,11 +84,11 @@ class Monitor:
             self._again = True
             return
         self._asking, self._again = True, False
-        asked = (self._ip, self._index, self._name)
+        asked = self._asked()
         future = self._loop.run_in_executor(self._thread, links.look, *asked)
         future.add_done_callback(guarded("data plane", lambda done: self._take(done, asked)))
 
-    def _take(self, done: asyncio.Future[Facts], asked: tuple[str, int, str]) -> None:
+    def _take(self, done: asyncio.Future[Facts], asked: tuple[str, int, str, tuple[str, ...]]) -> None:
         self._asking = False
         if done.cancelled() or self._thread is None:
             return
@@ -94,7 +99,7 @@ class Monitor:
             self.facts = None
         elif error is not None:
             raise error
-        elif asked == (self._ip, self._index, self._name):
+        elif asked == self._asked():
             self._complaint = ""
             self.facts = done.result()
         if self._again:

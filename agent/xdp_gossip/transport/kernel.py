@@ -46,7 +46,7 @@ COUNTERS = (
 )
 
 #: All nodes of the link: needs no neighbour entry and no route. The data plane never lets it leave the host.
-_EVERYBODY_4, _EVERYBODY_6 = "224.0.0.1", "ff02::1"
+EVERYBODY_4, EVERYBODY_6 = "224.0.0.1", "ff02::1"
 _FANOUT = 82  # offset of the fan-out byte (bpf/wire.h)
 _RUMOR_BYTES = 88
 _PKTINFO, _PKTINFO6 = struct.Struct("=i4s4s"), struct.Struct("=16si")
@@ -75,6 +75,8 @@ class KernelTransport(UdpTransport):
         self._carried = 0  # carriers that the kernel has multiplied, as it counts them itself
         self._arrival: tuple[int, bytes] | None = None  # interface and destination of the datagram being read
         self.plane: DataPlane | None = None
+        #: What the host said of the carrier that it refused last.
+        self.refusal = ""
 
     @property
     def name(self) -> str:
@@ -213,15 +215,16 @@ class KernelTransport(UdpTransport):
         index, port = plane.loaded.ifindex, self._own.port
         to: tuple[str, int] | tuple[str, int, int, int]
         if ":" in self._own.ip:
-            to = (_EVERYBODY_6, port, 0, index)
+            to = (EVERYBODY_6, port, 0, index)
         else:
-            to = (f"::ffff:{_EVERYBODY_4}" if self._mapped else _EVERYBODY_4, port)
+            to = (f"::ffff:{EVERYBODY_4}" if self._mapped else EVERYBODY_4, port)
         try:
             sock.sendmsg([carrier], [packet_info(self._own, index)], 0, to)
         except OSError as error:
             # A full buffer, a firewall: each target its own packet may still get through.
             if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
                 self._counters["carriers_refused"] += 1
+                self.refusal = error.strerror or str(error)
             return False
         self._counters["carriers_sent"] += 1
         return self._multiplied(plane)

@@ -163,6 +163,9 @@ def _why_not_loaded(name: str, said: _Said) -> Refused:
     if not before and "Operation not permitted" in said.text:
         remedy = "run the loader as root with CAP_SYS_ADMIN and CAP_NET_ADMIN; a container or lockdown may forbid it"
         return Refused(f"{name}: the kernel forbids loading programs (Operation not permitted)", remedy)
+    # The verifier has said nothing against it, and memory may come: unlike a rejection this is not remembered.
+    if not before and "Cannot allocate memory" in said.text:
+        return Refused(f"{name}: the kernel has no memory for it", "look for limits of memory: systemctl show, cgroups")
     sentence = before[-1] if before else said.text
     return Rejected(
         f"{name}: the kernel's verifier rejects it: {sentence} ({toolchain()})",

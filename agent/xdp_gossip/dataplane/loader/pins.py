@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import headers
+from ..asking import Request
 from . import calls
 from .errors import LoaderError
 
 #: The maps are pinned under their own names.
 LINK_PREFIX, PROGRAM_PREFIX = "link_", "prog_"
-#: The agent's own directory, and the file that it makes in there when the loader is to look again.
-ASK, REQUEST = "ask", "request"
 #: No dot: bpffs takes none in names.
 FRESH_SUFFIX = "_new"
 
@@ -74,7 +73,7 @@ def offer_request(directory: Path, uid: int) -> None:
 
     It is root's group that may remove what is in there: the loader's root has no other right to a user's directory.
     """
-    path = directory / ASK
+    path = Request(directory).directory
     try:
         with contextlib.suppress(FileExistsError):
             path.mkdir(0o775)
@@ -84,13 +83,6 @@ def offer_request(directory: Path, uid: int) -> None:
     except OSError as error:
         remedy = "the loader needs CAP_CHOWN" if error.errno in (errno.EPERM, errno.EACCES) else f"df {directory}"
         raise LoaderError(f"{path}: {error.strerror}", remedy) from None
-
-
-def withdraw_request(directory: Path) -> None:
-    """Take away the directory of :func:`offer_request`, unless the agent's user keeps other things in it."""
-    with contextlib.suppress(OSError):
-        (directory / ASK / REQUEST).unlink(missing_ok=True)
-        (directory / ASK).rmdir()
 
 
 def _locked(descriptor: int, path: Path) -> bool:

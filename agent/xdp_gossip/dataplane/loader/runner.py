@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ... import __version__
 from .. import headers
+from ..asking import Request
 from . import hooks, maps, modes, netlink, pins, state, supply, traps
 from .compile import TC_EGRESS, sources_digest, stamp
 from .errors import LoaderError, Rejected
@@ -44,7 +45,7 @@ def up(settings: Settings) -> tuple[str, state.State]:
                     old.ifindex = settings.interface.index
                 return _renew(directory, old, settings, moved=moved)
         _undo(directory, old)
-        return STARTED, _start(directory, settings)
+        return STARTED, _start(directory, settings, old)
 
 
 def wait(settings: Settings, error: LoaderError) -> None:
@@ -74,7 +75,7 @@ def wait(settings: Settings, error: LoaderError) -> None:
             state.write(directory, old)
             return
         _undo(directory, old)
-        now = _new_state(directory, settings)
+        now = _new_state(settings, old)
         now.waiting = error.reason
         _tell_failure(directory, now, error)
         if isinstance(error, Absent):
@@ -115,7 +116,7 @@ def down(directory: Path) -> bool:
         step("down intended")
         _undo(directory, old)
         step("state removed")
-        pins.withdraw_request(directory)
+        Request(directory).withdraw()
         (directory / "lock").unlink(missing_ok=True)
         # Something of somebody else's may lie in it.
         with contextlib.suppress(OSError):
@@ -185,9 +186,9 @@ def _undo(directory: Path, old: state.State | None) -> None:
     state.remove(directory)
 
 
-def _new_state(directory: Path, settings: Settings) -> state.State:
-    """Of nothing yet."""
-    return state.State(
+def _new_state(settings: Settings, old: state.State | None) -> state.State:
+    """Of nothing yet, but for the programs that the kernel is known to reject."""
+    now = state.State(
         layout=headers.constants()["XG_LAYOUT"],
         version=__version__,
         protocol=settings.protocol,
@@ -201,11 +202,15 @@ def _new_state(directory: Path, settings: Settings) -> state.State:
         digest=sources_digest(settings),
         since=time.time(),
         asked=settings.asked,
+        owners=list(settings.owners),
     )
+    if old is not None and old.rejected and old.tools and _is_current(old, settings):
+        now.rejected, now.tools, now.compiler = old.rejected, old.tools, old.compiler
+    return now
 
 
-def _start(directory: Path, settings: Settings) -> state.State:
-    now = _new_state(directory, settings)
+def _start(directory: Path, settings: Settings, old: state.State | None) -> state.State:
+    now = _new_state(settings, old)
     try:
         _put_up(directory, settings, now)
     except (LoaderError, OSError) as error:
@@ -244,7 +249,8 @@ def _prepare(directory: Path, settings: Settings, now: state.State) -> None:
 
 @contextlib.contextmanager
 def _made(directory: Path, settings: Settings, now: state.State) -> Iterator[supply.Supply]:
-    """Programs and maps from nothing; pinned at the end."""
+    """Programs and maps from nothing; pinned at the end. Raises ``LoaderError``, ``OSError``."""
+    supply.refuse_known(now.rejected, settings.modes)
     now.mounted = not pins.is_bpffs(pins.mount_point(directory))
     now.complete = False
     state.write(directory, now)
@@ -304,6 +310,8 @@ def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool
     if moved:
         now.waiting, now.reasons = "", []
     current = _is_current(now, settings)
+    if not current:
+        now.rejected = {}
     with _programs(settings, pinned, now, renew=not current, moved=moved) as programs:
         if not current:
             _check_before_exchange(settings, programs)
@@ -319,6 +327,7 @@ def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool
         programs.pin()
         step("programs pinned")
     now.interface, now.asked, now.waiting = settings.interface.name, settings.asked, ""
+    now.owners = list(settings.owners)
     now.version, now.digest, now.protocol = __version__, sources_digest(settings), settings.protocol
     now.node, now.amount, now.wide, now.nodes = str(settings.node), settings.amount, settings.wide, settings.nodes
     if now.clsact is not None:

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from ...core.types import Address
-from .. import headers
-from . import calls, netlink, pins, routes
+from .. import headers, routes
+from . import calls, netlink, pins
 from .compile import INGRESS, TC_EGRESS, TC_INGRESS
 from .errors import Refused, Rejected, Starved
 

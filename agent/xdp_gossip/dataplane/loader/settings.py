@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import ipaddress
 import pwd
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.types import Address
-from .. import headers
-from . import netlink, routes
+from .. import asking, headers, routes
+from ..links import HOLDERS
+from . import netlink
 from .errors import LoaderError
 
 if TYPE_CHECKING:
@@ -43,7 +47,8 @@ class Settings:
 
     ``wide`` and ``amount`` are copies of a rumor, ``nodes`` room in the node map.
 
-    ``asked`` is the interface as it was named, "" for the one with node.addr; ``prepare``: its settings may be changed.
+    ``asked`` is the interface as it was named, "" for the one with node.addr; ``prepare``: its settings may be changed;
+    ``owners``: indexes of the interfaces that have the node's address.
     """
 
     directory: str
@@ -58,6 +63,7 @@ class Settings:
     uid: int
     asked: str = ""
     prepare: bool = False
+    owners: tuple[int, ...] = ()
 
 
 def directory(config: AgentConfig | None, named: str | None) -> str:
@@ -73,7 +79,10 @@ def wanted(config: AgentConfig, *, interface: str = "", named_directory: str = "
     """
     _user(user or DEFAULT_USER)
     found = unplaced(config, interface=interface, named_directory=named_directory, user=user)
-    return replace(found, interface=_interface(config.node.addr, found.asked, [seed.ip for seed in config.seeds]))
+    # An agent knows its members; a configuration may name seeds that are down, or that only a resolver can find.
+    toward = asking.Request(Path(found.directory)).toward() or [seed.ip for seed in config.seeds]
+    placed, owners = _interface(config.node.addr, found.asked, toward)
+    return replace(found, interface=placed, owners=owners)
 
 
 def unplaced(config: AgentConfig, *, interface: str = "", named_directory: str = "", user: str = "") -> Settings:
@@ -119,17 +128,14 @@ def _user(name: str) -> pwd.struct_passwd:
         ) from None
 
 
-#: Interfaces that hold an address and that no packet from a network arrives on.
-_HOLDERS = ("dummy", "vrf")
-
-
-def _interface(ip: str, name: str, seeds: list[str]) -> netlink.Interface:
-    """The interface that rumors come in by.
+def _interface(ip: str, name: str, toward: Sequence[str]) -> tuple[netlink.Interface, tuple[int, ...]]:
+    """The interface that rumors come in by, and the indexes of those that have ``ip``.
 
     It is the one that was named, else the one that has node.addr, and if that is loopback, a dummy or a VRF, the one
-    by which packets for the seeds leave (else, the default route's). Raises ``Absent``, ``LoaderError``.
+    by which packets for most of ``toward`` leave (else, the default route's). Raises ``Absent``, ``LoaderError``.
     """
     every = {found.index: found for found in netlink.interfaces()}
+    owners = tuple(index for index in netlink.owners(ip) if index in every)
     if name:
         chosen = next((found for found in every.values() if found.name == name), None)
         if chosen is None:
@@ -138,15 +144,14 @@ def _interface(ip: str, name: str, seeds: list[str]) -> netlink.Interface:
                 "correct dataplane.interface, or leave it empty for the one that has node.addr",
             )
     else:
-        having = [every[index] for index in netlink.owners(ip) if index in every]
-        if not having:
+        if not owners:
             raise Absent(
                 f"node.addr {ip}: no interface has this address",
                 "give the address to an interface, or name the one that its packets arrive on as dataplane.interface",
             )
-        chosen = min(having, key=lambda found: (_only_holds(found), not found.up))
+        chosen = min((every[index] for index in owners), key=lambda found: (_only_holds(found), not found.up))
         if _only_holds(chosen):
-            chosen = _by_route(ip, chosen, seeds, every)
+            chosen = _by_route(ip, chosen, toward, every)
     if _only_holds(chosen):
         raise LoaderError(
             f"interface {chosen.name} ({chosen.kind or 'loopback'}): no packet from a network arrives on it",
@@ -154,31 +159,31 @@ def _interface(ip: str, name: str, seeds: list[str]) -> netlink.Interface:
         )
     if not chosen.up:
         raise Absent(f"interface {chosen.name} is down", f"ip link set {chosen.name} up")
-    return chosen
+    return chosen, owners
 
 
 def _only_holds(interface: netlink.Interface) -> bool:
-    return interface.loopback or interface.kind in _HOLDERS
+    return interface.loopback or interface.kind in HOLDERS
 
 
 def _by_route(
-    ip: str, holder: netlink.Interface, seeds: list[str], every: dict[int, netlink.Interface]
+    ip: str, holder: netlink.Interface, toward: Sequence[str], every: dict[int, netlink.Interface]
 ) -> netlink.Interface:
-    """The interface that packets from ``ip`` leave by: those for the first seed that a route leads to, else others."""
-    own = ipaddress.ip_address(ip)
-    others = [*(seed for seed in seeds if seed != ip), routes.NOBODY[own.version]]
-    within = holder.index if holder.kind == "vrf" else 0
-    for to in others:
-        index = routes.interface(to, ip, within)
-        if index in every and not _only_holds(every[index]):
-            return every[index]
-    if own.is_loopback:
+    """The interface that packets from ``ip`` to most of ``toward`` leave by; with as many, the first one."""
+    found = Counter(
+        index
+        for index in routes.ways(ip, toward, holder.index if holder.kind == "vrf" else 0)
+        if index in every and not _only_holds(every[index])
+    )
+    if found:
+        return every[found.most_common(1)[0][0]]
+    if ipaddress.ip_address(ip).is_loopback:
         raise LoaderError(
             f"node.addr {ip} is on the loopback interface: its packets never touch a network",
             "use an address of a network interface; on loopback the agent uses UDP",
         )
-    raise LoaderError(
+    raise Absent(
         f"node.addr {ip} is on {holder.name}, which no packet from a network arrives on, and no route leads from it to "
-        f"{'the seeds' if seeds else 'anywhere'}",
+        f"{'the members' if toward else 'anywhere'}",
         "name the interface that packets for node.addr arrive on as dataplane.interface, or add the route",
     )

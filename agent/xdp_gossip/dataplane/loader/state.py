@@ -79,6 +79,7 @@ class State:
     notes: list[str] = field(default_factory=list)  # what the self-test could not prove, and traps that are no bar
     asked: str = ""  # dataplane.interface, "" for the one that has node.addr
     waiting: str = ""  # what is not there yet: an interface, an address
+    owners: list[int] = field(default_factory=list)  # indexes of the interfaces that had the node's address
     rejected: dict[str, Refusal] = field(default_factory=dict)  # program -> why the kernel does not accept it
     tools: dict[str, str] = field(default_factory=dict)  # library of the compiler -> its size and time of change
     compiler: str = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import calls, pins, selftest, state
@@ -47,6 +48,13 @@ def of_mode(mode: str) -> tuple[str, ...]:
     return (TC_INGRESS, TC_EGRESS) if mode == TC else (INGRESS, EGRESS, TC_EGRESS)
 
 
+def refuse_known(rejected: Mapping[str, state.Refusal], modes: Sequence[str]) -> None:
+    """Raise ``Rejected`` where a program of every mode is known to be rejected, instead of compiling it again."""
+    known = [next((rejected[name] for name in of_mode(mode) if name in rejected), None) for mode in modes]
+    if known and known[0] is not None and all(known):
+        raise Rejected(known[0].reason, known[0].remedy, known[0].detail)
+
+
 def pin(program: str) -> str:
     """Name of a program's pin."""
     return pins.PROGRAM_PREFIX + program
@@ -74,8 +82,6 @@ class Supply:
         self._modules: dict[str, Programs] = {}
         #: Programs that were loaded now, each with its descriptor.
         self.fresh: dict[str, int] = {}
-        if renew:
-            now.rejected = {}
 
     @property
     def rejected(self) -> dict[str, state.Refusal]:
@@ -198,6 +204,7 @@ class Supply:
             except Rejected as rejected:
                 # Two programs of one source may share a cause; each is told, the one that was asked for is raised.
                 self._now.rejected[each] = state.Refusal("", rejected.reason, rejected.remedy, rejected.detail)
+                self._now.tools, self._now.compiler = tools(), toolchain()
                 trouble = rejected if each == name else trouble
         if name in SELFTEST_GROUP:
             for each in _SELFTEST_MAPS:

@@ -7,9 +7,10 @@ import errno
 import ipaddress
 import socket
 import struct
+from collections.abc import Sequence
 
-from .. import rtnetlink
-from ..rtnetlink import attributes, number, packed
+from . import rtnetlink
+from .rtnetlink import attributes, number, packed
 
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _RTA_DST, _RTA_SRC, _RTA_OIF = 1, 2, 4
@@ -40,3 +41,15 @@ def interface(to: str, source: str, within: int = 0) -> int | None:
         raise OSError(error.errno, error.strerror, f"route to {to}") from None
     found = attributes(body[_ROUTE.size :]).get(_RTA_OIF)
     return number(found) if found else None
+
+
+def ways(source: str, toward: Sequence[str], within: int = 0) -> list[int]:
+    """Indexes of the interfaces by which packets from ``source`` leave: one for each of ``toward`` with a route.
+
+    Where none leads to any of them, or there are none, the default route's, if there is one. Raises ``OSError``.
+    """
+    found = [index for to in toward if to != source and (index := interface(to, source, within)) is not None]
+    if not found:
+        default = interface(NOBODY[ipaddress.ip_address(source).version], source, within)
+        found = [default] if default is not None else []
+    return found
