@@ -54,6 +54,8 @@ MASKED = (
     "e2scrub_all.timer",
     "e2scrub_reap.service",
     "fstrim.timer",
+    # Modules are the machine's. kmod of Debian 13 fails in a container.
+    "systemd-modules-load.service",
 )
 
 
