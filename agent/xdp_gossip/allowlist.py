@@ -12,6 +12,8 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Union
 
+from .core.shown import cut, shown
+
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 #: Most networks of a list; the map has room for as many.
@@ -22,16 +24,16 @@ _MAPPED = bytes(10) + b"\xff\xff"
 def parse_network(text: object) -> Network:
     """A network such as ``10.0.0.0/8``, ``2001:db8::/32``, or one address. Raises ``ValueError``, also for no text."""
     if not isinstance(text, str):
-        raise ValueError(f"expected a network such as 10.0.0.0/8 or 2001:db8::/32, got {text!r}")
+        raise ValueError(f"expected a network such as 10.0.0.0/8 or 2001:db8::/32, got {shown(text)}")
     try:
         network = ipaddress.ip_network(text)
         if "%" in text:
             raise ValueError("a zone is of an interface")
     except ValueError as error:
-        shown = f"{repr(text)[:80]}: {str(error)[:80]}"
-        raise ValueError(f"expected a network such as 10.0.0.0/8 or 2001:db8::/32, got {shown}") from None
+        got = f"{shown(text)}: {cut(str(error))}"
+        raise ValueError(f"expected a network such as 10.0.0.0/8 or 2001:db8::/32, got {got}") from None
     if network.version == 6 and network.network_address.packed.startswith(_MAPPED):
-        raise ValueError(f"expected the network of IPv4 itself, got the IPv4-mapped {text!r}")
+        raise ValueError(f"expected the network of IPv4 itself, got the IPv4-mapped {shown(text)}")
     return network
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from .allowlist import MOST, parse_network
 from .configreader import ConfigError, Problems, Section, parse_yaml, read_text, show
 from .configtemplates import HelperConfig, TemplateConfig, files_helper, templates
+from .core.interface import MIN_CYCLE
 from .core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Node
 from .transport import largest_size
 
@@ -186,7 +187,7 @@ def _build(top: Section, path: str) -> AgentConfig | None:
         "protocol": protocol,
         "wire": wire,
         "amount": top.integer("amount", 4, 1, 64),
-        "cycle": top.number("cycle", 0.0, 0.05, 3600, auto=True),
+        "cycle": top.number("cycle", 0.0, MIN_CYCLE, 3600, auto=True),
         "timeout": top.number("timeout", 0.0, 0.1, 86400, auto=True),
         "buffer": top.integer("buffer", 0, 1, 1_000_000, auto=True),
         "size": top.integer("size", 16384, 1024 if wire == "pekonode" else 4096, largest_size(wire, protocol)),
@@ -222,7 +223,7 @@ def _node(top: Section) -> Node | None:
     address = section.ip("addr", "")
     if not section.given("addr"):
         section.expected("addr", "the address that other nodes reach this one by", "none")
-    elif address and (address.is_unspecified or address.is_multicast):
+    elif address and not Address.of(str(address), 1).is_one_host:
         section.expected("addr", "an address that other nodes can send to", show(str(address)))
         address = None
     port = section.integer("port", 8000, 1, 65535)
@@ -324,7 +325,7 @@ def _seeds(top: Section) -> tuple[tuple[Address, ...], tuple[tuple[str, int], ..
             if not isinstance(item, str):
                 raise ValueError
             seed = Address.parse(item)
-            if seed.is_group or seed.ip in ("0.0.0.0", "::"):
+            if not seed.is_one_host:
                 top.expected(f"seeds[{index}]", "the address of one host", show(item))
             seeds[seed] = None
         except ValueError:

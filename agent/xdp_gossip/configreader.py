@@ -12,6 +12,8 @@ from typing import Any, Union
 
 import yaml
 
+from .core.shown import MOST, cut, shown
+
 IpAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 
@@ -43,8 +45,9 @@ def show(value: object) -> str:
     kind = kinds.get(type(value), type(value).__name__)
     if isinstance(value, (list, dict)):
         return f"a {kind}"
-    shown = repr(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
-    return f"{kind} {shown if len(shown) <= 80 else shown[:77] + '...'}"
+    if isinstance(value, bool):
+        return f"{kind} {str(value).lower()}"
+    return f"{kind} {shown(value) if isinstance(value, (str, int)) else cut(str(value))}"
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -110,8 +113,10 @@ def read_text(path: str, most: int) -> tuple[str | None, str]:
         return None, f"a byte that is not UTF-8 at offset {error.start} ({path})"
 
 
-def _closest(word: str, known: Sequence[str]) -> str:
+def _closest(word: object, known: Sequence[str]) -> str:
     """The known word that was probably meant, as a hint, or ""."""
+    if not isinstance(word, str) or len(word) > MOST:
+        return ""
     import difflib  # only for a file with a mistake
 
     by_lower = {name.lower(): name for name in known}
@@ -132,8 +137,9 @@ class Section:
             problems.expected(name or "file", f"a mapping with {', '.join(allowed)}", show(data))
         for key in self.data:
             if key not in allowed:
-                hint = _closest(str(key), allowed)
-                problems.expected(self.path(str(key)), f"one of {', '.join(allowed)}", f"an unknown key{hint}")
+                path = self.path(cut(key) if isinstance(key, str) else shown(key))
+                hint = _closest(key, allowed)
+                problems.expected(path, f"one of {', '.join(allowed)}", f"an unknown key{hint}")
 
     def path(self, key: str) -> str:
         """The full name of ``key``, such as ``api.tls.cert``."""
@@ -171,7 +177,7 @@ class Section:
         if value is None and not required:
             return default
         if value not in choices or not isinstance(value, str):
-            self.expected(key, f"one of {', '.join(choices)}", show(value) + _closest(str(value), choices))
+            self.expected(key, f"one of {', '.join(choices)}", show(value) + _closest(value, choices))
             return default
         return value
 

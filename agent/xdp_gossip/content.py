@@ -8,11 +8,14 @@ import json
 from typing import Any
 
 from .core.interface import ProtocolError
+from .core.shown import cut
 
 #: Bytes of a version up to which it is compared with another line by line.
 MAX_DIFF = 256 * 1024
 #: Levels of YAML: its loader in C calls itself for each, and ends the process where the stack does.
 MAX_LEVELS = 200
+#: Characters of a reason: parsers quote what they stumble over, however long it is.
+_MOST_REASON = 300
 
 
 def check(key: str, value: bytes, content_type: str) -> None:
@@ -58,7 +61,7 @@ def _check_yaml(key: str, text: str) -> None:
 
 
 def _refused(key: str, content_type: str, reason: str) -> ProtocolError:
-    message = f"document {key!r}: expected valid {content_type}, {reason}"
+    message = f"document {key!r}: expected valid {content_type}, {cut(reason, _MOST_REASON)}"
     return ProtocolError("invalid_content", message, key=key, content_type=content_type)
 
 

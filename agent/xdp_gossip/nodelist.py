@@ -37,6 +37,7 @@ from .core.applied import Applied
 from .core.documents import unread
 from .core.events import AppliedAnswered, DocumentChanged, Event, MemberChanged, QueryAnswered
 from .core.interface import ProtocolError, Settings
+from .core.shown import shown
 from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version, Write
 from .internal_errors import RECORD
 from .runtime import Disk, Runtime
@@ -86,11 +87,11 @@ class Published:
 class AsyncNodeList:
     """A member of a gossip cluster, for asyncio programs. Also an async context manager that closes itself.
 
-    The seed's parameters: ``amount`` fan-out; ``cycle`` seconds between heartbeats (0: automatic by cluster size);
-    ``buffer`` packets queued (0: 3 x amount); ``size`` bytes of one datagram or frame; ``timeout`` seconds of silence
-    (0 or not above the cycle: ``timeout_cycles`` x cycle + 2); ``secret_key`` shared by the cluster; ``protocol`` UDP,
-    TCP, or auto (the kernel data plane where one is loaded, else UDP), XDP or TC (that one or an error);
-    ``listen_addr``; ``is_print`` prints the seed's console lines.
+    The seed's parameters: ``amount`` fan-out; ``cycle`` seconds between heartbeats, 0.05 at least (0: automatic by
+    cluster size); ``buffer`` packets queued (0: 3 x amount); ``size`` bytes of one datagram or frame; ``timeout``
+    seconds of silence (0 or not above the cycle: ``timeout_cycles`` x cycle + 2); ``secret_key`` shared by the
+    cluster; ``protocol`` UDP, TCP, or auto (the kernel data plane where one is loaded, else UDP), XDP or TC (that one
+    or an error); ``listen_addr``; ``is_print`` prints the seed's console lines.
 
     Beyond them: ``wire`` native or pekonode; ``cluster`` name; ``keys`` (slot, state, secret) for rotation instead of
     ``secret_key``; ``dataplane`` directory of the loader; ``allow`` networks that may speak to this node (none: all);
@@ -129,14 +130,14 @@ class AsyncNodeList:
     ) -> None:
         check = parameters
         check.integer("amount", amount, 1, 64)
-        cycle = check.number("cycle", cycle, 0, 86_400)
+        cycle = check.cycle("cycle", cycle)
         check.integer("buffer", buffer, 0, 1_000_000)
         check.choice("wire", wire, ("native", "pekonode"))
         check.choice("protocol", protocol, _PROTOCOLS[wire], any_case=True)
         check.integer("size", size, 1 if wire == "pekonode" else 4096, largest_size(wire, protocol))
         timeout = check.number("timeout", timeout, 0, 86_400)
         check.text("secret_key", secret_key, secret=True)
-        check.listen_address("listen_addr", listen_addr)
+        listen_addr = check.listen_address("listen_addr", listen_addr)
         check.flag("is_print", is_print)
         check.integer("timeout_cycles", timeout_cycles, 1, 1_000)
         check.text("cluster", cluster, 1, 255)
@@ -202,8 +203,11 @@ class AsyncNodeList:
     # -- the seed's calls --------------------------------------------------------------------------------------
 
     def new(self, node: Node) -> None:
-        """Say who the local node is. To be called first, and once."""
-        parameters.node("node", node)
+        """Say who the local node is. To be called first, and once.
+
+        Its address is of the family of ``listen_addr``, or of either when that is ``::``.
+        """
+        parameters.local_node("node", node, self.listen_addr)
         self._usable()
         if self._node is not None:
             raise NotReadyError("new() was called before: a node list has one local node")
@@ -212,7 +216,7 @@ class AsyncNodeList:
     def set(self, node: Node) -> None:
         """Name another node of the cluster, before or after :meth:`join`; it is contacted whenever it is absent."""
         parameters.node("node", node)
-        self._local()
+        parameters.other_node("node", node, self._local())
         if self._runtime is None:
             self._seeds.append(node)
         else:
@@ -544,7 +548,7 @@ class AsyncNodeList:
     def tell_applied(self, source: Callable[[str], Applied]) -> None:
         """From now on answer others, and :meth:`convergence`, with what ``source`` tells of a document's key."""
         if not callable(source):
-            raise TypeError(f"source: expected a function of a key, got {source!r}")
+            raise TypeError(f"source: expected a function of a key, got {shown(source)}")
         self._joined().engine.applied_source = source
 
     def healthy(self) -> bool:

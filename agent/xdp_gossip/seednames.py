@@ -134,9 +134,9 @@ class SeedNames:
 
     def _mean(self, name: Name, addresses: tuple[Address, ...]) -> None:
         for address in addresses:
-            if address.is_group:
+            if not address.is_one_host:
                 _log.warning("seed %s:%d: expected the address of one host, got %s", *name, address)
-        addresses = tuple(address for address in addresses if not address.is_group)
+        addresses = tuple(address for address in addresses if address.is_one_host)
         before = self._meaning.get(name, ())
         self._meaning[name] = addresses
         for address in set(addresses) - set(before) - {self._own}:

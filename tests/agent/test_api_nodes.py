@@ -148,7 +148,9 @@ def test_join_takes_addresses(tmp_path: Path) -> None:
         nodes = ["198.18.0.99:8000", "[fd00::1]:8000", "198.18.0.11:8000", "198.18.0.99:8000"]
         assert (await api("POST", "/v1/node/join", json_body={"nodes": nodes})).json == {"added": 2}
         assert fake.seeds == [Node("198.18.0.99", 8000), Node("fd00::1", 8000)]
-        for bad in ([], ["host:1"], ["1.2.3.4"], ["1.2.3.4:0"], [8000], "1.2.3.4:5", None, ["1.2.3.4:5"] * 1001):
+        groups = [["224.0.0.1:1"], ["0.0.0.0:1"], ["[::]:1"], ["1.2.3.4:5", "255.255.255.255:1"]]
+        others = ([], ["host:1"], ["1.2.3.4"], ["1.2.3.4:0"], [8000], "1.2.3.4:5", None, ["1.2.3.4:5"] * 1001)
+        for bad in (*groups, *others):
             assert (await api("POST", "/v1/node/join", json_body={"nodes": bad})).status == 400
         assert len(fake.seeds) == 2
 
@@ -345,8 +347,9 @@ def test_egossip_verbs(tmp_path: Path) -> None:
         assert listed[0] == {"Addr": "198.18.0.11", "Port": 8000, "Name": "host1", "PrivateData": "rack 1"}
         node = {"Addr": "198.18.0.50", "Port": 8000, "Name": "n", "PrivateData": "p", "Mac": "00:00:00:00:00:00"}
         assert (await api("POST", "/set", json_body=node)).json == {"added": 1}
-        assert (await api("POST", "/set", json_body=[node, {"Port": 7777}])).json == {"added": 2}
-        assert fake.seeds[-1] == Node("0.0.0.0", 7777)
+        assert (await api("POST", "/set", json_body=[node, {**node, "Port": 7777}])).json == {"added": 2}
+        assert fake.seeds[-1] == Node("198.18.0.50", 7777, "n", "p")
+        seeds = list(fake.seeds)
         for bad in (
             {},
             [],
@@ -356,8 +359,12 @@ def test_egossip_verbs(tmp_path: Path) -> None:
             {"Port": 8000, "addr": "x"},
             {"Port": 0},
             {"Addr": "host", "Port": 1},
+            {"Port": 7777},  # 0.0.0.0, as in PekoNode: this host, where other nodes than its own are not
+            {"Addr": "224.0.0.1", "Port": 1},
+            [{**node, "Port": 1}, {"Addr": "::", "Port": 1}],
         ):
             assert (await api("POST", "/set", json_body=bad)).status == 400
+        assert fake.seeds == seeds
         assert (await api("GET", "/metadata")).body == b""
         assert (await api("POST", "/publish", body=b"test metadata")).json["key"] == "default"
         assert (await api("GET", "/metadata")).body == b"test metadata"

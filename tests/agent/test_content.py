@@ -42,6 +42,13 @@ def test_yaml_that_its_constructors_do_not_take(value: bytes) -> None:
     assert refused.value.code == "invalid_content"
 
 
+@pytest.mark.parametrize("value", ["!!float {}", "!!{} 1", "*{}"])
+def test_a_reason_that_quotes_megabytes(value: str) -> None:
+    with pytest.raises(ProtocolError, match=r"expected valid yaml, .") as refused:
+        check("k", value.format("x" * 1_000_000).encode(), "yaml")
+    assert len(str(refused.value)) < 400
+
+
 @pytest.mark.parametrize("opening", ["- ", "[", "{a: ", "? ", "a:\n", "&x [", "{? "])
 def test_deep_yaml_ends_no_process(opening: str) -> None:
     """The loader in C overflowed the stack: in a process of its own, as a failure would end this one."""

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from xdp_gossip import AsyncNodeList, Limits, Node, NodeList, ProtocolError, State, Version, Write
+from xdp_gossip import AsyncNodeList, Document, Limits, Node, NodeList, ProtocolError, State, Version, Write
 from xdp_gossip.core.interface import InvalidError
+from xdp_gossip.core.shown import cut, shown
 from xdp_gossip.core.types import Address
 
 NAN, INF = math.nan, math.inf
@@ -28,7 +29,21 @@ IMPOSSIBLE = ("", "a//b", "../a", "a/./b", "a\nb", "\ud800", "x" * 2000)
 NO_NUMBER = ("3", b"3", True, [3], {3}, object(), NAN, INF, -INF, -1, 1e15)
 NO_INTEGER = ("3", b"3", True, [3], object(), NAN, INF, 1.5, 3.0, -1, 10**15)
 NO_FLAG = (None, 0, 1, "yes", "", [], 1.0, object())
-NO_VERSION = (5, 1.5, True, b"x", "", "1", "019a3c1e5b2f0000", "019a3c1e5b2f0000@", "g@198.18.0.1:1", ["x"])
+_HERE = Address("198.18.0.1", 8000)
+#: Made by hand, past the checks of ``Version.parse``.
+NO_VERSION_BY_HAND = (
+    *(Version(hlc, _HERE) for hlc in ("1", 1.0, True, None, -1, 2**64, 10**5000)),  # type: ignore[arg-type]
+    *(Version(1, origin) for origin in (None, "198.18.0.1:8000", Node("198.18.0.1", 8000))),  # type: ignore[arg-type]
+    *(Version(1, Address(ip, 8000)) for ip in ("", "localhost", "fe80::1%lo", None, 5)),  # type: ignore[arg-type]
+    *(Version(1, Address("198.18.0.1", port)) for port in (0, 65_536, "8000", None, 1.0)),  # type: ignore[arg-type]
+)
+NO_VERSION = (
+    *(5, 1.5, True, b"x", "", "1", "019a3c1e5b2f0000", "019a3c1e5b2f0000@", "g@198.18.0.1:1", ["x"]),
+    "019a3c1e5b2f0000@198.18.0.1:" + "1" * 5000,
+    *NO_VERSION_BY_HAND,
+)
+#: Longer than any message may be, and a number that Python does not write out.
+HUGE = ("x" * 1_000_000, b"x" * 1_000_000, ["x" * 1_000_000] * 9, {"x" * 1_000_000: 1}, 10**5000, [10**5000])
 NO_PATH = (5, 1.5, True, b"/tmp/x", "", "a\0b", ["/tmp"], object())
 GROUPS = (Node("224.0.0.1", 8000), Node("ff02::1", 8000), Node("255.255.255.255", 8000))
 NO_NODE = (
@@ -37,10 +52,17 @@ NO_NODE = (
 )
 NO_WRITES = (None, "k", b"k", 5, {"k": b""}, [None], ["k"], [("k", b"v")], Write("k"))
 
+NO_DOCUMENTS = (
+    *([Document("k", version)] for version in (None, *NO_VERSION_BY_HAND)),
+    [Document("k", Version(1, _HERE), base=Version(-1, _HERE))],
+    [Document("k", Version(1, _HERE), ancestors=(Version(-1, _HERE),))],
+    [Document("k", Version(1, _HERE), ancestors=None)],  # type: ignore[arg-type]
+)
+
 #: Wrong values of each parameter of the constructor.
 CONSTRUCTOR: dict[str, tuple[Any, ...]] = {
     "amount": (None, 0, 65, *NO_INTEGER),
-    "cycle": (None, *NO_NUMBER),
+    "cycle": (None, 1e-300, 1e-6, 0.049, *NO_NUMBER),
     "buffer": (None, *NO_INTEGER),
     "size": (None, 0, 4095, 65_508, *NO_INTEGER),
     "timeout": (None, *NO_NUMBER),
@@ -116,7 +138,7 @@ CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
     "unread": (
         {
             "key": (None, *IMPOSSIBLE, *NO_TEXT),
-            "versions": (None, 5, "x", b"x", {}, [None], ["x"], [Write("k")]),
+            "versions": (None, 5, "x", b"x", {}, [None], ["x"], [Write("k")], *NO_DOCUMENTS),
         },
         {"key": "k", "versions": []},
     ),
@@ -152,6 +174,13 @@ CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
     ),
     "tell_applied": ({"source": (None, 5, "x", b"x", True, [], {}, object())}, {}),
 }
+#: What parameters take however long it is.
+TAKEN: dict[str, tuple[type, ...]] = {
+    "publish.data": (bytes,),
+    "documents.prefix": (str,),
+    "changes.prefix": (str,),
+    "watch.prefix": (str,),
+}
 #: Calls and properties without parameters of their own.
 WITHOUT = {
     *("join", "get", "stop", "start", "repair", "leave", "close", "revision", "look_for_dataplane", "healthy"),
@@ -164,21 +193,29 @@ def names_it(error: BaseException, parameter: str) -> bool:
     return parameter in str(error)
 
 
+#: Characters of the longest message.
+LONGEST = 400
+
+
 @pytest.mark.parametrize("kind", [AsyncNodeList, NodeList])
 @pytest.mark.parametrize("parameter", CONSTRUCTOR)
 def test_wrong_values_of_the_constructor(kind: type, parameter: str) -> None:
     assert len(CONSTRUCTOR[parameter]) >= 8
-    for value in CONSTRUCTOR[parameter]:
+    long_paths = {"state_dir", "dataplane"}  # which are for the system to judge
+    huge = [value for value in HUGE if not (parameter in long_paths and isinstance(value, str))]
+    for value in (*CONSTRUCTOR[parameter], *huge):
         with pytest.raises((TypeError, ValueError)) as refused:
             kind(**{parameter: value})
-        assert names_it(refused.value, parameter), (parameter, value, str(refused.value))
+        assert names_it(refused.value, parameter), (parameter, shown(value), cut(str(refused.value)))
+        assert len(str(refused.value)) < LONGEST
 
 
 @pytest.mark.parametrize("parameter", [field.name for field in dataclasses.fields(Limits)])
-@pytest.mark.parametrize("value", [None, 0, *NO_INTEGER])
-def test_wrong_limits(parameter: str, value: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match=rf"limits\.{parameter}: "):
-        Limits(**{parameter: value})
+def test_wrong_limits(parameter: str) -> None:
+    for value in (None, 0, *NO_INTEGER, *HUGE):
+        with pytest.raises((TypeError, ValueError), match=rf"limits\.{parameter}: ") as refused:
+            Limits(**{parameter: value})
+        assert len(str(refused.value)) < LONGEST
 
 
 @pytest.mark.parametrize(
@@ -191,16 +228,17 @@ def test_wrong_limits(parameter: str, value: Any) -> None:
     ],
 )
 def test_wrong_nodes(parameter: str, values: tuple[Any, ...]) -> None:
-    for value in values:
+    for value in (*values, *HUGE):
         with pytest.raises((TypeError, ValueError), match=f"{parameter}: ") as refused:
             Node(**{"addr": "198.18.0.1", "port": 8000, parameter: value})
-        assert len(str(refused.value)) < 300
+        assert len(str(refused.value)) < LONGEST
 
 
 def test_wrong_versions() -> None:
-    for value in (None, *NO_VERSION):
-        with pytest.raises((TypeError, ValueError), match="expected"):
+    for value in (None, *NO_VERSION, *HUGE):
+        with pytest.raises((TypeError, ValueError), match="expected") as refused:
             Version.parse(value)
+        assert len(str(refused.value)) < LONGEST
 
 
 def test_the_table_has_every_parameter() -> None:
@@ -267,10 +305,12 @@ def test_wrong_values_of_each_call(both: Both, name: str) -> None:
             continue
         before = [both.call(reading, other, {}) for reading in ("documents", "members")]
         for parameter, values in wrong.items():
-            for value in values:
+            huge = [value for value in HUGE if not isinstance(value, TAKEN.get(f"{name}.{parameter}", ()))]
+            for value in (*values, *huge):
                 with pytest.raises((TypeError, ValueError)) as refused:
                     both.call(name, other, {**needed, parameter: value})
-                assert names_it(refused.value, parameter), (parameter, value, str(refused.value))
+                assert names_it(refused.value, parameter), (parameter, shown(value), cut(str(refused.value)))
+                assert len(str(refused.value)) < LONGEST
         documents, members = (both.call(reading, other, {}) for reading in ("documents", "members"))
         assert documents == before[0]
         assert [(m.address, m.state, m.record) for m in members] == [(m.address, m.state, m.record) for m in before[1]]
@@ -368,6 +408,50 @@ def test_an_address_with_a_zone(addr: str) -> None:
     """It would join, and hear nobody."""
     with pytest.raises(ValueError, match=r"addr: expected an IP.* address"):
         Node(addr, 8000)
+
+
+@pytest.mark.parametrize("kind", [AsyncNodeList, NodeList])
+@pytest.mark.parametrize(
+    ("listen", "addr", "fits"),
+    [
+        ("0.0.0.0", "198.18.0.1", True),
+        ("0.0.0.0", "2001:db8::1", False),
+        ("198.18.0.1", "2001:db8::1", False),
+        ("::ffff:198.18.0.1", "2001:db8::1", False),
+        ("2001:db8::1", "198.18.0.1", False),
+        ("::1", "127.0.0.1", False),
+        ("2001:db8::1", "2001:db8::1", True),
+        ("::", "198.18.0.1", True),
+        ("0:0::0", "198.18.0.1", True),
+        ("::", "2001:db8::1", True),
+        ("::ffff:198.18.0.1", "198.18.0.1", True),
+    ],
+)
+def test_a_local_node_of_another_family_than_its_sockets(kind: type, listen: str, addr: str, fits: bool) -> None:
+    """It would join, and nobody would reach it."""
+    node_list = kind(listen_addr=listen)
+    if fits:
+        node_list.new(Node(addr, 8000))
+        return
+    with pytest.raises(ValueError, match=rf"^node: addr: expected an IPv. address, as listen_addr .*, got {addr}"):
+        node_list.new(Node(addr, 8000))
+    node_list.new(Node("127.0.0.1" if ":" in addr else "::1", 8000))  # nothing was done
+
+
+@pytest.mark.parametrize("kind", [AsyncNodeList, NodeList])
+@pytest.mark.parametrize("addr", ["0.0.0.0", "::", "::ffff:0.0.0.0"])
+def test_an_address_that_names_no_host(kind: type, addr: str) -> None:
+    """As in PekoNode's example it means this host, where all nodes are on one; else it names nobody."""
+    node_list = kind()
+    node_list.new(Node("198.18.0.1", 8000))
+    with pytest.raises(ValueError, match=r"^node: addr: expected the address of one host, got "):
+        node_list.set(Node(addr, 8001))
+    assert node_list.get() == [Node("198.18.0.1", 8000)]
+    for own in ("0.0.0.0", "127.0.0.1"):
+        node_list = kind()
+        node_list.new(Node(own, 8000))
+        node_list.set(Node(addr, 8001))
+        assert [node.port for node in node_list.get()] == [8000, 8001]
 
 
 @pytest.mark.parametrize(

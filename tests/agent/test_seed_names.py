@@ -108,9 +108,9 @@ def test_a_resolver_that_does_not_answer_holds_up_nobody_and_gets_one_question(m
     play(scenario)
 
 
-def test_an_address_of_many_hosts_is_no_seed() -> None:
+def test_an_address_of_many_hosts_or_of_none_is_no_seed() -> None:
     async def scenario(nodes: Nodes, answers: dict[str, object], names: SeedNames, counters: dict[str, int]) -> None:
-        answers["seeds.example.org"] = ["224.0.0.1", "198.18.0.7", "255.255.255.255"]
+        answers["seeds.example.org"] = ["224.0.0.1", "198.18.0.7", "255.255.255.255", "0.0.0.0", "::"]
         names.configure([("seeds.example.org", 8000)], [])
         await until(nodes, {"198.18.0.7:8000"})
         answers["seeds.example.org"] = ["224.0.0.1", "198.18.0.8"]

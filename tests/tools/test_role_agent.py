@@ -63,6 +63,7 @@ def test_every_variable_is_used() -> None:
         ("host1", True, "got 'host1'"),
         ("0.0.0.0", True, "got 0.0.0.0"),
         ("224.0.0.1", True, "got 224.0.0.1"),
+        ("255.255.255.255", True, "got 255.255.255.255"),
         ("::1", True, "the loopback address ::1"),
     ],
 )

@@ -7,6 +7,7 @@ import base64
 import binascii
 from typing import Any
 
+from ..core.shown import shown
 from ..core.types import MAX_BATCH, MAX_CONTENT_TYPE, MAX_KEY, Write
 from . import params
 from .errors import bad_request
@@ -23,7 +24,7 @@ def text(body: dict[str, Any], name: str, most: int, *, required: bool = False, 
     if value is None and not required:
         return ""
     if not isinstance(value, str) or len(value.encode("utf-8", "surrogatepass")) > most or not value.isprintable():
-        raise bad_request(f"{where}{name}: expected printable text of at most {most} bytes, got {str(value)[:80]!r}")
+        raise bad_request(f"{where}{name}: expected printable text of at most {most} bytes, got {shown(value)}")
     return value
 
 
@@ -40,7 +41,7 @@ def _write(item: Any, where: str) -> Write:
         raise bad_request(f"{where[:-1]}: expected an object, got {type(item).__name__}")
     unknown = next((name for name in item if name not in _MEMBERS), None)
     if unknown is not None:
-        raise bad_request(f"{where[:-1]}: expected no member but {', '.join(_MEMBERS)}, got {unknown[:80]!r}")
+        raise bad_request(f"{where[:-1]}: expected no member but {', '.join(_MEMBERS)}, got {shown(unknown)}")
     key = params.key(item.get("key") or "", f"{where}key")
     deleted = _flag(item, "delete", where)
     version = text(item, "if_version", MAX_KEY, where=where)
@@ -58,7 +59,7 @@ def _write(item: Any, where: str) -> Write:
 def _flag(item: dict[str, Any], name: str, where: str) -> bool:
     value = item.get(name, False)
     if not isinstance(value, bool):
-        raise bad_request(f"{where}{name}: expected true or false, got {str(value)[:80]!r}")
+        raise bad_request(f"{where}{name}: expected true or false, got {shown(value)}")
     return value
 
 
@@ -67,7 +68,7 @@ def _seconds(item: dict[str, Any], where: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise bad_request(f"{where}expires_in: expected a number of seconds, got {str(value)[:80]!r}")
+        raise bad_request(f"{where}expires_in: expected a number of seconds, got {shown(value)}")
     return float(value)
 
 

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import aiohttp
 from yarl import URL
 
+from ..core.shown import shown
 from .eventstream import MEDIA_TYPE, Event, Parser
 
 #: Bytes of one answer that are read at most: a long node list, or a few documents in base64.
@@ -341,7 +342,7 @@ class WatchStream:
             value = dict(json.loads(event.data)) if event.data else {}
             return value, int(event.id) if event.id is not None else None
         except (ValueError, TypeError):
-            raise Unreachable(self._client.endpoint, f"an event is not as expected: {event.data[:80]!r}") from None
+            raise Unreachable(self._client.endpoint, f"an event is not as expected: {shown(event.data)}") from None
 
 
 def _document(key: str) -> str:

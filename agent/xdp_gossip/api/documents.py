@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from .. import content, shapes
+from ..core.shown import shown
 from ..core.types import MAX_AUTHOR, MAX_COMMENT, MAX_EXPIRES_IN, MAX_KEY, Document, Version
 from . import batch, params, render
 from .context import Context
@@ -83,7 +84,7 @@ class Documents:
         """The value itself, or with ``format=json`` everything about it."""
         wanted = params.query(request, ("format",)).get("format", "raw")
         if wanted not in ("raw", "json"):
-            raise bad_request(f"format: expected raw or json, got {wanted[:80]!r}")
+            raise bad_request(f"format: expected raw or json, got {shown(wanted)}")
         key = params.path_key(request, _PREFIX)
         document = self._node_list.document(key)
         if document is None:
@@ -109,7 +110,7 @@ class Documents:
             raise bad_request("expected If-Match or If-None-Match, got both", "invalid_header")
         if none_match is not None:
             if none_match.strip() != "*":
-                raise bad_request(f"If-None-Match: expected *, got {none_match[:80]!r}", "invalid_header")
+                raise bad_request(f"If-None-Match: expected *, got {shown(none_match)}", "invalid_header")
             return None, True
         if match is None:
             return None, False
@@ -128,7 +129,7 @@ class Documents:
         query = params.query(request, ("content_type", "author", "comment", "expires_in"))
         content_type = query.get("content_type", "raw")
         if not _CONTENT_TYPE.fullmatch(content_type):
-            raise bad_request(f"content_type: expected a name or media type, got {content_type[:80]!r}")
+            raise bad_request(f"content_type: expected a name or media type, got {shown(content_type)}")
         author = params.text_limit(query, "author", "", MAX_AUTHOR)
         comment = params.text_limit(query, "comment", "", MAX_COMMENT)
         expires_in = params.seconds(query, "expires_in", 0.0, MAX_EXPIRES_IN) if "expires_in" in query else None

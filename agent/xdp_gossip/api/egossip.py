@@ -11,7 +11,8 @@ from typing import Any, Callable
 
 from aiohttp import web
 
-from .. import shapes
+from .. import parameters, shapes
+from ..core.shown import shown
 from ..core.types import DEFAULT_KEY, Node
 from . import params, render
 from .context import Context
@@ -63,7 +64,8 @@ class EGossip:
         entries = body if isinstance(body, list) else [body]
         if not 1 <= len(entries) <= MAX_JOIN:
             raise bad_request(f"body: expected a node or a list of 1 to {MAX_JOIN} nodes, got {len(entries)}")
-        nodes = [_node(index, entry) for index, entry in enumerate(entries)]
+        local = self._node_list.get()[0]
+        nodes = [_node(index, entry, local) for index, entry in enumerate(entries)]
         return render.json_response({"added": add_nodes(self._node_list, nodes)})
 
     async def publish(self, request: web.Request) -> web.Response:
@@ -86,19 +88,23 @@ class EGossip:
         return switched(self._node_list, operation())
 
 
-def _node(index: int, entry: Any) -> Node:
-    """A node from its JSON. A missing Addr is 0.0.0.0, as in PekoNode."""
+def _node(index: int, entry: Any, local: Node) -> Node:
+    """A node from its JSON. A missing Addr is 0.0.0.0, as in PekoNode: this host, where ``local`` is on it alone."""
     if not isinstance(entry, dict):
         raise bad_request(f"node {index}: expected an object with Addr and Port, got {type(entry).__name__}")
     known = {"Addr": "addr", "Port": "port", "Name": "name", "PrivateData": "private_data"}
     for name in entry:
         if name not in known and name not in _IGNORED:
-            raise bad_request(f"node {index}: expected no field but {', '.join(known)}, got {name[:80]!r}")
+            raise bad_request(f"node {index}: expected no field but {', '.join(known)}, got {shown(name)}")
     fields = {known[name]: value for name, value in entry.items() if name in known}
     if "port" not in fields:
         raise bad_request(f"node {index}: expected Port, got none", "invalid_node")
     fields["addr"] = fields.get("addr") or "0.0.0.0"
     try:
-        return Node(**fields)
+        node = Node(**fields)
     except (ValueError, TypeError) as error:
         raise bad_request(f"node {index}: {error}", "invalid_node") from None
+    try:
+        return parameters.other_node(f"node {index}", node, local)
+    except ValueError as error:
+        raise bad_request(str(error), "invalid_node") from None

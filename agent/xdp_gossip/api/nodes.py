@@ -7,7 +7,8 @@ from typing import Any, Callable
 
 from aiohttp import web
 
-from .. import shapes
+from .. import parameters, shapes
+from ..core.shown import shown
 from ..core.types import PRESENT, Address, Node, State
 from . import params, render
 from .context import Context
@@ -27,7 +28,7 @@ def parse_states(text: str | None) -> frozenset[State]:
     chosen = set()
     for word in text.split(","):
         if word not in known:
-            raise bad_request(f"state: expected all, or some of {','.join(known)}, got {word[:80]!r}")
+            raise bad_request(f"state: expected all, or some of {','.join(known)}, got {shown(word)}")
         chosen.add(known[word])
     return frozenset(chosen)
 
@@ -96,18 +97,23 @@ class Nodes:
         wanted = (await params.read_object(request, ("nodes",))).get("nodes")
         if not isinstance(wanted, list) or not 1 <= len(wanted) <= MAX_JOIN:
             raise bad_request(f"nodes: expected a list of 1 to {MAX_JOIN} addresses such as 198.18.0.11:8000")
-        nodes = [self._address(index, value) for index, value in enumerate(wanted)]
+        local = self._node_list.get()[0]
+        nodes = [self._address(index, value, local) for index, value in enumerate(wanted)]
         return render.json_response({"added": add_nodes(self._node_list, nodes)})
 
     @staticmethod
-    def _address(index: int, value: Any) -> Node:
+    def _address(index: int, value: Any, local: Node) -> Node:
+        name = f"nodes[{index}]"
         try:
             if not isinstance(value, str):
-                raise ValueError(f"expected text, got {type(value).__name__}")
-            address = Address.parse(value)
+                raise ValueError(f"{name}: expected text, got {type(value).__name__}")
+            try:
+                address = Address.parse(value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+            return parameters.other_node(name, Node(address.ip, address.port), local)
         except ValueError as error:
-            raise bad_request(f"nodes[{index}]: {error}", "invalid_node") from None
-        return Node(address.ip, address.port)
+            raise bad_request(str(error), "invalid_node") from None
 
     async def start(self, request: web.Request) -> web.Response:
         """Publish heartbeats again."""

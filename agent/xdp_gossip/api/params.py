@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
+from ..core.shown import shown
 from ..core.types import Version, check_key
 from .errors import Fault, bad_request
 
@@ -30,7 +31,7 @@ def query(request: web.Request, allowed: Sequence[str]) -> dict[str, str]:
     for name, value in request.query.items():
         if name not in allowed:
             expected = f"one of {', '.join(allowed)}" if allowed else "no parameter"
-            raise bad_request(f"query parameter: expected {expected}, got {name!r}", "unknown_parameter")
+            raise bad_request(f"query parameter: expected {expected}, got {shown(name)}", "unknown_parameter")
         if name in found:
             raise bad_request(f"query parameter {name}: expected it once", "repeated_parameter")
         found[name] = value
@@ -47,7 +48,7 @@ def seconds(params: dict[str, str], name: str, default: float, most: float) -> f
     except ValueError:
         value = math.nan
     if not 0 <= value <= most:  # also refuses nan and inf
-        raise bad_request(f"{name}: expected seconds from 0 to {most:.12g}, got {text[:80]!r}")
+        raise bad_request(f"{name}: expected seconds from 0 to {most:.12g}, got {shown(text)}")
     return value
 
 
@@ -57,7 +58,7 @@ def natural(params: dict[str, str], name: str, default: int) -> int:
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise bad_request(f"{name}: expected a non-negative integer, got {text[:80]!r}")
+        raise bad_request(f"{name}: expected a non-negative integer, got {shown(text)}")
     return int(text)
 
 
@@ -65,7 +66,7 @@ def flag(params: dict[str, str], name: str) -> bool:
     """0 or 1."""
     text = params.get(name, "0")
     if text not in ("0", "1"):
-        raise bad_request(f"{name}: expected 0 or 1, got {text[:80]!r}")
+        raise bad_request(f"{name}: expected 0 or 1, got {shown(text)}")
     return text == "1"
 
 
@@ -75,7 +76,7 @@ def choice(params: dict[str, str], name: str, values: Sequence[str]) -> str:
     if text is None:
         return ""
     if text not in values:
-        raise bad_request(f"{name}: expected {' or '.join(values)}, got {text[:80]!r}")
+        raise bad_request(f"{name}: expected {' or '.join(values)}, got {shown(text)}")
     return text
 
 
@@ -118,7 +119,7 @@ def etags(value: str, name: str) -> list[tuple[bool, str]]:
     for part in value.split(","):
         match = _ETAG.fullmatch(part.strip())
         if not match:
-            raise bad_request(f'{name}: expected * or entity tags such as "1234", got {value[:80]!r}', "invalid_header")
+            raise bad_request(f'{name}: expected * or entity tags such as "1234", got {shown(value)}', "invalid_header")
         tags.append((bool(match[1]), match[2]))
     return tags
 
@@ -190,7 +191,7 @@ async def read_object(request: web.Request, allowed: Sequence[str], most: int = 
         raise bad_request(f"body: expected a JSON object, got {type(value).__name__}")
     for name in value:
         if name not in allowed:
-            raise bad_request(f"body: expected no member but {', '.join(allowed)}, got {name[:80]!r}")
+            raise bad_request(f"body: expected no member but {', '.join(allowed)}, got {shown(name)}")
     return value
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from ..changes import KINDS
+from ..core.shown import shown
 from . import params, render
 from .context import MAX_WAIT, Context
 from .documents import prefix_of
@@ -69,7 +70,7 @@ class Waits:
             raise bad_request("deleted: expected no digest beside it, what is deleted has no content")
         pattern, shape = (_CONTENT_DIGEST, "sha256:<64 hex digits>") if key else (_STATE_DIGEST, "16 hex digits")
         if digest is not None and not pattern.fullmatch(digest):
-            raise bad_request(f"digest: expected {shape}, got {digest[:80]!r}")
+            raise bad_request(f"digest: expected {shape}, got {shown(digest)}")
         timeout = params.seconds(query, "timeout", 0.0, MAX_WAIT)
         wait = _wait_for(query)
         more = {"applied": True} if applied else {}
@@ -86,7 +87,7 @@ def _wait_for(query: dict[str, str]) -> str | int:
     if text in ("all", "majority"):
         return text
     if not (text.isascii() and text.isdigit() and len(text) <= 6 and int(text) >= 1):
-        raise bad_request(f"wait: expected all, majority or a number of members, got {text[:80]!r}")
+        raise bad_request(f"wait: expected all, majority or a number of members, got {shown(text)}")
     return int(text)
 
 

@@ -16,6 +16,9 @@ from .applied import Applied
 from .events import Event, Rumor, Transmit
 from .types import Address, Document, Member, Node, Now, Prepared, State, Version, Write
 
+#: Seconds of the shortest cycle: more heartbeats than 20 a second tell nothing new, and a tiny cycle would spin.
+MIN_CYCLE = 0.05
+
 
 @dataclass(frozen=True)
 class Settings:

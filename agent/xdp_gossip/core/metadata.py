@@ -14,6 +14,7 @@ from .events import DocumentChanged, TombstonesCollected, Warned
 from .interface import InvalidError, ProtocolError, Settings
 from .messages import Entry
 from .outbox import Outbox
+from .shown import shown
 from .staging import Staging
 from .types import (
     MAX_AUTHOR,
@@ -248,9 +249,8 @@ class Metadata:
             check_text("author", author, MAX_AUTHOR)
             check_text("comment", comment, MAX_COMMENT)
             if write.expires_in is not None and not 0 < write.expires_in <= MAX_EXPIRES_IN:
-                raise ValueError(
-                    f"expires_in: expected more than 0 and at most {MAX_EXPIRES_IN} seconds, got {write.expires_in}"
-                )
+                wanted = f"more than 0 and at most {MAX_EXPIRES_IN} seconds"
+                raise ValueError(f"expires_in: expected {wanted}, got {shown(write.expires_in)}")
         except ValueError as error:
             raise InvalidError("invalid_document", str(error), key=write.key) from None
         held = self.table.get(write.key)

@@ -13,6 +13,8 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 
+from .shown import shown
+
 #: The document that the seed's ``Publish``/``Read`` use.
 DEFAULT_KEY = "default"
 
@@ -58,27 +60,27 @@ class Address:
         """Check and normalise. Raises ``ValueError`` naming what is wrong (no host names: gossip uses addresses)."""
         # The library would take a number, and bytes, for an address.
         try:
-            parsed = ipaddress.ip_address(ip if isinstance(ip, str) else repr(ip))
+            parsed = ipaddress.ip_address(ip if isinstance(ip, str) else "")
         except ValueError:
-            raise ValueError(f"expected an IPv4 or IPv6 address, got {repr(ip)[:80]}") from None
+            raise ValueError(f"expected an IPv4 or IPv6 address, got {shown(ip)}") from None
         if getattr(parsed, "scope_id", None) is not None:
             # The wire has 16 bytes for an address: what an interface of this host is called says nothing elsewhere.
-            raise ValueError(f"expected an IPv6 address without a zone, got {repr(ip)[:80]}")
+            raise ValueError(f"expected an IPv6 address without a zone, got {shown(ip)}")
         mapped = getattr(parsed, "ipv4_mapped", None)
         if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
-            raise ValueError(f"expected a port from 1 to 65535, got {port!r}")
+            raise ValueError(f"expected a port from 1 to 65535, got {shown(port)}")
         return cls(str(mapped or parsed), port)
 
     @classmethod
     def parse(cls, text: str) -> Address:
         """Read ``198.18.0.11:8000`` or ``[fd00::1]:8000``. Raises ``ValueError``."""
         host, colon, port = text.rpartition(":")
-        if not colon or not port.isascii() or not port.isdigit():
-            raise ValueError(f"expected ADDRESS:PORT (an IPv6 address in brackets), got {text!r}")
+        if not colon or not port.isascii() or not port.isdigit() or len(port) > 20:
+            raise ValueError(f"expected ADDRESS:PORT (an IPv6 address in brackets), got {shown(text)}")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         elif ":" in host:
-            raise ValueError(f"expected an IPv6 address in brackets, got {text!r}")
+            raise ValueError(f"expected an IPv6 address in brackets, got {shown(text)}")
         return cls.of(host, int(port))
 
     @classmethod
@@ -98,6 +100,11 @@ class Address:
     def is_group(self) -> bool:
         """Whether it stands for many hosts (multicast, broadcast), so that no node can have it."""
         return self.ip == "255.255.255.255" or ipaddress.ip_address(self.ip).is_multicast
+
+    @property
+    def is_one_host(self) -> bool:
+        """Whether it names one host, as neither groups do nor 0.0.0.0 and ::, which Linux takes for the sender."""
+        return not self.is_group and self.ip not in ("0.0.0.0", "::")
 
     @property
     def is_here(self) -> bool:
@@ -242,7 +249,7 @@ class Version:
         """Inverse of ``str``. Raises ``ValueError``."""
         match = _VERSION.fullmatch(text) if isinstance(text, str) else None
         if not match:
-            raise ValueError(f"expected a version such as 019a3c1e5b2f0000@198.18.0.11:8000, got {text!r}")
+            raise ValueError(f"expected a version such as 019a3c1e5b2f0000@198.18.0.11:8000, got {shown(text)}")
         return cls(int(match[1], 16), Address.parse(match[2]))
 
     @property

@@ -73,7 +73,7 @@ def check_address(question: dict) -> list[str]:
         addr = ipaddress.ip_address(text)
     except ValueError:
         return ["agent_addr: expected an IPv4 or IPv6 address, got %r" % text]
-    if addr.is_unspecified or addr.is_multicast:
+    if addr.is_unspecified or addr.is_multicast or str(addr) == "255.255.255.255":
         return ["agent_addr: expected an address of one host, got %s" % addr]
     if addr.is_loopback and question["others"]:
         return ["agent_addr: expected an address that the other hosts reach, got the loopback address %s" % addr]
