@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
+import contextlib
 import inspect
+import os
+import queue
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .changes import Change
+from .changes import Change, Filter
 from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version, Write
 from .internal_errors import RECORD
 from .nodelist import AsyncNodeList, NotReadyError, Published
@@ -44,7 +46,8 @@ class NodeList:
 
     ``with NodeList(...) as node_list:`` closes it at the end of the block. The thread is a daemon: a program that
     ends without :meth:`close` is not kept alive, but what it published last may then not have been sent. A handler of
-    the log runs in that thread: calls that wait, such as :meth:`publish`, raise ``RuntimeError`` there.
+    the log runs in that thread: calls that wait, such as :meth:`publish`, raise ``RuntimeError`` there. A handler of a
+    signal may make every call.
     """
 
     @_with_parameters_of(AsyncNodeList.__init__)
@@ -58,7 +61,7 @@ class NodeList:
 
     def new(self, node: Node) -> None:
         """Say who the local node is. To be called first, and once."""
-        self._inner.new(node)
+        self._do(lambda: self._inner.new(node))
 
     def unset(self, node: Node) -> None:
         """See ``AsyncNodeList.unset``."""
@@ -73,25 +76,28 @@ class NodeList:
 
         Raises ``StoreError``, ``TransportError`` (the address is in use, say).
         """
-        self._inner.get()  # says when new() is missing or all is over, before a thread is started
+        self.get()  # says when new() is missing or all is over, before a thread is started
         with self._changing:
             if self._loop is not None:
                 raise NotReadyError("join() was called before")
             loop = asyncio.new_event_loop()
             loop.set_exception_handler(_record)
+            thread = threading.Thread(target=_serve, args=[loop], name="xdp-gossip", daemon=True)
             try:
-                self._loop, self._ended = loop, False
-                self._thread = threading.Thread(target=_serve, args=[loop], name="xdp-gossip", daemon=True)
-                self._thread.start()
+                self._inner._process = os.getpid()  # of a fork from here on, too
+                # The loop comes last: until the thread runs, the handler of a signal cannot wait for it.
+                thread.start()
+                self._ended, self._thread, self._loop = False, thread, loop
                 self._wait(self._inner.join())
             except BaseException:
+                self._ended, self._thread, self._loop = False, thread, loop
                 try:
                     # An interrupt may come when all is open: then it is to be closed again.
-                    if self._thread is not None and self._thread.is_alive():
+                    if thread.is_alive():
                         self._wait(self._inner._take_back())
                 finally:
                     self._end_thread()
-                    self._loop = self._thread = None
+                    self._loop = self._thread = self._inner._process = None
                 raise
 
     def get(self) -> list[Node]:
@@ -191,8 +197,8 @@ class NodeList:
     def watch(self, prefix: str = "", since: int | None = None, kind: str = "") -> Iterator[Change]:
         """Every change from now on, as it comes; see :meth:`AsyncNodeList.watch`.
 
-        Blocks between changes, and ends when another thread closes the node list. In a thread of its own, several may
-        watch at one time.
+        Blocks between changes, and ends when another thread closes the node list, after the last change before that.
+        In a thread of its own, several may watch at one time. In a forked child it raises ``NotReadyError``.
         """
 
         def first() -> int:
@@ -203,13 +209,18 @@ class NodeList:
 
     def _changes(self, revision: int, prefix: str, kind: str) -> Iterator[Change]:
         while True:
+            over = False
             try:
                 found = self._wait(self._inner.changes(revision, _LONG, prefix, kind))
             except NotReadyError:
-                return
+                self._inner._not_forked()
+                with self._changing:  # whoever closes it has come to the end: nothing is added any more
+                    found, over = self._inner._log.since(revision, Filter(prefix, kind)), True
             if found.gap:
                 yield Change(found.revision, "resync", "gap")
             yield from found.changes
+            if over:
+                return
             revision = found.revision
 
     def close(self) -> None:
@@ -260,13 +271,14 @@ class NodeList:
                 work.close()
                 self._inner._joined()  # says what is missing
                 raise NotReadyError("the node list was closed")
-            result = asyncio.run_coroutine_threadsafe(work, self._loop)
+            handed = _Handed(work, self._loop)
         try:
-            return result.result()
-        except concurrent.futures.CancelledError:
+            return handed.result()
+        except asyncio.CancelledError:
             raise NotReadyError("the node list was closed") from None
-        finally:
-            result.cancel()  # an interrupted wait leaves nothing behind in the thread
+        except BaseException:
+            handed.give_up()  # an interrupted wait leaves nothing behind in the thread
+            raise
 
     def _end_thread(self) -> None:
         with self._ending:
@@ -275,10 +287,38 @@ class NodeList:
             self._ended = True
         assert self._loop is not None
         if self._thread is not None and self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
+            _Handed(_cancel_others(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
         self._loop.close()
+
+
+class _Handed(Generic[T]):
+    """Work for the loop of another thread, and the way back of its result.
+
+    ``run_coroutine_threadsafe`` is not used: its future has a lock, and a signal's handler that interrupts whoever
+    holds that, and waits for the loop in its turn, keeps the loop from handing over and so waits for ever. What a
+    ``SimpleQueue`` does cannot be interrupted half way.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._task: asyncio.Task[T] | None = None
+        self._done: queue.SimpleQueue[asyncio.Task[T]] = queue.SimpleQueue()
+        loop.call_soon_threadsafe(self._begin, work)
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> None:
+        self._task = self._loop.create_task(work)
+        self._task.add_done_callback(self._done.put)
+
+    def result(self) -> T:
+        """Wait for it. Raises what the work raises, and ``CancelledError`` when the loop ended before it."""
+        return self._done.get().result()
+
+    def give_up(self) -> None:
+        """Cancel it, if it still runs."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the work with it
+            self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import __version__, content, parameters, shapes
+from . import __version__, content, forks, parameters, shapes
 from .assembly import Assembly
 from .changes import KINDS, Change, ChangeLog, Changes, Filter
 from .console import format_event
@@ -99,8 +99,9 @@ class AsyncNodeList:
     each document; ``tombstone_grace`` seconds for which all members tell each other of a deletion.
 
     Every call raises ``TypeError`` or ``ValueError`` that names a wrong parameter, and ``NotReadyError`` before the
-    call that it depends on, after :meth:`close`, and in a child that was forked after :meth:`join`: sockets and threads
-    belong to one process. A :meth:`join` that failed may be called again. Versions may be given as text.
+    call that it depends on, after :meth:`close`, in another event loop than that of :meth:`join`, and in a child that
+    was forked after :meth:`join`: sockets and threads belong to one process. A :meth:`join` that failed may be called
+    again. Versions may be given as text.
     """
 
     def __init__(
@@ -195,6 +196,7 @@ class AsyncNodeList:
         self._inquiries: set[Inquiry] = set()
         self._started = 0.0
         self._process: int | None = None  # the one that joined
+        self._loop: asyncio.AbstractEventLoop | None = None  # and the loop that it did so in
         self._closed = False
         self._joining: asyncio.Future[None] | None = None
         self._print: Callable[[str], None] = _print_line
@@ -241,7 +243,8 @@ class AsyncNodeList:
             raise NotReadyError("join() was called before")
         self._disk = Disk(self._open_store)
         self._process = os.getpid()
-        self._joining = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._joining = self._loop.create_future()
         runtime: Runtime | None = None
         try:
             incarnation, snapshot, problems = await self._disk.run(_load)
@@ -262,7 +265,7 @@ class AsyncNodeList:
             runtime.start(snapshot)
         except BaseException as error:
             self._join_failed = str(error)
-            self._runtime = self._process = None
+            self._runtime = self._process = self._loop = None
             disk, self._disk = self._disk, None
             if runtime is not None:
                 await runtime.abandon()
@@ -279,7 +282,7 @@ class AsyncNodeList:
         if self._runtime is not None:
             runtime, self._runtime = self._runtime, None
             await runtime.close()
-            self._disk = self._process = None
+            self._disk = self._process = self._loop = None
             self._join_failed = "interrupted"
 
     def get(self) -> list[Node]:
@@ -399,12 +402,14 @@ class AsyncNodeList:
         """Stop gossiping and release everything; not a leave. Idempotent; in a forked child without effect."""
         if self._forked:
             return
+        self._at_home()
         self._closed = True
         if self._joining is not None:  # finds out, and takes back what it has opened
             await asyncio.wait([self._joining])
         if self._runtime is not None:
             await self._runtime.close()
         self._log.close()
+        self._loop = None
 
     def members(self, states: frozenset[State] | None = PRESENT) -> list[Member]:
         """Nodes in ``states`` (None: all), the local one first."""
@@ -478,7 +483,12 @@ class AsyncNodeList:
         if since is not None:
             parameters.integer("since", since, 0, 2**63 - 1)
         log = self._open_log()
-        return log.follow(log.revision if since is None else since, chosen)
+        return self._follow(log.revision if since is None else since, chosen)
+
+    async def _follow(self, revision: int, chosen: Filter) -> AsyncIterator[Change]:
+        self._at_home()  # not where watch() was called, but where the changes are waited for
+        async for change in self._log.follow(revision, chosen):
+            yield change
 
     async def convergence(
         self,
@@ -615,12 +625,21 @@ class AsyncNodeList:
         return self._process is not None and self._process != os.getpid()
 
     def _usable(self) -> None:
-        """Raise ``NotReadyError`` where nothing can be done with this node list any more."""
+        """Raise ``NotReadyError`` where nothing can be done with this node list, or not any more."""
+        self._not_forked()
+        if self._closed:
+            raise NotReadyError("the node list was closed")
+        self._at_home()
+
+    def _not_forked(self) -> None:
         if self._forked:
             text = f"the node list belongs to process {self._process}: a forked child needs one of its own"
             raise NotReadyError(text)
-        if self._closed:
-            raise NotReadyError("the node list was closed")
+
+    def _at_home(self) -> None:
+        """Another event loop would wait for ever: nobody tells it of what happens in the one that join() ran in."""
+        if self._loop is not None and asyncio._get_running_loop() not in (None, self._loop):
+            raise NotReadyError("the node list belongs to the event loop that join() ran in, call it from there")
 
     def _local(self) -> Node:
         self._usable()
@@ -651,6 +670,7 @@ class AsyncNodeList:
             self._state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise StoreError(f"{self._state_dir}: {error.strerror}") from None
+        forks.own_file(self._state_dir / "state.db")
         return Store.open(self._state_dir / "state.db", self._history, self.cluster)
 
     def _make_transport(self, node: Node) -> Transport:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import signal
@@ -281,6 +282,80 @@ def test_a_close_at_the_exit_of_the_program(tmp_path: Path, last: str) -> None:
             again.new(NODE)
             again.join()
             assert again.read("k") == b"bye"
+
+
+_SIGNALS = """
+import sys, threading
+from xdp_gossip import Node, NodeList
+from xdp_gossip.nodelist import NotReadyError
+
+node_list = NodeList(listen_addr=sys.argv[1], state_dir=sys.argv[2])
+node_list.new(Node(sys.argv[1], int(sys.argv[3])))
+calls = 0
+
+def handler():
+    global calls
+    calls += 1
+    try:
+        node_list.get()
+    except NotReadyError:
+        pass
+
+def trace(frame, event, argument):
+    if event == "line":
+        handler()
+    return trace
+
+def interrupted(call, *parameters):
+    sys.settrace(trace)
+    call(*parameters)
+    sys.settrace(None)
+
+interrupted(node_list.join)
+for number in range(5):
+    interrupted(node_list.publish, b"%d" % number)
+interrupted(next, node_list.watch(since=0))
+interrupted(node_list.close)
+print(calls > 300)
+"""
+
+
+def test_a_handler_of_a_signal_may_call_wherever_it_interrupts(tmp_path: Path) -> None:
+    """Stands for the handler: a trace, which runs between any two lines of whatever the calling thread does.
+
+    It waited for the loop, which waited for a lock of whom it had interrupted.
+    """
+    words = (sys.executable, "-c", _SIGNALS, ADDR, str(tmp_path), str(NODE.port))
+    done = subprocess.run(words, cwd=AGENT, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+def _closing(node_list: NodeList, line: int) -> Any:
+    """A trace that closes it before the ``line``-th line that is run."""
+    lines = itertools.count()
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        if event == "line" and next(lines) == line:
+            node_list.close()
+        return trace
+
+    return trace
+
+
+def test_a_handler_of_a_signal_that_closes(tmp_path: Path) -> None:
+    """While the thread that it interrupts joins, at each line of that: join() says so, and all is released."""
+    for line in range(0, 120, 3):
+        node_list = NodeList(listen_addr=ADDR, state_dir=tmp_path)
+        node_list.new(NODE)
+        former = sys.gettrace()
+        sys.settrace(_closing(node_list, line))
+        try:
+            node_list.join()
+        except NotReadyError as error:
+            assert "closed" in str(error)
+        finally:
+            sys.settrace(former)
+        node_list.close()
 
 
 # Python's own event loop complains of an interrupted constructor.

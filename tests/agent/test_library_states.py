@@ -8,15 +8,18 @@ a child that was forked while it ran.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import socket
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from xdp_gossip import AsyncNodeList, Node, NodeList, TransportError, Write
+from xdp_gossip import AsyncNodeList, Change, Node, NodeList, TransportError, Write
 from xdp_gossip.nodelist import NotReadyError
 
 KINDS = (AsyncNodeList, NodeList)
@@ -200,6 +203,142 @@ def test_who_forks_before_join_may_join_in_the_child(subject: Subject) -> None:
         return bytes(found)
 
     assert in_a_child(child) == str(b"by the child")
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_watch_in_a_forked_child() -> None:
+    """It says why there is nothing to come, and does not look as if the node list was closed."""
+    with NodeList(listen_addr="127.0.0.1") as node_list:
+        node_list.new(NODE)
+        node_list.join()
+        watched = node_list.watch(since=0)
+        assert next(watched).kind == "resync"
+        told = in_a_child(lambda: list(watched))
+        assert told.startswith("NotReadyError('the node list belongs to process "), told
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+@pytest.mark.parametrize("end", ["closes", "dies"])
+def test_a_forked_child_that_lives_on_holds_nothing(tmp_path: Path, end: str) -> None:
+    """Neither port nor state file of its parent, which closed them or died."""
+    node_list = NodeList(listen_addr="127.0.0.1", state_dir=tmp_path)
+    node_list.new(NODE)
+    held, hold = os.pipe()
+    parent = 0 if end == "closes" else os.fork()
+    if not parent:
+        try:
+            node_list.join()
+            node_list.publish(b"of the parent", "k")
+            if not os.fork():
+                os.close(hold)
+                os.read(held, 1)
+                os._exit(0)
+        finally:
+            if end == "dies":
+                os._exit(0)
+        node_list.close()
+    else:
+        os.waitpid(parent, 0)
+    os.close(held)
+    try:
+        with NodeList(listen_addr="127.0.0.1", state_dir=tmp_path) as again:
+            again.new(NODE)
+            again.join()
+            assert again.read("k") == b"of the parent"
+    finally:
+        os.close(hold)
+        if end == "closes":
+            os.wait()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_has_none_of_the_descriptors(tmp_path: Path) -> None:
+    """Nor could SQLite, which ends a transaction that it was forked in, write to the file when the child ends."""
+
+    def opened() -> list[str]:
+        found = []
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(f"/proc/self/fd/{number}"))
+        return [target for target in found if str(tmp_path) in target]
+
+    with NodeList(listen_addr="127.0.0.1", state_dir=tmp_path) as node_list:
+        node_list.new(NODE)
+        node_list.join()
+        node_list.publish(b"v", "k")
+        here = opened()
+        assert str(tmp_path / "state.db") in here and str(tmp_path / "state.db.lock") in here
+        assert in_a_child(opened) == "[]"
+        assert opened() == here
+        assert node_list.publish(b"w", "k").changed
+
+
+def test_in_another_event_loop() -> None:
+    """Nobody would tell it of what happens in the one that join() ran in: no call waits there, each says so."""
+    made = AsyncNodeList(listen_addr="127.0.0.1")
+    made.new(NODE)
+    home = asyncio.new_event_loop()
+    home.run_until_complete(made.join())
+    watched = made.watch()
+
+    async def call(name: str) -> str:
+        try:
+            found = getattr(made, name)(*CALLS.get(name, ()))
+            if inspect.iscoroutine(found):
+                await asyncio.wait_for(found, 60)
+        except NotReadyError as error:
+            return str(error)
+        return ""
+
+    async def elsewhere() -> set[str]:
+        found = {await call(name) for name in [*CALLS, "close"]}
+        with pytest.raises(NotReadyError, match="event loop"):
+            await watched.__aiter__().__anext__()
+        return found
+
+    told = "the node list belongs to the event loop that join() ran in, call it from there"
+    assert asyncio.run(elsewhere()) == {told}
+    assert home.run_until_complete(made.publish(b"at home")).changed
+    assert made.read() == b"at home"
+    home.run_until_complete(made.close())
+    assert asyncio.run(call("publish")) == "the node list was closed"
+    assert asyncio.run(call("close")) == ""
+    home.close()
+
+
+def test_a_blocking_node_list_within_an_event_loop() -> None:
+    """It has a loop of its own, and works within others."""
+    made = Subject(NodeList)
+
+    async def within() -> None:
+        made.call("new", NODE)
+        made.call("join")
+        assert made.refused("new") == "new() was called before: a node list has one local node"
+        assert made.refused("join") == "join() was called before"
+        assert made.all_refused({"new", "join"}) == {""}
+        made.end()
+        assert made.all_refused() == {"the node list was closed"}
+
+    asyncio.run(within())
+
+
+def test_the_last_changes_before_a_close_are_watched() -> None:
+    for _ in range(20):
+        node_list = NodeList(listen_addr="127.0.0.1")
+        node_list.new(NODE)
+        node_list.join()
+        late, waiting = node_list.watch(kind="document"), node_list.watch("k", kind="document")
+        found: list[Change] = []
+        thread = threading.Thread(target=found.extend, args=[waiting])
+        thread.start()
+        keys = [f"k{number}" for number in range(5)]
+        for key in keys:
+            node_list.publish(b"v", key)
+        node_list.close()
+        thread.join()
+        for changes in (found, late):
+            assert [change.document.key for change in changes if change.document] == keys
+        assert list(late) == []
 
 
 def test_what_waits_for_a_change_ends_with_the_node_list() -> None:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 
 from ..core.types import Address
+from ..forks import own_socket
 from . import TransportError
 
 #: Linux: an address that no interface has yet can be bound to, and is served once it is there (ip(7), ipv6(7)).
@@ -35,6 +36,7 @@ def bound_socket(ip: str, port: int, kind: socket.SocketKind, *, only_six: bool 
     """
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    own_socket(sock)
     with closing_on_error(sock):
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_six)
