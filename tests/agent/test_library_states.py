@@ -23,8 +23,10 @@ from xdp_gossip import AsyncNodeList, Change, Node, NodeList, TransportError, Wr
 from xdp_gossip.nodelist import NotReadyError
 
 KINDS = (AsyncNodeList, NodeList)
-NODE, OTHER = Node("127.0.0.1", 18_330, "a"), Node("127.0.0.1", 18_339)
-VERSION = "019a3c1e5b2f0000@127.0.0.1:18330"
+#: Tests of this file run in several processes at once.
+ADDR = f"127.0.10.{os.getpid() % 250 + 1}"
+NODE, OTHER = Node(ADDR, 18_330, "a"), Node(ADDR, 18_339)
+VERSION = f"019a3c1e5b2f0000@{ADDR}:18330"
 
 #: Right parameters of every call.
 CALLS: dict[str, tuple[Any, ...]] = {
@@ -72,7 +74,7 @@ class Subject:
 
     def __init__(self, kind: type) -> None:
         self.loop = asyncio.new_event_loop()
-        self.made = kind(listen_addr="127.0.0.1")
+        self.made = kind(listen_addr=ADDR)
         self.names = [name for name in CALLS if hasattr(kind, name)]
 
     def call(self, name: str, *parameters: Any) -> Any:
@@ -208,7 +210,7 @@ def test_who_forks_before_join_may_join_in_the_child(subject: Subject) -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_watch_in_a_forked_child() -> None:
     """It says why there is nothing to come, and does not look as if the node list was closed."""
-    with NodeList(listen_addr="127.0.0.1") as node_list:
+    with NodeList(listen_addr=ADDR) as node_list:
         node_list.new(NODE)
         node_list.join()
         watched = node_list.watch(since=0)
@@ -221,7 +223,7 @@ def test_a_watch_in_a_forked_child() -> None:
 @pytest.mark.parametrize("end", ["closes", "dies"])
 def test_a_forked_child_that_lives_on_holds_nothing(tmp_path: Path, end: str) -> None:
     """Neither port nor state file of its parent, which closed them or died."""
-    node_list = NodeList(listen_addr="127.0.0.1", state_dir=tmp_path)
+    node_list = NodeList(listen_addr=ADDR, state_dir=tmp_path)
     node_list.new(NODE)
     held, hold = os.pipe()
     parent = 0 if end == "closes" else os.fork()
@@ -241,7 +243,7 @@ def test_a_forked_child_that_lives_on_holds_nothing(tmp_path: Path, end: str) ->
         os.waitpid(parent, 0)
     os.close(held)
     try:
-        with NodeList(listen_addr="127.0.0.1", state_dir=tmp_path) as again:
+        with NodeList(listen_addr=ADDR, state_dir=tmp_path) as again:
             again.new(NODE)
             again.join()
             assert again.read("k") == b"of the parent"
@@ -262,7 +264,7 @@ def test_a_forked_child_has_none_of_the_descriptors(tmp_path: Path) -> None:
                 found.append(os.readlink(f"/proc/self/fd/{number}"))
         return [target for target in found if str(tmp_path) in target]
 
-    with NodeList(listen_addr="127.0.0.1", state_dir=tmp_path) as node_list:
+    with NodeList(listen_addr=ADDR, state_dir=tmp_path) as node_list:
         node_list.new(NODE)
         node_list.join()
         node_list.publish(b"v", "k")
@@ -275,7 +277,7 @@ def test_a_forked_child_has_none_of_the_descriptors(tmp_path: Path) -> None:
 
 def test_in_another_event_loop() -> None:
     """Nobody would tell it of what happens in the one that join() ran in: no call waits there, each says so."""
-    made = AsyncNodeList(listen_addr="127.0.0.1")
+    made = AsyncNodeList(listen_addr=ADDR)
     made.new(NODE)
     home = asyncio.new_event_loop()
     home.run_until_complete(made.join())
@@ -324,7 +326,7 @@ def test_a_blocking_node_list_within_an_event_loop() -> None:
 
 def test_the_last_changes_before_a_close_are_watched() -> None:
     for _ in range(20):
-        node_list = NodeList(listen_addr="127.0.0.1")
+        node_list = NodeList(listen_addr=ADDR)
         node_list.new(NODE)
         node_list.join()
         late, waiting = node_list.watch(kind="document"), node_list.watch("k", kind="document")
@@ -343,7 +345,7 @@ def test_the_last_changes_before_a_close_are_watched() -> None:
 
 def test_what_waits_for_a_change_ends_with_the_node_list() -> None:
     async def main() -> None:
-        made = AsyncNodeList(listen_addr="127.0.0.1")
+        made = AsyncNodeList(listen_addr=ADDR)
         made.new(NODE)
         await made.join()
         since = made.revision
