@@ -10,7 +10,7 @@ import random
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Union
+from typing import Any, Union
 
 import pytest
 
@@ -20,6 +20,7 @@ from xdp_gossip.core.types import Address
 from xdp_gossip.internal_errors import RECORD
 from xdp_gossip.transport import TransportError, streams, udp
 from xdp_gossip.transport.frames import encode
+from xdp_gossip.transport.oneshot import OneShotTransport
 from xdp_gossip.transport.tcp import TcpTransport
 from xdp_gossip.transport.udp import UdpTransport
 
@@ -100,6 +101,26 @@ async def hung_up(reader: asyncio.StreamReader, seconds: float) -> bool:
 
 both = pytest.mark.parametrize("kind", [TcpTransport, UdpTransport])
 loopbacks = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+
+
+@pytest.mark.parametrize("kind", [TcpTransport, UdpTransport, OneShotTransport])
+@pytest.mark.parametrize("steps", range(4))
+def test_an_opening_that_is_given_up(kind: Any, steps: int) -> None:
+    """Whenever that is, no socket of it goes on listening."""
+
+    async def scenario() -> None:
+        before = sockets()
+        transport = kind(("127.0.0.1", 0))
+        opening = asyncio.ensure_future(transport.open(Sink()))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait([opening])
+        if not opening.cancelled():
+            await transport.close()
+        assert sockets() == before
+
+    run(scenario)
 
 
 @both

@@ -16,6 +16,7 @@ from ..core.types import Address
 from ..internal_errors import watch
 from . import Receive, normalised
 from .listening import TcpListening
+from .sockets import serve
 from .streams import MAX_INCOMING, MAX_INCOMING_PER_ADDRESS, MAX_OUTGOING, deliver
 
 DIAL_DEADLINE_S = 3.0
@@ -82,7 +83,7 @@ class OneShotTransport(TcpListening):
         sock = self._listener()
         self.receive = receive
         self._loop = asyncio.get_running_loop()
-        self._server = await self._loop.create_server(lambda: _Incoming(self), sock=sock, backlog=MAX_INCOMING)
+        self._server = await serve(lambda: _Incoming(self), sock, MAX_INCOMING)
 
     def send(self, transmit: Transmit) -> None:
         """See :class:`Transport`."""

@@ -17,7 +17,7 @@ from ..core.types import Address
 from ..internal_errors import RECORD, guarded, watch
 from . import Receive, TransportError, normalised
 from .frames import SLACK, FrameDecoder, FrameError, encode
-from .sockets import closing_on_error
+from .sockets import closing_on_error, serve
 from .source import Source
 
 DIAL_DEADLINE_S = 3.0
@@ -92,9 +92,8 @@ class Streams:
         self.receive = receive
         ip = sock.getsockname()[0]
         try:
-            self._server = await self.loop.create_server(lambda: Incoming(self), sock=sock, backlog=MAX_INCOMING)
+            self._server = await serve(lambda: Incoming(self), sock, MAX_INCOMING)
         except OSError as error:
-            sock.close()
             raise TransportError(f"cannot listen on TCP {ip}: {error.strerror or error}") from error
         self.open = True
         self._sweeper = self.loop.call_later(_SWEEP_S, guarded("connections", self._sweep))
