@@ -82,21 +82,28 @@ class NodeList:
                 raise NotReadyError("join() was called before")
             loop = asyncio.new_event_loop()
             loop.set_exception_handler(_record)
-            thread = threading.Thread(target=_serve, args=[loop], name="xdp-gossip", daemon=True)
+            # Whoever takes it out has the loop: the thread, or a join() that was interrupted while that started.
+            turn: queue.SimpleQueue[None] = queue.SimpleQueue()
+            turn.put(None)
+            thread = threading.Thread(target=_serve, args=[loop, turn], name="xdp-gossip", daemon=True)
             try:
                 self._inner._process = os.getpid()  # of a fork from here on, too
+                self._ended = False
                 # The loop comes last: until the thread runs, the handler of a signal cannot wait for it.
                 thread.start()
-                self._ended, self._thread, self._loop = False, thread, loop
+                self._thread, self._loop = thread, loop
                 self._wait(self._inner.join())
             except BaseException:
-                self._ended, self._thread, self._loop = False, thread, loop
                 try:
-                    # An interrupt may come when all is open: then it is to be closed again.
-                    if thread.is_alive():
+                    if _taken(turn):
+                        loop.close()
+                    elif not self._ended:
+                        # An interrupt may come when all is open: then it is to be closed again.
+                        self._thread, self._loop = thread, loop
                         self._wait(self._inner._take_back())
                 finally:
-                    self._end_thread()
+                    if self._loop is not None:
+                        self._end_thread()
                     self._loop = self._thread = self._inner._process = None
                 raise
 
@@ -321,13 +328,19 @@ class _Handed(Generic[T]):
             self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    """The thread. A join() that was interrupted while it started has closed the loop."""
-    try:
+def _serve(loop: asyncio.AbstractEventLoop, turn: queue.SimpleQueue[None]) -> None:
+    """The thread."""
+    if _taken(turn):
         loop.run_forever()
-    except RuntimeError:
-        if not loop.is_closed():
-            raise
+
+
+def _taken(turn: queue.SimpleQueue[None]) -> bool:
+    """Whether it was still there to be taken."""
+    try:
+        turn.get_nowait()
+    except queue.Empty:
+        return False
+    return True
 
 
 def _record(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -226,6 +226,7 @@ def test_a_forked_child_that_lives_on_holds_nothing(tmp_path: Path, end: str) ->
     node_list = NodeList(listen_addr=ADDR, state_dir=tmp_path)
     node_list.new(NODE)
     held, hold = os.pipe()
+    ready, tell = os.pipe()
     parent = 0 if end == "closes" else os.fork()
     if not parent:
         try:
@@ -233,6 +234,7 @@ def test_a_forked_child_that_lives_on_holds_nothing(tmp_path: Path, end: str) ->
             node_list.publish(b"of the parent", "k")
             if not os.fork():
                 os.close(hold)
+                os.write(tell, b"x")
                 os.read(held, 1)
                 os._exit(0)
         finally:
@@ -241,7 +243,9 @@ def test_a_forked_child_that_lives_on_holds_nothing(tmp_path: Path, end: str) ->
         node_list.close()
     else:
         os.waitpid(parent, 0)
-    os.close(held)
+    os.read(ready, 1)
+    for descriptor in (held, ready, tell):
+        os.close(descriptor)
     try:
         with NodeList(listen_addr=ADDR, state_dir=tmp_path) as again:
             again.new(NODE)
