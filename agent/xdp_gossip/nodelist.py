@@ -489,6 +489,7 @@ class AsyncNodeList:
         self._at_home()  # not where watch() was called, but where the changes are waited for
         async for change in self._log.follow(revision, chosen):
             yield change
+            self._at_home()
 
     async def convergence(
         self,
@@ -638,6 +639,7 @@ class AsyncNodeList:
 
     def _at_home(self) -> None:
         """Another event loop would wait for ever: nobody tells it of what happens in the one that join() ran in."""
+        self._not_forked()
         if self._loop is not None and asyncio._get_running_loop() not in (None, self._loop):
             raise NotReadyError("the node list belongs to the event loop that join() ran in, call it from there")
 

@@ -220,6 +220,26 @@ def test_a_watch_in_a_forked_child() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_an_asyncio_watch_in_a_forked_child() -> None:
+    made = AsyncNodeList(listen_addr=ADDR)
+    made.new(NODE)
+    home = asyncio.new_event_loop()
+    home.run_until_complete(made.join())
+    for since in (None, 0):
+        watched = made.watch(since=since)
+        if since is not None:
+            assert home.run_until_complete(watched.__aiter__().__anext__()).kind == "resync"
+
+        async def child(watched: Any = watched) -> Any:
+            return await asyncio.wait_for(watched.__aiter__().__anext__(), 60)
+
+        told = in_a_child(lambda child=child: asyncio.run(child()))  # type: ignore[misc]
+        assert told.startswith("NotReadyError('the node list belongs to process "), told
+    home.run_until_complete(made.close())
+    home.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 @pytest.mark.parametrize("end", ["closes", "dies"])
 def test_a_forked_child_that_lives_on_holds_nothing(tmp_path: Path, end: str) -> None:
     """Neither port nor state file of its parent, which closed them or died."""
@@ -285,7 +305,8 @@ def test_in_another_event_loop() -> None:
     made.new(NODE)
     home = asyncio.new_event_loop()
     home.run_until_complete(made.join())
-    watched = made.watch()
+    watched, begun = made.watch(), made.watch(since=0)
+    assert home.run_until_complete(begun.__aiter__().__anext__()).kind == "resync"
 
     async def call(name: str) -> str:
         try:
@@ -298,8 +319,9 @@ def test_in_another_event_loop() -> None:
 
     async def elsewhere() -> set[str]:
         found = {await call(name) for name in [*CALLS, "close"]}
-        with pytest.raises(NotReadyError, match="event loop"):
-            await watched.__aiter__().__anext__()
+        for changes in (watched, begun):
+            with pytest.raises(NotReadyError, match="event loop"):
+                await asyncio.wait_for(changes.__aiter__().__anext__(), 60)
         return found
 
     told = "the node list belongs to the event loop that join() ran in, call it from there"
