@@ -29,7 +29,7 @@ class Publisher:
         self._disk = disk
         self._waiting: list[tuple[list[Document], asyncio.Future[None]]] = []
         self._work = asyncio.Event()
-        self._in_flight: frozenset[str] = frozenset()
+        self._in_flight: dict[str, Prepared] = {}  # by key: prepared, and neither committed nor given up
         self._landed = asyncio.Event()
         self._committing: set[tuple[str, tuple[Version, bool, bytes]]] = set()
         self._begun: set[asyncio.Task[bool]] = set()
@@ -44,11 +44,14 @@ class Publisher:
         runtime = self._runtime
         keys = frozenset(write.key for write in writes)
         while True:
-            while self._in_flight & keys:
+            while not keys.isdisjoint(self._in_flight):
                 await self._landed.wait()
             if self._over:
                 raise StoreError(_OVER)
-            prepared = runtime.call(lambda engine, now: engine.prepare(writes, now, author=author, comment=comment))
+            pending = list(self._in_flight.values())
+            prepared = runtime.call(
+                lambda engine, now: engine.prepare(writes, now, author=author, comment=comment, pending=pending)  # noqa: B023
+            )
             if prepared is None:
                 written = runtime.call(
                     lambda engine, now: engine.publish_many(writes, now, author=author, comment=comment)
@@ -58,20 +61,21 @@ class Publisher:
             documents = [item.document for item in prepared if item.changed and item.document is not None]
             if not documents:
                 await runtime.saved()  # what is held may have come a moment ago
-            if not documents or await self._see_to_its_end(keys, prepared, documents):
+            if not documents or await self._see_to_its_end(prepared, documents):
                 return [(item.document, item.changed) for item in prepared]
 
-    async def _see_to_its_end(self, keys: frozenset[str], prepared: list[Prepared], documents: list[Document]) -> bool:
+    async def _see_to_its_end(self, prepared: list[Prepared], documents: list[Document]) -> bool:
         """See ``_store_and_commit``. What gets to the disk gets to the engine, also when its caller gives up."""
-        self._in_flight |= keys
+        self._in_flight.update((item.key, item) for item in prepared)
         work = asyncio.ensure_future(self._store_and_commit(prepared, documents))
         self._begun.add(work)
-        work.add_done_callback(lambda done: self._land(done, keys))
+        work.add_done_callback(lambda done: self._land(done, prepared))
         return await asyncio.shield(work)
 
-    def _land(self, work: asyncio.Task[bool], keys: frozenset[str]) -> None:
+    def _land(self, work: asyncio.Task[bool], prepared: list[Prepared]) -> None:
         self._begun.discard(work)
-        self._in_flight -= keys
+        for item in prepared:
+            self._in_flight.pop(item.key, None)
         landed, self._landed = self._landed, asyncio.Event()
         landed.set()
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import Any
 
 import pytest
 
 from xdp_gossip.core.interface import ProtocolError
-from xdp_gossip.core.types import Address, Document, Node, Version
-from xdp_gossip.nodelist import AsyncNodeList
+from xdp_gossip.core.types import Address, Document, Node, Version, Write
+from xdp_gossip.nodelist import AsyncNodeList, Limits
 from xdp_gossip.store import MemoryStore, StateStore, StoreError, Unread
 
 SECRET = "a secret of sixteen bytes"
@@ -42,8 +43,8 @@ class Disk(MemoryStore):
 class Member(AsyncNodeList):
     """One on loopback, with such a disk."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(secret_key=SECRET, cycle=0.2, listen_addr=f"127.0.0.{number}")
+    def __init__(self, number: int, **parameters: Any) -> None:
+        super().__init__(secret_key=SECRET, cycle=0.2, listen_addr=f"127.0.0.{number}", **parameters)
         self.new(Node(f"127.0.0.{number}", 28411, f"host{number}"))
         self.disk = Disk()
 
@@ -66,8 +67,8 @@ class _Never:
         pass
 
 
-async def pair() -> tuple[Member, Member]:
-    left, right = Member(21), Member(22)
+async def pair(**parameters: Any) -> tuple[Member, Member]:
+    left, right = Member(21, **parameters), Member(22)
     left.set(Node("127.0.0.22", 28411))
     await left.join()
     await right.join()
@@ -171,6 +172,59 @@ def test_publishes_of_one_key_at_once_come_one_after_the_other() -> None:
         assert left.read("k") == b"19"
         assert left.document("k") is not None
         assert Version(0, Address.of("127.0.0.21", 28411)) < versions[0]
+        await left.close()
+        await right.close()
+
+    asyncio.run(main())
+
+
+async def outcomes(*publishes: Awaitable[object]) -> list[str]:
+    """What came of each: the code of its refusal, or ok."""
+    done = await asyncio.gather(*publishes, return_exceptions=True)
+    assert not [error for error in done if isinstance(error, BaseException) and not hasattr(error, "code")], done
+    return [str(getattr(result, "code", "ok")) for result in done]
+
+
+def test_publishes_at_once_share_the_room_that_is_left() -> None:
+    async def main() -> None:
+        one = Member(21, limits=Limits(document=64 * 1024, store=100 * 1024, documents=16))
+        await one.join()
+        one.disk.gate.clear()
+        pending = [asyncio.ensure_future(one.publish(bytes(30 * 1024), f"k{number}")) for number in range(12)]
+        pending.append(
+            asyncio.ensure_future(one.publish_many([Write(f"many{number}", bytes(20 * 1024)) for number in range(3)]))
+        )
+        await asyncio.sleep(0)
+        one.disk.gate.set()
+        assert await outcomes(*pending) == ["ok"] * 3 + ["store_full"] * 10
+        assert one.status()["document_bytes"] == 90 * 1024
+        # What failed, or was given up, has given its room back.
+        await one.publish(b"", "k0")
+        one.disk.full = True
+        with pytest.raises(StoreError):
+            await one.publish(bytes(30 * 1024), "k1000")
+        one.disk.full = False
+        await one.publish(bytes(30 * 1024), "k1001")
+        # Documents are counted, too: there are 4, and 16 is the most.
+        assert (await outcomes(*(one.publish(b"", f"small{number}") for number in range(20)))).count("ok") == 12
+        assert one.status()["documents"] == 16
+        await one.close()
+
+    asyncio.run(main())
+
+
+def test_what_comes_from_others_meanwhile_may_take_the_room() -> None:
+    async def main() -> None:
+        left, right = await pair(limits=Limits(document=64 * 1024, store=100 * 1024))
+        left.disk.gate.clear()
+        pending = asyncio.ensure_future(left.publish(bytes(60 * 1024), "mine"))
+        await asyncio.sleep(0)
+        await right.publish(bytes(60 * 1024), "theirs")
+        await until(lambda: left.document("theirs") is not None)
+        left.disk.gate.set()
+        assert await outcomes(pending) == ["store_full"]
+        assert left.document("mine") is None
+        assert await left.history("mine") == []
         await left.close()
         await right.close()
 

@@ -351,12 +351,18 @@ class Engine:
         return written
 
     def prepare(
-        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
+        self,
+        writes: Sequence[Write],
+        now: Now,
+        *,
+        author: str = "",
+        comment: str = "",
+        pending: Sequence[Prepared] = (),
     ) -> list[Prepared] | None:
         """The first half of a publish; see ``ProtocolEngine.prepare``."""
         self._look_at_clocks(now)
         self._metadata.expire(now)  # what is over must not count in a comparison
-        return self._metadata.prepare(writes, now, author=author, comment=comment)
+        return self._metadata.prepare(writes, now, author=author, comment=comment, pending=pending)
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
         """The second half; see ``ProtocolEngine.commit``."""

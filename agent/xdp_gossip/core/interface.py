@@ -189,18 +189,26 @@ class ProtocolEngine(Protocol):
         """
 
     def prepare(
-        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
+        self,
+        writes: Sequence[Write],
+        now: Now,
+        *,
+        author: str = "",
+        comment: str = "",
+        pending: Sequence[Prepared] = (),
     ) -> list[Prepared] | None:
         """What :meth:`publish_many` would write, so that the shell can bring it to its disk before anybody hears of it.
 
         Nothing has happened until :meth:`commit`. None on a wire that cannot do so: use :meth:`publish_many`.
-        Raises ``ProtocolError`` as that does.
+        ``pending``: what was prepared before and may be committed yet; it counts in the limits, and none of its keys
+        is among those of ``writes``. Raises ``ProtocolError`` as :meth:`publish_many` does.
         """
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
         """Let what was prepared hold, and spread it.
 
-        False, and nothing happened, when another version of one of these documents came between.
+        False, and nothing happened, when another version of one of these documents came between, or others took the
+        room.
         """
 
     def repair(self, now: Now) -> int:

@@ -70,22 +70,33 @@ class Metadata:
         return [(item.document, item.changed) for item in prepared]
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
-        """Let the documents hold; False, and nothing happened, when another version came between."""
-        if any(self.table.get(item.key) is not item.held for item in prepared if item.changed):
+        """Let the documents hold; False, and nothing happened, when another version came between, or took the room."""
+        changes = [(item.document, item.held) for item in prepared if item.changed and item.document is not None]
+        if any(self.table.get(document.key) is not held for document, held in changes):
             return False
-        for item in prepared:
-            if item.changed and item.document is not None:
-                self._store(item.document, item.held, now, local=True)
-        if any(item.changed for item in prepared):
+        if not self._fits([document for document, _ in changes]):
+            return False
+        for document, held in changes:
+            self._store(document, held, now, local=True)
+        if changes:
             self._settle(now)
         return True
 
     def prepare(
-        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
+        self,
+        writes: Sequence[Write],
+        now: Now,
+        *,
+        author: str = "",
+        comment: str = "",
+        pending: Sequence[Prepared] = (),
     ) -> list[Prepared]:
-        """What :meth:`write` would write now. Nothing holds yet; :meth:`commit` does that. Raises ``ProtocolError``."""
+        """What :meth:`write` would write now. Nothing holds yet; :meth:`commit` does that. Raises ``ProtocolError``.
+
+        ``pending``: what was prepared before and may be committed yet. Its room is taken.
+        """
         helds = [self._checked(write, author, comment) for write in writes]
-        self._check_room(writes, helds)
+        self._check_room(writes, helds, pending)
         expiries = [self._expiry(write, now) for write in writes]
         changed = [not _equals(held, write, expires) for write, held, expires in zip(writes, helds, expiries)]
         keys = tuple(sorted(write.key for write, news in zip(writes, changed) if news))
@@ -289,7 +300,22 @@ class Metadata:
         """Bytes that all documents may have together, and those of the version that a new one of ``key`` replaces."""
         return self._settings.max_bytes + self.table.size_of(key)
 
-    def _check_room(self, writes: Sequence[Write], helds: Sequence[Document | None]) -> None:
+    def _fits(self, documents: Sequence[Document]) -> bool:
+        """Whether there is room for all of ``documents``. There always is for what adds neither bytes nor keys."""
+        growth = sum(document.size - self.table.size_of(document.key) for document in documents)
+        fresh = sum(document.key not in self.table for document in documents)
+        too_large = growth > 0 and self.table.bytes + growth > self._settings.max_bytes
+        return not too_large and (not fresh or len(self.table) + fresh <= self._settings.max_documents)
+
+    def _taken(self, pending: Sequence[Prepared]) -> tuple[int, int]:
+        """Bytes and documents that there are once ``pending`` holds. What gets smaller counts when it is smaller."""
+        coming = [item.document for item in pending if item.changed and item.document is not None]
+        growth = sum(max(0, document.size - self.table.size_of(document.key)) for document in coming)
+        return self.table.bytes + growth, len(self.table) + sum(document.key not in self.table for document in coming)
+
+    def _check_room(
+        self, writes: Sequence[Write], helds: Sequence[Document | None], pending: Sequence[Prepared]
+    ) -> None:
         limits = self._settings
         for write in writes:
             if len(write.value) > limits.max_document:
@@ -308,21 +334,22 @@ class Metadata:
                 size=sum(len(write.value) for write in writes),
             )
         growth = sum(len(w.value) - (held.size if held else 0) for w, held in zip(writes, helds))
-        if growth > 0 and self.table.bytes + growth > limits.max_bytes:
+        taken, count = self._taken(pending)
+        if growth > 0 and taken + growth > limits.max_bytes:
             raise ProtocolError(
                 "store_full",
                 f"document {writes[0].key!r}: expected at most {limits.max_bytes} bytes in all documents "
-                f"(limits.store), there are {self.table.bytes} and {growth} more would come; delete some, or raise "
+                f"(limits.store), there are {taken} and {growth} more would come; delete some, or raise "
                 "limits.store on every member",
                 key=writes[0].key,
                 limit=limits.max_bytes,
-                size=self.table.bytes + growth,
+                size=taken + growth,
             )
         fresh = [write.key for write, held in zip(writes, helds) if held is None]
-        if fresh and len(self.table) + len(fresh) > limits.max_documents:
+        if fresh and count + len(fresh) > limits.max_documents:
             raise ProtocolError(
                 "too_many_documents",
-                f"document {fresh[0]!r}: there are {len(self.table)} documents already, the limit is "
+                f"document {fresh[0]!r}: there are {count} documents already, the limit is "
                 f"{limits.max_documents}",
                 key=fresh[0],
                 limit=limits.max_documents,

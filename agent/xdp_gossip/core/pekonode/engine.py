@@ -286,7 +286,13 @@ class PekoNodeEngine:
         return [written]
 
     def prepare(
-        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
+        self,
+        writes: Sequence[Write],
+        now: Now,
+        *,
+        author: str = "",
+        comment: str = "",
+        pending: Sequence[Prepared] = (),
     ) -> list[Prepared] | None:
         """None: here a document is on its way before it is on the disk."""
         return None
