@@ -431,9 +431,10 @@ class AsyncNodeList:
     async def history(self, key: str) -> list[Document]:
         """The last versions of a document seen here, newest first. Raises ``StoreError``."""
         parameters.document_key("key", key)
-        self._joined()
+        runtime = self._joined()
         assert self._disk is not None
-        return await self._disk.run(lambda store: store.history(key))
+        kept = await self._disk.run(lambda store: store.history(key))
+        return [version for version in kept if not runtime.undecided(version)][: self._history]
 
     def unread(self, key: str, versions: Sequence[Document]) -> frozenset[Version]:
         """Which of these versions of a document lost to one whose author had not read them (conflicts).

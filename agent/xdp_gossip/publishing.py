@@ -2,6 +2,9 @@
 """Documents that are published here: first on the disk, then in the engine, and only then on their way to others.
 
 Invariant (docs/protocol.md, "Documents"): a publish that answers "failed" has not happened.
+
+The disk has a version before it holds: it is staged there, and after the commit in the engine it is kept or withdrawn.
+A withdrawal is tried until it succeeds. Meanwhile nothing more is staged, so that no more can be owed.
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("xdp_gossip.runtime")
 _OVER = "the node list was closed: expected it open until a publish returns"
+#: Seconds until the store is told of versions that are kept, if no publish comes that takes the word along.
+_SETTLE_AFTER = 1.0
+#: Seconds until a withdrawal that failed is tried again.
+_RETRY = 5.0
 
 
 class Publisher:
@@ -32,8 +39,23 @@ class Publisher:
         self._in_flight: dict[str, Prepared] = {}  # by key: prepared, and neither committed nor given up
         self._landed = asyncio.Event()
         self._committing: set[tuple[str, tuple[Version, bool, bytes]]] = set()
+        self._kept: list[Document] = []  # hold, and the store does not know yet
+        self._withdrawn: list[Document] = []  # do not hold, and may be on the disk
+        self._settling = asyncio.Lock()
+        self._alarm: asyncio.TimerHandle | None = None
         self._begun: set[asyncio.Task[bool]] = set()
         self._over = False
+
+    @property
+    def owes(self) -> bool:
+        """Whether a version may be on the disk that does not hold, and is to be taken from there."""
+        return bool(self._withdrawn)
+
+    def undecided(self, document: Document) -> bool:
+        """Whether a version that the disk may show has not happened, or not yet."""
+        item = self._in_flight.get(document.key)
+        coming = [item.document] if item is not None and item.changed and item.document is not None else []
+        return any(each.key == document.key and each.rank == document.rank for each in (*coming, *self._withdrawn))
 
     def has_stored(self, document: Document) -> bool:
         """Whether the engine speaks of a document that is being published, and so is on the disk already."""
@@ -88,13 +110,58 @@ class Publisher:
         self._work.set()
         await stored
         self._committing = {(document.key, document.rank) for document in documents}
+        done = False
         try:
             done = self._runtime.call(lambda engine, now: engine.commit(prepared, now))
         finally:
             self._committing = set()
-        if not done:
-            await self._disk.run(lambda store: store.save_documents([], documents))
+            # Also when what follows from a commit has failed.
+            if done or any(self._runtime.engine.held(document.key) is document for document in documents):
+                self._kept += documents
+                self._wake(_SETTLE_AFTER)
+            else:
+                await self._withdraw(documents)
         return done
+
+    async def _withdraw(self, documents: Sequence[Document]) -> None:
+        """Take from the disk what does not hold. Raises ``StoreError``; then it is tried again and again."""
+        self._withdrawn += documents
+        try:
+            async with self._settling:
+                await self._settle()
+        except StoreError as error:
+            keys = ", ".join(repr(document.key) for document in documents)
+            text = f"{error}; what was written of {keys} may still be on the disk, and would hold after a restart now: "
+            raise StoreError(f"{text}it is taken from there as soon as the disk is well") from error
+
+    async def _settle(self) -> None:
+        """Tell the store what became of what was staged. Raises ``StoreError``; then it is tried again."""
+        kept, withdrawn = list(self._kept), list(self._withdrawn)
+        if not kept and not withdrawn:
+            return
+        try:
+            found = await self._disk.run(lambda store: store.settle(kept, withdrawn))
+        except StoreError as error:
+            self._runtime.counters["withdrawals_failed"] += bool(withdrawn)
+            self._runtime.note_disk(error)
+            self._wake(_RETRY)
+            raise
+        # These were the first in line, and more may have come.
+        del self._kept[: len(kept)]
+        del self._withdrawn[: len(withdrawn)]
+        self._runtime.counters["documents_withdrawn"] += found
+
+    def _wake(self, after: float) -> None:
+        """Look after what is undecided in so many seconds, or earlier."""
+        if self._alarm is not None:
+            if self._alarm.when() <= asyncio.get_running_loop().time() + after:
+                return
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_later(after, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._work.set()
 
     async def run(self) -> None:
         """Write what is published, until it is cancelled: then to the end of the transaction that has begun."""
@@ -111,29 +178,61 @@ class Publisher:
         finally:
             self._over = True
             waiting, self._waiting = self._waiting, []
-            _settle(waiting, StoreError(_OVER))
+            _answer(waiting, StoreError(_OVER))
             if self._begun:
                 await asyncio.wait(list(self._begun))
+            await self._finish()
+
+    async def _finish(self) -> None:
+        """The last time to settle."""
+        try:
+            async with self._settling:
+                await self._settle()
+        except StoreError as error:
+            for document in self._withdrawn:
+                text = "document %r: version %s was not published, but the disk keeps it: it will hold after a restart"
+                _log.error(f"{text}: %s", document.key, document.version, error)
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     async def _write(self) -> None:
-        """All that waits, as one transaction."""
+        """All that waits, as one transaction; without any, what the store is to be told."""
         waiting, self._waiting = self._waiting, []
         documents = [document for batch, _ in waiting for document in batch]
         try:
-            await self._disk.run(lambda store: store.save_documents(documents))
+            if self._withdrawn or not documents:
+                async with self._settling:
+                    await self._settle()
+            if documents:
+                await self._stage(documents)
         except StoreError as error:
-            _log.error("not published: %s", error)
-            self._runtime.note_disk(error)
-            _settle(waiting, error)
+            _log.error("not published: %s" if waiting else "not taken from the disk: %s", error)
+            _answer(waiting, error)
         except BaseException:
-            _settle(waiting, StoreError(_OVER))
+            _answer(waiting, StoreError(_OVER))
             raise
         else:
-            self._runtime.note_disk(None)
-            _settle(waiting, None)
+            _answer(waiting, None)
+
+    async def _stage(self, documents: Sequence[Document]) -> None:
+        """Bring ``documents`` to the disk. Raises ``StoreError``."""
+        async with self._settling:
+            kept = list(self._kept)
+            try:
+                await self._disk.run(lambda store: store.stage(documents, kept))
+            except StoreError as error:
+                self._runtime.note_disk(error)
+                failed = error
+            else:
+                del self._kept[: len(kept)]
+                self._runtime.note_disk(None)
+                return
+        # A transaction that fails at its very end is on the disk all the same.
+        await self._withdraw(documents)
+        raise failed
 
 
-def _settle(waiting: Sequence[tuple[list[Document], asyncio.Future[None]]], error: StoreError | None) -> None:
+def _answer(waiting: Sequence[tuple[list[Document], asyncio.Future[None]]], error: StoreError | None) -> None:
     for _, stored in waiting:
         if stored.done():
             continue

@@ -161,8 +161,9 @@ class Runtime:
         self.transport = transport
         self.steering = steering
         self.storage_error: str | None = None
-        #: Packets from an address that may not speak.
-        self.counters = {"rx_not_allowed": 0}
+        #: Packets from an address that may not speak; versions that were taken from the disk again since they do not
+        #: hold, and how often that failed.
+        self.counters = {"rx_not_allowed": 0, "documents_withdrawn": 0, "withdrawals_failed": 0}
         self._allow = allow
         self._disk = disk
         self._on_event = on_event
@@ -244,13 +245,19 @@ class Runtime:
         """
         return await self._publisher.publish(writes, author, comment)
 
+    def undecided(self, document: Document) -> bool:
+        """Whether a version that the disk may show has not happened, or not yet."""
+        return self._publisher.undecided(document)
+
     def note_disk(self, error: StoreError | None) -> None:
         """A write to the state file failed, or succeeded: then the disk is well, if it has taken everything."""
         if error is not None:
             self.storage_error = str(error)
             self._nodes_changed.set()  # to be written again and again, which tells when the disk is well again
-        elif not self._unsaved:
+        elif not self._unsaved and not self._publisher.owes:
             self.storage_error = None
+        elif self.storage_error is not None:
+            self._nodes_changed.set()
 
     def healthy(self) -> bool:
         """Whether the engine gets its time, and uses it."""

@@ -52,9 +52,9 @@ def schema() -> list[str]:
     return statements
 
 
-def standing(limit: str) -> str:
-    """``ORDER BY`` and ``LIMIT`` over the versions of the key named first: the one that holds, then by rank."""
-    holds = f"(SELECT max(rank) FROM document WHERE key = ? AND length(rank) = {rows.RANK_BYTES})"
+def standing(limit: str, among: str = "key = ?") -> str:
+    """``ORDER BY`` and ``LIMIT`` over versions ``among`` those of a key: the one that holds, then by rank."""
+    holds = f"(SELECT max(rank) FROM document WHERE {among} AND length(rank) = {rows.RANK_BYTES})"
     return f"ORDER BY rank = {holds} DESC, rank DESC LIMIT {limit}"
 
 

@@ -88,6 +88,19 @@ class StateStore(Protocol):
         read them: they stay in the history.
         """
 
+    def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
+        """Persist versions that are not decided yet, at most one of a key, in one transaction.
+
+        After a restart they hold like any other. Until :meth:`settle` no version leaves the history for them, and they
+        take no place in it. ``kept``: those of an earlier call, see :meth:`settle`.
+        """
+
+    def settle(self, kept: Sequence[Document], withdrawn: Sequence[Document]) -> int:
+        """Decide on staged versions in one transaction: ``kept`` ones count, ``withdrawn`` ones are forgotten.
+
+        Returns how many of these there were. When no row has to go, nothing is written: a full disk takes that, too.
+        """
+
     def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:
         """Forget the versions before ``tombstones``, and ``dropped`` with all before them, in one transaction."""
 
@@ -164,6 +177,7 @@ class Store:
         self._opened = time.monotonic()
         self._database: sqlite3.Connection | None = database
         self._lock = lock
+        self._undecided: dict[str, bytes] = {}  # by key the rank of what was staged and not settled
 
     @classmethod
     def open(cls, path: Path, history: int = HISTORY, cluster: str = "") -> Store:
@@ -264,8 +278,29 @@ class Store:
             for document, successor in unread:
                 tx.remove_document(document.key, rows.rank_key(document))
                 tx.add_document(rows.document_row(document, successor))
-            for key in sorted({document.key for document in (*documents, *(lost.document for lost in unread))}):
-                tx.prune_history(key, self._history)
+            self._prune(tx, [*documents, *(lost.document for lost in unread)], self._undecided)
+
+    def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
+        """See :meth:`StateStore.stage`. Durable when it returns; raises ``StoreError``: then it may be there or not."""
+        undecided = {**_without(self._undecided, kept), **{each.key: rows.rank_key(each) for each in documents}}
+        with self._transaction() as tx:
+            for document in documents:
+                tx.add_document(rows.document_row(document))
+            self._prune(tx, kept, undecided)
+        self._undecided = undecided
+
+    def settle(self, kept: Sequence[Document], withdrawn: Sequence[Document]) -> int:
+        """See :meth:`StateStore.settle`. Raises ``StoreError``."""
+        undecided = _without(self._undecided, [*kept, *withdrawn])
+        with self._transaction(if_changed=True) as tx:
+            found = sum(tx.remove_document(document.key, rows.rank_key(document)) for document in withdrawn)
+            self._prune(tx, [*kept, *withdrawn], undecided)
+        self._undecided = undecided
+        return found
+
+    def _prune(self, tx: _Transaction, documents: Sequence[Document], undecided: dict[str, bytes]) -> None:
+        for key in sorted({document.key for document in documents}):
+            tx.prune_history(key, self._history, undecided.get(key, b""))
 
     def history(self, key: str) -> list[Document]:
         """See :meth:`StateStore.history`. Raises ``StoreError`` when the disk fails now."""
@@ -294,13 +329,15 @@ class Store:
             yield self._database
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[_Transaction]:
+    def _transaction(self, if_changed: bool = False) -> Iterator[_Transaction]:
+        """All or nothing. It writes also when no row has changed, which proves the disk, but not so ``if_changed``."""
         with self._reading() as database:
             database.execute("BEGIN IMMEDIATE")
             try:
                 tx = _Transaction(database)
                 yield tx
-                tx.finish()
+                if tx.changed or not if_changed:
+                    tx.finish()
                 database.execute("COMMIT")
             except BaseException:
                 # A failed COMMIT may have rolled back already.
@@ -316,6 +353,7 @@ class _Transaction:
         self._database = database
         _layout, self._changes, self._total, digest, _checksum = database.execute(select("meta")).fetchone()
         self._digest = int.from_bytes(digest, "big")
+        self.changed = False
 
     def finish(self) -> None:
         digest = (self._digest % 2**64).to_bytes(8, "big")
@@ -334,8 +372,8 @@ class _Transaction:
     def add_document(self, row: rows.Row) -> None:
         self._insert("document", row)
 
-    def remove_document(self, key: str, rank: bytes) -> None:
-        self._delete("document", "key = ? AND rank = ?", (key, rank))
+    def remove_document(self, key: str, rank: bytes) -> int:
+        return self._delete("document", "key = ? AND rank = ?", (key, rank))
 
     def remove_unread(self, key: str, rank: bytes) -> None:
         """A version that gave way and is taken up again is in the history once."""
@@ -348,9 +386,11 @@ class _Transaction:
     def remove_before(self, key: str, rank: bytes) -> None:
         self._delete("document", "key = ? AND rank < ?", (key, rank))
 
-    def prune_history(self, key: str, kept_versions: int) -> None:
-        kept = f"SELECT rank FROM document WHERE key = ? {standing('?')}"
-        self._delete("document", f"key = ? AND rank NOT IN ({kept})", (key, key, key, kept_versions))
+    def prune_history(self, key: str, kept_versions: int, undecided: bytes) -> None:
+        """Keep that many versions of ``key``, and beside them the one of rank ``undecided`` (empty: none)."""
+        among, whose = "key = ? AND rank != ?", (key, undecided)
+        kept = f"SELECT rank FROM document WHERE {among} {standing('?', among)}"
+        self._delete("document", f"{among} AND rank NOT IN ({kept})", (*whose, *whose, *whose, kept_versions))
 
     def replace_nodes(self, wanted: Iterable[rows.Row]) -> None:
         stored: set[rows.Row] = set(self._database.execute(select("node")))
@@ -362,15 +402,31 @@ class _Transaction:
 
     def _insert(self, table: str, row: rows.Row) -> None:
         if self._database.execute(insert(table), row).rowcount > 0:
+            self.changed = True
             self._total += 1
             self._digest += weight(row[-1])
 
-    def _delete(self, table: str, where: str, values: rows.Row = ()) -> None:
+    def _delete(self, table: str, where: str, values: rows.Row = ()) -> int:
+        """Returns how many rows there were."""
         gone = self._database.execute(f"SELECT id, checksum FROM {table} WHERE {where}", values).fetchall()
         for row_id, checksum in gone:
             self._database.execute(f"DELETE FROM {table} WHERE id = ?", (row_id,))
+            self.changed = True
             self._total -= 1
             self._digest -= weight(checksum)
+        return len(gone)
+
+
+def _without(undecided: dict[str, bytes], settled: Iterable[Document]) -> dict[str, bytes]:
+    gone = {(document.key, rows.rank_key(document)) for document in settled}
+    return {key: rank for key, rank in undecided.items() if (key, rank) not in gone}
+
+
+def _standing(ranks: Iterable[bytes]) -> list[bytes]:
+    """See :func:`xdp_gossip.statefile.standing`."""
+    ranks = list(ranks)
+    holds = max((rank for rank in ranks if len(rank) == rows.RANK_BYTES), default=b"")
+    return sorted(ranks, key=lambda rank: (rank == holds, rank), reverse=True)
 
 
 class MemoryStore:
@@ -384,6 +440,7 @@ class MemoryStore:
         self._known: list[Known] = []
         #: By key and rank as the file has them (see ``rows``), newest first.
         self._versions: dict[str, dict[bytes, Document]] = {}
+        self._undecided: dict[str, bytes] = {}
 
     def next_incarnation(self, now_s: int) -> int:
         """See :meth:`StateStore.next_incarnation`."""
@@ -424,12 +481,30 @@ class MemoryStore:
             versions = self._versions.setdefault(document.key, {})
             versions.pop(rows.rank_key(document), None)
             versions[rows.unread_key(document, successor)] = document
-        for key in {document.key for document in (*documents, *withdrawn, *(lost.document for lost in unread))}:
-            versions = self._versions.pop(key, {})
-            if versions:
-                holds = max((rank for rank in versions if len(rank) == rows.RANK_BYTES), default=b"")
-                newest = sorted(versions, key=lambda rank: (rank == holds, rank), reverse=True)[: self._history]
-                self._versions[key] = {rank: versions[rank] for rank in newest}
+        self._prune([*documents, *withdrawn, *(lost.document for lost in unread)])
+
+    def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
+        """See :meth:`StateStore.stage`."""
+        self._undecided = _without(self._undecided, kept)
+        for document in documents:
+            self._undecided[document.key] = rows.rank_key(document)
+            self._versions.setdefault(document.key, {}).setdefault(rows.rank_key(document), document)
+        self._prune([*documents, *kept])
+
+    def settle(self, kept: Sequence[Document], withdrawn: Sequence[Document]) -> int:
+        """See :meth:`StateStore.settle`."""
+        self._undecided = _without(self._undecided, [*kept, *withdrawn])
+        gone = [self._versions.get(each.key, {}).pop(rows.rank_key(each), None) for each in withdrawn]
+        self._prune([*kept, *withdrawn])
+        return len(gone) - gone.count(None)
+
+    def _prune(self, documents: Sequence[Document]) -> None:
+        for key in {document.key for document in documents}:
+            versions, undecided = self._versions.pop(key, {}), self._undecided.get(key)
+            newest = _standing(rank for rank in versions if rank != undecided)[: self._history]
+            kept = _standing(rank for rank in versions if rank in newest or rank == undecided)
+            if kept:
+                self._versions[key] = {rank: versions[rank] for rank in kept}
 
     def history(self, key: str) -> list[Document]:
         """See :meth:`StateStore.history`."""

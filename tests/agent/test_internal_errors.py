@@ -200,10 +200,10 @@ def test_a_test_fails_in_which_one_happens(pytester: pytest.Pytester, what: str)
 class _Faulty(MemoryStore):
     """A store that fails on documents whose key begins with bad, in a way that nobody foresaw."""
 
-    def save_documents(self, documents: Sequence[Document], *others: Any) -> None:
+    def stage(self, documents: Sequence[Document], *others: Any) -> None:
         if any(document.key.startswith("bad") for document in documents):
             fail("in the store")
-        super().save_documents(documents, *others)
+        super().stage(documents, *others)
 
     def history(self, key: str) -> list[Document]:
         if key.startswith("bad"):

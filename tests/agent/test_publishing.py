@@ -6,38 +6,61 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from agents import free_port
 
-from xdp_gossip.core.interface import ProtocolError
+from xdp_gossip import publishing, runtime
+from xdp_gossip.core.interface import Known, ProtocolError
 from xdp_gossip.core.types import Address, Document, Node, Version, Write
-from xdp_gossip.nodelist import AsyncNodeList, Limits
+from xdp_gossip.nodelist import AsyncNodeList, Limits, Published
+from xdp_gossip.runtime import Runtime
 from xdp_gossip.store import MemoryStore, StateStore, StoreError, Unread
 
 SECRET = "a secret of sixteen bytes"
+PORT = free_port()
 
 
 class Disk(MemoryStore):
-    """A disk that can be full, or held up."""
+    """A disk that can be full, or held up. It outlives its member."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, history: int = 10) -> None:
+        super().__init__(history)
         self.full = False
+        self.fills_up_next = False  # with the next publish that it takes
+        self.fails_when_done = False
         self.gate = threading.Event()
         self.gate.set()
+
+    def _check(self) -> None:
+        self.gate.wait(30)
+        if self.full:
+            raise StoreError("/var/lib/xdp-gossip/state.db: database or disk is full")
 
     def save_documents(
         self, documents: Sequence[Document], withdrawn: Sequence[Document] = (), unread: Sequence[Unread] = ()
     ) -> None:
-        self.gate.wait(30)
-        if self.full:
-            raise StoreError("/var/lib/xdp-gossip/state.db: database or disk is full")
+        self._check()
         super().save_documents(documents, withdrawn, unread)
 
-    def save_nodes(self, known: Sequence[object]) -> None:
+    def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
+        self._check()
+        super().stage(documents, kept)
+        self.full = self.fills_up_next
+        if self.fails_when_done:
+            raise StoreError("/var/lib/xdp-gossip/state.db: disk I/O error")
+
+    def settle(self, kept: Sequence[Document], withdrawn: Sequence[Document]) -> int:
+        if any(document in self.history(document.key) for document in withdrawn):
+            self._check()  # else nothing is to be written
+        return super().settle(kept, withdrawn)
+
+    def save_nodes(self, known: Sequence[Known]) -> None:
         if self.full:
             raise StoreError("/var/lib/xdp-gossip/state.db: database or disk is full")
+        super().save_nodes(known)
 
 
 class Member(AsyncNodeList):
@@ -45,8 +68,8 @@ class Member(AsyncNodeList):
 
     def __init__(self, number: int, **parameters: Any) -> None:
         super().__init__(secret_key=SECRET, cycle=0.2, listen_addr=f"127.0.0.{number}", **parameters)
-        self.new(Node(f"127.0.0.{number}", 28411, f"host{number}"))
-        self.disk = Disk()
+        self.new(Node(f"127.0.0.{number}", PORT, f"host{number}"))
+        self.disk = Disk(self._history)
 
     def _open_store(self) -> StateStore:
         return self.disk
@@ -67,9 +90,15 @@ class _Never:
         pass
 
 
+def run_ahead(member: Member) -> None:
+    """Five seconds, which puts what it publishes above what others publish at the same time."""
+    runtime, right = member._joined(), Runtime.now
+    runtime.now = lambda: replace(right(), wall_ns=right().wall_ns + 5 * 10**9)  # type: ignore[method-assign]
+
+
 async def pair(**parameters: Any) -> tuple[Member, Member]:
     left, right = Member(21, **parameters), Member(22)
-    left.set(Node("127.0.0.22", 28411))
+    left.set(Node("127.0.0.22", PORT))
     await left.join()
     await right.join()
     await until(lambda: len(left.members()) == 2 and len(right.members()) == 2)
@@ -171,7 +200,7 @@ def test_publishes_of_one_key_at_once_come_one_after_the_other() -> None:
         assert versions == sorted(set(versions))
         assert left.read("k") == b"19"
         assert left.document("k") is not None
-        assert Version(0, Address.of("127.0.0.21", 28411)) < versions[0]
+        assert Version(0, Address.of("127.0.0.21", PORT)) < versions[0]
         await left.close()
         await right.close()
 
@@ -227,5 +256,152 @@ def test_what_comes_from_others_meanwhile_may_take_the_room() -> None:
         assert await left.history("mine") == []
         await left.close()
         await right.close()
+
+    asyncio.run(main())
+
+
+async def overtaken(left: Member, right: Member, key: str = "k") -> asyncio.Future[Published]:
+    """A publish of ``left``, held up on its way to the disk until another version of ``right`` has arrived.
+
+    That one ranks below, so that the other would hold if ``left`` started again.
+    """
+    run_ahead(left)
+    left.disk.gate.clear()
+    pending = asyncio.ensure_future(left.publish(b"mine", key, absent=True))
+    await asyncio.sleep(0)
+    await right.publish(b"theirs", key)
+    await until(lambda: left.read(key) == b"theirs")
+    left.disk.gate.set()
+    return pending
+
+
+def test_a_publish_that_lost_is_taken_from_a_disk_that_was_full_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (publishing, runtime):
+        monkeypatch.setattr(module, "_RETRY", 0.1)
+
+    async def main() -> None:
+        left, right = await pair()
+        left.disk.fills_up_next = True
+        with pytest.raises(StoreError, match=r"is full; what was written of 'k' may still be on the disk"):
+            await (await overtaken(left, right))
+        assert [version.value for version in left.disk.history("k")] == [b"mine"]
+        assert await left.history("k") == [], "it has not happened"
+        assert left.status()["storage_error"]
+        failed = left.status()["counters"]["withdrawals_failed"]
+        assert failed and left.status()["counters"]["documents_withdrawn"] == 0
+        await until(lambda: left.status()["counters"]["withdrawals_failed"] >= failed + 2)
+        # Nothing more is written as long as that is there.
+        staged = left.disk.history("other")
+        with pytest.raises(StoreError, match=r"is full$"):
+            await left.publish(b"v", "other")
+        assert left.disk.history("other") == staged == []
+        left.disk.full = left.disk.fills_up_next = False
+        await until(lambda: left.status()["counters"]["documents_withdrawn"] == 1)
+        await until(lambda: left.status()["storage_error"] is None)
+        await left.close()
+        assert [document.value for document in left.disk.load().documents] == [b"theirs"]
+        await right.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_is_owed_to_the_disk_is_settled_at_the_end(full: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        left, right = await pair()
+        left.disk.fills_up_next = True
+        with pytest.raises(StoreError, match="full"):
+            await (await overtaken(left, right))
+        left.disk.full = left.disk.fills_up_next = full
+        await left.close()
+        await right.close()
+        held = [document.value for document in left.disk.load().documents]
+        assert held == ([b"mine"] if full else [b"theirs"])
+        assert full == any("it will hold after a restart" in record.message for record in caplog.records)
+
+    asyncio.run(main())
+
+
+def test_a_transaction_that_fails_when_all_is_written_leaves_nothing() -> None:
+    async def main() -> None:
+        one = Member(21)
+        await one.join()
+        await one.publish(b"before", "k")
+        one.disk.fails_when_done = True
+        with pytest.raises(StoreError, match=r"disk I/O error$"):
+            await one.publish_many([Write("k", b"after"), Write("l", b"new")])
+        assert one.read("k") == b"before"
+        assert one.status()["counters"]["documents_withdrawn"] == 2
+        await one.close()
+        assert [document.value for document in one.disk.load().documents] == [b"before"]
+
+    asyncio.run(main())
+
+
+def test_a_publish_that_loses_takes_nobody_from_the_disk() -> None:
+    """With one version to keep of each document, that is the one that holds."""
+
+    async def main() -> None:
+        left, right = await pair(history=1)
+        await right.publish(b"before", "l")
+        await until(lambda: left.read("l") == b"before")
+        run_ahead(left)
+        for key in ("k", "l"):
+            expected = left.document(key)
+            left.disk.gate.clear()
+            version = expected.version if expected is not None else None
+            pending = asyncio.ensure_future(left.publish(b"mine", key, absent=version is None, expected=version))
+            await asyncio.sleep(0)
+            await right.publish(b"theirs", key)
+            await until(lambda key=key: left.read(key) == b"theirs")
+            left.disk.gate.set()
+            with pytest.raises(ProtocolError, match="expected"):
+                await pending
+            await until(lambda: not left.status()["storage_error"] and left._joined().unstored == {})
+            assert [document.value for document in await left.history(key)] == [b"theirs"]
+        await left.close()
+        assert [document.value for document in left.disk.load().documents] == [b"theirs", b"theirs"]
+        await right.close()
+
+    asyncio.run(main())
+
+
+def test_what_is_replaced_leaves_the_history_once_it_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "_SETTLE_AFTER", 0.1)
+
+    async def main() -> None:
+        one = Member(21, history=1)
+        await one.join()
+        for value in (b"1", b"2"):
+            await one.publish(value, "k")
+            assert [document.value for document in await one.history("k")] == [value]
+        await until(lambda: len(one.disk.history("k")) == 1)
+        one.disk.gate.clear()
+        pending = asyncio.ensure_future(one.publish(b"3", "k"))
+        await asyncio.sleep(0)
+        one.disk.gate.set()
+        await pending
+        await one.close()
+        assert [document.value for document in one.disk.history("k")] == [b"3"]
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_fails_at_a_commit_leaves_nothing_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        one = Member(21)
+        await one.join()
+
+        def fail(*_: object) -> bool:
+            raise ZeroDivisionError("a bug")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(one._joined().engine, "commit", fail)
+            with pytest.raises(ZeroDivisionError):
+                await one.publish(b"v", "k")
+        assert one.disk.history("k") == []
+        await one.publish(b"v", "k")
+        assert one.read("k") == b"v"
+        await one.close()
 
     asyncio.run(main())

@@ -107,6 +107,39 @@ def test_a_withdrawn_version_does_not_come_back(any_store: StateStore) -> None:
     assert any_store.load().documents == [document("a", 6)]
 
 
+def test_a_staged_version_holds_after_a_restart_and_replaces_nothing_before(path: Path) -> None:
+    first = Store.open(path, history=1)
+    first.save_documents([document("a", 1)])
+    first.stage([document("a", 5)])
+    first.save_documents([document("a", 3)])
+    assert [entry.version.hlc for entry in first.history("a")] == [5, 3]
+    first.close()
+    again = Store.open(path, history=1)
+    assert again.load().documents == [document("a", 5)]
+    again.close()
+
+
+def test_staged_versions_are_settled(any_store: StateStore) -> None:
+    for hlc in range(1, 11):
+        any_store.save_documents([document("a", hlc)])
+    any_store.stage([document("a", 20), document("b", 20)])
+    any_store.save_documents([document("a", 12), document("b", 12), document("a", 11)])
+    assert [entry.version.hlc for entry in any_store.history("a")] == [20, *range(12, 2, -1)]
+    assert any_store.settle([document("b", 20)], [document("a", 20), document("c", 20)]) == 1
+    assert [entry.version.hlc for entry in any_store.history("a")] == list(range(12, 2, -1))
+    assert [entry.version.hlc for entry in any_store.history("b")] == [20, 12]
+    any_store.stage([document("a", 21)])
+    any_store.stage([document("a", 22)], kept=[document("a", 21)])
+    any_store.settle([document("a", 22)], [])
+    assert [entry.version.hlc for entry in any_store.history("a")] == [22, 21, *range(12, 4, -1)]
+
+
+def test_a_higher_version_than_the_staged_one_holds(any_store: StateStore) -> None:
+    any_store.stage([document("a", 5)])
+    any_store.save_documents([document("a", 7)])
+    assert any_store.load().documents == [document("a", 7)]
+
+
 def test_an_unread_version_stays_in_the_history_and_does_not_come_back(any_store: StateStore) -> None:
     wrong, right = document("a", 1000), document("a", 5)
     any_store.save_documents([document("a", 4), wrong])
@@ -498,6 +531,16 @@ else:
     sys.exit("acknowledged what cannot be on the disk")
 assert [d.key for d in state.load().documents] == ["small"], state.load()
 state.save_documents([Document("small", Version(3, me), b"again")])
+state.stage([Document("staged", Version(4, me), b"staged")])
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 100_000))
+assert state.settle([], [Document("large", Version(2, me), bytes(1_000_000))]) == 0, "which writes nothing"
+try:
+    state.settle([], [Document("staged", Version(4, me), b"staged")])
+except StoreError:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+else:
+    sys.exit("withdrew what cannot be from the disk")
+assert state.settle([], [Document("staged", Version(4, me), b"staged")]) == 1
 """
 
 
