@@ -8,8 +8,7 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,8 +27,9 @@ from .core.interface import Known, ProtocolEngine, remembered
 from .core.types import Address, Document, Now, Write
 from .internal_errors import RECORD, watch
 from .publishing import Publisher
-from .store import Snapshot, StateStore, StoreError, persist
+from .store import Snapshot, StateStore, StoreError
 from .transport import Transport
+from .unsaved import Unsaved
 
 if TYPE_CHECKING:
     from .steering import Steering
@@ -160,22 +160,22 @@ class Runtime:
         self.engine = engine
         self.transport = transport
         self.steering = steering
-        self.storage_error: str | None = None
+        self._disk_error: str | None = None
         #: Packets from an address that may not speak; versions that were taken from the disk again since they do not
-        #: hold, and how often that failed.
-        self.counters = {"rx_not_allowed": 0, "documents_withdrawn": 0, "withdrawals_failed": 0}
+        #: hold, and how often that failed; versions that never reached the disk, see ``unsaved``.
+        self.counters = dict.fromkeys(
+            ("rx_not_allowed", "documents_withdrawn", "withdrawals_failed", "versions_given_up"), 0
+        )
         self._allow = allow
         self._disk = disk
         self._on_event = on_event
         self._timer: asyncio.TimerHandle | None = None
-        self._unsaved: list[DocumentChanged | TombstonesCollected] = []
-        #: Keys of documents that are held and not on the disk yet.
-        self.unstored: Counter[str] = Counter()
+        self._unsaved = Unsaved(self.counters)
         engine.unstored_source = lambda: self.unstored
         self._saved: list[tuple[asyncio.Future[None], int]] = []  # who waits until how many writes are on the disk
-        self._written = 0
-        self._queued = 0
         self._work = asyncio.Event()
+        self._raised: int | None = None  # an incarnation that is not on the disk yet
+        self._was_raised = asyncio.Event()
         self._publisher = Publisher(self, disk)
         self._nodes_changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -208,7 +208,7 @@ class Runtime:
 
     def start(self, snapshot: Snapshot) -> None:
         """Start the engine with the state of an earlier run."""
-        work = (self._save_documents(), self._save_nodes(), self._publisher.run())
+        work = (self._save_documents(), self._save_nodes(), self._save_incarnation(), self._publisher.run())
         self._tasks = [self._loop.create_task(job) for job in work]
         for task in self._tasks:
             watch(task, "state file")
@@ -229,10 +229,10 @@ class Runtime:
 
     async def saved(self) -> None:
         """Wait until all documents written up to now are on the disk. Raises ``StoreError``."""
-        if self._written >= self._queued:
+        if self._unsaved.written >= self._unsaved.added:
             return
         done: asyncio.Future[None] = self._loop.create_future()
-        self._saved.append((done, self._queued))
+        self._saved.append((done, self._unsaved.added))
         await done
 
     async def publish(
@@ -252,12 +252,23 @@ class Runtime:
     def note_disk(self, error: StoreError | None) -> None:
         """A write to the state file failed, or succeeded: then the disk is well, if it has taken everything."""
         if error is not None:
-            self.storage_error = str(error)
+            self._disk_error = str(error)
+        elif not self._unsaved and not self._publisher.owes and self._raised is None:
+            self._disk_error = None
+        if self._disk_error is not None:
             self._nodes_changed.set()  # to be written again and again, which tells when the disk is well again
-        elif not self._unsaved and not self._publisher.owes:
-            self.storage_error = None
-        elif self.storage_error is not None:
-            self._nodes_changed.set()
+
+    @property
+    def unstored(self) -> Container[str]:
+        """Keys of documents that are held and not on the disk yet."""
+        return self._unsaved.keys
+
+    @property
+    def storage_error(self) -> str | None:
+        """Why the disk does not take what is to be written, and how many documents wait for it; None when it does."""
+        if self._disk_error is None or not self._unsaved.keys:
+            return self._disk_error
+        return f"{self._disk_error}; the last versions of {len(self._unsaved.keys)} documents are in memory only"
 
     def healthy(self) -> bool:
         """Whether the engine gets its time, and uses it."""
@@ -290,16 +301,19 @@ class Runtime:
     async def _close(self) -> None:
         await self.abandon()
         known = self._remembered()
-        batch, self._unsaved = self._unsaved, []
         try:
-            await self._disk.run(lambda store: persist(store, batch))
-            await self._disk.run(lambda store: store.save_nodes(known))
+            await self._disk.run(self._unsaved.take().write)
         except StoreError as error:
-            _log.error("state not saved at the end: %s", error)
+            _log.error("documents not stored at the end: %s", error)
             self._release(error)
         else:
-            self._written = self._queued
+            self._unsaved.done()
             self._release()
+        try:
+            await self._disk.run(lambda store: store.save_nodes(known))
+            await self._store_incarnation()
+        except StoreError as error:
+            _log.error("known nodes not stored at the end: %s", error)
         await self._disk.close()
 
     def _receive(self, data: bytes, source: Address, screened: bool = False) -> bool | None:
@@ -361,16 +375,11 @@ class Runtime:
         if isinstance(event, DocumentChanged) and self._publisher.has_stored(event.document):
             pass
         elif isinstance(event, (DocumentChanged, TombstonesCollected)):
-            self._unsaved.append(event)
-            self._queued += 1
-            if isinstance(event, DocumentChanged):
-                self.unstored[event.document.key] += 1
+            self._unsaved.add(event)
             self._work.set()
         elif isinstance(event, IncarnationChanged):
-            raised = event.incarnation
-            task = self._loop.create_task(self._disk.run(lambda store: store.save_incarnation(raised)))
-            task.add_done_callback(self._note_failure)
-            watch(task, "state file", StoreError)
+            self._raised = event.incarnation
+            self._was_raised.set()
         elif isinstance(event, Standing):
             if self.steering is not None:
                 self.steering.hold(event, self.now())
@@ -387,11 +396,6 @@ class Runtime:
         now = self.now()
         return [*remembered(self.engine.members(now), now), *self.engine.former(now)]
 
-    def _note_failure(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and isinstance(task.exception(), StoreError):
-            self.storage_error = str(task.exception())
-            _log.error("%s", self.storage_error)
-
     def _warn(self, event: Warned) -> None:
         since, hidden = self._warned.get(event.code, (-_QUIET, 0))
         if time.monotonic() - since < _QUIET:
@@ -405,26 +409,25 @@ class Runtime:
         while True:
             await self._work.wait()
             self._work.clear()
-            batch, self._unsaved = self._unsaved, []
-            if not batch:
+            if not self._unsaved:
                 continue
             try:
-                await self._disk.run(lambda store, batch=batch: persist(store, batch))  # type: ignore[misc]
+                await self._disk.run(self._unsaved.take().write)
             except StoreError as error:
-                self.storage_error = str(error)
-                _log.error("documents not stored, next try in %g s: %s", _RETRY, error)
-                self._unsaved = batch + self._unsaved
+                self._unsaved.put_back()
+                self.note_disk(error)
+                waiting, lost = len(self._unsaved.keys), self.counters["versions_given_up"]
+                text = f"{waiting} documents wait, {lost} versions of the history were given up"
+                _log.error("documents not stored, next try in %g s (%s): %s", _RETRY, text, error)
                 self._release(error)
                 await asyncio.sleep(_RETRY)
                 self._work.set()
             except BaseException:
-                self._unsaved = batch + self._unsaved  # cancelled: close() writes it
+                self._unsaved.put_back()  # cancelled: close() writes it
                 raise
             else:
+                self._unsaved.done()
                 self.note_disk(None)
-                self._written += len(batch)
-                self.unstored.subtract(event.document.key for event in batch if isinstance(event, DocumentChanged))
-                self.unstored = +self.unstored
                 self._release()
 
     def _release(self, error: StoreError | None = None) -> None:
@@ -435,10 +438,30 @@ class Runtime:
                 continue
             if error is not None:
                 done.set_exception(error)
-            elif count <= self._written:
+            elif count <= self._unsaved.written:
                 done.set_result(None)
             else:
                 self._saved.append((done, count))
+
+    async def _save_incarnation(self) -> None:
+        """Keep the incarnation on the disk, so that the next run is a later one."""
+        while True:
+            await self._was_raised.wait()
+            self._was_raised.clear()
+            try:
+                await self._store_incarnation()
+            except StoreError as error:
+                self.note_disk(error)
+                _log.error("incarnation not stored, next try in %g s: %s", _RETRY, error)
+                await asyncio.sleep(_RETRY)
+                self._was_raised.set()
+
+    async def _store_incarnation(self) -> None:
+        raised = self._raised
+        if raised is not None:
+            await self._disk.run(lambda store: store.save_incarnation(raised))
+            if self._raised == raised:
+                self._raised = None
 
     async def _save_nodes(self) -> None:
         """Keep the list of known nodes on the disk, so that a restart needs no seeds, however soon it comes."""
@@ -450,9 +473,8 @@ class Runtime:
             try:
                 await self._disk.run(lambda store, known=known: store.save_nodes(known))  # type: ignore[misc]
             except StoreError as error:
-                self.storage_error = str(error)
+                self.note_disk(error)
                 _log.error("known nodes not stored: %s", error)
-                self._nodes_changed.set()
             else:
                 self.note_disk(None)
             await asyncio.sleep(_NODES_EVERY)

@@ -15,7 +15,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -114,27 +114,34 @@ class StateStore(Protocol):
         """Release the file. Idempotent."""
 
 
-def persist(store: StateStore, batch: Sequence[DocumentChanged | TombstonesCollected]) -> None:
+def persist(
+    store: StateStore,
+    batch: Sequence[DocumentChanged | TombstonesCollected],
+    withdrawn: Mapping[tuple[object, ...], Document] | None = None,
+) -> None:
     """Bring events of documents to the disk, in their order. Raises ``StoreError``.
 
     A version that is replaced by a lower one was written under a wrong clock: it must not come back.
     When the lower one's author had not read it, it stays in the history, where :class:`Warned` says it is.
+    ``withdrawn``: such versions, by key and rank, of events before these.
     """
+    gone = dict(withdrawn or {})
     documents: list[DocumentChanged] = []
     for event in batch:
         if isinstance(event, DocumentChanged):
             documents.append(event)
             continue
         # What comes afterwards may have taken the place of a tombstone: not before that is where it belongs.
-        _persist_documents(store, documents)
-        documents = []
+        _persist_documents(store, documents, gone)
+        documents, gone = [], {}
         store.collect(event.tombstones, event.dropped)
-    _persist_documents(store, documents)
+    _persist_documents(store, documents, gone)
 
 
-def _persist_documents(store: StateStore, batch: Sequence[DocumentChanged]) -> None:
+def _persist_documents(
+    store: StateStore, batch: Sequence[DocumentChanged], withdrawn: dict[tuple[object, ...], Document]
+) -> None:
     kept: dict[tuple[object, ...], Document] = {}
-    withdrawn: dict[tuple[object, ...], Document] = {}
     unread: dict[tuple[object, ...], Unread] = {}
     for event in batch:
         document, replaced = event.document, event.replaced

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from agents import free_port
 
-from xdp_gossip import publishing, runtime
+from xdp_gossip import publishing, runtime, unsaved
+from xdp_gossip.core.events import DocumentChanged
 from xdp_gossip.core.interface import Known, ProtocolError
 from xdp_gossip.core.types import Address, Document, Node, Version, Write
 from xdp_gossip.nodelist import AsyncNodeList, Limits, Published
@@ -56,6 +57,14 @@ class Disk(MemoryStore):
         if any(document in self.history(document.key) for document in withdrawn):
             self._check()  # else nothing is to be written
         return super().settle(kept, withdrawn)
+
+    @property
+    def incarnation(self) -> int:
+        return self._incarnation
+
+    def save_incarnation(self, incarnation: int) -> None:
+        self._check()
+        super().save_incarnation(incarnation)
 
     def save_nodes(self, known: Sequence[Known]) -> None:
         if self.full:
@@ -403,5 +412,79 @@ def test_an_engine_that_fails_at_a_commit_leaves_nothing_on_the_disk(monkeypatch
         await one.publish(b"v", "k")
         assert one.read("k") == b"v"
         await one.close()
+
+    asyncio.run(main())
+
+
+def test_versions_that_a_full_disk_did_not_take_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (publishing, runtime):
+        monkeypatch.setattr(module, "_RETRY", 0.1)
+    monkeypatch.setattr(unsaved, "_MOST", 100_000)
+
+    async def main() -> None:
+        left, right = await pair()
+        left.disk.full = True
+        sizes = [0]
+        for number in range(60):
+            await right.publish(bytes([number]) * 10_000, "k")
+            await until(lambda number=number: left.read("k")[:1] == bytes([number]))
+            sizes.append(waiting_bytes(left))
+        assert max(sizes) < 150_000, "60 versions have 600,000 bytes"
+        await right.publish(b"v", "l")
+        await until(lambda: left.read("l") == b"v")
+        told = "the last versions of 2 documents are in memory only"
+        await until(lambda: told in (left.status()["storage_error"] or ""))
+        given_up = left.status()["counters"]["versions_given_up"]
+        assert 50 <= given_up < 59
+        left.disk.full = False
+        await until(lambda: left.status()["storage_error"] is None)
+        assert left._joined().unstored == {}
+        assert [version.value[:1] for version in await left.history("k")][:3] == [bytes([59]), bytes([58]), bytes([57])]
+        await left.close()
+        assert [document.value for document in left.disk.load().documents] == [bytes([59]) * 10_000, b"v"]
+        await right.close()
+
+    asyncio.run(main())
+
+
+def waiting_bytes(member: Member) -> int:
+    """Of all values that are kept in memory for the disk."""
+    queue = member._joined()._unsaved
+    changes = [*queue._waiting.changes.values(), *queue._taken.changes.values()]
+    return sum(change.document.size for change in changes if isinstance(change, DocumentChanged))
+
+
+def test_an_incarnation_that_a_full_disk_did_not_take_is_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_RETRY", 0.1)
+
+    async def main() -> None:
+        one = Member(21)
+        await one.join()
+        one.disk.full = True
+        one.stop()
+        one.start()
+        await until(lambda: one.status()["storage_error"])
+        raised = one.status()["node"]["incarnation"]
+        assert one.disk.incarnation < raised
+        one.disk.full = False
+        await until(lambda: one.disk.incarnation == raised and one.status()["storage_error"] is None)
+        await one.close()
+
+    asyncio.run(main())
+
+
+def test_documents_that_cannot_be_stored_at_the_end_keep_no_node_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        left, right = await pair()
+        monkeypatch.setattr(left.disk, "save_documents", full)
+        await right.publish(b"v", "k")
+        await until(lambda: left.status()["storage_error"])
+        left.disk.save_nodes([])
+        await left.close()
+        assert [known.address.ip for known in left.disk.load().known] == ["127.0.0.22"]
+        await right.close()
+
+    def full(*_: object) -> None:
+        raise StoreError("full")
 
     asyncio.run(main())
