@@ -248,8 +248,12 @@ def _repair(path: Path, fault: str) -> str:
     try:
         os.link(path, aside)
     except OSError:
-        shutil.copy2(path, aside)
-        _sync(aside)
+        try:
+            shutil.copy2(path, aside)
+            _sync(aside)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
     # Before the successor takes the name: SQLite would play a journal left there into it.
     _set_sidecars_aside(path, aside)
     _put_in_place(path)

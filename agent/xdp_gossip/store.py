@@ -289,7 +289,9 @@ class Store:
 
     def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
         """See :meth:`StateStore.stage`. Durable when it returns; raises ``StoreError``: then it may be there or not."""
-        undecided = {**_without(self._undecided, kept), **{each.key: rows.rank_key(each) for each in documents}}
+        # Before it is tried: a transaction that fails may be on the disk all the same.
+        self._undecided.update((document.key, rows.rank_key(document)) for document in documents)
+        undecided = _without(self._undecided, kept)
         with self._transaction() as tx:
             for document in documents:
                 tx.add_document(rows.document_row(document))

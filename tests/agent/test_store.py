@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import stat
@@ -138,6 +140,35 @@ def test_a_higher_version_than_the_staged_one_holds(any_store: StateStore) -> No
     any_store.stage([document("a", 5)])
     any_store.save_documents([document("a", 7)])
     assert any_store.load().documents == [document("a", 7)]
+
+
+class Late:
+    """A connection whose commits are durable and report an error, as SQLite does when the last fsync fails."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._database, name)
+
+    def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+        done = self._database.execute(sql, *values)
+        if sql == "COMMIT":
+            raise sqlite3.OperationalError("disk I/O error")
+        return done
+
+
+def test_a_version_whose_stage_failed_takes_nobody_from_the_disk_either(path: Path) -> None:
+    state = Store.open(path, history=1)
+    sound = state._database
+    state._database = Late(sound)  # type: ignore[assignment]
+    with pytest.raises(StoreError, match="disk I/O error"):
+        state.stage([document("a", 5)])
+    state._database = sound
+    state.save_documents([document("a", 3)])
+    assert state.settle([], [document("a", 5)]) == 1
+    assert state.load().documents == [document("a", 3)]
+    state.close()
 
 
 def test_an_unread_version_stays_in_the_history_and_does_not_come_back(any_store: StateStore) -> None:
@@ -557,6 +588,32 @@ def test_a_full_disk_fails_the_write_and_nothing_else(path: Path) -> None:
     state = Store.open(path)
     assert state.problems == []
     assert [entry.value for entry in state.load().documents] == [b"again"]
+
+
+def test_a_repair_without_room_for_a_copy_leaves_no_half_of_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no hard links, each attempt would leave one more on a disk that is full."""
+    populated(path)
+    damaged = bytearray(path.read_bytes())
+    damaged[60:64] = b"\0\0\0\7"
+    path.write_bytes(damaged)
+
+    def no_links(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def no_room(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:4096])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", no_links)
+        patch.setattr(shutil, "copy2", no_room)
+        with pytest.raises(StoreError, match="No space left on device"):
+            Store.open(path)
+    assert asides(path) == []
+    assert path.read_bytes() == damaged
+    state = Store.open(path)
+    assert "damaged header, user version" in state.problems[0]
+    state.close()
 
 
 def test_a_crash_in_the_middle_of_a_repair_repeats_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
