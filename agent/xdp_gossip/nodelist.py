@@ -39,8 +39,9 @@ from .core.events import AppliedAnswered, DocumentChanged, Event, MemberChanged,
 from .core.interface import ProtocolError, Settings
 from .core.shown import shown
 from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version, Write
+from .disk import Disk
 from .internal_errors import RECORD
-from .runtime import Disk, Runtime
+from .runtime import Runtime
 from .statefile import HISTORY
 from .store import MemoryStore, Snapshot, StateStore, Store, StoreError
 from .transport import Transport, largest_size

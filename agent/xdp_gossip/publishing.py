@@ -18,7 +18,8 @@ from .core.types import Document, Prepared, Version, Write
 from .store import StoreError
 
 if TYPE_CHECKING:
-    from .runtime import Disk, Runtime
+    from .disk import Disk
+    from .runtime import Runtime
 
 _log = logging.getLogger("xdp_gossip.runtime")
 _OVER = "the node list was closed: expected it open until a publish returns"

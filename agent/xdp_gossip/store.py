@@ -15,17 +15,14 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 from . import rows
-from .core.events import DocumentChanged, TombstonesCollected
 from .core.interface import Known
-from .core.runs import MAX_INCARNATION, first_after, later, latest
-from .core.seeds import MAX_FORMER
+from .core.runs import MAX_INCARNATION, first_after, later
 from .core.types import Address, Document, Version
+from .memorystore import MemoryStore
 from .statefile import (
     HISTORY,
     LAYOUT,
@@ -38,137 +35,13 @@ from .statefile import (
     translated,
     weight,
 )
+from .statestore import FORGET_AFTER_S, Snapshot, StateStore, Unread, persist, remembered, without
 
 __all__ = ["FORGET_AFTER_S", "MemoryStore", "Snapshot", "StateStore", "Store", "StoreError", "Unread", "persist"]
 
-#: A node silent for this long is forgotten (docs/architecture.md, "Semantics").
-FORGET_AFTER_S = 86400
 #: A row under the key that no document can have: its content is the name of the cluster that the state belongs to.
 _CLUSTER = "\0cluster"
 _NOBODY = Address("0.0.0.0", 1)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What an earlier run knew: nodes, and the current version of every document (all tombstones included)."""
-
-    known: list[Known] = field(default_factory=list)
-    documents: list[Document] = field(default_factory=list)
-
-
-class Unread(NamedTuple):
-    """A version that gave way to a ``successor`` of lower rank whose author had not read it."""
-
-    document: Document
-    successor: Document
-
-
-class StateStore(Protocol):
-    """What the facade needs of a store; :class:`Store` keeps it, :class:`MemoryStore` forgets it at exit."""
-
-    problems: list[str]
-
-    def next_incarnation(self, now_s: int) -> int:
-        """Persist and return the incarnation of this run (``core.runs.first_after``)."""
-
-    def save_incarnation(self, incarnation: int) -> None:
-        """Persist a raised incarnation; an earlier one than stored changes nothing."""
-
-    def load(self) -> Snapshot:
-        """Everything an engine starts from."""
-
-    def save_documents(
-        self, documents: Sequence[Document], withdrawn: Sequence[Document] = (), unread: Sequence[Unread] = ()
-    ) -> None:
-        """Persist document versions in one transaction; what is older than stored goes to the history only.
-
-        ``withdrawn`` are versions to forget: a document that was written under a wrong clock and got the right time
-        since. Its former version outranks all that follows, and would come back with the next start. What is in both
-        lists is forgotten. ``unread`` are such versions, too, but their place was taken by one whose author had not
-        read them: they stay in the history.
-        """
-
-    def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
-        """Persist versions that are not decided yet, at most one of a key, in one transaction.
-
-        After a restart they hold like any other. Until :meth:`settle` no version leaves the history for them, and they
-        take no place in it. ``kept``: those of an earlier call, see :meth:`settle`.
-        """
-
-    def settle(self, kept: Sequence[Document], withdrawn: Sequence[Document]) -> int:
-        """Decide on staged versions in one transaction: ``kept`` ones count, ``withdrawn`` ones are forgotten.
-
-        Returns how many of these there were. When no row has to go, nothing is written: a full disk takes that, too.
-        """
-
-    def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:
-        """Forget the versions before ``tombstones``, and ``dropped`` with all before them, in one transaction."""
-
-    def history(self, key: str) -> list[Document]:
-        """The last versions of ``key``, newest first."""
-
-    def save_nodes(self, known: Sequence[Known]) -> None:
-        """Replace the known nodes, leaving out those silent for a day (the first day of a run forgets nobody)."""
-
-    def close(self) -> None:
-        """Release the file. Idempotent."""
-
-
-def persist(
-    store: StateStore,
-    batch: Sequence[DocumentChanged | TombstonesCollected],
-    withdrawn: Mapping[tuple[object, ...], Document] | None = None,
-) -> None:
-    """Bring events of documents to the disk, in their order. Raises ``StoreError``.
-
-    A version that is replaced by a lower one was written under a wrong clock: it must not come back.
-    When the lower one's author had not read it, it stays in the history, where :class:`Warned` says it is.
-    ``withdrawn``: such versions, by key and rank, of events before these.
-    """
-    gone = dict(withdrawn or {})
-    documents: list[DocumentChanged] = []
-    for event in batch:
-        if isinstance(event, DocumentChanged):
-            documents.append(event)
-            continue
-        # What comes afterwards may have taken the place of a tombstone: not before that is where it belongs.
-        _persist_documents(store, documents, gone)
-        documents, gone = [], {}
-        store.collect(event.tombstones, event.dropped)
-    _persist_documents(store, documents, gone)
-
-
-def _persist_documents(
-    store: StateStore, batch: Sequence[DocumentChanged], withdrawn: dict[tuple[object, ...], Document]
-) -> None:
-    kept: dict[tuple[object, ...], Document] = {}
-    unread: dict[tuple[object, ...], Unread] = {}
-    for event in batch:
-        document, replaced = event.document, event.replaced
-        kept[document.key, document.rank] = document
-        withdrawn.pop((document.key, document.rank), None)
-        unread.pop((document.key, document.rank), None)
-        if replaced is not None and replaced.rank > document.rank:
-            kept.pop((replaced.key, replaced.rank), None)
-            if event.conflict:
-                unread[replaced.key, replaced.rank] = Unread(replaced, document)
-            else:
-                withdrawn[replaced.key, replaced.rank] = replaced
-    store.save_documents(list(kept.values()), list(withdrawn.values()), list(unread.values()))
-
-
-def _remembered(known: Sequence[Known], opened: float) -> list[Known]:
-    """Drop who was silent for a day, once this run is a day old, but for the last ``MAX_FORMER`` of them.
-
-    Before that silence says nothing: after a weekend without power every node was last heard three days ago. The
-    run's age is monotonic, because a clock set right after boot would age everybody at once.
-    """
-    if time.monotonic() - opened < FORGET_AFTER_S:
-        return list(known)
-    oldest = time.time_ns() - FORGET_AFTER_S * 10**9
-    silent = [entry for entry in known if entry.last_heard_ns < oldest]
-    silent.sort(key=lambda entry: entry.last_heard_ns)
-    return [*(entry for entry in known if entry.last_heard_ns >= oldest), *silent[-MAX_FORMER:]]
 
 
 class Store:
@@ -291,7 +164,7 @@ class Store:
         """See :meth:`StateStore.stage`. Durable when it returns; raises ``StoreError``: then it may be there or not."""
         # Before it is tried: a transaction that fails may be on the disk all the same.
         self._undecided.update((document.key, rows.rank_key(document)) for document in documents)
-        undecided = _without(self._undecided, kept)
+        undecided = without(self._undecided, kept)
         with self._transaction() as tx:
             for document in documents:
                 tx.add_document(rows.document_row(document))
@@ -300,7 +173,7 @@ class Store:
 
     def settle(self, kept: Sequence[Document], withdrawn: Sequence[Document]) -> int:
         """See :meth:`StateStore.settle`. Raises ``StoreError``."""
-        undecided = _without(self._undecided, [*kept, *withdrawn])
+        undecided = without(self._undecided, [*kept, *withdrawn])
         with self._transaction(if_changed=True) as tx:
             found = sum(tx.remove_document(document.key, rows.rank_key(document)) for document in withdrawn)
             self._prune(tx, [*kept, *withdrawn], undecided)
@@ -319,7 +192,7 @@ class Store:
 
     def save_nodes(self, known: Sequence[Known]) -> None:
         """See :meth:`StateStore.save_nodes`. Raises ``StoreError``."""
-        wanted = {entry.address: rows.known_row(entry) for entry in _remembered(known, self._opened)}
+        wanted = {entry.address: rows.known_row(entry) for entry in remembered(known, self._opened)}
         with self._transaction() as tx:
             tx.replace_nodes(wanted.values())
 
@@ -424,104 +297,3 @@ class _Transaction:
             self._total -= 1
             self._digest -= weight(checksum)
         return len(gone)
-
-
-def _without(undecided: dict[str, bytes], settled: Iterable[Document]) -> dict[str, bytes]:
-    gone = {(document.key, rows.rank_key(document)) for document in settled}
-    return {key: rank for key, rank in undecided.items() if (key, rank) not in gone}
-
-
-def _standing(ranks: Iterable[bytes]) -> list[bytes]:
-    """See :func:`xdp_gossip.statefile.standing`."""
-    ranks = list(ranks)
-    holds = max((rank for rank in ranks if len(rank) == rows.RANK_BYTES), default=b"")
-    return sorted(ranks, key=lambda rank: (rank == holds, rank), reverse=True)
-
-
-class MemoryStore:
-    """The same without a file: for a node list that has no state directory. Nothing survives :meth:`close`."""
-
-    def __init__(self, history: int = HISTORY) -> None:
-        self.problems: list[str] = []
-        self._history = history
-        self._opened = time.monotonic()
-        self._incarnation = 0
-        self._known: list[Known] = []
-        #: By key and rank as the file has them (see ``rows``), newest first.
-        self._versions: dict[str, dict[bytes, Document]] = {}
-        self._undecided: dict[str, bytes] = {}
-
-    def next_incarnation(self, now_s: int) -> int:
-        """See :meth:`StateStore.next_incarnation`."""
-        self._incarnation = first_after(self._incarnation, now_s)
-        return self._incarnation
-
-    def save_incarnation(self, incarnation: int) -> None:
-        """See :meth:`StateStore.save_incarnation`."""
-        self._incarnation = latest(incarnation, self._incarnation)
-
-    def load(self) -> Snapshot:
-        """See :meth:`StateStore.load`."""
-        documents = [self.history(key)[0] for key in sorted(self._versions)]
-        return Snapshot(list(self._known), documents)
-
-    def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:
-        """See :meth:`StateStore.collect`."""
-        for tombstone in (*tombstones, *dropped):
-            versions, own = self._versions.pop(tombstone.key, {}), rows.rank_key(tombstone)
-            kept = {rank: version for rank, version in versions.items() if rank >= own}
-            if tombstone in dropped:
-                kept.pop(own, None)
-            if kept:
-                self._versions[tombstone.key] = kept
-
-    def save_documents(
-        self, documents: Sequence[Document], withdrawn: Sequence[Document] = (), unread: Sequence[Unread] = ()
-    ) -> None:
-        """See :meth:`StateStore.save_documents`."""
-        for document in documents:
-            versions, own = self._versions.setdefault(document.key, {}), rows.rank_key(document)
-            for rank in [rank for rank in versions if len(rank) > rows.RANK_BYTES and rank.endswith(own)]:
-                del versions[rank]
-            versions.setdefault(own, document)
-        for document in withdrawn:
-            self._versions.get(document.key, {}).pop(rows.rank_key(document), None)
-        for document, successor in unread:
-            versions = self._versions.setdefault(document.key, {})
-            versions.pop(rows.rank_key(document), None)
-            versions[rows.unread_key(document, successor)] = document
-        self._prune([*documents, *withdrawn, *(lost.document for lost in unread)])
-
-    def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
-        """See :meth:`StateStore.stage`."""
-        self._undecided = _without(self._undecided, kept)
-        for document in documents:
-            self._undecided[document.key] = rows.rank_key(document)
-            self._versions.setdefault(document.key, {}).setdefault(rows.rank_key(document), document)
-        self._prune([*documents, *kept])
-
-    def settle(self, kept: Sequence[Document], withdrawn: Sequence[Document]) -> int:
-        """See :meth:`StateStore.settle`."""
-        self._undecided = _without(self._undecided, [*kept, *withdrawn])
-        gone = [self._versions.get(each.key, {}).pop(rows.rank_key(each), None) for each in withdrawn]
-        self._prune([*kept, *withdrawn])
-        return len(gone) - gone.count(None)
-
-    def _prune(self, documents: Sequence[Document]) -> None:
-        for key in {document.key for document in documents}:
-            versions, undecided = self._versions.pop(key, {}), self._undecided.get(key)
-            newest = _standing(rank for rank in versions if rank != undecided)[: self._history]
-            kept = _standing(rank for rank in versions if rank in newest or rank == undecided)
-            if kept:
-                self._versions[key] = {rank: versions[rank] for rank in kept}
-
-    def history(self, key: str) -> list[Document]:
-        """See :meth:`StateStore.history`."""
-        return list(self._versions.get(key, {}).values())
-
-    def save_nodes(self, known: Sequence[Known]) -> None:
-        """See :meth:`StateStore.save_nodes`."""
-        self._known = _remembered(known, self._opened)
-
-    def close(self) -> None:
-        """Nothing to release."""
