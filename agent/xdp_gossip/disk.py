@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -67,6 +68,13 @@ class Disk:
         self._open_store = open_store
         self._thread = _Worker("xdp-gossip-disk")
         self._store: StateStore | None = None
+        self._since: float | None = None  # when the thread began what it is at
+
+    @property
+    def busy(self) -> float:
+        """Seconds since the thread began what it is at; 0.0 when it is at nothing."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
 
     async def run(self, work: Callable[[StateStore], T]) -> T:
         """``work(store)`` on the thread; the store is opened by the first call. Raises ``StoreError``.
@@ -83,9 +91,13 @@ class Disk:
             raise StoreError(f"internal error in the state file: {type(error).__name__}: {error}") from error
 
     def _run(self, work: Callable[[StateStore], T]) -> T:
-        if self._store is None:
-            self._store = self._open_store()
-        return work(self._store)
+        self._since = time.monotonic()
+        try:
+            if self._store is None:
+                self._store = self._open_store()
+            return work(self._store)
+        finally:
+            self._since = None
 
     async def close(self) -> None:
         """Close the store and end the thread. To its end, whoever gives up: nobody else could open the store."""

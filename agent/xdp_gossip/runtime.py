@@ -42,6 +42,8 @@ _NODES_AFTER = 0.2
 _NODES_EVERY = 2.0
 #: Seconds until a write that failed is tried again.
 _RETRY = 5.0
+#: Seconds that the disk may take for one transaction until it counts as failing.
+_HUNG = 30.0
 #: A warning with the same code is logged once in so many seconds.
 _QUIET = 30.0
 #: Seconds a due timer may wait before the runtime counts as stuck.
@@ -173,9 +175,12 @@ class Runtime:
     @property
     def storage_error(self) -> str | None:
         """Why the disk does not take what is to be written, and how many documents wait for it; None when it does."""
-        if self._disk_error is None or not self._unsaved.keys:
-            return self._disk_error
-        return f"{self._disk_error}; the last versions of {len(self._unsaved.keys)} documents are in memory only"
+        error = self._disk_error
+        if error is None and (busy := self._disk.busy) > _HUNG:
+            error = f"the state file has not answered for {busy:.0f} s"
+        if error is None or not self._unsaved.keys:
+            return error
+        return f"{error}; the last versions of {len(self._unsaved.keys)} documents are in memory only"
 
     def healthy(self) -> bool:
         """Whether the engine gets its time, and uses it."""

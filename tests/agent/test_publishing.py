@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
@@ -486,5 +487,24 @@ def test_documents_that_cannot_be_stored_at_the_end_keep_no_node_from_it(monkeyp
 
     def full(*_: object) -> None:
         raise StoreError("full")
+
+    asyncio.run(main())
+
+
+def test_a_disk_that_hangs_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_HUNG", 0.05)
+
+    async def main() -> None:
+        left, right = await pair()
+        left.disk.gate.clear()
+        await right.publish(b"v", "k")
+        pending = asyncio.ensure_future(left.publish(b"v", "l"))
+        told = r"the state file has not answered for \d+ s; the last versions of 1 documents are in memory only"
+        await until(lambda: re.fullmatch(told, left.status()["storage_error"] or ""))
+        left.disk.gate.set()
+        await pending
+        await until(lambda: left.status()["storage_error"] is None)
+        await left.close()
+        await right.close()
 
     asyncio.run(main())
