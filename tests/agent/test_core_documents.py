@@ -154,6 +154,25 @@ def test_an_incomplete_batch_is_forgotten_and_counted(wire: Wire) -> None:
     assert alone[0]._metadata.apply(first, alone.now)
 
 
+def test_a_batch_is_taken_by_a_new_member_after_the_deletions_in_it_were_retired(wire: Wire) -> None:
+    """Nobody tells of the tombstone any more, so nobody can wait for it."""
+    wire[0].publish("old", b"1", wire.now)
+    wire.run(3)
+    away = wire[2].node
+    wire.cut.add(away.address)
+    wire[0].publish_many([Write("new", b"1"), Write("old", deleted=True)], wire.now)
+    wire.run(GRACE + 30, 1.0)
+    fresh = Node("198.18.0.9", 8000)
+    wire.disks[fresh.address] = MemoryStore()
+    wire.boot(fresh, wire[0].node)
+    wire.cut.clear()
+    wire.run(20)
+    assert [held(engine, "new") for engine in wire.engines.values()] == [b"1"] * 4
+    assert [held(engine, "old") for engine in wire.engines.values()] == [None] * 4
+    assert wire.agree()
+    assert [len(engine._metadata.staging) for engine in wire.engines.values()] == [0] * 4
+
+
 def test_a_batch_is_all_or_nothing_for_whoever_writes_it(wire: Wire) -> None:
     document, _ = wire[0].publish("a", b"1", wire.now)
     wrong = Version(5, document.version.origin)

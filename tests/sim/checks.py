@@ -99,11 +99,17 @@ class Checks:
             raise Violation(f"{node.address} ended {replaced} {(replaced.expires - true_ms) / 1000:.1f} s early")
 
     def after_events(self, node: SimNode) -> None:
-        """What others see of ``node`` now: of documents that were written together all, or none."""
+        """What others see of ``node`` now: of documents that were written together all, or none.
+
+        Documents of a batch older than the grace may come singly: nobody tells of the deletions in it any more.
+        """
         shown, self._batches = self._batches, []
         assert node.engine is not None
         table = node.engine._metadata.table
+        told_from = node.now.wall_ns / 1e6 + (node.engine.clock_offset - self._world.settings.tombstone_grace) * 1000
         for document in shown:
+            if document.version.wall_ms < told_from:
+                continue
             for key in document.batch:
                 held = table.get(key)
                 if held is None or held.version < document.version:

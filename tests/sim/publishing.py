@@ -138,7 +138,10 @@ def expiring(world: World) -> None:
 
 
 def collected(world: World) -> None:
-    """Tombstones are collected while a node is away: what was deleted stays deleted, what was published since stays."""
+    """Tombstones are collected while a node is away: what was deleted stays deleted, what was published since stays.
+
+    The node may come back without its disk, as a new member.
+    """
     formed(world)
     rng = world.rng
     for number in range(6):
@@ -157,6 +160,7 @@ def collected(world: World) -> None:
     for number in range(3):
         world.delete(rng.choice(others), f"kept/{number}")
         world.run(rng.uniform(0.0, 2.0))
+    world.write(rng.choice(others), [Write("kept/8", b"written with a deletion"), Write("kept/3", deleted=True)])
     restarted = rng.choice(others)
     world.run(rng.uniform(1.2, 3.0) * world.settings.tombstone_grace)
     if rng.random() < 0.5:
@@ -168,9 +172,12 @@ def collected(world: World) -> None:
     world.run(rng.uniform(0.0, 3.0))
     world.network.heal()
     if away.engine is None:
-        away.boot()
+        if rng.random() < 0.5:
+            away.disk = type(away.disk)()
+        away.boot(others[:1])
     settle(world)
     for node in world.up:
         assert node.engine is not None
-        if held := node.engine.document("kept/0"):
-            raise Violation(f"{node.address} holds {held}, which was deleted")
+        for key in ("kept/0", "kept/3"):
+            if held := node.engine.document(key):
+                raise Violation(f"{node.address} holds {held}, which was deleted")

@@ -56,9 +56,9 @@ class Endings:
                 found[key] = held
         return list(found.values())
 
-    def is_old(self, tombstone: Document, wall_ms: int) -> bool:
-        """Whether the grace period of a tombstone is over."""
-        return _since(tombstone) < wall_ms - self._grace_ms
+    def is_old(self, document: Document, wall_ms: int) -> bool:
+        """Whether the grace period of a tombstone, or of the tombstones in the batch of a document, is over."""
+        return _since(document) < wall_ms - self._grace_ms
 
     def old(self, wall_ms: int) -> list[Document]:
         """Tombstones in the table whose grace period is over."""

@@ -127,7 +127,8 @@ class Metadata:
         if not self.outranked_by(entry, now) or self.refuses(entry, now):
             return False
         self._clock.observe(document.version.hlc + 1)
-        if len(document.batch) > 1:
+        # Of a batch past the grace, nobody may be left who tells of the deletions in it.
+        if len(document.batch) > 1 and not self.endings.is_old(document, self._wall_ms(now)):
             self._out.count("batches_dropped", self.staging.add(document, now))
         else:
             self._store(document, self._given_way(document, now), now, local=False)
