@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .core.types import Document, Prepared, Version, Write
-from .store import StoreError
+from .store import NotedError, StoreError
 
 if TYPE_CHECKING:
     from .disk import Disk
@@ -130,6 +130,8 @@ class Publisher:
         try:
             async with self._settling:
                 await self._settle()
+        except NotedError:
+            pass  # has not happened, whatever comes; the row goes later
         except StoreError as error:
             keys = ", ".join(repr(document.key) for document in documents)
             text = f"{error}; what was written of {keys} may still be on the disk, and would hold after a restart now: "
@@ -189,6 +191,8 @@ class Publisher:
         try:
             async with self._settling:
                 await self._settle()
+        except NotedError:
+            pass
         except StoreError as error:
             for document in self._withdrawn:
                 text = "document %r: version %s was not published, but the disk keeps it: it will hold after a restart"

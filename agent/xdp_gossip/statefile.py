@@ -43,6 +43,10 @@ class StoreError(Exception):
     """The state could not be opened, read or written; the message names the file. Nothing was acknowledged."""
 
 
+class NotedError(StoreError):
+    """The state could not be written, but what was to be withdrawn is noted elsewhere, and holds in no later run."""
+
+
 def schema() -> list[str]:
     """The statements that make the tables; a file whose own differ is damaged or foreign."""
     statements = []

@@ -69,6 +69,7 @@ class StateStore(Protocol):
         """Decide on staged versions in one transaction: ``kept`` ones count, ``withdrawn`` ones are forgotten.
 
         Returns how many of these there were. When no row has to go, nothing is written: a full disk takes that, too.
+        Raises ``NotedError`` when the rows are there yet, and will be gone with the next start.
         """
 
     def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:

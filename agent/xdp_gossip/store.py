@@ -23,9 +23,11 @@ from .core.interface import Known
 from .core.runs import MAX_INCARNATION, first_after, later
 from .core.types import Address, Document, Version
 from .memorystore import MemoryStore
+from .slips import Slips
 from .statefile import (
     HISTORY,
     LAYOUT,
+    NotedError,
     StoreError,
     insert,
     open_or_repair,
@@ -37,7 +39,17 @@ from .statefile import (
 )
 from .statestore import FORGET_AFTER_S, Snapshot, StateStore, Unread, persist, remembered, without
 
-__all__ = ["FORGET_AFTER_S", "MemoryStore", "Snapshot", "StateStore", "Store", "StoreError", "Unread", "persist"]
+__all__ = [
+    "FORGET_AFTER_S",
+    "MemoryStore",
+    "NotedError",
+    "Snapshot",
+    "StateStore",
+    "Store",
+    "StoreError",
+    "Unread",
+    "persist",
+]
 
 #: A row under the key that no document can have: its content is the name of the cluster that the state belongs to.
 _CLUSTER = "\0cluster"
@@ -57,6 +69,7 @@ class Store:
         self._opened = time.monotonic()
         self._database: sqlite3.Connection | None = database
         self._lock = lock
+        self._slips = Slips(lock)
         self._undecided: dict[str, bytes] = {}  # by key the rank of what was staged and not settled
 
     @classmethod
@@ -80,6 +93,7 @@ class Store:
             database = open_or_repair(path, problems)
             store = cls(path, database, lock, problems, history)
             try:
+                store._forget_noted()
                 store._belong(cluster)
             except BaseException:
                 database.close()
@@ -98,6 +112,16 @@ class Store:
             incarnation = first_after(tx.incarnation(), now_s)
             tx.set_incarnation(incarnation)
         return incarnation
+
+    def _forget_noted(self) -> None:
+        """Remove what an earlier run could not withdraw. Raises ``StoreError``, ``OSError``."""
+        if not self._slips:
+            return
+        with self._transaction() as tx:
+            for name in tx.documents():
+                if self._slips.names(name):
+                    tx.remove_document(*name)
+        self._slips.clear()
 
     def _belong(self, cluster: str) -> None:
         """Write the cluster's name down, or compare it. Raises ``StoreError``."""
@@ -172,13 +196,31 @@ class Store:
         self._undecided = undecided
 
     def settle(self, kept: Sequence[Document], withdrawn: Sequence[Document]) -> int:
-        """See :meth:`StateStore.settle`. Raises ``StoreError``."""
+        """See :meth:`StateStore.settle`. Raises ``StoreError``, ``NotedError``."""
         undecided = without(self._undecided, [*kept, *withdrawn])
-        with self._transaction(if_changed=True) as tx:
-            found = sum(tx.remove_document(document.key, rows.rank_key(document)) for document in withdrawn)
-            self._prune(tx, [*kept, *withdrawn], undecided)
+        names = [(document.key, rows.rank_key(document)) for document in withdrawn]
+        try:
+            with self._transaction(if_changed=True) as tx:
+                found = sum(tx.remove_document(*name) for name in names)
+                self._prune(tx, [*kept, *withdrawn], undecided)
+        except StoreError as error:
+            if names:
+                self._note(names, error)
+            raise
         self._undecided = undecided
+        try:
+            self._slips.discard(names)
+        except OSError as error:
+            raise StoreError(f"{self.path}.lock: {error.strerror or error}") from error
         return found
+
+    def _note(self, names: Sequence[tuple[str, bytes]], reason: StoreError) -> None:
+        """Have the next start do what a transaction could not. Raises ``NotedError``, else ``StoreError``."""
+        try:
+            self._slips.add(names)
+        except OSError as error:
+            raise StoreError(f"{reason}; {self.path}.lock: {error.strerror or error}") from reason
+        raise NotedError(str(reason)) from reason
 
     def _prune(self, tx: _Transaction, documents: Sequence[Document], undecided: dict[str, bytes]) -> None:
         for key in sorted({document.key for document in documents}):
@@ -250,6 +292,10 @@ class _Transaction:
     def set_incarnation(self, incarnation: int) -> None:
         self._delete("incarnation", "1")
         self._insert("incarnation", rows.seal("incarnation", (incarnation,)))
+
+    def documents(self) -> list[tuple[str, bytes]]:
+        """Key and rank of every version."""
+        return self._database.execute("SELECT key, rank FROM document").fetchall()
 
     def add_document(self, row: rows.Row) -> None:
         self._insert("document", row)

@@ -19,7 +19,7 @@ from xdp_gossip.core.interface import Known, ProtocolError
 from xdp_gossip.core.types import Address, Document, Node, Version, Write
 from xdp_gossip.nodelist import AsyncNodeList, Limits, Published
 from xdp_gossip.runtime import Runtime
-from xdp_gossip.store import MemoryStore, StateStore, StoreError, Unread
+from xdp_gossip.store import MemoryStore, NotedError, StateStore, StoreError, Unread
 
 SECRET = "a secret of sixteen bytes"
 PORT = free_port()
@@ -33,6 +33,7 @@ class Disk(MemoryStore):
         self.full = False
         self.fills_up_next = False  # with the next publish that it takes
         self.fails_when_done = False
+        self.takes_notes = False
         self.gate = threading.Event()
         self.gate.set()
 
@@ -55,8 +56,10 @@ class Disk(MemoryStore):
             raise StoreError("/var/lib/xdp-gossip/state.db: disk I/O error")
 
     def settle(self, kept: Sequence[Document], withdrawn: Sequence[Document]) -> int:
-        if any(document in self.history(document.key) for document in withdrawn):
-            self._check()  # else nothing is to be written
+        if any(document in self.history(document.key) for document in withdrawn):  # else nothing is to be written
+            if self.full and self.takes_notes:
+                raise NotedError("/var/lib/xdp-gossip/state.db: database or disk is full")
+            self._check()
         return super().settle(kept, withdrawn)
 
     @property
@@ -505,6 +508,22 @@ def test_a_disk_that_hangs_shows(monkeypatch: pytest.MonkeyPatch) -> None:
         await pending
         await until(lambda: left.status()["storage_error"] is None)
         await left.close()
+        await right.close()
+
+    asyncio.run(main())
+
+
+def test_a_publish_that_lost_and_is_noted_has_not_happened(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        left, right = await pair()
+        left.disk.fills_up_next = left.disk.takes_notes = True
+        with pytest.raises(ProtocolError, match="expected no document"):
+            await (await overtaken(left, right))
+        assert left.status()["storage_error"]
+        assert [version.value for version in left.disk.history("k")] == [b"mine"]
+        assert await left.history("k") == []
+        await left.close()
+        assert not any("it will hold after a restart" in record.message for record in caplog.records)
         await right.close()
 
     asyncio.run(main())

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xdp_gossip import rows, statefile, store
+from xdp_gossip import rows, slips, statefile, store
 from xdp_gossip.core.interface import Known
 from xdp_gossip.core.seeds import MAX_FORMER
 from xdp_gossip.core.types import Address, Document, Version
@@ -573,6 +573,80 @@ else:
     sys.exit("withdrew what cannot be from the disk")
 assert state.settle([], [Document("staged", Version(4, me), b"staged")]) == 1
 """
+
+
+FULL_AND_KILLED = """
+import os, resource, signal, sys
+from pathlib import Path
+from xdp_gossip.core.types import Address, Document, Version
+from xdp_gossip.store import NotedError, Store
+me = Address.of("198.18.0.1", 8000)
+state = Store.open(Path(sys.argv[1]))
+lost = [Document("large", Version(2, me), bytes(20_000)), Document("small", Version(2, me), b"lost")]
+state.save_documents([Document("small", Version(1, me), b"kept")])
+state.stage(lost)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, -1))
+for _ in range(200):
+    try:
+        state.settle([], lost)
+    except NotedError as error:
+        print(error)
+    else:
+        sys.exit("withdrew what cannot be from the disk")
+if sys.argv[2] == "well again":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+    assert state.settle([], lost) == 2
+    state.save_documents(lost)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("then", ["killed", "well again"])
+def test_what_a_full_disk_could_not_forget_does_not_hold_after_a_restart(path: Path, then: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_AND_KILLED, str(path), then],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(AGENT)},
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("full") == 200 or done.stdout.count("I/O") == 200, done.stdout
+    for _ in range(2):
+        state = Store.open(path)
+        assert state.problems == []
+        held = {document.key: document.value for document in state.load().documents}
+        # Each slip is for once: a row of that name that is written later stays.
+        assert held == ({"small": b"kept"} if then == "killed" else {"small": b"lost", "large": bytes(20_000)})
+        state.close()
+
+
+def test_a_slip_that_is_torn_names_nothing(path: Path) -> None:
+    state = Store.open(path)
+    state.save_documents([document("a", 1)])
+    state.close()
+    lock = Path(f"{path}.lock")
+    assert lock.read_bytes() == bytes(4096)
+    lock.write_bytes(bytes(100) + b"torn" + bytes(1000))
+    state = Store.open(path)
+    assert state.load().documents == [document("a", 1)]
+    assert lock.read_bytes() == bytes(4096)
+    state.close()
+
+
+def test_more_slips_than_there_is_room_for_are_an_error(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path / "slips", os.O_RDWR | os.O_CREAT)
+    held = slips.Slips(descriptor)
+    held.add(("k", b"%d" % n) for n in range(128))
+    with pytest.raises(OSError, match="at most 128"):
+        held.add([("k", b"128")])
+    assert held.names(("k", b"127")) and not held.names(("k", b"128"))
+    held.discard([("k", b"0"), ("k", b"127")])
+    held.add([("k", b"128")])
+    again = slips.Slips(descriptor)
+    assert [again.names(("k", b"%d" % n)) for n in (0, 1, 126, 127, 128)] == [False, True, True, False, True]
+    os.close(descriptor)
 
 
 def test_a_full_disk_fails_the_write_and_nothing_else(path: Path) -> None:
