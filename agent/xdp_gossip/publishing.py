@@ -192,7 +192,7 @@ class Publisher:
             async with self._settling:
                 await self._settle()
         except NotedError:
-            pass
+            pass  # the next start sees to it
         except StoreError as error:
             for document in self._withdrawn:
                 text = "document %r: version %s was not published, but the disk keeps it: it will hold after a restart"

@@ -247,9 +247,17 @@ def test_file_and_memory_agree(tmp_path_factory: pytest.TempPathFactory, batches
     memory = MemoryStore()
     path = tmp_path_factory.mktemp("agree") / "state.db"
     file = Store.open(path)
-    for batch in batches:
-        memory.save_documents(batch)
-        file.save_documents(batch)
+    staged: list[Document] = []
+    for number, batch in enumerate(batches):
+        for each in (memory, file):
+            each.settle(staged[: number % 3], staged[number % 3 :])
+        if number % 2:
+            staged = list({document.key: document for document in batch}.values())
+            batch = [document for document in batch if document not in staged]
+            for each in (memory, file):
+                each.stage(staged)
+        for each in (memory, file):
+            each.save_documents(batch)
     file.close()
     again = Store.open(path)
     assert again.problems == []
