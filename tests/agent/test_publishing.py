@@ -527,3 +527,37 @@ def test_a_publish_that_lost_and_is_noted_has_not_happened(caplog: pytest.LogCap
         await right.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("what", ["batch", "deletion", "given up"])
+def test_whatever_loses_is_withdrawn_as_a_whole(what: str) -> None:
+    async def main() -> None:
+        left, right = await pair(history=1)
+        for key in ("k", "l"):
+            await right.publish(b"before", key)
+            await until(lambda key=key: left.read(key) == b"before")
+        known = left.document("k")
+        assert known is not None
+        run_ahead(left)
+        left.disk.gate.clear()
+        if what == "deletion":
+            pending = asyncio.ensure_future(left.delete("k", expected=known.version))
+        else:
+            writes = [Write("k", b"mine", expected=known.version), Write("l", b"mine"), Write("m", b"mine")]
+            pending = asyncio.ensure_future(left.publish_many(writes))
+        await asyncio.sleep(0)
+        await right.publish(b"theirs", "k")
+        await until(lambda: left.read("k") == b"theirs")
+        if what == "given up":
+            pending.cancel()
+            await asyncio.wait([pending])
+        left.disk.gate.set()
+        if what != "given up":
+            with pytest.raises(ProtocolError, match="expected"):
+                await pending
+        await left.close()
+        held = {document.key: document.value for document in left.disk.load().documents}
+        assert held == {"k": b"theirs", "l": b"before"}
+        await right.close()
+
+    asyncio.run(main())
