@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from xdp_gossip.core import exchange
-from xdp_gossip.core.clock import MAX_READING
+from xdp_gossip.core.clock import LEAP_HOLDS, MAX_READING
 from xdp_gossip.core.documents import DocumentTable, entry_of, unread
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import DocumentChanged, Rumor, TombstonesCollected, Warned
@@ -386,8 +386,9 @@ class Alone:
 OWN, OTHER = Address("198.18.0.1", 8000), Address("198.18.0.2", 8000)
 
 
-def now_at(seconds: float) -> Now:
-    return Now(1000, int(seconds * 1e9))
+def now_at(seconds: float, running: float | None = None) -> Now:
+    """The wall clock says ``seconds``, and so much has passed since EPOCH, or ``running`` when that clock was set."""
+    return Now(1000 + (seconds - EPOCH if running is None else running), int(seconds * 1e9))
 
 
 @pytest.mark.parametrize("at", [100.0, EPOCH - 259_200.0, EPOCH - 600.0, EPOCH, 4_330_000_000.0])
@@ -446,12 +447,18 @@ def test_no_other_members_clock_ends_a_document() -> None:
 @pytest.mark.parametrize("late", [120.0, GRACE * 2])
 def test_a_document_that_a_wrong_clock_ended_here_is_taken_again(late: float) -> None:
     alone, disk = Alone(), MemoryStore()
-    lease = Document("lease", Version(EPOCH * 1000 << 16, OTHER), b"v", expires=(EPOCH + 60) * 1000)
+    lease = Document("lease", Version(EPOCH * 1000 << 16, OTHER), b"v", expires=(EPOCH + 90) * 1000)
+    alone.metadata.load([], now_at(EPOCH))
     assert alone.metadata.apply(lease, now_at(EPOCH))
-    alone.metadata.expire(now_at(EPOCH + late))
-    alone.metadata.tick(now_at(EPOCH + late))
-    assert not alone.metadata.outranked_by(entry_of(lease), now_at(EPOCH + late))
-    assert alone.metadata.apply(lease, now_at(EPOCH + 1)) and alone.table.get("lease") == lease
+    leap = LEAP_HOLDS + 10
+    alone.metadata.expire(now_at(EPOCH + 10 + late, running=10))
+    assert alone.table.get("lease") == lease
+    alone.metadata.expire(now_at(EPOCH + leap + late, running=leap))
+    alone.metadata.tick(now_at(EPOCH + leap + late, running=leap))
+    assert alone.table.get("lease") != lease
+    assert not alone.metadata.outranked_by(entry_of(lease), now_at(EPOCH + leap + late, running=leap))
+    assert alone.metadata.apply(lease, now_at(EPOCH + leap + 1, running=leap + 1))
+    assert alone.table.get("lease") == lease
     persist(disk, [e for e in alone.out.take_events() if isinstance(e, (DocumentChanged, TombstonesCollected))])
     assert disk.load().documents == [lease] and not alone.out.counters["document_conflicts"]
 
@@ -460,9 +467,11 @@ def test_what_a_wrong_clock_retired_is_told_of_again() -> None:
     alone = Alone()
     tombstone = Document("gone", Version(EPOCH * 1000 << 16, OTHER), deleted=True)
     assert alone.metadata.apply(tombstone, now_at(EPOCH))
-    alone.metadata.tick(now_at(EPOCH + 8 * 86_400))
+    alone.metadata.tick(now_at(EPOCH + 8 * 86_400, running=0))
+    assert alone.table.get("gone") == tombstone
+    alone.metadata.tick(now_at(EPOCH + 8 * 86_400 + LEAP_HOLDS, running=LEAP_HOLDS))
     assert alone.table.get("gone") is None
-    alone.metadata.tick(now_at(EPOCH + 15))
+    alone.metadata.tick(now_at(EPOCH + LEAP_HOLDS + 15))
     assert alone.table.get("gone") == tombstone
 
 

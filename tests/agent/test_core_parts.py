@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdp_gossip.core.clock import HybridClock, cluster_offset
+from xdp_gossip.core.clock import LEAP_HOLDS, HybridClock, SteadyTime, cluster_offset
 from xdp_gossip.core.documents import DocumentTable, bucket_of
 from xdp_gossip.core.timers import Timers
 from xdp_gossip.core.types import Address, Document, Node, Now, Version, check_key
@@ -56,6 +56,36 @@ class TestHybridClock:
         assert cluster_offset([600.0, 600.0, 0.0]) == 0.0
         assert cluster_offset([600.0, 600.0, 5.0]) == 5.0
         assert cluster_offset([-600.0, -600.0, -0.1]) == -0.1
+
+
+class TestSteadyTime:
+    def test_a_leap_ahead_counts_when_it_has_held(self) -> None:
+        time = SteadyTime()
+        leap = 7_200_000
+        read = [(time.read(NOW_MS + at * 1000 + leap * (at > 0), Now(at, 0)) - NOW_MS) / 1000 for at in (0, 10, 69, 70)]
+        assert LEAP_HOLDS == 60.0 and read == [0, 10, 69, 7270]
+
+    def test_a_leap_that_was_put_right_counts_for_nothing(self) -> None:
+        time = SteadyTime()
+        for at, leap in ((0, 0), (1, 7_200_000), (50, 7_200_000), (51, 0), (52, 7_200_000), (111, 7_200_000)):
+            assert time.read(NOW_MS + at * 1000 + leap, Now(at, 0)) == NOW_MS + at * 1000
+
+    def test_of_a_leap_that_fell_into_a_small_one_only_that_counts(self) -> None:
+        time = SteadyTime()
+        read = []
+        for at, leap in ((0, 0), (10, 5), (60, 7_200_000), (70, 7_200_000), (71, 7_200_000), (130, 7_200_000)):
+            read.append(time.read(NOW_MS + at * 1000 + leap, Now(at, 0)) - NOW_MS - at * 1000)
+        assert read == [0, 0, 0, 5, 5, 5]
+
+    def test_a_step_back_counts_at_once(self) -> None:
+        time = SteadyTime()
+        assert time.read(NOW_MS, Now(0, 0)) == NOW_MS
+        assert time.read(NOW_MS - 3_600_000, Now(1, 0)) == NOW_MS - 3_600_000
+
+    def test_a_suspended_machine_makes_no_leap(self) -> None:
+        time = SteadyTime()
+        time.read(NOW_MS, Now(0, 0))
+        assert time.read(NOW_MS + 3_600_000, Now(1, 0, slept=3599.0)) == NOW_MS + 3_600_000
 
 
 class TestReplayWindow:

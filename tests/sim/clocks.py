@@ -33,17 +33,20 @@ def _everywhere(world: World, expected: dict[str, bytes | None]) -> None:
 
 
 def clock_steps(world: World) -> None:
-    """Clocks of some members jump by minutes, days or decades, and back; documents come, go and expire."""
+    """Clocks of some members, or of all, jump by minutes, days or decades, and back; documents come, go and expire."""
     formed(world)
     rng = world.rng
     for number in range(4):
         world.publish(rng.choice(world.up), f"deleted/{number}", rng.randbytes(9))
     world.write(rng.choice(world.up), [Write("lease", b"for an hour", expires_in=3600.0)])
     settle(world)
-    wrong = some(world, 1, (len(world.nodes) - 1) // 2)
+    jumps = [-400 * _DAY, -3600.0, -600.0, 600.0, 3600.0, 8 * _DAY, _YEAR_2107]
+    together = rng.random() < 0.3
+    wrong = world.nodes if together else some(world, 1, (len(world.nodes) - 1) // 2)
     for turn in range(3):
+        common = rng.choice(jumps)
         for node in wrong:
-            node.skew = rng.choice([-400 * _DAY, -3600.0, -600.0, 600.0, 3600.0, 8 * _DAY, _YEAR_2107])
+            node.skew = common if together else rng.choice(jumps)
         world.run(rng.uniform(0.0, 3.0))
         world.delete(rng.choice(world.up), f"deleted/{turn}")
         publish_somewhere(world)

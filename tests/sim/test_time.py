@@ -9,7 +9,7 @@ import pytest
 
 from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.messages import MemberInfo, MemberList
-from xdp_gossip.core.types import PRESENT, Address, State
+from xdp_gossip.core.types import PRESENT, Address, State, Write
 
 from .steps import REMOVED_WITHIN, settle
 from .world import EPOCH_S, SimNode, World
@@ -166,6 +166,71 @@ def test_a_recording_of_a_minute_ago_lists_nobody_for_who_has_just_started() -> 
     states = {member.address: member.state for member in fresh.engine.members(fresh.now)}
     assert states.get(dead.address) not in PRESENT
     assert fresh.engine.counters["rx_stale_time"] > 0
+
+
+def lease(world: World, seconds: float) -> None:
+    world.write(world.nodes[0], [Write("lease", b"held", expires_in=seconds)])
+    world.run(3)
+    assert values(world, "lease") == [b"held"] * len(world.up)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wrong"), [(1, 1), (2, 1), (2, 2), (5, 1), (5, 3), (5, 5)], ids=lambda number: str(number)
+)
+@pytest.mark.parametrize("ahead", [7200.0, 8 * 86_400.0])
+def test_clocks_that_run_ahead_for_a_moment_end_nothing(nodes: int, wrong: int, ahead: float) -> None:
+    world = formed(nodes)
+    lease(world, 600.0)
+    for node in world.nodes[:wrong]:
+        node.skew = ahead
+    world.run(45)
+    assert values(world, "lease") == [b"held"] * nodes
+    for node in world.nodes[:wrong]:  # at different times, so that each is the first to be right for a while
+        node.skew = 0.0
+        world.run(0.7)
+    world.run(10)
+    assert values(world, "lease") == [b"held"] * nodes
+    world.run(600.0 - 80.0)
+    assert values(world, "lease") == [b"held"] * nodes
+    world.run(30)
+    assert values(world, "lease") == [None] * nodes, "it ends when it should"
+
+
+def test_who_is_alone_with_a_clock_known_to_run_ahead_ends_nothing_by_it() -> None:
+    world = formed(4)
+    fast = world.nodes[3]
+    fast.skew = 7200.0
+    world.run(5)
+    lease(world, 3600.0)
+    world.network.cut([3], range(3))
+    world.run(600)
+    assert values(world, "lease") == [b"held"] * 4
+    fast.skew = 0.0  # put right while it is alone
+    world.run(3000)
+    assert values(world, "lease") == [None] * 4
+
+
+def test_a_clock_that_goes_on_running_ahead_ends_nothing_on_others() -> None:
+    world = formed(2)
+    lease(world, 3600.0)
+    world.nodes[1].skew = 7200.0
+    world.run(300)
+    assert values(world, "lease") == [b"held", None], "of two members each has its own time"
+    world.nodes[1].skew = 0.0
+    world.run(10)
+    assert values(world, "lease") == [b"held"] * 2
+
+
+def test_a_fleet_whose_clocks_were_an_hour_back_ends_what_is_over_soon() -> None:
+    world = formed(3)
+    for node in world.nodes:
+        node.skew = -3600.0
+    world.run(5)
+    lease(world, 1800.0)
+    for node in world.nodes:
+        node.skew = 0.0
+    world.run(180)
+    assert values(world, "lease") == [None] * 3
 
 
 def marked(node: SimNode) -> set[Address]:

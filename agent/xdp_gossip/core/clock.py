@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .types import Now
+
 COUNTER_BITS = 16
 NS_PER_MS = 1_000_000
 #: A wall clock outside of these (2023 and 2248, milliseconds since the epoch) is certainly wrong.
@@ -12,6 +14,8 @@ EARLIEST_MS = 1_672_531_200_000
 LATEST_MS = 1 << 43
 #: Readings from here on are refused: there is always room above those that are not.
 MAX_READING = 1 << 63
+#: Seconds for which a leap ahead has to hold before documents end by it.
+LEAP_HOLDS = 60.0
 
 
 class HybridClock:
@@ -43,6 +47,33 @@ class HybridClock:
     def too_far_ahead(self, reading: int, wall_ms: int) -> bool:
         """Whether ``reading`` comes from a clock that was wrong, or the time ``wall_ms`` is."""
         return (reading >> COUNTER_BITS) > wall_ms + self._max_drift_ms
+
+
+class SteadyTime:
+    """The cluster's time without leaps ahead that do not last.
+
+    Documents end by this time. A value that ended is gone, and when the clocks of all members were wrong, nobody can
+    give it back. So a leap ahead counts once it has held for ``LEAP_HOLDS`` seconds; until then time goes on as before
+    it. A step back counts at once: it ends nothing.
+    """
+
+    def __init__(self) -> None:
+        self._ahead: float | None = None  # of the time since boot, milliseconds
+        self._leap: tuple[float, float] | None = None  # since when (monotonic), least milliseconds ahead since then
+
+    def read(self, wall_ms: int, now: Now) -> int:
+        """Milliseconds since the epoch to end documents by; ``wall_ms`` is the cluster's time at ``now``."""
+        # Time in which the machine was suspended has passed: it is no leap.
+        booted_ms = (now.mono + now.slept) * 1000
+        ahead = wall_ms - booted_ms
+        if self._ahead is None or ahead <= self._ahead:
+            self._ahead, self._leap = ahead, None
+            return wall_ms
+        since, least = self._leap or (now.mono, ahead)
+        self._leap = (since, min(least, ahead))
+        if now.mono - since >= LEAP_HOLDS:
+            self._ahead, self._leap = self._leap[1], None
+        return int(booted_ms + self._ahead)
 
 
 def cluster_offset(samples: Iterable[float]) -> float:

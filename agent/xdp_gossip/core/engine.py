@@ -545,7 +545,7 @@ class Engine:
         self._schedule_expiry(now)
 
     def _update_clock(self, now: Now) -> None:
-        self._metadata.offset = self._gate.cluster_offset() or 0.0
+        self._metadata.offset = self._gate.known_offset()
         self._gate.mark_clocks(self._metadata.offset)
 
     def _look_at_clocks(self, now: Now) -> None:

@@ -52,6 +52,7 @@ class Gate:
         self._told: dict[tuple[Address, bool], float] = {}  # nodes told of a later incarnation, when
         self._clocks_apart: float | None = None  # wall clock minus monotonic clock at the last input, seconds
         self._slept = 0.0  # as the last input said
+        self._known_offset = 0.0
         out.count("clock_steps", 0)
         out.count("suspends", 0)
         out.count("clocks_apart", 0)
@@ -94,8 +95,21 @@ class Gate:
 
     def cluster_offset(self) -> float | None:
         """Seconds that the cluster's clock is ahead of the local one; None while no other member is alive."""
-        samples = [p.clock_ahead for p in self._membership if p.state is State.ALIVE and p.clock_ahead is not None]
+        samples = self._samples()
         return cluster_offset(samples) if samples else None
+
+    def _samples(self) -> list[float]:
+        return [p.clock_ahead for p in self._membership if p.state is State.ALIVE and p.clock_ahead is not None]
+
+    def known_offset(self) -> float:
+        """Seconds to add to the local clock for the cluster's time, as far as it is known.
+
+        With fewer than two others nobody can tell which clock is right, and the local one holds; but not against
+        what more of them said before. A clock that was known to run ahead goes on counting as ahead.
+        """
+        samples = self._samples()
+        self._known_offset = cluster_offset(samples) if len(samples) > 1 else min(0.0, self._known_offset)
+        return self._known_offset
 
     def mark_clocks(self, offset: float) -> None:
         """Mark the members whose clocks are far from the cluster's, ``offset`` seconds ahead of the local one.
@@ -129,6 +143,8 @@ class Gate:
         for peer in self._membership:
             if peer.clock_ahead is not None:
                 peer.clock_ahead -= step
+        if self._known_offset < 0.0:
+            self._known_offset -= step
         return True
 
     def woke_up(self, now: Now) -> bool:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Callable
 
-from .clock import MAX_READING, NS_PER_MS, HybridClock
+from .clock import MAX_READING, NS_PER_MS, HybridClock, SteadyTime
 from .documents import DocumentTable, entry_of
 from .endings import Endings
 from .events import DocumentChanged, TombstonesCollected, Warned
@@ -44,6 +44,7 @@ class Metadata:
         self._settings = settings
         self._out = out
         self._clock = HybridClock(int(settings.max_clock_drift * 1000))
+        self._steady = SteadyTime()
         self.offset = 0.0  # seconds that the cluster's clock is ahead of ours
         self.endings = Endings(table, settings.tombstone_grace, settings.max_documents)
         self.staging = Staging(table, settings.max_document)
@@ -56,7 +57,7 @@ class Metadata:
         for document in documents:
             self._put(document)
             self._clock.observe(document.version.hlc + 1)
-        self.endings.retire(self.endings.old(self._wall_ms(now)))
+        self.endings.retire(self.endings.old(self._ending_ms(now)))
 
     def write(
         self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
@@ -128,7 +129,7 @@ class Metadata:
             return False
         self._clock.observe(document.version.hlc + 1)
         # Of a batch past the grace, nobody may be left who tells of the deletions in it.
-        if len(document.batch) > 1 and not self.endings.is_old(document, self._wall_ms(now)):
+        if len(document.batch) > 1 and not self.endings.is_old(document, self._ending_ms(now)):
             self._out.count("batches_dropped", self.staging.add(document, now))
         else:
             self._store(document, self._given_way(document, now), now, local=False)
@@ -141,8 +142,9 @@ class Metadata:
         return part is not None and part.rank >= entry.rank
 
     def tick(self, now: Now) -> None:
-        """Retire old tombstones, give up batches of which nobody has the rest."""
-        wall_ms = self._wall_ms(now)
+        """End documents, retire old tombstones, give up batches of which nobody has the rest."""
+        self.expire(now)
+        wall_ms = self._ending_ms(now)
         for tombstone in self.endings.too_early(wall_ms):
             self._put(tombstone)
         retired = tuple(self.endings.old(wall_ms))
@@ -158,14 +160,14 @@ class Metadata:
 
     def expire(self, now: Now) -> None:
         """Put tombstones in the place of documents that are over: each member does so by itself."""
-        for held in self.endings.expired(self._wall_ms(now)):
+        for held in self.endings.expired(self._ending_ms(now)):
             self._out.count("documents_expired")
             self._store(held.ended, held, now, local=False)
 
     def until_expiry(self, now: Now) -> float | None:
         """Seconds until the next document may be over."""
         when = self.endings.next_expiry
-        return None if when is None else (when - self._wall_ms(now)) / 1000
+        return None if when is None else (when - self._ending_ms(now)) / 1000
 
     # -- which of two versions holds ---------------------------------------------------------------------------
 
@@ -193,20 +195,20 @@ class Metadata:
             return False
         held = self._known(entry.key)
         if held is None or held.key not in self.table:
-            if entry.deleted and self.endings.is_old(_tombstone(entry), self._wall_ms(now)):
+            if entry.deleted and self.endings.is_old(_tombstone(entry), self._ending_ms(now)):
                 return held is not None and entry.rank > held.rank
             return held is None or entry.rank > held.rank or self._not_over(held, entry, now)
         if self._not_over(held, entry, now):
             return True
         if held.expires and not held.deleted and entry.deleted and entry.version == held.ended.version:
-            over = held.expired(self._wall_ms(now))
+            over = held.expired(self._ending_ms(now))
             self._out.count("documents_refused_early", not over)
             return over
         return entry.rank > held.rank
 
     def _not_over(self, tombstone: Document, entry: Entry, now: Now) -> bool:
         """Whether a wrong clock put ``tombstone`` in the place of the document that ``entry`` names."""
-        early = tombstone.deleted and tombstone.expires > self._wall_ms(now)
+        early = tombstone.deleted and tombstone.expires > self._ending_ms(now)
         return early and not entry.deleted and entry.version == tombstone.base
 
     def _given_way(self, document: Document, now: Now) -> Document | None:
@@ -241,6 +243,10 @@ class Metadata:
 
     def _wall_ms(self, now: Now) -> int:
         return max(0, now.wall_ns // NS_PER_MS + int(self.offset * 1000))
+
+    def _ending_ms(self, now: Now) -> int:
+        """The time by which documents end and tombstones are retired."""
+        return self._steady.read(self._wall_ms(now), now)
 
     def _compare(self, key: str, held: Document | None, expected: Version | None, absent: bool) -> None:
         actual = None if held is None or held.deleted else held.version
