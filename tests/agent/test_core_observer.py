@@ -13,7 +13,7 @@ from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import MemberChanged, Rumor, Standing, Transmit
 from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.membership import key_of
-from xdp_gossip.core.messages import FLAG_PAUSED, Header, PacketType
+from xdp_gossip.core.messages import FLAG_PAUSED, Header, MemberInfo, MemberList, PacketType
 from xdp_gossip.core.observer import Observation
 from xdp_gossip.core.types import Address, Node, Now, State
 from xdp_gossip.core.window import ReplayWindow
@@ -247,3 +247,46 @@ def test_an_old_sign_of_life_does_not_bring_a_dead_node_back() -> None:
     assert state_of(made, PEER, at(113.0)) is State.DEAD
     made.observe([row(106.0, sequence=3)], at(113.0))
     assert state_of(made, PEER, at(113.0)) is State.DEAD
+
+
+def hearsay(made: Engine, sequence: int, incarnation: int = 7, digest: int = 0) -> None:
+    """RELAY tells of PEER; 0 is the digest of ``made``, which holds no documents."""
+    info = MemberInfo(PEER, incarnation, sequence, State.ALIVE, 0, 0, digest)
+    header = Header(PacketType.SWAP_RESPONSE, RELAY, 7, 100 * incarnation + sequence, at(101.0).wall_ns, 0, 0)
+    made.receive(CODEC.encode(header, MemberList((info,))), RELAY, at(101.0))
+
+
+def on_disk(made: Engine) -> tuple[int, bool]:
+    """The digest that PEER is known by, and whether all that this stands for is on its disk."""
+    member = next(member for member in made.members(at(101.0)) if member.address == PEER)
+    return member.digest, member.stored
+
+
+def test_what_is_on_a_members_disk_only_it_can_tell() -> None:
+    made = engine()
+    hearsay(made, 1)
+    assert on_disk(made) == (0, False), "nobody heard it itself"
+    told = Header(PacketType.HEARTBEAT, PEER, 7, 2, at(101.0).wall_ns, state_digest=5, record_digest=0, ttl=3)
+    made.receive(CODEC.encode(told, None), PEER, at(101.0))
+    assert on_disk(made) == (5, True)
+    hearsay(made, 3, digest=5)
+    assert on_disk(made) == (5, True), "nothing new"
+    hearsay(made, 4)
+    assert on_disk(made) == (0, False)
+    made.receive(heartbeat(5, at(101.0)), PEER, at(101.0))
+    assert on_disk(made) == (0, True)
+    hearsay(made, 1, incarnation=8)
+    assert on_disk(made) == (0, False), "what a new run has on its disk is not known"
+
+
+def test_a_row_that_brings_nothing_new_does_not_confirm_hearsay() -> None:
+    made = engine()
+    key, incarnation, sequence, window, seen, ahead, _digest, record, flags = row(101.0)
+    recorded = (key, incarnation, sequence, window, seen, ahead, 5, record, flags)
+    made.observe([recorded], at(101.0))
+    assert on_disk(made) == (5, True)
+    hearsay(made, 2)
+    made.observe([recorded], at(101.0))
+    assert on_disk(made) == (0, False)
+    made.observe([row(101.0, sequence=3)], at(101.0))
+    assert on_disk(made) == (0, True)

@@ -356,19 +356,15 @@ class Exchange:
                 return
             fresh = info.state in PRESENT and age < self._pace.timeout
             peer.state = State.ALIVE if fresh else info.state if info.state not in PRESENT else State.DEAD
-            peer.begin(info.incarnation)
-            peer.sighted, peer.last_heard = info.sequence, now.mono - age
-            peer.record_digest, peer.state_digest = info.record_digest, info.state_digest
+            peer.told_of(info)
+            peer.last_heard = now.mono - age
             self._detector.introduce(peer, now)
             return
         if not after((info.incarnation, info.sequence), (peer.incarnation, peer.sighted)):
             if info.state is State.LEFT and (info.incarnation, info.sequence) == (peer.incarnation, peer.sighted):
                 self._detector.left(peer, info.incarnation, info.sequence, now)
             return
-        if later(info.incarnation, peer.incarnation):
-            peer.begin(info.incarnation)
-        peer.sighted = info.sequence
-        peer.record_digest, peer.state_digest = info.record_digest, info.state_digest
+        peer.told_of(info)
         self._membership.changed(peer)
         if info.state is State.LEFT:
             self._detector.left(peer, info.incarnation, info.sequence, now)

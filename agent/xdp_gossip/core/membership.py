@@ -45,7 +45,7 @@ class Peer:
         self.record: Record | None = None
         self.record_digest = 0  # as its newest packet says
         self.state_digest = 0
-        self.stored = True  # all that its digest stands for is on its disk
+        self.stored = True  # all that its digest stands for is on its disk: it said so itself
         self.last_heard = now.mono
         self.clock_ahead: float | None = None  # its wall clock minus ours, seconds
         self.gone_at = (0, 0)  # (incarnation, sequence) of its leave
@@ -81,6 +81,15 @@ class Peer:
         before = self.problems
         self.problems = with_mark(before, problem, on)
         return self.problems != before
+
+    def told_of(self, info: MemberInfo) -> None:
+        """Take over what another member heard of it. What is on its disk only its own packets tell."""
+        if later(info.incarnation, self.incarnation):
+            self.begin(info.incarnation)
+            self.stored = False
+        self.stored = self.stored and info.state_digest == self.state_digest
+        self.sighted = info.sequence
+        self.record_digest, self.state_digest = info.record_digest, info.state_digest
 
     def begin(self, incarnation: int) -> None:
         """A new run of the node: its sequences start again."""

@@ -79,10 +79,10 @@ class Observer:
                 peer.rumors.merge(highest, window)
                 peer.sighted = max(peer.sighted, highest)
                 peer.state_digest = state
+                peer.stored = not flags & FLAG_UNSTORED
                 # The plane notes clocks against one that stood still while the machine was suspended.
                 if last_seen >= self.woke_up_at:
                     peer.clock_ahead = clock_ahead
-            peer.stored = not flags & FLAG_UNSTORED
             if last_seen > peer.last_heard and not flags & FLAG_PAUSED:
                 if peer.state is State.ALIVE:
                     peer.last_heard = last_seen
