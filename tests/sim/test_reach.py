@@ -66,6 +66,29 @@ def test_former_members_are_tried_again_after_a_restart() -> None:
     world.run_until(world.checks.disagreement, HOUR, step=30.0)
 
 
+def test_members_that_gave_way_in_a_full_table_are_tried_again() -> None:
+    world = World(1, 8, settings=Settings(amount=4, cycle=1.0, timeout_cycles=5, max_nodes=3))
+    for node in world.nodes[:4]:
+        node.boot(world.nodes[:1])
+    world.run(10)
+    for node in world.nodes[1:4]:
+        assert node.engine is not None
+        node.engine.unseed(world.nodes[0].address)
+    world.network.cut([0, 1, 4, 5], [2, 3, 6, 7])
+    world.run(30)
+    assert listed(world) == [[0, 1], [0, 1], [2, 3], [2, 3]]
+    for node in world.nodes[4:]:
+        node.boot([world.nodes[0 if node.number < 6 else 2]])
+    world.run(10)
+    assert listed(world)[:4] == [[0, 1, 4, 5], [0, 1, 4, 5], [2, 3, 6, 7], [2, 3, 6, 7]]
+    for node in world.nodes[4:]:
+        node.crash()
+    world.run(30)
+    world.network.heal()
+    world.run(120)
+    assert listed(world) == [[0, 1, 2, 3]] * 4
+
+
 def test_a_seed_that_was_withdrawn_is_not_tried_any_more() -> None:
     world = World(1, 2, settings=replace(SLOW, cycle=1.0))
     alone, absent = world.nodes

@@ -48,7 +48,6 @@ class Detector:
         self.doubt = 0
         outbox.count("members_no_common_family", 0)
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
-        self.on_given_up: Callable[[Address], None] = lambda address: None
 
     # -- what the engine reports -------------------------------------------------------------------------------
 
@@ -168,8 +167,6 @@ class Detector:
             for peer in list(self._membership.gone.values()):
                 if now.mono - peer.last_heard > FORGET_AFTER:
                     self._membership.forget(peer)
-                    if peer.heard and peer.state is not State.LEFT:
-                        self.on_given_up(peer.address)
 
     def _suspect_silent(self, timeout: float, gap: float, now: Now) -> None:
         """Look at all that are alive, and note when it has to be done again: mostly nobody is late."""

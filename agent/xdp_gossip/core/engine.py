@@ -112,7 +112,6 @@ class Engine:
         )
         self._exchange.on_claimed = self._go_beyond
         self._exchange.on_alias = self._contacts.seeds.is_alias
-        self._detector.on_given_up = self._contacts.seeds.add_former
         self._membership.on_forget = self._forget
         self._observer = Observer(self._membership, self._detector, self._contacts, self._out, self._pace)
         self._queries = Queries(self._metadata, self._out)
@@ -259,7 +258,7 @@ class Engine:
         self._contacts.unseed(address)
 
     def former(self, now: Now) -> list[Known]:
-        """Members that were silent for a day and are tried all the same; to be kept for the next run."""
+        """Members that are forgotten and are tried all the same; to be kept for the next run."""
         long_ago = now.wall_ns - int(FORGET_AFTER * 1e9)
         return [Known(address, 1, 0, long_ago) for address in self._contacts.seeds.former]
 
@@ -597,6 +596,9 @@ class Engine:
         self._heartbeat(now)
 
     def _forget(self, peer: Peer) -> None:
+        """A peer was silent for a day, gave way to another in a full table, or never was one."""
+        if peer.heard and peer.state is not State.LEFT:
+            self._contacts.seeds.add_former(peer.address)
         self._identity.forget(peer)
         self._paths.forget(peer.address)
         self._out.emit(standing_of(peer, "forgotten"))

@@ -47,7 +47,7 @@ class Seeds:
 
     @property
     def former(self) -> list[Address]:
-        """Members that were silent for so long that they are forgotten, and that are tried all the same."""
+        """Members that are forgotten, and that are tried all the same."""
         return list(self._former)
 
     @property
@@ -82,7 +82,7 @@ class Seeds:
             self._given[given] = own
 
     def add_former(self, address: Address) -> None:
-        """A member was silent for a day and is forgotten."""
+        """A member is forgotten: it was silent for a day, or the table is full of others."""
         self._former.pop(address, None)
         self._former[address] = None
         while len(self._former) > MAX_FORMER:
