@@ -423,7 +423,7 @@ def test_no_clock_makes_a_version_that_nothing_can_follow() -> None:
 def test_what_nothing_can_follow_is_not_followed_by_what_others_refuse() -> None:
     """Only a member that lies writes such a version; whoever publishes over it is told so."""
     alone = Alone()
-    for key, reading in (("k", MAX_READING - 1), ("l", MAX_READING - 3)):
+    for key, reading in (("k", MAX_READING - 2), ("l", MAX_READING - 3)):
         assert alone.metadata.apply(Document(key, Version(reading, OTHER), b"x"), now_at(EPOCH))
         with pytest.raises(ProtocolError, match=f"no version can follow {reading:016x}@") as caught:
             alone.write(key, EPOCH)
@@ -433,6 +433,28 @@ def test_what_nothing_can_follow_is_not_followed_by_what_others_refuse() -> None
     assert alone.metadata.apply(Document("m", Version(MAX_READING - 4, OTHER), b"x"), now_at(EPOCH))
     assert alone.write("m", EPOCH).version.hlc == MAX_READING - 2
     assert alone.write("another", EPOCH).version.hlc < MAX_READING >> 3
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_version_that_no_clock_makes_burns_its_own_key_only(stored: bool) -> None:
+    """A board without a battery boots in 1970, and follows the newest version known: but not that of a liar."""
+    alone = Alone()
+    lie = Document("k", Version(MAX_READING - 2, OTHER), b"x")
+    if stored:
+        alone.metadata.load([lie], now_at(50))
+    else:
+        assert alone.metadata.apply(lie, now_at(50))
+    written = alone.write("another", 60)
+    others = Alone()
+    assert others.metadata.apply(written, now_at(EPOCH)), "others take it"
+    assert others.write("another", EPOCH, deleted=True).version > written.version
+
+
+def test_a_live_document_leaves_room_for_its_end() -> None:
+    alone = Alone()
+    assert not alone.metadata.apply(Document("k", Version(MAX_READING - 1, OTHER), b"x", expires=5), now_at(EPOCH))
+    assert alone.out.counters["documents_refused_future"] == 1
+    assert alone.metadata.apply(Document("k", Version(MAX_READING - 1, OTHER), deleted=True), now_at(EPOCH))
 
 
 def test_no_other_members_clock_ends_a_document() -> None:

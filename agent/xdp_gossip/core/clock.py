@@ -41,8 +41,12 @@ class HybridClock:
         return self._last
 
     def observe(self, reading: int) -> None:
-        """Take note of somebody's reading, so that later ones here are above it."""
-        self._last = max(self._last, reading)
+        """Take note of somebody's reading, so that later ones here are above it.
+
+        Not of one that no clock makes: all that is written here would follow it, and be refused by others.
+        """
+        if reading >> COUNTER_BITS <= LATEST_MS:
+            self._last = max(self._last, reading)
 
     def too_far_ahead(self, reading: int, wall_ms: int) -> bool:
         """Whether ``reading`` comes from a clock that was wrong, or the time ``wall_ms`` is."""

@@ -225,7 +225,7 @@ class Metadata:
     def refuses(self, entry: Entry, now: Now) -> bool:
         """Whether a version from elsewhere breaks a rule here; counted and warned of."""
         reason = ""
-        if entry.version.hlc >= MAX_READING:
+        if entry.version.hlc + (not entry.deleted) >= MAX_READING:  # what lives leaves room for its end
             reason = "future"
         elif entry.size > self._settings.max_document:
             reason = "too_large"
