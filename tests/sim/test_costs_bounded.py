@@ -8,8 +8,17 @@ from dataclasses import replace
 import pytest
 
 from xdp_gossip.core.interface import ProtocolError
-from xdp_gossip.core.messages import ListRequest, MemberInfo, MemberList, SyncRequest
-from xdp_gossip.core.types import Address, State
+from xdp_gossip.core.messages import (
+    FetchRequest,
+    ListRequest,
+    MemberInfo,
+    MemberList,
+    RecordsRequest,
+    Sighting,
+    SyncRequest,
+    Want,
+)
+from xdp_gossip.core.types import Address, State, Version
 
 from .steps import SETTINGS
 from .world import World
@@ -94,3 +103,73 @@ def test_a_document_from_elsewhere_over_the_bound_is_refused_and_told_of() -> No
     world.run(5)
     assert len(second.engine.documents()) == 1
     assert second.engine.counters["documents_refused_store_full"] > 0
+
+
+def frames(world: World, message: object) -> int:
+    """How many node 0 answers a message with; a routine exchange may add one."""
+    target = world.nodes[0].engine
+    assert target is not None
+    before = target.counters["tx_swap_response"]
+    send(world, message)
+    world.run(0.05)
+    return target.counters["tx_swap_response"] - before
+
+
+def test_one_request_is_answered_with_one_window_of_chunks() -> None:
+    world = two()
+    large = [world.publish(world.nodes[0], f"large/{number}", bytes(1_000_000)) for number in range(64)]
+    target = world.nodes[0].engine
+    assert target is not None and target.counters["documents_withheld"] == 0, "it is there from the start"
+    world.run(10)
+    assert target.counters["documents_withheld"] == 0
+    assert frames(world, FetchRequest(tuple(Want(document.key, document.version) for document in large))) <= 17
+    assert target.counters["documents_withheld"] == 63
+    again = FetchRequest(tuple(Want("large/0", large[0].version, 16_000 * at) for at in range(40)))
+    assert frames(world, again) <= 17
+    small = world.publish(world.nodes[0], "small", bytes(1000))
+    assert frames(world, FetchRequest((Want("small", small.version),) * 64)) <= 2
+
+
+def test_what_is_asked_for_again_and_again_is_withheld() -> None:
+    world = two()
+    document = world.publish(world.nodes[0], "large", bytes(1_000_000))
+    world.run(10)
+    target = world.nodes[0].engine
+    assert target is not None
+    request = FetchRequest((Want("large", document.version),))
+    while not target.counters["documents_withheld"]:
+        frames(world, request)
+        assert target.counters["tx_swap_response"] < 4000
+    assert frames(world, request) <= 1
+    world.run(5)
+    assert frames(world, request) >= 16
+
+
+def test_small_documents_that_are_asked_for_again_and_again_are_withheld_too() -> None:
+    world = two()
+    for number in range(40):
+        world.publish(world.nodes[0], f"k/{number}", bytes(8000))
+    world.run(10)
+    target = world.nodes[0].engine
+    assert target is not None
+    old = Version(1, world.nodes[1].address)
+    request = FetchRequest(tuple(Want(f"k/{number}", old) for number in range(40)))
+    while not target.counters["documents_withheld"]:
+        assert frames(world, request) <= 40
+        assert target.counters["tx_swap_response"] < 8000
+
+
+def test_records_are_told_of_once_in_a_request() -> None:
+    world = two()
+    address = world.nodes[0].address
+    world.update(world.nodes[0], "x" * 4000)
+    world.run(5)
+    assert frames(world, RecordsRequest((address,) * 500)) <= 2
+
+
+def test_a_request_that_names_many_silent_members_is_answered_in_one_frame() -> None:
+    world = two()
+    target = world.nodes[0].engine
+    assert target is not None
+    silent = (Sighting(world.nodes[1].address, 1, 0),) * 400
+    assert frames(world, SyncRequest(1, target._exchange._members_digest(), silent)) <= 2  # too long is a Violation

@@ -47,6 +47,7 @@ from .queries import Queries
 from .reception import Reception
 from .ring import RelayRing
 from .runs import following, later, latest
+from .supply import Supply
 from .timers import Timers
 from .types import Address, Document, Member, Node, Now, Prepared, Record, State, Version, Write
 
@@ -86,9 +87,18 @@ class Engine:
         self._pace = Pace(settings, self._membership)
         self._detector = Detector(self._local, self._membership, self._out, self._pace)
         frame = settings.size
-        self._fetcher = Fetcher(self._metadata, self._out, frame, self._membership, settings.max_documents)
+        self._supply = Supply(table, self._out, frame)
+        self._fetcher = Fetcher(self._metadata, self._out, self._supply, self._membership, settings.max_documents)
         self._exchange = Exchange(
-            self._local, self._membership, self._detector, self._metadata, self._fetcher, self._out, self._pace, frame
+            self._local,
+            self._membership,
+            self._detector,
+            self._metadata,
+            self._fetcher,
+            self._supply,
+            self._out,
+            self._pace,
+            frame,
         )
         self._gate = Gate(
             codec,
@@ -123,6 +133,7 @@ class Engine:
             self._contacts,
             self._exchange,
             self._fetcher,
+            self._supply,
             self._queries,
             self._observer,
             self._identity,
@@ -315,7 +326,7 @@ class Engine:
         """Tell everybody that this node goes."""
         if self.status not in ("running", "paused"):
             return False
-        hand_over(self._metadata.table, self._membership, self._fetcher, self._out, now)
+        hand_over(self._metadata.table, self._membership, self._supply, self._out, now)
         self._local.status = "left"
         self._spread(PacketType.LEAVE, None, now)
         return True

@@ -36,6 +36,7 @@ from .metadata import Metadata
 from .outbox import Local, Outbox
 from .pace import Pace
 from .runs import after, later
+from .supply import Supply
 from .types import PRESENT, Address, Document, Now, Record, State
 
 #: Up to so many documents are listed at once instead of comparing buckets.
@@ -57,10 +58,11 @@ _MEMBER_BYTES = 80
 _ENTRY_BYTES = 112
 _OVERDUE_LIMIT = 200
 #: In each window of an allowance: whole lists of members for one that asks, entries of documents beyond four times
-#: all that there are, and unknown nodes told of by one member.
+#: all that there are, unknown nodes told of by one member, and records of nodes.
 _LISTS = 10
 _ENTRIES = 4096
 _NEWCOMERS = 2048
+_RECORDS = 4096
 #: Seconds within which a member answers that gets our datagrams, and whose datagrams we get.
 _ANSWER_WITHIN = 0.5
 #: Requests without an answer, after which a member that is heard counts as one that cannot be reached.
@@ -79,6 +81,7 @@ class Exchange:
         detector: Detector,
         metadata: Metadata,
         fetcher: Fetcher,
+        supply: Supply,
         out: Outbox,
         pace: Pace,
         frame_bytes: int,
@@ -88,21 +91,26 @@ class Exchange:
         self._detector = detector
         self._metadata = metadata
         self._fetcher = fetcher
+        self._supply = supply
         self._out = out
         self._pace = pace
         self._frame_bytes = frame_bytes
+        self._most_overdue = min(_OVERDUE_LIMIT, frame_bytes // _MEMBER_BYTES // 2)
         self.on_claimed: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_alias: Callable[[Address, Address], None] = lambda given, own: None
         self._open: dict[int, tuple[Address, float]] = {}  # nonce -> whom we asked, when
         self._lists = Allowance()
         self._entries = Allowance()
         self._newcomers = Allowance()
-        for name in ("member_lists_withheld", "entry_lists_withheld", "members_withheld", "members_unreached"):
-            out.count(name, 0)
+        self._records = Allowance()
+        for name in ("member_lists", "entry_lists", "members", "records"):
+            out.count(f"{name}_withheld", 0)
+        out.count("members_unreached", 0)
         self._silent: dict[Address, tuple[float, int]] = {}  # who did not answer: since when, how many requests
         self._asked: dict[Address, float] = {}  # who was asked for entries, when last
         self._listed_at = {"asked": -math.inf, "told": -math.inf}
-        self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}  # lists that arrive in parts
+        #: Keys held here that a member named, by member and bucket: its lists arrive in parts.
+        self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}
 
     @property
     def state_digest(self) -> int:
@@ -115,8 +123,7 @@ class Exchange:
         """Open an exchange with ``to``."""
         nonce = self._out.rng.getrandbits(63)
         self._open[nonce] = (to, now.mono)
-        most = min(_OVERDUE_LIMIT, self._frame_bytes // _MEMBER_BYTES // 2)
-        overdue = self._membership.overdue(self._pace.overdue, most, now)
+        overdue = self._membership.overdue(self._pace.overdue, self._most_overdue, now)
         request = SyncRequest(nonce, self._members_digest(), overdue)
         self._out.send(request, to, now, reliable=self._stays_silent(to, now))
         self._out.emit(SwapRequested(self._local.address, to))
@@ -211,8 +218,9 @@ class Exchange:
             self._out.count("rx_unasked_response")
             return
         for entry in response.entries:
-            seen, _ = self._seen.setdefault((peer.address, bucket_of(entry.key)), (set(), now.mono))
-            seen.add(entry.key)
+            if entry.key in self._metadata.table:  # of others nobody asks: they would be kept for whoever invents them
+                seen, _ = self._seen.setdefault((peer.address, bucket_of(entry.key)), (set(), now.mono))
+                seen.add(entry.key)
             self._take_entry(entry, peer.address, now)
         lacking: list[Document] = []
         for bucket in response.finished:
@@ -251,7 +259,7 @@ class Exchange:
             if not complete:
                 entries, buckets = (), self._folded_buckets(request.nonce)
         differ = request.members_digest != self._members_digest()
-        members = () if differ else tuple(self._newer(request.overdue, now))
+        members = () if differ else tuple(self._newer(request.overdue[: self._most_overdue], now))
         self._out.send(SyncResponse(request.nonce, members, differ, entries, complete, buckets), requester, now)
         if differ:
             self.send_members(requester, now)
@@ -294,12 +302,18 @@ class Exchange:
         self._fetcher.pump(now)
 
     def on_records_request(self, request: RecordsRequest, requester: Address, now: Now, reliable: bool) -> None:
-        """Send the records asked for, as many to a frame as fit; ``reliable`` when they were asked for that way."""
+        """Send the records asked for, as many to a frame as fit; ``reliable`` when they were asked for that way.
+
+        In each window of an allowance ``_RECORDS`` for one that asks.
+        """
         batch: list[tuple[Address, Record]] = []
         used = 0
-        for address in request.addresses:
+        for address in dict.fromkeys(request.addresses):
             record = self._record_of(address)
             if record is None:
+                continue
+            if not self._records.take(requester, 1, _RECORDS, now):
+                self._out.count("records_withheld")
                 continue
             size = self._out.codec.size_of(Records(((address, record),)))
             if batch and used + size > self._frame_bytes:
@@ -444,12 +458,12 @@ class Exchange:
         announced: list[Entry] = []
         budget = PUSH_BYTES
         for document in documents:
-            if self._fetcher.is_large(document) or document.size > budget:
+            if self._supply.is_large(document) or document.size > budget:
                 announced.append(entry_of(document))
             else:
                 budget -= document.size
                 pushed.append(document)
-        self._fetcher.push(pushed, to, now)
+        self._supply.push(pushed, to, now)
         self._announce(announced, to, now)
 
     def _announce(self, entries: list[Entry], to: Address, now: Now) -> None:

@@ -16,13 +16,12 @@ from .messages import Chunk, Documents, Entry, FetchRequest, NotHere, Want
 from .metadata import Metadata
 from .outbox import Outbox
 from .pieces import Pieces
+from .supply import CHUNKS, REQUEST_WANTS, Supply
 from .types import Address, Document, Now
 
-#: What one request may ask for, and chunks that answer one (a window). A holder is asked again while it owes less than
-#: one request, so it owes less than two: bounds its queue (transport/streams.py) and our memory.
+#: What one request may ask for. A holder is asked again while it owes less than one request, so it owes less than two:
+#: bounds its queue (transport/streams.py) and our memory.
 REQUEST_BYTES = 256 * 1024
-REQUEST_WANTS = 64
-CHUNKS = 16
 #: Members asked at once, and those among them for one large document.
 MAX_HOLDERS = 8
 MAX_WINDOWS = 4
@@ -87,11 +86,11 @@ class Fetcher:
     """Asks for what is wanted and puts the pieces together."""
 
     def __init__(
-        self, metadata: Metadata, out: Outbox, frame_bytes: int, membership: Membership, max_documents: int
+        self, metadata: Metadata, out: Outbox, supply: Supply, membership: Membership, max_documents: int
     ) -> None:
         self._metadata = metadata
         self._out = out
-        self._frame_bytes = frame_bytes
+        self._supply = supply
         self._membership = membership
         self._wanted: dict[str, _Wanted] = {}
         # Keys of which nothing is asked, in order, by who told of them first: nobody waits for what others tell of.
@@ -137,7 +136,7 @@ class Fetcher:
             key = wanted.entry.key
             if wanted.due > now.mono or misses[wanted.teller] >= REQUEST_WANTS:
                 continue
-            if self.is_large(wanted.entry):
+            if self._supply.is_large(wanted.entry):
                 if self._may_open(wanted):
                     self._large[key] = wanted
                     self._ask_windows(wanted, now)
@@ -209,7 +208,7 @@ class Fetcher:
             return
         if wanted.pieces is None:
             wanted.head = head
-            wanted.pieces = Pieces(chunk.size, self._chunk_bytes(head))
+            wanted.pieces = Pieces(chunk.size, self._supply.chunk_bytes(head))
         pieces = wanted.pieces
         fresh = pieces.put(chunk.offset, chunk.data)
         if not fresh:
@@ -406,52 +405,3 @@ class Fetcher:
         document.__dict__["content_hash"] = wanted.entry.content_hash
         self._take(document, holder, now)
         self.pump(now)
-
-    # -- the answering side ------------------------------------------------------------------------------------
-
-    def on_request(self, request: FetchRequest, requester: Address, now: Now) -> None:
-        """Send what is asked for: small documents together, of a large one the next few chunks."""
-        small: list[Document] = []
-        missing: list[str] = []
-        for want in request.wants[:REQUEST_WANTS]:
-            held = self._metadata.table.get(want.key)
-            if held is None or held.version < want.version:
-                missing.append(want.key)
-            elif self.is_large(held):
-                self._send_chunks(held, want, requester, now)
-            else:
-                small.append(held)
-        if missing:
-            self._out.send(NotHere(tuple(missing)), requester, now)
-        self.push(small, requester, now)
-
-    def push(self, documents: list[Document], to: Address, now: Now) -> None:
-        """Send small documents, as many to a frame as fit."""
-        batch: list[Document] = []
-        used = 0
-        for document in documents:
-            size = self._out.codec.size_of(Documents((document,)))
-            if batch and used + size > self._frame_bytes:
-                self._out.send(Documents(tuple(batch)), to, now)
-                batch, used = [], 0
-            batch.append(document)
-            used += size
-        if batch:
-            self._out.send(Documents(tuple(batch)), to, now)
-
-    def _send_chunks(self, held: Document, want: Want, to: Address, now: Now) -> None:
-        head = replace(held, value=b"")
-        step = self._chunk_bytes(head)
-        offset = want.offset if held.version == want.version else 0
-        for start in range(offset, min(held.size, offset + CHUNKS * step), step):
-            data = held.value[start : start + step]
-            self._out.send(Chunk(head, held.size, held.content_hash, start, data), to, now, reliable=True)
-
-    def _chunk_bytes(self, head: Document) -> int:
-        """Bytes of value that fit a frame beside the head; the same on both sides."""
-        return self._frame_bytes - self._out.codec.size_of(Chunk(head, 1 << 32, bytes(32), 1 << 32, b"")) - 8
-
-    def is_large(self, item: Document | Entry) -> bool:
-        """Whether a document travels in chunks."""
-        # Entries do not tell the length of author and comment: leave room for the longest.
-        return item.size > self._frame_bytes // 2

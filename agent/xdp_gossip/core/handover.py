@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from .documents import DocumentTable
-from .fetch import Fetcher
 from .membership import Membership
 from .outbox import Outbox
+from .supply import Supply
 from .types import Document, Now
 
 #: Members that get them, and how much of what was published here last: documents, and bytes of their values.
@@ -15,7 +15,7 @@ _DOCUMENTS = 32
 _BYTES = 64 * 1024
 
 
-def hand_over(table: DocumentTable, membership: Membership, fetcher: Fetcher, out: Outbox, now: Now) -> None:
+def hand_over(table: DocumentTable, membership: Membership, supply: Supply, out: Outbox, now: Now) -> None:
     """Push the newest documents of this node to some members that advertise another state than it holds.
 
     Large ones, which travel in chunks, are not among them: they come when this node is back.
@@ -23,7 +23,7 @@ def hand_over(table: DocumentTable, membership: Membership, fetcher: Fetcher, ou
     lacking = [peer.address for peer in membership if peer.present and peer.state_digest != table.digest]
     if not lacking:
         return
-    ours = [d for d in table if d.version.origin == out.local.address and not fetcher.is_large(d)]
+    ours = [d for d in table if d.version.origin == out.local.address and not supply.is_large(d)]
     ours.sort(key=lambda document: document.version, reverse=True)
     given: list[Document] = []
     size = 0
@@ -33,4 +33,4 @@ def hand_over(table: DocumentTable, membership: Membership, fetcher: Fetcher, ou
             break
         given.append(document)
     for to in out.rng.sample(lacking, min(len(lacking), _HEIRS)):
-        fetcher.push(given, to, now)
+        supply.push(given, to, now)

@@ -47,6 +47,7 @@ from .pace import Pace
 from .paths import LONG, Paths
 from .queries import Queries
 from .runs import after
+from .supply import Supply
 from .types import Address, Now, Record, State
 
 
@@ -62,6 +63,7 @@ class Reception:
         contacts: Contacts,
         exchange: Exchange,
         fetcher: Fetcher,
+        supply: Supply,
         queries: Queries,
         observer: Observer,
         identity: Identity,
@@ -76,6 +78,7 @@ class Reception:
         self._contacts = contacts
         self._exchange = exchange
         self._fetcher = fetcher
+        self._supply = supply
         self._queries = queries
         self._observer = observer
         self._identity = identity
@@ -149,7 +152,7 @@ class Reception:
         elif isinstance(message, ListResponse):
             self._exchange.on_list(message, peer, now)
         elif isinstance(message, FetchRequest):
-            self._fetcher.on_request(message, origin, now)
+            self._supply.on_request(message, origin, now)
         elif isinstance(message, Chunk):
             self._fetcher.on_chunk(message, origin, now)
         elif isinstance(message, NotHere):
