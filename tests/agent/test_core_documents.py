@@ -13,7 +13,7 @@ from xdp_gossip.core.clock import LEAP_HOLDS, MAX_READING
 from xdp_gossip.core.documents import DocumentTable, entry_of, unread
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import DocumentChanged, Rumor, TombstonesCollected, Warned
-from xdp_gossip.core.interface import ProtocolError, Settings
+from xdp_gossip.core.interface import Known, ProtocolError, Settings
 from xdp_gossip.core.metadata import Metadata
 from xdp_gossip.core.outbox import Local, Outbox
 from xdp_gossip.core.types import Address, Document, Node, Now, Record, Version, Write
@@ -272,6 +272,45 @@ def test_a_member_that_was_away_for_too_long_brings_nothing_back(wire: Wire) -> 
     assert not conflicts(wire)
     assert sum(engine.counters["documents_refused_collected"] for engine in wire.engines.values()) > 0
     assert wire.disks[away.address].history("gone")[0].deleted
+
+
+@pytest.mark.parametrize("remember", [1, 0])
+def test_a_deletion_is_remembered_while_one_member_is_left_that_knew_of_it(wire: Wire, remember: int) -> None:
+    """New members are not told of what was retired: docs/protocol.md, "Documents", states the bound."""
+    wire[0].publish("gone", b"1", wire.now)
+    wire.run(3)
+    away = wire[2].node.address
+    wire.cut.add(away)
+    wire[0].delete("gone", wire.now)
+    wire.run(GRACE + 30, 1.0)
+    for number in range(2 - remember):  # replaced one after the other
+        fresh = Node(f"198.18.0.{10 + number}", 8000)
+        wire.disks[fresh.address] = MemoryStore()
+        wire.boot(fresh, wire[1].node)
+        wire.run(10)
+        del wire.engines[wire[number].node.address]
+        wire.run(10)
+    wire.cut.clear()
+    wire.engines[away].seed(fresh, wire.now)
+    wire.run(30)
+    assert wire.agree()
+    expected = None if remember else b"1"
+    assert [held(engine, "gone") for engine in wire.engines.values()] == [expected] * 3
+
+
+@pytest.mark.parametrize(("days", "documents", "warns"), [(0.5, 1, False), (2, 1, True), (2, 0, False)])
+def test_who_was_away_for_longer_than_deletions_are_told_of_is_warned_of(
+    days: float, documents: int, warns: bool
+) -> None:
+    node = Node(OWN.ip, OWN.port)
+    engine = Engine(node, Settings(tombstone_grace=86_400), CODEC, random.Random(1), incarnation=5)
+    last_heard = now_at(EPOCH - days * 86_400).wall_ns
+    known = [Known(OTHER, 3, 1, last_heard), Known(Address("198.18.0.3", 8000), 3, 1, last_heard - 10**18)]
+    stored = [Document("k", Version(EPOCH * 500 << 16, OTHER), b"x")] * documents
+    engine.start(now_at(EPOCH), known, stored)
+    warned = [event.text for event in engine.take_events() if isinstance(event, Warned) and event.code == "was_away"]
+    assert len(warned) == warns
+    assert not warns or "2.0 days ago" in warned[0]
 
 
 def test_a_new_member_hears_of_no_deletion_of_long_ago_and_takes_what_is_older(wire: Wire) -> None:

@@ -29,6 +29,7 @@ from .events import (
     Resumed,
     Rumor,
     Transmit,
+    Warned,
 )
 from .exchange import Exchange
 from .fetch import Fetcher
@@ -246,14 +247,26 @@ class Engine:
         """Join the cluster."""
         if self.status != "new":
             raise ProtocolError("already_joined", "the node has joined already")
+        known = list(known)
         self._metadata.load(documents, now)
         self._metadata.expire(now)
         self._local.status = "running"
         self._out.emit(Joined(self.node))
+        self._warn_of_absence(known, now)
         self._announce(now)
         self._contacts.start(known, now)
         self._tick(now)
         self._schedule_expiry(now)
+
+    def _warn_of_absence(self, known: Sequence[Known], now: Now) -> None:
+        """Documents that come from so long ago may have been deleted, and nobody may be left who remembers that."""
+        if not known or not self.documents():
+            return
+        away = (now.wall_ns - max(item.last_heard_ns for item in known)) / 1e9
+        if away > self.settings.tombstone_grace:
+            text = f"the last member was heard {away / 86_400:.1f} days ago, longer than deletions are told of"
+            text += ": what was deleted since comes back if no member that knew of it is left; to prevent that, stop"
+            self._out.emit(Warned("was_away", f"{text} this agent and empty its state directory"))
 
     def handle_timer(self, now: Now) -> None:
         """Do what is due."""
