@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -27,6 +26,12 @@ POLL = 5.0
 QUIET = 60
 #: How far a target steps back, in units of nice(1), for the one that it runs beside.
 POLITENESS = 5
+#: Words before a command that steps back, from its first moment on, with all that it will start. The scheduler weighs
+#: sessions against each other by the autogroup, and only inside of one by the priority of a process.
+STEP_BACK = (
+    *("sh", "-c", f'{{ echo {POLITENESS} > /proc/self/autogroup; }} 2>/dev/null; exec nice -n {POLITENESS} "$@"'),
+    "sh",
+)
 
 _terminal = threading.Lock()
 
@@ -78,7 +83,7 @@ class Step:
         shutil.rmtree(self.reports, ignore_errors=True)
         begin = time.monotonic()
         self.process = subprocess.Popen(
-            ["make", "--no-print-directory", self.target],
+            [*(STEP_BACK if self.polite else ()), "make", "--no-print-directory", self.target],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -86,8 +91,6 @@ class Step:
             start_new_session=True,
             env={**os.environ, "REPORTS": str(self.reports)},
         )
-        if self.polite:
-            step_back(self.process.pid)
         if self._unwanted:
             # Somebody asked for the end before there was a process to end.
             self.end(self._unwanted)
@@ -145,15 +148,6 @@ class Step:
         passed = tests - failed - skipped
         # A target may fail without a failing test, a crash of the runner for instance.
         return Outcome(self.target, status, seconds, passed, max(failed, int(status != 0)), skipped)
-
-
-def step_back(pid: int) -> None:
-    """Give a process group that has just begun, and all that it will start, a lower priority."""
-    with contextlib.suppress(ProcessLookupError):
-        os.setpriority(os.PRIO_PGRP, pid, POLITENESS)
-    # The scheduler weighs sessions against each other by this, and only inside of one by the priority of a process.
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/autogroup").write_text(str(POLITENESS))
 
 
 def count_tests(reports: Path) -> tuple[int, int, int]:
