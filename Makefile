@@ -154,7 +154,7 @@ quality: packages-test venv-dev venv-ansible venv-quality ## The built collectio
 	$(VENV)/dev/bin/pytest tests/quality --junitxml="$(REPORTS)/quality.xml" $(PYTEST_ARGS)
 
 .PHONY: docs-run
-docs-run: packages-test venv-dev venv-ansible ## Every example and snippet of the documentation, run on real agents (root)
+docs-run: packages-test packages-demo venv-dev venv-ansible link ## Every example and snippet of the documentation, run on real agents (root)
 	$(VENV)/dev/bin/pytest tests/docs --junitxml="$(REPORTS)/docs.xml" $(PYTEST_ARGS)
 
 .PHONY: fleet

@@ -13,7 +13,7 @@ from tests.claims import NEEDS, Claim, Ledger, features, missing, read_ledger, r
 LEDGER = read_ledger()
 
 #: Promised features that no test proves; see tests/claims.yml. To be lowered with each that is proved, never raised.
-MOST_UNPROVED = 1
+MOST_UNPROVED = 0
 
 
 def test_every_feature_has_a_claim_and_every_claim_a_feature() -> None:
