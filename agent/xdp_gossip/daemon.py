@@ -174,7 +174,7 @@ class Agent:
         from .planewait import PlaneWait  # most agents take what there is
 
         plane, ip = Path(self.settings.dataplane.directory), self.settings.node.address.ip
-        seeds = [seed.ip for seed in self.settings.seeds]
+        seeds = [seed.ip for seed in self.settings.seeds if (":" in seed.ip) == (":" in ip)]
         self._plane_wait = PlaneWait(self.node_list, plane, ip, self._on_waiting, seeds)
         return await self._plane_wait.join()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .core.types import Now
-from .dataplane.asking import Asking, Request
+from .dataplane.asking import TOWARD, Asking, Request
 from .dataplane.maps import Loaded
 from .dataplane.monitor import Monitor
 from .transport import NoPlane
@@ -48,7 +48,7 @@ class PlaneWait:
         self._node_list = node_list
         self._directory = directory
         self._monitor = Monitor(ip)
-        self._monitor.toward = tuple(toward)
+        self._monitor.toward = tuple(toward)[:TOWARD]
         self._told = told
         self._asking = Asking(Request(directory), lambda name: None)
         self._wake = asyncio.Event()

@@ -23,6 +23,7 @@ from .dataplane import headers
 from .dataplane.asking import TOWARD, Asking, Request
 from .dataplane.health import PROOFS, Finding, Health, Work, too_much
 from .dataplane.health import Plane as Watched
+from .dataplane.links import Facts
 from .dataplane.maps import AtWork, Config, DataPlane, Loaded, PlaneError, best_mode
 from .dataplane.monitor import Monitor
 from .steered import SteeredEngine
@@ -42,7 +43,7 @@ _RING_AFTER = 0.1
 
 _MAPS_GONE = Finding("maps_gone", "its maps were taken down, or others are pinned", "the loader to pin maps again")
 #: After these the pins themselves tell when there is a plane again; else the loader must have looked at it.
-_PINS_TELL = ("maps_gone", "taken_down", "unreadable")
+_PINS_TELL = ("maps_gone", "taken_down")
 COUNTERS = (
     *("plane_taken", "plane_judged", "plane_asked", "plane_ask_failed", "plane_stepped_down"),
     *(f"plane_stepped_down_{proof}" for proof in PROOFS),
@@ -73,6 +74,7 @@ class Steering:
         self._protocol = protocol
         self._directory = directory
         self._monitor = monitor
+        self._watched = (0, "")
         self._ring = headers.constants()["XG_RING"]
         self._cycle_at = self._ring_at = math.inf
         self._look_at = math.inf
@@ -196,14 +198,20 @@ class Steering:
 
     def _none(self, why: str, now: Now) -> None:
         self._why, self._awaited = why, ""
-        self._monitor.watch(0, Loaded.asked(self._directory))
+        self._watch(0, Loaded.asked(self._directory))
         self._asking.want(now.mono)
         self._say(f"no kernel data plane, packets go through sockets: {self.reason}", why)
+
+    def _watch(self, index: int, name: str) -> Facts | None:
+        if (index, name) != self._watched:
+            self._watched = index, name
+            self._asking.other_link()
+        return self._monitor.watch(index, name)
 
     def _take(self, plane: DataPlane, now: Now) -> None:
         """Work with ``plane`` from now on. Raises ``PlaneError``, ``OSError``."""
         loaded = plane.loaded
-        facts = self._monitor.watch(loaded.ifindex, loaded.interface)
+        facts = self._watch(loaded.ifindex, loaded.interface)
         health = Health(Watched(loaded.interface, loaded.ifindex, loaded.program, loaded.owners, loaded.named))
         found = health.stated(facts)
         if found is not None:

@@ -480,7 +480,9 @@ def test_a_plane_that_dies_is_given_up_and_a_new_one_found(how: str) -> None:
     assert rig.engine.members(at(101.0))[0].record.plane == "UDP"  # type: ignore[union-attr]
     assert rig.steering.next_timer() <= 101.0 + LOOK_EVERY
     rig.steering.handle_timer(at(106.0))
-    assert "there is none; nothing asks the loader" in rig.steering.reason
+    # Maps that refuse are there: they are tried again when the loader has looked at them, or had the time to.
+    why = "there is none" if how == "taken down" else "Input/output error; waiting for a data plane"
+    assert f"{why}; nothing asks the loader" in rig.steering.reason
     fresh = rig.plane = FakePlane()
     looks = rig.looks
     rig.steering.handle_timer(at(106.1))
@@ -542,6 +544,18 @@ def test_a_firewall_that_lets_no_carrier_out_is_told(caplog: pytest.LogCaptureFi
     rig.counters.update(carriers_sent=8, carriers_refused=1)
     rig.steering.handle_timer(at(105.0))
     assert rig.steering.reason == ""
+
+
+def test_maps_that_open_and_refuse_do_not_come_and_go_all_the_time(tmp_path: Path) -> None:
+    rig = Rig(directory=tmp_path)
+    (tmp_path / "ask").mkdir()
+    written(rig)
+    rig.start(at(100.0)).failing = OSError(12, "Cannot allocate memory")
+    now = 101.0
+    while now < 400.0:
+        rig.steering.handle_timer(at(now))
+        now = max(now + 0.5, min(rig.steering.next_timer(), now + 5))
+    assert 1 <= rig.counters["plane_stepped_down"] <= 10
 
 
 def test_a_plane_in_use_that_is_proved_goes_on(tmp_path: Path) -> None:

@@ -290,6 +290,31 @@ def test_the_loader_is_told_whom_packets_go_to(tmp_path: Path) -> None:
     assert not rig.request.directory.exists()
 
 
+def test_the_loader_may_read_what_it_is_told_whatever_the_umask(tmp_path: Path) -> None:
+    """Its root may override no permissions: the unit leaves it CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_CHOWN."""
+    rig = Rig(tmp_path)
+    before = os.umask(0o077)
+    try:
+        rig.request.write("why", 1.0, ["198.18.0.1"])
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in sorted(rig.request.directory.iterdir())] == [0o644, 0o644]
+
+
+def test_to_watch_another_interface_is_no_change(tmp_path: Path) -> None:
+    """Without a plane the loopback interface, which has the address, is watched; with one, the plane's."""
+    rig = Rig(tmp_path)
+    lo = Facts(replace(LINK, index=1, name="lo", holds=True), (1,), frozenset({7}))
+    eth = Facts(LINK, (1,), frozenset({7}))
+    rig.asking.follow(eth, 42, rig.now)
+    rig.asking.other_link()
+    assert not rig.asking.follow(lo, 42, rig.now)
+    rig.asking.other_link()
+    assert not rig.asking.follow(eth, 42, rig.now)
+    rig.asking.other_link()
+    assert rig.asking.follow(replace(lo, ways=frozenset({8})), 42, rig.now), "a route is another"
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"5", b"null", b'{"a": 1}', b'["fd00::1%eth0", 7]', b"[[]]", b'["x"]', b"[" * 4000, b"\xff"],

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xdp_gossip.dataplane import links, routes, rtnetlink
-from xdp_gossip.dataplane.loader import netlink
+from xdp_gossip.dataplane.loader import compile as compiling
+from xdp_gossip.dataplane.loader import errors, netlink
 
 
 def message(kind: int, body: bytes, length: int | None = None) -> bytes:
@@ -69,3 +70,39 @@ def test_agent_and_loader_see_the_same_interface() -> None:
     assert netlink.owners("127.0.0.1") == [link.index]
     assert routes.interface("127.0.0.1", "127.0.0.1") == link.index
     assert routes.interface("127.0.0.1", "198.18.255.254") is None, "no interface has the source"
+
+
+def test_the_default_route_counts_where_no_other_leads_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"198.18.0.2": 7, "198.18.0.3": 1, "198.51.100.1": 8}
+    monkeypatch.setattr(routes, "interface", lambda to, source, within, uid: table.get(to))
+
+    def ways(*toward: str) -> list[int]:
+        return routes.ways("198.18.0.1", toward, lambda index: index != 1)
+
+    assert ways("198.18.0.1", "198.18.0.2", "198.18.0.3", "fd00::1") == [7]
+    # Addresses of this host lead to loopback; the first address of nobody is one that routers drop traffic by.
+    assert ways("198.18.0.3") == ways() == [8]
+    table["192.0.2.1"] = 9
+    assert ways("198.18.0.9") == [9]
+    table.clear()
+    assert ways("198.18.0.2") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "remembered"),
+    [
+        ("Failed to load BPF program b'x': Permission denied", ["R1 invalid mem access", "processed 9 insns"], True),
+        ("Failed to load BPF program b'x': Invalid argument", [], True),
+        ("Failed to load BPF program b'x': Permission denied", [], False),  # SELinux
+        ("Failed to load BPF program b'x': Operation not permitted", [], False),
+        ("Failed to load BPF program b'x': Cannot allocate memory", ["1: (95) exit", "processed 9 insns"], False),
+        ("Failed to load BPF program b'x': Unknown error 524", ["1: (95) exit", "processed 9 insns"], False),
+        ("Failed to load BPF program b'x': Resource temporarily unavailable", [], False),
+    ],
+)
+def test_only_what_the_verifier_says_is_remembered(
+    monkeypatch: pytest.MonkeyPatch, text: str, lines: list[str], remembered: bool
+) -> None:
+    monkeypatch.setattr(compiling, "toolchain", lambda: "a compiler")
+    found = compiling._why_not_loaded("xg_x", compiling._Said(text, lines))
+    assert isinstance(found, errors.Rejected) is remembered

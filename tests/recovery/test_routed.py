@@ -5,6 +5,7 @@ said by routes, which come and go, and by nothing else."""
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -53,6 +54,18 @@ class RoutedWorld(World):
 
     host = Routed
     hosts: list[Routed]  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        """Agents and loaders have no more rights, and no wider a umask, than their units leave them."""
+        super().__init__()
+        for host, unit in zip(self.hosts, self.units):
+            host.prefix = ("sh", "-c", 'umask 077; exec "$@"', "sh", *host.prefix)
+            unit.capabilities = ("setpriv", "--bounding-set=-all,+sys_admin,+net_admin,+chown")
+            # As the role leaves them: root's, for the agent's group to read.
+            host.directory.chmod(0o755)
+            for path in host.directory.iterdir():
+                os.chown(path, 0, path.stat().st_gid)
+                path.chmod(0o640)
 
     def connect(self) -> None:
         """See ``Fleet``: a second bridge, on which there is nobody."""

@@ -44,6 +44,8 @@ class PathUnit:
         self._file = host.plane_dir / "ask" / "request"
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"path {host.name}", daemon=True)
+        #: Words before the loader's, that leave it what its unit does.
+        self.capabilities: tuple[str, ...] = ()
         #: Environment of the loader, and what each run of it said.
         self.environment: dict[str, str] = {}
         self.runs: list[str] = []
@@ -76,7 +78,7 @@ class PathUnit:
         host = self._host
         words = ("dataplane", "up", "--config", str(host.directory / "agent.yml"), "--user", fleet.USER)
         done = subprocess.run(
-            [*enter(host.namespace), str(COMMAND), *words],
+            [*enter(host.namespace), *self.capabilities, str(COMMAND), *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

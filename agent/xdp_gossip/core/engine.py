@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Callable, TypeVar
@@ -475,10 +476,15 @@ class Engine:
         return self._ring.refresh(limit)
 
     def destinations(self, limit: int) -> list[Address]:
-        """Up to ``limit`` addresses that packets go to: members, and while there are none the seeds; the same ones as
-        long as nothing changes."""
-        members = heapq.nsmallest(limit, self._membership.present, key=lambda address: (address.packed, address.port))
-        return members or self._contacts.seeds.given[:limit]
+        """Up to ``limit`` addresses of this node's family that packets go to: members, and while there are none the
+        seeds. They are of any part of the range of addresses, and the same ones as long as nothing changes."""
+        six = ":" in self.node.address.ip
+        for known in (self._membership.present, self._contacts.seeds.given):
+            alike = (address for address in known if (":" in address.ip) == six)
+            chosen = heapq.nsmallest(limit, alike, key=lambda address: (zlib.crc32(address.packed), address.port))
+            if chosen:
+                return chosen
+        return []
 
     # -- time --------------------------------------------------------------------------------------------------
 

@@ -73,7 +73,10 @@ class Request:
         """What the agent has told, for the loader, which is root and takes nothing from the agent on trust."""
         try:
             descriptor = os.open(self._toward, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            _log.warning("%s: not read: %s", self._toward, error.strerror)
             return []
         with open(descriptor, "rb") as stream:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -95,6 +98,8 @@ class Request:
 def _write(path: Path, content: object) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     with open(descriptor, "w", encoding="utf-8") as stream:
+        # The loader's root may not override permissions, and the agent's umask is strict.
+        os.fchmod(descriptor, 0o644)
         json.dump(content, stream)
         stream.write("\n")
 
@@ -117,6 +122,7 @@ class Asking:
         self._wanted = False
         self._answered = True  # whether the loader was asked since a plane failed
         self._at = self._asked = self._worked = -math.inf
+        self._place: object = None
         self._hard: object = None
         self._soft: object = None
         self._complaint = ""
@@ -182,17 +188,22 @@ class Asking:
         """The loader has written its state."""
         self._worked = now
 
+    def other_link(self) -> None:
+        """The next facts are about another interface, which is no change of one."""
+        self._hard = self._soft = None
+
     def follow(self, facts: Facts | None, ours: int, now: float) -> bool:
         """Take note of the facts; True when a change among them started the asking over. ``ours``: our program."""
         link = facts.link if facts is not None else None
         if facts is None:
             return False
-        hard = (facts.owners, facts.ways, link and (link.index, link.name, link.up, link.mtu, link.mac))
+        place = (facts.owners, facts.ways)
+        hard = (link and (link.index, link.name, link.up, link.mtu, link.mac),)
         # On other kinds the features follow our own program.
         features = link.features if link is not None and link.kind == "veth" else None
         soft = link and (link.running, features, link.programs - {ours})
-        changed = self._hard is not None and hard != self._hard
-        self._hard = hard
+        changed = (self._hard is not None and hard != self._hard) or (self._place is not None and place != self._place)
+        self._hard, self._place = hard, place
         if now - max(self._worked, self._asked) >= SETTLE:
             changed = changed or (self._soft is not None and soft != self._soft)
             self._soft = soft

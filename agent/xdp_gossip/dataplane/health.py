@@ -133,7 +133,7 @@ class Health:
             return Finding("address_moved", text, "the address")
         if not plane.named and plane.ifindex not in plane.owners and facts.ways and plane.ifindex not in facts.ways:
             text = f"packets to the members leave by interface {min(facts.ways)} now, not by {link.name}"
-            return Finding("route_moved", text, "the loader to move to the other interface")
+            return Finding("route_moved", text, "the loader to move there (dataplane.interface would say it for good)")
         return None
 
     def _holder(self, name: str) -> str:

@@ -32,7 +32,7 @@ HOLDERS = ("dummy", "vrf")
 class Link:
     """An interface. ``kind``: veth, bond, ..., "" for a device; ``programs``: ids of the XDP programs on it;
     ``features``: what its driver can do with XDP now (enum netdev_xdp_act), None before Linux 6.3;
-    ``holds``: it is the loopback interface or one of :data:`HOLDERS`."""
+    ``holds``: it is the loopback interface or one of :data:`HOLDERS`; ``master``: the VRF, bond or bridge it is in."""
 
     index: int
     name: str
@@ -45,6 +45,7 @@ class Link:
     carrier_changes: int
     features: int | None
     holds: bool = False
+    master: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,15 @@ def look(ip: str, index: int, name: str, toward: Sequence[str] = ()) -> Facts:
 def _ways(ip: str, holder: Link, toward: Sequence[str]) -> Iterator[int]:
     if not toward:
         return
-    for index in dict.fromkeys(routes.ways(ip, toward, holder.index if holder.kind == "vrf" else 0)):
-        link = _link(index=index)
-        if link is not None and not link.holds:
-            yield index
+    known: dict[int, Link | None] = {}
+
+    def usable(index: int) -> bool:
+        link = known.setdefault(index, _link(index=index)) if index not in known else known[index]
+        return link is not None and not link.holds
+
+    vrf = holder if holder.kind == "vrf" else _link(index=holder.master) if holder.master else None
+    within = vrf.index if vrf is not None and vrf.kind == "vrf" else 0
+    yield from dict.fromkeys(routes.ways(ip, toward, usable, within))
 
 
 def concerns(data: bytes, ip: bytes, index: int, name: str) -> bool:
@@ -144,6 +150,7 @@ def _link(*, index: int = 0, name: str = "") -> Link | None:
         number(said.get(rtnetlink.IFLA_CARRIER_CHANGES, b"")),
         _features(found),
         bool(flags & rtnetlink.IFF_LOOPBACK) or kind in HOLDERS,
+        number(said.get(rtnetlink.IFLA_MASTER, b"")),
     )
 
 

@@ -156,6 +156,10 @@ def _mapped() -> list[str]:
         return sorted({line.split(None, 5)[5].strip() for line in stream if "/" in line})
 
 
+#: Errors of a load that say nothing of the program: no memory, a signal, no room for JIT code (ENOTSUPP).
+_PASSING = ("Cannot allocate memory", "Resource temporarily unavailable", "Interrupted system call", "error 524")
+
+
 def _why_not_loaded(name: str, said: _Said) -> Refused:
     """A refusal from what BCC and the verifier printed."""
     ends = [at for at, line in enumerate(said.lines) if line.startswith(_SUMMARY)]
@@ -163,9 +167,10 @@ def _why_not_loaded(name: str, said: _Said) -> Refused:
     if not before and "Operation not permitted" in said.text:
         remedy = "run the loader as root with CAP_SYS_ADMIN and CAP_NET_ADMIN; a container or lockdown may forbid it"
         return Refused(f"{name}: the kernel forbids loading programs (Operation not permitted)", remedy)
-    # The verifier has said nothing against it, and memory may come: unlike a rejection this is not remembered.
-    if not before and "Cannot allocate memory" in said.text:
-        return Refused(f"{name}: the kernel has no memory for it", "look for limits of memory: systemctl show, cgroups")
+    # Not the verifier's word, and it may be over the next time: unlike a rejection this is not remembered.
+    if any(error in said.text for error in _PASSING) or (not before and "Permission denied" in said.text):
+        remedy = "look for limits of memory and of JIT code (net.core.bpf_jit_limit), and for SELinux: dmesg, audit log"
+        return Refused(f"{name}: the kernel does not load it: {said.text.strip()}", remedy)
     sentence = before[-1] if before else said.text
     return Rejected(
         f"{name}: the kernel's verifier rejects it: {sentence} ({toolchain()})",

@@ -23,6 +23,8 @@ from . import calls, netlink, pins
 from .compile import INGRESS, TC_EGRESS, TC_INGRESS
 from .errors import Refused, Rejected, Starved
 
+#: Of the kernel only (include/linux/errno.h).
+_ENOTSUPP = 524
 _XDP_PASS, _XDP_REDIRECT = 2, 4
 _TC_NEXT = 0xFFFFFFFF
 _BPF_F_INGRESS = 1
@@ -52,7 +54,9 @@ def run_program(name: str, program: int) -> None:
         try:
             got = calls.run(program, frame)
         except OSError as error:
-            raise Rejected(
+            # Want of memory, say, is no answer of this kernel to this program.
+            kind_of = Rejected if error.errno in (errno.EINVAL, errno.EOPNOTSUPP, _ENOTSUPP) else Refused
+            raise kind_of(
                 f"self-test: {name} on {kind}: {error.strerror}", "this kernel cannot run programs on test frames"
             ) from None
         if got != verdict:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ...core.types import Address
 from .. import asking, headers, routes
 from ..links import HOLDERS
-from . import netlink
+from . import netlink, state
 from .errors import LoaderError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def wanted(config: AgentConfig, *, interface: str = "", named_directory: str = "
     found = unplaced(config, interface=interface, named_directory=named_directory, user=user)
     # An agent knows its members; a configuration may name seeds that are down, or that only a resolver can find.
     toward = asking.Request(Path(found.directory)).toward() or [seed.ip for seed in config.seeds]
-    placed, owners = _interface(config.node.addr, found.asked, toward)
+    placed, owners = _interface(config.node.addr, found.asked, _Aim(toward, found.uid, _now_on(found.directory)))
     return replace(found, interface=placed, owners=owners)
 
 
@@ -128,11 +128,29 @@ def _user(name: str) -> pwd.struct_passwd:
         ) from None
 
 
-def _interface(ip: str, name: str, toward: Sequence[str]) -> tuple[netlink.Interface, tuple[int, ...]]:
+@dataclass(frozen=True)
+class _Aim:
+    """Where packets go: ``toward`` addresses, as user ``uid``; ``now``: the interface of the plane that is up, or 0."""
+
+    toward: Sequence[str]
+    uid: int
+    now: int
+
+
+def _now_on(directory: str) -> int:
+    """Index of the interface that a data plane is on, 0 for none."""
+    try:
+        old = state.read(Path(directory))
+    except LoaderError:  # told by whoever puts it up
+        return 0
+    return old.ifindex if old is not None and old.mode else 0
+
+
+def _interface(ip: str, name: str, aim: _Aim) -> tuple[netlink.Interface, tuple[int, ...]]:
     """The interface that rumors come in by, and the indexes of those that have ``ip``.
 
     It is the one that was named, else the one that has node.addr, and if that is loopback, a dummy or a VRF, the one
-    by which packets for most of ``toward`` leave (else, the default route's). Raises ``Absent``, ``LoaderError``.
+    by which packets to most others leave (else, the default route's). Raises ``Absent``, ``LoaderError``.
     """
     every = {found.index: found for found in netlink.interfaces()}
     owners = tuple(index for index in netlink.owners(ip) if index in every)
@@ -149,9 +167,9 @@ def _interface(ip: str, name: str, toward: Sequence[str]) -> tuple[netlink.Inter
                 f"node.addr {ip}: no interface has this address",
                 "give the address to an interface, or name the one that its packets arrive on as dataplane.interface",
             )
-        chosen = min((every[index] for index in owners), key=lambda found: (_only_holds(found), not found.up))
+        chosen = min((every[index] for index in owners), key=lambda found: (not found.up, _only_holds(found)))
         if _only_holds(chosen):
-            chosen = _by_route(ip, chosen, toward, every)
+            chosen = _by_route(ip, chosen, aim, every)
     if _only_holds(chosen):
         raise LoaderError(
             f"interface {chosen.name} ({chosen.kind or 'loopback'}): no packet from a network arrives on it",
@@ -167,16 +185,25 @@ def _only_holds(interface: netlink.Interface) -> bool:
 
 
 def _by_route(
-    ip: str, holder: netlink.Interface, toward: Sequence[str], every: dict[int, netlink.Interface]
+    ip: str, holder: netlink.Interface, aim: _Aim, every: dict[int, netlink.Interface]
 ) -> netlink.Interface:
-    """The interface that packets from ``ip`` to most of ``toward`` leave by; with as many, the first one."""
-    found = Counter(
-        index
-        for index in routes.ways(ip, toward, holder.index if holder.kind == "vrf" else 0)
-        if index in every and not _only_holds(every[index])
-    )
+    """The interface that packets from ``ip`` to most others leave by; with as many, the first one.
+
+    A plane stays where it is as long as packets to any of them leave by that. Raises ``Absent``, ``LoaderError``.
+    """
+
+    def usable(index: int) -> bool:
+        return index in every and not _only_holds(every[index])
+
+    # An address of a VRF may be on the VRF itself, or on a dummy in it.
+    vrf = holder if holder.kind == "vrf" else every.get(holder.master)
+    within = vrf.index if vrf is not None and vrf.kind == "vrf" else 0
+    try:
+        found = Counter(routes.ways(ip, aim.toward, usable, within, aim.uid))
+    except OSError as error:
+        raise Absent(f"node.addr {ip}: routes from it: {error.strerror}", "") from None
     if found:
-        return every[found.most_common(1)[0][0]]
+        return every[aim.now if aim.now in found else found.most_common(1)[0][0]]
     if ipaddress.ip_address(ip).is_loopback:
         raise LoaderError(
             f"node.addr {ip} is on the loopback interface: its packets never touch a network",
@@ -184,6 +211,6 @@ def _by_route(
         )
     raise Absent(
         f"node.addr {ip} is on {holder.name}, which no packet from a network arrives on, and no route leads from it to "
-        f"{'the members' if toward else 'anywhere'}",
+        f"{'the members' if aim.toward else 'anywhere'}",
         "name the interface that packets for node.addr arrive on as dataplane.interface, or add the route",
     )
