@@ -315,7 +315,6 @@ def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool
     with _programs(settings, pinned, now, renew=not current, moved=moved) as programs:
         if not current:
             _check_before_exchange(settings, programs)
-            now.version, now.digest = __version__, sources_digest(settings)
         try:
             traps.refuse_other_than_ethernet(settings.interface)
             if now.user != settings.user:
@@ -323,13 +322,15 @@ def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool
             attached = _ascend(directory, settings, now, programs)
         except (LoaderError, OSError) as error:
             _undo(directory, now)
+            # Not before: a state that is written on the way tells of programs that may be the former ones.
+            now.version, now.digest = __version__, sources_digest(settings)
             _tell_failure(directory, now, error)
             raise
         programs.pin()
         step("programs pinned")
     now.interface, now.asked, now.waiting = settings.interface.name, settings.asked, ""
     now.owners = list(settings.owners)
-    now.protocol = settings.protocol
+    now.version, now.digest, now.protocol = __version__, sources_digest(settings), settings.protocol
     now.node, now.amount, now.wide, now.nodes = str(settings.node), settings.amount, settings.wide, settings.nodes
     if now.clsact is not None:
         now.clsact.filters = {hook: ours[-1:] for hook, ours in now.clsact.filters.items()}
