@@ -97,7 +97,9 @@ def _ways(ip: str, holder: Link, toward: Sequence[str]) -> Iterator[int]:
     known: dict[int, Link | None] = {}
 
     def usable(index: int) -> bool:
-        link = known.setdefault(index, _link(index=index)) if index not in known else known[index]
+        if index not in known:
+            known[index] = _link(index=index)
+        link = known[index]
         return link is not None and not link.holds
 
     vrf = holder if holder.kind == "vrf" else _link(index=holder.master) if holder.master else None
