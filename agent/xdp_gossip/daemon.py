@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from . import __version__, config, logs
 from .addresses import Addresses
 from .api.app import build_app
+from .api.requestlog import RequestLog
 from .api.server import ApiServer, tls_context
 from .config import AgentConfig, ConfigError
 from .core.interface import ProtocolError
@@ -95,6 +96,7 @@ class Agent:
         self.node_list = node_list_from(settings)
         self.servers: list[ApiServer] = []
         self.counters: dict[str, int] = {}
+        self.requests = RequestLog()
         self.systemd = Systemd()
         listen = settings.api.listen
         self.addresses = Addresses(
@@ -203,6 +205,7 @@ class Agent:
             counters=self.counters,
             rendered=lambda: self.rendering.outcomes() if self.rendering is not None else [],
             waiting=lambda: self.addresses.waiting,
+            requests=self.requests,
             ui=self.settings.api.ui,
         )
         server = ApiServer(app, self.counters)

@@ -318,7 +318,7 @@ class AsyncNodeList:
         ``expected``/``absent``: only if that version / no document is held here, else ``ProtocolError``
         (version_mismatch with details ``expected`` and ``actual``). Raises ``StoreError`` when the disk fails; then
         nothing was published (but with wire pekonode, where the document is on its way before). A call that is
-        cancelled while it writes takes effect all the same, here and on the others.
+        cancelled before it takes effect never does; only one that had just done so when it was cancelled has happened.
         """
         data = parameters.content("data", data)
         known = None if expected is None else parameters.version("expected", expected)

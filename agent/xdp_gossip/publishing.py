@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Documents that are published here: first on the disk, then in the engine, and only then on their way to others.
 
-Invariant (docs/protocol.md, "Documents"): a publish that answers "failed" has not happened.
+Invariant (docs/protocol.md, "Documents"): a publish that answers "failed" has not happened, and will not.
 
 The disk has a version before it holds: it is staged there, and after the commit in the engine it is kept or withdrawn.
 A withdrawal is tried until it succeeds. Meanwhile nothing more is staged, so that no more can be owed.
@@ -10,8 +10,10 @@ A withdrawal is tried until it succeeds. Meanwhile nothing more is staged, so th
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .core.types import Document, Prepared, Version, Write
@@ -27,6 +29,31 @@ _OVER = "the node list was closed: expected it open until a publish returns"
 _SETTLE_AFTER = 1.0
 #: Seconds until a withdrawal that failed is tried again.
 _RETRY = 5.0
+
+
+#: See :func:`only_if`.
+_before_commit: contextvars.ContextVar[Callable[[], None]] = contextvars.ContextVar(
+    "before_commit", default=lambda: None
+)
+
+
+@contextlib.contextmanager
+def only_if(check: Callable[[], None]) -> Iterator[None]:
+    """What is published in this block takes effect only if ``check()`` does not raise; else the publish raises that.
+
+    It is called when all is ready, and nothing runs between it and what takes effect. So a request can be given up at
+    any moment, and never takes effect after that. (The question belongs to who asks, not to what is published: so it
+    is no parameter that every layer hands on.)
+    """
+    token = _before_commit.set(check)
+    try:
+        yield
+    finally:
+        _before_commit.reset(token)
+
+
+class _GivenUp(Exception):
+    """The caller was cancelled before what it publishes took effect; nobody is left to be told."""
 
 
 class Publisher:
@@ -64,7 +91,7 @@ class Publisher:
 
     async def publish(self, writes: Sequence[Write], author: str, comment: str) -> list[tuple[Document | None, bool]]:
         """See ``Runtime.publish``."""
-        runtime = self._runtime
+        runtime, before_commit = self._runtime, _before_commit.get()
         keys = frozenset(write.key for write in writes)
         while True:
             while not keys.isdisjoint(self._in_flight):
@@ -84,25 +111,42 @@ class Publisher:
             documents = [item.document for item in prepared if item.changed and item.document is not None]
             if not documents:
                 await runtime.saved()  # what is held may have come a moment ago
-            if not documents or await self._see_to_its_end(prepared, documents):
+            if not documents or await self._see_to_its_end(prepared, documents, before_commit):
                 return [(item.document, item.changed) for item in prepared]
 
-    async def _see_to_its_end(self, prepared: list[Prepared], documents: list[Document]) -> bool:
-        """See ``_store_and_commit``. What gets to the disk gets to the engine, also when its caller gives up."""
+    async def _see_to_its_end(
+        self, prepared: list[Prepared], documents: list[Document], before_commit: Callable[[], None]
+    ) -> bool:
+        """See ``_store_and_commit``. What gets to the disk is kept or withdrawn, also when its caller gives up."""
+        given_up = False
+
+        def check() -> None:
+            if given_up:
+                raise _GivenUp
+            before_commit()
+
         self._in_flight.update((item.key, item) for item in prepared)
-        work = asyncio.ensure_future(self._store_and_commit(prepared, documents))
+        work = asyncio.ensure_future(self._store_and_commit(prepared, documents, check))
         self._begun.add(work)
         work.add_done_callback(lambda done: self._land(done, prepared))
-        return await asyncio.shield(work)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            given_up = True
+            raise
 
     def _land(self, work: asyncio.Task[bool], prepared: list[Prepared]) -> None:
         self._begun.discard(work)
+        if not work.cancelled():
+            work.exception()  # told to whoever waits; who gave up does not ask
         for item in prepared:
             self._in_flight.pop(item.key, None)
         landed, self._landed = self._landed, asyncio.Event()
         landed.set()
 
-    async def _store_and_commit(self, prepared: list[Prepared], documents: list[Document]) -> bool:
+    async def _store_and_commit(
+        self, prepared: list[Prepared], documents: list[Document], before_commit: Callable[[], None]
+    ) -> bool:
         """Whether it happened; else another version came between, and it has to be looked at again."""
         if self._over:
             raise StoreError(_OVER)
@@ -113,6 +157,7 @@ class Publisher:
         self._committing = {(document.key, document.rank) for document in documents}
         done = False
         try:
+            before_commit()  # between this and the commit nothing else runs
             done = self._runtime.call(lambda engine, now: engine.commit(prepared, now))
         finally:
             self._committing = set()

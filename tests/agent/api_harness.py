@@ -60,7 +60,8 @@ OPERATIONS = operations()
 def operation_of(method: str, path: str) -> dict[str, Any] | None:
     """The description of what ``method path`` is, None when there is none."""
     for (known, template), operation in OPERATIONS.items():
-        if known == method and re.fullmatch(re.escape(template).replace(r"\{key\}", ".+"), path):
+        pattern = re.sub(r"\\\{\w+\\\}", ".+", re.escape(template))
+        if known == method and re.fullmatch(pattern, path):
             return operation
     return None
 

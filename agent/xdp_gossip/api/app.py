@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Callable
 
 from aiohttp import web
@@ -12,9 +11,11 @@ from aiohttp import web
 from .context import Context
 from .documents import Documents
 from .egossip import EGossip
-from .errors import Fault, Handler, error_middleware, render
+from .errors import Fault, Handler, Middleware, errors_as_json, render
 from .info import Info
 from .nodes import Nodes
+from .requestlog import RequestLog
+from .requests import Requests
 from .ui import PUBLIC as _PAGE_FILES
 from .ui import Page
 from .waits import Waits
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 #: Served without a token: a load balancer's probe has none, and it tells one word.
 _PUBLIC = frozenset({"/v1/health"})
 _SCHEME = "bearer"
-
-Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 
 def _authorised(request: web.Request, token: str) -> bool:
@@ -62,26 +61,30 @@ def build_app(
     counters: dict[str, int] | None = None,
     rendered: Callable[[], list[dict[str, Any]]] = list,
     waiting: Callable[[], str] = str,
+    requests: RequestLog | None = None,
     ui: bool = False,
 ) -> web.Application:
     """The API over ``node_list``. Call it inside the event loop that will serve it.
 
     ``local`` is for the Unix socket: no token, and eGossip's GET /stop and /start. Otherwise ``token`` is required.
     ``max_document`` is in bytes; ``counters`` are shown with those of the protocol (see ``ApiServer``).
-    ``waiting`` names what the agent waits for, "" for nothing.
+    ``waiting`` names what the agent waits for, "" for nothing. ``requests``, which all sockets of an agent share, knows
+    what came of requests that have an id.
     ``ui`` adds the web page under /ui/, whose files need no token: they hold no data.
     Raises ``ValueError`` when an API without any authentication is asked for.
     """
     if not local and not token:
         raise ValueError("API on TCP: expected a token, got none")
     context = Context(node_list, token, local, max_document, {} if counters is None else counters, rendered, waiting)
+    if requests is not None:
+        context.requests = requests
     public = _PUBLIC | _PAGE_FILES if ui else _PUBLIC
-    middlewares: list[Middleware] = [error_middleware]
+    middlewares: list[Middleware] = [errors_as_json(context.counters)]
     if not local:
         middlewares.append(_auth_middleware(str(token), public))
     # Bodies are bounded one by one in params.read_body; this is the bound for whoever forgets.
     app = web.Application(middlewares=middlewares, client_max_size=max_document)
-    for topic in (Info, Nodes, Documents, Waits, EGossip):
+    for topic in (Info, Nodes, Documents, Requests, Waits, EGossip):
         app.add_routes(topic(context).routes())
     if ui:
         app.add_routes(Page().routes())

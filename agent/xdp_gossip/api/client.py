@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from types import TracebackType
@@ -17,12 +18,18 @@ from yarl import URL
 
 from ..core.shown import shown
 from .eventstream import MEDIA_TYPE, Event, Parser
+from .headers import ID_HEADER, TIMEOUT_HEADER
 
 #: Bytes of one answer that are read at most: a long node list, or a few documents in base64.
 MAX_ANSWER = 256 * 1024 * 1024
 
 #: Added to the time a waiting request asks the agent to wait.
 _GRACE = 10.0
+
+#: Of the time that a client waits, what the agent may take to let a write take effect; the answer has to travel, too.
+_SHARE = 0.9
+#: Seconds in which a write whose answer did not come has to be settled.
+_SETTLE = 5.0
 
 #: Seconds of silence after which a stream counts as lost: three times what an agent leaves between two signs of life.
 _SILENCE = 45.0
@@ -40,12 +47,17 @@ class ApiError(Exception):
 
 
 class Unreachable(Exception):
-    """No answer from ``endpoint``; ``why`` says what happened instead."""
+    """No answer from ``endpoint``; ``why`` says what happened instead.
 
-    def __init__(self, endpoint: str, why: str) -> None:
+    ``sent``: the request may have arrived. ``request``: the id of a write that may still take effect, else "".
+    """
+
+    def __init__(self, endpoint: str, why: str, *, sent: bool = True, request: str = "") -> None:
         super().__init__(f"{endpoint}: {why}")
         self.endpoint = endpoint
         self.why = why
+        self.sent = sent
+        self.request = request
 
 
 def _reason(error: BaseException) -> str:
@@ -139,7 +151,41 @@ class Client:
                     raise _error(answer.status, answer.reason or "", content)
                 return content, answer.headers
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
-            raise Unreachable(self.endpoint, _reason(error)) from error
+            sent = not isinstance(error, aiohttp.ClientConnectorError)
+            raise Unreachable(self.endpoint, _reason(error), sent=sent) from error
+
+    async def _write(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """A request that changes documents. When no answer comes, it is given up, or what came of it is learnt.
+
+        Raises :class:`Unreachable`, which tells whether it may still take effect.
+        """
+        number = secrets.token_hex(16)
+        headers = {**(options.pop("headers", None) or {}), ID_HEADER: number}
+        headers[TIMEOUT_HEADER] = f"{self._timeout * _SHARE:.3f}"
+        try:
+            return dict(await self.json(method, path, headers=headers, **options))
+        except Unreachable as error:
+            if not error.sent:
+                raise
+            return await self._settle(number, error)
+
+    async def _settle(self, number: str, lost: Unreachable) -> dict[str, Any]:
+        try:
+            found = await self.cancel_request(number, timeout=min(_SETTLE, self._timeout))
+        except (Unreachable, ApiError):
+            text = f"{lost.why}; it may still take effect: 'xdp-gossip request {number}' tells, when the agent answers"
+            raise Unreachable(self.endpoint, text, request=number) from lost
+        if found.get("state") == "done":
+            return dict(found["answer"])
+        raise Unreachable(self.endpoint, f"{lost.why}; it was given up, and does not take effect") from lost
+
+    async def find_request(self, number: str) -> dict[str, Any]:
+        """GET /v1/requests/ID: what came of a write."""
+        return dict(await self.json("GET", f"/v1/requests/{quote(number, safe='')}"))
+
+    async def cancel_request(self, number: str, *, timeout: float | None = None) -> dict[str, Any]:
+        """DELETE /v1/requests/ID: what came of a write; if nothing yet, nothing ever will."""
+        return dict(await self.json("DELETE", f"/v1/requests/{quote(number, safe='')}", timeout=timeout))
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -212,18 +258,18 @@ class Client:
         """PUT /v1/documents/KEY; a failed comparison is an :class:`ApiError` with status 412."""
         params = _params(content_type=content_type, author=author, comment=comment, expires_in=expires_in)
         headers = _condition(if_version, if_absent)
-        return dict(await self.json("PUT", _document(key), params=params, headers=headers, body=value))
+        return await self._write("PUT", _document(key), params=params, headers=headers, body=value)
 
     async def delete(self, key: str, *, if_version: str | None = None) -> dict[str, Any]:
         """DELETE /v1/documents/KEY."""
-        return dict(await self.json("DELETE", _document(key), headers=_condition(if_version, False)))
+        return await self._write("DELETE", _document(key), headers=_condition(if_version, False))
 
     async def publish_many(
         self, documents: list[dict[str, Any]], *, author: str = "", comment: str = ""
     ) -> dict[str, Any]:
         """POST /v1/documents: several documents, all or none; each as the API takes it (``key``, ``value``, ...)."""
         value = {"documents": documents, "author": author, "comment": comment}
-        return dict(await self.json("POST", "/v1/documents", value=value))
+        return await self._write("POST", "/v1/documents", value=value)
 
     async def rollback(
         self, key: str, version: str, *, if_version: str | None = None, author: str = "", comment: str = ""
@@ -231,7 +277,7 @@ class Client:
         """POST /v1/rollback/KEY."""
         value = {"version": version, "author": author, "comment": comment}
         headers = _condition(if_version, False)
-        return dict(await self.json("POST", f"/v1/rollback/{quote(key, safe='/')}", value=value, headers=headers))
+        return await self._write("POST", f"/v1/rollback/{quote(key, safe='/')}", value=value, headers=headers)
 
     async def repair(self) -> int:
         """POST /v1/repair; returns how many members were asked."""

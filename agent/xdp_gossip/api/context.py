@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from .errors import Fault
+from .requestlog import RequestLog
 
 if TYPE_CHECKING:
     from ..nodelist import AsyncNodeList
@@ -61,6 +62,7 @@ class Context:
     counters: dict[str, int] = field(default_factory=dict)
     rendered: Callable[[], list[dict[str, Any]]] = list
     awaited: Callable[[], str] = str
+    requests: RequestLog = field(default_factory=RequestLog)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: Budget = field(default_factory=lambda: Budget(MAX_WAITING, "waiting requests"))
     streams: Budget = field(default_factory=lambda: Budget(MAX_STREAMS, "event streams"))

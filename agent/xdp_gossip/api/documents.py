@@ -55,6 +55,7 @@ class Documents:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._node_list = context.node_list
+        self._requests = context.requests
 
     def routes(self) -> list[web.RouteDef]:
         """Paths and handlers. A key may contain ``/``; one with a line feed has to get here to be refused as a key."""
@@ -136,17 +137,21 @@ class Documents:
         key = params.path_key(request, _PREFIX)
         expected, absent = self._expected(request, key)
         value = await read_document(request, self._context)
-        result = await self._node_list.publish(
-            value,
-            key,
-            expected=expected,
-            absent=absent,
-            content_type=content_type,
-            author=author,
-            comment=comment,
-            expires_in=expires_in,
-        )
-        answer = written(result)
+
+        async def write() -> dict[str, Any]:
+            result = await self._node_list.publish(
+                value,
+                key,
+                expected=expected,
+                absent=absent,
+                content_type=content_type,
+                author=author,
+                comment=comment,
+                expires_in=expires_in,
+            )
+            return written(result)
+
+        answer = await self._requests.once(request, value, write)
         return render.json_response(answer, headers={"ETag": f'"{answer["version"]}"'})
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -157,10 +162,14 @@ class Documents:
         expected, absent = self._expected(request, key)
         if absent:
             raise bad_request("If-None-Match: expected If-Match, to delete a certain version", "invalid_header")
-        result = await self._node_list.delete(key, expected=expected)
-        if result.document is None:
-            return render.json_response({"key": key, "version": None, "changed": False, "previous_version": None})
-        return render.json_response(written(result))
+
+        async def write() -> dict[str, Any]:
+            result = await self._node_list.delete(key, expected=expected)
+            if result.document is None:
+                return {"key": key, "version": None, "changed": False, "previous_version": None}
+            return written(result)
+
+        return render.json_response(await self._requests.once(request, b"", write))
 
     async def history(self, request: web.Request) -> web.Response:
         """The versions of a document that this member still has, newest first."""
@@ -189,16 +198,21 @@ class Documents:
             body = await params.read_object(request, ("documents", "author", "comment"), most)
         author = batch.text(body, "author", MAX_AUTHOR)
         comment = batch.text(body, "comment", MAX_COMMENT)
-        results = await self._node_list.publish_many(batch.writes(body), author=author, comment=comment)
-        documents = [
-            written(result)
-            if result.document is not None
-            else {"key": write.key, "version": None, "changed": False, "previous_version": None}
-            for write, result in zip(batch.writes(body), results)
-        ]
-        fresh = [entry["version"] for entry in documents if entry["changed"]]
-        version = fresh[0] if fresh else None
-        return render.json_response({"changed": bool(fresh), "version": version, "documents": documents})
+        writes = batch.writes(body)
+
+        async def write() -> dict[str, Any]:
+            results = await self._node_list.publish_many(writes, author=author, comment=comment)
+            documents = [
+                written(result)
+                if result.document is not None
+                else {"key": write.key, "version": None, "changed": False, "previous_version": None}
+                for write, result in zip(writes, results)
+            ]
+            fresh = [entry["version"] for entry in documents if entry["changed"]]
+            version = fresh[0] if fresh else None
+            return {"changed": bool(fresh), "version": version, "documents": documents}
+
+        return render.json_response(await self._requests.once(request, render.json_bytes(body), write))
 
     async def rollback(self, request: web.Request) -> web.Response:
         """Publish a former version again."""
@@ -210,8 +224,12 @@ class Documents:
         body = await params.read_object(request, ("version", "author", "comment"))
         version = params.version(batch.text(body, "version", MAX_KEY, required=True), "version")
         author, comment = batch.text(body, "author", MAX_AUTHOR), batch.text(body, "comment", MAX_COMMENT)
-        result = await self._node_list.rollback(key, version, expected=expected, author=author, comment=comment)
-        answer = written(result)
+
+        async def write() -> dict[str, Any]:
+            result = await self._node_list.rollback(key, version, expected=expected, author=author, comment=comment)
+            return written(result)
+
+        answer = await self._requests.once(request, render.json_bytes(body), write)
         return render.json_response(answer, headers={"ETag": f'"{answer["version"]}"'})
 
     async def repair(self, request: web.Request) -> web.Response:

@@ -72,7 +72,11 @@ class EGossip:
         """Publish the body as the ``default`` document."""
         params.query(request, ())
         value = await read_document(request, self._context)
-        return render.json_response(written(await self._node_list.publish(value, DEFAULT_KEY)))
+
+        async def write() -> dict[str, Any]:
+            return written(await self._node_list.publish(value, DEFAULT_KEY))
+
+        return render.json_response(await self._context.requests.once(request, value, write))
 
     async def stop(self, request: web.Request) -> web.Response:
         """Stop publishing heartbeats."""

@@ -13,6 +13,7 @@ from ..core.interface import ProtocolError
 from ..internal_errors import RECORD
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 #: HTTP status of what the protocol refuses; any other code is a conflict with the state of this member (409).
 _PROTOCOL_STATUS = {
@@ -89,14 +90,30 @@ def to_fault(error: BaseException) -> Fault | None:
     return None
 
 
-@web.middleware
-async def error_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn whatever a handler raises into JSON. What is not foreseen is recorded and told as 500 without details."""
-    try:
-        return await handler(request)
-    except Exception as error:
-        fault = to_fault(error)
-        if fault is None:
-            RECORD.add("API request", error)
-            fault = Fault(500, "internal_error", "the agent failed at this request; its log says more")
-        return render(fault)
+#: Counters of what clients gave up before it took effect, by the code that nobody reads.
+GIVEN_UP = {
+    "client_gone": "api_client_gone",
+    "deadline_passed": "api_deadline_passed",
+    "request_cancelled": "api_request_cancelled",
+}
+
+
+def errors_as_json(counters: dict[str, int]) -> Middleware:
+    """A middleware that turns what a handler raises into JSON. What is not foreseen is recorded, and told as 500."""
+    for name in GIVEN_UP.values():
+        counters.setdefault(name, 0)
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Exception as error:
+            fault = to_fault(error)
+            if fault is None:
+                RECORD.add("API request", error)
+                fault = Fault(500, "internal_error", "the agent failed at this request; its log says more")
+            elif fault.code in GIVEN_UP:
+                counters[GIVEN_UP[fault.code]] += 1
+            return render(fault)
+
+    return answer

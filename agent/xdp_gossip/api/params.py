@@ -15,6 +15,7 @@ from aiohttp import web
 
 from ..core.shown import shown
 from ..core.types import Version, check_key
+from .asked import Asked
 from .errors import Fault, bad_request
 
 #: A JSON body is a few settings or a list of addresses.
@@ -137,8 +138,9 @@ async def read_body(request: web.Request, limit: int, code: str = "body_too_larg
     """The whole body, at most ``limit`` bytes and :data:`BODY_SECONDS`.
 
     Raises :class:`Fault` 413 (before reading when the length is announced), 408, or 503 when the client
-    went before the end.
+    went before the end, or does not wait for an answer any more: whatever changes something reads its body first.
     """
+    asked = Asked.of(request)
     length = request.content_length
     too_large = Fault(413, code, f"expected a body of at most {limit} bytes", limit=limit)
     if length is not None and length > limit:
@@ -159,7 +161,8 @@ async def read_body(request: web.Request, limit: int, code: str = "body_too_larg
     except asyncio.TimeoutError:
         raise Fault(408, "body_timeout", f"expected the whole body within {BODY_SECONDS:g} seconds") from None
     except ConnectionError:
-        raise Fault(503, "client_gone", "the client closed the connection") from None
+        raise Fault(503, "client_gone", "the client closed the connection; nothing was done") from None
+    asked.check()
     return bytes(body)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``publish``, ``read``, ``delete``, ``documents``, ``history`` and ``verify``."""
+"""``publish``, ``read``, ``delete``, ``documents``, ``history``, ``rollback``, ``request`` and ``verify``."""
 
 from __future__ import annotations
 
@@ -62,6 +62,11 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     rollback.add_argument("--if-version", metavar="VERSION", help="only when the agent holds this version")
     rollback.add_argument("--comment", metavar="TEXT", help="why, for the history")
     rollback.set_defaults(handler=run_rollback)
+
+    request = commands.add_parser("request", help="what came of a write whose answer was lost", parents=[common])
+    request.add_argument("id", metavar="ID", help="as the error message of the write names it")
+    request.add_argument("--cancel", action="store_true", help="see to it that it never takes effect, if it has not")
+    request.set_defaults(handler=run_request)
 
     verify = commands.add_parser("verify", help="check that the fleet holds it", parents=[common])
     verify.add_argument("key", metavar="KEY", nargs="?", help="default: everything that the agent asked holds")
@@ -243,6 +248,19 @@ def run_rollback(args: argparse.Namespace) -> int:
         )
         output(args, written, lambda: _print_written(written, None))
         return OK
+
+    return call(args, work)
+
+
+def run_request(args: argparse.Namespace) -> int:
+    """0 when the write has taken effect, else 1."""
+
+    async def work(client: Client) -> int:
+        found = await (client.cancel_request(args.id) if args.cancel else client.find_request(args.id))
+        told = {"done": "it took effect", "pending": "at work", "cancelled": "cancelled, it does not take effect"}
+        text = told.get(found["state"], f"failed, nothing was done ({(found['answer'] or {}).get('code')})")
+        output(args, found, lambda: print(f"request {args.id}: {text}"))
+        return OK if found["state"] == "done" else FAILED
 
     return call(args, work)
 

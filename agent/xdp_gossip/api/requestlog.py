@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""What came of the requests that have an id: each is done once, and one that was given up is never done."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import hashlib
+import json
+import re
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from aiohttp import web
+
+from ..core.shown import shown
+from ..publishing import only_if
+from .asked import Asked
+from .errors import Fault, bad_request, to_fault
+from .headers import ID_HEADER
+
+#: Requests remembered at most, and bytes of their answers; the oldest are forgotten first.
+MAX_REMEMBERED = 4096
+MAX_BYTES = 8 * 1024 * 1024
+
+_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+
+
+@dataclass
+class Entry:
+    """What is known of one id. ``state``: pending, done, failed or cancelled."""
+
+    id: str
+    fingerprint: bytes
+    state: str = "pending"
+    status: int | None = None
+    answer: Any = None
+    size: int = 0
+    given_up: bool = False
+    committing: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def json(self) -> dict[str, Any]:
+        """The answer of /v1/requests/ID."""
+        return {"id": self.id, "state": self.state, "status": self.status, "answer": self.answer}
+
+
+class RequestLog:
+    """The requests of one agent that have an id, over all of its sockets, the last ones."""
+
+    def __init__(self, most: int = MAX_REMEMBERED, most_bytes: int = MAX_BYTES) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._entries: collections.OrderedDict[str, Entry] = collections.OrderedDict()
+        self._bytes = 0
+
+    async def once(
+        self, request: web.Request, body: bytes, work: Callable[[], Awaitable[dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """What ``work()`` returns, unless nobody waits for it any more; with an id it is done once.
+
+        The same request again, id and all, is answered as it was; one that failed is tried again. Raises
+        :class:`Fault`: 503 as :meth:`Asked.check`, 409 ``request_cancelled``, ``request_pending`` and
+        ``request_id_reused``; and what ``work`` raises.
+        """
+        asked = Asked.of(request)
+        number = request.headers.get(ID_HEADER)
+        if number is None:
+            with only_if(asked.check):
+                return await work()
+        entry = self._begin(check_id(number), _fingerprint(request, body))
+        if entry.state == "done":
+            return dict(entry.answer)
+
+        def check() -> None:
+            if entry.given_up:
+                raise _cancelled(entry.id)
+            asked.check()
+            entry.committing = True
+
+        try:
+            with only_if(check):
+                answer = await work()
+        except Exception as error:
+            fault = to_fault(error)
+            code = fault.code if fault is not None else "internal_error"
+            self._end(entry, "failed", fault.status if fault is not None else 500, {"code": code})
+            raise
+        except BaseException:
+            self._forget(entry)
+            raise
+        self._end(entry, "done", 200, answer)
+        return answer
+
+    def find(self, number: str) -> Entry:
+        """What is known of an id. Raises :class:`Fault` 404."""
+        entry = self._entries.get(number)
+        if entry is None:
+            text = f"this agent knows of no request {number!r} since it started; the document's history may tell"
+            raise Fault(404, "request_not_found", text)
+        return entry
+
+    async def cancel(self, number: str) -> Entry:
+        """Give a request up, if it has not taken effect: then it never will, whether it has arrived or not."""
+        entry = self._entries.get(number)
+        if entry is None:
+            entry = self._add(Entry(number, b""))
+        if entry.state == "failed":
+            entry.state, entry.given_up = "cancelled", True
+        if entry.state == "pending":
+            entry.given_up = True
+            if entry.committing:
+                await entry.over.wait()  # it is known in a moment
+            else:
+                entry.state = "cancelled"
+        return entry
+
+    def _begin(self, number: str, fingerprint: bytes) -> Entry:
+        entry = self._entries.get(number)
+        if entry is None:
+            return self._add(Entry(number, fingerprint))
+        if entry.given_up and entry.state != "done":
+            raise _cancelled(number)
+        if entry.fingerprint != fingerprint:
+            raise Fault(409, "request_id_reused", f"{ID_HEADER}: {number!r} was another request's: expected a new one")
+        if entry.state == "pending":
+            raise Fault(409, "request_pending", f"request {number!r} is at work", headers={"Retry-After": "1"})
+        if entry.state == "failed":
+            entry.state, entry.committing, entry.over = "pending", False, asyncio.Event()
+        return entry
+
+    def _add(self, entry: Entry) -> Entry:
+        self._entries[entry.id] = entry
+        self._shrink()
+        return entry
+
+    def _end(self, entry: Entry, state: str, status: int, answer: Any) -> None:
+        if not entry.given_up or state == "done":
+            entry.state = state
+        entry.status, entry.answer = status, answer
+        self._bytes -= entry.size
+        entry.size = len(json.dumps(answer)) if self._entries.get(entry.id) is entry else 0
+        self._bytes += entry.size
+        entry.over.set()
+        self._shrink()
+
+    def _shrink(self) -> None:
+        while len(self._entries) > self._most or self._bytes > self._most_bytes:
+            self._forget(next(iter(self._entries.values())))
+
+    def _forget(self, entry: Entry) -> None:
+        if self._entries.get(entry.id) is entry:
+            del self._entries[entry.id]
+            self._bytes -= entry.size
+        entry.over.set()
+
+
+def check_id(number: str) -> str:
+    """A request's id. Raises :class:`Fault` 400."""
+    if not _ID.fullmatch(number):
+        text = f"{ID_HEADER}: expected 8 to 64 letters, digits, '.', '_' or '-', got {shown(number)}"
+        raise bad_request(text, "invalid_request_id")
+    return number
+
+
+def _cancelled(number: str) -> Fault:
+    return Fault(409, "request_cancelled", f"request {number!r} was cancelled; nothing was done")
+
+
+def _fingerprint(request: web.Request, body: bytes) -> bytes:
+    """What makes it the same request again."""
+    head = [request.method, request.path_qs, *(request.headers.get(name, "") for name in ("If-Match", "If-None-Match"))]
+    return hashlib.blake2b(json.dumps(head).encode() + b"\n" + body, digest_size=16).digest()

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""Routes that settle what became of a request whose answer was lost."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from . import params, render
+from .context import Context
+from .requestlog import check_id
+
+
+class Requests:
+    """Handlers of /v1/requests."""
+
+    def __init__(self, context: Context) -> None:
+        self._log = context.requests
+
+    def routes(self) -> list[web.RouteDef]:
+        """Paths and handlers."""
+        return [
+            web.get("/v1/requests/{id}", self.show),
+            web.delete("/v1/requests/{id}", self.cancel),
+        ]
+
+    async def show(self, request: web.Request) -> web.Response:
+        """What came of it."""
+        params.query(request, ())
+        return render.json_response(self._log.find(check_id(request.match_info["id"])).json())
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """Give it up: unless it has taken effect, it never will, also when it arrives only now."""
+        params.query(request, ())
+        await params.no_body(request)
+        return render.json_response((await self._log.cancel(check_id(request.match_info["id"]))).json())
