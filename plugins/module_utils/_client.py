@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import http.client
 import io
+import json
 import socket
 import ssl
 import threading
 import time
 import typing as t
+import uuid
 from urllib.parse import urlencode
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip, parse_json
@@ -39,15 +41,26 @@ _MAX_BACKOFF = 5.0
 _REFUSED_HERE = frozenset((401, 403, 421, 429, 500, 502, 503, 504))
 
 
+#: Of the time that a request has, what the member may take to let a change take effect; the answer has to travel, too.
+_SHARE = 0.9
+#: Seconds in which it has to be settled what became of a change whose answer did not come.
+_SETTLE = 5.0
+#: What writes documents: such requests have an id, by which that can be settled.
+_SETTLED = ("/v1/documents", "/v1/rollback/")
+
+
 class Unreachable(ClientError):
-    """No endpoint answered. ``attempts`` lists (endpoint, reason); ``maybe_applied`` when a write may have arrived."""
+    """No endpoint answered. ``attempts`` lists (endpoint, reason).
+
+    ``maybe_applied``: a write may have arrived, and what became of it could not be learnt.
+    """
 
     def __init__(self, attempts: t.Sequence[tuple[str, str]], maybe_applied: bool = False) -> None:
         self.attempts = list(attempts)
         self.maybe_applied = maybe_applied
         text = "no member of the fleet answered; tried " + _lines(self.attempts)
         if maybe_applied:
-            text += ". The change was sent and may have been made: run the task again"
+            text += ". The change was sent and may have been made, or may still take effect: run the task again"
         super().__init__(text)
 
 
@@ -181,6 +194,7 @@ class Client:
 
         ``extra_time`` (seconds) is added to the timeout for calls that wait on purpose. With
         ``repeatable=False`` the request goes to no second endpoint once it may have been carried out.
+        No change takes effect after this has failed, unless the error says ``maybe_applied``.
         ``held`` maps endpoints to the entity tags of their answers that the caller still holds: such an endpoint is
         asked for another one only, and may answer with status 304 and no body.
         Raises ``Unreachable`` when nobody answers, ``ApiError`` for a 4xx answer, ``ConfigError`` for TLS files.
@@ -189,6 +203,7 @@ class Client:
             path += "?" + urlencode({name: value for name, value in query.items() if value is not None})
         attempts: list[tuple[str, str]] = []
         arrived = False
+        numbers: dict[str, str] = {}
         candidates = list(self._endpoints)
         for left in range(self._settings.retries, -1, -1):
             failed: list[tuple[str, str]] = []
@@ -197,9 +212,21 @@ class Client:
                 if held and endpoint.url in held:
                     # Of this endpoint's own: what another member calls by the same tag may be something else.
                     fields["If-None-Match"] = held[endpoint.url]
+                if method != "GET":
+                    fields["X-XDP-Gossip-Timeout"] = "%.3f" % ((self._settings.timeout + extra_time) * _SHARE)
+                if method != "GET" and path.startswith(_SETTLED):
+                    # The same one for each attempt there, so that it is done once.
+                    fields["X-XDP-Gossip-Request-Id"] = numbers.setdefault(endpoint.url, uuid.uuid4().hex)
                 try:
-                    response = self._ask(endpoint, method, path, body, fields, extra_time)
+                    try:
+                        response = self._ask(endpoint, method, path, body, fields, extra_time)
+                    except _EndpointFailed as failure:
+                        if endpoint.url not in numbers or not failure.sent:
+                            raise
+                        response = self._settle(endpoint, numbers[endpoint.url], failure)
                 except _EndpointFailed as failure:
+                    if not failure.sent:
+                        numbers.pop(endpoint.url, None)
                     failed.append((endpoint.url, failure.reason))
                     attempts.append(failed[-1])
                     self._failures[failed[-1]] = None
@@ -225,9 +252,16 @@ class Client:
         raise Unreachable(attempts, maybe_applied=arrived and method != "GET")
 
     def _ask(
-        self, endpoint: Endpoint, method: str, path: str, body: bytes | None, headers: dict[str, str], extra: float
+        self,
+        endpoint: Endpoint,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        extra: float,
+        most: float = float("inf"),
     ) -> Response:
-        seconds = self._settings.timeout + extra
+        seconds = min(self._settings.timeout + extra, most)
         deadline = _Deadline(seconds)
         sock: socket.socket | None = None
         sent = False
@@ -254,6 +288,24 @@ class Client:
             # A refusal to start with is certain; after a 5xx the write may be there.
             raise _EndpointFailed(reason, sent=response.status in (500, 502, 504), permanent=denied)
         return response
+
+    def _settle(self, endpoint: Endpoint, number: str, lost: _EndpointFailed) -> Response:
+        """The answer that did not come, or ``_EndpointFailed`` with the word that it never takes effect.
+
+        Where that cannot be learnt either, ``lost`` is raised as it is. (The member drops by itself what came over a
+        connection that is closed; but whether that was in time, nobody knows here.)
+        """
+        try:
+            told = self._ask(endpoint, "DELETE", "/v1/requests/" + number, None, {}, 0.0, _SETTLE)
+            settled = told.json() if told.status == 200 else {}
+        except (_EndpointFailed, BadAnswer):
+            settled = {}
+        state, answer = settled.get("state"), settled.get("answer")
+        if state == "done" and isinstance(answer, dict):
+            return Response(endpoint.url, 200, {}, json.dumps(answer).encode("utf-8"))
+        if state in ("cancelled", "failed"):
+            raise _EndpointFailed(lost.reason + ", and the change was given up", False, lost.permanent)
+        raise lost
 
     def _connect(self, endpoint: Endpoint, deadline: _Deadline) -> socket.socket:
         if endpoint.scheme == "unix":

@@ -480,3 +480,56 @@ def test_a_silent_tls_server_does_not_hang():
     with RawServer(lambda sock: time.sleep(5)) as server:
         with pytest.raises(Unreachable, match="within 1 s"):
             client(server.url.replace("http:", "https:"), timeout=1).request("GET", "/v1/status")
+
+
+def settling(told):
+    """A member that never answers a write, and to the question what became of it says ``told``."""
+    heads = []
+
+    def speak(sock):
+        head = sock.recv(65536)
+        heads.append(head.decode())
+        if not head.startswith(b"DELETE /v1/requests/"):
+            return
+        body = json.dumps(told).encode()
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    return RawServer(speak), heads
+
+
+def test_a_lost_answer_is_learnt_afterwards():
+    answer = {"changed": True, "key": "a"}
+    server, heads = settling({"id": "x", "state": "done", "status": 200, "answer": answer})
+    with server as member, FakeMember() as other:
+        asked = client(member.url, other.url)
+        got = asked.request("PUT", "/v1/documents/a", body=b"x", repeatable=False)
+        assert (got.status, got.json(), got.endpoint) == (200, answer, member.url)
+        assert not other.requests
+    sent = dict(line.split(": ", 1) for line in heads[0].split("\r\n") if ": " in line)
+    assert 0 < float(sent["X-XDP-Gossip-Timeout"]) < 5
+    assert heads[1].startswith("DELETE /v1/requests/%s " % sent["X-XDP-Gossip-Request-Id"])
+
+
+def test_a_write_that_was_given_up_may_go_to_the_next_member():
+    server, _heads = settling({"id": "x", "state": "cancelled", "status": None, "answer": None})
+    with server as member, FakeMember() as other:
+        asked = client(member.url, other.url)
+        asked.request("PUT", "/v1/documents/a", body=b"x", repeatable=False)
+        assert other.documents["a"]["value"] == b"x"
+        assert "given up" in asked.attempts[0]["reason"]
+    with settling({"id": "x", "state": "cancelled", "status": None, "answer": None})[0] as member:
+        with pytest.raises(Unreachable) as caught:
+            client(member.url).request("DELETE", "/v1/documents/a")
+        assert not caught.value.maybe_applied
+
+
+def test_each_attempt_at_one_member_has_the_same_id_until_it_is_given_up():
+    server, heads = settling({"id": "x", "state": "pending"})
+    with server as member:
+        with pytest.raises(Unreachable) as caught:
+            client(member.url, retries=1).request("POST", "/v1/documents", body=b"{}")
+        assert caught.value.maybe_applied and "may still take effect" in str(caught.value)
+    writes = [head for head in heads if head.startswith("POST")]
+    assert len(writes) == 2
+    ids = {line for head in writes for line in head.split("\r\n") if line.startswith("X-XDP-Gossip-Request-Id")}
+    assert len(ids) == 1
