@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,3 +195,28 @@ def test_a_secret_is_in_no_output_however_verbose(fleet: Fleet) -> None:
     fleet.play([that(f"lookup('xdp_gossip.fleet.metadata', 'pw') == '{secret}'")])
     # Without the option it would be seen, so that this can fail.
     assert secret in fleet.play([{PUBLISH: {"key": "pw", **hidden}}], "-vvvv", "--diff", "--check")
+
+
+def test_what_a_stopped_member_was_sent_does_not_take_effect_later(fleet: Fleet, publishers: list[Publisher]) -> None:
+    publisher = publishers[0]
+
+    def publish(sockets: list[Path], key: str, content: str) -> dict[str, Any]:
+        endpoints = [f"unix://{socket}" for socket in sockets]
+        publisher.start(endpoints=endpoints, timeout=1, retries=0, key=key, content=content)
+        return publisher.result()
+
+    os.kill(fleet.pids[0], signal.SIGSTOP)
+    try:
+        lost = publish(fleet.sockets[:1], "stopped/alone", "old")
+        assert lost["failed"] and lost["error"]["code"] in ("answer_lost", "no_member_answered"), lost
+        assert publish(fleet.sockets[:2], "stopped/both", "old")["endpoint"] == f"unix://{fleet.sockets[1]}"
+        assert publish(fleet.sockets[1:2], "stopped/both", "newer")["changed"]
+    finally:
+        os.kill(fleet.pids[0], signal.SIGCONT)
+    # Asked last, it answers after all that came before.
+    publisher.start(endpoints=[f"unix://{fleet.sockets[0]}"], timeout=60, key="stopped/barrier", content="x", wait="all")
+    assert not publisher.result().get("failed")
+    history = fleet.run("ansible", "localhost", "-m", "xdp_gossip.fleet.xdp_gossip_info", "-a",
+                        f"endpoints=unix://{fleet.sockets[0]} gather=documents prefix=stopped/")
+    assert "stopped/alone" not in history and "stopped/both" in history
+    assert not publish(fleet.sockets[:1], "stopped/both", "newer")["changed"]
