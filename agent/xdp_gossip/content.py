@@ -14,6 +14,8 @@ from .core.shown import cut
 MAX_DIFF = 256 * 1024
 #: Levels of YAML: its loader in C calls itself for each, and ends the process where the stack does.
 MAX_LEVELS = 200
+#: Types that say something of the content.
+CHECKED = frozenset({"text", "json", "yaml"})
 #: Characters of a reason: parsers quote what they stumble over, however long it is.
 _MOST_REASON = 300
 
@@ -24,19 +26,19 @@ def check(key: str, value: bytes, content_type: str) -> None:
     ``text`` is UTF-8; ``json`` is RFC 8259, so without NaN; ``yaml`` is one YAML document without tags of a
     program's own, of at most ``MAX_LEVELS`` levels. Any other type, ``raw`` among them, says nothing of the content.
     """
-    if content_type not in ("text", "json", "yaml"):
+    if content_type not in CHECKED:
         return
     try:
         text = value.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _refused(key, content_type, f"byte {error.start} is not UTF-8") from None
+        raise refused(key, content_type, f"byte {error.start} is not UTF-8") from None
     if content_type == "json":
         try:
             json.loads(text, parse_constant=_no_constant)
         except json.JSONDecodeError as error:
-            raise _refused(key, content_type, f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+            raise refused(key, content_type, f"line {error.lineno}, column {error.colno}: {error.msg}") from None
         except (ValueError, RecursionError) as error:
-            raise _refused(key, content_type, _reason(error)) from None
+            raise refused(key, content_type, _reason(error)) from None
     elif content_type == "yaml":
         _check_yaml(key, text)
 
@@ -55,12 +57,13 @@ def _check_yaml(key: str, text: str) -> None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-        raise _refused(key, "yaml", f"{where}{error.problem or error.context}") from None
+        raise refused(key, "yaml", f"{where}{error.problem or error.context}") from None
     except Exception as error:  # what a tag makes of its text raises whatever the calls in it raise
-        raise _refused(key, "yaml", _reason(error)) from None
+        raise refused(key, "yaml", _reason(error)) from None
 
 
-def _refused(key: str, content_type: str, reason: str) -> ProtocolError:
+def refused(key: str, content_type: str, reason: str) -> ProtocolError:
+    """The error for a content that is not what its type says."""
     message = f"document {key!r}: expected valid {content_type}, {cut(reason, _MOST_REASON)}"
     return ProtocolError("invalid_content", message, key=key, content_type=content_type)
 
@@ -71,6 +74,18 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, ValueError):
         return " ".join(str(error).split())
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def parse_json(raw: bytes) -> Any:
+    """The value of a JSON text (RFC 8259: UTF-8, no NaN, no key twice). Raises ``ValueError``, ``RecursionError``."""
+    return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is given twice")
+    return found
 
 
 def _no_constant(name: str) -> Any:

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import __version__, content, forks, parameters, shapes
+from . import __version__, forks, parameters, shapes
 from .assembly import Assembly
 from .changes import KINDS, Change, ChangeLog, Changes, Filter
 from .console import format_event
@@ -46,11 +46,9 @@ from .statefile import HISTORY
 from .store import MemoryStore, Snapshot, StateStore, Store, StoreError
 from .transport import Transport, largest_size
 from .wire.keys import Keyring
+from .worker.contents import Contents
 
 _log = logging.getLogger("xdp_gossip")
-
-#: Bytes of content that are parsed at once.
-_SMALL_CONTENT = 16 * 1024
 
 #: Ways to send that there are on each wire.
 _PROTOCOLS = {"native": ("UDP", "TCP", "auto", "XDP", "TC"), "pekonode": ("UDP", "TCP", "auto")}
@@ -198,6 +196,7 @@ class AsyncNodeList:
         self._started = 0.0
         self._process: int | None = None  # the one that joined
         self._loop: asyncio.AbstractEventLoop | None = None  # and the loop that it did so in
+        self._contents = Contents()
         self._closed = False
         self._joining: asyncio.Future[None] | None = None
         self._print: Callable[[str], None] = _print_line
@@ -358,7 +357,7 @@ class AsyncNodeList:
         runtime = self._joined()
         for write in writes:
             if not write.deleted:
-                await _check_content(write)
+                await self._contents.check(write.key, write.value, write.content_type)
         held = [runtime.engine.document(write.key) for write in writes]
         written = await runtime.publish(writes, author, comment)
         return [
@@ -409,6 +408,7 @@ class AsyncNodeList:
             await asyncio.wait([self._joining])
         if self._runtime is not None:
             await self._runtime.close()
+        await self._contents.close()
         self._log.close()
         self._loop = None
 
@@ -719,13 +719,6 @@ def _print_line(line: str) -> None:
         print(line, flush=True)
     except UnicodeEncodeError:
         print(line.encode("ascii", "backslashreplace").decode(), flush=True)
-
-
-async def _check_content(write: Write) -> None:
-    if len(write.value) <= _SMALL_CONTENT:
-        content.check(write.key, write.value, write.content_type)
-    else:  # to parse megabytes takes longer than a heartbeat may wait
-        await asyncio.to_thread(content.check, write.key, write.value, write.content_type)
 
 
 def _event_of(event: MemberChanged) -> str:

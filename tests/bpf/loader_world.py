@@ -118,6 +118,11 @@ def run(*words: str, check: bool = True, environment: dict[str, str] | None = No
     return done
 
 
+#: Ids of what was once seen to be another data plane's; the kernel does not use an id again.
+_FOREIGN_MAPS: set[int] = set()
+_FOREIGN_PROGRAMS: set[int] = set()
+
+
 @dataclass
 class World:
     """``interface`` in ``namespace`` is joined to ``peer`` in ``beyond``; ``files`` has configuration and state."""
@@ -197,8 +202,8 @@ class World:
         """Ids of the programs and maps that look like the loader's, without those of other data planes.
 
         Another one, of a test that runs at the same time, shows in the size of its node map: what hangs together
-        with that map is not ours. What hangs together with none, the self-test's programs and maps, could only be
-        kept by a pin, and shows as a mount.
+        with that map is not ours, nor is it when that map goes before it does. What hangs together with none, the
+        self-test's programs and maps, could only be kept by a pin, and shows as a mount.
         """
         found_programs = [each for each in self._bpftool("prog") if each.get("name", "").startswith("xg_")]
         programs = [each for each in found_programs if not each["name"].startswith("xg_selftest")]
@@ -206,7 +211,10 @@ class World:
         others = {number for number, each in found.items() if self._is_foreign(each)}
         for _ in range(3):
             others |= {n for each in programs for n in each.get("map_ids", ()) if others & set(each["map_ids"])}
-        ours = [each["id"] for each in programs if not others & set(each.get("map_ids", ()))]
+        _FOREIGN_MAPS.update(others)
+        _FOREIGN_PROGRAMS.update(each["id"] for each in programs if _FOREIGN_MAPS & set(each.get("map_ids", ())))
+        others |= _FOREIGN_MAPS
+        ours = [each["id"] for each in programs if each["id"] not in _FOREIGN_PROGRAMS]
         used = {number for each in programs if each["id"] in ours for number in each.get("map_ids", ())}
         sized = {number for number, each in found.items() if each["name"] == "nodes" and not self._is_foreign(each)}
         return ours, sorted(used & found.keys() | sized)

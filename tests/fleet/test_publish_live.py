@@ -214,7 +214,8 @@ def test_what_a_stopped_member_was_sent_does_not_take_effect_later(fleet: Fleet,
     finally:
         os.kill(fleet.pids[0], signal.SIGCONT)
     # Asked last, it answers after all that came before.
-    publisher.start(endpoints=[f"unix://{fleet.sockets[0]}"], timeout=60, key="stopped/barrier", content="x", wait="all")
+    first = f"unix://{fleet.sockets[0]}"
+    publisher.start(endpoints=[first], timeout=60, key="stopped/barrier", content="x", wait="all")
     assert not publisher.result().get("failed")
     history = fleet.run("ansible", "localhost", "-m", "xdp_gossip.fleet.xdp_gossip_info", "-a",
                         f"endpoints=unix://{fleet.sockets[0]} gather=documents prefix=stopped/")

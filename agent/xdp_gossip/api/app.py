@@ -91,6 +91,7 @@ def build_app(
 
     async def close(_app: web.Application) -> None:
         context.closing.set()
+        await context.contents.close()
 
     app.on_shutdown.append(close)
     return app

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
+from ..worker.contents import Contents
 from .errors import Fault
 from .requestlog import RequestLog
 
@@ -62,6 +63,7 @@ class Context:
     counters: dict[str, int] = field(default_factory=dict)
     rendered: Callable[[], list[dict[str, Any]]] = list
     awaited: Callable[[], str] = str
+    contents: Contents = field(default_factory=Contents)
     requests: RequestLog = field(default_factory=RequestLog)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: Budget = field(default_factory=lambda: Budget(MAX_WAITING, "waiting requests"))

@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Any
 
 from aiohttp import web
 
-from .. import content, shapes
+from .. import shapes
 from ..core.shown import shown
-from ..core.types import MAX_AUTHOR, MAX_COMMENT, MAX_EXPIRES_IN, MAX_KEY, Document, Version
+from ..core.types import MAX_AUTHOR, MAX_BATCH, MAX_COMMENT, MAX_EXPIRES_IN, MAX_KEY, Document, Version
+from ..worker.contents import SMALL
 from . import batch, params, render
 from .context import Context
 from .errors import Fault, bad_request
+from .server import gone
 
 _PREFIX = "/v1/documents/"
 _HISTORY = "/v1/history/"
@@ -22,6 +23,10 @@ _ROLLBACK = "/v1/rollback/"
 
 #: Bytes of values in one history answer; beyond it versions come without their value.
 MAX_HISTORY_VALUES = 32 * 1024 * 1024
+
+#: Members of a batch, and values in all of it: each document has some ten.
+_BATCH = ("documents", "author", "comment")
+MAX_BATCH_VALUES = 20 * MAX_BATCH
 
 #: A short name (raw, json, yaml, text, ...) or a media type without parameters (RFC 6838, 4.2).
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,62}(/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,62})?")
@@ -185,7 +190,9 @@ class Documents:
             for entry, document in zip(_rendered(versions, values), versions)
         ]
         if differences:
-            texts = await asyncio.to_thread(_differences, versions)
+            # Of a client that leaves, the work is dropped.
+            pairs = _pairs(versions)
+            texts = await self._context.wait(lambda: self._context.contents.differences(pairs), gone(request))
             rendered = [{**entry, "diff": text} for entry, text in zip(rendered, texts)]
         return render.json_response({"key": key, "versions": rendered})
 
@@ -195,7 +202,7 @@ class Documents:
         # A value may take four bytes in base64 for three, or six as an escape for one.
         most = 2 * self._context.max_document + params.MAX_JSON
         with self._context.uploads.take(min(request.content_length or most, most)):
-            body = await params.read_object(request, ("documents", "author", "comment"), most)
+            body = params.as_object(await self._parse(await params.read_body(request, most)), _BATCH)
         author = batch.text(body, "author", MAX_AUTHOR)
         comment = batch.text(body, "comment", MAX_COMMENT)
         writes = batch.writes(body)
@@ -213,6 +220,15 @@ class Documents:
             return {"changed": bool(fresh), "version": version, "documents": documents}
 
         return render.json_response(await self._requests.once(request, render.json_bytes(body), write))
+
+    async def _parse(self, raw: bytes) -> Any:
+        """The JSON of a batch; a long one is parsed where that costs nobody anything."""
+        if len(raw) <= SMALL:
+            return params.parse_json(raw)
+        try:
+            return await self._context.contents.parse_json(raw, MAX_BATCH_VALUES)
+        except ValueError as error:
+            raise params.no_json(str(error)) from None
 
     async def rollback(self, request: web.Request) -> web.Response:
         """Publish a former version again."""
@@ -255,14 +271,14 @@ def _rendered(versions: list[Document], values: bool) -> list[dict[str, Any]]:
     return rendered
 
 
-def _differences(versions: list[Document]) -> list[str | None]:
-    """How each version differs from the one before it, which comes after it in the list; the oldest from nothing."""
-    texts = []
+def _pairs(versions: list[Document]) -> list[tuple[bytes, bytes, str, str]]:
+    """Each version beside the one before it, which comes after it in the list; the oldest beside nothing."""
+    pairs = []
     for index, new in enumerate(versions):
         old = versions[index + 1] if index + 1 < len(versions) else None
         names = (str(old.version) if old else "/dev/null", str(new.version))
-        texts.append(content.diff(old.value if old else b"", new.value, *names))
-    return texts
+        pairs.append((old.value if old else b"", new.value, *names))
+    return pairs
 
 
 async def read_document(request: web.Request, context: Context) -> bytes:

@@ -29,6 +29,7 @@ _PROTOCOL_STATUS = {
     "node_too_large": 400,
     "document_not_found": 404,
     "unsupported_operation": 501,
+    "busy": 503,
 }
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
+from .. import content
 from ..core.shown import shown
 from ..core.types import Version, check_key
 from .asked import Asked
@@ -166,30 +166,31 @@ async def read_body(request: web.Request, limit: int, code: str = "body_too_larg
     return bytes(body)
 
 
-def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is not JSON")
-
-
 async def read_json(request: web.Request, most: int = MAX_JSON) -> Any:
     """The body as JSON (RFC 8259: no NaN). A key given twice is an error, as is deep nesting."""
+    return parse_json(await read_body(request, most))
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a key is given twice")
-        return found
 
-    raw = await read_body(request, most)
+def parse_json(raw: bytes) -> Any:
+    """The value of a JSON text. Raises :class:`Fault` 400."""
     try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=_no_constant)
+        return content.parse_json(raw)
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise bad_request(f"body: expected JSON, got something else ({reason})", "invalid_json") from None
+        raise no_json("nested too deeply" if isinstance(error, RecursionError) else str(error)) from None
+
+
+def no_json(reason: str) -> Fault:
+    """A 400 for a body that is no JSON."""
+    return bad_request(f"body: expected JSON, got something else ({reason})", "invalid_json")
 
 
 async def read_object(request: web.Request, allowed: Sequence[str], most: int = MAX_JSON) -> dict[str, Any]:
     """The body as a JSON object with no other members than ``allowed``."""
-    value = await read_json(request, most)
+    return as_object(await read_json(request, most), allowed)
+
+
+def as_object(value: Any, allowed: Sequence[str]) -> dict[str, Any]:
+    """``value`` if it is an object with no other members than ``allowed``. Raises :class:`Fault` 400."""
     if not isinstance(value, dict):
         raise bad_request(f"body: expected a JSON object, got {type(value).__name__}")
     for name in value:

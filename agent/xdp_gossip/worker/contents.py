@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""Checks, parses and compares contents in bounded processes (docs/security.md, "What untrusted content can cost")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .. import content
+from ..core.interface import ProtocolError
+from .process import BoundedProcess, Broken, TooMuch
+
+#: Bytes of JSON that are parsed at once: its parser makes no more of a text than is in it.
+SMALL_JSON = 16 * 1024
+#: Bytes up to which a content does not wait for larger ones.
+SMALL = 64 * 1024
+
+#: Seconds of processor for a content, and more for each MiB of it; and bytes of memory.
+SECONDS, SECONDS_FOR_MIB = 5.0, 4.0
+MEMORY = 768 * 1024 * 1024
+#: Seconds for all differences of one history.
+DIFF_SECONDS = 5.0
+
+
+class Contents:
+    """Two processes, one of them for small contents, so that these never wait for large ones."""
+
+    def __init__(self) -> None:
+        self._small = BoundedProcess()
+        self._large = BoundedProcess()
+
+    async def check(self, key: str, value: bytes, content_type: str) -> None:
+        """As ``content.check``. Raises ``ProtocolError``: invalid_content, or busy when there is no process for it."""
+        at_once = content_type == "text" or (content_type == "json" and len(value) <= SMALL_JSON)
+        if at_once or content_type not in content.CHECKED:
+            content.check(key, value, content_type)
+            return
+        try:
+            answer = await self._run(["check", key, value, content_type], len(value))
+        except TooMuch as error:
+            raise content.refused(key, content_type, str(error)) from None
+        if answer[0] == "refused":
+            raise ProtocolError(answer[1], answer[2], **answer[3])
+
+    async def differences(self, pairs: Sequence[tuple[bytes, bytes, str, str]]) -> list[str | None]:
+        """Of each pair (old, new, name of old, name of new) how new differs, None where nothing can say in time.
+
+        Raises ``ProtocolError`` (busy).
+        """
+        texts: list[str | None] = [None] * len(pairs)
+        compared = [at for at, pair in enumerate(pairs) if max(len(pair[0]), len(pair[1])) <= content.MAX_DIFF]
+        try:
+            answer = await self._large.run(["differences", [list(pairs[at]) for at in compared]], DIFF_SECONDS, MEMORY)
+        except TooMuch:
+            return texts
+        except Broken as error:
+            raise _busy(error) from None
+        for at, text in zip(compared, answer[1] if answer[0] == "done" else ()):
+            texts[at] = text
+        return texts
+
+    async def parse_json(self, raw: bytes, most: int) -> Any:
+        """The value of a JSON text with at most ``most`` values. Raises ``ValueError``, ``ProtocolError`` (busy)."""
+        try:
+            answer = await self._run(["parse", raw, most], len(raw))
+        except TooMuch as error:
+            raise ValueError(str(error)) from None
+        if answer[0] != "done":
+            raise ValueError(answer[1])
+        return answer[1]
+
+    async def _run(self, job: list[Any], size: int) -> Any:
+        process = self._small if size <= SMALL else self._large
+        try:
+            answer = await process.run(job, SECONDS + SECONDS_FOR_MIB * size / 2**20, MEMORY)
+        except Broken as error:
+            raise _busy(error) from None
+        if answer[0] == "too much":
+            raise TooMuch(answer[1])
+        return answer
+
+    async def close(self) -> None:
+        """End the processes; what is at work in them with them."""
+        await self._small.close()
+        await self._large.close()
+
+
+def _busy(error: Broken) -> ProtocolError:
+    return ProtocolError("busy", f"the content cannot be looked at now: {error}")

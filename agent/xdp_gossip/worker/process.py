@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""The agent's side: a process that is given one job at a time, watched, and ended when it takes too much.
+
+Frames are a length (4 bytes, big-endian) and msgpack, in both directions. The process is made when there is a job, and
+ended when there was none for a while, or when it has kept much memory: so nothing of it stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import struct
+import sys
+from typing import Any
+
+import msgpack
+
+_LENGTH = struct.Struct(">I")
+_LOOK_EVERY = 0.05
+#: Seconds without a job, and bytes of memory after one, with which the process is ended.
+_IDLE_SECONDS = 30.0
+_KEPT_MEMORY = 64 * 1024 * 1024
+#: A process that is not given the processor counts no time: this many seconds for each that it may use.
+_WALL_FACTOR = 20.0
+#: Bytes of an answer.
+_MAX_ANSWER = 64 * 1024 * 1024
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_START = "import sys; sys.path.insert(0, sys.argv[1]); from xdp_gossip.worker.jobs import main; main()"
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class TooMuch(Exception):
+    """A job took more time or memory than it may; the text says which, and how much that is."""
+
+
+class Broken(Exception):
+    """The process cannot be started, or ended by itself."""
+
+
+class BoundedProcess:
+    """One process, and one job in it at a time; others wait for their turn. Make it anywhere, use it in one loop."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._turn: asyncio.Lock | None = None
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def run(self, job: list[Any], seconds: float, memory: int) -> Any:
+        """The answer to ``job``, for which it may use ``seconds`` of processor and ``memory`` bytes.
+
+        A caller that is cancelled ends the process with its job. Raises :class:`TooMuch`, :class:`Broken`.
+        """
+        if self._turn is None:
+            self._turn = asyncio.Lock()  # here, as before Python 3.10 it belongs to the loop it was made in
+        async with self._turn:
+            if self._idle is not None:
+                self._idle.cancel()
+            try:
+                return await self._run(job, seconds, memory)
+            except (asyncio.IncompleteReadError, OSError, ValueError, msgpack.exceptions.UnpackException) as error:
+                await self._end()
+                raise Broken(f"the process for it ended ({type(error).__name__})") from error
+            except BaseException:
+                await self._end()
+                raise
+            finally:
+                if self._process is not None:
+                    self._idle = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._kill)
+
+    async def _run(self, job: list[Any], seconds: float, memory: int) -> Any:
+        process = await self._running()
+        began = _used(process.pid)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds * _WALL_FACTOR
+        work = asyncio.ensure_future(self._exchange(process, job))
+        try:
+            while True:
+                await asyncio.wait({work}, timeout=_LOOK_EVERY)
+                if work.done():
+                    answer = work.result()
+                    if _resident(process.pid) > _KEPT_MEMORY:
+                        await self._end()
+                    return answer
+                if _used(process.pid) - began > seconds or loop.time() > deadline:
+                    raise TooMuch(f"it takes more than {seconds:g} seconds")
+                if _resident(process.pid) > memory:
+                    raise TooMuch(f"it takes more than {memory >> 20} MiB of memory")
+        finally:
+            if not work.done():
+                await self._end()  # and with it ends the exchange
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def _running(self) -> asyncio.subprocess.Process:
+        if self._process is None or self._process.returncode is not None:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-c", _START, _ROOT),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env={"LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "1"},
+                close_fds=True,
+            )
+        return self._process
+
+    async def _exchange(self, process: asyncio.subprocess.Process, job: list[Any]) -> Any:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        body = msgpack.packb(job, use_bin_type=True)
+        process.stdin.write(_LENGTH.pack(len(body)))
+        process.stdin.write(body)
+        await process.stdin.drain()
+        (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
+        if length > _MAX_ANSWER:
+            raise ValueError("a frame that is too long")
+        return msgpack.unpackb(await process.stdout.readexactly(length), raw=False)
+
+    def _kill(self) -> None:
+        """Nobody needs it; the loop reaps it."""
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    async def close(self) -> None:
+        """End the process; a job in it with it."""
+        if self._idle is not None:
+            self._idle.cancel()
+        await self._end()
+
+
+def _used(pid: int) -> float:
+    """Seconds of processor that it has used. (A limit of the process would need a call that the unit denies.)"""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stream:
+            fields = stream.read().rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that it has."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as stream:
+            return int(stream.read().split()[1]) * _PAGE
+    except (OSError, IndexError, ValueError):
+        return 0
