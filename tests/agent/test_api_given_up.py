@@ -241,6 +241,7 @@ def stopped(process: Any) -> None:
 
 
 @pytest.mark.parametrize("how", ["unix, leaves", "tcp, leaves", "tcp, out of time"])
+@pytest.mark.slow
 def test_an_agent_that_was_stopped_does_not_do_what_nobody_waits_for(tmp_path: Path, how: str) -> None:
     port = free_port()
     api = {"socket": str(tmp_path / "a" / "api.sock"), "listen": f"127.0.0.1:{port}", "token_file": "api.token"}
@@ -300,6 +301,7 @@ REQUESTS = int(os.environ.get("GIVEN_UP_REQUESTS", "500"))
 
 
 @pytest.mark.timeout(patient(120 + REQUESTS / 10))
+@pytest.mark.slow
 def test_nothing_that_failed_takes_effect(tmp_path: Path) -> None:
     """Impatient clients ask an agent that is stopped and continued at random, and each answer is held against it."""
     dice = random.Random(5)

@@ -52,6 +52,7 @@ async def until(condition: Any) -> None:
     await asyncio.wait_for(look(), patient(60))
 
 
+@pytest.mark.slow
 def test_small_contents_do_not_wait_for_large_ones() -> None:
     async def main() -> None:
         checks = Contents()
@@ -158,6 +159,7 @@ def test_one_at_a_time_and_each_gets_its_own_answer() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_the_node_list_goes_on_while_a_content_is_checked() -> None:
     async def main() -> None:
         async with cluster(2) as lists:
@@ -197,6 +199,7 @@ def test_a_batch_is_parsed_without_anybody_waiting(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_an_agent_ends_while_it_compares_and_checks(tmp_path: Path) -> None:
     """SIGTERM waited for a comparison that nobody wanted any more."""
     with agent(tmp_path / "a") as running:

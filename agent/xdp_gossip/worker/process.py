@@ -129,6 +129,9 @@ class BoundedProcess:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+            if process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    await process.stdin.wait_closed()  # takes note of the error that its end was for the pipe
 
     async def close(self) -> None:
         """End the process; a job in it with it."""
