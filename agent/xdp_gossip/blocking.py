@@ -126,7 +126,7 @@ class NodeList:
         *,
         expected: Version | str | None = None,
         absent: bool = False,
-        content_type: str = "raw",
+        content_type: str | None = None,
         author: str = "",
         comment: str = "",
         expires_in: float | None = None,

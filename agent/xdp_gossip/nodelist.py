@@ -38,7 +38,7 @@ from .core.documents import unread
 from .core.events import AppliedAnswered, DocumentChanged, Event, MemberChanged, QueryAnswered
 from .core.interface import ProtocolError, Settings
 from .core.shown import shown
-from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version, Write
+from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, TypeChanged, Version, Write
 from .disk import Disk
 from .internal_errors import RECORD
 from .runtime import Runtime
@@ -305,14 +305,16 @@ class AsyncNodeList:
         *,
         expected: Version | str | None = None,
         absent: bool = False,
-        content_type: str = "raw",
+        content_type: str | None = None,
         author: str = "",
         comment: str = "",
         expires_in: float | None = None,
     ) -> Published:
         """Write a document: first to the local disk, then on its way to everybody.
 
-        ``content_type`` text, json and yaml are checked (invalid_content); ``expires_in``: seconds until it is over.
+        ``content_type`` text, json and yaml are checked (invalid_content). None: the type of the version held, else the
+        one that the key's suffix stands for (``.json``, ``.yaml``, ``.yml``, ``.txt``), else raw.
+        ``expires_in``: seconds until it is over.
 
         ``expected``/``absent``: only if that version / no document is held here, else ``ProtocolError``
         (version_mismatch with details ``expected`` and ``actual``). Raises ``StoreError`` when the disk fails; then
@@ -355,9 +357,29 @@ class AsyncNodeList:
         parameters.instance("author", author, str, "text")
         parameters.instance("comment", comment, str, "text")
         runtime = self._joined()
-        for write in writes:
-            if not write.deleted:
-                await self._contents.check(write.key, write.value, write.content_type)
+        while True:
+            checked = [write if write.deleted else await self._checked(write, runtime) for write in writes]
+            try:
+                return await self._write(checked, author, comment)
+            except TypeChanged:  # somebody else wrote meanwhile
+                continue
+
+    async def _checked(self, write: Write, runtime: Runtime) -> Write:
+        """``write``, whose value fits the type that the document gets now. Raises ``ProtocolError`` (invalid_content)."""
+        held = runtime.engine.document(write.key)
+        kind = write.type_over(held)
+        try:
+            await self._contents.check(write.key, write.value, kind)
+        except ProtocolError as error:
+            if write.content_type is not None or error.code != "invalid_content":
+                raise
+            source = "the version held" if held is not None else "the suffix"
+            hint = f"{kind} is the type of {source}: give a content_type if the document is of another type now"
+            raise ProtocolError(error.code, f"{error}; {hint}", **error.details) from None
+        return replace(write, checked_as=kind)
+
+    async def _write(self, writes: Sequence[Write], author: str, comment: str) -> list[Published]:
+        runtime = self._joined()
         held = [runtime.engine.document(write.key) for write in writes]
         written = await runtime.publish(writes, author, comment)
         return [
@@ -388,7 +410,9 @@ class AsyncNodeList:
             raise ProtocolError("version_not_found", text, key=key, version=str(wanted))
         write = Write(key, former.value, former.content_type, known, deleted=former.deleted)
         parameters.instance("comment", comment, str, "text")
-        return (await self._publish([write], author, comment or f"rollback to {wanted}"))[0]
+        parameters.instance("author", author, str, "text")
+        # Not checked again: what held once may hold again, also where checks have become stricter.
+        return (await self._write([write], author, comment or f"rollback to {wanted}"))[0]
 
     def repair(self) -> int:
         """Exchange at once with every node that shows other documents; returns how many were asked."""

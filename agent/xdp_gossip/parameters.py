@@ -274,9 +274,10 @@ def write(name: str, value: object) -> Write:
     return Write(
         document_key(f"{name}key", found.key),
         content(f"{name}value" if name else "data", found.value),
-        instance(f"{name}content_type", found.content_type, str, "text"),
+        None if found.content_type is None else instance(f"{name}content_type", found.content_type, str, "text"),
         None if found.expected is None else version(f"{name}expected", found.expected),
         flag(f"{name}absent", found.absent),
         expires_in,
         flag(f"{name}deleted", found.deleted),
+        instance(f"{name}suffix", found.suffix, str, "text"),
     )

@@ -9,7 +9,7 @@ import base64
 import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Unreachable
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import SOURCES, content_of, diff_text
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import SOURCES, content_of, diff_text, suffix_of
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence import Question
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._expiry import seconds_of, to_renew
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, check_key, digest_of
@@ -30,6 +30,7 @@ class Wish:
             if self.value is None:
                 # Options that are given as null pass Ansible's own checks; no value here would mean a deletion.
                 raise ConfigError("expected one of %s with state=present, got none" % ", ".join(SOURCES))
+        self.suffix = suffix_of(options["src"])
         #: Only a type that was asked for is a reason to write what is otherwise there.
         self.type_counts = options["content_type"] is not None
         self.if_version: str | None = options["if_version"]
@@ -99,7 +100,7 @@ class Change:
             elif wish.value is None:
                 answer = self._fleet.delete(wish.key, wish.if_version)
             else:
-                about = {"content_type": self._kind(), "author": wish.author, "comment": wish.comment}
+                about = dict(self._kind(), author=wish.author, comment=wish.comment)
                 if wish.expires:
                     about["expires_in"] = str(wish.expires)
                 answer = self._fleet.write(wish.key, wish.value, wish.if_version, about)
@@ -113,8 +114,11 @@ class Change:
         else:
             self.done(answer)
 
-    def _kind(self) -> str:
-        return self.wish.content_type or self._held.get("content_type") or "raw"
+    def _kind(self) -> dict[str, str | None]:
+        """The type, or what the agent finds it by: at the moment of writing it knows best what is held."""
+        if self.wish.content_type is not None:
+            return {"content_type": self.wish.content_type}
+        return {"suffix": self.wish.suffix} if self.wish.suffix else {}
 
     def entry(self) -> dict[str, t.Any]:
         """What is planned, as one of many for ``Fleet.write_many``."""
@@ -123,7 +127,7 @@ class Change:
         if wish.value is None:
             entry["delete"] = True
         else:
-            entry["content_type"] = self._kind()
+            entry.update(self._kind())
             try:
                 entry["value"] = wish.value.decode("utf-8")
             except UnicodeDecodeError:

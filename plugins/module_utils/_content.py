@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import typing as t
 
 from ansible.module_utils.basic import missing_required_lib
@@ -17,6 +18,9 @@ SOURCES = ("content", "value", "src")
 
 #: Bytes that a document may have.
 MAX_VALUE = 16 * 1024 * 1024
+
+#: Longest suffix that an agent takes, bytes.
+_MAX_SUFFIX = 32
 
 #: Longest text shown in a diff, bytes.
 _MAX_DIFF = 256 * 1024
@@ -85,6 +89,12 @@ def _encode(option: str, text: str) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError:
         raise ConfigError("%s: expected valid Unicode text; use src for bytes" % option) from None
+
+
+def suffix_of(path: str | None) -> str:
+    """The suffix of a file's name, of which the agent makes a content type where nothing else says one."""
+    suffix = os.path.splitext(path or "")[1]
+    return suffix if suffix[1:].isalnum() and len(suffix.encode("utf-8")) <= _MAX_SUFFIX else ""
 
 
 def read_source(path: str) -> bytes:

@@ -86,7 +86,8 @@ options:
   content_type:
     description:
       - What readers are told about the content. Given, a document that is only of another type is written again.
-      - When not given, it is V(json) for data in O(value), else the type that the document had, else V(raw).
+      - When not given, it is V(json) for data in O(value), else the type that the document had. A new document has the
+        type that the suffix of its key says, else that of O(src), C(.json), C(.yaml), C(.yml) or C(.txt), else V(raw).
     type: str
     choices: [raw, text, json, yaml]
   if_version:

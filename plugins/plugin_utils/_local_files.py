@@ -11,7 +11,7 @@ import typing as t
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import MAX_VALUE
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import MAX_VALUE, suffix_of
 
 
 class LocalFiles(ActionBase):
@@ -67,7 +67,8 @@ class LocalFiles(ActionBase):
                 raise AnsibleActionFail("src %s: expected at most %d bytes, got %d" % (source, MAX_VALUE, size))
             if not self._connection._shell.tmpdir:
                 self._make_tmp_path()
-            target = self._connection._shell.join_path(self._connection._shell.tmpdir, "document%d" % number)
+            name = "document%d%s" % (number, suffix_of(source))
+            target = self._connection._shell.join_path(self._connection._shell.tmpdir, name)
             self._transfer_file(real, target)
         except AnsibleActionFail:
             raise

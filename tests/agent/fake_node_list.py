@@ -143,7 +143,7 @@ class FakeNodeList:
         *,
         expected: Version | None = None,
         absent: bool = False,
-        content_type: str = "raw",
+        content_type: str | None = None,
         author: str = "",
         comment: str = "",
         expires_in: float | None = None,
@@ -175,9 +175,9 @@ class FakeNodeList:
         if write.deleted and held is None:
             return Published(self.held[write.key][0] if write.key in self.held else None, False)
         if held is not None and not write.deleted:
-            if (held.value, held.content_type) == (write.value, write.content_type) and write.expires_in is None:
+            if (held.value, held.content_type) == (write.value, write.type_over(held)) and write.expires_in is None:
                 return Published(held, False, held.version)
-        document = self._write(write.key, write.value, write.content_type, author, comment, write.deleted)
+        document = self._write(write.key, write.value, write.type_over(held), author, comment, write.deleted)
         return Published(document, True, before)
 
     async def rollback(

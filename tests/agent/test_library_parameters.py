@@ -105,7 +105,7 @@ CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
             "key": (None, *IMPOSSIBLE, *NO_TEXT),
             "expected": NO_VERSION,
             "absent": NO_FLAG,
-            "content_type": (None, "x" * 300, "\ud800", *NO_TEXT),
+            "content_type": ("x" * 300, "\ud800", *NO_TEXT),
             "author": (None, "x" * 5000, "\ud800", *NO_TEXT),
             "comment": (None, "x" * 50_000, "\ud800", *NO_TEXT),
             "expires_in": (0, *NO_NUMBER),

@@ -13,7 +13,7 @@ from . import params
 from .errors import bad_request
 
 _MEMBERS = (
-    *("key", "value", "value_base64", "content_type"),
+    *("key", "value", "value_base64", "content_type", "suffix"),
     *("expires_in", "if_version", "if_absent", "delete"),
 )
 
@@ -48,11 +48,12 @@ def _write(item: Any, where: str) -> Write:
     return Write(
         key,
         b"" if deleted else _value(item, where),
-        text(item, "content_type", MAX_CONTENT_TYPE, where=where) or "raw",
+        text(item, "content_type", MAX_CONTENT_TYPE, where=where) or None,
         params.version(version, f"{where}if_version") if version else None,
         _flag(item, "if_absent", where),
         _seconds(item, where),
         deleted,
+        text(item, "suffix", MAX_CONTENT_TYPE, where=where),
     )
 
 

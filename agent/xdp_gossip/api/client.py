@@ -251,12 +251,22 @@ class Client:
         if_version: str | None = None,
         if_absent: bool = False,
         content_type: str | None = None,
+        suffix: str | None = None,
         author: str | None = None,
         comment: str | None = None,
         expires_in: float | None = None,
     ) -> dict[str, Any]:
-        """PUT /v1/documents/KEY; a failed comparison is an :class:`ApiError` with status 412."""
-        params = _params(content_type=content_type, author=author, comment=comment, expires_in=expires_in)
+        """PUT /v1/documents/KEY; a failed comparison is an :class:`ApiError` with status 412.
+
+        ``suffix``: that of the file that the value was in, for a key that has none.
+        """
+        params = _params(
+            content_type=content_type,
+            suffix=suffix,
+            author=author,
+            comment=comment,
+            expires_in=expires_in,
+        )
         headers = _condition(if_version, if_absent)
         return await self._write("PUT", _document(key), params=params, headers=headers, body=value)
 

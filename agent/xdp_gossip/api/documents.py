@@ -10,7 +10,17 @@ from aiohttp import web
 
 from .. import shapes
 from ..core.shown import shown
-from ..core.types import MAX_AUTHOR, MAX_BATCH, MAX_COMMENT, MAX_EXPIRES_IN, MAX_KEY, Document, Version
+from ..core.types import (
+    MAX_AUTHOR,
+    MAX_BATCH,
+    MAX_COMMENT,
+    MAX_CONTENT_TYPE,
+    MAX_EXPIRES_IN,
+    MAX_KEY,
+    Document,
+    Version,
+    Write,
+)
 from ..worker.contents import SMALL
 from . import batch, params, render
 from .context import Context
@@ -132,29 +142,21 @@ class Documents:
 
     async def publish(self, request: web.Request) -> web.Response:
         """Write a document. It is on this member's disk when the answer goes out."""
-        query = params.query(request, ("content_type", "author", "comment", "expires_in"))
-        content_type = query.get("content_type", "raw")
-        if not _CONTENT_TYPE.fullmatch(content_type):
+        query = params.query(request, ("content_type", "suffix", "author", "comment", "expires_in"))
+        content_type = query.get("content_type")
+        if content_type is not None and not _CONTENT_TYPE.fullmatch(content_type):
             raise bad_request(f"content_type: expected a name or media type, got {shown(content_type)}")
+        suffix = params.text_limit(query, "suffix", "", MAX_CONTENT_TYPE)
         author = params.text_limit(query, "author", "", MAX_AUTHOR)
         comment = params.text_limit(query, "comment", "", MAX_COMMENT)
         expires_in = params.seconds(query, "expires_in", 0.0, MAX_EXPIRES_IN) if "expires_in" in query else None
         key = params.path_key(request, _PREFIX)
         expected, absent = self._expected(request, key)
         value = await read_document(request, self._context)
+        wanted = Write(key, value, content_type, expected, absent, expires_in, suffix=suffix)
 
         async def write() -> dict[str, Any]:
-            result = await self._node_list.publish(
-                value,
-                key,
-                expected=expected,
-                absent=absent,
-                content_type=content_type,
-                author=author,
-                comment=comment,
-                expires_in=expires_in,
-            )
-            return written(result)
+            return written((await self._node_list.publish_many([wanted], author=author, comment=comment))[0])
 
         answer = await self._requests.once(request, value, write)
         return render.json_response(answer, headers={"ETag": f'"{answer["version"]}"'})

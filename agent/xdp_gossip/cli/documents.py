@@ -6,10 +6,12 @@ from __future__ import annotations
 import argparse
 import getpass
 import hashlib
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..core.types import MAX_CONTENT_TYPE
 from . import tables
 from .common import FAILED, OK, USAGE, CommandError, call, output, read_file, wait_for, wants_json
 
@@ -30,7 +32,8 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     condition = publish.add_mutually_exclusive_group()
     condition.add_argument("--if-version", metavar="VERSION", help="only when the agent holds this version")
     condition.add_argument("--if-absent", action="store_true", help="only when there is no such document")
-    publish.add_argument("--content-type", metavar="TYPE", help="a name such as json or yaml, or a media type")
+    kind = "json, yaml, text, raw or a media type (default: as it is held, else by the suffix of KEY or FILE)"
+    publish.add_argument("--content-type", metavar="TYPE", help=kind)
     publish.add_argument("--comment", metavar="TEXT", help="why, for the history")
     publish.add_argument("--expires-in", metavar="SECONDS", type=float, help="delete it everywhere after so long")
     publish.add_argument("--author", metavar="NAME", help="who, for the history (default: the user)")
@@ -106,6 +109,7 @@ def run_publish(args: argparse.Namespace) -> int:
             if_version=args.if_version,
             if_absent=args.if_absent,
             content_type=args.content_type,
+            suffix=_suffix(args.file),
             author=author,
             comment=args.comment,
             expires_in=args.expires_in,
@@ -117,6 +121,12 @@ def run_publish(args: argparse.Namespace) -> int:
         return OK if found is None or found["converged"] else FAILED
 
     return call(args, work)
+
+
+def _suffix(name: str | None) -> str | None:
+    """The suffix of a file's name, where it may stand for a content type."""
+    suffix = os.path.splitext(name or "")[1]
+    return suffix if suffix[1:].isalnum() and len(suffix.encode()) <= MAX_CONTENT_TYPE else None
 
 
 def _user() -> str | None:

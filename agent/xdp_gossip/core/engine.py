@@ -353,7 +353,7 @@ class Engine:
         *,
         expected: Version | None = None,
         absent: bool = False,
-        content_type: str = "raw",
+        content_type: str | None = None,
         author: str = "",
         comment: str = "",
         expires_in: float | None = None,

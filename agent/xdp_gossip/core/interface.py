@@ -168,7 +168,7 @@ class ProtocolEngine(Protocol):
         *,
         expected: Version | None = None,
         absent: bool = False,
-        content_type: str = "raw",
+        content_type: str | None = None,
         author: str = "",
         comment: str = "",
         expires_in: float | None = None,
@@ -176,7 +176,8 @@ class ProtocolEngine(Protocol):
         """Write a document; returns it and whether anything changed.
 
         ``expected``/``absent``: compare-and-set against the version held here. ``expires_in``: seconds until it is
-        over. Raises ``ProtocolError``: invalid_document, document_too_large, too_many_documents, version_mismatch.
+        over. ``content_type`` None: see ``Write``. Raises ``ProtocolError``: invalid_document, document_too_large,
+        too_many_documents, version_mismatch.
         """
 
     def publish_many(
@@ -185,7 +186,7 @@ class ProtocolEngine(Protocol):
         """Write several documents, all or none; on each member they become visible together.
 
         Returns for each what :meth:`publish` and :meth:`delete` would. Raises ``ProtocolError`` as these do, with
-        ``key`` among the details.
+        ``key`` among the details, and ``TypeChanged`` where a value was checked for another type than it would get.
         """
 
     def prepare(
@@ -201,7 +202,7 @@ class ProtocolEngine(Protocol):
 
         Nothing has happened until :meth:`commit`. None on a wire that cannot do so: use :meth:`publish_many`.
         ``pending``: what was prepared before and may be committed yet; it counts in the limits, and none of its keys
-        is among those of ``writes``. Raises ``ProtocolError`` as :meth:`publish_many` does.
+        is among those of ``writes``. Raises as :meth:`publish_many` does.
         """
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:

@@ -97,6 +97,7 @@ class Metadata:
         ``pending``: what was prepared before and may be committed yet. Its room is taken.
         """
         helds = [self._checked(write, author, comment) for write in writes]
+        writes = [write.typed(held) for write, held in zip(writes, helds)]
         self._check_room(writes, helds, pending)
         expiries = [self._expiry(write, now) for write in writes]
         changed = [not _equals(held, write, expires) for write, held, expires in zip(writes, helds, expiries)]
@@ -110,7 +111,7 @@ class Metadata:
                 write.key,
                 version,
                 bytes(write.value),
-                write.content_type,
+                write.type_over(held),
                 author,
                 comment,
                 write.deleted,
@@ -263,7 +264,7 @@ class Metadata:
         """What is held under the key of ``write``, once its fields and its comparison hold."""
         try:
             check_key(write.key)
-            check_text("content_type", write.content_type, MAX_CONTENT_TYPE)
+            check_text("content_type", write.content_type or "", MAX_CONTENT_TYPE)
             check_text("author", author, MAX_AUTHOR)
             check_text("comment", comment, MAX_COMMENT)
             if write.expires_in is not None and not 0 < write.expires_in <= MAX_EXPIRES_IN:
@@ -394,7 +395,7 @@ def _equals(held: Document | None, write: Write, expires: int) -> bool:
     if held is None or held.deleted or write.deleted:
         # Deleting what is not there changes nothing.
         return write.deleted and (held is None or held.deleted)
-    return held.value == write.value and held.content_type == write.content_type and held.expires == expires
+    return held.value == write.value and held.content_type == write.type_over(held) and held.expires == expires
 
 
 def _tombstone(entry: Entry) -> Document:

@@ -10,8 +10,9 @@ import enum
 import functools
 import hashlib
 import ipaddress
+import posixpath
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .shown import shown
 
@@ -31,6 +32,8 @@ MAX_BATCH = 64
 MAX_BATCH_KEYS = 4096
 #: Versions before its base that a document names.
 MAX_ANCESTORS = 7
+#: What a suffix says of the content (docs/protocol.md, "Documents").
+_TYPES = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".txt": "text"}
 #: Longest time until a document expires, in seconds (ten years).
 MAX_EXPIRES_IN = 10 * 366 * 86_400
 
@@ -363,15 +366,42 @@ class Write:
     """One document to be written, or with ``deleted`` its tombstone.
 
     ``expected``/``absent``: only if that version / no document is held. ``expires_in``: seconds until it is over.
+    ``content_type`` None: that of the version held, else what the key's suffix says, else what ``suffix`` says (of the
+    file that the value was in), else raw.
+    ``checked_as``: the type that the value was checked for, and the only one that it may get (None: any).
     """
 
     key: str
     value: bytes = field(repr=False, default=b"")
-    content_type: str = "raw"
+    content_type: str | None = None
     expected: Version | None = None
     absent: bool = False
     expires_in: float | None = None
     deleted: bool = False
+    suffix: str = ""
+    checked_as: str | None = None
+
+    def type_over(self, held: Document | None) -> str:
+        """The content type that the document gets when ``held`` is held."""
+        if self.content_type is not None:
+            return self.content_type
+        if self.deleted:
+            return "raw"
+        if held is not None and not held.deleted:
+            return held.content_type
+        by_key = _TYPES.get(posixpath.splitext(self.key)[1].lower())
+        return by_key or _TYPES.get(self.suffix.lower(), "raw")
+
+    def typed(self, held: Document | None) -> Write:
+        """This write with its content type said. Raises :class:`TypeChanged` when it was checked for another one."""
+        content_type = self.type_over(held)
+        if self.checked_as not in (None, content_type):
+            raise TypeChanged(self.key)
+        return replace(self, content_type=content_type)
+
+
+class TypeChanged(Exception):
+    """A document is of another type by now than the one that its new value was checked for: check it again."""
 
 
 @dataclass(frozen=True)

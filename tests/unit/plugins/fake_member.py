@@ -92,7 +92,7 @@ class FakeMember:
         self.clock += 1
         held = {
             "key": key, "version": "%016x@198.18.0.11:8000" % self.clock, "size": len(value), "value": value,
-            "digest": "sha256:" + hashlib.sha256(value).hexdigest(), "content_type": about.get("content_type") or "raw",
+            "digest": "sha256:" + hashlib.sha256(value).hexdigest(), "content_type": self._type_of(key, about),
             "author": about.get("author") or "", "comment": about.get("comment") or "",
             "published_at": "2026-01-01T00:00:00.000Z", "deleted": False,
             "expires": None, "batch": [],
@@ -103,6 +103,14 @@ class FakeMember:
         self.documents[key] = held
         self.history.setdefault(key, []).insert(0, held)
         return held
+
+    def _type_of(self, key: str, about: dict[str, t.Any]) -> str:
+        """As an agent finds it when nobody says it."""
+        if about.get("content_type"):
+            return about["content_type"]
+        if key in self.documents:
+            return self.documents[key]["content_type"]
+        return {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".txt": "text"}.get(about.get("suffix") or "", "raw")
 
     def held(self, key: str) -> dict[str, t.Any]:
         """Version and digest of a document; a tombstone has no digest, and what never was neither."""
@@ -253,7 +261,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         assert set(body) <= {"documents", "author", "comment"} and 0 < len(body["documents"]) <= 64
         values = []
         for entry in body["documents"]:
-            assert set(entry) <= {"key", "value", "value_base64", "content_type", "expires_in", "if_version",
+            assert set(entry) <= {"key", "value", "value_base64", "content_type", "suffix", "expires_in", "if_version",
                                   "if_absent", "delete"}
             held = member.documents.get(entry["key"])
             actual = held["version"] if held else None
@@ -269,7 +277,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for entry, value in zip(body["documents"], values):
             held = member.documents.get(entry["key"])
             about = {"author": body.get("author"), "comment": body.get("comment")}
-            about.update(content_type=entry.get("content_type"), expires_in=entry.get("expires_in"))
+            about.update({name: entry.get(name) for name in ("content_type", "suffix", "expires_in")})
             written = member.put(entry["key"], value, **about)
             if entry.get("delete"):
                 written = dict(written, deleted=True)

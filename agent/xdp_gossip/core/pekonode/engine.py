@@ -241,7 +241,7 @@ class PekoNodeEngine:
         *,
         expected: Version | None = None,
         absent: bool = False,
-        content_type: str = "raw",
+        content_type: str | None = None,
         author: str = "",
         comment: str = "",
         expires_in: float | None = None,
@@ -249,13 +249,14 @@ class PekoNodeEngine:
         """Write the cluster's one document.
 
         Its version is later than any seen, however far in the future that is. ``content_type``, ``author`` and
-        ``comment`` stay on this node. Raises ``ProtocolError``: unsupported_key, version_mismatch,
-        document_too_large, version_exhausted.
+        ``comment`` stay on this node; what comes from another is of type raw. Raises ``ProtocolError``:
+        unsupported_key, version_mismatch, document_too_large, version_exhausted.
         """
         self._check_key(key)
         if expires_in is not None:
             raise ProtocolError("unsupported_operation", "PekoNode's wire has no documents that expire")
-        changed = self._document.write(value, now, expected, absent, content_type, author, comment)
+        kind = Write(key, content_type=content_type).type_over(self._document.held)
+        changed = self._document.write(value, now, expected, absent, kind, author, comment)
         document = self._document.held
         assert document is not None
         if changed and self.status in ("running", "paused"):
@@ -271,7 +272,7 @@ class PekoNodeEngine:
             return [self.delete(writes[0].key, now)]
         if len(writes) != 1:
             raise ProtocolError("unsupported_operation", "PekoNode's wire has one document: expected one to publish")
-        write = writes[0]
+        write = writes[0].typed(self._document.held)
         written = self.publish(
             write.key,
             write.value,

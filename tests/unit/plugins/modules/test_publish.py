@@ -302,3 +302,15 @@ def test_keys_travel_unharmed(member):
     key = "ä b/%2F?#&=+"
     publish(member, key=key, content="x")
     assert list(member.documents) == [key]
+
+
+def test_the_type_of_a_file_is_by_its_suffix_unless_the_document_has_one(member, tmp_path):
+    (tmp_path / "limits.yml").write_text("a: 1")
+    publish(member, src=str(tmp_path / "limits.yml"), remote_src=True)
+    assert member.documents["app/a"]["content_type"] == "yaml"
+    member.put("app/a", b"{}", content_type="json")
+    (tmp_path / "limits.yml").write_text("a: 2")
+    publish(member, src=str(tmp_path / "limits.yml"), remote_src=True)
+    assert member.documents["app/a"]["content_type"] == "json"
+    # What is held is the agent's to look up, at the moment of writing.
+    assert "content_type" not in member.asked("PUT", "/v1/documents/app/a")[-1][2]
