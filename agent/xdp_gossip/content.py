@@ -8,12 +8,10 @@ import json
 from typing import Any
 
 from .core.interface import ProtocolError
-from .core.shown import cut
+from .core.shown import cut, shown
 
 #: Bytes of a version up to which it is compared with another line by line.
 MAX_DIFF = 256 * 1024
-#: Levels of YAML: its loader in C calls itself for each, and ends the process where the stack does.
-MAX_LEVELS = 200
 #: Types that say something of the content.
 CHECKED = frozenset({"text", "json", "yaml"})
 #: Characters of a reason: parsers quote what they stumble over, however long it is.
@@ -24,7 +22,8 @@ def check(key: str, value: bytes, content_type: str) -> None:
     """Raise ``ProtocolError`` (invalid_content), saying where, unless ``value`` is what its type says.
 
     ``text`` is UTF-8; ``json`` is RFC 8259, so without NaN; ``yaml`` is one YAML document without tags of a
-    program's own, of at most ``MAX_LEVELS`` levels. Any other type, ``raw`` among them, says nothing of the content.
+    program's own, as ``yamlgraph.check`` bounds it. In both no object has a key twice: readers would take the one or
+    the other. Any other type, ``raw`` among them, says nothing of the content.
     """
     if content_type not in CHECKED:
         return
@@ -34,7 +33,7 @@ def check(key: str, value: bytes, content_type: str) -> None:
         raise refused(key, content_type, f"byte {error.start} is not UTF-8") from None
     if content_type == "json":
         try:
-            json.loads(text, parse_constant=_no_constant)
+            json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
         except json.JSONDecodeError as error:
             raise refused(key, content_type, f"line {error.lineno}, column {error.colno}: {error.msg}") from None
         except (ValueError, RecursionError) as error:
@@ -46,14 +45,10 @@ def check(key: str, value: bytes, content_type: str) -> None:
 def _check_yaml(key: str, text: str) -> None:
     import yaml  # only who publishes YAML needs it in memory
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    from . import yamlgraph
+
     try:
-        level = 0
-        for event in yaml.parse(text, Loader=loader):
-            level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if level > MAX_LEVELS:
-                raise RecursionError
-        yaml.load(text, Loader=loader)
+        yamlgraph.check(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
@@ -78,18 +73,24 @@ def _reason(error: BaseException) -> str:
 
 def parse_json(raw: bytes) -> Any:
     """The value of a JSON text (RFC 8259: UTF-8, no NaN, no key twice). Raises ``ValueError``, ``RecursionError``."""
-    return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    return json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is given twice")
-    return found
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _unique(pairs)
+    return dict(pairs)
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    """What the parser makes of an object: nothing, so that it keeps nothing."""
+    if len(dict(pairs)) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {shown(twice)} is there twice in one object")
 
 
 def diff(old: bytes, new: bytes, old_name: str, new_name: str) -> str | None:
