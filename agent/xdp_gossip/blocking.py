@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from .changes import Change, Filter
 from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version, Write
@@ -157,9 +157,14 @@ class NodeList:
         expected: Version | str | None = None,
         author: str = "",
         comment: str = "",
+        expires_in: float | Literal["never"] | None = None,
     ) -> Published:
         """Publish again what ``version`` held; see :meth:`AsyncNodeList.rollback`."""
-        return self._wait(self._inner.rollback(key, version, expected=expected, author=author, comment=comment))
+        return self._wait(
+            self._inner.rollback(
+                key, version, expected=expected, author=author, comment=comment, expires_in=expires_in
+            )
+        )
 
     def repair(self) -> int:
         """Exchange at once with every node that shows other documents; returns how many were asked."""

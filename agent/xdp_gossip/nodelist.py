@@ -26,7 +26,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from . import __version__, forks, parameters, shapes
 from .assembly import Assembly
@@ -395,10 +395,12 @@ class AsyncNodeList:
         expected: Version | str | None = None,
         author: str = "",
         comment: str = "",
+        expires_in: float | Literal["never"] | None = None,
     ) -> Published:
         """Publish again what ``version`` held, out of this node's history; a deletion is done again, too.
 
-        Raises ``ProtocolError`` (version_not_found), and what :meth:`publish` raises.
+        It ends when ``version`` was to end, or with ``expires_in`` after so many seconds or never. Raises
+        ``ProtocolError`` (version_not_found; version_expired when that is past), and what :meth:`publish` raises.
         """
         wanted = parameters.version("version", version)
         known = None if expected is None else parameters.version("expected", expected)
@@ -408,7 +410,9 @@ class AsyncNodeList:
             kept = f"{len(versions)} other versions" if versions else "none"
             text = f"document {key!r}: expected a version of its history here, got {wanted}; there are {kept}"
             raise ProtocolError("version_not_found", text, key=key, version=str(wanted))
-        write = Write(key, former.value, former.content_type, known, deleted=former.deleted)
+        seconds = None if expires_in == "never" else expires_in
+        write = Write(key, former.value, former.content_type, known, expires_in=seconds, deleted=former.deleted)
+        write = replace(parameters.write("", write), expires=former.expires if expires_in is None else 0)
         parameters.instance("comment", comment, str, "text")
         parameters.instance("author", author, str, "text")
         # Not checked again: what held once may hold again, also where checks have become stricter.

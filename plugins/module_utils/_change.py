@@ -96,7 +96,9 @@ class Change:
         wish = self.wish
         try:
             if wish.rollback_to is not None:
-                answer = self._fleet.rollback(wish.key, wish.rollback_to, wish.if_version, wish.author, wish.comment)
+                answer = self._fleet.rollback(
+                    wish.key, wish.rollback_to, wish.if_version, wish.author, wish.comment, wish.expires
+                )
             elif wish.value is None:
                 answer = self._fleet.delete(wish.key, wish.if_version)
             else:

@@ -185,10 +185,13 @@ class Fleet:
         return found, value
 
     def rollback(
-        self, key: str, version: str, if_version: str | None, author: str | None, comment: str | None
+        self, key: str, version: str, if_version: str | None, author: str | None, comment: str | None,
+        expires: int | None,
     ) -> dict[str, t.Any]:
-        """``POST /v1/rollback``: a new version with the content of ``version``."""
-        said = {"version": version, "author": author or "", "comment": comment or ""}
+        """``POST /v1/rollback``: a new version with the content of ``version``. ``expires``: seconds, 0 for ever."""
+        said: dict[str, t.Any] = {"version": version, "author": author or "", "comment": comment or ""}
+        if expires is not None:
+            said["expires_in"] = expires or "never"
         headers = dict(_condition(if_version), **{"Content-Type": "application/json"})
         try:
             return _written(self.client.request(

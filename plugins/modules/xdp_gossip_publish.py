@@ -112,7 +112,8 @@ options:
       - A former version of the document. Its content and type are published again, as a new version.
       - Must be in the history of the member that is asked. Nothing is written when the document has that content and
         type already.
-      - Mutually exclusive with O(documents), O(content), O(value), O(src), O(content_type) and O(expires).
+      - It ends when the former version was to end. When that moment is past the task fails, unless O(expires) is given.
+      - Mutually exclusive with O(documents), O(content), O(value), O(src) and O(content_type).
     type: str
   author:
     description: Who publishes, kept with the version.
@@ -624,7 +625,7 @@ def main() -> None:
         ),
         mutually_exclusive=[SOURCES]
         + [("documents", name) for name in ("key", "if_version", "rollback_to") + SOURCES]
-        + [("rollback_to", name) for name in ("content_type", "expires") + SOURCES],
+        + [("rollback_to", name) for name in ("content_type",) + SOURCES],
         required_if=[("state", "present", ("documents", "rollback_to") + SOURCES, True)],
         # The system log would keep whole documents, secret ones too.
         no_log=True,

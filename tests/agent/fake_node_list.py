@@ -181,7 +181,14 @@ class FakeNodeList:
         return Published(document, True, before)
 
     async def rollback(
-        self, key: str, version: Version, *, expected: Version | None = None, author: str = "", comment: str = ""
+        self,
+        key: str,
+        version: Version,
+        *,
+        expected: Version | None = None,
+        author: str = "",
+        comment: str = "",
+        expires_in: float | str | None = None,
     ) -> Published:
         """Write a former version again."""
         self._check()

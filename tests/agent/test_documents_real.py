@@ -143,6 +143,51 @@ def test_a_document_that_expires_is_gone_and_told_of(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_rollback_ends_when_the_version_was_to_end(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(1) as lists, serving(lists[0], tmp_path) as (api, _):
+            lease = (await api("PUT", "/v1/documents/k", params="expires_in=3600", body=b"lease")).json
+            short = (await api("PUT", "/v1/documents/k", params="expires_in=0.3", body=b"short")).json
+            await api("PUT", "/v1/documents/k", body=b"later")
+
+            async def back(version: str, **more: Any) -> Any:
+                return await post(api, "/v1/rollback/k", version=version, **more)
+
+            assert (await back(lease["version"])).json["expires"] == lease["expires"]
+            assert (await back(lease["version"])).json["changed"] is False
+            assert (await back(lease["version"], expires_in=7200)).json["expires"] > lease["expires"]
+            assert (await back(lease["version"], expires_in="never")).json["expires"] is None
+            assert (await back(lease["version"], expires_in="ever")).status == 400
+            assert (await back(lease["version"], expires_in=0)).status == 400
+
+            async def over() -> bool:
+                return (await back(short["version"])).status == 409
+
+            await eventually(over)
+            refused = await back(short["version"])
+            assert refused.code == "version_expired" and "expires_in" in refused.json["error"]["message"]
+            assert (await back(short["version"], expires_in="never")).json["expires"] is None
+            assert (await api("GET", "/v1/documents/k")).body == b"short"
+
+    asyncio.run(main())
+
+
+def test_a_rollback_takes_what_would_be_refused_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that held before checks became stricter may be needed once more."""
+
+    async def main() -> None:
+        async with cluster(1) as [one]:
+            with monkeypatch.context() as patch:
+                patch.setattr(content, "check", lambda *_: None)
+                former = (await one.publish(b'{"a": 1, "a": 2}', "k", content_type="json")).document
+            await one.publish(b"{}", "k")
+            assert former is not None
+            assert (await one.rollback("k", former.version)).changed
+            assert one.read("k") == former.value
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     ("content_type", "value", "reason"),
     [

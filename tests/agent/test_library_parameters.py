@@ -129,6 +129,7 @@ CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
             "expected": NO_VERSION,
             "author": (None, "x" * 5000, "\ud800", *NO_TEXT),
             "comment": (None, "x" * 50_000, "\ud800", *NO_TEXT),
+            "expires_in": (0, *NO_NUMBER),
         },
         {"key": "held", "version": "held"},
     ),

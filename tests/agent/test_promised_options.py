@@ -60,6 +60,10 @@ def test_rollback_compares_and_comments(running: AgentProcess) -> None:
     running.json("rollback", "app/r", first, "--if-version", second, "--comment", "it was better")
     latest = running.json("history", "app/r")["versions"][0]
     assert latest["comment"] == "it was better"
+    running.json("rollback", "app/r", second, "--expires-in", "3600")
+    assert b", expires 2" in running.command("rollback", "app/r", second, "--expires-in", "7200").stdout
+    assert running.json("rollback", "app/r", second, "--expires-in", "never")["expires"] is None
+    assert running.json("rollback", "app/r", first)["expires"] is None
     assert running.command("read", "app/r").stdout == b"one"
 
 

@@ -51,7 +51,7 @@ def _write(item: Any, where: str) -> Write:
         text(item, "content_type", MAX_CONTENT_TYPE, where=where) or None,
         params.version(version, f"{where}if_version") if version else None,
         _flag(item, "if_absent", where),
-        _seconds(item, where),
+        seconds(item, where),
         deleted,
         text(item, "suffix", MAX_CONTENT_TYPE, where=where),
     )
@@ -64,7 +64,8 @@ def _flag(item: dict[str, Any], name: str, where: str) -> bool:
     return value
 
 
-def _seconds(item: dict[str, Any], where: str) -> float | None:
+def seconds(item: dict[str, Any], where: str) -> float | None:
+    """Its ``expires_in``; None when it is missing. Raises :class:`Fault` 400."""
     value = item.get("expires_in")
     if value is None:
         return None

@@ -10,7 +10,7 @@ import secrets
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
@@ -282,10 +282,19 @@ class Client:
         return await self._write("POST", "/v1/documents", value=value)
 
     async def rollback(
-        self, key: str, version: str, *, if_version: str | None = None, author: str = "", comment: str = ""
+        self,
+        key: str,
+        version: str,
+        *,
+        if_version: str | None = None,
+        author: str = "",
+        comment: str = "",
+        expires_in: float | Literal["never"] | None = None,
     ) -> dict[str, Any]:
-        """POST /v1/rollback/KEY."""
-        value = {"version": version, "author": author, "comment": comment}
+        """POST /v1/rollback/KEY; without ``expires_in`` it ends when ``version`` was to end."""
+        value: dict[str, Any] = {"version": version, "author": author, "comment": comment}
+        if expires_in is not None:
+            value["expires_in"] = expires_in
         headers = _condition(if_version, False)
         return await self._write("POST", f"/v1/rollback/{quote(key, safe='/')}", value=value, headers=headers)
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 
@@ -239,12 +239,16 @@ class Documents:
         expected, absent = self._expected(request, key)
         if absent:
             raise bad_request("If-None-Match: expected If-Match, to replace a certain version", "invalid_header")
-        body = await params.read_object(request, ("version", "author", "comment"))
+        body = await params.read_object(request, ("version", "author", "comment", "expires_in"))
         version = params.version(batch.text(body, "version", MAX_KEY, required=True), "version")
         author, comment = batch.text(body, "author", MAX_AUTHOR), batch.text(body, "comment", MAX_COMMENT)
+        never: Literal["never"] | None = "never" if body.get("expires_in") == "never" else None
+        expires_in = never or batch.seconds(body, "")
 
         async def write() -> dict[str, Any]:
-            result = await self._node_list.rollback(key, version, expected=expected, author=author, comment=comment)
+            result = await self._node_list.rollback(
+                key, version, expected=expected, author=author, comment=comment, expires_in=expires_in
+            )
             return written(result)
 
         answer = await self._requests.once(request, render.json_bytes(body), write)

@@ -9,7 +9,7 @@ import hashlib
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.types import MAX_CONTENT_TYPE
 from . import tables
@@ -64,6 +64,8 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     rollback.add_argument("to", metavar="VERSION", help="one that history lists")
     rollback.add_argument("--if-version", metavar="VERSION", help="only when the agent holds this version")
     rollback.add_argument("--comment", metavar="TEXT", help="why, for the history")
+    life = "delete it everywhere after so long, or never (default: when VERSION was to end)"
+    rollback.add_argument("--expires-in", metavar="SECONDS", type=_life, help=life)
     rollback.set_defaults(handler=run_rollback)
 
     request = commands.add_parser("request", help="what came of a write whose answer was lost", parents=[common])
@@ -81,6 +83,10 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     verify.add_argument("--applied", action="store_true", help="their rendered files have to have taken it over, too")
     _add_wait(verify, "how many members have to hold it: all, majority or a number", "all")
     verify.set_defaults(handler=run_verify)
+
+
+def _life(text: str) -> float | Literal["never"]:
+    return "never" if text == "never" else float(text)
 
 
 def _add_wait(parser: argparse.ArgumentParser, text: str, default: str | None) -> None:
@@ -139,7 +145,8 @@ def _user() -> str | None:
 def _print_written(written: dict[str, Any], found: dict[str, Any] | None) -> None:
     what = "unchanged" if not written["changed"] else "deleted" if written["deleted"] else "published"
     version = f"version {written['version']}" if written["version"] else "there is no such document"
-    print(f"{tables.printable(written['key'])}: {what}, {version}")
+    until = f", expires {written['expires']}" if written.get("expires") and not written["deleted"] else ""
+    print(f"{tables.printable(written['key'])}: {what}, {version}{until}")
     if found is not None:
         _print_convergence(found)
 
@@ -254,7 +261,12 @@ def run_rollback(args: argparse.Namespace) -> int:
 
     async def work(client: Client) -> int:
         written = await client.rollback(
-            args.key, args.to, if_version=args.if_version, author=_user() or "", comment=args.comment or ""
+            args.key,
+            args.to,
+            if_version=args.if_version,
+            author=_user() or "",
+            comment=args.comment or "",
+            expires_in=args.expires_in,
         )
         output(args, written, lambda: _print_written(written, None))
         return OK

@@ -277,8 +277,13 @@ class Metadata:
         return held
 
     def _expiry(self, write: Write, now: Now) -> int:
-        if write.expires_in is None or write.deleted:
+        if write.deleted:
             return 0
+        if write.expires_in is None:
+            if 0 < write.expires <= self._ending_ms(now):
+                text = f"document {write.key!r}: the version to be written has expired: say how long it is to live now"
+                raise ProtocolError("version_expired", f"{text} (expires_in)", key=write.key)
+            return write.expires
         return self._wall_ms(now) + math.ceil(write.expires_in * 1000)
 
     def _reading(self, writes: Sequence[Write], changed: Sequence[bool], now: Now) -> int:

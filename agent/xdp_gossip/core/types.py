@@ -365,7 +365,8 @@ class Document:
 class Write:
     """One document to be written, or with ``deleted`` its tombstone.
 
-    ``expected``/``absent``: only if that version / no document is held. ``expires_in``: seconds until it is over.
+    ``expected``/``absent``: only if that version / no document is held. ``expires_in``: seconds until it is over;
+    ``expires``: the moment at which it is, as in ``Document``, for who gives no seconds.
     ``content_type`` None: that of the version held, else what the key's suffix says, else what ``suffix`` says (of the
     file that the value was in), else raw.
     ``checked_as``: the type that the value was checked for, and the only one that it may get (None: any).
@@ -379,6 +380,7 @@ class Write:
     expires_in: float | None = None
     deleted: bool = False
     suffix: str = ""
+    expires: int = 0
     checked_as: str | None = None
 
     def type_over(self, held: Document | None) -> str:

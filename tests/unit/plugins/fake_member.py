@@ -315,6 +315,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.error(404, "version_not_found")
             return
         about = {"content_type": kept[0]["content_type"], "author": body["author"], "comment": body["comment"]}
+        if body.get("expires_in") != "never":
+            about["expires_in"] = body.get("expires_in")
         self._written(self.member.put(key, kept[0]["value"], **about), held)
 
     def POST_repair(self, path: str, query: dict[str, str]) -> None:

@@ -37,6 +37,8 @@ from .packet import Packet, PacketCodec, PekoNodeId, Swap, WireError
 from .peers import Peer, Peers, record_of
 from .relay import Relay
 
+_NO_EXPIRY = "PekoNode's wire has no documents that expire"
+
 #: PekoNode's cycle, used when the settings leave it open: a node has to beat as often as the others expect.
 DEFAULT_CYCLE = 6.0
 #: Seconds after which a question that nobody answered is forgotten.
@@ -254,7 +256,7 @@ class PekoNodeEngine:
         """
         self._check_key(key)
         if expires_in is not None:
-            raise ProtocolError("unsupported_operation", "PekoNode's wire has no documents that expire")
+            raise ProtocolError("unsupported_operation", _NO_EXPIRY)
         kind = Write(key, content_type=content_type).type_over(self._document.held)
         changed = self._document.write(value, now, expected, absent, kind, author, comment)
         document = self._document.held
@@ -273,6 +275,8 @@ class PekoNodeEngine:
         if len(writes) != 1:
             raise ProtocolError("unsupported_operation", "PekoNode's wire has one document: expected one to publish")
         write = writes[0].typed(self._document.held)
+        if write.expires:
+            raise ProtocolError("unsupported_operation", _NO_EXPIRY)
         written = self.publish(
             write.key,
             write.value,

@@ -104,6 +104,9 @@ def test_rollback(member, sensitive):
     assert ("first secret" in applied["output"]) is not sensitive
     assert member.documents["k"]["value"] == b"first secret\n" and member.documents["k"]["comment"] == "back"
     assert not run(member, "publish", **options)["changed"]
+    assert run(member, "publish", expires="2h", **options)["changed"] and member.documents["k"]["expires"]
+    assert not run(member, "publish", expires="2h", **options)["changed"]
+    assert run(member, "publish", expires="never", **options)["changed"] and not member.documents["k"]["expires"]
     unknown = run(member, "publish", key="k", rollback_to="%016x@198.18.0.12:8000" % 99)
     assert unknown["rc"] == 1 and first in unknown["msg"]
 
