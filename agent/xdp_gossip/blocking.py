@@ -174,9 +174,11 @@ class NodeList:
         """The document's value; empty when there is none."""
         return self._do(lambda: self._inner.read(key))
 
-    def delete(self, key: str, *, expected: Version | str | None = None) -> Published:
-        """Delete a document everywhere."""
-        return self._wait(self._inner.delete(key, expected=expected))
+    def delete(
+        self, key: str, *, expected: Version | str | None = None, author: str = "", comment: str = ""
+    ) -> Published:
+        """Delete a document everywhere; see :meth:`AsyncNodeList.delete`."""
+        return self._wait(self._inner.delete(key, expected=expected, author=author, comment=comment))
 
     def document(self, key: str) -> Document | None:
         """The document held here."""

@@ -333,14 +333,16 @@ class AsyncNodeList:
 
     # -- beyond the seed ---------------------------------------------------------------------------------------
 
-    async def delete(self, key: str, *, expected: Version | str | None = None) -> Published:
-        """Delete a document everywhere; see :meth:`publish` for the errors."""
+    async def delete(
+        self, key: str, *, expected: Version | str | None = None, author: str = "", comment: str = ""
+    ) -> Published:
+        """Delete a document everywhere; see :meth:`publish` for the errors.
+
+        ``author`` and ``comment`` are kept with the deletion, in the history.
+        """
         parameters.document_key("key", key)
         known = None if expected is None else parameters.version("expected", expected)
-        runtime = self._joined()
-        held = runtime.engine.document(key)
-        document, changed = (await runtime.publish([Write(key, expected=known, deleted=True)]))[0]
-        return Published(document, changed, held.version if held else None)
+        return (await self._publish([Write(key, expected=known, deleted=True)], author, comment))[0]
 
     async def publish_many(self, writes: Sequence[Write], *, author: str = "", comment: str = "") -> list[Published]:
         """Write and delete several documents: all or none, and on each node visible together.

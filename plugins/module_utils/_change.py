@@ -100,7 +100,9 @@ class Change:
                     wish.key, wish.rollback_to, wish.if_version, wish.author, wish.comment, wish.expires
                 )
             elif wish.value is None:
-                answer = self._fleet.delete(wish.key, wish.if_version)
+                answer = self._fleet.delete(
+                    wish.key, wish.if_version, {"author": wish.author, "comment": wish.comment}
+                )
             else:
                 about = dict(self._kind(), author=wish.author, comment=wish.comment)
                 if wish.expires:

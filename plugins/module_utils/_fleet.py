@@ -127,11 +127,13 @@ class Fleet:
         repeatable = if_version is None
         return _written(self.client.request("PUT", _path(key), about, value, headers, repeatable=repeatable).json())
 
-    def delete(self, key: str, if_version: str | None) -> dict[str, t.Any]:
-        """``DELETE``, likewise."""
+    def delete(self, key: str, if_version: str | None, about: t.Mapping[str, str | None]) -> dict[str, t.Any]:
+        """``DELETE``, likewise; ``about`` may hold author and comment."""
         headers = _condition(if_version)
         repeatable = if_version is None
-        return _written(self.client.request("DELETE", _path(key), headers=headers, repeatable=repeatable).json())
+        return _written(
+            self.client.request("DELETE", _path(key), about, headers=headers, repeatable=repeatable).json()
+        )
 
     def write_many(
         self, entries: list[dict[str, t.Any]], author: str | None, comment: str | None

@@ -212,7 +212,9 @@ class FakeNodeList:
         self._note(Change(self.revision, "document", "deleted" if deleted else "published", document))
         return document
 
-    async def delete(self, key: str, *, expected: Version | None = None) -> Published:
+    async def delete(
+        self, key: str, *, expected: Version | None = None, author: str = "", comment: str = ""
+    ) -> Published:
         """Write a tombstone."""
         self._check()
         held = self.document(key)
@@ -220,7 +222,7 @@ class FakeNodeList:
             raise ProtocolError("version_mismatch", "another version is held", expected=str(expected), actual=None)
         if held is None:
             return Published(self.held[key][0] if key in self.held else None, False)
-        return Published(self._write(key, b"", "raw", "", "", True), True, held.version)
+        return Published(self._write(key, b"", "raw", author, comment, True), True, held.version)
 
     def read(self, key: str = "default") -> bytes:
         """The value."""

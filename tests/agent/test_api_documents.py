@@ -143,8 +143,10 @@ def test_delete_leaves_a_tombstone_and_a_history(tmp_path: Path) -> None:
         }
         assert (await api("GET", "/v1/history/a")).status == 404
         first = (await api("PUT", "/v1/documents/a", body=b"1")).json
-        deleted = (await api("DELETE", "/v1/documents/a")).json
+        deleted = (await api("DELETE", "/v1/documents/a", params="author=me&comment=why")).json
         assert (deleted["deleted"], deleted["changed"]) == (True, True)
+        assert (deleted["author"], deleted["comment"]) == ("me", "why")
+        assert (await api("DELETE", "/v1/documents/a", params="comment=%0a")).status == 400
         assert deleted["previous_version"] == first["version"]
         assert (await api("DELETE", "/v1/documents/a")).json["changed"] is False
 

@@ -79,8 +79,13 @@ def test_publish_read_history_delete(running: AgentProcess) -> None:
 
     assert [entry["size"] for entry in running.json("history", "cli/doc")["versions"]][:2] == [1, 8]
     assert "why not" in "\n".join(lines(running.command("history", "cli/doc")))
-    assert lines(running.command("delete", "cli/doc"))[0].startswith("cli/doc: deleted, version ")
+    words = ("--comment", "not needed", "--author", "alice", "--wait", "all", "--timeout", "30")
+    done = lines(running.command("delete", "cli/doc", *words))
+    assert done[0].startswith("cli/doc: deleted, version ") and done[1].startswith("deleted on 2 of 2 members after ")
+    newest = running.json("history", "cli/doc")["versions"][0]
+    assert (newest["deleted"], newest["comment"], newest["author"]) == (True, "not needed", "alice")
     assert lines(running.command("delete", "cli/never")) == ["cli/never: unchanged, there is no such document"]
+    assert running.json("delete", "cli/never", "--wait", "all")["convergence"]["converged"] is True
     assert "there is no document" in failure(running.command("read", "cli/doc"), 1)
 
 

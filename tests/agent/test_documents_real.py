@@ -104,7 +104,8 @@ def test_rollback_and_differences(tmp_path: Path) -> None:
         async with cluster(1) as lists, serving(lists[0], tmp_path) as (api, _):
             first = (await api("PUT", "/v1/documents/k", params="content_type=text", body=b"one\n")).json
             second = (await api("PUT", "/v1/documents/k", params="content_type=text", body=b"two\n")).json
-            await api("DELETE", "/v1/documents/k")
+            gone = (await api("DELETE", "/v1/documents/k", params="author=me&comment=why")).json
+            assert (gone["author"], gone["comment"], gone["content_type"]) == ("me", "why", "raw")
             back = await post(api, "/v1/rollback/k", version=first["version"], author="me")
             assert back.json["changed"] and back.json["comment"] == f"rollback to {first['version']}"
             assert (await api("GET", "/v1/documents/k")).body == b"one\n"

@@ -121,7 +121,15 @@ CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
         {"writes": [Write("k", b"v")]},
     ),
     "read": ({"key": (None, *IMPOSSIBLE, *NO_TEXT)}, {}),
-    "delete": ({"key": (None, *IMPOSSIBLE, *NO_TEXT), "expected": NO_VERSION}, {"key": "k"}),
+    "delete": (
+        {
+            "key": (None, *IMPOSSIBLE, *NO_TEXT),
+            "expected": NO_VERSION,
+            "author": (None, "x" * 5000, "\ud800", *NO_TEXT),
+            "comment": (None, "x" * 50_000, "\ud800", *NO_TEXT),
+        },
+        {"key": "k"},
+    ),
     "rollback": (
         {
             "key": (None, *IMPOSSIBLE, *NO_TEXT),

@@ -270,9 +270,12 @@ class Client:
         headers = _condition(if_version, if_absent)
         return await self._write("PUT", _document(key), params=params, headers=headers, body=value)
 
-    async def delete(self, key: str, *, if_version: str | None = None) -> dict[str, Any]:
+    async def delete(
+        self, key: str, *, if_version: str | None = None, author: str | None = None, comment: str | None = None
+    ) -> dict[str, Any]:
         """DELETE /v1/documents/KEY."""
-        return await self._write("DELETE", _document(key), headers=_condition(if_version, False))
+        params = _params(author=author, comment=comment)
+        return await self._write("DELETE", _document(key), params=params, headers=_condition(if_version, False))
 
     async def publish_many(
         self, documents: list[dict[str, Any]], *, author: str = "", comment: str = ""

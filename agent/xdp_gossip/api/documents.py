@@ -163,7 +163,9 @@ class Documents:
 
     async def delete(self, request: web.Request) -> web.Response:
         """Write a tombstone. Deleting what is not there changes nothing and is no error."""
-        params.query(request, ())
+        query = params.query(request, ("author", "comment"))
+        author = params.text_limit(query, "author", "", MAX_AUTHOR)
+        comment = params.text_limit(query, "comment", "", MAX_COMMENT)
         await params.no_body(request)
         key = params.path_key(request, _PREFIX)
         expected, absent = self._expected(request, key)
@@ -171,7 +173,7 @@ class Documents:
             raise bad_request("If-None-Match: expected If-Match, to delete a certain version", "invalid_header")
 
         async def write() -> dict[str, Any]:
-            result = await self._node_list.delete(key, expected=expected)
+            result = await self._node_list.delete(key, expected=expected, author=author, comment=comment)
             if result.document is None:
                 return {"key": key, "version": None, "changed": False, "previous_version": None}
             return written(result)

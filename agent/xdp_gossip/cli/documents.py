@@ -48,6 +48,9 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     delete = commands.add_parser("delete", help="delete a document", parents=[common])
     delete.add_argument("key", metavar="KEY")
     delete.add_argument("--if-version", metavar="VERSION", help="only when the agent holds this version")
+    delete.add_argument("--comment", metavar="TEXT", help="why, for the history")
+    delete.add_argument("--author", metavar="NAME", help="who, for the history (default: the user)")
+    _add_wait(delete, "wait until so many members know of it: all, majority or a number", None)
     delete.set_defaults(handler=run_delete)
 
     documents = commands.add_parser("documents", help="list the documents", parents=[common])
@@ -148,7 +151,7 @@ def _print_written(written: dict[str, Any], found: dict[str, Any] | None) -> Non
     until = f", expires {written['expires']}" if written.get("expires") and not written["deleted"] else ""
     print(f"{tables.printable(written['key'])}: {what}, {version}{until}")
     if found is not None:
-        _print_convergence(found)
+        _print_convergence(found, deleted=written.get("deleted", True))
 
 
 async def converge(client: Client, wait: str, timeout: float, **question: Any) -> dict[str, Any]:
@@ -161,8 +164,9 @@ async def converge(client: Client, wait: str, timeout: float, **question: Any) -
             return {**found, "elapsed": round(time.monotonic() - start, 3)}
 
 
-def _print_convergence(found: dict[str, Any]) -> None:
-    print(f"held by {found['confirmed']} of {found['members']} members after {found['elapsed']:.2f} s")
+def _print_convergence(found: dict[str, Any], deleted: bool = False) -> None:
+    how = "deleted on" if deleted else "held by"
+    print(f"{how} {found['confirmed']} of {found['members']} members after {found['elapsed']:.2f} s")
     behind = [result for result in found["results"] if result["reason"]]
     if behind:
         rows = [[row["name"], tables.address(row), row["state"], row["version"], row["reason"]] for row in behind]
@@ -196,9 +200,14 @@ def run_delete(args: argparse.Namespace) -> int:
     """Delete a document; 0 also when there was none."""
 
     async def work(client: Client) -> int:
-        written = await client.delete(args.key, if_version=args.if_version)
-        output(args, written, lambda: _print_written(written, None))
-        return OK
+        author = args.author if args.author is not None else _user()
+        written = await client.delete(args.key, if_version=args.if_version, author=author, comment=args.comment)
+        found = None
+        if args.wait is not None:
+            version = written["version"]
+            found = await converge(client, args.wait, args.timeout, key=args.key, version=version, deleted=True)
+        output(args, {**written, "convergence": found} if found else written, lambda: _print_written(written, found))
+        return OK if found is None or found["converged"] else FAILED
 
     return call(args, work)
 
@@ -306,7 +315,7 @@ def run_verify(args: argparse.Namespace) -> int:
             deleted=args.deleted,
             applied=args.applied,
         )
-        output(args, found, lambda: _print_convergence(found))
+        output(args, found, lambda: _print_convergence(found, args.deleted))
         return OK if found["converged"] else FAILED
 
     return call(args, work)

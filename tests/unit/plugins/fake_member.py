@@ -329,14 +329,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.reply(200, {"templates": [{"name": "nginx", "state": "applied"}]})
 
     def DELETE_documents(self, path: str, query: dict[str, str]) -> None:
-        if query:
+        if not set(query) <= {"author", "comment"}:
             self.error(400, "unknown_parameter")
             return
         key = path[len("documents/"):]
         held = self.member.documents.get(key)
         if not self._condition_holds(held):
             return
-        tombstone = dict(self.member.put(key, b""), deleted=True)
+        tombstone = self.member.put(key, b"", **query)
+        tombstone["deleted"] = True
         self.member.tombstones[key] = tombstone["version"]
         del self.member.documents[key]
         self._written(tombstone, held)

@@ -90,8 +90,10 @@ def test_absent(member):
     held = member.put("app/a", b"x")
     predicted = publish(member, state="absent", check=True)
     assert predicted["changed"] and "app/a" in member.documents
-    result = publish(member, state="absent", wait="all")
+    result = publish(member, state="absent", wait="all", author="me", comment="why")
     assert result["changed"] and result["previous_version"] == held["version"]
+    tombstone = member.history["app/a"][0]
+    assert (tombstone["deleted"], tombstone["author"], tombstone["comment"]) == (True, "me", "why")
     assert result["version"] not in (None, held["version"]) and result["digest"] is None
     assert (result["diff"]["before"], result["diff"]["after"]) == ("x", "")
     assert result["confirmed"] == 3
