@@ -367,7 +367,7 @@ class AsyncNodeList:
                 continue
 
     async def _checked(self, write: Write, runtime: Runtime) -> Write:
-        """``write``, whose value fits the type that the document gets now. Raises ``ProtocolError`` (invalid_content)."""
+        """``write``, whose value fits the type that the document gets now. Raises ``ProtocolError``."""
         held = runtime.engine.document(write.key)
         kind = write.type_over(held)
         try:

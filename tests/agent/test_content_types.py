@@ -12,8 +12,9 @@ from agents import AgentProcess, agent, cluster
 from api_harness import serving
 from test_core_documents import EPOCH, Alone, now_at
 
-from xdp_gossip import ProtocolError, nodelist
+from xdp_gossip import ProtocolError
 from xdp_gossip.core.types import TypeChanged, Write
+from xdp_gossip.worker.contents import Contents
 
 
 @pytest.mark.parametrize(
@@ -63,18 +64,18 @@ def test_no_value_is_held_under_a_type_that_it_was_not_checked_for() -> None:
 
 def test_a_type_that_changes_while_a_value_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two writers: the second one's value was checked as raw when the first one made JSON of the document."""
-    real = nodelist._check_content
+    real = Contents.check
 
     async def main() -> None:
         async with cluster(1) as [one]:
             first: list[Any] = [b"[1]"]
 
-            async def check(write: Write) -> None:
-                await real(write)
+            async def check(self: Contents, key: str, value: bytes, content_type: str) -> None:
+                await real(self, key, value, content_type)
                 if first:
                     await one.publish(first.pop(), "k", content_type="json")
 
-            monkeypatch.setattr(nodelist, "_check_content", check)
+            monkeypatch.setattr(Contents, "check", check)
             with pytest.raises(ProtocolError, match=r"expected valid json.*type of the version held"):
                 await one.publish(b"{", "k")
             assert one.read("k") == b"[1]"
