@@ -192,6 +192,10 @@ class NodeList:
         """The last versions of a document seen here, newest first."""
         return self._wait(self._inner.history(key))
 
+    def version(self, key: str, version: Version | str) -> Document:
+        """One of the versions in :meth:`history`; see :meth:`AsyncNodeList.version`."""
+        return self._wait(self._inner.version(key, version))
+
     def members(self, states: frozenset[State] | None = PRESENT) -> list[Member]:
         """Nodes in ``states`` (None: all), the local one first."""
         return self._do(lambda: self._inner.members(states))

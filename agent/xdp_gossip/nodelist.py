@@ -404,21 +404,15 @@ class AsyncNodeList:
         It ends when ``version`` was to end, or with ``expires_in`` after so many seconds or never. Raises
         ``ProtocolError`` (version_not_found; version_expired when that is past), and what :meth:`publish` raises.
         """
-        wanted = parameters.version("version", version)
         known = None if expected is None else parameters.version("expected", expected)
-        versions = await self.history(key)
-        former = next((document for document in versions if document.version == wanted), None)
-        if former is None:
-            kept = f"{len(versions)} other versions" if versions else "none"
-            text = f"document {key!r}: expected a version of its history here, got {wanted}; there are {kept}"
-            raise ProtocolError("version_not_found", text, key=key, version=str(wanted))
+        former = await self.version(key, version)
         seconds = None if expires_in == "never" else expires_in
         write = Write(key, former.value, former.content_type, known, expires_in=seconds, deleted=former.deleted)
         write = replace(parameters.write("", write), expires=former.expires if expires_in is None else 0)
         parameters.instance("comment", comment, str, "text")
         parameters.instance("author", author, str, "text")
         # Not checked again: what held once may hold again, also where checks have become stricter.
-        return (await self._write([write], author, comment or f"rollback to {wanted}"))[0]
+        return (await self._write([write], author, comment or f"rollback to {former.version}"))[0]
 
     def repair(self) -> int:
         """Exchange at once with every node that shows other documents; returns how many were asked."""
@@ -466,6 +460,20 @@ class AsyncNodeList:
         assert self._disk is not None
         kept = await self._disk.run(lambda store: store.history(key))
         return [version for version in kept if not runtime.undecided(version)][: self._history]
+
+    async def version(self, key: str, version: Version | str) -> Document:
+        """One of the versions in :meth:`history`, a tombstone perhaps.
+
+        Raises ``ProtocolError`` (version_not_found) and ``StoreError``.
+        """
+        wanted = parameters.version("version", version)
+        versions = await self.history(key)
+        found = next((document for document in versions if document.version == wanted), None)
+        if found is None:
+            kept = f"{len(versions)} other versions" if versions else "none"
+            text = f"document {key!r}: expected a version of its history here, got {wanted}; there are {kept}"
+            raise ProtocolError("version_not_found", text, key=key, version=str(wanted))
+        return found
 
     def unread(self, key: str, versions: Sequence[Document]) -> frozenset[Version]:
         """Which of these versions of a document lost to one whose author had not read them (conflicts).

@@ -243,6 +243,13 @@ class FakeNodeList:
         """All versions."""
         return list(self.held.get(key, ()))
 
+    async def version(self, key: str, version: Version) -> Document:
+        """One of the versions."""
+        found = next((document for document in self.held.get(key, ()) if document.version == version), None)
+        if found is None:
+            raise ProtocolError("version_not_found", "there is no such version", key=key)
+        return found
+
     def unread(self, key: str, versions: Sequence[Document]) -> set[Version]:
         """Conflicts: none here."""
         return set()

@@ -84,6 +84,9 @@ def test_publish_read_history_delete(running: AgentProcess) -> None:
     assert done[0].startswith("cli/doc: deleted, version ") and done[1].startswith("deleted on 2 of 2 members after ")
     newest = running.json("history", "cli/doc")["versions"][0]
     assert (newest["deleted"], newest["comment"], newest["author"]) == (True, "not needed", "alice")
+    assert running.command("read", "cli/doc", "--version", first["version"]).stdout == "größer".encode()
+    assert running.json("read", "cli/doc", "--version", second["version"])["size"] == 1
+    assert "is its deletion" in failure(running.command("read", "cli/doc", "--version", newest["version"]), 1)
     assert lines(running.command("delete", "cli/never")) == ["cli/never: unchanged, there is no such document"]
     assert running.json("delete", "cli/never", "--wait", "all")["convergence"]["converged"] is True
     assert "there is no document" in failure(running.command("read", "cli/doc"), 1)

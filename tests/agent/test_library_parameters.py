@@ -141,6 +141,10 @@ CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
         },
         {"key": "held", "version": "held"},
     ),
+    "version": (
+        {"key": (None, *IMPOSSIBLE, *NO_TEXT), "version": (None, *NO_VERSION)},
+        {"key": "held", "version": "held"},
+    ),
     "document": ({"key": (None, *IMPOSSIBLE, *NO_TEXT)}, {}),
     "documents": ({"prefix": (None, *NO_TEXT)}, {}),
     "history": ({"key": (None, *IMPOSSIBLE, *NO_TEXT)}, {}),

@@ -42,6 +42,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "read": (),
     "delete": ("k",),
     "rollback": ("default", VERSION),
+    "version": ("default", VERSION),
     "repair": (),
     "document": ("k",),
     "documents": (),

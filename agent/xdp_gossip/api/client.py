@@ -235,13 +235,13 @@ class Client:
         """GET /v1/documents."""
         return dict(await self.json("GET", "/v1/documents", params=_params(prefix=prefix or None)))
 
-    async def read(self, key: str) -> tuple[bytes, Mapping[str, str]]:
+    async def read(self, key: str, version: str | None = None) -> tuple[bytes, Mapping[str, str]]:
         """GET /v1/documents/KEY: the value and the headers (ETag, X-XDP-Gossip-Digest, Content-Type)."""
-        return await self.request("GET", _document(key))
+        return await self.request("GET", _document(key), params=_params(version=version))
 
-    async def document(self, key: str) -> dict[str, Any]:
+    async def document(self, key: str, version: str | None = None) -> dict[str, Any]:
         """GET /v1/documents/KEY?format=json."""
-        return dict(await self.json("GET", _document(key), params={"format": "json"}))
+        return dict(await self.json("GET", _document(key), params=_params(format="json", version=version)))
 
     async def publish(
         self,

@@ -97,14 +97,19 @@ class Documents:
         return render.json_response({"documents": documents, "digest": digest}, headers=headers)
 
     async def read(self, request: web.Request) -> web.Response:
-        """The value itself, or with ``format=json`` everything about it."""
-        wanted = params.query(request, ("format",)).get("format", "raw")
+        """The value itself, or with ``format=json`` everything about it; with ``version`` of a former version."""
+        query = params.query(request, ("format", "version"))
+        wanted = query.get("format", "raw")
         if wanted not in ("raw", "json"):
             raise bad_request(f"format: expected raw or json, got {shown(wanted)}")
         key = params.path_key(request, _PREFIX)
-        document = self._node_list.document(key)
-        if document is None:
-            raise Fault(404, "document_not_found", f"there is no document {key!r}", key=key)
+        if "version" in query:
+            document = await self._version(key, params.version(query["version"], "version"))
+        else:
+            held = self._node_list.document(key)
+            if held is None:
+                raise Fault(404, "document_not_found", f"there is no document {key!r}", key=key)
+            document = held
         etag = f'"{document.version}"'
         headers = {
             "ETag": etag,
@@ -118,6 +123,13 @@ class Documents:
             return render.json_response(shapes.document_with_value(document), headers=headers)
         headers["Content-Type"] = media_type(document.content_type)
         return web.Response(body=document.value, headers=headers)
+
+    async def _version(self, key: str, version: Version) -> Document:
+        document = await self._node_list.version(key, version)
+        if document.deleted:
+            text = f"version {version} of document {key!r} is its deletion, it has no value"
+            raise Fault(410, "version_deleted", text, key=key, author=document.author, comment=document.comment)
+        return document
 
     def _expected(self, request: web.Request, key: str) -> tuple[Version | None, bool]:
         """What If-Match and If-None-Match ask of the version held: (this version, no document at all)."""

@@ -42,6 +42,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 
     read = commands.add_parser("read", help="print a document's value", parents=[common])
     read.add_argument("key", metavar="KEY")
+    read.add_argument("--version", metavar="VERSION", dest="document_version", help="a former one, that history lists")
     read.add_argument("--output", metavar="FILE", help="write the value to FILE")
     read.set_defaults(handler=run_read)
 
@@ -178,9 +179,9 @@ def run_read(args: argparse.Namespace) -> int:
 
     async def work(client: Client) -> int:
         if wants_json(args):
-            output(args, await client.document(args.key), lambda: None)
+            output(args, await client.document(args.key, args.document_version), lambda: None)
             return OK
-        value, _headers = await client.read(args.key)
+        value, _headers = await client.read(args.key, args.document_version)
         _write(value, args.output)
         return OK
 
