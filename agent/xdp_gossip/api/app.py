@@ -14,6 +14,7 @@ from .egossip import EGossip
 from .errors import Fault, Handler, Middleware, errors_as_json, render
 from .info import Info
 from .nodes import Nodes
+from .params import not_yet
 from .requestlog import RequestLog
 from .requests import Requests
 from .ui import PUBLIC as _PAGE_FILES
@@ -85,7 +86,10 @@ def build_app(
     # Bodies are bounded one by one in params.read_body; this is the bound for whoever forgets.
     app = web.Application(middlewares=middlewares, client_max_size=max_document)
     for topic in (Info, Nodes, Documents, Requests, Waits, EGossip):
-        app.add_routes(topic(context).routes())
+        app.add_routes(
+            web.RouteDef(route.method, route.path, route.handler, {**route.kwargs, "expect_handler": not_yet})
+            for route in topic(context).routes()
+        )
     if ui:
         app.add_routes(Page().routes())
 

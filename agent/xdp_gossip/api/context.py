@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from ..worker.contents import Contents
 from .errors import Fault
+from .params import MAX_JSON
 from .requestlog import RequestLog
+from .uploads import Uploads
 
 if TYPE_CHECKING:
     from ..nodelist import AsyncNodeList
@@ -24,7 +26,7 @@ MAX_WAITING = 256
 MAX_STREAMS = 128
 #: Longest wait of one request, in seconds; a client that wants more asks again.
 MAX_WAIT = 60.0
-#: How many of the largest documents may be in transfer to the agent at one time.
+#: How many of the largest documents, and of the largest JSON bodies, may be in transfer to the agent at one time.
 _UPLOADS = 4
 
 
@@ -68,10 +70,10 @@ class Context:
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: Budget = field(default_factory=lambda: Budget(MAX_WAITING, "waiting requests"))
     streams: Budget = field(default_factory=lambda: Budget(MAX_STREAMS, "event streams"))
-    uploads: Budget = field(init=False)
+    uploads: Uploads = field(init=False)
 
     def __post_init__(self) -> None:
-        self.uploads = Budget(_UPLOADS * self.max_document, "uploads")
+        self.uploads = Uploads(_UPLOADS * (self.max_document + MAX_JSON), self.counters)
 
     async def wait(self, work: Callable[[], Awaitable[T]], gone: asyncio.Future[None] | None = None) -> T:
         """The result of ``work()``, unless the agent closes first: then 503 ``shutting_down`` at once.

@@ -178,7 +178,7 @@ class Documents:
         query = params.query(request, ("author", "comment"))
         author = params.text_limit(query, "author", "", MAX_AUTHOR)
         comment = params.text_limit(query, "comment", "", MAX_COMMENT)
-        await params.no_body(request)
+        await params.no_body(request, self._context.uploads)
         key = params.path_key(request, _PREFIX)
         expected, absent = self._expected(request, key)
         if absent:
@@ -217,8 +217,8 @@ class Documents:
         params.query(request, ())
         # A value may take four bytes in base64 for three, or six as an escape for one.
         most = 2 * self._context.max_document + params.MAX_JSON
-        with self._context.uploads.take(min(request.content_length or most, most)):
-            body = params.as_object(await self._parse(await params.read_body(request, most)), _BATCH)
+        raw = await params.read_body(request, self._context.uploads, most)
+        body = params.as_object(await self._parse(raw), _BATCH)
         author = batch.text(body, "author", MAX_AUTHOR)
         comment = batch.text(body, "comment", MAX_COMMENT)
         writes = batch.writes(body)
@@ -253,7 +253,8 @@ class Documents:
         expected, absent = self._expected(request, key)
         if absent:
             raise bad_request("If-None-Match: expected If-Match, to replace a certain version", "invalid_header")
-        body = await params.read_object(request, ("version", "author", "comment", "expires_in"))
+        members = ("version", "author", "comment", "expires_in")
+        body = await params.read_object(request, self._context.uploads, members)
         version = params.version(batch.text(body, "version", MAX_KEY, required=True), "version")
         author, comment = batch.text(body, "author", MAX_AUTHOR), batch.text(body, "comment", MAX_COMMENT)
         never: Literal["never"] | None = "never" if body.get("expires_in") == "never" else None
@@ -271,7 +272,7 @@ class Documents:
     async def repair(self, request: web.Request) -> web.Response:
         """Let every member that shows other documents exchange with this one at once."""
         params.query(request, ())
-        body = await params.read_object(request, ("key",))
+        body = await params.read_object(request, self._context.uploads, ("key",))
         if "key" in body:
             params.key(batch.text(body, "key", MAX_KEY, required=True))
         return render.json_response({"asked": self._node_list.repair()})
@@ -303,7 +304,4 @@ def _pairs(versions: list[Document]) -> list[tuple[bytes, bytes, str, str]]:
 
 async def read_document(request: web.Request, context: Context) -> bytes:
     """A document's value from the body, within the limit of one document and of all uploads together."""
-    announced = request.content_length
-    reserve = context.max_document if announced is None else min(announced, context.max_document)
-    with context.uploads.take(reserve):
-        return await params.read_body(request, context.max_document, "document_too_large")
+    return await params.read_body(request, context.uploads, context.max_document, "document_too_large")

@@ -60,7 +60,7 @@ class EGossip:
     async def set(self, request: web.Request) -> web.Response:
         """Add one node, or a list of nodes, to contact."""
         params.query(request, ())
-        body = await params.read_json(request)
+        body = await params.read_json(request, self._context.uploads)
         entries = body if isinstance(body, list) else [body]
         if not 1 <= len(entries) <= MAX_JOIN:
             raise bad_request(f"body: expected a node or a list of 1 to {MAX_JOIN} nodes, got {len(entries)}")
@@ -88,7 +88,7 @@ class EGossip:
 
     async def _operate(self, request: web.Request, operation: Callable[[], bool]) -> web.Response:
         params.query(request, ())
-        await params.no_body(request)
+        await params.no_body(request, self._context.uploads)
         return switched(self._node_list, operation())
 
 

@@ -37,6 +37,7 @@ class Nodes:
     """Handlers of /v1/nodes and /v1/node."""
 
     def __init__(self, context: Context) -> None:
+        self._context = context
         self._node_list = context.node_list
 
     def routes(self) -> list[web.RouteDef]:
@@ -77,7 +78,7 @@ class Nodes:
     async def change(self, request: web.Request) -> web.Response:
         """Change the local node's name, its private data, or both."""
         params.query(request, ())
-        wanted = await params.read_object(request, ("name", "private_data"))
+        wanted = await params.read_object(request, self._context.uploads, ("name", "private_data"))
         if not wanted:
             raise bad_request("body: expected name, private_data or both, got neither")
         for name, value in wanted.items():
@@ -94,7 +95,7 @@ class Nodes:
     async def join(self, request: web.Request) -> web.Response:
         """Contact other nodes, now and again until they answer."""
         params.query(request, ())
-        wanted = (await params.read_object(request, ("nodes",))).get("nodes")
+        wanted = (await params.read_object(request, self._context.uploads, ("nodes",))).get("nodes")
         if not isinstance(wanted, list) or not 1 <= len(wanted) <= MAX_JOIN:
             raise bad_request(f"nodes: expected a list of 1 to {MAX_JOIN} addresses such as 198.18.0.11:8000")
         local = self._node_list.get()[0]
@@ -125,13 +126,13 @@ class Nodes:
 
     async def _operate(self, request: web.Request, operation: Callable[[], bool]) -> web.Response:
         params.query(request, ())
-        await params.no_body(request)
+        await params.no_body(request, self._context.uploads)
         return switched(self._node_list, operation())
 
     async def leave(self, request: web.Request) -> web.Response:
         """Tell the others that this node goes; they drop it at once."""
         params.query(request, ())
-        await params.no_body(request)
+        await params.no_body(request, self._context.uploads)
         return switched(self._node_list, await self._node_list.leave())
 
 

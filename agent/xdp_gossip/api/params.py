@@ -11,12 +11,14 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 
 from .. import content
 from ..core.shown import shown
 from ..core.types import Version, check_key
 from .asked import Asked
 from .errors import Fault, bad_request
+from .uploads import Uploads
 
 #: A JSON body is a few settings or a list of addresses.
 MAX_JSON = 1 << 20
@@ -134,11 +136,21 @@ def matches(header: str | None, etag: str) -> bool:
     return etag.removeprefix("W/").strip('"') in (tag for _weak, tag in etags(header, "If-None-Match"))
 
 
-async def read_body(request: web.Request, limit: int, code: str = "body_too_large") -> bytes:
-    """The whole body, at most ``limit`` bytes and :data:`BODY_SECONDS`.
+async def not_yet(request: web.Request) -> None:
+    """Nothing: aiohttp's own answer to ``Expect: 100-continue`` asks for a body before the token is looked at."""
 
-    Raises :class:`Fault` 413 (before reading when the length is announced), 408, or 503 when the client
-    went before the end, or does not wait for an answer any more: whatever changes something reads its body first.
+
+def _ask_for_body(request: web.Request) -> None:
+    waits = request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11
+    if waits and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def read_body(request: web.Request, uploads: Uploads, limit: int, code: str = "body_too_large") -> bytes:
+    """The whole body, at most ``limit`` bytes and :data:`BODY_SECONDS`; ``uploads`` are charged as it arrives.
+
+    Raises :class:`Fault` 413 (before reading when the length is announced), 408, or 503 when there is no room for it,
+    or the client went, or does not wait for an answer any more: what changes something reads its body first.
     """
     asked = Asked.of(request)
     length = request.content_length
@@ -148,27 +160,23 @@ async def read_body(request: web.Request, limit: int, code: str = "body_too_larg
     if request.headers.get("Content-Encoding", "identity") != "identity":
         # aiohttp would inflate it, and a few kilobytes can inflate to gigabytes.
         raise Fault(415, "unsupported_encoding", "expected a body without Content-Encoding")
-    body = bytearray()
-
-    async def collect() -> None:
-        async for chunk in request.content.iter_any():
-            if len(body) + len(chunk) > limit:
-                raise too_large
-            body.extend(chunk)
-
     try:
-        await asyncio.wait_for(collect(), BODY_SECONDS)
+        _ask_for_body(request)
+        with uploads.opened() as upload:
+            if not await uploads.read(request.content, upload, limit, BODY_SECONDS):
+                raise too_large
+            body = bytes(upload.data)
     except asyncio.TimeoutError:
         raise Fault(408, "body_timeout", f"expected the whole body within {BODY_SECONDS:g} seconds") from None
     except ConnectionError:
         raise Fault(503, "client_gone", "the client closed the connection; nothing was done") from None
     asked.check()
-    return bytes(body)
+    return body
 
 
-async def read_json(request: web.Request, most: int = MAX_JSON) -> Any:
+async def read_json(request: web.Request, uploads: Uploads, most: int = MAX_JSON) -> Any:
     """The body as JSON (RFC 8259: no NaN). A key given twice is an error, as is deep nesting."""
-    return parse_json(await read_body(request, most))
+    return parse_json(await read_body(request, uploads, most))
 
 
 def parse_json(raw: bytes) -> Any:
@@ -184,9 +192,11 @@ def no_json(reason: str) -> Fault:
     return bad_request(f"body: expected JSON, got something else ({reason})", "invalid_json")
 
 
-async def read_object(request: web.Request, allowed: Sequence[str], most: int = MAX_JSON) -> dict[str, Any]:
+async def read_object(
+    request: web.Request, uploads: Uploads, allowed: Sequence[str], most: int = MAX_JSON
+) -> dict[str, Any]:
     """The body as a JSON object with no other members than ``allowed``."""
-    return as_object(await read_json(request, most), allowed)
+    return as_object(await read_json(request, uploads, most), allowed)
 
 
 def as_object(value: Any, allowed: Sequence[str]) -> dict[str, Any]:
@@ -199,7 +209,7 @@ def as_object(value: Any, allowed: Sequence[str]) -> dict[str, Any]:
     return value
 
 
-async def no_body(request: web.Request) -> None:
+async def no_body(request: web.Request, uploads: Uploads) -> None:
     """Refuse a body where none belongs; an empty one is fine."""
-    if await read_body(request, 0, "unexpected_body"):
+    if await read_body(request, uploads, 0, "unexpected_body"):
         raise bad_request("expected no body", "unexpected_body")

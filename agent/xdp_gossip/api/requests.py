@@ -15,6 +15,7 @@ class Requests:
 
     def __init__(self, context: Context) -> None:
         self._log = context.requests
+        self._uploads = context.uploads
 
     def routes(self) -> list[web.RouteDef]:
         """Paths and handlers."""
@@ -31,5 +32,5 @@ class Requests:
     async def cancel(self, request: web.Request) -> web.Response:
         """Give it up: unless it has taken effect, it never will, also when it arrives only now."""
         params.query(request, ())
-        await params.no_body(request)
+        await params.no_body(request, self._uploads)
         return render.json_response((await self._log.cancel(check_id(request.match_info["id"]))).json())
