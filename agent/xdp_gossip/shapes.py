@@ -46,7 +46,10 @@ def published_at(milliseconds: int) -> str:
 
 
 def document(value: Document) -> dict[str, Any]:
-    """DOC: what is known of one version of a document, without its value."""
+    """DOC: what is known of one version of a document, without its value.
+
+    It stands in lists, so it tells how many documents were written together and not which: each would name all others.
+    """
     return {
         "key": value.key,
         "version": str(value.version),
@@ -58,10 +61,15 @@ def document(value: Document) -> dict[str, Any]:
         "published_at": published_at(value.version.wall_ms),
         "deleted": value.deleted,
         "expires": published_at(value.expires) if value.expires else None,
-        "batch": list(value.batch),
+        "batch_size": max(1, len(value.batch)),
     }
 
 
 def document_with_value(value: Document) -> dict[str, Any]:
     """DOC with ``value_base64``."""
     return {**document(value), "value_base64": base64.b64encode(value.value).decode("ascii")}
+
+
+def whole_document(value: Document) -> dict[str, Any]:
+    """Everything about one document: DOC with ``value_base64``, and ``batch``, the keys written together with it."""
+    return {**document_with_value(value), "batch": list(value.batch)}

@@ -25,7 +25,7 @@ _POLL = 20.0
 
 #: Fields of a document's description that are handed on.
 _DOCUMENT = ("key", "version", "digest", "size", "content_type", "author", "comment", "published_at", "deleted",
-             "expires", "batch")
+             "expires", "batch_size")
 
 
 def digest_of(value: bytes) -> str:

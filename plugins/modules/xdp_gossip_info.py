@@ -185,10 +185,11 @@ documents:
       description: When it will be gone (UTC); V(null) for never.
       type: str
       returned: always
-    batch:
-      description: Names of the documents that were published with it at once; V(null) of an older agent.
-      type: list
-      elements: str
+    batch_size:
+      description:
+        - How many documents were published at once, this one among them. They have one C(version).
+        - V(null) of an older agent.
+      type: int
       returned: always
 rendered:
   description: The files that the agent of this member makes of documents.

@@ -42,7 +42,9 @@ def test_several_documents_in_one_request(tmp_path: Path) -> None:
             answer = (await post(first, "/v1/documents", documents=documents, author="me", comment="why")).json
             assert answer["changed"] and [entry["changed"] for entry in answer["documents"]] == [True, True, False]
             assert {entry["version"] for entry in answer["documents"][:2]} == {answer["version"]}
-            assert answer["documents"][0]["batch"] == ["app/a", "app/b"]
+            assert [entry.get("batch_size") for entry in answer["documents"]] == [2, 2, None]
+            one = (await first("GET", "/v1/documents/app/b", params="format=json")).json
+            assert (one["batch_size"], one["batch"]) == (2, ["app/a", "app/b"])
             assert answer["documents"][0]["expires"] is None and answer["documents"][1]["expires"]
             assert (answer["documents"][0]["author"], answer["documents"][0]["comment"]) == ("me", "why")
 
@@ -66,6 +68,28 @@ def test_several_documents_in_one_request(tmp_path: Path) -> None:
             assert refused.json["error"]["actual"] == answer["version"]
             assert (await first("GET", "/v1/documents/app/c")).status == 404
             assert (await post(first, "/v1/repair")).json["asked"] in (0, 1)
+
+    asyncio.run(main())
+
+
+def test_lists_do_not_name_a_batch_with_each_document(tmp_path: Path) -> None:
+    """What each document adds to a list depends on it alone, not on how many it was written with."""
+
+    async def main() -> None:
+        async with cluster(1) as lists, serving(lists[0], tmp_path) as (api, _):
+            sizes = {}
+            for count in (2, 64):
+                since = lists[0].revision
+                documents = [{"key": f"{count}/{number:050d}", "value": "x"} for number in range(count)]
+                answer = await post(api, "/v1/documents", documents=documents)
+                listed = await api("GET", "/v1/documents", params=f"prefix={count}/")
+                watched = await api("GET", "/v1/watch", params=f"since={since}&timeout=0")
+                history = await api("GET", f"/v1/history/{count}/{0:050d}", params="values=1")
+                assert len(listed.json["documents"]) == len(watched.json["changes"]) == count
+                assert {entry["batch_size"] for entry in listed.json["documents"]} == {count}
+                sizes[count] = [len(one.body) / count for one in (answer, listed, watched)] + [len(history.body)]
+            for few, many in zip(sizes[2], sizes[64]):
+                assert many < few + 20
 
     asyncio.run(main())
 

@@ -120,7 +120,7 @@ class Documents:
         if params.matches(request.headers.get("If-None-Match"), etag):
             return web.Response(status=304, headers=headers)
         if wanted == "json":
-            return render.json_response(shapes.document_with_value(document), headers=headers)
+            return render.json_response(shapes.whole_document(document), headers=headers)
         headers["Content-Type"] = media_type(document.content_type)
         return web.Response(body=document.value, headers=headers)
 

@@ -72,7 +72,10 @@ export class OneDocument {
   }
 
   rows(held) {
-    const others = (held.batch ?? []).filter((key) => key !== this.key);
+    // Written together is what has one version; the others of those were written again, or are gone.
+    const others = [...this.store.documents.values()]
+      .filter((one) => one.version === held.version && one.key !== this.key).map((one) => one.key);
+    const changed = held.batch_size - 1 - others.length;
     const time = (value) => h("time", { datetime: value, title: value }, moment(value));
     return [
       ["Version", version(held.version)],
@@ -83,8 +86,9 @@ export class OneDocument {
       ["Size", `${bytes(held.size)}${held.size >= 1024 ? ` (${held.size.toLocaleString("en")} bytes)` : ""}`],
       ["Expires", held.expires ? time(held.expires) : "never"],
       ["Digest", h("span", { class: "mono break" }, held.digest)],
-      ...(others.length ? [["Written with", h("ul", { class: "plain" }, others.slice(0, 64).map((key) =>
-        h("li", null, h("a", { class: "mono", href: documentLink(key) }, remote(key)))))]] : []),
+      ...(others.length + changed > 0 ? [["Written with", h("ul", { class: "plain" }, ...others.slice(0, 64).map((key) =>
+        h("li", null, h("a", { class: "mono", href: documentLink(key) }, remote(key)))),
+        changed > 0 ? h("li", { class: "muted" }, `${changed} that changed since`) : "")]] : []),
     ].map(([term, value]) => h("div", null, h("dt", null, term), h("dd", null, value)));
   }
 

@@ -95,7 +95,7 @@ class FakeMember:
             "digest": "sha256:" + hashlib.sha256(value).hexdigest(), "content_type": self._type_of(key, about),
             "author": about.get("author") or "", "comment": about.get("comment") or "",
             "published_at": "2026-01-01T00:00:00.000Z", "deleted": False,
-            "expires": None, "batch": [],
+            "expires": None, "batch_size": 1,
         }
         if about.get("expires_in"):
             then = time.gmtime(time.time() + float(about["expires_in"]))
