@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__, config, logs
 from .addresses import Addresses
+from .api.admission import Quiet
 from .api.app import build_app
 from .api.requestlog import RequestLog
 from .api.server import ApiServer, tls_context
@@ -110,6 +111,7 @@ class Agent:
         self.seed_names = SeedNames(self.node_list, settings.node.address, self.counters)
         self.seed_names.configure(settings.seed_names, settings.seeds)
         self._failed = False
+        self._quiet = Quiet(_log)
         self._resolving: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
@@ -246,7 +248,9 @@ class Agent:
         """The loop's handler: a peer's broken connection is noted, a fault of our own ends the process."""
         error = context.get("exception")
         if error is None or isinstance(error, (OSError, asyncio.CancelledError)):
-            _log.warning("%s%s", context.get("message", "event loop"), f": {error}" if error else "")
+            # Strangers can cause these, and as many as they like.
+            what = str(context.get("message", "event loop"))
+            self._quiet.warn(what, "%s%s", what, f": {error}" if error else "")
             return
         self.fail(context.get("message", "event loop"), error)
 

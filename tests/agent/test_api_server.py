@@ -17,7 +17,7 @@ from agents import cluster
 from api_harness import OPERATIONS, serving, serving_tcp
 from fake_node_list import FakeNodeList
 
-from xdp_gossip.api import server as server_module
+from xdp_gossip.api import admission, connection
 from xdp_gossip.api.app import build_app
 from xdp_gossip.api.client import ApiError, Client, Unreachable
 from xdp_gossip.api.server import ApiBindError, ApiServer, tls_context
@@ -89,7 +89,7 @@ def test_a_port_in_use_is_named() -> None:
 
 
 def test_clients_that_only_connect_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
 
     async def main() -> None:
         async with serving(FakeNodeList(), tmp_path) as (api, server):
@@ -100,10 +100,10 @@ def test_clients_that_only_connect_are_closed(tmp_path: Path, monkeypatch: pytes
             await api("GET", "/v1/health")
             assert await wait_closed(silent[0], 2) == b""
             assert await wait_closed(slow[0], 2) == b""
-            assert server.guard.counters["api_closed_idle"] == 2
+            assert server.admission.counters["api_closed_idle"] == 2
             # The well-behaved connection is still the same one.
             await api("GET", "/v1/health")
-            assert server.guard.open == 1
+            assert server.admission.open == 1
             for _reader, writer in (silent, slow):
                 writer.close()
 
@@ -111,7 +111,7 @@ def test_clients_that_only_connect_are_closed(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_client_that_does_not_read_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "STALL_SECONDS", 0.3)
 
     async def main() -> None:
         fake = FakeNodeList()
@@ -121,9 +121,9 @@ def test_a_client_that_does_not_read_is_cut(tmp_path: Path, monkeypatch: pytest.
             writer.write(b"GET /v1/documents/big HTTP/1.1\r\nHost: x\r\n\r\n" * 8)
             for _ in range(40):
                 await asyncio.sleep(0.05)
-                if server.guard.counters["api_closed_stalled"]:
+                if server.admission.counters["api_closed_stalled"]:
                     break
-            assert server.guard.counters["api_closed_stalled"] == 1
+            assert server.admission.counters["api_closed_stalled"] == 1
             assert (await api("GET", "/v1/health")).status == 200
             writer.close()
 
@@ -147,23 +147,23 @@ def test_a_body_that_does_not_come_is_given_up(tmp_path: Path, monkeypatch: pyte
     asyncio.run(main())
 
 
-def test_crowds_are_turned_away_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "MAX_PER_PEER", 3)
+def test_of_a_crowd_the_oldest_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_PER_SOURCE", 3)
 
     async def main() -> None:
         async with serving_tcp(FakeNodeList()) as (_api, server, where):
             crowd = [await asyncio.open_connection(where.ip, where.port) for _ in range(5)]
             await asyncio.sleep(0.2)
-            assert server.guard.open == 3
-            assert server.guard.counters["api_refused_peer"] == 2
+            assert server.admission.open == 3
+            assert server.admission.counters["api_evicted"] == 2
             for _reader, writer in crowd:
                 writer.close()
             for _ in range(40):
                 await asyncio.sleep(0.05)
-                if not server.guard.open:
+                if not server.admission.open:
                     break
-            assert server.guard.open == 0
-            assert not server.guard.per_peer
+            assert server.admission.open == 0
+            assert not server.admission.per_source
             async with Client(f"http://{where}", token="a-token-of-the-tests") as client:
                 assert (await client.status())["state"] == "running"
 
@@ -359,7 +359,7 @@ def test_ten_thousand_random_requests_change_nothing_that_was_not_asked(
 ) -> None:
     """After all of them the server serves, no request got a 500, and the documents are those of the good requests."""
 
-    monkeypatch.setattr(server_module, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 1.0)
     monkeypatch.setattr("xdp_gossip.api.params.BODY_SECONDS", 1.0)
 
     async def main() -> None:
@@ -378,8 +378,8 @@ def test_ten_thousand_random_requests_change_nothing_that_was_not_asked(
             assert sum(statuses.values()) == FUZZ_REQUESTS
             assert (await api("GET", "/v1/documents/kept")).body == b"precious"
             await asyncio.sleep(0.5)
-            assert server.guard.open <= 1
-            assert server.guard.counters["api_malformed"] > 100
+            assert server.admission.open <= 1
+            assert server.admission.counters["api_malformed"] > 100
             assert all(document.key == "kept" or document.size <= 2000 for document in node_list.documents())
             # Random requests may pause the node or make it leave; it comes back and the fleet agrees with it.
             await api("POST", "/v1/node/start")

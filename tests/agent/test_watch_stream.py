@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
@@ -19,8 +20,10 @@ from fake_node_list import FakeNodeList
 
 from tests.patience import patient
 from xdp_gossip import AsyncNodeList
-from xdp_gossip.api import eventstream, server, streams
+from xdp_gossip.api import eventstream, streams
+from xdp_gossip.api.admission import Admission, Place
 from xdp_gossip.api.client import ApiError, Client, Unreachable, WatchStream
+from xdp_gossip.api.connection import GuardedProtocol
 from xdp_gossip.api.eventstream import Event, Parser, encode, keep_alive
 from xdp_gossip.changes import ChangeLog
 
@@ -484,12 +487,12 @@ def test_the_client_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_end_of_a_connection_is_known_to_whoever_waits() -> None:
     async def main() -> None:
-        guard = server.Guard({})
-        protocol = server.GuardedProtocol(asyncio.Protocol(), guard)
+        admission = Admission({}, logging.getLogger("test"))
+        protocol = GuardedProtocol(asyncio.Protocol(), Place(admission, "", False))
         before = protocol.lost
         protocol.connection_lost(None)
         assert before.done() and protocol.lost.done()
-        late = server.GuardedProtocol(asyncio.Protocol(), guard)
+        late = GuardedProtocol(asyncio.Protocol(), Place(admission, "", False))
         late.connection_lost(None)
         assert late.lost.done()
 

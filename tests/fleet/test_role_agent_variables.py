@@ -44,7 +44,8 @@ VARIABLES = {
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
 def test_each_variable_reaches_the_configuration(controller: Controller) -> None:  # noqa: F811
     given = {name: value for name, (value, _) in VARIABLES.items()}
-    given |= {"agent_watchdog_sec": 77, "agent_api_addr": "198.18.0.12", "agent_api_port": 9101}
+    given |= {"agent_watchdog_sec": 77, "agent_memory_max": "1700M"}
+    given |= {"agent_api_addr": "198.18.0.12", "agent_api_port": 9101}
     directory = write(controller, yaml.safe_dump(given))
     written = config(directory)
     for name, (value, path) in VARIABLES.items():
@@ -55,7 +56,8 @@ def test_each_variable_reaches_the_configuration(controller: Controller) -> None
         expected = value["limits"] if name == "agent_config_extra" else value
         assert found == expected, name
     assert written["api"]["listen"] == "198.18.0.12:9101"
-    assert "WatchdogSec=77" in (directory / "xdp-gossip.service").read_text().splitlines()
+    unit = (directory / "xdp-gossip.service").read_text().splitlines()
+    assert {"WatchdogSec=77", "MemoryMax=1700M", "LimitCORE=0", "TasksMax=256", "OOMPolicy=continue"} <= set(unit)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")

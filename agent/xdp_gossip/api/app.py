@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from aiohttp import web
 
+from .connection import place_of
 from .context import Context
 from .documents import Documents
 from .egossip import EGossip
@@ -40,15 +41,31 @@ def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let only the holder of the token pass, before anything of the request is looked at (RFC 6750)."""
-        if request.rel_url.raw_path not in public and not _authorised(request, token):
-            fault = Fault(
-                401,
-                "unauthorized",
-                "expected Authorization: Bearer with this agent's API token",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-            return render(fault)
-        return await handler(request)
+        place = place_of(request)
+        if place is not None:
+            place.handled += 1
+        if _authorised(request, token):
+            if place is not None:
+                place.prove()
+            return await handler(request)
+        if request.rel_url.raw_path in public and not request.body_exists and "Upgrade" not in request.headers:
+            return await handler(request)
+        # Whose body nobody reads: what comes behind it is not looked at.
+        if place is not None:
+            place.refused = True
+            if "Authorization" in request.headers:
+                place.admission.counters["api_unauthorized"] += 1
+                text = "API: a client at %s has shown a token that is not this agent's"
+                place.admission.quiet.warn("token", text, place.source)
+        fault = Fault(
+            401,
+            "unauthorized",
+            "expected Authorization: Bearer with this agent's API token",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+        answer = render(fault)
+        answer.force_close()
+        return answer
 
     return authenticate
 

@@ -23,9 +23,9 @@ from ..core.types import (
 )
 from ..worker.contents import SMALL
 from . import batch, params, render
+from .connection import gone
 from .context import Context
 from .errors import Fault, bad_request
-from .server import gone
 
 _PREFIX = "/v1/documents/"
 _HISTORY = "/v1/history/"

@@ -16,9 +16,9 @@ from aiohttp import web
 from .. import shapes
 from ..internal_errors import RECORD
 from . import render
+from .connection import gone
 from .context import Context
 from .eventstream import MEDIA_TYPE, encode, keep_alive
-from .server import gone
 
 #: Seconds without an event after which a comment shows that the stream lives.
 KEEP_ALIVE = 15.0

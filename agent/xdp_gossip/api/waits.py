@@ -11,10 +11,10 @@ from aiohttp import web
 from ..changes import KINDS
 from ..core.shown import shown
 from . import params, render
+from .connection import gone
 from .context import MAX_WAIT, Context
 from .documents import prefix_of
 from .errors import bad_request
-from .server import gone
 from .streams import Streams, change_json, wants_stream
 
 _CONTENT_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

@@ -312,6 +312,10 @@ def running(
     for found in status.get("internal_errors", []):
         text = f"{found['count']} internal errors in {found['task']} at {found['place']}; the last: {found['error']}"
         yield Finding("fail", "agent", text, "report it with the lines of journalctl -u xdp-gossip")
+    guesses = status["counters"].get("api_unauthorized", 0)
+    if guesses:
+        remedy = "journalctl -u xdp-gossip says whose; who should have access may have a former token"
+        yield Finding("warn", "API", f"{guesses} requests had a token that is not this agent's", remedy)
     for name, text in _DISAGREEMENTS.items():
         if status["counters"].get(name):
             yield Finding("warn", "network", f"{status['counters'][name]} {text}", "xdp-gossip status --counters")

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""Who may hold a connection: a share for every source, and for strangers what leaves room for those with a token.
+
+A source is an IPv4 address, an IPv6 /64 (who has one address of it has them all), or a user on the Unix socket. Who
+comes new is let in: where its source, or all strangers, have what is theirs, the oldest connection of a stranger gives
+way, of the source that has the most. So nobody is locked out by those who only hold on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import gc
+import ipaddress
+import logging
+import time
+from typing import Any, Callable
+
+#: Connections of one socket in all; of them such as have not shown a token; and of one source.
+MAX_CONNECTIONS = 512
+MAX_STRANGERS = 256
+MAX_PER_SOURCE = 64
+#: Of one user on the Unix socket, where everybody who can connect has a right to.
+MAX_PER_USER = 256
+#: Memory is given back to the system so many seconds after so many connections have gone since it was last.
+_TRIM_AFTER, _TRIM_SECONDS = 64, 5.0
+#: Seconds in which one line of a kind is logged, however often a stranger causes it.
+QUIET = 60.0
+
+#: What is counted, from the start.
+NAMES = (
+    *("api_refused_full", "api_refused_source", "api_evicted", "api_closed_idle", "api_closed_stalled"),
+    *("api_closed_flood", "api_malformed", "api_tls_failed", "api_accept_failed", "api_unauthorized"),
+)
+
+
+def source_of(peer: Any) -> str:
+    """The source that a peer's address belongs to; "" for one that has none."""
+    if not isinstance(peer, tuple) or not peer:
+        return ""
+    try:
+        address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+    except ValueError:
+        return str(peer[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+class Quiet:
+    """Warnings that strangers can cause: the first of a kind is logged, then once a minute how many there were."""
+
+    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._told: dict[str, tuple[float, int]] = {}
+
+    def warn(self, kind: str, text: str, *values: Any) -> None:
+        """Log ``text`` unless one of this ``kind`` was logged in the last minute. Kinds are few, and our own words."""
+        now = self._clock()
+        when, hidden = self._told.get(kind, (-QUIET, 0))
+        if now - when < QUIET:
+            self._told[kind] = (when, hidden + 1)
+            return
+        self._told[kind] = (now, 0)
+        more = f" ({hidden} more of this kind since the last such line)" if hidden else ""
+        self._log.warning(f"{text}%s", *values, more)
+
+
+class Place:
+    """One connection's. ``proven``: its client has shown a right to be here."""
+
+    __slots__ = ("admission", "cut", "handled", "heads", "proven", "refused", "source")
+
+    def __init__(self, admission: Admission, source: str, proven: bool) -> None:
+        self.admission = admission
+        self.source = source
+        self.proven = proven
+        #: A request of it was refused: nothing more of it is looked at.
+        self.refused = False
+        #: Request heads that came, and requests that were begun.
+        self.heads = 0
+        self.handled = 0
+        #: Breaks the connection off.
+        self.cut: Callable[[], None] = lambda: None
+
+    def prove(self) -> None:
+        """Its client has shown a right to be here."""
+        if not self.proven:
+            self.proven = True
+            self.admission.proved(self)
+
+    def leave(self) -> None:
+        """The connection is gone."""
+        self.admission.left(self)
+
+
+class Admission:
+    """All connections of one socket. ``counters`` take what is counted; ``log`` gets what is worth a line."""
+
+    def __init__(self, counters: dict[str, int], log: logging.Logger, *, local: bool = False) -> None:
+        self.counters = counters
+        self.quiet = Quiet(log)
+        self._local = local
+        self._places: collections.OrderedDict[Place, None] = collections.OrderedDict()
+        self._strangers: dict[str, collections.OrderedDict[Place, None]] = {}  # by source, the oldest first
+        self._number = 0  # of strangers
+        self._per_source: collections.Counter[str] = collections.Counter()
+        self._gone = 0
+        self._trims = False
+        for name in NAMES:
+            counters.setdefault(name, 0)
+
+    @property
+    def open(self) -> int:
+        """How many there are."""
+        return len(self._places)
+
+    @property
+    def per_source(self) -> dict[str, int]:
+        """How many each source has."""
+        return dict(self._per_source)
+
+    def admit(self, source: str) -> Place | None:
+        """A place for a new connection; None when it has to be turned away."""
+        share = MAX_PER_USER if self._local else MAX_PER_SOURCE
+        if source and self._per_source[source] >= share and not self._evict(source):
+            self.counters["api_refused_source"] += 1
+            return None
+        if (self._number >= MAX_STRANGERS or self.open >= MAX_CONNECTIONS) and not self._evict(""):
+            self.counters["api_refused_full"] += 1
+            return None
+        place = Place(self, source, proven=self._local)
+        self._places[place] = None
+        self._per_source[source] += 1
+        if not place.proven:
+            self._strangers.setdefault(source, collections.OrderedDict())[place] = None
+            self._number += 1
+        return place
+
+    def _evict(self, source: str) -> bool:
+        """End the oldest stranger of ``source``, or of the source that has the most; False when there is none."""
+        if not source:
+            source = max(self._strangers, key=lambda name: len(self._strangers[name]), default="")
+        waiting = self._strangers.get(source)
+        if not waiting:
+            return False
+        place = next(iter(waiting))
+        self.counters["api_evicted"] += 1
+        self.left(place)
+        place.cut()
+        return True
+
+    def proved(self, place: Place) -> None:
+        """See :meth:`Place.prove`."""
+        self._no_stranger(place)
+
+    def _no_stranger(self, place: Place) -> None:
+        waiting = self._strangers.get(place.source)
+        if waiting is None or place not in waiting:
+            return
+        del waiting[place]
+        self._number -= 1
+        if not waiting:
+            del self._strangers[place.source]
+
+    def left(self, place: Place) -> None:
+        """Give a place back; once is enough."""
+        if place not in self._places:
+            return
+        del self._places[place]
+        self._no_stranger(place)
+        self._per_source[place.source] -= 1
+        if not self._per_source[place.source]:
+            del self._per_source[place.source]
+        self._gone += 1
+        if self._gone >= _TRIM_AFTER and not self._trims:
+            with contextlib.suppress(RuntimeError):  # no loop any more: the process ends
+                asyncio.get_running_loop().call_later(_TRIM_SECONDS, self._trim)
+                self._trims = True
+
+    def _trim(self) -> None:
+        self._gone, self._trims = 0, False
+        _give_back()
+
+
+def _give_back() -> None:
+    """Have what connections that are gone have left returned to the system.
+
+    A connection's objects hold each other, so that only the collector frees them, and the collector seldom looks at
+    all. And what is free the C library keeps for itself.
+    """
+    gc.collect()
+    with contextlib.suppress(ImportError, AttributeError, OSError, MemoryError):  # no glibc, or no such calls
+        import ctypes
+
+        ctypes.CDLL(None).malloc_trim(0)
