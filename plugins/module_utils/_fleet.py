@@ -101,15 +101,16 @@ class Fleet:
     def read(self, key: str) -> tuple[dict[str, t.Any], bytes] | None:
         """A document's description and value; ``None`` when there is none (or it was deleted)."""
         try:
-            response = self.client.request("GET", _path(key), {"format": "json"})
-            self.now = _clock(response.headers)
-            answer = response.json()
+            return self._document(key, None)
         except ApiError as exc:
             if exc.status == 404 and exc.code == "document_not_found":
                 return None
             raise
-        if answer.get("deleted") is True:
-            return None
+
+    def _document(self, key: str, version: str | None) -> tuple[dict[str, t.Any], bytes]:
+        response = self.client.request("GET", _path(key), {"format": "json", "version": version})
+        self.now = _clock(response.headers)
+        answer = response.json()
         try:
             value = base64.b64decode(text_of(answer, "value_base64"), validate=True)
         except (binascii.Error, ValueError):
@@ -151,9 +152,9 @@ class Fleet:
             raise BadAnswer("%s: documents: expected an answer for each document sent, in that order" % self.endpoint)
         return [_written(one) for one in written]
 
-    def history(self, key: str, values: bool = False, diff: bool = False) -> list[dict[str, t.Any]]:
+    def history(self, key: str, diff: bool = False) -> list[dict[str, t.Any]]:
         """``GET /v1/history``: the versions that the member has, newest first; none of a document never heard of."""
-        asked = {"values": "1" if values else None, "diff": "1" if diff else None}
+        asked = {"diff": "1" if diff else None}
         try:
             answer = self.client.request("GET", "/v1/history/" + quote(key, safe="/"), asked).json()
         except ApiError as exc:
@@ -163,28 +164,22 @@ class Fleet:
         versions = answer.get("versions")
         if not isinstance(versions, list) or not all(isinstance(one, dict) for one in versions):
             raise BadAnswer("%s: versions: expected a list of objects" % self.endpoint)
-        more = ("value_base64",) if values else ()
-        more += ("diff",) if diff else ()
+        more = ("diff",) if diff else ()
         return [dict(_describe(one), **{name: one.get(name) for name in more}) for one in versions]
 
     def version(self, key: str, version: str) -> tuple[dict[str, t.Any], bytes]:
         """One version of a document from the member's history. Raises ``ConfigError`` when it is not there."""
-        versions = self.history(key, values=True)
-        found = next((one for one in versions if one["version"] == version), None)
-        if found is None:
-            known = ", ".join(clip(str(one["version"]), 80) for one in versions[:10]) or "none"
-            raise ConfigError("rollback_to: %s has no version %s of document %r; it has %s"
-                              % (self.endpoint, clip(version), clip(key), known))
-        if found["deleted"] is True:
-            raise ConfigError("rollback_to: version %s of document %r is a deletion; use state=absent for that"
-                              % (clip(version), clip(key)))
         try:
-            value = base64.b64decode(text_of(found, "value_base64"), validate=True)
-        except (binascii.Error, ValueError):
-            raise BadAnswer("%s: value_base64 of %r is not base64" % (self.endpoint, clip(key))) from None
-        if found["digest"] != digest_of(value):
-            raise BadAnswer("%s: the value of %r does not match its digest" % (self.endpoint, clip(key)))
-        return found, value
+            return self._document(key, version)
+        except ApiError as exc:
+            if exc.code == "version_deleted":
+                raise ConfigError("rollback_to: version %s of document %r is a deletion; use state=absent for that"
+                                  % (clip(version), clip(key))) from None
+            if exc.code != "version_not_found":
+                raise
+        known = ", ".join(clip(str(one["version"]), 80) for one in self.history(key)[:10]) or "none"
+        raise ConfigError("rollback_to: %s has no version %s of document %r; it has %s"
+                          % (self.endpoint, clip(version), clip(key), known))
 
     def rollback(
         self, key: str, version: str, if_version: str | None, author: str | None, comment: str | None,

@@ -45,6 +45,9 @@ def fixture_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluste
             made[0].call("PUT", f"/v1/documents/app/limits?content_type=json&author=ops&comment={comment}", value)
         query = f"author={quote(HOSTILE[:100])}&comment={quote(HOSTILE)}"
         made[1].call("PUT", f"/v1/documents/{quote(HOSTILE_KEY)}?{query}", HOSTILE.encode())
+        together = [{"key": key, "value": "x"} for key in ("both/one", "both/other", "both/third")]
+        made[0].call("POST", "/v1/documents", json.dumps({"documents": together}).encode())
+        made[0].publish("both/third", b"alone")
         eventually(made.disagreement, 20)
         yield made
 
@@ -137,6 +140,9 @@ def test_an_operator_looks_at_everything(cluster: Cluster, browser: Browser) -> 
     browser.click("Ask all members")
     browser.shows("3 of 3")
     browser.look("document")
+
+    browser.driver.get(f"{browser.url}#/documents/{quote('both/one', safe='')}")
+    browser.shows("both/one", "Written with", "both/other", "1 that changed since")
 
     browser.driver.get(f"{browser.url}#/documents/{quote(HOSTILE_KEY, safe='')}")
     browser.shows(HOSTILE_KEY, HOSTILE[:40])

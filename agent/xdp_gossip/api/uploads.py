@@ -98,7 +98,8 @@ class Uploads:
                     raise asyncio.TimeoutError
                 chunk = piece.result()
             finally:
-                piece.cancel()
+                if not piece.cancel() and not piece.cancelled():
+                    piece.exception()  # where the answer says something else
             if not chunk:
                 return True
             if len(upload.data) + len(chunk) > most:

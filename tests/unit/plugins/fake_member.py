@@ -226,6 +226,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.reply(200, {"documents": listed, "digest": "00112233445566aa"})
             return
         held = self.member.documents.get(path[len("documents/"):])
+        if "version" in query:
+            kept = self.member.history.get(path[len("documents/"):], [])
+            held = next((one for one in kept if one["version"] == query["version"]), None)
+            if held is None or held["deleted"]:
+                self.error(410 if held else 404, "version_deleted" if held else "version_not_found")
+                return
         if held is None:
             self.error(404, "document_not_found")
             return

@@ -109,6 +109,11 @@ def test_rollback(member, sensitive):
     assert run(member, "publish", expires="never", **options)["changed"] and not member.documents["k"]["expires"]
     unknown = run(member, "publish", key="k", rollback_to="%016x@198.18.0.12:8000" % 99)
     assert unknown["rc"] == 1 and first in unknown["msg"]
+    assert run(member, "publish", key="k", state="absent")["changed"]
+    deleted = run(member, "publish", key="k", rollback_to=member.history["k"][0]["version"])
+    assert deleted["rc"] == 1 and "is a deletion" in deleted["msg"]
+    # One version is asked for, not all with their values, of which the API leaves out those beyond 32 MiB.
+    assert not [query for _method, _path, query, _headers in member.asked("GET", "/v1/history/k") if "values" in query]
 
 
 def test_waiting_for_applied_names_who_refused(member):
