@@ -37,6 +37,12 @@ options:
   default:
     description: What to return for a document that is not there. Without it, that is an error.
     type: raw
+  version:
+    description:
+      - Read a former version of the one document that is named, as M(xdp_gossip.fleet.xdp_gossip_info) lists them. One
+        that the member does not have is an error, also with O(default).
+      - Mutually exclusive with O(prefix).
+    type: str
   parse:
     description:
       - Return the data that the content stands for instead of text; V(auto) does it for documents whose type is
@@ -123,6 +129,12 @@ class LookupModule(LookupBase):
                 raise ConfigError("parse: expected encoding utf-8 with it, got %s" % self.get_option("encoding"))
             names = [_checked(term) for term in terms]
             fleet = Fleet(Client(Settings(self.get_options()), log=self._warn))
+            version = self.get_option("version")
+            if version is not None and (self.get_option("prefix") or len(names) > 1):
+                raise ConfigError("version: expected the name of one document with it, and no prefix")
+            if version is not None:
+                key = check_key((names or ["default"])[0])
+                return [self._content(key, *fleet.version(key, version))]
             if self.get_option("prefix"):
                 return [self._read_all(fleet, prefix) for prefix in names or [""]]
             return [self._read(fleet, check_key(key)) for key in names or ["default"]]

@@ -60,7 +60,10 @@ class Change:
         self.wish = wish
         self._fleet = fleet
         if wish.rollback_to is not None:
-            kept = fleet.version(wish.key, wish.rollback_to)
+            try:
+                kept = fleet.version(wish.key, wish.rollback_to)
+            except ConfigError as exc:
+                raise ConfigError("rollback_to: %s" % exc) from None
             wish.value, wish.content_type, wish.type_counts = kept[1], kept[0]["content_type"], True
         self._held, self._value, self.planned = self._look()
         self.written = False

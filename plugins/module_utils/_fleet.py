@@ -173,12 +173,12 @@ class Fleet:
             return self._document(key, version)
         except ApiError as exc:
             if exc.code == "version_deleted":
-                raise ConfigError("rollback_to: version %s of document %r is a deletion; use state=absent for that"
+                raise ConfigError("version %s of document %r is a deletion, it has no content"
                                   % (clip(version), clip(key))) from None
             if exc.code != "version_not_found":
                 raise
         known = ", ".join(clip(str(one["version"]), 80) for one in self.history(key)[:10]) or "none"
-        raise ConfigError("rollback_to: %s has no version %s of document %r; it has %s"
+        raise ConfigError("%s has no version %s of document %r; it has %s"
                           % (self.endpoint, clip(version), clip(key), known))
 
     def rollback(

@@ -47,6 +47,23 @@ def test_reads_documents_in_order(member):
     assert ask(member, "binary", encoding="base64") == ["/wA="]
 
 
+def test_a_former_version_can_be_read(member):
+    former = member.put("app/a", b"former")["version"]
+    member.put("app/a", b"newest")
+    gone = member.put("gone", b"")
+    gone["deleted"] = True
+    assert ask(member, "app/a", version=former) == ["former"]
+    for words, said in (
+        ((["app/a"], {"version": "%016x@198.18.0.11:8000" % 99}), "has no version .* it has .*" + former),
+        ((["app/a"], {"version": "%016x@198.18.0.11:8000" % 99, "default": "x"}), "has no version"),
+        ((["gone"], {"version": gone["version"]}), "is a deletion"),
+        ((["app/a", "app/b"], {"version": former}), "one document"),
+        ((["app/"], {"version": former, "prefix": True}), "one document"),
+    ):
+        with pytest.raises(AnsibleLookupError, match=said):
+            ask(member, *words[0], **words[1])
+
+
 def test_options_come_from_variables_and_environment_too(member, monkeypatch):
     variables = {"xdp_gossip_endpoints": [member.url], "xdp_gossip_token": "secret"}
     assert look("app/a", variables=variables) == ["text é"]
