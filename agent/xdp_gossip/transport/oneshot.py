@@ -15,8 +15,8 @@ from ..core.events import Transmit
 from ..core.types import Address
 from ..internal_errors import watch
 from . import Receive, normalised
+from .accepting import Listener
 from .listening import TcpListening
-from .sockets import serve
 from .streams import MAX_INCOMING, MAX_INCOMING_PER_ADDRESS, MAX_OUTGOING, deliver
 
 DIAL_DEADLINE_S = 3.0
@@ -41,6 +41,7 @@ COUNTERS = (
     "connections_refused",
     "connections_stalled",
     "connections_broken",
+    "accept_errors",
     "receive_errors",
 )
 
@@ -68,7 +69,7 @@ class OneShotTransport(TcpListening):
         self.receive: Receive | None = None
         self._queues: dict[Address, deque[bytes]] = {}
         self._senders: dict[Address, asyncio.Task[None]] = {}
-        self._server: asyncio.AbstractServer | None = None
+        self._server: Listener | None = None
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a counter."""
@@ -83,7 +84,7 @@ class OneShotTransport(TcpListening):
         sock = self._listener()
         self.receive = receive
         self._loop = asyncio.get_running_loop()
-        self._server = await serve(lambda: _Incoming(self), sock, MAX_INCOMING)
+        self._server = Listener(lambda: _Incoming(self), sock, self.counters_, "accept_errors", "gossip port")
 
     def send(self, transmit: Transmit) -> None:
         """See :class:`Transport`."""
@@ -116,9 +117,11 @@ class OneShotTransport(TcpListening):
         for queue in self._queues.values():  # of senders that were stopped before they began
             self.count("packets_dropped_closed", len(queue))
         self._queues.clear()
+        await server.settled()
         for connection in list(self.incoming):
             connection.abort()
-        await server.wait_closed()
+        # Their sockets are closed in the next turn of the loop.
+        await asyncio.sleep(0)
 
     async def _drain(self, to: Address, queue: deque[bytes]) -> None:
         """Send what is queued for one peer, a connection each, then end."""

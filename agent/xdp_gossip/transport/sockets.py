@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from ..core.types import Address
 from ..forks import own_socket
@@ -51,22 +50,6 @@ def bound_socket(ip: str, port: int, kind: socket.SocketKind, *, only_six: bool 
             # At once: with SO_REUSEADDR a port in use shows only here.
             sock.listen(BACKLOG)
     return sock
-
-
-async def serve(accepted: Callable[[], asyncio.BaseProtocol], sock: socket.socket, backlog: int) -> asyncio.Server:
-    """Accept connections on ``sock``, each for a new ``accepted()``. Raises ``OSError``.
-
-    When it fails, or its caller gives up, ``sock`` is closed: ``create_server`` alone goes on listening then, with
-    nobody who could end it.
-    """
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(accepted, sock=sock, backlog=backlog, start_serving=False)
-    try:
-        await server.start_serving()
-    except BaseException:
-        server.close()
-        raise
-    return server
 
 
 @contextlib.contextmanager

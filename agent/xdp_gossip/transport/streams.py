@@ -15,9 +15,10 @@ from typing import cast
 
 from ..core.types import Address
 from ..internal_errors import RECORD, guarded, watch
-from . import Receive, TransportError, normalised
+from . import Receive, normalised
+from .accepting import Listener
 from .frames import SLACK, FrameDecoder, FrameError, encode
-from .sockets import closing_on_error, serve
+from .sockets import closing_on_error
 from .source import Source
 
 DIAL_DEADLINE_S = 3.0
@@ -60,6 +61,7 @@ COUNTERS = (
     "dials",
     "dials_failed",
     "receive_errors",
+    "accept_errors",
 )
 
 
@@ -82,19 +84,15 @@ class Streams:
         #: Connections whose sockets may still be open.
         self.alive: set[_Connection] = set()
         self.source = source
-        self._server: asyncio.AbstractServer | None = None
+        self._listener: Listener | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self.open = False
 
-    async def start(self, sock: socket.socket, receive: Receive) -> None:
-        """Accept on a bound ``sock``. Raises ``TransportError``."""
+    def start(self, sock: socket.socket, receive: Receive) -> None:
+        """Accept on a listening ``sock``."""
         self.loop = asyncio.get_running_loop()
         self.receive = receive
-        ip = sock.getsockname()[0]
-        try:
-            self._server = await serve(lambda: Incoming(self), sock, MAX_INCOMING)
-        except OSError as error:
-            raise TransportError(f"cannot listen on TCP {ip}: {error.strerror or error}") from error
+        self._listener = Listener(lambda: Incoming(self), sock, self.counters, "accept_errors", "gossip port")
         self.open = True
         self._sweeper = self.loop.call_later(_SWEEP_S, guarded("connections", self._sweep))
 
@@ -141,8 +139,8 @@ class Streams:
     async def close(self, grace: float) -> None:
         """Wait ``grace`` seconds at most for the queues, then close everything."""
         self.open = False
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            self._listener.close()
         deadline = self.loop.time() + grace
         # Polling, once in a process's life: not worth an event.
         while any(not peer.drained for peer in self.outgoing.values()) and self.loop.time() < deadline:  # noqa: ASYNC110

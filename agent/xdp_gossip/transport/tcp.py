@@ -23,7 +23,7 @@ class TcpTransport(TcpListening):
         """See :class:`Transport`."""
         sock = self._listener()
         self._streams = Streams(self.size, self._buffer, self.counters_, self._source)
-        await self._streams.start(sock, receive)
+        self._streams.start(sock, receive)
 
     def send(self, transmit: Transmit) -> None:
         """See :class:`Transport`."""

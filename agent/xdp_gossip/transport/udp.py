@@ -90,7 +90,7 @@ class UdpTransport:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
             if listener is not None:
                 self._streams = Streams(self._size, self._buffer, self._counters, self._source)
-                await self._streams.start(listener, receive)
+                self._streams.start(listener, receive)
         self.local = normalised(*sock.getsockname()[:2])
         self._sock = sock
         self._mapped = sock.family == socket.AF_INET6

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""Accepting connections, in place of asyncio's servers.
+
+Without descriptors asyncio tries as often as the queue may be long, in one turn of the loop, and logs each try. Here
+accepting pauses instead. One turn accepts a few connections only: a crowd does not keep the loop from its other work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from ..internal_errors import guarded, watch
+from ..quiet import Quiet
+
+_log = logging.getLogger("xdp_gossip.accepting")
+
+#: Connections accepted in one turn of the event loop.
+TURN = 8
+#: Seconds without accepting after the system had no descriptor or no memory for a connection.
+PAUSE_S = 1.0
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+#: Takes an accepted, non-blocking socket, which it has to close, and the peer's address.
+Take = Callable[[socket.socket, Any], None]
+
+
+class Acceptor:
+    """Accepts on a listening, non-blocking ``sock``, which it owns, from :meth:`start` to :meth:`close`.
+
+    ``counters[counter]`` counts what could not be accepted; ``what`` names the port in the log.
+    """
+
+    def __init__(self, sock: socket.socket, take: Take, counters: dict[str, int], counter: str, what: str) -> None:
+        self._sock = sock
+        self._take = take
+        self._counters = counters
+        self._counter = counter
+        self._what = what
+        self._loop = asyncio.get_running_loop()
+        self._resume: asyncio.TimerHandle | None = None
+        self._quiet = Quiet(_log)
+        counters.setdefault(counter, 0)
+
+    def start(self) -> None:
+        """Accept from now on."""
+        self._resume = None
+        self._loop.add_reader(self._sock.fileno(), guarded("connections", self._accept))
+
+    def close(self) -> None:
+        """Accept no more and close the socket; may be called again."""
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock.fileno())
+            self._sock.close()
+
+    def _accept(self) -> None:
+        for _ in range(TURN):
+            try:
+                connection, peer = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                # accept(2): any other error belongs to the one connection, which is gone with it.
+                self._counters[self._counter] += 1
+                self._quiet(errno.errorcode.get(error.errno or 0, ""), f"{self._what}: not accepted: {error.strerror}")
+                if error.errno in _SCARCE:
+                    self._loop.remove_reader(self._sock.fileno())
+                    self._resume = self._loop.call_later(PAUSE_S, guarded("connections", self.start))
+                    return
+                continue
+            connection.setblocking(False)
+            self._take(connection, peer)
+
+
+class Listener:
+    """A protocol of ``factory`` for each connection that comes in on a listening ``sock``; arguments of Acceptor."""
+
+    def __init__(
+        self,
+        factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        counters: dict[str, int],
+        counter: str,
+        what: str,
+    ) -> None:
+        self._factory = factory
+        self._loop = asyncio.get_running_loop()
+        self._starting: set[asyncio.Task[Any]] = set()
+        self._acceptor = Acceptor(sock, self._take, counters, counter, what)
+        self._acceptor.start()
+
+    def _take(self, connection: socket.socket, peer: Any) -> None:
+        # From here on asyncio closes the socket, also when this fails.
+        task = self._loop.create_task(self._loop.connect_accepted_socket(self._factory, connection))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+        watch(task, "connections", OSError)
+
+    def close(self) -> None:
+        """Accept no more. Connections that are there stay."""
+        self._acceptor.close()
+
+    async def settled(self) -> None:
+        """Until each accepted connection has its protocol."""
+        await asyncio.gather(*self._starting, return_exceptions=True)
