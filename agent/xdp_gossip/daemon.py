@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__, config, logs
 from .addresses import Addresses
-from .api.admission import Quiet
 from .api.app import build_app
 from .api.requestlog import RequestLog
 from .api.server import ApiServer, tls_context
@@ -30,6 +29,7 @@ from .core.interface import ProtocolError
 from .core.types import Node
 from .internal_errors import RECORD
 from .nodelist import AsyncNodeList, Limits
+from .quiet import Quiet
 from .seednames import SeedNames
 from .store import StoreError
 from .systemd import Systemd
@@ -250,7 +250,7 @@ class Agent:
         if error is None or isinstance(error, (OSError, asyncio.CancelledError)):
             # Strangers can cause these, and as many as they like.
             what = str(context.get("message", "event loop"))
-            self._quiet.warn(what, "%s%s", what, f": {error}" if error else "")
+            self._quiet(what, f"{what}{f': {error}' if error else ''}")
             return
         self.fail(context.get("message", "event loop"), error)
 

@@ -22,7 +22,7 @@ from test_api_server import certificate  # noqa: F401  (a fixture)
 
 from tests.patience import patient
 from xdp_gossip.api import admission, connection, listener
-from xdp_gossip.api.admission import Admission, Quiet, source_of
+from xdp_gossip.api.admission import Admission, source_of
 from xdp_gossip.api.app import build_app
 from xdp_gossip.api.server import ApiServer, tls_context
 from xdp_gossip.core.types import Address
@@ -328,21 +328,6 @@ def test_wrong_tokens_leave_a_trace(caplog: pytest.LogCaptureFixture) -> None:
     assert len(told) == 1
     assert "127.1.0.1" in told[0]
     assert "guess" not in told[0]
-
-
-def test_a_kind_of_warning_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    now = [0.0]
-    quiet = Quiet(LOG, clock=lambda: now[0])
-    for _ in range(1000):
-        quiet.warn("a", "it happened to %s", "x")
-        quiet.warn("b", "another")
-    now[0] = 60.0
-    quiet.warn("a", "it happened to %s", "y")
-    assert [record.getMessage() for record in caplog.records] == [
-        "it happened to x",
-        "another",
-        "it happened to y (999 more of this kind since the last such line)",
-    ]
 
 
 def test_without_descriptors_it_waits_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:

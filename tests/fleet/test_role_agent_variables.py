@@ -44,8 +44,8 @@ VARIABLES = {
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
 def test_each_variable_reaches_the_configuration(controller: Controller) -> None:  # noqa: F811
     given = {name: value for name, (value, _) in VARIABLES.items()}
-    given |= {"agent_watchdog_sec": 77, "agent_memory_max": "1700M"}
-    given |= {"agent_api_addr": "198.18.0.12", "agent_api_port": 9101}
+    unit_settings = {"agent_watchdog_sec": 77, "agent_memory_max": "50%"}
+    given |= {**unit_settings, "agent_api_addr": "198.18.0.12", "agent_api_port": 9101}
     directory = write(controller, yaml.safe_dump(given))
     written = config(directory)
     for name, (value, path) in VARIABLES.items():
@@ -57,7 +57,21 @@ def test_each_variable_reaches_the_configuration(controller: Controller) -> None
         assert found == expected, name
     assert written["api"]["listen"] == "198.18.0.12:9101"
     unit = (directory / "xdp-gossip.service").read_text().splitlines()
-    assert {"WatchdogSec=77", "MemoryMax=1700M", "LimitCORE=0", "TasksMax=256", "OOMPolicy=continue"} <= set(unit)
+    assert {"WatchdogSec=77", "MemoryMax=50%", "LimitCORE=0", "TasksMax=256", "OOMPolicy=continue"} <= set(unit)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
+@pytest.mark.parametrize(("given", "bytes_"), [({}, 4 << 30), ({"limits": {"store": 3 << 30}}, 8 << 30)])
+def test_the_bound_on_memory_follows_that_on_documents(
+    controller: Controller,  # noqa: F811
+    given: dict[str, dict[str, int]],
+    bytes_: int,
+) -> None:
+    directory = write(controller, yaml.safe_dump({"agent_config_extra": given}))
+    for unit in ("xdp-gossip.service", "xdp-gossip-files.service"):
+        lines = (directory / unit).read_text().splitlines()
+        assert "LimitCORE=0" in lines
+        assert f"MemoryMax={bytes_ if unit == 'xdp-gossip.service' else '2G'}" in lines
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")

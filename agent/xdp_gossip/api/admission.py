@@ -14,8 +14,9 @@ import contextlib
 import gc
 import ipaddress
 import logging
-import time
 from typing import Any, Callable
+
+from ..quiet import Quiet
 
 #: Connections of one socket in all; of them such as have not shown a token; and of one source.
 MAX_CONNECTIONS = 512
@@ -25,8 +26,6 @@ MAX_PER_SOURCE = 64
 MAX_PER_USER = 256
 #: Memory is given back to the system so many seconds after so many connections have gone since it was last.
 _TRIM_AFTER, _TRIM_SECONDS = 64, 5.0
-#: Seconds in which one line of a kind is logged, however often a stranger causes it.
-QUIET = 60.0
 
 #: What is counted, from the start.
 NAMES = (
@@ -48,26 +47,6 @@ def source_of(peer: Any) -> str:
             return str(address.ipv4_mapped)
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)
-
-
-class Quiet:
-    """Warnings that strangers can cause: the first of a kind is logged, then once a minute how many there were."""
-
-    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
-        self._log = log
-        self._clock = clock
-        self._told: dict[str, tuple[float, int]] = {}
-
-    def warn(self, kind: str, text: str, *values: Any) -> None:
-        """Log ``text`` unless one of this ``kind`` was logged in the last minute. Kinds are few, and our own words."""
-        now = self._clock()
-        when, hidden = self._told.get(kind, (-QUIET, 0))
-        if now - when < QUIET:
-            self._told[kind] = (when, hidden + 1)
-            return
-        self._told[kind] = (now, 0)
-        more = f" ({hidden} more of this kind since the last such line)" if hidden else ""
-        self._log.warning(f"{text}%s", *values, more)
 
 
 class Place:

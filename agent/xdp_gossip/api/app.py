@@ -55,8 +55,8 @@ def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
             place.refused = True
             if "Authorization" in request.headers:
                 place.admission.counters["api_unauthorized"] += 1
-                text = "API: a client at %s has shown a token that is not this agent's"
-                place.admission.quiet.warn("token", text, place.source)
+                text = "API: a client has shown a token that is not this agent's"
+                place.admission.quiet("token", text, place.source)
         fault = Fault(
             401,
             "unauthorized",

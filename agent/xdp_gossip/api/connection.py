@@ -91,8 +91,8 @@ class GuardedProtocol(asyncio.Protocol):
             self._inner.data_received(data)
         except Exception as error:  # a parser's, at what is no HTTP: it must not end the agent
             place.admission.counters["api_malformed"] += 1
-            what, where = "a client at %s sent what is no HTTP (%s)", place.source or "the socket"
-            place.admission.quiet.warn("no HTTP", what, where, type(error).__name__)
+            text = f"API: a client sent what is no HTTP ({type(error).__name__})"
+            place.admission.quiet("no HTTP", text, place.source)
             self._break_off()
 
     def _is_flood(self) -> bool:

@@ -62,7 +62,7 @@ class Listener:
             except OSError as error:  # no descriptor, no memory: it stays in the queue
                 self._admission.counters["api_accept_failed"] += 1
                 why = error.strerror or str(error)
-                self._admission.quiet.warn("accept", "API: no connection can be taken in: %s", why)
+                self._admission.quiet("accept", f"API: no connection can be taken in: {why}")
                 self._loop.remove_reader(self._sock.fileno())
                 self._pause = self._loop.call_later(_PAUSE, self._resume)
                 return
@@ -92,7 +92,7 @@ class Listener:
         except (OSError, asyncio.TimeoutError) as error:
             self._admission.counters["api_tls_failed"] += 1
             why = type(error).__name__
-            self._admission.quiet.warn("TLS", "API: a client at %s made no TLS connection (%s)", place.source, why)
+            self._admission.quiet("TLS", f"API: a client made no TLS connection ({why})", place.source)
             place.leave()
             connection.close()
         except BaseException:
