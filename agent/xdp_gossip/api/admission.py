@@ -30,7 +30,7 @@ _TRIM_AFTER, _TRIM_SECONDS = 64, 5.0
 #: What is counted, from the start.
 NAMES = (
     *("api_refused_full", "api_refused_source", "api_evicted", "api_closed_idle", "api_closed_stalled"),
-    *("api_closed_flood", "api_malformed", "api_tls_failed", "api_accept_failed", "api_unauthorized"),
+    *("api_closed_flood", "api_malformed", "api_tls_failed", "api_unauthorized"),
 )
 
 

@@ -91,8 +91,8 @@ class GuardedProtocol(asyncio.Protocol):
             self._inner.data_received(data)
         except Exception as error:  # a parser's, at what is no HTTP: it must not end the agent
             place.admission.counters["api_malformed"] += 1
-            text = f"API: a client sent what is no HTTP ({type(error).__name__})"
-            place.admission.quiet("no HTTP", text, place.source)
+            what = f"API: a client sent what is no HTTP ({type(error).__name__})"
+            place.admission.quiet("no HTTP", what, place.source)
             self._break_off()
 
     def _is_flood(self) -> bool:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Takes connections in before anything of them is read, TLS included: each is counted from its first moment.
 
-asyncio's own servers tell of a connection only when its TLS handshake is over. And where the process is out of
-descriptors they try it a hundred times a second, with a line in the log for each.
+asyncio's own servers tell of a connection only when its TLS handshake is over.
 """
 
 from __future__ import annotations
@@ -12,17 +11,14 @@ import os
 import socket
 import ssl
 import struct
-from typing import Callable
+from typing import Any, Callable
 
+from ..transport.accepting import Acceptor
 from .admission import Admission, Place, source_of
 from .connection import GuardedProtocol
 
 #: Seconds for a TLS handshake.
 HANDSHAKE_SECONDS = 5.0
-#: Connections that are taken in before others get their turn.
-_AT_ONCE = 32
-#: Seconds without taking any in, after the system could give none.
-_PAUSE = 1.0
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
@@ -41,11 +37,11 @@ class Listener:
         self._inner = inner
         self._tls = tls
         self._loop = asyncio.get_running_loop()
-        self._pause: asyncio.TimerHandle | None = None
         self._coming: set[asyncio.Task[None]] = set()
         sock.setblocking(False)
         sock.listen(128)
-        self._loop.add_reader(sock.fileno(), self._accept)
+        self._acceptor = Acceptor(sock, self._admit, admission.counters, "api_accept_failed", "API")
+        self._acceptor.start()
 
     @property
     def name(self) -> tuple[str, int]:
@@ -53,36 +49,19 @@ class Listener:
         found = self._sock.getsockname()
         return found[0], found[1]
 
-    def _accept(self) -> None:
-        for _ in range(_AT_ONCE):
-            try:
-                connection, peer = self._sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:  # no descriptor, no memory: it stays in the queue
-                self._admission.counters["api_accept_failed"] += 1
-                why = error.strerror or str(error)
-                self._admission.quiet("accept", f"API: no connection can be taken in: {why}")
-                self._loop.remove_reader(self._sock.fileno())
-                self._pause = self._loop.call_later(_PAUSE, self._resume)
-                return
-            place = self._admission.admit(_source(connection, peer))
-            if place is None:
-                connection.close()
-                continue
-            task = self._loop.create_task(self._take_in(connection, place))
-            self._coming.add(task)
-            task.add_done_callback(self._coming.discard)
-
-    def _resume(self) -> None:
-        self._pause = None
-        self._loop.add_reader(self._sock.fileno(), self._accept)
+    def _admit(self, connection: socket.socket, peer: Any) -> None:
+        place = self._admission.admit(_source(connection, peer))
+        if place is None:
+            connection.close()
+            return
+        task = self._loop.create_task(self._take_in(connection, place))
+        self._coming.add(task)
+        task.add_done_callback(self._coming.discard)
 
     async def _take_in(self, connection: socket.socket, place: Place) -> None:
         # Until there is a transport, the socket is what can be broken off.
         place.cut = lambda: _shut_down(connection)
         try:
-            connection.setblocking(False)
             await self._loop.connect_accepted_socket(
                 lambda: GuardedProtocol(self._inner(), place),
                 connection,
@@ -102,13 +81,7 @@ class Listener:
 
     async def close(self) -> None:
         """Take nobody in any more, also who is on the way. Once is enough."""
-        if self._sock.fileno() < 0:
-            return
-        if self._pause is not None:
-            self._pause.cancel()
-        else:
-            self._loop.remove_reader(self._sock.fileno())
-        self._sock.close()
+        self._acceptor.close()
         for task in self._coming:
             task.cancel()
         await asyncio.gather(*self._coming, return_exceptions=True)
