@@ -184,9 +184,9 @@ class NodeList:
         """The document held here."""
         return self._do(lambda: self._inner.document(key))
 
-    def documents(self, prefix: str = "") -> list[Document]:
-        """All documents whose key starts with ``prefix``, by key."""
-        return self._do(lambda: self._inner.documents(prefix))
+    def documents(self, prefix: str = "", after: str = "", limit: int | None = None) -> list[Document]:
+        """Documents under ``prefix`` by key: the first ``limit`` (None: all) behind the key ``after``."""
+        return self._do(lambda: self._inner.documents(prefix, after, limit))
 
     def history(self, key: str) -> list[Document]:
         """The last versions of a document seen here, newest first."""

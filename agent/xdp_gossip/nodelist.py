@@ -18,9 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import hashlib
+import heapq
+import itertools
 import logging
 import os
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -38,7 +42,7 @@ from .core.documents import unread
 from .core.events import AppliedAnswered, DocumentChanged, Event, MemberChanged, QueryAnswered
 from .core.interface import ProtocolError, Settings
 from .core.shown import shown
-from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, TypeChanged, Version, Write
+from .core.types import DEFAULT_KEY, PRESENT, Address, Document, Member, Node, State, TypeChanged, Version, Write
 from .disk import Disk
 from .internal_errors import RECORD
 from .runtime import Runtime
@@ -194,6 +198,7 @@ class AsyncNodeList:
         self._log = ChangeLog(time.time_ns() // 1_000_000)
         self._inquiries: set[Inquiry] = set()
         self._started = 0.0
+        self._run = secrets.token_hex(8)
         self._process: int | None = None  # the one that joined
         self._loop: asyncio.AbstractEventLoop | None = None  # and the loop that it did so in
         self._contents = Contents()
@@ -443,15 +448,58 @@ class AsyncNodeList:
         found = runtime.engine.members(runtime.now())
         return [member for member in found if wanted is None or member.state in wanted or member.local]
 
+    def local(self) -> Member:
+        """The local node as a member; cheap, however many there are."""
+        return self._joined().engine.local
+
+    def page(
+        self, states: frozenset[State] | None = PRESENT, after: Address | None = None, limit: int | None = None
+    ) -> list[Member]:
+        """Nodes in ``states`` by address, the local one among them: the first ``limit`` behind the address ``after``.
+
+        None: in any state, from the first on, all of them. A page costs what it holds, however many nodes there are.
+        """
+        wanted = parameters.states("states", states)
+        if after is not None:
+            parameters.instance("after", after, Address, "an Address, or None")
+        if limit is not None:
+            parameters.integer("limit", limit, 1, 2**31)
+        runtime = self._joined()
+        engine, now = runtime.engine, runtime.now()
+        local = engine.local
+        first = [local] if after is None or after < local.address else []
+        merged = heapq.merge(first, engine.members_after(after, now), key=lambda member: member.address.order())
+        found = (member for member in merged if wanted is None or member.state in wanted)
+        return list(itertools.islice(found, limit))
+
+    def tag(self) -> str:
+        """Text that another one follows whenever :meth:`members` shows something new; signs of life alone are nothing.
+
+        Cheap, however many there are. No other node, and no other run of this one, has the same.
+        """
+        engine = self._joined().engine
+        local = repr(replace(engine.local, sequence=0, stored=True))
+        return f"{self._run}-{engine.revision}-{hashlib.blake2b(local.encode(), digest_size=8).hexdigest()}"
+
     def document(self, key: str) -> Document | None:
         """The document held here."""
         parameters.document_key("key", key)
         return self._joined().engine.document(key)
 
-    def documents(self, prefix: str = "") -> list[Document]:
-        """All documents whose key starts with ``prefix``, by key."""
+    def documents(self, prefix: str = "", after: str = "", limit: int | None = None) -> list[Document]:
+        """Documents whose key starts with ``prefix``, by key: the first ``limit`` (None: all) behind the key ``after``.
+
+        A page costs what it holds, however many documents there are.
+        """
         parameters.instance("prefix", prefix, str, "text")
-        return self._joined().engine.documents(prefix)
+        parameters.instance("after", after, str, "text")
+        if limit is not None:
+            parameters.integer("limit", limit, 1, 2**31)
+        return list(itertools.islice(self._joined().engine.documents_after(after, prefix), limit))
+
+    def state_digest(self) -> str:
+        """What stands for all documents and deletions held here: equal on members that hold the same."""
+        return f"{self._joined().engine.state_digest:016x}"
 
     async def history(self, key: str) -> list[Document]:
         """The last versions of a document seen here, newest first. Raises ``StoreError``."""
@@ -486,7 +534,7 @@ class AsyncNodeList:
         if not engine.tells_ancestry:
             return frozenset()
         held = engine.held(key)
-        return frozenset(unread(versions, held.version if held else None, self.members()[0].address))
+        return frozenset(unread(versions, held.version if held else None, engine.local.address))
 
     def update_node(self, name: str | None = None, private_data: str | None = None) -> bool:
         """Change what this node says of itself; False when nothing changed."""
@@ -606,20 +654,25 @@ class AsyncNodeList:
         """Whether the protocol gets its time and its disk."""
         return self._joined().healthy()
 
+    def health(self) -> str:
+        """The answer of ``GET /v1/health`` (docs/api.md): ok, starting, storage or stopped; cheap."""
+        runtime = self._joined()
+        word = {"running": "ok", "new": "starting"}.get(runtime.engine.status, "stopped")
+        return "storage" if word == "ok" and runtime.storage_error else word
+
     def summary(self) -> str:
         """One line for a service manager, cheap enough to be told every few seconds."""
         engine = self._joined().engine
         counts = engine.tally()
         seen = f"{counts[State.ALIVE]} alive, {counts[State.SUSPECT]} suspect"
-        return f"{engine.status}: {seen}, {len(engine.documents())} documents"
+        return f"{engine.status}: {seen}, {engine.documents_held[0]} documents"
 
     def status(self) -> dict[str, Any]:
         """The answer of ``GET /v1/status`` (docs/api.md)."""
         runtime = self._joined()
         engine = runtime.engine
-        members = engine.members(runtime.now())
         counts = {state.value: count for state, count in engine.tally().items()}
-        documents = engine.documents()
+        documents, document_bytes = engine.documents_held
         return {
             "version": __version__,
             "cluster": self.cluster,
@@ -629,14 +682,14 @@ class AsyncNodeList:
             "mode_reason": self._mode_reason(runtime),
             "state": engine.status,
             "uptime": round(time.monotonic() - self._started, 3),
-            "node": shapes.node(members[0]),
+            "node": shapes.node(engine.local),
             "listen": str(runtime.transport.local),
             "cycle": engine.cycle,
             "timeout": engine.timeout,
             "amount": self.amount,
             "members": counts,
-            "documents": len(documents),
-            "document_bytes": sum(document.size for document in documents),
+            "documents": documents,
+            "document_bytes": document_bytes,
             "document_bytes_limit": self._store_limit,
             "digest": f"{engine.state_digest:016x}",
             "clock_offset": round(engine.clock_offset, 6),

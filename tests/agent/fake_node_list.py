@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xdp_gossip.core.interface import ProtocolError
@@ -61,6 +61,7 @@ class FakeNodeList:
 
     def __init__(self) -> None:
         self.state = "running"
+        self.cluster = "default"
         self.record = Record(name="host1", private_data="rack 1", agent_version="0.1.0", plane="UDP")
         self.others: list[Member] = []
         self.seeds: list[Node] = []
@@ -88,6 +89,31 @@ class FakeNodeList:
             raise self.unready
         local = Member(LOCAL, State.ALIVE, 5, 7, self.record, 0.0, self.digest, True)
         return [member for member in (local, *self.others) if states is None or member.state in states or member.local]
+
+    def local(self) -> Member:
+        """The local node."""
+        return self.members()[0]
+
+    def page(
+        self, states: frozenset[State] | None = PRESENT, after: Address | None = None, limit: int | None = None
+    ) -> list[Member]:
+        """The same by address."""
+        members = sorted(self.members(states), key=lambda member: member.address.order())
+        found = [member for member in members if states is None or member.state in states]
+        return [member for member in found if after is None or after < member.address][:limit]
+
+    def tag(self) -> str:
+        """What changes with them."""
+        return repr([replace(member, sequence=0, last_heard=0.0) for member in self.members(None)])
+
+    def health(self) -> str:
+        """GET /v1/health."""
+        self.members()
+        return {"running": "ok", "new": "starting"}.get(self.state, "stopped")
+
+    def state_digest(self) -> str:
+        """State digest as text."""
+        return f"{self.digest:016x}"
 
     @property
     def digest(self) -> int:
@@ -234,10 +260,10 @@ class FakeNodeList:
         versions = self.held.get(key)
         return versions[0] if versions and not versions[0].deleted else None
 
-    def documents(self, prefix: str = "") -> list[Document]:
+    def documents(self, prefix: str = "", after: str = "", limit: int | None = None) -> list[Document]:
         """All documents."""
-        found = (self.document(key) for key in sorted(self.held) if key.startswith(prefix))
-        return [document for document in found if document is not None]
+        found = (self.document(key) for key in sorted(self.held) if key.startswith(prefix) and key > after)
+        return [document for document in found if document is not None][:limit]
 
     async def history(self, key: str) -> list[Document]:
         """All versions."""

@@ -146,7 +146,10 @@ CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
         {"key": "held", "version": "held"},
     ),
     "document": ({"key": (None, *IMPOSSIBLE, *NO_TEXT)}, {}),
-    "documents": ({"prefix": (None, *NO_TEXT)}, {}),
+    "documents": (
+        {"prefix": (None, *NO_TEXT), "after": (None, *NO_TEXT), "limit": (0, *NO_INTEGER)},
+        {},
+    ),
     "history": ({"key": (None, *IMPOSSIBLE, *NO_TEXT)}, {}),
     "unread": (
         {
@@ -156,6 +159,14 @@ CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
         {"key": "k", "versions": []},
     ),
     "members": ({"states": (5, "alive", b"alive", True, ["alive"], [None], {5}, object())}, {}),
+    "page": (
+        {
+            "states": (5, "alive", b"alive", True, ["alive"], [None], {5}, object()),
+            "after": (5, "198.18.0.11:8000", b"x", True, ["x"], 1.5, {}, object()),
+            "limit": (0, *NO_INTEGER),
+        },
+        {},
+    ),
     "update_node": (
         {"name": ("x" * 300, "\ud800", *NO_TEXT), "private_data": ("x" * 5000, "\ud800", *NO_TEXT)},
         {},
@@ -191,13 +202,14 @@ CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
 TAKEN: dict[str, tuple[type, ...]] = {
     "publish.data": (bytes,),
     "documents.prefix": (str,),
+    "documents.after": (str,),
     "changes.prefix": (str,),
     "watch.prefix": (str,),
 }
 #: Calls and properties without parameters of their own.
 WITHOUT = {
     *("join", "get", "stop", "start", "repair", "leave", "close", "revision", "look_for_dataplane", "healthy"),
-    *("summary", "status"),
+    *("summary", "status", "local", "tag", "state_digest", "health"),
 }
 
 

@@ -23,6 +23,9 @@ from .headers import ID_HEADER, TIMEOUT_HEADER
 #: Bytes of one answer that are read at most: a long node list, or a few documents in base64.
 MAX_ANSWER = 256 * 1024 * 1024
 
+#: Entries of one answer where a list is read page by page.
+_PAGE = 1000
+
 #: Added to the time a waiting request asks the agent to wait.
 _GRACE = 10.0
 
@@ -102,6 +105,8 @@ class Client:
         self._headers = {"Accept-Encoding": "identity"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
+        # On the way through a network, lists are worth compressing.
+        self._lists = {} if self._unix_path else {"Accept-Encoding": "gzip"}
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
 
@@ -211,9 +216,23 @@ class Client:
         """GET /v1/status."""
         return dict(await self.json("GET", "/v1/status"))
 
-    async def nodes(self, state: str | None = None) -> dict[str, Any]:
-        """GET /v1/nodes; ``state`` as in the API."""
-        return dict(await self.json("GET", "/v1/nodes", params=_params(state=state)))
+    async def nodes(
+        self, state: str | None = None, *, limit: int | None = None, cursor: str | None = None
+    ) -> dict[str, Any]:
+        """GET /v1/nodes; ``state``, ``limit`` and ``cursor`` as in the API."""
+        params = _params(state=state, limit=limit, cursor=cursor)
+        return dict(await self.json("GET", "/v1/nodes", params=params, headers=self._lists))
+
+    async def each_node(self, state: str | None = None) -> AsyncIterator[dict[str, Any]]:
+        """The nodes by address, page by page: however many there are, no answer is long."""
+        cursor: str | None = None
+        while True:
+            found = await self.nodes(state, limit=_PAGE, cursor=cursor)
+            for node in found["nodes"]:
+                yield node
+            cursor = found["next_cursor"]
+            if cursor is None:
+                return
 
     async def node(self) -> dict[str, Any]:
         """GET /v1/node."""
@@ -231,9 +250,23 @@ class Client:
         """POST /v1/node/start, stop or leave."""
         return dict(await self.json("POST", f"/v1/node/{operation}"))
 
-    async def documents(self, prefix: str = "") -> dict[str, Any]:
-        """GET /v1/documents."""
-        return dict(await self.json("GET", "/v1/documents", params=_params(prefix=prefix or None)))
+    async def documents(
+        self, prefix: str = "", *, limit: int | None = None, cursor: str | None = None
+    ) -> dict[str, Any]:
+        """GET /v1/documents; ``limit`` and ``cursor`` as in the API."""
+        params = _params(prefix=prefix or None, limit=limit, cursor=cursor)
+        return dict(await self.json("GET", "/v1/documents", params=params, headers=self._lists))
+
+    async def each_document(self, prefix: str = "") -> AsyncIterator[dict[str, Any]]:
+        """The documents by key, page by page: however many there are, no answer is long."""
+        cursor: str | None = None
+        while True:
+            found = await self.documents(prefix, limit=_PAGE, cursor=cursor)
+            for document in found["documents"]:
+                yield document
+            cursor = found["next_cursor"]
+            if cursor is None:
+                return
 
     async def read(self, key: str, version: str | None = None) -> tuple[bytes, Mapping[str, str]]:
         """GET /v1/documents/KEY: the value and the headers (ETag, X-XDP-Gossip-Digest, Content-Type)."""

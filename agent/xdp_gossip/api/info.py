@@ -45,11 +45,9 @@ class Info:
 
         params.query(request, ())
         try:
-            status = self._node_list.status()
-            state = "storage" if status["state"] == "running" and status["storage_error"] else status["state"]
+            word = self._node_list.health()
         except NotReadyError:
-            state = "starting"
-        word = {"running": "ok", "starting": "starting", "new": "starting", "storage": "storage"}.get(state, "stopped")
+            word = "starting"
         return render.json_response({"status": word}, status=200 if word == "ok" else 503)
 
     def _status(self) -> dict[str, Any]:

@@ -10,12 +10,14 @@ from aiohttp import web
 from .. import parameters, shapes
 from ..core.shown import shown
 from ..core.types import PRESENT, Address, Node, State
-from . import params, render
+from . import lists, params, render
 from .context import Context
 from .errors import bad_request
 
 #: Addresses in one join request; a larger fleet needs a few of them, not all.
 MAX_JOIN = 1000
+#: Bytes of a cursor: the longest address.
+_CURSOR = 64
 
 
 def parse_states(text: str | None) -> frozenset[State]:
@@ -31,6 +33,13 @@ def parse_states(text: str | None) -> frozenset[State]:
             raise bad_request(f"state: expected all, or some of {','.join(known)}, got {shown(word)}")
         chosen.add(known[word])
     return frozenset(chosen)
+
+
+def _address(cursor: str) -> Address:
+    try:
+        return Address.parse(cursor)
+    except ValueError as error:
+        raise bad_request(f"cursor: {error}") from None
 
 
 class Nodes:
@@ -54,26 +63,29 @@ class Nodes:
 
     async def list(self, request: web.Request) -> web.Response:
         """The nodes in the wanted states, with an entity tag that heartbeats alone do not change."""
-        wanted = parse_states(params.query(request, ("state",)).get("state"))
-        # The node list always names the local node first; here it is a node like any other.
-        nodes = [shapes.node(member) for member in self._node_list.members(wanted) if member.state in wanted]
-        status = self._node_list.status()
-        etag = render.nodes_etag(nodes, status["cluster"], status["digest"])
+        query = params.query(request, ("state", "limit", "cursor"))
+        wanted, page = parse_states(query.get("state")), lists.page(query, _CURSOR)
+        after = _address(page.cursor) if page.cursor else None
+        digest = self._node_list.state_digest()
+        etag = render.etag_of([sorted(state.value for state in wanted), page, self._node_list.tag(), digest])
         headers = {"ETag": etag, "Cache-Control": "no-cache"}
         if params.matches(request.headers.get("If-None-Match"), etag):
             return web.Response(status=304, headers=headers)
-        body = {
-            "nodes": nodes,
+        nodes, following = page.cut(
+            self._node_list.page(wanted, after, page.more), lambda member: str(member.address)
+        )
+        more = {
             "revision": self._node_list.revision,
-            "cluster": status["cluster"],
-            "digest": status["digest"],
+            "cluster": self._node_list.cluster,
+            "digest": digest,
+            "next_cursor": following,
         }
-        return render.json_response(body, headers=headers)
+        return await lists.answer(request, "nodes", nodes, shapes.node, more, headers)
 
     async def show(self, request: web.Request) -> web.Response:
         """The local node."""
         params.query(request, ())
-        return render.json_response(self._node_list.status()["node"])
+        return render.json_response(shapes.node(self._node_list.local()))
 
     async def change(self, request: web.Request) -> web.Response:
         """Change the local node's name, its private data, or both."""
@@ -84,13 +96,13 @@ class Nodes:
         for name, value in wanted.items():
             if not isinstance(value, str):
                 raise bad_request(f"{name}: expected text, got {type(value).__name__}")
-        local = self._node_list.status()["node"]
+        local = self._node_list.local().address
         try:
-            Node(local["addr"], local["port"], **wanted)
+            Node(local.ip, local.port, **wanted)
         except ValueError as error:
             raise bad_request(str(error), "invalid_node") from None
         self._node_list.update_node(**wanted)
-        return render.json_response(self._node_list.status()["node"])
+        return render.json_response(shapes.node(self._node_list.local()))
 
     async def join(self, request: web.Request) -> web.Response:
         """Contact other nodes, now and again until they answer."""

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from .messages import Entry
@@ -47,6 +49,7 @@ class DocumentTable:
     def __init__(self) -> None:
         self._documents: dict[str, Document] = {}
         self._keys: list[set[str]] = [set() for _ in range(BUCKETS)]
+        self._ordered: list[str] | None = None
         self.buckets = [0] * BUCKETS
         self.digest = 0
         self.live = 0
@@ -71,7 +74,9 @@ class DocumentTable:
         bucket = bucket_of(document.key)
         delta = document.state_hash
         former = self._documents.get(document.key)
-        if former is not None:
+        if former is None:
+            self._ordered = None
+        else:
             delta -= former.state_hash
             self.live -= not former.deleted
             self.bytes -= former.size
@@ -87,12 +92,26 @@ class DocumentTable:
         former = self._documents.pop(key, None)
         if former is None:
             return
+        self._ordered = None
         bucket = bucket_of(key)
         self.live -= not former.deleted
         self.bytes -= former.size
         self._keys[bucket].discard(key)
         self.buckets[bucket] = (self.buckets[bucket] - former.state_hash) & _MASK
         self.digest = (self.digest - former.state_hash) & _MASK
+
+    def live_after(self, key: str, prefix: str = "") -> Iterator[Document]:
+        """The documents behind ``key`` ("": all) that begin with ``prefix``, by key; no tombstones."""
+        if self._ordered is None:
+            self._ordered = sorted(self._documents)
+        keys = self._ordered
+        first = max(bisect.bisect_right(keys, key), bisect.bisect_left(keys, prefix))
+        for each in itertools.islice(keys, first, None):
+            if not each.startswith(prefix):
+                return
+            document = self._documents[each]
+            if not document.deleted:
+                yield document
 
     def size_of(self, key: str) -> int:
         """Bytes of the value held under ``key``; 0 without one."""

@@ -200,9 +200,10 @@ class Engine:
         """How many nodes are known in each state."""
         return self._membership.tally(State.LEFT if self.status == "left" else State.ALIVE)
 
-    def members(self, now: Now) -> list[Member]:
-        """Every node known, the local one first."""
-        local = Member(
+    @property
+    def local(self) -> Member:
+        """The local node."""
+        return Member(
             self._local.address,
             State.LEFT if self.status == "left" else State.ALIVE,
             self.incarnation,
@@ -214,7 +215,19 @@ class Engine:
             stored=not self._local.unstored(),
             problems=self._local.problems,
         )
-        return [local, *(snapshot(peer, now) for peer in sorted(self._membership, key=lambda peer: peer.address))]
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change of the other nodes but signs of life."""
+        return self._membership.revision.number
+
+    def members(self, now: Now) -> list[Member]:
+        """Every node known, the local one first."""
+        return [self.local, *self.members_after(None, now)]
+
+    def members_after(self, address: Address | None, now: Now) -> Iterator[Member]:
+        """The other nodes behind ``address`` (None: all), by address."""
+        return (snapshot(peer, now) for peer in self._membership.after(address))
 
     def document(self, key: str) -> Document | None:
         """The document held here."""
@@ -227,8 +240,16 @@ class Engine:
 
     def documents(self, prefix: str = "") -> list[Document]:
         """All documents under ``prefix``, by key."""
-        found = [d for d in self._metadata.table if not d.deleted and d.key.startswith(prefix)]
-        return sorted(found, key=lambda document: document.key)
+        return list(self.documents_after("", prefix))
+
+    def documents_after(self, key: str, prefix: str = "") -> Iterator[Document]:
+        """Those behind ``key`` ("": all), by key."""
+        return self._metadata.table.live_after(key, prefix)
+
+    @property
+    def documents_held(self) -> tuple[int, int]:
+        """How many documents there are, and the bytes of their values."""
+        return self._metadata.table.live, self._metadata.table.bytes
 
     def next_timer(self) -> float | None:
         """When :meth:`handle_timer` wants to be called."""
@@ -261,7 +282,7 @@ class Engine:
 
     def _warn_of_absence(self, known: Sequence[Known], now: Now) -> None:
         """Documents that come from so long ago may have been deleted, and nobody may be left who remembers that."""
-        if not known or not self.documents():
+        if not known or not self._metadata.table.live:
             return
         away = (now.wall_ns - max(item.last_heard_ns for item in known)) / 1e9
         if away > self.settings.tombstone_grace:
@@ -316,7 +337,7 @@ class Engine:
         self._local.record = replace(record, stamp=(self.incarnation, self._out.rumor_sequence + 1))
         if self.status == "running":
             self._spread(PacketType.RECORD, RecordRumor(self._local.record), now)
-        self._out.emit(MemberChanged(self.members(now)[0], State.ALIVE))
+        self._out.emit(MemberChanged(self.local, State.ALIVE))
 
     def pause(self, now: Now) -> bool:
         """Stop publishing heartbeats: others drop this node after their timeout (the seed's ``Stop``)."""

@@ -8,7 +8,7 @@ An engine owns no clock, socket, thread, file or randomness: each input carries 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -227,11 +227,32 @@ class ProtocolEngine(Protocol):
     def documents(self, prefix: str = "") -> list[Document]:
         """All documents whose key starts with ``prefix``, by key, without tombstones."""
 
+    def documents_after(self, key: str, prefix: str = "") -> Iterator[Document]:
+        """Of these the ones behind ``key`` ("": all). What follows those that are taken costs nothing."""
+
+    @property
+    def documents_held(self) -> tuple[int, int]:
+        """How many documents there are, and the bytes of their values; cheap, however many there are."""
+
     def tally(self) -> dict[State, int]:
         """How many nodes are known in each state, the local one included; cheap, however many there are."""
 
     def members(self, now: Now) -> list[Member]:
         """Every node known, the local one first, then by address, whatever their state."""
+
+    def members_after(self, address: Address | None, now: Now) -> Iterator[Member]:
+        """The other nodes behind ``address`` (None: all), by address. What follows those taken costs nothing."""
+
+    @property
+    def local(self) -> Member:
+        """The local node as :meth:`members` has it."""
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change that :meth:`members` would show of another node, but for signs of life.
+
+        These are its sequence and when it was last heard.
+        """
 
     @property
     def state_digest(self) -> int:

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import itertools
 import math
 import random
 from collections.abc import Iterator
 from typing import Callable
 
 from .messages import FLAG_UNSTORED, RUMORS, Header, MemberInfo, Rejected, Sighting
+from .revision import Revision, Shown
 from .runs import later
 from .types import PRESENT, Address, Now, Record, State
 from .window import ReplayWindow
@@ -24,7 +27,7 @@ FORGET_AFTER = 86_400.0
 _MASK = (1 << 64) - 1
 
 
-class Peer:
+class Peer(Shown):
     """One other node. Mutable; only the protocol core holds it."""
 
     __slots__ = (
@@ -34,7 +37,10 @@ class Peer:
         "vouched_until",
     )  # fmt: skip
 
+    SHOWN = frozenset({"incarnation", "state", "record", "state_digest", "problems"})
+
     def __init__(self, address: Address, now: Now) -> None:
+        self.revision = None
         self.address = address
         self.key = key_of(address)
         self.incarnation = 0
@@ -113,11 +119,15 @@ class Membership:
         self.suspects: dict[Address, Peer] = {}
         self.gone: dict[Address, Peer] = {}
         self.incomplete: dict[Address, Peer] = {}
+        self._left: dict[Address, Peer] = {}
+        #: Of what the peers show.
+        self.revision = Revision()
         self.on_forget: Callable[[Peer], None] = lambda peer: None
         #: Monotonic time up to which signs of life have come here: always, unless a data plane records them and is
         #: read now and then. Until then a silence is none.
         self.informed_until = math.inf
         self._present: list[Address] | None = None
+        self._ordered: list[Address] | None = None
         self._digest = 0
 
     def __len__(self) -> int:
@@ -143,6 +153,8 @@ class Membership:
             self.forget(min(self.gone.values(), key=lambda peer: peer.last_heard))
         peer = Peer(address, now)
         self._peers[address] = self.by_key[peer.key] = peer
+        self._ordered, peer.revision = None, self.revision
+        self.revision.advance()
         self.changed(peer)
         return peer
 
@@ -150,10 +162,11 @@ class Membership:
         """Drop every trace of a node."""
         del self._peers[peer.address]
         del self.by_key[peer.key]
-        for kind in (self.suspects, self.gone, self.incomplete):
+        for kind in (self.suspects, self.gone, self.incomplete, self._left):
             kind.pop(peer.address, None)
         self._digest = (self._digest - peer.token) & _MASK
-        self._present = None
+        self._present = self._ordered = peer.revision = None
+        self.revision.advance()
         self.on_forget(peer)
 
     def changed(self, peer: Peer) -> None:
@@ -164,6 +177,7 @@ class Membership:
         self._present = None
         _sort(self.suspects, peer, peer.state is State.SUSPECT)
         _sort(self.gone, peer, not peer.present)
+        _sort(self._left, peer, peer.state is State.LEFT)
         _sort(self.incomplete, peer, peer.present and peer.record_missing)
 
     def digest(self, local_incarnation: int, local_record_digest: int) -> int:
@@ -176,6 +190,13 @@ class Membership:
         if self._present is None:
             self._present = [peer.address for peer in self._peers.values() if peer.present]
         return self._present
+
+    def after(self, address: Address | None) -> Iterator[Peer]:
+        """The peers behind ``address`` (None: all), by address."""
+        if self._ordered is None:
+            self._ordered = sorted(self._peers, key=Address.order)
+        first = 0 if address is None else bisect.bisect_right(self._ordered, address)
+        return (self._peers[each] for each in itertools.islice(self._ordered, first, None))
 
     def pick(self, amount: int, *exclude: Address) -> list[Address]:
         """Up to ``amount`` different present peers, uniformly at random, none of ``exclude``."""
@@ -220,7 +241,7 @@ class Membership:
 
     def tally(self, local: State) -> dict[State, int]:
         """How many nodes are in each state, the local one, which is ``local``, included."""
-        left = sum(peer.state is State.LEFT for peer in self.gone.values())
+        left = len(self._left)
         counts = {
             State.ALIVE: len(self._peers) - len(self.suspects) - len(self.gone),
             State.SUSPECT: len(self.suspects),

@@ -122,10 +122,14 @@ class Address:
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
+    def order(self) -> tuple[bytes, int]:
+        """What addresses are sorted by."""
+        return (self.packed, self.port)
+
     def __lt__(self, other: object) -> bool:
         if not isinstance(other, Address):
             return NotImplemented
-        return (self.packed, self.port) < (other.packed, other.port)
+        return self.order() < other.order()
 
 
 @functools.lru_cache(maxsize=8192)

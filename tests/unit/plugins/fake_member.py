@@ -223,7 +223,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             prefix = query.get("prefix", "")
             found = [entry for key, entry in sorted(self.member.documents.items()) if key.startswith(prefix)]
             listed = [{name: value for name, value in entry.items() if name != "value"} for entry in found]
-            self.reply(200, {"documents": listed, "digest": "00112233445566aa"})
+            self.reply(200, {"documents": listed, "digest": "00112233445566aa", "next_cursor": None})
             return
         held = self.member.documents.get(path[len("documents/"):])
         if "version" in query:

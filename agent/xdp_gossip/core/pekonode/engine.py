@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ..applied import AppliedSource, nothing_applied
 from ..events import (
@@ -204,7 +204,7 @@ class PekoNodeEngine:
             return False
         self._out.rename(node)
         self.node = node
-        self._out.emit(MemberChanged(self._local(), State.ALIVE))
+        self._out.emit(MemberChanged(self.local, State.ALIVE))
         if self.status == "running":
             self._heartbeat()
         return True
@@ -330,17 +330,37 @@ class PekoNodeEngine:
         held = self._document.held
         return [held] if held and DEFAULT_KEY.startswith(prefix) else []
 
+    def documents_after(self, key: str, prefix: str = "") -> Iterator[Document]:
+        """The same, unless its key is not behind ``key``."""
+        return iter(self.documents(prefix) if key < DEFAULT_KEY else ())
+
+    @property
+    def documents_held(self) -> tuple[int, int]:
+        """Whether there is a document, and the bytes of its value."""
+        held = self._document.held
+        return (0, 0) if held is None else (1, held.size)
+
     def tally(self) -> dict[State, int]:
         """How many nodes are known in each state."""
         counts = dict.fromkeys(State, 0)
-        for member in self.members(Now(0.0, 0)):
-            counts[member.state] += 1
+        for peer in self._peers:
+            counts[peer.state] += peer.listed
+        counts[self.local.state] += 1
         return counts
 
     def members(self, now: Now) -> list[Member]:
         """The local node, then every node that was ever heard or was named a timeout ago at most, by address."""
-        known = [peer.member(now.mono) for peer in self._peers if peer.heard or peer.state is State.SUSPECT]
-        return [self._local(), *sorted(known, key=lambda member: member.address)]
+        return [self.local, *self.members_after(None, now)]
+
+    def members_after(self, address: Address | None, now: Now) -> Iterator[Member]:
+        """Those behind ``address`` (None: all), without the local one."""
+        behind = [peer for peer in self._peers if peer.listed and (address is None or address < peer.address)]
+        return (peer.member(now.mono) for peer in sorted(behind, key=lambda peer: peer.address.order()))
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change of the other nodes but signs of life."""
+        return self._peers.revision.number
 
     @property
     def state_digest(self) -> int:
@@ -501,7 +521,9 @@ class PekoNodeEngine:
         chosen = {origin, *(peer.id.label for peer in targets)}
         self._out.spread(packet, targets + self._peers.pick(amount - len(targets), chosen))
 
-    def _local(self) -> Member:
+    @property
+    def local(self) -> Member:
+        """The local node."""
         record = Record(self.node.name, self.node.private_data)
         state = State.LEFT if self.status == "left" else State.ALIVE
         sequence = self.counters["heartbeats"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Container, Iterator
 
+from ..revision import Revision, Shown
 from ..types import MAX_NAME, MAX_PRIVATE_DATA, Address, Member, Record, State
 from .packet import PekoNodeId
 
@@ -13,7 +14,7 @@ from .packet import PekoNodeId
 FORGET_AFTER = 86_400.0
 
 
-class Peer:
+class Peer(Shown):
     """One other node. Mutable; only the engine holds it."""
 
     __slots__ = (
@@ -29,7 +30,10 @@ class Peer:
         "state",
     )
 
+    SHOWN = frozenset({"state", "record", "digest"})
+
     def __init__(self, address: Address, node: PekoNodeId, last_heard: float, pinned: bool = False) -> None:
+        self.revision = None
         self.address = address
         self.id = node
         self.former: PekoNodeId | None = None
@@ -40,6 +44,11 @@ class Peer:
         self.last_heard = last_heard  # monotonic seconds
         self.digest = 0
         self.pinned = pinned  # given as a seed: tried for ever
+
+    @property
+    def listed(self) -> bool:
+        """Whether it was ever heard, or named a timeout ago at most."""
+        return self.heard > 0 or self.state is State.SUSPECT
 
     def member(self, mono: float) -> Member:
         """A snapshot of it. There is no incarnation on this wire; ``sequence`` counts sightings."""
@@ -62,6 +71,8 @@ class Peers:
         self._rng = rng
         self._peers: dict[Address, Peer] = {}
         self._alive: list[Peer] | None = None
+        #: Of what the peers show.
+        self.revision = Revision()
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -81,6 +92,8 @@ class Peers:
                 return False
             del self._peers[min(gone, key=lambda other: other.last_heard).address]
         self._peers[peer.address] = peer
+        peer.revision = self.revision
+        self.revision.advance()
         self._alive = None
         return True
 
@@ -98,6 +111,7 @@ class Peers:
             if peer.state is not State.ALIVE and not peer.pinned and mono - peer.last_heard > FORGET_AFTER
         ]:
             del self._peers[peer.address]
+            self.revision.advance()
 
     @property
     def alive(self) -> list[Peer]:
