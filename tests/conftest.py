@@ -51,6 +51,14 @@ def no_internal_errors(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     _fail([*_take(), *complaints.texts, *(_in_logs(directory) if directory is not None else ())])
 
 
+@pytest.fixture(autouse=True)
+def only_declared_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that counts under a name that is not declared fails the test."""
+    module = sys.modules.get("xdp_gossip.core.counters")
+    if module is not None:
+        monkeypatch.setattr(module.Counters, "strict", True)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_internal_errors_in_logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The same for agents that several tests share."""

@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from .core.types import PROBLEMS, Member
+from .dataplane import headers
 
 _STATES = ("running", "paused", "left")
 
@@ -53,14 +54,14 @@ class StatusCollector:
         for name, count in sorted(status["counters"].items()):
             counters.add_metric([name], count)
         yield counters
-        plane = status.get("dataplane")
-        if plane is not None:
+        verdicts = _verdicts(status)
+        if verdicts:
             packets = CounterMetricFamily(
                 "xdp_gossip_dataplane_packets",
                 "What the kernel data plane counted, by verdict (docs/operations.md).",
                 labels=["verdict"],
             )
-            for name, count in plane["counters"].items():
+            for name, count in verdicts.items():
                 packets.add_metric([name], count)
             yield packets
 
@@ -93,6 +94,22 @@ class StatusCollector:
             "Present nodes (with this one) whose last heartbeat showed the documents that this one holds.",
             same,
         )
+
+
+def _verdicts(status: Mapping[str, Any]) -> Mapping[str, int]:
+    """What the kernel data plane counted; all 0 as long as one may come and none is there.
+
+    Nothing where one is there and cannot be read: from 0 its counts would look like new ones.
+    """
+    plane = status.get("dataplane")
+    if plane is not None:
+        return dict(plane["counters"])
+    if status["protocol"] not in ("auto", "XDP", "TC") or status["mode"] not in ("UDP", "TCP"):
+        return {}
+    try:
+        return dict.fromkeys(headers.counters(), 0)
+    except headers.HeaderError:
+        return {}  # an agent without the data plane's sources, which can load none
 
 
 def render(

@@ -18,6 +18,7 @@ from agents import cluster
 from api_harness import TOKEN, Api, serving, serving_tcp
 from fake_node_list import FakeNodeList
 from pekonode_net import Net
+from test_api_real import eventually
 
 from xdp_gossip import AsyncNodeList
 from xdp_gossip.api import lists
@@ -149,8 +150,11 @@ def test_pages_of_nodes(tmp_path: Path) -> None:
 def test_pages_of_a_node_list() -> None:
     async def main() -> None:
         async with cluster(4) as made:
-            while len(made[2].members()) < 4:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+
+            async def met() -> bool:
+                return len(made[2].members()) == 4
+
+            await eventually(met)
             whole = made[2].page()
             assert sorted(member.address for member in made[2].members()) == [member.address for member in whole]
             assert sum(member.local for member in whole) == 1

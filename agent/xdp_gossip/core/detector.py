@@ -46,7 +46,6 @@ class Detector:
         self._forget_at = 0.0
         self._asked: dict[int, tuple[Address, int]] = {}  # nonce of our ping on request -> who asked, its nonce
         self.doubt = 0
-        outbox.count("members_no_common_family", 0)
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
 
     # -- what the engine reports -------------------------------------------------------------------------------

@@ -103,9 +103,6 @@ class Exchange:
         self._entries = Allowance()
         self._newcomers = Allowance()
         self._records = Allowance()
-        for name in ("member_lists", "entry_lists", "members", "records"):
-            out.count(f"{name}_withheld", 0)
-        out.count("members_unreached", 0)
         self._silent: dict[Address, tuple[float, int]] = {}  # who did not answer: since when, how many requests
         self._asked: dict[Address, float] = {}  # who was asked for entries, when last
         self._listed_at = {"asked": -math.inf, "told": -math.inf}

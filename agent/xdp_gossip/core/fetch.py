@@ -103,7 +103,6 @@ class Fetcher:
         self._twins_at = float("-inf")
         self._most = max_documents
         self._stalled_until = float("-inf")
-        out.count("fetches_dropped", 0)
 
     def __len__(self) -> int:
         return len(self._wanted)

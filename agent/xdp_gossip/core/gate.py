@@ -53,11 +53,6 @@ class Gate:
         self._clocks_apart: float | None = None  # wall clock minus monotonic clock at the last input, seconds
         self._slept = 0.0  # as the last input said
         self._known_offset = 0.0
-        out.count("clock_steps", 0)
-        out.count("suspends", 0)
-        out.count("clocks_apart", 0)
-        out.count("rx_bad_address", 0)
-        out.count("rx_table_full", 0)
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_stale_run: Callable[[Peer, Header, Now], None] = lambda peer, header, now: None
 

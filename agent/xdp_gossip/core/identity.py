@@ -44,8 +44,6 @@ class Identity:
         self._names: dict[str, dict[Address, None]] = {}
         self._named: dict[Address, str] = {}
         self._started: float | None = None
-        for name in ("own_address_conflicts", "twins_seen", "name_conflicts", "fleets_met"):
-            out.count(name, 0)
 
     # -- one address, two hosts --------------------------------------------------------------------------------
 

@@ -48,9 +48,6 @@ class Metadata:
         self.offset = 0.0  # seconds that the cluster's clock is ahead of ours
         self.endings = Endings(table, settings.tombstone_grace, settings.max_documents)
         self.staging = Staging(table, settings.max_document)
-        for name in ("ahead", "refused_collected", "refused_early", "refused_future"):
-            out.count(f"documents_{name}", 0)
-        out.count("tombstones_dropped", 0)
 
     def load(self, documents: Iterable[Document], now: Now) -> None:
         """Take over what an earlier run stored, retired tombstones included."""

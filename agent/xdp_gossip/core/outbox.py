@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
 
+from .counters import NATIVE, Counters
 from .documents import DocumentTable
 from .events import Event, Rumor, Transmit
 from .membership import with_mark
@@ -98,7 +98,7 @@ class Outbox:
     def __init__(self, codec: Codec, local: Local, table: DocumentTable, rng: random.Random) -> None:
         self.codec = codec
         self.rng = rng
-        self.counters: defaultdict[str, int] = defaultdict(int)
+        self.counters = Counters(NATIVE)
         self.rumor_sequence = 0
         self._direct_sequence = 0
         #: Bytes of the longest datagram that the path to a peer carries; peers that are not here: any (``paths``).
@@ -150,7 +150,7 @@ class Outbox:
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a counter."""
-        self.counters[name] += amount
+        self.counters.add(name, amount)
 
     def take_transmits(self) -> list[Transmit | Rumor]:
         """All packets queued since the last call."""

@@ -58,7 +58,6 @@ class Paths:
         self._hints: dict[Address, deque[float]] = {}
         self._tests: dict[Address, _Test] = {}
         self._limited: dict[Address, float] = {}  # address -> until when
-        out.count("paths_limited", 0)
 
     @property
     def testing(self) -> bool:

@@ -29,7 +29,6 @@ class Supply:
         self._out = out
         self._frame_bytes = frame_bytes
         self._sent = Allowance()
-        out.count("documents_withheld", 0)
 
     def on_request(self, request: FetchRequest, requester: Address, now: Now) -> None:
         """Send what is asked for: small documents together, of one large one the next few chunks.

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import replace
 
+from ..counters import PEKONODE, Counters
 from ..events import Event, Transmit
 from ..interface import ProtocolError
 from ..types import Address, Document, Node
@@ -21,7 +21,7 @@ class Outlet:
 
     def __init__(self, codec: PacketCodec, node: Node, size: int, secret_key: str) -> None:
         """``size``: bytes from which on a receiver drops a packet. Raises ``ProtocolError`` (node_too_large)."""
-        self.counters: defaultdict[str, int] = defaultdict(int)
+        self.counters = Counters(PEKONODE)
         self.secret = codec.secret_digest(secret_key)
         self._codec = codec
         self._size = size
@@ -81,7 +81,7 @@ class Outlet:
 
     def count(self, name: str) -> None:
         """Add one to a counter."""
-        self.counters[name] += 1
+        self.counters.add(name)
 
     def take_transmits(self) -> list[Transmit]:
         """All packets queued since the last call."""
