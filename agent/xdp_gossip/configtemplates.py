@@ -12,6 +12,7 @@ import os
 import posixpath
 import re
 import stat
+from collections.abc import Set
 from dataclasses import dataclass
 
 from .configreader import ConfigError, Problems, Section, parse_yaml, read_text, show
@@ -29,7 +30,7 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
 _MODE = re.compile(r"0?[0-7]{3}")
 _KEYS = (
     *("name", "source", "path", "owner", "group", "mode", "backup"),
-    *("validate", "reload", "user", "timeout", "wait"),
+    *("validate", "reload", "user", "timeout", "wait", "show_output"),
 )
 _MAX_PATH = 4000
 _MAX_FILE_NAME = 200  # names beside it are made from it; NAME_MAX is 255
@@ -39,29 +40,33 @@ _MAX_FILE_NAME = 200  # names beside it are made from it; NAME_MAX is 255
 class TemplateConfig:
     """One rendered file. ``validate`` and ``reload`` are argument lists, empty for none; both run as ``user``.
 
-    ``timeout``: seconds for each command. ``wait``: seconds in which a burst of changes is gathered.
+    ``owner``, ``group`` and ``mode``: None for what the file in place has (a new one: root, root, 0644).
+    ``timeout``: seconds for each command. ``wait``: seconds in which a burst of changes is gathered. ``show_output``:
+    what a command that fails has said is told, not only its exit status.
     """
 
     name: str
     source: str
     path: str
-    owner: str = "root"
-    group: str = "root"
-    mode: int = 0o644
+    owner: str | None = None
+    group: str | None = None
+    mode: int | None = None
     backup: bool = False
     validate: tuple[str, ...] = ()
     reload: tuple[str, ...] = ()
     user: str = "root"
     timeout: float = 30.0
     wait: float = 0.5
+    show_output: bool = False
 
 
 @dataclass(frozen=True)
 class HelperConfig:
-    """Where the files helper listens, and whose requests it takes (the agent's ``user``)."""
+    """Where the files helper listens, whose requests it takes (the agent's ``user``), and its own directory."""
 
     socket: str = "/run/xdp-gossip-files/helper.sock"
     user: str = "xdp-gossip"
+    state_dir: str = "/var/lib/xdp-gossip-files"
 
 
 def templates(top: Section) -> tuple[TemplateConfig, ...]:
@@ -82,11 +87,12 @@ def templates(top: Section) -> tuple[TemplateConfig, ...]:
 
 def files_helper(top: Section) -> HelperConfig:
     """The section ``files_helper`` of a configuration; problems are noted."""
-    section = top.section("files_helper", ("socket", "user"))
+    section = top.section("files_helper", ("socket", "user", "state_dir"))
     socket = section.absolute_path("socket", HelperConfig.socket)
     if len(socket.encode()) > 107:
         section.expected("socket", "a path of at most 107 bytes", str(len(socket.encode())))
-    return HelperConfig(socket, _account(section, "user", HelperConfig.user))
+    user = _account(section, "user", HelperConfig.user)
+    return HelperConfig(socket, user, section.absolute_path("state_dir", HelperConfig.state_dir))
 
 
 def _template(section: Section) -> TemplateConfig:
@@ -101,8 +107,8 @@ def _template(section: Section) -> TemplateConfig:
         name=name,
         source=_path(section, "source"),
         path=_path(section, "path"),
-        owner=_account(section, "owner", "root"),
-        group=_account(section, "group", "root"),
+        owner=_account(section, "owner", "root") if section.given("owner") else None,
+        group=_account(section, "group", "root") if section.given("group") else None,
         mode=_mode(section),
         backup=section.boolean("backup", False),
         validate=validate,
@@ -110,6 +116,7 @@ def _template(section: Section) -> TemplateConfig:
         user=_account(section, "user", "root"),
         timeout=section.number("timeout", 30.0, 0.1, 600),
         wait=section.number("wait", 0.5, 0.0, 60),
+        show_output=section.boolean("show_output", False),
     )
 
 
@@ -133,11 +140,13 @@ def _account(section: Section, key: str, default: str) -> str:
     return name
 
 
-def _mode(section: Section) -> int:
+def _mode(section: Section) -> int | None:
+    if not section.given("mode"):
+        return None
     text = section.text("mode", "0644")
     if not _MODE.fullmatch(text):
         section.expected("mode", 'three octal digits in quotes, such as "0644"', show(text))
-        return 0o644
+        return None
     return int(text, 8)
 
 
@@ -196,9 +205,18 @@ def _check_trusted(problems: Problems, path: str, owners: set[int]) -> None:
         except OSError as error:
             problems.expected("file", "a configuration file", f"{error.strerror} ({step})")
             return
-        sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-        if found.st_uid not in owners:
-            problems.expected("file", "a path that belongs to root all the way", f"{step} of user {found.st_uid}")
-        elif found.st_mode & 0o022 and not sticky:
-            mode = f"{stat.S_IMODE(found.st_mode):04o}"
-            problems.expected("file", "a path that only root can write", f"{step} with mode {mode} (chmod go-w)")
+        who = who_else_writes(found, owners)
+        if who:
+            problems.expected("file", "a path that belongs to root and that only root can write", f"{step} {who}")
+
+
+def who_else_writes(found: os.stat_result, owners: Set[int] | None = None) -> str:
+    """Who but ``owners`` can change a file, or exchange what of theirs is in a directory, as a text; "" for nobody.
+
+    ``owners`` are root and the process's own user if not given. A sticky directory keeps others from exchanging things.
+    """
+    if found.st_uid not in ({0, os.geteuid()} if owners is None else owners):
+        return f"of user {found.st_uid}"
+    if found.st_mode & 0o022 and not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
+        return f"with mode {stat.S_IMODE(found.st_mode):04o} (chmod go-w)"
+    return ""

@@ -19,8 +19,10 @@ import yaml
 
 from xdp_gossip.configreader import ConfigError
 from xdp_gossip.configtemplates import TemplateConfig, load_for_helper
-from xdp_gossip.fileshelper import apply as exchange
 from xdp_gossip.fileshelper import commands, protocol, server
+from xdp_gossip.fileshelper.apply import Result
+from xdp_gossip.fileshelper.apply import apply as exchange
+from xdp_gossip.fileshelper.own import Own
 
 USER = pwd.getpwuid(os.getuid()).pw_name
 GROUP = grp.getgrgid(os.getgid()).gr_name
@@ -43,6 +45,11 @@ def template(etc: Path, **more: Any) -> TemplateConfig:
     return TemplateConfig("site", str(etc.parent / "site.j2"), str(etc / "site.conf"), **settings)
 
 
+def apply(kind: TemplateConfig, content: bytes) -> Result:
+    """As the helper does it, with its own directory beside ``etc``."""
+    return exchange(kind, content, Own(str(Path(kind.source).parent / "own")))
+
+
 def names(etc: Path) -> list[str]:
     return sorted(os.listdir(etc))
 
@@ -51,23 +58,23 @@ def names(etc: Path) -> list[str]:
 
 
 def test_a_new_file_has_its_owner_mode_and_content(etc: Path) -> None:
-    assert exchange.apply(template(etc, mode=0o604), b"one") == exchange.Result("applied", changed=True)
+    assert apply(template(etc, mode=0o604), b"one") == Result("applied", changed=True)
     status = (etc / "site.conf").stat()
     assert (etc / "site.conf").read_bytes() == b"one"
     assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o604, os.getuid(), os.getgid())
-    assert exchange.apply(template(etc, mode=0o604), b"one") == exchange.Result("applied", changed=False)
+    assert apply(template(etc, mode=0o604), b"one") == Result("applied", changed=False)
     assert names(etc) == ["site.conf"]
 
 
 def test_another_mode_alone_is_a_change(etc: Path) -> None:
-    exchange.apply(template(etc), b"one")
-    assert exchange.apply(template(etc, mode=0o600), b"one").state == "applied"
+    apply(template(etc), b"one")
+    assert apply(template(etc, mode=0o600), b"one").state == "applied"
     assert stat.S_IMODE((etc / "site.conf").stat().st_mode) == 0o600
 
 
 def test_the_former_file_stays_as_a_backup(etc: Path) -> None:
     for content in (b"one", b"two", b"three"):
-        exchange.apply(template(etc, backup=True), content)
+        apply(template(etc, backup=True), content)
     assert names(etc) == ["site.conf", "site.conf~"]
     assert (etc / "site.conf~").read_bytes() == b"two"
 
@@ -75,9 +82,9 @@ def test_the_former_file_stays_as_a_backup(etc: Path) -> None:
 def test_validation_sees_the_new_file_before_it_is_in_place(etc: Path) -> None:
     check = script(etc.parent / "check", f'cat "{etc}/site.conf" "$1"; exit 7')
     (etc / "site.conf").write_bytes(b"old ")
-    result = exchange.apply(template(etc, validate=(check, "{file}")), b"new")
+    result = apply(template(etc, validate=(check, "{file}"), show_output=True), b"new")
     assert (result.state, result.stage) == ("refused", "validation")
-    assert "ended with exit code 7: old new" in result.error
+    assert "ended with exit code 7" in result.error and result.output == "old new"
     assert (etc / "site.conf").read_bytes() == b"old " and names(etc) == ["site.conf"]
 
 
@@ -85,8 +92,8 @@ def test_validation_without_the_file_runs_on_what_is_in_place_and_brings_the_for
     check = script(etc.parent / "check", f'! grep -q bad "{etc}/site.conf"')
     reload = script(etc.parent / "reload", f'cat "{etc}/site.conf" >> "{etc.parent}/reloaded"')
     kind = template(etc, validate=(check,), reload=(reload,))
-    assert exchange.apply(kind, b"good").state == "applied"
-    assert exchange.apply(kind, b"bad").stage == "validation"
+    assert apply(kind, b"good").state == "applied"
+    assert apply(kind, b"bad").stage == "validation"
     assert (etc / "site.conf").read_bytes() == b"good" and names(etc) == ["site.conf"]
     assert (etc.parent / "reloaded").read_bytes() == b"good"  # once: nothing had been reloaded meanwhile
 
@@ -95,15 +102,15 @@ def test_a_reload_that_fails_brings_the_former_file_back_and_reloads_it(etc: Pat
     text = f'cat "{etc}/site.conf" >> "{etc.parent}/log"; ! grep -q bad "{etc}/site.conf"'
     reload = script(etc.parent / "reload", text)
     kind = template(etc, reload=(reload,))
-    assert exchange.apply(kind, b"good ").state == "applied"
-    result = exchange.apply(kind, b"bad ")
+    assert apply(kind, b"good ").state == "applied"
+    result = apply(kind, b"bad ")
     assert (result.state, result.stage) == ("refused", "reload") and "exit code 1" in result.error
     assert (etc / "site.conf").read_bytes() == b"good " and names(etc) == ["site.conf"]
     assert (etc.parent / "log").read_bytes() == b"good bad good "
 
 
 def test_without_a_former_file_there_is_none_after_a_refusal(etc: Path) -> None:
-    assert exchange.apply(template(etc, reload=("/bin/false",)), b"x").state == "refused"
+    assert apply(template(etc, reload=("/bin/false",)), b"x").state == "refused"
     assert names(etc) == []
 
 
@@ -115,48 +122,48 @@ def test_an_exchange_that_was_cut_off_is_brought_to_its_end(etc: Path) -> None:
     (etc / "site.conf").chmod(0o644)
     (etc / ".site.conf.xg-former").write_bytes(b"old ")
     (etc / ".site.conf.xg-tmp-0123").write_bytes(b"half")
-    assert exchange.apply(template(etc, reload=(reload,)), b"new ").state == "applied"
+    assert apply(template(etc, reload=(reload,)), b"new ").state == "applied"
     assert log.read_bytes() == b"new " and names(etc) == ["site.conf"]
     # And if its reload fails now, what was good before is known still.
     (etc / ".site.conf.xg-former").write_bytes(b"old ")
-    assert exchange.apply(template(etc, reload=("/bin/false",)), b"new ").state == "refused"
+    assert apply(template(etc, reload=("/bin/false",)), b"new ").state == "refused"
     assert (etc / "site.conf").read_bytes() == b"old " and names(etc) == ["site.conf"]
 
 
 def test_no_symbolic_link_is_followed(etc: Path, tmp_path: Path) -> None:
     (tmp_path / "victim").write_bytes(b"mine")
     (etc / "site.conf").symlink_to(tmp_path / "victim")
-    result = exchange.apply(template(etc), b"x")
-    assert (result.state, result.stage) == ("failed", "write") and "got a symbolic link" in result.error
+    result = apply(template(etc), b"x")
+    assert (result.state, result.stage) == ("refused", "write") and "got a symbolic link" in result.error
     (tmp_path / "other").symlink_to(etc)
-    away = TemplateConfig("s", "/s", str(tmp_path / "other" / "new.conf"), owner=USER, group=GROUP, user=USER)
-    assert "or a symbolic link" in exchange.apply(away, b"x").error
+    away = TemplateConfig("s", str(tmp_path / "s"), str(tmp_path / "other" / "new.conf"), user=USER)
+    assert "or a symbolic link" in apply(away, b"x").error
     assert (tmp_path / "victim").read_bytes() == b"mine" and names(etc) == ["site.conf"]
 
 
 def test_what_cannot_be_written_is_told_of(etc: Path) -> None:
-    assert "there is no such user" in exchange.apply(template(etc, owner="no-such-user"), b"x").error
+    assert "there is no such user" in apply(template(etc, owner="no-such-user"), b"x").error
     (etc / "site.conf").mkdir()
-    assert "expected a regular file" in exchange.apply(template(etc), b"x").error
+    assert "expected a regular file" in apply(template(etc), b"x").error
 
 
 # -- commands ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "reason", "said"),
     [
-        ("exit 3", "ended with exit code 3"),
-        ("echo why; echo not >&2; exit 1", "ended with exit code 1: why not"),
-        ("kill -TERM $$", "was ended by SIGTERM"),
-        ("sleep 60 & wait", "took more than 0.3 s and was killed"),
-        ("while :; do echo flood; done", "took more than 0.3 s and was killed"),
+        ("exit 3", "ended with exit code 3", ""),
+        ("echo why; echo not >&2; exit 1", "ended with exit code 1", "why not"),
+        ("kill -TERM $$", "was ended by SIGTERM", ""),
+        ("sleep 60 & wait", "took more than 0.3 s and was killed", ""),
+        ("while :; do echo flood; done", "took more than 0.3 s and was killed", "flood"),
     ],
 )
-def test_a_command_that_fails_says_why(tmp_path: Path, text: str, reason: str) -> None:
-    with pytest.raises(commands.CommandFailed, match=reason) as caught:
+def test_a_command_that_fails_says_why(tmp_path: Path, text: str, reason: str, said: str) -> None:
+    with pytest.raises(commands.CommandFailed, match=reason + "$") as caught:
         commands.run([script(tmp_path / "command", text)], USER, 0.3)
-    assert len(str(caught.value)) < 2500
+    assert caught.value.said.endswith(said) and len(caught.value.said) < 2500
 
 
 def test_a_command_may_leave_a_daemon_behind(tmp_path: Path) -> None:
@@ -186,7 +193,7 @@ def test_a_command_runs_as_its_user_with_nothing_of_root(tmp_path: Path) -> None
     with pytest.raises(commands.CommandFailed) as caught:
         commands.run([script(Path("/tmp") / f"xg-{os.getpid()}-id", "id; exit 1")], "nobody", 5)
     os.unlink(f"/tmp/xg-{os.getpid()}-id")
-    assert "(nobody)" in str(caught.value) and "root" not in str(caught.value)
+    assert "(nobody)" in caught.value.said and "root" not in caught.value.said
 
 
 # -- the socket ----------------------------------------------------------------------------------------------------
@@ -206,10 +213,8 @@ class Helper:
     def write(self, etc: Path, user: str = USER, **more: Any) -> None:
         found = {
             "cluster": "whatever the agent's own sections say",
-            "files_helper": {"socket": str(self.path), "user": user},
-            "templates": [
-                {"name": "site", "source": "/s", "path": str(etc / "site.conf"), "owner": USER, "group": GROUP}
-            ],
+            "files_helper": {"socket": str(self.path), "user": user, "state_dir": str(self.config.parent / "own")},
+            "templates": [{"name": "site", "source": "/s", "path": str(etc / "site.conf")}],
             **more,
         }
         self.config.write_text(yaml.safe_dump(found))
@@ -246,7 +251,7 @@ def fixture_helper(tmp_path: Path, etc: Path) -> Iterator[Helper]:
 
 def test_a_request_of_the_agent_is_carried_out(helper: Helper, etc: Path) -> None:
     answer = helper.request(b"content")
-    assert answer == {"state": "applied", "changed": True, "stage": "", "error": ""}
+    assert answer == {"state": "applied", "changed": True, "stage": "", "error": "", "output": ""}
     assert (etc / "site.conf").read_bytes() == b"content"
 
 

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Puts one rendered file in place: written, validated, exchanged, reloaded; and the former one back if that fails.
 
-Beside the file lies, from before the exchange until the reload is over, its former content (``.NAME.xg-former``) or,
-when there was none, a mark (``.NAME.xg-none``). Whoever finds one of them knows that an exchange was not brought to its
-end (the helper was killed, the power failed), so that equal content is not taken for done, and what was good before is
-not forgotten. At each moment the file itself is the old one or the new one, never a part.
+Beside the file, where only root can write (place.py), lies from before the exchange until the reload is over its former
+content (``.NAME.xg-former``) or, when there was none, a mark (``.NAME.xg-none``). Whoever finds one of them knows that
+an exchange was not brought to its end (the helper was killed, the power failed), so that equal content is not taken for
+done, and what was good before is not forgotten. At each moment the file itself is the old one or the new one, never a
+part.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import hashlib
@@ -21,77 +23,137 @@ from dataclasses import dataclass
 from ..configtemplates import MAX_CONTENT, PLACEHOLDER, TemplateConfig
 from . import commands
 from .commands import CommandFailed
-from .place import Place, PlaceError
+from .held import Held, PlaceError
+from .own import Own
+from .place import Place
 
 _log = logging.getLogger("xdp_gossip.files")
+
+#: What to look at when the system says no.
+_HINTS = {
+    errno.EROFS: " (is the path in the unit's ReadWritePaths=?)",
+    errno.EPERM: " (immutable? lsattr shows an i, chattr -i takes it away)",
+}
 
 
 @dataclass(frozen=True)
 class Result:
-    """``state``: applied, refused (validation or reload said no; ``stage`` which) or failed (it could not be tried)."""
+    """``state``: applied, refused (not to be tried again with this content) or failed (it could not be tried).
+
+    ``stage``: where it ended: write, validation or reload. ``output``: what the command said, for templates that allow
+    it, and for those only who may read the file.
+    """
 
     state: str
     changed: bool = False
     stage: str = ""
     error: str = ""
+    output: str = ""
 
 
-def apply(template: TemplateConfig, content: bytes) -> Result:
+def apply(template: TemplateConfig, content: bytes, own: Own) -> Result:
     """Put ``content`` in place for ``template``. Raises nothing that a file system or command can cause."""
     try:
-        uid, gid = _ids(template)
-        with Place(template.path) as place:
-            return _Exchange(template, place).run(content, uid, gid)
+        with contextlib.ExitStack() as stack:
+            place = stack.enter_context(Place(template.path, own))
+            return _Exchange(template, place, stack).run(content)
     except PlaceError as error:
-        return Result("failed", stage="write", error=str(error))
+        return Result("refused" if error.final else "failed", stage="write", error=str(error))
     except OSError as error:
-        hint = " (is the path in the unit's ReadWritePaths=?)" if error.errno == errno.EROFS else ""
+        hint = _HINTS.get(error.errno or 0, "")
         return Result("failed", stage="write", error=f"{template.path}: {error.strerror or error}{hint}")
 
 
-def _ids(template: TemplateConfig) -> tuple[int, int]:
-    try:
-        uid = pwd.getpwnam(template.owner).pw_uid
-    except KeyError:
-        raise PlaceError(f"owner {template.owner!r}: there is no such user") from None
-    try:
-        return uid, grp.getgrnam(template.group).gr_gid
-    except KeyError:
-        raise PlaceError(f"group {template.group!r}: there is no such group") from None
+@dataclass(frozen=True)
+class _Rights:
+    uid: int
+    gid: int
+    mode: int
+
+    @classmethod
+    def of(cls, template: TemplateConfig, held: Held | None) -> _Rights:
+        """As configured, else as the file in place has them, else root's."""
+        uid, gid, mode = os.geteuid(), os.getegid(), 0o644
+        if held is not None:
+            uid, gid, mode = held.status.st_uid, held.status.st_gid, held.status.st_mode & 0o777
+        try:
+            uid = uid if template.owner is None else pwd.getpwnam(template.owner).pw_uid
+        except KeyError:
+            raise PlaceError(f"owner {template.owner!r}: there is no such user") from None
+        try:
+            gid = gid if template.group is None else grp.getgrnam(template.group).gr_gid
+        except KeyError:
+            raise PlaceError(f"group {template.group!r}: there is no such group") from None
+        return cls(uid, gid, mode if template.mode is None else template.mode)
+
+    def has(self, held: Held) -> bool:
+        """Whether a file has them already."""
+        found = held.status
+        return (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (self.uid, self.gid, self.mode)
+
+    def before(self, file: Held, user: str) -> int | None:
+        """Let ``user`` read a new file as it will in the end, and nobody write it; its group, or None for the helper.
+
+        The file is root's until it has been validated: its owner could exchange the content meanwhile.
+        """
+        account = commands.account(user)
+        if account.pw_uid == os.geteuid():
+            os.fchown(file.descriptor, -1, self.gid)
+            os.fchmod(file.descriptor, self.mode & ~0o022)
+            return None
+        if account.pw_uid == self.uid:
+            bits = self.mode >> 6
+        elif self.gid in os.getgrouplist(user, account.pw_gid):
+            bits = self.mode >> 3
+        else:
+            bits = self.mode
+        os.fchown(file.descriptor, -1, account.pw_gid)
+        os.fchmod(file.descriptor, self.mode & 0o705 | (bits & 5) << 3)
+        return account.pw_gid
 
 
 class _Exchange:
-    def __init__(self, template: TemplateConfig, place: Place) -> None:
+    def __init__(self, template: TemplateConfig, place: Place, stack: contextlib.ExitStack) -> None:
         self._template = template
         self._place = place
+        self._stack = stack  # for files that are open until the end
         self._former = place.side("former")
         self._none = place.side("none")
+        self._lost = place.side("lost")
 
-    def run(self, content: bytes, uid: int, gid: int) -> Result:
+    def run(self, content: bytes) -> Result:
         place, template = self._place, self._template
         place.tidy()
-        held = place.status(place.base)
-        unfinished = place.status(self._former) is not None or place.status(self._none) is not None
-        same = (
-            held is not None
-            and (held.st_uid, held.st_gid, stat.S_IMODE(held.st_mode)) == (uid, gid, template.mode)
-            and place.digest(place.base, MAX_CONTENT) == hashlib.sha256(content).digest()
-        )
+        held = place.held()
+        if held is not None:
+            self._stack.callback(held.close)
+        rights = _Rights.of(template, held)
+        unfinished = any(map(place.has, (self._former, self._none, self._lost)))
+        digest = hashlib.sha256(content).digest()
+        same = held is not None and rights.has(held) and held.digest(MAX_CONTENT) == digest
         if same and not unfinished:
             return Result("applied")
-        name = place.write(content, uid, gid, template.mode)
+        if template.backup:
+            place.check_replaceable(f"{place.base}~")
+        name, file = place.write(content)
+        self._stack.callback(file.close)
         try:
             if PLACEHOLDER in " ".join(template.validate):
-                path = os.path.join(place.directory, name)
                 try:
-                    self._command([word.replace(PLACEHOLDER, path) for word in template.validate])
+                    with place.shown(name, file, content, rights.before(file, template.user)) as path:
+                        self._command([word.replace(PLACEHOLDER, path) for word in template.validate])
                 except CommandFailed as error:
                     if unfinished:
                         self._bring_back()
-                    return Result("refused", stage="validation", error=str(error))
+                    return self._refused("validation", error)
+            # The mode comes last: a change of owner may clear bits of it, an access list may set some.
+            os.fchown(file.descriptor, rights.uid, rights.gid)
+            self._keep_attributes(file, held)
+            os.fchmod(file.descriptor, rights.mode)
+            file.sync()
             if not unfinished:
                 if held is not None:
-                    place.link(place.base, self._former)
+                    place.keep(held, self._former)
                 else:
                     place.mark(self._none)
                 place.sync()
@@ -99,31 +161,60 @@ class _Exchange:
         finally:
             place.remove(name)
         place.sync()
-        return self._settle(changed=not same)
+        return self._settle(file, rights, changed=not same)
 
-    def _settle(self, changed: bool) -> Result:
-        """The new file is in place: have it used, or bring the former one back."""
-        template, stage = self._template, "validation"
-        try:
-            if template.validate and PLACEHOLDER not in " ".join(template.validate):
-                self._command(template.validate)
-            stage = "reload"
-            if template.reload:
-                self._command(template.reload)
-        except CommandFailed as error:
-            return Result("refused", stage=stage, error=f"{error}{self._bring_back(reload=stage == 'reload')}")
+    def _keep_attributes(self, file: Held, held: Held | None) -> None:
         place = self._place
-        if template.backup and place.status(self._former) is not None:
-            place.rename(self._former, f"{place.base}~")
-        place.remove(self._former)
-        place.remove(self._none)
-        place.sync()
+        attributes = file.attributes()
+        if held is not None:
+            attributes = held.attributes()
+        elif not place.trusted and (label := place.label()) is not None:
+            attributes["security.selinux"] = label  # it was written in another directory
+        for name in file.take_over(attributes):
+            _log.warning("%s (%s): cannot keep %s", self._template.name, place.path, name)
+
+    def _settle(self, file: Held, rights: _Rights, changed: bool) -> Result:
+        """The new file is in place: have it used, or bring the former one back."""
+        template, place = self._template, self._place
+        after = template.validate if PLACEHOLDER not in " ".join(template.validate) else ()
+        for stage, command in (("validation", after), ("reload", template.reload)):
+            if not command:
+                continue
+            if not place.holds(file):
+                # The traces stay: the next try knows that this one did not come to its end.
+                raise PlaceError(f"{place.path}: somebody else replaced it at the same moment")
+            try:
+                self._command(command)
+            except CommandFailed as error:
+                return self._refused(stage, error, self._bring_back(reload=stage == "reload"))
+        if template.backup:
+            self._back_up(rights)
+        self._forget()
         return Result("applied", changed=changed)
+
+    def _back_up(self, rights: _Rights) -> None:
+        """Keep the former file as ``path~``, readable by nobody who cannot read the new one by its mode."""
+        place = self._place
+        former = place.open_side(self._former)
+        if former is None:
+            return
+        with former:
+            found = os.fstat(former.descriptor)
+            mode = stat.S_IMODE(found.st_mode)
+            if mode & ~rights.mode and found.st_nlink > 1:
+                # It may be a file of somebody else's, under another name.
+                text = "%s (%s): no backup: the former file has other names (hard links), and its mode %04o is wider"
+                _log.warning(text, self._template.name, place.path, mode)
+                return
+            if mode & ~rights.mode:
+                os.fchmod(former.descriptor, mode & rights.mode)
+        place.rename(self._former, f"{place.base}~")
 
     def _bring_back(self, reload: bool = True) -> str:
         """The former file again, and used again; what went wrong with that, for the error text."""
         place = self._place
-        existed = place.status(self._former) is not None
+        trouble = ""
+        existed = place.has(self._former)
         if existed:
             # A link is put in place of the file: the mark stays until the reload is over.
             name = place.side("tmp-back")
@@ -131,20 +222,31 @@ class _Exchange:
             place.link(self._former, name)
             place.rename(name, place.base)
             place.remove(name)  # rename() of two names of one file does nothing
+        elif place.has(self._lost):
+            trouble = "; somebody moved what was kept of the former file: it cannot come back"
         else:
-            place.remove(place.base)
+            place.remove_base()
         place.sync()
-        trouble = ""
         if reload and self._template.reload and existed:
             try:
                 self._command(self._template.reload)
             except CommandFailed as error:
                 trouble = f"; the former file is back, but its reload failed too: {error}"
-                _log.error("%s: %s", self._template.name, trouble[2:])
-        place.remove(self._former)
-        place.remove(self._none)
-        place.sync()
+        if trouble:
+            _log.error("%s: %s", self._template.name, trouble[2:])
+        self._forget()
         return trouble
+
+    def _forget(self) -> None:
+        for name in (self._former, self._none, self._lost):
+            self._place.remove(name)
+        self._place.sync()
 
     def _command(self, command: list[str] | tuple[str, ...]) -> None:
         commands.run(command, self._template.user, self._template.timeout)
+
+    def _refused(self, stage: str, error: CommandFailed, more: str = "") -> Result:
+        shows = self._template.show_output
+        held_back = "; what it said is held back (show_output)" if error.said and not shows else ""
+        text = f"{error}{held_back}{more}"
+        return Result("refused", stage=stage, error=text, output=error.said if shows else "")

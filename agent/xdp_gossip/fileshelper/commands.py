@@ -20,20 +20,33 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class CommandFailed(Exception):
-    """A command ended with an error, took too long, or could not be started."""
+    """A command ended with an error, took too long, or could not be started.
+
+    The text says how. ``said`` is the end of its output, which may quote secrets of the file: for those only who may
+    read that.
+    """
+
+    def __init__(self, text: str, said: str = "") -> None:
+        super().__init__(text)
+        self.said = said
+
+
+def account(user: str) -> pwd.struct_passwd:
+    """The account ``user``. Raises CommandFailed."""
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        raise CommandFailed(f"user {user!r}: there is no such account") from None
 
 
 def run(command: Sequence[str], user: str, timeout: float) -> None:
     """Run ``command`` as ``user``; its process group is killed after ``timeout`` seconds. Raises CommandFailed."""
-    try:
-        account = pwd.getpwnam(user)
-    except KeyError:
-        raise CommandFailed(f"user {user!r}: there is no such account") from None
+    entry = account(user)
     identity: dict[str, Any] = {}
-    if account.pw_uid != os.geteuid():
-        groups = [entry.gr_gid for entry in grp.getgrall() if user in entry.gr_mem]
-        identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
-    environment = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": account.pw_dir, "USER": user, "LOGNAME": user}
+    if entry.pw_uid != os.geteuid():
+        groups = [group.gr_gid for group in grp.getgrall() if user in group.gr_mem]
+        identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
+    environment = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": entry.pw_dir, "USER": user, "LOGNAME": user}
     try:
         process = subprocess.Popen(
             list(command),
@@ -51,11 +64,11 @@ def run(command: Sequence[str], user: str, timeout: float) -> None:
     tail, in_time = _follow(process, time.monotonic() + timeout)
     said = " ".join(tail.decode("utf-8", "replace").split())
     if not in_time:
-        raise CommandFailed(f"{command[0]}: took more than {timeout:g} s and was killed{': ' if said else ''}{said}")
+        raise CommandFailed(f"{command[0]}: took more than {timeout:g} s and was killed", said)
     if process.returncode:
         code = process.returncode
         how = f"ended with exit code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
-        raise CommandFailed(f"{command[0]}: {how}{': ' if said else ''}{said}")
+        raise CommandFailed(f"{command[0]}: {how}", said)
 
 
 def _follow(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bool]:

@@ -21,6 +21,7 @@ from typing import Any, Callable
 from ..configreader import ConfigError
 from ..configtemplates import MAX_CONTENT, HelperConfig, TemplateConfig, load_for_helper
 from . import apply, protocol
+from .own import Own
 
 _log = logging.getLogger("xdp_gossip.files")
 
@@ -126,9 +127,12 @@ class Server:
         template, content = _request(connection, templates, deadline)
         # Two files with one reload command do not reload at the same time either.
         with self._lock(template.name), self._lock(template.reload or (template.name, "no reload")):
-            result = apply.apply(template, content)
+            result = apply.apply(template, content, Own(helper.state_dir))
         if result.state != "applied":
-            _log.error("%s (%s): %s: %s: %s", template.name, template.path, result.state, result.stage, result.error)
+            said = f": {result.output}" if result.output else ""
+            _log.error(
+                "%s (%s): %s: %s: %s%s", template.name, template.path, result.state, result.stage, result.error, said
+            )
         elif result.changed:
             _log.info("%s (%s): replaced", template.name, template.path)
         return {**vars(result), "error": result.error[:4000]}
