@@ -67,9 +67,11 @@ class Host:
             "validate": [str(directory / "validate"), "{file}"],
             "reload": [str(directory / "reload")],
             "wait": 0.2,
+            "show_output": True,
         }
         agent.settings["templates"] = [self.template]
         agent.settings["files_helper"] = {"socket": str(directory / "helper.sock"), "user": USER}
+        agent.settings["files_helper"]["state_dir"] = str(directory / "helper")
         self.helper: subprocess.Popen[bytes] | None = None
 
     def start_helper(self) -> None:
@@ -152,7 +154,10 @@ def test_from_a_publish_to_files_and_back_from_what_was_refused(hosts: list[Host
     by_name = {result["name"]: result for result in found["results"]}
     refused = by_name["node3"]
     assert refused["holds"] and refused["applied"]["state"] == "failed" and refused["applied"]["version"] == version
-    assert "refused by site: validation" in refused["reason"] and "line 3: bad" in refused["reason"]
+    assert "refused by site: validation" in refused["reason"] and "exit code 1" in refused["reason"]
+    # What the command said may quote secrets: it is told on the host itself, and where the template allows it only.
+    assert hosts[2].rendered()["output"] == "line 3: bad" and "line 3" not in str(found)
+    assert "line 3" not in hosts[2].agent.log.read_text()
     assert all(by_name[name]["applied"]["state"] == "applied" for name in ("node1", "node2"))
     assert [host.content() for host in hosts] == [
         "port 81\nname node1\n",
@@ -169,7 +174,7 @@ def test_from_a_publish_to_files_and_back_from_what_was_refused(hosts: list[Host
     assert (found["confirmed"], found["converged"]) == (2, False)
     assert hosts[1].content() == "port 81\nname node2\n"
     assert hosts[1].reloads() == ["port 80", "port 81", "port 82", "port 81"]
-    assert "reload" in hosts[1].rendered()["error"] and "will not run with that" in hosts[1].rendered()["error"]
+    assert "reload" in hosts[1].rendered()["error"] and hosts[1].rendered()["output"] == "will not run with that"
     assert hosts[2].content() == "port 82\nname node3\n"
     assert sorted(os.listdir(hosts[1].path.parent)) == ["site.conf"]
 

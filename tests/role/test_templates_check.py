@@ -33,6 +33,7 @@ WHOLE = {
     "group": "www-data",
     "mode": "0640",
     "backup": True,
+    "show_output": False,
     "validate": ["/usr/sbin/nginx", "-t", "-c", "{file}"],
     "reload": ["/usr/bin/systemctl", "reload", "nginx"],
     "user": "root",
@@ -79,6 +80,7 @@ def test_what_is_null_is_not_given() -> None:
         ({"timeout": "30"}, "timeout: expected seconds"),
         ({"wait": -1}, "wait: expected seconds from 0 to 60, got -1"),
         ({"backup": "maybe"}, "backup: expected true or false, got 'maybe'"),
+        ({"show_output": 1}, "show_output: expected true or false, got 1"),
         ({"command": []}, "expected the keys backup, content, group"),
     ],
 )

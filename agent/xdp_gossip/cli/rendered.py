@@ -28,7 +28,13 @@ def run_rendered(args: argparse.Namespace) -> int:
 
     async def work(client: Client) -> int:
         found = await client.rendered()
-        rows = [[entry[name] for name in ("name", "path", "state", "since", "changed", "error")] for entry in found]
+        rows = [
+            [
+                *(entry[name] for name in ("name", "path", "state", "since", "changed")),
+                ": ".join(filter(None, (entry["error"], entry.get("output")))),
+            ]
+            for entry in found
+        ]
         columns = ("name", "path", "state", "since", "changed", "error")
         output(args, {"templates": found}, lambda: tables.show(columns, rows))
         return OK

@@ -38,6 +38,7 @@ class Rendered:
         self.complete = False  # the last rendering went to its end: what it read is all that it reads
         self.state = "pending"
         self.error = "not rendered yet"
+        self.output = ""  # what a command said; for this host only, never in an answer to the fleet or in the log
         self.digest: str | None = None
         self.since = self.now()
         self.changed: str | None = None
@@ -51,8 +52,9 @@ class Rendered:
         """This moment."""
         return shapes.published_at(int(time.time() * 1000))
 
-    def settle(self, state: str, error: str = "") -> None:
+    def settle(self, state: str, error: str = "", output: str = "") -> None:
         """What came of a rendering."""
+        self.output = output
         if (state, error) != (self.state, self.error):
             self.since = self.now()
             if state == "applied":
@@ -71,6 +73,7 @@ class Rendered:
             "documents": dict(self.reads.documents),
             "digest": self.digest,
             "error": self.error,
+            "output": self.output,
             "since": self.since,
             "changed": self.changed,
         }
@@ -191,7 +194,7 @@ class Rendering:
             return True
         digest = hashlib.sha256(made.content).digest()
         if digest == rendered.refused:
-            rendered.settle("failed", rendered.error)
+            rendered.settle("failed", rendered.error, rendered.output)
             return True
         try:
             answer = await hand_over(self._socket, config, made.content)
@@ -205,7 +208,8 @@ class Rendering:
                 rendered.changed = rendered.now()
             rendered.settle("applied")
             return True
-        rendered.settle("failed", f"{answer.get('stage')}: {answer.get('error')}"[:4000])
+        output = str(answer.get("output", ""))
+        rendered.settle("failed", f"{answer.get('stage')}: {answer.get('error')}"[:4000], output)
         if answer["state"] == "refused":
             rendered.refused = digest
             return True

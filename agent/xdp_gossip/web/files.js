@@ -11,6 +11,11 @@ const KINDS = { applied: "ok", pending: "warn", failed: "bad" };
 const RANK = { failed: 0, pending: 1, applied: 2 };
 const EVERY = 5_000;
 
+/** What went wrong, and what the command said if that may be shown. */
+function told(one) {
+  return [one.error, one.output].filter(Boolean).join(": ");
+}
+
 export class Files {
   constructor(store) {
     this.store = store;
@@ -20,14 +25,14 @@ export class Files {
       label: "Rendered files",
       key: (one) => one.name,
       sort: "name",
-      search: (one) => `${one.name} ${one.path} ${one.state} ${one.error} ${Object.keys(one.documents).join(" ")}`,
+      search: (one) => `${one.name} ${one.path} ${one.state} ${told(one)} ${Object.keys(one.documents).join(" ")}`,
       empty: () => note("", "This member renders no files.", "They are set up as templates: in its agent.yml."),
       columns: [
         { id: "name", title: "Template", kind: "main", value: (one) => one.name, cell: (one) => remote(one.name) },
         { id: "path", title: "File", kind: "mono", value: (one) => one.path, cell: (one) => remote(one.path) },
-        { id: "state", title: "State", kind: "wide", value: (one) => `${one.state} ${one.error}`,
+        { id: "state", title: "State", kind: "wide", value: (one) => `${one.state} ${told(one)}`,
           order: (a, b) => RANK[a.state] - RANK[b.state] || collator.compare(a.name, b.name),
-          cell: (one) => h("div", { class: "stack" }, state(one.state, KINDS[one.state] ?? "off"), one.error && remote(one.error, { class: "sub" }, 600)) },
+          cell: (one) => h("div", { class: "stack" }, state(one.state, KINDS[one.state] ?? "off"), told(one) && remote(told(one), { class: "sub" }, 600)) },
         { id: "documents", title: "Documents", value: (one) => JSON.stringify([one.documents, Object.keys(one.documents).map((key) => this.newer(key, one.documents[key]))]),
           cell: (one) => this.documents(one.documents) },
         { id: "changed", title: "File changed", kind: "time", value: (one) => one.changed ?? "",

@@ -40,7 +40,7 @@ TEMPLATE_TEXTS = {
     "group": _ACCOUNT,
     "user": _ACCOUNT,
 }
-TEMPLATE_KEYS = {*TEMPLATE_TEXTS, "content", "src", "validate", "reload", "timeout", "wait", "backup"}
+TEMPLATE_KEYS = {*TEMPLATE_TEXTS, "content", "src", "validate", "reload", "timeout", "wait", "backup", "show_output"}
 
 
 def check_base() -> list[str]:
@@ -146,8 +146,9 @@ def check_template(given: dict) -> list[str]:
         value = given.get(key, 1)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
             errors.append("%s: expected seconds from %g to %g, got %r" % (key, least, most, value))
-    if not isinstance(given.get("backup", False), bool):
-        errors.append("backup: expected true or false, got %r" % given["backup"])
+    for key in ("backup", "show_output"):
+        if not isinstance(given.get(key, False), bool):
+            errors.append("%s: expected true or false, got %r" % (key, given[key]))
     return errors
 
 
