@@ -23,6 +23,8 @@ MAX_CONTENT = 16 * 1024 * 1024
 MAX_TEMPLATES = 64
 #: What stands in a validation command for the path of the new content.
 PLACEHOLDER = "{file}"
+#: What becomes of a file that was changed by hand: it is put right, or left and told of.
+DRIFT = ("repair", "report")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
@@ -30,7 +32,7 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
 _MODE = re.compile(r"0?[0-7]{3}")
 _KEYS = (
     *("name", "source", "path", "owner", "group", "mode", "backup"),
-    *("validate", "reload", "user", "timeout", "wait", "show_output"),
+    *("validate", "reload", "user", "timeout", "wait", "show_output", "drift"),
 )
 _MAX_PATH = 4000
 _MAX_FILE_NAME = 200  # names beside it are made from it; NAME_MAX is 255
@@ -42,7 +44,8 @@ class TemplateConfig:
 
     ``owner``, ``group`` and ``mode``: None for what the file in place has (a new one: root, root, 0644).
     ``timeout``: seconds for each command. ``wait``: seconds in which a burst of changes is gathered. ``show_output``:
-    what a command that fails has said is told, not only its exit status.
+    what a command that fails has said is told, not only its exit status. ``drift``: what becomes of a file that was
+    changed by hand, one of :data:`DRIFT`.
     """
 
     name: str
@@ -58,6 +61,7 @@ class TemplateConfig:
     timeout: float = 30.0
     wait: float = 0.5
     show_output: bool = False
+    drift: str = "repair"
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ def _template(section: Section) -> TemplateConfig:
         timeout=section.number("timeout", 30.0, 0.1, 600),
         wait=section.number("wait", 0.5, 0.0, 60),
         show_output=section.boolean("show_output", False),
+        drift=section.choice("drift", "repair", DRIFT),
     )
 
 

@@ -73,6 +73,17 @@ class StatusCollector:
                 for state in ("applied", "failed", "pending"):
                     outcome.add_metric([entry["name"], state], int(entry["state"] == state))
             yield outcome
+            drifted = GaugeMetricFamily(
+                "xdp_gossip_template_drifted", "1 while a rendered file is changed by hand.", labels=["template"]
+            )
+            drifts = CounterMetricFamily(
+                "xdp_gossip_template_drifts", "Times that a rendered file was changed by hand.", labels=["template"]
+            )
+            for entry in self._rendered:
+                drifted.add_metric([entry["name"]], int(bool(entry["drift"])))
+                drifts.add_metric([entry["name"]], entry["drifts"])
+            yield drifted
+            yield drifts
 
     def _gauges(self) -> Iterator[tuple[str, str, float]]:
         status = self._status

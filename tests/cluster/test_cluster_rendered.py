@@ -7,6 +7,7 @@ import contextlib
 import grp
 import os
 import pwd
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -225,6 +226,63 @@ def test_without_a_helper_it_says_so_and_goes_on_when_there_is_one(hosts: list[H
     host.start_helper()
     eventually(lambda: host.not_in("applied"), 30)
     assert host.content() == "port 90\nname node1\n"
+
+
+def test_a_file_that_was_changed_by_hand_is_told_and_put_right_or_left(hosts: list[Host]) -> None:
+    repair, report = hosts[0], hosts[1]
+    assert report.agent.stop() == 0
+    report.template["drift"] = "report"
+    report.agent.start()
+    eventually(report.agent.not_ready, 30)
+    version = publish(hosts[2], '{"port": 95}')
+    assert applied(hosts[2], version)["converged"]
+    good = {host: host.content() for host in hosts}
+
+    def drifts(host: Host) -> tuple[str, str]:
+        lines = host.agent.ask("GET", "/v1/metrics").body.decode().splitlines()
+        return tuple(  # type: ignore[return-value]
+            line.split()[-1] for line in lines if line.startswith(("xdp_gossip_template_drift",)) and "site" in line
+        )
+
+    assert drifts(repair) == drifts(report) == ("0.0", "0.0")  # they are there from the start
+    # Put right, with a validation and a reload.
+    before = len(repair.reloads())
+    repair.path.write_text("by hand")
+    eventually(lambda: None if repair.content() == good[repair] else str(repair.rendered()), 30)
+    eventually(lambda: repair.not_in("applied"), 30)
+    assert len(repair.reloads()) == before + 1 and drifts(repair) == ("0.0", "1.0")
+    repair.path.unlink()
+    eventually(lambda: None if repair.content() == good[repair] else str(repair.rendered()), 30)
+    eventually(lambda: repair.not_in("applied"), 30)
+    assert "changed by hand: the file was removed" in repair.agent.log.read_text()
+
+    # Left, and told to whoever asks the fleet; an agent that starts leaves it, too.
+    report.path.write_text("by hand")
+    eventually(lambda: report.not_in("failed", "changed by hand"), 30)
+    found = applied(hosts[2], version, timeout=0)
+    states = {one["name"]: (one["applied"]["state"], one["reason"]) for one in found["results"]}
+    assert states["node2"][0] == "failed" and "site: changed by hand" in states["node2"][1], states
+    assert states["node1"][0] == states["node3"][0] == "applied" and drifts(report) == ("1.0", "1.0")
+    doctor = subprocess.run(
+        [str(COMMAND), "doctor", "--config", str(report.agent.directory / "agent.yml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "warn rendered files: site" in doctor.stdout, doctor
+    assert report.agent.stop() == 0
+    report.agent.start()
+    eventually(report.agent.not_ready, 30)
+    eventually(lambda: report.not_in("failed", "changed by hand"), 30)
+    assert report.content() == "by hand"
+    # Until somebody wants it right, or the documents say something else.
+    report.agent.signal(signal.SIGHUP)
+    eventually(lambda: None if report.content() == good[report] else str(report.rendered()), 30)
+    eventually(lambda: report.not_in("applied"), 30)
+    report.path.write_text("by hand")
+    eventually(lambda: report.not_in("failed", "changed by hand"), 30)
+    assert applied(hosts[2], publish(hosts[2], '{"port": 96}'))["converged"]
+    assert report.content() == "port 96\nname node2\n"
 
 
 def test_documents_and_nodes_that_a_template_reads_make_it_anew(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ WHOLE = {
     "mode": "0640",
     "backup": True,
     "show_output": False,
+    "drift": "report",
     "validate": ["/usr/sbin/nginx", "-t", "-c", "{file}"],
     "reload": ["/usr/bin/systemctl", "reload", "nginx"],
     "user": "root",
@@ -80,8 +81,9 @@ def test_what_is_null_is_not_given() -> None:
         ({"timeout": "30"}, "timeout: expected seconds"),
         ({"wait": -1}, "wait: expected seconds from 0 to 60, got -1"),
         ({"backup": "maybe"}, "backup: expected true or false, got 'maybe'"),
+        ({"drift": "ignore"}, "drift: expected repair or report, got 'ignore'"),
         ({"show_output": 1}, "show_output: expected true or false, got 1"),
-        ({"command": []}, "expected the keys backup, content, group"),
+        ({"command": []}, "expected the keys backup, content, drift"),
     ],
 )
 def test_what_is_wrong_is_named(change: dict[str, Any], told: str) -> None:

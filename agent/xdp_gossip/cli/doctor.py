@@ -107,9 +107,10 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     else:
         yield Finding("ok", "configuration", f"{args.config} is valid")
         yield from files(config)
-    status, nodes, why = _ask(args, config)
+    status, nodes, files_rendered, why = _ask(args, config)
     if status is not None:
         yield from running(status, config, nodes)
+        yield from rendered(files_rendered)
     elif config is not None:
         yield Finding(
             "warn", "agent", f"does not answer ({why})", "systemctl start xdp-gossip; journalctl -u xdp-gossip"
@@ -205,13 +206,14 @@ def ports(config: AgentConfig) -> Iterator[Finding]:
 
 def _ask(
     args: argparse.Namespace, config: AgentConfig | None
-) -> tuple[dict[str, Any] | None, list[dict[str, Any]], str]:
-    """The status of the agent and the nodes that it knows, or why there is neither."""
+) -> tuple[dict[str, Any] | None, list[dict[str, Any]], list[dict[str, Any]], str]:
+    """The status of the agent, the nodes that it knows and its rendered files, or why there is nothing."""
     found: list[Any] = []
 
     async def work(client: Any) -> int:
         found.append(await client.status())
         found.append((await client.nodes())["nodes"])
+        found.append(await client.rendered())
         return OK
 
     named = getattr(args, "socket", None) or getattr(args, "endpoint", None)
@@ -220,8 +222,8 @@ def _ask(
     try:
         call(args, work)
     except CommandError as error:
-        return None, [], str(error)
-    return found[0], found[1], ""
+        return None, [], [], str(error)
+    return found[0], found[1], found[2], ""
 
 
 #: Packets of others, of any kind.
@@ -279,6 +281,20 @@ def documents(status: dict[str, Any]) -> Iterator[Finding]:
         if refused:
             told = f"others' documents were refused {refused} times, because of limits.{limit} here"
             yield Finding("fail", "documents", told, f"give limits.{limit} the same value on every member")
+
+
+def rendered(templates: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Rendered files that are not as the documents say."""
+    for template in templates:
+        text = f"{template['name']} ({template['path']}): {template['error'] or template.get('drift')}"
+        if template.get("drift"):
+            remedy = "change the template or its documents instead; systemctl reload xdp-gossip puts the file right"
+            yield Finding("warn", "rendered files", text, remedy)
+        elif template["state"] == "failed":
+            remedy = "xdp-gossip rendered; journalctl -u xdp-gossip-files; then systemctl reload xdp-gossip"
+            yield Finding("fail", "rendered files", text, remedy)
+    if templates and all(template["state"] == "applied" for template in templates):
+        yield Finding("ok", "rendered files", f"{len(templates)} in place")
 
 
 def running(

@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import grp
 import hashlib
 import logging
 import os
-import pwd
 import stat
 from dataclasses import dataclass
 
 from ..configtemplates import MAX_CONTENT, PLACEHOLDER, TemplateConfig
-from . import commands
+from . import commands, drift
 from .commands import CommandFailed
 from .held import Held, PlaceError
 from .own import Own
 from .place import Place
+from .rights import Rights
 
 _log = logging.getLogger("xdp_gossip.files")
 
@@ -38,7 +37,8 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class Result:
-    """``state``: applied, refused (not to be tried again with this content) or failed (it could not be tried).
+    """``state``: applied, refused (not to be tried again with this content), failed (it could not be tried) or drifted
+    (the file in place was changed by hand since this was put there, and is to be left).
 
     ``stage``: where it ended: write, validation or reload. ``output``: what the command said, for templates that allow
     it, and for those only who may read the file.
@@ -51,12 +51,20 @@ class Result:
     output: str = ""
 
 
-def apply(template: TemplateConfig, content: bytes, own: Own) -> Result:
-    """Put ``content`` in place for ``template``. Raises nothing that a file system or command can cause."""
+def apply(template: TemplateConfig, content: bytes, own: Own, *, repair: bool = False) -> Result:
+    """Put ``content`` in place for ``template``. Raises nothing that a file system or command can cause.
+
+    ``repair``: also where the template leaves a file that was changed by hand as it is.
+    """
     try:
         with contextlib.ExitStack() as stack:
             place = stack.enter_context(Place(template.path, own))
-            return _Exchange(template, place, stack).run(content)
+            wanted = drift.expected(template, content)
+            left = not repair and drift.left_alone(own, template, wanted)
+            result = _Exchange(template, place, stack, left).run(content)
+            if result.state == "applied":
+                drift.remember(own, template, wanted)
+            return result
     except PlaceError as error:
         return Result("refused" if error.final else "failed", stage="write", error=str(error))
     except OSError as error:
@@ -64,57 +72,10 @@ def apply(template: TemplateConfig, content: bytes, own: Own) -> Result:
         return Result("failed", stage="write", error=f"{template.path}: {error.strerror or error}{hint}")
 
 
-@dataclass(frozen=True)
-class _Rights:
-    uid: int
-    gid: int
-    mode: int
-
-    @classmethod
-    def of(cls, template: TemplateConfig, held: Held | None) -> _Rights:
-        """As configured, else as the file in place has them, else root's."""
-        uid, gid, mode = os.geteuid(), os.getegid(), 0o644
-        if held is not None:
-            uid, gid, mode = held.status.st_uid, held.status.st_gid, held.status.st_mode & 0o777
-        try:
-            uid = uid if template.owner is None else pwd.getpwnam(template.owner).pw_uid
-        except KeyError:
-            raise PlaceError(f"owner {template.owner!r}: there is no such user") from None
-        try:
-            gid = gid if template.group is None else grp.getgrnam(template.group).gr_gid
-        except KeyError:
-            raise PlaceError(f"group {template.group!r}: there is no such group") from None
-        return cls(uid, gid, mode if template.mode is None else template.mode)
-
-    def has(self, held: Held) -> bool:
-        """Whether a file has them already."""
-        found = held.status
-        return (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (self.uid, self.gid, self.mode)
-
-    def before(self, file: Held, user: str) -> int | None:
-        """Let ``user`` read a new file as it will in the end, and nobody write it; its group, or None for the helper.
-
-        The file is root's until it has been validated: its owner could exchange the content meanwhile.
-        """
-        account = commands.account(user)
-        if account.pw_uid == os.geteuid():
-            os.fchown(file.descriptor, -1, self.gid)
-            os.fchmod(file.descriptor, self.mode & ~0o022)
-            return None
-        if account.pw_uid == self.uid:
-            bits = self.mode >> 6
-        elif self.gid in os.getgrouplist(user, account.pw_gid):
-            bits = self.mode >> 3
-        else:
-            bits = self.mode
-        os.fchown(file.descriptor, -1, account.pw_gid)
-        os.fchmod(file.descriptor, self.mode & 0o705 | (bits & 5) << 3)
-        return account.pw_gid
-
-
 class _Exchange:
-    def __init__(self, template: TemplateConfig, place: Place, stack: contextlib.ExitStack) -> None:
+    def __init__(self, template: TemplateConfig, place: Place, stack: contextlib.ExitStack, left: bool) -> None:
         self._template = template
+        self._left = left  # what differs from the content was changed by hand, and is not to be touched
         self._place = place
         self._stack = stack  # for files that are open until the end
         self._former = place.side("former")
@@ -127,12 +88,14 @@ class _Exchange:
         held = place.held()
         if held is not None:
             self._stack.callback(held.close)
-        rights = _Rights.of(template, held)
+        rights = Rights.of(template, held)
         unfinished = any(map(place.has, (self._former, self._none, self._lost)))
         digest = hashlib.sha256(content).digest()
         same = held is not None and rights.has(held) and held.digest(MAX_CONTENT) == digest
         if same and not unfinished:
             return Result("applied")
+        if self._left and not unfinished:
+            return Result("drifted", stage="write", error="changed by hand, and left so")
         if template.backup:
             place.check_replaceable(f"{place.base}~")
         name, file = place.write(content)
@@ -173,7 +136,7 @@ class _Exchange:
         for name in file.take_over(attributes):
             _log.warning("%s (%s): cannot keep %s", self._template.name, place.path, name)
 
-    def _settle(self, file: Held, rights: _Rights, changed: bool) -> Result:
+    def _settle(self, file: Held, rights: Rights, changed: bool) -> Result:
         """The new file is in place: have it used, or bring the former one back."""
         template, place = self._template, self._place
         after = template.validate if PLACEHOLDER not in " ".join(template.validate) else ()
@@ -192,7 +155,7 @@ class _Exchange:
         self._forget()
         return Result("applied", changed=changed)
 
-    def _back_up(self, rights: _Rights) -> None:
+    def _back_up(self, rights: Rights) -> None:
         """Keep the former file as ``path~``, readable by nobody who cannot read the new one by its mode."""
         place = self._place
         former = place.open_side(self._former)

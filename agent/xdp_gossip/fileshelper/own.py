@@ -6,8 +6,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import stat
+from typing import Any
 
 from ..configtemplates import who_else_writes
 from .held import PlaceError
@@ -57,8 +59,11 @@ class Own:
 
     def open(self) -> int:
         """A descriptor of it, to be closed. Others can pass through it, and list nothing."""
-        with contextlib.suppress(FileExistsError):
-            os.makedirs(self.path, 0o711)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.makedirs(self.path, 0o711)
+        except OSError as error:
+            raise PlaceError(f"files_helper.state_dir: {self.path}: {error.strerror or error}") from None
         descriptor, trusted = walk(self.path)
         if not trusted:
             os.close(descriptor)
@@ -80,6 +85,43 @@ class Own:
             return os.open(name, DIRECTORY, dir_fd=own)
         finally:
             os.close(own)
+
+    def note(self, target: str, name: str, value: dict[str, Any]) -> None:
+        """Remember ``value`` of the file ``target`` under ``name``, on the disk when this returns."""
+        room = self.room(target)
+        try:
+            new = f"{name}.new"
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(new, dir_fd=room)
+            with open(os.open(new, CREATE, 0o600, dir_fd=room), "w", encoding="ascii") as stream:
+                json.dump(value, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.rename(new, name, src_dir_fd=room, dst_dir_fd=room)
+            os.fsync(room)
+        finally:
+            os.close(room)
+
+    def recall(self, target: str, name: str) -> dict[str, Any] | None:
+        """What was remembered last, or None: nothing, or a note that a crash has damaged."""
+        room = self.room(target)
+        try:
+            with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=room), encoding="ascii") as stream:
+                value = json.load(stream)
+        except (FileNotFoundError, ValueError):
+            return None
+        finally:
+            os.close(room)
+        return value if isinstance(value, dict) else None
+
+    def forget(self, target: str, name: str) -> None:
+        """Remember it no more."""
+        room = self.room(target)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=room)
+        finally:
+            os.close(room)
 
     def room_path(self, target: str) -> str:
         """Its path."""

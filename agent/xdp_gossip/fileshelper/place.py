@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import secrets
 import stat
@@ -22,6 +21,8 @@ from .own import CREATE, DIRECTORY, Own, walk
 
 #: Longest suffix of a target that a new file has, too; a longer "suffix" is none that a command would go by.
 _MOST_SUFFIX = 24
+#: The note in the helper's own directory by which a private directory is known again.
+_NOTE = "directory"
 
 
 class Place:
@@ -33,8 +34,8 @@ class Place:
     def __init__(self, path: str, own: Own) -> None:
         self.path = path
         self.directory, self.base = os.path.split(path)
-        self._note = ""  # the name of the note that a private directory is known by
-        self._private = ""  # the name of that directory
+        self._own = own
+        self._private = ""  # the name of a directory of root's in that of the target
         self._room: int | None = None
         with contextlib.ExitStack() as stack:
             self._open = stack
@@ -62,28 +63,19 @@ class Place:
                 # Whoever owns the directory may have taken the name away, and put something else there.
                 with contextlib.suppress(OSError):
                     os.rmdir(self._private, dir_fd=self.descriptor)
-                assert self._room is not None
-                os.unlink(self._note, dir_fd=self._room)
+                self._own.forget(self.path, _NOTE)
 
     def _private_directory(self) -> int:
-        """A directory of root's in the target's own: the one that the note in the helper's own directory knows."""
-        assert self._room is not None
-        self._note, lost = "directory", False
-        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-            with open(os.open(self._note, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._room), encoding="ascii") as stream:
-                noted = json.load(stream)
-            name, identity = noted["name"], noted["identity"]
-            try:
-                descriptor = os.open(name, DIRECTORY, dir_fd=self.descriptor)
-            except OSError:
-                lost = True
-            else:
+        """A directory of root's in that of the target: the one that the helper has noted, or a new one."""
+        noted = self._own.recall(self.path, _NOTE)
+        if noted is not None:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(noted["name"], DIRECTORY, dir_fd=self.descriptor)
                 found = os.fstat(descriptor)
-                if [found.st_dev, found.st_ino] == identity and _private(found):
-                    self._private = name
+                if [found.st_dev, found.st_ino] == noted["identity"] and _private(found):
+                    self._private = noted["name"]
                     return descriptor
                 os.close(descriptor)
-                lost = True
         name = f".xg-{secrets.token_hex(8)}"
         os.mkdir(name, 0o700, dir_fd=self.descriptor)
         descriptor = os.open(name, DIRECTORY, dir_fd=self.descriptor)
@@ -91,20 +83,14 @@ class Place:
             found = os.fstat(descriptor)
             if not _private(found) or os.listdir(descriptor):
                 raise PlaceError(f"{self.directory}: {name} was exchanged by somebody while it was made")
-            text = json.dumps({"name": name, "identity": [found.st_dev, found.st_ino]})
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._note, dir_fd=self._room)
-            with open(os.open(self._note, CREATE, 0o600, dir_fd=self._room), "w", encoding="ascii") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
+            if noted is not None:
+                # What an exchange that was cut off has left was in the other one, which somebody has moved.
+                os.close(os.open(self.side("lost"), CREATE, 0o600, dir_fd=descriptor))
+            self._own.note(self.path, _NOTE, {"name": name, "identity": [found.st_dev, found.st_ino]})
         except BaseException:
             os.close(descriptor)
             raise
         self._private = name
-        if lost:
-            self._work = descriptor
-            self.mark(self.side("lost"))
         return descriptor
 
     # -- the file and its directory --------------------------------------------------------------------------------

@@ -2,7 +2,12 @@
 """What agent and helper say to each other: a frame with a JSON header, then so many bytes of content.
 
 ``length (4 bytes, big-endian) | {"template": NAME, "size": N}`` and N bytes; the answer is one frame
-``{"state", "changed", "stage", "error"}``. One request for each connection.
+``{"state", "changed", "stage", "error", "output"}``. With ``"repair": true`` a file that was changed by hand is
+replaced also where the template leaves it. One request for each connection.
+
+``{"watch": true}`` asks for frames ``{"drifted": {NAME: TEXT}}``, all templates whose file is not what was put in
+place: one at once, one at each change, and one after each look as long as there are any, until either side closes the
+connection.
 """
 
 from __future__ import annotations

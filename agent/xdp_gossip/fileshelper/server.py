@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The helper's socket: takes (template name, content) from the agent's user, and nothing else from anybody.
+"""The helper's socket: takes (template name, content) from the agent's user, tells it which files were changed by hand,
+and takes nothing else from anybody.
 
 Which file is written and which commands are run comes from the helper's own reading of the configuration file, anew for
 each request.
@@ -20,14 +21,18 @@ from typing import Any, Callable
 
 from ..configreader import ConfigError
 from ..configtemplates import MAX_CONTENT, HelperConfig, TemplateConfig, load_for_helper
-from . import apply, protocol
+from . import apply, drift, protocol
+from .held import PlaceError
 from .own import Own
 
 _log = logging.getLogger("xdp_gossip.files")
 
-#: Connections at one time, and seconds that a request may take to arrive.
-MAX_CONNECTIONS = 8
+#: Connections at one time (eight requests and a watch), and seconds that a request may take to arrive.
+MAX_CONNECTIONS = 9
 RECEIVE_SECONDS = 20.0
+#: Seconds between two looks at the files in place.
+LOOK_EVERY = 2.0
+_MOST_TEXT = 150  # for each template: all of them fit into one frame
 _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
@@ -71,15 +76,17 @@ class Server:
         self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._locks: dict[object, threading.Lock] = {}
         self._locks_guard = threading.Lock()
-        self._stopping = False
+        self._stopping = threading.Event()
+        self._watching: object | None = None  # whoever asked last; one at a time
+        self._watched: tuple[Any, HelperConfig, dict[str, TemplateConfig]] | None = None
 
     def run(self) -> None:
         """Accept connections; returns after :meth:`stop`, when the requests at work are done."""
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
                 connection, _ = self._listening.accept()
             except OSError:
-                if self._stopping:
+                if self._stopping.is_set():
                     break
                 time.sleep(0.1)  # out of descriptors, say
                 continue
@@ -93,7 +100,7 @@ class Server:
 
     def stop(self) -> None:
         """Accept no more."""
-        self._stopping = True
+        self._stopping.set()
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
 
@@ -109,9 +116,10 @@ class Server:
                 except ConfigError as error:
                     _log.error("configuration: %s", error)
                     result = {"state": "failed", "changed": False, "stage": "configuration", "error": str(error)[:2000]}
-                with contextlib.suppress(OSError):
-                    connection.sendall(protocol.pack(result))
-                    _let_go(connection)
+                if result is not None:
+                    with contextlib.suppress(OSError):
+                        connection.sendall(protocol.pack(result))
+                        _let_go(connection)
         except OSError as error:
             _log.warning("connection lost: %s", error)
         except Exception:
@@ -119,16 +127,24 @@ class Server:
         finally:
             self._places.release()
 
-    def _handle(self, connection: socket.socket) -> dict[str, Any]:
+    def _handle(self, connection: socket.socket) -> dict[str, Any] | None:
+        """The answer to a request; None when all has been said."""
         _pid, uid, _gid = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         helper, templates = load_for_helper(self._config_path, os.geteuid())
         _check_peer(uid, helper)
         deadline = time.monotonic() + RECEIVE_SECONDS
-        template, content = _request(connection, templates, deadline)
+        header = _header(connection, deadline)
+        if header == {"watch": True}:
+            self._watch(connection)
+            return None
+        template, size, repair = _request(header, templates)
+        content = _read(connection, size, deadline)
         # Two files with one reload command do not reload at the same time either.
         with self._lock(template.name), self._lock(template.reload or (template.name, "no reload")):
-            result = apply.apply(template, content, Own(helper.state_dir))
-        if result.state != "applied":
+            result = apply.apply(template, content, Own(helper.state_dir), repair=repair)
+        if result.state == "drifted":
+            _log.warning("%s (%s): %s", template.name, template.path, result.error)
+        elif result.state != "applied":
             said = f": {result.output}" if result.output else ""
             _log.error(
                 "%s (%s): %s: %s: %s%s", template.name, template.path, result.state, result.stage, result.error, said
@@ -136,6 +152,53 @@ class Server:
         elif result.changed:
             _log.info("%s (%s): replaced", template.name, template.path)
         return {**vars(result), "error": result.error[:4000]}
+
+    def _watch(self, connection: socket.socket) -> None:
+        """Tell which files were changed by hand, until the agent or the helper ends, or somebody else asks."""
+        me = self._watching = object()
+        watch, told = drift.Watch(), None
+        while self._watching is me:
+            found = self._drifted(watch, told or {})
+            # As long as there are any: what the agent has put right meanwhile may have been changed again.
+            if found or found != told:
+                for name in found.keys() - (told or {}).keys():
+                    _log.warning("%s: %s", name, found[name])
+                connection.settimeout(RECEIVE_SECONDS)
+                connection.sendall(protocol.pack({"drifted": found}))
+                told = found
+            if self._stopping.wait(LOOK_EVERY) or _gone(connection):
+                return
+
+    def _drifted(self, watch: drift.Watch, before: dict[str, str]) -> dict[str, str]:
+        try:
+            helper, templates = self._for_watch()
+        except (ConfigError, OSError):
+            return before  # it is being written; whoever hands content over is told
+        found = {}
+        for name, template in templates.items():
+            lock = self._lock(name)
+            if not lock.acquire(blocking=False):
+                # The helper is about to replace it by itself.
+                if name in before:
+                    found[name] = before[name]
+                continue
+            try:
+                text = watch.look(template, Own(helper.state_dir))
+            except (OSError, PlaceError) as error:
+                text = f"cannot be looked at: {getattr(error, 'strerror', None) or error}"
+            finally:
+                lock.release()
+            if text:
+                found[name] = text[:_MOST_TEXT]
+        return found
+
+    def _for_watch(self) -> tuple[HelperConfig, dict[str, TemplateConfig]]:
+        """The configuration, parsed when it has changed only: this is asked all the time, and runs no command."""
+        found = os.stat(self._config_path)
+        identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if self._watched is None or self._watched[0] != identity:
+            self._watched = (identity, *load_for_helper(self._config_path, os.geteuid()))
+        return self._watched[1:]
 
     def _lock(self, name: object) -> threading.Lock:
         with self._locks_guard:
@@ -151,24 +214,35 @@ def _check_peer(uid: int, helper: HelperConfig) -> None:
         raise Refused(f"expected the agent's user ({helper.user}), got user {uid}")
 
 
-def _request(
-    connection: socket.socket, templates: dict[str, TemplateConfig], deadline: float
-) -> tuple[TemplateConfig, bytes]:
+def _header(connection: socket.socket, deadline: float) -> dict[str, Any]:
     (length,) = protocol.LENGTH.unpack(_read(connection, protocol.LENGTH.size, deadline))
     if length > protocol.MAX_FRAME:
         raise Refused(f"expected a header of at most {protocol.MAX_FRAME} bytes, got {length}")
     try:
-        header = protocol.unpack(_read(connection, length, deadline))
+        return protocol.unpack(_read(connection, length, deadline))
     except (ValueError, RecursionError) as error:
         raise Refused(f"expected a JSON header: {type(error).__name__}") from None
-    name, size = header.get("template"), header.get("size")
-    if set(header) != {"template", "size"} or not isinstance(name, str) or type(size) is not int:
-        raise Refused("expected template and size, and nothing else")
+
+
+def _request(header: dict[str, Any], templates: dict[str, TemplateConfig]) -> tuple[TemplateConfig, int, bool]:
+    name, size, repair = header.get("template"), header.get("size"), header.get("repair", False)
+    known = set(header) - {"repair"} == {"template", "size"}
+    if not known or not isinstance(name, str) or type(size) is not int or type(repair) is not bool:
+        raise Refused("expected template and size (and repair), and nothing else, or watch alone")
     if name not in templates:
         raise Refused(f"template {name[:64]!r}: the configuration that the helper reads has no such template")
     if not 0 <= size <= MAX_CONTENT:
         raise Refused(f"expected content of at most {MAX_CONTENT} bytes, got {size}")
-    return templates[name], _read(connection, size, deadline)
+    return templates[name], size, repair
+
+
+def _gone(connection: socket.socket) -> bool:
+    """Whether the other side has closed the connection, on which it has nothing more to say."""
+    connection.settimeout(0)
+    try:
+        return not connection.recv(1)
+    except BlockingIOError:
+        return False
 
 
 def _read(connection: socket.socket, size: int, deadline: float) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 from ..configtemplates import TemplateConfig
@@ -15,12 +16,18 @@ class HelperUnreachable(Exception):
     """There is no helper, or it did not answer."""
 
 
-async def hand_over(socket: str, template: TemplateConfig, content: bytes) -> dict[str, Any]:
-    """The helper's answer: state, changed, stage, error. Raises :class:`HelperUnreachable`."""
+async def hand_over(socket: str, template: TemplateConfig, content: bytes, *, repair: bool = False) -> dict[str, Any]:
+    """The helper's answer: state, changed, stage, error, output. Raises :class:`HelperUnreachable`.
+
+    ``repair``: also replace a file that was changed by hand and that the template leaves so.
+    """
+    header: dict[str, Any] = {"template": template.name, "size": len(content)}
+    if repair:
+        header["repair"] = True
     # Validation, reload and the reload of the former file, for this template and one that it waits for.
     seconds = 6 * template.timeout + 60
     try:
-        return await asyncio.wait_for(_exchange(socket, template, content), seconds)
+        return await asyncio.wait_for(_exchange(socket, header, content), seconds)
     except asyncio.TimeoutError:
         raise HelperUnreachable(f"files helper ({socket}): no answer within {seconds:g} s") from None
     except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
@@ -35,18 +42,44 @@ def _nobody(socket: str, why: str) -> str:
     return f"files helper ({socket}): {why}: systemctl enable --now xdp-gossip-files.service"
 
 
-async def _exchange(socket: str, template: TemplateConfig, content: bytes) -> dict[str, Any]:
+async def _exchange(socket: str, header: dict[str, Any], content: bytes) -> dict[str, Any]:
     reader, writer = await asyncio.open_unix_connection(socket)
     try:
         with contextlib.suppress(ConnectionError):  # it may answer a request that it does not read to the end
-            writer.write(protocol.pack({"template": template.name, "size": len(content)}) + content)
+            writer.write(protocol.pack(header) + content)
             await writer.drain()
-        (length,) = protocol.LENGTH.unpack(await reader.readexactly(protocol.LENGTH.size))
-        if length > protocol.MAX_FRAME:
-            raise ValueError("an answer that is too long")
-        answer = protocol.unpack(await reader.readexactly(length))
-        if answer.get("state") not in ("applied", "refused", "failed"):
+        answer = await _frame(reader)
+        if answer.get("state") not in ("applied", "refused", "failed", "drifted"):
             raise ValueError("an answer without a state")
         return answer
+    finally:
+        writer.close()
+
+
+async def _frame(reader: asyncio.StreamReader) -> dict[str, Any]:
+    (length,) = protocol.LENGTH.unpack(await reader.readexactly(protocol.LENGTH.size))
+    if length > protocol.MAX_FRAME:
+        raise ValueError("an answer that is too long")
+    return protocol.unpack(await reader.readexactly(length))
+
+
+async def watch(socket: str) -> AsyncIterator[dict[str, str]]:
+    """The templates whose file was changed by hand, and how: at once, and again and again while there are any.
+
+    Raises :class:`HelperUnreachable` when the helper ends, or is one that does not watch.
+    """
+    try:
+        reader, writer = await asyncio.open_unix_connection(socket)
+    except OSError as error:
+        raise HelperUnreachable(_nobody(socket, error.strerror or str(error))) from None
+    try:
+        writer.write(protocol.pack({"watch": True}))
+        while True:
+            drifted = (await _frame(reader)).get("drifted")
+            if not isinstance(drifted, dict):
+                raise HelperUnreachable(f"files helper ({socket}): it does not watch files: restart it")
+            yield {str(name): str(text) for name, text in drifted.items()}
+    except (asyncio.IncompleteReadError, OSError, ValueError):
+        raise HelperUnreachable(f"files helper ({socket}): it ended") from None
     finally:
         writer.close()

@@ -14,6 +14,7 @@ from .. import shapes
 from ..configreader import read_text
 from ..configtemplates import TemplateConfig
 from ..core.applied import Applied
+from . import drift
 from .helper import HelperUnreachable, hand_over
 from .renderer import Reads, Renderer
 
@@ -45,6 +46,10 @@ class Rendered:
         self.due = asyncio.Event()
         self.refused: bytes | None = None  # digest of content that was refused: not tried again
         self.working = True
+        self.drift = ""  # how the file in place was changed by hand
+        self.drifts = 0
+        self.pace = drift.Pace()
+        self.repair = False  # put right also what is to be left as it was changed: somebody asked for it
         self.tries = False  # what failed could not be tried, and is tried again
 
     @staticmethod
@@ -64,6 +69,26 @@ class Rendered:
                 _log.log(level, "template %s: %s: %s", self.config.name, state, error)
         self.state, self.error = state, error
 
+    def drifted(self, text: str) -> None:
+        """The helper says how the file was changed by hand; "" for not at all."""
+        before, self.drift = self.drift, text
+        if text == before:
+            return
+        if text and not before:
+            self.drifts += 1
+        if self.refused is not None:
+            return  # what was in place before is not known here any more
+        if not text:
+            if self.state != "applied":
+                self.due.set()  # somebody else put it right
+        elif self.config.drift == "report":
+            self.settle("failed", text)
+        elif not before:
+            loop = asyncio.get_running_loop()
+            delay = self.pace.delay(loop.time())
+            self.settle("pending", f"{text}; to be put right in {delay:g} s")
+            loop.call_later(delay, self.due.set)
+
     def json(self) -> dict[str, Any]:
         """One entry of GET /v1/rendered."""
         return {
@@ -74,6 +99,8 @@ class Rendered:
             "digest": self.digest,
             "error": self.error,
             "output": self.output,
+            "drift": self.drift,
+            "drifts": self.drifts,
             "since": self.since,
             "changed": self.changed,
         }
@@ -92,7 +119,11 @@ class Rendering:
     def start(self) -> list[asyncio.Task[None]]:
         """Begin; the tasks end with :meth:`close` only."""
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._follow()), *(loop.create_task(self._keep(r)) for r in self._rendered)]
+        self._tasks = [
+            loop.create_task(self._follow()),
+            loop.create_task(drift.follow(self._socket, self._drifted)),
+            *(loop.create_task(self._keep(rendered)) for rendered in self._rendered),
+        ]
         return self._tasks
 
     async def close(self) -> None:
@@ -103,9 +134,10 @@ class Rendering:
         await self._renderer.close()
 
     def again(self) -> None:
-        """Render everything again, also what was refused (a reload of the configuration)."""
+        """Render everything again, also what was refused or changed by hand (a reload of the configuration)."""
         for rendered in self._rendered:
             rendered.refused = None
+            rendered.repair = True
             rendered.due.set()
 
     def outcomes(self) -> list[dict[str, Any]]:
@@ -127,6 +159,9 @@ class Rendering:
             elif rendered.working:
                 # What came of an earlier rendering says nothing about this one.
                 found = Applied("pending", None, f"{rendered.config.name}: at work")
+            elif rendered.drift:
+                state = "failed" if rendered.config.drift == "report" else "pending"
+                found = Applied(state, version, f"{rendered.config.name}: {rendered.error}")
             elif rendered.state == "failed" and rendered.tries:
                 found = Applied("pending", version, f"{rendered.config.name}: {rendered.error}")
             elif rendered.state == "failed":
@@ -138,6 +173,10 @@ class Rendering:
             if rank.index(found.state) > rank.index(worst.state):
                 worst = found
         return worst
+
+    def _drifted(self, found: dict[str, str]) -> None:
+        for rendered in self._rendered:
+            rendered.drifted(found.get(rendered.config.name, ""))
 
     async def _follow(self) -> None:
         """Mark the templates whose input changed."""
@@ -197,16 +236,23 @@ class Rendering:
             rendered.settle("failed", rendered.error, rendered.output)
             return True
         try:
-            answer = await hand_over(self._socket, config, made.content)
+            repair = rendered.repair and config.drift == "report"
+            answer = await hand_over(self._socket, config, made.content, repair=repair)
+            rendered.repair = False
         except HelperUnreachable as error:
             rendered.settle("failed", str(error))
             return False
         if answer["state"] == "applied":
             rendered.refused = None
+            rendered.drift = ""
             rendered.digest = f"sha256:{digest.hex()}"
             if answer.get("changed"):
                 rendered.changed = rendered.now()
             rendered.settle("applied")
+            return True
+        if answer["state"] == "drifted":
+            rendered.drifted(rendered.drift or str(answer.get("error")))
+            rendered.settle("failed", rendered.drift)
             return True
         output = str(answer.get("output", ""))
         rendered.settle("failed", f"{answer.get('stage')}: {answer.get('error')}"[:4000], output)

@@ -39,6 +39,7 @@ TEMPLATE_TEXTS = {
     "owner": _ACCOUNT,
     "group": _ACCOUNT,
     "user": _ACCOUNT,
+    "drift": (r"(repair|report)\Z", "repair or report"),
 }
 TEMPLATE_KEYS = {*TEMPLATE_TEXTS, "content", "src", "validate", "reload", "timeout", "wait", "backup", "show_output"}
 
