@@ -69,6 +69,10 @@ class Rendered:
                 _log.log(level, "template %s: %s: %s", self.config.name, state, error)
         self.state, self.error = state, error
 
+    def renew(self) -> None:
+        """Have it rendered although nothing that it read has changed."""
+        self.due.set()
+
     def drifted(self, text: str) -> None:
         """The helper says how the file was changed by hand; "" for not at all."""
         before, self.drift = self.drift, text
@@ -80,14 +84,14 @@ class Rendered:
             return  # what was in place before is not known here any more
         if not text:
             if self.state != "applied":
-                self.due.set()  # somebody else put it right
+                self.renew()  # somebody else put it right
         elif self.config.drift == "report":
             self.settle("failed", text)
         elif not before:
             loop = asyncio.get_running_loop()
             delay = self.pace.delay(loop.time())
             self.settle("pending", f"{text}; to be put right in {delay:g} s")
-            loop.call_later(delay, self.due.set)
+            loop.call_later(delay, self.renew)
 
     def json(self) -> dict[str, Any]:
         """One entry of GET /v1/rendered."""
