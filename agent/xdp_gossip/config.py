@@ -52,7 +52,7 @@ _SLOT_STATES = ("staged", "active", "retiring")
 _TOP = (
     *("cluster", "node", "listen_addr", "protocol", "wire", "amount", "cycle", "timeout", "buffer", "size"),
     *("secret_key_file", "keys", "allow_insecure", "seeds", "state_dir", "max_clock_drift"),
-    *("api", "log", "limits", "is_print", "dataplane", "history", "tombstone_grace"),
+    *("api", "log", "limits", "is_print", "dataplane", "history", "tombstone_grace", "wait_for_members"),
     *("templates", "files_helper"),
 )
 
@@ -118,7 +118,8 @@ class AgentConfig:
     """A checked configuration.
 
     ``cycle`` and ``timeout`` are seconds, 0 for auto; ``buffer`` is in datagrams, 0 for auto; ``secret_key`` is ""
-    when ``keys`` or ``allow_insecure`` stands in for it; ``history`` is in versions, ``tombstone_grace`` in seconds.
+    when ``keys`` or ``allow_insecure`` stands in for it; ``history`` is in versions; ``tombstone_grace`` and
+    ``wait_for_members`` (None: never) are in seconds.
     """
 
     path: str
@@ -147,6 +148,7 @@ class AgentConfig:
     dataplane: DataPlaneConfig = DataPlaneConfig()
     history: int = 10
     tombstone_grace: float = 604_800.0
+    wait_for_members: float | None = 60.0
     templates: tuple[TemplateConfig, ...] = ()
     files_helper: HelperConfig = field(default_factory=HelperConfig)
 
@@ -204,11 +206,18 @@ def _build(top: Section, path: str) -> AgentConfig | None:
         "dataplane": _data_plane(top),
         "history": top.integer("history", 10, 1, 1000),
         "tombstone_grace": top.number("tombstone_grace", 604_800.0, 3600, 316_224_000),
+        "wait_for_members": _wait_for_members(top),
         "templates": templates(top),
         "files_helper": files_helper(top),
     }
     _check_timing(top, settings["cycle"], settings["timeout"])
     return AgentConfig(path=path, node=node, **settings) if node else None
+
+
+def _wait_for_members(top: Section) -> float | None:
+    if top.data.get("wait_for_members") == "never":
+        return None
+    return top.number("wait_for_members", 60.0, 0, 86_400)
 
 
 def _cluster(top: Section) -> str:

@@ -74,6 +74,8 @@ def node_list_from(settings: AgentConfig) -> AsyncNodeList:
         limits=Limits(document=limits.document, nodes=limits.nodes, documents=limits.documents, store=limits.store),
         history=settings.history,
         tombstone_grace=settings.tombstone_grace,
+        wait_for_members=settings.wait_for_members,
+        expects_seeds=bool(settings.seed_names),
         dataplane=settings.dataplane.directory,
         allow=settings.dataplane.allow,
     )

@@ -99,6 +99,7 @@ class StatusCollector:
             "Seconds that the cluster's clock is ahead of the local one.",
             status["clock_offset"],
         )
+        yield "xdp_gossip_caught_up", "1 once it knows what the cluster knew when it started.", int(status["caught_up"])
         same = sum(f"{member.digest:016x}" == status["digest"] for member in self._members)
         yield (
             "xdp_gossip_members_in_sync",

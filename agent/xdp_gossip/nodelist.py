@@ -22,6 +22,7 @@ import hashlib
 import heapq
 import itertools
 import logging
+import math
 import os
 import random
 import secrets
@@ -39,7 +40,7 @@ from .console import format_event
 from .convergence import Convergence, Inquiry, Wanted, enough_for
 from .core.applied import Applied
 from .core.documents import unread
-from .core.events import AppliedAnswered, DocumentChanged, Event, MemberChanged, QueryAnswered
+from .core.events import AppliedAnswered, CaughtUp, DocumentChanged, Event, MemberChanged, QueryAnswered
 from .core.interface import ProtocolError, Settings
 from .core.shown import shown
 from .core.types import DEFAULT_KEY, PRESENT, Address, Document, Member, Node, State, TypeChanged, Version, Write
@@ -99,7 +100,9 @@ class AsyncNodeList:
     Beyond them: ``wire`` native or pekonode; ``cluster`` name; ``keys`` (slot, state, secret) for rotation instead of
     ``secret_key``; ``dataplane`` directory of the loader; ``allow`` networks that may speak to this node (none: all);
     ``state_dir`` keeps identity, nodes and documents over restarts (None: in memory only); ``history`` versions kept of
-    each document; ``tombstone_grace`` seconds for which all members tell each other of a deletion.
+    each document; ``tombstone_grace`` seconds for which all members tell each other of a deletion;
+    ``wait_for_members`` seconds after which a node that has just started counts as caught up although no member answers
+    (None: never); ``expects_seeds``: seeds are named after :meth:`join`, so a node without one is not alone.
 
     Every call raises ``TypeError`` or ``ValueError`` that names a wrong parameter, and ``NotReadyError`` before the
     call that it depends on, after :meth:`close`, in another event loop than that of :meth:`join`, and in a child that
@@ -128,6 +131,8 @@ class AsyncNodeList:
         limits: Limits = Limits(),
         history: int = HISTORY,
         tombstone_grace: float = 7 * 86_400.0,
+        wait_for_members: float | None = 60.0,
+        expects_seeds: bool = False,
         dataplane: str | Path = "/run/xdp-gossip-dataplane",
         allow: Sequence[str] = (),
         rng: random.Random | None = None,
@@ -149,6 +154,9 @@ class AsyncNodeList:
         check.instance("limits", limits, Limits, "Limits")
         check.integer("history", history, 1, 1_000)
         tombstone_grace = check.number("tombstone_grace", tombstone_grace, 1, 10 * 366 * 86_400)
+        if wait_for_members is not None:
+            wait_for_members = check.number("wait_for_members", wait_for_members, 0, 10 * 366 * 86_400)
+        check.flag("expects_seeds", expects_seeds)
         self.amount = amount
         self.buffer = buffer or 3 * amount
         self.size = size
@@ -179,6 +187,8 @@ class AsyncNodeList:
             max_nodes=limits.nodes,
             max_bytes=limits.store,
             tombstone_grace=tombstone_grace,
+            wait_for_members=math.inf if wait_for_members is None else wait_for_members,
+            expects_seeds=expects_seeds,
         )
         plane = check.path("dataplane", dataplane)
         admitted = check.networks("allow", allow)
@@ -650,6 +660,14 @@ class AsyncNodeList:
             raise TypeError(f"source: expected a function of a key, got {shown(source)}")
         self._joined().engine.applied_source = source
 
+    @property
+    def catching_up(self) -> str:
+        """What this node waits for until it knows what the cluster knew when it started; "" once it does.
+
+        Until then its documents may be old or missing, and its NodeList too (docs/protocol.md, "Catching up").
+        """
+        return self._runtime.engine.catching_up if self._runtime is not None else "it has not joined yet"
+
     def healthy(self) -> bool:
         """Whether the protocol gets its time and its disk."""
         return self._joined().healthy()
@@ -693,6 +711,8 @@ class AsyncNodeList:
             "document_bytes_limit": self._store_limit,
             "digest": f"{engine.state_digest:016x}",
             "clock_offset": round(engine.clock_offset, 6),
+            "caught_up": not engine.catching_up,
+            "catching_up": engine.catching_up,
             "storage_error": runtime.storage_error,
             "counters": {
                 "internal_errors": RECORD.count,
@@ -783,6 +803,8 @@ class AsyncNodeList:
             self._log.add("document", what, document=event.document, conflict=lost)
         elif isinstance(event, MemberChanged):
             self._log.add("node", _event_of(event), member=event.member)
+        elif isinstance(event, CaughtUp):
+            _log.info("caught up with the cluster: %s", event.how)
         elif isinstance(event, QueryAnswered):
             for inquiry in list(self._inquiries):
                 inquiry.on_answer(event)

@@ -340,6 +340,8 @@ class FakeNodeList:
             "document_bytes_limit": 1 << 30,
             "digest": f"{self.digest:016x}",
             "clock_offset": 0.001,
+            "caught_up": True,
+            "catching_up": "",
             "counters": {"internal_errors": 0, "rx_packets": 3, "tx_packets": 4},
             "internal_errors": [],
             **({"dataplane": self.dataplane} if self.dataplane else {}),

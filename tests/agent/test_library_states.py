@@ -67,7 +67,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
 }
 #: What works before ``join``, and what works always.
 BEFORE = {"set", "unset", "get", "join"}
-ALWAYS = {"close", "revision"}
+ALWAYS = {"close", "revision", "catching_up"}
 
 
 def test_the_table_has_every_call() -> None:

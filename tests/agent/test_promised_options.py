@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import ssl
 import subprocess
@@ -172,6 +173,7 @@ SETTINGS: dict[str, Any] = {
     "max_clock_drift": 5.5,
     "history": 3,
     "tombstone_grace": 7200.0,
+    "wait_for_members": 90,
     "is_print": True,
     "listen_addr": "127.0.0.2",
     "limits": {"document": 2048, "nodes": 11, "documents": 6, "store": 2097152},
@@ -195,11 +197,15 @@ def test_every_setting_reaches_the_node(tmp_path: Path) -> None:
     assert (engine.max_clock_drift, engine.tombstone_grace) == (5.5, 7200.0)
     assert (engine.max_document, engine.max_nodes, engine.max_documents) == (2048, 11, 6)
     assert engine.max_bytes == 2097152
+    assert (engine.wait_for_members, engine.expects_seeds) == (90.0, False)
     assert node_list._history == 3
     assert str(node_list._assembly.dataplane) == "/run/elsewhere"
     assert (config.dataplane.interface, config.dataplane.prepare_interface) == ("eth7", True)
     assert [str(network) for network in node_list._assembly.allow.networks] == ["127.0.0.0/8"]
     assert str(node_list._state_dir) == config.state_dir
+    never = load(str(write_config(tmp_path / "b", free_port(), wait_for_members="never", seeds=["a.example:8000"])))
+    engine = node_list_from(never)._assembly.settings
+    assert (engine.wait_for_members, engine.expects_seeds) == (math.inf, True)
 
 
 def test_the_log_has_the_level_and_the_format_of_its_settings(tmp_path: Path) -> None:
@@ -236,7 +242,8 @@ def test_parameters_of_the_library() -> None:
         with pytest.raises(ProtocolError) as caught:
             node_list.publish(b"1", "c")
         assert caught.value.code == "too_many_documents"
-    for name, value in (("max_clock_drift", 5.0), ("tombstone_grace", 60.0), ("buffer", 9)):
+    options = (("max_clock_drift", 5.0), ("tombstone_grace", 60.0), ("wait_for_members", 7.0), ("expects_seeds", True))
+    for name, value in (*options, ("buffer", 9)):
         node_list = NodeList(**{name: value})
         inner = node_list._inner
         assert value in (getattr(inner._assembly.settings, name, None), getattr(inner, name, None))

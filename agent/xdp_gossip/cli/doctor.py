@@ -308,6 +308,9 @@ def running(
     if status.get("waiting"):
         remedy = "nothing, if that comes by itself; else give it to an interface, or name another one"
         yield Finding("warn", "agent", f"waiting for {status['waiting']}", remedy)
+    if status.get("catching_up"):
+        text = f"it has not caught up with the cluster since it started: {status['catching_up']}"
+        yield Finding("warn", "agent", text, "nothing, if that goes on; rendered files wait (wait_for_members)")
     members = status["members"]
     others = members["alive"] + members["suspect"] - 1
     yield from told_address(status)

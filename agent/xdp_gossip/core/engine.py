@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Callable, TypeVar
 
 from .applied import AppliedSource
+from .catchup import CatchUp
 from .contacts import Contacts
 from .detector import Detector, snapshot, standing_of
 from .documents import DocumentTable, entry_of
@@ -88,6 +89,8 @@ class Engine:
         self._metadata = Metadata(node.address, settings, self._out, table)
         self._pace = Pace(settings, self._membership)
         self._detector = Detector(self._local, self._membership, self._out, self._pace)
+        waits = (settings.wait_for_members, settings.expects_seeds)
+        self._catch_up = CatchUp(self._local, self._membership, self._metadata, self._out, self._pace, *waits)
         frame = settings.size
         self._supply = Supply(table, self._out, frame)
         self._fetcher = Fetcher(self._metadata, self._out, self._supply, self._membership, settings.max_documents)
@@ -101,6 +104,7 @@ class Engine:
             self._out,
             self._pace,
             frame,
+            self._catch_up,
         )
         self._gate = Gate(
             codec,
@@ -142,6 +146,7 @@ class Engine:
             self._paths,
             self._out,
             self._pace,
+            self._catch_up,
         )
         self._ring = RelayRing(self._membership, rng)
         self._last_heartbeat = -math.inf
@@ -185,6 +190,11 @@ class Engine:
     def tells_ancestry(self) -> bool:
         """True: documents name what their authors had read."""
         return True
+
+    @property
+    def catching_up(self) -> str:
+        """What this node waits for until it has caught up with the cluster; "" once it has."""
+        return self._catch_up.why
 
     @property
     def state_digest(self) -> int:
@@ -272,6 +282,7 @@ class Engine:
         known = list(known)
         self._metadata.load(documents, now)
         self._metadata.expire(now)
+        self._catch_up.begin(now)
         self._local.status = "running"
         self._out.emit(Joined(self.node))
         self._warn_of_absence(known, now)
@@ -530,11 +541,14 @@ class Engine:
         self._identity.tick(now)
         self._paths.tick(now)
         self._metadata.tick(now)
+        seeds = self._contacts.seeds
+        self._catch_up.tick(seeds.absent, bool(seeds.given), now)
 
     @property
     def _busy(self) -> bool:
         """Whether somebody is suspected, or something awaited that may have to be asked for again."""
-        return bool(self._membership.suspects or len(self._fetcher) or self._contacts.waiting or self._paths.testing)
+        waiting = self._contacts.waiting or self._catch_up.fetching
+        return bool(self._membership.suspects or len(self._fetcher) or waiting or self._paths.testing)
 
     def _schedule_tick(self, when: float) -> None:
         """A timer that a later call has overtaken does nothing when it fires."""

@@ -136,6 +136,13 @@ class Warned:
 
 
 @dataclass(frozen=True)
+class CaughtUp:
+    """This node knows from now on what the cluster knew when it started; ``how`` says why it counts as knowing that."""
+
+    how: str
+
+
+@dataclass(frozen=True)
 class QueryAnswered:
     """A member answered a query: it holds ``version`` of the document (None: it has no such document).
 
@@ -173,6 +180,7 @@ Event = Union[
     SwapRequested,
     SwapAnswered,
     Warned,
+    CaughtUp,
     QueryAnswered,
     AppliedAnswered,
 ]

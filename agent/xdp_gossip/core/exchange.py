@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Callable
 
 from .allowance import Allowance
+from .catchup import CatchUp
 from .detector import Detector
 from .documents import BUCKETS, bucket_of, entry_of
 from .events import SwapAnswered, SwapRequested, Warned
@@ -85,6 +86,7 @@ class Exchange:
         out: Outbox,
         pace: Pace,
         frame_bytes: int,
+        catch_up: CatchUp,
     ) -> None:
         self._local = local
         self._membership = membership
@@ -95,6 +97,7 @@ class Exchange:
         self._out = out
         self._pace = pace
         self._frame_bytes = frame_bytes
+        self._catch_up = catch_up
         self._most_overdue = min(_OVERDUE_LIMIT, frame_bytes // _MEMBER_BYTES // 2)
         self.on_claimed: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_alias: Callable[[Address, Address], None] = lambda given, own: None
@@ -155,12 +158,15 @@ class Exchange:
         self.merge_members(response.members, peer.address, now)
         if response.want_members:
             self.send_members(peer.address, now)
+        else:
+            self._catch_up.members_told(peer, now)
         if response.entries_complete:
-            self._compare(response.entries, range(BUCKETS), peer.address, now)
+            self._catch_up.compared(peer, self._compare(response.entries, range(BUCKETS), peer.address, now))
         elif response.buckets:
             own = self._folded_buckets(response.nonce)
             differing = tuple(i for i, digest in enumerate(response.buckets) if digest != own[i])
             if differing and not self._busy("asked", now):
+                self._catch_up.compared(peer, (), differing)
                 self._ask_for_lists(differing, peer.address, now)
 
     def _busy(self, what: str, now: Now) -> bool:
@@ -214,11 +220,14 @@ class Exchange:
         if peer.address not in self._asked:
             self._out.count("rx_unasked_response")
             return
+        owed: list[Entry] = []
         for entry in response.entries:
             if entry.key in self._metadata.table:  # of others nobody asks: they would be kept for whoever invents them
                 seen, _ = self._seen.setdefault((peer.address, bucket_of(entry.key)), (set(), now.mono))
                 seen.add(entry.key)
-            self._take_entry(entry, peer.address, now)
+            if self._take_entry(entry, peer.address, now):
+                owed.append(entry)
+        self._catch_up.listed(peer, owed, response.finished)
         lacking: list[Document] = []
         for bucket in response.finished:
             seen, _ = self._seen.pop((peer.address, bucket), (set(), 0.0))
@@ -411,24 +420,29 @@ class Exchange:
 
     # -- documents ---------------------------------------------------------------------------------------------
 
-    def _compare(self, entries: Iterable[Entry], buckets: Iterable[int], peer: Address, now: Now) -> None:
-        """Take a complete list of what ``peer`` holds in ``buckets``."""
+    def _compare(self, entries: Iterable[Entry], buckets: Iterable[int], peer: Address, now: Now) -> list[Entry]:
+        """Take a complete list of what ``peer`` holds in ``buckets``; returns what is on its way here."""
         seen = set()
+        owed = []
         for entry in entries:
             seen.add(entry.key)
-            self._take_entry(entry, peer, now)
+            if self._take_entry(entry, peer, now):
+                owed.append(entry)
         unknown = [d for bucket in buckets for d in self._unknown_to_peer(seen, bucket)]
         self._give(unknown, peer, now)
         self._fetcher.pump(now)
+        return owed
 
-    def _take_entry(self, entry: Entry, peer: Address, now: Now) -> None:
+    def _take_entry(self, entry: Entry, peer: Address, now: Now) -> bool:
+        """Fetch what ``peer`` has and we lack, and give it what is the other way round; True for what is to come."""
         held = self._metadata.table.get(entry.key)
         if self._buried(entry, peer, now):
-            return
+            return False
         if self._metadata.outranked_by(entry, now):
             self._fetcher.want(entry, peer, now)
         elif held is not None and held.rank != entry.rank and not self._metadata.awaited(entry):
             self._give([held], peer, now)
+        return entry.key in self._fetcher or self._metadata.awaited(entry)
 
     def _buried(self, entry: Entry, peer: Address, now: Now) -> bool:
         """Whether ``peer`` offers what was deleted here long ago; it was away, and is told so."""

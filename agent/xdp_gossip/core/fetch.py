@@ -107,6 +107,9 @@ class Fetcher:
     def __len__(self) -> int:
         return len(self._wanted)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._wanted
+
     # -- the asking side ---------------------------------------------------------------------------------------
 
     def want(self, entry: Entry, holder: Address, now: Now) -> None:

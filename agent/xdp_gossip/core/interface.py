@@ -26,7 +26,9 @@ class Settings:
 
     ``cycle`` 0 means automatic: 1 s up to 250 members, then members/250 s. ``timeout`` 0, or one not above the
     cycle, means automatic: 3 x cycle + 2 s, or ``timeout_cycles`` x cycle + 2 s. ``tombstone_grace`` is
-    in seconds: how long all members tell each other of a deletion.
+    in seconds: how long all members tell each other of a deletion. ``wait_for_members``: seconds after which a node
+    that has just started counts as caught up although nobody answers who has (infinity: never). ``expects_seeds``:
+    seeds come after the start, so a node that has none is not alone.
     """
 
     amount: int = 3
@@ -40,6 +42,8 @@ class Settings:
     max_nodes: int = 20_000
     max_bytes: int = 1024 * 1024 * 1024
     tombstone_grace: float = 7 * 86_400.0
+    wait_for_members: float = 60.0
+    expects_seeds: bool = False
 
 
 @dataclass(frozen=True)
@@ -252,6 +256,13 @@ class ProtocolEngine(Protocol):
         """Grows with every change that :meth:`members` would show of another node, but for signs of life.
 
         These are its sequence and when it was last heard.
+        """
+
+    @property
+    def catching_up(self) -> str:
+        """What this node waits for until it knows what the cluster knew when it started; "" once it does.
+
+        A ``CaughtUp`` event tells of that moment.
         """
 
     @property

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 from typing import Callable
 
-from .messages import FLAG_UNSTORED, RUMORS, Header, MemberInfo, Rejected, Sighting
+from .messages import FLAG_CATCHING_UP, FLAG_UNSTORED, RUMORS, Header, MemberInfo, Rejected, Sighting
 from .revision import Revision, Shown
 from .runs import later
 from .types import PRESENT, Address, Now, Record, State
@@ -32,7 +32,7 @@ class Peer(Shown):
 
     __slots__ = (
         "address", "key", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest",
-        "state_digest", "stored", "last_heard", "clock_ahead", "gone_at", "token", "introduced",
+        "state_digest", "stored", "caught_up", "last_heard", "clock_ahead", "gone_at", "token", "introduced",
         "problems", "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
         "vouched_until",
     )  # fmt: skip
@@ -52,6 +52,7 @@ class Peer(Shown):
         self.record_digest = 0  # as its newest packet says
         self.state_digest = 0
         self.stored = True  # all that its digest stands for is on its disk: it said so itself
+        self.caught_up = False  # it has said so itself in this run (``catchup``)
         self.last_heard = now.mono
         self.clock_ahead: float | None = None  # its wall clock minus ours, seconds
         self.gone_at = (0, 0)  # (incarnation, sequence) of its leave
@@ -100,6 +101,7 @@ class Peer(Shown):
     def begin(self, incarnation: int) -> None:
         """A new run of the node: its sequences start again."""
         self.incarnation = incarnation
+        self.caught_up = False
         self.sighted = 0
         self.rumors = ReplayWindow(RUMOR_WINDOW)
         self.directs = ReplayWindow(DIRECT_WINDOW)
@@ -237,6 +239,7 @@ class Membership:
         if newest:
             peer.state_digest = header.state_digest
             peer.stored = not header.flags & FLAG_UNSTORED
+            peer.caught_up = not header.flags & FLAG_CATCHING_UP
             peer.record_digest = header.record_digest
 
     def tally(self, local: State) -> dict[State, int]:

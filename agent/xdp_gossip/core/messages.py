@@ -29,6 +29,8 @@ RUMORS = frozenset({PacketType.HEARTBEAT, PacketType.METADATA, PacketType.LEAVE,
 FLAG_PAUSED = 0x01
 #: Not all documents that the digest stands for are on the origin's disk yet.
 FLAG_UNSTORED = 0x02
+#: The origin has just started, and does not know yet what the cluster knows: what it holds may be old, or nothing.
+FLAG_CATCHING_UP = 0x04
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from .contacts import Contacts
 from .detector import Detector, standing_of
 from .events import Standing
 from .membership import Membership, Peer
-from .messages import FLAG_PAUSED, FLAG_UNSTORED, Rejected
+from .messages import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Rejected
 from .outbox import Outbox
 from .pace import Pace
 from .runs import after, later
@@ -80,6 +80,7 @@ class Observer:
                 peer.sighted = max(peer.sighted, highest)
                 peer.state_digest = state
                 peer.stored = not flags & FLAG_UNSTORED
+                peer.caught_up = not flags & FLAG_CATCHING_UP
                 # The plane notes clocks against one that stood still while the machine was suspended.
                 if last_seen >= self.woke_up_at:
                     peer.clock_ahead = clock_ahead

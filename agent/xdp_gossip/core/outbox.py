@@ -11,6 +11,7 @@ from .documents import DocumentTable
 from .events import Event, Rumor, Transmit
 from .membership import with_mark
 from .messages import (
+    FLAG_CATCHING_UP,
     FLAG_PAUSED,
     FLAG_UNSTORED,
     Ack,
@@ -77,6 +78,7 @@ class Local:
         self.record = record
         self.incarnation = incarnation
         self.status = "new"
+        self.catching_up = True  # see ``catchup``
         self.problems: tuple[str, ...] = ()  # as of a peer
         #: Keys of documents that are held and not on the disk yet; the shell's to say.
         self.unstored: UnstoredSource = frozenset
@@ -164,6 +166,9 @@ class Outbox:
 
     def _header(self, kind: PacketType, sequence: int, ttl: int, now: Now) -> Header:
         local = self.local
+        flags = FLAG_PAUSED if local.status == "paused" else 0
+        flags |= FLAG_UNSTORED if local.unstored() else 0
+        flags |= FLAG_CATCHING_UP if local.catching_up else 0
         return Header(
             type=kind,
             origin=local.address,
@@ -172,6 +177,6 @@ class Outbox:
             wall_ns=now.wall_ns,
             state_digest=self._table.digest,
             record_digest=local.record.digest,
-            flags=(FLAG_PAUSED if local.status == "paused" else 0) | (FLAG_UNSTORED if local.unstored() else 0),
+            flags=flags,
             ttl=ttl,
         )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .catchup import CatchUp
 from .contacts import Contacts
 from .detector import Detector, snapshot, standing_of
 from .events import MemberChanged
@@ -70,6 +71,7 @@ class Reception:
         paths: Paths,
         out: Outbox,
         pace: Pace,
+        catch_up: CatchUp,
     ) -> None:
         self._codec = codec
         self._gate = gate
@@ -85,6 +87,7 @@ class Reception:
         self._paths = paths
         self._out = out
         self._pace = pace
+        self._catch_up = catch_up
 
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
         """Take one packet. Checks come in the order of their cost (docs/protocol.md).
@@ -124,7 +127,9 @@ class Reception:
         silent = header.flags & FLAG_PAUSED or header.type is PacketType.LEAVE
         if not late and not silent and (header.type in RUMORS or peer.state is not State.LEFT):
             self._detector.heard(peer, now)
-        if header.state_digest != self._exchange.state_digest and peer.present:
+        if header.state_digest == self._exchange.state_digest:
+            self._catch_up.equals(peer)
+        elif peer.present:
             self._contacts.differs(now)
         self._contacts.answered(peer.address)
 
@@ -147,6 +152,7 @@ class Reception:
         elif isinstance(message, MemberList):
             self._identity.met(peer, message.members, now)
             self._exchange.merge_members(message.members, origin, now)
+            self._catch_up.members_told(peer, now)
         elif isinstance(message, ListRequest):
             self._exchange.on_list_request(message, origin, now)
         elif isinstance(message, ListResponse):

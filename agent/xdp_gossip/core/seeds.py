@@ -46,6 +46,11 @@ class Seeds:
         return list(self._given)
 
     @property
+    def absent(self) -> list[Address]:
+        """Seeds that are no present members, as they were given."""
+        return [given for given, own in self._given.items() if not self._present(own)]
+
+    @property
     def former(self) -> list[Address]:
         """Members that are forgotten, and that are tried all the same."""
         return list(self._former)

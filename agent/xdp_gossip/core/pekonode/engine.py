@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ..applied import AppliedSource, nothing_applied
 from ..events import (
+    CaughtUp,
     Event,
     HeartbeatSent,
     Joined,
@@ -73,7 +74,9 @@ class PekoNodeEngine:
         self._relay.send = self._pass_on
         self.counters: Mapping[str, int] = self._out.counters
         self._sweep_every = min(1.0, self.cycle / 4)
-        self._swept = 0.0
+        self._swept = self._began = 0.0
+        self._heard_at: float | None = None  # the first other node
+        self._caught_up = False
         self._query = 0
         self.applied_source: AppliedSource = nothing_applied
         self.reaches: Callable[[Address], bool] = lambda address: True  # nobody probes others on this wire
@@ -104,7 +107,7 @@ class PekoNodeEngine:
                 self._out.count("members_full")
         self.status = "running"
         self._out.emit(Joined(self.node))
-        self._swept = now.mono
+        self._swept = self._began = now.mono
         self._timers.at(now.mono + self._sweep_every, self._sweep)
         self._tick(now)
 
@@ -373,6 +376,30 @@ class PekoNodeEngine:
         return 0.0
 
     @property
+    def catching_up(self) -> str:
+        """What this node waits for until it has asked a live one for its document; "" once it has.
+
+        Who has nothing newer does not answer on this wire: so two exchanges without an answer count as one.
+        """
+        if self._caught_up:
+            return ""
+        return "no node has answered yet" if self._heard_at is None else "another node is asked for its document"
+
+    def _look_whether_caught_up(self, now: Now) -> None:
+        seeds = any(peer.pinned for peer in self._peers) or self.settings.expects_seeds
+        waited = now.mono - self._began
+        if self._heard_at is not None and now.mono - self._heard_at >= 2 * self.cycle:
+            how = "a node was heard, and asked twice"
+        elif self._heard_at is None and not seeds and waited >= self.timeout:
+            how = "there is nobody else"
+        elif self._heard_at is None and waited >= self.settings.wait_for_members:
+            how = f"no node has answered, {self.settings.wait_for_members:g} s after the start"
+        else:
+            return
+        self._caught_up = True
+        self._out.emit(CaughtUp(how))
+
+    @property
     def max_document(self) -> int:
         """Bytes of the largest document that can be published: what other nodes can receive, in base64, in ``size``."""
         return self._document.limit
@@ -434,6 +461,8 @@ class PekoNodeEngine:
                 self._peers.move(peer, State.DEAD)  # a seed that never answered goes as silently as it came
         self._peers.forget(now.mono)
         self._relay.sweep(now)
+        if not self._caught_up:
+            self._look_whether_caught_up(now)
         for question in [key for key, asked in self._queries.items() if now.mono - asked > QUERY_EXPIRY]:
             del self._queries[question]
 
@@ -490,6 +519,7 @@ class PekoNodeEngine:
                 self._out.count("members_full")
                 return None
         peer.last_heard = now.mono
+        self._heard_at = now.mono if self._heard_at is None else self._heard_at
         first = not peer.heard
         changed = first or peer.id != node
         if not first and node == peer.former and now.mono - peer.changed_at < self.cycle:
