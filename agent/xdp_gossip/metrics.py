@@ -84,6 +84,12 @@ class StatusCollector:
                 drifts.add_metric([entry["name"]], entry["drifts"])
             yield drifted
             yield drifts
+            renderings = CounterMetricFamily(
+                "xdp_gossip_template_renderings", "How often a template was rendered.", labels=["template"]
+            )
+            for entry in self._rendered:
+                renderings.add_metric([entry["name"]], entry["renderings"])
+            yield renderings
 
     def _gauges(self) -> Iterator[tuple[str, str, float]]:
         status = self._status

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import json
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import time
@@ -288,6 +290,7 @@ def test_a_file_that_was_changed_by_hand_is_told_and_put_right_or_left(hosts: li
 def test_documents_and_nodes_that_a_template_reads_make_it_anew(tmp_path: Path) -> None:
     with Cluster(tmp_path, 2, **FAST) as cluster:
         host = Host(cluster[0])
+        cluster[0].settings["wait_for_members"] = 1  # its seeds come later
         host.source.write_text(
             "{% for d in documents('vhost/') %}{{ d.key }}={{ d.value }};{% endfor %}\n"
             "{{ nodes | map(attribute='name') | join(',') }}\n{{ document('absent', 'default') }}\n"
@@ -311,6 +314,59 @@ def test_documents_and_nodes_that_a_template_reads_make_it_anew(tmp_path: Path) 
             eventually(lambda: None if "\nnode1\n" in (host.content() or "") else str(host.content()), 30)
         finally:
             host.stop_helper()
+
+
+def test_a_rebuilt_host_never_serves_an_empty_file(hosts: list[Host]) -> None:
+    host, other = hosts[2], hosts[0]
+    for one in hosts:
+        one.source.write_text("{% for d in documents('up/') %}{{ d.value }};{% endfor %}{{ nodes | length }}\n")
+    for start in range(0, 600, 50):
+        batch = {"documents": [{"key": f"up/{n:04}", "value": f"{n}"} for n in range(start, start + 50)]}
+        other.agent.call("POST", "/v1/documents", json.dumps(batch).encode())
+    expected = "".join(f"{n};" for n in range(600)) + "3\n"
+    for one in hosts:
+        eventually(lambda one=one: None if one.content() == expected else str(one.rendered()), 60)  # type: ignore[misc]
+    reloads = len(host.reloads())
+    assert host.agent.stop() == 0
+    shutil.rmtree(host.agent.state_dir)
+    host.agent.start()
+    seen: set[str | None] = set()
+    states: set[str] = set()
+
+    def applied_again() -> str | None:
+        seen.add(host.content())
+        if host.agent.not_ready() is not None:
+            return "not ready"
+        found = host.rendered()
+        states.add(found["state"])
+        return None if found["state"] == "applied" else f"{found}"
+
+    eventually(applied_again, 60, pause=0.02)
+    assert seen == {expected}
+    assert states <= {"pending", "applied"}
+    assert len(host.reloads()) == reloads
+    assert host.agent.call("GET", "/v1/status")["caught_up"]
+
+
+def test_a_host_that_reaches_nobody_keeps_its_file_until_the_limit_that_is_set(hosts: list[Host]) -> None:
+    publish(hosts[0], '{"port": 80}')
+    host = hosts[2]
+    eventually(lambda: host.not_in("applied"), 20)
+    for other in hosts[:2]:
+        other.agent.kill()
+    assert host.agent.stop() == 0
+    shutil.rmtree(host.agent.state_dir)
+    host.source.write_text("{{ documents('') | length }}\n")
+    host.agent.settings["wait_for_members"] = "never"
+    host.agent.start()
+    eventually(host.agent.not_ready, 20)
+    eventually(lambda: host.not_in("pending", "has not caught up with the cluster: no member has answered yet"), 20)
+    assert host.content() == "port 80\nname node3\n"
+    assert host.agent.stop() == 0
+    host.agent.settings["wait_for_members"] = 1
+    host.agent.start()
+    eventually(lambda: host.not_in("applied") if host.agent.not_ready() is None else "not ready", 30)
+    assert host.content() == "0\n"
 
 
 def test_a_template_without_end_costs_its_time_and_delays_no_heartbeat(hosts: list[Host]) -> None:

@@ -16,7 +16,8 @@ from ..configtemplates import TemplateConfig
 from ..core.applied import Applied
 from . import drift
 from .helper import HelperUnreachable, hand_over
-from .renderer import Reads, Renderer
+from .lanes import Lanes
+from .reads import Reads
 
 if TYPE_CHECKING:
     from ..nodelist import AsyncNodeList
@@ -28,6 +29,12 @@ MAX_SOURCE = 1 << 20
 #: Seconds until what could not be tried (no helper, a full disk) is tried again, first and at most.
 _RETRY, _RETRY_MOST = 2.0, 60.0
 _POLL = 30.0
+#: Requests to the helper at one time: fewer than it takes (``fileshelper.server.MAX_CONNECTIONS``).
+HANDED_OVER = 6
+#: Renderings in a row that were overtaken by changes; the next one is made from the state of one moment.
+_OVERTAKEN = 2
+#: Seconds between two looks whether this node has caught up with the cluster.
+_LOOK_EVERY = 0.2
 
 
 class Rendered:
@@ -51,6 +58,9 @@ class Rendered:
         self.pace = drift.Pace()
         self.repair = False  # put right also what is to be left as it was changed: somebody asked for it
         self.tries = False  # what failed could not be tried, and is tried again
+        self.anew = True  # to be rendered although nothing that it read has changed
+        self.overtaken = 0  # renderings in a row during which something changed
+        self.renderings = 0
 
     @staticmethod
     def now() -> str:
@@ -71,6 +81,7 @@ class Rendered:
 
     def renew(self) -> None:
         """Have it rendered although nothing that it read has changed."""
+        self.anew = True
         self.due.set()
 
     def drifted(self, text: str) -> None:
@@ -93,6 +104,11 @@ class Rendered:
             self.settle("pending", f"{text}; to be put right in {delay:g} s")
             loop.call_later(delay, self.renew)
 
+    def waits(self, why: str) -> None:
+        """It could not be rendered for the first time yet; not worth a line in the log each time."""
+        if self.state == "pending":
+            self.error = why
+
     def json(self) -> dict[str, Any]:
         """One entry of GET /v1/rendered."""
         return {
@@ -107,6 +123,7 @@ class Rendered:
             "drifts": self.drifts,
             "since": self.since,
             "changed": self.changed,
+            "renderings": self.renderings,
         }
 
 
@@ -116,7 +133,11 @@ class Rendering:
     def __init__(self, node_list: AsyncNodeList, templates: Sequence[TemplateConfig], socket: str) -> None:
         self._node_list = node_list
         self._socket = socket
-        self._renderer = Renderer(node_list)
+        self._lanes = Lanes(node_list)
+        # Made here, as before Python 3.10 they belong to the loop that they are made in.
+        self._caught_up = asyncio.Event()
+        self._places = asyncio.Semaphore(HANDED_OVER)
+        self._groups: dict[object, asyncio.Lock] = {}
         self._rendered = [Rendered(config) for config in templates]
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -135,14 +156,14 @@ class Rendering:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._renderer.close()
+        await self._lanes.close()
 
     def again(self) -> None:
         """Render everything again, also what was refused or changed by hand (a reload of the configuration)."""
         for rendered in self._rendered:
             rendered.refused = None
             rendered.repair = True
-            rendered.due.set()
+            rendered.renew()
 
     def outcomes(self) -> list[dict[str, Any]]:
         """The templates of GET /v1/rendered."""
@@ -182,8 +203,23 @@ class Rendering:
         for rendered in self._rendered:
             rendered.drifted(found.get(rendered.config.name, ""))
 
+    async def _catch_up(self) -> None:
+        """Wait until this node knows what the cluster knows: what it holds before may be old, or nothing."""
+        told = False
+        while (why := self._node_list.catching_up) != "":
+            for rendered in self._rendered:
+                rendered.waits(f"this node has not caught up with the cluster: {why}")
+            if not told:
+                told = True
+                _log.info("templates wait until this node has caught up with the cluster: %s", why)
+            await asyncio.sleep(_LOOK_EVERY)
+        for rendered in self._rendered:
+            rendered.waits("not rendered yet")
+        self._caught_up.set()
+
     async def _follow(self) -> None:
         """Mark the templates whose input changed."""
+        await self._catch_up()
         revision = self._node_list.revision
         for rendered in self._rendered:
             rendered.due.set()
@@ -196,26 +232,30 @@ class Rendering:
             nodes = any(change.kind == "node" for change in found.changes)
             for rendered in self._rendered:
                 reads = rendered.reads
-                uses = any(reads.uses(key) for key in keys) or (keys and not rendered.complete)
-                uses_nodes = nodes and (reads.nodes is not None or reads.node is not None or not rendered.complete)
-                if found.gap or uses or uses_nodes:
+                uses_nodes = nodes and (reads.nodes is not None or reads.node is not None)
+                if found.gap or uses_nodes or any(reads.uses(key) for key in keys):
                     rendered.due.set()
 
     async def _keep(self, rendered: Rendered) -> None:
         retry = _RETRY
+        await self._caught_up.wait()
         while True:
             await rendered.due.wait()
             rendered.working = True
             # A burst: what comes in this time is rendered together.
             await asyncio.sleep(rendered.config.wait)
             rendered.due.clear()
+            if not rendered.anew and rendered.reads.still_true(self._node_list):
+                rendered.working = False  # a node was heard again, say, and is what it was
+                continue
+            rendered.anew = False
             could = await self._render(rendered)
             # What changed meanwhile is still to be rendered.
             rendered.working, rendered.tries = rendered.due.is_set(), not could
             if could:
                 retry = _RETRY
             else:
-                asyncio.get_running_loop().call_later(retry, rendered.due.set)
+                asyncio.get_running_loop().call_later(retry, rendered.renew)
                 retry = min(2 * retry, _RETRY_MOST)
 
     async def _render(self, rendered: Rendered) -> bool:
@@ -225,23 +265,27 @@ class Rendering:
         if source is None:
             rendered.settle("failed", f"source: expected a readable template, got {why}")
             return False
-        made = await self._renderer.render(source)
-        if not made.reads.still_true(self._node_list):
-            rendered.due.set()  # half old, half new: not to be used
-            rendered.reads, rendered.complete = made.reads, made.kind == "done"
-            return True
+        frozen = rendered.overtaken >= _OVERTAKEN
+        rendered.renderings += 1
+        made = await self._lanes.render(config.name, source, frozen)
+        made.reads.close()
         rendered.reads, rendered.complete = made.reads, made.kind == "done"
+        overtaken = not made.reads.still_true(self._node_list)
+        rendered.overtaken = rendered.overtaken + 1 if overtaken else 0
+        if overtaken:
+            rendered.due.set()
+            if not frozen:
+                return True  # half old, half new: not to be used
         if made.kind != "done":
             waits = made.kind == "missing"
             rendered.settle("pending" if waits else "failed", made.error)
-            return True
+            return made.kind != "crashed"
         digest = hashlib.sha256(made.content).digest()
         if digest == rendered.refused:
             rendered.settle("failed", rendered.error, rendered.output)
             return True
         try:
-            repair = rendered.repair and config.drift == "report"
-            answer = await hand_over(self._socket, config, made.content, repair=repair)
+            answer = await self._hand_over(rendered, made.content)
             rendered.repair = False
         except HelperUnreachable as error:
             rendered.settle("failed", str(error))
@@ -264,3 +308,16 @@ class Rendering:
             rendered.refused = digest
             return True
         return False
+
+    async def _hand_over(self, rendered: Rendered, content: bytes) -> dict[str, Any]:
+        """Give the content to the helper, in turn: it refuses more connections than it can serve.
+
+        Those with one reload command follow each other there anyway: only one of them takes a place.
+        """
+        config = rendered.config
+        turn = self._groups.setdefault(config.reload or config.name, asyncio.Lock())
+        rendered.waits("queued: others are being put in place before it")
+        async with turn, self._places:
+            rendered.waits("being put in place")
+            repair = rendered.repair and config.drift == "report"
+            return await hand_over(self._socket, config, content, repair=repair)

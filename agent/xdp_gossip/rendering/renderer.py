@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The agent's side of a rendering: a worker process that is given documents as it asks for them, and ended if it must.
 
-What was read is recorded here. Documents that changed while a template was being rendered would give a file that is
-half old and half new: the caller compares, and renders again.
+What was read is recorded (``reads``). Documents that changed while a template was being rendered would give a file that
+is half old and half new: the caller compares, and renders again.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import contextlib
 import os
 import struct
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from ..configtemplates import MAX_CONTENT
+from .reads import Reads
 
 if TYPE_CHECKING:
     from ..nodelist import AsyncNodeList
@@ -25,80 +26,28 @@ if TYPE_CHECKING:
 #: Seconds and bytes of memory that one rendering may take.
 RENDER_SECONDS = 10.0
 RENDER_MEMORY = 512 * 1024 * 1024
+#: Seconds that a worker process may take to start, on a busy machine.
+_START_SECONDS = 60.0
 _LOOK_EVERY = 0.05
 _LENGTH = struct.Struct(">I")
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from xdp_gossip.rendering.worker import main; main()"
 
 
-@dataclass
-class Reads:
-    """What a rendering read: documents with their versions (None: not there), prefixes, and of the nodes."""
-
-    documents: dict[str, str | None] = field(default_factory=dict)
-    prefixes: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    nodes: list[dict[str, Any]] | None = None
-    node: dict[str, Any] | None = None
-
-    def uses(self, key: str) -> bool:
-        """Whether a change of this document is one of the rendering's input."""
-        return key in self.documents or any(key.startswith(prefix) for prefix in self.prefixes)
-
-    def still_true(self, node_list: AsyncNodeList) -> bool:
-        """Whether another rendering would read the same."""
-        return (
-            all(_version(node_list, key) == version for key, version in self.documents.items() if not self._listed(key))
-            and all(_listing(node_list, prefix) == listing for prefix, listing in self.prefixes.items())
-            and (self.nodes is None or self.nodes == node_values(node_list))
-            and (self.node is None or self.node == local_value(node_list))
-        )
-
-    def _listed(self, key: str) -> bool:
-        return any(key.startswith(prefix) for prefix in self.prefixes)
-
-
 @dataclass(frozen=True)
 class Rendering:
-    """``kind``: done (with ``content``), missing (a document is not there) or error (with ``error``)."""
+    """``kind``: done (with ``content``), missing (a document is not there), error (with ``error``).
+
+    Or ``exceeded``: it took too much and was ended; or ``crashed``: the process that rendered it ended, which says
+    nothing of the template. ``seconds`` and ``memory`` (bytes) is what it took.
+    """
 
     kind: str
     content: bytes
     error: str
     reads: Reads
-
-
-def _version(node_list: AsyncNodeList, key: str) -> str | None:
-    held = node_list.document(key)
-    return str(held.version) if held else None
-
-
-def _listing(node_list: AsyncNodeList, prefix: str) -> tuple[tuple[str, str], ...]:
-    return tuple((document.key, str(document.version)) for document in node_list.documents(prefix))
-
-
-def node_values(node_list: AsyncNodeList) -> list[dict[str, Any]]:
-    """The present members as templates see them, in an order that does not depend on who looks.
-
-    Not those that are only known by their address yet (a seed that was not heard): they have no name.
-    """
-    found = [_node(member) for member in node_list.members() if member.local or member.record is not None]
-    return sorted(found, key=lambda node: (node["name"], node["addr"], node["port"]))
-
-
-def local_value(node_list: AsyncNodeList) -> dict[str, Any]:
-    """The local node as templates see it."""
-    return _node(node_list.members()[0])
-
-
-def _node(member: Any) -> dict[str, Any]:
-    node = member.node
-    return {
-        "name": node.name,
-        "addr": node.addr,
-        "port": node.port,
-        "private_data": node.private_data,
-        "state": member.state.value,
-    }
+    seconds: float = 0.0
+    memory: int = 0
 
 
 class Renderer:
@@ -110,41 +59,49 @@ class Renderer:
         self._memory = memory
         self._process: asyncio.subprocess.Process | None = None
         self._turn: asyncio.Lock | None = None
+        self._reads = Reads(node_list)
+        self._began: float | None = None  # when the worker took the template
+        self._peak = 0
 
-    async def render(self, source: str) -> Rendering:
-        """Render the template text ``source``."""
+    async def render(self, source: str, frozen: bool = False) -> Rendering:
+        """Render the template text ``source``; ``frozen``: from one moment's documents and nodes."""
         if self._turn is None:
             self._turn = asyncio.Lock()  # here, as before Python 3.10 it belongs to the loop it was made in
         async with self._turn:
-            reads = Reads()
+            self._reads = reads = Reads(self._node_list, frozen)
+            self._began, self._peak = None, 0
+            work = asyncio.ensure_future(self._work(source))
             try:
-                work = asyncio.ensure_future(self._work(source, reads))
                 kind, value = await self._watch(work)
             except (asyncio.IncompleteReadError, OSError, ValueError, msgpack.exceptions.UnpackException):
                 await self._end()
-                return Rendering("error", b"", "template: the process that renders it ended", reads)
+                return Rendering("crashed", b"", "template: the process that renders it ended", reads)
             except BaseException:
                 await self._end()
                 raise
+            took = asyncio.get_running_loop().time() - self._began if self._began is not None else 0.0
             if kind == "done":
-                return Rendering("done", value, "", reads)
-            return Rendering(kind, b"", str(value), reads)
+                return Rendering("done", value, "", reads, took, self._peak)
+            return Rendering(kind, b"", str(value), reads, took, self._peak)
 
     async def _watch(self, work: asyncio.Future[Any]) -> tuple[str, Any]:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._seconds
+        start_until = loop.time() + _START_SECONDS
         try:
             while True:
                 await asyncio.wait({work}, timeout=_LOOK_EVERY)
+                self._peak = max(self._peak, self._resident())
                 if work.done():
                     kind, value = work.result()
                     return kind, value
-                if loop.time() >= deadline:
+                if loop.time() >= (start_until if self._began is None else self._began + self._seconds):
                     await self._end()
-                    return "error", f"template: it took more than {self._seconds:g} s and was ended"
-                if self._resident() > self._memory:
+                    if self._began is None:
+                        return "crashed", f"template: the process that renders it did not start in {_START_SECONDS:g} s"
+                    return "exceeded", f"template: it took more than {self._seconds:g} s and was ended"
+                if self._peak > self._memory:
                     await self._end()
-                    return "error", f"template: it took more than {self._memory >> 20} MiB of memory and was ended"
+                    return "exceeded", f"template: it took more than {self._memory >> 20} MiB of memory and was ended"
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
@@ -158,7 +115,7 @@ class Renderer:
         except (OSError, IndexError, AssertionError):
             return 0
 
-    async def _work(self, source: str, reads: Reads) -> tuple[str, Any]:
+    async def _work(self, source: str) -> tuple[str, Any]:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-c", _START, _ROOT),
@@ -170,28 +127,12 @@ class Renderer:
         await self._send({"source": source, "most": MAX_CONTENT})
         while True:
             kind, *rest = await self._receive()
-            if kind != "ask":
+            if kind == "begun":  # the time to start a process is not the template's
+                self._began = asyncio.get_running_loop().time()
+            elif kind == "ask":
+                await self._send(self._reads.answer(*rest))
+            else:
                 return kind, rest[0]
-            await self._send(self._answer(reads, *rest))
-
-    def _answer(self, reads: Reads, what: str, name: str = "") -> Any:
-        node_list = self._node_list
-        if what == "document":
-            held = node_list.document(name)
-            reads.documents[name] = str(held.version) if held else None
-            return held.value if held else None
-        if what == "documents":
-            found = node_list.documents(name)
-            reads.prefixes[name] = tuple((document.key, str(document.version)) for document in found)
-            reads.documents.update(reads.prefixes[name])
-            return [[document.key, str(document.version), document.value] for document in found]
-        if what == "nodes":
-            reads.nodes = node_values(node_list)
-            return reads.nodes
-        if what == "node":
-            reads.node = local_value(node_list)
-            return reads.node
-        raise ValueError(what)
 
     async def _send(self, value: Any) -> None:
         assert self._process is not None and self._process.stdin is not None

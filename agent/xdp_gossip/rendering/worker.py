@@ -154,4 +154,5 @@ def main() -> None:
         job = pipe.read()
         if job is None:
             return
+        pipe.write(["begun"])
         pipe.write(render(job["source"], job["most"], pipe.ask))

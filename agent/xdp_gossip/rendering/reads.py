@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""What a rendering reads, and whether another one would read the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from ..core.types import Document, Member
+
+
+class Source(Protocol):
+    """Documents and nodes, as ``AsyncNodeList`` has them."""
+
+    def document(self, key: str) -> Document | None:
+        """The document held under ``key``."""
+
+    def documents(self, prefix: str = "") -> Sequence[Document]:
+        """All documents below ``prefix``, by key."""
+
+    def members(self) -> Sequence[Member]:
+        """All nodes, the local one first."""
+
+
+class Frozen:
+    """The documents and nodes of one moment."""
+
+    def __init__(self, source: Source) -> None:
+        self._documents = {document.key: document for document in source.documents()}
+        self._members = source.members()
+
+    def document(self, key: str) -> Document | None:
+        """As it was then."""
+        return self._documents.get(key)
+
+    def documents(self, prefix: str = "") -> Sequence[Document]:
+        """As they were then."""
+        return [document for key, document in self._documents.items() if key.startswith(prefix)]
+
+    def members(self) -> Sequence[Member]:
+        """As they were then."""
+        return self._members
+
+
+class Reads:
+    """What a rendering read: documents with their versions (None: not there), prefixes, and of the nodes.
+
+    ``source`` is what it reads from; ``frozen``: from one moment of it.
+    """
+
+    def __init__(self, source: Source | None = None, frozen: bool = False) -> None:
+        self.documents: dict[str, str | None] = {}
+        self.prefixes: dict[str, tuple[tuple[str, str], ...]] = {}
+        self.nodes: list[dict[str, Any]] | None = None
+        self.node: dict[str, Any] | None = None
+        #: Something was read twice, and changed between: the outcome belongs to no moment.
+        self.mixed = False
+        self._source: Source | None = Frozen(source) if frozen and source is not None else source
+
+    def answer(self, what: str, name: str = "") -> Any:
+        """What the worker asks for; noted. Raises ``ValueError`` for a question that there is not."""
+        source = self._source
+        assert source is not None
+        if what == "document":
+            held = source.document(name)
+            self._note(name, str(held.version) if held else None)
+            return held.value if held else None
+        if what == "documents":
+            found = source.documents(name)
+            listing = tuple((document.key, str(document.version)) for document in found)
+            self.mixed = self.mixed or self.prefixes.get(name, listing) != listing
+            self.prefixes[name] = listing
+            for key, version in listing:
+                self._note(key, version)
+            return [[document.key, str(document.version), document.value] for document in found]
+        if what == "nodes":
+            self.nodes = node_values(source)
+            return self.nodes
+        if what == "node":
+            self.node = local_value(source)
+            return self.node
+        raise ValueError(what)
+
+    def _note(self, key: str, version: str | None) -> None:
+        self.mixed = self.mixed or self.documents.get(key, version) != version
+        self.documents[key] = version
+
+    def close(self) -> None:
+        """Nothing more is read: let go of what was frozen."""
+        self._source = None
+
+    def uses(self, key: str) -> bool:
+        """Whether a change of this document is one of the rendering's input."""
+        return key in self.documents or any(key.startswith(prefix) for prefix in self.prefixes)
+
+    def still_true(self, source: Source) -> bool:
+        """Whether another rendering would read the same."""
+        return (
+            not self.mixed
+            and all(_version(source, key) == version for key, version in self.documents.items())
+            and all(_listing(source, prefix) == listing for prefix, listing in self.prefixes.items())
+            and (self.nodes is None or self.nodes == node_values(source))
+            and (self.node is None or self.node == local_value(source))
+        )
+
+
+def _version(source: Source, key: str) -> str | None:
+    held = source.document(key)
+    return str(held.version) if held else None
+
+
+def _listing(source: Source, prefix: str) -> tuple[tuple[str, str], ...]:
+    return tuple((document.key, str(document.version)) for document in source.documents(prefix))
+
+
+def node_values(source: Source) -> list[dict[str, Any]]:
+    """The present members as templates see them, in an order that does not depend on who looks.
+
+    Not those that are only known by their address yet (a seed that was not heard): they have no name.
+    """
+    found = [_node(member) for member in source.members() if member.local or member.record is not None]
+    return sorted(found, key=lambda node: (node["name"], node["addr"], node["port"]))
+
+
+def local_value(source: Source) -> dict[str, Any]:
+    """The local node as templates see it."""
+    return _node(source.members()[0])
+
+
+def _node(member: Member) -> dict[str, Any]:
+    node = member.node
+    return {
+        "name": node.name,
+        "addr": node.addr,
+        "port": node.port,
+        "private_data": node.private_data,
+        "state": member.state.value,
+    }
