@@ -320,12 +320,14 @@ def test_a_rebuilt_host_never_serves_an_empty_file(hosts: list[Host]) -> None:
     host, other = hosts[2], hosts[0]
     for one in hosts:
         one.source.write_text("{% for d in documents('up/') %}{{ d.value }};{% endfor %}{{ nodes | length }}\n")
+        one.agent.signal(signal.SIGHUP)
     for start in range(0, 600, 50):
         batch = {"documents": [{"key": f"up/{n:04}", "value": f"{n}"} for n in range(start, start + 50)]}
         other.agent.call("POST", "/v1/documents", json.dumps(batch).encode())
     expected = "".join(f"{n};" for n in range(600)) + "3\n"
     for one in hosts:
-        eventually(lambda one=one: None if one.content() == expected else str(one.rendered()), 60)  # type: ignore[misc]
+        eventually(lambda one=one: None if one.reloads()[-1:] == [expected[:-1]] else str(one.rendered()), 60)  # type: ignore[misc]
+    assert host.content() == expected
     reloads = len(host.reloads())
     assert host.agent.stop() == 0
     shutil.rmtree(host.agent.state_dir)
