@@ -75,7 +75,9 @@ class World:
         self.nodes = [node for node in self.nodes if node.address != member.address] + [member]
         self.log.add("node", "updated", member=member)
 
-    async def hand_over(self, socket: str, template: TemplateConfig, content: bytes) -> dict[str, Any]:
+    async def hand_over(
+        self, socket: str, template: TemplateConfig, content: bytes, *, repair: bool = False
+    ) -> dict[str, Any]:
         self.at_helper.append(template.name)
         self.most = max(self.most, len(self.at_helper))
         try:
