@@ -208,6 +208,7 @@ class AsyncNodeList:
         self._log = ChangeLog(time.time_ns() // 1_000_000)
         self._inquiries: set[Inquiry] = set()
         self._started = 0.0
+        self._state_problems: list[str] = []  # what was wrong with the state file when it was opened
         self._run = secrets.token_hex(8)
         self._process: int | None = None  # the one that joined
         self._loop: asyncio.AbstractEventLoop | None = None  # and the loop that it did so in
@@ -265,6 +266,7 @@ class AsyncNodeList:
             incarnation, snapshot, problems = await self._disk.run(_load)
             for problem in problems:
                 _log.error("stored state: %s", problem)
+            self._state_problems = problems
             transport = self._make_transport(node)
             engine = self._assembly.engine(node, incarnation, transport.name, self._rng)
             steering = self._assembly.steering(engine, transport)
@@ -275,6 +277,7 @@ class AsyncNodeList:
             # Nobody may publish before the stored documents are loaded, so there is no await from here on.
             for seed in self._seeds:
                 engine.seed(seed, runtime.now())
+            runtime.counters["state_file_repairs"] = len(problems)
             self._runtime = runtime
             self._started = time.monotonic()
             runtime.start(snapshot)
@@ -714,6 +717,7 @@ class AsyncNodeList:
             "caught_up": not engine.catching_up,
             "catching_up": engine.catching_up,
             "storage_error": runtime.storage_error,
+            "state_problems": self._state_problems,
             "counters": {
                 "internal_errors": RECORD.count,
                 **dict(sorted({**engine.counters, **runtime.counters}.items())),

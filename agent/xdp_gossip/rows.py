@@ -14,14 +14,15 @@ import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Union
+from typing import BinaryIO, TypeVar, Union
 
 from .core.interface import Known
-from .core.types import Address, Document, Version
+from .core.types import Document, Node, Version
 
 #: One column as SQLite keeps it.
 Value = Union[None, int, float, str, bytes]
 Row = tuple[Value, ...]
+T = TypeVar("T")
 
 PAGE = 4096
 #: Columns after the row id, the checksum last. The counts differ, so a record found in a page names its table.
@@ -75,6 +76,39 @@ def intact(table: str, row: Row) -> bool:
         return False
 
 
+def sound(table: str, row: Row) -> bool:
+    """Whether ``row`` is :func:`intact`, and what ``table`` is to hold."""
+    if not intact(table, row):
+        return False
+    try:
+        if table == "document":
+            row_document(row)
+        elif table == "node":
+            row_known(row)
+        elif table == "incarnation":
+            _whole(row[0], 2**32)
+        else:
+            for value in row[:3]:
+                _whole(value, 2**63)
+            _typed(row[3], bytes)
+    except ValueError:
+        return False
+    return True
+
+
+def _typed(value: Value, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise ValueError(f"row: expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _whole(value: Value, beyond: int) -> int:
+    number = _typed(value, int)
+    if not 0 <= number < beyond:
+        raise ValueError(f"row: expected 0 to {beyond - 1}, got {number}")
+    return number
+
+
 def rank_key(document: Document) -> bytes:
     """``Document.rank`` as bytes whose order is that of the ranks, so that SQLite can sort and index it."""
     version, deleted, content = document.rank
@@ -114,18 +148,17 @@ def document_row(document: Document, successor: Document | None = None) -> Row:
 
 def row_document(row: Row) -> Document:
     """Inverse of :func:`document_row`. Raises ``ValueError`` for a row that no document makes."""
-    key, _rank, version, value, content_type, author, comment, deleted, base = row[:9]
-    if not isinstance(value, bytes):
-        raise ValueError(f"document row: expected a value of bytes, got {type(value).__name__}")
+    key, rank, version, value, content_type, author, comment, deleted, base = row[:9]
+    _typed(rank, bytes)
     return Document(
-        str(key),
-        Version.parse(str(version)),
-        value,
-        str(content_type),
-        str(author),
-        str(comment),
-        bool(deleted),
-        *_read_base_column(str(base)),
+        _typed(key, str),
+        Version.parse(_typed(version, str)),
+        _typed(value, bytes),
+        _typed(content_type, str),
+        _typed(author, str),
+        _typed(comment, str),
+        bool(_whole(deleted, 2)),
+        *_read_base_column(_typed(base, str)),
     )
 
 
@@ -143,11 +176,14 @@ def _base_column(document: Document) -> str:
 def _read_base_column(text: str) -> tuple[Version | None, int, tuple[str, ...], tuple[Version, ...]]:
     base, _, rest = text.partition(" ")
     later = json.loads(rest) if rest else {}
+    if not isinstance(later, dict):
+        raise ValueError(f"document row: expected an object behind the base version, got {type(later).__name__}")
+    batch, ancestors = (_typed(later.get(name, []), list) for name in ("batch", "ancestors"))
     return (
         Version.parse(base) if base else None,
-        int(later.get("expires", 0)),
-        tuple(later.get("batch", ())),
-        tuple(Version.parse(version) for version in later.get("ancestors", ())),
+        _whole(later.get("expires", 0), 2**63),
+        tuple(_typed(key, str) for key in batch),
+        tuple(Version.parse(_typed(version, str)) for version in ancestors),
     )
 
 
@@ -170,15 +206,14 @@ def known_row(known: Known) -> Row:
 def row_known(row: Row) -> Known:
     """Inverse of :func:`known_row`. Raises ``ValueError`` for a row that no known node makes."""
     ip, port, incarnation, sequence, heard, name, private_data = row[:7]
-    if not isinstance(port, int) or not isinstance(incarnation, int) or not isinstance(heard, int):
-        raise ValueError("expected a node row")
-    address = Address.of(str(ip), port)
-    return Known(address, incarnation, int(str(sequence)), heard, str(name), str(private_data))
+    node = Node(_typed(ip, str), _typed(port, int), _typed(name, str), _typed(private_data, str))
+    numbers = _whole(incarnation, 2**32), _whole(int(_typed(sequence, str)), 2**64), _typed(heard, int)
+    return Known(node.address, *numbers, node.name, node.private_data)
 
 
 @dataclass(frozen=True)
 class Found:
-    """One record read from a raw page. ``good`` says that its checksum fits."""
+    """One record read from a raw page. ``good``: its checksum fits, and it is what its table holds."""
 
     table: str
     row: Row
@@ -197,7 +232,7 @@ def scan(file: BinaryIO) -> Iterator[Found]:
             table = _TABLE_BY_WIDTH.get(len(row) - 1) if row else None
             # The first column is the row id's alias, which a record keeps as NULL.
             if row is not None and table is not None and row[0] is None:
-                yield Found(table, row[1:], intact(table, row[1:]))
+                yield Found(table, row[1:], sound(table, row[1:]))
 
 
 class _Pages:

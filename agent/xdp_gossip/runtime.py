@@ -46,6 +46,8 @@ _RETRY = 5.0
 _HUNG = 30.0
 #: A warning with the same code is logged once in so many seconds.
 _QUIET = 30.0
+#: The same for what a failing disk does not take: it is tried every few seconds, for as long as the disk is full.
+_DISK_QUIET = 60.0
 #: Seconds a due timer may wait before the runtime counts as stuck.
 _STUCK = 10.0
 #: Seconds until the timers are run again after an internal error in one of them.
@@ -71,9 +73,15 @@ class Runtime:
         self.steering = steering
         self._disk_error: str | None = None
         #: Packets from an address that may not speak; versions that were taken from the disk again since they do not
-        #: hold, and how often that failed; versions that never reached the disk, see ``unsaved``.
+        #: hold, and how often that failed; versions that never reached the disk, see ``unsaved``; damage that was found
+        #: in the state file at the start, and set aside; how often documents of others, the incarnation and the list of
+        #: known nodes did not reach the disk, each time that it was tried.
         self.counters = dict.fromkeys(
-            ("rx_not_allowed", "documents_withdrawn", "withdrawals_failed", "versions_given_up"), 0
+            (
+                *("rx_not_allowed", "documents_withdrawn", "withdrawals_failed", "versions_given_up"),
+                *("state_file_repairs", "documents_not_stored", "incarnation_not_stored", "nodes_not_stored"),
+            ),
+            0,
         )
         self._allow = allow
         self._disk = disk
@@ -301,20 +309,26 @@ class Runtime:
             if self.steering is not None:
                 self.steering.members_changed(self.now())
         elif isinstance(event, Warned):
-            self._warn(event)
+            self._warn(event.code, event.text)
         self._on_event(event)
 
     def _remembered(self) -> list[Known]:
         now = self.now()
         return [*remembered(self.engine.members(now), now), *self.engine.former(now)]
 
-    def _warn(self, event: Warned) -> None:
-        since, hidden = self._warned.get(event.code, (-_QUIET, 0))
-        if time.monotonic() - since < _QUIET:
-            self._warned[event.code] = (since, hidden + 1)
+    def _warn(self, code: str, text: str, level: int = logging.WARNING, quiet: float = _QUIET) -> None:
+        """Log, but with the same ``code`` once in ``quiet`` seconds; what was not logged is counted."""
+        since, hidden = self._warned.get(code, (-quiet, 0))
+        if time.monotonic() - since < quiet:
+            self._warned[code] = (since, hidden + 1)
             return
-        self._warned[event.code] = (time.monotonic(), 0)
-        _log.warning("%s%s", event.text, f" ({hidden} more like it before)" if hidden else "")
+        self._warned[code] = (time.monotonic(), 0)
+        _log.log(level, "%s%s", text, f" ({hidden} more like it before)" if hidden else "")
+
+    def _not_stored(self, what: str, text: str) -> None:
+        """Count that the disk did not take something, and log it now and then."""
+        self.counters[f"{what}_not_stored"] += 1
+        self._warn(f"{what}_not_stored", text, logging.ERROR, _DISK_QUIET)
 
     async def _save_documents(self) -> None:
         """Write new documents, all that came together in one transaction."""
@@ -330,7 +344,7 @@ class Runtime:
                 self.note_disk(error)
                 waiting, lost = len(self._unsaved.keys), self.counters["versions_given_up"]
                 text = f"{waiting} documents wait, {lost} versions of the history were given up"
-                _log.error("documents not stored, next try in %g s (%s): %s", _RETRY, text, error)
+                self._not_stored("documents", f"documents not stored, next try in {_RETRY:g} s ({text}): {error}")
                 self._release(error)
                 await asyncio.sleep(_RETRY)
                 self._work.set()
@@ -364,7 +378,7 @@ class Runtime:
                 await self._store_incarnation()
             except StoreError as error:
                 self.note_disk(error)
-                _log.error("incarnation not stored, next try in %g s: %s", _RETRY, error)
+                self._not_stored("incarnation", f"incarnation not stored, next try in {_RETRY:g} s: {error}")
                 await asyncio.sleep(_RETRY)
                 self._was_raised.set()
 
@@ -386,7 +400,7 @@ class Runtime:
                 await self._disk.run(lambda store, known=known: store.save_nodes(known))  # type: ignore[misc]
             except StoreError as error:
                 self.note_disk(error)
-                _log.error("known nodes not stored: %s", error)
+                self._not_stored("nodes", f"known nodes not stored: {error}")
             else:
                 self.note_disk(None)
             await asyncio.sleep(_NODES_EVERY)

@@ -13,6 +13,7 @@ import fcntl
 import os
 import shutil
 import sqlite3
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ _COLUMN_TYPES = {
 }
 _UNIQUE = {"node": ", UNIQUE (ip, port)", "document": ", UNIQUE (key, rank)"}
 _SIDECARS = ("-journal", "-wal", "-shm")
+_KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 
 class StoreError(Exception):
@@ -86,8 +88,9 @@ def take_lock(path: Path) -> int:
 
     A file of its own: SQLite's locks are gone for the moment in which a repair renames the file.
     """
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     try:
+        check_file(Path(f"{path}.lock"), os.fstat(lock).st_mode)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
@@ -103,6 +106,7 @@ def open_or_repair(path: Path, problems: list[str]) -> sqlite3.Connection:
 
     Raises ``StoreError`` or ``OSError``.
     """
+    _check_kinds(path)
     _new_name(path).unlink(missing_ok=True)
     if not path.exists():
         # The directory itself may be new, and its own entry not yet on the disk.
@@ -127,6 +131,29 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, ValueError, OverflowError) as error:
         raise StoreError(f"{path}: {error}") from error
+
+
+def _check_kinds(path: Path) -> None:
+    """Raise ``StoreError`` where something stands that is no file: nobody may set that aside, and SQLite could hang.
+
+    A link that leads nowhere is no file either: the disk that it leads to may be missing, with the state on it.
+    """
+    for each in (path, _new_name(path), *(Path(f"{path}{suffix}") for suffix in _SIDECARS)):
+        try:
+            mode = each.stat().st_mode
+        except OSError as error:
+            if each.is_symlink():
+                raise StoreError(f"{each}: expected a file, got a symbolic link that leads nowhere") from error
+            if isinstance(error, FileNotFoundError):
+                continue
+            raise
+        check_file(each, mode)
+
+
+def check_file(path: Path, mode: int) -> None:
+    """Raise ``StoreError`` unless ``mode`` is that of a file."""
+    if not stat.S_ISREG(mode):
+        raise StoreError(f"{path}: expected a file, got {_KINDS.get(stat.S_IFMT(mode), 'a device')}; move it away")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -170,6 +197,9 @@ def _inspect(path: Path) -> str | None:
         if any(word in str(error).lower() for word in _NOT_DAMAGE):
             raise StoreError(f"{path}: {error}") from error
         return str(error)
+    except UnicodeDecodeError:
+        # SQLite's message quotes the file, and Python wants that in UTF-8.
+        return "text that is not UTF-8 where tables are described"
 
 
 def _inspect_header(path: Path) -> str | None:
@@ -191,7 +221,7 @@ def _inspect_header(path: Path) -> str | None:
 
 def _inspect_meta(path: Path, database: sqlite3.Connection) -> str | None:
     found = database.execute(select("meta")).fetchall()
-    if len(found) != 1 or not rows.intact("meta", found[0]):
+    if len(found) != 1 or not rows.sound("meta", found[0]):
         return "damaged row in table meta"
     layout = found[0][0]
     if layout > LAYOUT:
@@ -211,7 +241,7 @@ def _inspect_content(database: sqlite3.Connection) -> str | None:
     total, digest = 0, 0
     for table in rows.COLUMNS:
         for row in database.execute(select(table)):
-            if not rows.intact(table, row):
+            if not rows.sound(table, row):
                 return f"damaged row in table {table}"
             if table != "meta":
                 total, digest = total + 1, digest + weight(row[-1])

@@ -87,7 +87,7 @@ class Store:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = take_lock(path)
         except OSError as error:
-            raise StoreError(f"{path}: {error.strerror or error}") from error
+            raise StoreError(f"{error.filename or path}: {error.strerror or error}") from error
         try:
             problems: list[str] = []
             database = open_or_repair(path, problems)
@@ -101,7 +101,7 @@ class Store:
             return store
         except OSError as error:
             os.close(lock)
-            raise StoreError(f"{path}: {error.strerror or error}") from error
+            raise StoreError(f"{error.filename or path}: {error.strerror or error}") from error
         except BaseException:
             os.close(lock)
             raise

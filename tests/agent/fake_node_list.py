@@ -323,6 +323,7 @@ class FakeNodeList:
             "version": "0.1.0",
             "cluster": "default",
             "storage_error": None,
+            "state_problems": [],
             "wire": "native",
             "protocol": "auto",
             "mode": "UDP",

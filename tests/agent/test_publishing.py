@@ -561,3 +561,35 @@ def test_whatever_loses_is_withdrawn_as_a_whole(what: str) -> None:
         await right.close()
 
     asyncio.run(main())
+
+
+def test_a_disk_that_stays_full_is_logged_now_and_then_and_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("_NODES_AFTER", "_NODES_EVERY", "_RETRY"):
+        monkeypatch.setattr(f"xdp_gossip.runtime.{name}", 0.0)
+
+    async def main() -> None:
+        left, right = await pair()
+
+        def times(what: str) -> int:
+            return int(left.status()["counters"][f"{what}_not_stored"])
+
+        def logged(what: str) -> list[str]:
+            texts = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+            return [text for text in texts if text.startswith(f"{what} not stored")]
+
+        assert times("nodes") == times("documents") == times("incarnation") == 0
+        left.disk.full = True
+        await right.publish(b"v", "k")
+        await until(lambda: times("nodes") > 20 and times("documents") > 20)
+        assert len(logged("known nodes")) == len(logged("documents")) == 1
+        monkeypatch.setattr("xdp_gossip.runtime._DISK_QUIET", 0.0)
+        await until(lambda: len(logged("known nodes")) > 1 and len(logged("documents")) > 1)
+        assert "more like it before)" in logged("known nodes")[1] and "more like it before)" in logged("documents")[1]
+        left.disk.full = False
+        await until(lambda: left.status()["storage_error"] is None)
+        await left.close()
+        await right.close()
+
+    asyncio.run(main())

@@ -328,6 +328,9 @@ def running(
     yield from documents(status)
     if status.get("storage_error"):
         yield Finding("fail", "state", status["storage_error"], "make room or repair the disk; the agent tries again")
+    for problem in status.get("state_problems", []):
+        remedy = "nothing, if others hold what was lost; look at the disk, and remove the file when it is not needed"
+        yield Finding("warn", "state", problem, remedy)
     for found in status.get("internal_errors", []):
         text = f"{found['count']} internal errors in {found['task']} at {found['place']}; the last: {found['error']}"
         yield Finding("fail", "agent", text, "report it with the lines of journalctl -u xdp-gossip")

@@ -84,7 +84,7 @@ NODE_COLUMNS = ("name", "address", "state", "heard", "agent", "plane", "in sync"
 
 
 def node_rows(nodes: Sequence[Mapping[str, Any]], digest: str) -> list[list[object]]:
-    """A row for each NODE; ``digest`` is the state digest of the member asked."""
+    """A row for each NODE, first that of the member asked; ``digest`` is its state digest."""
     return [
         [
             node["name"],
@@ -96,5 +96,5 @@ def node_rows(nodes: Sequence[Mapping[str, Any]], digest: str) -> list[list[obje
             node["digest"] == digest if node["state"] in ("alive", "suspect") else None,
             node["private_data"],
         ]
-        for node in nodes
+        for node in sorted(nodes, key=lambda node: not node["local"])
     ]

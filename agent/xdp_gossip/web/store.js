@@ -176,7 +176,8 @@ export class Store {
       this.since = [];
       try {
         const answer = await get("documents", { cache: "no-cache", seconds: 60 });
-        this.documents = new Map(answer.documents.map((document) => [document.key, document]));
+        const batch = (document) => answer.batches[document.version] ?? [];
+        this.documents = new Map(answer.documents.map((document) => [document.key, { ...document, batch: batch(document) }]));
         // The list may be older than what was heard while it was on its way.
         this.since.forEach((document) => this.apply(document));
       } finally {
