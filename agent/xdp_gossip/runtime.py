@@ -309,26 +309,26 @@ class Runtime:
             if self.steering is not None:
                 self.steering.members_changed(self.now())
         elif isinstance(event, Warned):
-            self._warn(event.code, event.text)
+            self._warn(event)
         self._on_event(event)
 
     def _remembered(self) -> list[Known]:
         now = self.now()
         return [*remembered(self.engine.members(now), now), *self.engine.former(now)]
 
-    def _warn(self, code: str, text: str, level: int = logging.WARNING, quiet: float = _QUIET) -> None:
-        """Log, but with the same ``code`` once in ``quiet`` seconds; what was not logged is counted."""
-        since, hidden = self._warned.get(code, (-quiet, 0))
+    def _warn(self, event: Warned, level: int = logging.WARNING, quiet: float = _QUIET) -> None:
+        """Log, but with the same code once in ``quiet`` seconds; what was not logged is counted."""
+        since, hidden = self._warned.get(event.code, (-quiet, 0))
         if time.monotonic() - since < quiet:
-            self._warned[code] = (since, hidden + 1)
+            self._warned[event.code] = (since, hidden + 1)
             return
-        self._warned[code] = (time.monotonic(), 0)
-        _log.log(level, "%s%s", text, f" ({hidden} more like it before)" if hidden else "")
+        self._warned[event.code] = (time.monotonic(), 0)
+        _log.log(level, "%s%s", event.text, f" ({hidden} more like it before)" if hidden else "")
 
     def _not_stored(self, what: str, text: str) -> None:
         """Count that the disk did not take something, and log it now and then."""
         self.counters[f"{what}_not_stored"] += 1
-        self._warn(f"{what}_not_stored", text, logging.ERROR, _DISK_QUIET)
+        self._warn(Warned(f"{what}_not_stored", text), logging.ERROR, _DISK_QUIET)
 
     async def _save_documents(self) -> None:
         """Write new documents, all that came together in one transaction."""
