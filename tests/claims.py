@@ -142,7 +142,7 @@ def _routes() -> Iterator[str]:
 def _settings() -> Iterator[str]:
     """``limits.document``."""
     from xdp_gossip.config import AgentConfig, ApiConfig, DataPlaneConfig, KeySlot, Limits, LogConfig
-    from xdp_gossip.configtemplates import HelperConfig, TemplateConfig
+    from xdp_gossip.configtemplates import HelperConfig, ServiceConfig, TemplateConfig
 
     nested = {
         "api": ApiConfig,
@@ -151,6 +151,7 @@ def _settings() -> Iterator[str]:
         "keys": KeySlot,
         "limits": Limits,
         "log": LogConfig,
+        "services": ServiceConfig,
         "templates": TemplateConfig,
     }
     for field in dataclasses.fields(AgentConfig):

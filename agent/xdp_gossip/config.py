@@ -14,7 +14,7 @@ from typing import Any
 
 from .allowlist import MOST, parse_network
 from .configreader import ConfigError, Problems, Section, parse_yaml, read_text, show
-from .configtemplates import HelperConfig, TemplateConfig, files_helper, templates
+from .configtemplates import HelperConfig, ServiceConfig, TemplateConfig, files_helper, services, templates
 from .core.interface import MIN_CYCLE
 from .core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Node
 from .transport import largest_size
@@ -53,7 +53,7 @@ _TOP = (
     *("cluster", "node", "listen_addr", "protocol", "wire", "amount", "cycle", "timeout", "buffer", "size"),
     *("secret_key_file", "keys", "allow_insecure", "seeds", "state_dir", "max_clock_drift"),
     *("api", "log", "limits", "is_print", "dataplane", "history", "tombstone_grace", "wait_for_members"),
-    *("templates", "files_helper"),
+    *("templates", "services", "files_helper"),
 )
 
 
@@ -150,6 +150,7 @@ class AgentConfig:
     tombstone_grace: float = 604_800.0
     wait_for_members: float | None = 60.0
     templates: tuple[TemplateConfig, ...] = ()
+    services: tuple[ServiceConfig, ...] = ()
     files_helper: HelperConfig = field(default_factory=HelperConfig)
 
 
@@ -207,7 +208,8 @@ def _build(top: Section, path: str) -> AgentConfig | None:
         "history": top.integer("history", 10, 1, 1000),
         "tombstone_grace": top.number("tombstone_grace", 604_800.0, 3600, 316_224_000),
         "wait_for_members": _wait_for_members(top),
-        "templates": templates(top),
+        "services": (known_services := services(top)),
+        "templates": templates(top, known_services),
         "files_helper": files_helper(top),
     }
     _check_timing(top, settings["cycle"], settings["timeout"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The configuration's ``templates:`` and ``files_helper:``: which files are rendered, and how they are put in place.
+"""The configuration's ``templates:``, ``services:`` and ``files_helper:``: which files are rendered, and how placed.
 
 The agent reads these sections as a part of its whole configuration. The files helper reads only them, by itself and
 with :func:`load_for_helper`, and from a file that nobody but root can have written: what it writes and runs comes from
@@ -19,6 +19,8 @@ from .configreader import ConfigError, Problems, Section, parse_yaml, read_text,
 
 #: Bytes of a rendered file, and so of what the helper takes.
 MAX_CONTENT = 16 * 1024 * 1024
+#: Bytes of the files of one service.
+MAX_SERVICE_CONTENT = 4 * MAX_CONTENT
 #: Most templates of one agent.
 MAX_TEMPLATES = 64
 #: What stands in a validation command for the path of the new content.
@@ -32,10 +34,24 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
 _MODE = re.compile(r"0?[0-7]{3}")
 _KEYS = (
     *("name", "source", "path", "owner", "group", "mode", "backup"),
-    *("validate", "reload", "user", "timeout", "wait", "show_output", "drift"),
+    *("validate", "reload", "user", "timeout", "wait", "show_output", "drift", "service"),
 )
+_SERVICE_KEYS = ("name", "validate", "reload", "user", "timeout", "show_output")
+_SECTIONS = ("templates", "services", "files_helper")
 _MAX_PATH = 4000
 _MAX_FILE_NAME = 200  # names beside it are made from it; NAME_MAX is 255
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """Commands for the files of several templates together. ``validate`` runs when all are in place."""
+
+    name: str
+    validate: tuple[str, ...] = ()
+    reload: tuple[str, ...] = ()
+    user: str = "root"
+    timeout: float = 30.0
+    show_output: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +61,7 @@ class TemplateConfig:
     ``owner``, ``group`` and ``mode``: None for what the file in place has (a new one: root, root, 0644).
     ``timeout``: seconds for each command. ``wait``: seconds in which a burst of changes is gathered. ``show_output``:
     what a command that fails has said is told, not only its exit status. ``drift``: what becomes of a file that was
-    changed by hand, one of :data:`DRIFT`.
+    changed by hand, one of :data:`DRIFT`. ``service``: what its file is put in place together with others for.
     """
 
     name: str
@@ -62,6 +78,7 @@ class TemplateConfig:
     wait: float = 0.5
     show_output: bool = False
     drift: str = "repair"
+    service: ServiceConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -73,20 +90,50 @@ class HelperConfig:
     state_dir: str = "/var/lib/xdp-gossip-files"
 
 
-def templates(top: Section) -> tuple[TemplateConfig, ...]:
-    """The section ``templates`` of a configuration; problems are noted."""
+def templates(top: Section, known_services: tuple[ServiceConfig, ...]) -> tuple[TemplateConfig, ...]:
+    """The section ``templates`` of a configuration, which may name services; problems are noted."""
     found: list[TemplateConfig] = []
     names: set[str] = set()
     paths: set[str] = set()
     for index, item in enumerate(top.items("templates", most=MAX_TEMPLATES)):
         section = Section(top.problems, f"templates[{index}]", item, _KEYS)
-        template = _template(section)
+        template = _template(section, known_services)
         for key, value, known in (("name", template.name, names), ("path", template.path, paths)):
             if value and value in known:
                 section.expected(key, f"a {key} that no other template has", show(value))
             known.add(value)
         found.append(template)
     return tuple(found)
+
+
+def services(top: Section) -> tuple[ServiceConfig, ...]:
+    """The section ``services`` of a configuration; problems are noted."""
+    found: dict[str, ServiceConfig] = {}
+    for index, item in enumerate(top.items("services", most=MAX_TEMPLATES)):
+        section = Section(top.problems, f"services[{index}]", item, _SERVICE_KEYS)
+        service = ServiceConfig(
+            name=_name(section),
+            validate=_command(section, "validate"),
+            reload=_command(section, "reload"),
+            user=_account(section, "user", "root"),
+            timeout=section.number("timeout", 30.0, 0.1, 600),
+            show_output=section.boolean("show_output", False),
+        )
+        if PLACEHOLDER in " ".join(service.validate):
+            section.expected("validate", f"a command without {PLACEHOLDER}, as there are several files", "one with it")
+        if service.name in found:
+            section.expected("name", "a name that no other service has", show(service.name))
+        found[service.name] = service
+    return tuple(found.values())
+
+
+def _name(section: Section) -> str:
+    name = section.text("name", "")
+    if not name:
+        section.expected("name", "it set", "none")
+    elif not _NAME.fullmatch(name):
+        section.expected("name", "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit", show(name))
+    return name
 
 
 def files_helper(top: Section) -> HelperConfig:
@@ -99,14 +146,20 @@ def files_helper(top: Section) -> HelperConfig:
     return HelperConfig(socket, user, section.absolute_path("state_dir", HelperConfig.state_dir))
 
 
-def _template(section: Section) -> TemplateConfig:
-    for key in ("name", "source", "path"):
+def _template(section: Section, known: tuple[ServiceConfig, ...]) -> TemplateConfig:
+    for key in ("source", "path"):
         if not section.given(key):
             section.expected(key, "it set", "none")
-    name = section.text("name", "")
-    if name and not _NAME.fullmatch(name):
-        section.expected("name", "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit", show(name))
+    name = _name(section)
     validate = _command(section, "validate")
+    service = None
+    if section.given("service"):
+        wanted = section.choice("service", "", [one.name for one in known])
+        service = next((one for one in known if one.name == wanted), None)
+        if section.given("reload"):
+            section.expected("reload", "none, as the service has one", "a command")
+        if validate and PLACEHOLDER not in " ".join(validate):
+            section.expected("validate", f"a command with {PLACEHOLDER}; one without belongs to the service", "none")
     return TemplateConfig(
         name=name,
         source=_path(section, "source"),
@@ -122,6 +175,7 @@ def _template(section: Section) -> TemplateConfig:
         wait=section.number("wait", 0.5, 0.0, 60),
         show_output=section.boolean("show_output", False),
         drift=section.choice("drift", "repair", DRIFT),
+        service=service,
     )
 
 
@@ -172,7 +226,7 @@ def _command(section: Section, key: str) -> tuple[str, ...]:
 
 
 def load_for_helper(path: str, owner: int = 0) -> tuple[HelperConfig, dict[str, TemplateConfig]]:
-    """Read the two sections from the configuration file at ``path``; templates by name.
+    """Read these sections from the configuration file at ``path``; templates by name.
 
     The file and all directories above it have to belong to root or ``owner`` (the helper's own user), and be writable
     by nobody else. Raises :class:`ConfigError`.
@@ -190,9 +244,9 @@ def load_for_helper(path: str, owner: int = 0) -> tuple[HelperConfig, dict[str, 
         problems = problems or Problems(path)
         problems.expected("file", "a mapping", "something else")
     # The agent and check-config look at the rest.
-    sections = {key: data[key] for key in ("templates", "files_helper") if key in data}
-    top = Section(problems, "", sections, ("templates", "files_helper"))
-    helper, found = files_helper(top), templates(top)
+    sections = {key: data[key] for key in _SECTIONS if key in data}
+    top = Section(problems, "", sections, _SECTIONS)
+    helper, found = files_helper(top), templates(top, services(top))
     if problems:
         raise ConfigError(problems)
     return helper, {template.name: template for template in found}

@@ -264,6 +264,14 @@ def test_a_request_of_the_agent_is_carried_out(helper: Helper, etc: Path) -> Non
         (protocol.pack({"template": "site", "size": 1 << 40}), "expected content of at most"),
         (protocol.pack({"template": "site", "size": True}), "expected template and size"),
         (protocol.pack({"template": "site", "size": 10}) + b"short", "the connection ended before"),
+        (protocol.pack({"template": ["site"], "size": 1}) + b"x", "expected template and size"),
+        (protocol.pack({"template": "site", "size": 1, "repair": 1}) + b"x", "repair: expected true or false"),
+        (protocol.pack({"watch": 1}), "expected template and size"),
+        (protocol.pack({"watch": True, "template": "site", "size": 1}) + b"x", "expected template and size"),
+        (protocol.pack({"service": "web", "sizes": {}}), "expected template and size"),
+        (protocol.pack({"service": "web", "sizes": {"site": "1"}}), "expected template and size"),
+        (protocol.pack({"service": "web", "sizes": {"site": 1}}) + b"x", "service: expected content for exactly"),
+        (protocol.pack({"service": None, "sizes": {"site": 1}}) + b"x", "expected template and size"),
         (b"\xff\xff\xff\xff", "expected a header of at most"),
         (b"\0\0\0\x04\xff\xfe\xfd\xfc", "expected a JSON header"),
         (b"\0\0\0\x08" + b"[" * 8, "expected a JSON header"),
@@ -275,6 +283,20 @@ def test_any_other_request_is_refused(helper: Helper, etc: Path, raw: bytes, rea
     assert (answer["state"], answer["stage"]) == ("failed", "request") and reason in answer["error"]
     assert names(etc) == []
     assert helper.request(b"and goes on")["state"] == "applied"
+
+
+def test_the_templates_of_a_service_come_all_at_once_or_not_at_all(helper: Helper, etc: Path) -> None:
+    entries = [{"name": name, "source": "/s", "path": str(etc / name), "service": "web"} for name in ("a", "b")]
+    helper.write(etc, templates=entries, services=[{"name": "web"}])
+    assert "all of its templates at once" in helper.send(protocol.pack({"template": "a", "size": 1}) + b"x")["error"]
+    for sizes in ({"a": 1}, {"a": 1, "b": 1, "c": 1}):
+        assert helper.send(protocol.pack({"service": "web", "sizes": sizes}) + b"xyz")["state"] == "failed"
+    most = protocol.pack({"service": "web", "sizes": {"a": 1 << 40, "b": 1}})
+    assert "expected content of at most" in helper.send(most)["error"]
+    assert names(etc) == []
+    answer = helper.send(protocol.pack({"service": "web", "sizes": {"b": 2, "a": 1}}) + b"bba")
+    assert {name: result["state"] for name, result in answer["results"].items()} == {"a": "applied", "b": "applied"}
+    assert ((etc / "a").read_bytes(), (etc / "b").read_bytes()) == (b"a", b"bb")
 
 
 def test_only_the_agents_user_is_served(tmp_path: Path, etc: Path) -> None:

@@ -287,6 +287,71 @@ def test_a_file_that_was_changed_by_hand_is_told_and_put_right_or_left(hosts: li
     assert report.content() == "port 96\nname node2\n"
 
 
+def test_files_of_one_service_are_placed_together_and_reloaded_once(tmp_path: Path) -> None:
+    with Cluster(tmp_path, 1, **FAST) as cluster:
+        host = Host(cluster[0])
+        other = host.path.with_name("users.conf")
+        second = host.source.with_name("users.j2")
+        second.write_text("{{ json('site').port }} {{ json('users').names | join(' ') }}\n")
+        command = {name: host.template.pop(name) for name in ("validate", "reload")}
+        host.template.update(service="site", validate=command["validate"])
+        host.agent.settings["templates"].append(
+            {**host.template, "name": "users", "source": str(second), "path": str(other), "validate": None, "wait": 1}
+        )
+        host.agent.settings["services"] = [
+            {"name": "site", "reload": command["reload"], "user": USER, "show_output": True}
+        ]
+
+        def states() -> list[tuple[str, str]]:
+            return [(one["state"], one["error"]) for one in host.agent.call("GET", "/v1/rendered")["templates"]]
+
+        def not_all(state: str, text: str = "") -> str | None:
+            return None if all(one[0] == state and text in one[1] for one in states()) else str(states())
+
+        try:
+            cluster.start([cluster[0]])
+            host.start_helper()
+            publish(host, '{"port": 70}')
+            # One that cannot be rendered keeps the other back.
+            eventually(lambda: None if "waits for users of service site" in states()[0][1] else str(states()), 30)
+            assert host.content() is None and not other.exists()
+            publish(host, '{"names": ["a"]}', "users")
+            eventually(lambda: not_all("applied"), 30)
+            assert (host.content(), other.read_text()) == ("port 70\nname node1\n", "70 a\n")
+            assert host.reloads() == ["port 70"]
+            # A document that both read: once for both.
+            version = publish(host, '{"port": 71}')
+            assert applied(host, version)["converged"]
+            assert (host.content(), other.read_text()) == ("port 71\nname node1\n", "71 a\n")
+            assert host.reloads() == ["port 70", "port 71"]
+            # Both or none, also when one alone has changed.
+            Path(f"{host.log}.fail").write_text("port 72")
+            version = publish(host, '{"port": 72}')
+            found = applied(host, version)
+            assert not found["converged"] and "exit code 3" in found["results"][0]["reason"]
+            eventually(lambda: not_all("failed", "exit code 3"), 30)
+            assert (host.content(), other.read_text()) == ("port 71\nname node1\n", "71 a\n")
+            assert host.reloads()[2:] == ["port 72", "port 71"]
+            publish(host, '{"names": ["b"]}', "users")
+            eventually(lambda: None if len(host.reloads()) == 6 else str(host.reloads()), 30)
+            assert other.read_text() == "71 a\n"
+            Path(f"{host.log}.fail").unlink()
+            publish(host, '{"names": ["c"]}', "users")
+            eventually(lambda: not_all("applied"), 30)
+            assert (host.content(), other.read_text()) == ("port 72\nname node1\n", "72 c\n")
+            # Changed by hand: put right, with one more reload.
+            before = len(host.reloads())
+            other.write_text("by hand")
+            eventually(lambda: None if other.read_text() == "72 c\n" else "by hand", 30)
+            eventually(lambda: not_all("applied"), 30)
+            assert len(host.reloads()) == before + 1
+        except BaseException:
+            print((host.agent.directory / "helper.log").read_text())
+            raise
+        finally:
+            host.stop_helper()
+
+
 def test_documents_and_nodes_that_a_template_reads_make_it_anew(tmp_path: Path) -> None:
     with Cluster(tmp_path, 2, **FAST) as cluster:
         host = Host(cluster[0])

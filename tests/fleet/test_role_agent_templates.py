@@ -48,6 +48,12 @@ VARIABLES = """
 agent_api_ui: true
 agent_history: 3
 agent_tombstone_grace: 3600
+agent_services:
+  - name: web
+    validate: [/usr/sbin/nginx, -t]
+    reload: [/usr/bin/systemctl, reload, nginx]
+    timeout: 20
+    show_output: true
 agent_templates:
   - name: site
     path: /etc/nginx/nginx.conf
@@ -57,7 +63,7 @@ agent_templates:
     reload: [/usr/bin/systemctl, reload, nginx]
     timeout: 10
     backup: true
-  - {name: copied, path: /usr/local/etc/copied.conf, src: copied.j2}
+  - {name: copied, path: /usr/local/etc/copied.conf, src: copied.j2, service: web, drift: report, show_output: "yes"}
   - {name: there, path: /home/somebody/there, source: /srv/there.j2, wait: 0}
 """
 
@@ -96,8 +102,24 @@ def test_templates_reach_configuration_files_and_unit(controller: Controller) ->
             "timeout": 10.0,
             "backup": True,
         },
-        {"name": "copied", "source": "/etc/xdp-gossip/templates/copied.j2", "path": "/usr/local/etc/copied.conf"},
+        {
+            "name": "copied",
+            "source": "/etc/xdp-gossip/templates/copied.j2",
+            "path": "/usr/local/etc/copied.conf",
+            "service": "web",
+            "drift": "report",
+            "show_output": True,
+        },
         {"name": "there", "source": "/srv/there.j2", "path": "/home/somebody/there", "wait": 0.0},
+    ]
+    assert written["services"] == [
+        {
+            "name": "web",
+            "validate": ["/usr/sbin/nginx", "-t"],
+            "reload": ["/usr/bin/systemctl", "reload", "nginx"],
+            "timeout": 20,
+            "show_output": True,
+        }
     ]
     for name in ("site", "copied"):
         file = directory / "templates" / f"{name}.j2"

@@ -5,6 +5,10 @@
 ``{"state", "changed", "stage", "error", "output"}``. With ``"repair": true`` a file that was changed by hand is
 replaced also where the template leaves it. One request for each connection.
 
+``{"service": NAME, "sizes": {TEMPLATE: N, ...}}`` (and ``repair``), then the contents in that order, is for all
+templates of a service at once; the answer is ``{"results": {TEMPLATE: what a single one is answered}}``, or a single
+one for all.
+
 ``{"watch": true}`` asks for frames ``{"drifted": {NAME: TEXT}}``, all templates whose file is not what was put in
 place: one at once, one at each change, and one after each look as long as there are any, until either side closes the
 connection.

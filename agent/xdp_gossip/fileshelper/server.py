@@ -20,7 +20,7 @@ import time
 from typing import Any, Callable
 
 from ..configreader import ConfigError
-from ..configtemplates import MAX_CONTENT, HelperConfig, TemplateConfig, load_for_helper
+from ..configtemplates import MAX_CONTENT, MAX_SERVICE_CONTENT, HelperConfig, TemplateConfig, load_for_helper
 from . import apply, drift, protocol
 from .held import PlaceError
 from .own import Own
@@ -134,24 +134,29 @@ class Server:
         _check_peer(uid, helper)
         deadline = time.monotonic() + RECEIVE_SECONDS
         header = _header(connection, deadline)
-        if header == {"watch": True}:
+        if set(header) == {"watch"} and header["watch"] is True:
             self._watch(connection)
             return None
-        template, size, repair = _request(header, templates)
-        content = _read(connection, size, deadline)
-        # Two files with one reload command do not reload at the same time either.
-        with self._lock(template.name), self._lock(template.reload or (template.name, "no reload")):
-            result = apply.apply(template, content, Own(helper.state_dir), repair=repair)
-        if result.state == "drifted":
-            _log.warning("%s (%s): %s", template.name, template.path, result.error)
-        elif result.state != "applied":
-            said = f": {result.output}" if result.output else ""
-            _log.error(
-                "%s (%s): %s: %s: %s%s", template.name, template.path, result.state, result.stage, result.error, said
-            )
-        elif result.changed:
-            _log.info("%s (%s): replaced", template.name, template.path)
-        return {**vars(result), "error": result.error[:4000]}
+        wanted, together = _request(header, templates)
+        files = [(template, _read(connection, size, deadline)) for template, size in wanted]
+        first = files[0][0]
+        service = (first.service or first) if together else first
+        with contextlib.ExitStack() as stack:
+            for name in sorted(template.name for template, _ in files):
+                stack.enter_context(self._lock(name))
+            # Two files with one reload command do not reload at the same time either.
+            stack.enter_context(self._lock(service.reload or (service.name, "no reload")))
+            own = Own(helper.state_dir)
+            results = apply.apply_together(files, service, own, repair=header.get("repair", False))
+        answers = {}
+        for (template, _), result in zip(files, results):
+            _say(template, result)
+            answers[template.name] = {**vars(result), "error": result.error[: max(100, 4000 // len(files))]}
+        if not together:
+            return answers[first.name]
+        for name in list(answers)[1:]:
+            answers[name]["output"] = ""  # one command has said it for all
+        return {"results": answers}
 
     def _watch(self, connection: socket.socket) -> None:
         """Tell which files were changed by hand, until the agent or the helper ends, or somebody else asks."""
@@ -224,16 +229,44 @@ def _header(connection: socket.socket, deadline: float) -> dict[str, Any]:
         raise Refused(f"expected a JSON header: {type(error).__name__}") from None
 
 
-def _request(header: dict[str, Any], templates: dict[str, TemplateConfig]) -> tuple[TemplateConfig, int, bool]:
-    name, size, repair = header.get("template"), header.get("size"), header.get("repair", False)
-    known = set(header) - {"repair"} == {"template", "size"}
-    if not known or not isinstance(name, str) or type(size) is not int or type(repair) is not bool:
-        raise Refused("expected template and size (and repair), and nothing else, or watch alone")
-    if name not in templates:
-        raise Refused(f"template {name[:64]!r}: the configuration that the helper reads has no such template")
-    if not 0 <= size <= MAX_CONTENT:
-        raise Refused(f"expected content of at most {MAX_CONTENT} bytes, got {size}")
-    return templates[name], size, repair
+def _request(
+    header: dict[str, Any], templates: dict[str, TemplateConfig]
+) -> tuple[list[tuple[TemplateConfig, int]], bool]:
+    """The templates and how many bytes for each, and whether they are those of a service, all of them."""
+    keys = set(header) - {"repair"}
+    if type(header.get("repair", False)) is not bool:
+        raise Refused("repair: expected true or false")
+    if keys == {"template", "size"}:
+        sizes, service = {header["template"]: header["size"]} if isinstance(header["template"], str) else None, None
+    elif keys == {"service", "sizes"} and isinstance(header["service"], str):
+        sizes, service = header["sizes"], header["service"]
+    else:
+        sizes, service = None, None
+    if not isinstance(sizes, dict) or not sizes or not all(type(size) is int for size in sizes.values()):
+        raise Refused("expected template and size, or service and sizes (and repair), or watch, and nothing else")
+    for name, size in sizes.items():
+        if name not in templates:
+            raise Refused(f"template {name[:64]!r}: the configuration that the helper reads has no such template")
+        if not 0 <= size <= MAX_CONTENT or sum(sizes.values()) > MAX_SERVICE_CONTENT:
+            raise Refused(f"expected content of at most {MAX_CONTENT} bytes, {MAX_SERVICE_CONTENT} in all, got {sizes}")
+    ours = {template.name for template in templates.values() if template.service and template.service.name == service}
+    if service is None and templates[next(iter(sizes))].service is not None:
+        raise Refused("a template of a service: expected all of its templates at once")
+    if service is not None and ours != set(sizes):
+        raise Refused("service: expected content for exactly the templates that the helper's configuration has for it")
+    return [(templates[name], size) for name, size in sizes.items()], service is not None
+
+
+def _say(template: TemplateConfig, result: apply.Result) -> None:
+    if result.state == "drifted":
+        _log.warning("%s (%s): %s", template.name, template.path, result.error)
+    elif result.state != "applied":
+        said = f": {result.output}" if result.output else ""
+        _log.error(
+            "%s (%s): %s: %s: %s%s", template.name, template.path, result.state, result.stage, result.error, said
+        )
+    elif result.changed:
+        _log.info("%s (%s): replaced", template.name, template.path)
 
 
 def _gone(connection: socket.socket) -> bool:

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ..configtemplates import TemplateConfig
+from ..configtemplates import ServiceConfig, TemplateConfig
 from ..fileshelper import protocol
 
 
@@ -21,11 +21,32 @@ async def hand_over(socket: str, template: TemplateConfig, content: bytes, *, re
 
     ``repair``: also replace a file that was changed by hand and that the template leaves so.
     """
-    header: dict[str, Any] = {"template": template.name, "size": len(content)}
+    header = {"template": template.name, "size": len(content)}
+    # Validation, reload and the reload of the former file, for this template and one that it waits for.
+    answer = await _ask(socket, header, content, repair, 6 * template.timeout + 60)
+    if answer.get("state") not in ("applied", "refused", "failed", "drifted"):
+        raise HelperUnreachable(f"files helper ({socket}): an answer without a state; see its log")
+    return answer
+
+
+async def hand_over_together(
+    socket: str, service: ServiceConfig, files: dict[TemplateConfig, bytes], *, repair: bool = False
+) -> dict[str, dict[str, Any]]:
+    """The helper's answer for each template of ``service``, by name; otherwise as :func:`hand_over`."""
+    sizes = {template.name: len(content) for template, content in files.items()}
+    header: dict[str, Any] = {"service": service.name, "sizes": sizes}
+    # Each file is validated by itself; then as for one.
+    seconds = 6 * service.timeout + sum(template.timeout for template in files) + 60
+    answer = await _ask(socket, header, b"".join(files.values()), repair, seconds)
+    results = answer.get("results", dict.fromkeys(sizes, answer))
+    if not all(isinstance(results.get(template.name), dict) for template in files):
+        raise HelperUnreachable(f"files helper ({socket}): an answer without a state; see its log")
+    return dict(results)
+
+
+async def _ask(socket: str, header: dict[str, Any], content: bytes, repair: bool, seconds: float) -> dict[str, Any]:
     if repair:
         header["repair"] = True
-    # Validation, reload and the reload of the former file, for this template and one that it waits for.
-    seconds = 6 * template.timeout + 60
     try:
         return await asyncio.wait_for(_exchange(socket, header, content), seconds)
     except asyncio.TimeoutError:
@@ -48,10 +69,7 @@ async def _exchange(socket: str, header: dict[str, Any], content: bytes) -> dict
         with contextlib.suppress(ConnectionError):  # it may answer a request that it does not read to the end
             writer.write(protocol.pack(header) + content)
             await writer.drain()
-        answer = await _frame(reader)
-        if answer.get("state") not in ("applied", "refused", "failed", "drifted"):
-            raise ValueError("an answer without a state")
-        return answer
+        return await _frame(reader)
     finally:
         writer.close()
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from .. import shapes
 from ..configreader import read_text
-from ..configtemplates import TemplateConfig
+from ..configtemplates import ServiceConfig, TemplateConfig
 from ..core.applied import Applied
 from . import drift
 from .helper import HelperUnreachable, hand_over
 from .lanes import Lanes
 from .reads import Reads
+from .services import Together
 
 if TYPE_CHECKING:
     from ..nodelist import AsyncNodeList
@@ -79,6 +80,14 @@ class Rendered:
                 _log.log(level, "template %s: %s: %s", self.config.name, state, error)
         self.state, self.error = state, error
 
+    def is_busy(self) -> bool:
+        """Whether it is being rendered, or about to be."""
+        return self.working or self.due.is_set()
+
+    def wants_repair(self) -> bool:
+        """Whether the helper has to be asked to replace a file that was changed by hand."""
+        return self.repair and self.config.drift == "report"
+
     def renew(self) -> None:
         """Have it rendered although nothing that it read has changed."""
         self.anew = True
@@ -139,7 +148,18 @@ class Rendering:
         self._places = asyncio.Semaphore(HANDED_OVER)
         self._groups: dict[object, asyncio.Lock] = {}
         self._rendered = [Rendered(config) for config in templates]
+        self._services = self._together()
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _together(self) -> dict[str, Together]:
+        members: dict[ServiceConfig, list[Rendered]] = {}
+        for rendered in self._rendered:
+            if rendered.config.service is not None:
+                members.setdefault(rendered.config.service, []).append(rendered)
+        return {
+            service.name: Together(service, found, self._socket, self._places, self._took)
+            for service, found in members.items()
+        }
 
     def start(self) -> list[asyncio.Task[None]]:
         """Begin; the tasks end with :meth:`close` only."""
@@ -261,8 +281,11 @@ class Rendering:
     async def _render(self, rendered: Rendered) -> bool:
         """Render and hand over; False when that could not be tried."""
         config = rendered.config
+        together = self._services[config.service.name] if config.service is not None else None
         source, why = await asyncio.get_running_loop().run_in_executor(None, read_text, config.source, MAX_SOURCE)
         if source is None:
+            if together is not None:
+                together.without(rendered)
             rendered.settle("failed", f"source: expected a readable template, got {why}")
             return False
         frozen = rendered.overtaken >= _OVERTAKEN
@@ -277,20 +300,33 @@ class Rendering:
             if not frozen:
                 return True  # half old, half new: not to be used
         if made.kind != "done":
+            if together is not None:
+                together.without(rendered)
             waits = made.kind == "missing"
             rendered.settle("pending" if waits else "failed", made.error)
             return made.kind != "crashed"
-        digest = hashlib.sha256(made.content).digest()
-        if digest == rendered.refused:
-            rendered.settle("failed", rendered.error, rendered.output)
-            return True
         try:
+            if together is not None:
+                return await together.hand_over(rendered, made.content)
+            if hashlib.sha256(made.content).digest() == rendered.refused:
+                rendered.settle("failed", rendered.error, rendered.output)
+                return True
             answer = await self._hand_over(rendered, made.content)
-            rendered.repair = False
         except HelperUnreachable as error:
             rendered.settle("failed", str(error))
             return False
-        if answer["state"] == "applied":
+        return self._took(rendered, made.content, answer)
+
+    @staticmethod
+    def _took(rendered: Rendered, content: bytes, answer: dict[str, Any]) -> bool:
+        """Note what the helper made of ``content``; False when that could not be tried."""
+        digest = hashlib.sha256(content).digest()
+        state, error = answer.get("state"), answer.get("error")
+        if state == "waits":
+            rendered.settle("pending", str(error))
+            return True
+        rendered.repair = False
+        if state == "applied":
             rendered.refused = None
             rendered.drift = ""
             rendered.digest = f"sha256:{digest.hex()}"
@@ -298,13 +334,12 @@ class Rendering:
                 rendered.changed = rendered.now()
             rendered.settle("applied")
             return True
-        if answer["state"] == "drifted":
-            rendered.drifted(rendered.drift or str(answer.get("error")))
+        if state == "drifted":
+            rendered.drifted(rendered.drift or str(error))
             rendered.settle("failed", rendered.drift)
             return True
-        output = str(answer.get("output", ""))
-        rendered.settle("failed", f"{answer.get('stage')}: {answer.get('error')}"[:4000], output)
-        if answer["state"] == "refused":
+        rendered.settle("failed", f"{answer.get('stage')}: {error}"[:4000], str(answer.get("output", "")))
+        if state == "refused":
             rendered.refused = digest
             return True
         return False
@@ -319,5 +354,4 @@ class Rendering:
         rendered.waits("queued: others are being put in place before it")
         async with turn, self._places:
             rendered.waits("being put in place")
-            repair = rendered.repair and config.drift == "report"
-            return await hand_over(self._socket, config, content, repair=repair)
+            return await hand_over(self._socket, config, content, repair=rendered.wants_repair())

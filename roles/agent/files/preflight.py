@@ -33,6 +33,7 @@ TEMPLATE_TEXTS = {
         r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z",
         "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit",
     ),
+    "service": (r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", "the name of one of agent_services"),
     "path": (r"/(?!.*/\.{0,2}(/|\Z))[^\0\n]*[^/\0\n]\Z", "the absolute path of a file, without . and .."),
     "source": (r"/[^\0\n]*[^/\0\n]\Z", "the absolute path of a file on the host"),
     "mode": (r"0?[0-7]{3}\Z", 'three octal digits in quotes, such as "0644"'),
