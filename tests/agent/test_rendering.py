@@ -74,6 +74,17 @@ DATA = Documents(
         ("{{ yaml('more').port }} {{ yaml('none', {'port': 5}).port }}", "81 5"),
         ("{% for d in documents('app/') %}{{ d.key }}={{ d.value }};{% endfor %}", "app/x=1;app/y=2;"),
         ("{{ nodes | map(attribute='name') | join(',') }} {{ node.addr }}:{{ node.port }}", "a,b 198.18.0.1:8000"),
+        ("{% if true %}\nx\n{% endif %}\n", "x\n"),  # as Ansible's template: blocks take their newline along
+        ("#jinja2: trim_blocks: False, lstrip_blocks: true\n  {% if true %}\nx\n{% endif %}\n", "\nx\n\n"),
+        ("#jinja2: variable_start_string: '[[', variable_end_string: ']]'\n{{ [[ node.name ]]", "{{ b"),
+        ("{{ {'a': '<&>'} | tojson }}", '{"a": "<&>"}'),
+        # What is no text can be listed, and used as base64.
+        ("{% for d in documents('b') %}{{ d.key }}{{ d.value_base64 }};{% endfor %}", "bad/w==;"),
+        ("{{ documents('b') | map(attribute='value') | map('default', 'none') | join }}", "none"),
+        ("{{ document_base64('bad') }} {{ document_base64('none', 'x') }}", "/w== x"),
+        ("{{ ((documents('site') | first).value_base64 | b64decode | from_json).names | to_json }}", '["a"]'),
+        ("{{ documents('app/', at_least=2) | length }}", "2"),
+        ("{{ documents('app/') | map(attribute='value') | list | to_nice_json(indent=0) }}", '[\n"1",\n"2"\n]'),
         # A document is data, whatever it looks like.
         ("{{ document('hostile') }}", "{{ 7 * 7 }}{% raw %}"),
     ],
@@ -89,6 +100,19 @@ def test_what_templates_see(source: str, content: str) -> None:
     ("source", "kind", "error"),
     [
         ("a\n{{ document('none') }}", "missing", "document 'none': there is none"),
+        ("{{ documents('app/', at_least=3) }}", "missing", "documents 'app/': there are 2, at least 3 are needed"),
+        ("{{ documents('app/', at_least='x') }}", "error", "at_least: expected a number, got str"),
+        ("{{ (documents('bad') | first).value }}", "error", "'bad': expected UTF-8 text, got another byte at 0 ("),
+        ("{{ documents('bad') | to_json }}", "error", "'bad': expected UTF-8 text, got another byte at 0 (value_"),
+        ("{{ documents('bad') | to_yaml }}", "error", "'bad': expected UTF-8 text, got another byte at 0 (value_"),
+        ("{{ document_base64('none') }}", "missing", "document 'none': there is none"),
+        ("#jinja2: trim_blocks: maybe\n", "error", "#jinja2: expected trim_blocks, lstrip_blocks (True or False)"),
+        ("#jinja2: loader: x\n", "error", "#jinja2: expected trim_blocks"),
+        ("#jinja2: trim_blocks: True\na\n{{ nothing }}", "error", "template: line 3: 'nothing' is undefined"),
+        ("#jinja2: trim_blocks: True\n{% if %}", "error", "template: line 2: "),
+        ("{{ nothing | mandatory }}", "error", "'nothing' is undefined"),
+        ("{{ 'x' | regex_search('x', 'y') }}", "error", "regex_search: expected"),
+        ("{{ {} | combine({}, list_merge='x') }}", "error", "combine: list_merge: expected one of"),
         ("a\n{{ nothing }}", "error", "template: line 2: 'nothing' is undefined"),
         ("a\nb\n{{ json('site').ports.x }}", "error", "template: line 3: "),
         ("{% if %}", "error", "template: line 1: "),
@@ -112,6 +136,7 @@ def test_what_templates_cannot_do(source: str, kind: str, error: str) -> None:
 
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 GROW = "{% set ns = namespace(x='x' * 100000) %}{% for a in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
+BACKTRACK = "{{ ('a' * 60 ~ 'b') | regex_search('(a+)+$') }}"
 FLOOD = "{% set x = 'x' * 100000 %}{% for a in range(99999) %}{{ x }}{% endfor %}"
 
 
@@ -120,6 +145,7 @@ FLOOD = "{% set x = 'x' * 100000 %}{% for a in range(99999) %}{{ x }}{% endfor %
     ("source", "limits", "error"),
     [
         (LOOP, {"seconds": 0.7}, "took more than 0.7 s and was ended"),
+        (BACKTRACK, {"seconds": 0.7}, "took more than 0.7 s and was ended"),
         (GROW, {"seconds": 60.0, "memory": 128 * 2**20}, "took more than 128 MiB of memory and was ended"),
         (FLOOD, {"seconds": 60.0}, "expected at most 16777216 bytes of output, got more"),
     ],

@@ -7,7 +7,9 @@ A template that does not end, or eats memory, is ended with this process; the ag
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import struct
 import sys
 from collections.abc import Iterator
@@ -18,8 +20,14 @@ import jinja2.sandbox
 import msgpack
 import yaml
 
+from .filters import FILTERS, TESTS
+
 _LENGTH = struct.Struct(">I")
 _NO_DEFAULT = object()
+#: First line of a template that says how it is read, as in Ansible; it is not part of the output.
+_HEADER = re.compile(r"#jinja2:(?P<options>[^\n]*)\n?")
+_STRINGS = tuple(f"{kind}_{end}_string" for kind in ("block", "variable", "comment") for end in ("start", "end"))
+_FLAGS = ("trim_blocks", "lstrip_blocks")
 
 
 class Missing(Exception):
@@ -27,10 +35,17 @@ class Missing(Exception):
 
 
 class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """No attribute that begins with an underscore, no change of what is given to it, no loader."""
+    """No attribute that begins with an underscore, no change of what is given to it, no loader.
 
-    def __init__(self) -> None:
-        super().__init__(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    Else as Ansible's module ``template`` has it, where blocks take the newline after them along. ``options`` of the
+    template's own go before that.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        settings = {"trim_blocks": True, "keep_trailing_newline": True, **options}
+        super().__init__(undefined=jinja2.StrictUndefined, autoescape=False, **settings)
+        self.filters.update(FILTERS)
+        self.tests.update(TESTS)
 
 
 class Pipe:
@@ -62,15 +77,17 @@ class Pipe:
 def functions(ask: Callable[..., Any]) -> dict[str, Any]:
     """What templates can call."""
 
-    def text(key: str, default: Any = _NO_DEFAULT) -> Any:
+    def held(key: str, optional: bool) -> bytes | None:
         if not isinstance(key, str):
             raise TypeError(f"document: expected a key as text, got {type(key).__name__}")
-        value = ask("document", key)
-        if value is None:
-            if default is _NO_DEFAULT:
-                raise Missing(f"document {key!r}: there is none")
-            return default
-        return decoded(key, value)
+        value: bytes | None = ask("document", key)
+        if value is None and not optional:
+            raise Missing(f"document {key!r}: there is none")
+        return value
+
+    def text(key: str, default: Any = _NO_DEFAULT) -> Any:
+        value = held(key, default is not _NO_DEFAULT)
+        return default if value is None else decoded(key, value)
 
     def parsed(parse: Callable[[str], Any], kind: str) -> Callable[..., Any]:
         def function(key: str, default: Any = _NO_DEFAULT) -> Any:
@@ -84,20 +101,48 @@ def functions(ask: Callable[..., Any]) -> dict[str, Any]:
 
         return function
 
-    def documents(prefix: str) -> list[dict[str, Any]]:
+    def encoded(key: str, default: Any = _NO_DEFAULT) -> Any:
+        value = held(key, default is not _NO_DEFAULT)
+        return default if value is None else base64.b64encode(value).decode()
+
+    def documents(prefix: str, at_least: int = 0) -> list[dict[str, Any]]:
         if not isinstance(prefix, str):
             raise TypeError(f"documents: expected a prefix as text, got {type(prefix).__name__}")
-        return [
-            {"key": key, "version": version, "value": decoded(key, value)}
-            for key, version, value in ask("documents", prefix)
-        ]
+        if not isinstance(at_least, int):
+            raise TypeError(f"documents: at_least: expected a number, got {type(at_least).__name__}")
+        found = [Listed(*item) for item in ask("documents", prefix)]
+        if len(found) < at_least:
+            raise Missing(f"documents {prefix!r}: there are {len(found)}, at least {at_least} are needed")
+        return found  # type: ignore[return-value]
 
     return {
         "document": text,
+        "document_base64": encoded,
         "json": parsed(json.loads, "JSON"),
         "yaml": parsed(yaml.safe_load, "YAML"),
         "documents": documents,
     }
+
+
+class Listed(dict):  # type: ignore[type-arg]
+    """One of the documents below a prefix: key, version, value, and on demand value_base64.
+
+    The value of one that is no text is undefined: whoever uses it gets an error, the others do not.
+    """
+
+    def __init__(self, key: str, version: str, value: bytes) -> None:
+        text: Any
+        try:
+            text = value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            text = jinja2.StrictUndefined(hint=f"{_no_text(key, error)} (value_base64 has it)")
+        super().__init__(key=key, version=version, value=text)
+        self._value = value
+
+    def __missing__(self, name: str) -> str:
+        if name != "value_base64":
+            raise KeyError(name)
+        return base64.b64encode(self._value).decode()
 
 
 def decoded(key: str, value: bytes) -> str:
@@ -105,13 +150,41 @@ def decoded(key: str, value: bytes) -> str:
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"document {key!r}: expected UTF-8 text, got another byte at {error.start}") from None
+        raise ValueError(f"{_no_text(key, error)} (document_base64() has it)") from None
+
+
+def _no_text(key: str, error: UnicodeDecodeError) -> str:
+    return f"document {key!r}: expected UTF-8 text, got another byte at {error.start}"
+
+
+def header(source: str) -> tuple[dict[str, Any], str]:
+    """The options in the template's first line, and the rest. Raises ``ValueError``."""
+    first = _HEADER.match(source)
+    if first is None:
+        return {}, source
+    options: dict[str, Any] = {}
+    for pair in first["options"].split(","):
+        name, _, value = (part.strip() for part in pair.partition(":"))
+        flag = {"true": True, "false": False}.get(value.lower())
+        text = value[1:-1] if len(value) > 2 and value[0] == value[-1] and value[0] in "'\"" else ""
+        if name in _FLAGS and flag is not None:
+            options[name] = flag
+        elif name in _STRINGS and text:
+            options[name] = text
+        else:
+            wanted = f"{', '.join(_FLAGS)} (True or False) or {', '.join(_STRINGS)} (in quotes)"
+            raise ValueError(f"#jinja2: expected {wanted}, got {pair.strip()[:100]!r}")
+    return options, source[first.end() :]
 
 
 def render(source: str, most: int, ask: Callable[..., Any]) -> list[Any]:
     """``["done", content]``, or ``["missing" | "error", text]``."""
-    environment = Environment()
+    before = 0  # lines that the environment does not see
     try:
+        options, body = header(source)
+        before = source.count("\n") - body.count("\n")
+        source = body
+        environment = Environment(options)
         tree = environment.parse(source)
         names = {name.name for name in tree.find_all(jinja2.nodes.Name)}
         values = {name: ask(name) for name in ("nodes", "node") if name in names}
@@ -120,19 +193,20 @@ def render(source: str, most: int, ask: Callable[..., Any]) -> list[Any]:
     except Missing as error:
         return ["missing", str(error)]
     except jinja2.TemplateSyntaxError as error:
-        return ["error", f"template: line {error.lineno}: {error.message}"]
+        return ["error", f"template: line {error.lineno + before}: {error.message}"]
     except MemoryError:
         return ["error", "template: it took too much memory"]
     except Exception as error:
-        return ["error", f"template: {_line(error)}{' '.join(str(error).split())[:400] or type(error).__name__}"]
+        text = " ".join(str(error).split())[:400] or type(error).__name__
+        return ["error", f"template: {_line(error, before)}{text}"]
 
 
-def _line(error: BaseException) -> str:
+def _line(error: BaseException, before: int) -> str:
     """Where in the template it happened: the last frame of a compiled template, whose lines Jinja2 maps back."""
     line, trace = "", error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename in ("<template>", "<unknown>"):
-            line = f"line {trace.tb_lineno}: "
+            line = f"line {trace.tb_lineno + before}: "
         trace = trace.tb_next
     return line
 
