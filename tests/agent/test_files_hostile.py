@@ -231,3 +231,18 @@ def test_the_helpers_own_directory_has_to_be_roots_alone(site: Site) -> None:
     os.chown(site.own, NOBODY, NOBODY)
     result = site.apply(site.template(), b"x")
     assert result.state == "failed" and "files_helper.state_dir" in result.error
+
+
+def test_nothing_is_reloaded_with_a_file_that_somebody_else_put_there(site: Site) -> None:
+    """The next attempt goes on from the traces of this one, and knows the former file still."""
+    site.path.write_text("former")
+    log = site.seen / "log"
+    swap = site.script(f'rm "{site.path}"; echo evil > "{site.path}"')
+    reload = (site.script(f'cat "{site.path}" >> "{log}"'),)
+    result = site.apply(site.template(validate=(swap,), reload=reload), b"rendered")
+    assert (result.state, result.stage) == ("failed", "write") and "somebody else replaced it" in result.error
+    assert not log.exists()
+    assert site.apply(site.template(reload=("/bin/false",)), b"rendered").state == "refused"
+    assert site.path.read_text() == "former"
+    assert site.apply(site.template(reload=reload), b"rendered").state == "applied" and log.read_text() == "rendered"
+    assert os.listdir(site.etc) == ["site.conf"]
