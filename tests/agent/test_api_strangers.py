@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import logging
 import os
 import resource
 import socket
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator
 from typing import Any, Callable
 
@@ -193,6 +195,39 @@ def test_a_handshake_that_does_not_come_is_counted_and_ends(
 
     asyncio.run(main())
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 1
+
+
+@pytest.mark.parametrize("hello", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"], ids=["silent", "begun"])
+def test_who_is_evicted_in_a_handshake_is_gone_with_all_memory(
+    hello: bytes,
+    certificate: tuple[str, str],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At once: neither the deadline nor the garbage collector is needed for it."""
+    monkeypatch.setattr(listener, "HANDSHAKE_SECONDS", 3600.0)
+    monkeypatch.setattr(admission, "MAX_PER_SOURCE", 2)
+
+    async def main() -> None:
+        async with served(certificate) as api:
+            gc.collect()
+            gc.disable()
+            held = []
+            for number in range(12):
+                held.append(await api.stranger())
+                held[-1][1].write(hello)
+                await api.counted("api_evicted", number - 1)
+            for reader, _writer in held[:10]:
+                assert await closed(reader) == b""
+            await api.counted("api_tls_failed", 10)
+            assert api.server.admission.open == 2
+            await until(lambda: sum(isinstance(found, SSLProtocol) for found in gc.get_objects()) == 2)
+            for _reader, writer in held:
+                writer.close()
+
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
 
 
 BOMB = gzip.compress(bytes(8 << 20))

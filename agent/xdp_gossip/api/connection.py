@@ -34,7 +34,6 @@ class GuardedProtocol(asyncio.Protocol):
         self._behind = 0  # bytes since the last end of a head
         self._lost: asyncio.Future[None] | None = None
         self._is_lost = False
-        place.cut = self._break_off
 
     @property
     def lost(self) -> asyncio.Future[None]:
@@ -49,6 +48,8 @@ class GuardedProtocol(asyncio.Protocol):
         """Begin, with the time for a request."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        # Not before: until the TLS handshake is over there is only the socket to break off.
+        self.place.cut = self._break_off
         self._arm(HEAD_SECONDS, "api_closed_idle")
         self._inner.connection_made(transport)
 

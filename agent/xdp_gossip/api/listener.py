@@ -13,7 +13,9 @@ import ssl
 import struct
 from typing import Any, Callable
 
+from ..internal_errors import watch
 from ..transport.accepting import Acceptor
+from ..transport.sockets import BACKLOG
 from .admission import Admission, Place, source_of
 from .connection import GuardedProtocol
 
@@ -39,7 +41,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._coming: set[asyncio.Task[None]] = set()
         sock.setblocking(False)
-        sock.listen(128)
+        sock.listen(BACKLOG)
         self._acceptor = Acceptor(sock, self._admit, admission.counters, "api_accept_failed", "API")
         self._acceptor.start()
 
@@ -54,14 +56,16 @@ class Listener:
         if place is None:
             connection.close()
             return
+        # Until there is a transport, the socket is what can be broken off.
+        place.cut = lambda: _shut_down(connection)
         task = self._loop.create_task(self._take_in(connection, place))
         self._coming.add(task)
         task.add_done_callback(self._coming.discard)
+        watch(task, "connections")
 
     async def _take_in(self, connection: socket.socket, place: Place) -> None:
-        # Until there is a transport, the socket is what can be broken off.
-        place.cut = lambda: _shut_down(connection)
         try:
+            # From here on asyncio closes the socket, also when this fails.
             await self._loop.connect_accepted_socket(
                 lambda: GuardedProtocol(self._inner(), place),
                 connection,
@@ -70,17 +74,18 @@ class Listener:
             )
         except (OSError, asyncio.TimeoutError) as error:
             self._admission.counters["api_tls_failed"] += 1
-            why = type(error).__name__
-            self._admission.quiet("TLS", f"API: a client made no TLS connection ({why})", place.source)
+            text = f"API: a client made no TLS connection ({type(error).__name__})"
+            self._admission.quiet("TLS", text, place.source)
             place.leave()
-            connection.close()
+            # asyncio's frames hold the error, and the error holds them, with 300 KiB of TLS state: only the garbage
+            # collector, which comes seldom, would free these.
+            error.__traceback__ = None
         except BaseException:
             place.leave()
-            connection.close()
             raise
 
     async def close(self) -> None:
-        """Take nobody in any more, also who is on the way. Once is enough."""
+        """Take nobody in any more, also who is on the way. May be called again."""
         self._acceptor.close()
         for task in self._coming:
             task.cancel()
