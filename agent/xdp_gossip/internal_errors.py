@@ -116,10 +116,19 @@ def watch(task: asyncio.Future[Any], name: str, *foreseen: type[Exception]) -> N
     task.add_done_callback(ended)
 
 
+def is_own(error: BaseException) -> bool:
+    """Whether ``error`` passed a line of this package."""
+    return bool(_own(traceback.extract_tb(error.__traceback__)))
+
+
+def _own(frames: traceback.StackSummary) -> list[traceback.FrameSummary]:
+    return [frame for frame in frames if os.path.abspath(frame.filename).startswith(_PACKAGE + os.sep)]
+
+
 def _place(error: BaseException) -> str:
     """The deepest line of this package that ``error`` passed: ``core/engine.py:12 in receive``."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if os.path.abspath(frame.filename).startswith(_PACKAGE + os.sep)]
+    own = _own(frames)
     if not own and not frames:
         return "unknown place"
     frame = own[-1] if own else frames[-1]

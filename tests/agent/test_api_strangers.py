@@ -24,10 +24,12 @@ from test_api_server import certificate  # noqa: F401  (a fixture)
 
 from tests.patience import patient
 from xdp_gossip.api import admission, connection, listener
+from xdp_gossip.api import server as server_module
 from xdp_gossip.api.admission import Admission, source_of
 from xdp_gossip.api.app import build_app
 from xdp_gossip.api.server import ApiServer, tls_context
 from xdp_gossip.core.types import Address
+from xdp_gossip.internal_errors import RECORD
 
 LOG = logging.getLogger("xdp_gossip.api")
 HEALTH = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -303,6 +305,47 @@ def test_whatever_a_stranger_sends_ends_soon_and_quietly(data: bytes, caplog: py
     asyncio.run(main())
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 1
     assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_who_asks_and_goes_at_once_leaves_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """aiohttp fails an assertion where the client goes between the request and the handler's first step."""
+
+    async def main() -> None:
+        async with served() as api:
+            await api.works()
+            assert api.server._runner is not None and api.server._runner.server is not None
+            for turns in range(1, 8):  # of the loop
+                place = api.server.admission.admit("198.18.0.9")
+                assert place is not None
+                gone = connection.GuardedProtocol(api.server._runner.server(), place)
+                ours, theirs = socket.socketpair()
+                await asyncio.get_running_loop().connect_accepted_socket(lambda gone=gone: gone, ours)
+                gone.data_received(HEALTH)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                gone.connection_lost(ConnectionResetError())
+                theirs.close()
+            await api.counted("api_malformed")
+            await api.works()
+
+    asyncio.run(main())
+    assert not [record for record in caplog.records if record.exc_info]
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 1
+
+
+def test_of_what_aiohttp_logs_our_own_faults_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    rules = Admission({}, LOG)
+    log = logging.Logger("http")
+    log.addFilter(server_module._NoTraceback(rules))
+    log.parent = LOG
+    try:
+        tls_context("none", "none")
+    except OSError:
+        log.exception("Unhandled exception")
+    assert [(found.task, found.count) for found in RECORD.clear()] == [("API request", 1)]
+    assert rules.counters["api_malformed"] == 0
+    log.error("about no request")
+    assert caplog.records[-1].getMessage() == "about no request"
 
 
 def test_what_a_stranger_may_send_is_bounded() -> None:

@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from ..core.types import Address
+from ..internal_errors import RECORD, is_own
 from ..transport.sockets import bound_socket, closing_on_error
 from .admission import Admission
 from .listener import Listener
@@ -33,19 +34,26 @@ class ApiBindError(OSError):
     """The API cannot listen where it should; the text names the address and the reason."""
 
 
-class _NoHttp(logging.Filter):
-    """A filter on aiohttp's log, which would show a traceback for every request that is no HTTP: counted instead."""
+class _NoTraceback(logging.Filter):
+    """A filter on aiohttp's log, which has a traceback for every request that is no HTTP or whose client went."""
 
     def __init__(self, admission: Admission) -> None:
         super().__init__()
         self._admission = admission
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep what is not a client's fault."""
+        """Keep what is not about one request. Of those, clients' faults are counted and ours recorded."""
         error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, (HttpProcessingError, ConnectionError)):
+        if error is None:
             return True
+        foreseen = isinstance(error, (HttpProcessingError, ConnectionError))
+        if is_own(error) and not foreseen:
+            RECORD.add("API request", error)
+            return False
         self._admission.counters["api_malformed"] += 1
+        if not foreseen:
+            # Errors that aiohttp lets escape: clients cause them, as often as they like.
+            self._admission.quiet("aiohttp", f"API: a request failed before it was handled ({type(error).__name__})")
         return False
 
 
@@ -64,7 +72,7 @@ class ApiServer:
         self.admission = Admission(self._counters, _log, local=local)
         http_log = logging.Logger("xdp_gossip.http")
         http_log.parent = _log
-        http_log.addFilter(_NoHttp(self.admission))
+        http_log.addFilter(_NoTraceback(self.admission))
         self._runner = web.AppRunner(
             self._app,
             access_log=None,
