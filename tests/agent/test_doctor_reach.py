@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xdp_gossip.cli.doctor import documents, problems, told_address
+from xdp_gossip.cli.doctor import documents, problems, running, told_address
 from xdp_gossip.core.types import PROBLEMS
 
 NODE = {"addr": "198.18.0.5", "port": 8000, "name": "host5", "local": True}
@@ -40,6 +40,20 @@ def test_each_problem_of_this_node_and_of_others_is_told() -> None:
         assert "host6 (198.18.0.6:8000): " in theirs[0].text
         assert theirs[0].remedy
     assert not list(problems(status({}), [NODE, other]))
+
+
+def test_a_node_that_has_not_caught_up_says_what_it_waits_for() -> None:
+    def found(waits: str) -> list[str]:
+        members = {"alive": 2, "suspect": 0, "dead": 0, "left": 0}
+        room = {"documents": 0, "document_bytes": 0, "document_bytes_limit": 1000}
+        told = {**status({}), **room, "version": "1", "state": "running", "clock_offset": 0.0, "catching_up": waits}
+        findings = running({**told, "members": members}, None)
+        return [finding.text for finding in findings if finding.level == "warn"]
+
+    assert found("") == []
+    assert found("no member has answered yet") == [
+        "it has not caught up with the cluster since it started: no member has answered yet"
+    ]
 
 
 def test_room_for_documents_and_what_a_limit_kept_out() -> None:

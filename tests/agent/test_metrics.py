@@ -33,6 +33,7 @@ def test_metrics_follow_the_status() -> None:
     for state, count in (("alive", 2), ("suspect", 1), ("dead", 1), ("left", 0)):
         assert found["xdp_gossip_members", state] == count
     assert found["xdp_gossip_members_in_sync", ""] == 2
+    assert found["xdp_gossip_caught_up", ""] == 1
     assert found["xdp_gossip_state", "running"] == 1
     assert found["xdp_gossip_uptime_seconds", ""] == 12.5
     assert found["xdp_gossip_incarnation", ""] == 5

@@ -291,6 +291,29 @@ def test_known_nodes_replace_seeds() -> None:
     assert len(again.members(net.now)) == 4  # what was never heard in this run is no member
 
 
+def test_who_has_started_says_until_when_it_does_not_know_the_document() -> None:
+    net = Net()
+    engines = net.cluster(3)
+    assert all(engine.catching_up for engine in engines)
+    net.run(30)
+    assert [engine.catching_up for engine in engines] == ["", "", ""]
+    assert [isinstance(event, events.CaughtUp) for event in net.events[engines[0].node.address]].count(True) == 1
+
+
+def test_who_is_alone_waits_for_a_timeout_and_who_has_seeds_for_the_limit() -> None:
+    net, engine = one()
+    net.run(engine.timeout - 2)
+    assert engine.catching_up == "no node has answered yet"
+    net.run(5)
+    assert engine.catching_up == ""
+    net, engine = one()
+    engine.seed(Node("198.18.0.77", 8000), net.now)
+    net.run(engine.settings.wait_for_members - 2)
+    assert engine.catching_up
+    net.run(5)
+    assert engine.catching_up == ""
+
+
 def test_timeout_setting() -> None:
     node = Node("198.18.0.1", 8000)
     for options, cycle, timeout in [

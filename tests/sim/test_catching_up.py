@@ -51,8 +51,12 @@ def knows_all_of(node: SimNode, before: dict[str, Document]) -> bool:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("documents", "size"), [(5, 20), (400, 20), (60, 9000)])
-def test_a_rebuilt_node_has_caught_up_once_it_holds_what_a_member_held(seed: int, documents: int, size: int) -> None:
-    world = World(seed, 5, settings=SETTINGS, link=Link(loss=0.05 * (seed % 3), delay=0.005, jitter=0.01))
+@pytest.mark.parametrize("planes", [0, 5], ids=["socket", "kernel"])
+def test_a_rebuilt_node_has_caught_up_once_it_holds_what_a_member_held(
+    seed: int, documents: int, size: int, planes: int
+) -> None:
+    link = Link(loss=0.05 * (seed % 3), delay=0.005, jitter=0.01)
+    world = World(seed, 5, settings=SETTINGS, link=link, planes=range(planes))
     formed(world)
     for number in range(documents):
         world.publish(world.nodes[number % 5], f"k/{number}", bytes(size))
@@ -96,8 +100,9 @@ def test_nodes_that_lost_their_state_together_do_not_take_each_other_for_the_clu
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_fleet_that_is_switched_on_together_needs_no_limit(seed: int) -> None:
-    world = World(seed, 5, settings=replace(SETTINGS, wait_for_members=math.inf))
+@pytest.mark.parametrize("planes", [0, 5], ids=["socket", "kernel"])
+def test_a_fleet_that_is_switched_on_together_needs_no_limit(seed: int, planes: int) -> None:
+    world = World(seed, 5, settings=replace(SETTINGS, wait_for_members=math.inf), planes=range(planes))
     formed(world)
     for number in range(30):
         world.publish(world.nodes[number % 5], f"k/{number}", b"x")
@@ -176,3 +181,21 @@ def test_a_member_that_is_heard_and_answers_nothing_is_not_waited_for_beyond_the
     world.run(WAIT - 5.0)
     assert waits_for(world.nodes[1])
     world.run_until(lambda: unready(world.nodes[1]), 30.0)
+
+
+def test_who_starts_together_with_a_member_that_shows_other_documents_waits_for_them() -> None:
+    world = World(1, 2, settings=replace(SETTINGS, wait_for_members=math.inf))
+    formed(world)
+    for number in range(60):
+        world.publish(world.nodes[0], f"k/{number}", b"x")
+    world.run_until(world.checks.disagreement, 30.0)
+    before = held(world.nodes[0])
+    world.nodes[0].crash()
+    world.network.cut([1], [0], both_ways=False)  # it hears heartbeats, and its questions do not arrive
+    rebuild(world.nodes[1])
+    world.nodes[0].boot(world.nodes)
+    world.run(60.0)
+    assert waits_for(world.nodes[1]) == "all members that answer have just started"
+    world.network.heal()
+    world.run_until(lambda: unready(world.nodes[1]), 30.0, step=0.05)
+    assert knows_all_of(world.nodes[1], before)
