@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Many documents, and a host that is rebuilt with them: ``publish N``, ``remove N`` or ``rebuild N``, as root.
+
+``rebuild`` takes the agent's state away while nginx serves a file that is rendered from all documents, and asks nginx
+ten times a second until the agent has rendered that file again. It fails when one answer was not the whole file.
+"""
+
+import http.client
+import json
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+API = "/run/xdp-gossip/api.sock"
+STATE = pathlib.Path("/var/lib/xdp-gossip")
+BATCH = 64
+SECONDS = 300
+
+
+class Connection(http.client.HTTPConnection):
+    """HTTP over the agent's socket."""
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(60)
+        self.sock.connect(API)
+
+
+def call(method, path, body=None):
+    """The answer as JSON; an error for any other status than 200."""
+    connection = Connection("localhost")
+    connection.request(method, path, None if body is None else json.dumps(body))
+    answer = connection.getresponse()
+    text = answer.read()
+    if answer.status != 200:
+        raise SystemExit(f"{method} {path}: {answer.status} {text[:500]!r}")
+    return json.loads(text)
+
+
+def write(count, entry):
+    """Write documents in batches."""
+    for start in range(0, count, BATCH):
+        documents = [entry(number) for number in range(start, min(count, start + BATCH))]
+        call("POST", "/v1/documents", {"documents": documents})
+
+
+def key(number):
+    return f"pool/{number:05}"
+
+
+def served():
+    with urllib.request.urlopen("http://127.0.0.1:8080/pool", timeout=10) as answer:
+        return answer.read().decode()
+
+
+def applied():
+    """Whether the agent of this run has rendered the file."""
+    try:
+        status, templates = call("GET", "/v1/status"), call("GET", "/v1/rendered")["templates"]
+    except OSError:
+        return False
+    (found,) = [entry for entry in templates if entry["name"] == "pool"]
+    return status["caught_up"] and found["state"] == "applied"
+
+
+def until(true, what):
+    """Wait for ``true``; what it returned."""
+    deadline = time.monotonic() + SECONDS
+    while not true():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{what}: not within {SECONDS} s")
+        time.sleep(0.1)
+
+
+def rebuild(count):
+    """Lose the state and come back."""
+    expected = "".join(f"{number};" for number in range(count)) + "\n"
+    until(lambda: served() == expected, "the whole file, before")
+    subprocess.run(["systemctl", "stop", "xdp-gossip.service"], check=True)
+    for file in STATE.glob("state.db*"):
+        file.unlink()
+    subprocess.run(["systemctl", "start", "xdp-gossip.service"], check=True)
+    answers = []
+
+    def ask():
+        answers.append(served())
+        return applied()
+
+    until(ask, "the file rendered again")
+    answers.append(served())
+    wrong = [len(answer) for answer in answers if answer != expected]
+    if wrong:
+        raise SystemExit(f"{len(wrong)} of {len(answers)} answers were not the whole file, their bytes: {wrong[:20]}")
+    print(f"{len(answers)} answers, all of them the whole file")
+
+
+def main():
+    what, count = sys.argv[1], int(sys.argv[2])
+    if what == "publish":
+        write(count, lambda number: {"key": key(number), "value": str(number)})
+    elif what == "remove":
+        write(count, lambda number: {"key": key(number), "delete": True})
+    else:
+        rebuild(count)
+
+
+main()
