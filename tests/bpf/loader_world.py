@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -118,6 +119,7 @@ def run(*words: str, check: bool = True, environment: dict[str, str] | None = No
     return done
 
 
+_WORLDS = itertools.count()
 #: Ids of what was once seen to be another data plane's; the kernel does not use an id again.
 _FOREIGN_MAPS: set[int] = set()
 _FOREIGN_PROGRAMS: set[int] = set()
@@ -132,6 +134,8 @@ class World:
     interface: str
     peer: str
     files: Path
+    #: Size of its node map, which no other test has: the kernel may take long to free what an earlier one has left.
+    size: int = field(default_factory=lambda: 10_000 + (101 * os.getpid() + next(_WORLDS)) % 80_000)
     #: Sizes of node maps that this world's loader made.
     sizes: set[int] = field(default_factory=set)
 
@@ -157,8 +161,7 @@ class World:
         """Write the configuration; returns its path."""
         path = self.files / "agent.yml"
         node = {"addr": addr, "port": 7946}
-        # A size that no other test uses at the same time.
-        limits = more.setdefault("limits", {"nodes": 10_000 + os.getpid() % 80_000})
+        limits = more.setdefault("limits", {"nodes": self.size})
         self.sizes.add(limits["nodes"])
         path.write_text(json.dumps({"node": node, "allow_insecure": True, "protocol": protocol, **more}))
         return str(path)
