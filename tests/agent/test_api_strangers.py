@@ -325,7 +325,7 @@ def test_who_asks_and_goes_at_once_leaves_no_traceback(caplog: pytest.LogCapture
                     await asyncio.sleep(0)
                 gone.connection_lost(ConnectionResetError())
                 theirs.close()
-            await api.counted("api_malformed")
+            # Later versions of aiohttp do not fail; nothing is counted then.
             await api.works()
 
     asyncio.run(main())
