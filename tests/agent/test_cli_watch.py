@@ -170,3 +170,134 @@ def test_what_cannot_be_says_so(running: AgentProcess, tmp_path: Path) -> None:
     assert done.returncode == 2 and done.stderr == b"xdp-gossip: /no/such/command: No such file or directory\n"
     done = running.command("watch", "--count", "0")
     assert done.returncode == 2 and b"--count: expected 1 or more, got 0" in done.stderr
+
+
+def note_of(tmp_path: Path) -> tuple[str, ...]:
+    return (sys.executable, str(tmp_path / "note.py"), str(tmp_path / "log"))
+
+
+def told(found: list[Any]) -> list[tuple[str, str]]:
+    """Event and key of every change in these runs."""
+    return [
+        (change["event"], change.get("document", {}).get("key", ""))
+        for changes, _variables, _words in found
+        for change in changes
+    ]
+
+
+def test_the_first_run_is_for_what_is_there(running: AgentProcess, tmp_path: Path) -> None:
+    for key in ("app/b", "app/a", "other"):
+        running.json("publish", key, "--value", "x")
+    with watching(running, tmp_path, "app/", "--initial", "--count", "1", "--", *note_of(tmp_path)) as process:
+        assert process.wait(patient(60)) == 0
+    (found,) = notes(tmp_path, 1, running, "")
+    assert told([found]) == [("initial", ""), ("present", "app/a"), ("present", "app/b")]
+    assert found[1][:2] == ["app/b", "present"]
+    (tmp_path / "log").unlink()
+    with watching(running, tmp_path, "none/", "--initial", "--count", "1", "--", *note_of(tmp_path)) as process:
+        assert process.wait(patient(60)) == 0
+    (found,) = notes(tmp_path, 1, running, "")
+    assert told([found]) == [("initial", "")] and found[1] == ["", "initial", ""]
+    lines = running.command("watch", "app/", "--initial", "--count", "2").stdout.decode().splitlines()
+    assert ["document present: app/a" in lines[0], "document present: app/b" in lines[1]] == [True, True]
+
+
+def test_what_changed_while_the_watch_did_not_run_is_told_once(running: AgentProcess, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    words = ("app/", "--state", str(state), "--count", "1")
+    for key in ("app/same", "app/new", "app/gone", "other"):
+        running.json("publish", key, "--value", "1")
+    # The first time there is nothing that was missed: what is there is where it begins.
+    with watching(running, tmp_path, *words, "--", *note_of(tmp_path)):
+        wait_for(state.exists)
+    running.json("publish", "app/new", "--value", "2")
+    running.json("publish", "app/new", "--value", "3")
+    running.json("publish", "app/another", "--value", "1")
+    running.json("delete", "app/gone")
+    running.json("publish", "other", "--value", "2")
+    with watching(running, tmp_path, *words, "--", *note_of(tmp_path)) as process:
+        assert process.wait(patient(60)) == 0
+    missed = [("published", "app/another"), ("published", "app/new"), ("deleted", "app/gone")]
+    assert told(notes(tmp_path, 1, running, "")) == missed
+    # Printed, it is the same.
+    running.json("publish", "app/new", "--value", "4")
+    done = running.command("watch", "app/", "--state", str(state), "--timeout", "1")
+    assert [line.split()[1:4] for line in done.stdout.decode().splitlines()] == [["document", "published:", "app/new"]]
+    assert running.command("watch", "app/", "--state", str(state), "--timeout", "0.5").stdout == b""
+
+
+def test_a_run_that_failed_is_made_up_for_by_the_next_watch(running: AgentProcess, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    words = ("app/", "--state", str(state), "--initial", "--count", "1")
+    running.json("publish", "app/bad", "--value", "1")
+    with watching(running, tmp_path, *words, "--", *note_of(tmp_path)) as process:
+        assert process.wait(patient(60)) == 1
+    assert not state.exists()
+    running.json("publish", "app/good", "--value", "1")
+    with watching(running, tmp_path, *words, "--", "true") as process:
+        assert process.wait(patient(60)) == 0
+    assert set(json.loads(state.read_text())["documents"]) == {"app/bad", "app/good"}
+    assert running.command("watch", "app/", "--state", str(state), "--timeout", "0.5").stdout == b""
+
+
+def test_nothing_is_lost_or_told_twice_when_the_agent_restarts(tmp_path: Path) -> None:
+    port, state = free_port(), tmp_path / "state"
+    with agent(tmp_path / "a", port) as first:
+        first.json("publish", "app/before", "--value", "1")
+        with watching(first, tmp_path, "app/", "--state", str(state), "--", *note_of(tmp_path)) as process:
+            wait_for(state.exists)
+            first.json("publish", "app/one", "--value", "1")
+            notes(tmp_path, 1, first, "")
+            wait_for(lambda: "app/one" in state.read_text())
+            process.send_signal(signal.SIGSTOP)  # so that it surely misses what comes
+            first.process.terminate()
+            first.process.wait(patient(60))
+            with agent(tmp_path / "a", port) as again:
+                again.json("publish", "app/two", "--value", "1")
+                again.json("delete", "app/before")
+                process.send_signal(signal.SIGCONT)
+                found = notes(tmp_path, 2, again, "")
+                again.json("publish", "app/three", "--value", "1")
+                wait_for(lambda: ("published", "app/three") in told(notes(tmp_path, 2, again, "")))
+                found = told(notes(tmp_path, 2, again, ""))
+                assert found[0] == ("published", "app/one") and found[-1] == ("published", "app/three")
+                assert sorted(found[1:-1]) == [("deleted", "app/before"), ("published", "app/two")]
+            again.process.wait(patient(60))
+            process.terminate()
+            _, errors = process.communicate(timeout=patient(60))
+            lines = errors.decode().splitlines()
+            assert "the agent does not answer" in lines[0] and "waiting until it is back" in lines[0]
+            assert "the agent is back after" in lines[1]
+
+
+def test_an_agent_that_lost_its_state_has_deleted_nothing(tmp_path: Path) -> None:
+    port, state = free_port(), tmp_path / "state"
+    with agent(tmp_path / "a", port) as first:
+        first.json("publish", "app/kept", "--value", "1")
+        words = ("app/", "--state", str(state), "--initial", "--count", "1")
+        with watching(first, tmp_path, *words, "--", "true") as process:
+            assert process.wait(patient(60)) == 0
+    for left in (tmp_path / "a" / "state").glob("*"):
+        left.unlink()
+    with agent(tmp_path / "a", port) as again:
+        assert again.json("documents")["documents"] == []
+        assert again.command("watch", "app/", "--state", str(state), "--timeout", "0.5").stdout == b""
+        assert "app/kept" in state.read_text()
+
+
+def test_a_state_that_is_none_is_refused_and_left_alone(running: AgentProcess, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    for text in ("", "root:x:0:0", "[]", "{}", '{"kind": "xdp-gossip watch 1", "prefix": 1, "documents": {}}'):
+        state.write_text(text)
+        done = running.command("watch", "app/", "--state", str(state), "--timeout", "0")
+        assert done.returncode == 2 and b"expected what a watch has written" in done.stderr
+        assert state.read_text() == text
+    state.unlink()
+    assert running.command("watch", "app/", "--state", str(state), "--timeout", "0").returncode == 0
+    done = running.command("watch", "other/", "--state", str(state), "--timeout", "0")
+    assert done.returncode == 2 and b"belongs to a watch of 'app/', not of 'other/'" in done.stderr
+    done = running.command("watch", "--state", str(tmp_path / "no" / "state"), "--timeout", "0")
+    assert done.returncode == 2 and b"No such file or directory" in done.stderr
+    for more in ("--initial", "--state=x"):
+        done = running.command("watch", "--since", "5", more)
+        assert done.returncode == 2 and b"--since: expected none with --initial or --state" in done.stderr

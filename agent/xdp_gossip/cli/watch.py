@@ -12,10 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import tables
 from .common import FAILED, OK, USAGE, CommandError, call, wants_json
+from .watchstate import Seen
 
 if TYPE_CHECKING:
     from ..api.client import Client
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 _POLL = 30.0
 #: Seconds in which changes that follow the first are gathered before the command is run.
 _BURST = 0.2
-#: Seconds until a lost connection is tried again, first and at most.
-_BACK_OFF, _BACK_OFF_MOST = 0.5, 30.0
+#: Seconds until a lost connection is tried again, first and at most: a restart of the agent takes a second or two.
+_BACK_OFF, _BACK_OFF_MOST = 0.25, 2.0
 #: Seconds that a command has to end when the watch is ended.
 _END = 5.0
 
@@ -39,12 +41,21 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         usage="%(prog)s [options] [PREFIX] [-- COMMAND [ARGUMENT...]]",
         description="Print what changes, a line for each change. With a COMMAND, run that once for each burst of "
         "changes, never twice at a time. It gets the changes as a JSON list on its standard input, and of the last one "
-        "the key, event and version in XDP_GOSSIP_KEY, XDP_GOSSIP_EVENT and XDP_GOSSIP_VERSION.",
+        "the key, event and version in XDP_GOSSIP_KEY, XDP_GOSSIP_EVENT and XDP_GOSSIP_VERSION. With --initial the "
+        "first run is for what is there at the start, with the event 'present' for each, and there is one also when "
+        "that is nothing. With --state, what changed while the watch or its agent did not run is told when both do.",
         parents=[common],
     )
     watch.takes_command = True
     watch.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="only documents whose key begins so")
     watch.add_argument("--since", metavar="REVISION", type=int, help="begin after this revision (default: now)")
+    watch.add_argument("--initial", action="store_true", help="begin with all that is there")
+    watch.add_argument(
+        "--state",
+        metavar="FILE",
+        type=Path,
+        help="remember there which version of each document was dealt with, and go on from it (documents only)",
+    )
     watch.add_argument("--count", metavar="N", type=int, help="end after N changes, or N runs of the command")
     watch.add_argument("--timeout", metavar="SECONDS", type=float, help="end after so long (default: never)")
     watch.add_argument("--documents", action="store_true", help="no changes of nodes (as with a PREFIX)")
@@ -55,31 +66,41 @@ def run(args: argparse.Namespace) -> int:
     """Watch until the count or the time is reached; 1 when a run of the command failed."""
     if args.count is not None and args.count < 1:
         raise CommandError(f"--count: expected 1 or more, got {args.count}", USAGE)
+    if args.since is not None and (args.initial or args.state):
+        raise CommandError("--since: expected none with --initial or --state, which say where to begin", USAGE)
+    seen = Seen(args.state, args.prefix) if args.state else None
 
     async def work(client: Client) -> int:
-        bursts = _bursts(client, args)
+        bursts = _bursts(client, args, seen)
         try:
             if args.command:
-                return await _run_commands(bursts, args)
-            return await _print(bursts, args)
+                return await _run_commands(bursts, args, seen)
+            return await _print(bursts, args, seen)
         finally:
             await bursts.aclose()  # type: ignore[attr-defined]  # an async generator
 
     return call(args, work)
 
 
-async def _print(bursts: AsyncIterator[list[Change]], args: argparse.Namespace) -> int:
+async def _print(bursts: AsyncIterator[list[Change]], args: argparse.Namespace, seen: Seen | None) -> int:
     printed = 0
     async for burst in bursts:
-        for change in burst:
-            if change["kind"] == "resync":
-                print("xdp-gossip: changes were missed, read the lists again", file=sys.stderr)
-                continue
+        left = None if args.count is None else args.count - printed
+        shown = [change for change in burst if change["kind"] not in ("resync", "initial")][:left]
+        if burst[0]["kind"] == "resync":
+            _tell("changes may have been missed: take everything for changed, or watch with --state FILE")
+        for change in shown:
             print(json.dumps(change) if wants_json(args) else _line(change), flush=True)
-            printed += 1
-            if printed == args.count:
-                return OK
+        if seen is not None:
+            seen.done(shown)
+        printed += len(shown)
+        if printed == args.count:
+            return OK
     return OK
+
+
+def _tell(text: str) -> None:
+    print(f"xdp-gossip: {text}", file=sys.stderr, flush=True)
 
 
 def _line(change: Change) -> str:
@@ -94,7 +115,7 @@ def _line(change: Change) -> str:
     return tables.printable(f"{change['revision']} {change['kind']} {change['event']}: {what}")
 
 
-async def _bursts(client: Client, args: argparse.Namespace) -> AsyncIterator[list[Change]]:
+async def _bursts(client: Client, args: argparse.Namespace, seen: Seen | None) -> AsyncIterator[list[Change]]:
     """Changes that came together, never none; what comes while the caller is busy is one burst. Ends with the time."""
     import asyncio
 
@@ -102,40 +123,93 @@ async def _bursts(client: Client, args: argparse.Namespace) -> AsyncIterator[lis
 
     deadline = None if args.timeout is None else time.monotonic() + args.timeout
     since, back_off, connected = args.since, _BACK_OFF, False
-    documents = bool(args.documents or args.prefix)
+    away: float | None = None  # since when the agent does not answer
+    initial, look = args.initial, args.initial or seen is not None
     while True:
         left = _POLL if deadline is None else min(_POLL, max(0.0, deadline - time.monotonic()))
         if not connected:
             left = 0.0  # whether there is an agent at all should be known at once
         try:
-            found = await client.watch(since, left, args.prefix)
-            if args.command and found["changes"]:
-                await asyncio.sleep(_BURST)
-                more = await client.watch(found["revision"], 0.0, args.prefix)
-                found = {
-                    "revision": more["revision"],
-                    "gap": found["gap"] or more["gap"],
-                    "changes": found["changes"] + more["changes"],
-                }
+            if look:
+                # The revision first: what changes while the lists are read comes again after them.
+                since = (await client.watch(None, 0.0))["revision"]
+                burst = await _look(client, args, seen, since, initial)
+                initial = look = False
+            else:
+                found = await _poll(client, args, since, left)
+                if found["gap"] and seen is not None:
+                    burst = await seen.missed(client, found["revision"])
+                else:
+                    burst = [change for change in found["changes"] if _wanted(change, args, seen)]
+                    if found["gap"]:
+                        burst.insert(0, {"revision": found["revision"], "kind": "resync", "event": "resync"})
+                since = found["revision"]
         except (Unreachable, ApiError) as error:
             if not connected or (isinstance(error, ApiError) and error.status < 500):
                 raise
             # The agent restarts, say. Nothing is missed: it tells of a gap when it cannot know what came since.
-            print(f"xdp-gossip: {error}; trying again in {back_off:g} s", file=sys.stderr, flush=True)
+            if away is None:
+                away = time.monotonic()
+                _tell(f"the agent does not answer ({error}); waiting until it is back")
+            look = look or seen is not None
             await asyncio.sleep(back_off if deadline is None else min(back_off, max(0.0, deadline - time.monotonic())))
             back_off = min(2 * back_off, _BACK_OFF_MOST)
         else:
-            connected, back_off, since = True, _BACK_OFF, found["revision"]
-            burst = [change for change in found["changes"] if change["kind"] == "document" or not documents]
-            if found["gap"]:
-                burst.insert(0, {"revision": since, "kind": "resync", "event": "resync"})
+            if away is not None:
+                _tell(f"the agent is back after {time.monotonic() - away:.0f} s")
+            connected, back_off, away = True, _BACK_OFF, None
             if burst:
                 yield burst
         if deadline is not None and time.monotonic() >= deadline:
             return
 
 
-async def _run_commands(bursts: AsyncIterator[list[Change]], args: argparse.Namespace) -> int:
+async def _poll(client: Client, args: argparse.Namespace, since: int | None, left: float) -> dict[str, Any]:
+    """What comes next; for a command with what follows closely."""
+    import asyncio
+
+    found = await client.watch(since, left, args.prefix)
+    if not args.command or not found["changes"]:
+        return found
+    await asyncio.sleep(_BURST)
+    more = await client.watch(found["revision"], 0.0, args.prefix)
+    gap, changes = found["gap"] or more["gap"], found["changes"] + more["changes"]
+    return {"revision": more["revision"], "gap": gap, "changes": changes}
+
+
+def _wanted(change: Change, args: argparse.Namespace, seen: Seen | None) -> bool:
+    if seen is not None:
+        return seen.fresh(change)
+    return change["kind"] == "document" or not (args.documents or args.prefix)
+
+
+async def _look(
+    client: Client, args: argparse.Namespace, seen: Seen | None, revision: int, initial: bool
+) -> list[Change]:
+    """What is there to begin with: all with ``initial``, else what ``seen`` has not."""
+    if not initial:
+        assert seen is not None
+        if seen.is_new:
+            await seen.begin(client)
+            seen.is_new = False
+            return []
+        return await seen.missed(client, revision)
+    burst: list[Change] = [{"revision": revision, "kind": "initial", "event": "initial"}]
+    if seen is None and not (args.documents or args.prefix):
+        burst += [_present(revision, "node", node) async for node in client.each_node()]
+    documents = [_present(revision, "document", document) async for document in client.each_document(args.prefix)]
+    if seen is not None:
+        burst += [change for change in await seen.missed(client, revision) if change["event"] == "deleted"]
+        for change in documents:
+            seen.fresh(change)
+    return burst + documents
+
+
+def _present(revision: int, kind: str, what: dict[str, Any]) -> Change:
+    return {"revision": revision, "kind": kind, "event": "present", kind: what}
+
+
+async def _run_commands(bursts: AsyncIterator[list[Change]], args: argparse.Namespace, seen: Seen | None) -> int:
     import asyncio
 
     task = asyncio.current_task()
@@ -155,7 +229,9 @@ async def _run_commands(bursts: AsyncIterator[list[Change]], args: argparse.Name
             if status:
                 failed += 1
                 how = f"exit code {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
-                print(f"xdp-gossip: run {runs} of the command: {how} ({failed} failed)", file=sys.stderr, flush=True)
+                _tell(f"run {runs} of the command: {how} ({failed} failed)")
+            elif seen is not None:
+                seen.done(burst)
             if runs == args.count:
                 break
     except asyncio.CancelledError:

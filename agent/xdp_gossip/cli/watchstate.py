@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""What a ``watch --state`` has dealt with: the version of each document, in a file, from which a later one goes on.
+
+Versions, not a revision of the agent: those begin anew with each run of the agent, and may be of another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .common import USAGE, CommandError
+
+if TYPE_CHECKING:
+    from ..api.client import Client
+
+#: What the file says that it is.
+_KIND = "xdp-gossip watch 1"
+
+Change = dict[str, Any]
+
+
+class Seen:
+    """The documents under one prefix that were dealt with."""
+
+    def __init__(self, path: Path, prefix: str) -> None:
+        """Raises :class:`CommandError` for a file of something else."""
+        self._path = path
+        self._prefix = prefix
+        #: By key the version that was dealt with; what the file holds.
+        self._kept: dict[str, str] = {}
+        self.is_new = not path.exists()
+        if not self.is_new:
+            self._kept = self._read()
+        #: The same and what was given out since, dealt with or not: nothing is given out twice.
+        self._given = dict(self._kept)
+
+    def _read(self) -> dict[str, str]:
+        try:
+            found = json.loads(self._path.read_bytes())
+            if found["kind"] != _KIND or not isinstance(found["prefix"], str):
+                raise ValueError
+            kept = {str(key): str(version) for key, version in found["documents"].items()}
+        except OSError as error:
+            raise CommandError(f"--state {self._path}: {error.strerror}", USAGE) from None
+        except (ValueError, LookupError, TypeError, AttributeError):
+            text = f"--state {self._path}: expected what a watch has written; name another file, or remove it"
+            raise CommandError(f"{text} to begin anew", USAGE) from None
+        if found["prefix"] != self._prefix:
+            text = f"--state {self._path}: belongs to a watch of {found['prefix']!r}, not of {self._prefix!r}"
+            raise CommandError(f"{text}; name another file", USAGE)
+        return kept
+
+    def fresh(self, change: Change) -> bool:
+        """Whether a change is of a document, and was not given out before; from now on it was."""
+        if change["kind"] != "document":
+            return False
+        key, version = change["document"]["key"], change["document"]["version"]
+        if self._given.get(key) == version:
+            return False
+        self._given[key] = version
+        return True
+
+    async def missed(self, client: Client, revision: int) -> list[Change]:
+        """What has changed since, as the agent has it now; the last version of each document only.
+
+        A document that the agent does not have counts as deleted when its history says so: an agent that has lost its
+        state, or is new, has none yet.
+        """
+        here = {document["key"]: document async for document in client.each_document(self._prefix)}
+        found = [("published", document) for document in here.values()]
+        for key in sorted(self._kept.keys() - here.keys()):
+            deletion = await _deletion(client, key)
+            if deletion is not None:
+                found.append(("deleted", deletion))
+        changes: list[Change] = [
+            {"revision": revision, "kind": "document", "event": event, "document": document}
+            for event, document in found
+        ]
+        # Not before all is known: were the agent gone meanwhile, they would count as given out.
+        return [change for change in changes if self.fresh(change)]
+
+    async def begin(self, client: Client) -> None:
+        """Take what is there for dealt with."""
+        async for document in client.each_document(self._prefix):
+            self._kept[document["key"]] = self._given[document["key"]] = document["version"]
+        self._write()
+
+    def done(self, changes: list[Change]) -> None:
+        """These were dealt with. On the disk when it returns. Raises :class:`CommandError`."""
+        for change in changes:
+            document = change.get("document")
+            if document is None:
+                continue
+            if document["deleted"]:
+                self._kept.pop(document["key"], None)
+            else:
+                self._kept[document["key"]] = document["version"]
+        self._write()
+
+    def _write(self) -> None:
+        text = json.dumps({"kind": _KIND, "prefix": self._prefix, "documents": self._kept}, indent=0)
+        new = self._path.with_name(f"{self._path.name}.new")
+        try:
+            with new.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                new.unlink()
+            raise CommandError(f"--state {self._path}: {error.strerror}", USAGE) from None
+
+
+async def _deletion(client: Client, key: str) -> dict[str, Any] | None:
+    """The last version of a document, when that is its deletion."""
+    from ..api.client import ApiError
+
+    try:
+        newest = (await client.history(key))["versions"][0]
+    except ApiError as error:
+        if error.code != "document_not_found":
+            raise
+        return None
+    return dict(newest) if newest["deleted"] else None
