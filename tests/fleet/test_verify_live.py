@@ -90,6 +90,28 @@ def test_the_playbooks_take_one_document_or_many_and_fall_over_to_the_next_host(
         assert "No member answered on any of h0" in output
 
 
+def test_the_playbooks_ask_for_what_is_applied_and_for_repair(fleet: Fleet) -> None:
+    documents = {"ap/a": {"content": "a"}, "ap/b": {"content": "b"}, "ap/c": {"state": "absent"}}
+    output = playbook(fleet, "publish", 1, xdp_gossip_documents=documents, xdp_gossip_wait_for="applied")
+    assert "ap/a changed to" in output and " ".join(output.split()).count("applied by 3 of 3 members") == 3
+    output = playbook(
+        fleet, "verify", 0, 2, xdp_gossip_documents=documents, xdp_gossip_applied=True, xdp_gossip_repair=True
+    )
+    assert "ap/a: 3 of 3 members have applied sha256:" in output and "ap/b: 3 of 3 members have applied" in output
+    assert "ap/c: 3 of 3 members have forgotten it" in output
+    # As text, which -e name=value makes of it.
+    one = {"xdp_gossip_key": "ap/a"}
+    assert "members hold sha256:" in playbook(fleet, "verify", 1, **one, xdp_gossip_applied="false")
+    assert "members have applied sha256:" in playbook(fleet, "verify", 1, **one, xdp_gossip_applied="true")
+    # What cannot be is the modules' to say.
+    output = playbook(
+        fleet, "publish", 1, fails=True, **one, xdp_gossip_content="a", xdp_gossip_wait="none",
+        xdp_gossip_wait_for="applied",
+    )
+    assert "wait_for=applied: expected majority, all or a number of members as wait" in output
+    assert "applied: expected key with it" in playbook(fleet, "verify", 1, fails=True, xdp_gossip_applied=True)
+
+
 def test_a_dead_member_is_named_when_members_are_asked_directly(fleet: Fleet) -> None:
     """Last, because it takes one away: gossip takes two seconds to notice, but its own API is silent at once."""
     kill = {"ansible.builtin.command": f"kill -KILL {fleet.pids[2]}"}
