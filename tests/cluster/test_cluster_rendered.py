@@ -357,7 +357,7 @@ def test_documents_and_nodes_that_a_template_reads_make_it_anew(tmp_path: Path) 
         host = Host(cluster[0])
         cluster[0].settings["wait_for_members"] = 1  # its seeds come later
         host.source.write_text(
-            "{% for d in documents('vhost/') %}{{ d.key }}={{ d.value }};{% endfor %}\n"
+            "{% for d in documents('vhost/') %}{{ d.key }}={{ d.value }};{% endfor %}\n\n"
             "{{ nodes | map(attribute='name') | join(',') }}\n{{ document('absent', 'default') }}\n"
         )
         try:
