@@ -77,7 +77,7 @@ def until(true, what):
 
 def rebuild(count):
     """Lose the state and come back."""
-    expected = "".join(f"{number};" for number in range(count)) + "\n"
+    expected = "".join(f"{number};" for number in range(count))  # the loop's end takes the newline along
     until(lambda: served() == expected, "the whole file, before")
     subprocess.run(["systemctl", "stop", "xdp-gossip.service"], check=True)
     for file in STATE.glob("state.db*"):
