@@ -176,8 +176,7 @@ export class Store {
       this.since = [];
       try {
         const answer = await get("documents", { cache: "no-cache", seconds: 60 });
-        const batch = (document) => answer.batches[document.version] ?? [];
-        this.documents = new Map(answer.documents.map((document) => [document.key, { ...document, batch: batch(document) }]));
+        this.documents = new Map(answer.documents.map((document) => [document.key, document]));
         // The list may be older than what was heard while it was on its way.
         this.since.forEach((document) => this.apply(document));
       } finally {
