@@ -66,7 +66,7 @@ def summary(status: dict[str, Any]) -> dict[str, object]:
         "cluster": status["cluster"],
         "state": status["state"],
         **({"waiting for": status["waiting"]} if status.get("waiting") else {}),
-        **({"catching up": status["catching_up"]} if status.get("catching_up") else {}),
+        **({"catch-up": status["catching_up"]} if status.get("catching_up") else {}),
         "agent": f"{status['version']}, up {tables.ago(status['uptime'])}",
         "wire": status["wire"],
         "plane": f"{status['mode']} ({status['mode_reason'] or 'asked for: ' + status['protocol']})",
