@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import gc
 import logging
+import os
 import signal
 import sys
 import time
@@ -29,7 +30,7 @@ from .core.interface import ProtocolError
 from .core.types import Node
 from .internal_errors import RECORD
 from .nodelist import AsyncNodeList, Limits
-from .quiet import Quiet
+from .quiet import Quiet, QuietFilter
 from .seednames import SeedNames
 from .store import StoreError
 from .systemd import Systemd
@@ -50,6 +51,8 @@ _TIMEOUT_CYCLES = 5
 #: How long closing may take before the process ends anyway.
 CLOSE_SECONDS = 10.0
 _STATUS_SECONDS = 5.0
+#: Descriptors wanted: connections are bounded to a fortieth of these, so that stores and sockets never lack one.
+_DESCRIPTORS = 65536
 
 
 def node_list_from(settings: AgentConfig) -> AsyncNodeList:
@@ -98,7 +101,7 @@ class Agent:
         self.settings = settings
         self.node_list = node_list_from(settings)
         self.servers: list[ApiServer] = []
-        self.counters: dict[str, int] = {}
+        self.counters: dict[str, int] = {"loop_errors": 0}
         self.requests = RequestLog()
         self.systemd = Systemd()
         listen = settings.api.listen
@@ -251,6 +254,7 @@ class Agent:
         error = context.get("exception")
         if error is None or isinstance(error, (OSError, asyncio.CancelledError)):
             # Strangers can cause these, and as many as they like.
+            self.counters["loop_errors"] += 1
             what = str(context.get("message", "event loop"))
             self._quiet(what, f"{what}{f': {error}' if error else ''}")
             return
@@ -332,9 +336,23 @@ async def run(settings: AgentConfig) -> int:
     return await Agent(settings).run()
 
 
+def _raise_descriptor_limit() -> None:
+    """Without the unit's limit there are 1024 descriptors, fewer than there may be connections."""
+    if not 0 <= os.sysconf("SC_OPEN_MAX") < _DESCRIPTORS:
+        return
+    import resource  # the unit's agents do without it
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main(settings: AgentConfig) -> int:
     """The process: logging, event loop, exit code. 1 with one line on stderr when the agent cannot start."""
     logs.configure(settings.log.level, settings.log.format)
+    # It warns of every write to a connection that is lost.
+    logging.getLogger("asyncio").addFilter(QuietFilter())
+    _raise_descriptor_limit()
     try:
         return asyncio.run(run(settings))
     except (OSError, StoreError, TransportError, ProtocolError, ValueError) as error:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import time
@@ -15,7 +17,7 @@ from agents import TOKEN, agent, command, free_port, write_config
 
 from tests.patience import patient
 from xdp_gossip.config import load
-from xdp_gossip.daemon import node_list_from
+from xdp_gossip.daemon import Agent, node_list_from
 
 #: Processes and their start take a while.
 pytestmark = pytest.mark.slow
@@ -193,3 +195,33 @@ def test_the_node_list_gets_what_the_file_says(tmp_path: Path) -> None:
     assert (node_list.cluster, node_list.protocol, node_list.amount) == ("c1", "TCP", 4)
     # The node itself is no seed, the other one is.
     assert [str(node.address) for node in node_list.get()] == [f"127.0.0.1:{port}", "127.0.0.1:1"]
+
+
+def test_errors_of_sockets_are_counted_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        one = Agent(load(str(write_config(tmp_path / "a", free_port()))))
+        assert one.counters["loop_errors"] == 0
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(one._on_unforeseen)
+        for number in range(100):
+            loop.call_exception_handler({"message": "SSL handshake failed", "exception": OSError(f"client {number}")})
+        assert one.counters["loop_errors"] == 100
+
+    asyncio.run(main())
+    assert [record.getMessage() for record in caplog.records] == ["SSL handshake failed: client 0"]
+
+
+def test_it_has_descriptors_for_all_connections(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, limits[1]))
+    try:
+        with agent(tmp_path / "a") as one:
+            (line,) = [
+                line
+                for line in Path(f"/proc/{one.process.pid}/limits").read_text().splitlines()
+                if line.startswith("Max open files")
+            ]
+            soft = int(line.split()[3])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert soft == min(65536, limits[1])
