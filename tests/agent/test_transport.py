@@ -492,6 +492,37 @@ def test_a_thousand_connections_are_survived_and_the_useful_one_kept() -> None:
     run(scenario)
 
 
+def test_strangers_take_no_members_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member's connection rests, while strangers come who are silent, or send what is refused."""
+    monkeypatch.setattr(streams, "MAX_INCOMING", 4)
+
+    async def scenario() -> None:
+        a, _ = await opened(TcpTransport)
+        b, sink = await opened(TcpTransport)
+
+        def receive(data: bytes, source: Address, screened: bool = False) -> bool | None:
+            return False if data == b"forged" else sink(data, source)
+
+        b._streams.receive = receive  # type: ignore[union-attr]
+        a.send(Transmit(b.local, b"1"))
+        await sink.until(1)
+        strangers = []
+        for number in range(20):
+            strangers.append((await dial(b.local))[1])
+            strangers[-1].write(encode(b"forged") * (number % 3))
+            await eventually(lambda number=number: b.counters["connections_accepted"] == number + 2)
+        assert b.counters["connections_evicted"] == 21 - 4
+        a.send(Transmit(b.local, b"2"))
+        await sink.until(2)
+        assert a.counters["dials"] == 1
+        for writer in strangers:
+            writer.close()
+        await a.close()
+        await b.close()
+
+    run(scenario)
+
+
 def test_one_address_gets_a_share_of_the_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         a, _ = await opened(TcpTransport)

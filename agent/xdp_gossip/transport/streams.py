@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import socket
 from collections import OrderedDict, deque
+from collections.abc import Collection
 from typing import cast
 
 from ..core.types import Address
@@ -121,14 +122,18 @@ class Streams:
         return False
 
     def admit(self, connection: Incoming) -> None:
-        """Take a new incoming connection, at the cost of the one that was useful longest ago when there are many."""
+        """Take a new incoming connection, at the cost of another when there are many.
+
+        That is a stranger's if there is one, so that strangers cannot take members' places; of these, or of members',
+        the one that was useful longest ago.
+        """
         self.counters["connections_accepted"] += 1
-        self.incoming[connection] = None
         same = [other for other in self.incoming if other.source.ip == connection.source.ip]
-        if len(same) > MAX_INCOMING_PER_ADDRESS and not _is_loopback(connection.source.ip):
-            same[0].drop("connections_evicted")
-        elif len(self.incoming) > MAX_INCOMING:
-            next(iter(self.incoming)).drop("connections_evicted")
+        if len(same) >= MAX_INCOMING_PER_ADDRESS and not _is_loopback(connection.source.ip):
+            _evict(same)
+        elif len(self.incoming) >= MAX_INCOMING:
+            _evict(self.incoming)
+        self.incoming[connection] = None
 
     def _sweep(self) -> None:
         self._sweeper = self.loop.call_later(_SWEEP_S, guarded("connections", self._sweep))
@@ -159,6 +164,12 @@ class Streams:
         # Polling, once in a process's life: not worth an event.
         while self.alive:  # noqa: ASYNC110
             await asyncio.sleep(0)
+
+
+def _evict(connections: Collection[Incoming]) -> None:
+    """Close one of ``connections``, which are in the order of their use."""
+    strangers = (connection for connection in connections if not connection.proven)
+    next(strangers, next(iter(connections))).drop("connections_evicted")
 
 
 def _is_loopback(ip: str) -> bool:
@@ -209,6 +220,8 @@ class Incoming(_Connection):
         self._useful = self._begun = streams.loop.time()
         self._scheduled = False
         self._refused = 0  # frames in a row
+        #: It has brought a packet that was not refused: it is a member's.
+        self.proven = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -246,6 +259,7 @@ class Incoming(_Connection):
             self.streams.counters["frames_received"] += 1
             if deliver(self.streams.receive, packet, self.source, self.streams.counters):
                 self._refused = 0
+                self.proven = True
             else:
                 self._refused += 1
             if self._refused >= MAX_REFUSED:
