@@ -172,6 +172,21 @@ def test_when_all_places_are_proven_the_next_is_turned_away(monkeypatch: pytest.
     assert local.open == 1
 
 
+def test_users_of_the_socket_leave_room_for_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_USERS", 3)
+    local = Admission({}, LOG, local=True)
+    root = local.admit("")
+    users = [local.admit(f"user {number}") for number in range(5)]
+    assert [user is not None for user in users] == [True, True, True, False, False]
+    assert local.counters["api_refused_full"] == 2
+    assert local.admit("") is not None
+    assert root is not None
+    root.leave()
+    assert local.admit("user 9") is None
+    users[0].leave()  # type: ignore[union-attr]
+    assert local.admit("user 9") is not None
+
+
 def test_a_handshake_that_does_not_come_is_counted_and_ends(
     certificate: tuple[str, str],  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

@@ -22,8 +22,9 @@ from ..quiet import Quiet
 MAX_CONNECTIONS = 512
 MAX_STRANGERS = 256
 MAX_PER_SOURCE = 64
-#: Of one user on the Unix socket, where everybody who can connect has a right to.
+#: Of one user on the Unix socket, where everybody who can connect has a right to; and of all but root and our own user.
 MAX_PER_USER = 256
+MAX_USERS = 384
 #: Memory is given back to the system so many seconds after so many connections have gone since it was last.
 _TRIM_AFTER, _TRIM_SECONDS = 64, 5.0
 
@@ -108,6 +109,9 @@ class Admission:
         share = MAX_PER_USER if self._local else MAX_PER_SOURCE
         if source and self._per_source[source] >= share and not self._evict(source):
             self.counters["api_refused_source"] += 1
+            return None
+        if self._local and source and self.open - self._per_source[""] >= MAX_USERS:
+            self.counters["api_refused_full"] += 1
             return None
         if (self._number >= MAX_STRANGERS or self.open >= MAX_CONNECTIONS) and not self._evict(""):
             self.counters["api_refused_full"] += 1
