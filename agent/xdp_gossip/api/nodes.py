@@ -110,7 +110,7 @@ class Nodes:
         wanted = (await params.read_object(request, self._context.uploads, ("nodes",))).get("nodes")
         if not isinstance(wanted, list) or not 1 <= len(wanted) <= MAX_JOIN:
             raise bad_request(f"nodes: expected a list of 1 to {MAX_JOIN} addresses such as 198.18.0.11:8000")
-        local = self._node_list.get()[0]
+        local = self._node_list.local().node
         nodes = [self._address(index, value, local) for index, value in enumerate(wanted)]
         return render.json_response({"added": add_nodes(self._node_list, nodes)})
 
