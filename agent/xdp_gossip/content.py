@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from typing import Any
 
@@ -95,6 +94,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> None:
 
 def diff(old: bytes, new: bytes, old_name: str, new_name: str) -> str | None:
     """How ``new`` differs from ``old``, as a unified diff; None when either is no text, or too long to compare."""
+    import difflib  # only a process that compares needs it in memory
+
     if len(old) > MAX_DIFF or len(new) > MAX_DIFF or b"\0" in old or b"\0" in new:
         return None
     try:
