@@ -18,6 +18,7 @@ from typing import Any, Callable
 
 import aiohttp
 import pytest
+from aiohttp import web
 from api_harness import TOKEN
 from fake_node_list import FakeNodeList
 from test_api_server import certificate  # noqa: F401  (a fixture)
@@ -240,6 +241,45 @@ def test_who_is_evicted_in_a_handshake_is_gone_with_all_memory(
             await until(lambda: sum(isinstance(found, SSLProtocol) for found in gc.get_objects()) == 2)
             for _reader, writer in held:
                 writer.close()
+
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        HEALTH,
+        b"GET\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\n\r\n",
+        b"PUT /v1/documents/k HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 1000,
+        b"GET /v1/node HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n\r\n",
+    ],
+    ids=["silent", "public", "no HTTP", "no URL", "half a body", "token"],
+)
+def test_a_connection_that_is_gone_leaves_nothing(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once: neither the garbage collector is needed for it, nor the end of a body that does not come."""
+    monkeypatch.setattr(server_module, "_LINGERING_SECONDS", 3600.0)
+
+    def left() -> int:
+        kinds = (connection.GuardedProtocol, web.RequestHandler)
+        return sum(isinstance(found, kinds) for found in gc.get_objects())
+
+    async def main() -> None:
+        async with served() as api:
+            await api.works()
+            gc.collect()
+            gc.disable()
+            for number in range(5):
+                reader, writer = await api.stranger(number)
+                writer.write(data)
+                if data:
+                    await asyncio.wait_for(reader.read(20), patient(30))
+                writer.close()
+            await until(lambda: api.server.admission.open == 0 and left() == 0)
 
     try:
         asyncio.run(main())

@@ -50,10 +50,14 @@ def source_of(peer: Any) -> str:
     return str(address)
 
 
+def _nothing() -> None:
+    """For a connection that cannot be broken off yet, or any more."""
+
+
 class Place:
     """One connection's. ``proven``: its client has shown a right to be here."""
 
-    __slots__ = ("admission", "cut", "handled", "heads", "proven", "refused", "source")
+    __slots__ = ("admission", "cut", "handled", "heads", "proven", "refused", "source", "unread")
 
     def __init__(self, admission: Admission, source: str, proven: bool) -> None:
         self.admission = admission
@@ -65,7 +69,9 @@ class Place:
         self.heads = 0
         self.handled = 0
         #: Breaks the connection off.
-        self.cut: Callable[[], None] = lambda: None
+        self.cut: Callable[[], None] = _nothing
+        #: Ends the body of a refused request: aiohttp reads and drops it for a while, also when its client has gone.
+        self.unread: Callable[[], None] = _nothing
 
     def prove(self) -> None:
         """Its client has shown a right to be here."""
@@ -74,7 +80,9 @@ class Place:
             self.admission.proved(self)
 
     def leave(self) -> None:
-        """The connection is gone."""
+        """The connection is gone, and what it held is free: a cycle would keep it until the garbage collector comes."""
+        self.unread()
+        self.cut = self.unread = _nothing
         self.admission.left(self)
 
 

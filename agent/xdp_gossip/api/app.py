@@ -53,6 +53,7 @@ def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
         # Whose body nobody reads: what comes behind it is not looked at.
         if place is not None:
             place.refused = True
+            place.unread = request.content.feed_eof
             if "Authorization" in request.headers:
                 place.admission.counters["api_unauthorized"] += 1
                 text = "API: a client has shown a token that is not this agent's"

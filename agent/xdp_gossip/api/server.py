@@ -51,6 +51,8 @@ class _NoTraceback(logging.Filter):
             RECORD.add("API request", error)
             return False
         self._admission.counters["api_malformed"] += 1
+        # As in Listener: aiohttp's frames and the error hold each other, and the connection.
+        error.__traceback__ = None
         if not foreseen:
             # Errors that aiohttp lets escape: clients cause them, as often as they like.
             self._admission.quiet("aiohttp", f"API: a request failed before it was handled ({type(error).__name__})")
