@@ -121,6 +121,17 @@ def is_own(error: BaseException) -> bool:
     return bool(_own(traceback.extract_tb(error.__traceback__)))
 
 
+def without_frames(error: BaseException | None) -> None:
+    """Take the tracebacks from ``error`` and from those before it.
+
+    A library's frames and the error that they keep hold each other, with all that the frames know, until the garbage
+    collector comes, which is seldom.
+    """
+    while error is not None and error.__traceback__ is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 def _own(frames: traceback.StackSummary) -> list[traceback.FrameSummary]:
     return [frame for frame in frames if os.path.abspath(frame.filename).startswith(_PACKAGE + os.sep)]
 

@@ -280,6 +280,8 @@ def test_a_connection_that_is_gone_leaves_nothing(data: bytes, monkeypatch: pyte
                     await asyncio.wait_for(reader.read(20), patient(30))
                 writer.close()
             await until(lambda: api.server.admission.open == 0 and left() == 0)
+            no_http = data.startswith((b"GET\r", b"GET http://["))
+            assert api.counters["api_malformed"] == (5 if no_http else 0)
 
     try:
         asyncio.run(main())

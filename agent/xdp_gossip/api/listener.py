@@ -13,7 +13,7 @@ import ssl
 import struct
 from typing import Any, Callable
 
-from ..internal_errors import watch
+from ..internal_errors import watch, without_frames
 from ..transport.accepting import Acceptor
 from ..transport.sockets import BACKLOG
 from .admission import Admission, Place, source_of
@@ -77,9 +77,7 @@ class Listener:
             text = f"API: a client made no TLS connection ({type(error).__name__})"
             self._admission.quiet("TLS", text, place.source)
             place.leave()
-            # asyncio's frames hold the error, and the error holds them, with 300 KiB of TLS state: only the garbage
-            # collector, which comes seldom, would free these.
-            error.__traceback__ = None
+            without_frames(error)  # which hold 300 KiB of TLS state
         except BaseException:
             place.leave()
             raise

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from ..core.types import Address
-from ..internal_errors import RECORD, is_own
+from ..internal_errors import RECORD, is_own, without_frames
 from ..transport.sockets import bound_socket, closing_on_error
 from .admission import Admission
 from .listener import Listener
@@ -45,14 +45,13 @@ class _NoTraceback(logging.Filter):
         """Keep what is not about one request. Of those, clients' faults are counted and ours recorded."""
         error = record.exc_info[1] if record.exc_info else None
         if error is None:
-            return True
+            return record.levelno > logging.DEBUG
         foreseen = isinstance(error, (HttpProcessingError, ConnectionError))
         if is_own(error) and not foreseen:
             RECORD.add("API request", error)
             return False
         self._admission.counters["api_malformed"] += 1
-        # As in Listener: aiohttp's frames and the error hold each other, and the connection.
-        error.__traceback__ = None
+        without_frames(error)  # which hold the connection
         if not foreseen:
             # Errors that aiohttp lets escape: clients cause them, as often as they like.
             self._admission.quiet("aiohttp", f"API: a request failed before it was handled ({type(error).__name__})")
@@ -74,6 +73,7 @@ class ApiServer:
         self.admission = Admission(self._counters, _log, local=local)
         http_log = logging.Logger("xdp_gossip.http")
         http_log.parent = _log
+        http_log.setLevel(logging.DEBUG)  # where later versions of aiohttp tell of some requests
         http_log.addFilter(_NoTraceback(self.admission))
         self._runner = web.AppRunner(
             self._app,
