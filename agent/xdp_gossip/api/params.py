@@ -158,7 +158,7 @@ async def read_body(request: web.Request, uploads: Uploads, limit: int, code: st
     if length is not None and length > limit:
         raise too_large
     if request.headers.get("Content-Encoding", "identity") != "identity":
-        # aiohttp would inflate it, and a few kilobytes can inflate to gigabytes.
+        # Nothing is inflated: a few kilobytes can become gigabytes.
         raise Fault(415, "unsupported_encoding", "expected a body without Content-Encoding")
     try:
         _ask_for_body(request)
