@@ -12,7 +12,6 @@ import json
 import random
 import sys
 from collections.abc import Collection
-from typing import Any
 
 from xdp_gossip.api.app import build_app
 from xdp_gossip.api.server import ApiServer
@@ -26,6 +25,7 @@ class _Members:
     """As much of a node list as ``GET /v1/nodes`` asks for. The same for the same ``count``."""
 
     revision = 1
+    cluster = "bench"
 
     def __init__(self, count: int) -> None:
         chance = random.Random(count)
@@ -45,13 +45,20 @@ class _Members:
             local=number == 0,
         )
 
-    def members(self, states: Collection[State]) -> list[Member]:
-        """All of them: they are all alive."""
-        return self._members if State.ALIVE in states else []
+    def page(
+        self, states: Collection[State], after: Address | None = None, limit: int | None = None
+    ) -> list[Member]:
+        """All of them by address: they are all alive."""
+        found = self._members if State.ALIVE in states else []
+        return [member for member in found if after is None or after < member.address][:limit]
 
-    def status(self) -> dict[str, Any]:
-        """The two things that the list of nodes tells beside the nodes."""
-        return {"cluster": "bench", "digest": f"{0x5EED:016x}"}
+    def tag(self) -> str:
+        """They never change."""
+        return "bench"
+
+    def state_digest(self) -> str:
+        """Of no documents."""
+        return f"{0x5EED:016x}"
 
 
 async def _serve(path: str, count: int) -> None:
