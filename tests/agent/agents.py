@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.patience import patient
+from tests.ports import free_port
 from xdp_gossip.core.types import Node
 from xdp_gossip.nodelist import AsyncNodeList
 
@@ -23,21 +23,6 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND = str(ROOT / "agent" / "bin" / "xdp-gossip")
 SECRET = "a secret of the tests"
 TOKEN = "a-token-of-the-tests"
-
-
-def free_port() -> int:
-    """A port that is free for UDP and TCP on loopback just now."""
-    for _ in range(50):
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
-        ):
-            tcp.bind(("127.0.0.1", 0))
-            port = int(tcp.getsockname()[1])
-            with contextlib.suppress(OSError):
-                udp.bind(("127.0.0.1", port))
-                return port
-    raise RuntimeError("no free port on loopback")
 
 
 @contextlib.asynccontextmanager

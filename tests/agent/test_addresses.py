@@ -9,8 +9,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from agents import agent, free_port
+from agents import agent
 
+from tests.ports import free_port
 from xdp_gossip import addresses
 from xdp_gossip.addresses import Addresses, present
 from xdp_gossip.core.types import Address

@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
-from agents import TOKEN, agent, command, free_port, write_config
+from agents import TOKEN, agent, command, write_config
 
 from tests.patience import patient
+from tests.ports import free_port
 from xdp_gossip.config import load
 from xdp_gossip.daemon import Agent, node_list_from
 

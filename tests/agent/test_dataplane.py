@@ -15,8 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from agents import free_port
 
+from tests.ports import free_port
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit
 from xdp_gossip.core.interface import Settings

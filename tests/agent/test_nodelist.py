@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.patience import patient
+from tests.ports import free_port
 from xdp_gossip import Node, NodeList, NotReadyError, ProtocolError, TransportError
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

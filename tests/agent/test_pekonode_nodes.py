@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from agents import SECRET, agent, free_port
+from agents import SECRET, agent
 
+from tests.ports import free_port
 from xdp_gossip import Node, NodeList
 from xdp_gossip.core.interface import ProtocolError, Settings
 from xdp_gossip.core.pekonode import PekoNodeEngine

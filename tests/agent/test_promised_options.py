@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import SECRET, TOKEN, AgentProcess, agent, command, free_port, write_config
+from agents import SECRET, TOKEN, AgentProcess, agent, command, write_config
 
 from tests.patience import patient
+from tests.ports import free_port
 from xdp_gossip import Limits, Node, NodeList, ProtocolError, __version__
 from xdp_gossip.config import load
 from xdp_gossip.core.applied import Applied

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from agents import free_port
 
+from tests.ports import free_port
 from xdp_gossip import publishing, runtime, unsaved
 from xdp_gossip.core.events import DocumentChanged
 from xdp_gossip.core.interface import Known, ProtocolError

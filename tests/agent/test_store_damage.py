@@ -19,8 +19,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from agents import free_port
 
+from tests.ports import free_port
 from xdp_gossip import AsyncNodeList, Node, rows, statefile
 from xdp_gossip.cli.doctor import running
 from xdp_gossip.core.interface import Known

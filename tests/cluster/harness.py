@@ -13,7 +13,6 @@ import dataclasses
 import itertools
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -30,6 +29,7 @@ from urllib.parse import quote
 import yaml
 
 from tests.patience import patient
+from tests.ports import free_port
 from xdp_gossip.core.types import Version
 from xdp_gossip.store import Snapshot, Store
 
@@ -272,7 +272,7 @@ class Cluster:
         self.directory = directory
         subnet = next(_subnets) % 250 + 1
         self.agents: list[Agent] = []
-        port = _free_port()
+        port = free_port()
         for number in range(1, count + 1):
             # The loopback network has one IPv6 address: there the ports differ.
             ip, own_port = ("::1", port + number) if ipv6 else (f"127.77.{subnet}.{number}", port)
@@ -387,8 +387,3 @@ def always(wrong: Callable[[], str | None], seconds: float, pause: float = 0.1) 
         text = wrong()
         assert text is None, text
         time.sleep(pause)
-
-
-def _free_port() -> int:
-    """A port outside the range from which the kernel takes those of outgoing connections."""
-    return random.SystemRandom().randrange(20_000, 30_000)

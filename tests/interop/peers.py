@@ -6,11 +6,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from tests.ports import free_port
 from xdp_gossip.core.events import Event, Transmit
 from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.pekonode import PekoNodeEngine
@@ -22,24 +22,6 @@ from xdp_gossip.wire import pekonode as codec
 HOST = "127.0.0.1"
 #: (name, private data) of each node, sorted.
 Listing = list[tuple[str, str]]
-
-
-def free_port() -> int:
-    """A port that nobody uses, neither for UDP nor for TCP, at the moment of asking.
-
-    Below the range from which the kernel takes ports for outgoing connections: with one connection for each packet,
-    one of these would sooner or later sit on a port chosen here before its node listens.
-    """
-    for _ in range(50):
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
-            try:
-                stream.bind((HOST, port))
-                datagram.bind((HOST, port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no free port")
 
 
 class GoNode:
