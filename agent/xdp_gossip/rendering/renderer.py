@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import struct
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from ..configtemplates import MAX_CONTENT
+from ..worker.process import resident, started
 from .reads import Reads
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ RENDER_MEMORY = 512 * 1024 * 1024
 _START_SECONDS = 60.0
 _LOOK_EVERY = 0.05
 _LENGTH = struct.Struct(">I")
-_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from xdp_gossip.rendering.worker import main; main()"
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,8 @@ class Renderer:
         try:
             while True:
                 await asyncio.wait({work}, timeout=_LOOK_EVERY)
-                self._peak = max(self._peak, self._resident())
+                if self._process is not None:
+                    self._peak = max(self._peak, resident(self._process.pid))
                 if work.done():
                     kind, value = work.result()
                     return kind, value
@@ -106,24 +104,9 @@ class Renderer:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    def _resident(self) -> int:
-        """Bytes of memory of the worker. A limit of the process would need a system call that the unit denies."""
-        try:
-            assert self._process is not None
-            with open(f"/proc/{self._process.pid}/statm", "rb") as stream:
-                return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except (OSError, IndexError, AssertionError):
-            return 0
-
     async def _work(self, source: str) -> tuple[str, Any]:
         if self._process is None or self._process.returncode is not None:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-c", _START, _ROOT),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env={"LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "1"},
-                close_fds=True,
-            )
+            self._process = await started("rendering.worker")
         await self._send({"source": source, "most": MAX_CONTENT})
         while True:
             kind, *rest = await self._receive()

@@ -27,7 +27,7 @@ _WALL_FACTOR = 20.0
 _MAX_ANSWER = 64 * 1024 * 1024
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from xdp_gossip.worker.jobs import main; main()"
+_START = "import sys; sys.path.insert(0, sys.argv[1]); from xdp_gossip.{} import main; main()"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -81,12 +81,12 @@ class BoundedProcess:
                 await asyncio.wait({work}, timeout=_LOOK_EVERY)
                 if work.done():
                     answer = work.result()
-                    if _resident(process.pid) > _KEPT_MEMORY:
+                    if resident(process.pid) > _KEPT_MEMORY:
                         await self._end()
                     return answer
                 if _used(process.pid) - began > seconds or loop.time() > deadline:
                     raise TooMuch(f"it takes more than {seconds:g} seconds")
-                if _resident(process.pid) > memory:
+                if resident(process.pid) > memory:
                     raise TooMuch(f"it takes more than {memory >> 20} MiB of memory")
         finally:
             if not work.done():
@@ -95,13 +95,7 @@ class BoundedProcess:
 
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-c", _START, _ROOT),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env={"LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "1"},
-                close_fds=True,
-            )
+            self._process = await started("worker.jobs")
         return self._process
 
     async def _exchange(self, process: asyncio.subprocess.Process, job: list[Any]) -> Any:
@@ -140,6 +134,17 @@ class BoundedProcess:
         await self._end()
 
 
+async def started(module: str) -> asyncio.subprocess.Process:
+    """A process that runs ``main()`` of this package's ``module`` between two pipes. Raises ``OSError``."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-c", _START.format(module), _ROOT),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={"LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "1"},
+        close_fds=True,
+    )
+
+
 def _used(pid: int) -> float:
     """Seconds of processor that it has used. (A limit of the process would need a call that the unit denies.)"""
     try:
@@ -150,7 +155,7 @@ def _used(pid: int) -> float:
         return 0.0
 
 
-def _resident(pid: int) -> int:
+def resident(pid: int) -> int:
     """Bytes of memory that it has."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as stream:
