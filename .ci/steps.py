@@ -25,8 +25,9 @@ Stage = list[list[str]]
 
 #: Lines of a failed target's log that are shown at the end.
 TAIL = 40
-#: At most so many lines from above these, the last ones, each of at most WIDTH characters.
-ABOVE = 20
+#: Lines of its log that say what failed, shown below all ends: at most so many, the last ones.
+ABOVE = 15
+#: Characters of each of them.
 WIDTH = 300
 #: How pytest, ansible-test, Ansible, Molecule, ruff and make say that something failed.
 FAILING = re.compile(
@@ -127,10 +128,13 @@ class Run:
             if one.status:
                 heading(f"{one.target} failed; the end of .cache/logs/{one.target}.log")
                 lines = (LOGS / f"{one.target}.log").read_text(encoding="utf-8", errors="replace").splitlines()
-                # A target goes on after a failing part: the end alone may tell of what passed.
-                for line in failing(lines[:-TAIL]):
-                    show(line)
                 show("\n".join(lines[-TAIL:]))
+        # A target goes on after a failing part, so its end may tell of what passed. These come last of all, as
+        # some readers keep only the last lines of a run.
+        for one in self.outcomes:
+            if one.status and (found := failing((LOGS / f"{one.target}.log").read_text(errors="replace").splitlines())):
+                heading(f"what failed in {one.target}")
+                show("\n".join(found))
         not_run = len(self.targets) - len(done)
         passed = sum(one.passed for one in self.outcomes)
         failed = sum(one.failed for one in self.outcomes) + not_run
