@@ -9,6 +9,8 @@ import os
 import pwd
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +196,16 @@ def test_a_command_runs_as_its_user_with_nothing_of_root(tmp_path: Path) -> None
         commands.run([script(Path("/tmp") / f"xg-{os.getpid()}-id", "id; exit 1")], "nobody", 5)
     os.unlink(f"/tmp/xg-{os.getpid()}-id")
     assert "(nobody)" in caught.value.said and "root" not in caught.value.said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to take another group")
+def test_a_command_of_root_has_not_the_group_of_the_helpers_socket(tmp_path: Path) -> None:
+    code = "import os, sys; from xdp_gossip.fileshelper import commands; os.setgid(65534); "
+    code += "commands.run([sys.argv[1]], 'root', 5)"
+    command = script(tmp_path / "make", f"id -g > {tmp_path}/id; id -G >> {tmp_path}/id")
+    place = {"PYTHONPATH": str(Path(commands.__file__).parents[2])}
+    subprocess.run([sys.executable, "-B", "-c", code, command], check=True, timeout=60, env=place)
+    assert (tmp_path / "id").read_text().split() == ["0", "0"]
 
 
 # -- the socket ----------------------------------------------------------------------------------------------------

@@ -43,7 +43,8 @@ def run(command: Sequence[str], user: str, timeout: float) -> None:
     """Run ``command`` as ``user``; its process group is killed after ``timeout`` seconds. Raises CommandFailed."""
     entry = account(user)
     identity: dict[str, Any] = {}
-    if entry.pw_uid != os.geteuid():
+    # Root's commands too: the helper's own group is the one of its socket, and what they make is none of the agent's.
+    if entry.pw_uid != os.geteuid() or (entry.pw_uid == 0 and entry.pw_gid != os.getegid()):
         groups = [group.gr_gid for group in grp.getgrall() if user in group.gr_mem]
         identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
     environment = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": entry.pw_dir, "USER": user, "LOGNAME": user}
