@@ -82,12 +82,17 @@ class Lab:
     def endpoints(self) -> list[str]:
         """Where the members listen, in the inventory's order."""
         hosts = yaml.safe_load(self.inventory.read_text())["fleet"]["hosts"]
-        return [f"http://{host['ansible_host']}:8001" for host in hosts.values()]
+        return [f"https://{host['ansible_host']}:8001" for host in hosts.values()]
 
     @property
     def token_file(self) -> Path:
         """Where the role left the API's token: beside the inventory."""
         return self.inventory.parent / ".xdp-gossip" / "api.token"
+
+    @property
+    def ca_path(self) -> Path:
+        """The certificate authority of the members' API, beside the token."""
+        return self.token_file.parent / "ca.crt"
 
     def close_connections(self) -> None:
         """End the connections that ssh has kept open, as they do a minute after the last command."""

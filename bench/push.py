@@ -63,6 +63,7 @@ def _publish_play(made: Lab) -> str:
         "wait": "all",
         "endpoints": made.endpoints,
         "token_file": str(made.token_file),
+        "ca_path": str(made.ca_path),
     }
     task = {
         "name": "Push",

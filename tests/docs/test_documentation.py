@@ -18,7 +18,7 @@ import yaml
 from exceptions import NOT_RUN, outdated, promises, reason
 from runners import Place, runner_of, structured, syntax
 from snippets import ROOT, Snippet, all_snippets, examples, fences, tracked
-from world import HOSTS, PYTHON, SESSION, TOKEN, Failed, World
+from world import HOSTS, PYTHON, SESSION, Failed, World
 
 #: Seconds for one test; a command in it has 120.
 pytestmark = pytest.mark.timeout(300)
@@ -45,7 +45,6 @@ FILES = {
     f"ansible_python_interpreter: {PYTHON}}}}}}}\n",
     "documents.yml": "xdp_gossip_documents: {app/motd: {content: Welcome}}\n",
     "INVENTORY": "host1\n",
-    ".xdp-gossip/api.token": TOKEN + "\n",
 }
 
 

@@ -78,11 +78,12 @@ class World:
             "/etc/xdp-gossip/tls.pem": (certificate.read_text(), 0o644),
             "/etc/xdp-gossip/tls.key": (key.read_text(), 0o600),
             # curl takes an error of the server's for a success unless told.
+            str(self.home / ".xdp-gossip/default/ca.crt"): (authority.read_text(), 0o600),
             str(self.home / ".curlrc"): ("fail\nsilent\nshow-error\n", 0o600),
         }
         for path in (
             "/etc/xdp-gossip/api.token", "/etc/prometheus/xdp-gossip.token", self.home / ".config/xdp-gossip/token",
-            self.home / ".fleet-token",
+            self.home / ".fleet-token", self.home / ".xdp-gossip/default/api.token",
         ):
             self._files[str(path)] = (TOKEN + "\n", 0o600)
         agents = [self._agent(number, members, tls) for number in range(len(members))]

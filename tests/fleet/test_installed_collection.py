@@ -115,6 +115,18 @@ def test_the_release_inside_is_the_one_of_this_checkout(artifact: Path, tmp_path
         assert inside.read() == path.read_bytes()
 
 
+def test_the_release_inside_is_the_one_that_is_deployed(artifact: Path, tmp_path: Path) -> None:
+    """The builder, which comes along with the agent's sources, is not run on the controller."""
+    ansible(tmp_path, "ansible-galaxy", "collection", "install", "--no-deps", "--offline", str(artifact))
+    builder = collection(tmp_path) / "agent/build_release.py"
+    assert builder.exists()
+    builder.write_text("raise SystemExit('built anew')\n")
+    (carried,) = (collection(tmp_path) / "roles/agent/files").glob("xdp-gossip-*.tar.gz")
+    module = "xdp_gossip.fleet.xdp_gossip_release"
+    shown = ansible(tmp_path, "ansible", "localhost", "--connection", "local", "--module-name", module)
+    assert f'"path": "{carried}"' in shown
+
+
 def test_the_artifact_says_what_galaxy_yml_says(home: Path) -> None:
     said = yaml.safe_load((ROOT / "galaxy.yml").read_text())
     manifest = json.loads((collection(home) / "MANIFEST.json").read_text())["collection_info"]

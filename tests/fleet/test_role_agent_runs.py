@@ -109,6 +109,8 @@ class Controller:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.home = directory / "home"
+        self.home.mkdir()
         collections = directory / "collections" / "ansible_collections" / "xdp_gossip"
         collections.mkdir(parents=True)
         (collections / "fleet").symlink_to(ROOT)
@@ -116,6 +118,7 @@ class Controller:
             **{name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "XDP_GOSSIP_"))},
             "ANSIBLE_COLLECTIONS_PATH": str(directory / "collections"),
             "ANSIBLE_HOME": str(directory / "ansible"),
+            "HOME": str(self.home),
             "ANSIBLE_NOCOLOR": "true",
         }
 
@@ -128,7 +131,7 @@ class Controller:
     def play(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run ansible-playbook; standard output and error come as one."""
         return subprocess.run(
-            ["ansible-playbook", "-i", "hosts.yml", *arguments],
+            ["ansible-playbook", *([] if "-i" in arguments else ["-i", "hosts.yml"]), *arguments],
             cwd=self.directory,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -237,47 +240,74 @@ def test_an_upgrade_touches_nobody_while_a_host_is_unreachable(controller: Contr
         assert ("away" in names) != ("Check the role's variables" in done.stdout), done.stdout
 
 
-SECRETS = {"secret.key": "a-secret-that-is-long-enough\n", "api.token": "a-token-that-is-long-enough\n"}
-VAULTED = "$ANSIBLE_VAULT;1.1;AES256\n3061\n"
+def preflight(controller: Controller, *arguments: str) -> str:
+    """The output of a look at this machine as a host, which it may not become; words that Ansible broke are joined."""
+    done = controller.play("xdp_gossip.fleet.deploy", "--tags", "agent_preflight", *arguments)
+    return " ".join(done.stdout.split())
 
 
-def look_at_secrets(controller: Controller, *arguments: str) -> str:
+def test_the_place_of_the_secrets_does_not_depend_on_the_inventory(controller: Controller) -> None:
+    """Two inventories, one after the other in either order, names on the command line, and a directory."""
+    play = """
+- hosts: all
+  gather_facts: false
+  connection: local
+  tasks:
+    - ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: secrets.yml}
+      vars: {__agent_secrets_state: present, __agent_addr: 198.18.0.11}
+"""
+    (controller.directory / "play.yml").write_text(play)
+    (controller.directory / "two").mkdir()
+    for name in ("one.ini", "two/two.ini"):
+        (controller.directory / name).write_text(f"{Path(name).stem}\n")
+    for sources in (["one.ini", "two/two.ini"], ["two/two.ini", "one.ini"], ["h1,h2,"], ["two"]):
+        output = controller.play("play.yml", *(word for source in sources for word in ("-i", source))).stdout
+        assert "failed=0" in output and "failed=1" not in output, output
+    place = controller.home / ".xdp-gossip" / "default"
+    hosts = {path.name for path in (place / "hosts").iterdir()}
+    assert {"one.crt", "two.crt", "h1.crt", "h2.crt"} <= hosts
+    found = [path for path in controller.directory.rglob("*") if path.name in ("secret.key", "None")]
+    assert found == [place / "secret.key"]
+
+
+def test_the_controllers_own_work_needs_no_connection(controller: Controller) -> None:
+    """Whatever the inventory says of all hosts, the controller's own included."""
     play = """
 - hosts: all
   gather_facts: false
   tasks:
-    - ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: secret_files.yml}
+    - ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: secrets.yml}
+      vars: {__agent_secrets_state: present, __agent_addr: 198.18.0.11}
+    - xdp_gossip.fleet.xdp_gossip_release: {archive: ''}
+      register: release
+    - ansible.builtin.assert:
+        that: release.wire is match("[0-9]+$")
 """
     (controller.directory / "play.yml").write_text(play)
-    return controller.play("play.yml", *arguments).stdout
+    controller.inventory({"host1": {}, "localhost": {}})
+    words = ["-e", "ansible_connection=ssh", "-e", "ansible_ssh_executable=/bin/false", "play.yml"]
+    output = controller.play(*words).stdout
+    assert "failed=0" in output and "unreachable=0" in output and "FAILED" not in output, output
+    tasks = [path.read_text() for path in (ROOT / "roles/agent/tasks").iterdir()]
+    assert not [text for text in tasks if "delegate_to: localhost" in text]
 
 
-@pytest.mark.parametrize(
-    ("mode", "refused"), [(0o600, False), (0o400, False), (0o644, True), (0o640, True), (0o602, True), (0o610, True)]
-)
-def test_secret_files_must_be_their_owners_alone(controller: Controller, mode: int, refused: bool) -> None:
-    controller.inventory({"host1": {}})
-    place = controller.directory / ".xdp-gossip"
-    place.mkdir()
-    for name, text in SECRETS.items():
+def test_secrets_of_another_fleet_are_refused(controller: Controller) -> None:
+    place = controller.home / ".xdp-gossip" / "default"
+    place.mkdir(parents=True)
+    (place / "members").write_text("elsewhere1\nelsewhere2\n")
+    for name, text in (("secret.key", "a-secret-that-is-long-enough"), ("api.token", "a-token-that-is-long-enough")):
         (place / name).write_text(text)
         (place / name).chmod(0o600)
-    (place / "api.token").chmod(mode)
-    output = look_at_secrets(controller)
-    told = f"host1: {place}/api.token on the controller: expected mode 0600 (nothing for group and others), got 0"
-    told += f"{mode:o}"
-    assert (told in " ".join(output.split())) == refused, output
-    assert ("failed=0" in output) != refused
-    assert not [text for text in SECRETS.values() if text.strip() in output]
+    controller.inventory({"host1": {"agent_addr": "127.0.0.1"}})
+    told = preflight(controller)
+    assert "has the secrets of another fleet (elsewhere1, elsewhere2)" in told
+    controller.inventory({"host1": {"agent_addr": "127.0.0.1"}, "elsewhere2": {}})
+    assert "another fleet" not in preflight(controller, "--limit", "host1")
 
 
-def test_files_of_key_slots_count_and_vaulted_ones_do_not(controller: Controller) -> None:
-    for name, text, mode in (("one", SECRETS["secret.key"], 0o644), ("two", VAULTED, 0o644), ("idle", "x" * 20, 0o644)):
-        (controller.directory / name).write_text(text)
-        (controller.directory / name).chmod(mode)
-    keys = [{"id": 1, "state": "retiring", "key_file": "one"}, {"id": 2, "state": "active", "key_file": "two"}]
-    for key in keys:
-        key["key_file"] = str(controller.directory / str(key["key_file"]))
-    controller.inventory({"host1": {"agent_keys": keys, "agent_api_tcp": False}})
-    refused = re.findall(r"host1: (\S+) on the controller: expected", look_at_secrets(controller))
-    assert set(refused) == {str(controller.directory / "one")}
+def test_without_secrets_and_not_allowed_to_make_some(controller: Controller) -> None:
+    controller.inventory({"host1": {"agent_addr": "127.0.0.1", "agent_generate_secrets": False}})
+    told = preflight(controller)
+    assert "no secrets: expected" in told and ".xdp-gossip/default/secret.key" in told
+    assert not (controller.home / ".xdp-gossip").exists()

@@ -12,7 +12,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,11 +25,31 @@ pytestmark = [
 
 
 def archive(path: Path, wire: str) -> None:
-    with tarfile.open(path, "w") as made:
+    with tarfile.open(path, "w:gz") as made:
         if wire:
             member = tarfile.TarInfo("WIRE")
             member.size = len(wire)
             made.addfile(member, io.BytesIO(wire.encode()))
+
+
+TASKS = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+    - xdp_gossip.fleet.xdp_gossip_release:
+        archive: "{{ place }}/xdp-gossip-1.0.tar.gz"
+      register: __agent_archive
+    - xdp_gossip.fleet.xdp_gossip_preflight:
+        addr: 127.0.0.1
+        port: 1
+        command: "{{ place }}/command"
+        root: "{{ place }}/root"
+        config_dir: "{{ place }}/etc"
+        unit: no-such.service
+      register: __agent_preflight
+    - ansible.builtin.import_tasks: "{{ role }}/tasks/wire.yml"
+"""
 
 
 def play(place: Path, here: str | None, release: str, accept: bool) -> str:
@@ -44,18 +63,22 @@ def play(place: Path, here: str | None, release: str, accept: bool) -> str:
         (root / "current").symlink_to("releases/0")  # of an installation that was taken away by hand
     if here:
         (root / "current" / "WIRE").write_text(f"{here}\n")
-    archive(place / "release.tar", release)
+    archive(place / "xdp-gossip-1.0.tar.gz", release)
+    collections = place / "collections" / "ansible_collections" / "xdp_gossip"
+    collections.mkdir(parents=True)
+    (collections / "fleet").symlink_to(ROOT)
     variables = {
-        "__agent_root": str(root),
-        "__agent_archive": {"path": str(place / "release.tar"), "release": "the release"},
+        "place": str(place),
+        "role": str(ROOT / "roles" / "agent"),
         "agent_accept_wire_change": accept,
         "ansible_python_interpreter": "{{ ansible_playbook_python }}",
     }
-    tasks = [{"ansible.builtin.import_tasks": str(ROOT / "roles" / "agent" / "tasks" / "wire.yml")}]
-    (place / "play.yml").write_text(
-        yaml.safe_dump([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}])
-    )
-    environment = {**os.environ, "ANSIBLE_LOCAL_TEMP": str(place / "tmp")}
+    (place / "play.yml").write_text(TASKS)
+    environment = {
+        **os.environ,
+        "ANSIBLE_LOCAL_TEMP": str(place / "tmp"),
+        "ANSIBLE_COLLECTIONS_PATH": str(place / "collections"),
+    }
     words = ["ansible-playbook", "-i", "localhost,", "-e", json.dumps(variables), str(place / "play.yml")]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
     return " ".join(f"{done.stdout} {done.stderr}".split()) if done.returncode else ""
@@ -66,7 +89,7 @@ def play(place: Path, here: str | None, release: str, accept: bool) -> str:
     [
         (NOTHING, "2", False, ""),
         ("2", "2", False, ""),
-        ("2", "3", False, "the release speaks wire version 3, the agent here 2: members of the two do not"),
+        ("2", "3", False, " speaks wire version 3, the agent here 2: members of the two do not"),
         ("2", "3", True, ""),
         (SILENT, "2", False, "speaks wire version 2, the agent here unknown: "),
         (SILENT, "2", True, ""),

@@ -15,14 +15,15 @@ ROLE = Path(__file__).resolve().parents[2] / "roles" / "agent"
 
 
 def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("preflight", ROLE / "files" / "preflight.py")
+    place = ROLE.parents[1] / "plugins" / "module_utils" / "_template_rules.py"
+    spec = importlib.util.spec_from_file_location("template_rules", place)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-preflight = load()
+rules = load()
 
 LEAST = {"name": "site", "path": "/etc/site.conf", "content": ""}
 WHOLE = {
@@ -45,13 +46,13 @@ WHOLE = {
 
 
 def test_whole_templates_pass() -> None:
-    assert preflight.check_templates([]) == []
-    assert preflight.check_templates([LEAST, WHOLE]) == []
+    assert rules.check_templates([]) == []
+    assert rules.check_templates([LEAST, WHOLE]) == []
 
 
 def test_what_is_null_is_not_given() -> None:
     nothing: dict[str, Any] = dict.fromkeys(WHOLE)
-    assert preflight.check_templates([{**nothing, **LEAST}]) == []
+    assert rules.check_templates([{**nothing, **LEAST}]) == []
 
 
 @pytest.mark.parametrize(
@@ -89,21 +90,21 @@ def test_what_is_null_is_not_given() -> None:
     ],
 )
 def test_what_is_wrong_is_named(change: dict[str, Any], told: str) -> None:
-    (error,) = preflight.check_templates([WHOLE, {**LEAST, **change}])
+    (error,) = rules.check_templates([WHOLE, {**LEAST, **change}])
     name = {**LEAST, **change}["name"]
     assert error.startswith("agent_templates[1]" + (f" ({name}): " if name else ": ") + told), error
 
 
 def test_every_problem_is_told_at_once() -> None:
-    assert len(preflight.check_templates([{}, "text"])) == 4
+    assert len(rules.check_templates([{}, "text"])) == 4
 
 
 @pytest.mark.parametrize(("key", "value"), [("name", "site"), ("path", "/etc/site.conf")])
 def test_names_and_files_are_each_templates_own(key: str, value: str) -> None:
-    (error,) = preflight.check_templates([LEAST, {**WHOLE, key: value}])
+    (error,) = rules.check_templates([LEAST, {**WHOLE, key: value}])
     assert error == f"agent_templates: {key}: expected each once, got {value!r} 2 times"
 
 
 def test_the_specification_has_the_same_keys() -> None:
     options = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
-    assert set(options["agent_templates"]["options"]) == preflight.TEMPLATE_KEYS
+    assert set(options["agent_templates"]["options"]) == rules.TEMPLATE_KEYS

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The role ``agent`` without a host: its variables are stated alike everywhere, and its two scripts judge rightly."""
+"""The role ``agent`` without a host: its variables are stated alike everywhere, and its script judges rightly."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import re
-import socket
 from pathlib import Path
 from types import ModuleType
 
@@ -25,7 +24,6 @@ def load(name: str) -> ModuleType:
     return module
 
 
-preflight = load("preflight")
 stale = load("stale")
 
 
@@ -51,61 +49,6 @@ def test_every_variable_is_used() -> None:
     for name in yaml.safe_load(defaults):
         # One that other defaults are made of is used by them.
         assert re.search(rf"(?<!_)\b{name}\b", used) or defaults.count(name) > 1, f"{name}: expected a use, found none"
-
-
-@pytest.mark.parametrize(
-    ("addr", "others", "expected"),
-    [
-        ("198.18.0.11", True, ""),
-        ("fd00::11", True, ""),
-        ("127.0.0.1", False, ""),
-        ("", True, "got none"),
-        ("host1", True, "got 'host1'"),
-        ("0.0.0.0", True, "got 0.0.0.0"),
-        ("224.0.0.1", True, "got 224.0.0.1"),
-        ("255.255.255.255", True, "got 255.255.255.255"),
-        ("::1", True, "the loopback address ::1"),
-    ],
-)
-def test_preflight_address(addr: str, others: bool, expected: str) -> None:
-    errors = preflight.check_address({"addr": addr, "others": others})
-    assert bool(errors) == bool(expected)
-    assert all(error.startswith("agent_addr: expected ") and expected in error for error in errors)
-
-
-@pytest.mark.parametrize(("name", "expected"), [("", ""), ("lo", ""), ("nosuch0", "lo"), ("../net/lo", "../net/lo")])
-def test_preflight_interface(name: str, expected: str) -> None:
-    errors = preflight.check_interface({"interface": name})
-    assert bool(errors) == bool(expected)
-    assert all(error.startswith("agent_dataplane_interface: expected ") and expected in error for error in errors)
-
-
-def test_preflight_leaves_foreign_files_alone(tmp_path: Path) -> None:
-    root, command = tmp_path / "opt", tmp_path / "command"
-    root.mkdir()
-    question = {"command": str(command), "root": str(root)}
-    assert preflight.check_paths(question) == []
-    command.symlink_to(root / "current/bin/xdp-gossip")
-    (root / "current").symlink_to(root / "releases/1")
-    assert preflight.check_paths(question) == []
-    command.unlink()
-    command.write_text("#!/bin/sh\n")
-    (root / "current").unlink()
-    (root / "current").mkdir()
-    assert [error.split(":")[0] for error in preflight.check_paths(question)] == [str(command), str(root / "current")]
-
-
-@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
-def test_preflight_port(kind: socket.SocketKind) -> None:
-    with socket.socket(socket.AF_INET, kind) as holder:
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
-        if kind == socket.SOCK_STREAM:
-            holder.listen()
-        assert preflight.bind_error(kind, "127.0.0.1", port) == "another process has it"
-        assert preflight.bind_error(kind, "0.0.0.0", port) == "another process has it"
-    assert preflight.bind_error(kind, "127.0.0.1", port) == ""
-    assert "does not belong to this host" in preflight.bind_error(kind, "198.51.100.1", port)
 
 
 def test_stale_finds_what_is_newer(

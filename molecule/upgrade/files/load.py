@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Publish without a pause through one member while every member is asked, ten times a second, who is alive.
 
-Usage: ``load.py MEMBERS PUBLISHER TOKEN_FILE STOP REPORT``. MEMBERS is a JSON object, name -> URL of the API; PUBLISHER
-one of the names. Goes on until the file STOP exists, ten minutes at most, then waits until every member holds what was
-acknowledged, and writes REPORT (JSON):
+Usage: ``load.py MEMBERS PUBLISHER SECRETS STOP REPORT``. MEMBERS is a JSON object, name -> URL of the API; PUBLISHER
+one of the names; SECRETS the directory with ``api.token`` and ``ca.crt``. Goes on until the file STOP exists, ten
+minutes at most, then waits until every member holds what was acknowledged, and writes REPORT (JSON):
 ``members``: for each ``samples`` (answers), ``unanswered``, ``seen_away`` (hosts that it saw in any state but alive, at
 any time) and ``most_away`` (how many of them at once); ``acknowledged``, ``refused`` (publishes) and ``lost``
 (member -> acknowledged documents that it does not hold).
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import sys
 import threading
 import time
@@ -34,8 +35,10 @@ FAULTS = (OSError, http.client.HTTPException, ValueError, KeyError)
 class Member:
     """One member's API, over one connection that is made anew when it breaks."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, secrets: Path) -> None:
         place = urlsplit(url)
+        token = (secrets / "api.token").read_text(encoding="ascii").strip()
+        self._tls = ssl.create_default_context(cafile=str(secrets / "ca.crt"))
         self._host, self._port = place.hostname or "", place.port or 8001
         self._headers = {"Authorization": f"Bearer {token}"}
         self._connection: http.client.HTTPConnection | None = None
@@ -44,7 +47,9 @@ class Member:
         """The answer's JSON. Raises one of ``FAULTS``."""
         try:
             if self._connection is None:
-                self._connection = http.client.HTTPConnection(self._host, self._port, timeout=5)
+                self._connection = http.client.HTTPSConnection(
+                    self._host, self._port, timeout=5, context=self._tls
+                )
             self._connection.request(method, path, body, self._headers)
             answer = self._connection.getresponse()
             content = json.loads(answer.read())
@@ -61,8 +66,8 @@ class Member:
 class Run:
     """The threads and what they found."""
 
-    def __init__(self, members: dict[str, str], publisher: str, token: str, stop: Path) -> None:
-        self._urls, self._publisher, self._token = members, publisher, token
+    def __init__(self, members: dict[str, str], publisher: str, secrets: Path, stop: Path) -> None:
+        self._urls, self._publisher, self._secrets = members, publisher, secrets
         self._stop = stop
         self._deadline = time.monotonic() + LIMIT
         self.report: dict = {"members": {}, "acknowledged": 0, "refused": 0, "lost": {}}
@@ -74,7 +79,7 @@ class Run:
 
     def watch(self, name: str) -> None:
         """Be the bystander ``name``."""
-        member = Member(self._urls[name], self._token)
+        member = Member(self._urls[name], self._secrets)
         seen = {"samples": 0, "unanswered": 0, "seen_away": [], "most_away": 0}
         self.report["members"][name] = seen
         since = 0.0
@@ -96,7 +101,7 @@ class Run:
 
     def publish(self) -> None:
         """One document after the other, each under a name of its own."""
-        member = Member(self._urls[self._publisher], self._token)
+        member = Member(self._urls[self._publisher], self._secrets)
         number = 0
         while self._goes_on():
             number += 1
@@ -122,7 +127,7 @@ class Run:
         found = {}
         for name, url in self._urls.items():
             try:
-                listed = Member(url, self._token).ask("GET", "/v1/documents?prefix=load/")["documents"]
+                listed = Member(url, self._secrets).ask("GET", "/v1/documents?prefix=load/")["documents"]
             except FAULTS as error:
                 found[name] = [f"does not answer: {error}"]
                 continue
@@ -135,8 +140,8 @@ class Run:
 
 def main() -> int:
     """Run until told to stop."""
-    members, publisher, token_file, stop, report = sys.argv[1:6]
-    run = Run(json.loads(members), publisher, Path(token_file).read_text(encoding="ascii").strip(), Path(stop))
+    members, publisher, secrets, stop, report = sys.argv[1:6]
+    run = Run(json.loads(members), publisher, Path(secrets), Path(stop))
     threads = [threading.Thread(target=run.watch, args=[name]) for name in json.loads(members)]
     threads.append(threading.Thread(target=run.publish))
     for thread in threads:

@@ -1,0 +1,77 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import typing as t
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+#: Where this collection is, and what only an installed one has.
+COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+INSTALLED = os.path.join(COLLECTION, "MANIFEST.json")
+CARRIED = os.path.join(COLLECTION, "roles", "agent", "files")
+BUILDER = os.path.join(COLLECTION, "agent", "build_release.py")
+BUILT = "~/.cache/xdp-gossip"
+
+_NAME = re.compile(r"xdp-gossip-([0-9][^/]*)\.tar\.gz\Z")
+
+
+class ActionModule(ActionBase):
+    """Works on the controller, in Ansible's own process: no connection, whatever the inventory says of localhost."""
+
+    _supports_check_mode = True
+    _requires_connection = False
+
+    def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """See the module's documentation. Raises ``AnsibleActionFail``."""
+        super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(argument_spec={"archive": {"type": "str", "default": ""}})
+        path = os.path.realpath(os.path.expanduser(options["archive"])) if options["archive"] else _own()
+        named = _NAME.match(os.path.basename(path))
+        if not named or not os.path.isfile(path):
+            raise AnsibleActionFail(
+                "%s: expected a release archive xdp-gossip-VERSION.tar.gz, found none: set agent_release_archive" % path
+            )
+        try:
+            with open(path, "rb") as stream:
+                digest = hashlib.sha256(stream.read()).hexdigest()
+            with tarfile.open(path) as archive:
+                wire = _wire(archive)
+        except (OSError, tarfile.TarError, UnicodeError) as exc:
+            raise AnsibleActionFail("%s: expected a release archive: %s" % (path, exc)) from None
+        version = named.group(1)
+        release = "%s-%s" % (version, digest[:12])
+        return {"changed": False, "path": path, "version": version, "release": release, "wire": wire}
+
+
+def _own() -> str:
+    """The release that an installed collection carries; of a checkout a new one, so that no stale one is deployed."""
+    if os.path.exists(INSTALLED):
+        return max(glob.glob(os.path.join(CARRIED, "xdp-gossip-*.tar.gz")), default=CARRIED)
+    command = [sys.executable, "-I", BUILDER, "--output", os.path.expanduser(BUILT)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+        return t.cast(str, json.loads(done.stdout)["path"])
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as exc:
+        said = getattr(exc, "stderr", None) or exc
+        raise AnsibleActionFail("%s: cannot build the release of this checkout: %s" % (BUILDER, said)) from None
+
+
+def _wire(archive: tarfile.TarFile) -> str:
+    """The wire version that the release speaks; one that does not say so speaks an unknown one."""
+    try:
+        member = archive.extractfile("WIRE")
+    except KeyError:
+        return "unknown"
+    return member.read(64).decode("ascii").strip() if member else "unknown"

@@ -1,0 +1,311 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PRIVATE to this collection: a look at a host before the role changes it, and what stands in the way.
+
+Each sentence says where, what was expected and what was found. Runs on targets: standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import selectors
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._template_rules import check_templates
+
+PYTHON = "/usr/bin/python3"
+MINIMUM = (3, 9)
+
+
+def check_base() -> list[str]:
+    """Root, systemd, the tools that unpacking needs, and the Python that the agent will run under."""
+    errors = []
+    if os.geteuid() != 0:
+        errors.append("privileges: expected root (become: true), got user id %d" % os.geteuid())
+    if not os.path.isdir("/run/systemd/system"):
+        errors.append("init: expected systemd as process 1, found no /run/systemd/system")
+    for tool in ("tar", "gzip", "systemctl"):
+        if not shutil.which(tool):
+            errors.append("command %s: expected it to be installed, found none" % tool)
+    if os.path.exists(PYTHON):  # else the package installation brings it
+        code = "import sys; print('%d.%d' % sys.version_info[:2])"
+        found = subprocess.run([PYTHON, "-I", "-c", code], stdout=subprocess.PIPE, timeout=20, check=False)
+        text = found.stdout.decode("ascii", "replace").strip()
+        if found.returncode or tuple(int(part) for part in text.split(".")) < MINIMUM:
+            errors.append("%s: expected Python %d.%d or later, got %s" % (PYTHON, *MINIMUM, text or "an error"))
+    return errors
+
+
+def check_address(question: dict) -> list[str]:
+    """The node's address must be one that other nodes can send to."""
+    text = question["addr"]
+    if not text:
+        return [
+            "agent_addr: expected an address, got none: ansible_host is no IP address and there is no default route"
+        ]
+    try:
+        addr = ipaddress.ip_address(text)
+    except ValueError:
+        return ["agent_addr: expected an IPv4 or IPv6 address, got %r" % text]
+    if addr.is_unspecified or addr.is_multicast or str(addr) == "255.255.255.255":
+        return ["agent_addr: expected an address of one host, got %s" % addr]
+    if addr.is_loopback and question["others"]:
+        return ["agent_addr: expected an address that the other hosts reach, got the loopback address %s" % addr]
+    return []
+
+
+def check_interface(question: dict) -> list[str]:
+    """An interface that is named must be there; which one owns the address is for the loader to find out."""
+    name = question["interface"]
+    found = sorted(os.listdir("/sys/class/net"))
+    if not name or name in found:
+        return []
+    return ["agent_dataplane_interface: expected an interface of this host (%s), got %r" % (", ".join(found), name)]
+
+
+def check_paths(question: dict) -> list[str]:
+    """What the role will write must not be somebody else's."""
+    errors = []
+    command, root = question["command"], question["root"]
+    if os.path.lexists(command) and not (os.path.islink(command) and os.readlink(command).startswith(root + "/")):
+        errors.append("%s: expected nothing or a link into %s, found something else" % (command, root))
+    current = os.path.join(root, "current")
+    if os.path.lexists(current) and not os.path.islink(current):
+        errors.append("%s: expected a symbolic link, found something else" % current)
+    return errors
+
+
+def check_ports(question: dict) -> list[str]:
+    """The ports must be free, or held by the agent itself; the addresses must be this host's."""
+    listen = question["listen"] or ("::" if ":" in question["addr"] else "0.0.0.0")
+    wanted = [
+        ("agent_port", "UDP", socket.SOCK_DGRAM, listen, question["port"]),
+        ("agent_port", "TCP", socket.SOCK_STREAM, listen, question["port"]),
+    ]
+    if question["api_addr"]:
+        wanted.append(("agent_api_port", "TCP", socket.SOCK_STREAM, question["api_addr"], question["api_port"]))
+    errors = []
+    own = None
+    for name, label, kind, host, port in wanted:
+        number = bind_error(kind, host, port)
+        if number == errno.EADDRINUSE:
+            own = own if own is not None else agent_sockets(question["unit"])
+            holders = sockets_at(label.lower(), port)
+            if holders and holders <= own:
+                continue
+        if number:
+            why = WHY.get(number) or os.strerror(number)
+            errors.append("%s: expected %s port %d on %s to be free, but %s" % (name, label, port, host, why))
+    # Asked of any port: that the address is not this host's does not depend on it.
+    if not question["listen"] and bind_error(socket.SOCK_DGRAM, question["addr"], 0) == errno.EADDRNOTAVAIL:
+        errors.append(
+            "agent_addr: expected an address of this host, got %s. Where the others reach it by an address that is "
+            "translated on the way, set agent_listen_addr to the address to bind, such as 0.0.0.0" % question["addr"]
+        )
+    return errors
+
+
+WHY = {
+    errno.EADDRINUSE: "another process has it",
+    errno.EADDRNOTAVAIL: "the address does not belong to this host",
+}
+
+
+def bind_error(kind: int, host: str, port: int) -> int:
+    """The error number with which ``host:port`` cannot be bound, 0 when it can.
+
+    SO_REUSEADDR as the agent sets it, for TCP only.
+    """
+    host, _, zone = host.partition("%")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, kind) as probe:
+            if kind == socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port, 0, socket.if_nametoindex(zone)) if zone else (host, port))
+    except OSError as error:
+        return error.errno or errno.EINVAL
+    return 0
+
+
+def agent_sockets(unit: str) -> set[str]:
+    """The inodes of the sockets that processes of the unit hold."""
+    command = ["systemctl", "show", "--property=ControlGroup", "--value", unit]
+    shown = subprocess.run(command, stdout=subprocess.PIPE, timeout=20, check=False)
+    group = shown.stdout.decode("utf-8", "replace").strip()
+    found: set[str] = set()
+    if not group:
+        return found
+    for place in ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd"):
+        try:
+            with open(place + group + "/cgroup.procs", encoding="ascii") as stream:
+                processes = stream.read().split()
+        except OSError:
+            continue
+        for process in processes:
+            try:
+                links = [os.readlink(entry.path) for entry in os.scandir("/proc/%s/fd" % process)]
+            except OSError:  # it has ended
+                continue
+            found |= {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+    return found
+
+
+def sockets_at(kind: str, port: int) -> set[str]:
+    """The inodes of the sockets bound to the port, listening ones of TCP, of either family (proc(5))."""
+    found = set()
+    for table in (kind, kind + "6"):
+        try:
+            with open("/proc/net/" + table, encoding="ascii") as stream:
+                rows = [line.split() for line in stream][1:]
+        except OSError:
+            continue
+        listening = "0A" if kind == "tcp" else "07"
+        found |= {row[9] for row in rows if int(row[1].rpartition(":")[2], 16) == port and row[3] == listening}
+    return found
+
+
+def answering(seeds: list[str], own: tuple[str, int]) -> list[str]:
+    """Which of the seeds, ``addr:port`` or ``name:port``, accept a connection: somebody listens there.
+
+    All are asked at once, within two seconds beside the time that names take.
+    """
+    waiting: dict[socket.socket, str] = {}
+    found = []
+    for seed in seeds:
+        host, _, port = seed.rpartition(":")
+        try:
+            looked = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        except (OSError, ValueError, UnicodeError):
+            continue
+        for family, kind, proto, _, address in looked[:4]:
+            if address[:2] == own:
+                continue
+            try:
+                client = socket.socket(family, kind, proto)
+                client.setblocking(False)
+                if client.connect_ex(address) in (0, errno.EINPROGRESS):
+                    waiting[client] = seed
+                else:
+                    client.close()
+            except OSError:
+                continue
+    end = time.monotonic() + 2
+    with selectors.DefaultSelector() as selector:
+        for client in waiting:
+            selector.register(client, selectors.EVENT_WRITE)
+        while selector.get_map() and (left := end - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                client = key.fileobj
+                selector.unregister(client)
+                if not client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    found.append(waiting[client])
+    for client in waiting:
+        client.close()
+    return [seed for seed in seeds if seed in found]
+
+
+def resolvable(seeds: list[str]) -> bool:
+    """Whether at least one seed is an address, or a name that this host knows."""
+    for seed in seeds:
+        host, _, port = seed.rpartition(":")
+        try:
+            socket.getaddrinfo(host.strip("[]"), int(port))
+            return True
+        except (OSError, ValueError, UnicodeError):
+            continue
+    return not seeds
+
+
+def check_certificate(question: dict) -> list[str]:
+    """A certificate that is on the host already must be one that the API can use."""
+    paths = question["tls_cert"], question["tls_key"]
+    if not all(paths):
+        return []
+    where = "agent_api_tls_cert and agent_api_tls_key: expected %s and %s on the host to be a certificate and its key"
+    where %= paths
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*paths)
+    except (OSError, ValueError) as error:
+        return ["%s, but %s" % (where, error.strerror if isinstance(error, FileNotFoundError) else error)]
+    if shutil.which("openssl"):
+        command = ["openssl", "x509", "-noout", "-checkend", "0", "-in", paths[0]]
+        if subprocess.run(command, stdout=subprocess.DEVNULL, timeout=20, check=False).returncode:
+            return ["%s, but it has ended" % where]
+    return []
+
+
+def check_secrets(question: dict) -> list[str]:
+    """The host must not be another fleet's, or this fleet's with secrets that the controller does not have.
+
+    Overwriting what it has would cut it off from the members that it hears.
+    """
+    if question["replace_secrets"]:
+        return []
+    place = question["config_dir"]
+    remedy = (
+        'Bring the fleet\'s secrets to this controller (README of the role, "A second controller"), or, to give the '
+        "host new ones and cut it off from those that have the old, set agent_replace_secrets: true"
+    )
+    errors = []
+    held = held_secrets(place)
+    if held and question["secrets"] and not held & {secret.strip() for secret in question["secrets"]}:
+        errors.append("%s: expected the secret that the controller has, found another. %s" % (place, remedy))
+    authority = read(place + "/ca.crt")
+    if authority and question["authority"] and authority.split() != question["authority"].split():
+        errors.append(
+            "%s/ca.crt: expected the certificate authority that the controller has, found another. %s" % (place, remedy)
+        )
+    return errors
+
+
+def held_secrets(place: str) -> set[str]:
+    """The secrets that the host has, of the file and of the key slots."""
+    paths = [place + "/secret.key"]
+    try:
+        paths += [entry.path for entry in os.scandir(place + "/keys")]
+    except OSError:
+        pass
+    return {text for text in (read(path).strip() for path in paths) if text}
+
+
+def read(path: str) -> str:
+    """The file's text, "" where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read(1 << 20)
+    except OSError:
+        return ""
+
+
+def look(question: dict) -> dict:
+    """Everything that stands in the way, and what the role wants to know of the host before it changes anything."""
+    errors = check_base() + check_address(question) + check_interface(question) + check_paths(question)
+    errors += check_templates(question["templates"])
+    if not errors:  # without a sound address and systemd the question about ports makes no sense
+        errors = check_ports(question)
+    errors += check_secrets(question) + check_certificate(question)
+    if question["others"] and not question["seeds"]:
+        errors.append(
+            "agent_seeds: expected at least one address of another host, found none: the other hosts have neither an "
+            "address nor a name that this one could use. Set agent_addr for them, or agent_seeds"
+        )
+    elif not resolvable(question["seeds"]):
+        told = ", ".join(question["seeds"])
+        errors.append("agent_seeds: expected an address, or a name that this host knows, got %s" % told)
+    current = question["root"] + "/current"
+    installed = os.path.exists(current)
+    return {
+        "problems": errors,
+        "answering": answering(question["seeds"], (question["addr"], question["port"])),
+        "deployed": bool(held_secrets(question["config_dir"])),
+        "installed": installed,
+        "wire": (read(current + "/WIRE").strip() or "unknown") if installed else "",
+    }

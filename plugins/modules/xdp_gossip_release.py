@@ -1,0 +1,63 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: xdp_gossip_release
+short_description: Find the release of the agent that is to be deployed
+version_added: 0.1.0
+author: XDP Gossip contributors (@xdp-gossip)
+description:
+  - Part of the role P(xdp_gossip.fleet.agent#role).
+  - An installed collection carries a release and deploys that one. A checkout builds its own, in
+    C(~/.cache/xdp-gossip) on the controller, so that no stale one is deployed.
+extends_documentation_fragment:
+  - xdp_gossip.fleet.attributes
+attributes:
+  check_mode:
+    details: Changes nothing on any host in either mode.
+  diff_mode:
+    support: N/A
+    description: Returns details on what has changed.
+    details: Changes nothing.
+  action_group:
+    support: N/A
+    description: Takes none of the options of the collection's other modules.
+  action:
+    description: Runs on the controller, without a connection to anything.
+    support: full
+options:
+  archive:
+    description: A release archive C(xdp-gossip-VERSION.tar.gz) on the controller. Empty takes the collection's own.
+    type: str
+    default: ""
+seealso:
+  - module: xdp_gossip.fleet.xdp_gossip_preflight
+"""
+
+EXAMPLES = r"""
+- name: Find the release
+  xdp_gossip.fleet.xdp_gossip_release:
+  register: release
+"""
+
+RETURN = r"""
+path:
+  description: Path of the archive on the controller.
+  type: str
+  returned: success
+version:
+  description: Version of the agent in it.
+  type: str
+  returned: success
+release:
+  description: The version, a dash, and the first twelve hexadecimal digits of the archive's SHA-256.
+  type: str
+  returned: success
+wire:
+  description: Version of the wire format that the agent speaks, or V(unknown).
+  type: str
+  returned: success
+"""

@@ -1,0 +1,231 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PRIVATE to this collection: a fleet's secrets on the controller: looked at, and made where there are none.
+
+The directory of secrets holds ``secret.key``, ``api.token``, ``ca.crt`` and ``ca.key``, a certificate and key of each
+host in ``hosts/``, and ``members``, the names of the hosts that have been deployed with them. All are their owner's
+alone. A file that ansible-vault has encrypted may be read by anybody, and in a repository it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import os
+import secrets
+import stat
+import string
+import typing as t
+from urllib.parse import quote
+
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils import _authority
+
+#: Reads a file of the controller, decrypted. Raises ``OSError`` or an error of Ansible's.
+Reader = t.Callable[[str], bytes]
+
+VAULTED = b"$ANSIBLE_VAULT;"
+LETTERS = string.ascii_letters + string.digits
+LENGTH = 43
+#: A fleet's secret and token: one line of at least so many characters.
+LEAST = 16
+
+
+class SecretsError(Exception):
+    """The secrets cannot be used; ``str()`` says which file, why, and what to do."""
+
+
+class Wanted(t.NamedTuple):
+    """What a host needs of the controller. Paths are absolute; "" where it needs nothing of the kind."""
+
+    cluster: str
+    directory: str
+    secret: str
+    token: str
+    #: Files of key slots, which are never made.
+    keys: list[str]
+    #: The authority's certificate and key, the host's name here, and the names its certificate is to hold for.
+    ca_cert: str
+    ca_key: str
+    host: str
+    names: list[str]
+
+    @property
+    def certificate(self) -> str:
+        """Path of the host's certificate."""
+        return os.path.join(self.directory, "hosts", _file_name(self.host) + ".crt")
+
+    @property
+    def key(self) -> str:
+        """Path of the key of the host's certificate."""
+        return os.path.join(self.directory, "hosts", _file_name(self.host) + ".key")
+
+
+def _file_name(host: str) -> str:
+    name = quote(host, safe="")
+    return name if not name.startswith(".") else "%2E" + name[1:]
+
+
+def missing(wanted: Wanted) -> list[str]:
+    """The fleet's own files that are not there: without them a host would be in no fleet, or in another one."""
+    # An authority whose key is elsewhere is no missing one: whether it can sign shows when it has to.
+    fleet = [wanted.secret, wanted.token, wanted.ca_cert]
+    return [path for path in fleet if path and not os.path.exists(path)]
+
+
+def problems(wanted: Wanted, read: Reader) -> list[str]:
+    """What is wrong with the files that are there, a sentence each."""
+    told = []
+    private = [wanted.secret, wanted.token, *wanted.keys, wanted.ca_key, wanted.key if wanted.ca_cert else ""]
+    for path in private:
+        if path and os.path.exists(path):
+            told += _rights(path)
+    for path in [wanted.secret, wanted.token, *wanted.keys]:
+        if path and os.path.exists(path):
+            told += _line(path, read)
+    for path in wanted.keys:
+        if not os.path.exists(path):
+            told.append("%s: expected the secret of a key slot, found no file" % path)
+    if wanted.ca_cert and os.path.exists(wanted.ca_cert):
+        try:
+            if not _authority.is_authority(read(wanted.ca_cert)):
+                told.append("%s: expected the certificate of an authority (CA: true), got another" % wanted.ca_cert)
+        except Exception as exc:  # Ansible's own errors, too
+            told.append("%s: %s" % (wanted.ca_cert, exc))
+    return told
+
+
+def stale(wanted: Wanted, read: Reader, now: datetime.datetime) -> str:
+    """Why the host's certificate has to be made; "" when it does not, or none is wanted. Raises ``SecretsError``."""
+    if not wanted.ca_cert:
+        return ""
+    if not os.path.exists(wanted.ca_cert):
+        return "there is no authority yet"
+    if not os.path.exists(wanted.certificate) or not os.path.exists(wanted.key):
+        return "there is none yet"
+    try:
+        held = _authority.Pair(read(wanted.certificate), read(wanted.key))
+        return _authority.stale(held, read(wanted.ca_cert), wanted.names, now)
+    except ValueError as exc:
+        raise SecretsError("%s: %s" % (wanted.ca_cert, exc)) from None
+
+
+def make(wanted: Wanted, read: Reader, now: datetime.datetime) -> list[str]:
+    """Make what is missing, or has to be renewed. Returns the paths that were written. Raises ``SecretsError``."""
+    with _locked(wanted.directory):
+        made = []
+        for path in (wanted.secret, wanted.token):
+            if path and not os.path.exists(path):
+                _write(path, "".join(secrets.choice(LETTERS) for _ in range(LENGTH)).encode() + b"\n")
+                made.append(path)
+        if wanted.ca_cert and not os.path.exists(wanted.ca_cert):
+            if os.path.exists(wanted.ca_key):
+                told = "%s: found the authority's key, but not its certificate %s: bring both, or neither"
+                raise SecretsError(told % (wanted.ca_key, wanted.ca_cert))
+            pair = _authority.found(wanted.cluster, now)
+            _write(wanted.ca_key, pair.key)
+            _write(wanted.ca_cert, pair.certificate)
+            made += [wanted.ca_cert, wanted.ca_key]
+        if stale(wanted, read, now):
+            made += _issue(wanted, read, now)
+        return made
+
+
+def _issue(wanted: Wanted, read: Reader, now: datetime.datetime) -> list[str]:
+    if not os.path.exists(wanted.ca_key):
+        raise SecretsError(
+            "%s: expected the authority's key, to sign the certificate of %s: found no file. Bring it, or give the "
+            "host a certificate with agent_api_tls_cert and agent_api_tls_key" % (wanted.ca_key, wanted.host)
+        )
+    try:
+        pair = _authority.issue(
+            _authority.Pair(read(wanted.ca_cert), read(wanted.ca_key)), wanted.host, wanted.names, now
+        )
+    except ValueError as exc:
+        raise SecretsError("%s and %s: %s" % (wanted.ca_cert, wanted.ca_key, exc)) from None
+    _write(wanted.key, pair.key)
+    _write(wanted.certificate, pair.certificate)
+    return [wanted.certificate, wanted.key]
+
+
+def strangers(wanted: Wanted, fleet: t.Sequence[str]) -> list[str]:
+    """The hosts that these secrets belong to, where none of them is of ``fleet``: so they are another fleet's."""
+    known = _members(wanted)
+    return [] if set(known) & set(fleet) else known
+
+
+def remembered(wanted: Wanted) -> bool:
+    """Whether the host is noted as one that is deployed with these secrets; without the directory nothing is."""
+    return wanted.host in _members(wanted) or not os.path.isdir(wanted.directory)
+
+
+def remember(wanted: Wanted) -> None:
+    """Note that the host is deployed with these secrets. Raises ``SecretsError``."""
+    if remembered(wanted):
+        return
+    with _locked(wanted.directory):
+        _write(os.path.join(wanted.directory, "members"), "\n".join([*_members(wanted), wanted.host, ""]).encode())
+
+
+def _members(wanted: Wanted) -> list[str]:
+    try:
+        with open(os.path.join(wanted.directory, "members"), encoding="utf-8") as stream:
+            return stream.read().split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as exc:
+        raise SecretsError("%s/members: %s" % (wanted.directory, exc)) from None
+
+
+def _rights(path: str) -> list[str]:
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if not mode & 0o077:
+        return []
+    try:
+        with open(path, "rb") as stream:
+            if stream.read(len(VAULTED)) == VAULTED:
+                return []
+    except OSError as exc:
+        return ["%s on the controller: %s" % (path, exc.strerror)]
+    told = "%s on the controller: expected mode 0600 (nothing for group and others), got %04o: chmod 0600 %s"
+    return [told % (path, mode, path)]
+
+
+def _line(path: str, read: Reader) -> list[str]:
+    try:
+        text = read(path).decode("utf-8").strip()
+    except Exception as exc:  # Ansible's own errors, too
+        return ["%s on the controller: %s" % (path, exc)]
+    if len(text) >= LEAST and "\n" not in text:
+        return []
+    return ["%s on the controller: expected one line of at least %d characters" % (path, LEAST)]
+
+
+@contextlib.contextmanager
+def _locked(directory: str) -> t.Iterator[None]:
+    """Alone with the directory, which is made when it is not there: hosts are prepared side by side."""
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        with open(os.open(os.path.join(directory, ".lock"), os.O_RDWR | os.O_CREAT, 0o600), "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            ignored = os.path.join(directory, ".gitignore")
+            if not os.path.exists(ignored):
+                _write(ignored, b"*\n")
+            yield
+    except OSError as exc:
+        raise SecretsError(
+            "%s on the controller: %s: expected a directory to write the fleet's secrets to; agent_secret_dir sets "
+            "another" % (exc.filename or directory, exc.strerror)
+        ) from None
+
+
+def _write(path: str, content: bytes) -> None:
+    """The whole file or none, its owner's alone."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    new = "%s.%d.new" % (path, os.getpid())
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(new, path)
