@@ -1,0 +1,157 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PRIVATE to this collection: looks at a host and changes it, one file, link or command at a time. Python 3.8 or later.
+
+Nothing is changed in check mode; what would be is noted in the same words.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.text.converters import to_bytes, to_text
+
+
+class Refused(Exception):
+    """A step that could not be done; ``str()`` says where, what was expected and what was found."""
+
+
+class Host:
+    """The host that a module runs on.
+
+    ``changes`` has one line for each thing that was changed, or would be in check mode; ``diffs`` what ``--diff`` shows of
+    them, without secrets.
+    """
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.check = bool(module.check_mode)
+        self.changes: list[str] = []
+        self.diffs: list[dict[str, str]] = []
+        self._module = module
+
+    def note(self, change: str) -> None:
+        """Remember a change."""
+        self.changes.append(change)
+
+    def run(self, words: t.Sequence[str], data: str | None = None) -> tuple[int, str, str]:
+        """Exit status, output and errors of a command that reads ``data``; 127 when there is no such program.
+
+        It is run in check mode, too.
+        """
+        if not shutil.which(words[0]):
+            return 127, "", "%s: not found" % words[0]
+        status, output, errors = self._module.run_command(list(words), data=data)
+        return status, to_text(output), to_text(errors)
+
+    def must(self, words: t.Sequence[str]) -> str:
+        """Output of a command that has to succeed. Raises ``Refused``."""
+        status, output, errors = self.run(words)
+        if status:
+            raise Refused("%s: expected exit status 0, got %d: %s" % (" ".join(words), status, (errors or output).strip()))
+        return output
+
+    def directory(self, path: str, group: str, mode: str) -> bool:
+        """Whether the directory had to be made, or given to root and the group. Its parent must be there."""
+        made = not os.path.isdir(path)
+        if made:
+            self.note(path)
+            if self.check:
+                return True
+            try:
+                os.mkdir(path, 0o700)
+            except OSError as error:
+                raise Refused("%s: expected to make the directory: %s" % (path, error)) from None
+        return self._permit(path, group, mode, noted=made) or made
+
+    def file(
+        self,
+        path: str,
+        content: str,
+        group: str,
+        mode: str,
+        validate: t.Sequence[str] = (),
+        secret: bool = False,
+    ) -> bool:
+        """Whether the file had to be written, or given to root and the group.
+
+        A new content takes its place in one step, once the command ``validate`` has accepted it in the file that its last
+        argument is replaced by. Raises ``Refused`` when it does not.
+        """
+        wanted = to_bytes(content)
+        found = _read(path)
+        written = wanted != found
+        if written:
+            self.note(path)
+            if not secret:
+                self._show(path, "" if found is None else to_text(found, errors="replace"), content)
+            if self.check:
+                return True
+            handle, fresh = tempfile.mkstemp(dir=self._module.tmpdir)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(wanted)
+            if validate:
+                status, output, errors = self.run(list(validate) + [fresh])
+                if status:
+                    raise Refused(
+                        "%s: expected `%s` to accept the new content, got exit status %d: %s %s"
+                        % (path, " ".join(validate), status, output.strip(), errors.strip())
+                    )
+            self._module.atomic_move(fresh, path)
+        return self._permit(path, group, mode, noted=written) or written
+
+    def link(self, path: str, target: str) -> bool:
+        """Whether the symbolic link had to be put in place, which is one step. Raises ``Refused``, so for a directory."""
+        if os.path.islink(path) and os.readlink(path) == target:
+            return False
+        if os.path.lexists(path) and not os.path.islink(path):
+            raise Refused("%s: expected a symbolic link, found something else" % path)
+        self.note(path)
+        self._show(path, os.readlink(path) if os.path.islink(path) else "", target)
+        if not self.check:
+            fresh = "%s.%d.new" % (path, os.getpid())
+            os.symlink(target, fresh)
+            os.replace(fresh, path)
+        return True
+
+    def remove(self, path: str) -> bool:
+        """Whether there was a file, link or directory to remove."""
+        if not os.path.lexists(path):
+            return False
+        self.note("%s (removed)" % path)
+        if not self.check:
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+        return True
+
+    def _permit(self, path: str, group: str, mode: str, noted: bool) -> bool:
+        """Give a file or a directory to root and the group; with ``noted`` it is part of a change that is told already."""
+        wanted = {"path": path, "owner": "root", "group": group, "mode": mode}
+        arguments = self._module.load_file_common_arguments(wanted)
+        diff: dict[str, t.Any] = {}
+        changed = bool(self._module.set_fs_attributes_if_different(arguments, False, diff, expand=False))
+        if changed and not noted:
+            self.note("%s (permissions)" % path)
+            self._show(path, *("\n".join("%s: %s" % pair for pair in sorted(diff.get(side, {}).items())) for side in ("before", "after")))
+        return changed
+
+    def _show(self, path: str, before: str, after: str) -> None:
+        if self._module._diff:
+            self.diffs.append({"before_header": path, "after_header": path, "before": before, "after": after})
+
+
+def _read(path: str) -> bytes | None:
+    """Content of a file, None when there is none; a link is none, whatever it leads to."""
+    if os.path.islink(path) or not os.path.lexists(path):
+        return None
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError as error:
+        raise Refused("%s: expected to read the file: %s" % (path, error)) from None

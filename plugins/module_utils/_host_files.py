@@ -1,0 +1,179 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PRIVATE to this collection: what a host is to have of an agent's files, and how it comes to it. Python 3.8 or later.
+
+The order is that of a deployment: account and release, then the configuration. What runs is ``_host_run``'s.
+"""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import re
+import typing as t
+
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host import Host, Refused
+
+#: Run by the interpreter that the agent itself uses, which has PyYAML: Ansible's need not have it. Reads a JSON list: the former
+#: agent.yml, the new one, and what to blank out in both. Exit status 0 when the rest is the same.
+_COMPARE = """
+import json, sys, yaml
+
+def blank(value, over):
+    merged = dict(value or {})
+    for key, content in over.items():
+        nested = isinstance(content, dict) and isinstance(merged.get(key), dict)
+        merged[key] = blank(merged[key], content) if nested else content
+    return merged
+
+former, new, over = json.load(sys.stdin)
+sys.exit(blank(yaml.safe_load(former), over) != blank(yaml.safe_load(new), over))
+"""
+_PYTHON = "/usr/bin/python3"
+
+
+def missing(host: Host, packages: dict[str, t.Any], kind: str) -> list[str]:
+    """Which of the packages ``required`` or ``optional`` are not installed; ``query`` prints "NAME installed" for the others."""
+    wanted = packages[kind]
+    if not wanted:
+        return []
+    there = re.findall(r"(?m)^(\S+) installed$", host.run(packages["query"] + wanted)[1])
+    return [name for name in wanted if name not in there]
+
+
+class Release:
+    """The release that a host is to run: a directory below ``root``, to which ``current`` leads."""
+
+    def __init__(self, wanted: dict[str, t.Any]) -> None:
+        self.root = wanted["root"]
+        self.releases = os.path.join(self.root, "releases")
+        self.current = os.path.join(self.root, "current")
+        self.program = os.path.join(self.current, "bin", "xdp-gossip")
+        self.directory = os.path.join(self.releases, wanted["name"])
+        self._command = wanted["command"]
+        self._keep = max(1, wanted["keep"])
+
+    @property
+    def present(self) -> bool:
+        """Whether the host has it, whole."""
+        return os.path.exists(os.path.join(self.directory, "VERSION"))
+
+    def install(self, host: Host) -> bool:
+        """Make it the current one; whether it was not. It has to be present, but for a check."""
+        for path in (self.root, self.releases):
+            host.directory(path, "root", "0755")
+        if not self.present:
+            if not host.check:
+                raise Refused("%s: expected a release, found none" % self.directory)
+            host.note(self.directory)
+        changed = host.link(self.current, self.directory)
+        host.link(self._command, self.program)
+        return changed
+
+    def surplus(self, foreseen: bool) -> list[str]:
+        """The releases that are one too many, sorted: the newest by the time they were put in place stay, and the current one.
+
+        With ``foreseen`` that is the one that is wanted.
+        """
+        if not os.path.isdir(self.releases):
+            return []
+        kept = self.directory if foreseen else os.path.realpath(self.current)
+        found = [entry for entry in os.scandir(self.releases) if entry.is_dir(follow_symlinks=False) and entry.path != kept]
+        found.sort(key=lambda entry: entry.stat(follow_symlinks=False).st_ctime, reverse=True)
+        return sorted(entry.path for entry in found[self._keep - 1 :])
+
+
+def account(host: Host, wanted: dict[str, str]) -> None:
+    """The user and the group that the agent runs as."""
+    user, group = wanted["user"], wanted["group"]
+    try:
+        gid = grp.getgrnam(group).gr_gid
+    except KeyError:
+        gid = -1
+        host.note("group %s" % group)
+        if not host.check:
+            host.must(["groupadd", "--system", group])
+            gid = grp.getgrnam(group).gr_gid
+    settings = ["--gid", group, "--comment", wanted["comment"], "--home-dir", wanted["home"], "--shell", wanted["shell"]]
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        host.note("user %s" % user)
+        if not host.check:
+            host.must(["useradd", "--system", "--no-create-home"] + settings + [user])
+        return
+    if (entry.pw_gid, entry.pw_gecos, entry.pw_dir, entry.pw_shell) != (gid, wanted["comment"], wanted["home"], wanted["shell"]):
+        host.note("user %s" % user)
+        if not host.check:
+            host.must(["usermod"] + ["--home" if word == "--home-dir" else word for word in settings] + [user])
+
+
+class Configuration:
+    """What is in the directory of the configuration: secrets, templates, and ``agent.yml``, which names them."""
+
+    def __init__(self, host: Host, release: Release, wanted: dict[str, t.Any], secrets: list[dict[str, str]], group: str) -> None:
+        self._host, self._release, self._wanted, self._group = host, release, wanted, group
+        self._secrets = secrets
+        self.directory = wanted["directory"]
+        self.path = os.path.join(self.directory, "agent.yml")
+        self._templates = os.path.join(self.directory, "templates")
+        #: Whether the agent has to be restarted for what was written, or told to read ``agent.yml`` again.
+        self.restart = self.reload = False
+
+    def write(self) -> None:
+        """Write it all, and remove what it no longer names. Raises ``Refused``."""
+        host, group = self._host, self._group
+        names = [secret["name"] for secret in self._secrets]
+        folders = [self.directory]
+        folders += sorted({os.path.join(self.directory, os.path.dirname(name)) for name in names if os.path.dirname(name)})
+        if any([host.directory(path, group, "0750") for path in folders]) and host.check:
+            return  # a blank host has no directory yet to compare with
+        for secret in self._secrets:
+            path = os.path.join(self.directory, secret["name"])
+            self.restart |= host.file(path, secret["content"].strip() + "\n", group, "0640", secret=True)
+        self._write_templates()
+        self._write_settings()
+        # After the new agent.yml: the old one may still name them.
+        for path in self._unnamed(names):
+            host.remove(path)
+
+    def _write_templates(self) -> None:
+        texts = self._wanted["templates"]
+        if not texts or (self._host.directory(self._templates, self._group, "0750") and self._host.check):
+            return
+        for name in sorted(texts):
+            path = os.path.join(self._templates, name + ".j2")
+            self.restart |= self._host.file(path, texts[name], self._group, "0640")
+
+    def _write_settings(self) -> None:
+        try:
+            with open(self.path, encoding="utf-8") as stream:
+                former = stream.read()
+        except (OSError, ValueError):
+            former = ""
+        text = self._wanted["content"]
+        validate = [self._release.program, "check-config"]
+        if self._host.file(self.path, text, self._group, "0640", validate=validate):
+            question = json.dumps([former, text, self._wanted["reloadable"]])
+            status = self._host.run([_PYTHON, "-I", "-c", _COMPARE], data=question)[0]
+            # Where it cannot be told, a restart is right in any case.
+            self.reload, self.restart = status == 0, self.restart or status != 0
+
+    def _unnamed(self, names: list[str]) -> list[str]:
+        keys = os.path.join(self.directory, "keys")
+        owned = [os.path.join(self.directory, name) for name in self._wanted["secret_names"]]
+        owned += _files(keys)
+        named = {os.path.join(self.directory, name) for name in names}
+        gone = [path for path in owned if path not in named and os.path.lexists(path)]
+        if not self._wanted["has_templates"]:
+            return gone + [self._templates]
+        listed = {os.path.join(self._templates, name + ".j2") for name in self._wanted["templates"]}
+        listed.update(self._wanted["template_sources"])
+        return gone + [path for path in _files(self._templates) if path not in listed]
+
+
+def _files(directory: str) -> list[str]:
+    return sorted(os.path.join(top, name) for top, _dirs, names in os.walk(directory) for name in names)
