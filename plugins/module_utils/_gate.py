@@ -66,8 +66,8 @@ def later(now: int, before: int) -> bool:
 class Gate:
     """What must hold of the agent, and what it said at the last look.
 
-    ``wanted``: ``socket``, ``version``, ``above`` (the incarnation that its own must exceed, -1 for any) and ``others`` (how
-    many other members it must see alive).
+    ``wanted``: ``socket``, ``version``, ``above`` (the incarnation that its own must exceed, -1 for any) and
+    ``others`` (how many other members it must see alive).
     """
 
     def __init__(self, wanted: dict[str, t.Any]) -> None:
@@ -110,7 +110,11 @@ class Gate:
             self.unmet = "%s: expected a list of nodes" % self._wanted["socket"]
             return False
         few = len(self.alive) < self._wanted["others"]
-        self.unmet = "expected it to see %d other member(s), it sees %d" % (self._wanted["others"], len(self.alive)) if few else ""
+        self.unmet = (
+            "expected it to see %d other member(s), it sees %d" % (self._wanted["others"], len(self.alive))
+            if few
+            else ""
+        )
         return not few
 
     def told(self) -> dict[str, t.Any]:

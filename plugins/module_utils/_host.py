@@ -24,8 +24,8 @@ class Refused(Exception):
 class Host:
     """The host that a module runs on.
 
-    ``changes`` has one line for each thing that was changed, or would be in check mode; ``diffs`` what ``--diff`` shows of
-    them, without secrets.
+    ``changes`` has one line for each thing that was changed, or would be in check mode; ``diffs`` what ``--diff``
+    shows of them, without secrets.
     """
 
     def __init__(self, module: AnsibleModule) -> None:
@@ -52,20 +52,23 @@ class Host:
         """Output of a command that has to succeed. Raises ``Refused``."""
         status, output, errors = self.run(words)
         if status:
-            raise Refused("%s: expected exit status 0, got %d: %s" % (" ".join(words), status, (errors or output).strip()))
+            raise Refused(
+                "%s: expected exit status 0, got %d: %s" % (" ".join(words), status, (errors or output).strip())
+            )
         return output
 
     def directory(self, path: str, group: str, mode: str) -> bool:
         """Whether the directory had to be made, or given to root and the group. Its parent must be there."""
         made = not os.path.isdir(path)
         if made:
+            if not self.check:
+                try:
+                    os.mkdir(path, 0o700)
+                except OSError as error:
+                    raise Refused("%s: expected to make the directory: %s" % (path, error)) from None
             self.note(path)
             if self.check:
                 return True
-            try:
-                os.mkdir(path, 0o700)
-            except OSError as error:
-                raise Refused("%s: expected to make the directory: %s" % (path, error)) from None
         return self._permit(path, group, mode, noted=made) or made
 
     def file(
@@ -79,33 +82,25 @@ class Host:
     ) -> bool:
         """Whether the file had to be written, or given to root and the group.
 
-        A new content takes its place in one step, once the command ``validate`` has accepted it in the file that its last
-        argument is replaced by. Raises ``Refused`` when it does not.
+        A new content takes its place in one step, once the command ``validate`` has accepted it in the file that its
+        last argument is replaced by. Raises ``Refused`` when it does not.
         """
         wanted = to_bytes(content)
         found = _read(path)
         written = wanted != found
         if written:
+            if not self.check:
+                self._replace(path, wanted, validate)
             self.note(path)
             if not secret:
                 self._show(path, "" if found is None else to_text(found, errors="replace"), content)
             if self.check:
                 return True
-            handle, fresh = tempfile.mkstemp(dir=self._module.tmpdir)
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(wanted)
-            if validate:
-                status, output, errors = self.run(list(validate) + [fresh])
-                if status:
-                    raise Refused(
-                        "%s: expected `%s` to accept the new content, got exit status %d: %s %s"
-                        % (path, " ".join(validate), status, output.strip(), errors.strip())
-                    )
-            self._module.atomic_move(fresh, path)
         return self._permit(path, group, mode, noted=written) or written
 
     def link(self, path: str, target: str) -> bool:
-        """Whether the symbolic link had to be put in place, which is one step. Raises ``Refused``, so for a directory."""
+        """Whether the symbolic link had to be put in place, which is one step. Raises ``Refused``, so for a
+        directory."""
         if os.path.islink(path) and os.readlink(path) == target:
             return False
         if os.path.lexists(path) and not os.path.islink(path):
@@ -130,15 +125,35 @@ class Host:
                 os.unlink(path)
         return True
 
+    def _replace(self, path: str, content: bytes, validate: t.Sequence[str]) -> None:
+        handle, fresh = tempfile.mkstemp(dir=self._module.tmpdir)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        if validate:
+            status, output, errors = self.run(list(validate) + [fresh])
+            if status:
+                raise Refused(
+                    "%s: expected `%s` to accept the new content, got exit status %d: %s %s"
+                    % (path, " ".join(validate), status, output.strip(), errors.strip())
+                )
+        self._module.atomic_move(fresh, path)
+
     def _permit(self, path: str, group: str, mode: str, noted: bool) -> bool:
-        """Give a file or a directory to root and the group; with ``noted`` it is part of a change that is told already."""
+        """Give a file or a directory to root and the group; with ``noted`` it is part of a change that is told
+        already."""
         wanted = {"path": path, "owner": "root", "group": group, "mode": mode}
         arguments = self._module.load_file_common_arguments(wanted)
         diff: dict[str, t.Any] = {}
         changed = bool(self._module.set_fs_attributes_if_different(arguments, False, diff, expand=False))
         if changed and not noted:
             self.note("%s (permissions)" % path)
-            self._show(path, *("\n".join("%s: %s" % pair for pair in sorted(diff.get(side, {}).items())) for side in ("before", "after")))
+            self._show(
+                path,
+                *(
+                    "\n".join("%s: %s" % pair for pair in sorted(diff.get(side, {}).items()))
+                    for side in ("before", "after")
+                ),
+            )
         return changed
 
     def _show(self, path: str, before: str, after: str) -> None:

@@ -17,8 +17,8 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host import Host, Refused
 
-#: Run by the interpreter that the agent itself uses, which has PyYAML: Ansible's need not have it. Reads a JSON list: the former
-#: agent.yml, the new one, and what to blank out in both. Exit status 0 when the rest is the same.
+#: Run by the interpreter that the agent itself uses, which has PyYAML: Ansible's need not have it. Reads a JSON list:
+#: the former agent.yml, the new one, and what to blank out in both. Exit status 0 when the rest is the same.
 _COMPARE = """
 import json, sys, yaml
 
@@ -36,7 +36,8 @@ _PYTHON = "/usr/bin/python3"
 
 
 def missing(host: Host, packages: dict[str, t.Any], kind: str) -> list[str]:
-    """Which of the packages ``required`` or ``optional`` are not installed; ``query`` prints "NAME installed" for the others."""
+    """Which of the packages ``required`` or ``optional`` are not installed; ``query`` prints "NAME installed" for the
+    others."""
     wanted = packages[kind]
     if not wanted:
         return []
@@ -74,47 +75,52 @@ class Release:
         return changed
 
     def surplus(self, foreseen: bool) -> list[str]:
-        """The releases that are one too many, sorted: the newest by the time they were put in place stay, and the current one.
+        """The releases that are one too many, sorted: the newest by the time they were put in place stay, and the
+        current one.
 
         With ``foreseen`` that is the one that is wanted.
         """
         if not os.path.isdir(self.releases):
             return []
         kept = self.directory if foreseen else os.path.realpath(self.current)
-        found = [entry for entry in os.scandir(self.releases) if entry.is_dir(follow_symlinks=False) and entry.path != kept]
+        found = [
+            entry for entry in os.scandir(self.releases) if entry.is_dir(follow_symlinks=False) and entry.path != kept
+        ]
         found.sort(key=lambda entry: entry.stat(follow_symlinks=False).st_ctime, reverse=True)
         return sorted(entry.path for entry in found[self._keep - 1 :])
 
 
 def account(host: Host, wanted: dict[str, str]) -> None:
-    """The user and the group that the agent runs as."""
+    """The user and the group that the agent runs as. Raises ``Refused``."""
     user, group = wanted["user"], wanted["group"]
     try:
         gid = grp.getgrnam(group).gr_gid
     except KeyError:
         gid = -1
-        host.note("group %s" % group)
         if not host.check:
             host.must(["groupadd", "--system", group])
             gid = grp.getgrnam(group).gr_gid
-    settings = ["--gid", group, "--comment", wanted["comment"], "--home-dir", wanted["home"], "--shell", wanted["shell"]]
+        host.note("group %s" % group)
+    asked = (gid, wanted["comment"], wanted["home"], wanted["shell"])
+    settings = ["--gid", group, "--comment", asked[1], "--shell", asked[3]]
     try:
         entry = pwd.getpwnam(user)
+        command = ["usermod", "--home", asked[2]] + settings
+        if (entry.pw_gid, entry.pw_gecos, entry.pw_dir, entry.pw_shell) == asked:
+            return
     except KeyError:
-        host.note("user %s" % user)
-        if not host.check:
-            host.must(["useradd", "--system", "--no-create-home"] + settings + [user])
-        return
-    if (entry.pw_gid, entry.pw_gecos, entry.pw_dir, entry.pw_shell) != (gid, wanted["comment"], wanted["home"], wanted["shell"]):
-        host.note("user %s" % user)
-        if not host.check:
-            host.must(["usermod"] + ["--home" if word == "--home-dir" else word for word in settings] + [user])
+        command = ["useradd", "--system", "--no-create-home", "--home-dir", asked[2]] + settings
+    if not host.check:
+        host.must(command + [user])
+    host.note("user %s" % user)
 
 
 class Configuration:
     """What is in the directory of the configuration: secrets, templates, and ``agent.yml``, which names them."""
 
-    def __init__(self, host: Host, release: Release, wanted: dict[str, t.Any], secrets: list[dict[str, str]], group: str) -> None:
+    def __init__(
+        self, host: Host, release: Release, wanted: dict[str, t.Any], secrets: list[dict[str, str]], group: str
+    ) -> None:
         self._host, self._release, self._wanted, self._group = host, release, wanted, group
         self._secrets = secrets
         self.directory = wanted["directory"]
@@ -128,8 +134,11 @@ class Configuration:
         host, group = self._host, self._group
         names = [secret["name"] for secret in self._secrets]
         folders = [self.directory]
-        folders += sorted({os.path.join(self.directory, os.path.dirname(name)) for name in names if os.path.dirname(name)})
-        if any([host.directory(path, group, "0750") for path in folders]) and host.check:
+        folders += sorted(
+            {os.path.join(self.directory, os.path.dirname(name)) for name in names if os.path.dirname(name)}
+        )
+        made = [host.directory(path, group, "0750") for path in folders]
+        if any(made) and host.check:
             return  # a blank host has no directory yet to compare with
         for secret in self._secrets:
             path = os.path.join(self.directory, secret["name"])

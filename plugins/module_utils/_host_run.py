@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: what runs on a host of an agent's units, and in which order. Python 3.8 or later.
 
-The kernel data plane is loaded before the agent looks for it, and the helper of rendered files runs before the agent that
-asks it. The agent itself is started, restarted or reloaded by exactly one command.
+The kernel data plane is loaded before the agent looks for it, and the helper of rendered files runs before the agent
+that asks it. The agent itself is started, restarted or reloaded by exactly one command.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ CAPABILITIES = "@CAPABILITIES@"
 class Dataplane:
     """The kernel data plane, loaded by units of the release.
 
-    It is never stopped for an upgrade: a reload exchanges the programs in one step, and the kernel keeps relaying meanwhile.
+    It is never stopped for an upgrade: a reload exchanges the programs in one step, and the kernel keeps relaying
+    meanwhile.
     """
 
     def __init__(self, host: Host, release: Release, configuration: Configuration, wanted: dict[str, t.Any]) -> None:
@@ -56,7 +57,9 @@ class Dataplane:
             try:
                 self._load(enabled)
             except Refused as refused:
-                raise Refused("expected the kernel data plane to load, but %s\nJournal:\n%s" % (refused, self._loader.journal())) from None
+                raise Refused(
+                    "expected the kernel data plane to load, but %s\nJournal:\n%s" % (refused, self._loader.journal())
+                ) from None
 
     def _load(self, enabled: bool) -> None:
         own = self._write_units()
@@ -73,8 +76,8 @@ class Dataplane:
         if self._listener.path in own and not self._listener.foreseen:
             self._listener.start()
         self._ask()
-        # With `auto` the unit is content with a host that can have none, and so is not started again by itself. What kept it
-        # from one may be gone: a package has come, another XDP program is off the interface.
+        # With `auto` the unit is content with a host that can have none, and so is not started again by itself. What
+        # kept it from one may be gone: a package has come, another XDP program is off the interface.
         if self.down and not self._host.check and not renewed and not started:
             known = len(self._host.changes)
             self._try(self._loader.reload)
@@ -113,7 +116,8 @@ class Dataplane:
             return False
 
     def _ask(self) -> None:
-        """Whether it is up, and what the kernel wants of the agent. What cannot be found out keeps an agent from maps anyway."""
+        """Whether it is up, and what the kernel wants of the agent. What cannot be found out keeps an agent from maps
+        anyway."""
         if not os.path.exists(self._release.program):
             return
         status, output, _errors = self._host.run([self._release.program, "dataplane", "status", "--json"])
@@ -149,7 +153,9 @@ class Dataplane:
             self._host.run(["systemctl", "reset-failed"] + [os.path.basename(path) for path in self._paths])
 
 
-def provide_helper(host: Host, release: Release, configuration: Configuration, wanted: dict[str, t.Any], enabled: bool) -> None:
+def provide_helper(
+    host: Host, release: Release, configuration: Configuration, wanted: dict[str, t.Any], enabled: bool
+) -> None:
     """Run the privileged helper of rendered files; without a unit's text, take away the one that is there.
 
     It goes by its own reading of ``agent.yml``, so it is restarted when that has changed. Raises ``Refused``.
@@ -173,7 +179,9 @@ def provide_helper(host: Host, release: Release, configuration: Configuration, w
         unit.start()
         unit.enable(enabled)
     except Refused as refused:
-        raise Refused("expected %s to start, as there are templates, but %s\nJournal:\n%s" % (unit.name, refused, unit.journal())) from None
+        raise Refused(
+            "expected %s to start, as there are templates, but %s\nJournal:\n%s" % (unit.name, refused, unit.journal())
+        ) from None
 
 
 class Agent:
@@ -197,11 +205,13 @@ class Agent:
         self._try(judged, self.unit.restart if restart else self.unit.reload if reload else None)
 
     def run(self, stale: t.Sequence[str], applied: bool, enabled: bool, judged: bool) -> None:
-        """See that it runs, with all that was written, also by an earlier run that was interrupted; ``applied``: by this one."""
+        """See that it runs, with all that was written, also by an earlier run that was interrupted; ``applied``: by
+        this one."""
         if self.unit.foreseen:
             return
-        late = not (self._host.check and applied) and self.unit.stale(stale)
-        self._try(judged, self.unit.restart if late else None if self._host.check and applied else self.unit.start)
+        # In a check it is as it was, whatever it was told to do.
+        if not (self.failed or (applied and self._host.check)):
+            self._try(judged, self.unit.restart if self.unit.stale(stale) else self.unit.start)
         self._try(judged, lambda: self.unit.enable(enabled))
 
     def _try(self, judged: bool, step: t.Callable[[], bool] | None) -> None:

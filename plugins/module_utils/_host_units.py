@@ -64,8 +64,8 @@ class Unit:
     def stale(self, paths: t.Sequence[str]) -> list[str]:
         """The files that changed after it was last started or reloaded; none when it does not run.
 
-        A run that ends between writing a file and applying it would otherwise never be made up for, as the next one finds
-        the file in order.
+        A run that ends between writing a file and applying it would otherwise never be made up for, as the next one
+        finds the file in order.
         """
         shown = self._show()
         if shown["ActiveState"] != "active":
@@ -79,12 +79,12 @@ class Unit:
         return journal(self._host, [self.name], _LINES)
 
     def _act(self, verb: str, told: str) -> bool:
-        self._host.note("%s (%s)" % (self.name, told))
         if not self._host.check:
             if self.rewritten or self._show()["NeedDaemonReload"] == "yes":
                 self._host.must(["systemctl", "daemon-reload"])
                 self.rewritten = False
             self._host.must(["systemctl", verb, self.name])
+        self._host.note("%s (%s)" % (self.name, told))
         return True
 
     def _show(self) -> dict[str, str]:

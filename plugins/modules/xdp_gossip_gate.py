@@ -11,7 +11,8 @@ short_description: Wait until the agent of this host runs and sees the fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Asks the agent of this host, over its Unix socket, until it runs, is the one that was deployed, and sees other members. Changes nothing.
+  - Asks the agent of this host, over its Unix socket, until it runs, is the one that was deployed, and sees other
+    members. Changes nothing.
   - Fails with what the agent said and the journal of its units when that does not come true.
   - Part of the role P(xdp_gossip.fleet.agent#role), which gives it what it needs.
 extends_documentation_fragment:
@@ -109,7 +110,8 @@ def main() -> None:
     often = (options["retries"], options["delay"])
     if not (asked(gate.runs, *often) and asked(gate.sees, *often)):
         lines = [
-            "expected a running agent of version %s that sees %d other member(s), got none after" % (options["agent_version"], options["others"]),
+            "expected a running agent of version %s that sees %d other member(s), got none after"
+            % (options["agent_version"], options["others"]),
             "%d questions with %d s between them." % often,
             "Unmet: %s" % gate.unmet,
             "Status: %s" % (gate.status or "none"),

@@ -11,10 +11,11 @@ short_description: Make a host what it is to be as a member of a fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Compares account, release, configuration, units and what runs with what is wanted, writes what differs, and lets the agent take it over by
-    exactly one start, restart or reload. All of it is one execution, so a host in order costs the controller hardly more than a ping.
-  - Part of the role P(xdp_gossip.fleet.agent#role), which gives it what it needs. Packages and releases are brought by other tasks. The module
-    says whether they are missing.
+  - Compares account, release, configuration, units and what runs with what is wanted, writes what differs, and lets
+    the agent take it over by exactly one start, restart or reload. All of it is one execution, so a host in order
+    costs the controller hardly more than a ping.
+  - Part of the role P(xdp_gossip.fleet.agent#role), which gives it what it needs. Packages and releases are brought
+    by other tasks. The module says whether they are missing.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes
 attributes:
@@ -22,7 +23,8 @@ attributes:
     support: none
 options:
   parts:
-    description: What is looked at. V(install) is account and release, V(configure) the configuration, V(run) the units and what runs.
+    description: What is looked at. V(install) is account and release, V(configure) the configuration, V(run) the
+      units and what runs.
     type: list
     elements: str
     choices: [install, configure, run]
@@ -115,7 +117,8 @@ options:
         type: dict
         default: {}
       secret_names:
-        description: Names that secrets may have. A file that has one of them is removed when it is no longer one of O(secrets).
+        description: Names that secrets may have. A file that has one of them is removed when it is no longer one of
+          O(secrets).
         type: list
         elements: str
         default: []
@@ -164,19 +167,21 @@ options:
         type: dict
         required: true
       helper:
-        description: The unit of the helper of rendered files, with its C(state_directory). It is removed when C(content) is empty.
+        description: The unit of the helper of rendered files, with its C(state_directory). It is removed when
+          C(content) is empty.
         type: dict
         required: true
       dataplane:
         description:
-          - The kernel data plane, whose units are in the release. C(paths) are those of the loader, the path unit and the one that loads again,
-            C(directory) is that of the loaded one.
+          - The kernel data plane, whose units are in the release. C(paths) are those of the loader, the path unit and
+            the one that loads again, C(directory) is that of the loaded one.
           - It is removed unless C(wanted). With C(needed) the host has to have it.
         type: dict
         required: true
   gate:
     description:
-      - What must hold of the running agent, see M(xdp_gossip.fleet.xdp_gossip_gate). It is C(socket), C(version), C(above) and C(others).
+      - What must hold of the running agent, see M(xdp_gossip.fleet.xdp_gossip_gate). It is C(socket), C(version),
+        C(above) and C(others).
       - It is asked once. Whether it holds is in RV(gate).
     type: dict
     required: true
@@ -233,7 +238,8 @@ start_failure:
   type: str
   sample: ""
 gate:
-  description: Whether what must hold of the agent does, what does not, its status and the names of the others that it sees alive.
+  description: Whether what must hold of the agent does, what does not, its status and the names of the others that it
+    sees alive.
   returned: success
   type: dict
   sample: {"passed": true, "unmet": "", "status": {"state": "running"}, "alive": ["host2"]}
@@ -245,7 +251,12 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._gate import Gate
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host import Host, Refused
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host_files import Configuration, Release, account, missing
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host_files import (
+    Configuration,
+    Release,
+    account,
+    missing,
+)
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host_run import Agent, Dataplane, provide_helper
 
 

@@ -17,10 +17,6 @@ PLAY = """
   connection: local
   vars:
     __agent_addr: 198.18.0.11
-  handlers:
-    - name: Restart the agent
-      ansible.builtin.debug:
-        msg: restarted
   tasks:
     - name: Put the facts of a system in
       ansible.builtin.set_fact: {ansible_kernel: 6.1.0, ansible_os_family: Debian, ansible_distribution: Debian,
@@ -30,9 +26,19 @@ PLAY = """
     - name: Read the role's variables
       ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: platform.yml, public: true}
 
-    - name: Install the templates
-      ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: templates.yml}
-      vars: {__agent_templates_dir: "{{ directory }}/templates", __agent_group: root}
+    - name: Install the configuration alone
+      ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: host.yml}
+      vars:
+        __agent_proceed: true
+        __agent_parts: [configure]
+        __agent_archive: {release: 1-aa, version: "1"}
+        __agent_root: "{{ directory }}/opt"
+        __agent_config_dir: "{{ directory }}/etc"
+        __agent_unit_path: "{{ directory }}/none.service"
+        __agent_socket: "{{ directory }}/none.sock"
+        __agent_group: root
+        agent_secret_key: a-secret-that-is-long-enough
+        agent_api_token: a-token-that-is-long-enough
 
     - name: Write the rest
       ansible.builtin.template:
@@ -74,6 +80,10 @@ def write(controller: Controller, variables: str) -> Path:  # noqa: F811
     (controller.directory / "play.yml").write_text(PLAY)
     (controller.directory / "variables.yml").write_text(variables)
     (controller.directory / "copied.j2").write_text(TEXT)
+    program = controller.directory / "opt/current/bin/xdp-gossip"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
     role = Path(__file__).resolve().parents[2] / "roles" / "agent"
     places = [f"directory={controller.directory}", f"role={role}"]
     done = controller.play("play.yml", "-e", places[0], "-e", places[1], "-e", "@variables.yml")
@@ -122,9 +132,9 @@ def test_templates_reach_configuration_files_and_unit(controller: Controller) ->
         }
     ]
     for name in ("site", "copied"):
-        file = directory / "templates" / f"{name}.j2"
+        file = directory / "etc/templates" / f"{name}.j2"
         assert file.read_text() == TEXT and file.stat().st_mode & 0o777 == 0o640
-    assert not (directory / "templates/there.j2").exists()
+    assert not (directory / "etc/templates/there.j2").exists()
     lines = (directory / "xdp-gossip-files.service").read_text().splitlines()
     assert [line for line in lines if line.startswith("ReadWritePaths=")] == [
         "ReadWritePaths=-/home/somebody",

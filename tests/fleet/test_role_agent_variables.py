@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import pytest
@@ -92,27 +91,15 @@ def test_key_slots(controller: Controller) -> None:  # noqa: F811
     ]
 
 
-@pytest.mark.parametrize(
-    ("answer", "protocol", "expected"),
-    [
-        ({"up": False, "agent_needs": ["CAP_BPF"]}, "auto", "CAP_BPF"),
-        ({"up": True, "agent_needs": []}, "auto", ""),
-        ({"up": False, "agent_needs": ["CAP_BPF"]}, "UDP", ""),
-        ({"error": {"code": "failed", "message": "libbpf.so.1: not found"}}, "auto", ""),
-        (None, "auto", ""),
-    ],
-    ids=["refused", "allowed", "not wanted", "not found out", "no release"],
-)
+@pytest.mark.parametrize(("protocol", "expected"), [("auto", "@CAPABILITIES@"), ("UDP", "")])
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
-def test_the_kernel_says_which_capability_the_agent_needs(
+def test_what_the_kernel_wants_is_filled_in_on_the_host(
     controller: Controller,  # noqa: F811
-    answer: object,
     protocol: str,
     expected: str,
 ) -> None:
-    """Not its version, which tells nothing where a distribution carried changes back."""
-    asked = {"stdout": json.dumps(answer)} if answer else {"skipped": True}
-    given = {"agent_protocol": protocol, "__agent_kernel_asked": asked, "ansible_kernel": "5.14.0-503.el9"}
+    """By the module, whose own test says what comes of which answer."""
+    given = {"agent_protocol": protocol}
     lines = (write(controller, yaml.safe_dump(given)) / "xdp-gossip.service").read_text().splitlines()
     assert f"CapabilityBoundingSet={expected}" in lines
     assert f"AmbientCapabilities={expected}" in lines

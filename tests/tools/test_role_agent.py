@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +23,6 @@ def load(name: str) -> ModuleType:
     return module
 
 
-stale = load("stale")
 
 
 def test_every_variable_is_described_and_has_a_default() -> None:
@@ -51,22 +49,3 @@ def test_every_variable_is_used() -> None:
         assert re.search(rf"(?<!_)\b{name}\b", used) or defaults.count(name) > 1, f"{name}: expected a use, found none"
 
 
-def test_stale_finds_what_is_newer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "etc"
-    folder.mkdir()
-    for name, changed in (("old", 1000.0), ("new", 3000.0)):
-        (folder / name).write_text(name)
-        os.utime(folder / name, (changed, changed))
-    link = tmp_path / "current"
-    link.symlink_to(folder)
-    os.utime(link, (3000.0, 3000.0), follow_symlinks=False)
-    arguments = ["stale.py", "a.service", str(folder), str(link), str(tmp_path / "missing")]
-    monkeypatch.setattr(stale.sys, "argv", arguments)
-    monkeypatch.setattr(stale, "applied_at", lambda unit: 2000.0)
-    assert stale.main() == 0
-    assert capsys.readouterr().out == f'["{link}", "{folder}/new"]'
-    monkeypatch.setattr(stale, "applied_at", lambda unit: None)
-    assert stale.main() == 0
-    assert capsys.readouterr().out == "[]"
