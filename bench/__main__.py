@@ -20,7 +20,7 @@ from .report import DIRECTORY, SHORT, Report, machine, save, wait_for_quiet  # n
 
 BENCHMARKS = (
     *("dataplane", "planes", "forged", "convergence", "atrest", "members"),
-    *("sync", "inventory", "push", "applied"),
+    *("sync", "inventory", "push", "applied", "deploy"),
 )
 
 

@@ -114,7 +114,7 @@ class Controller:
         collections = directory / "collections" / "ansible_collections" / "xdp_gossip"
         collections.mkdir(parents=True)
         (collections / "fleet").symlink_to(ROOT)
-        self._environment = {
+        self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "XDP_GOSSIP_"))},
             "ANSIBLE_COLLECTIONS_PATH": str(directory / "collections"),
             "ANSIBLE_HOME": str(directory / "ansible"),
@@ -133,7 +133,7 @@ class Controller:
         return subprocess.run(
             ["ansible-playbook", *([] if "-i" in arguments else ["-i", "hosts.yml"]), *arguments],
             cwd=self.directory,
-            env=self._environment,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

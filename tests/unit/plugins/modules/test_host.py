@@ -89,7 +89,11 @@ class Lab:
             "secrets": [{"name": "secret.key", "content": SECRET}, {"name": "keys/1", "content": SECRET + "-too"}],
             "units": {
                 "agent": agent,
-                "helper": {"path": str(place / "systemd/helper.service"), "content": "", "state_directory": str(place / "f")},
+                "helper": {
+                    "path": str(place / "systemd/helper.service"),
+                    "content": "",
+                    "state_directory": str(place / "f"),
+                },
                 "dataplane": {
                     "wanted": True,
                     "needed": False,
@@ -152,14 +156,16 @@ def test_a_blank_host_gets_everything_and_a_second_run_changes_nothing(lab):
         "opt/current", "command",
         "etc", "etc/keys", "etc/secret.key", "etc/keys/1", "etc/agent.yml",
         *("systemd/" + name for name in UNITS),
-        "xdp-gossip-dataplane.service (started)", "xdp-gossip-dataplane.service (enabled)", "xdp-gossip-dataplane.path (started)",
+        "xdp-gossip-dataplane.service (started)", "xdp-gossip-dataplane.service (enabled)",
+        "xdp-gossip-dataplane.path (started)",
         "systemd/xdp-gossip.service", "xdp-gossip.service (restarted)", "xdp-gossip.service (enabled)",
     ]
     assert [told for told in first["told"] if told.endswith(" xdp-gossip.service")] == [
         "restart xdp-gossip.service", "enable xdp-gossip.service",
     ]
     assert first["told"].index("daemon-reload") < first["told"].index("start xdp-gossip-dataplane.service")
-    modes = {name: (lab.place / "etc" / name).stat().st_mode & 0o777 for name in ("", "keys", "secret.key", "agent.yml")}
+    names = ("", "keys", "secret.key", "agent.yml")
+    modes = {name: (lab.place / "etc" / name).stat().st_mode & 0o777 for name in names}
     assert modes == {"": 0o750, "keys": 0o750, "secret.key": 0o640, "agent.yml": 0o640}
     second = lab.run()
     assert (second["changed"], second["changes"], second["diff"], second["told"]) == (False, [], [], [])
@@ -193,10 +199,14 @@ def test_a_check_of_a_blank_host(lab):
     before = lab.files()
     checked = lab.run(check=True, release=dict(lab.options["release"], name="9-ff"))
     assert checked["rc"] == 0 and checked["release_missing"] and lab.files() == before
-    assert changed(lab, checked) == ["opt/releases/9-ff", "opt/current", "command", "etc", "etc/keys", "systemd/xdp-gossip.service"]
+    assert changed(lab, checked) == [
+        "opt/releases/9-ff", "opt/current", "command", "etc", "etc/keys", "systemd/xdp-gossip.service",
+    ]
 
 
-@pytest.mark.parametrize(("name", "amount", "verb"), [("two", 4, "reload"), ("one", 5, "restart"), ("two", 5, "restart")])
+@pytest.mark.parametrize(
+    ("name", "amount", "verb"), [("two", 4, "reload"), ("one", 5, "restart"), ("two", 5, "restart")]
+)
 def test_a_change_is_taken_over_by_exactly_one_reload_or_restart(lab, name, amount, verb):
     lab.run()
     result = lab.run(configuration=dict(lab.options["configuration"], content=SETTINGS % (name, amount)))
@@ -342,6 +352,12 @@ def test_releases_that_are_too_many_are_told_and_the_current_one_is_none(lab):
 def test_an_agent_that_does_not_answer_has_not_passed(lab):
     gate = lab.run()["gate"]
     assert not gate["passed"] and "api.sock" in gate["unmet"] and gate["status"] == {}
+
+
+def test_a_copy_of_before_is_told(lab):
+    assert lab.run()["snapshot"] is False
+    (lab.place / "opt/rollback").mkdir()
+    assert lab.run()["snapshot"] is True
 
 
 def test_what_is_newer(tmp_path):

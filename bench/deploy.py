@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""What a deployment that changes nothing costs the controller, beside roles of the usual kind.
+
+All are whole ``ansible-playbook`` commands on a lab of systemd hosts reached by ssh, with pipelining as in the lab's
+inventory, or without as Ansible has it by default. Counted is processor time, of the command and all that it starts
+and waits for, as other work on the machine hardly changes it. What ansible-playbook takes for the same hosts and no
+task at all is subtracted. The ways take turns:
+
+- *deploy*: the playbook ``deploy`` of this collection, whole: facts, checks, release, configuration, units, gate;
+- *plain role*: package, user, directories, configuration, unit, service, as roles are usually written: a task each;
+- *node_exporter*: the role of ``prometheus.prometheus``, where that collection is among Ansible's; it is not fetched.
+
+``DEPLOY_HOSTS`` gives other numbers of hosts, as ``3,10,30``.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+
+from .lab import Lab, lab
+from .netns import run as command
+from .report import Report, Spread
+
+_SIZES, _RUNS = (3, 10), 3
+_QUICK_SIZES, _QUICK_RUNS = (3,), 1
+#: Processor seconds of the controller for each host, and how much more they may be at the largest number of hosts than
+#: at the smallest to be called flat.
+GOAL, FLAT_GOAL = 1.5, 1.2
+_SECONDS = 600.0
+
+_EMPTY = """
+- hosts: fleet
+  gather_facts: false
+  tasks: []
+"""
+# In the manner of well-known roles for one service: facts, variables of the system, package, user, files, service.
+_PLAIN = """
+- hosts: fleet
+  become: true
+  vars: {plain_user: plain, plain_home: /var/lib/plain, plain_port: 9999}
+  handlers:
+    - name: Restart plain
+      ansible.builtin.systemd_service: {name: plain, state: restarted, daemon_reload: true}
+  tasks:
+    - name: Choose the packages of the system
+      ansible.builtin.set_fact:
+        plain_packages: "{{ ['procps'] if ansible_facts['os_family'] == 'Debian' else ['procps-ng'] }}"
+
+    - name: Expect a system that is known
+      ansible.builtin.assert:
+        that: ansible_facts['os_family'] in ['Debian', 'RedHat']
+        quiet: true
+
+    - name: Install the packages
+      ansible.builtin.package: {name: "{{ plain_packages }}", state: present}
+
+    - name: Create the group
+      ansible.builtin.group: {name: "{{ plain_user }}", system: true}
+
+    - name: Create the user
+      ansible.builtin.user:
+        name: "{{ plain_user }}"
+        group: "{{ plain_user }}"
+        system: true
+        home: "{{ plain_home }}"
+        create_home: false
+
+    - name: Create the directories
+      ansible.builtin.file: {path: "{{ item }}", state: directory, owner: "{{ plain_user }}", mode: "0750"}
+      loop: [/etc/plain, "{{ plain_home }}"]
+
+    - name: Write the configuration
+      ansible.builtin.template: {src: plain.conf.j2, dest: /etc/plain/plain.conf, owner: root, mode: "0644"}
+      notify: Restart plain
+
+    - name: Write the unit
+      ansible.builtin.template:
+        src: plain.service.j2
+        dest: /etc/systemd/system/plain.service
+        owner: root
+        mode: "0644"
+      notify: Restart plain
+
+    - name: Start it, now and at every boot
+      ansible.builtin.systemd_service: {name: plain, state: started, enabled: true, daemon_reload: false}
+"""
+_TEMPLATES = {
+    "plain.conf.j2": "port = {{ plain_port }}\nhome = {{ plain_home }}\n",
+    "plain.service.j2": "[Service]\nUser={{ plain_user }}\nExecStart=/usr/bin/sleep infinity\n\n"
+    "[Install]\nWantedBy=multi-user.target\n",
+}
+_EXPORTER = """
+- hosts: fleet
+  become: true
+  roles: [prometheus.prometheus.node_exporter]
+"""
+_NOTHING, _DEPLOY, _PLAIN_ROLE, _NODE_EXPORTER = "no task", "deploy", "plain role", "node_exporter"
+
+
+def run(quick: bool) -> Report:
+    """Measure. Raises ``BenchError``."""
+    sizes, runs = (_QUICK_SIZES, _QUICK_RUNS) if quick else (_SIZES, _RUNS)
+    if given := os.environ.get("DEPLOY_HOSTS"):
+        sizes = tuple(int(size) for size in given.split(","))
+    with lab() as made:
+        ways = _ways(made)
+        report = Report(
+            "deploy",
+            "processor seconds of the controller for each host, when nothing is to be changed, without "
+            f"ansible-playbook's own start; median [least..most] of {runs} runs that took turns",
+            ("hosts", "ssh", *(way for way in ways if way != _NOTHING)),
+        )
+        report.data["ansible"] = command(str(made.ansible_playbook), "--version").split("\n")[0]
+        if _NODE_EXPORTER not in ways:
+            report.data[_NODE_EXPORTER] = "the collection prometheus.prometheus is not installed"
+        for size in sizes:
+            made.grow(size)
+            for pipelining in (True, False):
+                _one(report, made, ways, size, runs, pipelining)
+    found = report.data["hosts"]
+    for size in sizes:
+        report.most(f"{size} hosts, pipelining: deploy", found[size]["pipelining"][_DEPLOY]["median"], GOAL)
+        report.most(f"{size} hosts, no pipelining: deploy", found[size]["none"][_DEPLOY]["median"], GOAL)
+    most, least = (found[size]["pipelining"][_DEPLOY]["median"] for size in (sizes[-1], sizes[0]))
+    report.most(f"deploy: {sizes[-1]} hosts / {sizes[0]}", most / least, FLAT_GOAL)
+    return report
+
+
+def _ways(made: Lab) -> dict[str, str]:
+    """What is measured, and the playbook of each."""
+    texts = {_NOTHING: _EMPTY, _PLAIN_ROLE: _PLAIN}
+    galaxy = made.ansible_playbook.with_name("ansible-galaxy")
+    listed = subprocess.run([str(galaxy), "collection", "list", "prometheus.prometheus"], capture_output=True)
+    if listed.returncode == 0 and b"prometheus.prometheus " in listed.stdout:
+        texts[_NODE_EXPORTER] = _EXPORTER
+    for number, text in enumerate(texts.values()):
+        (made.directory / f"way{number}.yml").write_text(text)
+    for name, text in _TEMPLATES.items():
+        (made.directory / name).write_text(text)
+    return {_DEPLOY: "xdp_gossip.fleet.deploy", **{way: f"way{number}.yml" for number, way in enumerate(texts)}}
+
+
+def _one(report: Report, made: Lab, ways: dict[str, str], size: int, runs: int, pipelining: bool) -> None:
+    words = ("-i", str(made.inventory), "-e", f"ansible_ssh_pipelining={str(pipelining).lower()}")
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(runs + 1):
+        for way in ways:
+            before = _processor()
+            made.playbook(ways[way], *words, seconds=_SECONDS)
+            spent = _processor() - before
+            if number:  # the first of each fills caches, and makes what is not there yet
+                times[way].append(spent)
+    start = Spread.of(times[_NOTHING]).median
+    spreads = {way: Spread.of([(spent - start) / size for spent in times[way]]) for way in ways if way != _NOTHING}
+    kind = "pipelining" if pipelining else "none"
+    report.rows.append((str(size), kind, *(spread.text(".2f") for spread in spreads.values())))
+    found = {way: spread.json() for way, spread in spreads.items()}
+    report.data.setdefault("hosts", {}).setdefault(size, {})[kind] = found
+
+
+def _processor() -> float:
+    """Seconds of processor time that the children of this process took by now, with all that they waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
