@@ -178,3 +178,15 @@ def test_a_host_in_order_is_one_execution_whatever_the_number_of_hosts(
         assert executed == dict.fromkeys(names, 1), executed
         found[size] = tasks
     assert found[3]["host0"] == found[10]["host0"] <= 8, found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
+def test_a_check_of_a_host_without_the_release(controller: Controller, agent: None) -> None:  # noqa: F811
+    place = controller.directory
+    (place / "play.yml").write_text(PLAY.replace("[configure, run]", "[install, configure, run]"))
+    program(place / "programs/systemctl", SYSTEMCTL)
+    controller.inventory({"host0": {"directory": str(place / "host0")}})
+    (place / "host0").mkdir()
+    done = controller.play("play.yml", "-e", "way=change", "--check")
+    assert done.returncode == 0 and "changed=2" in done.stdout, done.stdout
+    assert [path.name for path in (place / "host0").rglob("*")] == ["systemd.json"]
