@@ -22,6 +22,9 @@ NAME = "xdp_gossip.fleet"
 #: Directories of plugins that users name in their playbooks; the others serve these.
 KINDS = ("modules", "inventory", "lookup")
 MODULES = sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("*.py"))
+#: Parts of the role `agent`: they have no options of a connection, which the action group would give them.
+PARTS = ("xdp_gossip_gate", "xdp_gossip_host")
+CLIENTS = [name for name in MODULES if name not in PARTS]
 PLUGINS = sorted(path for kind in KINDS for path in (ROOT / "plugins" / kind).glob("*.py"))
 EVENT_SOURCES = sorted((ROOT / "extensions" / "eda" / "plugins" / "event_source").glob("*.py"))
 
@@ -42,12 +45,16 @@ def version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
-def test_every_module_is_in_the_action_group() -> None:
+def test_every_module_with_a_connection_is_in_the_action_group() -> None:
     groups = load("meta/runtime.yml")["action_groups"]
-    assert {group: sorted(modules) for group, modules in groups.items()} == {"xdp_gossip": MODULES}
+    assert {group: sorted(modules) for group, modules in groups.items()} == {"xdp_gossip": CLIENTS}
+    for name in PARTS:
+        documentation = block(ROOT / "plugins" / "modules" / f"{name}.py", "DOCUMENTATION")
+        assert "extends_documentation_fragment" not in documentation
+        assert {"check_mode", "diff_mode", "platform"} <= set(documentation["attributes"])
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", CLIENTS)
 def test_every_module_documents_the_action_group(name: str) -> None:
     documentation = block(ROOT / "plugins" / "modules" / f"{name}.py", "DOCUMENTATION")
     assert f"{NAME}.attributes" in documentation["extends_documentation_fragment"]

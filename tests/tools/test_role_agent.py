@@ -1,28 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""The role ``agent`` without a host: its variables are stated alike everywhere, and its script judges rightly."""
+"""The role ``agent`` without a host: its variables are stated alike everywhere, and all are used."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
-import pytest
 import yaml
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "agent"
-
-
-def load(name: str) -> ModuleType:
-    """A script of the role's files/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROLE / "files" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 
 
 def test_every_variable_is_described_and_has_a_default() -> None:
@@ -47,5 +33,3 @@ def test_every_variable_is_used() -> None:
     for name in yaml.safe_load(defaults):
         # One that other defaults are made of is used by them.
         assert re.search(rf"(?<!_)\b{name}\b", used) or defaults.count(name) > 1, f"{name}: expected a use, found none"
-
-
