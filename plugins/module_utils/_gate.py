@@ -16,6 +16,8 @@ import typing as t
 #: Seconds that an answer may take, and its bytes: 20,000 nodes with the most private data have less.
 ANSWER = 20.0
 LIMIT = 256 * 1024 * 1024
+#: How many of the other members are told by name: a controller with many hosts has no use for all of them from each.
+TOLD = 20
 
 
 class Unanswered(Exception):
@@ -119,4 +121,10 @@ class Gate:
 
     def told(self) -> dict[str, t.Any]:
         """The outcome, as a module returns it."""
-        return {"passed": not self.unmet, "unmet": self.unmet, "status": self.status, "alive": self.alive}
+        return {
+            "passed": not self.unmet,
+            "unmet": self.unmet,
+            "status": self.status,
+            "others": len(self.alive),
+            "alive": self.alive[:TOLD],
+        }

@@ -58,7 +58,11 @@ class Host:
         return output
 
     def directory(self, path: str, group: str, mode: str) -> bool:
-        """Whether the directory had to be made, or given to root and the group. Its parent must be there."""
+        """Whether the directory had to be made, or given to root and the group. Its parent must be there.
+
+        A link to a directory is the directory that it leads to.
+        """
+        path = os.path.realpath(path)
         made = not os.path.isdir(path)
         if made:
             if not self.check:

@@ -73,10 +73,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 gate:
-  description: Whether all holds, what does not, the agent's status and the names of the others that it sees alive.
+  description: Whether all holds, what does not, the agent's status, how many others it sees alive, and up to 20 names.
   returned: always
   type: dict
-  sample: {"passed": true, "unmet": "", "status": {"state": "running"}, "alive": ["host2"]}
+  sample: {"passed": true, "unmet": "", "status": {"state": "running"}, "others": 1, "alive": ["host2"]}
 """
 
 import time
@@ -123,7 +123,7 @@ def main() -> None:
             "%d questions with %d s between them." % often,
             "Unmet: %s" % gate.unmet,
             "Status: %s" % (gate.status or "none"),
-            "Alive: %s" % ", ".join(gate.alive),
+            "Alive: %s" % ", ".join(gate.told()["alive"]),
             "Journal:",
             journal(Host(module), options["units"], _LINES),
         ]

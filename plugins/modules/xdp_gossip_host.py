@@ -248,11 +248,11 @@ start_failure:
   type: str
   sample: ""
 gate:
-  description: Whether what must hold of the agent does, what does not, its status and the names of the others that it
-    sees alive.
+  description: Whether what must hold of the agent does, what does not, its status, how many others it sees alive,
+    and names of up to 20.
   returned: success
   type: dict
-  sample: {"passed": true, "unmet": "", "status": {"state": "running"}, "alive": ["host2"]}
+  sample: {"passed": true, "unmet": "", "status": {"state": "running"}, "others": 1, "alive": ["host2"]}
 """
 
 import os

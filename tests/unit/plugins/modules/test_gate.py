@@ -34,7 +34,7 @@ def run(monkeypatch, statuses: list[dict[str, t.Any]], **options: t.Any) -> dict
 def test_it_passes_at_once(monkeypatch):
     result = run(monkeypatch, [STATUS], others=1, above=6)
     assert (result["rc"], result["changed"], result["asked"]) == (0, False, 1)
-    assert result["gate"] == {"passed": True, "unmet": "", "status": STATUS, "alive": ["host2"]}
+    assert result["gate"] == {"passed": True, "unmet": "", "status": STATUS, "others": 1, "alive": ["host2"]}
 
 
 def test_it_waits(monkeypatch):

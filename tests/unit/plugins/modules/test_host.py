@@ -354,6 +354,13 @@ def test_an_agent_that_does_not_answer_has_not_passed(lab):
     assert not gate["passed"] and "api.sock" in gate["unmet"] and gate["status"] == {}
 
 
+def test_a_directory_may_be_a_link(lab):
+    (lab.place / "elsewhere").mkdir()
+    (lab.place / "etc").symlink_to(lab.place / "elsewhere")
+    assert lab.run()["rc"] == 0 and lab.run()["changes"] == []
+    assert (lab.place / "etc").is_symlink() and (lab.place / "elsewhere").stat().st_mode & 0o777 == 0o750
+
+
 def test_a_copy_of_before_is_told(lab):
     assert lab.run()["snapshot"] is False
     (lab.place / "opt/rollback").mkdir()
