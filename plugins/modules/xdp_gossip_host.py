@@ -160,7 +160,7 @@ options:
         type: str
         required: true
   units:
-    description: The units of systemd. Each is C(path) of its file and C(content).
+    description: The units of systemd.
     type: dict
     required: true
     suboptions:
@@ -173,28 +173,80 @@ options:
         type: bool
         default: false
       agent:
-        description: The agent's own unit. C(@CAPABILITIES@) in its C(content) stands for what the kernel wants of it.
+        description: The agent's own unit.
         type: dict
         required: true
+        suboptions:
+          path:
+            description: Where its file is.
+            type: path
+            required: true
+          content:
+            description: Its text, in which C(@CAPABILITIES@) stands for what the kernel wants of the agent.
+            type: str
+            required: true
       helper:
-        description: The unit of the helper of rendered files, with its C(state_directory). It is removed when
-          C(content) is empty.
+        description: The helper of rendered files.
         type: dict
         required: true
+        suboptions:
+          path:
+            description: Where the file of its unit is.
+            type: path
+            required: true
+          content:
+            description: Text of its unit. Empty takes it away.
+            type: str
+            required: true
+          state_directory:
+            description: What it remembers. Goes with it.
+            type: path
+            required: true
       dataplane:
-        description:
-          - The kernel data plane, whose units are in the release. C(paths) are those of the loader, the path unit and
-            the one that loads again, C(directory) is that of the loaded one.
-          - It is removed unless C(wanted). With C(needed) the host has to have it.
+        description: The kernel data plane, whose units are in the release.
         type: dict
         required: true
+        suboptions:
+          wanted:
+            description: Whether the host is to have it if it can. It is taken away otherwise.
+            type: bool
+            required: true
+          needed:
+            description: Whether the host has to have it.
+            type: bool
+            required: true
+          paths:
+            description: Where the files of its units are, of the loader, the path unit, and the one that loads again.
+            type: list
+            elements: path
+            required: true
+          directory:
+            description: Directory that is there while it is loaded.
+            type: path
+            required: true
   gate:
     description:
-      - What must hold of the running agent, see M(xdp_gossip.fleet.xdp_gossip_gate). It is C(socket), C(version),
-        C(above) and C(others).
-      - It is asked once. Whether it holds is in RV(gate).
+      - What must hold of the running agent, see M(xdp_gossip.fleet.xdp_gossip_gate). It is asked once.
+      - Whether it holds is in RV(gate).
     type: dict
     required: true
+    suboptions:
+      socket:
+        description: Unix socket of the agent.
+        type: path
+        required: true
+      version:
+        description: Version that the agent must have.
+        type: str
+        required: true
+      above:
+        description: The agent's incarnation must be later than this one, V(-1) for any.
+        type: int
+        default: -1
+      others:
+        description: How many other members the agent must see alive.
+        type: int
+        default: 0
   snapshot:
     description: Directory with a copy of what was there before a deployment. Whether there is one is in RV(snapshot).
     type: path
@@ -274,8 +326,8 @@ def _required(kind: str, **other: t.Any) -> dict[str, t.Any]:
     return dict({"type": kind, "required": True}, **other)
 
 
-def _suboptions(options: dict[str, t.Any], **other: t.Any) -> dict[str, t.Any]:
-    return dict({"type": "dict", "options": options}, **(other or {"required": True}))
+def _suboptions(options: dict[str, t.Any]) -> dict[str, t.Any]:
+    return _required("dict", options=options)
 
 
 PARTS = ["install", "configure", "run"]
@@ -318,12 +370,28 @@ OPTIONS = {
         {
             "enabled": {"type": "bool", "default": True},
             "judged": {"type": "bool", "default": False},
-            "agent": _required("dict"),
-            "helper": _required("dict"),
-            "dataplane": _required("dict"),
+            "agent": _suboptions({"path": _required("path"), "content": _required("str")}),
+            "helper": _suboptions(
+                {"path": _required("path"), "content": _required("str"), "state_directory": _required("path")}
+            ),
+            "dataplane": _suboptions(
+                {
+                    "wanted": _required("bool"),
+                    "needed": _required("bool"),
+                    "paths": _required("list", elements="path"),
+                    "directory": _required("path"),
+                }
+            ),
         }
     ),
-    "gate": _required("dict"),
+    "gate": _suboptions(
+        {
+            "socket": _required("path"),
+            "version": _required("str"),
+            "above": {"type": "int", "default": -1},
+            "others": {"type": "int", "default": 0},
+        }
+    ),
     "snapshot": _required("path"),
 }
 

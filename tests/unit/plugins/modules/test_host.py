@@ -367,6 +367,16 @@ def test_a_copy_of_before_is_told(lab):
     assert lab.run()["snapshot"] is True
 
 
+def test_numbers_and_flags_may_come_as_text(lab):
+    """ansible-core 2.18 makes text of a value that is a template by itself."""
+    units, gate = lab.options["units"], lab.options["gate"]
+    lab.options["gate"] = dict(gate, above="-1", others="0")
+    plane = dict(units["dataplane"], wanted="False", needed="False")
+    lab.options["units"] = dict(units, enabled="False", dataplane=plane)
+    result = lab.run(release=dict(lab.options["release"], keep="2"))
+    assert result["rc"] == 0 and result["told"] == ["daemon-reload", "restart xdp-gossip.service"]
+
+
 def test_what_is_newer(tmp_path):
     folder = tmp_path / "etc"
     folder.mkdir()
