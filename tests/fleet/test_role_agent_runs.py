@@ -311,3 +311,48 @@ def test_without_secrets_and_not_allowed_to_make_some(controller: Controller) ->
     told = preflight(controller)
     assert "no secrets: expected" in told and ".xdp-gossip/default/secret.key" in told
     assert not (controller.home / ".xdp-gossip").exists()
+
+
+@pytest.mark.parametrize(
+    ("others", "seeds"),
+    [
+        ({"there": {"ansible_host": "198.18.0.12"}}, ["198.18.0.12:8000"]),
+        ({"there": {"ansible_host": "[fd00::12]", "agent_port": 9000}}, ["[fd00::12]:9000"]),
+        ({"there": {"ansible_host": "fd00::12"}}, ["[fd00::12]:8000"]),
+        ({"there": {"ansible_host": "there.example"}}, ["there.example:8000"]),
+        ({"there": {"ansible_host": "there.example", "agent_addr": "198.18.0.13"}}, ["198.18.0.13:8000"]),
+        ({"there.example": {}}, ["there.example:8000"]),
+        ({"localhost2": {"ansible_host": "localhost"}, "there": {"ansible_host": "127.0.0.1"}}, []),
+        ({f"h{n}": {"ansible_host": f"198.18.0.{n}"} for n in range(12)}, [f"198.18.0.{n}:8000" for n in range(8)]),
+    ],
+)
+def test_seeds_of_hosts_outside_of_the_run(
+    controller: Controller, others: dict[str, dict[str, Any]], seeds: list[str]
+) -> None:
+    """Nothing is known of them but what the inventory says, and they cannot be asked."""
+    play = """
+- hosts: here
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: addresses.yml, public: true}
+      vars: &others {agent_seed_hosts: "{{ groups['all'] }}"}
+    - ansible.builtin.copy: {content: "{{ __agent_seeds | to_json }}", dest: "{{ playbook_dir }}/seeds.json", mode: "0600"}
+      vars: *others
+"""
+    (controller.directory / "play.yml").write_text(play)
+    away = {"ansible_connection": "ssh", "ansible_ssh_executable": "/bin/false"}
+    controller.inventory({"here": {}, **{name: {**away, **variables} for name, variables in others.items()}})
+    done = controller.play("play.yml")
+    assert done.returncode == 0, done.stdout
+    assert json.loads((controller.directory / "seeds.json").read_text()) == seeds
+
+
+@pytest.mark.parametrize(
+    ("secret", "refused"), [("short", True), ("two lines\nthat are long enough", True), ("x" * 16, False), ("", False)]
+)
+def test_a_secret_that_is_given_is_one_line(controller: Controller, secret: str, refused: bool) -> None:
+    controller.inventory({"host1": {"agent_addr": "127.0.0.1", "agent_secret_key": secret, "agent_api_token": secret}})
+    told = preflight(controller)
+    for name in ("agent_secret_key", "agent_api_token"):
+        assert (f"host1: {name}: expected one line of at least 16 characters, got another text" in told) == refused
+    assert secret not in told or len(secret) < 6
