@@ -96,12 +96,14 @@ _EXPORTER = """
   become: true
   roles: [prometheus.prometheus.node_exporter]
 """
+_KINDS = ("pipelining", "no pipelining")
 _NOTHING, _DEPLOY, _PLAIN_ROLE, _NODE_EXPORTER = "no task", "deploy", "plain role", "node_exporter"
 
 
 def run(quick: bool) -> Report:
     """Measure. Raises ``BenchError``."""
     sizes, runs = (_QUICK_SIZES, _QUICK_RUNS) if quick else (_SIZES, _RUNS)
+    kinds = _KINDS[:1] if quick else _KINDS
     if given := os.environ.get("DEPLOY_HOSTS"):
         sizes = tuple(int(size) for size in given.split(","))
     with lab() as made:
@@ -117,13 +119,13 @@ def run(quick: bool) -> Report:
             report.data[_NODE_EXPORTER] = "the collection prometheus.prometheus is not installed"
         for size in sizes:
             made.grow(size)
-            for pipelining in (True, False):
-                _one(report, made, ways, size, runs, pipelining)
+            for kind in kinds:
+                _one(report, made, ways, size, runs, kind)
     found = report.data["hosts"]
     for size in sizes:
-        report.most(f"{size} hosts, pipelining: deploy", found[size]["pipelining"][_DEPLOY]["median"], GOAL)
-        report.most(f"{size} hosts, no pipelining: deploy", found[size]["none"][_DEPLOY]["median"], GOAL)
-    most, least = (found[size]["pipelining"][_DEPLOY]["median"] for size in (sizes[-1], sizes[0]))
+        for kind in kinds:
+            report.most(f"{size} hosts, {kind}: deploy", found[size][kind][_DEPLOY]["median"], GOAL)
+    most, least = (found[size][kinds[0]][_DEPLOY]["median"] for size in (sizes[-1], sizes[0]))
     report.most(f"deploy: {sizes[-1]} hosts / {sizes[0]}", most / least, FLAT_GOAL)
     return report
 
@@ -142,8 +144,8 @@ def _ways(made: Lab) -> dict[str, str]:
     return {_DEPLOY: "xdp_gossip.fleet.deploy", **{way: f"way{number}.yml" for number, way in enumerate(texts)}}
 
 
-def _one(report: Report, made: Lab, ways: dict[str, str], size: int, runs: int, pipelining: bool) -> None:
-    words = ("-i", str(made.inventory), "-e", f"ansible_ssh_pipelining={str(pipelining).lower()}")
+def _one(report: Report, made: Lab, ways: dict[str, str], size: int, runs: int, kind: str) -> None:
+    words = ("-i", str(made.inventory), "-e", f"ansible_ssh_pipelining={str(kind == _KINDS[0]).lower()}")
     times: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(runs + 1):
         for way in ways:
@@ -154,7 +156,6 @@ def _one(report: Report, made: Lab, ways: dict[str, str], size: int, runs: int, 
                 times[way].append(spent)
     start = Spread.of(times[_NOTHING]).median
     spreads = {way: Spread.of([(spent - start) / size for spent in times[way]]) for way in ways if way != _NOTHING}
-    kind = "pipelining" if pipelining else "none"
     report.rows.append((str(size), kind, *(spread.text(".2f") for spread in spreads.values())))
     found = {way: spread.json() for way, spread in spreads.items()}
     report.data.setdefault("hosts", {}).setdefault(size, {})[kind] = found
