@@ -212,6 +212,7 @@ class Agent:
             counters=self.counters,
             rendered=lambda: self.rendering.outcomes() if self.rendering is not None else [],
             waiting=lambda: self.addresses.waiting,
+            compared=self.compared,
             requests=self.requests,
             ui=self.settings.api.ui,
         )
@@ -298,15 +299,35 @@ class Agent:
                 _log.error("not reloaded: %s", problem)
         self.systemd.tell("READY=1", self._told())
 
-    def _take_over(self, new: AgentConfig) -> None:
+    async def compared(self) -> dict[str, Any]:
+        """The answer of ``GET /v1/configuration``; the file may be on a disk that is slow."""
+        path = self.settings.path
+        try:
+            new = await asyncio.to_thread(config.load, path)
+        except ConfigError as error:
+            return {"file": path, "problems": list(error.problems), "reload": [], "restart": []}
+        reload, restart = self._differences(new)
+        return {"file": path, "problems": [], "reload": reload, "restart": restart}
+
+    def _differences(self, new: AgentConfig) -> tuple[list[str], list[str]]:
+        """The settings in which ``new`` differs: what a reload takes over, and what needs a restart."""
         old = self.settings
-        fixed = [
+        differing = [
             field.name
             for field in dataclasses.fields(AgentConfig)
-            if field.name not in _RELOADABLE and getattr(old, field.name) != getattr(new, field.name)
+            if field.name not in ("path", "node") and getattr(old, field.name) != getattr(new, field.name)
         ]
+        reload = [name for name in differing if name in _RELOADABLE]
+        restart = [name for name in differing if name not in _RELOADABLE]
         if new.node.address != old.node.address:
-            fixed.append("node.addr or node.port")
+            restart.append("node.addr or node.port")
+        if (new.node.name, new.node.private_data) != (old.node.name, old.node.private_data):
+            reload.append("node.name or node.private_data")
+        return sorted(reload), sorted(restart)
+
+    def _take_over(self, new: AgentConfig) -> None:
+        old = self.settings
+        fixed = self._differences(new)[1]
         named = (new.node.name, new.node.private_data) != (old.node.name, old.node.private_data)
         if named and not self.ready.is_set():
             fixed.append("node.name or node.private_data, as it is no member yet")

@@ -13,6 +13,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from .core.types import PROBLEMS, Member
 from .dataplane import headers
 
+_PROCESS = {
+    "descriptors": "File descriptors in use.",
+    "descriptors_limit": "File descriptors at most; 0 for no limit.",
+    "memory": "Bytes of memory in use.",
+    "memory_limit": "Bytes of memory at most; 0 for no limit.",
+}
 _STATES = ("running", "paused", "left")
 
 
@@ -96,6 +102,8 @@ class StatusCollector:
         yield "xdp_gossip_documents", "Documents held.", status["documents"]
         yield "xdp_gossip_document_bytes", "Bytes of their values.", status["document_bytes"]
         yield "xdp_gossip_document_bytes_limit", "Bytes that they may have.", status["document_bytes_limit"]
+        for name, value in status.get("process", {}).items():
+            yield f"xdp_gossip_process_{name}", _PROCESS[name], value
         yield "xdp_gossip_uptime_seconds", "Seconds since the agent started.", status["uptime"]
         yield "xdp_gossip_cycle_seconds", "Seconds between two heartbeats.", status["cycle"]
         yield "xdp_gossip_timeout_seconds", "Seconds of silence until a node is suspected.", status["timeout"]

@@ -27,6 +27,7 @@ def node(member: Member) -> dict[str, Any]:
         "digest": f"{member.digest:016x}",
         "local": member.local,
         "record_known": record is not None,
+        **({"key_slot": member.key_slot} if member.key_slot is not None else {}),
         **({"problems": list(member.problems)} if member.problems else {}),
     }
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Callable
 
 from aiohttp import web
@@ -80,6 +81,7 @@ def build_app(
     counters: dict[str, int] | None = None,
     rendered: Callable[[], list[dict[str, Any]]] = list,
     waiting: Callable[[], str] = str,
+    compared: Callable[[], Awaitable[dict[str, Any]]] | None = None,
     requests: RequestLog | None = None,
     ui: bool = False,
 ) -> web.Application:
@@ -87,7 +89,8 @@ def build_app(
 
     ``local`` is for the Unix socket: no token, and eGossip's GET /stop and /start. Otherwise ``token`` is required.
     ``max_document`` is in bytes; ``counters`` are shown with those of the protocol (see ``ApiServer``).
-    ``waiting`` names what the agent waits for, "" for nothing. ``requests``, which all sockets of an agent share, knows
+    ``waiting`` names what the agent waits for, "" for nothing. ``compared`` compares the configuration file with what
+    the agent runs with. ``requests``, which all sockets of an agent share, knows
     what came of requests that have an id.
     ``ui`` adds the web page under /ui/, whose files need no token: they hold no data.
     Raises ``ValueError`` when an API without any authentication is asked for.
@@ -95,6 +98,7 @@ def build_app(
     if not local and not token:
         raise ValueError("API on TCP: expected a token, got none")
     context = Context(node_list, token, local, max_document, {} if counters is None else counters, rendered, waiting)
+    context.compared = compared
     if requests is not None:
         context.requests = requests
     public = _PUBLIC | _PAGE_FILES if ui else _PUBLIC

@@ -400,6 +400,10 @@ class Client:
         """GET /v1/rendered."""
         return list((await self.json("GET", "/v1/rendered"))["templates"])
 
+    async def configuration(self) -> dict[str, Any]:
+        """GET /v1/configuration."""
+        return dict(await self.json("GET", "/v1/configuration"))
+
     async def keys(self) -> list[dict[str, Any]]:
         """GET /v1/keys."""
         return list((await self.json("GET", "/v1/keys"))["keys"])

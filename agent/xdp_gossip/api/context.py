@@ -55,7 +55,8 @@ class Context:
     """One API: the node list it serves, and who may do what.
 
     ``local`` is true for the Unix socket, whose file permissions are the authentication; ``token`` is for TCP.
-    ``counters`` are the API's own, shown with those of the protocol.
+    ``counters`` are the API's own, shown with those of the protocol. ``compared`` says how the configuration file
+    differs from what the agent runs with; None where there is no such file.
     """
 
     node_list: AsyncNodeList
@@ -65,6 +66,7 @@ class Context:
     counters: dict[str, int] = field(default_factory=dict)
     rendered: Callable[[], list[dict[str, Any]]] = list
     awaited: Callable[[], str] = str
+    compared: Callable[[], Awaitable[dict[str, Any]]] | None = None
     contents: Contents = field(default_factory=Contents)
     requests: RequestLog = field(default_factory=RequestLog)
     closing: asyncio.Event = field(default_factory=asyncio.Event)

@@ -9,8 +9,10 @@ from typing import Any
 
 from aiohttp import web
 
+from .. import process
 from . import params, render
 from .context import Context
+from .errors import Fault
 
 
 @functools.lru_cache(maxsize=1)
@@ -20,13 +22,14 @@ def openapi_text() -> str:
 
 
 class Info:
-    """Handlers of /v1/health, /v1/status, /v1/keys, /v1/metrics and /v1/openapi.yaml."""
+    """Handlers of /v1/health, /v1/status, /v1/keys, /v1/configuration, /v1/metrics and /v1/openapi.yaml."""
 
     def __init__(self, context: Context) -> None:
         self._node_list = context.node_list
         self._counters = context.counters
         self._rendered = context.rendered
         self._awaited = context.awaited
+        self._compared = context.compared
 
     def routes(self) -> list[web.RouteDef]:
         """Paths and handlers."""
@@ -34,6 +37,7 @@ class Info:
             web.get("/v1/health", self.health),
             web.get("/v1/status", self.status),
             web.get("/v1/keys", self.keys),
+            web.get("/v1/configuration", self.configuration),
             web.get("/v1/rendered", self.rendered),
             web.get("/v1/metrics", self.metrics),
             web.get("/v1/openapi.yaml", self.openapi),
@@ -52,7 +56,8 @@ class Info:
 
     def _status(self) -> dict[str, Any]:
         status = self._node_list.status()
-        return {**status, "waiting": self._awaited(), "counters": {**status["counters"], **self._counters}}
+        counters = {**status["counters"], **self._counters}
+        return {**status, "waiting": self._awaited(), "process": process.usage(), "counters": counters}
 
     async def status(self, request: web.Request) -> web.Response:
         """Everything about the local node."""
@@ -64,6 +69,13 @@ class Info:
         params.query(request, ())
         keys = [{"id": number, "state": state} for number, state in self._node_list.keys]
         return render.json_response({"keys": keys})
+
+    async def configuration(self, request: web.Request) -> web.Response:
+        """How the configuration file differs from what the agent runs with: names of settings, never a value."""
+        params.query(request, ())
+        if self._compared is None:
+            raise Fault(404, "not_found", "this agent was started without a configuration file")
+        return render.json_response(await self._compared())
 
     async def rendered(self, request: web.Request) -> web.Response:
         """The rendered files, and what came of each."""

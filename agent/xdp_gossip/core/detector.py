@@ -261,4 +261,5 @@ def snapshot(peer: Peer, now: Now) -> Member:
         digest=peer.state_digest,
         problems=peer.problems,
         stored=peer.stored,
+        key_slot=peer.key_slot,
     )

@@ -34,10 +34,10 @@ class Peer(Shown):
         "address", "key", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest",
         "state_digest", "stored", "caught_up", "last_heard", "clock_ahead", "gone_at", "token", "introduced",
         "problems", "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
-        "vouched_until",
+        "vouched_until", "key_slot",
     )  # fmt: skip
 
-    SHOWN = frozenset({"incarnation", "state", "record", "state_digest", "problems"})
+    SHOWN = frozenset({"incarnation", "state", "record", "state_digest", "problems", "key_slot"})
 
     def __init__(self, address: Address, now: Now) -> None:
         self.revision = None
@@ -56,6 +56,7 @@ class Peer(Shown):
         self.last_heard = now.mono
         self.clock_ahead: float | None = None  # its wall clock minus ours, seconds
         self.gone_at = (0, 0)  # (incarnation, sequence) of its leave
+        self.key_slot: int | None = None  # that its newest packet in this run was signed with
         self.token = 0
         self.introduced = False  # the shell was told of it
         self.problems: tuple[str, ...] = ()  # what is wrong with it: twin, same_name, ...

@@ -120,6 +120,8 @@ class Reception:
         before = (peer.incarnation, peer.record_digest)
         self._membership.commit(peer, header)
         peer.clock_ahead = (header.wall_ns - now.wall_ns) / 1e9
+        if peer.key_slot != header.key_id:
+            peer.key_slot = header.key_id
         if (peer.incarnation, peer.record_digest) != before:
             self._membership.changed(peer)
             peer.record_due, peer.record_tries = now.mono + 0.3, 0

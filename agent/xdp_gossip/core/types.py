@@ -226,6 +226,8 @@ class Member:
     problems: tuple[str, ...] = ()
     #: Everything that ``digest`` stands for is on its disk.
     stored: bool = True
+    #: The key slot that it signs with, as far as this run knows; not of the local node, nor on a wire without slots.
+    key_slot: int | None = None
 
     @property
     def node(self) -> Node:

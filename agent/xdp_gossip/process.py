@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""What this process uses of what it may use."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+_GROUPS = Path("/sys/fs/cgroup")
+
+
+def usage() -> dict[str, int]:
+    """``process`` of ``GET /v1/status``: file descriptors, and bytes of memory; a limit of 0 is none.
+
+    Memory is that of the control group where that has a limit (as ``MemoryMax`` makes it), else of the process.
+    """
+    limit = _number(_group() / "memory.max")
+    return {
+        "descriptors": _descriptors(),
+        "descriptors_limit": _descriptors_limit(),
+        "memory": _number(_group() / "memory.current") if limit else _resident(),
+        "memory_limit": limit,
+    }
+
+
+def _descriptors() -> int:
+    try:
+        return len(os.listdir("/proc/self/fd")) - 1  # without the one that lists them
+    except OSError:
+        return 0  # /proc is hidden, or no descriptor is left
+
+
+def _descriptors_limit() -> int:
+    """From a file: the unit's filter of system calls lets nobody ask for a limit (getrlimit(2))."""
+    try:
+        lines = Path("/proc/self/limits").read_text().splitlines()
+    except OSError:
+        return 0
+    found = next((line.split()[3] for line in lines if line.startswith("Max open files")), "")
+    return int(found) if found.isdigit() else 0
+
+
+def _resident() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+@functools.cache
+def _group() -> Path:
+    """The control group of this process, in the unified hierarchy; a unit's process stays in it."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    own = next((line[len("0::") :] for line in lines if line.startswith("0::")), "/")
+    return _GROUPS / own.lstrip("/")
+
+
+def _number(path: Path) -> int:
+    """The number in a file of the control group; 0 for ``max`` and where there is none."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return 0
+    return int(text) if text.isdigit() else 0
