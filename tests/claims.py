@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The ledger of claims: each feature that the project promises, and the tests that prove it.
 
-``features()`` derives what is promised from the product and its documentation: commands, routes, options, settings, the
-library's public names, headings. ``tests/claims.yml`` names the tests. ``python -m tests.claims REPORTS`` reads the
-JUnit reports of a whole run and says which claims were not proved by it.
+``features()`` derives what is promised from the product and its documentation: commands, routes, findings, options,
+settings, the library's public names, headings. ``tests/claims.yml`` names the tests. ``python -m tests.claims REPORTS``
+reads the JUnit reports of a whole run and says which claims were not proved by it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import ast
 import dataclasses
 import functools
+import importlib
 import inspect
 import os
 import re
@@ -88,6 +89,7 @@ def features() -> set[str]:
     for kind, names in {
         "command": _commands(),
         "route": _routes(),
+        "finding": _findings(),
         "setting": _settings(),
         "library": _library(),
         "plugin": _plugins(),
@@ -137,6 +139,17 @@ def _routes() -> Iterator[str]:
         ]
 
     yield from asyncio.run(collect())
+
+
+def _findings() -> Iterator[str]:
+    """``disk.full``: what ``doctor`` may find."""
+    from xdp_gossip.cli import doctor
+    from xdp_gossip.cli.doctor.finding import Subject
+
+    for name in doctor.CHECKS:
+        importlib.import_module(f"{doctor.__name__}.{name}")
+    for subject in Subject.ALL.values():
+        yield from (f"{subject.name}.{what}" for what in subject.levels)
 
 
 def _settings() -> Iterator[str]:

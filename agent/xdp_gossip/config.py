@@ -29,6 +29,7 @@ __all__ = [
     "LogConfig",
     "load",
     "parse",
+    "understood",
 ]
 
 #: Shortest secret of a native cluster and shortest API token, in bytes. Keys are derived from the secret with
@@ -37,6 +38,9 @@ MIN_SECRET = 16
 
 #: The kernel's ``sun_path`` holds 108 bytes with the final NUL (unix(7)).
 _MAX_SOCKET_PATH = 107
+
+#: Bytes of a configuration file.
+_MAX_FILE = 1 << 20
 
 _CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: A name of DNS and a port; the last label is no number, so that a mistyped address is not taken for a name.
@@ -156,7 +160,7 @@ class AgentConfig:
 
 def load(path: str) -> AgentConfig:
     """Read and check the file at ``path``. Raises :class:`ConfigError` with every problem found."""
-    text, reason = read_text(path, 1 << 20)
+    text, reason = read_text(path, _MAX_FILE)
     if text is None:
         raise ConfigError([f"{path}: file: expected a readable configuration file, got {reason}"])
     return parse(text, path)
@@ -167,16 +171,31 @@ def parse(text: str, path: str) -> AgentConfig:
 
     Raises :class:`ConfigError`.
     """
-    problems = Problems(path)
-    data = parse_yaml(text, problems)
-    if problems and data is None:
-        raise ConfigError(problems)
-    top = Section(problems, "", data if data is not None else {}, _TOP)
-    config = _build(top, path)
+    config, problems = _understood(text, path)
     if problems:
         raise ConfigError(problems)
     assert config is not None  # without a problem every required value was there
     return config
+
+
+def understood(path: str) -> tuple[AgentConfig | None, tuple[str, ...]]:
+    """What can be understood of the file at ``path``, and every problem; a wrong setting has its default.
+
+    For looking at a host, not for running an agent. None where not even ``node.addr`` can be understood.
+    """
+    text, reason = read_text(path, _MAX_FILE)
+    if text is None:
+        return None, (f"{path}: file: expected a readable configuration file, got {reason}",)
+    config, problems = _understood(text, path)
+    return config, tuple(problems)
+
+
+def _understood(text: str, path: str) -> tuple[AgentConfig | None, Problems]:
+    problems = Problems(path)
+    data = parse_yaml(text, problems)
+    if problems and data is None:
+        return None, problems
+    return _build(Section(problems, "", data if data is not None else {}, _TOP), path), problems
 
 
 def _build(top: Section, path: str) -> AgentConfig | None:

@@ -152,18 +152,16 @@ def test_top_prints_once_into_a_pipe(running: AgentProcess) -> None:
 
 def test_doctor(running: AgentProcess, tmp_path: Path) -> None:
     healthy = lines(running.command("doctor", "--config", str(running.directory / "agent.yml")))
-    assert any(line.startswith("ok   agent: ") for line in healthy)
-    assert not any(line.startswith("fail") for line in healthy)
+    assert any(line.startswith("ok      agent.ok: ") for line in healthy)
+    assert not any(line.startswith("error") for line in healthy)
 
     taken = write_config(tmp_path / "c", running.port)
     done = command("doctor", "--config", str(taken), "--json")
     assert done.returncode == 1
     found = json.loads(done.stdout)
     assert found["ok"] is False
-    failed = {
-        (finding["check"], finding["remedy"] != "") for finding in found["findings"] if finding["level"] == "fail"
-    }
-    assert failed == {("gossip", True)}
+    failed = {(finding["id"], finding["remedy"] != "") for finding in found["findings"] if finding["level"] == "error"}
+    assert failed == {("port.taken", True)}
 
     (tmp_path / "c" / "secret.key").chmod(0o644)
     done = command("doctor", "--config", str(taken))

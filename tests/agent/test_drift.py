@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from xdp_gossip.cli.doctor import rendered as doctor
+from xdp_gossip.cli.doctor.look import Look
+from xdp_gossip.cli.doctor.rendered import examine
 from xdp_gossip.configtemplates import TemplateConfig
 from xdp_gossip.fileshelper import protocol, server
 from xdp_gossip.fileshelper.apply import Result, apply
@@ -248,9 +249,17 @@ def test_doctor_names_files_that_are_not_as_they_should_be() -> None:
     entry = {"name": "site", "path": "/etc/site.conf", "state": "applied", "error": "", "drift": ""}
     drifted = {**entry, "state": "failed", "error": "changed by hand: x", "drift": "changed by hand: x"}
     refused = {**entry, "state": "failed", "error": "validation: no"}
-    assert [(one.level, one.check) for one in doctor([entry])] == [("ok", "rendered files")]
-    (found,) = doctor([drifted])
-    assert found.level == "warn" and "changed by hand: x" in found.text and "systemctl reload" in found.remedy
-    (found,) = doctor([refused])
-    assert found.level == "fail" and "validation: no" in found.text
-    assert list(doctor([])) == []
+    waiting = {**entry, "state": "pending", "error": "not rendered yet", "since": "2026-01-01T00:00:00.000Z"}
+
+    def doctor(*entries: dict[str, Any]) -> list[Any]:
+        return list(examine(Look("agent.yml", rendered=list(entries))))
+
+    assert [one.id for one in doctor(entry)] == ["rendered.ok"]
+    (found,) = doctor(drifted)
+    assert (found.id, found.level) == ("rendered.drifted", "warning") and "changed by hand: x" in found.text
+    assert "systemctl reload" in found.remedy
+    (found,) = doctor(refused)
+    assert (found.id, found.level) == ("rendered.failed", "error") and "validation: no" in found.text
+    (found,) = doctor(waiting)
+    assert (found.id, found.level) == ("rendered.pending", "note") and "not rendered yet" in found.text
+    assert doctor() == []

@@ -14,7 +14,8 @@ from fake_node_list import FakeNodeList
 
 from tests.ports import free_port
 from xdp_gossip import AsyncNodeList, Document, Node, NodeList, StoreError
-from xdp_gossip.cli import doctor
+from xdp_gossip.cli.doctor.asking import examine
+from xdp_gossip.cli.doctor.look import Look
 from xdp_gossip.core.timers import Timers
 from xdp_gossip.core.types import Now
 from xdp_gossip.internal_errors import MAX_PLACES, QUIET, RECORD, Record, guarded, watch
@@ -165,7 +166,7 @@ def test_the_thread_of_a_node_list_records_what_its_loop_cannot_place() -> None:
 def test_doctor_names_the_place() -> None:
     status = FakeNodeList().status()
     status["internal_errors"] = [{"task": "packet", "place": "core/x.py:1 in y", "error": "TypeError: z", "count": 3}]
-    findings = [found for found in doctor.running(status, None) if found.level == "fail"]
+    findings = [found for found in examine(Look("agent.yml", status=status)) if found.level == "error"]
     assert [found.text for found in findings] == [
         "3 internal errors in packet at core/x.py:1 in y; the last: TypeError: z"
     ]

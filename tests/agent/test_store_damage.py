@@ -22,7 +22,8 @@ import pytest
 
 from tests.ports import free_port
 from xdp_gossip import AsyncNodeList, Node, rows, statefile
-from xdp_gossip.cli.doctor import running
+from xdp_gossip.cli.doctor.disks import examine
+from xdp_gossip.cli.doctor.look import Look
 from xdp_gossip.core.interface import Known
 from xdp_gossip.core.types import Address, Document, Version
 from xdp_gossip.store import Store, StoreError
@@ -316,6 +317,6 @@ def test_an_agent_with_a_damaged_state_starts_and_tells(tmp_path: Path, caplog: 
     assert "set aside as state.db.corrupt-" in problem and "kept" in problem
     assert status["counters"]["state_file_repairs"] == 1  # type: ignore[index]
     assert any(problem in record.getMessage() for record in caplog.records)
-    told = [finding for finding in running(status, None) if finding.check == "state"]
-    assert [finding.level for finding in told] == ["warn"] and problem in told[0].text
+    (told,) = examine(Look("agent.yml", status=status))  # type: ignore[arg-type]
+    assert (told.id, told.level) == ("disk.repaired", "warning") and problem in told.text
     assert asyncio.run(start())["state_problems"] == []

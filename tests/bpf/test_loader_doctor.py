@@ -12,8 +12,8 @@ import pytest
 
 from tests.bpf.loader_world import COMMAND, World, world
 from tests.bpf.test_loader_modes import spoil
-from xdp_gossip.cli import doctor_dataplane
-from xdp_gossip.cli.findings import Finding
+from xdp_gossip.cli.doctor import dataplane as doctor_dataplane
+from xdp_gossip.cli.doctor.finding import Finding
 from xdp_gossip.cli.main import main
 from xdp_gossip.dataplane import unprivileged
 from xdp_gossip.dataplane.loader import attach, compile, netlink
@@ -24,8 +24,11 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network n
 def doctor(here: World) -> dict[str, tuple[str, str]]:
     """What doctor says of kernel and data plane: text -> level and remedy."""
     done = here.inside(COMMAND, "doctor", "--json", "--config", str(here.files / "agent.yml"), check=False)
-    wanted = ("data plane", "firewall", "kernel", "neighbours", "privileges")
-    found = [finding for finding in json.loads(done.stdout)["findings"] if finding["check"] in wanted]
+    found = [
+        finding
+        for finding in json.loads(done.stdout)["findings"]
+        if finding["id"].startswith(("dataplane.", "kernel.")) and finding["id"] != "dataplane.unused"
+    ]
     return {finding["text"]: (finding["level"], finding["remedy"]) for finding in found}
 
 
@@ -55,7 +58,7 @@ def test_nothing_to_complain_of(here: World) -> None:
 @pytest.mark.root
 @pytest.mark.usefixtures("light")
 @needs_root
-@pytest.mark.parametrize(("protocol", "level"), [("auto", "warn"), ("XDP", "fail"), ("TC", "fail")])
+@pytest.mark.parametrize(("protocol", "level"), [("auto", "warning"), ("XDP", "error"), ("TC", "error")])
 def test_not_up(here: World, protocol: str, level: str) -> None:
     configure(here, protocol)
     found_level, remedy = only(doctor(here), "nothing is up")
@@ -72,7 +75,7 @@ def test_an_incumbent_is_named_before_and_after(here: World, incumbent: Path) ->
     here.loader("up")
     found = doctor(here)
     assert only(found, "TC on")[0] == "ok"
-    assert only(found, "not XDP (native)")[0] == "warn"
+    assert only(found, "not XDP (native)")[0] == "warning"
     assert "detach it" in only(found, "not XDP (generic)")[1]
 
 
@@ -86,11 +89,11 @@ def test_gro_mtu_and_differences(tmp_path: Path) -> None:
         assert "gro on" in only(doctor(here), "is a veth")[1]
         here.loader("up")
         level, remedy = only(doctor(here), "neither GRO nor XDP")
-        assert level == "warn" and "ethtool -K" in remedy
+        assert level == "warning" and "ethtool -K" in remedy
         configure(here, "TC", amount=9)
         found = doctor(here)
-        assert only(found, "XDP (generic) is up, but protocol is TC")[0] == "fail"
-        assert only(found, "amount: up with 4, configured is 9")[0] == "warn"
+        assert only(found, "XDP (generic) is up, but protocol is TC")[0] == "error"
+        assert only(found, "amount: up with 4, configured is 9")[0] == "warning"
         configure(here, "UDP")
         assert "dataplane down" in only(doctor(here), "the configuration wants none")[1]
         here.loader("down", "--directory", str(here.directory))
@@ -132,7 +135,7 @@ def test_a_kernel_is_judged_by_what_it_accepts(here: World, light: Path) -> None
     spoil(light, "xg_tc_ingress")
     found = doctor(here)
     level, remedy = only(found, "xg_tc_ingress: the kernel's verifier rejects it: ")
-    assert level == "warn" and "doctor" not in remedy
+    assert level == "warning" and "doctor" not in remedy
     assert "there is no TC" in next(text for text in found if text.startswith("xg_tc_ingress"))
     here.expect_traces(before)
     here.loader("up")
@@ -152,7 +155,7 @@ def test_what_carries_no_longer_is_told_though_it_is_up(here: World) -> None:
     here.loader("up")
     here.outside("ethtool", "-K", here.peer, "gro", "off")
     level, remedy = only(doctor(here), "XDP (native) does not carry: of 2 test frames")
-    assert level == "fail" and "gro on" in remedy
+    assert level == "error" and "gro on" in remedy
 
 
 @pytest.mark.parametrize("refused", [False, True])
@@ -195,7 +198,7 @@ def test_an_agent_that_does_not_use_what_is_up(protocol: str, remedy: str) -> No
     """It looks by itself; only a protocol that it was started with needs a restart."""
     agent = {"mode": "UDP", "mode_reason": "", "protocol": protocol}
     (found,) = doctor_dataplane._use({"mode": "TC"}, agent)
-    assert found.level == "fail" and remedy in found.remedy
+    assert found.level == "error" and remedy in found.remedy
 
 
 @pytest.mark.parametrize(
@@ -203,7 +206,7 @@ def test_an_agent_that_does_not_use_what_is_up(protocol: str, remedy: str) -> No
 )
 def test_lockdown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, complains: bool) -> None:
     monkeypatch.setattr(doctor_dataplane, "_LOCKDOWN", put(tmp_path, text))
-    found = [finding for finding in doctor_dataplane._host("warn") if "locked down" in finding.text]
+    found = [finding for finding in doctor_dataplane._host("warning") if "locked down" in finding.text]
     assert bool(found) == complains
 
 
@@ -212,7 +215,7 @@ def test_lockdown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, co
 )
 def test_capabilities(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, held: str, lacking: str) -> None:
     monkeypatch.setattr(doctor_dataplane, "_PROCESS", put(tmp_path, f"Name:\tx\nCapEff:\t{held}\n"))
-    found = list(doctor_dataplane.capabilities("fail"))
+    found = list(doctor_dataplane.capabilities("error"))
     assert [lacking in finding.text for finding in found] == ([True] if lacking else [])
 
 
@@ -222,7 +225,7 @@ def test_bcc_and_headers_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
     monkeypatch.setattr(compile.importlib, "import_module", no_bcc)
     monkeypatch.setattr(compile, "_USER_HEADERS", tmp_path)
-    texts = {finding.text: finding.remedy for finding in complaints(doctor_dataplane._host("fail"))}
+    texts = {finding.text: finding.remedy for finding in complaints(doctor_dataplane._host("error"))}
     bcc = next(text for text in texts if "BCC is missing" in text)
     assert "python3-bpfcc" in texts[bcc] and "python3-bcc" in texts[bcc]
     libc = next(text for text in texts if "if_ether.h" in text)
@@ -262,7 +265,7 @@ def make_interface() -> Callable[[], netlink.Interface]:
 def test_the_agent_uses_something_else() -> None:
     found = {"mode": "TC"}
     (finding,) = doctor_dataplane._use(found, {"mode": "UDP", "mode_reason": "no maps"})
-    assert finding.level == "fail" and "no maps" in finding.text
+    assert finding.level == "error" and "no maps" in finding.text
     assert not list(doctor_dataplane._use(found, {"mode": "TC", "mode_reason": ""}))
 
 

@@ -271,7 +271,7 @@ def test_a_file_that_was_changed_by_hand_is_told_and_put_right_or_left(hosts: li
         text=True,
         check=False,
     )
-    assert "warn rendered files: site" in doctor.stdout, doctor
+    assert "warning rendered.drifted: site" in doctor.stdout, doctor
     assert report.agent.stop() == 0
     report.agent.start()
     eventually(report.agent.not_ready, 30)

@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..dataplane import libbpf, unprivileged
-from ..dataplane.headers import HeaderError
-from ..dataplane.loader import attach, calls, compile, netlink, proof, refusals, settings, state, status, traps
-from ..dataplane.loader.errors import LoaderError
-from .findings import Finding
+from ...dataplane import libbpf, unprivileged
+from ...dataplane.headers import HeaderError
+from ...dataplane.loader import attach, calls, compile, netlink, proof, refusals, settings, state, status, traps
+from ...dataplane.loader.errors import LoaderError
+from .finding import Finding, Subject
+from .look import Look
 
 if TYPE_CHECKING:
-    from ..config import AgentConfig
+    from ...config import AgentConfig
 
 _UP = "xdp-gossip dataplane up (systemctl reload-or-restart xdp-gossip-dataplane)"
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
@@ -45,7 +46,36 @@ _TROUBLE = {
 }
 
 
-def examine(
+_SAYS = Subject(
+    "dataplane",
+    unreadable="error",
+    unwanted="warning",
+    impossible="warning error",
+    library="warning error",
+    privileges="warning error",
+    down="warning error",
+    lesser="warning error",
+    waiting="warning error",
+    told="warning",
+    counted="warning",
+    broken="error",
+    vanishing="warning",
+    dropped="warning",
+    differs="warning error",
+    interface="warning",
+    neighbours="error",
+    unused="error",
+)
+_KERNEL = Subject("kernel", refuses="warning error", rejects="warning", lockdown="warning", capability="warning")
+
+
+def examine(look: Look) -> Iterator[Finding]:
+    """Nothing without a sound configuration of the agent asked, which says what data plane is wanted."""
+    if look.sound is not None:
+        yield from of(look.sound, look.status, look.nodes)
+
+
+def of(
     config: AgentConfig, agent: Mapping[str, Any] | None, nodes: Sequence[Mapping[str, Any]]
 ) -> Iterator[Finding]:
     """All findings. ``agent``: what the running agent says of itself; ``nodes``: whom it knows."""
@@ -53,15 +83,15 @@ def examine(
     try:
         found = status.report(directory)
     except LoaderError as error:
-        yield Finding("fail", "data plane", error.reason, error.remedy)
+        yield _SAYS("unreadable", error.reason, error.remedy)
         return
     if config.protocol not in settings.MODES or config.wire != "native":
         if found.get("mode"):
             text = f"{found['mode']} is up on {found['interface']}, but the configuration wants none"
-            yield Finding("warn", "data plane", text, "xdp-gossip dataplane down")
+            yield _SAYS("unwanted", text, "xdp-gossip dataplane down")
         return
     # With auto a host without a data plane is a member all the same.
-    level = "warn" if config.protocol == "auto" else "fail"
+    level = "warning" if config.protocol == "auto" else "error"
     wanted = None
     # A missing user must not hide what the interface has to tell.
     for user in (found.get("user", ""), "root"):
@@ -69,12 +99,12 @@ def examine(
             wanted = settings.wanted(config, user=user)
             break
         except settings.NoUser as error:
-            yield Finding(level, "data plane", error.reason, error.remedy)
+            yield _SAYS("impossible", error.reason, error.remedy, level=level)
         except LoaderError as error:
-            yield Finding(level, "data plane", error.reason, error.remedy)
+            yield _SAYS("impossible", error.reason, error.remedy, level=level)
             break
         except (OSError, HeaderError) as error:
-            yield Finding(level, "data plane", str(error), "reinstall the release")
+            yield _SAYS("impossible", str(error), "reinstall the release", level=level)
             break
     yield from _host(level)
     yield from kernel(found, wanted, level)
@@ -90,22 +120,23 @@ def examine(
 def loaded(found: Mapping[str, Any], level: str) -> Iterator[Finding]:
     """What the loader has left: the mode, why not a better one, and what the counters tell."""
     if found["up"]:
-        yield Finding("ok", "data plane", f"{found['mode']} on {found['interface']}")
+        yield _SAYS.ok(f"{found['mode']} on {found['interface']}")
         text = f"{found['mode']} comes before netfilter: no rule of this host's own applies to rumors"
-        yield Finding("ok", "firewall", f"{text}; dataplane.allow says who may speak")
+        yield _SAYS.ok(f"{text}; dataplane.allow says who may speak")
     else:
-        yield Finding(level, "data plane", found["reason"], _UP)
+        yield _SAYS("down", found["reason"], _UP, level=level)
     for refusal in found["reasons"]:
         text = f"not {refusal['mode'] or 'up'}: {refusal['reason']}"
-        yield Finding("warn" if found["up"] else level, "data plane", text, f"{refusal['remedy']}; then {_UP}")
+        yield _SAYS("lesser", text, f"{refusal['remedy']}; then {_UP}", level="warning" if found["up"] else level)
     for note in found.get("notes", ()):
-        yield Finding("warn", "data plane", note, "run doctor as root; watch xdp-gossip dataplane status")
+        yield _SAYS("told", note, "run doctor as root; watch xdp-gossip dataplane status")
     if found["up"] and found.get("waiting"):
-        yield Finding(level, "data plane", f"waiting: {found['waiting']}", f"nothing, if that comes by itself; {_UP}")
+        remedy = f"nothing, if that comes by itself; {_UP}"
+        yield _SAYS("waiting", f"waiting: {found['waiting']}", remedy, level=level)
     for name, remedy in _TROUBLE.items():
         count = found.get("counters", {}).get(name)
         if count:
-            yield Finding("warn", "data plane", f"{name}: {count} packets", remedy)
+            yield _SAYS("counted", f"{name}: {count} packets", remedy)
 
 
 def kernel(found: Mapping[str, Any], wanted: settings.Settings | None, level: str) -> Iterator[Finding]:
@@ -120,23 +151,24 @@ def kernel(found: Mapping[str, Any], wanted: settings.Settings | None, level: st
         try:
             tried = proof.trial(wanted)
         except (LoaderError, HeaderError) as error:
-            yield Finding(level, "kernel", str(error), getattr(error, "remedy", "") or "reinstall the release")
+            remedy = getattr(error, "remedy", "") or "reinstall the release"
+            yield _KERNEL("refuses", str(error), remedy, level=level)
             return
         rejected = {name: (each.reason, each.remedy) for name, each in tried.items() if each is not None}
         text = f"{compile.toolchain()}: accepts {len(tried) - len(rejected)} of {len(tried)} programs"
     elif not rejected:
         text = f"{platform.release()}: which programs it accepts is known once they are loaded; or run doctor as root"
-        yield Finding("ok", "kernel", text)
+        yield _KERNEL.ok(text)
         return
     else:
         text = ""
     if text and not (rejected and not found["up"]):
-        yield Finding("ok", "kernel", text)
+        yield _KERNEL.ok(text)
     for name, (reason, remedy) in rejected.items():
         lost = proof.lost_modes(name)
         if found["up"] and not lost:
             continue  # a note of the loader's tells of it
-        yield Finding("warn", "kernel", f"{reason}; without it there is no {' or '.join(lost) or 'self-test'}", remedy)
+        yield _KERNEL("rejects", f"{reason}; without it there is no {' or '.join(lost) or 'self-test'}", remedy)
 
 
 def carries(directory: Path, found: Mapping[str, Any]) -> Iterator[Finding]:
@@ -145,17 +177,17 @@ def carries(directory: Path, found: Mapping[str, Any]) -> Iterator[Finding]:
         try:
             now = state.read(directory)
             for refused in proof.again(directory, now) if now is not None else ():
-                yield Finding("fail", "data plane", f"{found['mode']} does not carry: {refused.reason}", refused.remedy)
+                yield _SAYS("broken", f"{found['mode']} does not carry: {refused.reason}", refused.remedy)
         except (OSError, LoaderError) as error:
-            yield Finding("fail", "data plane", f"the self-test cannot be repeated: {error}", _UP)
+            yield _SAYS("broken", f"the self-test cannot be repeated: {error}", _UP)
     counters = found.get("counters") or {}
     lost, missing = counters.get("copy_lost", 0), found.get("copies_missing", 0)
     if lost or missing:
         text = f"copies vanish: of {counters['copy_due']} copies asked for, {lost} were not sent by the driver"
         text += f" and {missing} never came to the program at the way out" if missing else ""
-        yield Finding("warn", "data plane", text, _vanishing(found["interface"]))
+        yield _SAYS("vanishing", text, _vanishing(found["interface"]))
     for source in found.get("refusals", ()):
-        yield Finding("warn", "data plane", refusals.line(source), _TROUBLE.get(source["verdict"], "look at that host"))
+        yield _SAYS("dropped", refusals.line(source), _TROUBLE.get(source["verdict"], "look at that host"))
 
 
 def _vanishing(name: str) -> str:
@@ -172,7 +204,7 @@ def _differences(found: Mapping[str, Any], wanted: settings.Settings) -> Iterato
     """Where what is up is not what the configuration asks for."""
     if found["mode"] not in wanted.modes:
         text = f"{found['mode']} is up, but protocol is {wanted.protocol}"
-        yield Finding("fail", "data plane", text, _UP)
+        yield _SAYS("differs", text, _UP, level="error")
     pairs = {
         "interface": (found["interface"], wanted.interface.name),
         "limits.nodes": (found["nodes"], wanted.nodes),
@@ -181,7 +213,7 @@ def _differences(found: Mapping[str, Any], wanted: settings.Settings) -> Iterato
     }
     for name, (has, should) in pairs.items():
         if has != should:
-            yield Finding("warn", "data plane", f"{name}: up with {has}, configured is {should}", _UP)
+            yield _SAYS("differs", f"{name}: up with {has}, configured is {should}", _UP)
 
 
 def prospects(wanted: settings.Settings) -> Iterator[Finding]:
@@ -190,25 +222,25 @@ def prospects(wanted: settings.Settings) -> Iterator[Finding]:
     try:
         who = attach.incumbent(wanted.interface)
     except OSError as error:
-        yield Finding("warn", "data plane", f"{name}: {error.strerror}", "run doctor as root")
+        yield _SAYS("interface", f"{name}: {error.strerror}", "run doctor as root")
         return
     if who and wanted.modes != (settings.TC,):
-        yield Finding("warn", "data plane", f"XDP cannot be had: {who}", f"leave it, or detach it: ip link show {name}")
+        yield _SAYS("interface", f"XDP cannot be had: {who}", f"leave it, or detach it: ip link show {name}")
     if not wanted.interface.ethernet:
         try:
             traps.refuse_other_than_ethernet(wanted.interface)
         except LoaderError as error:
-            yield Finding("warn", "data plane", error.reason, error.remedy)
+            yield _SAYS("interface", error.reason, error.remedy)
         return
     if wanted.interface.mtu > max(1500, traps.LARGE_MTU) and settings.NATIVE in wanted.modes:
         text = f"the MTU of {name} is {wanted.interface.mtu}: many drivers refuse native XDP above {traps.LARGE_MTU}"
-        yield Finding("warn", "data plane", text, f"ip link set {name} mtu 1500")
+        yield _SAYS("interface", text, f"ip link set {name} mtu 1500")
     for mode in wanted.modes:
         for trap in traps.survey(wanted.interface, mode):
-            yield Finding("warn", "data plane", f"{mode}: {trap.reason}", trap.remedy)
+            yield _SAYS("interface", f"{mode}: {trap.reason}", trap.remedy)
     if wanted.interface.kind == "veth" and settings.NATIVE in wanted.modes:
         text = f"{name} is a veth: native XDP needs GRO (or XDP) on its peer"
-        yield Finding("warn", "data plane", text, "on the host of the container: ethtool -K PEER gro on")
+        yield _SAYS("interface", text, "on the host of the container: ethtool -K PEER gro on")
 
 
 def _host(level: str) -> Iterator[Finding]:
@@ -216,13 +248,14 @@ def _host(level: str) -> Iterator[Finding]:
     yield from privilege()
     if "[confidentiality]" in _read(_LOCKDOWN):
         text = "locked down for confidentiality: the kernel may refuse BPF programs"
-        yield Finding("warn", "kernel", text, "boot with lockdown=integrity, or without Secure Boot's lockdown")
+        yield _KERNEL("lockdown", text, "boot with lockdown=integrity, or without Secure Boot's lockdown")
     for text, remedy in compile.missing():
-        yield Finding(level, "data plane", text, remedy)
+        yield _SAYS("library", text, remedy, level=level)
     try:
         calls.library()
     except OSError as error:
-        yield Finding(level, "data plane", str(error), "install libbpf1 (Debian, Ubuntu) or libbpf (Fedora, RHEL)")
+        remedy = "install libbpf1 (Debian, Ubuntu) or libbpf (Fedora, RHEL)"
+        yield _SAYS("library", str(error), remedy, level=level)
     if os.geteuid() == 0:
         yield from capabilities(level)
 
@@ -234,7 +267,7 @@ def capabilities(level: str) -> Iterator[Finding]:
     lacking = [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1]
     if lacking:
         remedy = "give them to the container, or set protocol: UDP"
-        yield Finding(level, "privileges", f"root lacks {', '.join(lacking)}, which the loader needs", remedy)
+        yield _SAYS("privileges", f"root lacks {', '.join(lacking)}, which the loader needs", remedy, level=level)
 
 
 def privilege() -> Iterator[Finding]:
@@ -244,12 +277,12 @@ def privilege() -> Iterator[Finding]:
     except libbpf.LibraryMissing:
         return  # said elsewhere
     except OSError as error:
-        yield Finding("warn", "kernel", str(error.strerror), "run doctor as root")
+        yield _KERNEL("capability", str(error.strerror), "run doctor as root")
         return
     if refused:
         remedy = "a drop-in for xdp-gossip.service: AmbientCapabilities=CAP_BPF, CapabilityBoundingSet=CAP_BPF"
         text = f"{platform.release()} lets nobody use BPF maps without CAP_BPF: the agent needs it"
-        yield Finding("warn", "kernel", text, remedy)
+        yield _KERNEL("capability", text, remedy)
 
 
 def neighbours(interface: netlink.Interface, nodes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
@@ -266,7 +299,7 @@ def neighbours(interface: netlink.Interface, nodes: Sequence[Mapping[str, Any]])
         if limit.isdigit() and near > int(limit):
             text = f"{near} members are in the networks of {interface.name}, the table of neighbours holds {limit}"
             remedy = f"sysctl -w net.{family}.neigh.default.gc_thresh3={4 * near}, gc_thresh2 half of it"
-            yield Finding("fail", "neighbours", text, remedy)
+            yield _SAYS("neighbours", text, remedy)
 
 
 def _use(found: Mapping[str, Any], agent: Mapping[str, Any]) -> Iterator[Finding]:
@@ -278,7 +311,7 @@ def _use(found: Mapping[str, Any], agent: Mapping[str, Any]) -> Iterator[Finding
             remedy = f"systemctl restart xdp-gossip: it runs with protocol {agent.get('protocol')} still"
         else:
             remedy = "it takes what carries by itself, now after systemctl reload xdp-gossip; journalctl -u xdp-gossip"
-        yield Finding("fail", "agent", text, remedy)
+        yield _SAYS("unused", text, remedy)
 
 
 def _read(path: Path) -> str:

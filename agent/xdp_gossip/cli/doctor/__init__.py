@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""``doctor``: look at everything an agent needs on this host, name what is wrong, and say what to do about it.
+
+One module has one subject. ``CHECKS`` is their order: what explains others comes first. Each runs in a process of its
+own (:mod:`.apart`), so that none can hang or break the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from .. import tables
+from ..common import DEFAULT_CONFIG, FAILED, OK, print_json, wants_json
+from .finding import LEVELS, Finding, Subject
+
+#: Modules in the order of their findings; each has ``examine(look)``.
+CHECKS = (
+    *("libraries", "configuration", "rights", "certificates", "disks", "units", "asking", "process", "ports"),
+    *("identity", "members", "versions", "clocks", "keys", "documents", "rendered", "traffic", "dataplane"),
+)
+#: Seconds that one module may take; the data plane compiles programs, where others have the processors.
+SECONDS = 10.0
+_MUCH = 12.0
+
+_SAYS = Subject("doctor", timeout="error", internal="error", unseen="note")
+
+
+def register(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command to the parser."""
+    doctor = commands.add_parser("doctor", help="find out what is wrong on this host", parents=[common])
+    doctor.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"(default: {DEFAULT_CONFIG})")
+    doctor.add_argument(
+        "--timeout", metavar="S", type=_seconds, default=SECONDS, help=f"seconds for one subject (default: {SECONDS:g})"
+    )
+    doctor.set_defaults(handler=run_doctor)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"expected 0.1 to 3600 seconds, got {text!r}")
+    return seconds
+
+
+def run_doctor(args: argparse.Namespace) -> int:
+    """0 when there is no error (notes and warnings are allowed), else 1."""
+    counts: Counter[str] = Counter()
+    findings = []
+    for finding in examine(args):
+        counts[finding.level] += 1
+        findings.append(finding)
+        if not wants_json(args):
+            print(f"{finding.level:<7} {finding.id}: {tables.printable(finding.text)}", flush=True)
+            if finding.remedy:
+                print(f"        -> {tables.printable(finding.remedy)}", flush=True)
+    if wants_json(args):
+        summary = {level: counts[level] for level in LEVELS}
+        print_json({"ok": not counts["error"], "summary": summary, "findings": [asdict(each) for each in findings]})
+    return FAILED if counts["error"] else OK
+
+
+def examine(args: argparse.Namespace) -> Iterator[Finding]:
+    """All findings, the ones that explain others first. Nothing that fails in one subject keeps the others away."""
+    from .look import Look, gather
+
+    seconds = getattr(args, "timeout", SECONDS)
+    look = Look(args.config)
+    for found in _bounded("look", lambda: gather(args, seconds), seconds * 3):
+        if isinstance(found, Look):
+            look = found
+        else:
+            yield found
+    for name in CHECKS:
+        limit = seconds * _MUCH if name == "dataplane" else seconds
+        yield from _bounded(name, lambda name=name: _check(name, look), limit)
+
+
+def _check(name: str, look: Any) -> Iterator[Finding]:
+    found: Iterator[Finding] = importlib.import_module(f".{name}", __name__).examine(look)
+    return found
+
+
+def _bounded(name: str, work: Any, seconds: float) -> Iterator[Any]:
+    """What ``work`` yields; behind it, a finding of what kept it from its end."""
+    from . import apart
+
+    try:
+        yield from apart.each(work, seconds)
+    except apart.TookTooLong as error:
+        remedy = "is a disk, or the network that it is on, hanging? dmesg; a busy host: doctor --timeout 60"
+        yield _SAYS("timeout", f"{name}: {error}", remedy)
+    except apart.Broken as error:
+        yield _SAYS("internal", f"{name}: {error}", "report it, with the configuration but without its secrets")
+    except OSError as error:
+        yield _SAYS("internal", f"{name}: no process can be started: {error}", "free -m; ulimit -u")
+
+
+def unseen(what: str) -> Finding:
+    """A note of what this user may not look at."""
+    return _SAYS("unseen", f"{what}: not for this user to see", "run doctor as root")

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""The clock of this host, against the cluster's and against its own source of time."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+from .finding import Finding, Subject
+from .look import Look
+
+_SAYS = Subject("clock", offset="error", stepped="note", unsynchronised="warning", stale="warning", ahead="warning")
+_NTP = "synchronise it (timedatectl set-ntp true)"
+#: Default of max_clock_drift, in seconds, for an agent whose configuration cannot be read.
+_DRIFT = 60.0
+#: STA_UNSYNC of adjtimex(2), and its answer TIME_ERROR.
+_UNSYNC, _TIME_ERROR = 0x40, 5
+
+
+def examine(look: Look) -> Iterator[Finding]:
+    """The kernel's word first, then the cluster's."""
+    if unsynchronised():
+        text = "the kernel says that nothing synchronises this host's clock"
+        yield _SAYS("unsynchronised", text, f"{_NTP}; chronyc tracking")
+    if look.status is None:
+        return
+    config, counters = look.sound, look.counters
+    offset, most = look.status["clock_offset"], config.max_clock_drift if config is not None else _DRIFT
+    told = f"the cluster's clock is {abs(offset):.3f} s {'ahead of' if offset > 0 else 'behind'} this host's"
+    if abs(offset) > most / 2:
+        yield _SAYS("offset", f"{told}; max_clock_drift is {most:g}", _NTP)
+    else:
+        yield _SAYS.ok(told)
+    if counters.get("clock_steps"):
+        text = f"it was set {counters['clock_steps']} times by more than half a second since the agent started"
+        yield _SAYS("stepped", text, "nothing if somebody set it; else one program only may set it (chronyc sources)")
+    if counters.get("rx_stale_time"):
+        text = f"{counters['rx_stale_time']} packets from too far in the past or future"
+        yield _SAYS("stale", text, "are the clocks of all members synchronised? else somebody sends recordings")
+    if counters.get("documents_ahead"):
+        text = f"{counters['documents_ahead']} documents have a time to come: their author's clock was ahead"
+        yield _SAYS("ahead", text, "synchronise the clocks; xdp-gossip history KEY says whose")
+
+
+class _Timex(ctypes.Structure):
+    """The beginning of ``struct timex`` (linux/timex.h), and room for the rest."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_char * 512),
+    )
+
+
+def unsynchronised() -> bool:
+    """Whether the kernel knows of nothing that disciplines its clock (adjtimex(2), which anybody may ask)."""
+    timex = _Timex()
+    answer = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
+    return answer == _TIME_ERROR and bool(timex.status & _UNSYNC)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""How many documents there are, how much room is left, and whether a limit kept any out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .finding import Finding, Subject
+from .look import Look
+
+#: Part of a limit from which on it is near.
+_NEAR = 0.8
+#: Ends of the counters of documents from others that a limit of this node kept out, and which limit.
+_REFUSED = {"too_large": "document", "too_many": "documents", "store_full": "store"}
+
+_SAYS = Subject("document", room="warning", many="warning", refused="error", conflicts="note", given_up="note")
+
+
+def examine(look: Look) -> Iterator[Finding]:
+    """Bytes and counts against limits, then what was lost."""
+    status, config, counters = look.status, look.sound, look.counters
+    if status is None:
+        return
+    held, most = status["document_bytes"], status["document_bytes_limit"]
+    text = f"{status['documents']} with {held} of at most {most} bytes (limits.store)"
+    if held >= _NEAR * most:
+        yield _SAYS("room", text, "delete some, or raise limits.store on every member")
+    else:
+        yield _SAYS.ok(text)
+    if config is not None and status["documents"] >= _NEAR * config.limits.documents:
+        text = f"{status['documents']} of at most {config.limits.documents} (limits.documents)"
+        yield _SAYS("many", text, "delete some, or raise limits.documents on every member")
+    for reason, limit in _REFUSED.items():
+        refused = counters.get(f"documents_refused_{reason}")
+        if refused:
+            told = f"others' documents were refused {refused} times, because of limits.{limit} here"
+            yield _SAYS("refused", told, f"give limits.{limit} the same value on every member")
+    if counters.get("document_conflicts"):
+        text = f"{counters['document_conflicts']} versions were lost to one whose author had not read them"
+        yield _SAYS("conflicts", text, "xdp-gossip history KEY says which; publish with --if-version")
+    lost = counters.get("fetches_given_up", 0) + counters.get("batches_given_up", 0)
+    if lost:
+        text = f"{lost} fetches of others' documents were given up; they are tried again with the next exchange"
+        yield _SAYS("given_up", text, "nothing, if xdp-gossip verify succeeds")

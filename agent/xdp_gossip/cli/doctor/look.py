@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: MIT
+"""What all subjects look at: the configuration as far as it can be understood, and what the agent tells."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Callable
+
+from ..common import CommandError, endpoint, read_token
+
+if TYPE_CHECKING:
+    from ...config import AgentConfig
+
+
+#: What every release of the agent tells in its status.
+_STATUS = frozenset(
+    {
+        *("version", "wire", "state", "uptime", "node", "timeout", "members", "documents", "document_bytes"),
+        *("document_bytes_limit", "clock_offset", "counters"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at a host.
+
+    ``config`` is None where not even the node's address can be understood; ``problems`` are those of the file, so it
+    is sound when there are none. ``files``: those that it names, by setting, whether or not they can be used.
+    ``status`` is None when the agent asked gave none: then ``state`` is down, hidden (from this user), silent,
+    starting or refused, and ``why`` says more. ``local``: the agent asked is the one of ``config``. ``untold`` has what
+    else the agent did not tell, each with the reason. ``pid``, ``uid`` and ``gid`` of the agent are -1 when unknown.
+    """
+
+    path: str
+    config: AgentConfig | None = None
+    problems: tuple[str, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
+    endpoint: str = ""
+    state: str = "down"
+    why: str = ""
+    status: dict[str, Any] | None = None
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[dict[str, Any]] = field(default_factory=list)
+    rendered: list[dict[str, Any]] = field(default_factory=list)
+    loaded: dict[str, Any] | None = None
+    untold: dict[str, str] = field(default_factory=dict)
+    ca_file: str = ""
+    pid: int = -1
+    uid: int = -1
+    gid: int = -1
+
+    @property
+    def local(self) -> bool:
+        """Whether the agent that was asked is the one of the configuration, as far as one can tell."""
+        if self.config is None or self.status is None:
+            return self.config is not None
+        node, asked = self.config.node, self.status["node"]
+        return (node.addr, node.port) == (asked["addr"], asked["port"])
+
+    @property
+    def sound(self) -> AgentConfig | None:
+        """The configuration, if it is sound and of the agent that was asked."""
+        return self.config if not self.problems and self.local else None
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """The agent's."""
+        return dict(self.status["counters"]) if self.status is not None else {}
+
+
+def gather(args: argparse.Namespace, seconds: float) -> Iterator[Look]:
+    """The look, better each time: the last one that comes is the best to be had."""
+    from ...config import understood
+
+    config, problems = understood(args.config)
+    look = Look(args.config, config, problems, _files(args.config), ca_file=getattr(args, "ca_file", None) or "")
+    yield look
+    named = getattr(args, "socket", None) or getattr(args, "endpoint", None)
+    if not named and config is not None and config.api.socket:
+        args = argparse.Namespace(**{**vars(args), "socket": config.api.socket})
+    look = replace(look, endpoint=endpoint(args), state="silent", why="no answer in time")
+    yield look
+    with contextlib.suppress(OSError):
+        pid, uid, gid = _peer(look.endpoint, seconds)
+        look = replace(look, pid=pid, uid=uid, gid=gid)
+    yield _ask(args, look, seconds)
+
+
+def _files(path: str) -> dict[str, str]:
+    """The files that a configuration names, by setting. A wrong one has no value in the checked configuration."""
+    from ...configreader import Problems, parse_yaml, read_text
+
+    text, _reason = read_text(path, 1 << 20)
+    top = parse_yaml(text or "", Problems(path))
+    found: dict[str, str] = {}
+
+    def note(setting: str, value: object) -> None:
+        if isinstance(value, str) and value and "\0" not in value:
+            found[setting] = os.path.join(os.path.dirname(os.path.abspath(path)), value)
+
+    note("secret_key_file", _in(top, "secret_key_file"))
+    note("api.token_file", _in(top, "api", "token_file"))
+    note("api.tls.key", _in(top, "api", "tls", "key"))
+    note("api.tls.cert", _in(top, "api", "tls", "cert"))
+    for name, key in (("keys", "file"), ("templates", "source")):
+        entries = _in(top, name)
+        for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+            note(f"{name}[{number}].{key}", _in(entry, key))
+    return found
+
+
+def _in(value: object, *keys: str) -> object:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _peer(where: str, seconds: float) -> tuple[int, int, int]:
+    """Process, user and group behind a Unix socket (SO_PEERCRED, unix(7)). Raises ``OSError``."""
+    if not where.startswith("unix://"):
+        return -1, -1, -1
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(seconds)
+        probe.connect(where[len("unix://") :])
+        raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, gid = struct.unpack("3i", raw)
+    return pid, uid, gid
+
+
+def _ask(args: argparse.Namespace, look: Look, seconds: float) -> Look:
+    """``look`` with what the agent tells."""
+    import asyncio
+
+    try:
+        token = read_token(args)
+    except CommandError as error:
+        return replace(look, state="refused", why=str(error))
+    return asyncio.run(_answers(look, token, seconds))
+
+
+async def _answers(look: Look, token: str | None, seconds: float) -> Look:
+    from ...api import client as api
+
+    found: dict[str, Any] = {}
+    untold: dict[str, str] = {}
+    try:
+        # One request may fail by itself; together they have to leave time for what was learnt to be told.
+        async with api.Client(look.endpoint, token=token, ca_file=look.ca_file or None, timeout=seconds) as client:
+            found["status"] = _known(await client.status())
+            more: dict[str, Callable[[], Awaitable[Any]]] = {
+                "nodes": lambda: _all(client.each_node()),
+                "keys": client.keys,
+                "rendered": client.rendered,
+                "loaded": client.configuration,
+            }
+            for name, ask in more.items():
+                try:
+                    found[name] = await ask()
+                except api.ApiError as error:
+                    untold[name] = str(error)
+    except api.Unreachable as error:
+        if "status" in found:
+            untold["the rest"] = str(error)
+        else:
+            hidden = os.geteuid() != 0 and error.why == os.strerror(errno.EACCES)
+            answered = "silent" if "in time" in error.why else "refused"
+            state = "hidden" if hidden else answered if error.sent else "down"
+            return replace(look, state=state, why=str(error))
+    except api.ApiError as error:
+        state = "starting" if error.code == "not_ready" else "refused"
+        return replace(look, state=state, why=str(error))
+    except (ValueError, TypeError, OSError) as error:
+        return replace(look, state="refused", why=str(error))
+    return replace(look, state="answers", untold=untold, **found)
+
+
+def _known(status: dict[str, Any]) -> dict[str, Any]:
+    """``status``. Raises ``ValueError`` when it is none: whatever listens there, it is no agent."""
+    lacking = sorted(_STATUS - status.keys())
+    if lacking:
+        raise ValueError(f"expected an agent's status, got one without {', '.join(lacking[:3])}")
+    return status
+
+
+async def _all(nodes: AsyncIterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [node async for node in nodes]
+
+
+def may_not(error: OSError) -> bool:
+    """Whether ``error`` only says that this user may not look there."""
+    return isinstance(error, PermissionError) and os.geteuid() != 0

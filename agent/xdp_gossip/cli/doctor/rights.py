@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""Who may read the secrets, and who may write what the agent or root goes by."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+
+from . import unseen
+from .finding import Finding, Subject
+from .look import Look, may_not
+
+_SAYS = Subject("files", open="error", writable="error", group="warning", shut="error")
+_USER = "xdp-gossip"
+
+
+def examine(look: Look) -> Iterator[Finding]:
+    """Every file that the configuration names, and the directories that they are in."""
+    for problem in look.problems:
+        if "a file that others cannot use" in problem:
+            yield _SAYS("open", problem, "chmod o= FILE; it was open: replace the secret, too")
+    secrets, others = named(look)
+    sound = True
+    for path in (*secrets, *others):
+        for finding in _one(path, path in secrets, look):
+            sound = False
+            yield finding
+    for directory in sorted({os.path.dirname(path) for path in (*secrets, *others)}):
+        found = _stat(directory)
+        if found is not None and found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            sound = False
+            yield _SAYS("writable", f"{directory} can be written by anybody", f"chmod o-w {directory}")
+    if sound:
+        yield _SAYS.ok(f"{len(secrets)} secret files are closed to others")
+
+
+def named(look: Look) -> tuple[list[str], list[str]]:
+    """The files with secrets, and those that only nobody else should write; those that are there."""
+    secrets = [path for setting, path in look.files.items() if not setting.endswith((".cert", ".source"))]
+    others = [path for path in (os.path.abspath(look.path), *look.files.values()) if path not in secrets]
+    return [path for path in secrets if os.path.exists(path)], [path for path in others if os.path.exists(path)]
+
+
+def _one(path: str, secret: bool, look: Look) -> Iterator[Finding]:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        if may_not(error):
+            yield unseen(path)
+        return
+    mode = f"{stat.S_IMODE(found.st_mode):04o}"
+    if found.st_mode & stat.S_IWOTH:
+        yield _SAYS("writable", f"{path} can be written by anybody (mode {mode})", f"chmod o-w {path}")
+    user, group = _agent(look)
+    if secret and found.st_mode & stat.S_IRGRP and found.st_gid not in (0, group) and group >= 0:
+        text = f"{path} can be read by group {_group(found.st_gid)}, which is not the agent's (mode {mode})"
+        yield _SAYS("group", text, f"chgrp {_group(group)} {path}")
+    if user > 0 and not _readable(found, user, group):
+        text = f"{path} cannot be read by the agent's user {_user(user)} (mode {mode}): it would not start"
+        yield _SAYS("shut", text, f"chgrp {_group(group)} {path}; chmod 0640 {path}")
+
+
+def _agent(look: Look) -> tuple[int, int]:
+    """User and group of the agent: those of the process that answers, else of the account that the role makes."""
+    if look.uid >= 0:
+        return look.uid, look.gid
+    try:
+        account = pwd.getpwnam(_USER)
+    except KeyError:
+        return -1, -1
+    return account.pw_uid, account.pw_gid
+
+
+def _readable(found: os.stat_result, user: int, group: int) -> bool:
+    if found.st_uid == user:
+        return bool(found.st_mode & stat.S_IRUSR)
+    groups = {group, *(entry.gr_gid for entry in grp.getgrall() if _user(user) in entry.gr_mem)}
+    return bool(found.st_mode & (stat.S_IRGRP if found.st_gid in groups else stat.S_IROTH))
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None

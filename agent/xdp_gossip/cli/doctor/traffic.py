@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""What the agent counted that was dropped, refused or lost, by cause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .finding import Finding, Subject
+from .look import Look
+
+
+class _Cause(NamedTuple):
+    """Counters with one cause and one remedy; ``text`` follows their sum."""
+
+    counters: tuple[str, ...]
+    text: str
+    remedy: str
+    level: str = "warning"
+
+
+#: By id. What other subjects tell (keys, versions, clocks, documents, disks) is not repeated here.
+CAUSES = {
+    "cluster": _Cause(
+        ("rx_foreign_cluster",), "packets of another cluster", "give `cluster` the same value on every member"
+    ),
+    "fleets": _Cause(
+        ("fleets_met",),
+        "crowds of unknown members met: another fleet with this cluster name and secret?",
+        "give one of the fleets another cluster or secret",
+    ),
+    "addresses": _Cause(
+        ("rx_bad_address",),
+        "packets of nodes that tell an address which no other host can have",
+        "correct node.addr there; journalctl -u xdp-gossip names it",
+    ),
+    "misdirected": _Cause(
+        ("rx_misdirected",),
+        "probes meant for another node arrived here",
+        "do two hosts share an address behind NAT? give each a node.addr of its own",
+    ),
+    "table": _Cause(
+        ("rx_table_full", "members_full", "plane_table_full"),
+        "packets of newcomers for whom there was no place",
+        "raise limits.nodes on every member",
+    ),
+    "allow": _Cause(
+        ("rx_not_allowed",), "packets from networks that dataplane.allow does not name", "add them, or close the port"
+    ),
+    "malformed": _Cause(
+        ("rx_truncated", "rx_malformed", "datagrams_malformed", "frames_malformed", "plane_malformed"),
+        "packets that none of this release sends",
+        "who else sends to this port? tcpdump -n port PORT",
+    ),
+    "size": _Cause(
+        ("datagrams_oversized", "frames_dropped_oversized", "rx_oversized", "tx_too_large"),
+        "packets longer than `size`",
+        "give `size` the same value on every member",
+    ),
+    "buffer": _Cause(
+        ("datagrams_dropped_kernel",),
+        "datagrams lost in the socket buffer",
+        "sysctl -w net.core.rmem_max=8388608, then restart; is the host overloaded?",
+    ),
+    "queue": _Cause(
+        ("datagrams_dropped_queue", "frames_dropped_queue", "frames_dropped_peers", "frames_dropped_stalled"),
+        "packets that found no place in the queue",
+        "raise `buffer`; is the host or the network overloaded?",
+    ),
+    "unsendable": _Cause(
+        ("datagrams_unsendable",), "datagrams that this host could not send", "ip route get ADDRESS; nft list ruleset"
+    ),
+    "receive": _Cause(
+        ("receive_errors", "accept_errors", "loop_errors"), "errors of sockets", "journalctl -u xdp-gossip -p warning"
+    ),
+    "withheld": _Cause(
+        (
+            *("documents_withheld", "entry_lists_withheld", "member_lists_withheld", "records_withheld"),
+            *("members_withheld", "connections_refused", "connections_evicted", "fetches_dropped"),
+        ),
+        "answers withheld from members that asked for more than any agent does",
+        "nothing, if a fleet has just been started; else journalctl -u xdp-gossip says who asks",
+        "note",
+    ),
+    "corrupt": _Cause(
+        ("fetches_corrupt",),
+        "documents came otherwise than they were announced",
+        "is a member's memory or disk faulty, or does one lie? journalctl -u xdp-gossip",
+    ),
+    "plane": _Cause(
+        ("plane_stepped_down",),
+        "times the kernel data plane was given up",
+        "xdp-gossip dataplane status; `mode_reason` in xdp-gossip status",
+    ),
+    "seed_lookups": _Cause(
+        ("seed_lookups_failed",), "lookups of seeds' names failed", "getent ahosts NAME; correct seeds", "note"
+    ),
+    "tokens": _Cause(
+        ("api_unauthorized",),
+        "requests had a token that is not this agent's",
+        "journalctl -u xdp-gossip says whose; who should have access may have a former token",
+    ),
+    "api": _Cause(
+        (
+            *("api_refused_full", "api_refused_source", "api_evicted", "api_closed_flood", "api_accept_failed"),
+            *("api_streams_refused", "api_uploads_refused"),
+        ),
+        "connections or requests to the API were refused, for there were too many",
+        "who asks so much? ss -tnp; spread clients over the members",
+    ),
+    "tls": _Cause(
+        ("api_tls_failed",),
+        "clients could not agree on TLS with the API",
+        "do they have the CA (ca_file)? is it the port of something else to them?",
+        "note",
+    ),
+    "counters": _Cause(
+        ("counters_undeclared",), "events were counted by a name that nobody declared", "report it: that is a fault"
+    ),
+}
+
+_SAYS = Subject("traffic", dials="warning", **{what: cause.level for what, cause in CAUSES.items()})
+#: Connections to others that have to fail, and which part of all, before it is more than members that went away.
+_DIALS, _PART = 5, 0.5
+
+
+def examine(look: Look) -> Iterator[Finding]:
+    """What was counted since the agent started."""
+    status, counters = look.status, look.counters
+    if status is None:
+        return
+    since = f"in the {_time(status['uptime'])} since the agent started"
+    wrong = []
+    for what, cause in CAUSES.items():
+        counted = {name: counters[name] for name in cause.counters if counters.get(name)}
+        if counted:
+            names = ", ".join(f"{name} {count}" for name, count in counted.items())
+            wrong.append(_SAYS(what, f"{sum(counted.values())} {cause.text} {since} ({names})", cause.remedy))
+    dials, failed = counters.get("dials", 0), counters.get("dials_failed", 0)
+    if failed >= _DIALS and failed >= _PART * dials:
+        text = f"{failed} of {dials} connections to other members failed {since}"
+        wrong.append(_SAYS("dials", text, "open their port for tcp, too: large documents need it"))
+    yield from wrong
+    if not wrong:
+        yield _SAYS.ok(f"nothing was dropped {since}")
+
+
+def _time(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
