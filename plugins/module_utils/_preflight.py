@@ -303,6 +303,8 @@ def look(question: dict) -> dict:
     current = question["root"] + "/current"
     installed = os.path.exists(current)
     return {
+        "addr": question["addr"],
+        "port": question["port"],
         "problems": errors,
         "answering": answering(question["seeds"], (question["addr"], question["port"])),
         "deployed": bool(held_secrets(question["config_dir"])),

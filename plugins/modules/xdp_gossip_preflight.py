@@ -116,6 +116,14 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+addr:
+  description: As given.
+  type: str
+  returned: success
+port:
+  description: As given.
+  type: int
+  returned: success
 problems:
   description: What stands in the way, a sentence each.
   type: list

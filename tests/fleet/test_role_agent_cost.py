@@ -28,9 +28,6 @@ PLAY = """
     PATH: "{{ playbook_dir }}/programs:{{ lookup('ansible.builtin.env', 'PATH') }}"
     SYSTEMD: "{{ directory }}/systemd.json"
   tasks:
-    - name: Fix the address that other hosts use
-      ansible.builtin.set_fact: {__agent_addr: 198.18.0.11}
-
     - name: Change the host
       ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: "{{ way }}.yml"}
       vars:
@@ -49,6 +46,10 @@ PLAY = """
         __agent_files_unit_path: "{{ directory }}/units/xdp-gossip-files.service"
         __agent_socket: "{{ playbook_dir }}/api.sock"
         __agent_snapshot: {directory: "{{ directory }}/rollback"}
+        __agent_preflight: {addr: 198.18.0.11, port: 8000, answering: []}
+        agent_addr: 198.18.0.11
+        agent_api_tls: false
+        agent_health_witness: false
         agent_secret_key: a-secret-that-is-long-enough
         agent_api_token: a-token-that-is-long-enough
 """
@@ -99,7 +100,7 @@ class CallbackModule(CallbackBase):
         self._note(result, True)
 '''
 #: Actions that need nothing of a host.
-OWN = tuple(f"ansible.builtin.{name}" for name in ("include_tasks", "include_role", "debug", "set_fact"))
+OWN = tuple(f"ansible.builtin.{name}" for name in ("include_tasks", "include_role", "debug", "assert"))
 STATUS = {"state": "running", "version": "1", "mode": "UDP", "node": {"incarnation": 7}}
 
 

@@ -254,7 +254,7 @@ def test_the_place_of_the_secrets_does_not_depend_on_the_inventory(controller: C
   connection: local
   tasks:
     - ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: secrets.yml}
-      vars: {__agent_secrets_state: present, __agent_addr: 198.18.0.11}
+      vars: {__agent_secrets_state: present, agent_addr: 198.18.0.11}
 """
     (controller.directory / "play.yml").write_text(play)
     (controller.directory / "two").mkdir()
@@ -277,7 +277,7 @@ def test_the_controllers_own_work_needs_no_connection(controller: Controller) ->
   gather_facts: false
   tasks:
     - ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: secrets.yml}
-      vars: {__agent_secrets_state: present, __agent_addr: 198.18.0.11}
+      vars: {__agent_secrets_state: present, agent_addr: 198.18.0.11}
     - xdp_gossip.fleet.xdp_gossip_release: {archive: ''}
       register: release
     - ansible.builtin.assert:

@@ -16,7 +16,9 @@ PLAY = """
   gather_facts: false
   connection: local
   vars:
-    __agent_addr: 198.18.0.11
+    agent_addr: 198.18.0.11
+    agent_api_tls: false
+    __agent_secrets: {certificate: '', key: ''}
   tasks:
     - name: Put the facts of a system in
       ansible.builtin.set_fact: {ansible_kernel: 6.1.0, ansible_os_family: Debian, ansible_distribution: Debian,
