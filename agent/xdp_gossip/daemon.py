@@ -166,7 +166,7 @@ class Agent:
             from .rendering.loop import Rendering
 
             self.rendering = Rendering(self.node_list, self.settings.templates, self.settings.files_helper.socket)
-            self.node_list.tell_applied(self.rendering.applied)
+            self.node_list.tell_applied(self.rendering.applied, self.rendering.troubled)
             for task in self.rendering.start():
                 task.add_done_callback(self._on_task_done)
         # What start-up left behind will never be collected again: keep the collector from walking it.

@@ -38,13 +38,22 @@ from .assembly import Assembly
 from .changes import KINDS, Change, ChangeLog, Changes, Filter
 from .console import format_event
 from .convergence import Convergence, Inquiry, Wanted, enough_for
-from .core.applied import Applied
+from .core.applied import NO_FILES, Applied, TroubledFiles
 from .core.documents import unread
-from .core.events import AppliedAnswered, CaughtUp, DocumentChanged, Event, MemberChanged, QueryAnswered
+from .core.events import (
+    AppliedAnswered,
+    CaughtUp,
+    DocumentChanged,
+    Event,
+    FilesAnswered,
+    MemberChanged,
+    QueryAnswered,
+)
 from .core.interface import ProtocolError, Settings
 from .core.shown import shown
 from .core.types import DEFAULT_KEY, PRESENT, Address, Document, Member, Node, State, TypeChanged, Version, Write
 from .disk import Disk
+from .fleetfiles import FilesInquiry, FleetFiles
 from .internal_errors import RECORD
 from .runtime import Runtime
 from .statefile import HISTORY
@@ -207,6 +216,7 @@ class AsyncNodeList:
         self._disk: Disk | None = None
         self._log = ChangeLog(time.time_ns() // 1_000_000)
         self._inquiries: set[Inquiry] = set()
+        self._files_inquiries: set[FilesInquiry] = set()
         self._started = 0.0
         self._state_problems: list[str] = []  # what was wrong with the state file when it was opened
         self._run = secrets.token_hex(8)
@@ -657,11 +667,33 @@ class AsyncNodeList:
             steering = runtime.steering
             runtime.call(lambda _, now: steering.look(now))
 
-    def tell_applied(self, source: Callable[[str], Applied]) -> None:
-        """From now on answer others, and :meth:`convergence`, with what ``source`` tells of a document's key."""
+    async def troubled_files(self, timeout: float = 2.0) -> FleetFiles:
+        """Which rendered files are failed, drifted, or pending for too long, on all members that are present.
+
+        Waits up to ``timeout`` seconds for their answers. Raises ``ProtocolError`` (unsupported_operation) on wire
+        pekonode.
+        """
+        timeout = parameters.number("timeout", timeout, 0, 86_400)
+        inquiry = FilesInquiry(self._joined(), self._log)
+        self._files_inquiries.add(inquiry)
+        try:
+            return await inquiry.run(timeout)
+        finally:
+            self._files_inquiries.discard(inquiry)
+
+    def tell_applied(
+        self, source: Callable[[str], Applied], files: Callable[[], TroubledFiles] = lambda: NO_FILES
+    ) -> None:
+        """From now on answer others, and :meth:`convergence`, with what ``source`` tells of a document's key.
+
+        ``files`` tells which rendered files are in trouble here (:meth:`troubled_files`).
+        """
         if not callable(source):
             raise TypeError(f"source: expected a function of a key, got {shown(source)}")
-        self._joined().engine.applied_source = source
+        if not callable(files):
+            raise TypeError(f"files: expected a function, got {shown(files)}")
+        engine = self._joined().engine
+        engine.applied_source, engine.files_source = source, files
 
     @property
     def catching_up(self) -> str:
@@ -815,6 +847,9 @@ class AsyncNodeList:
         elif isinstance(event, AppliedAnswered):
             for inquiry in list(self._inquiries):
                 inquiry.on_applied(event)
+        elif isinstance(event, FilesAnswered):
+            for asked in list(self._files_inquiries):
+                asked.on_answer(event)
         if self.is_print and not self._console_is_gone:
             nodes = self._present(self._runtime) if self._runtime is not None else []
             line = format_event(event, nodes, datetime.datetime.now(), self.listen_addr)

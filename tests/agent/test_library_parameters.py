@@ -29,6 +29,7 @@ IMPOSSIBLE = ("", "a//b", "../a", "a/./b", "a\nb", "\ud800", "x" * 2000)
 NO_NUMBER = ("3", b"3", True, [3], {3}, object(), NAN, INF, -INF, -1, 1e15)
 NO_INTEGER = ("3", b"3", True, [3], object(), NAN, INF, 1.5, 3.0, -1, 10**15)
 NO_FLAG = (None, 0, 1, "yes", "", [], 1.0, object())
+NO_FUNCTION = (None, 5, "x", b"x", True, [], {}, object())
 _HERE = Address("198.18.0.1", 8000)
 #: Made by hand, past the checks of ``Version.parse``.
 NO_VERSION_BY_HAND = (
@@ -198,7 +199,11 @@ CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
         },
         {"key": "held"},
     ),
-    "tell_applied": ({"source": (None, 5, "x", b"x", True, [], {}, object())}, {}),
+    "troubled_files": ({"timeout": (None, *NO_NUMBER)}, {}),
+    "tell_applied": (
+        {"source": NO_FUNCTION, "files": NO_FUNCTION},
+        {"source": lambda key: None},
+    ),
 }
 #: What parameters take however long it is.
 TAKEN: dict[str, tuple[type, ...]] = {

@@ -58,6 +58,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "watch": (),
     "convergence": (),
     "look_for_dataplane": (),
+    "troubled_files": (0.0,),
     "tell_applied": (lambda key: None,),
     "healthy": (),
     "health": (),

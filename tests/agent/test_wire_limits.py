@@ -19,7 +19,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PAGE = (_ROOT / "docs" / "wire.md").read_text(encoding="utf-8")
 _PACKETS = json.loads((Path(__file__).parent / "golden" / "wire-2.json").read_text())["packets"]
 #: In which message the vectors have a structure with limits, and how to get to it.
-_PLACES = {"record": ("RecordRumor", (1,)), "document": ("Documents", (1, 0))}
+_PLACES = {"record": ("RecordRumor", (1,)), "document": ("Documents", (1, 0)), "file": ("FilesAnswer", (4, 0))}
 
 
 def _raw(described: Any) -> Any:

@@ -48,6 +48,7 @@ STRUCTURES = {
     "record": "name:text private_data:text agent_version:text data_plane:text stamp:stamp",
     "document": "key:key version:version value:bytes content_type:text author:text comment:text deleted:bool"
     " base:version? expires:u64* batch:[key]* ancestors:[version]*",
+    "file": "template:text path:text state:text since:u64 error:text",
     # The page has these two without a name, inside of a message.
     "want": "key:key version:version offset:u64",
     "addressed_record": "address:address record:record",
@@ -80,6 +81,8 @@ MESSAGES = {
     19: ("Answer", "nonce:u64 key:key version:version? content_hash:bytes stored:bool", (7,)),
     20: ("AppliedQuery", "nonce:u64 key:key", (7,)),
     21: ("AppliedAnswer", "nonce:u64 key:key state:text version:version? error:text", (7,)),
+    22: ("FilesQuery", "nonce:u64", (7,)),
+    23: ("FilesAnswer", "nonce:u64 templates:u32 troubled:u32 files:[file]", (7,)),
 }
 
 

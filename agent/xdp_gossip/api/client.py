@@ -404,6 +404,11 @@ class Client:
         """GET /v1/configuration."""
         return dict(await self.json("GET", "/v1/configuration"))
 
+    async def troubled_files(self, timeout: float = 2.0) -> dict[str, Any]:
+        """GET /v1/rendered/fleet: waits up to ``timeout`` seconds for the members' answers."""
+        params = _params(timeout=timeout)
+        return dict(await self.json("GET", "/v1/rendered/fleet", params=params, timeout=timeout + _GRACE))
+
     async def keys(self) -> list[dict[str, Any]]:
         """GET /v1/keys."""
         return list((await self.json("GET", "/v1/keys"))["keys"])

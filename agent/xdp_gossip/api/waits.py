@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Routes that wait: the change feed, and the question whether the fleet holds a document."""
+"""Routes that wait: the change feed, and questions to the fleet: who holds a document, which files are in trouble."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -20,10 +21,11 @@ from .streams import Streams, change_json, wants_stream
 _CONTENT_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _STATE_DIGEST = re.compile(r"[0-9a-f]{16}")
 _DEFAULT_WATCH = 30.0
+_DEFAULT_ANSWERS = 2.0
 
 
 class Waits:
-    """Handlers of /v1/watch and /v1/convergence."""
+    """Handlers of /v1/watch, /v1/convergence and /v1/rendered/fleet."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -32,7 +34,11 @@ class Waits:
 
     def routes(self) -> list[web.RouteDef]:
         """Paths and handlers."""
-        return [web.get("/v1/watch", self.watch), web.get("/v1/convergence", self.convergence)]
+        return [
+            web.get("/v1/watch", self.watch),
+            web.get("/v1/convergence", self.convergence),
+            web.get("/v1/rendered/fleet", self.troubled_files),
+        ]
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
         """What changed after ``since`` (default: from now on), as soon as there is something, or nothing in time.
@@ -80,6 +86,14 @@ class Waits:
             )
         )
         return render.json_response(convergence_json(found))
+
+
+    async def troubled_files(self, request: web.Request) -> web.Response:
+        """The rendered files that are not as the documents say, on all members."""
+        query = params.query(request, ("timeout",))
+        timeout = params.seconds(query, "timeout", _DEFAULT_ANSWERS, MAX_WAIT)
+        found = await self._context.wait(lambda: self._node_list.troubled_files(timeout), gone(request))
+        return render.json_response(asdict(found))
 
 
 def _wait_for(query: dict[str, str]) -> str | int:

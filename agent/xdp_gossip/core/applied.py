@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What a member has made of a document: the answer to who runs which version, not only who holds it."""
+"""What a member has made of documents: which version it runs, not only holds, and which files are in trouble."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .types import Version
 
@@ -30,3 +30,62 @@ AppliedSource = Callable[[str], Applied]
 def nothing_applied(_key: str) -> Applied:
     """The source of a member that renders no files."""
     return Applied("none")
+
+
+@dataclass(frozen=True)
+class TroubledFile:
+    """A rendered file that is not as the documents say.
+
+    ``state``: failed, drifted (changed by hand) or pending (for too long); ``since_ms``: since when, in milliseconds
+    since 1970.
+    """
+
+    template: str
+    path: str
+    state: str
+    since_ms: int
+    error: str
+
+
+@dataclass(frozen=True)
+class TroubledFiles:
+    """How many rendered files a member has, how many of them are in trouble, and these, or the first of them."""
+
+    templates: int = 0
+    troubled: int = 0
+    files: tuple[TroubledFile, ...] = ()
+
+
+#: States of :class:`TroubledFile`.
+TROUBLES = ("failed", "drifted", "pending")
+FilesSource = Callable[[], TroubledFiles]
+
+#: The source of a member that renders no files.
+NO_FILES = TroubledFiles()
+#: Bytes of the path and the error of a file, and of all files in one answer: it is to fit into any path's datagram.
+_MAX_PATH, _MAX_REASON, _MAX_FILES = 255, 256, 960
+#: Bytes of a file in an answer beside its texts.
+_FRAME = 24
+
+
+def for_an_answer(found: TroubledFiles) -> TroubledFiles:
+    """The same with long texts cut, and without the files that do not fit into one datagram; the first one does."""
+    files: list[TroubledFile] = []
+    left = _MAX_FILES
+    for file in found.files:
+        cut = replace(file, path=_end(file.path, _MAX_PATH), error=_begin(file.error, _MAX_REASON))
+        left -= _FRAME + sum(len(text.encode("utf-8")) for text in (cut.template, cut.path, cut.state, cut.error))
+        if left < 0:
+            break
+        files.append(cut)
+    return TroubledFiles(found.templates, found.troubled, tuple(files))
+
+
+def _begin(text: str, most: int) -> str:
+    raw = text.encode("utf-8", "replace")
+    return raw.decode() if len(raw) <= most else raw[: most - 3].decode("utf-8", "ignore") + "…"
+
+
+def _end(text: str, most: int) -> str:
+    raw = text.encode("utf-8", "replace")
+    return raw.decode() if len(raw) <= most else "…" + raw[3 - most :].decode("utf-8", "ignore")

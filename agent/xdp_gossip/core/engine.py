@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Callable, TypeVar
 
-from .applied import AppliedSource
+from .applied import AppliedSource, FilesSource
 from .catchup import CatchUp
 from .contacts import Contacts
 from .detector import Detector, snapshot, standing_of
@@ -472,6 +472,19 @@ class Engine:
     @applied_source.setter
     def applied_source(self, source: AppliedSource) -> None:
         self._queries.applied_source = source
+
+    def query_files(self, to: Iterable[Address], now: Now) -> int:
+        """Ask members which of their rendered files are in trouble."""
+        return self._queries.ask_files(to, now)
+
+    @property
+    def files_source(self) -> FilesSource:
+        """What tells others, when they ask, which rendered files are in trouble here."""
+        return self._queries.files_source
+
+    @files_source.setter
+    def files_source(self, source: FilesSource) -> None:
+        self._queries.files_source = source
 
     # -- packets -----------------------------------------------------------------------------------------------
 

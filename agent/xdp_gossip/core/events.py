@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Union
 
+from .applied import TroubledFiles
 from .types import Address, Document, Member, Node, State
 
 
@@ -167,6 +168,15 @@ class AppliedAnswered:
     error: str
 
 
+@dataclass(frozen=True)
+class FilesAnswered:
+    """A member told which of its rendered files are in trouble."""
+
+    query: int
+    address: Address
+    found: TroubledFiles
+
+
 Event = Union[
     Joined,
     Paused,
@@ -183,4 +193,5 @@ Event = Union[
     CaughtUp,
     QueryAnswered,
     AppliedAnswered,
+    FilesAnswered,
 ]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from typing import Protocol
 
-from .applied import Applied
+from .applied import Applied, TroubledFiles
 from .events import Event, Rumor, Transmit
 from .types import Address, Document, Member, Node, Now, Prepared, State, Version, Write
 
@@ -282,8 +282,15 @@ class ProtocolEngine(Protocol):
         Raises ``ProtocolError`` (unsupported_operation) on a wire without such a question.
         """
 
+    def query_files(self, to: Iterable[Address], now: Now) -> int:
+        """Ask members which of their rendered files are in trouble; answers arrive as ``FilesAnswered``.
+
+        Raises ``ProtocolError`` (unsupported_operation) on a wire without such a question.
+        """
+
     #: Whether this host has an address family in common with an address.
     reaches: Callable[[Address], bool]
     #: Keys of documents that are held and not on the disk yet: nobody counts them as held here until they are.
     unstored_source: Callable[[], Container[str]]
     applied_source: Callable[[str], Applied]
+    files_source: Callable[[], TroubledFiles]

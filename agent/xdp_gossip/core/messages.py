@@ -7,6 +7,7 @@ import enum
 from dataclasses import dataclass
 from typing import Protocol, Union
 
+from .applied import TroubledFile
 from .types import Address, Document, Record, State, Version
 
 
@@ -290,6 +291,23 @@ class AppliedAnswer:
     error: str
 
 
+@dataclass(frozen=True)
+class FilesQuery:
+    """Asks which of the target's rendered files are in trouble."""
+
+    nonce: int
+
+
+@dataclass(frozen=True)
+class FilesAnswer:
+    """Answers it; the fields are those of :class:`.applied.TroubledFiles`."""
+
+    nonce: int
+    templates: int
+    troubled: int
+    files: tuple[TroubledFile, ...]
+
+
 Message = Union[
     SyncRequest,
     SyncResponse,
@@ -312,6 +330,8 @@ Message = Union[
     Answer,
     AppliedQuery,
     AppliedAnswer,
+    FilesQuery,
+    FilesAnswer,
 ]
 
 

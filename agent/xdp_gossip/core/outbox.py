@@ -23,6 +23,8 @@ from .messages import (
     Codec,
     Documents,
     FetchRequest,
+    FilesAnswer,
+    FilesQuery,
     Header,
     IndirectAck,
     ListRequest,
@@ -63,6 +65,8 @@ _DIRECT = {
     Answer: PacketType.PROBE,
     AppliedQuery: PacketType.PROBE,
     AppliedAnswer: PacketType.PROBE,
+    FilesQuery: PacketType.PROBE,
+    FilesAnswer: PacketType.PROBE,
 }
 
 #: Returns a collection of keys, whose truth value tells whether there are any.

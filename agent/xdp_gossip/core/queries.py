@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Questions to members: which version of a document do you hold?"""
+"""Questions to members: what do you hold of a document, what became of it, which of your files are in trouble?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .applied import APPLIED_STATES, AppliedSource, nothing_applied
-from .events import AppliedAnswered, QueryAnswered
-from .messages import Answer, AppliedAnswer, AppliedQuery, Query
+from .applied import (
+    APPLIED_STATES,
+    NO_FILES,
+    TROUBLES,
+    AppliedSource,
+    FilesSource,
+    TroubledFiles,
+    for_an_answer,
+    nothing_applied,
+)
+from .events import AppliedAnswered, FilesAnswered, QueryAnswered
+from .messages import Answer, AppliedAnswer, AppliedQuery, FilesAnswer, FilesQuery, Query
 from .metadata import Metadata
 from .outbox import Outbox
 from .types import Address, Now
@@ -16,16 +25,20 @@ from .types import Address, Now
 _MOST = 256
 #: Bytes of the error in an answer.
 _MAX_ERROR = 512
+#: Stands for the key of a question about all files; no document is called so.
+_ALL_FILES = ""
 
 
 class Queries:
-    """Asks and answers. ``applied_source`` tells what became of a document here; it must not raise."""
+    """Asks and answers. ``applied_source`` tells what became of a document here, ``files_source`` which rendered files
+    are in trouble; they must not raise."""
 
     def __init__(self, metadata: Metadata, out: Outbox) -> None:
         self._metadata = metadata
         self._out = out
         self._open: dict[int, str] = {}
         self.applied_source: AppliedSource = nothing_applied
+        self.files_source: FilesSource = lambda: NO_FILES
 
     def ask(self, key: str, to: Iterable[Address], now: Now) -> int:
         """Ask members what they hold of ``key``; returns the number that the answers come with."""
@@ -39,6 +52,13 @@ class Queries:
         nonce = self._new(key)
         for address in to:
             self._out.send(AppliedQuery(nonce, key), address, now)
+        return nonce
+
+    def ask_files(self, to: Iterable[Address], now: Now) -> int:
+        """Ask members which of their rendered files are in trouble; answers come with the number returned."""
+        nonce = self._new(_ALL_FILES)
+        for address in to:
+            self._out.send(FilesQuery(nonce), address, now)
         return nonce
 
     def _new(self, key: str) -> int:
@@ -61,6 +81,21 @@ class Queries:
             return
         version = str(answer.version) if answer.version else None
         self._out.emit(AppliedAnswered(answer.nonce, origin, answer.state, version, answer.error))
+
+    def on_files_query(self, query: FilesQuery, origin: Address, now: Now) -> None:
+        """Say which rendered files are in trouble here, as many as fit into a datagram."""
+        found = for_an_answer(self.files_source())
+        self._out.send(FilesAnswer(query.nonce, found.templates, found.troubled, found.files), origin, now)
+
+    def on_files_answer(self, answer: FilesAnswer, origin: Address) -> None:
+        """Pass an answer on to the shell, if it was asked for."""
+        asked = self._open.get(answer.nonce) == _ALL_FILES
+        if not asked or any(file.state not in TROUBLES for file in answer.files):
+            self._out.count("rx_unasked_response")
+            return
+        self._out.emit(
+            FilesAnswered(answer.nonce, origin, TroubledFiles(answer.templates, answer.troubled, answer.files))
+        )
 
     def on_query(self, query: Query, origin: Address, now: Now) -> None:
         """Say what is held here. A tombstone has a version and no content."""

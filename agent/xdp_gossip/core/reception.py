@@ -24,6 +24,8 @@ from .messages import (
     Codec,
     Documents,
     FetchRequest,
+    FilesAnswer,
+    FilesQuery,
     Header,
     IndirectAck,
     ListRequest,
@@ -190,6 +192,10 @@ class Reception:
             self._queries.on_applied_query(message, origin, now)
         elif isinstance(message, AppliedAnswer):
             self._queries.on_applied_answer(message, origin)
+        elif isinstance(message, FilesQuery):
+            self._queries.on_files_query(message, origin, now)
+        elif isinstance(message, FilesAnswer):
+            self._queries.on_files_answer(message, origin)
         elif header.type is PacketType.LEAVE:
             self._detector.left(peer, header.incarnation, header.sequence, now)
 

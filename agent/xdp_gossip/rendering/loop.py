@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .. import shapes
 from ..configreader import read_text
 from ..configtemplates import ServiceConfig, TemplateConfig
-from ..core.applied import Applied
+from ..core.applied import Applied, TroubledFile, TroubledFiles
 from . import drift
 from .helper import HelperUnreachable, hand_over
 from .lanes import Lanes
@@ -30,6 +30,8 @@ MAX_SOURCE = 1 << 20
 #: Seconds until what could not be tried (no helper, a full disk) is tried again, first and at most.
 _RETRY, _RETRY_MOST = 2.0, 60.0
 _POLL = 30.0
+#: Seconds after which a file that is still pending counts as in trouble: what it waits for may never come.
+_LONG_PENDING = 60.0
 #: Requests to the helper at one time: fewer than it takes (``fileshelper.server.MAX_CONNECTIONS``).
 HANDED_OVER = 6
 #: Renderings in a row that were overtaken by changes; the next one is made from the state of one moment.
@@ -49,7 +51,7 @@ class Rendered:
         self.error = "not rendered yet"
         self.output = ""  # what a command said; for this host only, never in an answer to the fleet or in the log
         self.digest: str | None = None
-        self.since = self.now()
+        self.since_ms = self.now_ms()
         self.changed: str | None = None
         self.due = asyncio.Event()
         self.refused: bytes | None = None  # digest of content that was refused: not tried again
@@ -64,15 +66,20 @@ class Rendered:
         self.renderings = 0
 
     @staticmethod
-    def now() -> str:
-        """This moment."""
-        return shapes.published_at(int(time.time() * 1000))
+    def now_ms() -> int:
+        """This moment, in milliseconds since 1970."""
+        return int(time.time() * 1000)
+
+    @classmethod
+    def now(cls) -> str:
+        """This moment as text."""
+        return shapes.published_at(cls.now_ms())
 
     def settle(self, state: str, error: str = "", output: str = "") -> None:
         """What came of a rendering."""
         self.output = output
         if (state, error) != (self.state, self.error):
-            self.since = self.now()
+            self.since_ms = self.now_ms()
             if state == "applied":
                 _log.info("template %s: %s is in place", self.config.name, self.config.path)
             else:
@@ -118,6 +125,13 @@ class Rendered:
         if self.state == "pending":
             self.error = why
 
+    def trouble(self) -> TroubledFile | None:
+        """What others are told when somebody looks for files in trouble; None when all is well."""
+        state = "drifted" if self.drift else self.state
+        if state == "applied" or (state == "pending" and self.now_ms() - self.since_ms < _LONG_PENDING * 1000):
+            return None
+        return TroubledFile(self.config.name, self.config.path, state, self.since_ms, self.error or self.drift)
+
     def json(self) -> dict[str, Any]:
         """One entry of GET /v1/rendered."""
         return {
@@ -130,7 +144,7 @@ class Rendered:
             "output": self.output,
             "drift": self.drift,
             "drifts": self.drifts,
-            "since": self.since,
+            "since": shapes.published_at(self.since_ms),
             "changed": self.changed,
             "renderings": self.renderings,
         }
@@ -188,6 +202,11 @@ class Rendering:
     def outcomes(self) -> list[dict[str, Any]]:
         """The templates of GET /v1/rendered."""
         return [rendered.json() for rendered in self._rendered]
+
+    def troubled(self) -> TroubledFiles:
+        """The files that are not as the documents say, in the order of the configuration."""
+        found = [file for rendered in self._rendered if (file := rendered.trouble()) is not None]
+        return TroubledFiles(len(self._rendered), len(found), tuple(found))
 
     def applied(self, key: str) -> Applied:
         """What came of the document ``key`` here: the worst of the templates that use it."""

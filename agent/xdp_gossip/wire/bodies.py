@@ -12,6 +12,7 @@ from typing import Any
 import msgpack
 
 from ..core import messages as m
+from ..core.applied import TroubledFile
 from ..core.messages import Message, PacketType, Rejected
 from ..core.types import (
     MAX_ANCESTORS,
@@ -63,6 +64,7 @@ _MEMBER = Struct(
     record_digest=U64,
     state_digest=U64,
 )
+_FILE = Struct(TroubledFile, template=text(64), path=text(255), state=text(16), since_ms=U64, error=text(256))
 _ENTRY = Struct(m.Entry, key=KEY, version=VERSION, deleted=BOOLEAN, content_hash=HASH, size=U64)
 _WANT = Struct(m.Want, key=KEY, version=VERSION, offset=U64)
 
@@ -133,6 +135,8 @@ _BY_TAG: dict[int, Struct[Any]] = {
     19: Struct(m.Answer, nonce=U64, key=KEY, version=optional(VERSION), content_hash=raw_bytes(32), stored=BOOLEAN),
     20: Struct(m.AppliedQuery, nonce=U64, key=KEY),
     21: Struct(m.AppliedAnswer, nonce=U64, key=KEY, state=text(16), version=optional(VERSION), error=text(512)),
+    22: Struct(m.FilesQuery, nonce=U64),
+    23: Struct(m.FilesAnswer, nonce=U64, templates=U32, troubled=U32, files=many(_FILE.field, 64)),
 }
 _TAG_OF = {struct.cls: tag for tag, struct in _BY_TAG.items()}
 
@@ -142,7 +146,7 @@ _ALLOWED = {
     PacketType.SWAP_RESPONSE: {2, 3, 5, 7, 8, 9, 10, 12},
     PacketType.METADATA: {7, 10},
     PacketType.RECORD: {13},
-    PacketType.PROBE: {14, 15, 16, 17, 18, 19, 20, 21},
+    PacketType.PROBE: {14, 15, 16, 17, 18, 19, 20, 21, 22, 23},
 }
 
 

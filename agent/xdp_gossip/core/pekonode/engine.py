@@ -12,7 +12,7 @@ import hmac
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from ..applied import AppliedSource, nothing_applied
+from ..applied import NO_FILES, AppliedSource, FilesSource, nothing_applied
 from ..events import (
     CaughtUp,
     Event,
@@ -79,6 +79,7 @@ class PekoNodeEngine:
         self._caught_up = False
         self._query = 0
         self.applied_source: AppliedSource = nothing_applied
+        self.files_source: FilesSource = lambda: NO_FILES
         self.reaches: Callable[[Address], bool] = lambda address: True  # nobody probes others on this wire
         self.unstored_source: UnstoredSource = frozenset  # nobody is told: packets of this wire say nothing of disks
         self._queries: dict[tuple[Address, int], float] = {}  # -> when it was asked, monotonic seconds
@@ -420,6 +421,10 @@ class PekoNodeEngine:
     def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
         """This wire has no such question. Raises ``ProtocolError`` (unsupported_operation)."""
         raise ProtocolError("unsupported_operation", "applied: members cannot be asked over wire pekonode")
+
+    def query_files(self, to: Iterable[Address], now: Now) -> int:
+        """This wire has no such question. Raises ``ProtocolError`` (unsupported_operation)."""
+        raise ProtocolError("unsupported_operation", "rendered files: members cannot be asked over wire pekonode")
 
     # -- time --------------------------------------------------------------------------------------------------
 
