@@ -1,32 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""What an operator sees and does on the page, at a desk and on a phone; and what hostile text cannot do there.
-
-Screenshots are left in .cache/ui/, for people.
-"""
+"""What an operator sees and does on the page, at a desk and on a phone; and what hostile text cannot do there."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable
 from urllib.parse import quote
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.cluster.harness import Cluster, eventually
+from tests.ui.browser import Browser
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
-SHOTS = Path(__file__).resolve().parents[2] / ".cache" / "ui"
 TOKEN = "a-token-of-the-tests-of-the-page"
-SECONDS = 20
 #: Each would set window.owned if it became markup, a script or a link that is followed.
 HOSTILE = '<img src=x onerror="owned=1"><script>owned=2</script>"><svg onload=owned=3>'
 HOSTILE_KEY = "evil/<img src=x onerror=owned=4>&quot;javascript:owned=5"
@@ -38,6 +28,11 @@ def fixture_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluste
         for agent in made:
             token = agent.write_secret("api.token", TOKEN)
             agent.settings["api"].update(listen=f"{agent.ip}:{agent.port + 1}", token_file=str(token), ui=True)
+        # Nobody serves the helper's socket: the file fails, and every member tells of it.
+        template = tmp_path_factory.mktemp("templates") / "motd.j2"
+        template.write_text("hello")
+        made[2].settings["templates"] = [{"name": "motd", "source": str(template), "path": "/etc/no-such/motd"}]
+        made[2].settings["files_helper"] = {"socket": "/run/no-such/helper.sock"}
         made[1].settings["node"]["private_data"] = HOSTILE
         made[1].settings["node"]["name"] = HOSTILE[:200]
         made.form()
@@ -52,71 +47,11 @@ def fixture_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluste
         yield made
 
 
-class Browser:
-    """A browser at the page of one member."""
-
-    def __init__(self, cluster: Cluster, width: int, height: int, phone: bool) -> None:
-        options = Options()
-        options.binary_location = "/usr/bin/chromium"
-        # Its sandbox needs namespaces that a container may lack; it sees nothing but these agents.
-        for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={width},{height}"):
-            options.add_argument(word)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.driver = webdriver.Chrome(service=Service("/usr/bin/chromedriver"), options=options)
-        self.name = "phone" if phone else "desk"
-        if phone:
-            metrics = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": True}
-            self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        self.url = f"http://{cluster[0].ip}:{cluster[0].port + 1}/ui/"
-
-    def until(self, true: Callable[[], Any], what: str) -> Any:
-        return WebDriverWait(self.driver, SECONDS, 0.1).until(lambda _: true(), what)
-
-    @property
-    def text(self) -> str:
-        return str(self.driver.find_element(By.TAG_NAME, "body").text)
-
-    def shows(self, *words: str) -> None:
-        """Until the page shows all ``words``."""
-        self.until(lambda: all(word in self.text for word in words), f"expected {words}, got:\n{self.text}")
-
-    def click(self, label: str) -> None:
-        path = f"//*[self::a or self::button][normalize-space()='{label}']"
-        self.until(lambda: self.driver.find_elements(By.XPATH, path), f"no {label!r} to click")
-        self.driver.find_elements(By.XPATH, path)[0].click()
-
-    def sign_in(self, token: str = TOKEN) -> None:
-        self.driver.get(self.url)
-        self.until(lambda: self.driver.find_elements(By.ID, "token"), "no sign-in")
-        self.driver.find_element(By.ID, "token").send_keys(token + Keys.ENTER)
-
-    def look(self, name: str) -> None:
-        """Leave a screenshot; nothing may need scrolling sideways, and nothing hostile may have run."""
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        self.driver.save_screenshot(str(SHOTS / f"{self.name}-{name}.png"))
-        wide, inner, owned, alien = self.driver.execute_script(
-            "return [document.documentElement.scrollWidth, innerWidth, window.owned ?? null,"
-            " document.querySelectorAll('main img, main script, main iframe, [onerror], [onload],"
-            " a[href^=\"javascript\"]').length]"
-        )
-        assert wide <= inner, f"{name}: {wide} pixels wide in a window of {inner}"
-        assert owned is None and alien == 0, f"{name}: text became markup"
-
-    def complaints(self) -> list[str]:
-        """Errors in the browser's console, but for the question that finds out whether a token is needed."""
-        logged = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
-        return [text for text in logged if "401 (Unauthorized)" not in text]
-
-
 @pytest.fixture(name="browser", params=["desk", "phone"])
 def fixture_browser(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Browser]:
-    phone = request.param == "phone"
-    made = Browser(cluster, *((390, 844) if phone else (1280, 900)), phone)
-    try:
-        yield made
-        assert made.complaints() == []
-    finally:
-        made.driver.quit()
+    made = Browser(f"http://{cluster[0].ip}:{cluster[0].port + 1}/ui/", request.param == "phone")
+    yield made
+    made.close()
 
 
 def test_an_operator_looks_at_everything(cluster: Cluster, browser: Browser) -> None:
@@ -127,7 +62,7 @@ def test_an_operator_looks_at_everything(cluster: Cluster, browser: Browser) -> 
     browser.look("sign-in")
     assert not browser.driver.find_elements(By.XPATH, "//*[text()='Fleet' and @aria-current]")
 
-    browser.sign_in()
+    browser.sign_in(TOKEN)
     browser.shows("node1", "node3", cluster[2].address, HOSTILE[:30], "3 alive", "UDP")
     browser.look("fleet")
 
@@ -151,12 +86,15 @@ def test_an_operator_looks_at_everything(cluster: Cluster, browser: Browser) -> 
     browser.look("hostile")
 
     browser.click("Files")
-    browser.shows("Files")
+    browser.shows("In trouble, in the whole fleet", "/etc/no-such/motd", "node3", "failed", "1 of 3 members")
     browser.look("files")
+    browser.click("1 problem")
+    browser.shows("1 rendered file failed", "journalctl -u xdp-gossip-files")
+    assert browser.driver.title.startswith("(1) Fleet")
 
 
 def test_a_publish_is_followed_until_all_hold_it(cluster: Cluster, browser: Browser) -> None:
-    browser.sign_in()
+    browser.sign_in(TOKEN)
     browser.shows("3 alive")
     browser.click("Live")
     key = f"live/{browser.name}"
@@ -168,11 +106,11 @@ def test_a_publish_is_followed_until_all_hold_it(cluster: Cluster, browser: Brow
 
 
 def test_a_member_that_dies_is_seen_without_a_reload(cluster: Cluster, browser: Browser) -> None:
-    browser.sign_in()
+    browser.sign_in(TOKEN)
     browser.shows("3 alive")
     cluster[2].kill()
     try:
-        browser.shows("2 alive", "1 dead")
+        browser.shows("2 alive", "1 dead", "1 node dead", "systemctl status xdp-gossip")
     finally:
         cluster.start([cluster[2]])
     browser.shows("3 alive")
@@ -181,7 +119,7 @@ def test_a_member_that_dies_is_seen_without_a_reload(cluster: Cluster, browser: 
 
 def test_the_page_is_read_only_and_asks_its_own_member_only(cluster: Cluster, browser: Browser) -> None:
     browser.driver.execute_cdp_cmd("Network.enable", {})
-    browser.sign_in()
+    browser.sign_in(TOKEN)
     browser.shows("3 alive")
     for view in ("Documents", "Live", "Files", "Fleet"):
         browser.click(view)

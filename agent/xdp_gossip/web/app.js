@@ -4,7 +4,7 @@
 import { ApiError, get, token } from "./api.js";
 import { OneDocument } from "./document.js";
 import { Documents } from "./documents.js";
-import { h, note, remote } from "./dom.js";
+import { h, note, plain, remote, state } from "./dom.js";
 import { Files } from "./files.js";
 import { Fleet } from "./fleet.js";
 import { address, clock } from "./format.js";
@@ -12,14 +12,18 @@ import { Live } from "./live.js";
 import { Runs } from "./runs.js";
 import { signIn } from "./signin.js";
 import { Store } from "./store.js";
+import { Trouble } from "./trouble.js";
 
 const $ = (id) => document.getElementById(id);
 const main = $("main");
 // A connection that is back at once is not worth a word.
 const PATIENCE = 1_500;
+// Members up to which publishes are followed while another view is shown.
+const FOLLOWED = 200;
 
 let store = null;
 let runs = null;
+let trouble = null;
 let views = {};
 let view = null;
 let warned = null;
@@ -28,8 +32,16 @@ function put(next) {
   view?.hide();
   view = next;
   main.replaceChildren(view.element);
-  document.title = `${view.title.slice(0, 80)} · XDP Gossip`;
+  retitle();
   view.show();
+}
+
+// How much is wrong comes first: a tab shows little of its title.
+function retitle() {
+  const wrong = trouble?.found.length ? `(${trouble.found.length}) ` : "";
+  const node = store?.status?.node;
+  const who = node ? ` · ${plain(node.name || address(node), 40)}` : "";
+  document.title = `${wrong}${plain(view?.title ?? "", 80)}${who} · XDP Gossip`;
 }
 
 function decode(text) {
@@ -48,13 +60,18 @@ function route() {
     if (link.dataset.view === known) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  const next = known === "documents" && rest ? new OneDocument(store, decode(rest)) : views[known];
+  const what = rest ? decode(rest) : "";
+  // No key ends with a slash: that is a prefix.
+  const one = known === "documents" && what !== "" && !what.endsWith("/");
+  const next = one ? new OneDocument(store, what) : views[known];
   const moved = view !== null && view !== next;
   put(next);
   if (moved) {
     window.scrollTo(0, 0);
     main.focus({ preventScroll: true });
   }
+  if (known === "documents" && what && !one) views.documents.reveal(what);
+  if (known === "fleet") views.fleet.choose(what);
 }
 
 function connection() {
@@ -84,10 +101,19 @@ function where() {
     remote(status.node.name || address(status.node), null, 64));
 }
 
+// The way to what is wrong, from every view.
+function alarm() {
+  const place = $("alarm");
+  place.className = `alarm ${trouble.kind}`;
+  place.replaceChildren(state(trouble.summary || (trouble.kind === "ok" ? "nothing wrong" : "looking"), trouble.kind));
+  retitle();
+}
+
 function leave() {
   store?.stop();
   runs?.stop();
-  store = runs = null;
+  trouble?.stop();
+  store = runs = trouble = null;
   clearTimeout(warned);
   $("top").hidden = $("banner").hidden = true;
 }
@@ -102,18 +128,28 @@ function denied(message) {
 function enter() {
   store = new Store();
   runs = new Runs(() => views.live.later());
-  views = { fleet: new Fleet(store), documents: new Documents(store), live: new Live(store, runs), files: new Files(store) };
+  trouble = new Trouble(store);
+  views = { fleet: new Fleet(store, trouble), documents: new Documents(store), live: new Live(store, runs), files: new Files(store) };
   store.onDenied = () => denied("The token is not accepted any more.");
-  store.onPublished = (published) => document.hidden || runs.begin(published);
+  store.onPublished = (published) => {
+    if (document.hidden) return;
+    // Each step is an answer about every member: in a large fleet only for who looks at it.
+    if (view === views.live || (store.nodes?.size ?? 0) <= FOLLOWED) runs.begin(published);
+    else runs.pass();
+  };
   store.subscribe((topics) => {
     if (topics.has("connection")) connection();
     if (topics.has("status")) where();
+    if (["nodes", "status", "files"].some((topic) => topics.has(topic)) && trouble.update()) alarm();
+    if (topics.has("status")) retitle();
     view?.update(topics);
   });
   $("top").hidden = false;
   $("signout").hidden = !token.get();
   store.start();
   connection();
+  trouble.update();
+  alarm();
   view = null;
   route();
 }
@@ -135,6 +171,12 @@ async function begin() {
   }
 }
 
+$("alarm").addEventListener("click", () => {
+  // Where the address is the same already nothing else would happen.
+  location.hash = "#/fleet";
+  scrollTo(0, 0);
+  trouble?.element.focus({ preventScroll: true });
+});
 $("signout").addEventListener("click", () => denied(""));
 $("skip").addEventListener("click", (event) => {
   event.preventDefault();

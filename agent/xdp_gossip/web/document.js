@@ -2,11 +2,13 @@
 // One document: what is known of it, who holds and applied it, its content, and its history.
 
 import { get, keyPath } from "./api.js";
+import { copyButton } from "./copy.js";
 import { documentLink, version } from "./documents.js";
-import { h, note, plainLines, remote } from "./dom.js";
-import { bytes, moment } from "./format.js";
+import { exact, h, hasUnseen, note, plainLines, remote } from "./dom.js";
+import { bytes } from "./format.js";
 import { History } from "./history.js";
 import { Holders } from "./holders.js";
+import { time } from "./tree.js";
 
 const SHOWN = 256 * 1024;
 
@@ -27,12 +29,22 @@ export class OneDocument {
     this.facts = h("dl", { class: "facts" });
     this.message = h("div");
     this.button = h("button", { type: "button", click: () => this.content() }, "Show");
+    this.copied = h("span");
     this.value = h("div", null, h("p", { class: "muted line" }, "Not shown: it may hold secrets."));
-    this.contentPart = h("section", { "aria-label": "Content" }, h("div", { class: "heading" }, h("h2", null, "Content"), this.button), this.value);
+    this.contentPart = h("section", { "aria-label": "Content" }, h("div", { class: "heading" }, h("h2", null, "Content"), this.button, this.copied), this.value);
     this.element = h("article", null,
-      h("p", { class: "back" }, h("a", { href: "#/documents" }, "Documents")),
-      h("h1", { class: "mono" }, remote(key)), this.message, this.facts,
+      h("nav", { class: "back", "aria-label": "Prefixes" }, this.way()),
+      h("div", { class: "heading" }, h("h1", { class: "mono" }, exact(key)), copyButton("key", key, "Copy key")),
+      hasUnseen(key) && note("warn", "This key has characters that cannot be seen, or that look like others.",
+        "They are marked above. The button copies the key as it is."), this.message, this.facts,
       this.holders.element, this.contentPart, this.history.element);
+  }
+
+  // The documents, and each prefix of the key.
+  way() {
+    const names = this.key.split("/").slice(0, -1);
+    return h("ol", null, h("li", null, h("a", { href: "#/documents" }, "Documents")), names.map((one, index) =>
+      h("li", null, h("a", { class: "mono", href: documentLink(`${names.slice(0, index + 1).join("/")}/`) }, exact(one)))));
   }
 
   show() {
@@ -66,6 +78,7 @@ export class OneDocument {
     if (held) this.holders.about(held.version);
     if (before && held) {
       this.value.replaceChildren(h("p", { class: "muted line" }, "Another version is held now: show it again."));
+      this.copied.replaceChildren();
       this.button.disabled = false;
     }
     this.history.load();
@@ -76,20 +89,19 @@ export class OneDocument {
     const others = [...this.store.documents.values()]
       .filter((one) => one.version === held.version && one.key !== this.key).map((one) => one.key);
     const changed = held.batch_size - 1 - others.length;
-    const time = (value) => h("time", { datetime: value, title: value }, moment(value));
     return [
-      ["Version", version(held.version)],
       ["Published", time(held.published_at)],
       ["Author", remote(held.author || "–")],
       ["Comment", remote(held.comment || "–", null, 2000)],
       ["Type", remote(held.content_type)],
       ["Size", `${bytes(held.size)}${held.size >= 1024 ? ` (${held.size.toLocaleString("en")} bytes)` : ""}`],
       ["Expires", held.expires ? time(held.expires) : "never"],
-      ["Digest", h("span", { class: "mono break" }, held.digest)],
+      ["Version", h("span", { class: "at" }, version(held.version), copyButton("version", held.version)), "wide"],
+      ["Digest", h("span", { class: "at" }, h("span", { class: "mono break" }, held.digest), copyButton("digest", held.digest)), "wide"],
       ...(others.length + changed > 0 ? [["Written with", h("ul", { class: "plain" }, ...others.slice(0, 64).map((key) =>
-        h("li", null, h("a", { class: "mono", href: documentLink(key) }, remote(key)))),
+        h("li", null, h("a", { class: "mono", href: documentLink(key) }, exact(key)))),
         changed > 0 ? h("li", { class: "muted" }, `${changed} that changed since`) : "")]] : []),
-    ].map(([term, value]) => h("div", null, h("dt", null, term), h("dd", null, value)));
+    ].map(([term, value, kind]) => h("div", { class: kind }, h("dt", null, term), h("dd", null, value)));
   }
 
   async content() {
@@ -107,6 +119,7 @@ export class OneDocument {
       this.value.replaceChildren(content === null ? note("", "The content is no text.")
         : content === "" ? note("", "The content is empty.")
           : h("pre", { class: "value", tabindex: "0", "aria-label": "Content" }, plainLines(content)));
+      if (content) this.copied.replaceChildren(copyButton("content", content, "Copy content"));
     } catch (error) {
       this.value.replaceChildren(note("bad", "The content cannot be read.", error.message));
       this.button.disabled = false;

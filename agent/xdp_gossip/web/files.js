@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT
-// The files that this member renders from documents.
+// Rendered files: those in trouble on all members, and all of this member, with the documents that each was made from.
 
-import { get } from "./api.js";
+import { copyButton } from "./copy.js";
 import { documentLink, version } from "./documents.js";
-import { h, note, remote, state } from "./dom.js";
-import { collator, moment } from "./format.js";
+import { exact, h, note, remote, state } from "./dom.js";
+import { name } from "./fleet.js";
+import { address, collator, count, plural } from "./format.js";
 import { Table } from "./table.js";
+import { time } from "./tree.js";
 
-const KINDS = { applied: "ok", pending: "warn", failed: "bad" };
-const RANK = { failed: 0, pending: 1, applied: 2 };
-const EVERY = 5_000;
+const KINDS = { applied: "ok", pending: "warn", drifted: "warn", failed: "bad" };
+const RANK = { failed: 0, drifted: 1, pending: 2, applied: 3 };
 
 /** What went wrong, and what the command said if that may be shown. */
 function told(one) {
@@ -20,9 +21,29 @@ export class Files {
   constructor(store) {
     this.store = store;
     this.title = "Files";
-    this.place = h("div", null, h("p", { class: "loading" }, "Loading …"));
+    this.problem = h("div");
+    this.fleetTold = h("p", { class: "muted line" }, "Loading …");
+    this.fleet = new Table({
+      label: "Files in trouble",
+      noun: "file",
+      key: (one) => `${address(one)} ${one.template}`,
+      sort: "state",
+      search: (one) => `${one.name} ${address(one)} ${one.template} ${one.path} ${one.state} ${one.error}`,
+      empty: () => note("ok", "No file is failed, changed by hand, or waiting for long."),
+      columns: [
+        { id: "member", title: "Member", kind: "main", value: (one) => `${one.name}\0${address(one)}`, order: (a, b) => collator.compare(a.name, b.name),
+          cell: (one) => h("div", { class: "stack" }, name(one), h("span", { class: "sub mono at" }, address(one), copyButton("address", address(one)))) },
+        { id: "path", title: "File", kind: "mono", value: (one) => `${one.path}\0${one.template}`,
+          cell: (one) => h("div", { class: "stack" }, remote(one.path), h("span", { class: "sub" }, "template ", remote(one.template))) },
+        { id: "state", title: "State", value: (one) => one.state,
+          order: (a, b) => RANK[a.state] - RANK[b.state] || collator.compare(a.name, b.name), cell: (one) => state(one.state, KINDS[one.state] ?? "off") },
+        { id: "since", title: "Since", kind: "time", value: (one) => one.since, cell: (one) => time(one.since) },
+        { id: "error", title: "Reason", kind: "wide", value: (one) => one.error, cell: (one) => remote(one.error || "–") },
+      ],
+    });
     this.table = new Table({
       label: "Rendered files",
+      noun: "file",
       key: (one) => one.name,
       sort: "name",
       search: (one) => `${one.name} ${one.path} ${one.state} ${told(one)} ${Object.keys(one.documents).join(" ")}`,
@@ -30,19 +51,21 @@ export class Files {
       columns: [
         { id: "name", title: "Template", kind: "main", value: (one) => one.name, cell: (one) => remote(one.name) },
         { id: "path", title: "File", kind: "mono", value: (one) => one.path, cell: (one) => remote(one.path) },
-        { id: "state", title: "State", kind: "wide", value: (one) => `${one.state} ${told(one)}`,
+        { id: "state", title: "State", kind: "wide", value: (one) => `${one.state} ${one.drift} ${told(one)}`,
           order: (a, b) => RANK[a.state] - RANK[b.state] || collator.compare(a.name, b.name),
-          cell: (one) => h("div", { class: "stack" }, state(one.state, KINDS[one.state] ?? "off"), told(one) && remote(told(one), { class: "sub" }, 600)) },
+          cell: (one) => h("div", { class: "stack" }, state(one.state, KINDS[one.state] ?? "off"), one.drift && state("changed by hand", "warn"), told(one) && remote(told(one), { class: "sub" }, 600)) },
         { id: "documents", title: "Documents", value: (one) => JSON.stringify([one.documents, Object.keys(one.documents).map((key) => this.newer(key, one.documents[key]))]),
           cell: (one) => this.documents(one.documents) },
         { id: "changed", title: "File changed", kind: "time", value: (one) => one.changed ?? "",
-          cell: (one) => (one.changed ? h("time", { datetime: one.changed, title: one.changed }, moment(one.changed)) : "never") },
+          cell: (one) => (one.changed ? time(one.changed) : "never") },
         { id: "since", title: "State since", kind: "time", value: (one) => one.since ?? "",
-          cell: (one) => (one.since ? h("time", { datetime: one.since, title: one.since }, moment(one.since)) : "–") },
+          cell: (one) => (one.since ? time(one.since) : "–") },
       ],
     });
-    this.element = h("section", { "aria-label": "Files" }, h("h1", null, "Files"),
-      h("p", { class: "muted line" }, "Rendered on this member, and the documents that each was made from."), this.place);
+    this.element = h("section", { "aria-label": "Files" }, h("h1", null, "Rendered files"), this.problem,
+      h("section", { "aria-label": "In trouble, in the whole fleet" }, h("h2", null, "In trouble, in the whole fleet"), this.fleetTold, this.fleet.element),
+      h("section", { "aria-label": "On this member" }, h("h2", null, "On this member"), this.table.element));
+    this.fleet.element.hidden = this.table.element.hidden = true;
   }
 
   newer(key, used) {
@@ -54,37 +77,43 @@ export class Files {
     const keys = Object.keys(used).sort(collator.compare);
     if (!keys.length) return "–";
     return h("ul", { class: "plain" }, keys.slice(0, 20).map((key) => h("li", null,
-      h("a", { class: "mono", href: documentLink(key) }, remote(key)), " ",
+      h("a", { class: "mono", href: documentLink(key) }, exact(key)), " ",
       used[key] ? version(used[key]) : h("span", { class: "muted" }, "missing"), " ",
       this.newer(key, used[key]) && state("newer held", "warn"))),
     keys.length > 20 && h("li", { class: "muted" }, `and ${keys.length - 20} more`));
   }
 
   show() {
-    this.clock = setInterval(() => document.hidden || this.load(), EVERY);
-    this.load();
+    this.store.loadFiles();
+    this.draw();
   }
 
-  hide() {
-    clearInterval(this.clock);
-    this.control?.abort();
-  }
+  hide() {}
 
   update(topics) {
-    if (topics.has("documents")) this.load();
+    if (topics.has("files") || topics.has("documents")) this.draw();
   }
 
-  async load() {
-    this.control?.abort();
-    const control = this.control = new AbortController();
-    try {
-      const { templates } = await get("rendered", { signal: control.signal });
-      this.table.update(templates);
-      if (this.place.firstChild !== this.table.element) this.place.replaceChildren(this.table.element);
-    } catch (error) {
-      if (control.signal.aborted) return;
-      this.place.replaceChildren(error.status === 404 ? note("", "This member renders no files.")
-        : note("bad", "The files cannot be listed.", error.message));
+  draw() {
+    const { files, own, problems } = this.store;
+    const told = problems.files ?? "";
+    if (this.problem.dataset.told !== told) {
+      this.problem.dataset.told = told;
+      this.problem.replaceChildren(told ? note("bad", "The files cannot be listed.", told) : "");
     }
+    if (own) this.table.update(own);
+    this.table.element.hidden = !own;
+    this.fleet.element.hidden = !files;
+    if (!files) return;
+    this.fleet.update(files.files);
+    const members = new Set(files.files.map(address)).size;
+    const parts = [files.alone ? "This wire has no question for the files of others: those of this member."
+      : `${plural(files.files.length + files.untold, "file")} on ${count(members)} of ${plural(files.members, "member")}; ${plural(files.templates, "file")} in all.`];
+    if (files.untold) parts.push(`${plural(files.untold, "more file")} did not fit into the answers of their members.`);
+    if (files.silent.length) {
+      const names = files.silent.slice(0, 5).map((one) => one.name || address(one)).join(", ");
+      parts.push(`No answer from ${plural(files.silent.length, "member")}: ${names}${files.silent.length > 5 ? ", …" : ""}.`);
+    }
+    this.fleetTold.replaceChildren(remote(parts.join(" "), null, 2000));
   }
 }

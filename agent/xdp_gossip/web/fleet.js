@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: MIT
 // The fleet: who is there, in which state and mode, and who holds what this member holds.
 
+import { copyButton } from "./copy.js";
 import { h, note, remote, state } from "./dom.js";
 import { address, collator, count, duration } from "./format.js";
 import { Table } from "./table.js";
 
 const KINDS = { alive: "ok", suspect: "warn", dead: "bad", left: "off" };
 const RANK = { dead: 0, suspect: 1, alive: 2, left: 3 };
+const PROBLEMS = {
+  twin: "address used twice", same_name: "name used twice", short_datagrams: "long datagrams are lost", unreached: "not reached",
+  no_common_family: "no common address family", clock: "clock is wrong",
+};
+// What is wrong comes first.
+const rank = (node) => RANK[node.state] * 2 - (node.problems?.length ? 1 : 0);
 const present = (node) => node.state === "alive" || node.state === "suspect";
 
 export function name(node) {
@@ -15,8 +22,9 @@ export function name(node) {
 }
 
 export class Fleet {
-  constructor(store) {
+  constructor(store, trouble) {
     this.store = store;
+    this.trouble = trouble;
     this.title = "Fleet";
     this.only = null;
     const synced = (node) => (present(node) ? (node.digest === store.digest ? "yes" : "no") : "–");
@@ -25,17 +33,19 @@ export class Fleet {
     this.local = h("p", { class: "muted line" });
     this.table = new Table({
       label: "Nodes",
+      noun: "node",
       key: address,
-      sort: "name",
+      sort: "state",
       search: (node) => `${node.name} ${address(node)} ${node.state} ${node.protocol} ${node.version} ${node.private_data}`,
       extra: this.chips,
       empty: () => note("", "No node is known."),
       columns: [
         { id: "name", title: "Name", kind: "main", value: (node) => `${node.name}\0${node.private_data}\0${node.local}\0${node.record_known}`,
           order: (a, b) => collator.compare(a.name, b.name), cell: (node) => this.nameCell(node) },
-        { id: "address", title: "Address", kind: "mono", value: address },
-        { id: "state", title: "State", value: (node) => node.state, order: (a, b) => RANK[a.state] - RANK[b.state],
-          cell: (node) => state(node.state, KINDS[node.state] ?? "off") },
+        { id: "address", title: "Address", kind: "mono", value: address,
+          cell: (node) => h("div", { class: "at" }, address(node), copyButton("address", address(node))) },
+        { id: "state", title: "State", value: (node) => [node.state, ...(node.problems ?? [])].join(" "),
+          order: (a, b) => rank(a) - rank(b) || collator.compare(a.name, b.name), cell: (node) => this.stateCell(node) },
         { id: "mode", title: "Mode", value: (node) => node.protocol, cell: (node) => remote(node.protocol || "–") },
         { id: "agent", title: "Agent", value: (node) => node.version, cell: (node) => remote(node.version || "–") },
         { id: "heard", title: "Last heard", kind: "number", value: (node) => (node.local ? "here" : duration(store.age(node))),
@@ -44,7 +54,23 @@ export class Fleet {
           cell: (node) => (present(node) ? state(synced(node), synced(node) === "yes" ? "ok" : "warn") : "–") },
       ],
     });
-    this.element = h("section", { "aria-label": "Fleet" }, h("h1", null, "Fleet"), this.local, this.table.element);
+    this.element = h("section", { "aria-label": "Fleet" }, h("h1", null, "Fleet"), trouble.element, this.local, this.table.element);
+  }
+
+  stateCell(node) {
+    return h("div", { class: "stack" }, state(node.state, KINDS[node.state] ?? "off"),
+      (node.problems ?? []).map((one) => state(PROBLEMS[one] ?? one, "warn")));
+  }
+
+  // Shows only the nodes that a word stands for; "" shows all.
+  choose(word) {
+    const found = this.wanted([]).find((one) => one.id === word);
+    this.only = found ? word : null;
+    this.table.restrict(found ? found.accept : () => true);
+    if (this.store.nodes) this.draw();
+    if (!found || !this.element.isConnected) return;
+    this.table.tools.scrollIntoView();
+    this.chips.querySelector("[aria-pressed=true]")?.focus({ preventScroll: true });
   }
 
   nameCell(node) {
@@ -84,28 +110,28 @@ export class Fleet {
     }
   }
 
+  wanted(nodes) {
+    const kinds = { ...KINDS, behind: "warn", problems: "warn" };
+    const accepts = {
+      behind: (node) => this.inSync(node) === "no",
+      problems: (node) => Boolean(node.problems?.length),
+    };
+    return ["alive", "suspect", "dead", "left", "behind", "problems"].map((id) => {
+      const accept = accepts[id] ?? ((node) => node.state === id);
+      return { id, accept, kind: kinds[id], number: nodes.filter(accept).length,
+        word: { behind: "out of sync", problems: "with problems" }[id] ?? id };
+    });
+  }
+
   drawChips(nodes) {
-    const tally = { alive: 0, suspect: 0, dead: 0, left: 0 };
-    let behind = 0;
-    for (const node of nodes) {
-      tally[node.state] += 1;
-      if (this.inSync(node) === "no") behind += 1;
-    }
-    const wanted = [
-      ...Object.entries(tally).map(([word, number]) => [word, number, KINDS[word], (node) => node.state === word]),
-      ["out of sync", behind, behind ? "warn" : "ok", (node) => this.inSync(node) === "no"],
-    ];
-    const text = JSON.stringify([wanted.map((one) => one[1]), this.only]);
+    const wanted = this.wanted(nodes);
+    const text = JSON.stringify([wanted.map((one) => one.number), this.only]);
     if (text === this.drawn) return;
     this.drawn = text;
     const focused = [...this.chips.children].indexOf(document.activeElement);
-    this.chips.replaceChildren(...wanted.map(([word, number, kind, accept]) => h("button", {
-      type: "button", class: "chip", "aria-pressed": String(this.only === word),
-      click: () => {
-        this.only = this.only === word ? null : word;
-        this.table.restrict(this.only ? accept : () => true);
-        this.draw();
-      },
+    this.chips.replaceChildren(...wanted.map(({ id, word, number, kind }) => h("button", {
+      type: "button", class: "chip", "aria-pressed": String(this.only === id),
+      click: () => { location.hash = this.only === id ? "#/fleet" : `#/fleet/${id}`; },
     }, state(`${count(number)} ${word}`, number ? kind : "off"))));
     if (focused >= 0) this.chips.children[focused].focus();
   }

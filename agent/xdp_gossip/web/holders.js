@@ -2,6 +2,7 @@
 // Who holds a version of a document, and who applied it: asked of the whole fleet when somebody wants to know.
 
 import { get } from "./api.js";
+import { copyButton } from "./copy.js";
 import { h, note, remote, state } from "./dom.js";
 import { address, clock, collator, plural } from "./format.js";
 import { name } from "./fleet.js";
@@ -75,13 +76,15 @@ export class Holders {
     this.told.textContent = `${parts.join(", ")}. Asked at ${clock(new Date())}.`;
     const table = new Table({
       label: "Members",
+      noun: "member",
       key: address,
       sort: "holds",
       search: (one) => `${one.name} ${address(one)} ${one.reason} ${one.applied?.state ?? ""}`,
       empty: () => note("", "No member is present."),
       columns: [
         { id: "name", title: "Name", kind: "main", value: (one) => one.name, cell: name },
-        { id: "address", title: "Address", kind: "mono", value: address },
+        { id: "address", title: "Address", kind: "mono", value: address,
+          cell: (one) => h("div", { class: "at" }, address(one), copyButton("address", address(one))) },
         { id: "holds", title: "Holds it", value: (one) => `${one.holds} ${one.reason}`,
           // Who lacks it first: that is what one looks for.
           order: (a, b) => Number(a.holds) - Number(b.holds) || collator.compare(a.name, b.name),

@@ -2,7 +2,7 @@
 // Publishes as they travel: a plot of the one chosen, and the last few to choose from.
 
 import { documentLink, version } from "./documents.js";
-import { h, note, remote, state } from "./dom.js";
+import { exact, h, note, remote, state } from "./dom.js";
 import { name } from "./fleet.js";
 import { address, clock, count, duration, plural } from "./format.js";
 import { plot, summary } from "./plot.js";
@@ -31,6 +31,7 @@ export class Live {
     this.skipped = h("p", { class: "muted line" });
     this.table = new Table({
       label: "Members",
+      noun: "member",
       key: address,
       sort: "held",
       search: (one) => `${one.name} ${address(one)} ${one.state ?? ""} ${one.reason}`,
@@ -89,7 +90,7 @@ export class Live {
     if (this.headed !== text) {
       this.headed = text;
       this.head.replaceChildren(
-        h("h2", { class: "mono" }, h("a", { href: documentLink(run.key) }, remote(run.key))),
+        h("h2", { class: "mono" }, h("a", { href: documentLink(run.key) }, exact(run.key))),
         h("p", { class: "line" }, state(word, kind), run.deleted && [" ", h("span", { class: "tag" }, "deletion")], " ",
           version(run.version), " ", remote(run.document.author, { class: "muted" }, 120)));
       if (run.problem) this.head.append(note("warn", "The last question was not answered.", run.problem));
@@ -115,11 +116,13 @@ export class Live {
           this.chosen = run;
           this.draw();
         },
-      }, h("span", { class: "mono" }, remote(run.key, null, 120)),
+      }, h("span", { class: "mono" }, exact(run.key)),
       h("span", { class: "sub" }, `${clock(run.at)} · ${count(run.count("held"))}/${count(run.members)}`, " ", state(...STATES[run.state]))))));
       if (focused >= 0) this.list.querySelectorAll("button")[focused]?.focus();
     }
-    const { skipped } = this.runs;
-    this.skipped.textContent = skipped ? `${plural(skipped, "publish", "publishes")} came too fast to be followed to the end.` : "";
+    const { skipped, passed } = this.runs;
+    const told = [skipped && `${plural(skipped, "publish", "publishes")} came too fast to be followed to the end.`,
+      passed && `${plural(passed, "publish", "publishes")} came while another view was shown; in a fleet of this size they are followed only here.`];
+    this.skipped.textContent = told.filter(Boolean).join(" ");
   }
 }

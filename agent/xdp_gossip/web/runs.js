@@ -110,6 +110,13 @@ export class Runs {
     this.changed = changed;
     this.all = [];
     this.skipped = 0;
+    this.passed = 0;
+  }
+
+  // A publish that is not followed, as nobody looks.
+  pass() {
+    this.passed += 1;
+    this.changed();
   }
 
   // A document was published or deleted.

@@ -2,6 +2,7 @@
 // What this member tells: lists read at first, then kept up to date by its event stream.
 
 import { ApiError, get } from "./api.js";
+import { WATCHED } from "./findings.js";
 import { address, later } from "./format.js";
 import { Stream } from "./stream.js";
 
@@ -10,6 +11,13 @@ const STATUS_EVERY = 15_000;
 const SETTLE = 1_500;
 const DOCUMENTS_EVERY = 60_000;
 // Ages are only told by the list; a large one is not asked for often.
+const filesEvery = (known) => Math.min(60_000, 5_000 + known * 25);
+// Seconds that members may take to tell of their files.
+const FILES_WAIT = 3;
+// How long a counter that has grown is told of.
+const GROWN = 300_000;
+// Seconds between this clock and the cluster's that are worth a word.
+const CLOCK = 5;
 const nodesEvery = (known) => Math.min(60_000, 5_000 + known * 5);
 
 export class Store {
@@ -22,6 +30,11 @@ export class Store {
     this.nodesAt = 0;
     this.digest = "";
     this.documents = null; // Map
+    this.files = null; // rendered files in trouble, of the whole fleet
+    this.own = null; // the rendered files of this member
+    this.behind = new Map(); // address -> since when a node has shown other documents
+    this.growth = new Map(); // counter -> { by, at }
+    this.clockLimit = CLOCK;
     this.problems = {}; // list -> message
     this.onPublished = () => {};
     this.onDenied = () => {};
@@ -39,6 +52,7 @@ export class Store {
     this.every(() => nodesEvery(this.nodes?.size ?? 0), () => this.loadNodes());
     this.every(() => DOCUMENTS_EVERY, () => this.loadDocuments());
     this.every(() => STATUS_EVERY, () => this.loadStatus());
+    this.every(() => filesEvery(this.nodes?.size ?? 0), () => this.loadFiles());
   }
 
   stop() {
@@ -126,6 +140,7 @@ export class Store {
     this.loadStatus();
     this.loadNodes();
     this.loadDocuments();
+    this.loadFiles();
   }
 
   // One request for a list at a time; who asks meanwhile gets another one after it.
@@ -157,7 +172,10 @@ export class Store {
 
   loadStatus() {
     return this.load("status", async () => {
+      const before = this.status;
       this.status = await get("status");
+      // A counter that stands still tells of what is over.
+      if (before && before.uptime <= this.status.uptime) this.compare(before.counters, this.status.counters);
     });
   }
 
@@ -168,7 +186,60 @@ export class Store {
       this.nodes = new Map(answer.nodes.map((node) => [address(node), node]));
       this.nodesAt = performance.now();
       this.digest = answer.digest;
+      this.lookWhoIsBehind();
     });
+  }
+
+  compare(before, after) {
+    const now = performance.now();
+    for (const name of WATCHED) {
+      const by = (after[name] ?? 0) - (before[name] ?? 0);
+      const last = this.growth.get(name);
+      if (by > 0) this.growth.set(name, { by: by + (last && now - last.at < GROWN ? last.by : 0), at: now });
+      else if (last && now - last.at >= GROWN) this.growth.delete(name);
+    }
+  }
+
+  // By how much a counter has grown in the last minutes.
+  grown(name) {
+    return this.growth.get(name)?.by ?? 0;
+  }
+
+  // Milliseconds for which a node has shown other documents than this member, as far as this page has seen it.
+  behindFor(node) {
+    const since = this.behind.get(address(node));
+    return since === undefined ? 0 : performance.now() - since;
+  }
+
+  lookWhoIsBehind() {
+    const now = performance.now();
+    for (const [key, node] of this.nodes) {
+      if (node.digest === this.digest || !["alive", "suspect"].includes(node.state)) this.behind.delete(key);
+      else if (!this.behind.has(key)) this.behind.set(key, now);
+    }
+    for (const key of this.behind.keys()) if (!this.nodes.has(key)) this.behind.delete(key);
+  }
+
+  loadFiles() {
+    return this.load("files", async () => {
+      this.own = (await get("rendered")).templates;
+      try {
+        this.files = await get("rendered/fleet", { query: { timeout: FILES_WAIT }, seconds: FILES_WAIT + 20 });
+      } catch (error) {
+        if (error.code !== "unsupported_operation") throw error;
+        this.files = this.ownFiles();
+      }
+    });
+  }
+
+  // On a wire on which members cannot ask each other there are the files of this one.
+  ownFiles() {
+    const { node } = this.status ?? { node: {} };
+    const files = this.own.map((one) => ({ ...one, state: one.drift ? "drifted" : one.state }))
+      .filter((one) => ["failed", "drifted"].includes(one.state))
+      .map(({ name, path, state, since, error, drift }) =>
+        ({ addr: node.addr ?? "", port: node.port ?? 0, name: node.name ?? "", template: name, path, state, since, error: error || drift }));
+    return { members: 1, answered: 1, templates: this.own.length, files, untold: 0, silent: [], alone: true };
   }
 
   loadDocuments() {

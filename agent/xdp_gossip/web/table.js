@@ -1,37 +1,42 @@
 // SPDX-License-Identifier: MIT
 // A table for lists of any length: filter, order, and no more rows in the page than somebody can read.
 
-import { h } from "./dom.js";
-import { collator, count } from "./format.js";
+import { h, say } from "./dom.js";
+import { collator, count, plural } from "./format.js";
+import { Rows } from "./rows.js";
 
 const ROWS = 200;
 const TYPING = 120;
+// A list as short as that is read, not searched.
+const SHORT = 8;
 
-// columns: [{ id, title, value(item) -> text, cell(item)? -> node, order(a, b)?, kind? }]; a cell is made anew only when
-// its value is another. `search(item)` is the text that the filter looks into; without it there is no filter.
+// columns: as of Rows, each with an `id` and, where its values are no order, `order(a, b)`. `search(item)` is the text that
+// the filter looks into; without it there is no filter. `filtered()` hears that other words are looked for.
 export class Table {
-  constructor({ label, columns, key, search, sort, empty, extra }) {
-    Object.assign(this, { columns, key, search, empty });
+  constructor({ label, columns, key, search, sort, empty, extra, noun = "row", hint = "Filter", filtered = () => {} }) {
+    Object.assign(this, { columns, key, search, empty, extra, noun, filtered });
+    this.texts = new WeakMap(); // item -> the text that the filter looks into
+    this.places = new Map(); // key -> place in the last order: sorting what is nearly sorted is quick
     this.items = [];
     this.sort = { id: sort ?? columns[0].id, down: false };
-    this.rows = new Map();
+    this.rows = new Rows(columns, key);
     this.most = ROWS;
     this.words = [];
     this.accept = () => true;
     this.headers = new Map();
     const head = columns.map((column) => this.header(column));
-    this.body = h("tbody", { role: "rowgroup" });
-    this.told = h("p", { class: "count", role: "status" });
+    this.told = h("p", { class: "count" });
     this.more = h("button", { type: "button", class: "quiet", hidden: true, click: () => this.showMore() }, `Show ${ROWS} more`);
     this.table = h("table", { role: "table", "aria-label": label },
-      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, head)), this.body);
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, head)), this.rows.body);
     this.filter = search && h("input", {
-      type: "search", class: "filter", placeholder: "Filter", "aria-label": `Filter: ${label}`, autocomplete: "off",
+      type: "search", class: "filter", placeholder: hint, "aria-label": `${hint}: ${label}`, autocomplete: "off",
       spellcheck: "false", "aria-keyshortcuts": "/", input: () => this.typed(),
     });
     this.message = h("div", { class: "empty", hidden: true });
-    this.element = h("div", { class: "list" }, h("div", { class: "tools" }, this.filter, extra), this.table, this.message,
-      h("div", { class: "foot" }, this.told, this.more));
+    this.tools = h("div", { class: "tools" }, this.filter, extra);
+    this.list = h("div", null, this.table, this.message, h("div", { class: "foot" }, this.told, this.more));
+    this.element = h("div", { class: "list" }, this.tools, this.list);
   }
 
   header(column) {
@@ -46,12 +51,21 @@ export class Table {
     this.draw();
   }
 
+  // Looks for these words.
+  look(text) {
+    this.filter.value = text;
+    this.words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  }
+
   typed() {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => {
-      this.words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+      this.look(this.filter.value);
       this.most = ROWS;
+      this.filtered();
       this.draw();
+      // Only what somebody asked for is told aloud: a fleet changes all the time.
+      say(this.words.length ? this.told.textContent : "");
     }, TYPING);
   }
 
@@ -60,14 +74,14 @@ export class Table {
     this.most += ROWS;
     this.draw();
     // The button may be gone now: go on reading where the new rows begin.
-    this.body.rows[next]?.querySelector("a")?.focus();
+    this.rows.body.rows[next]?.querySelector("a")?.focus();
   }
 
   // Only items for which `accept` is true count as matching.
   restrict(accept) {
     this.accept = accept;
     this.most = ROWS;
-    this.draw();
+    if (this.items.length) this.draw();
   }
 
   update(items) {
@@ -75,53 +89,33 @@ export class Table {
     this.draw();
   }
 
+  text(item) {
+    let text = this.texts.get(item);
+    if (text === undefined) this.texts.set(item, text = this.search(item).toLowerCase());
+    return text;
+  }
+
   matching() {
-    const found = this.items.filter((item) => {
-      if (!this.accept(item)) return false;
-      if (!this.words.length) return true;
-      const text = this.search(item).toLowerCase();
-      return this.words.every((word) => text.includes(word));
-    });
+    const found = this.items.filter((item) => this.accept(item) && this.words.every((word) => this.text(item).includes(word)));
     const column = this.columns.find((one) => one.id === this.sort.id);
     const order = column.order ?? ((a, b) => collator.compare(column.value(a), column.value(b)));
     const sign = this.sort.down ? -1 : 1;
-    return found.sort((a, b) => sign * order(a, b) || collator.compare(this.key(a), this.key(b)));
+    const { places, key } = this;
+    const last = places.size;
+    const sorted = found.map((item) => [places.get(key(item)) ?? last, item]).sort((a, b) => a[0] - b[0]).map((pair) => pair[1]);
+    sorted.sort((a, b) => sign * order(a, b) || collator.compare(key(a), key(b)));
+    this.places = new Map(sorted.map((item, place) => [key(item), place]));
+    return sorted;
   }
 
   draw() {
     const found = this.matching();
     const shown = found.slice(0, this.most);
-    const kept = new Map();
-    let place = this.body.firstChild;
-    for (const item of shown) {
-      const key = this.key(item);
-      const row = this.rows.get(key) ?? this.row();
-      kept.set(key, row);
-      this.refresh(row, item);
-      if (row.element === place) place = place.nextSibling;
-      else this.body.insertBefore(row.element, place);
-    }
-    for (const [key, row] of this.rows) if (kept.get(key) !== row) row.element.remove();
-    this.rows = kept;
+    this.rows.draw(shown);
     for (const [id, cell] of this.headers) {
       cell.setAttribute("aria-sort", id !== this.sort.id ? "none" : this.sort.down ? "descending" : "ascending");
     }
     this.tell(found.length, shown.length);
-  }
-
-  row() {
-    const cells = this.columns.map((column) =>
-      h("td", { role: "cell", "data-label": column.title, class: column.kind }));
-    return { element: h("tr", { role: "row" }, cells), cells, values: [] };
-  }
-
-  refresh(row, item) {
-    this.columns.forEach((column, index) => {
-      const value = column.value(item);
-      if (row.values[index] === value) return;
-      row.values[index] = value;
-      row.cells[index].replaceChildren(column.cell ? column.cell(item) : value);
-    });
   }
 
   tell(found, shown) {
@@ -130,7 +124,9 @@ export class Table {
     this.table.hidden = !found;
     this.message.hidden = Boolean(found);
     if (!found) this.message.replaceChildren(all ? h("p", null, "Nothing matches the filter.") : this.empty());
-    const matching = found === all ? count(all) : `${count(found)} matching of ${count(all)}`;
+    this.tools.hidden = !this.extra && all <= SHORT && !this.words.length;
+    this.told.hidden = !all;
+    const matching = found === all ? plural(all, this.noun) : `${count(found)} matching of ${plural(all, this.noun)}`;
     const text = shown === found ? matching : `${count(shown)} shown of ${matching}`;
     if (this.told.textContent !== text) this.told.textContent = text;
   }
