@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.agent.fake_node_list import LOCAL, Change, FakeNodeList
 from xdp_gossip.api.app import build_app
+from xdp_gossip.api.errors import Fault
 from xdp_gossip.api.server import ApiServer
 from xdp_gossip.core.types import Address, Document, Member, Record, State, Version
 from xdp_gossip.fleetfiles import FleetFiles
@@ -35,7 +36,8 @@ class LargeFleet(FakeNodeList):
         self.cluster = "production"
         self.trouble = trouble
         self.record = replace(self.record, name="eu-west-app-001", agent_version="0.1.0")
-        self.questions = 0
+        self.cannot_tell = False
+        self.odd_digests: dict[str, int] = {}
         self._digest = 0
         chance = random.Random(1)
         for number in range(documents):
@@ -84,12 +86,15 @@ class LargeFleet(FakeNodeList):
         """All show the same documents."""
         digest = self.digest
         local = Member(LOCAL, State.ALIVE, 5, 7, self.record, 0.0, digest, True)
-        everybody = [local, *(replace(member, digest=digest) for member in self.others)]
+        odd = self.odd_digests
+        others = (replace(member, digest=odd.get(member.node.name, digest)) for member in self.others)
+        everybody = [local, *others]
         return [member for member in everybody if states is None or member.state in states or member.local]
 
     async def troubled_files(self, timeout: float) -> FleetFiles:
         """What two members tell."""
-        self.questions += 1
+        if self.cannot_tell:
+            raise Fault(503, "busy", "too many questions at this moment")
         files = []
         reasons = {
             3: ("failed", "validate: exit status 1"),

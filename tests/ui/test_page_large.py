@@ -151,6 +151,52 @@ def test_a_fleet_without_trouble_says_so_in_a_line() -> None:
         browser.close()
 
 
+def test_what_is_not_known_is_not_called_fine() -> None:
+    with Served(LargeFleet(40, 40, trouble=False)) as served:
+        browser = Browser(served.url)
+        browser.sign_in(TOKEN)
+        browser.shows("Nothing is wrong", "nothing wrong")
+        served.fleet.cannot_tell = True
+        browser.script("location.hash = '#/files'")
+        browser.shows("The files cannot be listed.", "1 problem")
+        served.fleet.cannot_tell = False
+        browser.click("Fleet")
+        browser.shows("The files of the fleet cannot be read", "xdp-gossip doctor")
+    browser.shows("No connection to this member", "What is shown is from", "1 problem")
+    assert browser.driver.title.startswith("(1) Fleet")
+    browser.look("lost")
+    browser.driver.quit()  # refused requests are in the console
+
+
+def test_a_node_that_stays_behind_is_told_and_one_that_follows_is_not(served: Served, desk: Browser) -> None:
+    desk.script("const real = performance.now.bind(performance); performance.now = () => real() + (window.ahead ?? 0)")
+
+    def later(number: int) -> None:
+        served.fleet.odd_digests = {"ap-south-app-003": 1, "us-east-app-002": number}
+        served.call(served.fleet.news, "app/limits")
+        desk.until(lambda: "2 out of sync" in desk.text, "the list of nodes, read again")
+
+    later(1)
+    desk.script("window.ahead = 40000")
+    asked = requests(desk)["nodes"]
+    later(2)
+    desk.until(lambda: requests(desk)["nodes"] > asked, "the list of nodes, read again")
+    desk.shows("1 node with other documents for more than 30 s")
+    desk.click("1 node with other documents for more than 30 s")
+    desk.until(lambda: rows(desk) == 2, "those that are out of sync")
+
+
+def test_who_comes_back_goes_on_where_they_were(desk: Browser) -> None:
+    go(desk, f"documents/{quote('site/eu-west/nginx/', safe='')}")
+    desk.shows("host-00400/config.yml")
+    link = desk.driver.find_element(By.CSS_SELECTOR, "a[aria-label$='host-00400/config.yml']")
+    link.click()
+    desk.shows("Who holds it, who applied it")
+    desk.driver.back()
+    desk.until(lambda: desk.script("return scrollY") > 1_000, "the place in the tree")
+    desk.shows("host-00400/config.yml")
+
+
 def test_files_in_trouble_of_the_whole_fleet(browser: Browser) -> None:
     go(browser, "files")
     browser.shows("4 files on 4 of 996 members; 1,992 files in all.")

@@ -27,6 +27,7 @@ let trouble = null;
 let views = {};
 let view = null;
 let warned = null;
+let followed = false; // a link was clicked, which the address follows
 
 function put(next) {
   view?.hide();
@@ -65,13 +66,23 @@ function route() {
   const one = known === "documents" && what !== "" && !what.endsWith("/");
   const next = one ? new OneDocument(store, what) : views[known];
   const moved = view !== null && view !== next;
+  // Who goes back, without following a link, goes on where they were.
+  const back = moved && !followed && next.address === location.hash;
+  followed = false;
+  if (moved) view.scrolled = window.scrollY;
+  next.address = location.hash;
   put(next);
   if (moved) {
-    window.scrollTo(0, 0);
+    window.scrollTo(0, back ? next.scrolled : 0);
     main.focus({ preventScroll: true });
   }
-  if (known === "documents" && what && !one) views.documents.reveal(what);
+  if (known === "documents" && what && !one && !back) views.documents.reveal(what);
   if (known === "fleet") views.fleet.choose(what);
+}
+
+function lost(now) {
+  store.lost = now;
+  if (trouble.update()) alarm();
 }
 
 function connection() {
@@ -83,9 +94,11 @@ function connection() {
   clearTimeout(warned);
   if (state !== "lost") {
     $("banner").hidden = true;
+    lost(false);
     return;
   }
   warned = setTimeout(() => {
+    lost(true);
     const old = heard ? ` What is shown is from ${clock(heard)}.` : "";
     const reason = why ? ` (${why})` : "";
     $("banner").replaceChildren(`The connection to this member is lost${reason}.${old} Trying again … `,
@@ -140,7 +153,7 @@ function enter() {
   store.subscribe((topics) => {
     if (topics.has("connection")) connection();
     if (topics.has("status")) where();
-    if (["nodes", "status", "files"].some((topic) => topics.has(topic)) && trouble.update()) alarm();
+    if (["nodes", "status", "files", "documents"].some((topic) => topics.has(topic)) && trouble.update()) alarm();
     if (topics.has("status")) retitle();
     view?.update(topics);
   });
@@ -182,6 +195,10 @@ $("skip").addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();
 });
+addEventListener("click", (event) => {
+  followed = Boolean(event.target.closest?.("a[href]"));
+}, true);
+history.scrollRestoration = "manual";
 addEventListener("hashchange", route);
 addEventListener("online", () => store?.stream.hurry());
 addEventListener("keydown", (event) => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // What is wrong, as far as this member knows: the nodes, itself, and the rendered files of all. Each finding says what to do.
 
-import { address, bytes, duration, plural } from "./format.js";
+import { address, bytes, clock, duration, plural } from "./format.js";
 
 // How long a node may show other documents: a publish takes its time to travel.
 const BEHIND = 30_000;
@@ -39,6 +39,8 @@ const FILES = {
   pending: ["warn", "rendered file", "waiting for more than a minute", "Publish what it waits for, or give the template a default."],
 };
 
+const UNREAD = { nodes: "The list of nodes", documents: "The list of documents", status: "The status of this member", files: "The files of the fleet" };
+
 const present = (node) => node.state === "alive" || node.state === "suspect";
 const each = (number, one, many) => (number === 1 ? one : many);
 
@@ -72,6 +74,18 @@ function* ofNodes(store) {
     yield { id: "versions", kind: "warn", title: `${versions.size} versions of the agent run`,
       about: most.map((some) => `${some[0].version} on ${plural(some.length, "node")}`).join(", "), who: most.slice(1).flat(),
       todo: "Finish the upgrade: the same release on every host." };
+  }
+}
+
+// What is not known: nobody may take that for nothing.
+function* ofThePage(store) {
+  if (store.lost) {
+    yield { id: "lost", kind: "bad", title: "No connection to this member", about: store.heard ? `What is shown is from ${clock(store.heard)}.` : "",
+      todo: "Look at its agent: systemctl status xdp-gossip. Or open the page of another member." };
+    return;
+  }
+  for (const [what, why] of Object.entries(store.problems)) {
+    yield { id: `unread ${what}`, kind: "bad", title: `${UNREAD[what] ?? what} cannot be read`, about: why, todo: "On the host of this member: xdp-gossip doctor" };
   }
 }
 
@@ -134,6 +148,7 @@ function* ofFiles(store) {
 // All that is known to be wrong, the worst first: { id, kind, title, about, todo, who, show, view }.
 export function findings(store) {
   const found = [
+    ...ofThePage(store),
     ...(store.status ? ofThisMember(store) : []),
     ...(store.nodes ? ofNodes(store) : []),
     ...(store.files ? ofFiles(store) : []),

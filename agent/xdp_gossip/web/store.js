@@ -32,7 +32,8 @@ export class Store {
     this.documents = null; // Map
     this.files = null; // rendered files in trouble, of the whole fleet
     this.own = null; // the rendered files of this member
-    this.behind = new Map(); // address -> since when a node has shown other documents
+    this.behind = new Map(); // address -> { digest, since } of a node that shows other documents
+    this.lost = false; // the connection has been lost for longer than a moment
     this.growth = new Map(); // counter -> { by, at }
     this.clockLimit = CLOCK;
     this.problems = {}; // list -> message
@@ -205,17 +206,18 @@ export class Store {
     return this.growth.get(name)?.by ?? 0;
   }
 
-  // Milliseconds for which a node has shown other documents than this member, as far as this page has seen it.
+  // Milliseconds for which a node has shown the same other documents than this member, as far as this page has seen it. One
+  // whose documents change is on its way: where somebody publishes all the time, no two nodes are ever the same.
   behindFor(node) {
-    const since = this.behind.get(address(node));
-    return since === undefined ? 0 : performance.now() - since;
+    const entry = this.behind.get(address(node));
+    return entry ? performance.now() - entry.since : 0;
   }
 
   lookWhoIsBehind() {
     const now = performance.now();
     for (const [key, node] of this.nodes) {
       if (node.digest === this.digest || !["alive", "suspect"].includes(node.state)) this.behind.delete(key);
-      else if (!this.behind.has(key)) this.behind.set(key, now);
+      else if (this.behind.get(key)?.digest !== node.digest) this.behind.set(key, { digest: node.digest, since: now });
     }
     for (const key of this.behind.keys()) if (!this.nodes.has(key)) this.behind.delete(key);
   }

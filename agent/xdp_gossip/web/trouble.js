@@ -32,7 +32,7 @@ export class Trouble {
     const last = this.found.length;
     this.found = findings(store);
     const known = store.nodes && store.status;
-    this.kind = !known ? "off" : this.found.length === 0 ? "ok" : this.found.some((one) => one.kind === "bad") ? "bad" : "warn";
+    this.kind = !known && !this.found.length ? "off" : this.found.length === 0 ? "ok" : this.found.some((one) => one.kind === "bad") ? "bad" : "warn";
     this.draw(known);
     if (this.kind === before && this.found.length === last) return false;
     clearTimeout(this.timer);
