@@ -125,7 +125,7 @@ export class Table {
     this.message.hidden = Boolean(found);
     if (!found) this.message.replaceChildren(all ? h("p", null, "Nothing matches the filter.") : this.empty());
     this.tools.hidden = !this.extra && all <= SHORT && !this.words.length;
-    this.told.hidden = !all;
+    this.told.hidden = all <= SHORT && found === all;
     const matching = found === all ? plural(all, this.noun) : `${count(found)} matching of ${plural(all, this.noun)}`;
     const text = shown === found ? matching : `${count(shown)} shown of ${matching}`;
     if (this.told.textContent !== text) this.told.textContent = text;
