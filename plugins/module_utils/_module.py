@@ -86,7 +86,7 @@ class FleetModule(AnsibleModule):
     def _connection(self) -> dict[str, t.Any]:
         if self._fleet is None:
             return {}
-        return {"endpoint": self._fleet.endpoint, "attempts": self._fleet.client.attempts}
+        return {"endpoint": self._fleet.endpoint, "failed_endpoints": self._fleet.client.attempts}
 
     def exit_json(self, **kwargs: t.Any) -> t.NoReturn:
         """As ``AnsibleModule`` does it, without sensitive arguments."""

@@ -214,7 +214,7 @@ endpoint:
   returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock
-attempts:
+failed_endpoints:
   description: Each endpoint that did not answer, and why.
   returned: unless options are wrong
   type: list

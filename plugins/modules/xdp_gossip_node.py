@@ -85,7 +85,7 @@ endpoint:
   returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock
-attempts:
+failed_endpoints:
   description: The endpoint that did not answer, and why. Empty when it did at once.
   returned: unless options are wrong
   type: list

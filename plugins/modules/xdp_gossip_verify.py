@@ -199,7 +199,7 @@ digest:
   returned: once a member has answered
   type: str
   sample: sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824
-results:
+holdings:
   description: What each member holds.
   returned: once a member has answered
   type: list
@@ -256,7 +256,7 @@ results:
       deleted: false
       reason: ""
 laggards:
-  description: Those of RV(results) that do not hold it. Each is in exactly one of the next three lists.
+  description: Those of RV(holdings) that do not hold it. Each is in exactly one of the next three lists.
   returned: once a member has answered
   type: list
   elements: dict
@@ -322,7 +322,7 @@ endpoint:
   returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock
-attempts:
+failed_endpoints:
   description: Each of O(endpoints) that did not answer, and why.
   returned: unless options are wrong
   type: list
@@ -415,7 +415,7 @@ def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct
         "elapsed": round(elapsed, 3),
         "version": question.version or holder.get("version"),
         "digest": answer.digest if question.key is None else question.digest or holder.get("digest"),
-        "results": answer.results,
+        "holdings": answer.results,
         "laggards": answer.laggards,
         "unreachable_members": unreachable,
     }

@@ -243,7 +243,7 @@ def test_verify_and_lookup_and_info_from_another_member(fleet: Fleet) -> None:
     fleet.play(
         [
             {VERIFY: {"key": "motd", "content": "hellö"}, "register": "v"},
-            that("v.converged", "v.results | length == 3", "not v.laggards"),
+            that("v.converged", "v.holdings | length == 3", "not v.laggards"),
             {VERIFY: {}},
             that("lookup('xdp_gossip.fleet.metadata', 'motd') == 'hellö'"),
             that("lookup('xdp_gossip.fleet.metadata', 'none', default='d') == 'd'"),

@@ -27,7 +27,7 @@ def test_every_member_says_over_tls_what_it_holds(fleet: Fleet) -> None:
         [
             {PUBLISH: {"key": "app/a", "content": "text", "wait": "all"}, "register": "p"},
             {VERIFY: {"key": "app/a", **direct}, "register": "v"},
-            that("v.confirmed == 3", "v.results | selectattr('reached') | length == 3"),
+            that("v.confirmed == 3", "v.holdings | selectattr('reached') | length == 3"),
             {VERIFY: {"key": "app/a", "version": "{{ p.version }}", **direct}},
             {VERIFY: {"key": "app/a", "content": "text", **direct}},
             {VERIFY: direct},
@@ -44,7 +44,7 @@ def test_every_member_says_over_tls_what_it_holds(fleet: Fleet) -> None:
 def test_two_dead_endpoints_over_tls_and_one_alive(fleet: Fleet) -> None:
     dead = ["https://198.18.77.99:8001", "https://198.18.77.11:8002", "https://198.18.77.12:8001"]
     task = {PUBLISH: {"key": "failover", "content": "x", "endpoints": dead, "timeout": 5}, "register": "r"}
-    output = fleet.play([task, that("r.changed", "r.attempts | length == 2")], tls=True)
+    output = fleet.play([task, that("r.changed", "r.failed_endpoints | length == 2")], tls=True)
     assert "[WARNING]" in output and "answered instead" in " ".join(output.split())
 
 

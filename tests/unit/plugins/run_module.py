@@ -11,6 +11,7 @@ import typing as t
 
 import pytest
 from ansible.module_utils import basic
+from ansible_collections.xdp_gossip.fleet.tests.unit.plugins.reserved import reserved_in
 
 try:
     from ansible.module_utils.testing import patch_module_args
@@ -29,6 +30,7 @@ def run_module(name: str, arguments: dict[str, t.Any], check: bool = False, diff
     """Run ``xdp_gossip_<name>``; returns what it printed, with ``rc`` its exit status and ``output`` the raw text.
 
     In one process with ansible-core itself, 2.19 and later show warnings on stderr instead of returning them.
+    Fails when the result has a name that Ansible gives a meaning of its own.
     """
     module = importlib.import_module("ansible_collections.xdp_gossip.fleet.plugins.modules.xdp_gossip_" + name)
     args = dict(arguments, _ansible_check_mode=check, _ansible_diff=diff, _ansible_remote_tmp="/tmp")
@@ -39,4 +41,6 @@ def run_module(name: str, arguments: dict[str, t.Any], check: bool = False, diff
         with pytest.raises(SystemExit) as stopped:
             module.main()
     text = output.getvalue()
-    return dict(json.loads(text), rc=stopped.value.code or 0, output=text + errors.getvalue())
+    result = json.loads(text)
+    assert not reserved_in(result), result
+    return dict(result, rc=stopped.value.code or 0, output=text + errors.getvalue())

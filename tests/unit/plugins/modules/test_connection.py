@@ -29,7 +29,7 @@ def test_the_environment_of_the_target_stands_in_for_options(member, monkeypatch
     for option, value in values.items():
         monkeypatch.setenv(ENVIRONMENT[option], value)
     result = run_module(module, MODULES[module])
-    assert result["rc"] == 0 and result["endpoint"] == member.url and result["attempts"] == []
+    assert result["rc"] == 0 and result["endpoint"] == member.url and result["failed_endpoints"] == []
     used = result["invocation"]["module_args"]
     assert (used["timeout"], used["retries"], used["validate_certs"]) == (3.5, 0, False)
     assert used["endpoints"] == [member.url, member.url] and used["client_key"] == "/e"
@@ -67,8 +67,9 @@ def test_two_dead_endpoints_and_one_alive_are_enough(member, module, tmp_path):
     dead = ["http://127.0.0.1:%d" % free_port(), "unix://%s/none.sock" % tmp_path]
     result = run_module(module, dict(MODULES[module], endpoints=dead + [member.url], token="secret", timeout=5))
     assert result["rc"] == 0 and result["endpoint"] == member.url
-    assert [attempt["endpoint"] for attempt in result["attempts"]] == dead
-    assert "refused" in result["attempts"][0]["reason"] and "No such file" in result["attempts"][1]["reason"]
+    assert [attempt["endpoint"] for attempt in result["failed_endpoints"]] == dead
+    reasons = [failed["reason"] for failed in result["failed_endpoints"]]
+    assert "refused" in reasons[0] and "No such file" in reasons[1]
     # The warning, which newer versions of ansible-core print when a module runs inside them.
     assert "%s answered instead" % member.url in result["output"]
 
@@ -82,7 +83,7 @@ def test_retries_say_what_failed_and_how_many_are_left(member, tmp_path):
     assert "0 retries left" not in result["output"]
     for url in dead:
         assert url in result["msg"]
-    assert [attempt["endpoint"] for attempt in result["attempts"]] == dead
+    assert [attempt["endpoint"] for attempt in result["failed_endpoints"]] == dead
 
 
 def test_a_refused_request_is_told_as_data(member):

@@ -291,7 +291,7 @@ def test_nobody_answers(member):
     dead = "http://127.0.0.1:%d" % free_port()
     result = publish(member, endpoints=[dead, "unix:///does/not/exist"], retries=0, content="x")
     assert result["rc"] == 1
-    assert [attempt["endpoint"] for attempt in result["attempts"]] == [dead, "unix:///does/not/exist"]
+    assert [attempt["endpoint"] for attempt in result["failed_endpoints"]] == [dead, "unix:///does/not/exist"]
 
 
 def test_a_value_that_does_not_match_its_digest_is_not_believed(member):

@@ -151,7 +151,7 @@ def test_a_member_that_dies_half_way_leaves_one_uncertain(member):
     result = publish(member, documents, retries=0, atomic="never")
     assert result["rc"] == 1 and result["error"]["code"] == "answer_lost"
     assert (result["written"], result["uncertain"], result["unwritten"]) == (["a"], ["b"], ["c"])
-    assert result["attempts"][0]["endpoint"] == member.url
+    assert result["failed_endpoints"][0]["endpoint"] == member.url
     member.misbehave = None
     again = publish(member, documents)
     assert again["rc"] == 0 and [again["documents"][key]["changed"] for key in "abc"] == [False, True, True]

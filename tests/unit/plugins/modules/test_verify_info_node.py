@@ -37,7 +37,7 @@ def test_verify_holds(member, by, tmp_path):
     }[by]
     result = run("verify", member, key="app/a", **options)
     assert (result["rc"], result["changed"], result["converged"]) == (0, False, True)
-    assert (result["members"], result["confirmed"], len(result["results"])) == (3, 3, 3)
+    assert (result["members"], result["confirmed"], len(result["holdings"])) == (3, 3, 3)
     assert result["digest"] == held["digest"]
     question = member.asked("GET", "/v1/convergence")[0][2]
     if by not in ("version", "key"):

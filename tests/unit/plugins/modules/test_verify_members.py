@@ -118,7 +118,7 @@ def test_every_member_says_so_itself(fleet, by):
         member.status["digest"] = "00112233445566aa"
     result = fleet.verify(**options)
     assert (result["rc"], result["members"], result["confirmed"]) == (0, 4, 4), result["msg"]
-    assert all(entry["reached"] and entry["holds"] for entry in result["results"])
+    assert all(entry["reached"] and entry["holds"] for entry in result["holdings"])
     path = "/v1/status" if by == "state" else "/v1/documents/app/a"
     assert all(member.asked("GET", path) for member in fleet.members)
 
@@ -208,4 +208,5 @@ def test_an_address_that_is_none_is_not_used(fleet, address):
     fleet.put("app/a", b"text")
     fleet.first.nodes[1]["addr"] = address
     result = fleet.verify(content="text")
-    assert names(result["unreachable_members"]) == ["m2"] and "expected an IP address" in result["results"][1]["reason"]
+    assert names(result["unreachable_members"]) == ["m2"]
+    assert "expected an IP address" in result["holdings"][1]["reason"]
