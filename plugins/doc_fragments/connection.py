@@ -17,6 +17,7 @@ options:
       - Where members of the fleet listen, in the order in which they are asked; the first that answers is used.
       - V(unix:///path) is an agent's Unix socket, V(http://host:port) and V(https://host:port) its TCP port.
         Without a port, 8001 is used.
+      - What another service answers there counts as no answer, and the next endpoint is asked.
       - Proxies, redirects and C(.netrc) files are not used, and the token is never sent over a Unix socket.
     type: list
     elements: str

@@ -12,16 +12,15 @@ somebody else. Runs on targets: standard library only, Python 3.8 or later.
 from __future__ import annotations
 
 import http.client
-import io
 import json
 import socket
 import ssl
-import threading
 import time
 import typing as t
 import uuid
 from urllib.parse import urlencode
 
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._deadline import CHUNK, Channel, Deadline, resolve
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip, parse_json
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import (
     BadAnswer,
@@ -33,7 +32,6 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 #: Bytes of one answer; the largest honest one is a long NodeList or a document in base64.
 MAX_BODY = 64 * 1024 * 1024
 
-_CHUNK = 64 * 1024
 _BACKOFF = 0.3
 _MAX_BACKOFF = 5.0
 
@@ -45,6 +43,10 @@ _REFUSED_HERE = frozenset((401, 403, 421, 429, 500, 502, 503, 504))
 _SHARE = 0.9
 #: Seconds in which it has to be settled what became of a change whose answer did not come.
 _SETTLE = 5.0
+#: What every answer of an agent has. Those of release 0.1.0 lack it, and are told by the title of their description.
+_API_HEADER = "x-xdp-gossip-api"
+_DESCRIPTION = "/v1/openapi.yaml"
+_TITLE = b"title: XDP Gossip agent"
 #: What writes documents: such requests have an id, by which that can be settled.
 _SETTLED = ("/v1/documents", "/v1/rollback/")
 
@@ -87,55 +89,6 @@ class _EndpointFailed(Exception):
         self.permanent = permanent
 
 
-class _Deadline:
-    """An instant by which everything must have happened."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    def left(self) -> float:
-        seconds = self._end - time.monotonic()
-        if seconds <= 0:
-            raise socket.timeout("deadline passed")
-        return seconds
-
-
-class _Reader(io.RawIOBase):
-    """Reads a socket; the time left shrinks with every read, so a slow drip ends too."""
-
-    def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
-        super().__init__()
-        self._sock = sock
-        self._deadline = deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: t.Any) -> int:
-        self._sock.settimeout(self._deadline.left())
-        return self._sock.recv_into(buffer)
-
-
-class _Channel:
-    """What ``http.client`` needs of a socket, under one deadline. The owner closes the real socket."""
-
-    def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
-        self._sock = sock
-        self._deadline = deadline
-
-    def makefile(self, *args: t.Any, **kwargs: t.Any) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self._sock, self._deadline), _CHUNK)
-
-    def sendall(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            self._sock.settimeout(self._deadline.left())
-            view = view[self._sock.send(view[:_CHUNK]):]
-
-    def close(self) -> None:
-        pass
-
-
 class Response:
     """A whole answer: status, headers (lower-case names), body, and the endpoint that gave it."""
 
@@ -168,6 +121,8 @@ class Client:
         self._endpoints = list(settings.endpoints)
         self._log = log or (lambda text: None)
         self._failures: dict[tuple[str, str], None] = {}
+        #: Endpoints behind which there is an agent of release 0.1.0.
+        self._old_agents: set[str] = set()
 
     @property
     def endpoint(self) -> str:
@@ -261,33 +216,68 @@ class Client:
         extra: float,
         most: float = float("inf"),
     ) -> Response:
+        """The answer of an agent that serves this request, or ``_EndpointFailed``."""
+        response = self._send(endpoint, method, path, body, headers, extra, most)
+        status = response.status
+        # Redirects are not followed. "Not modified" answers only who said what it holds.
+        unchanged = status == 304 and method == "GET" and "If-None-Match" in headers
+        if status in _REFUSED_HERE or (300 <= status < 400 and not unchanged):
+            reason = "answered %d %s" % (status, _api_error(response).code)
+            if status == 401:
+                reason += " (a token is needed)" if not self._settings.token else " (the token was refused)"
+            elif _API_HEADER not in response.headers:
+                reason += _server(response)
+            # A refusal to start with is certain; after a 5xx, a proxy's too, the write may be there.
+            raise _EndpointFailed(reason, sent=status in (500, 502, 504), permanent=status in (401, 403))
+        if _API_HEADER not in response.headers and not self._is_old_agent(endpoint, status):
+            # Whatever it has done with a write, no member has taken it.
+            reason = "answered %d, and is no agent of XDP Gossip%s" % (status, _server(response))
+            raise _EndpointFailed(reason, sent=False, permanent=True)
+        return response
+
+    def _is_old_agent(self, endpoint: Endpoint, status: int) -> bool:
+        """Whether who answered with ``status``, and did not say that it is an agent, is one of release 0.1.0."""
+        if endpoint.url not in self._old_agents:
+            try:
+                told = self._send(endpoint, "GET", _DESCRIPTION, None, {}, 0.0, _SETTLE)
+                if told.status in _REFUSED_HERE:
+                    raise _EndpointFailed("answered %d" % told.status, True)
+            except _EndpointFailed as failure:
+                reason = "answered %d, and did not say whether it is an agent: %s" % (status, failure.reason)
+                # An agent of that release has not carried out what it refuses.
+                raise _EndpointFailed(reason, status < 400) from None
+            if told.status != 200 or _TITLE not in told.body:
+                return False
+            self._old_agents.add(endpoint.url)
+        return True
+
+    def _send(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        extra: float,
+        most: float,
+    ) -> Response:
+        """Whatever is answered there, or ``_EndpointFailed``."""
         seconds = min(self._settings.timeout + extra, most)
-        deadline = _Deadline(seconds)
+        deadline = Deadline(seconds)
         sock: socket.socket | None = None
         sent = False
         try:
             sock = self._connect(endpoint, deadline)
             sent = True
-            response = self._exchange(endpoint, _Channel(sock, deadline), method, path, body, headers)
+            return self._exchange(endpoint, Channel(sock, deadline), method, path, body, headers)
         except (socket.timeout, TimeoutError):
             what = "no complete answer" if sent else "no connection"
             raise _EndpointFailed("%s within %g s" % (what, seconds), sent) from None
         except (OSError, http.client.HTTPException, BadAnswer) as exc:
-            raise _EndpointFailed(_reason(exc), sent) from None
+            raise _EndpointFailed(_reason(exc, endpoint.scheme), sent) from None
         finally:
             if sock is not None:
                 sock.close()
-        # Redirects are not followed. "Not modified" answers only who said what it holds.
-        unchanged = response.status == 304 and method == "GET" and "If-None-Match" in headers
-        if response.status in _REFUSED_HERE or (300 <= response.status < 400 and not unchanged):
-            error = _api_error(response)
-            denied = response.status in (401, 403)
-            reason = "answered %d %s" % (response.status, error.code)
-            if response.status == 401:
-                reason += " (a token is needed)" if not self._settings.token else " (the token was refused)"
-            # A refusal to start with is certain; after a 5xx the write may be there.
-            raise _EndpointFailed(reason, sent=response.status in (500, 502, 504), permanent=denied)
-        return response
 
     def _settle(self, endpoint: Endpoint, number: str, lost: _EndpointFailed) -> Response:
         """The answer that did not come, or ``_EndpointFailed`` with the word that it never takes effect.
@@ -307,7 +297,7 @@ class Client:
             raise _EndpointFailed(lost.reason + ", and the change was given up", False, lost.permanent)
         raise lost
 
-    def _connect(self, endpoint: Endpoint, deadline: _Deadline) -> socket.socket:
+    def _connect(self, endpoint: Endpoint, deadline: Deadline) -> socket.socket:
         if endpoint.scheme == "unix":
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -317,7 +307,7 @@ class Client:
                 sock.close()
                 raise
             return sock
-        found = _resolve(endpoint, deadline)
+        found = resolve(endpoint, deadline)
         problem: OSError = OSError("the host name has no address")
         for position, (family, kind, proto, _dummy, address) in enumerate(found):
             sock = socket.socket(family, kind, proto)
@@ -337,7 +327,7 @@ class Client:
         raise problem
 
     def _exchange(
-        self, endpoint: Endpoint, channel: _Channel, method: str, path: str, body: bytes | None, headers: dict[str, str]
+        self, endpoint: Endpoint, channel: Channel, method: str, path: str, body: bytes | None, headers: dict[str, str]
     ) -> Response:
         headers.update({"Host": endpoint.authority, "Connection": "close", "Accept-Encoding": "identity"})
         if self._settings.token and endpoint.scheme != "unix":
@@ -359,36 +349,11 @@ def _lines(failures: t.Sequence[tuple[str, str]]) -> str:
     return "; ".join("%s: %s" % failure for failure in failures)
 
 
-def _resolve(endpoint: Endpoint, deadline: _Deadline) -> list[t.Any]:
-    """The endpoint's addresses, as of ``getaddrinfo``.
-
-    The system's resolver knows no time limit of ours. So it works in a thread, which is left to itself when the
-    deadline comes first.
-    """
-    found: list[t.Any] = []
-    problems: list[str] = []
-
-    def look() -> None:
-        try:
-            found.extend(socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as exc:
-            problems.append(getattr(exc, "strerror", None) or str(exc))
-
-    resolver = threading.Thread(target=look, daemon=True)
-    resolver.start()
-    resolver.join(deadline.left())
-    if problems:
-        raise OSError("the host name cannot be resolved: %s" % problems[0])
-    if not found:
-        raise OSError("the host name is not resolved in time")
-    return found
-
-
 def _read_body(answer: http.client.HTTPResponse) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
-        chunk = answer.read(_CHUNK)
+        chunk = answer.read(CHUNK)
         if not chunk:
             if answer.length:  # http.client does not mind
                 raise BadAnswer("the answer broke off after %d bytes" % size)
@@ -399,15 +364,23 @@ def _read_body(answer: http.client.HTTPResponse) -> bytes:
         chunks.append(chunk)
 
 
-def _reason(exc: BaseException) -> str:
+def _server(response: Response) -> str:
+    """What the other program calls itself, in brackets, if it does."""
+    name = response.headers.get("server")
+    return " (Server: %s)" % clip(name, 80) if name else ""
+
+
+def _reason(exc: BaseException, scheme: str) -> str:
     if isinstance(exc, ssl.SSLCertVerificationError):
         return "certificate not accepted: %s" % exc.verify_message
     if isinstance(exc, ssl.SSLError):
-        return "TLS failed: %s" % (exc.reason or exc)
+        clear = exc.reason in ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING", "HTTP_REQUEST")
+        return "TLS failed: %s%s" % (exc.reason or exc, " (is it http:// there?)" if clear else "")
     if isinstance(exc, http.client.IncompleteRead):
         return "the answer broke off after %d bytes" % len(exc.partial)
     if isinstance(exc, http.client.HTTPException):
-        return "not an HTTP answer (%s)" % type(exc).__name__
+        hint = "; is it https:// there?" if scheme == "http" else ""
+        return "not an HTTP answer (%s%s)" % (type(exc).__name__, hint)
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
     return clip(str(exc)) or type(exc).__name__

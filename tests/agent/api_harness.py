@@ -19,6 +19,7 @@ from aiohttp import web
 from yarl import URL
 
 from xdp_gossip.api.app import build_app
+from xdp_gossip.api.headers import API_HEADER
 from xdp_gossip.api.info import openapi_text
 from xdp_gossip.api.server import ApiServer
 from xdp_gossip.core.types import Address
@@ -88,6 +89,7 @@ class Answer:
 def check(method: str, path: str, answer: Answer, params: str = "") -> None:
     """Hold an answer against the description. Raises ``AssertionError`` or jsonschema's ``ValidationError``."""
     assert answer.status != 500, answer.body
+    assert answer.headers[API_HEADER] == SPEC["info"]["version"], (method, path, answer)
     media = answer.headers.get("Content-Type", "").split(";")[0]
     if answer.status >= 400 and (path, answer.status) != ("/v1/health", 503):
         assert media == "application/json", (method, path, answer)

@@ -14,6 +14,7 @@ from .context import Context
 from .documents import Documents
 from .egossip import EGossip
 from .errors import Fault, Handler, Middleware, errors_as_json, render
+from .headers import API_HEADER, API_VERSION
 from .info import Info
 from .nodes import Nodes
 from .params import not_yet
@@ -72,6 +73,11 @@ def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
     return authenticate
 
 
+async def _mark(_request: web.Request, response: web.StreamResponse) -> None:
+    """Say on the answer whose it is, refusals included."""
+    response.headers[API_HEADER] = API_VERSION
+
+
 def build_app(
     node_list: AsyncNodeList,
     *,
@@ -119,5 +125,6 @@ def build_app(
         context.closing.set()
         await context.contents.close()
 
+    app.on_response_prepare.append(_mark)
     app.on_shutdown.append(close)
     return app

@@ -57,6 +57,7 @@ class FakeMember:
         self.holdings: dict[str, dict[str | None, dict[str, str | None]]] = {}
         self.requests: list[tuple[str, str, dict[str, str], dict[str, str]]] = []
         self.misbehave: t.Callable[[t.Any], None] | None = None
+        self.marked = True  # says on every answer that it is an agent's; one of release 0.1.0 does not
         self.after_write: t.Callable[[t.Any], None] | None = None
         self.clock = 0
         self.batches = True  # offers POST /v1/documents
@@ -131,6 +132,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def address_string(self) -> str:
         return "test"
 
+    def send_response(self, code: int, message: str | None = None) -> None:
+        super().send_response(code, message)
+        if self.member.marked:
+            self.send_header("X-XDP-Gossip-Api", "1")
+
     def reply(self, status: int, answer: t.Any, headers: dict[str, str] | None = None) -> None:
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
@@ -161,7 +167,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if member.token and self.headers.get("Authorization") != "Bearer " + member.token:
             self.error(401, "unauthorized")
             return
-        name = "%s_%s" % (self.command, parts.path.split("/")[2])
+        name = "%s_%s" % (self.command, parts.path.split("/")[2].replace(".", "_"))
         handler = getattr(self, name, None)
         if not parts.path.startswith("/v1/") or handler is None:
             self.error(404, "not_found")
@@ -169,6 +175,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         handler(unquote(parts.path[4:]), query)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = serve
+
+    def GET_openapi_yaml(self, path: str, query: dict[str, str]) -> None:
+        self.reply(200, b"openapi: 3.0.3\ninfo:\n  title: XDP Gossip agent\n")
 
     def GET_status(self, path: str, query: dict[str, str]) -> None:
         self.reply(200, self.member.status)

@@ -230,7 +230,7 @@ def test_a_long_body_refused_early_is_still_understood():
     def too_large(sock):
         sock.recv(1000)
         body = b'{"error": {"code": "document_too_large", "message": "too much"}}'
-        sock.sendall(b"HTTP/1.1 413 no\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        sock.sendall(b"HTTP/1.1 413 no\r\nX-XDP-Gossip-Api: 1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         sock.shutdown(socket.SHUT_WR)
         time.sleep(0.2)  # else the kernel answers the rest of the body with a reset that overtakes the answer
 
@@ -298,7 +298,7 @@ def test_unusable_answers_go_to_the_next_endpoint(raw, said):
             assert client(server.url, member.url).request("GET", "/v1/status").endpoint == member.url
 
 
-NOT_MODIFIED = b'HTTP/1.1 304 Not Modified\r\nETag: W/"a"\r\n\r\n'
+NOT_MODIFIED = b'HTTP/1.1 304 Not Modified\r\nX-XDP-Gossip-Api: 1\r\nETag: W/"a"\r\n\r\n'
 
 
 def test_not_modified_answers_only_who_holds_the_answer():
@@ -476,6 +476,13 @@ def test_a_missing_tls_file_is_named(option):
     assert option in str(caught.value) and "/does/not/exist.pem" in str(caught.value)
 
 
+def test_the_wrong_scheme_is_a_failed_endpoint(pem):
+    with tls_member(pem) as tls, FakeMember() as clear, FakeMember() as member:
+        asked = client(tls.url.replace("https", "http"), clear.url.replace("http", "https"), member.url)
+        assert asked.request("GET", "/v1/status").endpoint == member.url
+    assert len(asked.attempts) == 2 and "is it http:// there?" in asked.attempts[1]["reason"]
+
+
 def test_a_silent_tls_server_does_not_hang():
     with RawServer(lambda sock: time.sleep(5)) as server:
         with pytest.raises(Unreachable, match="within 1 s"):
@@ -492,7 +499,7 @@ def settling(told):
         if not head.startswith(b"DELETE /v1/requests/"):
             return
         body = json.dumps(told).encode()
-        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nX-XDP-Gossip-Api: 1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
     return RawServer(speak), heads
 

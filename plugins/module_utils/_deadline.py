@@ -1,0 +1,91 @@
+# Copyright (c) 2026, the XDP Gossip contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PRIVATE to this collection: name look-up and sockets under one deadline. Python 3.8 or later."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+import typing as t
+
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import Endpoint
+
+#: Bytes that are read or written at once.
+CHUNK = 64 * 1024
+
+
+class Deadline:
+    """An instant by which everything must have happened."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        seconds = self._end - time.monotonic()
+        if seconds <= 0:
+            raise socket.timeout("deadline passed")
+        return seconds
+
+
+class _Reader(io.RawIOBase):
+    """Reads a socket; the time left shrinks with every read, so a slow drip ends too."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        super().__init__()
+        self._sock = sock
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: t.Any) -> int:
+        self._sock.settimeout(self._deadline.left())
+        return self._sock.recv_into(buffer)
+
+
+class Channel:
+    """What ``http.client`` needs of a socket, under one deadline. The owner closes the real socket."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
+        self._deadline = deadline
+
+    def makefile(self, *args: t.Any, **kwargs: t.Any) -> io.BufferedReader:
+        return io.BufferedReader(_Reader(self._sock, self._deadline), CHUNK)
+
+    def sendall(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            self._sock.settimeout(self._deadline.left())
+            view = view[self._sock.send(view[:CHUNK]):]
+
+    def close(self) -> None:
+        pass
+
+
+def resolve(endpoint: Endpoint, deadline: Deadline) -> list[t.Any]:
+    """The endpoint's addresses, as of ``getaddrinfo``.
+
+    The system's resolver knows no time limit of ours. So it works in a thread, which is left to itself when the
+    deadline comes first.
+    """
+    found: list[t.Any] = []
+    problems: list[str] = []
+
+    def look() -> None:
+        try:
+            found.extend(socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as exc:
+            problems.append(getattr(exc, "strerror", None) or str(exc))
+
+    resolver = threading.Thread(target=look, daemon=True)
+    resolver.start()
+    resolver.join(deadline.left())
+    if problems:
+        raise OSError("the host name cannot be resolved: %s" % problems[0])
+    if not found:
+        raise OSError("the host name is not resolved in time")
+    return found
