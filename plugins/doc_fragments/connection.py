@@ -30,6 +30,8 @@ options:
   token_file:
     description:
       - File that holds the token on one line. Read where the plugin runs; for modules that is the target host.
+      - A relative path, as of O(ca_path), O(client_cert) and O(client_key), is relative to the file of the inventory in
+        which it stands, else to the current directory, which is mostly the user's home where a module runs.
       - Mutually exclusive with O(token), except that a module given one of them leaves the other's environment
         variable alone.
     type: path

@@ -21,6 +21,9 @@ description:
   - A node is left out, with a warning, or with an error under O(strict), when its name is malformed, reserved, shared
     by another node, that of a group, or that of a host with another address in an earlier inventory source; likewise
     when its address leads to no other machine (loopback, for example).
+  - Relative paths in the file (O(token_file), O(ca_path), O(client_cert), O(client_key)) are looked up beside it.
+    In C(ansible.cfg) they are relative to that file; in the environment and in extra variables, to the current
+    directory.
   - When no member answers, the source fails. Ansible goes on without it unless C(INVENTORY_ANY_UNPARSED_IS_FAILED)
     is set.
 extends_documentation_fragment:
@@ -188,6 +191,7 @@ cache_connection: /tmp/fleet-cache
 cache_timeout: 60
 """
 
+import os
 import time
 import typing as t
 
@@ -215,7 +219,8 @@ from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._templates import
 _CONNECTION = (
     "endpoints", "token", "token_file", "ca_path", "client_cert", "client_key", "validate_certs", "timeout", "retries",
 )
-_TEMPLATED = ("token", "token_file", "ca_path", "client_cert", "client_key")
+_PATHS = ("token_file", "ca_path", "client_cert", "client_key")
+_TEMPLATED = ("token",) + _PATHS
 
 #: Complaints that are shown one by one; a fleet of thousands must not fill the terminal.
 _MOST_WARNINGS = 20
@@ -240,7 +245,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     def parse(self, inventory: t.Any, loader: t.Any, path: str, cache: bool = True) -> None:
         """Fill the inventory. Raises ``AnsibleParserError`` and then leaves it as it was."""
         super().parse(inventory, loader, path, cache)
-        self._read_config_data(path)
+        self._given = self._read_config_data(path)
         self._problems: list[str] = []
         try:
             self.set_option("keyed_groups", check_keyed_groups(self.get_option("keyed_groups")))
@@ -282,7 +287,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         if entry and entry.counts(self.get_option("cache_timeout"), now):
             self.display.vvv("nodelist: %.0f s old, from the cache" % (now - entry.stored_at))
             return entry.answers
-        source = Source(self._connection(endpoints), states, lambda text: self.display.vvv("nodelist: " + text))
+        source = Source(self._connection(endpoints, path), states, lambda text: self.display.vvv("nodelist: " + text))
         held = {answer.endpoint: answer for answer in entry.answers} if entry else {}
         answers = source.one(held) if consistency == "one" else source.majority(held)
         for answer in answers:
@@ -321,10 +326,19 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             urls.extend(value if isinstance(value, list) else [value])
         return list(dict.fromkeys(Endpoint(str(url)).url for url in urls))
 
-    def _connection(self, endpoints: list[str]) -> dict[str, t.Any]:
+    def _connection(self, endpoints: list[str], path: str) -> dict[str, t.Any]:
         options = {option: self.get_option(option) for option in _CONNECTION}
         options.update({option: self._templated(options[option]) for option in _TEMPLATED}, endpoints=endpoints)
+        options.update({option: self._beside(path, option) for option in _PATHS if self._given.get(option)})
         return options
+
+    def _beside(self, path: str, option: str) -> str:
+        """A file that the configuration at ``path`` names, looked up beside it.
+
+        Taken as it was written: Ansible makes paths absolute from the current directory, templates too.
+        """
+        named = os.path.expandvars(os.path.expanduser(str(self._templated(self._given[option]))))
+        return os.path.join(os.path.dirname(os.path.abspath(path)), named)
 
     def _templated(self, value: t.Any) -> t.Any:
         # The configuration is the operator's own, so lookups and vaulted variables are welcome in it.

@@ -58,7 +58,7 @@ options:
     description:
       - File whose bytes they must hold, on the controller unless O(remote_src=true). There it is looked for as
         M(ansible.builtin.copy) does it, in C(files) of the role or beside the playbook, and read in clear text when
-        it is encrypted with Ansible Vault.
+        it is encrypted with Ansible Vault. Playbooks of collections look in the current directory, too.
     type: path
   remote_src:
     description:

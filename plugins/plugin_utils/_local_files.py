@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleError, AnsibleFileNotFound
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
+from ansible.utils.collection_loader import AnsibleCollectionConfig
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import MAX_VALUE, suffix_of
 
 
@@ -54,12 +55,28 @@ class LocalFiles(ActionBase):
         found = [entry for entry in [arguments] + entries if isinstance(entry, dict)]
         return [entry for entry in found if isinstance(entry.get("src"), str)]
 
+    def _find(self, source: str) -> str:
+        """Where the file is. Raises ``AnsibleError`` with each place that was looked at.
+
+        The places of ``ansible.builtin.copy``; and when the playbook is one of a collection, whose own directory no
+        user puts files into, the current directory.
+        """
+        try:
+            return str(self._find_needle("files", source))
+        except AnsibleFileNotFound as exc:
+            here = os.path.abspath(source)
+            if AnsibleCollectionConfig.default_collection is None or source.startswith(("~", "/")):
+                raise
+            if os.path.exists(here):
+                return here
+            raise AnsibleError("%s\nSearched in the current directory, too:\n\t%s" % (exc, here)) from exc
+
     def _transfer(self, options: dict[str, t.Any], number: int) -> str:
         source = options["src"]
         real = None
         try:
             # Encrypted files are read in clear text.
-            real = self._loader.get_real_file(self._find_needle("files", source))
+            real = self._loader.get_real_file(self._find(source))
             size = os.path.getsize(real)
             if not os.path.isfile(real):
                 raise AnsibleActionFail("src %s: expected a file on the controller" % source)

@@ -4,18 +4,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.xdp_gossip.fleet.tests.unit.plugins import fake_member
 from ansible_collections.xdp_gossip.fleet.tests.unit.plugins.fake_member import FakeMember, free_port, node
-
-#: Where the collection that is tested was found.
-COLLECTIONS = Path(fake_member.__file__).absolute().parents[6]
+from ansible_collections.xdp_gossip.fleet.tests.unit.plugins.run_playbook import play
 
 #: Each module: options, and when it is content with the result.
 MODULES = {
@@ -31,29 +25,6 @@ def fixture_member(tmp_path: Path) -> t.Iterator[FakeMember]:
     with FakeMember(unix=str(tmp_path / "api.sock")) as member:
         member.nodes = [node("198.18.0.11", "m1", local=True), node("198.18.0.12", "m2")]
         yield member
-
-
-def play(directory: Path, tasks: list[dict[str, t.Any]]) -> str:
-    """Run tasks on this machine with the collection under test; returns the output. Expects success."""
-    book = directory / "play.yml"
-    book.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("XDP_GOSSIP_")}
-    environment.update(
-        ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS), ANSIBLE_LOCALHOST_WARNING="false", ANSIBLE_NOCOLOR="true",
-        ANSIBLE_HOME=str(directory / "home"), ANSIBLE_ASYNC_DIR=str(directory / "async"), LC_ALL="C.UTF-8",
-        ANSIBLE_STDOUT_CALLBACK="default",
-    )
-    inventory = "localhost ansible_connection=local ansible_python_interpreter=%s" % sys.executable
-    (directory / "hosts").write_text(inventory + "\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "ansible", "playbook", "-vvv", "-i", str(directory / "hosts"), str(book)],
-        capture_output=True, text=True, env=environment, cwd=directory, stdin=subprocess.DEVNULL, timeout=300,
-        check=False,
-    )
-    output = done.stdout + done.stderr
-    assert done.returncode == 0, output
-    assert "Traceback" not in output and "Callback dispatch" not in output and "Removed reserved" not in output, output
-    return output
 
 
 def that(*conditions: str) -> dict[str, t.Any]:

@@ -238,6 +238,38 @@ def test_token(tmp_path, read, monkeypatch, warnings, way):
         assert "401" in "".join(warnings)
 
 
+@pytest.mark.parametrize("named", ["keys/token", "./keys/token", "{{ 'keys' }}/token", "$KEYS/token", "~/token"])
+def test_a_relative_path_is_beside_the_file(tmp_path, read, monkeypatch, named):
+    """Not in the current directory, which is that of whoever starts Ansible."""
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "token").write_text("secret\n")
+    (tmp_path / "elsewhere" / "keys").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "keys" / "token").write_text("another\n")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("KEYS", "keys")
+    monkeypatch.setenv("HOME", str(tmp_path / "keys"))
+    with FakeMember(token="secret") as member:
+        member.nodes = [node("198.18.0.11", "one")]
+        assert names(read(member, token_file=named)) == ["one"]
+
+
+@pytest.mark.parametrize("option", ["token_file", "ca_path", "client_cert"])
+def test_a_path_that_leads_nowhere_is_named_as_it_was_looked_up(tmp_path, read, warnings, option):
+    with FakeMember() as member, pytest.raises(AnsibleError):
+        read(None, endpoints=[member.url.replace("http", "https")], **{option: "keys/none"})
+    assert str(tmp_path / "keys" / "none") in "".join(warnings)
+
+
+def test_a_path_of_the_environment_is_in_the_current_directory(tmp_path, read, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "token").write_text("secret\n")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("XDP_GOSSIP_TOKEN_FILE", "token")
+    with FakeMember(token="secret") as member:
+        member.nodes = [node("198.18.0.11", "one")]
+        assert names(read(member)) == ["one"]
+
+
 # Cache
 
 
