@@ -18,9 +18,9 @@ description:
     C(data). O(compose) adds more.
   - What members say of themselves is data and never a template, never the name of a variable, and never the name of a
     group without a prefix.
-  - A node is left out, with a warning, or with an error under O(strict), when its name is malformed, reserved, shared
-    by another node, that of a group, or that of a host with another address in an earlier inventory source; likewise
-    when its address leads to no other machine (loopback, for example).
+  - A node is left out, with a warning, or with an error under O(strict), when none of O(hostnames) can be a host name,
+    or when its name is reserved, shared by another node, that of a group, or that of a host with another address in an
+    earlier inventory source; likewise when its address leads to no other machine (loopback, for example).
   - Relative paths in the file (O(token_file), O(ca_path), O(client_cert), O(client_key)) are looked up beside it.
     In C(ansible.cfg) they are relative to that file; in the environment and in extra variables, to the current
     directory.
@@ -70,7 +70,8 @@ options:
         type: raw
   hostnames:
     description:
-      - What hosts are called, in order of preference; the first that is not empty is taken.
+      - What hosts are called, in order of preference; the first that is not empty and can be a host name is taken. A
+        node whose name cannot be one, as with a space, gets the next, with a warning, or is an error under O(strict).
       - V(name) is the name that the node gives itself, V(addr) its address, V(addr_port) its address and port as in
         C(198.18.0.11_8000) and C(fd00--11_8000). Anything else is a Jinja expression over the node's variables.
     type: list
@@ -205,6 +206,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._filters import c
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._groups import check_keyed_groups, group_names
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._merge import merge
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._names import (
+    NameMalformed,
     NameRefused,
     address_and_port,
     address_of,
@@ -247,6 +249,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         super().parse(inventory, loader, path, cache)
         self._given = self._read_config_data(path)
         self._problems: list[str] = []
+        self._renamed: list[str] = []
         try:
             self.set_option("keyed_groups", check_keyed_groups(self.get_option("keyed_groups")))
             self._filters = parse_filters(self.get_option("filters"))
@@ -349,17 +352,18 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     def _complain(self) -> None:
         """Tell what was left out, and forget it. Raises ``AnsibleParserError`` under ``strict``."""
         problems, self._problems = self._problems, []
-        for position, problem in enumerate(problems):
-            text = "%sleft out: %s" % (_ME, problem)
-            if self.get_option("strict"):
-                raise AnsibleParserError(text)
-            if position < _MOST_WARNINGS:
-                self.display.warning(text)
-            else:
-                self.display.vvv(text)
-        if len(problems) > _MOST_WARNINGS:
-            more = len(problems) - _MOST_WARNINGS
-            self.display.warning("%sleft out: %d more, which -vvv shows" % (_ME, more))
+        if problems and self.get_option("strict"):
+            raise AnsibleParserError("%sleft out: %s" % (_ME, problems[0]))
+        self._warn_each("left out", problems)
+        self._warn_each("renamed", self._renamed)
+
+    def _warn_each(self, what: str, texts: list[str]) -> None:
+        """Warnings, the first few one by one."""
+        for position, text in enumerate(texts):
+            show = self.display.warning if position < _MOST_WARNINGS else self.display.vvv
+            show("%s%s: %s" % (_ME, what, text))
+        if len(texts) > _MOST_WARNINGS:
+            self.display.warning("%s%s: %d more, which -vvv shows" % (_ME, what, len(texts) - _MOST_WARNINGS))
 
     def _is_chosen(self, node: dict[str, t.Any]) -> bool:
         """Parse the node's private data into ``node`` if that is wanted, and ask the filters."""
@@ -394,7 +398,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         for node in nodes:
             try:
                 address_of(node)
-                name = check_name(self._preferred(node), node, prefixes, groups)
+                name = self._preferred(node, prefixes, groups)
                 self._check_known(name, node)
                 named.append((name, node))
             except NameRefused as exc:
@@ -403,7 +407,27 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._problems.extend(shared)
         return [(str(name), self._variables(node)) for name, node in kept]
 
-    def _preferred(self, node: dict[str, t.Any]) -> t.Any:
+    def _preferred(self, node: dict[str, t.Any], prefixes: list[str], groups: t.Container[str]) -> str:
+        """The first of the preferences that is not empty and can be a host name; raises ``NameRefused``.
+
+        What means something else to Ansible ends the search: who calls itself so is not taken under another name.
+        """
+        malformed: NameMalformed | None = None
+        for wanted in self._wanted_names(node):
+            try:
+                name = check_name(wanted, node, prefixes, groups)
+            except NameMalformed as exc:
+                if self.get_option("strict"):
+                    raise
+                malformed = malformed or exc
+                continue
+            if malformed:
+                self._renamed.append("%s: %s; it is called %s" % (address_and_port(node), malformed, name))
+            return name
+        raise malformed or NameRefused("none of the hostnames preferences gives it a name")
+
+    def _wanted_names(self, node: dict[str, t.Any]) -> t.Iterator[t.Any]:
+        """What the preferences make of the node, without what is empty."""
         for preference in self.get_option("hostnames"):
             if preference in _FIELDS:
                 name = _FIELDS[preference](node)
@@ -417,8 +441,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                         raise AnsibleParserError(text) from exc
                     name = None
             if name not in (None, ""):
-                return str(name) if isinstance(name, (str, int)) else name
-        raise NameRefused("none of the hostnames preferences gives it a name")
+                yield str(name) if isinstance(name, (str, int)) else name
 
     def _check_known(self, name: str, node: dict[str, t.Any]) -> None:
         """A host of an earlier source keeps its name, unless the node is at that host's own address."""

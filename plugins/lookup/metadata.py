@@ -190,6 +190,8 @@ class LookupModule(LookupBase):
 
 
 def _checked(term: t.Any) -> str:
+    if isinstance(term, int) and not isinstance(term, bool):
+        return str(term)  # as an option that is text takes a number
     if not isinstance(term, str):
         raise ConfigError("expected names of documents as text, got %s" % clip(type(term).__name__))
     return term

@@ -11,6 +11,7 @@ import typing as t
 
 from ansible.module_utils.basic import missing_required_lib
 from ansible.module_utils.common.yaml import HAS_YAML, yaml_dump
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import check_content_type
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
 
 #: The options that hold a content; at most one of them is given.
@@ -33,7 +34,7 @@ def content_spec() -> dict[str, t.Any]:
         "value": {"type": "raw", "no_log": False},
         "src": {"type": "path"},
         "remote_src": {"type": "bool"},
-        "content_type": {"type": "str", "choices": ["raw", "text", "json", "yaml"]},
+        "content_type": {"type": "str"},
     }
 
 
@@ -45,6 +46,8 @@ def content_of(params: t.Mapping[str, t.Any]) -> tuple[bytes | None, str | None]
     Raises ``ConfigError``.
     """
     kind = params["content_type"]
+    if kind is not None:
+        check_content_type(kind)
     if params["src"] is not None:
         return read_source(params["src"]), kind
     if params["content"] is not None:

@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 import time
 import typing as t
 from email.utils import parsedate_to_datetime
@@ -22,6 +23,9 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 
 #: One long poll, seconds. The agent allows 60; shorter ones notice a member that dies meanwhile.
 _POLL = 20.0
+
+#: As the agent has it.
+_CONTENT_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,62}(?:/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,62})?")
 
 #: Fields of a document's description that are handed on.
 _DOCUMENT = ("key", "version", "digest", "size", "content_type", "author", "comment", "published_at", "deleted",
@@ -43,6 +47,13 @@ def check_key(key: str) -> str:
     if any(segment in ("", ".", "..") for segment in key.split("/")):
         raise ConfigError("key: expected no empty, '.' or '..' segment between slashes, got %r" % clip(key))
     return key
+
+
+def check_content_type(kind: str) -> str:
+    """Return ``kind`` when a document may be of it: a name or a media type. Raises ``ConfigError``."""
+    if not _CONTENT_TYPE.fullmatch(kind):
+        raise ConfigError("content_type: expected a name such as json, or a media type, got %r" % clip(kind))
+    return kind
 
 
 class Fleet:

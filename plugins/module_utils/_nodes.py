@@ -90,6 +90,16 @@ def canonical_address(value: t.Any) -> str:
     return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
 
+def parse_seed(text: str) -> tuple[str, int]:
+    """``addr:port`` or ``[addr]:port``, as the agent takes it. Raises ``ValueError``."""
+    host, _colon, port = text.strip().rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 20 else 0
+    if (":" in host and not bracketed) or not 0 < number < 65536:
+        raise ValueError("expected ADDRESS:PORT (an IPv6 address in brackets), got %r" % clip(text))
+    return canonical_address(host[1:-1] if bracketed else host), number
+
+
 def _plain(value: str) -> str:
     """A copy without the subclass: ansible-core marks strings as templates by their type."""
     try:

@@ -20,12 +20,12 @@ extends_documentation_fragment:
   - xdp_gossip.fleet.attributes
 options:
   name:
-    description: Name that the node gives itself, at most 255 bytes.
-    type: str
+    description: Name that the node gives itself, at most 255 bytes of text.
+    type: raw
   private_data:
     description:
       - Private data of the node, at most 4096 bytes of text. Every member can read it.
-      - End a template that makes data in the filter P(ansible.builtin.to_json#filter).
+      - Data becomes JSON, in the same spelling as that of O(xdp_gossip.fleet.agent#role:main:agent_private_data).
     type: raw
   join:
     description:
@@ -47,7 +47,7 @@ seealso:
 EXAMPLES = r"""
 - name: Tell the fleet which role this host has
   xdp_gossip.fleet.xdp_gossip_node:
-    private_data: '{"role": "db", "zone": "a"}'
+    private_data: {role: db, zone: a}
 
 - name: Get acquainted with two other nodes
   xdp_gossip.fleet.xdp_gossip_node:
@@ -107,33 +107,34 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import p
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import FleetModule
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import STATES, canonical_address
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import STATES, parse_seed
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
 
 #: state option -> (the agent's word for it, the call that leads there)
 STATE = {"started": ("running", "start"), "stopped": ("paused", "stop"), "left": ("left", "leave")}
 
 
-def parse_seed(text: str) -> tuple[str, int]:
-    """``addr:port`` or ``[addr]:port``. Raises ``ConfigError``."""
-    host, _dummy, port = text.strip().rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
+def seed_of(text: str) -> tuple[str, int]:
+    """Address and port of one to join. Raises ``ConfigError``."""
     try:
-        if bracketed != (":" in host) or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
-            raise ValueError
-        return canonical_address(host[1:-1] if bracketed else host), int(port)
+        return parse_seed(text)
     except ValueError:
         raise ConfigError("join: expected ADDRESS:PORT (an IPv6 address in brackets), got %r" % clip(text)) from None
+
+
+def text_of_data(field: str, value: t.Any) -> str:
+    """Private data that is given as data becomes JSON, written as the role ``agent`` writes it."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, (dict, list, bool)) else plain_text(field, value)
 
 
 def update(module: FleetModule, fleet: Fleet) -> tuple[dict[str, t.Any], dict[str, t.Any]]:
     """Name and private data; returns the node before and after."""
     before = fleet.local_node()
-    wanted = {
-        field: plain_text(field, module.params[field])
-        for field in ("name", "private_data")
-        if module.params[field] is not None
-    }
+    wanted = {}
+    if module.params["name"] is not None:
+        wanted["name"] = plain_text("name", module.params["name"])
+    if module.params["private_data"] is not None:
+        wanted["private_data"] = text_of_data("private_data", module.params["private_data"])
     wanted = {field: text for field, text in wanted.items() if before.get(field) != text}
     if not wanted:
         return before, before
@@ -144,7 +145,7 @@ def update(module: FleetModule, fleet: Fleet) -> tuple[dict[str, t.Any], dict[st
 
 def join(module: FleetModule, fleet: Fleet) -> int:
     """Returns how many addresses were (or would be) new."""
-    seeds = sorted({parse_seed(text) for text in module.params["join"] or []})
+    seeds = sorted({seed_of(text) for text in module.params["join"] or []})
     if not seeds:
         return 0
     known = {(node["addr"], node["port"]) for node in fleet.nodes(STATES)[0]}
@@ -191,7 +192,7 @@ def steer(module: FleetModule, fleet: Fleet) -> dict[str, t.Any]:
 def main() -> None:
     module = FleetModule(
         argument_spec={
-            "name": {"type": "str"},
+            "name": {"type": "raw"},
             "private_data": {"type": "raw", "no_log": False},
             "join": {"type": "list", "elements": "str"},
             "state": {"type": "str", "choices": sorted(STATE, reverse=True)},

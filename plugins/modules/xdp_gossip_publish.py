@@ -88,8 +88,9 @@ options:
       - What readers are told about the content. Given, a document that is only of another type is written again.
       - When not given, it is V(json) for data in O(value), else the type that the document had. A new document has the
         type that the suffix of its key says, else that of O(src), C(.json), C(.yaml), C(.yml) or C(.txt), else V(raw).
+      - V(raw), V(text), V(json), V(yaml), or any other name or media type, such as V(toml) and V(application/pdf).
+        Members check contents that are V(text), V(json) or V(yaml), and no others.
     type: str
-    choices: [raw, text, json, yaml]
   if_version:
     description:
       - Write only while the document has this version on the member that is asked; V(absent) stands for no document.

@@ -68,7 +68,6 @@ options:
   content_type:
     description: How O(value) is written when it is not text, V(json) or V(yaml). It is not compared.
     type: str
-    choices: [raw, text, json, yaml]
   wait:
     description: How many members must hold it. V(majority), V(all), or a number of members.
     type: str

@@ -30,6 +30,10 @@ class NameRefused(ValueError):
     """A name, or a whole node, that must not enter the inventory; ``str()`` says why."""
 
 
+class NameMalformed(NameRefused):
+    """A name that no host can have, as one with a space: it means nothing to Ansible, and another may do instead."""
+
+
 def address_of(node: c.Mapping[str, t.Any]) -> str:
     """The address to connect to. Raises ``NameRefused`` for one that does not lead to another machine.
 
@@ -52,7 +56,7 @@ def address_and_port(node: c.Mapping[str, t.Any]) -> str:
 def check_name(
     name: t.Any, node: c.Mapping[str, t.Any], group_prefixes: c.Sequence[str], groups: c.Container[str]
 ) -> str:
-    """Return ``name`` when ``node`` may be called so. Raises ``NameRefused``.
+    """Return ``name`` when ``node`` may be called so. Raises ``NameRefused``; ``NameMalformed`` if no host can.
 
     ``groups`` are names of groups, in lower case, ``group_prefixes`` beginnings of groups still to be made.
     """
@@ -62,7 +66,7 @@ def check_name(
         address = str(ipaddress.ip_address(name))
     except ValueError:
         if not _NAME.fullmatch(name):
-            raise NameRefused(
+            raise NameMalformed(
                 "host name %r: expected at most 253 letters, digits, dots, dashes and underscores" % clip(name, 80)
             ) from None
     else:

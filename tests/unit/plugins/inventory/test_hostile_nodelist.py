@@ -229,9 +229,7 @@ def test_what_is_composed_of_a_value_is_no_template_either(world, expression):
     [
         "all", "ALL", "ungrouped", "localhost", "LocalHost", "localhost.localdomain", "localhost4", "ip6-localhost",
         "127.0.0.1", "::1", "198.18.0.201", "fd00::1", "webservers", "WebServers", "chosen", "xdp_gossip_alive",
-        "st_alive", "a b", "-oProxyCommand=id", "a" * 10000, "web1\n", "a\x00b", "a,b", "web[1:3]", "!web1", "~.*",
-        "a:b", "a/b", "../a",
-        ".hidden", "ünïcode", "{{ 1 }}", "\x1b[2Jx", "*", "web1", "db1", "DB1" * 90, "bare",
+        "st_alive", "web1", "db1", "bare",
     ],
 )
 def test_a_name_never_means_something_else(world, name):
@@ -239,8 +237,27 @@ def test_a_name_never_means_something_else(world, name):
     assert len(world.warnings) == 1 and "left out" in world.warnings[0]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a b", "-oProxyCommand=id", "x" * 254, "web1\n", "a\x00b", "a,b", "web[1:3]", "!web1", "~.*", "a:b", "a/b",
+        "../a", ".hidden", "ünïcode", "{{ 1 }}", "\x1b[2Jx", "*",
+    ],
+)
+def test_a_malformed_name_gives_way_to_the_next_preference(world, name):
+    """It means nothing to Ansible, so the node is there under its address; nothing has the malformed name."""
+    world.check(world.read(node("198.18.0.66", name)), {"198.18.0.66_8000": "198.18.0.66"})
+    assert len(world.warnings) == 1 and "it is called 198.18.0.66_8000" in world.warnings[0]
+
+
+@pytest.mark.parametrize("name", ["a" * 10000, "DB1" * 90])
+def test_a_name_that_is_too_long_is_no_node(world, name):
+    world.check(world.read(node("198.18.0.66", name)))
+    assert len(world.warnings) == 1 and "left out" in world.warnings[0]
+
+
 def test_a_template_as_a_name(world):
-    world.check(world.read(node("198.18.0.66", world.template())))
+    world.check(world.read(node("198.18.0.66", world.template())), {"198.18.0.66_8000": "198.18.0.66"})
 
 
 @pytest.mark.parametrize("name", ["all", "localhost", "webservers", "db1", "a b"])

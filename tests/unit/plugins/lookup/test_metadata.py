@@ -165,7 +165,7 @@ def test_what_cannot_or_must_not_be_parsed_is_an_error(member, form, text, said)
     [
         ({"key": "binary"}, "not UTF-8"),
         ({"key": "a//b"}, "key: expected"),
-        ({"key": 7}, "as text"),
+        ({"key": True}, "as text"),
         ({"key": "app/b", "parse": "json", "encoding": "base64"}, "expected encoding utf-8"),
         ({"key": "app/a", "endpoints": []}, "at least one"),
     ],

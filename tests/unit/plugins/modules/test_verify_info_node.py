@@ -164,7 +164,7 @@ def test_join_counts_only_new_addresses(member):
 
 
 @pytest.mark.parametrize(
-    "seed", ["198.18.0.1", "fd00::1:8000", "[198.18.0.1]:8000", "host:8000", "198.18.0.1:0", "198.18.0.1:99999"]
+    "seed", ["198.18.0.1", "fd00::1:8000", "[fe80::1%lo]:8000", "host:8000", "198.18.0.1:0", "198.18.0.1:99999"]
 )
 def test_join_refuses_what_is_no_address(member, seed):
     result = run("node", member, join=[seed])
@@ -190,9 +190,19 @@ def test_node_acts_on_the_first_endpoint_only(member):
 
 
 def test_private_data_is_text(member):
-    result = run("node", member, private_data={"role": "db"})
-    assert result["rc"] == 1 and "private_data: expected text, got dict" in result["msg"]
     assert run("node", member, private_data=7)["node"]["private_data"] == "7"
+    result = run("node", member, name=["a"])
+    assert result["rc"] == 1 and "name: expected text" in result["msg"]
+
+
+def test_private_data_that_is_data_becomes_json_as_the_role_writes_it(member):
+    data = {"zone": "ä", "role": "db", "racks": [1, None]}
+    # What to_json(sort_keys=true) makes of it.
+    written = '{"racks": [1, null], "role": "db", "zone": "\\u00e4"}'
+    result = run("node", member, private_data=data)
+    assert result["changed"] and result["node"]["private_data"] == written
+    assert not run("node", member, private_data=data)["changed"]
+    assert not run("node", member, private_data=written)["changed"]
 
 
 def test_node_needs_something_to_do(member):
