@@ -22,7 +22,7 @@ GUEST_PACKAGES := busybox-static cpio kmod mmdebstrap qemu-system-x86 xz-utils
 # What the web page is looked at with.
 BROWSER_PACKAGES := chromium chromium-driver python3-selenium
 BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-venv
-TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) curl faketime iproute2 shellcheck
+TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) curl faketime fish iproute2 mandoc shellcheck zsh
 
 # Simulated clusters per scenario.
 SIM_SEEDS ?= 30

@@ -15,8 +15,10 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,9 @@ MTIME = 1_577_836_800
 #: What goes in, as (directory in the checkout, directory in the archive). A missing optional one is left out.
 REQUIRED = (("agent/xdp_gossip", "agent/xdp_gossip"), ("agent/bin", "bin"), ("bpf", "bpf"))
 OPTIONAL = (("agent/systemd", "systemd"), ("LICENSES", "LICENSES"))
+
+#: What makes the manual page and the completion of shells out of the command line's parser, for ``share``.
+GENERATOR = "agent/xdp_gossip/cli/manual.py"
 
 _SKIP_DIRECTORIES = frozenset({"__pycache__", ".cache", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
 _SKIP_SUFFIXES = (".pyc", ".pyo", ".swp", ".orig", ".rej", "~")
@@ -93,7 +98,22 @@ def collect(root: Path, version: str) -> dict[str, tuple[bytes, bool]]:
             name = f"{target}/{path.relative_to(directory).as_posix()}"
             # Only the owner's bit counts: the umask of a checkout must not change the bytes.
             members[name] = (path.read_bytes(), bool(path.stat().st_mode & 0o100))
+    if (root / GENERATOR).is_file():
+        members.update(generated(root))
     return members
+
+
+def generated(root: Path) -> dict[str, tuple[bytes, bool]]:
+    """What :data:`GENERATOR` makes, as archive name -> (content, executable). Raises :class:`BuildError`."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from xdp_gossip.cli import manual; manual.main(sys.argv[2:])"
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, "-I", "-B", "-c", code, str((root / "agent").resolve()), directory]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise BuildError(f"{root / GENERATOR}: expected the manual page, got {last}")
+        made = {path.relative_to(directory).as_posix(): path.read_bytes() for path in tree(Path(directory))}
+    return {f"share/{name}": (content, False) for name, content in made.items()}
 
 
 def _entry(name: str, mode: int) -> tarfile.TarInfo:

@@ -236,14 +236,6 @@ def test_plain_tables_lose_nothing_and_print_no_control_characters() -> None:
     assert text[3] == "yes" + " " * 497 + "  0"
 
 
-def test_rich_tables_fold_and_do_not_interpret() -> None:
-    console = pytest.importorskip("rich.console").Console(width=40, file=io.StringIO(), force_terminal=True)
-    console.print(tables.rich_table(("name", "state"), [["[red]" + "y" * 60, "alive"]]))
-    text = console.file.getvalue()
-    assert text.count("y") == 60
-    assert "[red]" in text
-
-
 def test_how_long_ago() -> None:
     assert [tables.ago(seconds) for seconds in (0.04, 119, 600, 90_000)] == ["0.0 s", "119.0 s", "10 min", "25 h"]
     assert tables.address({"addr": "fd00::1", "port": 1}) == "[fd00::1]:1"

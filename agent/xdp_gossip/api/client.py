@@ -93,7 +93,8 @@ class Client:
         if parts.scheme == "unix":
             good = not parts.netloc and parts.path.startswith("/")
         else:
-            good = parts.scheme in ("http", "https") and bool(parts.hostname)
+            # The port raises ValueError by itself when it is none.
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         if not good or parts.query or parts.fragment or parts.username:
             raise ValueError(f"expected unix:///PATH, http://HOST:PORT or https://HOST:PORT, got {endpoint!r}")
         if token is not None and not (token.isascii() and token.isprintable()):

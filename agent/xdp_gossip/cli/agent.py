@@ -6,19 +6,39 @@ from __future__ import annotations
 import argparse
 import sys
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .common import DEFAULT_CONFIG, OK, USAGE, print_json, wants_json
+from .common import DEFAULT_CONFIG, OK, USAGE, CommandError, print_json, wants_json
+from .parser import add_command, add_config, path
+
+if TYPE_CHECKING:
+    from ..config import ConfigError
 
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the commands to the parser."""
-    agent = commands.add_parser("agent", help="run the agent in the foreground", parents=[common])
-    agent.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"(default: {DEFAULT_CONFIG})")
+    agent = add_command(
+        commands,
+        "agent",
+        "run the agent in the foreground",
+        "Run the agent in the foreground until SIGTERM or SIGINT. SIGHUP reads the configuration again. The log goes "
+        "to standard error.",
+        ["xdp-gossip agent", "xdp-gossip agent --config /etc/xdp-gossip/agent.yml"],
+        common,
+    )
+    add_config(agent)
     agent.set_defaults(handler=run_agent)
 
-    check = commands.add_parser("check-config", help="check a configuration file", parents=[common])
-    check.add_argument("file", metavar="FILE", nargs="?", default=DEFAULT_CONFIG, help=f"(default: {DEFAULT_CONFIG})")
+    check = add_command(
+        commands,
+        "check-config",
+        "check a configuration file",
+        "Check a configuration file, and print every mistake in it with what was expected.",
+        ["xdp-gossip check-config", "xdp-gossip check-config new.yml --json"],
+        common,
+    )
+    text = f"the file to check (default: {DEFAULT_CONFIG})"
+    check.add_argument("file", metavar="FILE", type=path, nargs="?", default=DEFAULT_CONFIG, help=text)
     check.set_defaults(handler=check_config)
 
 
@@ -29,12 +49,17 @@ def run_agent(args: argparse.Namespace) -> int:
     try:
         config = load(args.config)
     except ConfigError as error:
-        print(error, file=sys.stderr)
-        return USAGE
+        raise wrong_configuration(error) from None
     _spare_charset_detection()
     from .. import daemon
 
     return daemon.main(config)
+
+
+def wrong_configuration(error: ConfigError) -> CommandError:
+    """The mistakes of a configuration, one a line."""
+    first, *more = error.problems
+    return CommandError(first, USAGE, "configuration", more=more, problems=list(error.problems))
 
 
 def _spare_charset_detection() -> None:
@@ -56,8 +81,7 @@ def check_config(args: argparse.Namespace) -> int:
     except ConfigError as error:
         if wants_json(args):
             print_json({"file": args.file, "problems": list(error.problems)})
-        print(error, file=sys.stderr)
-        return USAGE
+        raise wrong_configuration(error) from None
     if wants_json(args):
         print_json(describe(config))
     else:

@@ -7,14 +7,21 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any, Callable
+
+from . import streams
 
 if TYPE_CHECKING:
     from ..api.client import Client
 
 #: Exit codes, as ``docs/cli.md`` lists them.
 OK, FAILED, USAGE, UNREACHABLE, CONFLICT = 0, 1, 2, 3, 4
+#: As a shell has it of a program that a signal ended: SIGINT, SIGPIPE, SIGTERM.
+INTERRUPTED, NO_READER, TERMINATED = 130, 141, 143
+
+#: ``code`` of an error in JSON that has none of the API's.
+_CODES = {FAILED: "failed", USAGE: "usage", UNREACHABLE: "unreachable", CONFLICT: "conflict"}
 
 DEFAULT_SOCKET = "/run/xdp-gossip/api.sock"
 DEFAULT_CONFIG = "/etc/xdp-gossip/agent.yml"
@@ -23,44 +30,19 @@ Handler = Callable[[argparse.Namespace], int]
 
 
 class CommandError(Exception):
-    """Ends a command: the text goes to stderr, ``status`` is the exit code."""
+    """Ends a command: the text goes to stderr as one line, with ``more`` lines; ``status`` is the exit code.
 
-    def __init__(self, text: str, status: int = FAILED) -> None:
-        super().__init__(text)
+    With --json, ``code`` (a word in snake_case) and ``details`` go with it.
+    """
+
+    def __init__(
+        self, text: str, status: int = FAILED, code: str = "", *, more: Sequence[str] = (), **details: Any
+    ) -> None:
+        super().__init__("\n".join([text, *more]))
+        self.lines = (text, *more)
         self.status = status
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose command may take another program's command line behind ``--``."""
-
-    takes_command = False
-
-    def parse_known_args(  # type: ignore[override]  # of the forms that argparse declares, the one that it uses
-        self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """See argparse."""
-        words = list(args or [])
-        if not self.takes_command or "--" not in words:
-            return super().parse_known_args(args, namespace)
-        at = words.index("--")
-        found, rest = super().parse_known_args(words[:at], namespace)
-        found.command = words[at + 1 :]
-        if not found.command:
-            self.error("expected a command behind --")
-        return found, rest
-
-
-def connection_options() -> argparse.ArgumentParser:
-    """The options that name an agent, as a parent parser; they may stand before or after the command."""
-    parent = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    group = parent.add_argument_group("which agent, and how to print")
-    where = group.add_mutually_exclusive_group()
-    where.add_argument("--socket", metavar="PATH", help=f"its Unix socket (default: {DEFAULT_SOCKET})")
-    where.add_argument("--endpoint", metavar="URL", help="http://, https:// or unix:// address of its API")
-    group.add_argument("--token-file", metavar="FILE", help="file with the API token, for --endpoint")
-    group.add_argument("--ca-file", metavar="FILE", help="CA certificates to check an https endpoint against")
-    group.add_argument("--json", action="store_true", help="print JSON")
-    return parent
+        self.code = code or _CODES.get(status, "failed")
+        self.details = details
 
 
 def read_token(args: argparse.Namespace) -> str | None:
@@ -87,8 +69,8 @@ def endpoint(args: argparse.Namespace) -> str:
     return os.environ.get("XDP_GOSSIP_ENDPOINT") or f"unix://{DEFAULT_SOCKET}"
 
 
-def call(args: argparse.Namespace, work: Callable[[Client], Awaitable[int]]) -> int:
-    """Run ``work`` with a client of the chosen agent and return its exit code.
+def call(args: argparse.Namespace, work: Callable[[Client], Awaitable[int]], timeout: float = 30.0) -> int:
+    """Run ``work`` with a client of the chosen agent and return its exit code; ``timeout`` seconds for a request.
 
     Raises :class:`CommandError` for whatever goes wrong, with the fitting code.
     """
@@ -98,7 +80,8 @@ def call(args: argparse.Namespace, work: Callable[[Client], Awaitable[int]]) -> 
 
     async def run() -> int:
         try:
-            client = api.Client(endpoint(args), token=read_token(args), ca_file=getattr(args, "ca_file", None))
+            ca_file = getattr(args, "ca_file", None)
+            client = api.Client(endpoint(args), token=read_token(args), ca_file=ca_file, timeout=timeout)
         except ValueError as error:
             raise CommandError(str(error), USAGE) from None
         async with client:
@@ -107,10 +90,11 @@ def call(args: argparse.Namespace, work: Callable[[Client], Awaitable[int]]) -> 
     try:
         return asyncio.run(run())
     except api.Unreachable as error:
-        raise CommandError(str(error), UNREACHABLE) from None
+        more = {"request": error.request} if error.request else {}
+        raise CommandError(str(error), UNREACHABLE, **more) from None
     except api.ApiError as error:
         status = CONFLICT if error.status == 412 else USAGE if error.status == 400 else FAILED
-        raise CommandError(f"{error.message} ({error.code})", status) from None
+        raise CommandError(f"{error.message} ({error.code})", status, error.code, details=error.details) from None
 
 
 def wants_json(args: argparse.Namespace) -> bool:
@@ -120,7 +104,12 @@ def wants_json(args: argparse.Namespace) -> bool:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout, readable, ending in a newline."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)  # what stdout has no room for, JSON can say in ASCII
+    sys.stdout.write(text + "\n")
 
 
 def output(args: argparse.Namespace, value: Any, text: Callable[[], None]) -> None:
@@ -131,19 +120,18 @@ def output(args: argparse.Namespace, value: Any, text: Callable[[], None]) -> No
         text()
 
 
-def wait_for(text: str) -> str:
-    """The type of --wait: all, majority or a number from 1."""
-    if text in ("all", "majority") or (text.isascii() and text.isdigit() and 1 <= int(text) <= 999_999):
-        return text
-    raise argparse.ArgumentTypeError(f"expected all, majority or a number of members, got {text!r}")
+def notice(args: argparse.Namespace, text: str) -> None:
+    """Say on stderr what is neither result nor error."""
+    streams.tell("notice", [text], wants_json(args))
 
 
 def read_file(name: str) -> bytes:
     """The content of a file, of stdin for ``-``. Raises :class:`CommandError`."""
-    if name == "-":
-        return sys.stdin.buffer.read()
     try:
+        if name == "-":
+            return sys.stdin.buffer.read()
         with open(name, "rb") as stream:
             return stream.read()
     except OSError as error:
-        raise CommandError(f"{name}: expected a readable file, got {error.strerror}", USAGE) from None
+        what = "standard input" if name == "-" else name
+        raise CommandError(f"{what}: expected a readable file, got {error.strerror}", USAGE) from None

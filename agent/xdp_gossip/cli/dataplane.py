@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import DEFAULT_CONFIG, FAILED, OK, USAGE, CommandError, output
+from .agent import wrong_configuration
+from .common import DEFAULT_CONFIG, FAILED, OK, CommandError, notice, output
+from .parser import add_command, add_config, path
 
 if TYPE_CHECKING:
     from ..config import AgentConfig
@@ -23,20 +24,39 @@ _LOG_LINES = 10
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    dataplane = commands.add_parser("dataplane", help="the kernel data plane: up, down, status", parents=[common])
+    dataplane = add_command(
+        commands,
+        "dataplane",
+        "the kernel data plane: up, down, status",
+        "Put the kernel data plane up, take it away, or look at it. It works on this host, without the agent.",
+        ["xdp-gossip dataplane status", "xdp-gossip dataplane up"],
+        common,
+    )
     actions = dataplane.add_subparsers(metavar="ACTION", required=True)
     texts = {
-        "up": ("compile and attach it, or renew it (root)", run_up),
-        "down": ("detach it and remove every trace (root)", run_down),
-        "status": ("mode, programs, counters", run_status),
+        "up": (
+            "compile and attach it, or renew it (root)",
+            "As root: compile the programs and attach them to the interface that has the node's address, in the best "
+            "mode that works there. A second up repeats the self-test and renews what has changed.",
+            run_up,
+        ),
+        "down": ("detach it and remove every trace (root)", "As root: detach it and remove every trace.", run_down),
+        "status": (
+            "mode, programs, counters",
+            "Show the mode, the programs, the counters, and why there is no better mode. Exit code 3: nothing is up.",
+            run_status,
+        ),
     }
-    for name, (text, handler) in texts.items():
-        action = actions.add_parser(name, help=text, parents=[common])
-        action.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"(default: {DEFAULT_CONFIG})")
-        action.add_argument("--directory", metavar="DIR", help="its state and pins (default: as configured)")
+    for name, (text, description, handler) in texts.items():
+        action = add_command(actions, name, text, description, [f"xdp-gossip dataplane {name}"], common)
+        add_config(action)
+        where = "directory of its state and pins (default: as configured)"
+        action.add_argument("--directory", metavar="DIR", type=path, help=where)
         if name == "up":
-            action.add_argument("--interface", metavar="NAME", default="", help="(default: as configured)")
-            action.add_argument("--user", metavar="NAME", default="", help="who gets the maps (default: xdp-gossip)")
+            text = "network interface (default: as configured)"
+            action.add_argument("--interface", metavar="NAME", default="", help=text)
+            text = "user who gets the maps (default: xdp-gossip)"
+            action.add_argument("--user", metavar="NAME", default="", help=text)
         action.set_defaults(handler=handler)
 
 
@@ -55,18 +75,25 @@ def run_up(args: argparse.Namespace) -> int:
     try:
         config = load(args.config)
     except ConfigError as error:
-        raise CommandError(str(error), USAGE) from None
+        raise wrong_configuration(error) from None
     try:
         if config.protocol not in settings.MODES or config.wire != "native":
             why = f"protocol is {config.protocol}" if config.wire == "native" else f"wire is {config.wire}"
             removed = runner.down(Path(settings.directory(config, args.directory)))
-            print(f"no data plane is wanted: {why}" + ("; the old one is down" if removed else ""))
+            text = f"no data plane is wanted: {why}" + ("; the old one is down" if removed else "")
+            output(args, {"done": "none", "why": why, "removed": removed}, lambda: print(text))
             return OK
         done, state = _up(config, args)
     except LoaderError as error:
-        raise CommandError(_explain(error), _failure(config, error)) from None
+        raise _explained(error, _failure(config, error)) from None
     except HeaderError as error:
         raise CommandError(str(error), _failure(config, error)) from None
+    report = {"done": done, **dataclasses.asdict(state)}
+    output(args, report, lambda: _print_up(done, state))
+    return OK
+
+
+def _print_up(done: str, state: State) -> None:
     print(f"{done}: {state.mode} on {state.interface}")
     for refusal in state.reasons:
         print(f"  not {refusal.mode}: {refusal.reason}\n    -> {refusal.remedy}")
@@ -76,7 +103,6 @@ def run_up(args: argparse.Namespace) -> int:
         print(f"  changed: {change.setting} from {change.before} to {change.after}; down sets it back")
     for note in state.notes:
         print(f"  note: {note}")
-    return OK
 
 
 def _up(config: AgentConfig, args: argparse.Namespace) -> tuple[str, State]:
@@ -113,8 +139,8 @@ def run_down(args: argparse.Namespace) -> int:
     try:
         was_up = runner.down(_directory(args))
     except LoaderError as error:
-        raise CommandError(_explain(error), FAILED) from None
-    print("down" if was_up else "was not up")
+        raise _explained(error, FAILED) from None
+    output(args, {"was_up": was_up}, lambda: print("down" if was_up else "was not up"))
     return OK
 
 
@@ -127,29 +153,29 @@ def run_status(args: argparse.Namespace) -> int:
     try:
         report = {**status.report(_directory(args)), "agent_needs": unprivileged.needed()}
     except LoaderError as error:
-        raise CommandError(_explain(error), FAILED) from None
-    output(args, report, lambda: status.show(report))
+        raise _explained(error, FAILED) from None
+    output(args, report, lambda: status.show(report, args))
     return OK if report["up"] else NOT_UP
 
 
-def _explain(error: Any) -> str:
-    lines = [error.reason, *(f"  | {line}" for line in error.detail.splitlines()[-_LOG_LINES:])]
-    return "\n".join(lines + ([f"  -> {error.remedy}"] if error.remedy else []))
+def _explained(error: Any, status: int) -> CommandError:
+    log = [f"  | {line}" for line in error.detail.splitlines()[-_LOG_LINES:]]
+    return CommandError(error.reason, status, more=log + ([f"  -> {error.remedy}"] if error.remedy else []))
 
 
 def _directory(args: argparse.Namespace) -> Path:
     """The directory meant. A configuration that cannot be read must not keep anybody from ``down``."""
     from ..dataplane.loader import settings
 
-    return Path(settings.directory(None if args.directory else _readable_config(args.config), args.directory))
+    return Path(settings.directory(None if args.directory else _readable_config(args), args.directory))
 
 
-def _readable_config(path: str) -> AgentConfig | None:
+def _readable_config(args: argparse.Namespace) -> AgentConfig | None:
     from ..config import ConfigError, load
 
     try:
-        return load(path)
+        return load(args.config)
     except ConfigError as error:
-        if path != DEFAULT_CONFIG:
-            print(f"{error}\nxdp-gossip: going on with the default directory", file=sys.stderr)
+        if args.config != DEFAULT_CONFIG:
+            notice(args, f"{error.problems[0]}; going on with the default directory")
         return None

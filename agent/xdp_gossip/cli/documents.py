@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.types import MAX_CONTENT_TYPE
 from . import tables
-from .common import FAILED, OK, USAGE, CommandError, call, output, read_file, wait_for, wants_json
+from .common import FAILED, OK, USAGE, CommandError, call, output, read_file, wants_json
+from .parser import add_command, key, path, prefix, raw, seconds, some_text, version, wait_for
+from .text import escaped, printable
 
 if TYPE_CHECKING:
     from ..api.client import Client
@@ -24,65 +26,138 @@ _ONE_WAIT = 60.0
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the commands to the parser."""
-    publish = commands.add_parser("publish", help="publish a document", parents=[common])
-    publish.add_argument("key", metavar="KEY")
-    publish.add_argument("source", metavar="-", nargs="?", choices=["-"], help="read the value from stdin")
-    publish.add_argument("--value", metavar="TEXT", help="the value itself")
-    publish.add_argument("--file", metavar="FILE", help="read the value from FILE (- for stdin)")
+    publish = add_command(
+        commands,
+        "publish",
+        "publish a document",
+        "Publish a document: its value is given as text, in a file or on standard input. With --wait the command ends "
+        "when so many members hold it.",
+        [
+            "xdp-gossip publish app/motd --value 'hello, world'",
+            "xdp-gossip publish app/config.yml --file config.yml --wait all",
+            "make-config | xdp-gossip publish app/config.json - --if-absent",
+        ],
+        common,
+    )
+    _add_key(publish)
+    publish.add_argument("source", metavar="-", type=raw, nargs="?", choices=["-"], help="read the value from stdin")
+    publish.add_argument("--value", metavar="TEXT", type=raw, help="the value itself")
+    publish.add_argument("--file", metavar="FILE", type=path, help="read the value from FILE (- for stdin)")
     condition = publish.add_mutually_exclusive_group()
-    condition.add_argument("--if-version", metavar="VERSION", help="only when the agent holds this version")
+    text = "only when the agent holds this version"
+    condition.add_argument("--if-version", metavar="VERSION", type=version, help=text)
     condition.add_argument("--if-absent", action="store_true", help="only when there is no such document")
     kind = "json, yaml, text, raw or a media type (default: as it is held, else by the suffix of KEY or FILE)"
-    publish.add_argument("--content-type", metavar="TYPE", help=kind)
+    publish.add_argument("--content-type", metavar="TYPE", type=some_text, help=kind)
     publish.add_argument("--comment", metavar="TEXT", help="why, for the history")
-    publish.add_argument("--expires-in", metavar="SECONDS", type=float, help="delete it everywhere after so long")
+    publish.add_argument("--expires-in", metavar="SECONDS", type=seconds, help="delete it everywhere after so long")
     publish.add_argument("--author", metavar="NAME", help="who, for the history (default: the user)")
     _add_wait(publish, "wait until so many members hold it: all, majority or a number", None)
     publish.set_defaults(handler=run_publish)
 
-    read = commands.add_parser("read", help="print a document's value", parents=[common])
-    read.add_argument("key", metavar="KEY")
-    read.add_argument("--version", metavar="VERSION", dest="document_version", help="a former one, that history lists")
-    read.add_argument("--output", metavar="FILE", help="write the value to FILE")
+    read = add_command(
+        commands,
+        "read",
+        "print a document's value",
+        "Print the value of a document, byte for byte. With --json: all about it, the value in base64.",
+        ["xdp-gossip read app/config.yml", "xdp-gossip read app/config.yml --output config.yml"],
+        common,
+    )
+    _add_key(read)
+    text = "a former version, one that history lists"
+    read.add_argument("--version", metavar="VERSION", type=version, dest="document_version", help=text)
+    read.add_argument("--output", metavar="FILE", type=path, help="write the value to FILE (- for standard output)")
     read.set_defaults(handler=run_read)
 
-    delete = commands.add_parser("delete", help="delete a document", parents=[common])
-    delete.add_argument("key", metavar="KEY")
-    delete.add_argument("--if-version", metavar="VERSION", help="only when the agent holds this version")
+    delete = add_command(
+        commands,
+        "delete",
+        "delete a document",
+        "Delete a document everywhere. That there is none is no error.",
+        ["xdp-gossip delete app/motd --comment 'not needed' --wait all"],
+        common,
+    )
+    _add_key(delete)
+    text = "only when the agent holds this version"
+    delete.add_argument("--if-version", metavar="VERSION", type=version, help=text)
     delete.add_argument("--comment", metavar="TEXT", help="why, for the history")
     delete.add_argument("--author", metavar="NAME", help="who, for the history (default: the user)")
     _add_wait(delete, "wait until so many members know of it: all, majority or a number", None)
     delete.set_defaults(handler=run_delete)
 
-    documents = commands.add_parser("documents", help="list the documents", parents=[common])
-    documents.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="beginning of the keys")
+    documents = add_command(
+        commands,
+        "documents",
+        "list the documents",
+        "List the documents, or those whose keys begin with a prefix, without their values.",
+        ["xdp-gossip documents", "xdp-gossip documents app/ --wide"],
+        common,
+    )
+    documents.add_argument("prefix", metavar="PREFIX", type=prefix, nargs="?", default="", help="beginning of the keys")
     documents.set_defaults(handler=run_documents)
 
-    history = commands.add_parser("history", help="list the versions of a document", parents=[common])
-    history.add_argument("key", metavar="KEY")
+    history = add_command(
+        commands,
+        "history",
+        "list the versions of a document",
+        "List the versions of a document that the agent asked still has, the newest first.",
+        ["xdp-gossip history app/config.yml --diff"],
+        common,
+    )
+    _add_key(history)
     history.add_argument("--diff", action="store_true", help="show what each version changed")
     history.set_defaults(handler=run_history)
 
-    rollback = commands.add_parser("rollback", help="publish a former version again", parents=[common])
-    rollback.add_argument("key", metavar="KEY")
-    rollback.add_argument("to", metavar="VERSION", help="one that history lists")
-    rollback.add_argument("--if-version", metavar="VERSION", help="only when the agent holds this version")
+    rollback = add_command(
+        commands,
+        "rollback",
+        "publish a former version again",
+        "Publish again what a former version of a document held, as a new version.",
+        ["xdp-gossip rollback app/config.yml 01a203e394af0000@198.18.0.11:8000"],
+        common,
+    )
+    _add_key(rollback)
+    rollback.add_argument("to", metavar="VERSION", type=version, help="one that history lists")
+    text = "only when the agent holds this version"
+    rollback.add_argument("--if-version", metavar="VERSION", type=version, help=text)
     rollback.add_argument("--comment", metavar="TEXT", help="why, for the history")
     life = "delete it everywhere after so long, or never (default: when VERSION was to end)"
     rollback.add_argument("--expires-in", metavar="SECONDS", type=_life, help=life)
     rollback.set_defaults(handler=run_rollback)
 
-    request = commands.add_parser("request", help="what came of a write whose answer was lost", parents=[common])
-    request.add_argument("id", metavar="ID", help="as the error message of the write names it")
+    request = add_command(
+        commands,
+        "request",
+        "what came of a write whose answer was lost",
+        "Say what came of a write whose answer was lost; with --cancel, see to it that it never takes effect.",
+        ["xdp-gossip request 3f6c0d1e5a7b9c8d --cancel"],
+        common,
+    )
+    request.add_argument("id", metavar="ID", type=some_text, help="as the error message of the write names it")
     request.add_argument("--cancel", action="store_true", help="see to it that it never takes effect, if it has not")
     request.set_defaults(handler=run_request)
 
-    verify = commands.add_parser("verify", help="check that the fleet holds it", parents=[common])
-    verify.add_argument("key", metavar="KEY", nargs="?", help="default: everything that the agent asked holds")
-    verify.add_argument("--version", metavar="VERSION", dest="document_version", help="the version to be held")
+    verify = add_command(
+        commands,
+        "verify",
+        "check that the fleet holds it",
+        "Check that the members hold a document, or have forgotten it; without KEY, that all hold the same documents. "
+        "Exit code 1: not within the time.",
+        [
+            "xdp-gossip verify",
+            "xdp-gossip verify app/config.yml --file config.yml --applied --timeout 30",
+            "xdp-gossip verify app/motd --deleted --wait majority",
+        ],
+        common,
+    )
+    text = "document key; if omitted, compare the complete state"
+    verify.add_argument("key", metavar="KEY", type=key, nargs="?", help=text)
+    text = "the version to be held"
+    verify.add_argument("--version", metavar="VERSION", type=version, dest="document_version", help=text)
     content = verify.add_mutually_exclusive_group()
-    content.add_argument("--digest", metavar="DIGEST", help="sha256:HEX of the value, or without KEY a state digest")
-    content.add_argument("--file", metavar="FILE", help="the value to be held")
+    text = "sha256:HEX of the value, or without KEY a state digest"
+    content.add_argument("--digest", metavar="DIGEST", type=some_text, help=text)
+    content.add_argument("--file", metavar="FILE", type=path, help="the value to be held")
     content.add_argument("--deleted", action="store_true", help="the document is to be gone everywhere")
     verify.add_argument("--applied", action="store_true", help="their rendered files have to have taken it over, too")
     _add_wait(verify, "how many members have to hold it: all, majority or a number", "all")
@@ -90,7 +165,12 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _life(text: str) -> float | Literal["never"]:
-    return "never" if text == "never" else float(text)
+    return "never" if text == "never" else seconds(text)
+
+
+def _add_key(parser: argparse.ArgumentParser) -> None:
+    text = "key of the document, 1 to 512 bytes; segments are parted by /"
+    parser.add_argument("key", metavar="KEY", type=key, help=text)
 
 
 def _add_wait(parser: argparse.ArgumentParser, text: str, default: str | None) -> None:
@@ -98,9 +178,9 @@ def _add_wait(parser: argparse.ArgumentParser, text: str, default: str | None) -
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=float,
+        type=seconds,
         default=30.0 if default is None else 5.0,
-        help="(default: %(default)s)",
+        help="how long to wait (default: %(default)g)",
     )
 
 
@@ -109,7 +189,10 @@ def run_publish(args: argparse.Namespace) -> int:
     given = [source for source in (args.source, args.value, args.file) if source is not None]
     if len(given) != 1:
         raise CommandError(f"publish: expected one of --value, --file and -, got {len(given) or 'none'}", USAGE)
-    value = args.value.encode("utf-8", "surrogateescape") if args.value is not None else read_file(args.file or "-")
+    if args.value is not None:
+        value = args.value.encode("utf-8", "surrogateescape")
+    else:
+        value = read_file("-" if args.file is None else args.file)
     author = args.author if args.author is not None else _user()
 
     async def work(client: Client) -> int:
@@ -127,7 +210,8 @@ def run_publish(args: argparse.Namespace) -> int:
         found = None
         if args.wait is not None:
             found = await converge(client, args.wait, args.timeout, key=args.key, version=written["version"])
-        output(args, {**written, "convergence": found} if found else written, lambda: _print_written(written, found))
+        report = {**written, "convergence": found} if found else written
+        output(args, report, lambda: _print_written(written, found, args))
         return OK if found is None or found["converged"] else FAILED
 
     return call(args, work)
@@ -146,13 +230,13 @@ def _user() -> str | None:
         return None
 
 
-def _print_written(written: dict[str, Any], found: dict[str, Any] | None) -> None:
+def _print_written(written: dict[str, Any], found: dict[str, Any] | None, args: argparse.Namespace) -> None:
     what = "unchanged" if not written["changed"] else "deleted" if written["deleted"] else "published"
     version = f"version {written['version']}" if written["version"] else "there is no such document"
     until = f", expires {written['expires']}" if written.get("expires") and not written["deleted"] else ""
-    print(f"{tables.printable(written['key'])}: {what}, {version}{until}")
+    print(f"{printable(written['key'])}: {what}, {version}{until}")
     if found is not None:
-        _print_convergence(found, deleted=written.get("deleted", True))
+        _print_convergence(found, args, deleted=written.get("deleted", True))
 
 
 async def converge(client: Client, wait: str, timeout: float, **question: Any) -> dict[str, Any]:
@@ -165,13 +249,13 @@ async def converge(client: Client, wait: str, timeout: float, **question: Any) -
             return {**found, "elapsed": round(time.monotonic() - start, 3)}
 
 
-def _print_convergence(found: dict[str, Any], deleted: bool = False) -> None:
+def _print_convergence(found: dict[str, Any], args: argparse.Namespace, *, deleted: bool) -> None:
     how = "deleted on" if deleted else "held by"
     print(f"{how} {found['confirmed']} of {found['members']} members after {found['elapsed']:.2f} s")
     behind = [result for result in found["results"] if result["reason"]]
     if behind:
         rows = [[row["name"], tables.address(row), row["state"], row["version"], row["reason"]] for row in behind]
-        tables.show(("name", "address", "state", "version", "reason"), rows)
+        tables.show(("name", "address", "state", "version", "reason"), rows, args)
 
 
 def run_read(args: argparse.Namespace) -> int:
@@ -207,7 +291,8 @@ def run_delete(args: argparse.Namespace) -> int:
         if args.wait is not None:
             version = written["version"]
             found = await converge(client, args.wait, args.timeout, key=args.key, version=version, deleted=True)
-        output(args, {**written, "convergence": found} if found else written, lambda: _print_written(written, found))
+        report = {**written, "convergence": found} if found else written
+        output(args, report, lambda: _print_written(written, found, args))
         return OK if found is None or found["converged"] else FAILED
 
     return call(args, work)
@@ -230,7 +315,7 @@ def run_documents(args: argparse.Namespace) -> int:
             for entry in found["documents"]
         ]
         columns = ("key", "version", "size", "type", "published", "author")
-        output(args, found, lambda: tables.show(columns, rows))
+        output(args, found, lambda: tables.show(columns, rows, args))
         return OK
 
     return call(args, work)
@@ -252,18 +337,20 @@ def run_history(args: argparse.Namespace) -> int:
             for entry in found["versions"]
         ]
         columns = ("version", "published", "size", "author", "comment")
-        output(args, found, lambda: _print_history(columns, rows, found["versions"]))
+        output(args, found, lambda: _print_history(columns, rows, found["versions"], args))
         return OK
 
     return call(args, work)
 
 
-def _print_history(columns: tuple[str, ...], rows: list[list[Any]], versions: list[dict[str, Any]]) -> None:
-    tables.show(columns, rows)
+def _print_history(
+    columns: tuple[str, ...], rows: list[list[Any]], versions: list[dict[str, Any]], args: argparse.Namespace
+) -> None:
+    tables.show(columns, rows, args)
     for entry in versions:
         if "diff" in entry:
             text = entry["diff"] if entry["diff"] is not None else f"{entry['version']}: no text, or too long"
-            print("\n".join(tables.printable(line) for line in text.splitlines()))
+            print("\n".join(escaped(line) for line in text.splitlines()))
 
 
 def run_rollback(args: argparse.Namespace) -> int:
@@ -278,7 +365,7 @@ def run_rollback(args: argparse.Namespace) -> int:
             comment=args.comment or "",
             expires_in=args.expires_in,
         )
-        output(args, written, lambda: _print_written(written, None))
+        output(args, written, lambda: _print_written(written, None, args))
         return OK
 
     return call(args, work)
@@ -290,8 +377,8 @@ def run_request(args: argparse.Namespace) -> int:
     async def work(client: Client) -> int:
         found = await (client.cancel_request(args.id) if args.cancel else client.find_request(args.id))
         told = {"done": "it took effect", "pending": "at work", "cancelled": "cancelled, it does not take effect"}
-        text = told.get(found["state"], f"failed, nothing was done ({(found['answer'] or {}).get('code')})")
-        output(args, found, lambda: print(f"request {args.id}: {text}"))
+        text = told.get(found["state"], f"failed, nothing was done ({printable((found['answer'] or {}).get('code'))})")
+        output(args, found, lambda: print(f"request {escaped(args.id)}: {text}"))
         return OK if found["state"] == "done" else FAILED
 
     return call(args, work)
@@ -316,7 +403,7 @@ def run_verify(args: argparse.Namespace) -> int:
             deleted=args.deleted,
             applied=args.applied,
         )
-        output(args, found, lambda: _print_convergence(found, args.deleted))
+        output(args, found, lambda: _print_convergence(found, args, deleted=args.deleted))
         return OK if found["converged"] else FAILED
 
     return call(args, work)

@@ -3,37 +3,47 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from .. import __version__
-from .common import FAILED, USAGE, CommandError, Parser, connection_options
+from . import streams
+from .common import FAILED, INTERRUPTED, NO_READER, USAGE, CommandError
+from .parser import Parser, connection_options
 
 _EPILOG = """\
-exit codes: 0 done, 1 failed or not converged, 2 wrong usage or configuration, 3 agent unreachable,
-4 version conflict. Without --socket or --endpoint the commands talk to /run/xdp-gossip/api.sock, or to
-what XDP_GOSSIP_ENDPOINT (with XDP_GOSSIP_TOKEN) says."""
+Without --socket or --endpoint the commands talk to /run/xdp-gossip/api.sock, or to what XDP_GOSSIP_ENDPOINT (with
+XDP_GOSSIP_TOKEN) says.
+
+exit codes: 0 done, 1 failed or not converged, 2 wrong usage or configuration, 3 agent unreachable, 4 version conflict,
+130 interrupted, 141 the reader of the output has gone.
+
+examples:
+  xdp-gossip members
+  xdp-gossip publish app/config.yml --file config.yml --wait all
+  xdp-gossip COMMAND --help"""
 
 
 #: Modules of the commands, in the order of the help text.
-_COMMANDS = ("agent", "nodes", "documents", "watch", "live", "dataplane", "doctor", "rendered")
+_COMMANDS = ("agent", "nodes", "documents", "watch", "live", "dataplane", "doctor", "rendered", "completion")
+#: Commands that run for months need not carry the others in memory. Their faults belong into their log, whole.
+_SERVICES = {"agent": ("agent",), "files-helper": ("rendered",)}
 
 
-def build_parser(modules: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
+def build_parser(modules: Sequence[str] = _COMMANDS) -> Parser:
     """The command line: all of it, or the commands of some ``modules``."""
     common = connection_options()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="xdp-gossip",
         description="The node list and the configuration documents of a cluster, kept by gossip.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"xdp-gossip {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in modules:
         importlib.import_module(f".{name}", __package__).register(commands, common)
     return parser
@@ -42,23 +52,53 @@ def build_parser(modules: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
-    # The agent runs for months: it need not carry the other commands in memory.
-    alone = {"agent": ("agent",), "files-helper": ("rendered",)}
-    args = build_parser(alone.get(words[0], _COMMANDS) if words else _COMMANDS).parse_args(words)
+    service = bool(words) and words[0] in _SERVICES
     try:
-        return int(args.handler(args))
-    except CommandError as error:
-        print(f"xdp-gossip: {error}", file=sys.stderr)
-        return error.status
+        streams.prepare(service=service)
+        status = _run(words, _SERVICES[words[0]] if service else _COMMANDS)
+        streams.finish()
+        return status
     except KeyboardInterrupt:
-        return 130
+        status, failure = INTERRUPTED, None
     except BrokenPipeError:
-        # The reader of a pipe went away (| head): nothing to say, and no complaint at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        # The reader of a pipe went away (| head): nothing to say.
+        status, failure = NO_READER, None
+    except CommandError as error:
+        status, failure = error.status, error
     except OSError as error:
-        print(f"xdp-gossip: {error}", file=sys.stderr)
-        return FAILED
+        text = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None)
+        status, failure = FAILED, CommandError(text)
+    except Exception as error:
+        if service or os.environ.get("XDP_GOSSIP_TRACEBACK"):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(place.filename)}, line {place.lineno}"
+        text = f"{type(error).__name__}: {error} ({where}): no agent's answer, or a fault of this program"
+        failure = CommandError(f"{text}; XDP_GOSSIP_TRACEBACK=1 shows more", FAILED, "internal_error")
+        status = FAILED
+    try:
+        streams.finish()
+    except OSError:
+        pass  # the first error is the one to tell of
+    if failure is not None:
+        # The mistakes in a configuration begin with the name of its file, as a compiler's do.
+        prefix = "" if failure.code == "configuration" else "xdp-gossip: "
+        streams.tell("error", failure.lines, _asks_for_json(words), prefix, code=failure.code, **failure.details)
+    return status
+
+
+def _run(words: list[str], modules: Sequence[str]) -> int:
+    try:
+        args = build_parser(modules).parse_args(words)
+    except SystemExit as ended:  # --help, --version
+        return int(ended.code or 0)
+    return int(args.handler(args))
+
+
+def _asks_for_json(words: list[str]) -> bool:
+    """Whether --json is among the words, which may be no command line that can be parsed."""
+    own = words[: words.index("--")] if "--" in words else words
+    return any(len(word) > 2 and "--json".startswith(word) for word in own)
 
 
 __all__ = ["USAGE", "build_parser", "main"]

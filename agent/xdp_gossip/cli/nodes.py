@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import tables
 from .common import OK, USAGE, CommandError, call, output
+from .parser import add_command, some_text
 
 if TYPE_CHECKING:
     from ..api.client import Client
@@ -15,33 +16,85 @@ if TYPE_CHECKING:
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the commands to the parser."""
-    members = commands.add_parser("members", help="list the nodes of the cluster", parents=[common])
+    members = add_command(
+        commands,
+        "members",
+        "list the nodes of the cluster",
+        "List the nodes as the agent asked sees them: their states, when each was heard last, and whether it shows the "
+        "same documents.",
+        ["xdp-gossip members", "xdp-gossip members --all --json"],
+        common,
+    )
     members.add_argument("--all", action="store_true", help="also those that are dead or have left")
     members.set_defaults(handler=run_members)
 
-    status = commands.add_parser("status", help="show the state of the agent", parents=[common])
+    status = add_command(
+        commands,
+        "status",
+        "show the state of the agent",
+        "Show what the agent asked says of itself: how its packets travel, members, documents, timing, clock, storage.",
+        ["xdp-gossip status", "xdp-gossip status --counters"],
+        common,
+    )
     status.add_argument("--counters", action="store_true", help="with all counters")
     status.set_defaults(handler=run_status)
 
-    keys = commands.add_parser("keys", help="list the key slots (never a secret)", parents=[common])
+    keys = add_command(
+        commands,
+        "keys",
+        "list the key slots (never a secret)",
+        "List the slots of the cluster's secret keys and their states. No secret is ever shown.",
+        ["xdp-gossip keys"],
+        common,
+    )
     keys.set_defaults(handler=run_keys)
 
-    node = commands.add_parser("node", help="the local node: show, set, join, start, stop, leave")
+    node = add_command(
+        commands,
+        "node",
+        "the local node: show, set, join, start, stop, leave",
+        "Look at the node of the agent asked, or change it.",
+        ["xdp-gossip node show", "xdp-gossip node join 198.18.0.12:8000"],
+    )
     actions = node.add_subparsers(metavar="ACTION", required=True)
-    actions.add_parser("show", help="show the local node", parents=[common]).set_defaults(handler=run_show)
-    change = actions.add_parser("set", help="change what the node says of itself", parents=[common])
-    change.add_argument("--name", metavar="NAME")
-    change.add_argument("--private-data", metavar="TEXT")
+    show = add_command(
+        actions,
+        "show",
+        "show the local node",
+        "Show the local node as the others see it.",
+        ["xdp-gossip node show"],
+        common,
+    )
+    show.set_defaults(handler=run_show)
+    change = add_command(
+        actions,
+        "set",
+        "change what the node says of itself",
+        "Change the name or the private data of the local node, until the agent restarts.",
+        ["xdp-gossip node set --name web1 --private-data 'rack 7'"],
+        common,
+    )
+    change.add_argument("--name", metavar="NAME", help="the name that others see, up to 255 bytes")
+    change.add_argument("--private-data", metavar="TEXT", help="text that others see, for purposes of your own")
     change.set_defaults(handler=run_set)
-    join = actions.add_parser("join", help="contact other nodes", parents=[common])
-    join.add_argument("nodes", metavar="ADDRESS:PORT", nargs="+")
+    join = add_command(
+        actions,
+        "join",
+        "contact other nodes",
+        "Contact nodes until they answer. The cluster is known to this node then, and this node to the cluster.",
+        ["xdp-gossip node join 198.18.0.12:8000 '[fd00::12]:8000'"],
+        common,
+    )
+    join.add_argument(
+        "nodes", metavar="ADDRESS:PORT", type=some_text, nargs="+", help="IP address (IPv6 in brackets) and gossip port"
+    )
     join.set_defaults(handler=run_join)
-    for operation, text in (
-        ("start", "publish heartbeats again"),
-        ("stop", "stop publishing heartbeats"),
-        ("leave", "tell the others that this node goes"),
+    for operation, text, description in (
+        ("start", "publish heartbeats again", "Publish heartbeats again after stop or leave."),
+        ("stop", "stop publishing heartbeats", "Stop publishing heartbeats. The others list the node as dead in time."),
+        ("leave", "tell the others that this node goes", "Tell the others that this node goes: they list it as left."),
     ):
-        action = actions.add_parser(operation, help=text, parents=[common])
+        action = add_command(actions, operation, text, description, [f"xdp-gossip node {operation}"], common)
         action.set_defaults(handler=run_switch, operation=operation)
 
 
@@ -51,7 +104,7 @@ def run_members(args: argparse.Namespace) -> int:
     async def work(client: Client) -> int:
         found = await client.nodes("all" if args.all else None)
         rows = tables.node_rows(found["nodes"], found["digest"])
-        output(args, found, lambda: tables.show(tables.NODE_COLUMNS, rows))
+        output(args, found, lambda: tables.show(tables.NODE_COLUMNS, rows, args))
         return OK
 
     return call(args, work)
@@ -113,9 +166,8 @@ def run_keys(args: argparse.Namespace) -> int:
 
     async def work(client: Client) -> int:
         keys = await client.keys()
-        output(
-            args, {"keys": keys}, lambda: tables.show(("slot", "state"), [[key["id"], key["state"]] for key in keys])
-        )
+        rows = [[key["id"], key["state"]] for key in keys]
+        output(args, {"keys": keys}, lambda: tables.show(("slot", "state"), rows, args))
         return OK
 
     return call(args, work)

@@ -7,7 +7,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from . import tables
-from .common import DEFAULT_CONFIG, OK, call, output
+from .common import OK, call, output
+from .parser import add_command, add_config
 
 if TYPE_CHECKING:
     from ..api.client import Client
@@ -15,11 +16,25 @@ if TYPE_CHECKING:
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the commands to the parser."""
-    rendered = commands.add_parser("rendered", help="list the rendered files and their state", parents=[common])
+    rendered = add_command(
+        commands,
+        "rendered",
+        "list the rendered files and their state",
+        "List the files that this host makes of documents: the state of each, since when, and the error if it failed.",
+        ["xdp-gossip rendered", "xdp-gossip rendered --wide"],
+        common,
+    )
     rendered.set_defaults(handler=run_rendered)
 
-    helper = commands.add_parser("files-helper", help="run the privileged helper for rendered files", parents=[common])
-    helper.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"(default: {DEFAULT_CONFIG})")
+    helper = add_command(
+        commands,
+        "files-helper",
+        "run the privileged helper for rendered files",
+        "Run, as root, the helper that puts rendered files in place for the agent. xdp-gossip-files.service does it.",
+        ["xdp-gossip files-helper --config /etc/xdp-gossip/agent.yml"],
+        common,
+    )
+    add_config(helper)
     helper.set_defaults(handler=run_helper)
 
 
@@ -36,7 +51,7 @@ def run_rendered(args: argparse.Namespace) -> int:
             for entry in found
         ]
         columns = ("name", "path", "state", "since", "changed", "error")
-        output(args, {"templates": found}, lambda: tables.show(columns, rows))
+        output(args, {"templates": found}, lambda: tables.show(columns, rows, args))
         return OK
 
     return call(args, work)

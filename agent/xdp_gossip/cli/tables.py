@@ -1,61 +1,122 @@
 # SPDX-License-Identifier: MIT
-"""Tables for people: drawn with rich on a terminal, plain aligned columns that lose nothing anywhere else."""
+"""Tables for people: cut to fit on a terminal, whole anywhere else."""
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-STATE_STYLES = {"alive": "green", "suspect": "yellow", "dead": "red", "left": "dim"}
+from .text import middle, padded, printable, width
+
+#: SGR parameters of states: green, yellow, red, faint; what is drawn bold has "1".
+STYLES = {
+    "alive": "32",
+    "applied": "32",
+    "suspect": "33",
+    "pending": "33",
+    "drifted": "33",
+    "dead": "31",
+    "failed": "31",
+    "left": "2",
+}
+BOLD = "1"
+_GAP = "  "
+#: Columns below which no column is cut: a beginning, the ellipsis and an end.
+_LEAST = 7
+
+Rows = Sequence[Sequence[object]]
 
 
-def printable(value: object) -> str:
-    """Text for a terminal: what other nodes say of themselves must not move the cursor or colour anything."""
-    text = "yes" if value is True else "no" if value is False else "-" if value in (None, "") else str(value)
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+def styled(text: str, style: str) -> str:
+    """``text`` in a style of the terminal."""
+    plain_one = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return f"\x1b[{style}m{text}\x1b[0m" if style and not plain_one else text
 
 
-def _width(text: str) -> int:
-    """Columns that ``text`` takes (UAX #11: wide characters take two, combining ones none)."""
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
-    )
+def aligned(
+    columns: Sequence[str], rows: Rows, most: int | None = None, rigid: bool = False
+) -> list[list[str]] | None:
+    """The heading and the rows as fields of equal width.
 
-
-def plain(columns: Sequence[str], rows: Sequence[Sequence[object]], stream: TextIO) -> None:
-    """Aligned columns with a heading; values are never cut."""
+    With ``most`` columns of a terminal the widest are cut until all fit, with ``rigid`` the first one only; None when
+    they cannot.
+    """
     cells = [[column.upper() for column in columns], *([printable(value) for value in row] for row in rows)]
-    widths = [max(_width(row[index]) for row in cells) for index in range(len(columns))]
-    for row in cells:
-        padded = [cell + " " * (width - _width(cell)) for cell, width in zip(row, widths)]
-        stream.write("  ".join(padded).rstrip() + "\n")
+    widths = [max(width(row[index]) for row in cells) for index in range(len(columns))]
+    if most is not None:
+        room = most - len(_GAP) * (len(columns) - 1)
+        least = [min(found, max(_LEAST, len(column))) for found, column in zip(widths, columns)]
+        if rigid:
+            least[1:] = widths[1:]
+        if sum(least) > room:
+            return None
+        widths = _shrunk(widths, least, room)
+    return [[padded(middle(cell, found), found) for cell, found in zip(row, widths)] for row in cells]
 
 
-def rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Any:
-    """The same as a rich table; long values are folded, not cut."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.upper(), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(value), style=STATE_STYLES.get(str(value), "")) for value in row))
-    return table
+def _shrunk(widths: list[int], least: list[int], room: int) -> list[int]:
+    """Widths that fit: one bound for all, the greatest that does, and none below its ``least``."""
+    low, high = 0, max(widths, default=0)
+    while low < high:
+        bound = (low + high + 1) // 2
+        fits = sum(max(fewest, min(found, bound)) for found, fewest in zip(widths, least)) <= room
+        low, high = (bound, high) if fits else (low, bound - 1)
+    return [max(fewest, min(found, low)) for found, fewest in zip(widths, least)]
 
 
-def show(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table on stdout."""
-    if not sys.stdout.isatty():
+def plain(columns: Sequence[str], rows: Rows, stream: TextIO) -> None:
+    """Aligned columns with a heading; values are never cut."""
+    for row in aligned(columns, rows) or []:
+        stream.write(_GAP.join(row).rstrip() + "\n")
+
+
+def drawn(columns: Sequence[str], rows: Rows, most: int, drop: bool = False) -> list[str]:
+    """The lines of a table for a terminal of ``most`` columns, with colours.
+
+    Where the columns do not fit, each row is a block of names and values; with ``drop`` the last columns are left out.
+    """
+    shown = len(columns)
+    table = aligned(columns, rows, most, drop)
+    while table is None and drop and shown > 1:
+        shown -= 1
+        table = aligned(columns[:shown], [row[:shown] for row in rows], most, drop)
+    if table is None and drop:
+        return [middle(text, most) for text in (columns[0].upper(), *(printable(row[0]) for row in rows))]
+    if table is None:
+        return [line for row in rows for line in (*_block(columns, row, most), "")][:-1]
+    lines = [styled(_GAP.join(table[0]).rstrip(), BOLD)]
+    for row, values in zip(table[1:], rows):
+        styles = [STYLES.get(str(value), "") if column == "state" else "" for column, value in zip(columns, values)]
+        cells = [styled(cell, style) for cell, style in zip(row, styles)]
+        lines.append(_GAP.join(cells).rstrip())
+    return lines
+
+
+def _block(columns: Sequence[str], row: Sequence[object], most: int) -> list[str]:
+    names = max(map(len, columns)) + 2
+    return [
+        styled(f"{column}:".ljust(names), BOLD) + middle(printable(value), max(1, most - names))
+        for column, value in zip(columns, row)
+    ]
+
+
+def show(columns: Sequence[str], rows: Rows, args: argparse.Namespace | None = None) -> None:
+    """Print a table on stdout: cut to the width of a terminal, unless ``args`` has --wide."""
+    if not sys.stdout.isatty() or getattr(args, "wide", False):
         plain(columns, rows, sys.stdout)
         return
-    from rich.console import Console
+    print("\n".join(drawn(columns, rows, terminal_columns())))
 
-    Console().print(rich_table(columns, rows))
+
+def terminal_columns() -> int:
+    """How wide the terminal on stdout is; 80 when it does not say."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def show_pairs(pairs: Mapping[str, object]) -> None:
@@ -80,6 +141,7 @@ def ago(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h"
 
 
+#: The last column gives way first where there is no room.
 NODE_COLUMNS = ("name", "address", "state", "heard", "agent", "plane", "in sync", "private data")
 
 

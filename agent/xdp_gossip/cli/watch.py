@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -16,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import tables
-from .common import FAILED, OK, USAGE, CommandError, call, wants_json
+from .common import FAILED, OK, USAGE, CommandError, call, notice, wants_json
+from .parser import add_command, number_from, path, prefix, seconds
+from .text import escaped, printable
 from .watchstate import Seen
 
 if TYPE_CHECKING:
@@ -35,40 +36,43 @@ Change = dict[str, Any]
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    watch = commands.add_parser(
+    watch = add_command(
+        commands,
         "watch",
-        help="print changes of documents and nodes, or run a command at each",
-        usage="%(prog)s [options] [PREFIX] [-- COMMAND [ARGUMENT...]]",
-        description="Print what changes, a line for each change. With a COMMAND, run that once for each burst of "
+        "print changes of documents and nodes, or run a command at each",
+        "Print what changes, a line for each change. With a COMMAND, run that once for each burst of "
         "changes, never twice at a time. It gets the changes as a JSON list on its standard input, and of the last one "
         "the key, event and version in XDP_GOSSIP_KEY, XDP_GOSSIP_EVENT and XDP_GOSSIP_VERSION. With --initial the "
         "first run is for what is there at the start, with the event 'present' for each, and there is one also when "
         "that is nothing. With --state, what changed while the watch or its agent did not run is told when both do.",
-        parents=[common],
+        ["xdp-gossip watch", "xdp-gossip watch app/ --json", "xdp-gossip watch app/ --initial -- ./apply"],
+        common,
+        usage="%(prog)s [options] [PREFIX] [-- COMMAND [ARGUMENT...]]",
     )
     watch.takes_command = True
-    watch.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="only documents whose key begins so")
-    watch.add_argument("--since", metavar="REVISION", type=int, help="begin after this revision (default: now)")
+    text = "only documents whose key begins so"
+    watch.add_argument("prefix", metavar="PREFIX", type=prefix, nargs="?", default="", help=text)
+    text = "begin after this revision (default: now)"
+    watch.add_argument("--since", metavar="REVISION", type=number_from(0), help=text)
     watch.add_argument("--initial", action="store_true", help="begin with all that is there")
     watch.add_argument(
         "--state",
         metavar="FILE",
-        type=Path,
+        type=path,
         help="remember there which version of each document was dealt with, and go on from it (documents only)",
     )
-    watch.add_argument("--count", metavar="N", type=int, help="end after N changes, or N runs of the command")
-    watch.add_argument("--timeout", metavar="SECONDS", type=float, help="end after so long (default: never)")
+    text = "end after N changes, or N runs of the command"
+    watch.add_argument("--count", metavar="N", type=number_from(1), help=text)
+    watch.add_argument("--timeout", metavar="SECONDS", type=seconds, help="end after so long (default: never)")
     watch.add_argument("--documents", action="store_true", help="no changes of nodes (as with a PREFIX)")
     watch.set_defaults(handler=run, command=[])
 
 
 def run(args: argparse.Namespace) -> int:
     """Watch until the count or the time is reached; 1 when a run of the command failed."""
-    if args.count is not None and args.count < 1:
-        raise CommandError(f"--count: expected 1 or more, got {args.count}", USAGE)
     if args.since is not None and (args.initial or args.state):
         raise CommandError("--since: expected none with --initial or --state, which say where to begin", USAGE)
-    seen = Seen(args.state, args.prefix) if args.state else None
+    seen = Seen(Path(args.state), args.prefix) if args.state else None
 
     async def work(client: Client) -> int:
         bursts = _bursts(client, args, seen)
@@ -88,7 +92,7 @@ async def _print(bursts: AsyncIterator[list[Change]], args: argparse.Namespace, 
         left = None if args.count is None else args.count - printed
         shown = [change for change in burst if change["kind"] not in ("resync", "initial")][:left]
         if burst[0]["kind"] == "resync":
-            _tell("changes may have been missed: take everything for changed, or watch with --state FILE")
+            notice(args, "changes may have been missed: take everything for changed, or watch with --state FILE")
         for change in shown:
             print(json.dumps(change) if wants_json(args) else _line(change), flush=True)
         if seen is not None:
@@ -99,20 +103,16 @@ async def _print(bursts: AsyncIterator[list[Change]], args: argparse.Namespace, 
     return OK
 
 
-def _tell(text: str) -> None:
-    print(f"xdp-gossip: {text}", file=sys.stderr, flush=True)
-
-
 def _line(change: Change) -> str:
     if change["kind"] == "document":
         document = change["document"]
-        what = f"{document['key']} {document['version']} ({document['size']} bytes)"
+        what = f"{printable(document['key'])} {document['version']} ({document['size']} bytes)"
         if "conflict" in change:
             what += f", which took the place of {change['conflict']} unread"
     else:
         node = change["node"]
-        what = f"{tables.address(node)} {node['name']} ({node['state']})"
-    return tables.printable(f"{change['revision']} {change['kind']} {change['event']}: {what}")
+        what = f"{tables.address(node)} {printable(node['name'])} ({node['state']})"
+    return escaped(f"{change['revision']} {change['kind']} {change['event']}: {what}")
 
 
 async def _bursts(client: Client, args: argparse.Namespace, seen: Seen | None) -> AsyncIterator[list[Change]]:
@@ -150,13 +150,13 @@ async def _bursts(client: Client, args: argparse.Namespace, seen: Seen | None) -
             # The agent restarts, say. Nothing is missed: it tells of a gap when it cannot know what came since.
             if away is None:
                 away = time.monotonic()
-                _tell(f"the agent does not answer ({error}); waiting until it is back")
+                notice(args, f"the agent does not answer ({error}); waiting until it is back")
             look = look or seen is not None
             await asyncio.sleep(back_off if deadline is None else min(back_off, max(0.0, deadline - time.monotonic())))
             back_off = min(2 * back_off, _BACK_OFF_MOST)
         else:
             if away is not None:
-                _tell(f"the agent is back after {time.monotonic() - away:.0f} s")
+                notice(args, f"the agent is back after {time.monotonic() - away:.0f} s")
             connected, back_off, away = True, _BACK_OFF, None
             if burst:
                 yield burst
@@ -214,13 +214,16 @@ async def _run_commands(bursts: AsyncIterator[list[Change]], args: argparse.Name
 
     task = asyncio.current_task()
     assert task is not None
-    terminated: list[bool] = []
+    ended_by: list[signal.Signals] = []
 
-    def end() -> None:
-        terminated.append(True)
+    def end(number: signal.Signals) -> None:
+        ended_by.append(number)
         task.cancel()
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+    # The command is in a session of its own: a terminal that closes tells only the watch of it.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            asyncio.get_running_loop().add_signal_handler(number, end, number)
     runs = failed = 0
     try:
         async for burst in bursts:
@@ -229,15 +232,15 @@ async def _run_commands(bursts: AsyncIterator[list[Change]], args: argparse.Name
             if status:
                 failed += 1
                 how = f"exit code {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
-                _tell(f"run {runs} of the command: {how} ({failed} failed)")
+                notice(args, f"run {runs} of the command: {how} ({failed} failed)")
             elif seen is not None:
                 seen.done(burst)
             if runs == args.count:
                 break
     except asyncio.CancelledError:
-        if not terminated:
+        if not ended_by:
             raise  # SIGINT
-        return 128 + signal.SIGTERM
+        return 128 + ended_by[0]
     return FAILED if failed else OK
 
 

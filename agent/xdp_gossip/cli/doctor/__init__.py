@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from .. import tables
-from ..common import DEFAULT_CONFIG, FAILED, OK, print_json, wants_json
+from ..common import FAILED, OK, print_json, wants_json
+from ..parser import add_command, add_config
+from ..text import escaped
 from .finding import LEVELS, Finding, Subject
 
 #: Modules in the order of their findings; each has ``examine(look)``.
@@ -32,11 +33,12 @@ _SAYS = Subject("doctor", timeout="error", internal="error", unseen="note")
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    doctor = commands.add_parser("doctor", help="find out what is wrong on this host", parents=[common])
-    doctor.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"(default: {DEFAULT_CONFIG})")
-    doctor.add_argument(
-        "--timeout", metavar="S", type=_seconds, default=SECONDS, help=f"seconds for one subject (default: {SECONDS:g})"
-    )
+    text = "Look at everything that can be wrong on this host. Each finding has a remedy. Exit code 1: something fails."
+    examples = ["xdp-gossip doctor", "xdp-gossip doctor --json", "xdp-gossip doctor --timeout 60"]
+    doctor = add_command(commands, "doctor", "find out what is wrong on this host", text, examples, common)
+    add_config(doctor)
+    text = f"seconds for one subject (default: {SECONDS:g})"
+    doctor.add_argument("--timeout", metavar="S", type=_seconds, default=SECONDS, help=text)
     doctor.set_defaults(handler=run_doctor)
 
 
@@ -44,9 +46,9 @@ def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
-        seconds = 0.0
+        seconds = 0.0  # not a number is refused below, as everything outside of the range
     if not 0.1 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"expected 0.1 to 3600 seconds, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected 0.1 to 3600 seconds, got {shown(text)}")
     return seconds
 
 
@@ -58,9 +60,9 @@ def run_doctor(args: argparse.Namespace) -> int:
         counts[finding.level] += 1
         findings.append(finding)
         if not wants_json(args):
-            print(f"{finding.level:<7} {finding.id}: {tables.printable(finding.text)}", flush=True)
+            print(f"{finding.level:<7} {finding.id}: {escaped(finding.text)}", flush=True)
             if finding.remedy:
-                print(f"        -> {tables.printable(finding.remedy)}", flush=True)
+                print(f"        -> {escaped(finding.remedy)}", flush=True)
     if wants_json(args):
         summary = {level: counts[level] for level in LEVELS}
         print_json({"ok": not counts["error"], "summary": summary, "findings": [asdict(each) for each in findings]})

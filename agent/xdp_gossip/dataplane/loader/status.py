@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,8 +109,8 @@ def _moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds)) if seconds else ""
 
 
-def show(described: dict[str, Any]) -> None:
-    """Print a report for people."""
+def show(described: dict[str, Any], args: argparse.Namespace | None = None) -> None:
+    """Print a report for people; ``args`` as of :func:`xdp_gossip.cli.tables.show`."""
     from ...cli import tables
 
     if not described["up"]:
@@ -143,7 +144,7 @@ def show(described: dict[str, Any]) -> None:
         texts = headers.counters()
         rows = [(name, number, texts[name]) for name, number in described["counters"].items() if number]
         if rows:
-            tables.show(("counter", "packets", "what"), rows)
+            tables.show(("counter", "packets", "what"), rows, args)
         else:
             print("no packet has been counted yet")
         if described["copies_missing"]:

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: MIT
+"""The parser of the command line: its types, its help, and errors that are one line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..core.shown import shown
+from ..core.types import MAX_KEY, check_key
+from .common import DEFAULT_CONFIG, DEFAULT_SOCKET, USAGE, CommandError
+
+
+class Help(argparse.HelpFormatter):
+    """Paragraphs are filled; lines that begin with spaces, as examples do, are only broken where a shell allows it."""
+
+    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None) -> str:
+        """Options are listed below: in the line for the usage they would take several lines."""
+        if usage is None:
+            options = ["[options]"] if any(action.option_strings for action in actions) else []
+            places = [self._place(action) for action in actions if not action.option_strings]
+            usage = " ".join(["%(prog)s", *options, *places])
+        text = ("usage: " if prefix is None else prefix) + usage % {"prog": self._prog}
+        lines = textwrap.wrap(text, max(self._width, 20), subsequent_indent="    ", break_long_words=False)
+        return "\n".join(lines) + "\n\n"
+
+    def _place(self, action: argparse.Action) -> str:
+        if isinstance(action, argparse._SubParsersAction):
+            return f"{action.metavar} ..."
+        return {"?": f"[{action.metavar}]", "+": f"{action.metavar}..."}.get(str(action.nargs), str(action.metavar))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        filled = []
+        for paragraph in text.split("\n\n"):
+            lines = paragraph.splitlines()
+            block: list[str] = []
+            for line in lines:
+                if line.startswith(" ") or not block or block[-1].startswith(" "):
+                    block.append(line)
+                else:
+                    block[-1] += f" {line}"
+            filled += ["\n".join(_broken(line, width) for line in block)]
+        return "\n\n".join(filled)
+
+
+def _broken(line: str, width: int) -> str:
+    if not line.startswith(" "):
+        return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+    wrapper = textwrap.TextWrapper(width - 2, subsequent_indent="      ", break_long_words=False)
+    wrapper.break_on_hyphens = False
+    return " \\\n".join(wrapper.wrap(line))
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are :class:`CommandError`, and whose words are UTF-8 unless they have another type.
+
+    ``takes_command``: another program's command line may stand behind ``--``. ``examples``: of its use.
+    """
+
+    takes_command = False
+    examples: Sequence[str] = ()
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options.setdefault("formatter_class", Help)
+        super().__init__(*args, **options)
+        # An argument without a type: what is sent to an agent, which takes nothing else.
+        self.register("type", None, text)
+
+    def add_subparsers(self, **options: Any) -> Any:
+        """See argparse. What is behind the command's name has the types of its own parser."""
+        action = super().add_subparsers(**options)
+        action.type = raw
+        return action
+
+    def error(self, message: str) -> Any:
+        """Raises :class:`CommandError`."""
+        raise CommandError(f"{message} (see '{self.prog} --help')", USAGE)
+
+    def parse_known_args(  # type: ignore[override]  # of the forms that argparse declares, the one that it uses
+        self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """See argparse."""
+        words = list(args or [])
+        if not self.takes_command or "--" not in words:
+            return super().parse_known_args(args, namespace)
+        at = words.index("--")
+        found, rest = super().parse_known_args(words[:at], namespace)
+        found.command = words[at + 1 :]
+        if not found.command:
+            self.error("expected a command behind --")
+        return found, rest
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    summary: str,
+    description: str,
+    examples: Sequence[str],
+    common: argparse.ArgumentParser | None = None,
+    **options: Any,
+) -> Any:
+    """A parser for one command. ``summary`` is its line in lists; ``examples`` are command lines."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog="\n".join(["examples:", *(f"  {example}" for example in examples)]),
+        parents=[common] if common else [],
+        **options,
+    )
+    parser.examples = examples
+    return parser
+
+
+def connection_options() -> argparse.ArgumentParser:
+    """The options that name an agent, as a parent parser; they may stand before or after the command."""
+    parent = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = parent.add_argument_group("which agent, and how to print")
+    where = group.add_mutually_exclusive_group()
+    where.add_argument("--socket", metavar="PATH", type=path, help=f"Unix socket of the agent ({DEFAULT_SOCKET})")
+    where.add_argument("--endpoint", metavar="URL", type=some_text, help="http://, https:// or unix:// URL of its API")
+    group.add_argument("--token-file", metavar="FILE", type=path, help="file with the API token, for --endpoint")
+    text = "CA certificates to check an https endpoint against"
+    group.add_argument("--ca-file", metavar="FILE", type=path, help=text)
+    group.add_argument("--json", action="store_true", help="print JSON, errors too")
+    group.add_argument("--wide", action="store_true", help="cut nothing in tables on a terminal")
+    return parent
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The option that names the configuration file."""
+    text = f"configuration file of the agent (default: {DEFAULT_CONFIG})"
+    parser.add_argument("--config", metavar="FILE", type=path, default=DEFAULT_CONFIG, help=text)
+
+
+def raw(word: str) -> str:
+    """Any bytes: a value, or words of another program."""
+    return word
+
+
+def path(word: str) -> str:
+    """The name of a file, in any bytes."""
+    if not word:
+        raise argparse.ArgumentTypeError("expected the name of a file, got none")
+    return word
+
+
+def text(word: str) -> str:
+    """Text for the agent."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"expected UTF-8, got {shown(word)}") from None
+    return word
+
+
+def some_text(word: str) -> str:
+    """The same, of a character at least."""
+    if not word:
+        raise argparse.ArgumentTypeError("expected text, got none")
+    return text(word)
+
+
+def version(word: str) -> str:
+    """The version of a document, as the agent writes it."""
+    if not (word and word.isascii() and word.isprintable() and len(word) <= MAX_KEY):
+        raise argparse.ArgumentTypeError(f"expected a version that history lists, got {shown(word)}")
+    return word
+
+
+def prefix(word: str) -> str:
+    """The beginning of a key, or nothing."""
+    if len(text(word).encode()) > MAX_KEY:
+        raise argparse.ArgumentTypeError(f"expected at most {MAX_KEY} bytes, got {len(word.encode())}")
+    return word
+
+
+def key(word: str) -> str:
+    """The key of a document."""
+    try:
+        return check_key(text(word))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def seconds(word: str) -> float:
+    """A length of time, from 0 s on."""
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, got {shown(word)}")
+    return number
+
+
+def number_from(least: int) -> Callable[[str], int]:
+    """The type of a whole number from ``least`` on."""
+
+    def number(word: str) -> int:
+        found = int(word) if word.isascii() and word.isdigit() and len(word) < 20 else least - 1
+        if found < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} on, got {shown(word)}")
+        return found
+
+    return number
+
+
+def wait_for(word: str) -> str:
+    """The type of --wait: all, majority or a number from 1."""
+    if word in ("all", "majority") or (word.isascii() and word.isdigit() and 1 <= int(word[:7]) <= 999_999):
+        return word
+    raise argparse.ArgumentTypeError(f"expected all, majority or a number of members, got {shown(word)}")
