@@ -15,10 +15,12 @@ import os
 import pty
 import re
 import signal
+import socket as socketmodule
 import struct
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -229,6 +231,67 @@ def test_whatever_its_streams_are(name: str, socket: str) -> None:
     done = run(words, env=environment)
     judge(f"{name} in ASCII", done.returncode, done.stdout, done.stderr)
     assert (done.returncode, bool(done.stdout)) == (usual.returncode, bool(usual.stdout))
+
+
+#: What somebody else may answer, and what an agent may whose fleet has odd names.
+ANSWERS = {
+    "a list": b"[]",
+    "an object": b"{}",
+    "a number": b"7",
+    "null": b"null",
+    "other types": b'{"nodes": 1, "documents": {"a": []}, "versions": [null], "members": [], "error": []}',
+    "depth": b"[" * 100_000,
+    "surrogates": b'{"error": {"code": "x", "message": "\\ud800 \\u001b[2J"}}',
+    "HTML": b"<html>",
+    "bytes": b"\xff\x00",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [*((200, answer) for answer in ANSWERS.values()), (500, ANSWERS["surrogates"]), (500, ANSWERS["HTML"])],
+    ids=[*ANSWERS, "an error", "another error"],
+)
+def test_whatever_is_answered(
+    answer: bytes,
+    status: int,
+    tmp_path: Path,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    head = f"HTTP/1.1 {status} Some\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n"
+    stop = threading.Event()
+    listener = socketmodule.socket(socketmodule.AF_UNIX)
+    listener.bind("other.sock")
+    listener.listen()
+    listener.settimeout(0.2)
+
+    def serve() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(OSError):
+                connection, _peer = listener.accept()
+                with connection:
+                    connection.settimeout(5)
+                    connection.recv(65536)
+                    connection.sendall(f"{head}Connection: close\r\n\r\n".encode() + answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        for name in COMMANDS:
+            for more in ([], ["--json"]) if answer == ANSWERS["surrogates"] else ([],):
+                found, out, err = in_process([*fine(name), "--socket", "other.sock", *more], capfdbinary)
+                told = (name, found, out[:500], err[:500])
+                assert found in STATUSES and b"Traceback" not in err, told
+                assert not re.search(rb"[\x00-\x08\x0b-\x1f\x7f]", err), told
+                assert name == "files-helper" or not more or all(map(json.loads, err.decode().splitlines())), told
+                assert not re.search(rb"[\x00-\x08\x0b-\x1f\x7f]", out) or name == "read", told
+    finally:
+        stop.set()
+        thread.join()
+        listener.close()
 
 
 @contextlib.contextmanager

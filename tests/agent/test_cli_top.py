@@ -238,7 +238,7 @@ def test_failed_and_drifted_files_stand_before_the_others() -> None:
     files = [file(f"fine{number}", "applied") for number in range(30)]
     files += [file("bent", "applied", drift="changed by hand"), file("broken", "failed", error="no\nway")]
     shown = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in screen(view(files), 80, 24)]
-    assert shown[1] == "wrong: 1 files failed, 1 files drifted"
+    assert shown[1] == "wrong: 1 failed file, 1 drifted file"
     at = next(number for number, line in enumerate(shown) if line.startswith("RENDERED FILE"))
     assert shown[at + 1].split()[:3] == ["broken", "failed", "no\\nway"]
     assert shown[at + 2].split()[:2] == ["bent", "drifted"]

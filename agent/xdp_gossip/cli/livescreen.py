@@ -99,13 +99,13 @@ def _head(view: View, columns: int) -> list[str]:
 def _trouble(view: View) -> str:
     """What is wrong, counted."""
     members = view.status["members"]
-    counts = [(f"{state} nodes", members.get(state, 0)) for state in ("suspect", "dead")]
+    counts = [(f"{state} node", members.get(state, 0)) for state in ("suspect", "dead")]
     counts += [
-        ("files failed", sum(one["state"] == "failed" for one in view.files)),
-        ("files drifted", sum(bool(one.get("drift")) for one in view.files)),
-        ("internal errors", sum(one["count"] for one in view.status.get("internal_errors", ()))),
+        ("failed file", sum(one["state"] == "failed" for one in view.files)),
+        ("drifted file", sum(bool(one.get("drift")) for one in view.files)),
+        ("internal error", sum(one["count"] for one in view.status.get("internal_errors", ()))),
     ]
-    return ", ".join(f"{count:,} {what}" for what, count in counts if count)
+    return ", ".join(f"{count:,} {what}{'s' * (count != 1)}" for what, count in counts if count)
 
 
 def _nodes(view: View) -> _Section:

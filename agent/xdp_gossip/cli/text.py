@@ -35,7 +35,7 @@ def escaped(text: str) -> str:
 def printable(value: object) -> str:
     """A value as a field: ``-`` for none, and in quotes what would be taken for none or could not be seen whole."""
     text = "yes" if value is True else "no" if value is False else "-" if value in (None, "") else str(value)
-    if isinstance(value, str) and value and (value == "-" or value != value.strip()):
+    if isinstance(value, str) and value and (value == "-" or value != value.strip(" ")):
         return f'"{escaped(text)}"'
     return escaped(text)
 

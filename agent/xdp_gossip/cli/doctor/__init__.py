@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from ...core.shown import shown
 from ..common import FAILED, OK, print_json, wants_json
 from ..parser import add_command, add_config
 from ..text import escaped
