@@ -14,7 +14,7 @@ REPORTS ?= $(CACHE)/reports/$@
 
 # The agent's libraries, as on a target, and what the tests and checks themselves need.
 AGENT_PACKAGES := python3 python3-venv python3-aiohttp python3-cryptography python3-jinja2 python3-msgpack python3-nacl \
-	python3-prometheus-client python3-rich python3-yaml
+	python3-prometheus-client python3-yaml
 # What compiles and loads the kernel data plane, and what its tests look at it with.
 PLANE_PACKAGES := bpftool ethtool iproute2 libbpf1 linux-libc-dev python3-bpfcc wireguard-tools
 # What boots stock kernels, and fetches them.

@@ -102,6 +102,18 @@ class Host:
                 return True
         return self._permit(path, group, mode, noted=written) or written
 
+    def parents(self, path: str) -> None:
+        """Make the directories that lead to the path, readable by all. Raises ``Refused``."""
+        place = os.path.dirname(path)
+        if self.check or os.path.isdir(place):
+            return
+        self.parents(place)
+        try:
+            os.mkdir(place, 0o755)
+            os.chmod(place, 0o755)
+        except OSError as error:
+            raise Refused("%s: expected to make the directory: %s" % (place, error)) from None
+
     def link(self, path: str, target: str) -> bool:
         """Whether the symbolic link had to be put in place, which is one step. Raises ``Refused``, so for a
         directory."""

@@ -55,6 +55,7 @@ class Release:
         self.program = os.path.join(self.current, "bin", "xdp-gossip")
         self.directory = os.path.join(self.releases, wanted["name"])
         self._command = wanted["command"]
+        self._links = wanted.get("links") or {}
         self._keep = max(1, wanted["keep"])
 
     @property
@@ -72,6 +73,11 @@ class Release:
             host.note(self.directory)
         changed = host.link(self.current, self.directory)
         host.link(self._command, self.program)
+        for path, target in sorted(self._links.items()):
+            # An older release may have nothing to lead to.
+            if os.path.exists(os.path.join(self.directory, target)):
+                host.parents(path)
+                host.link(path, os.path.join(self.current, target))
         return changed
 
     def surplus(self, foreseen: bool) -> list[str]:

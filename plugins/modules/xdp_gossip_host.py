@@ -105,6 +105,10 @@ options:
         description: Where to put a link to its program.
         type: path
         required: true
+      links:
+        description: Paths of further links, each with the file of the release that it leads to, if there is one.
+        type: dict
+        default: {}
       keep:
         description: How many releases stay.
         type: int
@@ -346,7 +350,13 @@ OPTIONS = {
         }
     ),
     "release": _suboptions(
-        {"root": _required("path"), "name": _required("str"), "command": _required("path"), "keep": _required("int")}
+        {
+            "root": _required("path"),
+            "name": _required("str"),
+            "command": _required("path"),
+            "links": {"type": "dict", "default": {}},
+            "keep": _required("int"),
+        }
     ),
     "configuration": _suboptions(
         {

@@ -115,7 +115,7 @@ def test_a_healthy_fleet_has_no_findings(tmp_path: Path) -> None:
                 until(lambda running=running: sum(n["record_known"] for n in running.json("members")["nodes"]) == 2)
             for running in (first, second):
                 status, found = doctor(running.directory / "agent.yml")
-                host = {"clock.unsynchronised", "library.optional", "unit.failed", "disk.low"}
+                host = {"clock.unsynchronised", "unit.failed", "disk.low"}
                 assert not {i: f for i, f in found.items() if not i.endswith(".ok")}.keys() - host, found
                 assert status == 0
                 assert {"agent.ok", "members.ok", "config.ok", "disk.ok", "traffic.ok", "process.ok"} <= found.keys()

@@ -369,11 +369,10 @@ def test_ports_of_an_agent_that_does_not_run(tmp_path: Path) -> None:
 
 
 def test_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not ids(libraries.examine(look())) - {"library.optional"}
+    assert not ids(libraries.examine(look()))
     monkeypatch.setitem(sys.modules, "nacl", None)
-    monkeypatch.setitem(sys.modules, "rich", None)
     found = wrong(libraries.examine(look()))
-    assert set(found) == {"library.missing", "library.optional"}
+    assert set(found) == {"library.missing"}
     assert found["library.missing"].remedy == "install python3-nacl or its like"
     monkeypatch.setattr(libraries, "_OLDEST", (99, 0))
     assert "library.python" in ids(libraries.examine(look()))

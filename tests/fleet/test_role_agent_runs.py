@@ -34,7 +34,6 @@ DEBIAN = [
     "python3-msgpack",
     "python3-nacl",
     "python3-prometheus-client",
-    "python3-rich",
     "python3-yaml",
 ]
 RED_HAT = [
@@ -45,7 +44,6 @@ RED_HAT = [
     "python3-prometheus_client",
     "python3-pynacl",
     "python3-pyyaml",
-    "python3-rich",
 ]
 DEBIAN_PLANE = ["libbpf1", "linux-libc-dev", "python3-bpfcc"]
 JAMMY_PLANE = ["libbpf0", "linux-libc-dev", "python3-bpfcc"]
@@ -336,7 +334,10 @@ def test_seeds_of_hosts_outside_of_the_run(
   tasks:
     - ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: addresses.yml, public: true}
       vars: &others {agent_seed_hosts: "{{ groups['all'] }}"}
-    - ansible.builtin.copy: {content: "{{ __agent_seeds | to_json }}", dest: "{{ playbook_dir }}/seeds.json", mode: "0600"}
+    - ansible.builtin.copy:
+        content: "{{ __agent_seeds | to_json }}"
+        dest: "{{ playbook_dir }}/seeds.json"
+        mode: "0600"
       vars: *others
 """
     (controller.directory / "play.yml").write_text(play)

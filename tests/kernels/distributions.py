@@ -24,7 +24,7 @@ PACKAGES = (
     *("bpftool", "busybox-static", "ethtool", "iproute2", "kmod", "libbpf1", "linux-libc-dev", "python3-bpfcc"),
     *("python3-aiohttp", "python3-cryptography", "python3-jinja2", "python3-msgpack", "python3-nacl"),
     "python3-prometheus-client",
-    *("python3-rich", "python3-yaml", "wireguard-tools"),
+    *("python3-yaml", "wireguard-tools"),
 )
 
 _FETCH_SECONDS = 900.0

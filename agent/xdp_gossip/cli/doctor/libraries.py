@@ -12,10 +12,9 @@ from .finding import Finding, Subject
 from .look import Look
 
 _REQUIRED = ("aiohttp", "yaml", "cryptography", "msgpack", "nacl", "prometheus_client")
-_OPTIONAL = {"rich": "tables and top on a terminal"}
 _OLDEST = (3, 9)
 
-_SAYS = Subject("library", python="error", missing="error", optional="warning")
+_SAYS = Subject("library", python="error", missing="error")
 
 
 def examine(look: Look) -> Iterator[Finding]:
@@ -25,15 +24,12 @@ def examine(look: Look) -> Iterator[Finding]:
         yield _SAYS("python", f"Python {version}", "install Python 3.9 or later, and name it in agent_python")
     else:
         yield _SAYS.ok(f"Python {version}")
-    for name in (*_REQUIRED, *_OPTIONAL):
+    for name in _REQUIRED:
         remedy = f"install python3-{name.replace('_', '-')} or its like"
         try:
             module = importlib.import_module(name)
         except ImportError as error:
-            if name in _OPTIONAL:
-                yield _SAYS("optional", f"{name} is missing, needed for {_OPTIONAL[name]} ({error})", remedy)
-            else:
-                yield _SAYS("missing", f"{name} is missing ({error})", remedy)
+            yield _SAYS("missing", f"{name} is missing ({error})", remedy)
         else:
             yield _SAYS.ok(f"{name} {_version(name, module)}")
 

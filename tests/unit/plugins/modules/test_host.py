@@ -79,7 +79,8 @@ class Lab:
                 "home": user.pw_dir,
                 "shell": user.pw_shell,
             },
-            "release": {"root": str(place / "opt"), "name": "1-aa", "command": str(place / "command"), "keep": 2},
+            "release": {"root": str(place / "opt"), "name": "1-aa", "command": str(place / "command"), "keep": 2,
+                "links": {str(place / "share/man1/page.1"): "share/page.1", str(place / "share/none"): "share/none"}},
             "configuration": {
                 "directory": str(place / "etc"),
                 "content": SETTINGS % ("one", 4),
@@ -169,6 +170,16 @@ def test_a_blank_host_gets_everything_and_a_second_run_changes_nothing(lab):
     assert modes == {"": 0o750, "keys": 0o750, "secret.key": 0o640, "agent.yml": 0o640}
     second = lab.run()
     assert (second["changed"], second["changes"], second["diff"], second["told"]) == (False, [], [], [])
+
+
+def test_links_lead_to_files_of_the_current_release(lab):
+    page = lab.place / "opt/releases/1-aa/share/page.1"
+    page.parent.mkdir()
+    page.write_text("a page")
+    assert "share/man1/page.1" in changed(lab, lab.run())
+    link = lab.place / "share/man1/page.1"
+    assert link.read_text() == "a page" and os.readlink(str(link)) == str(lab.place / "opt/current/share/page.1")
+    assert not os.path.lexists(str(lab.place / "share/none")) and lab.run()["changes"] == []
 
 
 def test_secrets_are_written_and_not_shown(lab):
