@@ -1,6 +1,4 @@
-# Copyright (c) 2026, the XDP Gossip contributors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-# SPDX-License-Identifier: GPL-3.0-or-later
+# SPDX-License-Identifier: MIT
 """The look at a host before a deployment: what stands in the way is named, and nothing else is."""
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-# Copyright (c) 2026, the XDP Gossip contributors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-# SPDX-License-Identifier: GPL-3.0-or-later
+# SPDX-License-Identifier: MIT
 """The certificate authority of a fleet: what it signs is accepted by OpenSSL, and renewed when it has to be."""
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-# Copyright (c) 2026, the XDP Gossip contributors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-# SPDX-License-Identifier: GPL-3.0-or-later
+# SPDX-License-Identifier: MIT
 """The secrets of a fleet on the controller: made once, their owner's alone, never of two fleets."""
 
 from __future__ import annotations
