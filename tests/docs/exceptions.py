@@ -38,6 +38,7 @@ NOT_RUN = {
         "- hosts: all": _HOSTS,
         "ansible-playbook -i INVENTORY xdp_gossip.fleet.upgrade ": "needs systemd hosts; molecule/upgrade has them",
     },
+    "plugins/modules/xdp_gossip_host.py": {"- name: Install, configure and run the agent": _HOSTS},
     "roles/lab/README.md": {"- hosts: localhost": _BOOTS},
     "tests/interop/README.md": {
         "git clone https://github.com/dpwgc/pekonode": _PEKONODE,
@@ -51,7 +52,7 @@ NOT_RUN = {
 #: File -> the beginning of a line -> regular expressions that the output of the snippet has to match.
 PROMISED = {
     "README.md": {
-        "- http://198.18.0.11:8001": ['"host1"', '"host2"', '"host3"'],
+        "- https://198.18.0.11:8001": ['"host1"', '"host2"', '"host3"'],
         "ansible-inventory -i nodelist.yml --graph": [r"\|--host1\n.*\|--host2\n.*\|--host3\n"],
         "from xdp_gossip import Node, NodeList": ["A-server", "b'test metadata'"],
         "xdp-gossip verify shop/settings": ["3 of 3 members"],
