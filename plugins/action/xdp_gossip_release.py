@@ -36,7 +36,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """See the module's documentation. Raises ``AnsibleActionFail``."""
         super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(argument_spec={"archive": {"type": "str", "default": ""}})
+        options = self.validate_argument_spec(argument_spec={"archive": {"type": "str", "default": ""}})[1]
         path = os.path.realpath(os.path.expanduser(options["archive"])) if options["archive"] else _own()
         named = _NAME.match(os.path.basename(path))
         if not named or not os.path.isfile(path):

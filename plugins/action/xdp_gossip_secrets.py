@@ -22,7 +22,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """See the module's documentation. Raises ``AnsibleActionFail``."""
         super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(
+        options = self.validate_argument_spec(
             argument_spec={
                 "cluster": {"type": "str", "required": True},
                 "directory": {"type": "path", "required": True},
@@ -37,7 +37,7 @@ class ActionModule(ActionBase):
                 "state": {"type": "str", "choices": ["query", "present"], "default": "query"},
             },
             required_together=[["ca_cert_file", "ca_key_file"]],
-        )
+        )[1]
         wanted = fleet_secrets.Wanted(
             cluster=options["cluster"],
             directory=_absolute(options["directory"]),

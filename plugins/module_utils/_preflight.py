@@ -15,16 +15,19 @@ import selectors
 import shutil
 import socket
 import ssl
-import subprocess
 import time
+import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._template_rules import check_templates
+
+#: Runs a command: its exit status and its output.
+Run = t.Callable[[t.List[str]], t.Tuple[int, str]]
 
 PYTHON = "/usr/bin/python3"
 MINIMUM = (3, 9)
 
 
-def check_base() -> list[str]:
+def check_base(run: Run) -> list[str]:
     """Root, systemd, the tools that unpacking needs, and the Python that the agent will run under."""
     errors = []
     if os.geteuid() != 0:
@@ -36,9 +39,9 @@ def check_base() -> list[str]:
             errors.append("command %s: expected it to be installed, found none" % tool)
     if os.path.exists(PYTHON):  # else the package installation brings it
         code = "import sys; print('%d.%d' % sys.version_info[:2])"
-        found = subprocess.run([PYTHON, "-I", "-c", code], stdout=subprocess.PIPE, timeout=20, check=False)
-        text = found.stdout.decode("ascii", "replace").strip()
-        if found.returncode or tuple(int(part) for part in text.split(".")) < MINIMUM:
+        status, output = run([PYTHON, "-I", "-c", code])
+        text = output.strip()
+        if status or tuple(int(part) for part in text.split(".")) < MINIMUM:
             errors.append("%s: expected Python %d.%d or later, got %s" % (PYTHON, *MINIMUM, text or "an error"))
     return errors
 
@@ -82,7 +85,7 @@ def check_paths(question: dict) -> list[str]:
     return errors
 
 
-def check_ports(question: dict) -> list[str]:
+def check_ports(question: dict, run: Run) -> list[str]:
     """The ports must be free, or held by the agent itself; the addresses must be this host's."""
     listen = question["listen"] or ("::" if ":" in question["addr"] else "0.0.0.0")
     wanted = [
@@ -96,7 +99,7 @@ def check_ports(question: dict) -> list[str]:
     for name, label, kind, host, port in wanted:
         number = bind_error(kind, host, port)
         if number == errno.EADDRINUSE:
-            own = own if own is not None else agent_sockets(question["unit"])
+            own = own if own is not None else agent_sockets(question["unit"], run)
             holders = sockets_at(label.lower(), port)
             if holders and holders <= own:
                 continue
@@ -123,7 +126,7 @@ def bind_error(kind: int, host: str, port: int) -> int:
 
     SO_REUSEADDR as the agent sets it, for TCP only.
     """
-    host, _, zone = host.partition("%")
+    host, zone = host.partition("%")[::2]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, kind) as probe:
@@ -135,11 +138,10 @@ def bind_error(kind: int, host: str, port: int) -> int:
     return 0
 
 
-def agent_sockets(unit: str) -> set[str]:
+def agent_sockets(unit: str, run: Run) -> set[str]:
     """The inodes of the sockets that processes of the unit hold."""
     command = ["systemctl", "show", "--property=ControlGroup", "--value", unit]
-    shown = subprocess.run(command, stdout=subprocess.PIPE, timeout=20, check=False)
-    group = shown.stdout.decode("utf-8", "replace").strip()
+    group = run(command)[1].strip()
     found: set[str] = set()
     if not group:
         return found
@@ -180,12 +182,12 @@ def answering(seeds: list[str], own: tuple[str, int]) -> list[str]:
     waiting: dict[socket.socket, str] = {}
     found = []
     for seed in seeds:
-        host, _, port = seed.rpartition(":")
+        host, port = seed.rpartition(":")[::2]
         try:
             looked = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
         except (OSError, ValueError, UnicodeError):
             continue
-        for family, kind, proto, _, address in looked[:4]:
+        for family, kind, proto, address in [entry[:3] + entry[4:] for entry in looked[:4]]:
             if address[:2] == own:
                 continue
             try:
@@ -202,8 +204,8 @@ def answering(seeds: list[str], own: tuple[str, int]) -> list[str]:
         for client in waiting:
             selector.register(client, selectors.EVENT_WRITE)
         while selector.get_map() and (left := end - time.monotonic()) > 0:
-            for key, _ in selector.select(left):
-                client = key.fileobj
+            for ready in selector.select(left):
+                client = ready[0].fileobj
                 selector.unregister(client)
                 if not client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     found.append(waiting[client])
@@ -215,7 +217,7 @@ def answering(seeds: list[str], own: tuple[str, int]) -> list[str]:
 def resolvable(seeds: list[str]) -> bool:
     """Whether at least one seed is an address, or a name that this host knows."""
     for seed in seeds:
-        host, _, port = seed.rpartition(":")
+        host, port = seed.rpartition(":")[::2]
         try:
             socket.getaddrinfo(host.strip("[]"), int(port))
             return True
@@ -224,7 +226,7 @@ def resolvable(seeds: list[str]) -> bool:
     return not seeds
 
 
-def check_certificate(question: dict) -> list[str]:
+def check_certificate(question: dict, run: Run) -> list[str]:
     """A certificate that is on the host already must be one that the API can use."""
     paths = question["tls_cert"], question["tls_key"]
     if not all(paths):
@@ -237,7 +239,7 @@ def check_certificate(question: dict) -> list[str]:
         return ["%s, but %s" % (where, error.strerror if isinstance(error, FileNotFoundError) else error)]
     if shutil.which("openssl"):
         command = ["openssl", "x509", "-noout", "-checkend", "0", "-in", paths[0]]
-        if subprocess.run(command, stdout=subprocess.DEVNULL, timeout=20, check=False).returncode:
+        if run(command)[0]:
             return ["%s, but it has ended" % where]
     return []
 
@@ -285,13 +287,13 @@ def read(path: str) -> str:
         return ""
 
 
-def look(question: dict) -> dict:
+def look(question: dict, run: Run) -> dict:
     """Everything that stands in the way, and what the role wants to know of the host before it changes anything."""
-    errors = check_base() + check_address(question) + check_interface(question) + check_paths(question)
+    errors = check_base(run) + check_address(question) + check_interface(question) + check_paths(question)
     errors += check_templates(question["templates"])
     if not errors:  # without a sound address and systemd the question about ports makes no sense
-        errors = check_ports(question)
-    errors += check_secrets(question) + check_certificate(question)
+        errors = check_ports(question, run)
+    errors += check_secrets(question) + check_certificate(question, run)
     if question["others"] and not question["seeds"]:
         errors.append(
             "agent_seeds: expected at least one address of another host, found none: the other hosts have neither an "

@@ -181,7 +181,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    module.exit_json(changed=False, **_preflight.look(module.params))
+    module.exit_json(changed=False, **_preflight.look(module.params, lambda words: module.run_command(words)[:2]))
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def make(wanted: Wanted, read: Reader, now: datetime.datetime) -> list[str]:
         made = []
         for path in (wanted.secret, wanted.token):
             if path and not os.path.exists(path):
-                _write(path, "".join(secrets.choice(LETTERS) for _ in range(LENGTH)).encode() + b"\n")
+                _write(path, "".join(secrets.choice(LETTERS) for each in range(LENGTH)).encode() + b"\n")
                 made.append(path)
         if wanted.ca_cert and not os.path.exists(wanted.ca_cert):
             if os.path.exists(wanted.ca_key):

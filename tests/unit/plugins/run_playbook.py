@@ -12,6 +12,8 @@ from pathlib import Path
 import yaml
 
 #: Where the collection that is tested was found.
+#: ansible-playbook of the ansible-core that this Python imports, which may be no installed one.
+_PLAYBOOK = "from ansible.cli.playbook import main; main()"
 COLLECTIONS = Path(__file__).absolute().parents[5]
 
 
@@ -26,7 +28,7 @@ def run_playbook(directory: Path, playbook: str, *more: str, fails: bool = False
     hosts = directory / "hosts"
     hosts.write_text("localhost ansible_connection=local ansible_python_interpreter=%s\n" % sys.executable)
     done = subprocess.run(
-        [sys.executable, "-m", "ansible", "playbook", "-vvv", "-i", str(hosts), playbook, *more], capture_output=True,
+        [sys.executable, "-c", _PLAYBOOK, "-vvv", "-i", str(hosts), playbook, *more], capture_output=True,
         text=True, env=environment, cwd=cwd or directory, stdin=subprocess.DEVNULL, timeout=300, check=False,
     )
     output = done.stdout + done.stderr

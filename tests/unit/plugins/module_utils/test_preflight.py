@@ -11,6 +11,12 @@ import typing as t
 import pytest
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils import _preflight as preflight
 
+def run(words: t.List[str]) -> t.Tuple[int, str]:
+    """As the module runs a command."""
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    return done.returncode, done.stdout.decode()
+
+
 OWN, OTHER = "a secret of this fleet", "a secret of another fleet"
 
 
@@ -63,7 +69,7 @@ def fixture_question(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[dict[str, t.
         first.bind(("127.0.0.1", 0))
         second.bind(("127.0.0.1", 0))
         ports = first.getsockname()[1], second.getsockname()[1]
-    monkeypatch.setattr(preflight, "agent_sockets", lambda unit: set())
+    monkeypatch.setattr(preflight, "agent_sockets", lambda unit, run: set())
     yield {
         "addr": "127.0.0.1",
         "listen": "127.0.0.1",
@@ -85,28 +91,28 @@ def fixture_question(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[dict[str, t.
 def test_a_port_that_somebody_has(
     question: dict[str, t.Any], monkeypatch: pytest.MonkeyPatch, kind: int, key: str, told: str
 ) -> None:
-    assert preflight.check_ports(question) == []
+    assert preflight.check_ports(question, run) == []
     with socket.socket(socket.AF_INET, kind) as holder:
         holder.bind(("127.0.0.1", question[key]))
         if kind == socket.SOCK_STREAM:
             holder.listen()
-        (error,) = preflight.check_ports(question)
+        (error,) = preflight.check_ports(question, run)
         assert error.startswith(told) and "another process has it" in error
         # What the running agent holds it may keep, and nothing but that.
         inode = os.readlink("/proc/self/fd/%d" % holder.fileno())[len("socket:[") : -1]
-        monkeypatch.setattr(preflight, "agent_sockets", lambda unit: {inode, "1"})
-        assert preflight.check_ports(question) == []
-        monkeypatch.setattr(preflight, "agent_sockets", lambda unit: {"1"})
-        assert len(preflight.check_ports(question)) == 1
-    assert preflight.check_ports(question) == []
+        monkeypatch.setattr(preflight, "agent_sockets", lambda unit, run: {inode, "1"})
+        assert preflight.check_ports(question, run) == []
+        monkeypatch.setattr(preflight, "agent_sockets", lambda unit, run: {"1"})
+        assert len(preflight.check_ports(question, run)) == 1
+    assert preflight.check_ports(question, run) == []
 
 
 def test_an_address_of_another_host(question: dict[str, t.Any]) -> None:
     away = {**question, "addr": "198.51.100.1", "listen": ""}
-    (error,) = preflight.check_ports(away)
+    (error,) = preflight.check_ports(away, run)
     assert error.startswith("agent_addr: expected an address of this host, got 198.51.100.1")
-    assert preflight.check_ports({**away, "listen": "0.0.0.0"}) == []
-    (error,) = preflight.check_ports({**question, "api_addr": "198.51.100.1"})
+    assert preflight.check_ports({**away, "listen": "0.0.0.0"}, run) == []
+    (error,) = preflight.check_ports({**question, "api_addr": "198.51.100.1"}, run)
     assert error.startswith("agent_api_port: ") and "does not belong to this host" in error
 
 
@@ -180,10 +186,10 @@ def test_a_certificate_on_the_host(tmp_path: t.Any) -> None:
         pytest.skip("needs openssl")
 
     def told(certificate: t.Any, its_key: t.Any) -> str:
-        return "".join(preflight.check_certificate({"tls_cert": str(certificate), "tls_key": str(its_key)}))
+        return "".join(preflight.check_certificate({"tls_cert": str(certificate), "tls_key": str(its_key)}, run))
 
     assert told(good, key) == ""
-    assert preflight.check_certificate({"tls_cert": None, "tls_key": None}) == []
+    assert preflight.check_certificate({"tls_cert": None, "tls_key": None}, run) == []
     assert "key values mismatch" in told(good, other).lower().replace("_", " ")
     assert "No such file" in told(tmp_path / "none", key)
     assert "to be a certificate and its key, but" in told(key, key)

@@ -79,8 +79,13 @@ class Lab:
                 "home": user.pw_dir,
                 "shell": user.pw_shell,
             },
-            "release": {"root": str(place / "opt"), "name": "1-aa", "command": str(place / "command"), "keep": 2,
-                "links": {str(place / "share/man1/page.1"): "share/page.1", str(place / "share/none"): "share/none"}},
+            "release": {
+                "root": str(place / "opt"),
+                "name": "1-aa",
+                "command": str(place / "command"),
+                "keep": 2,
+                "links": {str(place / "share/man1/page.1"): "share/page.1", str(place / "share/none"): "share/none"},
+            },
             "configuration": {
                 "directory": str(place / "etc"),
                 "content": SETTINGS % ("one", 4),

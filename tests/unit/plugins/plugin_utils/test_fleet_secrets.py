@@ -45,8 +45,8 @@ def test_all_are_made_once_and_are_their_owners_alone(tmp_path: t.Any) -> None:
     ]
     assert secrets.missing(one) == [] and secrets.problems(one, read) == [] and not secrets.stale(one, read, NOW)
     assert secrets.make(one, read, NOW) == []
-    for place, _, names in os.walk(one.directory):
-        assert stat.S_IMODE(os.stat(place).st_mode) == 0o700
+    for place, below, names in os.walk(one.directory):
+        assert stat.S_IMODE(os.stat(place).st_mode) == 0o700, below
         for name in names:
             assert stat.S_IMODE(os.stat(os.path.join(place, name)).st_mode) == 0o600, name
     assert len(read(one.secret)) == len(read(one.token)) == 44 and read(one.secret) != read(one.token)
