@@ -11,6 +11,7 @@ import typing as t
 import pytest
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils import _preflight as preflight
 
+
 def run(words: t.List[str]) -> t.Tuple[int, str]:
     """As the module runs a command."""
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
