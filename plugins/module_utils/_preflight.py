@@ -294,12 +294,7 @@ def look(question: dict, run: Run) -> dict:
     if not errors:  # without a sound address and systemd the question about ports makes no sense
         errors = check_ports(question, run)
     errors += check_secrets(question) + check_certificate(question, run)
-    if question["others"] and not question["seeds"]:
-        errors.append(
-            "agent_seeds: expected at least one address of another host, found none: the other hosts have neither an "
-            "address nor a name that this one could use. Set agent_addr for them, or agent_seeds"
-        )
-    elif not resolvable(question["seeds"]):
+    if not resolvable(question["seeds"]):
         told = ", ".join(question["seeds"])
         errors.append("agent_seeds: expected an address, or a name that this host knows, got %s" % told)
     current = question["root"] + "/current"
