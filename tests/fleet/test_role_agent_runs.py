@@ -117,6 +117,8 @@ class Controller:
             "ANSIBLE_COLLECTIONS_PATH": str(directory / "collections"),
             "ANSIBLE_HOME": str(directory / "ansible"),
             "HOME": str(self.home),
+            # Ansible looks up root's home by itself.
+            "ANSIBLE_ASYNC_DIR": str(directory / "async"),
             "ANSIBLE_NOCOLOR": "true",
         }
 
