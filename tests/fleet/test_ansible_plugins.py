@@ -61,7 +61,8 @@ pytestmark = [
 class Fleet:
     """Three agents, and Ansible to talk to them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, timeout: float = 2) -> None:
+        """``timeout``: seconds of silence, after which members are suspected."""
         self.directory = directory
         self.sockets = [directory / f"n{number}.sock" for number in (1, 2, 3)]
         collections = directory / "collections" / "ansible_collections" / "xdp_gossip"
@@ -86,7 +87,7 @@ class Fleet:
             address = f"198.18.77.{10 + number}"
             settings = {
                 "cluster": "plugins", "node": {"addr": address, "port": 8000, "name": f"host{number}"},
-                "listen_addr": address, "protocol": "UDP", "cycle": 0.3, "timeout": 2,
+                "listen_addr": address, "protocol": "UDP", "cycle": 0.3, "timeout": timeout,
                 "secret_key_file": str(directory / "secret"),
                 "seeds": [] if number == 1 else ["198.18.77.11:8000"], "state_dir": str(directory / f"state{number}"),
                 "api": {

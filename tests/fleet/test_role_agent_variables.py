@@ -44,7 +44,7 @@ VARIABLES = {
 def test_each_variable_reaches_the_configuration(controller: Controller) -> None:  # noqa: F811
     given = {name: value for name, (value, _) in VARIABLES.items()}
     unit_settings = {"agent_watchdog_sec": 77, "agent_memory_max": "50%"}
-    given |= {**unit_settings, "agent_api_addr": "198.18.0.12", "agent_api_port": 9101}
+    given |= {"agent_api_tls": True, **unit_settings, "agent_api_addr": "198.18.0.12", "agent_api_port": 9101}
     directory = write(controller, yaml.safe_dump(given))
     written = config(directory)
     for name, (value, path) in VARIABLES.items():
