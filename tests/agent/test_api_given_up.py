@@ -268,6 +268,7 @@ def test_an_agent_that_was_stopped_does_not_do_what_nobody_waits_for(tmp_path: P
         assert running.json("documents")["documents"] == []
 
 
+@pytest.mark.slow
 def test_the_command_line_settles_a_request(tmp_path: Path) -> None:
     with agent(tmp_path / "a") as running:
 

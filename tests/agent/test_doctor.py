@@ -117,6 +117,7 @@ def run(config: Path, *, as_json: bool = True) -> tuple[int, str]:
     return status, out.getvalue()
 
 
+@pytest.mark.slow
 def test_one_subject_that_breaks_and_one_that_hangs_leave_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
