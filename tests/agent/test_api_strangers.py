@@ -248,6 +248,7 @@ def test_who_is_evicted_in_a_handshake_is_gone_with_all_memory(
         gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [
@@ -467,6 +468,7 @@ def test_wrong_tokens_leave_a_trace(caplog: pytest.LogCaptureFixture) -> None:
     assert "guess" not in told[0]
 
 
+@pytest.mark.slow
 def test_without_descriptors_it_waits_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with served() as api:

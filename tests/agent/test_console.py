@@ -96,6 +96,7 @@ def test_a_name_cannot_forge_a_line_or_colour_the_terminal() -> None:
     assert "x\\n2026" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "reader", "told"),
     [({"PYTHONIOENCODING": "ascii"}, "cat", r"caf\xe9"), ({}, "true", "")],

@@ -274,6 +274,7 @@ def in_mount(tmp_path: Path, options: str, prepare: str = "true") -> dict[str, A
     return {found["id"]: found for found in json.loads(done.stdout)}
 
 
+@pytest.mark.slow
 @needs_root
 @pytest.mark.parametrize(
     ("options", "prepare", "wanted"),

@@ -120,6 +120,7 @@ def _exchange(name: str, secret: str, dice: random.Random) -> None:
         os.link(away, name)
 
 
+@pytest.mark.slow
 def test_the_owner_of_the_directory_exchanges_all_names_and_gains_nothing(site: Site) -> None:
     """Only what was rendered is validated and placed, and root's files stay as they are and unread."""
     check = site.script(f'n=$(mktemp "{site.seen}/XXXXXXXX"); cat "$1" > "$n"; stat -c "%u %a" "$1" > "$n.mode"')

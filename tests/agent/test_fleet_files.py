@@ -80,6 +80,7 @@ def test_any_member_tells_of_the_files_of_all() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_member_that_does_not_answer_is_named() -> None:
     async def main() -> None:
         one, two = await fleet(2)

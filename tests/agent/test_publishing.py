@@ -288,6 +288,7 @@ async def overtaken(left: Member, right: Member, key: str = "k") -> asyncio.Futu
     return pending
 
 
+@pytest.mark.slow
 def test_a_publish_that_lost_is_taken_from_a_disk_that_was_full_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (publishing, runtime):
         monkeypatch.setattr(module, "_RETRY", 0.1)
@@ -420,6 +421,7 @@ def test_an_engine_that_fails_at_a_commit_leaves_nothing_on_the_disk(monkeypatch
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_versions_that_a_full_disk_did_not_take_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (publishing, runtime):
         monkeypatch.setattr(module, "_RETRY", 0.1)

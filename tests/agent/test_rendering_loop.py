@@ -148,6 +148,7 @@ def test_nothing_is_rendered_before_this_node_has_caught_up(play: Callable[..., 
     play(story, upstream="{% for d in documents('up/') %}{{ d.value }};{% endfor %}")
 
 
+@pytest.mark.slow
 def test_a_template_is_rendered_again_only_for_what_it_read(play: Callable[..., None]) -> None:
     async def story(world: World, rendering: Rendering) -> None:
         def counts() -> dict[str, int]:

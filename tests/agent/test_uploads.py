@@ -102,6 +102,7 @@ def test_what_is_declared_costs_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "size"), [("PUT /v1/documents/a", LARGEST), ("POST /v1/documents", LARGEST), ("POST /v1/repair", JSON)]
 )
