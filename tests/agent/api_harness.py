@@ -18,6 +18,7 @@ import yaml
 from aiohttp import web
 from yarl import URL
 
+from tests.patience import patient
 from xdp_gossip.api.app import build_app
 from xdp_gossip.api.headers import API_HEADER
 from xdp_gossip.api.info import openapi_text
@@ -171,3 +172,14 @@ async def serving_tcp(node_list: Any, *, token: str | None = TOKEN) -> AsyncIter
             yield Api(session, f"http://{where}"), server, where
     finally:
         await asyncio.wait_for(server.close(), 10)
+
+
+async def eventually(question: Any, seconds: float = 15.0) -> Any:
+    """The first true answer of the coroutine function ``question``."""
+    deadline = asyncio.get_running_loop().time() + patient(seconds)
+    while True:
+        answer = await question()
+        if answer:
+            return answer
+        assert asyncio.get_running_loop().time() < deadline, "it never came true"
+        await asyncio.sleep(0.05)

@@ -9,20 +9,7 @@ from typing import Any
 
 import pytest
 from agents import cluster
-from api_harness import Api, serving
-
-from tests.patience import patient
-
-
-async def eventually(question: Any, seconds: float = 15.0) -> Any:
-    """The first true answer of the coroutine function ``question``."""
-    deadline = asyncio.get_running_loop().time() + patient(seconds)
-    while True:
-        answer = await question()
-        if answer:
-            return answer
-        assert asyncio.get_running_loop().time() < deadline, "it never came true"
-        await asyncio.sleep(0.05)
+from api_harness import Api, eventually, serving
 
 
 async def present(api: Api) -> dict[str, dict[str, Any]]:

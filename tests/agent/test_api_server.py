@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 from agents import cluster
-from api_harness import OPERATIONS, serving, serving_tcp
+from api_harness import OPERATIONS, eventually, serving, serving_tcp
 from fake_node_list import FakeNodeList
 
 from xdp_gossip.api import admission, connection
@@ -383,9 +383,14 @@ def test_ten_thousand_random_requests_change_nothing_that_was_not_asked(
             assert all(document.key == "kept" or document.size <= 2000 for document in node_list.documents())
             # Random requests may pause the node or make it leave; it comes back and the fleet agrees with it.
             await api("POST", "/v1/node/start")
+
+            async def together() -> bool:
+                return {node.name for node in node_list.get()} == {"n1", "n2"}
+
+            await eventually(together)
             answer = await api("GET", "/v1/convergence", params="timeout=20")
             assert answer.json["converged"], answer.json
-            assert {node.name for node in node_list.get()} == {"n1", "n2"}
+            assert answer.json["members"] == 2, answer.json
             assert other.read("kept") == b"precious"
 
     asyncio.run(main())

@@ -50,19 +50,20 @@ def test_keys_that_differ(tmp_path: Path) -> None:
         two = stack.enter_context(agent(tmp_path / "b", secret_key_file="", keys=after, seeds=seeds))
         three = stack.enter_context(agent(tmp_path / "c", seeds=seeds))
 
-        def findings(running: Any, awaited: str) -> Any:
+        def findings(running: Any, awaited: str, text: str = "") -> Any:
             def look_again() -> Any:
                 found = wrong(keys.examine(look_at(running.directory / "agent.yml")))
-                return found if awaited in found else None
+                return found if awaited in found and text in found[awaited].text else None
 
             return until(look_again)
 
-        found = findings(one, "key.others")
+        # A member has no name yet when only its address is known.
+        found = findings(one, "key.others", "b (")
         assert "slot 0 signs here, b (" in found["key.others"].text
         assert "sign with slot 1 (staged here)" in found["key.others"].text
         assert "slot 1 is staged" in found["key.rotation"].text
-        found = findings(two, "key.others")
-        assert "a (" in found["key.others"].text and "still sign with it" in found["key.rotation"].text
+        found = findings(two, "key.others", "a (")
+        assert "still sign with it" in found["key.rotation"].text
         assert findings(three, "key.unknown")["key.unknown"].level == "warning"
 
 
@@ -113,6 +114,7 @@ def test_a_healthy_fleet_has_no_findings(tmp_path: Path) -> None:
         with agent(tmp_path / "b", protocol="UDP", seeds=[f"127.0.0.1:{port}"]) as second:
             for running in (first, second):
                 until(lambda running=running: sum(n["record_known"] for n in running.json("members")["nodes"]) == 2)
+                until(lambda running=running: running.json("status")["caught_up"])
             for running in (first, second):
                 status, found = doctor(running.directory / "agent.yml")
                 host = {"clock.unsynchronised", "unit.failed", "disk.low"}
