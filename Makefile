@@ -87,6 +87,7 @@ check: ## The quick part: no root, under a minute
 .PHONY: code
 code: packages-test venv-dev ## Ruff, mypy --strict on the agent, Python 3.9, shellcheck
 	$(VENV)/dev/bin/ruff check
+	$(VENV)/dev/bin/ruff format --check
 	$(VENV)/dev/bin/mypy
 	$(VENV)/dev/bin/vermin --quiet --no-tips --violations --target=3.9- agent
 	shellcheck $$(.ci/shell-scripts)

@@ -81,9 +81,7 @@ def version_of(python: str) -> str:
     """The whole version text of an interpreter, beginning as in ``3.11 ``; SetupError when it does not run."""
     program = "import sys; print('%d.%d' % sys.version_info[:2], sys.version)"
     try:
-        return subprocess.run(
-            [python, "-c", program], capture_output=True, text=True, check=True, timeout=60
-        ).stdout
+        return subprocess.run([python, "-c", program], capture_output=True, text=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise SetupError(f"{python}: {error}") from None
 

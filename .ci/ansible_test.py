@@ -67,7 +67,11 @@ def files() -> list[str]:
     """What belongs to the collection: all that git tracks or would, less the parts that Ansible does not read."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     ).stdout.split("\0")
     return [
         name

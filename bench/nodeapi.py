@@ -45,9 +45,7 @@ class _Members:
             local=number == 0,
         )
 
-    def page(
-        self, states: Collection[State], after: Address | None = None, limit: int | None = None
-    ) -> list[Member]:
+    def page(self, states: Collection[State], after: Address | None = None, limit: int | None = None) -> list[Member]:
         """All of them by address: they are all alive."""
         found = self._members if State.ALIVE in states else []
         return [member for member in found if after is None or after < member.address][:limit]

@@ -349,5 +349,3 @@ def main(arguments: list[str]) -> int:
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / "agent"))
     sys.exit(main(sys.argv[1:]))
-
-

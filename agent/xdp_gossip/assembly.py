@@ -68,9 +68,7 @@ class Assembly:
                 from .transport.oneshot import OneShotTransport
 
                 return OneShotTransport(listen, size=self.size, buffer=self.buffer, own=own), ""
-            plain = UdpTransport(
-                listen, size=self.size, buffer=self.buffer, datagram=self.size, frames=False, own=own
-            )
+            plain = UdpTransport(listen, size=self.size, buffer=self.buffer, datagram=self.size, frames=False, own=own)
             return plain, "the kernel data plane cannot read the wire of PekoNode" if self._plane == "AUTO" else ""
         if self._plane == "TCP":
             from .transport.tcp import TcpTransport

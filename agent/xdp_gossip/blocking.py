@@ -161,9 +161,7 @@ class NodeList:
     ) -> Published:
         """Publish again what ``version`` held; see :meth:`AsyncNodeList.rollback`."""
         return self._wait(
-            self._inner.rollback(
-                key, version, expected=expected, author=author, comment=comment, expires_in=expires_in
-            )
+            self._inner.rollback(key, version, expected=expected, author=author, comment=comment, expires_in=expires_in)
         )
 
     def repair(self) -> int:

@@ -275,9 +275,7 @@ class Agent:
         watchdog = self.systemd.watchdog_seconds()
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(
-                    self.addresses.changed.wait(), min(watchdog or _STATUS_SECONDS, _STATUS_SECONDS)
-                )
+                await asyncio.wait_for(self.addresses.changed.wait(), min(watchdog or _STATUS_SECONDS, _STATUS_SECONDS))
             self.addresses.changed.clear()
             self.addresses.look()
             if not self.ready.is_set() and not self._waits:

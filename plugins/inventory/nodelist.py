@@ -219,7 +219,15 @@ from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._templates import
 
 #: Connection options, and those of them that the operator may write as templates.
 _CONNECTION = (
-    "endpoints", "token", "token_file", "ca_path", "client_cert", "client_key", "validate_certs", "timeout", "retries",
+    "endpoints",
+    "token",
+    "token_file",
+    "ca_path",
+    "client_cert",
+    "client_key",
+    "validate_certs",
+    "timeout",
+    "retries",
 )
 _PATHS = ("token_file", "ca_path", "client_cert", "client_key")
 _TEMPLATED = ("token",) + _PATHS

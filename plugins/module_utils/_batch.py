@@ -62,8 +62,9 @@ def write_together(fleet: Fleet, changes: t.Sequence[Change]) -> None:
             raise
         except ApiError as exc:
             if not_offered(exc):
-                raise NotTogether("%s has no way to publish several documents at once; it takes a newer agent"
-                                  % fleet.endpoint) from None
+                raise NotTogether(
+                    "%s has no way to publish several documents at once; it takes a newer agent" % fleet.endpoint
+                ) from None
             if exc.code != "version_mismatch":
                 raise
             for change in planned:
@@ -86,6 +87,7 @@ def _said_of_all(changes: t.Sequence[Change]) -> tuple[str | None, str | None]:
         raise NotTogether("at most %d documents can be written at once, these are %d" % (MAX_DOCUMENTS, len(changes)))
     size = sum(len(change.wish.key.encode("utf-8")) for change in changes)
     if size > MAX_KEY_BYTES:
-        raise NotTogether("names of documents written at once may have %d bytes together, these have %d"
-                          % (MAX_KEY_BYTES, size))
+        raise NotTogether(
+            "names of documents written at once may have %d bytes together, these have %d" % (MAX_KEY_BYTES, size)
+        )
     return said.pop()

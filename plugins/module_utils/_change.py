@@ -79,8 +79,8 @@ class Change:
         held, value = self._fleet.read(wish.key) or ({}, None)
         retyped = wish.value is not None and wish.type_counts and wish.content_type != held.get("content_type")
         #: Written only to live longer, or shorter.
-        self._renewed = value is not None and wish.value == value and to_renew(
-            held.get("expires"), wish.expires, self._fleet.now
+        self._renewed = (
+            value is not None and wish.value == value and to_renew(held.get("expires"), wish.expires, self._fleet.now)
         )
         self._retyped = retyped
         return held, value, retyped or self._renewed or wish.value != value
@@ -103,9 +103,7 @@ class Change:
                     wish.key, wish.rollback_to, wish.if_version, wish.author, wish.comment, wish.expires
                 )
             elif wish.value is None:
-                answer = self._fleet.delete(
-                    wish.key, wish.if_version, {"author": wish.author, "comment": wish.comment}
-                )
+                answer = self._fleet.delete(wish.key, wish.if_version, {"author": wish.author, "comment": wish.comment})
             else:
                 about = dict(self._kind(), author=wish.author, comment=wish.comment)
                 if wish.expires:

@@ -201,8 +201,10 @@ class Client:
             if not candidates or not left:
                 break  # who refused us once will do so again
             pause = min(_BACKOFF * 2 ** (self._settings.retries - left), _MAX_BACKOFF)
-            self._log("no member answered: %s; %d %s left, the next in %.1f s"
-                      % (_lines(failed), left, "retry" if left == 1 else "retries", pause))
+            self._log(
+                "no member answered: %s; %d %s left, the next in %.1f s"
+                % (_lines(failed), left, "retry" if left == 1 else "retries", pause)
+            )
             time.sleep(pause)
         raise Unreachable(attempts, maybe_applied=arrived and method != "GET")
 

@@ -47,7 +47,11 @@ class Question:
     """
 
     def __init__(
-        self, key: str | None = None, version: str | None = None, digest: str | None = None, absent: bool = False,
+        self,
+        key: str | None = None,
+        version: str | None = None,
+        digest: str | None = None,
+        absent: bool = False,
         applied: bool = False,
     ) -> None:
         self.key = key
@@ -60,8 +64,13 @@ class Question:
     def parameters(self) -> dict[str, str | None]:
         """As parameters of ``GET /v1/convergence``."""
         deleted = "1" if self.absent else None
-        return {"key": self.key, "version": self.version, "digest": self.digest, "deleted": deleted,
-                "applied": "1" if self.applied else None}
+        return {
+            "key": self.key,
+            "version": self.version,
+            "digest": self.digest,
+            "deleted": deleted,
+            "applied": "1" if self.applied else None,
+        }
 
     def __str__(self) -> str:
         if self.key is None:

@@ -60,7 +60,7 @@ class Channel:
         view = memoryview(data)
         while view:
             self._sock.settimeout(self._deadline.left())
-            view = view[self._sock.send(view[:CHUNK]):]
+            view = view[self._sock.send(view[:CHUNK]) :]
 
     def close(self) -> None:
         pass

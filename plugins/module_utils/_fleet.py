@@ -28,8 +28,19 @@ _POLL = 20.0
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,62}(?:/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,62})?")
 
 #: Fields of a document's description that are handed on.
-_DOCUMENT = ("key", "version", "digest", "size", "content_type", "author", "comment", "published_at", "deleted",
-             "expires", "batch_size")
+_DOCUMENT = (
+    "key",
+    "version",
+    "digest",
+    "size",
+    "content_type",
+    "author",
+    "comment",
+    "published_at",
+    "deleted",
+    "expires",
+    "batch_size",
+)
 
 
 def digest_of(value: bytes) -> str:
@@ -143,9 +154,7 @@ class Fleet:
         """``DELETE``, likewise; ``about`` may hold author and comment."""
         headers = _condition(if_version)
         repeatable = if_version is None
-        return _written(
-            self.client.request("DELETE", _path(key), about, headers=headers, repeatable=repeatable).json()
-        )
+        return _written(self.client.request("DELETE", _path(key), about, headers=headers, repeatable=repeatable).json())
 
     def write_many(
         self, entries: list[dict[str, t.Any]], author: str | None, comment: str | None
@@ -184,16 +193,23 @@ class Fleet:
             return self._document(key, version)
         except ApiError as exc:
             if exc.code == "version_deleted":
-                raise ConfigError("version %s of document %r is a deletion, it has no content"
-                                  % (clip(version), clip(key))) from None
+                raise ConfigError(
+                    "version %s of document %r is a deletion, it has no content" % (clip(version), clip(key))
+                ) from None
             if exc.code != "version_not_found":
                 raise
         known = ", ".join(clip(str(one["version"]), 80) for one in self.history(key)[:10]) or "none"
-        raise ConfigError("%s has no version %s of document %r; it has %s"
-                          % (self.endpoint, clip(version), clip(key), known))
+        raise ConfigError(
+            "%s has no version %s of document %r; it has %s" % (self.endpoint, clip(version), clip(key), known)
+        )
 
     def rollback(
-        self, key: str, version: str, if_version: str | None, author: str | None, comment: str | None,
+        self,
+        key: str,
+        version: str,
+        if_version: str | None,
+        author: str | None,
+        comment: str | None,
         expires: int | None,
     ) -> dict[str, t.Any]:
         """``POST /v1/rollback``: a new version with the content of ``version``. ``expires``: seconds, 0 for ever."""
@@ -202,10 +218,15 @@ class Fleet:
             said["expires_in"] = expires or "never"
         headers = dict(_condition(if_version), **{"Content-Type": "application/json"})
         try:
-            return _written(self.client.request(
-                "POST", "/v1/rollback/" + quote(key, safe="/"), body=json.dumps(said).encode("utf-8"),
-                headers=headers, repeatable=if_version is None,
-            ).json())
+            return _written(
+                self.client.request(
+                    "POST",
+                    "/v1/rollback/" + quote(key, safe="/"),
+                    body=json.dumps(said).encode("utf-8"),
+                    headers=headers,
+                    repeatable=if_version is None,
+                ).json()
+            )
         except ApiError as exc:
             if not_offered(exc):
                 raise ConfigError("rollback_to: %s cannot roll back; it takes a newer agent" % self.endpoint) from None

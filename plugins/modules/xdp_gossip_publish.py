@@ -523,9 +523,7 @@ class Publication:
         try:
             self._count(fleet, self._changes[0], "all", 0.0)
         except ClientError as exc:
-            self._module.warn(
-                "The document was published, but the members that hold it could not be counted: %s" % exc
-            )
+            self._module.warn("The document was published, but the members that hold it could not be counted: %s" % exc)
 
     def _count(self, fleet: Fleet, change: Change, wait: str, seconds: float) -> None:
         question = change.question()
@@ -549,9 +547,13 @@ class Publication:
         if not count:
             return what + ": no time was left to ask who holds it"
         return "%s: %d of %d members %s it after %.1f s, expected %s. Missing: %s" % (
-            what, count["confirmed"], count["members"],
+            what,
+            count["confirmed"],
+            count["members"],
             "have applied" if self._module.params["wait_for"] == "applied" else "hold",
-            self._elapsed, self._wait, count["told"],
+            self._elapsed,
+            self._wait,
+            count["told"],
         )
 
     def _fail(self, problem: ClientError | str, conflicts: t.Sequence[Conflict] = ()) -> t.NoReturn:

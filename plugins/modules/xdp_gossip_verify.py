@@ -420,17 +420,25 @@ def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct
     }
     result.update(answer.kinds(question))
     if question.applied:
-        result["applied"] = [one for one in answer.results if one["applied"].get("state") == "applied"
-                             and one not in answer.laggards]
+        result["applied"] = [
+            one for one in answer.results if one["applied"].get("state") == "applied" and one not in answer.laggards
+        ]
     if module.params["repair"]:
         result["asked"] = asked
     if answer.converged or (needed and module.check_mode):
         module.succeed(**result)
     module.fail(
         "%d of %d members %s %s after %.1f s, expected %s. Missing: %s"
-        % (answer.confirmed, answer.members, "have applied" if question.applied else "hold", question,
-           elapsed, wait, answer.describe_laggards()),
-        **result
+        % (
+            answer.confirmed,
+            answer.members,
+            "have applied" if question.applied else "hold",
+            question,
+            elapsed,
+            wait,
+            answer.describe_laggards(),
+        ),
+        **result,
     )
 
 

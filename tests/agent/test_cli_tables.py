@@ -48,7 +48,13 @@ def test_what_is_invisible_can_be_seen(value: object, shown: str) -> None:
     ("text", "columns"),
     [
         ("abc", 3),
-        ("日本", 4), ("e\u0301", 1), ("🎉", 2), ("ﾊﾝ", 2), ("한국", 4), ("⚠\ufe0f", 2), ("👍", 2),
+        ("日本", 4),
+        ("e\u0301", 1),
+        ("🎉", 2),
+        ("ﾊﾝ", 2),
+        ("한국", 4),
+        ("⚠\ufe0f", 2),
+        ("👍", 2),
     ],
 )
 def test_columns_of_text(text: str, columns: int) -> None:

@@ -134,9 +134,7 @@ def taken(drawn: bytes) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("columns", "lines"), [(80, 24), (40, 15), (20, 5), (200, 60)])
-def test_trouble_comes_first_and_what_does_not_fit_is_said(
-    fleet: tuple[str, Fleet], columns: int, lines: int
-) -> None:
+def test_trouble_comes_first_and_what_does_not_fit_is_said(fleet: tuple[str, Fleet], columns: int, lines: int) -> None:
     with top(fleet[0], columns, lines) as running:
         shown = running.screen()
         os.write(running.ours, b"q")

@@ -343,9 +343,7 @@ class FakeMonitor:
 class Rig:
     """An engine, a transport that is never opened, and a plane that can be taken away."""
 
-    def __init__(
-        self, protocol: str = "auto", directory: Path = Path("/nonexistent/xdp-gossip-dataplane")
-    ) -> None:
+    def __init__(self, protocol: str = "auto", directory: Path = Path("/nonexistent/xdp-gossip-dataplane")) -> None:
         node = Node("127.0.0.1", 8000, "a", "")
         settings = Settings(cycle=1.0, timeout=5.0)
         self.engine = Engine(node, settings, NativeCodec(Keyring.single("c", "s")), random.Random(1), 7)

@@ -202,7 +202,6 @@ def test_what_the_loader_itself_does_to_the_interface_is_no_change(tmp_path: Pat
 def test_a_plane_that_fails_again_for_the_same_proof_waits_its_turn(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
 
-
     def fail(carried: float) -> float:
         """A plane carries for a while and fails: seconds until the loader is asked; it proves the plane at once."""
         rig.now += carried

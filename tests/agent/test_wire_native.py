@@ -68,9 +68,7 @@ BODIES = {
         st.builds(m.RecordsRequest, some(addresses)),
     ),
     PacketType.SWAP_RESPONSE: st.one_of(
-        st.builds(
-            m.SyncResponse, u64, some(infos), st.booleans(), some(entries), st.booleans(), some(u32)
-        ),
+        st.builds(m.SyncResponse, u64, some(infos), st.booleans(), some(entries), st.booleans(), some(u32)),
         st.builds(m.MemberList, some(infos)),
         st.builds(m.ListResponse, some(entries), some(st.integers(0, 255))),
         st.builds(m.Documents, some(documents)),

@@ -193,9 +193,7 @@ class Agent:
         """One request, as it is. Raises ``OSError`` or ``HTTPException`` when there is no answer."""
         connection = _UnixConnection(str(self.socket))
         with contextlib.closing(connection):
-            connection.request(
-                method, path, body, {key.replace("_", "-"): value for key, value in headers.items()}
-            )
+            connection.request(method, path, body, {key.replace("_", "-"): value for key, value in headers.items()})
             response = connection.getresponse()
             return Answer(response.status, response.read(), dict(response.getheaders()))
 
@@ -240,10 +238,7 @@ class Agent:
 
     def versions(self) -> dict[str, Version]:
         """The version of every document held here."""
-        return {
-            doc["key"]: Version.parse(doc["version"])
-            for doc in self.call("GET", "/v1/documents")["documents"]
-        }
+        return {doc["key"]: Version.parse(doc["version"]) for doc in self.call("GET", "/v1/documents")["documents"]}
 
     def convergence(self, timeout: float, **query: str) -> dict[str, Any]:
         """GET /v1/convergence with wait=all."""

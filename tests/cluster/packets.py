@@ -68,9 +68,7 @@ class Recorder(AsyncNodeList):
 class Forger:
     """Makes bad datagrams for an agent: ``target`` is attacked, ``member`` is another member's address."""
 
-    def __init__(
-        self, target: Address, member: Address, recording: Sequence[bytes], rng: random.Random
-    ) -> None:
+    def __init__(self, target: Address, member: Address, recording: Sequence[bytes], rng: random.Random) -> None:
         self._target, self._member, self._recording, self._rng = target, member, recording, rng
         self._codec = NativeCodec(Keyring.single(CLUSTER, SECRET))
         self._thief = NativeCodec(Keyring.single(CLUSTER, "not the secret of this cluster"))
@@ -81,15 +79,11 @@ class Forger:
         """All of them."""
         rng = self._rng
         return [
-            BadInput(
-                "random", lambda: rng.randbytes(rng.randrange(1, 1500)), ("rx_malformed", "rx_truncated")
-            ),
+            BadInput("random", lambda: rng.randbytes(rng.randrange(1, 1500)), ("rx_malformed", "rx_truncated")),
             BadInput("truncated", self._truncated, ("rx_truncated",)),
             BadInput("prolonged", lambda: self._heartbeat(self._codec) + rng.randbytes(8), ("rx_malformed",)),
             BadInput("malformed body", self._bad_body, ("rx_bad_body",)),
-            BadInput(
-                "oversized", lambda: rng.randbytes(rng.randrange(SIZE + 1, 30_000)), ("datagrams_oversized",)
-            ),
+            BadInput("oversized", lambda: rng.randbytes(rng.randrange(SIZE + 1, 30_000)), ("datagrams_oversized",)),
             BadInput("wrong key", lambda: self._heartbeat(self._thief), ("rx_bad_mac",)),
             BadInput("unknown key slot", lambda: self._heartbeat(self._other_slot), ("rx_unknown_key",)),
             BadInput("foreign cluster", lambda: self._heartbeat(self._foreign), ("rx_foreign_cluster",)),
@@ -148,7 +142,5 @@ class Forger:
 
     def _stale(self) -> bytes:
         """An authentic heartbeat of a node that is long gone, as a recording of another day holds it."""
-        origin = Address(
-            self._target.ip.rpartition(".")[0] + f".{self._rng.randrange(200, 250)}", self._target.port
-        )
+        origin = Address(self._target.ip.rpartition(".")[0] + f".{self._rng.randrange(200, 250)}", self._target.port)
         return self._codec.encode(self._header(origin, time.time_ns() - 3600 * 10**9), None)

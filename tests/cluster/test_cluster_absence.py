@@ -100,9 +100,7 @@ def test_leave_is_at_once_and_lasts(five: Cluster, figure: Callable[[str, str], 
     eventually(back_with_all(five, leaver), 5)
 
 
-def test_stop_drops_after_the_timeout_and_start_brings_back(
-    five: Cluster, figure: Callable[[str, str], None]
-) -> None:
+def test_stop_drops_after_the_timeout_and_start_brings_back(five: Cluster, figure: Callable[[str, str], None]) -> None:
     sleeper = five[1]
     assert sleeper.call("POST", "/stop") is not None
     began = time.monotonic()
@@ -111,20 +109,14 @@ def test_stop_drops_after_the_timeout_and_start_brings_back(
     took = time.monotonic() - began
     # It hears all the same.
     five[3].publish("while stopped", b"news")
-    eventually(
-        lambda: None if sleeper.read("while stopped") == b"news" else "the stopped node hears nothing", 5
-    )
+    eventually(lambda: None if sleeper.read("while stopped") == b"news" else "the stopped node hears nothing", 5)
     sleeper.call("POST", "/start")
     back = eventually(back_with_all(five, sleeper), 3, pause=0.02)
     eventually(five.disagreement, 10)
-    figure(
-        f"stop (timeout {TIMEOUT} s): dropped by all after", f"{took:.2f} s; start: back after {back:.2f} s"
-    )
+    figure(f"stop (timeout {TIMEOUT} s): dropped by all after", f"{took:.2f} s; start: back after {back:.2f} s")
 
 
-def test_killed_is_dropped_after_timeout_and_suspicion(
-    five: Cluster, figure: Callable[[str, str], None]
-) -> None:
+def test_killed_is_dropped_after_timeout_and_suspicion(five: Cluster, figure: Callable[[str, str], None]) -> None:
     victim = five[4]
     marks = {agent.name: revision(agent) for agent in five}
     victim.kill()
@@ -145,9 +137,7 @@ def test_killed_is_dropped_after_timeout_and_suspicion(
     )
 
 
-def test_frozen_agent_comes_back_and_accuses_nobody(
-    five: Cluster, figure: Callable[[str, str], None]
-) -> None:
+def test_frozen_agent_comes_back_and_accuses_nobody(five: Cluster, figure: Callable[[str, str], None]) -> None:
     sleeper = five[0]
     marks = {agent.name: revision(agent) for agent in five}
     sleeper.signal(signal.SIGSTOP)

@@ -84,7 +84,6 @@ class Writers:
             elif answer.status != 503:
                 self.faults.append(f"{agent.name}: {answer.status} {answer.body!r}")
 
-
     def against_each_other(self, halves: list[list[Agent]], since: dict[str, set[str]]) -> str | None:
         """None once both halves have written to one key after ``since``, a copy of ``acknowledged``."""
         with self._lock:

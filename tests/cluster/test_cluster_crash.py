@@ -87,15 +87,11 @@ class Publishers:
 def lost(wanted: dict[str, Version], held: dict[str, Version]) -> list[str]:
     """Keys whose version held is older than wanted, or that are not held."""
     return [
-        f"{key}: {held.get(key)} < {version}"
-        for key, version in wanted.items()
-        if held.get(key, version) < version
+        f"{key}: {held.get(key)} < {version}" for key, version in wanted.items() if held.get(key, version) < version
     ]
 
 
-def test_kill_at_any_moment_loses_no_acknowledged_publish(
-    tmp_path: Path, figure: Callable[[str, str], None]
-) -> None:
+def test_kill_at_any_moment_loses_no_acknowledged_publish(tmp_path: Path, figure: Callable[[str, str], None]) -> None:
     rng = random.Random(11)
     with Cluster(tmp_path, 5, **FAST) as cluster:
         cluster.form()
@@ -136,9 +132,7 @@ def test_kill_at_any_moment_loses_no_acknowledged_publish(
     )
 
 
-def test_whole_fleet_killed_comes_back_without_seeds(
-    tmp_path: Path, figure: Callable[[str, str], None]
-) -> None:
+def test_whole_fleet_killed_comes_back_without_seeds(tmp_path: Path, figure: Callable[[str, str], None]) -> None:
     with Cluster(tmp_path, 5, **FAST) as cluster:
         for agent in cluster:
             agent.settings["node"]["private_data"] = f"data of {agent.name}"

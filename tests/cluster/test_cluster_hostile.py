@@ -68,9 +68,7 @@ async def record(cluster: Cluster) -> list[bytes]:
     """Two true members come, listen, and go: one says good-bye, the other is just gone. What they saw and sent."""
     seed = address(cluster[0])
     subnet = seed.ip.rpartition(".")[0]
-    recorders = [
-        Recorder(Node(f"{subnet}.{100 + number}", seed.port, f"recorder{number}"), seed) for number in (0, 1)
-    ]
+    recorders = [Recorder(Node(f"{subnet}.{100 + number}", seed.port, f"recorder{number}"), seed) for number in (0, 1)]
     for recorder in recorders:
         await recorder.join()
     try:
@@ -112,9 +110,7 @@ def grown(before: dict[str, int], after: dict[str, int]) -> Counter[str]:
     return Counter({name: value - before.get(name, 0) for name, value in after.items()})
 
 
-def test_bad_datagrams_are_counted_and_change_nothing(
-    three: Cluster, figure: Callable[[str, str], None]
-) -> None:
+def test_bad_datagrams_are_counted_and_change_nothing(three: Cluster, figure: Callable[[str, str], None]) -> None:
     recording = asyncio.run(record(three))
     eventually(lambda: recorders_gone(three), 20)
     target = three[0]
@@ -188,9 +184,7 @@ def rejected(growth: Counter[str]) -> Counter[str]:
     )
 
 
-def test_bad_connections_are_counted_and_change_nothing(
-    three: Cluster, figure: Callable[[str, str], None]
-) -> None:
+def test_bad_connections_are_counted_and_change_nothing(three: Cluster, figure: Callable[[str, str], None]) -> None:
     target = three[0]
     before = {agent.name: state(agent) for agent in three}
     was = target.counters()
@@ -212,9 +206,7 @@ def test_bad_connections_are_counted_and_change_nothing(
         version = three[1].publish("while they stall", large)
         assert three[2].convergence(10, key="while they stall", version=version)["converged"]
         assert target.read("while they stall") == large
-        eventually(
-            too_few(target, was, connections_stalled=60, frames_malformed=60, rx_malformed=30), 30, pause=0.5
-        )
+        eventually(too_few(target, was, connections_stalled=60, frames_malformed=60, rx_malformed=30), 30, pause=0.5)
         # Many more than may be open at once.
         for _ in range(600):
             stack.enter_context(connected(address(target), b""))

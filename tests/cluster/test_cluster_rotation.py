@@ -133,9 +133,7 @@ def test_rotation_interrupts_nothing(tmp_path: Path, figure: Callable[[str, str]
         stranger.stop()
         stranger.settings["keys"] = slots(stranger, old="active")
         cluster.start([stranger])
-        eventually(
-            lambda: None if cluster[0].counters().get("rx_unknown_key") else "no packet was rejected", 10
-        )
+        eventually(lambda: None if cluster[0].counters().get("rx_unknown_key") else "no packet was rejected", 10)
         cluster[0].publish("secret", b"not for strangers")
         time.sleep(2)
         assert stranger.read("secret") is None

@@ -47,8 +47,6 @@ def write(directory: Path, addresses: list[str]) -> tuple[Path, Path, Path]:
     paths[1].write_bytes(agent.public_bytes(serialization.Encoding.PEM))
     paths[2].touch(mode=0o600)
     paths[2].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return paths

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Run a Python snippet, which may also use ``await`` outside of functions, as in ``python3 -m asyncio``.
 
-    program.py FILE
+program.py FILE
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def inventory(place: Place, text: str) -> str:
     """A configuration of the inventory plugin; hosts have to come of it."""
     path = place.write("snippet.nodelist.yml", text)
     output = place.run("ansible-inventory", "-i", str(path), "--list")
-    listed = json.loads(output[output.index("{"):])
+    listed = json.loads(output[output.index("{") :])
     if not listed["_meta"]["hostvars"]:
         raise Failed(f"expected hosts, got none:\n{output}")
     return output
@@ -199,7 +199,8 @@ def tasks(place: Place, text: str) -> str:
     """Tasks, run by a play on this host."""
     place.write("snippet-tasks.yml", text)
     play = {
-        "hosts": "localhost", "gather_facts": False,
+        "hosts": "localhost",
+        "gather_facts": False,
         "tasks": [{"ansible.builtin.import_tasks": "snippet-tasks.yml"}],
     }
     return _play(place, place.write("play.yml", json.dumps([play])))
@@ -224,7 +225,8 @@ def variables(place: Place, text: str) -> str:
     """Variables that say where the fleet is: with them, a document can be read."""
     path = place.write("snippet-variables.yml", text)
     play = {
-        "hosts": "localhost", "gather_facts": False,
+        "hosts": "localhost",
+        "gather_facts": False,
         "tasks": [{"ansible.builtin.debug": {"msg": "{{ lookup('xdp_gossip.fleet.metadata', 'shop/settings') }}"}}],
     }
     return _play(place, place.write("play.yml", json.dumps([play])), "-e", f"@{path}")
@@ -292,7 +294,12 @@ def scrape(place: Place, text: str) -> str:
 
 
 _KINDS: dict[str, Runner] = {
-    "sh": shell, "console": session, "python": python, "json": packet, "yaml": structured, "examples": structured,
+    "sh": shell,
+    "console": session,
+    "python": python,
+    "json": packet,
+    "yaml": structured,
+    "examples": structured,
 }
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Let a fleet hold exactly some documents, and wait until every member does.
 
-    seeds.py SOCKET DOCUMENTS.json
+seeds.py SOCKET DOCUMENTS.json
 """
 
 from __future__ import annotations

@@ -80,7 +80,11 @@ def tracked(*patterns: str) -> list[str]:
     """Files of the checkout that git tracks or would, by patterns of git's."""
     done = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     return sorted({name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()})
 

@@ -149,7 +149,8 @@ def test_fences_are_found_wherever_they_stand() -> None:
     text = "a\n```sh\none\n```\n  ~~~yaml title\n  two: 2\n\n    three\n  ~~~\n"
     text += "```\nno code\n```\n````text\n```sh\n````\n"
     assert list(fences("d.md", text)) == [
-        Snippet("d.md", 3, "sh", "one\n"), Snippet("d.md", 6, "yaml", "two: 2\n\n  three\n"),
+        Snippet("d.md", 3, "sh", "one\n"),
+        Snippet("d.md", 6, "yaml", "two: 2\n\n  three\n"),
     ]
     with pytest.raises(ValueError, match=r"d\.md:2: expected the end of this code block"):
         list(fences("d.md", "a\n```sh\none\n"))

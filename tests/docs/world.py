@@ -82,24 +82,42 @@ class World:
             str(self.home / ".curlrc"): ("fail\nsilent\nshow-error\n", 0o600),
         }
         for path in (
-            "/etc/xdp-gossip/api.token", "/etc/prometheus/xdp-gossip.token", self.home / ".config/xdp-gossip/token",
-            self.home / ".fleet-token", self.home / ".xdp-gossip/default/api.token",
+            "/etc/xdp-gossip/api.token",
+            "/etc/prometheus/xdp-gossip.token",
+            self.home / ".config/xdp-gossip/token",
+            self.home / ".fleet-token",
+            self.home / ".xdp-gossip/default/api.token",
         ):
             self._files[str(path)] = (TOKEN + "\n", 0o600)
         agents = [self._agent(number, members, tls) for number in range(len(members))]
         description = {
-            "directory": str(directory), "checkout": str(ROOT), "keep": [str(ROOT), str(directory)],
-            "files": self._files, "agents": agents,
+            "directory": str(directory),
+            "checkout": str(ROOT),
+            "keep": [str(ROOT), str(directory)],
+            "files": self._files,
+            "agents": agents,
             "addresses": [f"{address}/32" for address in addresses if not address.startswith("127.")],
             "command": str(AGENT / "bin" / "xdp-gossip"),
         }
         (directory / "world.json").write_text(json.dumps(description))
         self._process = subprocess.Popen(
             [
-                "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--propagation", "private",
-                PYTHON, str(Path(__file__).parent / "supervisor.py"), str(directory / "world.json"),
+                "unshare",
+                "--mount",
+                "--net",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--propagation",
+                "private",
+                PYTHON,
+                str(Path(__file__).parent / "supervisor.py"),
+                str(directory / "world.json"),
             ],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert self._process.stdout is not None and self._process.stderr is not None
         report = self._process.stdout.readline()
@@ -121,11 +139,19 @@ class World:
         state.mkdir(mode=0o700)
         settings = {
             "node": {
-                "addr": member.addr, "port": member.port, "name": member.name, "private_data": member.private_data,
+                "addr": member.addr,
+                "port": member.port,
+                "name": member.name,
+                "private_data": member.private_data,
             },
-            "listen_addr": member.addr, "protocol": "UDP", "cycle": 0.3, "timeout": 30,
-            "secret_key_file": "/etc/xdp-gossip/secret.key", "seeds": [members[0].address] if number else [],
-            "state_dir": str(state), "api": api,
+            "listen_addr": member.addr,
+            "protocol": "UDP",
+            "cycle": 0.3,
+            "timeout": 30,
+            "secret_key_file": "/etc/xdp-gossip/secret.key",
+            "seeds": [members[0].address] if number else [],
+            "state_dir": str(state),
+            "api": api,
         }
         self._files[config] = (json.dumps(settings), 0o600)  # JSON is YAML
         return {"config": config, "socket": socket}
@@ -166,10 +192,24 @@ class World:
         """
         process = subprocess.Popen(
             # The directory is changed to inside, where it is another mount.
-            ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid",
-             "sh", "-c", 'cd "$0" && exec "$@"', str(cwd), *command],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=self.environment(), start_new_session=True,
+            [
+                "nsenter",
+                f"--target={self.pid}",
+                "--mount",
+                "--net",
+                "--pid",
+                "sh",
+                "-c",
+                'cd "$0" && exec "$@"',
+                str(cwd),
+                *command,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment(),
+            start_new_session=True,
         )
         try:
             output, _ = process.communicate(timeout=seconds)

@@ -26,9 +26,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.slow,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or shutil.which("systemd-nspawn") is None, reason="needs root and nspawn"
-    ),
+    pytest.mark.skipif(os.geteuid() != 0 or shutil.which("systemd-nspawn") is None, reason="needs root and nspawn"),
 ]
 
 BRIDGE = "xgcrash0"
@@ -69,9 +67,7 @@ def call(settings: Path, *words: str) -> dict[str, Any]:
 
 def kill_after(seconds: float, settings: Path, *words: str) -> None:
     """Start the control script and kill it, and it alone, after so many seconds."""
-    process = subprocess.Popen(
-        command(settings, *words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command(settings, *words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -82,12 +78,8 @@ def kill_after(seconds: float, settings: Path, *words: str) -> None:
 def left_behind(settings: Path) -> list[str]:
     """What of this lab is on the machine: mounts, interfaces, control groups, processes, files."""
     home = json.loads(settings.read_text(encoding="utf-8"))["dir"]
-    found = [
-        line for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines() if home in line
-    ]
-    found += [
-        path.name for path in Path("/sys/class/net").iterdir() if path.name.startswith(("vb-xgc", BRIDGE))
-    ]
+    found = [line for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines() if home in line]
+    found += [path.name for path in Path("/sys/class/net").iterdir() if path.name.startswith(("vb-xgc", BRIDGE))]
     found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/xdp-gossip-lab-{BRIDGE}")]
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -86,12 +86,19 @@ class Fleet:
             config = directory / f"n{number}.yml"
             address = f"198.18.77.{10 + number}"
             settings = {
-                "cluster": "plugins", "node": {"addr": address, "port": 8000, "name": f"host{number}"},
-                "listen_addr": address, "protocol": "UDP", "cycle": 0.3, "timeout": timeout,
+                "cluster": "plugins",
+                "node": {"addr": address, "port": 8000, "name": f"host{number}"},
+                "listen_addr": address,
+                "protocol": "UDP",
+                "cycle": 0.3,
+                "timeout": timeout,
                 "secret_key_file": str(directory / "secret"),
-                "seeds": [] if number == 1 else ["198.18.77.11:8000"], "state_dir": str(directory / f"state{number}"),
+                "seeds": [] if number == 1 else ["198.18.77.11:8000"],
+                "state_dir": str(directory / f"state{number}"),
                 "api": {
-                    "socket": str(socket), "listen": f"{address}:8001", "token_file": str(directory / "token"),
+                    "socket": str(socket),
+                    "listen": f"{address}:8001",
+                    "token_file": str(directory / "token"),
                     "tls": tls,
                 },
             }
@@ -99,7 +106,9 @@ class Fleet:
             configs.append(str(config))
         self._process = subprocess.Popen(
             [*UNSHARE, PYTHON, "-c", SUPERVISOR, str(ROOT / "agent" / "bin" / "xdp-gossip"), *configs],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._process.stdout is not None
         self.pids = [int(pid) for pid in self._process.stdout.readline().split()]
@@ -118,8 +127,14 @@ class Fleet:
         if os.geteuid() != 0:
             enter += ["--user", "--preserve-credentials"]
         done = subprocess.run(
-            [*(enter if inside else []), *command], capture_output=True, text=True, env=self.environment,
-            cwd=self.directory, timeout=120, stdin=subprocess.DEVNULL, check=False,
+            [*(enter if inside else []), *command],
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            cwd=self.directory,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+            check=False,
         )
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -164,7 +179,9 @@ class Fleet:
             connection = {"endpoints": endpoints, "ca_path": str(self.directory / "tls.pem")}
             connection["token_file"] = str(self.directory / "token")
         play = {
-            "hosts": "localhost", "gather_facts": False, "tasks": tasks,
+            "hosts": "localhost",
+            "gather_facts": False,
+            "tasks": tasks,
             "vars": {
                 "ansible_python_interpreter": PYTHON,
                 **{f"xdp_gossip_{name}": value for name, value in connection.items()},
@@ -181,10 +198,32 @@ def make_certificate(directory: Path, addresses: list[str]) -> None:
     """``tls.pem`` and ``tls.key``: a certificate for these addresses that vouches for itself."""
     names = ",".join(f"IP:{address}" for address in addresses)
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-keyout", "tls.key", "-out", "tls.pem", "-subj", "/CN=fleet", "-addext", f"subjectAltName={names}",
-         "-addext", "keyUsage=keyCertSign,digitalSignature"],
-        cwd=directory, check=True, capture_output=True, timeout=60,
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+            "-keyout",
+            "tls.key",
+            "-out",
+            "tls.pem",
+            "-subj",
+            "/CN=fleet",
+            "-addext",
+            f"subjectAltName={names}",
+            "-addext",
+            "keyUsage=keyCertSign,digitalSignature",
+        ],
+        cwd=directory,
+        check=True,
+        capture_output=True,
+        timeout=60,
     )
 
 
@@ -263,8 +302,11 @@ def test_absent_and_compare_and_set(fleet: Fleet) -> None:
             {PUBLISH: {"key": "cas", "content": "1", "if_version": "absent"}, "register": "one"},
             {PUBLISH: {"key": "cas", "content": "2", "if_version": "{{ one.version }}"}, "register": "two"},
             that("one.changed", "two.changed", "two.previous_version == one.version"),
-            {PUBLISH: {"key": "cas", "content": "3", "if_version": "{{ one.version }}"}, "register": "lost",
-             "ignore_errors": True},
+            {
+                PUBLISH: {"key": "cas", "content": "3", "if_version": "{{ one.version }}"},
+                "register": "lost",
+                "ignore_errors": True,
+            },
             that("lost.failed", "lost.expected == one.version", "lost.actual == two.version"),
             {PUBLISH: {"key": "cas", "state": "absent", "wait": "all"}, "register": "gone"},
             that("gone.changed", "gone.confirmed == 3"),
@@ -287,10 +329,24 @@ def test_private_data_becomes_data_in_the_inventory_and_nothing_more(fleet: Flee
     while fleet.hosts(path)["host2"]["xdp_gossip"].get("private_data", "") == "":
         assert time.monotonic() < deadline, "the private data did not spread"
         time.sleep(0.3)
-    (fleet.directory / "show.yml").write_text(json.dumps([{
-        "hosts": "all", "gather_facts": False, "connection": "local",
-        "tasks": [{"ansible.builtin.debug": {"msg": "{{ xdp_gossip.private_data }} {{ composed }} {{ xdp_gossip }}"}}],
-    }]))
+    (fleet.directory / "show.yml").write_text(
+        json.dumps(
+            [
+                {
+                    "hosts": "all",
+                    "gather_facts": False,
+                    "connection": "local",
+                    "tasks": [
+                        {
+                            "ansible.builtin.debug": {
+                                "msg": "{{ xdp_gossip.private_data }} {{ composed }} {{ xdp_gossip }}"
+                            }
+                        }
+                    ],
+                }
+            ]
+        )
+    )
     output = fleet.run("ansible-playbook", "-i", str(path), str(fleet.directory / "show.yml"))
     assert "touch" in output and not marker.exists()
     fleet.play([{NODE: {"private_data": ""}}], members="1")

@@ -100,8 +100,11 @@ def urls(fleet: Fleet) -> list[str]:
 
 def cached(fleet: Fleet, relay: Relay, name: str, **options: object) -> Path:
     return fleet.inventory(
-        endpoints=[f"unix://{relay.path}"], cache=True, cache_plugin="ansible.builtin.jsonfile",
-        cache_connection=str(fleet.directory / name), **options,
+        endpoints=[f"unix://{relay.path}"],
+        cache=True,
+        cache_plugin="ansible.builtin.jsonfile",
+        cache_connection=str(fleet.directory / name),
+        **options,
     )
 
 
@@ -175,7 +178,8 @@ def test_filters_and_parsed_data_of_real_nodes(fleet: Fleet) -> None:
         node = {"private_data": json.dumps({"zone": zone})}
         fleet.play([{"xdp_gossip.fleet.xdp_gossip_node": node}], members=str(index))
     path = fleet.inventory(
-        private_data_format="json", filters=[{"exclude": "(xdp_gossip.data or {}).zone | default('b') == 'b'"}],
+        private_data_format="json",
+        filters=[{"exclude": "(xdp_gossip.data or {}).zone | default('b') == 'b'"}],
         hostnames=["xdp_gossip.data.zone ~ '-' ~ xdp_gossip.name"],
     )
     fleet.wait_for_hosts(path, {"a-host1", "a-host2"}, 60)

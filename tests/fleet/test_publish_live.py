@@ -47,7 +47,10 @@ class Publisher:
 
     def __init__(self, python: str, collections: Path) -> None:
         self._process = subprocess.Popen(
-            [python, "-c", PUBLISHER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [python, "-c", PUBLISHER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             env={"PYTHONPATH": str(collections), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
         )
         self._read_line()
@@ -149,7 +152,8 @@ def test_two_publishers_of_the_same_content_both_succeed(fleet: Fleet, publisher
 
 def test_many_documents_arrive_everywhere_and_are_gone_again(fleet: Fleet) -> None:
     documents = {
-        "many/text": {"content": "hellö"}, "many/data": {"value": {"a": [1, 2]}},
+        "many/text": {"content": "hellö"},
+        "many/data": {"value": {"a": [1, 2]}},
         "many/yaml": {"value": {"b": "c"}, "content_type": "yaml"},
     }
     publish = {PUBLISH: {"documents": documents, "wait": "all"}, "register": "r"}
@@ -165,7 +169,8 @@ def test_many_documents_arrive_everywhere_and_are_gone_again(fleet: Fleet) -> No
             {VERIFY: {"key": "many/text", "state": "absent", "version": "{{ r.documents['many/text'].version }}"}},
             that("lookup('xdp_gossip.fleet.metadata', 'many/', prefix=true, default='gone') == 'gone'"),
         ],
-        "-e", json.dumps({"expected": {"many/text": "hellö", "many/data": {"a": [1, 2]}, "many/yaml": {"b": "c"}}}),
+        "-e",
+        json.dumps({"expected": {"many/text": "hellö", "many/data": {"a": [1, 2]}, "many/yaml": {"b": "c"}}}),
         members="2",
     )
 
@@ -185,7 +190,8 @@ def test_a_secret_is_in_no_output_however_verbose(fleet: Fleet) -> None:
     lost = {"if_version": "absent", **hidden}
     slip = {"pw/1": lost, "pw/2": {"content": {"x": hidden["content"]}}}
     failing = [
-        {PUBLISH: {"sensitive": True, "key": "pw", **lost}}, {PUBLISH: {"sensitive": True, "documents": slip}},
+        {PUBLISH: {"sensitive": True, "key": "pw", **lost}},
+        {PUBLISH: {"sensitive": True, "documents": slip}},
         {PUBLISH: {"sensitive": True, "key": "pw", "wait_timeout": "soon", **hidden}},
         {VERIFY: {"sensitive": True, "key": "pw", "wait_timeout": 0, **hidden}},
     ]
@@ -217,7 +223,13 @@ def test_what_a_stopped_member_was_sent_does_not_take_effect_later(fleet: Fleet,
     first = f"unix://{fleet.sockets[0]}"
     publisher.start(endpoints=[first], timeout=60, key="stopped/barrier", content="x", wait="all")
     assert not publisher.result().get("failed")
-    history = fleet.run("ansible", "localhost", "-m", "xdp_gossip.fleet.xdp_gossip_info", "-a",
-                        f"endpoints=unix://{fleet.sockets[0]} gather=documents prefix=stopped/")
+    history = fleet.run(
+        "ansible",
+        "localhost",
+        "-m",
+        "xdp_gossip.fleet.xdp_gossip_info",
+        "-a",
+        f"endpoints=unix://{fleet.sockets[0]} gather=documents prefix=stopped/",
+    )
     assert "stopped/alone" not in history and "stopped/both" in history
     assert not publish(fleet.sockets[:1], "stopped/both", "newer")["changed"]

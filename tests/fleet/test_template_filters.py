@@ -46,7 +46,7 @@ EXPRESSIONS = [
     "'' | ternary('y', 'n')",
     "none | ternary('y', 'n', 'none')",
     "['yes', 'on', '1', 'True', 1, true, 'no', 'off', 0, false] | map('bool') | list | to_json",
-    "\"it's\" | quote",
+    '"it\'s" | quote',
     "none | quote",
     "5 | quote",
     "'test' | hash",

@@ -33,12 +33,16 @@ def test_every_member_says_over_tls_what_it_holds(fleet: Fleet) -> None:
             {VERIFY: {"key": "app/a", "content": "text", **direct}},
             {VERIFY: direct},
             {VERIFY: {"key": "none", "state": "absent", **direct}},
-            {VERIFY: {"key": "app/a", "state": "absent", "direct": True, "wait_timeout": 0}, "register": "v",
-             "ignore_errors": True},
+            {
+                VERIFY: {"key": "app/a", "state": "absent", "direct": True, "wait_timeout": 0},
+                "register": "v",
+                "ignore_errors": True,
+            },
             that("v.failed", "v.mismatched | length == 3", "not v.unreachable_members"),
             that("lookup('xdp_gossip.fleet.metadata', 'app/a') == 'text'"),
         ],
-        members="12", tls=True,
+        members="12",
+        tls=True,
     )
 
 
@@ -52,8 +56,11 @@ def test_two_dead_endpoints_over_tls_and_one_alive(fleet: Fleet) -> None:
 def playbook(fleet: Fleet, name: str, *hosts: int, fails: bool = False, **variables: object) -> str:
     """Run a playbook of the collection; each host is a member, or (0) one whose agent is not there."""
     inventory = {
-        f"h{number}": {"ansible_connection": "local", "ansible_python_interpreter": PYTHON,
-                       "socket": str(fleet.sockets[number - 1]) if number else "/does/not/exist"}
+        f"h{number}": {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": PYTHON,
+            "socket": str(fleet.sockets[number - 1]) if number else "/does/not/exist",
+        }
         for number in hosts
     }
     path = fleet.directory / "hosts.yml"
@@ -79,8 +86,12 @@ def test_the_playbooks_take_one_document_or_many_and_fall_over_to_the_next_host(
     assert "pb/a changed to" in output and "pb/b changed to" in output and "pb/c was already" in output
     output = playbook(fleet, "verify", 0, 2, xdp_gossip_documents=documents)
     assert "pb/a: 3 of 3 members hold" in output and "pb/c: 3 of 3 members have forgotten it" in output
-    fleet.play([that("lookup('xdp_gossip.fleet.metadata', 'pb/a') == '{' ~ '\"x\": 1}'"),
-                that("lookup('xdp_gossip.fleet.metadata', 'pb/file') == '{' ~ '\"a\": [1, 2]}\\n'")])
+    fleet.play(
+        [
+            that("lookup('xdp_gossip.fleet.metadata', 'pb/a') == '{' ~ '\"x\": 1}'"),
+            that("lookup('xdp_gossip.fleet.metadata', 'pb/file') == '{' ~ '\"a\": [1, 2]}\\n'"),
+        ]
+    )
 
     documents["pb/a"]["content"] = "other"
     output = playbook(fleet, "verify", 1, 2, fails=True, xdp_gossip_documents=documents, xdp_gossip_wait_timeout=0)
@@ -106,7 +117,13 @@ def test_the_playbooks_ask_for_what_is_applied_and_for_repair(fleet: Fleet) -> N
     assert "members have applied sha256:" in playbook(fleet, "verify", 1, **one, xdp_gossip_applied="true")
     # What cannot be is the modules' to say.
     output = playbook(
-        fleet, "publish", 1, fails=True, **one, xdp_gossip_content="a", xdp_gossip_wait="none",
+        fleet,
+        "publish",
+        1,
+        fails=True,
+        **one,
+        xdp_gossip_content="a",
+        xdp_gossip_wait="none",
         xdp_gossip_wait_for="applied",
     )
     assert "wait_for=applied: expected majority, all or a number of members as wait" in output
@@ -116,7 +133,21 @@ def test_the_playbooks_ask_for_what_is_applied_and_for_repair(fleet: Fleet) -> N
 def test_a_dead_member_is_named_when_members_are_asked_directly(fleet: Fleet) -> None:
     """Last, because it takes one away: gossip has not noticed, but its own API is silent at once."""
     kill = {"ansible.builtin.command": f"kill -KILL {fleet.pids[2]}"}
-    verify = {VERIFY: {"key": "app/a", "direct": True, "wait_timeout": 0, "retries": 0}, "register": "v",
-              "ignore_errors": True}
-    fleet.play([kill, verify, that("v.failed", "v.unreachable_members | map(attribute='name') == ['host3']",
-                             "v.missing | map(attribute='name') == ['host3']", "v.confirmed == 2")], tls=True)
+    verify = {
+        VERIFY: {"key": "app/a", "direct": True, "wait_timeout": 0, "retries": 0},
+        "register": "v",
+        "ignore_errors": True,
+    }
+    fleet.play(
+        [
+            kill,
+            verify,
+            that(
+                "v.failed",
+                "v.unreachable_members | map(attribute='name') == ['host3']",
+                "v.missing | map(attribute='name') == ['host3']",
+                "v.confirmed == 2",
+            ),
+        ],
+        tls=True,
+    )

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(400)
 
 #: A program, and after ``# ->`` what mypy has to say of a line: a type that it reveals, or the beginning of an error.
 #: Pyright reveals the same types, and has an error in the same lines.
-PROGRAM = '''
+PROGRAM = """
 from xdp_gossip import AsyncNodeList, Limits, Node, NodeList, ProtocolError, State, Version, Write
 
 node_list = NodeList(amount=4, cycle=1.0, secret_key="s", history=5, limits=Limits(store=10_000_000))
@@ -47,7 +47,7 @@ async def main() -> None:
             await other.join()
         except ProtocolError as error:
             reveal_type(error.code)  # -> str
-'''
+"""
 
 
 def run(*words: object, **more: object) -> subprocess.CompletedProcess[str]:

@@ -70,7 +70,7 @@ def test_what_is_null_is_not_given() -> None:
         ({"content": None}, "expected exactly one of content, src and source, got none"),
         ({"src": "x.j2"}, "expected exactly one of content, src and source, got content and src"),
         ({"content": None, "source": "x.j2"}, "source: expected the absolute path of a file on the host, got 'x.j2'"),
-        ({"mode": 420}, "mode: expected three octal digits in quotes, such as \"0644\", got 420"),
+        ({"mode": 420}, 'mode: expected three octal digits in quotes, such as "0644", got 420'),
         ({"mode": "u=rw"}, "mode: expected three octal digits"),
         ({"owner": "a b"}, "owner: expected the name of an account, got 'a b'"),
         ({"user": 0}, "user: expected the name of an account, got 0"),

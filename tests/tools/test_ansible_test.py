@@ -122,7 +122,10 @@ def test_a_failed_installation_is_no_environment(made: list[list[str]], monkeypa
 def test_the_oldest_python_of_hosts_gets_what_runs_there() -> None:
     plan = ansible_test.plan(["sanity", "units"], "3.11", "3.8")
     assert [(python, arguments[0]) for python, arguments in plan] == [
-        ("3.11", "sanity"), ("3.11", "units"), ("3.8", "sanity"), ("3.8", "units"),
+        ("3.11", "sanity"),
+        ("3.11", "units"),
+        ("3.8", "sanity"),
+        ("3.8", "units"),
     ]
     assert "--test" not in plan[0][1]
     assert [word for word in plan[2][1] if word in ("compile", "import")] == ["compile", "import"]
@@ -138,9 +141,7 @@ def run_script(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[s
         "REPORTS": str(tmp_path / "reports"),
     }
     script = CI / "ansible_test.py"
-    return subprocess.run(
-        ["/usr/bin/python3", script, *arguments], env=env, capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run(["/usr/bin/python3", script, *arguments], env=env, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.skipif(any(Path(f"/usr/bin/python3.{minor}").exists() for minor in (12, 13, 14)), reason="they are there")

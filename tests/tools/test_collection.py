@@ -107,7 +107,11 @@ def steps() -> set[str]:
     """The targets that `make test` runs."""
     shown = subprocess.run(
         ["make", "--dry-run", "--no-print-directory", "test"],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=30,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
     ).stdout
     (stages,) = re.findall(r"^/usr/bin/python3 \.ci/steps\.py (.*)$", shown, re.MULTILINE)
     return set(re.split(r"[ ,/]", stages))

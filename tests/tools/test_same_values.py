@@ -48,29 +48,100 @@ def taken(rule: Callable[[], Any]) -> Any:
 
 
 KEYS = (
-    "a", "app/limits", "ü/é", "a b", "a//b", "/a", "a/", "..", "a/../b", "a/.", ".a", "a\tb", "a\x7fb", "a\x80b",
-    "\ud800", "", "x" * 512, "x" * 513, "ü" * 256, "ü" * 257, "-", "%2F", "{{ a }}", "a\\b", "\u2028",
+    "a",
+    "app/limits",
+    "ü/é",
+    "a b",
+    "a//b",
+    "/a",
+    "a/",
+    "..",
+    "a/../b",
+    "a/.",
+    ".a",
+    "a\tb",
+    "a\x7fb",
+    "a\x80b",
+    "\ud800",
+    "",
+    "x" * 512,
+    "x" * 513,
+    "ü" * 256,
+    "ü" * 257,
+    "-",
+    "%2F",
+    "{{ a }}",
+    "a\\b",
+    "\u2028",
 )
 SEEDS = (
-    "198.18.0.11:8000", "[fd00::11]:8000", "fd00::11:8000", "[198.18.0.11]:8000", "[::ffff:198.18.0.11]:8000",
-    "[fe80::1%eth0]:8000", "198.18.0.11", "198.18.0.11:0", "198.18.0.11:65535", "198.18.0.11:65536",
+    "198.18.0.11:8000",
+    "[fd00::11]:8000",
+    "fd00::11:8000",
+    "[198.18.0.11]:8000",
+    "[::ffff:198.18.0.11]:8000",
+    "[fe80::1%eth0]:8000",
+    "198.18.0.11",
+    "198.18.0.11:0",
+    "198.18.0.11:65535",
+    "198.18.0.11:65536",
     "198.18.0.11:08000",
-    "198.18.0.11:000000008000", "198.18.0.11:0000080000", "198.18.0.11:+80", "198.18.0.11:٨", "198.18.0.11:", ":8000",
-    "host.example:8000", "198.18.0.011:8000", "[]:8000", "", "198.18.0.11:" + "9" * 5000,
+    "198.18.0.11:000000008000",
+    "198.18.0.11:0000080000",
+    "198.18.0.11:+80",
+    "198.18.0.11:٨",
+    "198.18.0.11:",
+    ":8000",
+    "host.example:8000",
+    "198.18.0.011:8000",
+    "[]:8000",
+    "",
+    "198.18.0.11:" + "9" * 5000,
 )
 CONTENT_TYPES = (
-    "raw", "text", "json", "yaml", "toml", "application/pdf", "text/plain; charset=utf-8", "", "a b", "ü", "a/b/c",
-    "/a", "x" * 63, "x" * 64, "image/svg+xml", "JSON", "-a", "a\n",
+    "raw",
+    "text",
+    "json",
+    "yaml",
+    "toml",
+    "application/pdf",
+    "text/plain; charset=utf-8",
+    "",
+    "a b",
+    "ü",
+    "a/b/c",
+    "/a",
+    "x" * 63,
+    "x" * 64,
+    "image/svg+xml",
+    "JSON",
+    "-a",
+    "a\n",
 )
 WAITS = ("all", "majority", "1", "3", "999999", "1000000", "0", "-1", "1.5", "All", "", "two", "٣", " 1")
 VERSIONS = (
-    "019a3c1e5b2f0000@198.18.0.11:8000", "019a3c1e5b2f0000@[fd00::11]:8000", "019a3c1e5b2f0000@fd00::11:8000", "absent",
-    "019A3C1E5B2F0000@198.18.0.11:8000", "019a3c1e5b2f000@198.18.0.11:8000", "", "1@host:8000",
+    "019a3c1e5b2f0000@198.18.0.11:8000",
+    "019a3c1e5b2f0000@[fd00::11]:8000",
+    "019a3c1e5b2f0000@fd00::11:8000",
+    "absent",
+    "019A3C1E5B2F0000@198.18.0.11:8000",
+    "019a3c1e5b2f000@198.18.0.11:8000",
+    "",
+    "1@host:8000",
 )
 ENDPOINTS = (
-    "unix:///run/xdp-gossip/api.sock", "unix://relative", "http://198.18.0.11:8001", "https://[fd00::11]:8001",
-    "https://host.example:8001", "ftp://host:1", "http://", "http://user@host:1", "http://host:1?a=b", "http://host:1#a",
-    "", "/run/xdp-gossip/api.sock",
+    "unix:///run/xdp-gossip/api.sock",
+    "unix://relative",
+    "http://198.18.0.11:8001",
+    "https://[fd00::11]:8001",
+    "https://host.example:8001",
+    "ftp://host:1",
+    "http://",
+    "http://user@host:1",
+    "http://host:1?a=b",
+    "http://host:1#a",
+    "",
+    "/run/xdp-gossip/api.sock",
 )
 
 
@@ -113,10 +184,16 @@ def test_an_endpoint(plugin: Plugin, url: str) -> None:
 @pytest.mark.parametrize(
     "name, host",
     [
-        ("host1", "host1"), ("web-1.example.org", "web-1.example.org"), ("web_1", "web_1"),
-        ("Büro 1", "198.18.0.11_8000"), ("a b", "198.18.0.11_8000"), ("-x", "198.18.0.11_8000"),
+        ("host1", "host1"),
+        ("web-1.example.org", "web-1.example.org"),
+        ("web_1", "web_1"),
+        ("Büro 1", "198.18.0.11_8000"),
+        ("a b", "198.18.0.11_8000"),
+        ("-x", "198.18.0.11_8000"),
         ("", "198.18.0.11_8000"),
-        ("ü" * 127, "198.18.0.11_8000"), ("x" * 253, "x" * 253), ("x" * 255, "198.18.0.11_8000"),
+        ("ü" * 127, "198.18.0.11_8000"),
+        ("x" * 253, "x" * 253),
+        ("x" * 255, "198.18.0.11_8000"),
     ],
 )
 def test_a_node_name(plugin: Plugin, name: str, host: str) -> None:
@@ -145,8 +222,19 @@ def test_private_data(plugin: Plugin, size: int) -> None:
     assert plugin("module_utils._nodes").parse_node(entry)["private_data"] == ours
 
 
-@pytest.mark.parametrize("text, seconds", [("90", 90), ("90s", 90), ("30m", 1800), ("2h", 7200), ("7d", 604800),
-                                           ("2w", 1209600), ("3650d", 315360000), ("never", 0)])
+@pytest.mark.parametrize(
+    "text, seconds",
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("30m", 1800),
+        ("2h", 7200),
+        ("7d", 604800),
+        ("2w", 1209600),
+        ("3650d", 315360000),
+        ("never", 0),
+    ],
+)
 def test_how_long_a_document_lives(plugin: Plugin, text: str, seconds: int) -> None:
     """What the option expires takes is seconds that the API takes."""
     assert plugin("module_utils._expiry").seconds_of(text) == seconds <= documents.MAX_EXPIRES_IN

@@ -70,7 +70,7 @@ class Browser:
         wide, inner, owned, alien = self.driver.execute_script(
             "return [document.documentElement.scrollWidth, innerWidth, window.owned ?? null,"
             " document.querySelectorAll('main img, main script, main iframe, [onerror], [onload],"
-            " a[href^=\"javascript\"]').length]"
+            ' a[href^="javascript"]\').length]'
         )
         assert wide <= inner, f"{name}: {wide} pixels wide in a window of {inner}"
         assert owned is None and alien == 0, f"{name}: text became markup"

@@ -71,9 +71,7 @@ class Nodes:
         headers = {"ETag": etag, "Cache-Control": "no-cache"}
         if params.matches(request.headers.get("If-None-Match"), etag):
             return web.Response(status=304, headers=headers)
-        nodes, following = page.cut(
-            self._node_list.page(wanted, after, page.more), lambda member: str(member.address)
-        )
+        nodes, following = page.cut(self._node_list.page(wanted, after, page.more), lambda member: str(member.address))
         more = {
             "revision": self._node_list.revision,
             "cluster": self._node_list.cluster,

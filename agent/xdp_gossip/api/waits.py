@@ -87,7 +87,6 @@ class Waits:
         )
         return render.json_response(convergence_json(found))
 
-
     async def troubled_files(self, request: web.Request) -> web.Response:
         """The rendered files that are not as the documents say, on all members."""
         query = params.query(request, ("timeout",))

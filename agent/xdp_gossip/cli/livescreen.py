@@ -63,9 +63,7 @@ def _shares(sections: Sequence[_Section], room: int, gap: int) -> list[int]:
 
     def needed() -> int:
         # A heading, the rows, and the line that says how many are missing.
-        return sum(
-            gap + (count > 0) + count + (count < section.total) for section, count in zip(sections, shown)
-        )
+        return sum(gap + (count > 0) + count + (count < section.total) for section, count in zip(sections, shown))
 
     for limit in (lambda section: section.urgent, lambda section: len(section.rows)):
         growing = True

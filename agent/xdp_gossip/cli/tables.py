@@ -36,9 +36,7 @@ def styled(text: str, style: str) -> str:
     return f"\x1b[{style}m{text}\x1b[0m" if style and not plain_one else text
 
 
-def aligned(
-    columns: Sequence[str], rows: Rows, most: int | None = None, rigid: bool = False
-) -> list[list[str]] | None:
+def aligned(columns: Sequence[str], rows: Rows, most: int | None = None, rigid: bool = False) -> list[list[str]] | None:
     """The heading and the rows as fields of equal width.
 
     With ``most`` columns of a terminal the widest are cut until all fit, with ``rigid`` the first one only; None when

@@ -359,8 +359,7 @@ class Metadata:
         if fresh and count + len(fresh) > limits.max_documents:
             raise ProtocolError(
                 "too_many_documents",
-                f"document {fresh[0]!r}: there are {count} documents already, the limit is "
-                f"{limits.max_documents}",
+                f"document {fresh[0]!r}: there are {count} documents already, the limit is {limits.max_documents}",
                 key=fresh[0],
                 limit=limits.max_documents,
             )

@@ -29,9 +29,7 @@ Observation = tuple[bytes, int, int, int, float, float, int, int, int]
 class Observer:
     """Reads observations and says when it wants the next."""
 
-    def __init__(
-        self, membership: Membership, detector: Detector, contacts: Contacts, out: Outbox, pace: Pace
-    ) -> None:
+    def __init__(self, membership: Membership, detector: Detector, contacts: Contacts, out: Outbox, pace: Pace) -> None:
         self._membership = membership
         self._detector = detector
         self._contacts = contacts

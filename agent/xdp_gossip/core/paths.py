@@ -132,4 +132,3 @@ class Paths:
         peer = self._membership.get(address)
         if peer is not None:
             peer.mark("short_datagrams", on)
-

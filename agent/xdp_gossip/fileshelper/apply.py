@@ -151,9 +151,7 @@ class _Together:
             one.forget()
         return trouble
 
-    def _refused(
-        self, stage: str, error: CommandFailed, by: ServiceConfig | TemplateConfig, more: str
-    ) -> list[Result]:
+    def _refused(self, stage: str, error: CommandFailed, by: ServiceConfig | TemplateConfig, more: str) -> list[Result]:
         held_back = "; what it said is held back (show_output)" if error.said and not by.show_output else ""
         text = f"{error}{held_back}{more}"
         return self._results(Result("refused", False, stage, text, error.said if by.show_output else ""), by)

@@ -117,6 +117,4 @@ class Held:
 
 
 def _odd(path: str) -> PlaceError:
-    return PlaceError(
-        f"{path}: expected a regular file or nothing, got another kind of file: remove it", final=True
-    )
+    return PlaceError(f"{path}: expected a regular file or nothing, got another kind of file: remove it", final=True)

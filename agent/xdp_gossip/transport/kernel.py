@@ -62,9 +62,7 @@ class KernelTransport(UdpTransport):
     ``own`` is the address that the data plane knows this node by. Without a plane it works as plain UDP.
     """
 
-    def __init__(
-        self, listen: Address | tuple[str, int], own: Address, *, size: int = 16384, buffer: int = 64
-    ) -> None:
+    def __init__(self, listen: Address | tuple[str, int], own: Address, *, size: int = 16384, buffer: int = 64) -> None:
         super().__init__(listen, size=size, buffer=buffer, own=own)
         self._counters.update(dict.fromkeys(COUNTERS, 0))
         constants = headers.constants()

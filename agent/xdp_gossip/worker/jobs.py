@@ -74,4 +74,3 @@ def main() -> None:
         body = msgpack.packb(answer, use_bin_type=True)
         target.write(_LENGTH.pack(len(body)) + body)
         target.flush()
-

@@ -47,9 +47,7 @@ class Member:
         """The answer's JSON. Raises one of ``FAULTS``."""
         try:
             if self._connection is None:
-                self._connection = http.client.HTTPSConnection(
-                    self._host, self._port, timeout=5, context=self._tls
-                )
+                self._connection = http.client.HTTPSConnection(self._host, self._port, timeout=5, context=self._tls)
             self._connection.request(method, path, body, self._headers)
             answer = self._connection.getresponse()
             content = json.loads(answer.read())

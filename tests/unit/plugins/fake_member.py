@@ -23,8 +23,18 @@ from urllib.parse import parse_qs, unquote, urlsplit
 def node(addr: str, name: str = "", **fields: t.Any) -> dict[str, t.Any]:
     """A NODE of the API, honest unless ``fields`` say otherwise."""
     answer = {
-        "addr": addr, "port": 8000, "name": name, "private_data": "", "state": "alive", "incarnation": 1, "sequence": 7,
-        "version": "0.1.0", "protocol": "UDP", "last_heard": 0.5, "digest": "00112233445566aa", "local": False,
+        "addr": addr,
+        "port": 8000,
+        "name": name,
+        "private_data": "",
+        "state": "alive",
+        "incarnation": 1,
+        "sequence": 7,
+        "version": "0.1.0",
+        "protocol": "UDP",
+        "last_heard": 0.5,
+        "digest": "00112233445566aa",
+        "local": False,
         "record_known": True,
     }
     answer.update(fields)
@@ -92,11 +102,18 @@ class FakeMember:
         """Store a new version of a document, as a publish elsewhere would."""
         self.clock += 1
         held = {
-            "key": key, "version": "%016x@198.18.0.11:8000" % self.clock, "size": len(value), "value": value,
-            "digest": "sha256:" + hashlib.sha256(value).hexdigest(), "content_type": self._type_of(key, about),
-            "author": about.get("author") or "", "comment": about.get("comment") or "",
-            "published_at": "2026-01-01T00:00:00.000Z", "deleted": False,
-            "expires": None, "batch_size": 1,
+            "key": key,
+            "version": "%016x@198.18.0.11:8000" % self.clock,
+            "size": len(value),
+            "value": value,
+            "digest": "sha256:" + hashlib.sha256(value).hexdigest(),
+            "content_type": self._type_of(key, about),
+            "author": about.get("author") or "",
+            "comment": about.get("comment") or "",
+            "published_at": "2026-01-01T00:00:00.000Z",
+            "deleted": False,
+            "expires": None,
+            "batch_size": 1,
         }
         if about.get("expires_in"):
             then = time.gmtime(time.time() + float(about["expires_in"]))
@@ -193,7 +210,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         # As the agent does it: a weak tag, which heartbeats alone do not change.
         stable = [
             {name: value for name, value in entry.items() if name not in ("last_heard", "sequence")}
-            if isinstance(entry, dict) else entry
+            if isinstance(entry, dict)
+            else entry
             for entry in nodes
         ]
         tag = 'W/"%s"' % hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()[:24]
@@ -234,9 +252,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             listed = [{name: value for name, value in entry.items() if name != "value"} for entry in found]
             self.reply(200, {"documents": listed, "digest": "00112233445566aa", "next_cursor": None})
             return
-        held = self.member.documents.get(path[len("documents/"):])
+        held = self.member.documents.get(path[len("documents/") :])
         if "version" in query:
-            kept = self.member.history.get(path[len("documents/"):], [])
+            kept = self.member.history.get(path[len("documents/") :], [])
             held = next((one for one in kept if one["version"] == query["version"]), None)
             if held is None or held["deleted"]:
                 self.error(410 if held else 404, "version_deleted" if held else "version_not_found")
@@ -258,7 +276,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return True
 
     def PUT_documents(self, path: str, query: dict[str, str]) -> None:
-        key = path[len("documents/"):]
+        key = path[len("documents/") :]
         held = self.member.documents.get(key)
         if not self._condition_holds(held):
             return
@@ -276,8 +294,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         assert set(body) <= {"documents", "author", "comment"} and 0 < len(body["documents"]) <= 64
         values = []
         for entry in body["documents"]:
-            assert set(entry) <= {"key", "value", "value_base64", "content_type", "suffix", "expires_in", "if_version",
-                                  "if_absent", "delete"}
+            assert set(entry) <= {
+                "key",
+                "value",
+                "value_base64",
+                "content_type",
+                "suffix",
+                "expires_in",
+                "if_version",
+                "if_absent",
+                "delete",
+            }
             held = member.documents.get(entry["key"])
             actual = held["version"] if held else None
             if ("if_version" in entry and entry["if_version"] != actual) or (entry.get("if_absent") and held):
@@ -306,7 +333,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.reply(200, {"changed": True, "version": answers[0]["version"], "documents": answers})
 
     def GET_history(self, path: str, query: dict[str, str]) -> None:
-        found = self.member.history.get(path[len("history/"):])
+        found = self.member.history.get(path[len("history/") :])
         if not found:
             self.error(404, "document_not_found")
             return
@@ -318,10 +345,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if query.get("diff") == "1":
                 version["diff"] = "@@\n"
             versions.append(version)
-        self.reply(200, {"key": path[len("history/"):], "versions": versions})
+        self.reply(200, {"key": path[len("history/") :], "versions": versions})
 
     def POST_rollback(self, path: str, query: dict[str, str]) -> None:
-        key, body = path[len("rollback/"):], json.loads(self.body)
+        key, body = path[len("rollback/") :], json.loads(self.body)
         held = self.member.documents.get(key)
         if not self._condition_holds(held):
             return
@@ -347,7 +374,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not set(query) <= {"author", "comment"}:
             self.error(400, "unknown_parameter")
             return
-        key = path[len("documents/"):]
+        key = path[len("documents/") :]
         held = self.member.documents.get(key)
         if not self._condition_holds(held):
             return
@@ -381,26 +408,41 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 holds = digest is None and (wanted is None or (version or "") >= wanted)
             else:
                 holds = query.get("digest") in (None, digest) and wanted in (None, version)
-            results.append({
-                "addr": entry["addr"], "port": entry["port"], "name": entry["name"], "state": entry["state"],
-                "holds": holds and not late, "version": None if late else version, "digest": None if late else digest,
-                "deleted": version is not None and digest is None,
-                "reason": "no answer yet" if late else "" if holds else "holds version %s" % version,
-            })
+            results.append(
+                {
+                    "addr": entry["addr"],
+                    "port": entry["port"],
+                    "name": entry["name"],
+                    "state": entry["state"],
+                    "holds": holds and not late,
+                    "version": None if late else version,
+                    "digest": None if late else digest,
+                    "deleted": version is not None and digest is None,
+                    "reason": "no answer yet" if late else "" if holds else "holds version %s" % version,
+                }
+            )
         if query.get("applied") == "1":
             for result in results:
                 told = member.applied.get(result["name"], {"state": "none", "version": None, "error": ""})
                 result["applied"] = dict(told, version=result["version"] if told["state"] != "none" else None)
         confirmed = sum(
-            1 for result in results
+            1
+            for result in results
             if result["holds"] and result.get("applied", {}).get("state", "none") in ("none", "applied")
         )
         need = {"all": len(results), "majority": len(results) // 2 + 1}.get(query["wait"])
         need = int(query["wait"]) if need is None else need
-        self.reply(200, {
-            "converged": confirmed >= need, "members": len(results), "confirmed": confirmed, "elapsed": 0.0,
-            "digest": "00112233445566aa", "results": results,
-        })
+        self.reply(
+            200,
+            {
+                "converged": confirmed >= need,
+                "members": len(results),
+                "confirmed": confirmed,
+                "elapsed": 0.0,
+                "digest": "00112233445566aa",
+                "results": results,
+            },
+        )
 
 
 def free_port() -> int:

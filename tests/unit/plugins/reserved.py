@@ -6,22 +6,71 @@ from __future__ import annotations
 import typing as t
 
 #: What a module may return of them: they mean there what Ansible means by them.
-MEANT = frozenset((
-    "ansible_facts", "changed", "deprecations", "diff", "exception", "failed", "invocation", "msg", "skipped",
-    "warnings",
-))
+MEANT = frozenset(
+    (
+        "ansible_facts",
+        "changed",
+        "deprecations",
+        "diff",
+        "exception",
+        "failed",
+        "invocation",
+        "msg",
+        "skipped",
+        "warnings",
+    )
+)
 
 #: The rest: what ansible-core 2.18 to 2.21 writes into a result or reads from one (``executor/task_executor.py``,
 #: ``executor/task_result.py``, ``plugins/action``, ``plugins/strategy``, ``plugins/callback``, ``_internal/_task.py``).
-_TAKEN = frozenset((
-    "add_group", "add_host", "ansible_async_watchdog_pid", "ansible_index_var", "ansible_job_id", "ansible_loop",
-    "ansible_loop_var", "ansible_module_results", "ansible_notify", "ansible_parsed", "ansible_stats", "async_result",
-    "attempts", "break_when_result", "break_when_suppressed_exception", "censored", "changed_when_result",
-    "changed_when_suppressed_exception", "delegated_host", "failed_when_result", "failed_when_suppressed_exception",
-    "false_condition", "finished", "include", "include_args", "include_file", "item", "loop_results", "module_stderr",
-    "module_stdout", "no_log", "notify", "rc", "results", "results_file", "retries", "skip_reason", "skipped_reason",
-    "started", "stderr", "stderr_lines", "stdout", "stdout_lines", "unreachable",
-))
+_TAKEN = frozenset(
+    (
+        "add_group",
+        "add_host",
+        "ansible_async_watchdog_pid",
+        "ansible_index_var",
+        "ansible_job_id",
+        "ansible_loop",
+        "ansible_loop_var",
+        "ansible_module_results",
+        "ansible_notify",
+        "ansible_parsed",
+        "ansible_stats",
+        "async_result",
+        "attempts",
+        "break_when_result",
+        "break_when_suppressed_exception",
+        "censored",
+        "changed_when_result",
+        "changed_when_suppressed_exception",
+        "delegated_host",
+        "failed_when_result",
+        "failed_when_suppressed_exception",
+        "false_condition",
+        "finished",
+        "include",
+        "include_args",
+        "include_file",
+        "item",
+        "loop_results",
+        "module_stderr",
+        "module_stdout",
+        "no_log",
+        "notify",
+        "rc",
+        "results",
+        "results_file",
+        "retries",
+        "skip_reason",
+        "skipped_reason",
+        "started",
+        "stderr",
+        "stderr_lines",
+        "stdout",
+        "stdout_lines",
+        "unreachable",
+    )
+)
 
 #: A template that says ``result.items`` gets the method of the dictionary.
 _METHODS = frozenset(name for name in dir(dict) if not name.startswith("_"))

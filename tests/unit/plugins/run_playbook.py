@@ -21,15 +21,25 @@ def run_playbook(directory: Path, playbook: str, *more: str, fails: bool = False
     """Run a playbook on this machine; returns the output. Collections in ``directory`` are found, too."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("XDP_GOSSIP_")}
     environment.update(
-        ANSIBLE_COLLECTIONS_PATH="%s:%s" % (directory, COLLECTIONS), ANSIBLE_LOCALHOST_WARNING="false",
-        ANSIBLE_NOCOLOR="true", ANSIBLE_HOME=str(directory / "home"), ANSIBLE_ASYNC_DIR=str(directory / "async"),
-        LC_ALL="C.UTF-8", ANSIBLE_STDOUT_CALLBACK="default",
+        ANSIBLE_COLLECTIONS_PATH="%s:%s" % (directory, COLLECTIONS),
+        ANSIBLE_LOCALHOST_WARNING="false",
+        ANSIBLE_NOCOLOR="true",
+        ANSIBLE_HOME=str(directory / "home"),
+        ANSIBLE_ASYNC_DIR=str(directory / "async"),
+        LC_ALL="C.UTF-8",
+        ANSIBLE_STDOUT_CALLBACK="default",
     )
     hosts = directory / "hosts"
     hosts.write_text("localhost ansible_connection=local ansible_python_interpreter=%s\n" % sys.executable)
     done = subprocess.run(
-        [sys.executable, "-c", _PLAYBOOK, "-vvv", "-i", str(hosts), playbook, *more], capture_output=True,
-        text=True, env=environment, cwd=cwd or directory, stdin=subprocess.DEVNULL, timeout=300, check=False,
+        [sys.executable, "-c", _PLAYBOOK, "-vvv", "-i", str(hosts), playbook, *more],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=cwd or directory,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
+        check=False,
     )
     output = done.stdout + done.stderr
     assert (done.returncode != 0) == fails, output

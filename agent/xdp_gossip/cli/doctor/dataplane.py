@@ -75,9 +75,7 @@ def examine(look: Look) -> Iterator[Finding]:
         yield from of(look.sound, look.status, look.nodes)
 
 
-def of(
-    config: AgentConfig, agent: Mapping[str, Any] | None, nodes: Sequence[Mapping[str, Any]]
-) -> Iterator[Finding]:
+def of(config: AgentConfig, agent: Mapping[str, Any] | None, nodes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """All findings. ``agent``: what the running agent says of itself; ``nodes``: whom it knows."""
     directory = Path(settings.directory(config, None))
     try:

@@ -184,9 +184,7 @@ def _only_holds(interface: netlink.Interface) -> bool:
     return interface.loopback or interface.kind in HOLDERS
 
 
-def _by_route(
-    ip: str, holder: netlink.Interface, aim: _Aim, every: dict[int, netlink.Interface]
-) -> netlink.Interface:
+def _by_route(ip: str, holder: netlink.Interface, aim: _Aim, every: dict[int, netlink.Interface]) -> netlink.Interface:
     """The interface that packets from ``ip`` to most others leave by; with as many, the first one.
 
     A plane stays where it is as long as packets to any of them leave by that. Raises ``Absent``, ``LoaderError``.

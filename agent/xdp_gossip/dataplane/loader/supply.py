@@ -68,9 +68,7 @@ def constants(settings: Settings) -> dict[str, str]:
 class Supply:
     """Descriptors of programs and of the self-test's maps, open until :meth:`close`."""
 
-    def __init__(
-        self, settings: Settings, pinned: Path, now: state.State, *, renew: bool, moved: bool = False
-    ) -> None:
+    def __init__(self, settings: Settings, pinned: Path, now: state.State, *, renew: bool, moved: bool = False) -> None:
         """``renew``: pins are of other sources, and so not to be used; ``moved``: of another interface."""
         self._settings = settings
         self._pinned = pinned

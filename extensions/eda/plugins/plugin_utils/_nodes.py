@@ -9,7 +9,16 @@ import typing as t
 
 #: Fields of a node that are told, and those whose change alone is told.
 _TOLD = (
-    "addr", "port", "name", "private_data", "state", "incarnation", "sequence", "version", "protocol", "last_heard",
+    "addr",
+    "port",
+    "name",
+    "private_data",
+    "state",
+    "incarnation",
+    "sequence",
+    "version",
+    "protocol",
+    "last_heard",
     "record_known",
 )
 _WATCHED = ("name", "private_data", "incarnation", "version", "protocol")

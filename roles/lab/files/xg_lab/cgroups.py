@@ -47,9 +47,7 @@ def enter(config: Config, host: Host) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
         except OSError as error:
-            raise LabError(
-                f"{folder}: {error.strerror}; the lab needs a writable cgroup file system"
-            ) from error
+            raise LabError(f"{folder}: {error.strerror}; the lab needs a writable cgroup file system") from error
 
 
 def sweep(config: Config, host: Host) -> bool:

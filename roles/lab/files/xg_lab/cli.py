@@ -34,9 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lab.py", description="A throw-away fleet of Debian hosts on this machine."
-    )
+    parser = argparse.ArgumentParser(prog="lab.py", description="A throw-away fleet of Debian hosts on this machine.")
     parser.add_argument(
         "--config",
         required=True,

@@ -69,15 +69,9 @@ class Config:
                 key,
                 "an absolute path of letters, digits and ._/+@-",
             )
-        self._expect(
-            bool(_NAME.fullmatch(self.name)), "name", "1 to 8 of a-z, 0-9 and -, a letter first and last"
-        )
-        self._expect(
-            bool(_LINK.fullmatch(self.bridge)), "bridge", "an interface name of at most 15 characters"
-        )
-        self._expect(
-            bool(re.fullmatch(r"[a-z]+", self.suite)), "suite", "a Debian release name such as bookworm"
-        )
+        self._expect(bool(_NAME.fullmatch(self.name)), "name", "1 to 8 of a-z, 0-9 and -, a letter first and last")
+        self._expect(bool(_LINK.fullmatch(self.bridge)), "bridge", "an interface name of at most 15 characters")
+        self._expect(bool(re.fullmatch(r"[a-z]+", self.suite)), "suite", "a Debian release name such as bookworm")
         for package in self.packages:
             if not _PACKAGE.fullmatch(package):
                 raise LabError(f"lab_packages: {package!r}: expected the name of a Debian package")
@@ -105,12 +99,8 @@ class Config:
         try:
             network = ipaddress.ip_network(getattr(self, key))
         except ValueError as error:
-            raise LabError(
-                f"lab_{key}: {error}; expected an IPv{version} network such as 198.18.0.0/24"
-            ) from error
-        self._expect(
-            network.version == version and network.is_private, key, f"a private IPv{version} network"
-        )
+            raise LabError(f"lab_{key}: {error}; expected an IPv{version} network such as 198.18.0.0/24") from error
+        self._expect(network.version == version and network.is_private, key, f"a private IPv{version} network")
         return network
 
     def _expect(self, good: bool, key: str, what: str) -> None:
@@ -134,9 +124,7 @@ class Config:
                 float(value["image_timeout"]),
             )
         except (TypeError, ValueError) as error:
-            raise LabError(
-                f"lab settings: hosts, boot_timeout, image_timeout: {error}; expected numbers"
-            ) from error
+            raise LabError(f"lab settings: hosts, boot_timeout, image_timeout: {error}; expected numbers") from error
         if not isinstance(value["packages"], (list, tuple)):
             raise LabError("lab_packages: expected a list")
         typed["packages"] = tuple(sorted({str(package) for package in value["packages"]}))
@@ -186,9 +174,7 @@ class Config:
         """Return the host called `name`; LabError when the lab has no such name."""
         digits = name[len(self.name) :]
         if not name.startswith(self.name) or not re.fullmatch(r"[1-9][0-9]{0,2}", digits):
-            raise LabError(
-                f"{name}: no host of this lab; its hosts are {self.name}1 to {self.name}{self.hosts}"
-            )
+            raise LabError(f"{name}: no host of this lab; its hosts are {self.name}1 to {self.name}{self.hosts}")
         number = FIRST_HOST - 1 + int(digits)
         return Host(
             name=name,

@@ -96,9 +96,7 @@ def present(config: Config) -> dict[str, Any]:
         write_file(config.home / "config.json", config.to_json(), 0o600)
         wanted = config.wanted()
         surplus = [host for host in existing(config) if host not in wanted]
-        stale = [
-            host for host in wanted if host.folder.exists() and not hosts.is_complete(host, base, config)
-        ]
+        stale = [host for host in wanted if host.folder.exists() and not hosts.is_complete(host, base, config)]
         _each(lambda host: hosts.remove(config, host), [*surplus, *stale])
         steps += [f"removed {host.name}" for host in surplus]
         created = [host for host in wanted if not hosts.is_complete(host, base, config)]
@@ -112,9 +110,7 @@ def present(config: Config) -> dict[str, Any]:
             steps.append(f"wrote {config.inventory}")
         for host, state in zip(wanted, states):
             if state != "running" and host in created:
-                raise LabError(
-                    f"{host.name}: booted {state}; failed units: {hosts.failed_units(config, host)}"
-                )
+                raise LabError(f"{host.name}: booted {state}; failed units: {hosts.failed_units(config, host)}")
     return {
         "changed": bool(steps),
         "steps": steps,
@@ -137,9 +133,7 @@ def _leave_old_network(config: Config) -> list[str]:
     return [*(f"removed {host.name}" for host in found), f"removed {old.bridge}"]
 
 
-def _bring_up(
-    config: Config, wanted: Sequence[Host], off: Sequence[Host], base: Path, steps: list[str]
-) -> list[str]:
+def _bring_up(config: Config, wanted: Sequence[Host], off: Sequence[Host], base: Path, steps: list[str]) -> list[str]:
     """Start the hosts that are off, wait for all, restart once any that was on but does not answer; return states."""
     for host in off:
         hosts.start(config, host, base)
@@ -243,9 +237,7 @@ def switch_on(config: Config, name: str) -> dict[str, Any]:
         host = _known(config, name)
         base = hosts.image_of(host)
         if base is None or not base.is_dir():
-            raise LabError(
-                f"{name}: its disk is half made or its image gone; run the role with lab_state present"
-            )
+            raise LabError(f"{name}: its disk is half made or its image gone; run the role with lab_state present")
         off = [] if hosts.process(host) else [host]
         network.ensure(config)
         steps: list[str] = [f"booted {name}" for _host in off]

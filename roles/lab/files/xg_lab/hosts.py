@@ -51,9 +51,7 @@ def create(host: Host, image: Path, config: Config) -> None:
     )
     ssh = host.root / "root/.ssh"
     ssh.mkdir(mode=0o700, exist_ok=True)
-    write_file(
-        ssh / "authorized_keys", config.key_file.with_suffix(".pub").read_text(encoding="ascii"), 0o600
-    )
+    write_file(ssh / "authorized_keys", config.key_file.with_suffix(".pub").read_text(encoding="ascii"), 0o600)
     write_file(host.folder / "host.json", json.dumps(_description(host, image, config)) + "\n")
 
 
@@ -110,9 +108,7 @@ def start(config: Config, host: Host, image: Path) -> None:
     """
     clear(config, host)
     if not wait_until(lambda: network.link(host.link) is None, 5.0):
-        raise LabError(
-            f"{host.link}: an interface of this name exists and is not this lab's; choose another lab_name"
-        )
+        raise LabError(f"{host.link}: an interface of this name exists and is not this lab's; choose another lab_name")
     mount(host, image)
     host.log.parent.mkdir(parents=True, exist_ok=True)
     reader, writer = os.pipe()
@@ -252,9 +248,7 @@ def record_host_key(host: Host) -> bool:
         return False
     if len(words) < 2:
         return False
-    write_file(
-        host.folder / "known_hosts", f"{host.address},{host.address6},{host.name} {words[0]} {words[1]}\n"
-    )
+    write_file(host.folder / "known_hosts", f"{host.address},{host.address6},{host.name} {words[0]} {words[1]}\n")
     return True
 
 

@@ -92,9 +92,7 @@ def build(config: Config) -> bool:
             remove_tree(stale)
         free = shutil.disk_usage(cache).free
         if free < NEEDED_BYTES:
-            raise LabError(
-                f"{cache}: {free >> 20} MiB free, expected {NEEDED_BYTES >> 20} MiB for the base image"
-            )
+            raise LabError(f"{cache}: {free >> 20} MiB free, expected {NEEDED_BYTES >> 20} MiB for the base image")
         work = cache / f"build-{os.getpid()}"
         _bootstrap(config, work, cache / "build.log")
         _customise(work)
@@ -135,9 +133,7 @@ def _bootstrap(config: Config, work: Path, log: Path) -> None:
         raise LabError("mmdebstrap: program not found; the role installs it on Debian, is this Debian?")
     if done.returncode != 0:
         tail = "".join(log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[-20:])
-        raise LabError(
-            f"base image: mmdebstrap ended with status {done.returncode}; the end of {log}:\n{tail}"
-        )
+        raise LabError(f"base image: mmdebstrap ended with status {done.returncode}; the end of {log}:\n{tail}")
 
 
 def _customise(root: Path) -> None:

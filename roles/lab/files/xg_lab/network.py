@@ -50,9 +50,7 @@ def has_ipv6() -> bool:
 
 def is_ours(config: Config, found: dict[str, Any]) -> bool:
     """Tell whether the interface is the bridge this lab made."""
-    return (
-        found.get("linkinfo", {}).get("info_kind") == "bridge" and found.get("address") == config.bridge_mac
-    )
+    return found.get("linkinfo", {}).get("info_kind") == "bridge" and found.get("address") == config.bridge_mac
 
 
 def _family(network: str) -> str:
@@ -141,9 +139,7 @@ def attach(config: Config, host: Host, timeout: float = 5.0) -> bool:
     deadline = time.monotonic() + timeout
     while (found := link(host.link)) is None:
         if time.monotonic() >= deadline:
-            raise LabError(
-                f"{host.name}: its interface {host.link} did not appear in {timeout:g} s, see {host.log}"
-            )
+            raise LabError(f"{host.name}: its interface {host.link} did not appear in {timeout:g} s, see {host.log}")
         time.sleep(0.05)
     changed = False
     if found.get("master") != config.bridge or "UP" not in found["flags"]:

@@ -10,9 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-_ONE_LINE = re.compile(
-    r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)"
-)
+_ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)")
 
 
 def package_sources(suite: str, mirror: str, apt: Path = Path("/etc/apt")) -> list[str]:
@@ -72,10 +70,7 @@ def _stanzas(text: str) -> Iterator[dict[str, str]]:
 
 
 def _deb822(stanza: dict[str, str]) -> Iterator[tuple[str, str, str, list[str]]]:
-    if (
-        stanza.get("enabled", "yes").lower() in ("no", "false", "0")
-        or "deb" not in stanza.get("types", "").split()
-    ):
+    if stanza.get("enabled", "yes").lower() in ("no", "false", "0") or "deb" not in stanza.get("types", "").split():
         return
     options = []
     signed_by = stanza.get("signed-by", "")

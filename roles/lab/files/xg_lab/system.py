@@ -28,9 +28,7 @@ NOT_FOUND = 127
 WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
-def run(
-    argv: Sequence[str], *, timeout: float = 30.0, check: bool = True
-) -> subprocess.CompletedProcess[str]:
+def run(argv: Sequence[str], *, timeout: float = 30.0, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command for at most `timeout` seconds and return it with its output as text.
 
     Raises LabError when the program is missing, overruns, or (with `check`) exits with a status other than 0.
@@ -112,9 +110,7 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
             pass
         os.close(descriptor)
         if time.monotonic() >= deadline:
-            raise LabError(
-                f"{path}: another run holds this lock for more than {timeout:g} s; wait for it to end"
-            )
+            raise LabError(f"{path}: another run holds this lock for more than {timeout:g} s; wait for it to end")
         time.sleep(0.2)
     try:
         yield
@@ -203,10 +199,7 @@ class ProcessId:
         """Tell whether exactly this process still runs (a zombie does not)."""
         fields = _stat(self.pid)
         return (
-            fields is not None
-            and fields[0] not in "ZX"
-            and int(fields[19]) == self.start
-            and self.boot == _boot_id()
+            fields is not None and fields[0] not in "ZX" and int(fields[19]) == self.start and self.boot == _boot_id()
         )
 
     def send(self, number: int) -> None:

@@ -28,8 +28,11 @@ def fixture_book(tmp_path: Path, member: FakeMember) -> str:
     books = tmp_path / "ansible_collections" / "some" / "books"
     (books / "playbooks").mkdir(parents=True)
     (books / "galaxy.yml").write_text("{namespace: some, name: books, version: 1.0.0}")
-    tasks = [task(member, key="a", src="limits.json"), task(member, "verify", key="a", src="limits.json"),
-             task(member, documents={"b": {"src": "limits.json"}})]
+    tasks = [
+        task(member, key="a", src="limits.json"),
+        task(member, "verify", key="a", src="limits.json"),
+        task(member, documents={"b": {"src": "limits.json"}}),
+    ]
     (books / "playbooks" / "publish.yml").write_text(as_playbook(tasks))
     return "some.books.publish"
 

@@ -41,11 +41,19 @@ def test_every_module_can_be_repeated_until_it_succeeds(member, tmp_path):
     for name, (options, content) in MODULES.items():
         member.misbehave = refuse
         module = "xdp_gossip.fleet.xdp_gossip_" + name
-        output = play(tmp_path, [
-            {module: dict(options, endpoints=[member.url], retries=0), "register": "done",
-             "until": ["done is success", content], "retries": 3, "delay": 0},
-            that("done.attempts == 2", "done.failed_endpoints == []", content),
-        ])
+        output = play(
+            tmp_path,
+            [
+                {
+                    module: dict(options, endpoints=[member.url], retries=0),
+                    "register": "done",
+                    "until": ["done is success", content],
+                    "retries": 3,
+                    "delay": 0,
+                },
+                that("done.attempts == 2", "done.failed_endpoints == []", content),
+            ],
+        )
         assert output.count("FAILED - RETRYING") == 1
 
 
@@ -55,17 +63,28 @@ def test_a_failure_keeps_its_data(tmp_path, keyword):
     dead = ["http://127.0.0.1:%d" % free_port(), "unix://%s" % (tmp_path / "nobody.sock")]
     tasks: list[dict[str, t.Any]] = []
     keywords: dict[str, t.Any] = {
-        "until": {"until": "done is success", "retries": 1, "delay": 0}, "loop": {"loop": [1, 2]},
-        "async": {"async": 60, "poll": 1}, "plain": {},
+        "until": {"until": "done is success", "retries": 1, "delay": 0},
+        "loop": {"loop": [1, 2]},
+        "async": {"async": 60, "poll": 1},
+        "plain": {},
     }[keyword]
     for name, (options, _content) in MODULES.items():
         told = "done.results[1]" if keyword == "loop" else "done"
         tasks += [
-            dict(keywords, **{"xdp_gossip.fleet.xdp_gossip_" + name: dict(options, endpoints=dead, retries=0),
-                              "register": "done", "ignore_errors": True}),
-            that("done is failed", told + ".error.code == 'no_member_answered'",
-                 "%s.failed_endpoints | map(attribute='endpoint') | list == %s" % (
-                     told, json.dumps(dead[:1] if name == "node" else dead))),
+            dict(
+                keywords,
+                **{
+                    "xdp_gossip.fleet.xdp_gossip_" + name: dict(options, endpoints=dead, retries=0),
+                    "register": "done",
+                    "ignore_errors": True,
+                },
+            ),
+            that(
+                "done is failed",
+                told + ".error.code == 'no_member_answered'",
+                "%s.failed_endpoints | map(attribute='endpoint') | list == %s"
+                % (told, json.dumps(dead[:1] if name == "node" else dead)),
+            ),
         ]
         if keyword == "until":
             tasks.append(that("done.attempts == 1"))
@@ -78,8 +97,11 @@ def test_a_list_in_a_result_is_no_loop(member, tmp_path):
     """A result that has ``results`` counts as that of a loop: what fails in it would make the task fail."""
     member.lagging["m2"] = 1000
     tasks = [
-        {"xdp_gossip.fleet.xdp_gossip_verify": {"endpoints": [member.url], "wait_timeout": 0}, "register": "done",
-         "failed_when": "done.holdings | length != 2"},
+        {
+            "xdp_gossip.fleet.xdp_gossip_verify": {"endpoints": [member.url], "wait_timeout": 0},
+            "register": "done",
+            "failed_when": "done.holdings | length != 2",
+        },
         that("done is success", "done.results is not defined", "done.laggards | length == 1"),
     ]
     play(tmp_path, tasks)

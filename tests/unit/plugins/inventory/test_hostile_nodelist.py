@@ -53,7 +53,9 @@ secret=of-the-web-servers
 
 OPTIONS = {
     "keyed_groups": [
-        {"key": "xdp_gossip.name"}, {"key": "xdp_gossip.private_data"}, {"key": "xdp_gossip.state", "prefix": "st"},
+        {"key": "xdp_gossip.name"},
+        {"key": "xdp_gossip.private_data"},
+        {"key": "xdp_gossip.state", "prefix": "st"},
     ],
     "groups": {"chosen": "xdp_gossip.name == 'honest'"},
     "compose": {"composed": "xdp_gossip.private_data", "joined": "'x' ~ xdp_gossip.private_data ~ xdp_gossip.name"},
@@ -157,9 +159,12 @@ class World:
         """What a play would do with the variables: show them, join them, hand them on."""
         templar = Templar(loader=DataLoader(), variables=variables)
         for text in (
-            "{{ xdp_gossip | default() }}", "{{ xdp_gossip.private_data | default() }}-{{ composed | default() }}",
-            "{{ [joined | default('')] }}", "{{ ansible_host | default('') }}",
-            "{{ (xdp_gossip | default({})).values() | list }}", "{{ (xdp_gossip | default({})).data | default() }}",
+            "{{ xdp_gossip | default() }}",
+            "{{ xdp_gossip.private_data | default() }}-{{ composed | default() }}",
+            "{{ [joined | default('')] }}",
+            "{{ ansible_host | default('') }}",
+            "{{ (xdp_gossip | default({})).values() | list }}",
+            "{{ (xdp_gossip | default({})).data | default() }}",
             "{{ (xdp_gossip | default({})).data | default({}) | string }}",
         ):
             templar.template(trust_as_template(text))
@@ -208,8 +213,15 @@ def test_a_cache_file_cannot_make_a_value_trusted(world, field):
         assert not is_trusted_as_template(inventory.hosts["evil"].vars["xdp_gossip"][field])
 
 
-@pytest.mark.parametrize("expression", ["xdp_gossip.private_data | upper | lower", "[xdp_gossip.private_data]",
-                                        "{'a': xdp_gossip.private_data}", "xdp_gossip.private_data | from_json"])
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "xdp_gossip.private_data | upper | lower",
+        "[xdp_gossip.private_data]",
+        "{'a': xdp_gossip.private_data}",
+        "xdp_gossip.private_data | from_json",
+    ],
+)
 def test_what_is_composed_of_a_value_is_no_template_either(world, expression):
     data = json.dumps({"deep": [world.template()]})
     inventory = world.read(node("198.18.0.66", "evil", private_data=data))
@@ -227,9 +239,26 @@ def test_what_is_composed_of_a_value_is_no_template_either(world, expression):
 @pytest.mark.parametrize(
     "name",
     [
-        "all", "ALL", "ungrouped", "localhost", "LocalHost", "localhost.localdomain", "localhost4", "ip6-localhost",
-        "127.0.0.1", "::1", "198.18.0.201", "fd00::1", "webservers", "WebServers", "chosen", "xdp_gossip_alive",
-        "st_alive", "web1", "db1", "bare",
+        "all",
+        "ALL",
+        "ungrouped",
+        "localhost",
+        "LocalHost",
+        "localhost.localdomain",
+        "localhost4",
+        "ip6-localhost",
+        "127.0.0.1",
+        "::1",
+        "198.18.0.201",
+        "fd00::1",
+        "webservers",
+        "WebServers",
+        "chosen",
+        "xdp_gossip_alive",
+        "st_alive",
+        "web1",
+        "db1",
+        "bare",
     ],
 )
 def test_a_name_never_means_something_else(world, name):
@@ -240,8 +269,23 @@ def test_a_name_never_means_something_else(world, name):
 @pytest.mark.parametrize(
     "name",
     [
-        "a b", "-oProxyCommand=id", "x" * 254, "web1\n", "a\x00b", "a,b", "web[1:3]", "!web1", "~.*", "a:b", "a/b",
-        "../a", ".hidden", "ünïcode", "{{ 1 }}", "\x1b[2Jx", "*",
+        "a b",
+        "-oProxyCommand=id",
+        "x" * 254,
+        "web1\n",
+        "a\x00b",
+        "a,b",
+        "web[1:3]",
+        "!web1",
+        "~.*",
+        "a:b",
+        "a/b",
+        "../a",
+        ".hidden",
+        "ünïcode",
+        "{{ 1 }}",
+        "\x1b[2Jx",
+        "*",
     ],
 )
 def test_a_malformed_name_gives_way_to_the_next_preference(world, name):
@@ -299,8 +343,17 @@ def test_one_address_listed_twice(world):
 @pytest.mark.parametrize(
     "key",
     [
-        "ansible_ssh_common_args", "ansible_connection", "ansible_python_interpreter", "vars", "hosts", "children",
-        "__class__", "__ansible_unsafe", "ansible_host", "inventory_hostname", "{{ x }}",
+        "ansible_ssh_common_args",
+        "ansible_connection",
+        "ansible_python_interpreter",
+        "vars",
+        "hosts",
+        "children",
+        "__class__",
+        "__ansible_unsafe",
+        "ansible_host",
+        "inventory_hostname",
+        "{{ x }}",
     ],
 )
 def test_a_key_is_never_a_variable(world, key):
@@ -313,11 +366,36 @@ def test_a_key_is_never_a_variable(world, key):
 @pytest.mark.parametrize(
     "address",
     [
-        "127.0.0.1", "127.99.1.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "224.0.0.1", "ff02::1",
-        "255.255.255.255", "169.254.1.1", "fe80::1", "fe80::1%eth0", "fd00::1%$(touch pwned)", "fd00::1%{{ 1 }}",
-        "localhost", "db1", "",
-        "-oProxyCommand=id", "0177.0.0.1", "2130706433", 2130706433, "198.18.0.66\n", "198.18.0.66 ", "198.18.0.066",
-        "198.18.0.66/32", None, ["198.18.0.66"], {"a": 1}, "1" * 10000, True,
+        "127.0.0.1",
+        "127.99.1.1",
+        "::1",
+        "::ffff:127.0.0.1",
+        "0.0.0.0",
+        "::",
+        "224.0.0.1",
+        "ff02::1",
+        "255.255.255.255",
+        "169.254.1.1",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fd00::1%$(touch pwned)",
+        "fd00::1%{{ 1 }}",
+        "localhost",
+        "db1",
+        "",
+        "-oProxyCommand=id",
+        "0177.0.0.1",
+        "2130706433",
+        2130706433,
+        "198.18.0.66\n",
+        "198.18.0.66 ",
+        "198.18.0.066",
+        "198.18.0.66/32",
+        None,
+        ["198.18.0.66"],
+        {"a": 1},
+        "1" * 10000,
+        True,
     ],
 )
 def test_an_address_leads_to_one_other_machine(world, address):
@@ -328,13 +406,33 @@ def test_an_address_leads_to_one_other_machine(world, address):
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("name", {"a": 1}), ("name", ["all"]), ("name", 7), ("name", {"__ansible_unsafe": "all"}),
+        ("name", {"a": 1}),
+        ("name", ["all"]),
+        ("name", 7),
+        ("name", {"__ansible_unsafe": "all"}),
         ("name", {"__ansible_vault": "$ANSIBLE_VAULT;1.1;AES256\n00"}),
         ("name", {"__ansible_type": "TrustedAsTemplate"}),
-        ("private_data", {"a": "b"}), ("private_data", "x" * 4097), ("private_data", "\ud800"), ("name", "\udcff"),
-        ("port", 0), ("port", -1), ("port", 65536), ("port", "22"), ("port", True), ("port", None), ("port", 1.5),
-        ("state", ["alive"]), ("incarnation", -1), ("incarnation", 2**32), ("sequence", "1"), ("last_heard", "now"),
-        ("last_heard", -1), ("last_heard", True), ("local", "yes"), ("version", ["1"]), ("version", "1" * 256),
+        ("private_data", {"a": "b"}),
+        ("private_data", "x" * 4097),
+        ("private_data", "\ud800"),
+        ("name", "\udcff"),
+        ("port", 0),
+        ("port", -1),
+        ("port", 65536),
+        ("port", "22"),
+        ("port", True),
+        ("port", None),
+        ("port", 1.5),
+        ("state", ["alive"]),
+        ("incarnation", -1),
+        ("incarnation", 2**32),
+        ("sequence", "1"),
+        ("last_heard", "now"),
+        ("last_heard", -1),
+        ("last_heard", True),
+        ("local", "yes"),
+        ("version", ["1"]),
+        ("version", "1" * 256),
     ],
 )
 def test_a_field_of_another_kind_is_no_node(world, field, value):
@@ -371,12 +469,17 @@ def test_too_many_nodes(world, monkeypatch):
 )
 def test_a_group_label_is_never_more_than_a_label(world, text):
     text = text.replace("%s", str(world.marker))
-    keyed = [{"key": "xdp_gossip.data.label"}, {"key": "xdp_gossip.private_data"}, {"key": "[xdp_gossip.data.label]"},
-             {"key": "{xdp_gossip.data.label: xdp_gossip.data.label}", "default_value": "x"}]
+    keyed = [
+        {"key": "xdp_gossip.data.label"},
+        {"key": "xdp_gossip.private_data"},
+        {"key": "[xdp_gossip.data.label]"},
+        {"key": "{xdp_gossip.data.label: xdp_gossip.data.label}", "default_value": "x"},
+    ]
     data = json.dumps({"label": text})[:4096]
     hostile = node("198.18.0.66", "evil", private_data=data if len(text) < 4000 else '{"label": "%s"}' % ("x" * 4000))
-    inventory = world.read(hostile, node("198.18.0.67", "plain", private_data=text), private_data_format="json",
-                           keyed_groups=keyed)
+    inventory = world.read(
+        hostile, node("198.18.0.67", "plain", private_data=text), private_data_format="json", keyed_groups=keyed
+    )
     world.check(inventory, {"evil": "198.18.0.66", "plain": "198.18.0.67"}, ["data"])
     assert [name for name in inventory.groups if name.startswith("xdp_gossip_")]
 
@@ -404,13 +507,28 @@ def test_parsed_private_data_is_never_a_template(world, form, shape):
         ("yaml", "!!python/object/apply:os.system ['touch %s']"),
         ("yaml", "a: !!python/object/new:subprocess.Popen [['touch', '%s']]"),
         ("yaml", "a: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  00\n"),
-        ("yaml", "a: !unsafe '{{ 1 }}'"), ("yaml", "a: !!str 5"),
-        ("yaml", "- " * 2000), ("yaml", "[" * 4000), ("yaml", "{a: " * 1000), ("yaml", "a: 1\n---\nb: 2"),
-        ("yaml", "1: a"), ("yaml", "a: .inf"), ("yaml", "a: " + "9" * 4000), ("yaml", "[a]: b"),
-        ("json", "[" * 4000), ("json", "[" * 20 + "]" * 20), ("json", "9" * 4000), ("json", "[NaN]"),
-        ("json", '"\\ud800"'), ("json", '{"\\ud800": 1}'), ("json", "{"), ("json", "zone: a"),
-        ("json", '{"__ansible_unsafe": "x"}'), ("json", '{"a": [{"__ansible_vault": "x"}]}'),
-        ("json", '{"__ansible_type": "TrustedAsTemplate"}'), ("json", '{"__class__": {"__init__": 1}}'),
+        ("yaml", "a: !unsafe '{{ 1 }}'"),
+        ("yaml", "a: !!str 5"),
+        ("yaml", "- " * 2000),
+        ("yaml", "[" * 4000),
+        ("yaml", "{a: " * 1000),
+        ("yaml", "a: 1\n---\nb: 2"),
+        ("yaml", "1: a"),
+        ("yaml", "a: .inf"),
+        ("yaml", "a: " + "9" * 4000),
+        ("yaml", "[a]: b"),
+        ("json", "[" * 4000),
+        ("json", "[" * 20 + "]" * 20),
+        ("json", "9" * 4000),
+        ("json", "[NaN]"),
+        ("json", '"\\ud800"'),
+        ("json", '{"\\ud800": 1}'),
+        ("json", "{"),
+        ("json", "zone: a"),
+        ("json", '{"__ansible_unsafe": "x"}'),
+        ("json", '{"a": [{"__ansible_vault": "x"}]}'),
+        ("json", '{"__ansible_type": "TrustedAsTemplate"}'),
+        ("json", '{"__class__": {"__init__": 1}}'),
         ("yaml", "__class__: {__globals__: 1}"),
     ],
 )
@@ -425,8 +543,14 @@ def test_private_data_that_is_an_attack_is_no_data(world, form, text):
 # Filters and names
 
 
-@pytest.mark.parametrize("condition", ["xdp_gossip.private_data == 'retired'", "'x' in [xdp_gossip.private_data]",
-                                       "xdp_gossip.private_data | length > 5000"])
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "xdp_gossip.private_data == 'retired'",
+        "'x' in [xdp_gossip.private_data]",
+        "xdp_gossip.private_data | length > 5000",
+    ],
+)
 def test_a_condition_is_never_a_template_of_a_value(world, condition):
     world.check(
         world.read(node("198.18.0.66", "evil", private_data=world.template()), filters=[{"exclude": condition}]),
@@ -437,9 +561,13 @@ def test_a_condition_is_never_a_template_of_a_value(world, condition):
 @pytest.mark.parametrize("data", ["{", '"\\ud800"', "[]", "7", '{"retired": {}}', "{{ x }}"])
 def test_no_node_slips_past_an_exclusion_by_making_it_fail(world, data):
     rule = "(xdp_gossip.private_data | from_json).retired.since > 0"
-    inventory = world.read(node("198.18.0.66", "evil", private_data=data), filters=[
-        {"include": "xdp_gossip.name == 'honest'"}, {"exclude": rule},
-    ])
+    inventory = world.read(
+        node("198.18.0.66", "evil", private_data=data),
+        filters=[
+            {"include": "xdp_gossip.name == 'honest'"},
+            {"exclude": rule},
+        ],
+    )
     world.check(inventory)
     assert len(world.warnings) == 1 and "198.18.0.66_8000: filters, entry 2" in world.warnings[0]
 
@@ -447,16 +575,27 @@ def test_no_node_slips_past_an_exclusion_by_making_it_fail(world, data):
 @pytest.mark.parametrize(
     "name",
     [
-        "all", "localhost", "webservers", "a b", "-oProxyCommand=id", "xdp_gossip_alive", "web1", "x" * 4000,
-        "198.18.0.10", "a\nb", "{{ lookup('ansible.builtin.pipe', 'touch %s') }}",
+        "all",
+        "localhost",
+        "webservers",
+        "a b",
+        "-oProxyCommand=id",
+        "xdp_gossip_alive",
+        "web1",
+        "x" * 4000,
+        "198.18.0.10",
+        "a\nb",
+        "{{ lookup('ansible.builtin.pipe', 'touch %s') }}",
     ],
 )
 def test_a_name_made_by_an_expression_is_checked_like_any(world, name):
     name = name.replace("%s", str(world.marker))
     names = ["xdp_gossip.data.fqdn | default('honest')"]
     inventory = world.read(
-        node("198.18.0.66", "evil", private_data=json.dumps({"fqdn": name})), private_data_format="json",
-        hostnames=["(xdp_gossip.data or {}).fqdn", *names], keyed_groups=[{"key": "xdp_gossip.state"}],
+        node("198.18.0.66", "evil", private_data=json.dumps({"fqdn": name})),
+        private_data_format="json",
+        hostnames=["(xdp_gossip.data or {}).fqdn", *names],
+        keyed_groups=[{"key": "xdp_gossip.state"}],
     )
     world.check(inventory, {}, ["data"])
     assert [line for line in world.warnings if "198.18.0.66_8000: host name" in line]
@@ -465,8 +604,10 @@ def test_a_name_made_by_an_expression_is_checked_like_any(world, name):
 @pytest.mark.parametrize("value", [["all"], {"all": 1}, True, 1.5, [["a"]], 10**30])
 def test_a_name_that_is_no_text_is_none(world, value):
     inventory = world.read(
-        node("198.18.0.66", "evil", private_data=json.dumps([value])), private_data_format="json",
-        hostnames=["(xdp_gossip.data or ['honest'])[0]"], keyed_groups=[],
+        node("198.18.0.66", "evil", private_data=json.dumps([value])),
+        private_data_format="json",
+        hostnames=["(xdp_gossip.data or ['honest'])[0]"],
+        keyed_groups=[],
     )
     taken = {str(value): "198.18.0.66"} if isinstance(value, (int, float)) and str(value) in inventory.hosts else {}
     world.check(inventory, taken, ["data"])
@@ -567,8 +708,10 @@ def forged(**changes: t.Any) -> t.Callable[[dict[str, t.Any]], None]:
 @pytest.mark.parametrize(
     "forge",
     [
-        *[pytest.param(forged(body=body.decode("utf-8", "surrogateescape")), id="body: " + name)
-          for name, body in BODIES.items()],
+        *[
+            pytest.param(forged(body=body.decode("utf-8", "surrogateescape")), id="body: " + name)
+            for name, body in BODIES.items()
+        ],
         pytest.param(forged(body=7), id="body: a number"),
         pytest.param(forged(body={"nodes": []}), id="body: not as text"),
         pytest.param(forged(endpoint="http://198.18.0.99:1"), id="another endpoint"),
@@ -607,8 +750,6 @@ def test_a_cache_file_cannot_make_a_whole_answer_trusted(alone):
             entry["answers"][0][part] = {"value": value, "tags": tags, "__ansible_type": "_AnsibleTaggedStr"}
 
     alone.rewrite_cache(trust)
-    inventory = alone.read(
-        node("198.18.0.66", "evil", private_data=alone.template()), from_cache=KEEPS_TRUST
-    )
+    inventory = alone.read(node("198.18.0.66", "evil", private_data=alone.template()), from_cache=KEEPS_TRUST)
     alone.check(inventory, {"evil": "198.18.0.66"})
     assert not is_trusted_as_template(inventory.hosts["evil"].vars["xdp_gossip"]["private_data"])

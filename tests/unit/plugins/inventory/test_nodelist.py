@@ -144,8 +144,12 @@ def test_constructed_features(member, read):
     )
     everybody = ["host11", "host12", "host13"]
     assert groups(inventory) == {
-        "eleven": ["host11"], "xdp_gossip_alive": everybody, "zone_a": everybody[:2], "zone_b": everybody[2:],
-        "zones": everybody, "planeUDP": everybody,
+        "eleven": ["host11"],
+        "xdp_gossip_alive": everybody,
+        "zone_a": everybody[:2],
+        "zone_b": everybody[2:],
+        "zones": everybody,
+        "planeUDP": everybody,
     }
     assert inventory.hosts["host13"].vars["zone"] == "b"
     assert str(inventory.hosts["host13"].vars["port"]) == "8000"  # 2.18 makes text of it, as everywhere
@@ -174,7 +178,9 @@ def test_strict_decides_about_expressions_that_fail(member, read, strict):
         ({"key": "xdp_gossip.name", "prefix": None}, "prefix"),
         ({"key": "xdp_gossip.name", "parent_group": "{{ xdp_gossip.name }}"}, "parent_group"),
         ({"key": "xdp_gossip.name", "parent_group": "{% if true %}a{% endif %}"}, "parent_group"),
-        ({"prefix": "a"}, "key"), ({"key": ""}, "key"), ({"key": ["a"]}, "key"),
+        ({"prefix": "a"}, "key"),
+        ({"key": ""}, "key"),
+        ({"key": ["a"]}, "key"),
     ],
 )
 def test_keyed_groups_without_prefix_are_refused(member, read, warnings, entry, said):
@@ -225,7 +231,9 @@ def test_unix_socket(tmp_path, read):
 def test_token(tmp_path, read, monkeypatch, warnings, way):
     (tmp_path / "token").write_text("secret\n")
     options: dict[str, t.Any] = {
-        "option": {"token": "secret"}, "file": {"token_file": str(tmp_path / "token")}, "environment": {},
+        "option": {"token": "secret"},
+        "file": {"token_file": str(tmp_path / "token")},
+        "environment": {},
         "template": {"token": "{{ lookup('ansible.builtin.file', '%s') }}" % (tmp_path / "token")},
     }[way]
     if way == "environment":
@@ -624,8 +632,17 @@ def test_options_from_the_environment(member, read, monkeypatch, warnings, varia
 def test_every_option_that_is_no_structure_can_come_from_three_places():
     plugin = inventory_loader.get("xdp_gossip.fleet.nodelist")
     mine = ("states", "hostnames", "private_data_format", "consistency")
-    connection = ("endpoints", "token", "token_file", "ca_path", "client_cert", "client_key", "validate_certs",
-                  "timeout", "retries")
+    connection = (
+        "endpoints",
+        "token",
+        "token_file",
+        "ca_path",
+        "client_cert",
+        "client_key",
+        "validate_certs",
+        "timeout",
+        "retries",
+    )
     for option in mine + connection:
         defined = plugin.option_definitions[option]
         assert {"name": "XDP_GOSSIP_" + option.upper()} in defined["env"], option

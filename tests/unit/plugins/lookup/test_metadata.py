@@ -74,8 +74,10 @@ def test_options_come_from_variables_and_environment_too(member, monkeypatch):
 
 def test_variables_may_be_templates(member):
     variables = {
-        "xdp_gossip_endpoints": [trust_as_template("{{ where }}")], "xdp_gossip_token": trust_as_template("{{ word }}"),
-        "where": member.url, "word": "secret",
+        "xdp_gossip_endpoints": [trust_as_template("{{ where }}")],
+        "xdp_gossip_token": trust_as_template("{{ word }}"),
+        "where": member.url,
+        "word": "secret",
     }
     templar = Templar(loader=DataLoader(), variables=variables)
     assert lookup_loader.get("xdp_gossip.fleet.metadata", templar=templar).run(["app/a"], variables) == ["text é"]

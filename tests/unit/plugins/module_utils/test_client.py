@@ -153,7 +153,8 @@ def test_after_one_that_refuses_and_one_that_is_silent_the_next_is_asked():
         asked = client("http://127.0.0.1:%d" % free_port(), silent.url, member.url, timeout=1)
         assert asked.request("GET", "/v1/status").endpoint == member.url
         assert [attempt["reason"] for attempt in asked.attempts] == [
-            "Connection refused", "no complete answer within 1 s",
+            "Connection refused",
+            "no complete answer within 1 s",
         ]
 
 
@@ -339,8 +340,15 @@ def test_an_unanswered_write_is_repeated_only_when_that_is_safe(repeatable):
 @pytest.mark.parametrize(
     "body",
     [
-        b"[1]", b"nonsense", b'{"a": NaN}', b'{"a": 1e999}', b'{"a": %s}' % (b"9" * 5000), b"[" * 100000,
-        b'{"a":' * 40 + b"1" + b"}" * 40, b'{"a": "\xff"}', b"",
+        b"[1]",
+        b"nonsense",
+        b'{"a": NaN}',
+        b'{"a": 1e999}',
+        b'{"a": %s}' % (b"9" * 5000),
+        b"[" * 100000,
+        b'{"a":' * 40 + b"1" + b"}" * 40,
+        b'{"a": "\xff"}',
+        b"",
     ],
 )
 def test_bad_json_is_a_bad_answer(body):
@@ -392,16 +400,56 @@ class Authorities:
         return str(self._directory / (name if "." in name else name + ".pem"))
 
     def _make(self, name: str, *options: str) -> None:
-        openssl(*options, "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
-                "-keyout", self[name + ".key"], "-out", self[name])
+        openssl(
+            *options,
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "1",
+            "-keyout",
+            self[name + ".key"],
+            "-out",
+            self[name],
+        )
 
     def _sign(self, name: str, authority: str, extension: str) -> None:
-        openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=" + name,
-                "-keyout", self[name + ".key"], "-out", self[name + ".csr"])
+        openssl(
+            "req",
+            "-new",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            "/CN=" + name,
+            "-keyout",
+            self[name + ".key"],
+            "-out",
+            self[name + ".csr"],
+        )
         # Python 3.13 and later want certificates to be complete (RFC 5280, 4.2.1).
         (self._directory / "extension").write_text(extension + "\nauthorityKeyIdentifier=keyid\n")
-        openssl("x509", "-req", "-in", self[name + ".csr"], "-CA", self[authority], "-CAkey", self[authority + ".key"],
-                "-CAcreateserial", "-days", "1", "-extfile", str(self._directory / "extension"), "-out", self[name])
+        openssl(
+            "x509",
+            "-req",
+            "-in",
+            self[name + ".csr"],
+            "-CA",
+            self[authority],
+            "-CAkey",
+            self[authority + ".key"],
+            "-CAcreateserial",
+            "-days",
+            "1",
+            "-extfile",
+            str(self._directory / "extension"),
+            "-out",
+            self[name],
+        )
 
 
 def openssl(*arguments: str) -> None:
@@ -441,12 +489,15 @@ def test_a_directory_of_authorities(pem, tmp_path):
         assert client(member.url, timeout=3, ca_path=str(tmp_path)).request("GET", "/v1/status").status == 200
 
 
-@pytest.mark.parametrize("given, let_in", [
-    ({}, False),
-    ({"client_cert": "client", "client_key": "client.key"}, True),
-    ({"client_cert": "both"}, True),
-    ({"client_cert": "stranger", "client_key": "stranger.key"}, False),
-])
+@pytest.mark.parametrize(
+    "given, let_in",
+    [
+        ({}, False),
+        ({"client_cert": "client", "client_key": "client.key"}, True),
+        ({"client_cert": "both"}, True),
+        ({"client_cert": "stranger", "client_key": "stranger.key"}, False),
+    ],
+)
 def test_a_client_certificate_is_shown(pem, given, let_in):
     with open(pem["both"], "w") as both:
         for name in ("client", "client.key"):

@@ -27,12 +27,19 @@ def kinds(question: Question, *results: dict[str, t.Any]) -> dict[str, list[str]
 
 def test_by_version():
     found = kinds(
-        Question("k", MIDDLE), member("holds", MIDDLE, A, True), member("none", None, None), member("old", OLD, B),
-        member("deleted before", OLD, None), member("new", NEW, B), member("deleted since", NEW, None),
+        Question("k", MIDDLE),
+        member("holds", MIDDLE, A, True),
+        member("none", None, None),
+        member("old", OLD, B),
+        member("deleted before", OLD, None),
+        member("new", NEW, B),
+        member("deleted since", NEW, None),
         member("odd", "nonsense", A),
     )
     assert found == {
-        "missing": ["none"], "stale": ["old", "deleted before"], "mismatched": ["new", "deleted since", "odd"],
+        "missing": ["none"],
+        "stale": ["old", "deleted before"],
+        "mismatched": ["new", "deleted since", "odd"],
     }
 
 
@@ -40,7 +47,9 @@ def test_by_content_the_newest_version_with_it_is_the_measure():
     others = [member("old", OLD, B), member("new", NEW, B), member("none", None, None)]
     holders = [member("h1", OLD, A, True), member("h2", MIDDLE, A, True)]
     assert kinds(Question("k", None, A), *(others + holders)) == {
-        "missing": ["none"], "stale": ["old"], "mismatched": ["new"],
+        "missing": ["none"],
+        "stale": ["old"],
+        "mismatched": ["new"],
     }
     # Nobody has it: nothing is known to be older than it.
     assert kinds(Question("k", None, A), *others) == {"missing": ["none"], "stale": [], "mismatched": ["old", "new"]}
@@ -48,11 +57,17 @@ def test_by_content_the_newest_version_with_it_is_the_measure():
 
 def test_of_a_deletion():
     found = kinds(
-        Question("k", MIDDLE, absent=True), member("gone", MIDDLE, None, True), member("never heard", None, None),
-        member("deleted before", OLD, None), member("still there", OLD, A), member("published again", NEW, A),
+        Question("k", MIDDLE, absent=True),
+        member("gone", MIDDLE, None, True),
+        member("never heard", None, None),
+        member("deleted before", OLD, None),
+        member("still there", OLD, A),
+        member("published again", NEW, A),
     )
     assert found == {
-        "missing": ["never heard"], "stale": ["deleted before", "still there"], "mismatched": ["published again"],
+        "missing": ["never heard"],
+        "stale": ["deleted before", "still there"],
+        "mismatched": ["published again"],
     }
 
 
@@ -61,22 +76,34 @@ def test_of_the_whole_state_nothing_is_older():
     assert found == {"missing": ["mute"], "stale": [], "mismatched": ["other"]}
 
 
-@pytest.mark.parametrize("wait, confirmed, members, holds", [
-    ("all", 3, 3, True), ("all", 2, 3, False), ("all", 0, 0, True),
-    ("majority", 2, 3, True), ("majority", 2, 4, False), ("majority", 0, 0, False),
-    ("2", 2, 9, True), ("2", 1, 9, False),
-])
+@pytest.mark.parametrize(
+    "wait, confirmed, members, holds",
+    [
+        ("all", 3, 3, True),
+        ("all", 2, 3, False),
+        ("all", 0, 0, True),
+        ("majority", 2, 3, True),
+        ("majority", 2, 4, False),
+        ("majority", 0, 0, False),
+        ("2", 2, 9, True),
+        ("2", 1, 9, False),
+    ],
+)
 def test_enough(wait, confirmed, members, holds):
     assert enough(wait, confirmed, members) is holds
 
 
-@pytest.mark.parametrize("answer", [
-    {}, {"members": True, "confirmed": 1, "digest": "", "results": []},
-    {"members": 1, "confirmed": "1", "digest": "", "results": []},
-    {"members": 1, "confirmed": 1, "digest": None, "results": []},
-    {"members": 1, "confirmed": 1, "digest": "", "results": {}},
-    {"members": 1, "confirmed": 1, "digest": "", "results": ["all is well"]},
-])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"members": True, "confirmed": 1, "digest": "", "results": []},
+        {"members": 1, "confirmed": "1", "digest": "", "results": []},
+        {"members": 1, "confirmed": 1, "digest": None, "results": []},
+        {"members": 1, "confirmed": 1, "digest": "", "results": {}},
+        {"members": 1, "confirmed": 1, "digest": "", "results": ["all is well"]},
+    ],
+)
 def test_an_answer_that_makes_no_sense(answer):
     with pytest.raises(BadAnswer):
         Convergence(answer)

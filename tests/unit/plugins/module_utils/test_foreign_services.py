@@ -89,9 +89,14 @@ def test_alone_it_is_named_with_its_reason(foreign):
     assert reason.startswith("answered ") and ("nginx/1.22.1" in reason or "401" in reason)
 
 
-@pytest.mark.parametrize("name, options", [
-    ("info", {}), ("publish", {"key": "a", "content": "x", "if_version": "absent"}), ("verify", {"wait_timeout": 0}),
-])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("info", {}),
+        ("publish", {"key": "a", "content": "x", "if_version": "absent"}),
+        ("verify", {"wait_timeout": 0}),
+    ],
+)
 def test_modules_go_on_and_tell(foreign, member, name, options):
     result = run_module(name, dict(options, endpoints=[foreign.url, member.url], retries=0))
     assert result["rc"] == 0 and result["endpoint"] == member.url

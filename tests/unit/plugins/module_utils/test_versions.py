@@ -27,10 +27,20 @@ def test_order():
         assert older(first, second) and not older(second, first) and not older(first, first)
 
 
-@pytest.mark.parametrize("text", [
-    None, 7, "", "1@198.18.0.11:8000", "000000000000000G@198.18.0.11:8000", "0000000000000001@host:8000",
-    "0000000000000001@[198.18.0.11:8000", "0000000000000001@999.1.1.1:80", "0000000000000001@198.18.0.11:8000\n",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        7,
+        "",
+        "1@198.18.0.11:8000",
+        "000000000000000G@198.18.0.11:8000",
+        "0000000000000001@host:8000",
+        "0000000000000001@[198.18.0.11:8000",
+        "0000000000000001@999.1.1.1:80",
+        "0000000000000001@198.18.0.11:8000\n",
+    ],
+)
 def test_what_is_no_version_has_no_place_in_it(text):
     assert rank(text) is None and newest([text]) is None
     assert not older(text, ORDERED[0]) and not older(ORDERED[0], text)

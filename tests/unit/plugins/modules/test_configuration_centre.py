@@ -129,8 +129,11 @@ def test_waiting_for_applied_names_who_refused(member):
 
 def test_verify_applied(member):
     member.put("k", b"x")
-    member.applied = {"host11": {"state": "pending", "error": ""}, "host12": {"state": "applied", "error": ""},
-                      "host13": REFUSED}
+    member.applied = {
+        "host11": {"state": "pending", "error": ""},
+        "host12": {"state": "applied", "error": ""},
+        "host13": REFUSED,
+    }
     result = run(member, "verify", key="k", applied=True, wait_timeout=0)
     assert result["rc"] == 1 and "validation: line 3" in result["msg"]
     for kind, name in (("pending", "host11"), ("applied", "host12"), ("refused", "host13")):

@@ -9,7 +9,10 @@ from ansible_collections.xdp_gossip.fleet.tests.unit.plugins.fake_member import 
 from ansible_collections.xdp_gossip.fleet.tests.unit.plugins.run_module import run_module
 
 MODULES = {
-    "info": {"gather": ["status"]}, "verify": {}, "publish": {"content": "x"}, "node": {"state": "started"},
+    "info": {"gather": ["status"]},
+    "verify": {},
+    "publish": {"content": "x"},
+    "node": {"state": "started"},
 }
 
 
@@ -23,8 +26,14 @@ def fixture_member():
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_the_environment_of_the_target_stands_in_for_options(member, monkeypatch, module):
     values = {
-        "endpoints": "%s,%s" % (member.url, member.url), "token": "secret", "timeout": "3.5", "retries": "0",
-        "validate_certs": "false", "ca_path": "/c", "client_cert": "/d", "client_key": "/e",
+        "endpoints": "%s,%s" % (member.url, member.url),
+        "token": "secret",
+        "timeout": "3.5",
+        "retries": "0",
+        "validate_certs": "false",
+        "ca_path": "/c",
+        "client_cert": "/d",
+        "client_key": "/e",
     }
     for option, value in values.items():
         monkeypatch.setenv(ENVIRONMENT[option], value)
@@ -52,11 +61,14 @@ def test_a_token_of_the_environment_does_not_stand_in_the_way_of_a_token_file(me
     assert both["rc"] == 1 and "mutually exclusive" in both["msg"]
 
 
-@pytest.mark.parametrize("options, said", [
-    ({"endpoints": []}, "endpoints: expected at least one"),
-    ({"timeout": 0}, "timeout: expected more than 0"),
-    ({"retries": -1}, "retries: expected 0 to 100"),
-])
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"endpoints": []}, "endpoints: expected at least one"),
+        ({"timeout": 0}, "timeout: expected more than 0"),
+        ({"retries": -1}, "retries: expected 0 to 100"),
+    ],
+)
 def test_wrong_values_are_named(options, said):
     result = run_module("info", options)
     assert result["rc"] == 1 and said in result["msg"]

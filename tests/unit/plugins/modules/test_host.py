@@ -159,15 +159,24 @@ def test_a_blank_host_gets_everything_and_a_second_run_changes_nothing(lab):
     first = lab.run()
     assert first["rc"] == 0 and first["done"], first
     assert changed(lab, first) == [
-        "opt/current", "command",
-        "etc", "etc/keys", "etc/secret.key", "etc/keys/1", "etc/agent.yml",
+        "opt/current",
+        "command",
+        "etc",
+        "etc/keys",
+        "etc/secret.key",
+        "etc/keys/1",
+        "etc/agent.yml",
         *("systemd/" + name for name in UNITS),
-        "xdp-gossip-dataplane.service (started)", "xdp-gossip-dataplane.service (enabled)",
+        "xdp-gossip-dataplane.service (started)",
+        "xdp-gossip-dataplane.service (enabled)",
         "xdp-gossip-dataplane.path (started)",
-        "systemd/xdp-gossip.service", "xdp-gossip.service (restarted)", "xdp-gossip.service (enabled)",
+        "systemd/xdp-gossip.service",
+        "xdp-gossip.service (restarted)",
+        "xdp-gossip.service (enabled)",
     ]
     assert [told for told in first["told"] if told.endswith(" xdp-gossip.service")] == [
-        "restart xdp-gossip.service", "enable xdp-gossip.service",
+        "restart xdp-gossip.service",
+        "enable xdp-gossip.service",
     ]
     assert first["told"].index("daemon-reload") < first["told"].index("start xdp-gossip-dataplane.service")
     names = ("", "keys", "secret.key", "agent.yml")
@@ -216,7 +225,12 @@ def test_a_check_of_a_blank_host(lab):
     checked = lab.run(check=True, release=dict(lab.options["release"], name="9-ff"))
     assert checked["rc"] == 0 and checked["release_missing"] and lab.files() == before
     assert changed(lab, checked) == [
-        "opt/releases/9-ff", "opt/current", "command", "etc", "etc/keys", "systemd/xdp-gossip.service",
+        "opt/releases/9-ff",
+        "opt/current",
+        "command",
+        "etc",
+        "etc/keys",
+        "systemd/xdp-gossip.service",
     ]
 
 

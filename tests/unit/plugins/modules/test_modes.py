@@ -47,10 +47,18 @@ PUBLISH = {
     "secret, same": ({"key": "text", "content": "old\n", "sensitive": True}, False),
     "secret, absent": ({"key": "text", "state": "absent", "sensitive": True}, True),
     "secret, lost": ({"key": "text", "content": "hush", "if_version": LOST, "sensitive": True}, None),
-    "many": ({"documents": {
-        "new": {"content": "x"}, "text": {"content": "new", "if_version": HELD}, "data": {"value": {"n": 1}},
-        "bytes": {"state": "absent"}, "none": {"state": "absent"},
-    }}, True),
+    "many": (
+        {
+            "documents": {
+                "new": {"content": "x"},
+                "text": {"content": "new", "if_version": HELD},
+                "data": {"value": {"n": 1}},
+                "bytes": {"state": "absent"},
+                "none": {"state": "absent"},
+            }
+        },
+        True,
+    ),
     "many, nothing to do": ({"documents": {"text": {"content": "old\n"}, "none": {"state": "absent"}}}, False),
     "many, one lost": ({"documents": {"new": {"content": "x"}, "text": {"content": "y", "if_version": LOST}}}, None),
     "many, secret": ({"documents": {"new": {"content": "hush"}, "text": {"value": [1]}}, "sensitive": True}, True),
@@ -75,8 +83,18 @@ CASES = [("publish", name, *case) for name, case in PUBLISH.items()]
 CASES += [("node", name, *case) for name, case in NODE.items()]
 
 #: What may differ: the version of what is written is not known before, and members are asked only when it is.
-UNKNOWN_BEFORE = ("version", "members", "confirmed", "elapsed", "laggards", "invocation", "output", "documents", "node",
-                  "atomic")
+UNKNOWN_BEFORE = (
+    "version",
+    "members",
+    "confirmed",
+    "elapsed",
+    "laggards",
+    "invocation",
+    "output",
+    "documents",
+    "node",
+    "atomic",
+)
 
 
 @pytest.fixture(name="member")
@@ -100,8 +118,9 @@ def put_version(options: t.Any, version: str) -> t.Any:
 
 
 @pytest.mark.parametrize("diff", [True, False], ids=["diff", "no diff"])
-@pytest.mark.parametrize("module, options, changes", [case[:1] + case[2:] for case in CASES],
-                         ids=["%s, %s" % case[:2] for case in CASES])
+@pytest.mark.parametrize(
+    "module, options, changes", [case[:1] + case[2:] for case in CASES], ids=["%s, %s" % case[:2] for case in CASES]
+)
 def test_check_then_apply_then_apply_again(member, module, options, changes, diff):
     options = put_version(dict(options, endpoints=[member.url]), member.documents["text"]["version"])
     before = state(member)

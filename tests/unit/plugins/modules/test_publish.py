@@ -34,8 +34,11 @@ def sha(text: bytes) -> str:
         ({"content": ""}, b"", "raw"),
         ({"content": "[]", "content_type": "json"}, b"[]", "json"),
         ({"value": "text as it is"}, b"text as it is", "raw"),
-        ({"value": {"b": 1, "a": [True, None, "é"]}},
-         '{\n  "a": [\n    true,\n    null,\n    "é"\n  ],\n  "b": 1\n}\n'.encode(), "json"),
+        (
+            {"value": {"b": 1, "a": [True, None, "é"]}},
+            '{\n  "a": [\n    true,\n    null,\n    "é"\n  ],\n  "b": 1\n}\n'.encode(),
+            "json",
+        ),
         ({"value": False}, b"false\n", "json"),
         ({"value": {"b": 1, "a": [1]}, "content_type": "yaml"}, b"a:\n- 1\nb: 1\n", "yaml"),
     ],

@@ -36,14 +36,21 @@ def test_each_is_written_in_the_order_given_and_only_what_differs(member, tmp_pa
     member.put("same", b"s")
     member.put("old", b"o")
     documents = {
-        "z/text": {"content": "x"}, "same": {"content": "s"}, "old": {"state": "absent"},
-        "data": {"value": {"a": 1}, "content_type": "yaml", "comment": "own"}, "file": {"src": str(tmp_path / "f")},
+        "z/text": {"content": "x"},
+        "same": {"content": "s"},
+        "old": {"state": "absent"},
+        "data": {"value": {"a": 1}, "content_type": "yaml", "comment": "own"},
+        "file": {"src": str(tmp_path / "f")},
     }
     result = publish(member, documents, comment="for all", author="ops", wait="all")
     assert (result["rc"], result["changed"]) == (0, True)
     assert writes(member) == ["/v1/documents/" + key for key in ("z/text", "old", "data", "file")]
     assert {key: found["changed"] for key, found in result["documents"].items()} == {
-        "z/text": True, "same": False, "old": True, "data": True, "file": True,
+        "z/text": True,
+        "same": False,
+        "old": True,
+        "data": True,
+        "file": True,
     }
     assert member.documents["data"]["value"] == b"a: 1\n" and member.documents["file"]["value"] == b"\x00\xff"
     assert member.documents["z/text"]["comment"] == "for all" and member.documents["data"]["comment"] == "own"
@@ -73,16 +80,19 @@ def test_nothing_to_do(member):
     assert not member.requests
 
 
-@pytest.mark.parametrize("bad, said", [
-    ({"content": "x", "src": "/f"}, "mutually exclusive"),
-    ({"contents": "x"}, "contents"),
-    ({"content": {"a": 1}}, "expected text, got dict"),
-    ({"state": "gone"}, "must be one of"),
-    ({"src": "/does/not/exist"}, "/does/not/exist"),
-    ({"value": {1, 2} and [1], "content_type": "text"}, "expected text for content_type"),
-    ({}, "expected one of content, value, src with state=present, got none"),
-    ("text", "dictionary of options"),
-])
+@pytest.mark.parametrize(
+    "bad, said",
+    [
+        ({"content": "x", "src": "/f"}, "mutually exclusive"),
+        ({"contents": "x"}, "contents"),
+        ({"content": {"a": 1}}, "expected text, got dict"),
+        ({"state": "gone"}, "must be one of"),
+        ({"src": "/does/not/exist"}, "/does/not/exist"),
+        ({"value": {1, 2} and [1], "content_type": "text"}, "expected text for content_type"),
+        ({}, "expected one of content, value, src with state=present, got none"),
+        ("text", "dictionary of options"),
+    ],
+)
 def test_a_wrong_entry_is_named_and_nothing_is_asked_or_written(member, bad, said):
     result = publish(member, {"good": {"content": "x"}, "app/bad": bad})
     assert result["rc"] == 1 and "'app/bad'" in result["msg"] and said in result["msg"]
@@ -94,9 +104,16 @@ def test_a_wrong_name_is_an_error_before_anything_is_written(member):
     assert result["rc"] == 1 and "key: expected" in result["msg"] and not member.requests
 
 
-@pytest.mark.parametrize("other", [
-    {"key": "k"}, {"content": "x"}, {"value": 1}, {"src": "/etc/hosts"}, {"if_version": "absent"},
-])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"key": "k"},
+        {"content": "x"},
+        {"value": 1},
+        {"src": "/etc/hosts"},
+        {"if_version": "absent"},
+    ],
+)
 def test_it_excludes_the_options_of_one_document(member, other):
     result = publish(member, {"a": {"content": "x"}}, **other)
     assert result["rc"] == 1 and "mutually exclusive" in result["msg"]
@@ -106,8 +123,10 @@ def test_it_excludes_the_options_of_one_document(member, other):
 def test_all_conditions_are_compared_before_the_first_write(member, check):
     held = member.put("second", b"theirs")
     documents = {
-        "first": {"content": "1"}, "second": {"content": "2", "if_version": OTHER},
-        "third": {"content": "3", "if_version": "absent"}, "fourth": {"content": "4", "if_version": OTHER},
+        "first": {"content": "1"},
+        "second": {"content": "2", "if_version": OTHER},
+        "third": {"content": "3", "if_version": "absent"},
+        "fourth": {"content": "4", "if_version": OTHER},
     }
     result = publish(member, documents, check=check)
     assert result["rc"] == 1 and not writes(member) and not result["changed"]

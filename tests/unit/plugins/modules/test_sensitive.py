@@ -92,11 +92,20 @@ def test_without_it_the_output_shows_what_is_published_and_the_log_still_does_no
     assert log  # a module that has nothing to hide does write to it
 
 
-@pytest.mark.parametrize("options", [
-    {"conten": SECRET}, {"documents": {"a": {"conten": SECRET}}}, {"documents": {"a": SECRET}}, {"documents": SECRET},
-    {"content": {"text": SECRET}}, {"documents": {"a": {"content": [SECRET]}}}, {"key": "a//b", "content": SECRET},
-    {"content": SECRET, "state": "gone"}, {"content": SECRET, "token": "a", "token_file": "b"},
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"conten": SECRET},
+        {"documents": {"a": {"conten": SECRET}}},
+        {"documents": {"a": SECRET}},
+        {"documents": SECRET},
+        {"content": {"text": SECRET}},
+        {"documents": {"a": {"content": [SECRET]}}},
+        {"key": "a//b", "content": SECRET},
+        {"content": SECRET, "state": "gone"},
+        {"content": SECRET, "token": "a", "token_file": "b"},
+    ],
+)
 @pytest.mark.parametrize("sensitive", [True, "yes", "not a boolean"])
 def test_a_slip_in_the_options_does_not_show_it_either(member, log, options, sensitive):
     result = run(member, sensitive=sensitive, **options)

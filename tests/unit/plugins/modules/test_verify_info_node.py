@@ -31,9 +31,13 @@ def test_verify_holds(member, by, tmp_path):
     held = member.put("app/a", b"text")
     (tmp_path / "f").write_bytes(b"text")
     options = {
-        "version": {"version": held["version"]}, "digest": {"digest": held["digest"]},
-        "bare digest": {"digest": hashlib.sha256(b"text").hexdigest().upper()}, "content": {"content": "text"},
-        "value": {"value": "text"}, "src": {"src": str(tmp_path / "f")}, "key": {},
+        "version": {"version": held["version"]},
+        "digest": {"digest": held["digest"]},
+        "bare digest": {"digest": hashlib.sha256(b"text").hexdigest().upper()},
+        "content": {"content": "text"},
+        "value": {"value": "text"},
+        "src": {"src": str(tmp_path / "f")},
+        "key": {},
     }[by]
     result = run("verify", member, key="app/a", **options)
     assert (result["rc"], result["changed"], result["converged"]) == (0, False, True)

@@ -65,16 +65,19 @@ def test_a_deletion_is_proved_and_its_opposite_too(member):
     assert names(verify(member, state="absent")["laggards"]) == ["host12"]
 
 
-@pytest.mark.parametrize("options, said", [
-    ({"state": "absent", "digest": "0" * 64}, "neither digest nor a content"),
-    ({"state": "absent", "content": "x"}, "neither digest nor a content"),
-    ({"state": "absent", "key": None}, "key: expected the name"),
-    ({"content": "x", "key": None}, "required by 'content': key"),
-    ({"version": OLD, "key": None}, "required by 'version': key"),
-    ({"direct": True, "direct_port": 0}, "direct_port: expected 1 to 65535"),
-    ({"direct": True, "direct_port": 70000}, "direct_port: expected 1 to 65535"),
-    ({"content": {"a": 1}}, "expected text, got dict"),
-])
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"state": "absent", "digest": "0" * 64}, "neither digest nor a content"),
+        ({"state": "absent", "content": "x"}, "neither digest nor a content"),
+        ({"state": "absent", "key": None}, "key: expected the name"),
+        ({"content": "x", "key": None}, "required by 'content': key"),
+        ({"version": OLD, "key": None}, "required by 'version': key"),
+        ({"direct": True, "direct_port": 0}, "direct_port: expected 1 to 65535"),
+        ({"direct": True, "direct_port": 70000}, "direct_port: expected 1 to 65535"),
+        ({"content": {"a": 1}}, "expected text, got dict"),
+    ],
+)
 def test_wrong_options(member, options, said):
     result = verify(member, **options)
     assert result["rc"] == 1 and said in result["msg"]
@@ -112,7 +115,10 @@ def fixture_fleet():
 def test_every_member_says_so_itself(fleet, by):
     held = fleet.put("app/a", b"text")
     options = {
-        "key": {}, "version": {"version": held["version"]}, "content": {"content": "text"}, "state": {"key": None},
+        "key": {},
+        "version": {"version": held["version"]},
+        "content": {"content": "text"},
+        "state": {"key": None},
     }[by]
     for member in fleet.members:
         member.status["digest"] = "00112233445566aa"

@@ -41,7 +41,12 @@ def test_all_are_made_once_and_are_their_owners_alone(tmp_path: t.Any) -> None:
     one = wanted(tmp_path)
     assert secrets.missing(one) == [one.secret, one.token, one.ca_cert]
     assert secrets.make(one, read, NOW) == [
-        one.secret, one.token, one.ca_cert, one.ca_key, one.certificate, one.key,
+        one.secret,
+        one.token,
+        one.ca_cert,
+        one.ca_key,
+        one.certificate,
+        one.key,
     ]
     assert secrets.missing(one) == [] and secrets.problems(one, read) == [] and not secrets.stale(one, read, NOW)
     assert secrets.make(one, read, NOW) == []

@@ -95,7 +95,9 @@ def start(directory: Path, agent: str, configs: list[Path]) -> list[subprocess.P
             agents.append(
                 subprocess.Popen(
                     ["setpriv", "--pdeathsig", "KILL", agent, "agent", "--config", str(config)],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
                 )
             )
     return agents
