@@ -20,8 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "agent"))
 
-from xdp_gossip import config, daemon, logs
+from xdp_gossip.config import agent as config
 from xdp_gossip.nodelist import AsyncNodeList
+from xdp_gossip.service import daemon, logs
 
 RECORD = struct.Struct("=QQ")
 

@@ -143,7 +143,7 @@ static __always_inline __u32 xg_check_mac(const struct xg_packet *packet, __u32 
 	return XG_GO_ON;
 }
 
-/* The replay window, as agent/xdp_gossip/core/window.py. */
+/* The replay window, as agent/xdp_gossip/core/members/window.py. */
 static __always_inline bool xg_fresh(const struct xg_node *node, __u64 sequence)
 {
 	__u64 highest = node->highest;

@@ -154,8 +154,8 @@ def _findings() -> Iterator[str]:
 
 def _settings() -> Iterator[str]:
     """``limits.document``."""
-    from xdp_gossip.config import AgentConfig, ApiConfig, DataPlaneConfig, KeySlot, Limits, LogConfig
-    from xdp_gossip.configtemplates import HelperConfig, ServiceConfig, TemplateConfig
+    from xdp_gossip.config.agent import AgentConfig, ApiConfig, DataPlaneConfig, KeySlot, Limits, LogConfig
+    from xdp_gossip.config.templates import HelperConfig, ServiceConfig, TemplateConfig
 
     nested = {
         "api": ApiConfig,

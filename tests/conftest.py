@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """An internal error that nobody expected fails the test in which it happened.
 
-In the test's own process the agent's record tells (``xdp_gossip.internal_errors``): a test that causes an error takes
-``RECORD.clear()`` and looks at what it returns. Of agents that are processes their logs tell, below the test's
-directory after the test, and below the session's at its end.
+In the test's own process the agent's record tells (``xdp_gossip.common.internal_errors``): a test that causes an
+error takes ``RECORD.clear()`` and looks at what it returns. Of agents that are processes their logs tell, below the
+test's directory after the test, and below the session's at its end.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _in_logs(directory: Path) -> list[str]:
 
 def _take() -> list[str]:
     """The recorded errors, as text; none before the agent was imported (plugins are tested without it)."""
-    module = sys.modules.get("xdp_gossip.internal_errors")
+    module = sys.modules.get("xdp_gossip.common.internal_errors")
     if module is None:
         return []
     return [f"{found.task} at {found.place}: {found.error} ({found.count} times)" for found in module.RECORD.clear()]

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.messages import FLAG_PAUSED, RUMORS, Codec, Header, PacketType, Rejected
 from xdp_gossip.core.types import Address
-from xdp_gossip.core.window import ReplayWindow
 
 #: As in bpf/maps.h.
 PRESENT, SUSPECT, GONE = range(3)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors, which do not see what __getattr__ loads
     from .blocking import NodeList as NodeList
-    from .changes import Change as Change
     from .core.interface import ProtocolError as ProtocolError
     from .core.types import Document as Document
     from .core.types import Member as Member
@@ -20,11 +19,12 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not see what __geta
     from .core.types import State as State
     from .core.types import Version as Version
     from .core.types import Write as Write
+    from .node.changes import Change as Change
     from .nodelist import AsyncNodeList as AsyncNodeList
     from .nodelist import Limits as Limits
     from .nodelist import NotReadyError as NotReadyError
     from .nodelist import Published as Published
-    from .store import StoreError as StoreError
+    from .store.sqlite import StoreError as StoreError
     from .transport import TransportError as TransportError
 
 __version__ = "0.1.0"
@@ -35,7 +35,7 @@ _EXPORTS = {
     "Limits": "nodelist",
     "NotReadyError": "nodelist",
     "Published": "nodelist",
-    "Change": "changes",
+    "Change": "node.changes",
     "Node": "core.types",
     "Member": "core.types",
     "State": "core.types",
@@ -43,7 +43,7 @@ _EXPORTS = {
     "Version": "core.types",
     "Write": "core.types",
     "ProtocolError": "core.interface",
-    "StoreError": "store",
+    "StoreError": "store.sqlite",
     "TransportError": "transport",
 }
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from .changes import Change, Filter
+from .common.internal_errors import RECORD
 from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version, Write
-from .internal_errors import RECORD
+from .node.changes import Change, Filter
 from .nodelist import AsyncNodeList, NotReadyError, Published
 
 if TYPE_CHECKING:

@@ -33,13 +33,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from . import __version__, forks, parameters, shapes
-from .assembly import Assembly
-from .changes import KINDS, Change, ChangeLog, Changes, Filter
-from .console import format_event
-from .convergence import Convergence, Inquiry, Wanted, enough_for
+from . import __version__
+from .common import forks
+from .common.internal_errors import RECORD
 from .core.applied import NO_FILES, Applied, TroubledFiles
-from .core.documents import unread
+from .core.documents.table import unread
 from .core.events import (
     AppliedAnswered,
     CaughtUp,
@@ -52,12 +50,16 @@ from .core.events import (
 from .core.interface import ProtocolError, Settings
 from .core.shown import shown
 from .core.types import DEFAULT_KEY, PRESENT, Address, Document, Member, Node, State, TypeChanged, Version, Write
-from .disk import Disk
-from .fleetfiles import FilesInquiry, FleetFiles
-from .internal_errors import RECORD
-from .runtime import Runtime
-from .statefile import HISTORY
-from .store import MemoryStore, Snapshot, StateStore, Store, StoreError
+from .node import parameters, shapes
+from .node.assembly import Assembly
+from .node.changes import KINDS, Change, ChangeLog, Changes, Filter
+from .node.console import format_event
+from .node.convergence import Convergence, Inquiry, Wanted, enough_for
+from .node.fleetfiles import FilesInquiry, FleetFiles
+from .node.runtime import Runtime
+from .store.disk import Disk
+from .store.sqlite import MemoryStore, Snapshot, StateStore, Store, StoreError
+from .store.statefile import HISTORY
 from .transport import Transport, largest_size
 from .wire.keys import Keyring
 from .worker.contents import Contents

@@ -316,7 +316,7 @@ class FakeNodeList:
 
     def status(self) -> dict[str, Any]:
         """GET /v1/status."""
-        from xdp_gossip import shapes
+        from xdp_gossip.node import shapes
 
         members = self.members(None)
         return {

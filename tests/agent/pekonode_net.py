@@ -11,10 +11,10 @@ from typing import Any, Callable
 
 from xdp_gossip.core.events import Event, Transmit
 from xdp_gossip.core.interface import Settings
-from xdp_gossip.core.pekonode import PekoNodeEngine
-from xdp_gossip.core.pekonode.packet import Packet, PekoNodeId, Swap
 from xdp_gossip.core.types import Address, Node, Now
-from xdp_gossip.wire import pekonode as codec
+from xdp_gossip.pekonode import PekoNodeEngine
+from xdp_gossip.pekonode import codec as codec
+from xdp_gossip.pekonode.packet import Packet, PekoNodeId, Swap
 
 STRANGER = Address("198.18.9.9", 9)
 WALL = 1_700_000_000_000_000_000

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from xdp_gossip import quiet as quiet_module
+from xdp_gossip.common import quiet as quiet_module
+from xdp_gossip.common.quiet import Quiet, QuietFilter
 from xdp_gossip.core.types import Address
-from xdp_gossip.quiet import Quiet, QuietFilter
 from xdp_gossip.transport import accepting
 from xdp_gossip.transport.accepting import Acceptor
 from xdp_gossip.transport.tcp import TcpTransport

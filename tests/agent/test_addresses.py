@@ -12,11 +12,11 @@ import pytest
 from agents import agent
 
 from tests.ports import free_port
-from xdp_gossip import addresses
-from xdp_gossip.addresses import Addresses, present
 from xdp_gossip.core.types import Address
+from xdp_gossip.pekonode.transport import OneShotTransport
+from xdp_gossip.service import addresses
+from xdp_gossip.service.addresses import Addresses, present
 from xdp_gossip.transport import TransportError
-from xdp_gossip.transport.oneshot import OneShotTransport
 from xdp_gossip.transport.sockets import bound_socket, listening_socket
 from xdp_gossip.transport.tcp import TcpTransport
 from xdp_gossip.transport.udp import UdpTransport

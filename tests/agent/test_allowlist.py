@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from xdp_gossip.allowlist import MOST, AllowList, parse_network
+from xdp_gossip.core.allowlist import MOST, AllowList, parse_network
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane.headers import constants
-from xdp_gossip.runtime import Runtime
+from xdp_gossip.node.runtime import Runtime
 
 
 def _network(ip: Any, bits: int) -> Any:

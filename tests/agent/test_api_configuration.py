@@ -18,7 +18,7 @@ from fake_node_list import FakeNodeList
 
 from tests.patience import patient
 from tests.ports import free_port
-from xdp_gossip import process
+from xdp_gossip.api import process
 from xdp_gossip.api.client import Client
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from api_harness import serving
 from fake_node_list import FakeNodeList
 
 from xdp_gossip.core.types import Document
-from xdp_gossip.shapes import published_at
+from xdp_gossip.node.shapes import published_at
 
 
 def run(tmp_path: Path, test: Any, **options: Any) -> FakeNodeList:

@@ -13,11 +13,11 @@ from api_harness import OPERATIONS, SPEC, serving, serving_tcp
 from fake_node_list import Convergence, FakeNodeList
 
 from xdp_gossip.api.app import build_app
+from xdp_gossip.common.internal_errors import RECORD
 from xdp_gossip.core.interface import ProtocolError
 from xdp_gossip.core.types import Address, Member, Node, State
-from xdp_gossip.internal_errors import RECORD
 from xdp_gossip.nodelist import NotReadyError
-from xdp_gossip.store import StoreError
+from xdp_gossip.store.sqlite import StoreError
 
 
 def run(tmp_path: Path, test: Any) -> FakeNodeList:

@@ -29,8 +29,8 @@ from xdp_gossip.api import server as server_module
 from xdp_gossip.api.admission import Admission, source_of
 from xdp_gossip.api.app import build_app
 from xdp_gossip.api.server import ApiServer, tls_context
+from xdp_gossip.common.internal_errors import RECORD
 from xdp_gossip.core.types import Address
-from xdp_gossip.internal_errors import RECORD
 
 LOG = logging.getLogger("xdp_gossip.api")
 HEALTH = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xdp_gossip.config import AgentConfig, ConfigError, describe, load, parse
+from xdp_gossip.config.agent import AgentConfig, ConfigError, describe, load, parse
 from xdp_gossip.core.types import Address, Node
 
 BASE = "node: {addr: 198.18.0.11}\n"

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from xdp_gossip.console import format_event
 from xdp_gossip.core.events import (
     DocumentChanged,
     Event,
@@ -25,6 +24,7 @@ from xdp_gossip.core.events import (
     Warned,
 )
 from xdp_gossip.core.types import Document, Member, Node, State, Version
+from xdp_gossip.node.console import format_event
 
 AGENT = Path(__file__).resolve().parents[2] / "agent"
 A = Node("0.0.0.0", 8000, "A-server", "A")

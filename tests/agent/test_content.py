@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from xdp_gossip import ProtocolError
-from xdp_gossip.content import check
-from xdp_gossip.yamlgraph import MAX_LEVELS, MAX_MERGED
+from xdp_gossip.worker.content import check
+from xdp_gossip.worker.yamlgraph import MAX_LEVELS, MAX_MERGED
 
 AGENT = Path(__file__).resolve().parents[2] / "agent"
 
@@ -56,7 +56,7 @@ def test_a_reason_that_quotes_megabytes(value: str) -> None:
 def test_deep_yaml_ends_no_process(opening: str) -> None:
     """The loader in C overflowed the stack: in a process of its own, as a failure would end this one."""
     code = (
-        "import sys; from xdp_gossip import content, ProtocolError\n"
+        "import sys; from xdp_gossip import ProtocolError; from xdp_gossip.worker import content\n"
         "one = sys.argv[1]\n"
         "text = ''.join(' ' * n + one for n in range(2000)) if '\\n' in one else one * 100_000\n"
         "try: content.check('k', (text + 'x').encode(), 'yaml')\n"

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from xdp_gossip.convergence import Wanted
 from xdp_gossip.core.events import QueryAnswered
 from xdp_gossip.core.messages import Answer, Query
 from xdp_gossip.core.queries import Queries
 from xdp_gossip.core.types import Address, Document, Now, Version
+from xdp_gossip.node.convergence import Wanted
 
 HERE, THERE = Address("198.18.0.11", 8000), Address("198.18.0.12", 8000)
 OLD, NEW = (str(Version(hlc, HERE)) for hlc in (0x9FFF, 0xA000))

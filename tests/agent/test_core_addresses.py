@@ -12,10 +12,10 @@ from xdp_gossip.core import messages as m
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit, Warned
 from xdp_gossip.core.interface import Known, Settings
-from xdp_gossip.core.membership import key_of
-from xdp_gossip.core.pekonode.packet import Packet, PekoNodeId, Swap
+from xdp_gossip.core.members.membership import key_of
 from xdp_gossip.core.types import Address, Node, Now, State
-from xdp_gossip.wire import pekonode
+from xdp_gossip.pekonode import codec
+from xdp_gossip.pekonode.packet import Packet, PekoNodeId, Swap
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
@@ -144,7 +144,7 @@ def test_pekonode_refuses_them_too(ip: str) -> None:
     net = Net()
     stored = net.add(0)
     stored.start(net.now, [Known(Address.of(ip, 9000), 0, 0, net.now.wall_ns)])
-    secret = pekonode.secret_digest("k")
+    secret = codec.secret_digest("k")
     node = PekoNodeId(ip, 9000, "x")
     for packet in (
         Packet(node, frozenset({node.label}), secret=secret),
@@ -152,7 +152,7 @@ def test_pekonode_refuses_them_too(ip: str) -> None:
         Packet(node, frozenset(), b"v", 1, swap=Swap.REQUEST, secret=secret),
         Packet(node, frozenset(), b"v", 1, swap=Swap.RESPONSE, secret=secret),
     ):
-        net.inject(stored.node.address, pekonode.encode(packet))
+        net.inject(stored.node.address, codec.encode(packet))
     net.run(30)
     assert stored.counters["rx_bad_address"] == 5
     assert len(stored.members(net.now)) == 1

@@ -8,16 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from xdp_gossip.core import exchange
-from xdp_gossip.core.clock import LEAP_HOLDS, MAX_READING
-from xdp_gossip.core.documents import DocumentTable, entry_of, unread
+from xdp_gossip.core.documents.clock import LEAP_HOLDS, MAX_READING
+from xdp_gossip.core.documents.metadata import Metadata
+from xdp_gossip.core.documents.table import DocumentTable, entry_of, unread
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import DocumentChanged, Rumor, TombstonesCollected, Warned
 from xdp_gossip.core.interface import Known, ProtocolError, Settings
-from xdp_gossip.core.metadata import Metadata
 from xdp_gossip.core.outbox import Local, Outbox
+from xdp_gossip.core.sync import exchange
 from xdp_gossip.core.types import Address, Document, Node, Now, Record, Version, Write
-from xdp_gossip.store import MemoryStore, persist
+from xdp_gossip.store.sqlite import MemoryStore, persist
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
@@ -343,7 +343,7 @@ def test_more_deletions_than_documents_are_allowed_are_forgotten_and_told_of() -
 
 
 def test_a_store_keeps_what_documents_came_to_have() -> None:
-    from xdp_gossip import rows
+    from xdp_gossip.store import rows
 
     plain = Document("a", Version(1 << 16, Address("198.18.0.11", 8000)), b"x", "json", "me", "why")
     for document in (plain, replace(plain, expires=5), replace(plain, batch=("a", "b"), base=plain.version)):

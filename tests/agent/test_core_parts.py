@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdp_gossip.core.clock import LEAP_HOLDS, HybridClock, SteadyTime, cluster_offset
-from xdp_gossip.core.documents import DocumentTable, bucket_of
+from xdp_gossip.core.documents.clock import LEAP_HOLDS, HybridClock, SteadyTime, cluster_offset
+from xdp_gossip.core.documents.table import DocumentTable, bucket_of
+from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.timers import Timers
 from xdp_gossip.core.types import Address, Document, Node, Now, Version, check_key
-from xdp_gossip.core.window import ReplayWindow
 
 A = Address("198.18.0.11", 8000)
 B = Address("198.18.0.12", 8000)

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from xdp_gossip.core.pieces import Pieces
+from xdp_gossip.core.sync.reassembly import Pieces
 
 
 @pytest.mark.parametrize("size", [1, 99, 100, 101, 1000, 4321])

@@ -17,8 +17,8 @@ from agents import TOKEN, agent, command, write_config
 
 from tests.patience import patient
 from tests.ports import free_port
-from xdp_gossip.config import load
-from xdp_gossip.daemon import Agent, node_list_from
+from xdp_gossip.config.agent import load
+from xdp_gossip.service.daemon import Agent, node_list_from
 
 #: Processes and their start take a while.
 pytestmark = pytest.mark.slow
@@ -119,8 +119,8 @@ def test_a_fault_of_its_own_ends_the_process(tmp_path: Path) -> None:
     sabotage.write_text(
         "import asyncio, sys\n"
         f"sys.path.insert(0, {str(Path(__file__).resolve().parents[2] / 'agent')!r})\n"
-        "from xdp_gossip import daemon\n"
-        "from xdp_gossip.config import load\n"
+        "from xdp_gossip.service import daemon\n"
+        "from xdp_gossip.config.agent import load\n"
         "def boom():\n"
         "    raise ZeroDivisionError('a fault in a callback')\n"
         "opened = daemon.Agent._open\n"

@@ -20,16 +20,16 @@ from tests.ports import free_port
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit
 from xdp_gossip.core.interface import Settings
+from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.observer import Observation
 from xdp_gossip.core.types import Address, Node, Now
-from xdp_gossip.core.window import ReplayWindow
 from xdp_gossip.dataplane import headers, layout, maps
 from xdp_gossip.dataplane.links import Facts
 from xdp_gossip.dataplane.maps import Config, Loaded, PlaneError
+from xdp_gossip.dataplane.steering import LEASE_SECONDS, LOOK_EVERY, Steering
+from xdp_gossip.dataplane.transport import KernelTransport, _arrival
 from xdp_gossip.nodelist import AsyncNodeList
-from xdp_gossip.steering import LEASE_SECONDS, LOOK_EVERY, Steering
 from xdp_gossip.transport import TransportError
-from xdp_gossip.transport.kernel import KernelTransport, _arrival
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 

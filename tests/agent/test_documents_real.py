@@ -13,8 +13,8 @@ from agents import cluster
 from api_harness import Api, serving
 from test_api_real import eventually
 
-from xdp_gossip import content
 from xdp_gossip.core.interface import ProtocolError
+from xdp_gossip.worker import content
 
 
 def body(**members: Any) -> bytes:

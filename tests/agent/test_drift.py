@@ -18,14 +18,14 @@ import yaml
 
 from xdp_gossip.cli.doctor.look import Look
 from xdp_gossip.cli.doctor.rendered import examine
-from xdp_gossip.configtemplates import TemplateConfig
-from xdp_gossip.fileshelper import protocol, server
-from xdp_gossip.fileshelper.apply import Result, apply
-from xdp_gossip.fileshelper.drift import Watch
-from xdp_gossip.fileshelper.own import Own
-from xdp_gossip.rendering.drift import Pace
-from xdp_gossip.rendering.helper import HelperUnreachable, watch
-from xdp_gossip.rendering.loop import Rendered
+from xdp_gossip.config.templates import TemplateConfig
+from xdp_gossip.templates.drift import Pace
+from xdp_gossip.templates.helper import protocol, server
+from xdp_gossip.templates.helper.apply import Result, apply
+from xdp_gossip.templates.helper.drift import Watch
+from xdp_gossip.templates.helper.own import Own
+from xdp_gossip.templates.helper_client import HelperUnreachable, watch
+from xdp_gossip.templates.loop import Rendered
 
 USER = pwd.getpwuid(os.getuid()).pw_name
 

@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 import yaml
 
-from xdp_gossip.configreader import ConfigError
-from xdp_gossip.configtemplates import TemplateConfig, load_for_helper
-from xdp_gossip.fileshelper import commands, protocol, server
-from xdp_gossip.fileshelper.apply import Result
-from xdp_gossip.fileshelper.apply import apply as exchange
-from xdp_gossip.fileshelper.own import Own
+from xdp_gossip.config.reader import ConfigError
+from xdp_gossip.config.templates import TemplateConfig, load_for_helper
+from xdp_gossip.templates.helper import commands, protocol, server
+from xdp_gossip.templates.helper.apply import Result
+from xdp_gossip.templates.helper.apply import apply as exchange
+from xdp_gossip.templates.helper.own import Own
 
 USER = pwd.getpwuid(os.getuid()).pw_name
 GROUP = grp.getgrgid(os.getgid()).gr_name
@@ -200,10 +200,10 @@ def test_a_command_runs_as_its_user_with_nothing_of_root(tmp_path: Path) -> None
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to take another group")
 def test_a_command_of_root_has_not_the_group_of_the_helpers_socket(tmp_path: Path) -> None:
-    code = "import os, sys; from xdp_gossip.fileshelper import commands; os.setgid(65534); "
+    code = "import os, sys; from xdp_gossip.templates.helper import commands; os.setgid(65534); "
     code += "commands.run([sys.argv[1]], 'root', 5)"
     command = script(tmp_path / "make", f"id -g > {tmp_path}/id; id -G >> {tmp_path}/id")
-    place = {"PYTHONPATH": str(Path(commands.__file__).parents[2])}
+    place = {"PYTHONPATH": str(Path(commands.__file__).parents[3])}
     subprocess.run([sys.executable, "-B", "-c", code, command], check=True, timeout=60, env=place)
     assert (tmp_path / "id").read_text().split() == ["0", "0"]
 

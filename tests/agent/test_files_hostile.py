@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from xdp_gossip.configtemplates import TemplateConfig
-from xdp_gossip.fileshelper.apply import Result
-from xdp_gossip.fileshelper.apply import apply as exchange
-from xdp_gossip.fileshelper.own import Own
+from xdp_gossip.config.templates import TemplateConfig
+from xdp_gossip.templates.helper.apply import Result
+from xdp_gossip.templates.helper.apply import apply as exchange
+from xdp_gossip.templates.helper.own import Own
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user attacks")
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from xdp_gossip.configtemplates import TemplateConfig
-from xdp_gossip.fileshelper.apply import Result
-from xdp_gossip.fileshelper.apply import apply as exchange
-from xdp_gossip.fileshelper.own import Own
+from xdp_gossip.config.templates import TemplateConfig
+from xdp_gossip.templates.helper.apply import Result
+from xdp_gossip.templates.helper.apply import apply as exchange
+from xdp_gossip.templates.helper.own import Own
 
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="needs root: files of other users, mounts")
@@ -188,9 +188,9 @@ def test_a_file_that_is_a_mount_is_refused_with_what_to_do(path: Path, tmp_path:
     path.write_bytes(b"below")
     (tmp_path / "real").write_bytes(b"mounted")
     program = (
-        "from xdp_gossip.configtemplates import TemplateConfig\n"
-        "from xdp_gossip.fileshelper.own import Own\n"
-        "from xdp_gossip.fileshelper.apply import apply\n"
+        "from xdp_gossip.config.templates import TemplateConfig\n"
+        "from xdp_gossip.templates.helper.own import Own\n"
+        "from xdp_gossip.templates.helper.apply import apply\n"
         f"print(apply(TemplateConfig('site', '/s', {str(path)!r}), b'x', Own({str(tmp_path / 'own')!r})))"
     )
     line = f'mount --bind "{tmp_path}/real" "{path}" && exec "$0" -c "$1"'

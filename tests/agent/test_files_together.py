@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from xdp_gossip.configreader import ConfigError
-from xdp_gossip.configtemplates import ServiceConfig, TemplateConfig, load_for_helper
-from xdp_gossip.fileshelper.apply import Result, apply_together
-from xdp_gossip.fileshelper.own import Own
+from xdp_gossip.config.reader import ConfigError
+from xdp_gossip.config.templates import ServiceConfig, TemplateConfig, load_for_helper
+from xdp_gossip.templates.helper.apply import Result, apply_together
+from xdp_gossip.templates.helper.own import Own
 
 USER = pwd.getpwuid(os.getuid()).pw_name
 NAMES = ("a.conf", "b.conf", "c.conf")

@@ -17,14 +17,14 @@ from fake_node_list import FakeNodeList
 from tests.patience import patient
 from tests.ports import free_port
 from xdp_gossip import AsyncNodeList, Node
-from xdp_gossip.configtemplates import TemplateConfig
+from xdp_gossip.config.templates import TemplateConfig
 from xdp_gossip.core.applied import Applied, TroubledFile, TroubledFiles, for_an_answer
 from xdp_gossip.core.interface import ProtocolError
 from xdp_gossip.core.messages import FilesAnswer, FilesQuery
 from xdp_gossip.core.queries import Queries
 from xdp_gossip.core.types import Address, Now
-from xdp_gossip.fleetfiles import FleetFiles
-from xdp_gossip.rendering.loop import Rendered
+from xdp_gossip.node.fleetfiles import FleetFiles
+from xdp_gossip.templates.loop import Rendered
 
 HERE, THERE = Address("198.18.0.11", 8000), Address("198.18.0.12", 8000)
 NGINX = TroubledFile("nginx", "/etc/nginx/nginx.conf", "failed", 1_700_000_000_000, "validate: exit status 1")

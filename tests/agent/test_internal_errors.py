@@ -16,10 +16,10 @@ from tests.ports import free_port
 from xdp_gossip import AsyncNodeList, Document, Node, NodeList, StoreError
 from xdp_gossip.cli.doctor.asking import examine
 from xdp_gossip.cli.doctor.look import Look
+from xdp_gossip.common.internal_errors import MAX_PLACES, QUIET, RECORD, Record, guarded, watch
 from xdp_gossip.core.timers import Timers
 from xdp_gossip.core.types import Now
-from xdp_gossip.internal_errors import MAX_PLACES, QUIET, RECORD, Record, guarded, watch
-from xdp_gossip.store import MemoryStore, StateStore
+from xdp_gossip.store.sqlite import MemoryStore, StateStore
 
 pytest_plugins = ["pytester"]
 
@@ -179,7 +179,7 @@ def test_a_test_fails_in_which_one_happens(pytester: pytest.Pytester, what: str)
     pytester.makeconftest((ROOT / "tests" / "conftest.py").read_text())
     pytester.makeini(f"[pytest]\npythonpath = {ROOT / 'agent'} {ROOT}\n")
     happens = {
-        "recorded": "from xdp_gossip.internal_errors import guarded\n    guarded('packet', fail)()",
+        "recorded": "from xdp_gossip.common.internal_errors import guarded\n    guarded('packet', fail)()",
         "callback": "async def main():\n        asyncio.get_running_loop().call_soon(fail)\n"
         "        await asyncio.sleep(0.01)\n    asyncio.run(main())",
         "task": "async def main():\n        asyncio.ensure_future(asyncio.to_thread(fail))\n"

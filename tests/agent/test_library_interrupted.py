@@ -20,7 +20,7 @@ import pytest
 from xdp_gossip import AsyncNodeList, Node, NodeList
 from xdp_gossip.core.events import Warned
 from xdp_gossip.nodelist import NotReadyError
-from xdp_gossip.store import StoreError
+from xdp_gossip.store.sqlite import StoreError
 
 AGENT = Path(__file__).resolve().parents[2] / "agent"
 #: Tests of this file run in several processes at once.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from fake_node_list import FakeNodeList
 from prometheus_client.parser import text_string_to_metric_families
 
-from xdp_gossip import metrics
+from xdp_gossip.api import metrics
 from xdp_gossip.cli import nodes
 from xdp_gossip.core.types import Address, Member, State
 from xdp_gossip.dataplane import headers

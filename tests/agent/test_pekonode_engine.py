@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from tests.agent.pekonode_net import WALL, Net
 from xdp_gossip.core import events
 from xdp_gossip.core.interface import Known, ProtocolError, Settings
-from xdp_gossip.core.pekonode import PekoNodeEngine
-from xdp_gossip.core.pekonode.document import document_of, stamp_of, version_of
-from xdp_gossip.core.pekonode.packet import MAX_STAMP, Packet, PekoNodeId, Swap
 from xdp_gossip.core.types import Address, Document, Node, Now, State, Version
-from xdp_gossip.wire import pekonode as codec
+from xdp_gossip.pekonode import PekoNodeEngine
+from xdp_gossip.pekonode import codec as codec
+from xdp_gossip.pekonode.document import document_of, stamp_of, version_of
+from xdp_gossip.pekonode.packet import MAX_STAMP, Packet, PekoNodeId, Swap
 
 OTHER = PekoNodeId("198.18.0.9", 9000, "other", "data")
 OTHER_ADDRESS = Address("198.18.0.9", 9000)

@@ -19,10 +19,10 @@ from agents import SECRET, agent
 from tests.ports import free_port
 from xdp_gossip import Node, NodeList
 from xdp_gossip.core.interface import ProtocolError, Settings
-from xdp_gossip.core.pekonode import PekoNodeEngine
 from xdp_gossip.core.types import Address, Now, State
+from xdp_gossip.pekonode import PekoNodeEngine
+from xdp_gossip.pekonode import codec as codec
 from xdp_gossip.transport import MAX_DATAGRAM, MAX_OBJECT
-from xdp_gossip.wire import pekonode as codec
 
 #: Agents are processes here.
 pytestmark = pytest.mark.slow
@@ -293,6 +293,6 @@ def test_a_node_with_another_value_of_the_same_time_does_not_count() -> None:
 
 
 def codec_hash(value: bytes) -> int:
-    from xdp_gossip.core.pekonode.document import document_of
+    from xdp_gossip.pekonode.document import document_of
 
     return document_of(1, value).content_hash

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from tests.patience import patient
 from xdp_gossip.core.events import Transmit
 from xdp_gossip.core.types import Address
-from xdp_gossip.transport import oneshot
-from xdp_gossip.transport.oneshot import ObjectEnd, OneShotTransport
-from xdp_gossip.wire.pekonode import Packet, PekoNodeId, encode
+from xdp_gossip.pekonode import transport
+from xdp_gossip.pekonode.codec import Packet, PekoNodeId, encode
+from xdp_gossip.pekonode.transport import ObjectEnd, OneShotTransport
 
 PACKET = encode(Packet(PekoNodeId("127.0.0.1", 8000, 'brace } quote " back \\', "}{")))
 
@@ -140,7 +140,7 @@ def test_oversized_is_cut_off() -> None:
 
 @pytest.mark.slow
 def test_stalled_and_broken_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oneshot, "READ_DEADLINE_S", 1.0)
+    monkeypatch.setattr(transport, "READ_DEADLINE_S", 1.0)
 
     async def body() -> None:
         async with opened() as (transport, got):
@@ -163,7 +163,7 @@ def test_stalled_and_broken_connections_end(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_too_many_connections_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oneshot, "MAX_INCOMING", 5)
+    monkeypatch.setattr(transport, "MAX_INCOMING", 5)
 
     async def body() -> None:
         async with opened() as (transport, got):
@@ -180,7 +180,7 @@ def test_too_many_connections_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.slow
 def test_peer_that_does_not_answer_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     # Nobody waits for so long: that the packet behind them arrives proves that it did not wait for them.
-    monkeypatch.setattr(oneshot, "DIAL_DEADLINE_S", 300.0)
+    monkeypatch.setattr(transport, "DIAL_DEADLINE_S", 300.0)
 
     async def body() -> None:
         # A full backlog: the kernel drops further SYNs, as a host that is gone would.
@@ -202,7 +202,7 @@ def test_peer_that_does_not_answer_delays_nobody(monkeypatch: pytest.MonkeyPatch
             sender.send(Transmit(receiver.local, PACKET))
             await until(lambda: got == [PACKET])
             assert sender.counters["packets_dropped_dial"] == 0
-        monkeypatch.setattr(oneshot, "DIAL_DEADLINE_S", 0.1)
+        monkeypatch.setattr(transport, "DIAL_DEADLINE_S", 0.1)
         async with opened(buffer=3) as (sender, _):
             for _ in range(3):
                 sender.send(Transmit(gone, PACKET))

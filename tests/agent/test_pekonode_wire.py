@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xdp_gossip.core.pekonode.packet import MAX_STAMP
-from xdp_gossip.wire.pekonode import DEFAULT_SIZE, Packet, PekoNodeId, Swap, WireError, decode, encode, secret_digest
+from xdp_gossip.pekonode.codec import DEFAULT_SIZE, Packet, PekoNodeId, Swap, WireError, decode, encode, secret_digest
+from xdp_gossip.pekonode.packet import MAX_STAMP
 
 # Written by Go 1.19's encoding/json from the same values.
 FROM_GO = [

@@ -17,10 +17,10 @@ import pytest
 from agents import SECRET, agent
 
 from tests.patience import patient
-from xdp_gossip import planewait
 from xdp_gossip.core.types import Node
 from xdp_gossip.nodelist import AsyncNodeList, NotReadyError
-from xdp_gossip.planewait import PlaneWait
+from xdp_gossip.service import planewait
+from xdp_gossip.service.planewait import PlaneWait
 from xdp_gossip.transport import NoPlane, TransportError
 
 

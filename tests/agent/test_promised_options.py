@@ -21,9 +21,9 @@ from agents import SECRET, TOKEN, AgentProcess, agent, command, write_config
 from tests.patience import patient
 from tests.ports import free_port
 from xdp_gossip import Limits, Node, NodeList, ProtocolError, __version__
-from xdp_gossip.config import load
+from xdp_gossip.config.agent import load
 from xdp_gossip.core.applied import Applied
-from xdp_gossip.daemon import node_list_from
+from xdp_gossip.service.daemon import node_list_from
 
 #: Agents are processes here.
 pytestmark = pytest.mark.slow

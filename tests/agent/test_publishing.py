@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from tests.ports import free_port
-from xdp_gossip import publishing, runtime, unsaved
 from xdp_gossip.core.events import DocumentChanged
 from xdp_gossip.core.interface import Known, ProtocolError
 from xdp_gossip.core.types import Address, Document, Node, Version, Write
+from xdp_gossip.node import publishing, runtime
+from xdp_gossip.node.runtime import Runtime
 from xdp_gossip.nodelist import AsyncNodeList, Limits, Published
-from xdp_gossip.runtime import Runtime
-from xdp_gossip.store import MemoryStore, NotedError, StateStore, StoreError, Unread
+from xdp_gossip.store import unsaved
+from xdp_gossip.store.sqlite import MemoryStore, NotedError, StateStore, StoreError, Unread
 
 SECRET = "a secret of sixteen bytes"
 PORT = free_port()
@@ -569,7 +570,7 @@ def test_a_disk_that_stays_full_is_logged_now_and_then_and_counted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("_NODES_AFTER", "_NODES_EVERY", "_RETRY"):
-        monkeypatch.setattr(f"xdp_gossip.runtime.{name}", 0.0)
+        monkeypatch.setattr(f"xdp_gossip.node.runtime.{name}", 0.0)
 
     async def main() -> None:
         left, right = await pair()
@@ -586,7 +587,7 @@ def test_a_disk_that_stays_full_is_logged_now_and_then_and_counted(
         await right.publish(b"v", "k")
         await until(lambda: times("nodes") > 20 and times("documents") > 20)
         assert len(logged("known nodes")) == len(logged("documents")) == 1
-        monkeypatch.setattr("xdp_gossip.runtime._DISK_QUIET", 0.0)
+        monkeypatch.setattr("xdp_gossip.node.runtime._DISK_QUIET", 0.0)
         await until(lambda: len(logged("known nodes")) > 1 and len(logged("documents")) > 1)
         assert "more like it before)" in logged("known nodes")[1] and "more like it before)" in logged("documents")[1]
         left.disk.full = False

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from xdp_gossip.core.types import Address, Document, Member, Record, State, Version
-from xdp_gossip.rendering.renderer import Renderer, Rendering
+from xdp_gossip.templates.renderer import Renderer, Rendering
 
 HERE = Address.of("198.18.0.1", 8000)
 

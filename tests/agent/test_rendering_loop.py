@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from tests.patience import PATIENCE
-from xdp_gossip import metrics
-from xdp_gossip.changes import ChangeLog, Changes
-from xdp_gossip.configtemplates import TemplateConfig
+from xdp_gossip.api import metrics
+from xdp_gossip.config.templates import TemplateConfig
 from xdp_gossip.core.types import Address, Document, Member, Record, State, Version
-from xdp_gossip.fileshelper.server import MAX_CONNECTIONS
-from xdp_gossip.rendering import loop as rendering_loop
-from xdp_gossip.rendering.lanes import Lanes
-from xdp_gossip.rendering.loop import HANDED_OVER, Rendered, Rendering
-from xdp_gossip.rendering.renderer import Rendering as Made
+from xdp_gossip.node.changes import ChangeLog, Changes
+from xdp_gossip.templates import loop as rendering_loop
+from xdp_gossip.templates.helper.server import MAX_CONNECTIONS
+from xdp_gossip.templates.lanes import Lanes
+from xdp_gossip.templates.loop import HANDED_OVER, Rendered, Rendering
+from xdp_gossip.templates.renderer import Rendering as Made
 
 HERE = Address.of("198.18.0.1", 8000)
 THERE = Address.of("198.18.0.2", 8000)

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 
-from xdp_gossip import seednames
 from xdp_gossip.core.types import Address, Node
-from xdp_gossip.seednames import SeedNames
+from xdp_gossip.service import seednames
+from xdp_gossip.service.seednames import SeedNames
 
 OWN = Address("198.18.0.1", 8000)
 

@@ -19,13 +19,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xdp_gossip import rows, slips, statefile, store
 from xdp_gossip.core.interface import Known
 from xdp_gossip.core.seeds import MAX_FORMER
 from xdp_gossip.core.types import Address, Document, Version
-from xdp_gossip.store import MemoryStore, StateStore, Store, StoreError, Unread
+from xdp_gossip.store import rows, slips, sqlite, statefile
+from xdp_gossip.store.sqlite import MemoryStore, StateStore, Store, StoreError, Unread
 
-AGENT = Path(store.__file__).resolve().parent.parent
+AGENT = Path(sqlite.__file__).resolve().parents[2]
 A = Address.of("198.18.0.1", 8000)
 B = Address.of("fd00::2", 65535)
 
@@ -345,7 +345,7 @@ def test_a_file_that_is_none_of_ours_is_set_aside(path: Path, content: bytes) ->
     (aside,) = asides(path)
     assert aside in state.problems[0]
     assert path.with_name(aside).read_bytes() == content
-    assert state.load() == store.Snapshot()
+    assert state.load() == sqlite.Snapshot()
     state.save_documents([document("a", 1)])
 
 
@@ -377,7 +377,7 @@ def test_a_directory_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
         Store.open(tmp_path / "state.db")
 
 
-def populated(path: Path) -> tuple[store.Snapshot, set[Document]]:
+def populated(path: Path) -> tuple[sqlite.Snapshot, set[Document]]:
     """A file of some forty pages with overflow chains, free pages, history and nodes; returns what it holds."""
     state = Store.open(path)
     state.next_incarnation(1000)
@@ -393,7 +393,7 @@ def populated(path: Path) -> tuple[store.Snapshot, set[Document]]:
     return snapshot, history
 
 
-def reopen_damaged(path: Path, content: bytes, original: store.Snapshot) -> tuple[Store, bool]:
+def reopen_damaged(path: Path, content: bytes, original: sqlite.Snapshot) -> tuple[Store, bool]:
     """Open ``content`` as the state file; returns it, and whether it still holds all of ``original``."""
     for entry in path.parent.iterdir():
         entry.unlink()
@@ -498,7 +498,7 @@ from pathlib import Path
 from xdp_gossip.core.interface import Known
 from xdp_gossip.core.seeds import MAX_FORMER
 from xdp_gossip.core.types import Address, Document, Version
-from xdp_gossip.store import Store
+from xdp_gossip.store.sqlite import Store
 state = Store.open(Path(sys.argv[1]))
 print("incarnation", state.next_incarnation(1), flush=True)
 start = max((d.version.hlc for d in state.load().documents), default=0)
@@ -556,7 +556,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from xdp_gossip.core.types import Address, Document, Version
-from xdp_gossip.store import Store, StoreError
+from xdp_gossip.store.sqlite import Store, StoreError
 me = Address.of("198.18.0.1", 8000)
 state = Store.open(Path(sys.argv[1]))
 state.save_documents([Document("small", Version(1, me), b"kept")])
@@ -587,7 +587,7 @@ FULL_AND_KILLED = """
 import os, resource, signal, sys
 from pathlib import Path
 from xdp_gossip.core.types import Address, Document, Version
-from xdp_gossip.store import NotedError, Store
+from xdp_gossip.store.sqlite import NotedError, Store
 me = Address.of("198.18.0.1", 8000)
 state = Store.open(Path(sys.argv[1]))
 lost = [Document("large", Version(2, me), bytes(20_000)), Document("small", Version(2, me), b"lost")]
@@ -729,7 +729,7 @@ def test_a_value_the_file_cannot_keep_is_an_error(path: Path) -> None:
         state.save_nodes([Known(A, 2**63, 1, 1)])
     with pytest.raises(StoreError, match="NOT NULL"):
         state.save_documents([Document("k", Version(1, A), b"", comment=None)])  # type: ignore[arg-type]
-    assert state.load() == store.Snapshot()
+    assert state.load() == sqlite.Snapshot()
     state.save_documents([document("ok", 1)])
     assert state.load().documents == [document("ok", 1)]
 

@@ -21,12 +21,13 @@ from pathlib import Path
 import pytest
 
 from tests.ports import free_port
-from xdp_gossip import AsyncNodeList, Node, rows, statefile
+from xdp_gossip import AsyncNodeList, Node
 from xdp_gossip.cli.doctor.disks import examine
 from xdp_gossip.cli.doctor.look import Look
 from xdp_gossip.core.interface import Known
 from xdp_gossip.core.types import Address, Document, Version
-from xdp_gossip.store import Store, StoreError
+from xdp_gossip.store import rows, statefile
+from xdp_gossip.store.sqlite import Store, StoreError
 
 A = Address.of("198.18.0.1", 8000)
 PAGE = rows.PAGE
@@ -281,12 +282,12 @@ def test_a_file_that_may_not_be_read_is_an_error(sound: bytes, open_to_all: Path
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from xdp_gossip.store import Store, StoreError\n"
+        "from xdp_gossip.store.sqlite import Store, StoreError\n"
         "if os.getuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "try: Store.open(Path(sys.argv[1]))\n"
         "except StoreError as error: print(error)\n"
     )
-    agent = str(Path(statefile.__file__).resolve().parents[1])
+    agent = str(Path(statefile.__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": agent}
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, env=environment)
     assert str(path) in done.stdout and not done.stderr, done

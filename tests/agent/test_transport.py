@@ -15,12 +15,12 @@ from typing import Any, Union
 import pytest
 
 from tests.patience import patient
+from xdp_gossip.common.internal_errors import RECORD
 from xdp_gossip.core.events import Transmit
 from xdp_gossip.core.types import Address
-from xdp_gossip.internal_errors import RECORD
+from xdp_gossip.pekonode.transport import OneShotTransport
 from xdp_gossip.transport import TransportError, streams, udp
 from xdp_gossip.transport.frames import encode
-from xdp_gossip.transport.oneshot import OneShotTransport
 from xdp_gossip.transport.tcp import TcpTransport
 from xdp_gossip.transport.udp import UdpTransport
 

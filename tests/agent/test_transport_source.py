@@ -13,9 +13,9 @@ import pytest
 from tests.agent.test_transport import Sink, eventually, run
 from xdp_gossip.core.events import Transmit
 from xdp_gossip.core.types import Address
+from xdp_gossip.dataplane.transport import KernelTransport
+from xdp_gossip.pekonode.transport import OneShotTransport
 from xdp_gossip.transport import normalised, source
-from xdp_gossip.transport.kernel import KernelTransport
-from xdp_gossip.transport.oneshot import OneShotTransport
 from xdp_gossip.transport.tcp import TcpTransport
 from xdp_gossip.transport.udp import UdpTransport
 

@@ -7,11 +7,11 @@ import random
 
 import pytest
 
-from xdp_gossip import unsaved
 from xdp_gossip.core.events import DocumentChanged, TombstonesCollected
 from xdp_gossip.core.types import Address, Document, Version
-from xdp_gossip.store import MemoryStore, persist
-from xdp_gossip.unsaved import Unsaved
+from xdp_gossip.store import unsaved
+from xdp_gossip.store.sqlite import MemoryStore, persist
+from xdp_gossip.store.unsaved import Unsaved
 
 ME = Address.of("198.18.0.1", 8000)
 

@@ -18,7 +18,7 @@ from xdp_gossip.api import uploads as uploads_module
 from xdp_gossip.api.app import build_app
 from xdp_gossip.api.errors import Fault
 from xdp_gossip.api.uploads import LEAST_PACE, PATIENCE, Uploads
-from xdp_gossip.internal_errors import RECORD
+from xdp_gossip.common.internal_errors import RECORD
 
 #: Bytes of the largest document, and of the largest JSON body, here: both are in the room that uploads share.
 LARGEST, JSON = 100_000, 50_000

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from xdp_gossip import AsyncNodeList, Node, NotReadyError
-from xdp_gossip.changes import ALL, Change, ChangeLog, Filter
 from xdp_gossip.core.types import Address, Document, Member, State, Version
+from xdp_gossip.node.changes import ALL, Change, ChangeLog, Filter
 
 ADDRESS = Address("198.18.0.11", 8000)
 

@@ -25,7 +25,7 @@ from xdp_gossip.api.admission import Admission, Place
 from xdp_gossip.api.client import ApiError, Client, Unreachable, WatchStream
 from xdp_gossip.api.connection import GuardedProtocol
 from xdp_gossip.api.eventstream import Event, Parser, encode, keep_alive
-from xdp_gossip.changes import ChangeLog
+from xdp_gossip.node.changes import ChangeLog
 
 ACCEPT = {"Accept": "text/event-stream"}
 ENTRY = inlined(SPEC["components"]["schemas"]["Changes"]["properties"]["changes"]["items"])

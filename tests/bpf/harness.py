@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.kernel_model import Config, Entry
-from xdp_gossip.allowlist import AllowList
+from xdp_gossip.core.allowlist import AllowList
+from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.types import Address
-from xdp_gossip.core.window import ReplayWindow
 from xdp_gossip.dataplane import headers, layout
 from xdp_gossip.dataplane.loader.compile import include_directories
 from xdp_gossip.wire.keys import Keyring, cluster_id

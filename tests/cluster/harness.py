@@ -31,7 +31,7 @@ import yaml
 from tests.patience import patient
 from tests.ports import free_port
 from xdp_gossip.core.types import Version
-from xdp_gossip.store import Snapshot, Store
+from xdp_gossip.store.sqlite import Snapshot, Store
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = ROOT / "agent" / "bin" / "xdp-gossip"

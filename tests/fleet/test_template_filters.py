@@ -8,8 +8,8 @@ from pathlib import Path
 
 from test_role_agent_runs import Controller, controller, pytestmark  # noqa: F401  (the same needs)
 
-from xdp_gossip.rendering.filters import FILTERS, TESTS
-from xdp_gossip.rendering.worker import render
+from xdp_gossip.templates.filters import FILTERS, TESTS
+from xdp_gossip.templates.worker import render
 
 #: Data that both see as ``x``.
 DATA = """{% set x = {'b': [1, 2.5, none, true], 'a': {'größe': "it's <b>", 'n': {'k': 'v: #', 'l': []}}, 'e': ''} %}

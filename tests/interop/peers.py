@@ -13,11 +13,11 @@ from typing import Any
 from tests.ports import free_port
 from xdp_gossip.core.events import Event, Transmit
 from xdp_gossip.core.interface import Settings
-from xdp_gossip.core.pekonode import PekoNodeEngine
 from xdp_gossip.core.types import PRESENT, Address, Node, Now
-from xdp_gossip.transport.oneshot import OneShotTransport
+from xdp_gossip.pekonode import PekoNodeEngine
+from xdp_gossip.pekonode import codec as codec
+from xdp_gossip.pekonode.transport import OneShotTransport
 from xdp_gossip.transport.udp import UdpTransport
-from xdp_gossip.wire import pekonode as codec
 
 HOST = "127.0.0.1"
 #: (name, private data) of each node, sorted.

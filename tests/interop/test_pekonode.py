@@ -18,9 +18,9 @@ import pytest
 
 from tests.interop.peers import Agent, GoNode, until
 from xdp_gossip.core.events import QueryAnswered, Transmit
-from xdp_gossip.core.pekonode.document import document_of
 from xdp_gossip.core.types import Node
-from xdp_gossip.wire import pekonode as codec
+from xdp_gossip.pekonode import codec as codec
+from xdp_gossip.pekonode.document import document_of
 
 PEKOD = os.environ.get("XDP_GOSSIP_PEKOD", "")
 pytestmark = [

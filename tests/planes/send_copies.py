@@ -20,7 +20,7 @@ from xdp_gossip.core.events import Rumor
 from xdp_gossip.core.messages import Header, PacketType
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane.maps import Config, open_plane
-from xdp_gossip.transport.kernel import KernelTransport
+from xdp_gossip.dataplane.transport import KernelTransport
 from xdp_gossip.wire.keys import Keyring, cluster_id
 from xdp_gossip.wire.native import NativeCodec
 

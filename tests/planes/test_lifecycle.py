@@ -13,7 +13,7 @@ from tests.cluster.harness import eventually
 from tests.planes.conftest import CYCLE, TIMEOUT
 from tests.planes.fleet import Fleet, Host
 from xdp_gossip.dataplane import headers
-from xdp_gossip.steering import LOOK_EVERY
+from xdp_gossip.dataplane.steering import LOOK_EVERY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from xdp_gossip.core.types import Document
-from xdp_gossip.store import MemoryStore
+from xdp_gossip.store.sqlite import MemoryStore
 
 from .network import Link
 from .steps import SETTINGS, formed, restart

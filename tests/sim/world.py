@@ -20,7 +20,7 @@ from xdp_gossip.core.events import DocumentChanged, IncarnationChanged, Standing
 from xdp_gossip.core.interface import Settings, remembered
 from xdp_gossip.core.messages import Header
 from xdp_gossip.core.types import Address, Document, Node, Now, Write
-from xdp_gossip.store import MemoryStore, persist
+from xdp_gossip.store.sqlite import MemoryStore, persist
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 

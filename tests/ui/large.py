@@ -18,8 +18,8 @@ from xdp_gossip.api.app import build_app
 from xdp_gossip.api.errors import Fault
 from xdp_gossip.api.server import ApiServer
 from xdp_gossip.core.types import Address, Document, Member, Record, State, Version
-from xdp_gossip.fleetfiles import FleetFiles
-from xdp_gossip.shapes import published_at
+from xdp_gossip.node.fleetfiles import FleetFiles
+from xdp_gossip.node.shapes import published_at
 
 TOKEN = "a-token-of-the-large-fleet"
 _SERVICES = ("nginx", "haproxy", "postgres", "redis", "kafka", "vault", "grafana", "loki")

@@ -16,7 +16,7 @@ import ipaddress
 import logging
 from typing import Any, Callable
 
-from ..quiet import Quiet
+from ..common.quiet import Quiet
 
 #: Connections of one socket in all; of them such as have not shown a token; and of one source.
 MAX_CONNECTIONS = 512

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from aiohttp import web
 
-from .. import shapes
 from ..core.shown import shown
 from ..core.types import (
     MAX_AUTHOR,
@@ -21,6 +20,7 @@ from ..core.types import (
     Version,
     Write,
 )
+from ..node import shapes
 from ..worker.contents import SMALL
 from . import batch, lists, params, render
 from .connection import gone

@@ -11,9 +11,9 @@ from typing import Any, Callable
 
 from aiohttp import web
 
-from .. import parameters, shapes
 from ..core.shown import shown
 from ..core.types import DEFAULT_KEY, Node
+from ..node import parameters, shapes
 from . import params, render
 from .context import Context
 from .documents import read_document, written

@@ -9,8 +9,8 @@ from typing import Any, Callable
 
 from aiohttp import web
 
+from ..common.internal_errors import RECORD
 from ..core.interface import ProtocolError
-from ..internal_errors import RECORD
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
@@ -73,7 +73,7 @@ def to_fault(error: BaseException) -> Fault | None:
     """The answer for an exception of the layers below, or None when it is none that a client could be told of."""
     # Imported late: the facade imports much more than errors do.
     from ..nodelist import NotReadyError
-    from ..store import StoreError
+    from ..store.sqlite import StoreError
 
     if isinstance(error, Fault):
         return error

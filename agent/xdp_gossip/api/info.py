@@ -9,8 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from .. import process
-from . import params, render
+from . import params, process, render
 from .context import Context
 from .errors import Fault
 
@@ -85,7 +84,7 @@ class Info:
     async def metrics(self, request: web.Request) -> web.Response:
         """Prometheus text."""
         params.query(request, ())
-        from .. import metrics  # a megabyte, which an agent that nobody scrapes need not hold
+        from . import metrics  # a megabyte, which an agent that nobody scrapes need not hold
 
         status = self._status()
         members = self._node_list.members()

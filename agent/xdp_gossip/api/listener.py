@@ -13,7 +13,7 @@ import ssl
 import struct
 from typing import Any, Callable
 
-from ..internal_errors import watch, without_frames
+from ..common.internal_errors import watch, without_frames
 from ..transport.accepting import Acceptor
 from ..transport.sockets import BACKLOG
 from .admission import Admission, Place, source_of

@@ -7,9 +7,9 @@ from typing import Any, Callable
 
 from aiohttp import web
 
-from .. import parameters, shapes
 from ..core.shown import shown
 from ..core.types import PRESENT, Address, Node, State
+from ..node import parameters, shapes
 from . import lists, params, render
 from .context import Context
 from .errors import bad_request

@@ -13,9 +13,9 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
-from .. import content
 from ..core.shown import shown
 from ..core.types import Version, check_key
+from ..worker import content
 from .asked import Asked
 from .errors import Fault, bad_request
 from .uploads import Uploads

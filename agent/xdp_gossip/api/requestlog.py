@@ -15,7 +15,7 @@ from typing import Any, Callable
 from aiohttp import web
 
 from ..core.shown import shown
-from ..publishing import only_if
+from ..node.publishing import only_if
 from .asked import Asked
 from .errors import Fault, bad_request, to_fault
 from .headers import ID_HEADER

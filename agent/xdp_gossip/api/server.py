@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from ..common.internal_errors import RECORD, is_own, without_frames
 from ..core.types import Address
-from ..internal_errors import RECORD, is_own, without_frames
 from ..transport.sockets import bound_socket, closing_on_error
 from .admission import Admission
 from .listener import Listener

@@ -13,8 +13,8 @@ from typing import Any
 
 from aiohttp import web
 
-from .. import shapes
-from ..internal_errors import RECORD
+from ..common.internal_errors import RECORD
+from ..node import shapes
 from . import render
 from .connection import gone
 from .context import Context

@@ -9,8 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
-from ..changes import KINDS
 from ..core.shown import shown
+from ..node.changes import KINDS
 from . import params, render
 from .connection import gone
 from .context import MAX_WAIT, Context

@@ -12,7 +12,7 @@ from .common import DEFAULT_CONFIG, OK, USAGE, CommandError, print_json, wants_j
 from .parser import add_command, add_config, path
 
 if TYPE_CHECKING:
-    from ..config import ConfigError
+    from ..config.agent import ConfigError
 
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -44,14 +44,14 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def run_agent(args: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT; 2 when the configuration is wrong, 1 when the agent cannot start or fails."""
-    from ..config import ConfigError, load
+    from ..config.agent import ConfigError, load
 
     try:
         config = load(args.config)
     except ConfigError as error:
         raise wrong_configuration(error) from None
     _spare_charset_detection()
-    from .. import daemon
+    from ..service import daemon
 
     return daemon.main(config)
 
@@ -74,7 +74,7 @@ def _spare_charset_detection() -> None:
 
 def check_config(args: argparse.Namespace) -> int:
     """Print every problem of the file, one a line, on stderr; 2 when there is any."""
-    from ..config import ConfigError, describe, load
+    from ..config.agent import ConfigError, describe, load
 
     try:
         config = load(args.file)

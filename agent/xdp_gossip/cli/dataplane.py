@@ -13,7 +13,7 @@ from .common import DEFAULT_CONFIG, FAILED, OK, CommandError, notice, output
 from .parser import add_command, add_config, path
 
 if TYPE_CHECKING:
-    from ..config import AgentConfig
+    from ..config.agent import AgentConfig
     from ..dataplane.loader.state import State
 
 #: Exit code when nothing is up, as systemctl's: of ``status``, and of ``up`` where the configuration leaves that open.
@@ -67,7 +67,7 @@ def run_up(args: argparse.Namespace) -> int:
     1 also, whatever the configuration, when the source makes LLVM give up: that ends the process, with LLVM's own
     code, and is a fault of the release to be noticed, not something that this host lacks.
     """
-    from ..config import ConfigError, load
+    from ..config.agent import ConfigError, load
     from ..dataplane.headers import HeaderError
     from ..dataplane.loader import runner, settings
     from ..dataplane.loader.errors import LoaderError
@@ -171,7 +171,7 @@ def _directory(args: argparse.Namespace) -> Path:
 
 
 def _readable_config(args: argparse.Namespace) -> AgentConfig | None:
-    from ..config import ConfigError, load
+    from ..config.agent import ConfigError, load
 
     try:
         return load(args.config)

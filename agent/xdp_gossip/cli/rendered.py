@@ -59,9 +59,9 @@ def run_rendered(args: argparse.Namespace) -> int:
 
 def run_helper(args: argparse.Namespace) -> int:
     """Serve the agent until SIGTERM; 2 when the configuration is wrong, 1 when it cannot listen."""
-    from .. import logs
-    from ..fileshelper import server
-    from ..systemd import Systemd
+    from ..service import logs
+    from ..service.systemd import Systemd
+    from ..templates.helper import server
 
     logs.configure("info", "text")
     return server.main(args.config, Systemd().tell)

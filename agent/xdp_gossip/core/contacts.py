@@ -7,13 +7,13 @@ import math
 import random
 from collections.abc import Iterable
 
-from .exchange import Exchange
 from .interface import Known
-from .membership import FORGET_AFTER, Membership
+from .members.membership import FORGET_AFTER, Membership
+from .members.pace import Pace
 from .messages import RecordsRequest, Rejected
 from .outbox import Local, Outbox
-from .pace import Pace
 from .seeds import Seeds
+from .sync.exchange import Exchange
 from .timers import Timers
 from .types import Address, Node, Now, Record, State
 

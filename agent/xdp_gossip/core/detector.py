@@ -12,10 +12,10 @@ import math
 from typing import Callable
 
 from .events import MemberChanged, Standing, Warned
-from .membership import FORGET_AFTER, Membership, Peer
+from .members.membership import FORGET_AFTER, Membership, Peer
+from .members.pace import Pace
 from .messages import Ack, IndirectAck, Ping, PingRequest, Sighting
 from .outbox import Local, Outbox
-from .pace import Pace
 from .runs import after, later
 from .types import Address, Member, Now, State
 

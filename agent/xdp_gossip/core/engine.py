@@ -17,10 +17,10 @@ from dataclasses import replace
 from typing import Callable, TypeVar
 
 from .applied import AppliedSource, FilesSource
-from .catchup import CatchUp
 from .contacts import Contacts
 from .detector import Detector, snapshot, standing_of
-from .documents import DocumentTable, entry_of
+from .documents.metadata import Metadata
+from .documents.table import DocumentTable, entry_of
 from .events import (
     Event,
     HeartbeatSent,
@@ -33,24 +33,24 @@ from .events import (
     Transmit,
     Warned,
 )
-from .exchange import Exchange
-from .fetch import Fetcher
 from .gate import Gate
-from .handover import hand_over
 from .identity import Identity
 from .interface import InvalidError, Known, ProtocolError, Settings
-from .membership import FORGET_AFTER, Membership, Peer
+from .members.membership import FORGET_AFTER, Membership, Peer
+from .members.pace import Pace
+from .members.ring import RelayRing
 from .messages import Announce, Codec, Documents, Entry, Message, PacketType, RecordRumor
-from .metadata import Metadata
 from .observer import Observation, Observer
 from .outbox import Local, Outbox, UnstoredSource
-from .pace import Pace
 from .paths import LONG, Paths
 from .queries import Queries
 from .reception import Reception
-from .ring import RelayRing
 from .runs import following, later, latest
-from .supply import Supply
+from .sync.catchup import CatchUp
+from .sync.exchange import Exchange
+from .sync.fetch import Fetcher
+from .sync.handover import hand_over
+from .sync.supply import Supply
 from .timers import Timers
 from .types import Address, Document, Member, Node, Now, Prepared, Record, State, Version, Write
 

@@ -6,15 +6,15 @@ from __future__ import annotations
 import math
 from typing import Callable
 
-from .clock import cluster_offset
 from .detector import Detector
+from .documents.clock import cluster_offset
 from .events import Warned
-from .exchange import Exchange
-from .membership import Membership, Peer
+from .members.membership import Membership, Peer
+from .members.pace import Pace
 from .messages import Ack, Codec, Header, Message, PacketType, Ping, Rejected, SyncRequest, SyncResponse
 from .outbox import Local, Outbox
-from .pace import Pace
 from .runs import later
+from .sync.exchange import Exchange
 from .types import Address, Now, State
 
 #: A local clock that moves this much (seconds) against the monotonic one was set, not slewed.

@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Iterable
 
 from .events import Warned
-from .membership import Membership, Peer
+from .members.membership import Membership, Peer
+from .members.pace import Pace
 from .messages import Header, MemberInfo
 from .outbox import Local, Outbox
-from .pace import Pace
 from .types import PRESENT, Address, Now
 
 #: A node that lost its state raises its incarnation once. Whoever does so again and again has a twin.

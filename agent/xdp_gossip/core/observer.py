@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from .contacts import Contacts
 from .detector import Detector, standing_of
 from .events import Standing
-from .membership import Membership, Peer
+from .members.membership import Membership, Peer
+from .members.pace import Pace
 from .messages import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Rejected
 from .outbox import Outbox
-from .pace import Pace
 from .runs import after, later
 from .types import Address, Now, State
 

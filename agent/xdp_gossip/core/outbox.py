@@ -7,9 +7,9 @@ import random
 from collections.abc import Callable, Container, Iterable, Sequence
 
 from .counters import NATIVE, Counters
-from .documents import DocumentTable
+from .documents.table import DocumentTable
 from .events import Event, Rumor, Transmit
-from .membership import with_mark
+from .members.membership import with_mark
 from .messages import (
     FLAG_CATCHING_UP,
     FLAG_PAUSED,

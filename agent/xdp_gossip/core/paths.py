@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .events import Warned
-from .membership import Membership, Peer
+from .members.membership import Membership, Peer
 from .messages import Ping
 from .outbox import Outbox
 from .types import Address, Now

@@ -15,9 +15,9 @@ from .applied import (
     for_an_answer,
     nothing_applied,
 )
+from .documents.metadata import Metadata
 from .events import AppliedAnswered, FilesAnswered, QueryAnswered
 from .messages import Answer, AppliedAnswer, AppliedQuery, FilesAnswer, FilesQuery, Query
-from .metadata import Metadata
 from .outbox import Outbox
 from .types import Address, Now
 

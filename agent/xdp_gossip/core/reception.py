@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from .catchup import CatchUp
 from .contacts import Contacts
 from .detector import Detector, snapshot, standing_of
 from .events import MemberChanged
-from .exchange import Exchange
-from .fetch import Fetcher
 from .gate import Gate
 from .identity import Identity
-from .membership import Membership, Peer
+from .members.membership import Membership, Peer
+from .members.pace import Pace
 from .messages import (
     FLAG_PAUSED,
     RUMORS,
@@ -46,11 +44,13 @@ from .messages import (
 )
 from .observer import Observer
 from .outbox import Outbox
-from .pace import Pace
 from .paths import LONG, Paths
 from .queries import Queries
 from .runs import after
-from .supply import Supply
+from .sync.catchup import CatchUp
+from .sync.exchange import Exchange
+from .sync.fetch import Fetcher
+from .sync.supply import Supply
 from .types import Address, Now, Record, State
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from .membership import Membership
+from .members.membership import Membership
 from .types import Address, Now
 
 #: Seconds until a new seed is tried for the second time; each pause is twice the one before.

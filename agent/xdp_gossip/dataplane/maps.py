@@ -396,7 +396,7 @@ def open_plane(
 
 
 def _merge(highest: int, window: int, other: int, bits: int) -> tuple[int, int]:
-    """One 64-wide replay window of two of the same run (as core/window.py)."""
+    """One 64-wide replay window of two of the same run (as core/members/window.py)."""
     if other > highest:
         return other, (window << min(other - highest, 64) | bits) & _MASK
     return highest, (window | bits << min(highest - other, 64)) & _MASK

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from ..internal_errors import guarded
+from ..common.internal_errors import guarded
 from . import links, rtnetlink
 from .links import Facts
 

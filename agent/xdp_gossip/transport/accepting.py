@@ -14,8 +14,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from ..internal_errors import guarded, watch
-from ..quiet import Quiet
+from ..common.internal_errors import guarded, watch
+from ..common.quiet import Quiet
 
 _log = logging.getLogger("xdp_gossip.accepting")
 

@@ -7,8 +7,8 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
+from ..common.forks import own_socket
 from ..core.types import Address
-from ..forks import own_socket
 from . import TransportError
 
 #: Linux: an address that no interface has yet can be bound to, and is served once it is there (ip(7), ipv6(7)).

@@ -14,8 +14,8 @@ from collections import OrderedDict, deque
 from collections.abc import Collection
 from typing import cast
 
+from ..common.internal_errors import RECORD, guarded, watch
 from ..core.types import Address
-from ..internal_errors import RECORD, guarded, watch
 from . import Receive, normalised
 from .accepting import Listener
 from .frames import SLACK, FrameDecoder, FrameError, encode
@@ -40,7 +40,7 @@ MAX_REFUSED = 64
 BURST = 64
 _HIGH_WATER = 256 * 1024
 #: Queued bytes up to which the number of frames does not matter: the answers to two requests for chunks
-#: (core/fetch.py) come at once, and a buffer of a few packets would cut them off.
+#: (core/sync/fetch.py) come at once, and a buffer of a few packets would cut them off.
 QUEUE_BYTES = 512 * 1024
 _SWEEP_S = 1.0
 

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from ..common.internal_errors import guarded
 from ..core.events import Rumor, Transmit
 from ..core.types import Address
-from ..internal_errors import guarded
 from . import Receive, TransportError, normalised
 from .sockets import closing_on_error, listening_socket
 from .source import Source

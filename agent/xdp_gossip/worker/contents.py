@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .. import content
 from ..core.interface import ProtocolError
+from . import content
 from .process import BoundedProcess, Broken, TooMuch
 
 #: Bytes of JSON that are parsed at once: its parser makes no more of a text than is in it.

@@ -11,8 +11,8 @@ from typing import Any, Callable
 
 import msgpack
 
-from .. import content
 from ..core.interface import ProtocolError
+from . import content
 
 _LENGTH = struct.Struct(">I")
 

@@ -13,8 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-DAEMON = "agent/xdp_gossip/daemon.py"
-RUNTIME = "agent/xdp_gossip/runtime.py"
+DAEMON = "agent/xdp_gossip/service/daemon.py"
+RUNTIME = "agent/xdp_gossip/node/runtime.py"
 PROGRAMS = "bpf/dataplane.c"
 BEGIN = "        self.settings = settings\n        self.node_list ="
 SEND = "for transmit in self.engine.take_transmits():"

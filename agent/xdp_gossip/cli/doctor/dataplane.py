@@ -19,7 +19,7 @@ from .finding import Finding, Subject
 from .look import Look
 
 if TYPE_CHECKING:
-    from ...config import AgentConfig
+    from ...config.agent import AgentConfig
 
 _UP = "xdp-gossip dataplane up (systemctl reload-or-restart xdp-gossip-dataplane)"
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from ..common import CommandError, endpoint, read_token
 
 if TYPE_CHECKING:
-    from ...config import AgentConfig
+    from ...config.agent import AgentConfig
 
 
 #: What every release of the agent tells in its status.
@@ -78,7 +78,7 @@ class Look:
 
 def gather(args: argparse.Namespace, seconds: float) -> Iterator[Look]:
     """The look, better each time: the last one that comes is the best to be had."""
-    from ...config import understood
+    from ...config.agent import understood
 
     config, problems = understood(args.config)
     look = Look(args.config, config, problems, _files(args.config), ca_file=getattr(args, "ca_file", None) or "")
@@ -96,7 +96,7 @@ def gather(args: argparse.Namespace, seconds: float) -> Iterator[Look]:
 
 def _files(path: str) -> dict[str, str]:
     """The files that a configuration names, by setting. A wrong one has no value in the checked configuration."""
-    from ...configreader import Problems, parse_yaml, read_text
+    from ...config.reader import Problems, parse_yaml, read_text
 
     text, _reason = read_text(path, 1 << 20)
     top = parse_yaml(text or "", Problems(path))

@@ -18,7 +18,7 @@ from . import netlink, state
 from .errors import LoaderError
 
 if TYPE_CHECKING:
-    from ...config import AgentConfig
+    from ...config.agent import AgentConfig
 
 DEFAULT_DIRECTORY = "/run/xdp-gossip-dataplane"
 DEFAULT_USER = "xdp-gossip"

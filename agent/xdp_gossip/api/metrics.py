@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: MIT
+"""Prometheus metrics, made from the status at the moment of the scrape: nothing is counted twice or kept in step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from ..core.types import PROBLEMS, Member
+from ..dataplane import headers
+
+_PROCESS = {
+    "descriptors": "File descriptors in use.",
+    "descriptors_limit": "File descriptors at most; 0 for no limit.",
+    "memory": "Bytes of memory in use.",
+    "memory_limit": "Bytes of memory at most; 0 for no limit.",
+}
+_STATES = ("running", "paused", "left")
+
+
+class StatusCollector:
+    """A collector over one status (GET /v1/status, docs/api.md) and the nodes present."""
+
+    def __init__(
+        self, status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        self._status = status
+        self._members = members
+        self._rendered = rendered
+
+    def collect(self) -> Iterator[Metric]:
+        """The metric families."""
+        status = self._status
+        yield InfoMetricFamily(
+            "xdp_gossip_build",
+            "Version, cluster, wire and data plane of the agent.",
+            value={name: str(status[name]) for name in ("version", "cluster", "wire", "protocol", "mode")},
+        )
+        members = GaugeMetricFamily("xdp_gossip_members", "Nodes known, by state.", labels=["state"])
+        for state, count in status["members"].items():
+            members.add_metric([state], count)
+        yield members
+        local = GaugeMetricFamily("xdp_gossip_state", "1 for the state the agent is in.", labels=["state"])
+        for state in _STATES:
+            local.add_metric([state], int(status["state"] == state))
+        yield local
+        problems = GaugeMetricFamily(
+            "xdp_gossip_problems", "Present nodes that have a problem, by kind.", labels=["problem"]
+        )
+        for problem in PROBLEMS:
+            problems.add_metric([problem], sum(problem in member.problems for member in self._members))
+        yield problems
+        for name, text, value in self._gauges():
+            yield GaugeMetricFamily(name, text, value=value)
+        counters = CounterMetricFamily("xdp_gossip_events", "What the agent counted, by name.", labels=["name"])
+        for name, count in sorted(status["counters"].items()):
+            counters.add_metric([name], count)
+        yield counters
+        verdicts = _verdicts(status)
+        if verdicts:
+            packets = CounterMetricFamily(
+                "xdp_gossip_dataplane_packets",
+                "What the kernel data plane counted, by verdict (docs/operations.md).",
+                labels=["verdict"],
+            )
+            for name, count in verdicts.items():
+                packets.add_metric([name], count)
+            yield packets
+
+        if self._rendered:
+            outcome = GaugeMetricFamily(
+                "xdp_gossip_template_state", "1 for the state a rendered file is in.", labels=["template", "state"]
+            )
+            for entry in self._rendered:
+                for state in ("applied", "failed", "pending"):
+                    outcome.add_metric([entry["name"], state], int(entry["state"] == state))
+            yield outcome
+            drifted = GaugeMetricFamily(
+                "xdp_gossip_template_drifted", "1 while a rendered file is changed by hand.", labels=["template"]
+            )
+            drifts = CounterMetricFamily(
+                "xdp_gossip_template_drifts", "Times that a rendered file was changed by hand.", labels=["template"]
+            )
+            for entry in self._rendered:
+                drifted.add_metric([entry["name"]], int(bool(entry["drift"])))
+                drifts.add_metric([entry["name"]], entry["drifts"])
+            yield drifted
+            yield drifts
+            renderings = CounterMetricFamily(
+                "xdp_gossip_template_renderings", "How often a template was rendered.", labels=["template"]
+            )
+            for entry in self._rendered:
+                renderings.add_metric([entry["name"]], entry["renderings"])
+            yield renderings
+
+    def _gauges(self) -> Iterator[tuple[str, str, float]]:
+        status = self._status
+        yield "xdp_gossip_documents", "Documents held.", status["documents"]
+        yield "xdp_gossip_document_bytes", "Bytes of their values.", status["document_bytes"]
+        yield "xdp_gossip_document_bytes_limit", "Bytes that they may have.", status["document_bytes_limit"]
+        for name, value in status.get("process", {}).items():
+            yield f"xdp_gossip_process_{name}", _PROCESS[name], value
+        yield "xdp_gossip_uptime_seconds", "Seconds since the agent started.", status["uptime"]
+        yield "xdp_gossip_cycle_seconds", "Seconds between two heartbeats.", status["cycle"]
+        yield "xdp_gossip_timeout_seconds", "Seconds of silence until a node is suspected.", status["timeout"]
+        yield "xdp_gossip_incarnation", "Incarnation of the local node.", status["node"]["incarnation"]
+        yield (
+            "xdp_gossip_clock_offset_seconds",
+            "Seconds that the cluster's clock is ahead of the local one.",
+            status["clock_offset"],
+        )
+        yield "xdp_gossip_caught_up", "1 once it knows what the cluster knew when it started.", int(status["caught_up"])
+        same = sum(f"{member.digest:016x}" == status["digest"] for member in self._members)
+        yield (
+            "xdp_gossip_members_in_sync",
+            "Present nodes (with this one) whose last heartbeat showed the documents that this one holds.",
+            same,
+        )
+
+
+def _verdicts(status: Mapping[str, Any]) -> Mapping[str, int]:
+    """What the kernel data plane counted; all 0 as long as one may come and none is there.
+
+    Nothing where one is there and cannot be read: from 0 its counts would look like new ones.
+    """
+    plane = status.get("dataplane")
+    if plane is not None:
+        return dict(plane["counters"])
+    if status["protocol"] not in ("auto", "XDP", "TC") or status["mode"] not in ("UDP", "TCP"):
+        return {}
+    try:
+        return dict.fromkeys(headers.counters(), 0)
+    except headers.HeaderError:
+        return {}  # an agent without the data plane's sources, which can load none
+
+
+def render(
+    status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()
+) -> tuple[bytes, str]:
+    """The exposition text for ``status`` and the present ``members``, and its content type."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(StatusCollector(status, members, rendered))  # type: ignore[arg-type]  # a base class only since 0.15
+    return generate_latest(registry), CONTENT_TYPE_LATEST

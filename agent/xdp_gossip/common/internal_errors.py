@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: MIT
+"""Exceptions that nothing in this program foresaw: counted, logged, and told by ``status``, ``doctor`` and the metrics.
+
+A packet, a timer or a request that fails this way must cost no more than itself, and must not go unseen. The count
+belongs to the process: whatever runs in it, a node list or the API, reports to one :data:`RECORD`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+_log = logging.getLogger("xdp_gossip.internal_errors")
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+#: Seconds in which the errors of one place are logged once.
+QUIET = 60.0
+#: Places told apart at most; the others share one entry.
+MAX_PLACES = 200
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class InternalError:
+    """The errors of one place.
+
+    ``task`` is what was being done (packet, timer, ...), ``place`` the line of this package that failed, ``error`` the
+    last exception in one line, ``count`` how often it happened since the process started.
+    """
+
+    task: str
+    place: str
+    error: str
+    count: int
+
+
+class Record:
+    """All internal errors of a process, by task and place. ``clock`` returns monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._found: dict[tuple[str, str], InternalError] = {}
+        self._logged: dict[tuple[str, str], tuple[float, int]] = {}  # when, and the count then
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return sum(found.count for found in self._found.values())
+
+    def all(self) -> list[InternalError]:
+        """Every place that failed, the most frequent first."""
+        return sorted(self._found.values(), key=lambda found: -found.count)
+
+    def add(self, task: str, error: BaseException) -> None:
+        """Count ``error``, which came up in ``task``, and log it with its traceback once a minute for each place."""
+        key = (task, _place(error))
+        if key not in self._found and len(self._found) >= MAX_PLACES:
+            key = ("other", "other places")
+        former = self._found.get(key)
+        count = former.count + 1 if former else 1
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        self._found[key] = InternalError(*key, text, count)
+        now = self._clock()
+        when, before = self._logged.get(key, (-QUIET, 0))
+        if now - when < QUIET and former is not None:
+            return
+        self._logged[key] = (now, count)
+        hidden = count - before - 1
+        more = f" ({hidden} more since the last such line)" if hidden else ""
+        trace = (type(error), error, error.__traceback__)
+        _log.error("internal error in %s at %s: %s%s", *key, text, more, exc_info=trace)
+
+    def clear(self) -> list[InternalError]:
+        """Forget all, and return them; for tests."""
+        found = self.all()
+        self._found.clear()
+        self._logged.clear()
+        return found
+
+
+#: The process's record.
+RECORD = Record()
+
+
+def guarded(task: str, callback: F) -> F:
+    """``callback``, which an event loop calls, recording what it raises instead of raising it."""
+
+    @functools.wraps(callback)
+    def call(*args: Any) -> Any:
+        try:
+            return callback(*args)
+        except Exception as error:
+            RECORD.add(task, error)
+
+    return cast(F, call)
+
+
+def watch(task: asyncio.Future[Any], name: str, *foreseen: type[Exception]) -> None:
+    """Record the exception that ``task`` ends with, unless it is one of ``foreseen``."""
+
+    def ended(done: asyncio.Future[Any]) -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is not None and not isinstance(error, foreseen):
+            RECORD.add(name, error)
+
+    task.add_done_callback(ended)
+
+
+def is_own(error: BaseException) -> bool:
+    """Whether ``error`` passed a line of this package."""
+    return bool(_own(traceback.extract_tb(error.__traceback__)))
+
+
+def without_frames(error: BaseException | None) -> None:
+    """Take the tracebacks from ``error`` and from those before it.
+
+    A library's frames and the error that they keep hold each other, with all that the frames know, until the garbage
+    collector comes, which is seldom.
+    """
+    while error is not None and error.__traceback__ is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
+def _own(frames: traceback.StackSummary) -> list[traceback.FrameSummary]:
+    return [frame for frame in frames if os.path.abspath(frame.filename).startswith(_PACKAGE + os.sep)]
+
+
+def _place(error: BaseException) -> str:
+    """The deepest line of this package that ``error`` passed: ``core/engine.py:12 in receive``."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = _own(frames)
+    if not own and not frames:
+        return "unknown place"
+    frame = own[-1] if own else frames[-1]
+    name = os.path.relpath(frame.filename, _PACKAGE) if own else os.path.basename(frame.filename)
+    return f"{name}:{frame.lineno} in {frame.name}"

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: MIT
+"""Reading a YAML file strictly: every value asked for by type and range, every problem collected, no guess."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from typing import Any, Union
+
+import yaml
+
+from ..core.shown import MOST, cut, shown
+
+IpAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used. ``problems`` has one line for each thing that is wrong."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class Problems(list[str]):
+    """The lines found so far for the file ``path``."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def expected(self, key: str, what: str, got: str) -> None:
+        """Note that ``key`` should be ``what`` and is ``got``."""
+        self.append(f"{self.path}: {key}: expected {what}, got {got}")
+
+
+def show(value: object) -> str:
+    """A value for an error message: its kind, and the value itself when it is short."""
+    if value is None:
+        return "nothing"
+    kinds = {bool: "boolean", int: "integer", float: "number", str: "text", list: "list", dict: "mapping"}
+    kind = kinds.get(type(value), type(value).__name__)
+    if isinstance(value, (list, dict)):
+        return f"a {kind}"
+    if isinstance(value, bool):
+        return f"{kind} {str(value).lower()}"
+    return f"{kind} {shown(value) if isinstance(value, (str, int)) else cut(str(value))}"
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """The safe loader, but a key given twice is a problem (YAML 1.2, 3.2.1.3), the last one does not win."""
+
+    duplicates: list[tuple[str, int]]
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _value in node.value:
+            name = getattr(key, "value", None)
+            if isinstance(name, str):
+                if name in seen:
+                    self.duplicates.append((name, key.start_mark.line + 1))
+                seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, problems: Problems) -> Any:
+    """The document in ``text``, or None with the reason in ``problems``."""
+    try:
+        loader = _StrictLoader(text)
+    except yaml.YAMLError as error:  # a character that YAML forbids
+        problems.expected("file", "YAML text", " ".join(str(error).split()))
+        return None
+    loader.duplicates = []
+    try:
+        data = loader.get_single_data()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "file"
+        problems.expected(where, "valid YAML", getattr(error, "problem", None) or "something else")
+        return None
+    except (RecursionError, ValueError, OverflowError) as error:
+        problems.expected("file", "values nested a few levels deep and within range", type(error).__name__)
+        return None
+    finally:
+        loader.dispose()
+    for name, line in loader.duplicates:
+        problems.expected(name, "the key once", f"it again on line {line}")
+    return data
+
+
+def read_text(path: str, most: int) -> tuple[str | None, str]:
+    """The UTF-8 text of a regular file of at most ``most`` bytes, or None and why not."""
+    try:
+        # Opening a FIFO would block until somebody writes.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        return None, f"{getattr(error, 'strerror', None) or error} ({path})"
+    try:
+        with open(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return None, f"no regular file ({path})"
+            raw = stream.read(most + 1)
+    except OSError as error:
+        return None, f"{error.strerror} ({path})"
+    if len(raw) > most:
+        return None, f"more than {most} bytes ({path})"
+    try:
+        return raw.decode("utf-8"), ""
+    except UnicodeDecodeError as error:
+        return None, f"a byte that is not UTF-8 at offset {error.start} ({path})"
+
+
+def _closest(word: object, known: Sequence[str]) -> str:
+    """The known word that was probably meant, as a hint, or ""."""
+    if not isinstance(word, str) or len(word) > MOST:
+        return ""
+    import difflib  # only for a file with a mistake
+
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), list(by_lower), 1)
+    return f" (did you mean {by_lower[close[0]]}?)" if close else ""
+
+
+class Section:
+    """One mapping of the file. Getters always return a usable value; a wrong one is noted as a problem."""
+
+    def __init__(self, problems: Problems, name: str, data: object, allowed: Sequence[str]) -> None:
+        self.problems = problems
+        self.name = name
+        self.data: dict[object, object] = {}
+        if isinstance(data, dict):
+            self.data = data
+        else:
+            problems.expected(name or "file", f"a mapping with {', '.join(allowed)}", show(data))
+        for key in self.data:
+            if key not in allowed:
+                path = self.path(cut(key) if isinstance(key, str) else shown(key))
+                hint = _closest(key, allowed)
+                problems.expected(path, f"one of {', '.join(allowed)}", f"an unknown key{hint}")
+
+    def path(self, key: str) -> str:
+        """The full name of ``key``, such as ``api.tls.cert``."""
+        return f"{self.name}.{key}" if self.name else key
+
+    def expected(self, key: str, what: str, got: str) -> None:
+        """Note a problem with ``key``."""
+        self.problems.expected(self.path(key), what, got)
+
+    def given(self, key: str) -> bool:
+        """Whether the file sets ``key`` to something other than nothing or an empty text."""
+        return self.data.get(key) not in (None, "")
+
+    def text(self, key: str, default: str, *, most: int = 4096) -> str:
+        """Text of at most ``most`` bytes in UTF-8."""
+        value = self.data.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            self.expected(key, "text (in quotes when it looks like something else)", show(value))
+            return default
+        try:
+            size = len(value.encode("utf-8"))
+        except UnicodeEncodeError:
+            self.expected(key, "valid Unicode text", "a lone surrogate")
+            return default
+        if size > most or "\0" in value:
+            self.expected(key, f"at most {most} bytes of text", f"{size} bytes" if size > most else "a NUL character")
+            return default
+        return value
+
+    def choice(self, key: str, default: str, choices: Sequence[str], *, required: bool = False) -> str:
+        """One of ``choices``, exactly as written there."""
+        value = self.data.get(key)
+        if value is None and not required:
+            return default
+        if value not in choices or not isinstance(value, str):
+            self.expected(key, f"one of {', '.join(choices)}", show(value) + _closest(value, choices))
+            return default
+        return value
+
+    def boolean(self, key: str, default: bool) -> bool:
+        """true or false."""
+        value = self.data.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            self.expected(key, "true or false", show(value))
+            return default
+        return value
+
+    def integer(self, key: str, default: int, least: int, most: int, *, auto: bool = False) -> int:
+        """An integer from ``least`` to ``most``; the word auto gives ``default`` where allowed."""
+        value = self.data.get(key)
+        if value is None or (auto and value == "auto"):
+            return default
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            self.expected(key, f"an integer from {least} to {most}{' or auto' if auto else ''}", show(value))
+            return default
+        return value
+
+    def number(self, key: str, default: float, least: float, most: float, *, auto: bool = False) -> float:
+        """A finite number from ``least`` to ``most``; the word auto gives ``default`` where allowed."""
+        value = self.data.get(key)
+        if value is None or (auto and value == "auto"):
+            return default
+        good = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not good or not math.isfinite(value) or not least <= value <= most:  # type: ignore[arg-type,operator]
+            self.expected(key, f"a number from {least:g} to {most:g}{' or auto' if auto else ''}", show(value))
+            return default
+        return float(value)  # type: ignore[arg-type]
+
+    def ip(self, key: str, default: str) -> IpAddress | None:
+        """An IP address, an IPv4-mapped one as IPv4; None when there is none to be had."""
+        text = self.text(key, default)
+        if not text:
+            return None
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            self.expected(key, "an IPv4 or IPv6 address", show(text))
+            return None
+        if getattr(address, "scope_id", None):
+            self.expected(key, "an address without a zone", show(text))
+            return None
+        return getattr(address, "ipv4_mapped", None) or address
+
+    def items(self, key: str, most: int) -> list[object]:
+        """A list of at most ``most`` entries."""
+        value = self.data.get(key)
+        if value is None:
+            return []
+        if not isinstance(value, list) or len(value) > most:
+            got = f"a list of {len(value)}" if isinstance(value, list) else show(value)
+            self.expected(key, f"a list of at most {most} entries", got)
+            return []
+        return value
+
+    def section(self, key: str, allowed: Sequence[str], *, required: bool = False) -> Section:
+        """The mapping under ``key``, empty when there is none."""
+        value = self.data.get(key)
+        if value is None and not required:
+            value = {}
+        return Section(self.problems, self.path(key), value, allowed)
+
+    def absolute_path(self, key: str, default: str, *, empty: bool = False) -> str:
+        """A path starting with ``/``, or "" where ``empty`` allows it."""
+        value = self.text(key, default)
+        if (value or not empty) and not os.path.isabs(value):
+            self.expected(key, "an absolute path" + (" or nothing" if empty else ""), show(value))
+            return default
+        return value
+
+    def file(self, key: str, *, private: bool = False) -> str:
+        """The full path of a readable file, or "" when none is given or it cannot be used."""
+        name = self.text(key, "")
+        if not name:
+            return ""
+        path = os.path.join(os.path.dirname(os.path.abspath(self.problems.path)), name)
+        _text, reason = read_text(path, 1 << 20)
+        if _text is None:
+            self.expected(key, "a readable file", reason)
+            return ""
+        mode = os.stat(path).st_mode
+        if private and mode & 0o007:
+            self.expected(
+                key,
+                "a file that others cannot use (chmod o= FILE)",
+                f"mode {stat.S_IMODE(mode):04o} ({path})",
+            )
+            return ""
+        return path
+
+    def secret_file(self, key: str, least: int) -> str:
+        """The one line of a private file, at least ``least`` bytes, without the white space around it."""
+        path = self.file(key, private=True)
+        if not path:
+            return ""
+        content = (read_text(path, 1 << 20)[0] or "").strip()
+        lines = len(content.splitlines())
+        if lines != 1:
+            self.expected(key, "a file with one line", f"{lines} lines ({path})")
+        elif len(content.encode("utf-8")) < least:
+            self.expected(key, f"a secret of at least {least} bytes", f"{len(content.encode('utf-8'))} bytes ({path})")
+        else:
+            return content
+        return ""

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: MIT
+"""The configuration's ``templates:``, ``services:`` and ``files_helper:``: which files are rendered, and how placed.
+
+The agent reads these sections as a part of its whole configuration. The files helper reads only them, by itself and
+with :func:`load_for_helper`, and from a file that nobody but root can have written: what it writes and runs comes from
+there, never from the agent.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import stat
+from collections.abc import Set
+from dataclasses import dataclass
+
+from .reader import ConfigError, Problems, Section, parse_yaml, read_text, show
+
+#: Bytes of a rendered file, and so of what the helper takes.
+MAX_CONTENT = 16 * 1024 * 1024
+#: Bytes of the files of one service.
+MAX_SERVICE_CONTENT = 4 * MAX_CONTENT
+#: Most templates of one agent.
+MAX_TEMPLATES = 64
+#: What stands in a validation command for the path of the new content.
+PLACEHOLDER = "{file}"
+#: What becomes of a file that was changed by hand: it is put right, or left and told of.
+DRIFT = ("repair", "report")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
+#: No set-user-ID, set-group-ID or sticky bit.
+_MODE = re.compile(r"0?[0-7]{3}")
+_KEYS = (
+    *("name", "source", "path", "owner", "group", "mode", "backup"),
+    *("validate", "reload", "user", "timeout", "wait", "show_output", "drift", "service"),
+)
+_SERVICE_KEYS = ("name", "validate", "reload", "user", "timeout", "show_output")
+_SECTIONS = ("templates", "services", "files_helper")
+_MAX_PATH = 4000
+_MAX_FILE_NAME = 200  # names beside it are made from it; NAME_MAX is 255
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """Commands for the files of several templates together. ``validate`` runs when all are in place."""
+
+    name: str
+    validate: tuple[str, ...] = ()
+    reload: tuple[str, ...] = ()
+    user: str = "root"
+    timeout: float = 30.0
+    show_output: bool = False
+
+
+@dataclass(frozen=True)
+class TemplateConfig:
+    """One rendered file. ``validate`` and ``reload`` are argument lists, empty for none; both run as ``user``.
+
+    ``owner``, ``group`` and ``mode``: None for what the file in place has (a new one: root, root, 0644).
+    ``timeout``: seconds for each command. ``wait``: seconds in which a burst of changes is gathered. ``show_output``:
+    what a command that fails has said is told, not only its exit status. ``drift``: what becomes of a file that was
+    changed by hand, one of :data:`DRIFT`. ``service``: what its file is put in place together with others for.
+    """
+
+    name: str
+    source: str
+    path: str
+    owner: str | None = None
+    group: str | None = None
+    mode: int | None = None
+    backup: bool = False
+    validate: tuple[str, ...] = ()
+    reload: tuple[str, ...] = ()
+    user: str = "root"
+    timeout: float = 30.0
+    wait: float = 0.5
+    show_output: bool = False
+    drift: str = "repair"
+    service: ServiceConfig | None = None
+
+
+@dataclass(frozen=True)
+class HelperConfig:
+    """Where the files helper listens, whose requests it takes (the agent's ``user``), and its own directory."""
+
+    socket: str = "/run/xdp-gossip-files/helper.sock"
+    user: str = "xdp-gossip"
+    state_dir: str = "/var/lib/xdp-gossip-files"
+
+
+def templates(top: Section, known_services: tuple[ServiceConfig, ...]) -> tuple[TemplateConfig, ...]:
+    """The section ``templates`` of a configuration, which may name services; problems are noted."""
+    found: list[TemplateConfig] = []
+    names: set[str] = set()
+    paths: set[str] = set()
+    for index, item in enumerate(top.items("templates", most=MAX_TEMPLATES)):
+        section = Section(top.problems, f"templates[{index}]", item, _KEYS)
+        template = _template(section, known_services)
+        for key, value, known in (("name", template.name, names), ("path", template.path, paths)):
+            if value and value in known:
+                section.expected(key, f"a {key} that no other template has", show(value))
+            known.add(value)
+        found.append(template)
+    return tuple(found)
+
+
+def services(top: Section) -> tuple[ServiceConfig, ...]:
+    """The section ``services`` of a configuration; problems are noted."""
+    found: dict[str, ServiceConfig] = {}
+    for index, item in enumerate(top.items("services", most=MAX_TEMPLATES)):
+        section = Section(top.problems, f"services[{index}]", item, _SERVICE_KEYS)
+        service = ServiceConfig(
+            name=_name(section),
+            validate=_command(section, "validate"),
+            reload=_command(section, "reload"),
+            user=_account(section, "user", "root"),
+            timeout=section.number("timeout", 30.0, 0.1, 600),
+            show_output=section.boolean("show_output", False),
+        )
+        if PLACEHOLDER in " ".join(service.validate):
+            section.expected("validate", f"a command without {PLACEHOLDER}, as there are several files", "one with it")
+        if service.name in found:
+            section.expected("name", "a name that no other service has", show(service.name))
+        found[service.name] = service
+    return tuple(found.values())
+
+
+def _name(section: Section) -> str:
+    name = section.text("name", "")
+    if not name:
+        section.expected("name", "it set", "none")
+    elif not _NAME.fullmatch(name):
+        section.expected("name", "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit", show(name))
+    return name
+
+
+def files_helper(top: Section) -> HelperConfig:
+    """The section ``files_helper`` of a configuration; problems are noted."""
+    section = top.section("files_helper", ("socket", "user", "state_dir"))
+    socket = section.absolute_path("socket", HelperConfig.socket)
+    if len(socket.encode()) > 107:
+        section.expected("socket", "a path of at most 107 bytes", str(len(socket.encode())))
+    user = _account(section, "user", HelperConfig.user)
+    return HelperConfig(socket, user, section.absolute_path("state_dir", HelperConfig.state_dir))
+
+
+def _template(section: Section, known: tuple[ServiceConfig, ...]) -> TemplateConfig:
+    for key in ("source", "path"):
+        if not section.given(key):
+            section.expected(key, "it set", "none")
+    name = _name(section)
+    validate = _command(section, "validate")
+    service = None
+    if section.given("service"):
+        wanted = section.choice("service", "", [one.name for one in known])
+        service = next((one for one in known if one.name == wanted), None)
+        if section.given("reload"):
+            section.expected("reload", "none, as the service has one", "a command")
+        if validate and PLACEHOLDER not in " ".join(validate):
+            section.expected("validate", f"a command with {PLACEHOLDER}; one without belongs to the service", "none")
+    return TemplateConfig(
+        name=name,
+        source=_path(section, "source"),
+        path=_path(section, "path"),
+        owner=_account(section, "owner", "root") if section.given("owner") else None,
+        group=_account(section, "group", "root") if section.given("group") else None,
+        mode=_mode(section),
+        backup=section.boolean("backup", False),
+        validate=validate,
+        reload=_command(section, "reload"),
+        user=_account(section, "user", "root"),
+        timeout=section.number("timeout", 30.0, 0.1, 600),
+        wait=section.number("wait", 0.5, 0.0, 60),
+        show_output=section.boolean("show_output", False),
+        drift=section.choice("drift", "repair", DRIFT),
+        service=service,
+    )
+
+
+def _path(section: Section, key: str) -> str:
+    path = section.text(key, "", most=_MAX_PATH)
+    if not path:
+        return ""
+    plain = path.startswith("/") and posixpath.normpath(path) == path and not path.startswith("//") and path != "/"
+    if not plain or not path.isprintable() or len(os.path.basename(path).encode()) > _MAX_FILE_NAME:
+        what = f"an absolute path without '..', '.', '//' or a final '/', its last part at most {_MAX_FILE_NAME} bytes"
+        section.expected(key, what, show(path))
+        return ""
+    return path
+
+
+def _account(section: Section, key: str, default: str) -> str:
+    name = section.text(key, default)
+    if not _ACCOUNT.fullmatch(name):
+        section.expected(key, "the name of an account", show(name))
+        return default
+    return name
+
+
+def _mode(section: Section) -> int | None:
+    if not section.given("mode"):
+        return None
+    text = section.text("mode", "0644")
+    if not _MODE.fullmatch(text):
+        section.expected("mode", 'three octal digits in quotes, such as "0644"', show(text))
+        return None
+    return int(text, 8)
+
+
+def _command(section: Section, key: str) -> tuple[str, ...]:
+    """An argument list. Nothing of it is given to a shell."""
+    words = section.items(key, most=64)
+    if not all(isinstance(word, str) and word and "\0" not in word for word in words):
+        section.expected(key, "a list of texts, none of them empty", show(words))
+        return ()
+    command = tuple(str(word) for word in words)
+    if command and not os.path.isabs(command[0]):
+        section.expected(key, "a command with its absolute path as the first entry", show(command[0]))
+        return ()
+    if sum(len(word.encode()) for word in command) > 16_384:
+        section.expected(key, "at most 16384 bytes in all", "more")
+        return ()
+    return command
+
+
+def load_for_helper(path: str, owner: int = 0) -> tuple[HelperConfig, dict[str, TemplateConfig]]:
+    """Read these sections from the configuration file at ``path``; templates by name.
+
+    The file and all directories above it have to belong to root or ``owner`` (the helper's own user), and be writable
+    by nobody else. Raises :class:`ConfigError`.
+    """
+    problems = Problems(path)
+    _check_trusted(problems, os.path.abspath(path), {0, owner})
+    if problems:
+        raise ConfigError(problems)
+    text, reason = read_text(path, 1 << 20)
+    if text is None:
+        raise ConfigError([f"{path}: file: expected a readable configuration file, got {reason}"])
+    data = parse_yaml(text, problems)
+    if not isinstance(data, dict):
+        data = {}
+        problems = problems or Problems(path)
+        problems.expected("file", "a mapping", "something else")
+    # The agent and check-config look at the rest.
+    sections = {key: data[key] for key in _SECTIONS if key in data}
+    top = Section(problems, "", sections, _SECTIONS)
+    helper, found = files_helper(top), templates(top, services(top))
+    if problems:
+        raise ConfigError(problems)
+    return helper, {template.name: template for template in found}
+
+
+def _check_trusted(problems: Problems, path: str, owners: set[int]) -> None:
+    """Whoever can write the file, or replace it or a directory above it, decides what the helper runs."""
+    real = os.path.realpath(path)
+    steps = [real]
+    while steps[-1] != "/":
+        steps.append(os.path.dirname(steps[-1]))
+    for step in steps:
+        try:
+            found = os.stat(step, follow_symlinks=False)
+        except OSError as error:
+            problems.expected("file", "a configuration file", f"{error.strerror} ({step})")
+            return
+        who = who_else_writes(found, owners)
+        if who:
+            problems.expected("file", "a path that belongs to root and that only root can write", f"{step} {who}")
+
+
+def who_else_writes(found: os.stat_result, owners: Set[int] | None = None) -> str:
+    """Who but ``owners`` can change a file, or exchange what of theirs is in a directory, as a text; "" for nobody.
+
+    ``owners`` are root and the process's own user if not given. A sticky directory keeps others from exchanging things.
+    """
+    if found.st_uid not in ({0, os.geteuid()} if owners is None else owners):
+        return f"of user {found.st_uid}"
+    if found.st_mode & 0o022 and not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
+        return f"with mode {stat.S_IMODE(found.st_mode):04o} (chmod go-w)"
+    return ""

@@ -1,0 +1,417 @@
+# SPDX-License-Identifier: MIT
+"""The cluster's Metadata: who may write which version of a document, and which of two holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Callable
+
+from ..events import DocumentChanged, TombstonesCollected, Warned
+from ..interface import InvalidError, ProtocolError, Settings
+from ..messages import Entry
+from ..outbox import Outbox
+from ..shown import shown
+from ..types import (
+    MAX_AUTHOR,
+    MAX_BATCH,
+    MAX_BATCH_KEYS,
+    MAX_COMMENT,
+    MAX_CONTENT_TYPE,
+    MAX_EXPIRES_IN,
+    Address,
+    Document,
+    Now,
+    Prepared,
+    Version,
+    Write,
+    check_key,
+    check_text,
+)
+from .clock import MAX_READING, NS_PER_MS, HybridClock, SteadyTime
+from .expiry import Endings
+from .staging import Staging
+from .table import DocumentTable, entry_of
+
+
+class Metadata:
+    """The documents with the rules of writing them: versions, limits, compare-and-set, who wins."""
+
+    def __init__(self, origin: Address, settings: Settings, out: Outbox, table: DocumentTable) -> None:
+        self.table = table
+        self.on_change: Callable[[Now], None] = lambda now: None
+        self._origin = origin
+        self._settings = settings
+        self._out = out
+        self._clock = HybridClock(int(settings.max_clock_drift * 1000))
+        self._steady = SteadyTime()
+        self.offset = 0.0  # seconds that the cluster's clock is ahead of ours
+        self.endings = Endings(table, settings.tombstone_grace, settings.max_documents)
+        self.staging = Staging(table, settings.max_document)
+
+    def load(self, documents: Iterable[Document], now: Now) -> None:
+        """Take over what an earlier run stored, retired tombstones included."""
+        for document in documents:
+            self._put(document)
+            self._clock.observe(document.version.hlc + 1)
+        self.endings.retire(self.endings.old(self._ending_ms(now)))
+
+    def write(
+        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
+    ) -> list[tuple[Document | None, bool]]:
+        """A new version of each document by this node, unless it would equal the one held; all or none.
+
+        Returns the documents held then (None: there never was one) and whether they changed. Raises ``ProtocolError``.
+        """
+        prepared = self.prepare(writes, now, author=author, comment=comment)
+        self.commit(prepared, now)
+        return [(item.document, item.changed) for item in prepared]
+
+    def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
+        """Let the documents hold; False, and nothing happened, when another version came between, or took the room."""
+        changes = [(item.document, item.held) for item in prepared if item.changed and item.document is not None]
+        if any(self.table.get(document.key) is not held for document, held in changes):
+            return False
+        if not self._fits([document for document, _ in changes]):
+            return False
+        for document, held in changes:
+            self._store(document, held, now, local=True)
+        if changes:
+            self._settle(now)
+        return True
+
+    def prepare(
+        self,
+        writes: Sequence[Write],
+        now: Now,
+        *,
+        author: str = "",
+        comment: str = "",
+        pending: Sequence[Prepared] = (),
+    ) -> list[Prepared]:
+        """What :meth:`write` would write now. Nothing holds yet; :meth:`commit` does that. Raises ``ProtocolError``.
+
+        ``pending``: what was prepared before and may be committed yet. Its room is taken.
+        """
+        helds = [self._checked(write, author, comment) for write in writes]
+        writes = [write.typed(held) for write, held in zip(writes, helds)]
+        self._check_room(writes, helds, pending)
+        expiries = [self._expiry(write, now) for write in writes]
+        changed = [not _equals(held, write, expires) for write, held, expires in zip(writes, helds, expiries)]
+        keys = tuple(sorted(write.key for write, news in zip(writes, changed) if news))
+        _check_batch(keys)
+        version = Version(self._reading(writes, changed, now), self._origin)
+        prepared: list[Prepared] = []
+        for write, held, expires, news in zip(writes, helds, expiries, changed):
+            former = self._known(write.key)  # a retired tombstone was read, too
+            document = Document(
+                write.key,
+                version,
+                bytes(write.value),
+                write.type_over(held),
+                author,
+                comment,
+                write.deleted,
+                former.version if former else None,
+                expires,
+                keys if len(keys) > 1 else (),
+                former.lineage if former else (),
+            )
+            prepared.append(Prepared(write.key, document if news else held, news, held))
+        return prepared
+
+    def apply(self, document: Document, now: Now) -> bool:
+        """Take another member's document if it outranks ours; what is refused is counted."""
+        entry = entry_of(document)
+        if not self.outranked_by(entry, now) or self.refuses(entry, now):
+            return False
+        self._clock.observe(document.version.hlc + 1)
+        # Of a batch past the grace, nobody may be left who tells of the deletions in it.
+        if len(document.batch) > 1 and not self.endings.is_old(document, self._ending_ms(now)):
+            self._out.count("batches_dropped", self.staging.add(document, now))
+        else:
+            self._store(document, self._given_way(document, now), now, local=False)
+        self._settle(now)
+        return True
+
+    def awaited(self, entry: Entry) -> bool:
+        """Whether this version, or a later one, is here already and waits for the rest of its batch."""
+        part = self.staging.get(entry.key)
+        return part is not None and part.rank >= entry.rank
+
+    def tick(self, now: Now) -> None:
+        """End documents, retire old tombstones, give up batches of which nobody has the rest."""
+        self.expire(now)
+        wall_ms = self._ending_ms(now)
+        for tombstone in self.endings.too_early(wall_ms):
+            self._put(tombstone)
+        retired = tuple(self.endings.old(wall_ms))
+        if retired:
+            dropped = self.endings.retire(retired)
+            self._out.count("tombstones_collected", len(retired))
+            self._out.count("tombstones_dropped", len(dropped))
+            self._out.emit(TombstonesCollected(retired, dropped))
+            if dropped:
+                text = f"forgot {len(dropped)} deletions, more than {self._settings.max_documents} are remembered: a"
+                self._out.emit(Warned("tombstones_dropped", f"{text} member that was away since may bring them back"))
+        self._out.count("batches_given_up", self.staging.expire(now))
+
+    def expire(self, now: Now) -> None:
+        """Put tombstones in the place of documents that are over: each member does so by itself."""
+        for held in self.endings.expired(self._ending_ms(now)):
+            self._out.count("documents_expired")
+            self._store(held.ended, held, now, local=False)
+
+    def until_expiry(self, now: Now) -> float | None:
+        """Seconds until the next document may be over."""
+        when = self.endings.next_expiry
+        return None if when is None else (when - self._ending_ms(now)) / 1000
+
+    # -- which of two versions holds ---------------------------------------------------------------------------
+
+    @property
+    def floor(self) -> int:
+        """Clock reading of the newest retired tombstone (0: none)."""
+        return max((tombstone.version.hlc for tombstone in self.endings.retired.values()), default=0)
+
+    def buried(self, entry: Entry, now: Now) -> Document | None:
+        """The retired tombstone above an entry from elsewhere, None when there is none."""
+        tombstone = self.endings.retired.get(entry.key)
+        if tombstone is None or self.table.get(entry.key) is not None:
+            return None
+        if entry.rank >= tombstone.rank or self._not_over(tombstone, entry, now):
+            return None
+        self._out.count("documents_refused_collected")
+        return tombstone
+
+    def outranked_by(self, entry: Entry, now: Now) -> bool:
+        """Whether a version from elsewhere holds against ours: the higher rank does, whatever the clocks say.
+
+        But by the clock alone nobody ends a document that is not over by ours.
+        """
+        if self.awaited(entry):
+            return False
+        held = self._known(entry.key)
+        if held is None or held.key not in self.table:
+            if entry.deleted and self.endings.is_old(_tombstone(entry), self._ending_ms(now)):
+                return held is not None and entry.rank > held.rank
+            return held is None or entry.rank > held.rank or self._not_over(held, entry, now)
+        if self._not_over(held, entry, now):
+            return True
+        if held.expires and not held.deleted and entry.deleted and entry.version == held.ended.version:
+            over = held.expired(self._ending_ms(now))
+            self._out.count("documents_refused_early", not over)
+            return over
+        return entry.rank > held.rank
+
+    def _not_over(self, tombstone: Document, entry: Entry, now: Now) -> bool:
+        """Whether a wrong clock put ``tombstone`` in the place of the document that ``entry`` names."""
+        early = tombstone.deleted and tombstone.expires > self._ending_ms(now)
+        return early and not entry.deleted and entry.version == tombstone.base
+
+    def _given_way(self, document: Document, now: Now) -> Document | None:
+        """What ``document`` takes the place of: what is held, or a retired tombstone that should not be there."""
+        held = self._known(document.key)
+        if held is None or document.key in self.table:
+            return held
+        return held if self._not_over(held, entry_of(document), now) else None
+
+    def _known(self, key: str) -> Document | None:
+        """What is held under ``key``, or else its retired tombstone."""
+        return self.table.get(key) or self.endings.retired.get(key)
+
+    def refuses(self, entry: Entry, now: Now) -> bool:
+        """Whether a version from elsewhere breaks a rule here; counted and warned of."""
+        reason = ""
+        if entry.version.hlc + (not entry.deleted) >= MAX_READING:  # what lives leaves room for its end
+            reason = "future"
+        elif entry.size > self._settings.max_document:
+            reason = "too_large"
+        elif self.table.get(entry.key) is None and len(self.table) >= self._settings.max_documents:
+            reason = "too_many"
+        elif entry.size > self.table.size_of(entry.key) and self.table.bytes + entry.size > self._room(entry.key):
+            reason = "store_full"
+        if not reason:
+            return False
+        self._out.count(f"documents_refused_{reason}")
+        self._out.emit(
+            Warned(f"document_refused_{reason}", f"document {entry.key!r}: version {entry.version} refused ({reason})")
+        )
+        return True
+
+    def _wall_ms(self, now: Now) -> int:
+        return max(0, now.wall_ns // NS_PER_MS + int(self.offset * 1000))
+
+    def _ending_ms(self, now: Now) -> int:
+        """The time by which documents end and tombstones are retired."""
+        return self._steady.read(self._wall_ms(now), now)
+
+    def _compare(self, key: str, held: Document | None, expected: Version | None, absent: bool) -> None:
+        actual = None if held is None or held.deleted else held.version
+        if (expected is not None and actual != expected) or (absent and actual is not None):
+            raise ProtocolError(
+                "version_mismatch",
+                f"document {key!r}: expected {expected or 'no document'}, found {actual or 'no document'}",
+                key=key,
+                expected=str(expected) if expected else None,
+                actual=str(actual) if actual else None,
+            )
+
+    def _checked(self, write: Write, author: str, comment: str) -> Document | None:
+        """What is held under the key of ``write``, once its fields and its comparison hold."""
+        try:
+            check_key(write.key)
+            check_text("content_type", write.content_type or "", MAX_CONTENT_TYPE)
+            check_text("author", author, MAX_AUTHOR)
+            check_text("comment", comment, MAX_COMMENT)
+            if write.expires_in is not None and not 0 < write.expires_in <= MAX_EXPIRES_IN:
+                wanted = f"more than 0 and at most {MAX_EXPIRES_IN} seconds"
+                raise ValueError(f"expires_in: expected {wanted}, got {shown(write.expires_in)}")
+        except ValueError as error:
+            raise InvalidError("invalid_document", str(error), key=write.key) from None
+        held = self.table.get(write.key)
+        self._compare(write.key, held, write.expected, write.absent)
+        return held
+
+    def _expiry(self, write: Write, now: Now) -> int:
+        if write.deleted:
+            return 0
+        if write.expires_in is None:
+            if 0 < write.expires <= self._ending_ms(now):
+                text = f"document {write.key!r}: the version to be written has expired: say how long it is to live now"
+                raise ProtocolError("version_expired", f"{text} (expires_in)", key=write.key)
+            return write.expires
+        return self._wall_ms(now) + math.ceil(write.expires_in * 1000)
+
+    def _reading(self, writes: Sequence[Write], changed: Sequence[bool], now: Now) -> int:
+        """The clock reading of a new version: above all that it replaces, and above the tombstones these may leave.
+
+        So it is whatever the clocks say: a version that was acknowledged once is followed by higher ones only.
+        """
+        if not any(changed):
+            return 0
+        reading = self._clock.tick(self._wall_ms(now))
+        for write in writes:
+            held = self._known(write.key)
+            if held is not None:
+                reading = max(reading, held.version.hlc + 2)
+                if reading + 1 >= MAX_READING:
+                    raise ProtocolError(
+                        "version_exhausted",
+                        f"document {write.key!r}: no version can follow {held.version}, which no honest clock makes: "
+                        "others would refuse it; publish under another key",
+                        key=write.key,
+                        actual=str(held.version),
+                    )
+        self._clock.observe(reading + 1)
+        return reading
+
+    def _room(self, key: str) -> int:
+        """Bytes that all documents may have together, and those of the version that a new one of ``key`` replaces."""
+        return self._settings.max_bytes + self.table.size_of(key)
+
+    def _fits(self, documents: Sequence[Document]) -> bool:
+        """Whether there is room for all of ``documents``. There always is for what adds neither bytes nor keys."""
+        growth = sum(document.size - self.table.size_of(document.key) for document in documents)
+        fresh = sum(document.key not in self.table for document in documents)
+        too_large = growth > 0 and self.table.bytes + growth > self._settings.max_bytes
+        return not too_large and (not fresh or len(self.table) + fresh <= self._settings.max_documents)
+
+    def _taken(self, pending: Sequence[Prepared]) -> tuple[int, int]:
+        """Bytes and documents that there are once ``pending`` holds. What gets smaller counts when it is smaller."""
+        coming = [item.document for item in pending if item.changed and item.document is not None]
+        growth = sum(max(0, document.size - self.table.size_of(document.key)) for document in coming)
+        return self.table.bytes + growth, len(self.table) + sum(document.key not in self.table for document in coming)
+
+    def _check_room(
+        self, writes: Sequence[Write], helds: Sequence[Document | None], pending: Sequence[Prepared]
+    ) -> None:
+        limits = self._settings
+        for write in writes:
+            if len(write.value) > limits.max_document:
+                raise ProtocolError(
+                    "document_too_large",
+                    f"document {write.key!r}: expected at most {limits.max_document} bytes, got {len(write.value)}",
+                    key=write.key,
+                    limit=limits.max_document,
+                    size=len(write.value),
+                )
+        if sum(len(write.value) for write in writes) > limits.max_document:
+            raise ProtocolError(
+                "document_too_large",
+                f"documents published together: expected at most {limits.max_document} bytes in all",
+                limit=limits.max_document,
+                size=sum(len(write.value) for write in writes),
+            )
+        growth = sum(len(w.value) - (held.size if held else 0) for w, held in zip(writes, helds))
+        taken, count = self._taken(pending)
+        if growth > 0 and taken + growth > limits.max_bytes:
+            raise ProtocolError(
+                "store_full",
+                f"document {writes[0].key!r}: expected at most {limits.max_bytes} bytes in all documents "
+                f"(limits.store), there are {taken} and {growth} more would come; delete some, or raise "
+                "limits.store on every member",
+                key=writes[0].key,
+                limit=limits.max_bytes,
+                size=taken + growth,
+            )
+        fresh = [write.key for write, held in zip(writes, helds) if held is None]
+        if fresh and count + len(fresh) > limits.max_documents:
+            raise ProtocolError(
+                "too_many_documents",
+                f"document {fresh[0]!r}: there are {count} documents already, the limit is {limits.max_documents}",
+                key=fresh[0],
+                limit=limits.max_documents,
+            )
+
+    def _settle(self, now: Now) -> None:
+        """Make batches visible that are complete."""
+        for parts in self.staging.complete():
+            for part in parts:
+                if self.outranked_by(entry_of(part), now):
+                    self._store(part, self._given_way(part, now), now, local=False)
+
+    def _put(self, document: Document) -> None:
+        self.table.put(document)
+        self.endings.note(document)
+
+    def _store(self, document: Document, held: Document | None, now: Now, local: bool) -> None:
+        overtaken = not local and held is not None and document.overtakes(held, held.version.origin == self._origin)
+        overtaken = overtaken and held != document.ended  # that was put by a clock that was wrong
+        self._put(document)
+        self.staging.stored(document)
+        if overtaken and held is not None:
+            self._out.count("document_conflicts")
+            text = f"document {document.key!r}: version {document.version} took the place of {held.version}, which its"
+            self._out.emit(Warned("document_conflict", f"{text} author had not read; that stays in the history here"))
+        if self._clock.too_far_ahead(document.version.hlc, self._wall_ms(now)):
+            self._out.count("documents_ahead")
+            text = f"document {document.key!r}: version {document.version} is of a time to come: its author's clock"
+            self._out.emit(Warned("document_ahead", f"{text} was wrong, or the clocks here are"))
+        self._out.emit(DocumentChanged(document, held, local, overtaken))
+        self.on_change(now)
+
+
+def _equals(held: Document | None, write: Write, expires: int) -> bool:
+    if held is None or held.deleted or write.deleted:
+        # Deleting what is not there changes nothing.
+        return write.deleted and (held is None or held.deleted)
+    return held.value == write.value and held.content_type == write.type_over(held) and held.expires == expires
+
+
+def _tombstone(entry: Entry) -> Document:
+    return Document(entry.key, entry.version, deleted=True)
+
+
+def _check_batch(keys: tuple[str, ...]) -> None:
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ProtocolError("invalid_document", f"document {twice!r}: expected each key once, got it twice", key=twice)
+    if len(keys) > MAX_BATCH:
+        raise ProtocolError(
+            "invalid_document", f"expected at most {MAX_BATCH} documents published together, got {len(keys)}"
+        )
+    if len(keys) > 1 and sum(len(key.encode()) for key in keys) > MAX_BATCH_KEYS:
+        raise ProtocolError(
+            "invalid_document", f"expected keys of at most {MAX_BATCH_KEYS} bytes together in one publish"
+        )

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: MIT
+"""The NodeList: every node known, what was last heard of it, and a digest that two members compare."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import itertools
+import math
+import random
+from collections.abc import Iterator
+from typing import Callable
+
+from ..messages import FLAG_CATCHING_UP, FLAG_UNSTORED, RUMORS, Header, MemberInfo, Rejected, Sighting
+from ..revision import Revision, Shown
+from ..runs import later
+from ..types import PRESENT, Address, Now, Record, State
+from .window import ReplayWindow
+
+#: Rumors of one origin arrive out of order only by the time they take to spread; 64 is what the kernel keeps too.
+RUMOR_WINDOW = 64
+#: Direct packets take UDP and TCP, which overtake each other; a transfer has at most a few dozen in flight.
+DIRECT_WINDOW = 1024
+#: Seconds for which a node that is gone stays known and is tried again.
+FORGET_AFTER = 86_400.0
+
+_MASK = (1 << 64) - 1
+
+
+class Peer(Shown):
+    """One other node. Mutable; only the protocol core holds it."""
+
+    __slots__ = (
+        "address", "key", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest",
+        "state_digest", "stored", "caught_up", "last_heard", "clock_ahead", "gone_at", "token", "introduced",
+        "problems", "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
+        "vouched_until", "key_slot",
+    )  # fmt: skip
+
+    SHOWN = frozenset({"incarnation", "state", "record", "state_digest", "problems", "key_slot"})
+
+    def __init__(self, address: Address, now: Now) -> None:
+        self.revision = None
+        self.address = address
+        self.key = key_of(address)
+        self.incarnation = 0
+        self.sighted = 0  # newest rumor sequence that anybody heard of it
+        self.rumors = ReplayWindow(RUMOR_WINDOW)
+        self.directs = ReplayWindow(DIRECT_WINDOW)
+        self.state = State.SUSPECT
+        self.record: Record | None = None
+        self.record_digest = 0  # as its newest packet says
+        self.state_digest = 0
+        self.stored = True  # all that its digest stands for is on its disk: it said so itself
+        self.caught_up = False  # it has said so itself in this run (``catchup``)
+        self.last_heard = now.mono
+        self.clock_ahead: float | None = None  # its wall clock minus ours, seconds
+        self.gone_at = (0, 0)  # (incarnation, sequence) of its leave
+        self.key_slot: int | None = None  # that its newest packet in this run was signed with
+        self.token = 0
+        self.introduced = False  # the shell was told of it
+        self.problems: tuple[str, ...] = ()  # what is wrong with it: twin, same_name, ...
+        self.vouched_until = 0.0  # so long somebody's word stands for it, as this host cannot reach it itself
+        self.probes = 0
+        self.pinged = 0  # nonce of the last ping
+        self.probe_due = 0.0
+        self.probe_nonce = 0  # of the last round in which others were asked to probe it
+        self.helped = False  # one of these others answered us
+        self.record_due = 0.0
+        self.record_tries = 0
+
+    @property
+    def present(self) -> bool:
+        """Counts as a member: alive, or not yet given up."""
+        return self.state in PRESENT
+
+    @property
+    def heard(self) -> bool:
+        """Somebody heard it at least once (a seed that never answered was not)."""
+        return self.incarnation > 0
+
+    @property
+    def record_missing(self) -> bool:
+        """Its newest packet names a record that is not here."""
+        return self.record_digest != 0 and (self.record is None or self.record.digest != self.record_digest)
+
+    def mark(self, problem: str, on: bool) -> bool:
+        """Add or remove one of its problems; whether that changed anything."""
+        before = self.problems
+        self.problems = with_mark(before, problem, on)
+        return self.problems != before
+
+    def told_of(self, info: MemberInfo) -> None:
+        """Take over what another member heard of it. What is on its disk only its own packets tell."""
+        if later(info.incarnation, self.incarnation):
+            self.begin(info.incarnation)
+            self.stored = False
+        self.stored = self.stored and info.state_digest == self.state_digest
+        self.sighted = info.sequence
+        self.record_digest, self.state_digest = info.record_digest, info.state_digest
+
+    def begin(self, incarnation: int) -> None:
+        """A new run of the node: its sequences start again."""
+        self.incarnation = incarnation
+        self.caught_up = False
+        self.sighted = 0
+        self.rumors = ReplayWindow(RUMOR_WINDOW)
+        self.directs = ReplayWindow(DIRECT_WINDOW)
+
+
+class Membership:
+    """All peers by address."""
+
+    def __init__(self, local: Address, max_nodes: int, rng: random.Random) -> None:
+        self._local = local
+        self._max_nodes = max_nodes
+        self._rng = rng
+        self._peers: dict[Address, Peer] = {}
+        #: The same by the key that a data plane knows them by.
+        self.by_key: dict[bytes, Peer] = {}
+        # Whoever needs attention, so that nobody has to walk through all peers to find them. As dicts: in order.
+        self.suspects: dict[Address, Peer] = {}
+        self.gone: dict[Address, Peer] = {}
+        self.incomplete: dict[Address, Peer] = {}
+        self._left: dict[Address, Peer] = {}
+        #: Of what the peers show.
+        self.revision = Revision()
+        self.on_forget: Callable[[Peer], None] = lambda peer: None
+        #: Monotonic time up to which signs of life have come here: always, unless a data plane records them and is
+        #: read now and then. Until then a silence is none.
+        self.informed_until = math.inf
+        self._present: list[Address] | None = None
+        self._ordered: list[Address] | None = None
+        self._digest = 0
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(self._peers.values())
+
+    def get(self, address: Address) -> Peer | None:
+        """The peer of that address."""
+        return self._peers.get(address)
+
+    def add(self, address: Address, now: Now) -> Peer:
+        """A new peer. Every address that becomes one comes by here, whoever told it.
+
+        Raises ``Rejected``: bad_address (no other host can have it), table_full (of nodes that are present).
+        """
+        if not address.may_be_node(self._local):
+            raise Rejected("bad_address")
+        if len(self._peers) >= self._max_nodes:
+            if not self.gone:
+                raise Rejected("table_full")
+            self.forget(min(self.gone.values(), key=lambda peer: peer.last_heard))
+        peer = Peer(address, now)
+        self._peers[address] = self.by_key[peer.key] = peer
+        self._ordered, peer.revision = None, self.revision
+        self.revision.advance()
+        self.changed(peer)
+        return peer
+
+    def forget(self, peer: Peer) -> None:
+        """Drop every trace of a node."""
+        del self._peers[peer.address]
+        del self.by_key[peer.key]
+        for kind in (self.suspects, self.gone, self.incomplete, self._left):
+            kind.pop(peer.address, None)
+        self._digest = (self._digest - peer.token) & _MASK
+        self._present = self._ordered = peer.revision = None
+        self.revision.advance()
+        self.on_forget(peer)
+
+    def changed(self, peer: Peer) -> None:
+        """Keep digest and lists true; to be called after a peer's state, incarnation or record digest changed."""
+        token = _token(peer.address, peer.incarnation, peer.record_digest) if peer.present and peer.heard else 0
+        self._digest = (self._digest + token - peer.token) & _MASK
+        peer.token = token
+        self._present = None
+        _sort(self.suspects, peer, peer.state is State.SUSPECT)
+        _sort(self.gone, peer, not peer.present)
+        _sort(self._left, peer, peer.state is State.LEFT)
+        _sort(self.incomplete, peer, peer.present and peer.record_missing)
+
+    def digest(self, local_incarnation: int, local_record_digest: int) -> int:
+        """64 bits over all present members, the local one included: equal on members with the same NodeList."""
+        return (self._digest + _token(self._local, local_incarnation, local_record_digest)) & _MASK
+
+    @property
+    def present(self) -> list[Address]:
+        """Addresses of all present peers. Not to be changed by the caller."""
+        if self._present is None:
+            self._present = [peer.address for peer in self._peers.values() if peer.present]
+        return self._present
+
+    def after(self, address: Address | None) -> Iterator[Peer]:
+        """The peers behind ``address`` (None: all), by address."""
+        if self._ordered is None:
+            self._ordered = sorted(self._peers, key=Address.order)
+        first = 0 if address is None else bisect.bisect_right(self._ordered, address)
+        return (self._peers[each] for each in itertools.islice(self._ordered, first, None))
+
+    def pick(self, amount: int, *exclude: Address) -> list[Address]:
+        """Up to ``amount`` different present peers, uniformly at random, none of ``exclude``."""
+        present = self.present
+        if len(present) <= amount:
+            chosen = [address for address in present if address not in exclude]
+            self._rng.shuffle(chosen)
+            return chosen
+        chosen = self._rng.sample(present, min(len(present), amount + len(exclude)))
+        return [address for address in chosen if address not in exclude][:amount]
+
+    def screen(self, header: Header, screened: bool = False) -> Peer | None:
+        """The cheap test before any crypto: the origin's peer, None when unknown.
+
+        ``screened``: the data plane has looked for duplicates. Raises ``Rejected``: duplicate, stale_incarnation.
+        """
+        peer = self._peers.get(header.origin)
+        if peer is None or later(header.incarnation, peer.incarnation):
+            return peer
+        if header.incarnation != peer.incarnation:
+            raise Rejected("stale_incarnation")
+        window = peer.rumors if header.type in RUMORS else peer.directs
+        if not screened and not window.fresh(header.sequence):
+            raise Rejected("duplicate")
+        return peer
+
+    def commit(self, peer: Peer, header: Header) -> None:
+        """Take an authentic header's numbers and digests over. The caller calls :meth:`changed` when this tells so."""
+        if later(header.incarnation, peer.incarnation):
+            peer.begin(header.incarnation)
+        if header.type in RUMORS:
+            peer.rumors.commit(header.sequence)
+            newest = header.sequence >= peer.rumors.highest
+            peer.sighted = max(peer.sighted, header.sequence)
+        else:
+            peer.directs.commit(header.sequence)
+            newest = True
+        if newest:
+            peer.state_digest = header.state_digest
+            peer.stored = not header.flags & FLAG_UNSTORED
+            peer.caught_up = not header.flags & FLAG_CATCHING_UP
+            peer.record_digest = header.record_digest
+
+    def tally(self, local: State) -> dict[State, int]:
+        """How many nodes are in each state, the local one, which is ``local``, included."""
+        left = len(self._left)
+        counts = {
+            State.ALIVE: len(self._peers) - len(self.suspects) - len(self.gone),
+            State.SUSPECT: len(self.suspects),
+            State.DEAD: len(self.gone) - left,
+            State.LEFT: left,
+        }
+        counts[local] += 1
+        return counts
+
+    def silence(self, peer: Peer, now: Now) -> float:
+        """Seconds for which a peer was not heard, as far as this member is informed."""
+        return min(now.mono, self.informed_until) - peer.last_heard
+
+    def overdue(self, silence: float, limit: int, now: Now) -> tuple[Sighting, ...]:
+        """Up to ``limit`` present peers that were not heard for ``silence`` seconds, longest first."""
+        before = min(now.mono, self.informed_until) - silence
+        late = [peer for peer in self if peer.last_heard < before and peer.present and peer.heard]
+        late.sort(key=lambda peer: peer.last_heard)
+        return tuple(Sighting(peer.address, peer.incarnation, peer.sighted) for peer in late[:limit])
+
+    def info(self, peer: Peer, now: Now) -> MemberInfo:
+        """What this member tells others of a peer."""
+        return MemberInfo(
+            address=peer.address,
+            incarnation=peer.incarnation,
+            sequence=peer.sighted,
+            state=peer.state,
+            age_ms=max(0, int((now.mono - peer.last_heard) * 1000)),
+            record_digest=peer.record_digest,
+            state_digest=peer.state_digest,
+        )
+
+
+def with_mark(problems: tuple[str, ...], problem: str, on: bool) -> tuple[str, ...]:
+    """``problems`` with or without one, sorted."""
+    if (problem in problems) is on:
+        return problems
+    return tuple(sorted({*problems, problem})) if on else tuple(name for name in problems if name != problem)
+
+
+def key_of(address: Address) -> bytes:
+    """20 bytes: address, port, two zeros; what a data plane's table has as key (``bpf/maps.h``, xg_node_key)."""
+    return address.packed + address.port.to_bytes(2, "big") + b"\0\0"
+
+
+def _sort(kind: dict[Address, Peer], peer: Peer, belongs: bool) -> None:
+    if belongs:
+        kind[peer.address] = peer
+    else:
+        kind.pop(peer.address, None)
+
+
+def _token(address: Address, incarnation: int, record_digest: int) -> int:
+    raw = address.packed + address.port.to_bytes(2, "big") + incarnation.to_bytes(4, "big")
+    raw += record_digest.to_bytes(8, "big")
+    return int.from_bytes(hashlib.blake2b(raw, digest_size=8, person=b"xg-member").digest(), "big")

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""How fast the protocol goes: the automatic values follow the size of the cluster."""
+
+from __future__ import annotations
+
+from ..interface import Settings
+from ..messages import PacketType
+from .membership import Membership
+
+#: What is rare and urgent goes to so many times ``amount`` members: at 50 nodes and Amount 4, about one rumor in 3,000
+#: then misses anybody, instead of most of them.
+WIDE = 3
+WIDE_RUMORS = frozenset({PacketType.METADATA, PacketType.LEAVE})
+MAX_COPIES = 64
+
+
+class Pace:
+    """Cycle, timeout and what derives from them, in seconds."""
+
+    def __init__(self, settings: Settings, membership: Membership) -> None:
+        self._settings = settings
+        self._membership = membership
+
+    @property
+    def cycle(self) -> float:
+        """Between two heartbeats."""
+        if self._settings.cycle > 0:
+            return self._settings.cycle
+        return max(1.0, self.members / 250)
+
+    @property
+    def timeout(self) -> float:
+        """Of silence, until a member is suspected (the seed's rule for its default)."""
+        if self._settings.timeout > self.cycle:
+            return self._settings.timeout
+        return self._settings.timeout_cycles * self.cycle + 2
+
+    @property
+    def probe_gap(self) -> float:
+        """Between two rounds of probes."""
+        return min(1.0, self.cycle / 2)
+
+    @property
+    def tick(self) -> float:
+        """Between two looks at all members."""
+        return min(1.0, max(0.1, self.cycle / 6))
+
+    @property
+    def overdue(self) -> float:
+        """Of silence, until others are asked about a member in an exchange: two heartbeats in a row were missed."""
+        return self.cycle * 2.5
+
+    def copies(self, kind: PacketType) -> int:
+        """To how many members a node passes a rumor on: with k, about one in e^k misses it (docs/protocol.md)."""
+        amount = self._settings.amount
+        return min(MAX_COPIES, WIDE * amount) if kind in WIDE_RUMORS else amount
+
+    @property
+    def members(self) -> int:
+        """Present members, the local one included."""
+        return len(self._membership.present) + 1

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""The members that a data plane relays rumors to: a shuffled sample, of which a part changes each time."""
+
+from __future__ import annotations
+
+import random
+
+from ..types import Address
+from .membership import Membership
+
+#: Part of a full sample that is exchanged at each refresh. All of it would make the kernel resolve next hops for
+#: as many strangers each cycle; this way every member is somebody's target for a few cycles.
+_EXCHANGED = 8
+
+
+class RelayRing:
+    """Keeps the sample."""
+
+    def __init__(self, membership: Membership, rng: random.Random) -> None:
+        self._membership = membership
+        self._rng = rng
+        self._sample: list[Address] = []
+
+    def refresh(self, limit: int) -> list[Address]:
+        """Up to ``limit`` different present members in random order, all of them if they are no more than that."""
+        present = self._membership.present
+        rng = self._rng
+        if len(present) <= limit:
+            self._sample = list(present)
+        else:
+            members = set(present)
+            kept = [address for address in self._sample if address in members]
+            rng.shuffle(kept)
+            del kept[limit - limit // _EXCHANGED :]
+            chosen = set(kept)
+            while len(kept) < limit:
+                address = rng.choice(present)
+                if address not in chosen:
+                    chosen.add(address)
+                    kept.append(address)
+            self._sample = kept
+        rng.shuffle(self._sample)
+        return list(self._sample)

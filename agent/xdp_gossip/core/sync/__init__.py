@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Anti-entropy: digests compared, what differs exchanged, documents pulled and supplied."""

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""Whether this node knows what the cluster knew when it started: until then, what it holds may be old, or nothing.
+
+The rules are in docs/protocol.md, "Catching up". A node that has caught up stays so until it ends: what it misses
+during an interruption is a fact of the cluster then, not a start from nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ..documents.metadata import Metadata
+from ..events import CaughtUp
+from ..members.membership import Membership, Peer
+from ..members.pace import Pace
+from ..messages import Entry
+from ..outbox import Local, Outbox
+from ..types import Address, Now
+
+
+@dataclass
+class _Comparison:
+    """What a member listed that is not here yet, and the buckets that it has not listed yet."""
+
+    with_caught_up: bool
+    owed: dict[str, Entry] = field(default_factory=dict)
+    unlisted: set[int] = field(default_factory=set)
+
+
+class CatchUp:
+    """Follows the exchanges of a node that has just started.
+
+    ``wait``: seconds after which it counts as caught up although nobody answered who has (infinity: never).
+    ``expects_seeds``: seeds are given later, so that a node without any is not alone.
+    """
+
+    def __init__(
+        self,
+        local: Local,
+        membership: Membership,
+        metadata: Metadata,
+        out: Outbox,
+        pace: Pace,
+        wait: float,
+        expects_seeds: bool,
+    ) -> None:
+        self._local = local
+        self._membership = membership
+        self._metadata = metadata
+        self._out = out
+        self._pace = pace
+        self._wait = wait
+        self._expects_seeds = expects_seeds
+        self._began = 0.0
+        self._comparisons: dict[Address, _Comparison] = {}
+        self._documents = False  # all that a member held that had caught up is here
+        self._members = False  # its NodeList was received
+        self._records: dict[Address, None] = {}  # whose node records belong to that and are missing
+        self._records_until = 0.0
+        self._why = "not started yet"
+
+    @property
+    def done(self) -> bool:
+        """Whether this node has caught up."""
+        return not self._local.catching_up
+
+    @property
+    def fetching(self) -> bool:
+        """Whether something that a member listed is on its way."""
+        return not self.done and bool(self._comparisons)
+
+    @property
+    def why(self) -> str:
+        """What it waits for; "" once it has caught up."""
+        return "" if self.done else self._why
+
+    def begin(self, now: Now) -> None:
+        """This node starts."""
+        self._began = now.mono
+        self._why = "no member has answered yet"
+
+    # -- what exchanges tell -----------------------------------------------------------------------------------
+
+    def equals(self, peer: Peer) -> None:
+        """``peer`` advertises the very documents that are here."""
+        if not self.done and peer.caught_up:
+            self._documents = True
+
+    def compared(self, peer: Peer, owed: Iterable[Entry], unlisted: Iterable[int] = ()) -> None:
+        """``peer`` listed its documents: ``owed`` are on their way here, the buckets ``unlisted`` are listed later."""
+        if not self.done:
+            entries = {entry.key: entry for entry in owed}
+            self._comparisons[peer.address] = _Comparison(peer.caught_up, entries, set(unlisted))
+
+    def listed(self, peer: Peer, owed: Iterable[Entry], finished: Iterable[int]) -> None:
+        """A part of the list."""
+        comparison = self._comparisons.get(peer.address)
+        if comparison is not None:
+            comparison.owed.update((entry.key, entry) for entry in owed)
+            comparison.unlisted.difference_update(finished)
+
+    def members_told(self, peer: Peer, now: Now) -> None:
+        """``peer`` has told its whole NodeList, or has the same one."""
+        if not self.done and peer.caught_up:
+            self._members = True
+            self._records = dict.fromkeys(self._membership.incomplete)
+            self._records_until = now.mono + self._pace.timeout
+
+    # -- time --------------------------------------------------------------------------------------------------
+
+    def tick(self, absent_seeds: Sequence[Address], any_seed: bool, now: Now) -> None:
+        """See whether all is here; ``absent_seeds`` are those of the seeds that are no present members."""
+        if self.done:
+            return
+        for address, comparison in list(self._comparisons.items()):
+            peer = self._membership.get(address)
+            if peer is None or not peer.present:
+                del self._comparisons[address]
+            elif self._settled(comparison):
+                del self._comparisons[address]
+                self._documents = self._documents or comparison.with_caught_up
+        incomplete = self._membership.incomplete
+        self._records = {address: None for address in self._records if address in incomplete}
+        if self._documents and self._members and (not self._records or now.mono >= self._records_until):
+            self._finish("a member's documents and its NodeList are here")
+            return
+        self._why = self._reason(absent_seeds)
+        waited = now.mono - self._began
+        if self._comparisons or any("unreached" not in peer.problems for peer in self._knowing()):
+            return
+        expected = bool(absent_seeds) or (self._expects_seeds and not any_seed)
+        if waited >= self._pace.timeout and not expected and not self._knowing() and self._all_equal():
+            self._finish("nobody is there who knows more")
+        elif waited >= self._wait:
+            self._finish(f"{self._why}, {self._wait:g} s after the start: what is here has to do")
+
+    def _settled(self, comparison: _Comparison) -> bool:
+        """Whether all is here; what has arrived once stays, so each entry is looked at until it has."""
+        while comparison.owed:
+            entry = next(iter(comparison.owed.values()))
+            held = self._metadata.table.get(entry.key)
+            if held is None or held.rank < entry.rank:
+                return False
+            del comparison.owed[entry.key]
+        return not comparison.unlisted
+
+    def _knowing(self) -> list[Peer]:
+        """The members present that have caught up."""
+        return [peer for peer in self._membership if peer.present and peer.caught_up]
+
+    def _all_equal(self) -> bool:
+        ours = self._metadata.table.digest
+        return all(peer.state_digest == ours for peer in self._membership if peer.present and peer.heard)
+
+    def _reason(self, absent_seeds: Sequence[Address]) -> str:
+        if self._comparisons:
+            address, comparison = next(iter(self._comparisons.items()))
+            return f"{len(comparison.owed)} documents of {address} are on their way" + (
+                ", and it lists more" if comparison.unlisted else ""
+            )
+        if self._documents:
+            return "the NodeList is on its way" if not self._members else "records of nodes are on their way"
+        if self._knowing():
+            return "its documents are being compared with a member's"
+        answered = any(peer.present and peer.heard for peer in self._membership)
+        if answered and absent_seeds:
+            return f"all members that answer have just started, and seed {absent_seeds[0]} does not answer"
+        return "all members that answer have just started" if answered else "no member has answered yet"
+
+    def _finish(self, how: str) -> None:
+        self._local.catching_up = False
+        self._comparisons.clear()
+        self._records.clear()
+        self._out.emit(CaughtUp(how))

@@ -1,0 +1,494 @@
+# SPDX-License-Identifier: MIT
+"""Anti-entropy: two members compare digests and exchange what differs (the seed's swap; Demers et al. 1987).
+
+One round costs a request and a response while all is equal. What differs is found step by step: state digest,
+then 256 buckets, then the entries of the buckets that differ, then the documents themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Callable
+
+from ..detector import Detector
+from ..documents.metadata import Metadata
+from ..documents.table import BUCKETS, bucket_of, entry_of
+from ..events import SwapAnswered, SwapRequested, Warned
+from ..members.membership import FORGET_AFTER, Membership, Peer
+from ..members.pace import Pace
+from ..messages import (
+    Announce,
+    Documents,
+    Entry,
+    ListRequest,
+    ListResponse,
+    MemberInfo,
+    MemberList,
+    Records,
+    RecordsRequest,
+    Rejected,
+    Sighting,
+    SyncRequest,
+    SyncResponse,
+)
+from ..outbox import Local, Outbox
+from ..runs import after, later
+from ..types import PRESENT, Address, Document, Now, Record, State
+from .allowance import Allowance
+from .catchup import CatchUp
+from .fetch import Fetcher
+from .supply import Supply
+
+#: Up to so many documents are listed at once instead of comparing buckets.
+FEW_DOCUMENTS = 32
+#: Bytes pushed unasked to a member that lacks them; the rest is announced, and pulled at its own pace.
+PUSH_BYTES = 64 * 1024
+#: Bytes of announcements made at once. A member that lacks more than that lists it itself: it sees that digests differ.
+ANNOUNCE_BYTES = 64 * 1024
+#: With so many documents on their way here, no other member is asked for a list, or told one, but for once in so many
+#: seconds: most would be the same. Some may be invented, and nobody must be kept from all others by these.
+BUSY, _BUSY_LISTS = 256, 10.0
+#: State hashes of documents named in one request for a list, so that those are not listed. With more buckets than that
+#: to be compared, most documents differ, and the hashes would be in vain.
+KNOWN = 512
+MOSTLY_EQUAL = 192
+#: Upper bounds, in bytes on the wire, of one item of a list.
+_HASH_BYTES = 9
+_MEMBER_BYTES = 80
+_ENTRY_BYTES = 112
+_OVERDUE_LIMIT = 200
+#: In each window of an allowance: whole lists of members for one that asks, entries of documents beyond four times
+#: all that there are, unknown nodes told of by one member, and records of nodes.
+_LISTS = 10
+_ENTRIES = 4096
+_NEWCOMERS = 2048
+_RECORDS = 4096
+#: Seconds within which a member answers that gets our datagrams, and whose datagrams we get.
+_ANSWER_WITHIN = 0.5
+#: Requests without an answer, after which a member that is heard counts as one that cannot be reached.
+_UNANSWERED = 5
+#: Seconds for which a half-received list of a peer is kept.
+_LIST_LIFETIME = 30.0
+
+
+class Exchange:
+    """Both sides of an exchange."""
+
+    def __init__(
+        self,
+        local: Local,
+        membership: Membership,
+        detector: Detector,
+        metadata: Metadata,
+        fetcher: Fetcher,
+        supply: Supply,
+        out: Outbox,
+        pace: Pace,
+        frame_bytes: int,
+        catch_up: CatchUp,
+    ) -> None:
+        self._local = local
+        self._membership = membership
+        self._detector = detector
+        self._metadata = metadata
+        self._fetcher = fetcher
+        self._supply = supply
+        self._out = out
+        self._pace = pace
+        self._frame_bytes = frame_bytes
+        self._catch_up = catch_up
+        self._most_overdue = min(_OVERDUE_LIMIT, frame_bytes // _MEMBER_BYTES // 2)
+        self.on_claimed: Callable[[int, Now], None] = lambda incarnation, now: None
+        self.on_alias: Callable[[Address, Address], None] = lambda given, own: None
+        self._open: dict[int, tuple[Address, float]] = {}  # nonce -> whom we asked, when
+        self._lists = Allowance()
+        self._entries = Allowance()
+        self._newcomers = Allowance()
+        self._records = Allowance()
+        self._silent: dict[Address, tuple[float, int]] = {}  # who did not answer: since when, how many requests
+        self._asked: dict[Address, float] = {}  # who was asked for entries, when last
+        self._listed_at = {"asked": -math.inf, "told": -math.inf}
+        #: Keys held here that a member named, by member and bucket: its lists arrive in parts.
+        self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}
+
+    @property
+    def state_digest(self) -> int:
+        """Of the documents held here."""
+        return self._metadata.table.digest
+
+    # -- the asking side ---------------------------------------------------------------------------------------
+
+    def request(self, to: Address, now: Now) -> None:
+        """Open an exchange with ``to``."""
+        nonce = self._out.rng.getrandbits(63)
+        self._open[nonce] = (to, now.mono)
+        overdue = self._membership.overdue(self._pace.overdue, self._most_overdue, now)
+        request = SyncRequest(nonce, self._members_digest(), overdue)
+        self._out.send(request, to, now, reliable=self._stays_silent(to, now))
+        self._out.emit(SwapRequested(self._local.address, to))
+
+    def _stays_silent(self, to: Address, now: Now) -> bool:
+        """Whether a member that is well did not answer the last request: ask it over TCP, which loses nothing."""
+        since, asked = self._silent.get(to, (now.mono, 0))
+        self._silent[to] = (since, asked + 1)
+        peer = self._membership.get(to)
+        if peer is None or peer.state is not State.ALIVE:
+            return False
+        vain = asked >= _UNANSWERED and now.mono - since > self._pace.timeout and self._out.reaches(to)
+        if vain and peer.mark("unreached", True):
+            self._out.count("members_unreached")
+            text = (
+                f"node {to} is heard and answers nothing, {asked} requests by now: it does not get what is sent to the "
+                "address that it tells (a security group, a firewall, NAT without a forwarded port)"
+            )
+            self._out.emit(Warned("unreached", text))
+        return now.mono - since > _ANSWER_WITHIN
+
+    def on_response(self, response: SyncResponse, peer: Peer, now: Now) -> None:
+        """Merge what the other side knows, and give back what it lacks."""
+        opened = self._open.get(response.nonce)
+        if opened is None:
+            self._out.count("rx_unasked_response")
+            return
+        self._silent.pop(opened[0], None)
+        peer.mark("unreached", False)
+        self._forget_alias(opened[0], peer)
+        self._out.emit(SwapAnswered(self._local.address, peer.address))
+        self.merge_members(response.members, peer.address, now)
+        if response.want_members:
+            self.send_members(peer.address, now)
+        else:
+            self._catch_up.members_told(peer, now)
+        if response.entries_complete:
+            self._catch_up.compared(peer, self._compare(response.entries, range(BUCKETS), peer.address, now))
+        elif response.buckets:
+            own = self._folded_buckets(response.nonce)
+            differing = tuple(i for i, digest in enumerate(response.buckets) if digest != own[i])
+            if differing and not self._busy("asked", now):
+                self._catch_up.compared(peer, (), differing)
+                self._ask_for_lists(differing, peer.address, now)
+
+    def _busy(self, what: str, now: Now) -> bool:
+        """Whether so much is on its way here that lists are not ``asked`` for, or ``told``; if not, this is one."""
+        if len(self._fetcher) >= BUSY and now.mono - self._listed_at[what] < _BUSY_LISTS:
+            return True
+        self._listed_at[what] = now.mono
+        return False
+
+    def _folded_buckets(self, nonce: int) -> tuple[int, ...]:
+        """Half of each bucket's digest, which half says the nonce: should one agree by chance, the next will not."""
+        shift = 32 if nonce & 1 else 0
+        return tuple(digest >> shift & 0xFFFFFFFF for digest in self._metadata.table.buckets)
+
+    def _ask_for_lists(self, buckets: tuple[int, ...], peer: Address, now: Now) -> None:
+        self._asked[peer] = now.mono
+        if len(buckets) > MOSTLY_EQUAL:
+            self._out.send(ListRequest(buckets), peer, now)
+            return
+        asked: list[int] = []
+        known: list[int] = []
+        for bucket in buckets:
+            hashes = [document.state_hash for document in self._metadata.table.in_bucket(bucket)]
+            if len(hashes) > KNOWN:
+                self._out.send(ListRequest((bucket,)), peer, now)
+                continue
+            if asked and len(known) + len(hashes) > KNOWN:
+                self._out.send(ListRequest(tuple(asked), tuple(known)), peer, now)
+                asked, known = [], []
+            asked.append(bucket)
+            known.extend(hashes)
+        if asked:
+            self._out.send(ListRequest(tuple(asked), tuple(known)), peer, now)
+
+    def _forget_alias(self, asked: Address, peer: Peer) -> None:
+        """A seed was given by another address than the node itself uses: there is one node, not two."""
+        alias = self._membership.get(asked)
+        if asked != peer.address and alias is not None and not alias.heard:
+            self._membership.forget(alias)
+            self.on_alias(asked, peer.address)
+
+    def answered(self, nonce: int) -> bool:
+        """Whether ``nonce`` belongs to an exchange of ours: proof that its answer is not a recording.
+
+        The answer may come from another address than was asked: a seed may be given by any address of the node.
+        """
+        return nonce in self._open
+
+    def on_list(self, response: ListResponse, peer: Peer, now: Now) -> None:
+        """Entries of buckets that differ; of one that was not asked lately they are refused."""
+        if peer.address not in self._asked:
+            self._out.count("rx_unasked_response")
+            return
+        owed: list[Entry] = []
+        for entry in response.entries:
+            if entry.key in self._metadata.table:  # of others nobody asks: they would be kept for whoever invents them
+                seen, _ = self._seen.setdefault((peer.address, bucket_of(entry.key)), (set(), now.mono))
+                seen.add(entry.key)
+            if self._take_entry(entry, peer.address, now):
+                owed.append(entry)
+        self._catch_up.listed(peer, owed, response.finished)
+        lacking: list[Document] = []
+        for bucket in response.finished:
+            seen, _ = self._seen.pop((peer.address, bucket), (set(), 0.0))
+            lacking.extend(self._unknown_to_peer(seen, bucket, response.unknown))
+        self._give(lacking, peer.address, now)
+        self._fetcher.pump(now)
+
+    def tick(self, now: Now) -> None:
+        """Forget what was never answered."""
+        self._open = {nonce: item for nonce, item in self._open.items() if now.mono - item[1] < _LIST_LIFETIME}
+        for to, (since, _) in list(self._silent.items()):
+            peer = self._membership.get(to)
+            if (peer is None or peer.state is not State.ALIVE) and now.mono - since > _LIST_LIFETIME:
+                del self._silent[to]
+                if peer is not None:
+                    peer.mark("unreached", False)
+        self._asked = {to: when for to, when in self._asked.items() if now.mono - when < _LIST_LIFETIME}
+        self._seen = {key: item for key, item in self._seen.items() if now.mono - item[1] < _LIST_LIFETIME}
+
+    # -- the answering side ------------------------------------------------------------------------------------
+
+    def on_request(self, request: SyncRequest, state_digest: int, requester: Address, now: Now) -> None:
+        """Answer an exchange; ``state_digest`` is the one in the request's header."""
+        self._out.emit(SwapRequested(requester, self._local.address))
+        table = self._metadata.table
+        entries: tuple[Entry, ...] = ()
+        buckets: tuple[int, ...] = ()
+        complete = False
+        # Whoever is catching up has asked by itself; what it holds meanwhile is not worth a list.
+        if state_digest != table.digest and not self._busy("told", now):
+            complete = len(table) <= FEW_DOCUMENTS
+            if complete:
+                entries = tuple(entry for _, group in table.entries() for entry in group)
+                complete = self._out.codec.size_of(SyncResponse(0, (), False, entries)) <= self._frame_bytes // 2
+            if not complete:
+                entries, buckets = (), self._folded_buckets(request.nonce)
+        differ = request.members_digest != self._members_digest()
+        members = () if differ else tuple(self._newer(request.overdue[: self._most_overdue], now))
+        self._out.send(SyncResponse(request.nonce, members, differ, entries, complete, buckets), requester, now)
+        if differ:
+            self.send_members(requester, now)
+        self._out.emit(SwapAnswered(requester, self._local.address))
+
+    def on_list_request(self, request: ListRequest, requester: Address, now: Now) -> None:
+        """List the entries of the buckets asked for, in as many frames as it takes."""
+        table = self._metadata.table
+        buckets = sorted(set(request.buckets))
+        wanted = sum(table.size_of_bucket(bucket) for bucket in buckets) + len(buckets)
+        if self._entries.take(requester, wanted, _ENTRIES + 4 * len(table), now) < wanted:
+            self._out.count("entry_lists_withheld")
+            return
+        known = set(request.known[:KNOWN])
+        held = {document.state_hash for bucket in buckets for document in table.in_bucket(bucket)} if known else set()
+        unknown = tuple(sorted(known - held)) if known else None
+        batch: list[Entry] = []
+        finished: list[int] = []
+        room = self._frame_bytes - 1024 - _HASH_BYTES * len(unknown or ())
+        used = 0
+        for bucket in buckets:
+            for document in table.in_bucket(bucket):
+                if document.state_hash in known:
+                    continue
+                size = len(document.key.encode()) + _ENTRY_BYTES
+                if batch and used + size > room:
+                    self._out.send(ListResponse(tuple(batch), tuple(finished), unknown), requester, now)
+                    batch, finished, used = [], [], 0
+                batch.append(entry_of(document))
+                used += size
+            finished.append(bucket)
+        self._out.send(ListResponse(tuple(batch), tuple(finished), unknown), requester, now)
+
+    def on_announce(self, announce: Announce, holders: Iterable[Address], now: Now) -> None:
+        """Documents exist at ``holders``: fetch those that are newer than ours."""
+        for holder in holders:
+            for entry in announce.entries:
+                if not self._buried(entry, holder, now):
+                    self._fetcher.want(entry, holder, now)
+        self._fetcher.pump(now)
+
+    def on_records_request(self, request: RecordsRequest, requester: Address, now: Now, reliable: bool) -> None:
+        """Send the records asked for, as many to a frame as fit; ``reliable`` when they were asked for that way.
+
+        In each window of an allowance ``_RECORDS`` for one that asks.
+        """
+        batch: list[tuple[Address, Record]] = []
+        used = 0
+        for address in dict.fromkeys(request.addresses):
+            record = self._record_of(address)
+            if record is None:
+                continue
+            if not self._records.take(requester, 1, _RECORDS, now):
+                self._out.count("records_withheld")
+                continue
+            size = self._out.codec.size_of(Records(((address, record),)))
+            if batch and used + size > self._frame_bytes:
+                self._out.send(Records(tuple(batch)), requester, now, reliable)
+                batch, used = [], 0
+            batch.append((address, record))
+            used += size
+        if batch:
+            self._out.send(Records(tuple(batch)), requester, now, reliable)
+
+    # -- members -----------------------------------------------------------------------------------------------
+
+    def merge_members(self, infos: Iterable[MemberInfo], teller: Address, now: Now) -> None:
+        """Learn from another member's list; only news later than ours count.
+
+        Of nodes that nobody here knows, one ``teller`` may tell of ``_NEWCOMERS`` in each window: real ones are heard
+        by themselves, or told of by others, and invented ones cost probes.
+        """
+        for info in infos:
+            if info.address == self._local.address:
+                self._hear_of_myself(info, now)
+            elif self._membership.get(info.address) is not None:
+                self._merge_member(info, now)
+            elif self._newcomers.take(teller, 1, _NEWCOMERS, now):
+                self._merge_member(info, now)
+            else:
+                self._out.count("members_withheld")
+
+    def _hear_of_myself(self, info: MemberInfo, now: Now) -> None:
+        """Refute: others know a later run of this node than the present one, or hold it for gone.
+
+        Or they heard more rumors of this very run than it has sent: it is the run of a twin, too.
+        """
+        if self._local.status != "running":
+            return
+        if info.incarnation == self._local.incarnation and info.sequence > self._out.rumor_sequence:
+            self.on_claimed(info.incarnation, now)
+            return
+        if later(info.incarnation, self._local.incarnation) or (
+            info.incarnation == self._local.incarnation and info.state not in PRESENT
+        ):
+            self._detector.on_accused(info.incarnation, now)
+
+    def _merge_member(self, info: MemberInfo, now: Now) -> None:
+        age = info.age_ms / 1000
+        if info.incarnation == 0 or age > FORGET_AFTER:
+            return
+        peer = self._membership.get(info.address)
+        if peer is None:
+            try:
+                peer = self._membership.add(info.address, now)
+            except Rejected as rejected:
+                self._out.count(f"rx_{rejected.reason}")
+                return
+            fresh = info.state in PRESENT and age < self._pace.timeout
+            peer.state = State.ALIVE if fresh else info.state if info.state not in PRESENT else State.DEAD
+            peer.told_of(info)
+            peer.last_heard = now.mono - age
+            self._detector.introduce(peer, now)
+            return
+        if not after((info.incarnation, info.sequence), (peer.incarnation, peer.sighted)):
+            if info.state is State.LEFT and (info.incarnation, info.sequence) == (peer.incarnation, peer.sighted):
+                self._detector.left(peer, info.incarnation, info.sequence, now)
+            return
+        peer.told_of(info)
+        self._membership.changed(peer)
+        if info.state is State.LEFT:
+            self._detector.left(peer, info.incarnation, info.sequence, now)
+        elif info.state in PRESENT and age < self._pace.timeout:
+            self._detector.heard(peer, now, age)
+
+    def send_members(self, to: Address, now: Now) -> None:
+        """Send all we know of other nodes; to one that asks again and again not each time."""
+        if not self._lists.take(to, 1, _LISTS, now):
+            self._out.count("member_lists_withheld")
+            return
+        infos = [self._membership.info(peer, now) for peer in self._membership if peer.heard]
+        step = max(1, (self._frame_bytes - 256) // _MEMBER_BYTES)
+        for start in range(0, len(infos), step):
+            self._out.send(MemberList(tuple(infos[start : start + step])), to, now)
+
+    def _newer(self, overdue: Iterable[Sighting], now: Now) -> Iterator[MemberInfo]:
+        for sighting in overdue:
+            peer = self._membership.get(sighting.address)
+            if peer is None or peer.state is State.DEAD:
+                continue
+            if after((peer.incarnation, peer.sighted), (sighting.incarnation, sighting.sequence)):
+                yield self._membership.info(peer, now)
+
+    def _members_digest(self) -> int:
+        return self._membership.digest(self._local.incarnation, self._local.record.digest)
+
+    def _record_of(self, address: Address) -> Record | None:
+        if address == self._local.address:
+            return self._local.record
+        peer = self._membership.get(address)
+        return peer.record if peer else None
+
+    # -- documents ---------------------------------------------------------------------------------------------
+
+    def _compare(self, entries: Iterable[Entry], buckets: Iterable[int], peer: Address, now: Now) -> list[Entry]:
+        """Take a complete list of what ``peer`` holds in ``buckets``; returns what is on its way here."""
+        seen = set()
+        owed = []
+        for entry in entries:
+            seen.add(entry.key)
+            if self._take_entry(entry, peer, now):
+                owed.append(entry)
+        unknown = [d for bucket in buckets for d in self._unknown_to_peer(seen, bucket)]
+        self._give(unknown, peer, now)
+        self._fetcher.pump(now)
+        return owed
+
+    def _take_entry(self, entry: Entry, peer: Address, now: Now) -> bool:
+        """Fetch what ``peer`` has and we lack, and give it what is the other way round; True for what is to come."""
+        held = self._metadata.table.get(entry.key)
+        if self._buried(entry, peer, now):
+            return False
+        if self._metadata.outranked_by(entry, now):
+            self._fetcher.want(entry, peer, now)
+        elif held is not None and held.rank != entry.rank and not self._metadata.awaited(entry):
+            self._give([held], peer, now)
+        return entry.key in self._fetcher or self._metadata.awaited(entry)
+
+    def _buried(self, entry: Entry, peer: Address, now: Now) -> bool:
+        """Whether ``peer`` offers what was deleted here long ago; it was away, and is told so."""
+        tombstone = self._metadata.buried(entry, now)
+        if tombstone is not None:
+            self._give([tombstone], peer, now)
+        return tombstone is not None
+
+    def admissible(self, documents: Documents, peer: Peer, now: Now) -> Documents:
+        """What ``peer`` pushed, without what was deleted here long ago."""
+        return Documents(tuple(d for d in documents.documents if not self._buried(entry_of(d), peer.address, now)))
+
+    def _unknown_to_peer(self, seen: set[str], bucket: int, unknown: Iterable[int] | None = None) -> list[Document]:
+        """What the other side did not list, and of what it was asked about only what it said is ``unknown`` to it."""
+        lacking = [document for document in self._metadata.table.in_bucket(bucket) if document.key not in seen]
+        if unknown is None:
+            return lacking
+        hashes = set(unknown)
+        return [document for document in lacking if document.state_hash in hashes]
+
+    def _give(self, documents: list[Document], to: Address, now: Now) -> None:
+        """Push small documents up to a limit, announce the others."""
+        pushed: list[Document] = []
+        announced: list[Entry] = []
+        budget = PUSH_BYTES
+        for document in documents:
+            if self._supply.is_large(document) or document.size > budget:
+                announced.append(entry_of(document))
+            else:
+                budget -= document.size
+                pushed.append(document)
+        self._supply.push(pushed, to, now)
+        self._announce(announced, to, now)
+
+    def _announce(self, entries: list[Entry], to: Address, now: Now) -> None:
+        batch: list[Entry] = []
+        used = total = 0
+        for entry in entries:
+            size = len(entry.key.encode()) + _ENTRY_BYTES
+            if batch and used + size > self._frame_bytes - 1024:
+                self._out.send(Announce(tuple(batch)), to, now)
+                batch, used = [], 0
+            if total + size > ANNOUNCE_BYTES:
+                break
+            batch.append(entry)
+            used += size
+            total += size
+        if batch:
+            self._out.send(Announce(tuple(batch)), to, now)

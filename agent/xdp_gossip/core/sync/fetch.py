@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: MIT
+"""Pulling documents that others hold: small ones many at a time, large ones in windows, from all who hold them.
+
+Who holds a document is told by an announcement or a list; besides, whoever advertises the same state digest as a
+holder holds the same documents. So requests go to several members at once, and to another when one falls silent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from ..documents.metadata import Metadata
+from ..members.membership import Membership
+from ..messages import Chunk, Documents, Entry, FetchRequest, NotHere, Want
+from ..outbox import Outbox
+from ..types import Address, Document, Now
+from .reassembly import Pieces
+from .supply import CHUNKS, REQUEST_WANTS, Supply
+
+#: What one request may ask for. A holder is asked again while it owes less than one request, so it owes less than two:
+#: bounds its queue (transport/streams.py) and our memory.
+REQUEST_BYTES = 256 * 1024
+#: Members asked at once, and those among them for one large document.
+MAX_HOLDERS = 8
+MAX_WINDOWS = 4
+#: Large documents that are put together at once, and their bytes in total (one is always allowed).
+MAX_LARGE = 4
+BUFFER_BYTES = 32 * 1024 * 1024
+#: Seconds without progress after which a request goes to another holder, and tries before it is left to the next
+#: exchange. A holder that let one wait is the last choice for some seconds.
+RETRY = 1.0
+TRIES = 6
+SLOW = 5.0
+#: Seconds until one that had nothing is asked again: it may have relayed an announcement before it had the document.
+NOT_HERE = 0.1
+#: Seconds for which nothing new is asked for after all holders were found to owe what they may, unless one gives.
+STALLED = 0.05
+#: Seconds for which the members are not looked through again for those that hold the same.
+_TWINS_AGE = 0.5
+
+
+@dataclass
+class _Asked:
+    """What one holder owes of one document: ``bytes``, of a large one the pieces from ``begin`` to ``end``."""
+
+    bytes: int
+    begin: int
+    end: int
+    due: float
+
+
+class _Wanted:
+    """A document on its way here."""
+
+    __slots__ = ("entry", "teller", "holders", "asked", "pieces", "head", "due", "tries", "absent")
+
+    def __init__(self, entry: Entry, holder: Address) -> None:
+        self.entry = entry
+        self.teller = holder
+        self.holders: deque[Address] = deque([holder], maxlen=8)
+        self.asked: dict[Address, _Asked] = {}
+        self.pieces: Pieces | None = None
+        self.head: Document | None = None
+        self.due = 0.0
+        self.tries = 0
+        self.absent: set[Address] = set()  # who said that it has none
+
+
+class _Load:
+    """What a holder owes in all, and when it last gave something."""
+
+    __slots__ = ("wants", "bytes", "heard")
+
+    def __init__(self) -> None:
+        self.wants = self.bytes = 0
+        self.heard = 0.0
+
+    @property
+    def room(self) -> bool:
+        return self.wants < REQUEST_WANTS and self.bytes < REQUEST_BYTES
+
+
+class Fetcher:
+    """Asks for what is wanted and puts the pieces together."""
+
+    def __init__(
+        self, metadata: Metadata, out: Outbox, supply: Supply, membership: Membership, max_documents: int
+    ) -> None:
+        self._metadata = metadata
+        self._out = out
+        self._supply = supply
+        self._membership = membership
+        self._wanted: dict[str, _Wanted] = {}
+        # Keys of which nothing is asked, in order, by who told of them first: nobody waits for what others tell of.
+        self._queues: dict[Address, dict[str, None]] = {}
+        self._flying: dict[str, _Wanted] = {}  # those of which something is
+        self._large: dict[str, _Wanted] = {}  # those among all that are put together
+        self._loads: dict[Address, _Load] = {}
+        self._slow: dict[Address, float] = {}  # until when
+        self._twins: dict[int, list[Address]] = {}
+        self._twins_at = float("-inf")
+        self._most = max_documents
+        self._stalled_until = float("-inf")
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._wanted
+
+    # -- the asking side ---------------------------------------------------------------------------------------
+
+    def want(self, entry: Entry, holder: Address, now: Now) -> None:
+        """Note that ``holder`` has a document; it is asked for by the next :meth:`pump` if we lack it."""
+        if not self._metadata.outranked_by(entry, now) or self._metadata.refuses(entry, now):
+            return
+        wanted = self._wanted.get(entry.key)
+        if wanted is None or entry.rank > wanted.entry.rank:
+            self._replace(_Wanted(entry, holder))
+        elif entry.rank == wanted.entry.rank:
+            wanted.absent.discard(holder)
+            if holder not in wanted.holders:
+                wanted.holders.append(holder)
+
+    def pump(self, now: Now) -> None:
+        """Send requests for as much as may be in flight."""
+        for wanted in list(self._large.values()):
+            if wanted.asked:
+                self._ask_windows(wanted, now)
+        if now.mono < self._stalled_until:
+            return
+        batches: dict[Address, list[_Wanted]] = {}
+        misses: Counter[Address] = Counter()
+        owed: Counter[Address] = Counter()
+        for wanted in self._first_queued():
+            key = wanted.entry.key
+            if wanted.due > now.mono or misses[wanted.teller] >= REQUEST_WANTS:
+                continue
+            if self._supply.is_large(wanted.entry):
+                if self._may_open(wanted):
+                    self._large[key] = wanted
+                    self._ask_windows(wanted, now)
+                continue
+            holder = self._choose(wanted, now, batches)
+            if holder is None:
+                misses[wanted.teller] += 1
+                continue
+            batch = batches.setdefault(holder, [])
+            batch.append(wanted)
+            self._note(wanted, holder, wanted.entry.size, 0, 0, now)
+            owed[holder] += wanted.entry.size
+            if len(batch) >= REQUEST_WANTS or owed[holder] >= REQUEST_BYTES:
+                self._request(holder, batches.pop(holder), now)
+                del owed[holder]
+        for holder, batch in batches.items():
+            self._request(holder, batch, now)
+        if misses and max(misses.values()) >= REQUEST_WANTS:
+            self._stalled_until = now.mono + STALLED
+
+    def _first_queued(self) -> list[_Wanted]:
+        """Enough of the queues for all that may be asked at once; not all of them at each packet."""
+        tellers = list(islice(self._queues, MAX_HOLDERS))
+        share = MAX_HOLDERS * 2 * REQUEST_WANTS // max(1, len(tellers))
+        found = [self._wanted[key] for teller in tellers for key in islice(self._queues[teller], share)]
+        for teller in tellers if len(self._queues) > MAX_HOLDERS else ():
+            self._queues[teller] = self._queues.pop(teller)  # the others have their turn next time
+        return found
+
+    def tick(self, now: Now) -> None:
+        """Turn to other holders for what did not come."""
+        for wanted in list(self._flying.values()):
+            for holder, asked in list(wanted.asked.items()):
+                if now.mono >= asked.due and now.mono - self._load(holder).heard >= RETRY:
+                    self._slow[holder] = now.mono + SLOW
+                    self._out.count("fetches_late")
+                    self._release(wanted, holder)
+                    self._failed(wanted, 0.0, now)
+        self._slow = {holder: until for holder, until in self._slow.items() if until > now.mono}
+        if self._wanted:
+            self.pump(now)
+        else:
+            self._loads.clear()
+
+    def on_documents(self, message: Documents, holder: Address, now: Now) -> None:
+        """Whole documents arrived, asked for or pushed."""
+        for document in message.documents:
+            self._take(document, holder, now)
+        if self._wanted:
+            self.pump(now)
+
+    def on_chunk(self, chunk: Chunk, holder: Address, now: Now) -> None:
+        """A piece arrived."""
+        head = chunk.head
+        wanted = self._wanted.get(head.key)
+        if wanted is None:
+            self._out.count("chunks_unwanted")
+            return
+        rank = (head.version, head.deleted, chunk.content_hash)
+        if rank > wanted.entry.rank:  # the holder has a newer one by now
+            entry = Entry(head.key, head.version, head.deleted, chunk.content_hash, chunk.size)
+            if chunk.offset == 0 and not self._metadata.refuses(entry, now):
+                wanted = _Wanted(entry, holder)
+                self._replace(wanted)
+                self._large[head.key] = wanted
+                self._note(wanted, holder, REQUEST_BYTES, 0, CHUNKS, now)
+        if rank != wanted.entry.rank or chunk.size != wanted.entry.size:
+            self._out.count("chunks_unwanted")
+            return
+        if wanted.pieces is None:
+            wanted.head = head
+            wanted.pieces = Pieces(chunk.size, self._supply.chunk_bytes(head))
+        pieces = wanted.pieces
+        fresh = pieces.put(chunk.offset, chunk.data)
+        if not fresh:
+            self._out.count("chunks_unwanted" if fresh is None else "chunks_again")
+            return
+        wanted.tries = 0
+        asked = wanted.asked.get(holder)
+        if asked is not None:
+            asked.due = now.mono + RETRY
+            self._load(holder).heard = now.mono
+        if not pieces.left:
+            self._complete(wanted, pieces, holder, now)
+        elif asked is not None and pieces.gap(asked.begin, min(asked.end, pieces.count)) is None:
+            self._release(wanted, holder)
+            self._ask_windows(wanted, now)
+            self._settle(wanted)
+
+    def on_not_here(self, message: NotHere, holder: Address, now: Now) -> None:
+        """The holder asked has nothing (yet): it may have relayed an announcement before it fetched the document."""
+        for key in message.keys:
+            wanted = self._wanted.get(key)
+            if wanted is not None and holder in wanted.asked:
+                wanted.absent.add(holder)
+                self._release(wanted, holder)
+                self._failed(wanted, NOT_HERE, now)
+        self.pump(now)
+
+    # -- whom to ask -------------------------------------------------------------------------------------------
+
+    def _choose(self, wanted: _Wanted, now: Now, batches: dict[Address, list[_Wanted]] | None = None) -> Address | None:
+        """The holder that owes least; one whose request is being filled goes first, a slow one last."""
+        best: tuple[bool, int, float] | None = None
+        chosen: Address | None = None
+        busy = sum(load.wants > 0 and other not in self._slow for other, load in self._loads.items())
+        for holder in self._candidates(wanted, now):
+            load = self._load(holder)
+            filling = batches is not None and holder in batches
+            if holder in wanted.asked or not (filling or load.room) or (busy >= MAX_HOLDERS and not load.wants):
+                continue
+            if filling and holder not in self._slow:
+                return holder
+            score = (holder in self._slow, load.bytes, self._out.rng.random())
+            if best is None or score < best:
+                best, chosen = score, holder
+        return chosen
+
+    def _candidates(self, wanted: _Wanted, now: Now) -> list[Address]:
+        if now.mono - self._twins_at >= _TWINS_AGE:
+            self._twins_at = now.mono
+            self._twins = {}
+            for member in self._membership:
+                if member.present:
+                    self._twins.setdefault(member.state_digest, []).append(member.address)
+        found = dict.fromkeys(wanted.holders)
+        for holder in wanted.holders:
+            peer = self._membership.get(holder)
+            if peer is not None and len(found) < 2 * MAX_HOLDERS:
+                found.update(dict.fromkeys(self._twins.get(peer.state_digest, ())[: 2 * MAX_HOLDERS]))
+        able = [holder for holder in found if holder not in wanted.absent]
+        if not able:
+            wanted.absent.clear()
+        return able or list(found)
+
+    def _may_open(self, wanted: _Wanted) -> bool:
+        """Whether a large document may be put together beside those that are."""
+        others = [item for key, item in self._large.items() if key != wanted.entry.key]
+        total = sum(item.entry.size for item in others) + wanted.entry.size
+        return not others or (len(others) < MAX_LARGE and total <= BUFFER_BYTES)
+
+    def _load(self, holder: Address) -> _Load:
+        load = self._loads.get(holder)
+        if load is None:
+            load = self._loads[holder] = _Load()
+        return load
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    def _ask_windows(self, wanted: _Wanted, now: Now) -> None:
+        """Ask for parts of a large document that are missing and that nobody owes, each of another holder."""
+        pieces = wanted.pieces
+        while len(wanted.asked) < MAX_WINDOWS:
+            begin = 0
+            if pieces is not None:
+                gap = self._next_gap(wanted, pieces)
+                if gap is None:
+                    return
+                begin = gap
+            elif wanted.asked:
+                return  # how long the pieces are is known from the first
+            holder = self._choose(wanted, now)
+            if holder is None:
+                return
+            self._note(wanted, holder, REQUEST_BYTES, begin, begin + CHUNKS, now)
+            offset = begin * pieces.step if pieces is not None else 0
+            self._out.send(FetchRequest((Want(wanted.entry.key, wanted.entry.version, offset),)), holder, now)
+
+    @staticmethod
+    def _next_gap(wanted: _Wanted, pieces: Pieces) -> int | None:
+        """First piece that is missing and in nobody's window."""
+        at = 0
+        for asked in sorted(wanted.asked.values(), key=lambda item: item.begin):
+            gap = pieces.gap(at, asked.begin) if at < asked.begin else None
+            if gap is not None:
+                return gap
+            at = max(at, asked.end)
+        return pieces.gap(at, pieces.count)
+
+    def _request(self, holder: Address, batch: list[_Wanted], now: Now) -> None:
+        wants = tuple(Want(wanted.entry.key, wanted.entry.version) for wanted in batch)
+        # Over a connection once a datagram brought nothing: the answer comes the same way then.
+        again = any(wanted.tries for wanted in batch)
+        self._out.send(FetchRequest(wants), holder, now, reliable=again)
+
+    def _note(self, wanted: _Wanted, holder: Address, size: int, begin: int, end: int, now: Now) -> None:
+        load = self._load(holder)
+        load.wants += 1
+        load.bytes += size
+        wanted.asked[holder] = _Asked(size, begin, end, now.mono + RETRY)
+        self._settle(wanted)
+
+    def _release(self, wanted: _Wanted, holder: Address) -> None:
+        asked = wanted.asked.pop(holder)
+        load = self._load(holder)
+        load.wants -= 1
+        load.bytes -= asked.bytes
+        self._stalled_until = float("-inf")
+
+    def _settle(self, wanted: _Wanted) -> None:
+        """Among those that wait, or those of which something is asked."""
+        key = wanted.entry.key
+        if self._wanted.get(key) is not wanted:
+            return
+        if wanted.asked:
+            self._unqueue(wanted)
+            self._flying[key] = wanted
+        else:
+            self._flying.pop(key, None)
+            if wanted.teller not in self._queues:
+                self._stalled_until = float("-inf")
+            self._queues.setdefault(wanted.teller, {}).setdefault(key)
+
+    def _unqueue(self, wanted: _Wanted) -> None:
+        queue = self._queues.get(wanted.teller)
+        if queue is not None:
+            queue.pop(wanted.entry.key, None)
+            if not queue:
+                del self._queues[wanted.teller]
+
+    def _failed(self, wanted: _Wanted, delay: float, now: Now) -> None:
+        if wanted.asked:
+            return  # others are at it
+        wanted.due = now.mono + delay
+        wanted.tries += 1
+        self._settle(wanted)
+        if wanted.tries >= TRIES:
+            self._drop(wanted)
+            self._out.count("fetches_given_up")
+
+    def _replace(self, wanted: _Wanted) -> None:
+        former = self._wanted.get(wanted.entry.key)
+        if former is not None:
+            self._drop(former)
+        elif len(self._wanted) >= self._most:
+            # More than there may be, so some are invented: those of whoever told of most of them.
+            queue = max(self._queues.values(), key=len, default=None)
+            self._drop(self._wanted[next(iter(queue or self._wanted))])
+            self._out.count("fetches_dropped")
+        self._wanted[wanted.entry.key] = wanted
+        self._settle(wanted)
+
+    def _drop(self, wanted: _Wanted) -> None:
+        for holder in list(wanted.asked):
+            self._release(wanted, holder)
+        key = wanted.entry.key
+        self._unqueue(wanted)
+        for place in (self._wanted, self._flying, self._large):
+            place.pop(key, None)
+
+    def _take(self, document: Document, holder: Address, now: Now) -> None:
+        self._metadata.apply(document, now)
+        wanted = self._wanted.get(document.key)
+        if wanted is not None and not self._metadata.outranked_by(wanted.entry, now):
+            if holder in wanted.asked:
+                self._load(holder).heard = now.mono
+            self._drop(wanted)
+
+    def _complete(self, wanted: _Wanted, pieces: Pieces, holder: Address, now: Now) -> None:
+        if pieces.digest() != wanted.entry.content_hash or wanted.head is None:
+            self._drop(wanted)
+            self._out.count("fetches_corrupt")
+            return
+        document = replace(wanted.head, value=pieces.value())
+        # It was hashed on the way: once more would stop everything else for a while.
+        document.__dict__["content_hash"] = wanted.entry.content_hash
+        self._take(document, holder, now)
+        self.pump(now)

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+"""What a node that leaves gives away: documents that it announced a moment ago cannot be fetched from it any more."""
+
+from __future__ import annotations
+
+from ..documents.table import DocumentTable
+from ..members.membership import Membership
+from ..outbox import Outbox
+from ..types import Document, Now
+from .supply import Supply
+
+#: Members that get them, and how much of what was published here last: documents, and bytes of their values.
+_HEIRS = 3
+_DOCUMENTS = 32
+_BYTES = 64 * 1024
+
+
+def hand_over(table: DocumentTable, membership: Membership, supply: Supply, out: Outbox, now: Now) -> None:
+    """Push the newest documents of this node to some members that advertise another state than it holds.
+
+    Large ones, which travel in chunks, are not among them: they come when this node is back.
+    """
+    lacking = [peer.address for peer in membership if peer.present and peer.state_digest != table.digest]
+    if not lacking:
+        return
+    ours = [d for d in table if d.version.origin == out.local.address and not supply.is_large(d)]
+    ours.sort(key=lambda document: document.version, reverse=True)
+    given: list[Document] = []
+    size = 0
+    for document in ours[:_DOCUMENTS]:
+        size += document.size
+        if size > _BYTES:
+            break
+        given.append(document)
+    for to in out.rng.sample(lacking, min(len(lacking), _HEIRS)):
+        supply.push(given, to, now)

@@ -1,0 +1,449 @@
+# SPDX-License-Identifier: MIT
+"""Keeps a data plane in step with the engine: who we are, whom to relay to, what to hold of each peer; and reads back
+what the kernel recorded.
+
+A data plane may come and go while the agent runs. Once a cycle the plane in use is judged (``dataplane/health.py``).
+One that does not do its work is told to pass packets on, the agent goes on over its sockets, and asks the loader to
+look again (``dataplane/asking.py``); it takes the plane back when the loader has worked on it. ``XDP`` and ``TC``
+insist on a plane at the start only (``service/planewait.py``): to take a member out because of a loader's restart
+would help nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from pathlib import Path
+from typing import Any, Callable
+
+from ..core.events import Standing
+from ..core.types import Address, Now
+from ..transport import NoPlane
+from . import headers
+from .asking import TOWARD, Asking, Request
+from .health import PROOFS, Finding, Health, Work, too_much
+from .health import Plane as Watched
+from .links import Facts
+from .maps import AtWork, Config, DataPlane, Loaded, PlaneError, best_mode
+from .monitor import Monitor
+from .steered import SteeredEngine
+from .transport import EVERYBODY_4, EVERYBODY_6, KernelTransport
+
+_log = logging.getLogger("xdp_gossip.dataplane")
+
+#: Seconds between two looks for a data plane while there is none.
+LOOK_EVERY = 5.0
+#: The same while the loader has been asked and may be done any moment.
+PEEK_EVERY = 0.5
+#: The kernel works without hearing from the agent for so many seconds, or timeouts if those are longer.
+LEASE_SECONDS, LEASE_TIMEOUTS = 60.0, 10
+#: From a change of the members until the ring follows: what joins together is written together.
+_RING_AFTER = 0.1
+
+_MAPS_GONE = Finding("maps_gone", "its maps were taken down, or others are pinned", "the loader to pin maps again")
+#: After these the pins themselves tell when there is a plane again; else the loader must have looked at it.
+_PINS_TELL = ("maps_gone", "taken_down")
+COUNTERS = (
+    *("plane_taken", "plane_judged", "plane_asked", "plane_ask_failed", "plane_stepped_down"),
+    *(f"plane_stepped_down_{proof}" for proof in PROOFS),
+)
+
+
+class Steering:
+    """One engine and the data plane of its transport.
+
+    ``find`` opens the data plane of ``directory`` or raises ``PlaneError``; ``protocol`` is the configuration's auto,
+    XDP or TC; ``monitor`` tells of interfaces and addresses.
+    """
+
+    def __init__(
+        self,
+        engine: SteeredEngine,
+        transport: KernelTransport,
+        find: Callable[[], DataPlane],
+        own: Address,
+        protocol: str,
+        directory: Path,
+        monitor: Monitor,
+    ) -> None:
+        self._engine = engine
+        self._transport = transport
+        self._find = find
+        self._own = own
+        self._protocol = protocol
+        self._directory = directory
+        self._monitor = monitor
+        self._watched = (0, "")
+        self._ring = headers.constants()["XG_RING"]
+        self._cycle_at = self._ring_at = math.inf
+        self._look_at = math.inf
+        self._shown: tuple[str, int, int] = ("", 0, 0)  # what the kernel knows of us: status, incarnation, digest
+        self._lost_before = 0  # packets that found no room in the ring buffer
+        self._health: Health | None = None
+        self._taken_at = 0.0
+        self._program = 0  # at the interface, ours; it stays there when the agent steps down
+        self._stamp: tuple[int, int] | None = None  # of the loader's file, as it was read last
+        self._refused = 0.0  # when the plane that failed had been proved
+        self._failed = False  # the plane is not taken back just because it is there
+        self._why = self._awaited = self._said = ""
+        self._carriers = (0, 0)  # sent and refused, up to the last judgement
+        self._refusal = ""  # why own rumors are sent one by one although the plane does its work
+        self._asking = Asking(Request(directory), transport.count)
+        transport.add_counters(COUNTERS)
+
+    @property
+    def reason(self) -> str:
+        """Why there is no better mode than the one in use, and what is waited for; "" when there is none."""
+        plane, link = self._transport.plane, self._monitor.facts.link if self._monitor.facts is not None else None
+        said = [self._why] if self._why else []
+        if plane is not None and link is not None and not link.running:
+            said.append(f"{link.name} has no carrier: waiting for it")
+        elif self._awaited:
+            said.append(f"waiting for {self._awaited}")
+        if plane is not None and self._refusal:
+            said.append(self._refusal)
+        if plane is None or self._lower(plane):
+            said.append(self._asking.words())
+        return "; ".join(said)
+
+    def status(self) -> dict[str, Any]:
+        """``dataplane`` of GET /v1/status (docs/api.md); empty without one."""
+        plane = self._transport.plane
+        try:
+            counters = plane.counters() if plane is not None else {}
+        except OSError as error:
+            _log.warning("counters of the data plane not read: %s", error)
+            return {}
+        if plane is None:
+            return {}
+        link = self._monitor.facts.link if self._monitor.facts is not None else None
+        renamed = link is not None and link.index == plane.loaded.ifindex
+        interface = link.name if link is not None and renamed else plane.loaded.interface
+        return {"dataplane": {"interface": interface, "directory": str(plane.directory), "counters": counters}}
+
+    # -- coming and going --------------------------------------------------------------------------------------
+
+    def open(self, now: Now) -> None:
+        """Look for a data plane before the engine starts. Raises ``NoPlane`` when one was asked for by name."""
+        self._aim()
+        self._monitor.open()
+        self._look(now)
+        if self._transport.plane is None and self._protocol.upper() != "AUTO":
+            self._monitor.close()
+            raise NoPlane(f"protocol {self._protocol}: {self._why}")
+
+    def begin(self, now: Now, wake: Callable[[], None] = lambda: None) -> None:
+        """The engine runs: let the kernel work for it. ``wake`` has :meth:`notice` called when facts change."""
+        self._monitor.on_change = wake
+        self._follow(now)
+        if self._transport.plane is None:
+            self._look_at = now.mono + LOOK_EVERY
+            self._asking.want(now.mono)
+            self._asking.hurry(now.mono)
+        else:
+            self._guarded(self._first, now)
+
+    def close(self) -> None:
+        """Stop following interfaces and addresses. Idempotent."""
+        self._monitor.close()
+
+    def look(self, now: Now) -> None:
+        """Look for a data plane, or whether ours is still the one that is up (SIGHUP, timer)."""
+        self._failed = False
+        self._look_again(now)
+
+    def notice(self, now: Now) -> None:
+        """Interfaces or addresses are others than before: what that says of the plane is not waited for."""
+        if self._follow(now):
+            _log.info("interface or address changed: %s", self._monitor.facts)
+            self._look_at = min(self._look_at, now.mono)
+        plane = self._transport.plane
+        if plane is not None and self._health is not None:
+            found = self._health.notice(self._monitor.facts)
+            if found is not None:
+                self._step_down(found, now)
+        self._ask(now)
+
+    def _look_again(self, now: Now) -> None:
+        plane = self._transport.plane
+        if plane is not None and self._stamp != Loaded.stamp(self._directory):
+            self._renew(plane, now)
+            return
+        if plane is not None and not plane.there():
+            self._step_down(_MAPS_GONE, now)
+        if self._transport.plane is None:
+            self._look(now)
+            if self._transport.plane is not None:
+                self._guarded(self._first, now)
+
+    def _look(self, now: Now) -> None:
+        self._look_at = now.mono + LOOK_EVERY
+        stamp = Loaded.stamp(self._directory)
+        if stamp != self._stamp:
+            self._asking.loader_worked(now.mono)
+        self._stamp = stamp
+        if self._failed and not self._asking.may_take(now.mono, Loaded.proved(self._directory) != self._refused):
+            return
+        try:
+            plane = self._find()
+        except (PlaneError, OSError) as error:
+            self._none(str(error), now)
+            return
+        try:
+            self._take(plane, now)
+        except (PlaneError, OSError) as error:
+            plane.close()
+            self._none(str(error), now)
+
+    def _none(self, why: str, now: Now) -> None:
+        self._why, self._awaited = why, ""
+        self._watch(0, Loaded.asked(self._directory))
+        self._asking.want(now.mono)
+        self._say(f"no kernel data plane, packets go through sockets: {self.reason}", why)
+
+    def _watch(self, index: int, name: str) -> Facts | None:
+        if (index, name) != self._watched:
+            self._watched = index, name
+            self._asking.other_link()
+        return self._monitor.watch(index, name)
+
+    def _take(self, plane: DataPlane, now: Now) -> None:
+        """Work with ``plane`` from now on. Raises ``PlaneError``, ``OSError``."""
+        loaded = plane.loaded
+        facts = self._watch(loaded.ifindex, loaded.interface)
+        health = Health(Watched(loaded.interface, loaded.ifindex, loaded.program, loaded.owners, loaded.named))
+        found = health.stated(facts)
+        if found is not None:
+            raise PlaneError(f"the data plane cannot work: {found.text}")
+        self._transport.use(plane)
+        self._health, self._taken_at, self._failed = health, now.mono, False
+        self._program = loaded.program
+        self._look_at = math.inf
+        self._why, self._awaited = loaded.reason, ""
+        self._engine.set_plane(plane.mode, now)
+        if self._lower(plane):
+            self._asking.want(now.mono)
+        self._transport.count("plane_taken")
+        note = f"; no better mode: {self.reason}" if self.reason else ""
+        self._say(f"kernel data plane: {plane.mode} on {loaded.interface}{note}", "", logging.INFO)
+
+    def _renew(self, plane: DataPlane, now: Now) -> None:
+        """The loader has written its state: take what is up now, without a time over sockets where that can be."""
+        self._stamp = Loaded.stamp(self._directory)
+        self._asking.loader_worked(now.mono)
+        if self._proved(plane):
+            return
+        try:
+            fresh = self._find()
+        except AtWork:
+            self._stamp = None  # to come back here in the next cycle
+            if not plane.there():
+                self._step_down(_MAPS_GONE, now)
+            return
+        except (PlaneError, OSError) as error:
+            self._step_down(Finding("taken_down", str(error), "a data plane"), now)
+            return
+        try:
+            self._take(fresh, now)
+        except (PlaneError, OSError) as error:
+            fresh.close()
+            self._step_down(Finding("taken_down", str(error), "a data plane"), now)
+            return
+        self._guarded(self._first, now)
+
+    def _proved(self, plane: DataPlane) -> bool:
+        """Whether the loader has found ``plane`` as it was: it goes on, and what it is judged by too."""
+        try:
+            return plane.there() and Loaded.read(self._directory, self._protocol) == plane.loaded
+        except PlaneError:
+            return False
+
+    def _first(self, plane: DataPlane, now: Now) -> None:
+        """What was recorded while no agent ran comes first: those nodes are members at once."""
+        self._lost_before = plane.counter("news_lost")
+        self._engine.observe(plane.observations(now), now)
+        self._write_all(plane, now)
+
+    def _step_down(self, found: Finding, now: Now) -> None:
+        """Go on through the sockets, and have the kernel pass to them what arrives."""
+        plane = self._transport.plane
+        if plane is not None:
+            # Maps that are not there any more, or refuse, have nothing below that reads them.
+            with contextlib.suppress(OSError):
+                self._write_config(plane, now, running=False)
+        self._why, self._awaited = found.text, found.awaited
+        self._transport.leave_plane()
+        self._engine.stop_observing()
+        self._engine.set_plane(self._transport.name, now)
+        self._cycle_at = self._ring_at = math.inf
+        self._look_at = now.mono + LOOK_EVERY
+        self._stamp, self._refused = Loaded.stamp(self._directory), Loaded.proved(self._directory)
+        self._failed = found.proof not in _PINS_TELL
+        self._transport.count("plane_stepped_down")
+        self._transport.count(f"plane_stepped_down_{found.proof}")
+        self._asking.failed(found.proof, now.mono)
+        self._say(f"kernel data plane given up, packets go through sockets: {self.reason}", found.text, logging.ERROR)
+        self._ask(now)
+
+    def _ask(self, now: Now) -> None:
+        """Ask the loader, if it is time; without a plane, look often for what it does."""
+        self._asking.attend(self._why, now)
+        if self._transport.plane is None and now.mono < self._asking.answer_by:
+            self._look_at = min(self._look_at, now.mono + PEEK_EVERY)
+
+    def _say(self, line: str, why: str, level: int = logging.WARNING) -> None:
+        """Log a change once."""
+        if not why or why != self._said:
+            _log.log(level, "%s", line)
+        self._said = why
+
+    def _lower(self, plane: DataPlane) -> bool:
+        return bool(plane.mode != best_mode(self._protocol))
+
+    def _aim(self) -> None:
+        """Note whom packets go to, as routes to them may say which interface the plane belongs on."""
+        facts = self._monitor.facts
+        if facts is not None and facts.ways is None:
+            return
+        toward = tuple(address.ip for address in self._engine.destinations(TOWARD))
+        self._monitor.toward = self._asking.toward = toward
+
+    def _follow(self, now: Now) -> bool:
+        """Take note of the facts; whether they changed in a way that makes it worth asking at once."""
+        return self._asking.follow(self._monitor.facts, self._program, now.mono)
+
+    def _guarded(self, work: Callable[[DataPlane, Now], None], now: Now) -> None:
+        """Do something with the plane; one whose maps refuse is given up."""
+        plane = self._transport.plane
+        if plane is None:
+            return
+        try:
+            work(plane, now)
+        except OSError as error:
+            self._step_down(Finding("unreadable", error.strerror or str(error), "a data plane"), now)
+
+    # -- what the runtime calls --------------------------------------------------------------------------------
+
+    def next_timer(self) -> float:
+        """Monotonic time at which :meth:`handle_timer` wants to be called."""
+        if self._transport.plane is None:
+            return min(self._look_at, self._asking.due)
+        return max(0.0, min(self._cycle_at, self._ring_at, self._engine.observation_due))
+
+    def handle_timer(self, now: Now) -> None:
+        """Do what is due."""
+        if self._transport.plane is None:
+            self._ask(now)
+            if now.mono >= self._look_at:
+                self._aim()
+                self._monitor.refresh()
+                self._follow(now)
+                self._look_again(now)
+                if self._transport.plane is None and now.mono < self._asking.answer_by:
+                    self._look_at = now.mono + PEEK_EVERY
+        elif now.mono + self._engine.cycle / 3 >= self.next_timer():
+            self._guarded(self._work, now)
+
+    def _work(self, plane: DataPlane, now: Now) -> None:
+        lost = 0
+        # What is due soon is done now: a wake-up costs more than most of what it is for.
+        soon = now.mono + self._engine.cycle / 3
+        if soon >= self._cycle_at:
+            if not self._carries(plane, now):
+                return
+            lost = plane.counter("news_lost")
+        if soon >= self._engine.observation_due or lost > self._lost_before:
+            self._lost_before = max(lost, self._lost_before)
+            self._engine.observe(plane.observations(now), now)
+        if soon >= self._cycle_at or now.mono >= self._ring_at:
+            self._write_all(plane, now)
+
+    def _carries(self, plane: DataPlane, now: Now) -> bool:
+        """Judge the cycle that ends; False when there is another plane now, or none."""
+        self._aim()
+        self._monitor.refresh()
+        self._follow(now)
+        self._look_again(now)
+        if self._transport.plane is not plane or self._health is None:
+            return False
+        counters = self._transport.counters
+        work = Work(plane.counters(), counters["plane_passed_by"], counters["carriers_sent"], counters["carriers_lost"])
+        found = self._health.judge(work, self._monitor.facts)
+        self._transport.count("plane_judged")
+        if found is not None:
+            self._step_down(found, now)
+            return False
+        self._weigh_refusals(counters["carriers_sent"], counters["carriers_refused"])
+        if self._lower(plane):
+            self._asking.carries(self._taken_at, now.mono)
+            self._asking.want(now.mono)
+            self._ask(now)
+        else:
+            self._asking.content(self._taken_at, now.mono)
+        return True
+
+    def _weigh_refusals(self, sent: int, refused: int) -> None:
+        """Say when the host lets no carrier out. No loader could mend it, and what others send is relayed as before."""
+        (sent_before, before), self._carriers = self._carriers, (sent, refused)
+        tried, refused = sent - sent_before + refused - before, refused - before
+        if not tried:
+            return
+        former, self._refusal = self._refusal, ""
+        if too_much(refused, tried):
+            group = EVERYBODY_6 if ":" in self._own.ip else EVERYBODY_4
+            self._refusal = (
+                f"own rumors are sent one by one, as the host refuses packets to {group} ({self._transport.refusal}): "
+                "let its firewall accept them"
+            )
+        if self._refusal and self._refusal != former:
+            _log.warning("%s", self._refusal)
+
+    def attend(self, now: Now) -> None:
+        """After an input of the engine: what the kernel screens by must not be stale."""
+        if self._transport.plane is not None and self._shown != self._state():
+            self._guarded(self._write_config, now)
+
+    def hold(self, standing: Standing, now: Now) -> None:
+        """What the kernel is to hold of a peer."""
+
+        def apply(plane: DataPlane, now: Now) -> None:
+            if not plane.apply(standing, now):
+                self._transport.note_no_room()
+
+        self._guarded(apply, now)
+
+    def members_changed(self, now: Now) -> None:
+        """Members came or went: the ring follows soon."""
+        if self._transport.plane is not None:
+            self._ring_at = min(self._ring_at, now.mono + _RING_AFTER)
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def _write_all(self, plane: DataPlane, now: Now) -> None:
+        """Once a cycle: the ring shuffled, the lease renewed, the clock as it is now."""
+        six = ":" in self._own.ip
+        members = self._engine.relay_targets(self._ring)
+        plane.write_targets([member for member in members if (":" in member.ip) == six])
+        self._write_config(plane, now)
+        self._cycle_at, self._ring_at = now.mono + self._engine.cycle, math.inf
+
+    def _state(self) -> tuple[str, int, int]:
+        engine = self._engine
+        return engine.status, engine.incarnation, engine.state_digest
+
+    def _write_config(self, plane: DataPlane, now: Now, running: bool = True) -> None:
+        engine = self._engine
+        self._shown = status, incarnation, digest = self._state()
+        offset = engine.clock_offset
+        plane.write_config(
+            Config(
+                running=running and status in ("running", "paused"),
+                incarnation=incarnation,
+                state_digest=digest,
+                lease=now.mono + max(LEASE_SECONDS, LEASE_TIMEOUTS * engine.timeout),
+                clock=now.wall_ns - int(now.mono * 1e9) + int(offset * 1e9),
+                timeout=engine.timeout,
+                max_clock_drift=engine.settings.max_clock_drift,
+            )
+        )

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""Which engine, transport and steering a node list needs: the one place that knows every combination.
+
+What a combination does not use is not imported: a cluster on its own wire over UDP saves the memory of the others.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import __version__
+from ..core.allowlist import AllowList
+from ..core.engine import Engine
+from ..core.interface import ProtocolEngine, Settings
+from ..core.members.pace import MAX_COPIES, WIDE
+from ..core.types import Node
+from ..transport import Transport, TransportError
+from ..transport.udp import UdpTransport
+from ..wire.keys import Keyring, cluster_id
+from ..wire.native import NativeCodec
+
+if TYPE_CHECKING:
+    from ..dataplane.maps import DataPlane
+    from ..dataplane.steering import Steering
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What was asked for. Units and ranges as in ``AsyncNodeList``, which has checked them."""
+
+    settings: Settings
+    keyring: Keyring
+    secret_key: str = field(repr=False)
+    cluster: str
+    wire: str
+    protocol: str
+    listen_addr: str
+    buffer: int
+    size: int
+    dataplane: Path
+    allow: AllowList
+
+    @property
+    def _plane(self) -> str:
+        return self.protocol.upper()
+
+    def engine(self, node: Node, incarnation: int, plane: str, rng: random.Random) -> ProtocolEngine:
+        """The protocol's engine for ``node``; ``plane`` is the transport's name, which other nodes are told."""
+        if self.wire == "pekonode":
+            from ..pekonode import PekoNodeEngine
+            from ..pekonode import codec as pekonode_codec
+
+            return PekoNodeEngine(node, self.settings, rng, pekonode_codec, self.secret_key)
+        codec = NativeCodec(self.keyring)
+        return Engine(node, self.settings, codec, rng, incarnation, agent_version=__version__, plane=plane)
+
+    def transport(self, node: Node) -> tuple[Transport, str]:
+        """The transport, closed yet, and why it can have no kernel data plane ("" when it may, or was not asked to).
+
+        Raises ``TransportError`` when the protocol that was asked for by name cannot be had.
+        """
+        listen, own = (self.listen_addr, node.port), node.address
+        if self.wire == "pekonode":
+            if self._plane == "TCP":
+                from ..pekonode.transport import OneShotTransport
+
+                return OneShotTransport(listen, size=self.size, buffer=self.buffer, own=own), ""
+            plain = UdpTransport(listen, size=self.size, buffer=self.buffer, datagram=self.size, frames=False, own=own)
+            return plain, "the kernel data plane cannot read the wire of PekoNode" if self._plane == "AUTO" else ""
+        if self._plane == "TCP":
+            from ..transport.tcp import TcpTransport
+
+            return TcpTransport(listen, size=self.size, buffer=self.buffer, own=own), ""
+        if self._plane == "UDP":
+            return UdpTransport(listen, size=self.size, buffer=self.buffer, own=own), ""
+        from ..dataplane.headers import HeaderError
+        from ..dataplane.transport import KernelTransport
+
+        try:
+            return KernelTransport(listen, own, size=self.size, buffer=self.buffer), ""
+        except HeaderError as error:  # the library alone, without bpf/ beside it
+            if self._plane != "AUTO":
+                raise TransportError(f"protocol {self.protocol}: {error}") from None
+            return UdpTransport(listen, size=self.size, buffer=self.buffer, own=own), str(error)
+
+    def steering(self, engine: ProtocolEngine, transport: Transport) -> Steering | None:
+        """What keeps a kernel data plane in step with ``engine``; None where ``transport`` has none."""
+        if self._plane in ("UDP", "TCP") or not isinstance(engine, Engine):
+            return None
+        from ..dataplane.transport import KernelTransport
+
+        if not isinstance(transport, KernelTransport):
+            return None
+        from ..dataplane.maps import open_plane
+        from ..dataplane.monitor import Monitor
+        from ..dataplane.steering import Steering
+
+        own = engine.node.address
+        keys = [(slot, key.mac) for slot in self.keyring.states if (key := self.keyring.get(slot)) is not None]
+        amount = self.settings.amount
+        wide = min(MAX_COPIES, WIDE * amount)
+        allow = self.allow.entries()
+
+        def find() -> DataPlane:
+            return open_plane(self.dataplane, self.protocol, own, cluster_id(self.cluster), amount, wide, keys, allow)
+
+        return Steering(engine, transport, find, own, self.protocol, self.dataplane, Monitor(own.ip))

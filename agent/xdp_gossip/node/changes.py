@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: MIT
+"""What changed, in order, for whoever waits for it: the feed behind ``watch`` and the wake-ups of ``convergence``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from ..core.types import Document, Member, Version
+
+#: Changes kept; whoever asks for older ones is told that there is a gap and reads everything again.
+KEPT = 4096
+#: Bytes of the documents among them. Fewer changes are kept rather than every version of a large document.
+KEPT_BYTES = 32 * 1024 * 1024
+
+_LONG = 3600.0
+
+KINDS = ("document", "node")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change. ``kind`` is document or node; exactly one of ``document`` and ``member`` is set.
+
+    Events of documents: published, deleted. Of nodes: joined, updated, suspected, recovered, removed, left.
+    ``watch`` also yields the kind resync (event gap, neither set): changes were missed, read everything again.
+    ``conflict``: the version held here whose place the document took, if its author had not read that.
+    """
+
+    revision: int
+    kind: str
+    event: str
+    document: Document | None = None
+    member: Member | None = None
+    conflict: Version | None = None
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which changes somebody waits for: ``kind`` document or node ("": both), documents only under ``prefix``."""
+
+    prefix: str = ""
+    kind: str = ""
+
+    def lets(self, change: Change) -> bool:
+        """Whether ``change`` is one of them."""
+        if self.kind and change.kind != self.kind:
+            return False
+        return change.document is None or change.document.key.startswith(self.prefix)
+
+
+ALL = Filter()
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Answer of :meth:`ChangeLog.since`: ask on from ``revision``; after a ``gap`` read everything again."""
+
+    revision: int
+    gap: bool
+    changes: tuple[Change, ...]
+
+
+class ChangeLog:
+    """The last changes, with revisions that never repeat over restarts as long as the clock does not go back.
+
+    A change costs one look at each *filter* somebody waits with, and wakes those only who wait for it. Who is woken
+    looks at the changes that came since, not at all that are kept.
+    """
+
+    def __init__(self, first: int, kept: int = KEPT, kept_bytes: int = KEPT_BYTES) -> None:
+        """``first``: the revision before the first change, e.g. milliseconds since the epoch."""
+        self.revision = first
+        self.closed = False
+        self._oldest = first + 1
+        self._ring: list[Change | None] = [None] * kept  # revision r stands at r modulo the length
+        self._bytes = 0
+        self._most_bytes = kept_bytes
+        #: By filter: who waits for such a change. The result is the revision before the change that woke them.
+        self._waiting: dict[Filter, set[asyncio.Future[int]]] = {}
+        self._pausing: set[asyncio.Future[int]] = set()
+
+    def add(
+        self,
+        kind: str,
+        event: str,
+        document: Document | None = None,
+        member: Member | None = None,
+        conflict: Version | None = None,
+    ) -> None:
+        """Append a change and wake all who wait for it."""
+        if self.revision - self._oldest + 1 >= len(self._ring):
+            self._drop_oldest()
+        self.revision += 1
+        change = Change(self.revision, kind, event, document, member, conflict)
+        self._ring[self.revision % len(self._ring)] = change
+        self._bytes += _size(change)
+        while self._bytes > self._most_bytes and self._oldest < self.revision:
+            self._drop_oldest()
+        for wanted in [wanted for wanted in self._waiting if wanted.lets(change)]:
+            _settle(self._waiting.pop(wanted), self.revision - 1)
+        self.wake()
+
+    def _drop_oldest(self) -> None:
+        place = self._oldest % len(self._ring)
+        dropped, self._ring[place] = self._ring[place], None
+        assert dropped is not None
+        self._bytes -= _size(dropped)
+        self._oldest += 1
+
+    def wake(self) -> None:
+        """Wake those in :meth:`pause`, also without a change."""
+        pausing, self._pausing = self._pausing, set()
+        _settle(pausing, self.revision)
+
+    def close(self) -> None:
+        """There will be no more changes: everybody is woken, and :meth:`follow` ends. Idempotent."""
+        self.closed = True
+        waiting, self._waiting = self._waiting, {}
+        for futures in waiting.values():
+            _settle(futures, self.revision)
+        self.wake()
+
+    async def pause(self, seconds: float) -> None:
+        """Until something happens, at most ``seconds``."""
+        waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._pausing.add(waiting)
+        try:
+            await self._first(waiting, seconds)
+        finally:
+            self._pausing.discard(waiting)
+
+    async def _first(self, waiting: asyncio.Future[int], seconds: float) -> int:
+        """The result of ``waiting``; when it takes longer than ``seconds``, the present revision."""
+        timer = asyncio.get_running_loop().call_later(seconds, lambda: _settle({waiting}, self.revision))
+        try:
+            return await waiting
+        finally:
+            timer.cancel()
+
+    def since(self, revision: int, wanted: Filter = ALL) -> Changes:
+        """Changes after ``revision`` that ``wanted`` lets through."""
+        if not self._oldest - 1 <= revision <= self.revision:
+            return Changes(self.revision, True, ())
+        size = len(self._ring)
+        newer = (self._ring[number % size] for number in range(revision + 1, self.revision + 1))
+        found = tuple(change for change in newer if change is not None and wanted.lets(change))
+        return Changes(self.revision, False, found)
+
+    async def wait(self, revision: int, timeout: float, wanted: Filter = ALL) -> Changes:
+        """The same, waiting up to ``timeout`` seconds for the first. Does not wait once the log is closed."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while True:
+            found = self.since(revision, wanted)
+            left = deadline - loop.time()
+            if found.gap or found.changes or left <= 0 or self.closed:
+                return found
+            waiting: asyncio.Future[int] = loop.create_future()
+            self._waiting.setdefault(wanted, set()).add(waiting)
+            try:
+                # What was passed over meanwhile needs no second look, and is no gap however much it was.
+                revision = await self._first(waiting, left)
+            finally:
+                self._forget(wanted, waiting)
+
+    def _forget(self, wanted: Filter, waiting: asyncio.Future[int]) -> None:
+        futures = self._waiting.get(wanted)
+        if futures is not None:
+            futures.discard(waiting)
+            if not futures:
+                del self._waiting[wanted]
+
+    async def follow(self, revision: int, wanted: Filter = ALL) -> AsyncIterator[Change]:
+        """Every change after ``revision``, until the log is closed; after a gap one Change with kind resync."""
+        while True:
+            found = await self.wait(revision, _LONG, wanted)
+            if found.gap:
+                yield Change(found.revision, "resync", "gap")
+            for change in found.changes:
+                yield change
+            revision = found.revision
+            if self.closed and revision == self.revision:
+                return
+
+
+def _size(change: Change) -> int:
+    return change.document.size if change.document is not None else 0
+
+
+def _settle(futures: set[asyncio.Future[int]], revision: int) -> None:
+    for waiting in futures:
+        if not waiting.done():
+            waiting.set_result(revision)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""The lines that PekoNode prints with IsPrint, in the shape its README shows (docs/toolkit.md)."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+
+from ..core.events import DocumentChanged, Event, HeartbeatSent, Joined, Paused, Resumed, SwapAnswered, SwapRequested
+from ..core.types import Address, Node
+
+
+def _plain(text: str) -> str:
+    """Names and private data come from other nodes: what is not printable is escaped, so that no line can be forged."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def _body(event: Event, nodes: Sequence[Node], listen_addr: str) -> str | None:
+    if isinstance(event, Joined):
+        return f"[Join]: {event.node}"
+    if isinstance(event, Paused):
+        return f"[Stop]: {event.node}"
+    if isinstance(event, Resumed):
+        return f"[Start]: {event.node}"
+    if isinstance(event, HeartbeatSent):
+        listen = Address(listen_addr or event.node.addr, event.node.port)
+        return f"[Listen]: {listen} / [Node list]: [{' '.join(map(str, nodes))}]"
+    if isinstance(event, SwapRequested):
+        return f"[Swap Request]: {event.requester} -> {event.responder}"
+    if isinstance(event, SwapAnswered):
+        return f"[Swap Response]: {event.requester} <- {event.responder}"
+    if isinstance(event, DocumentChanged) and event.local:
+        document = event.document
+        content = "deleted" if document.deleted else f"{document.size} bytes"
+        publisher = nodes[0] if nodes else document.version.origin
+        # PekoNode prints the value itself here; a configuration may hold what does not belong into a log.
+        return f"[Publish]: {publisher} / [Metadata]: {document.key} ({content})"
+    return None
+
+
+def format_event(event: Event, nodes: Sequence[Node], when: datetime.datetime, listen_addr: str = "") -> str | None:
+    """The console line for ``event``, without a line end; None for an event the seed does not print.
+
+    ``nodes`` is the node list at that moment, the local node first; ``when`` is printed as it is, in whole seconds;
+    ``listen_addr`` is what ``[Listen]`` names (default: the node's own address).
+    """
+    body = _body(event, nodes, listen_addr)
+    return None if body is None else f"{when:%Y-%m-%d %H:%M:%S} [{_plain(body)}]"

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: MIT
+"""Does the whole fleet hold it? One member can tell: every heartbeat carries its sender's state digest.
+
+A member with the same state digest as this one holds the same documents. The others are asked directly which version
+of the document they hold, because a different digest may be due to a different document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..core.events import AppliedAnswered, QueryAnswered
+from ..core.interface import ProtocolEngine, ProtocolError
+from ..core.types import PRESENT, Address, Member, Version
+from .changes import ChangeLog
+from .runtime import Runtime
+
+#: Seconds a member gets to answer a question, also when the caller does not want to wait.
+_ANSWER = 1.0
+_NO_ANSWER = "no answer yet"
+#: A member that loses its power now would not have it any more.
+_NOT_STORED = "not on its disk yet"
+#: Seconds between two questions to a member that does not hold it yet.
+_ASK_AGAIN = 0.25
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """Who holds what was asked for. Each of ``results`` has the keys of ``Convergence`` in the OpenAPI file."""
+
+    converged: bool
+    members: int
+    confirmed: int
+    elapsed: float
+    digest: str
+    results: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What members are to hold: a document's version and content digest, or (``key`` None) a whole state.
+
+    With ``deleted`` they are to hold no such document, and with ``version`` too to know of that deletion or a later
+    one: a member that has not heard of it could still get the document from another one that has not.
+    """
+
+    key: str | None
+    version: str | None
+    digest: str | None
+    deleted: bool = False
+    applied: bool = False
+
+    def met_by(self, version: str | None, digest: str | None) -> bool:
+        """Whether a member meets it that holds this version with this content (a version without: a tombstone)."""
+        if self.deleted:
+            known = self.version is None or (version is not None and not _older(version, self.version))
+            return digest is None and known
+        if self.digest is not None and digest != self.digest:
+            return False
+        if self.version is not None:
+            return version == self.version
+        return version is not None and digest is not None
+
+    def missed_by(self, version: str | None, digest: str | None) -> str:
+        """Why such a member does not meet it."""
+        if version is None:
+            return "has not heard of the deletion" if self.deleted else "has no such document"
+        return f"holds version {version}" if digest is not None else f"deleted it with version {version}"
+
+
+def _speaks_of(result: Mapping[str, Any]) -> bool:
+    """Whether what a member tells is about the version that it holds; rendered files know no tombstones."""
+    held = None if result["deleted"] else result["version"]
+    return bool(result["applied"]["version"] == held)
+
+
+def _refused(result: Mapping[str, Any]) -> bool:
+    return bool(result["holds"] and result["applied"]["state"] == "failed" and _speaks_of(result))
+
+
+def _unknown(result: Mapping[str, Any]) -> bool:
+    return bool(result["applied"]["error"] == _NO_ANSWER)
+
+
+def _older(version: str, than: str) -> bool:
+    return Version.parse(version) < Version.parse(than)
+
+
+class Inquiry:
+    """One question to the fleet."""
+
+    def __init__(self, runtime: Runtime, log: ChangeLog, wanted: Wanted) -> None:
+        self._runtime = runtime
+        self._log = log
+        self._wanted = wanted
+        self._answers: dict[Address, tuple[str | None, str | None, str]] = {}
+        self._pending: set[int] = set()
+        self._asked: dict[Address, float] = {}
+        self._applied: dict[Address, dict[str, Any]] = {}
+        self._asked_applied: dict[Address, float] = {}
+        self._born = 0.0
+
+    def on_answer(self, event: QueryAnswered) -> None:
+        """A member's answer, to this or another inquiry."""
+        if event.query in self._pending:
+            self._answers[event.address] = (event.version, event.digest, "" if event.stored else _NOT_STORED)
+            self._log.wake()
+
+    def on_applied(self, event: AppliedAnswered) -> None:
+        """What a member tells of its rendered files."""
+        if event.query in self._pending:
+            self._applied[event.address] = {"state": event.state, "version": event.version, "error": event.error}
+            self._log.wake()
+
+    async def run(self, enough: Callable[[int, int], bool], timeout: float) -> Convergence:
+        """Ask until ``enough(confirmed, members)``, ``timeout`` seconds have passed or the node list is closed."""
+        loop = asyncio.get_running_loop()
+        self._born = loop.time()
+        deadline = self._born + timeout
+        grace = self._born + _ANSWER
+        while True:
+            results = self._look(loop.time())
+            confirmed = sum(self._confirmed(result) for result in results)
+            done = enough(confirmed, len(results))
+            open_questions = any(result["reason"] == _NO_ANSWER for result in results)
+            if self._wanted.applied and not done:
+                open_questions = open_questions or any(_unknown(result) for result in results)
+                if all(self._confirmed(result) or _refused(result) for result in results):
+                    deadline = grace = self._born  # a refusal is final
+            now = loop.time()
+            if done or self._log.closed or (now >= deadline and (now >= grace or not open_questions)):
+                digest = f"{self._runtime.engine.state_digest:016x}"
+                return Convergence(done, len(results), confirmed, now - self._born, digest, results)
+            await self._log.pause(max(0.001, min(_ASK_AGAIN, max(deadline, grace) - now)))
+
+    def _look(self, now: float) -> list[Mapping[str, Any]]:
+        engine = self._runtime.engine
+        members = [member for member in engine.members(self._runtime.now()) if member.state in PRESENT]
+        results = [self._judge(engine, member) for member in members]
+        laggards = [m.address for m, result in zip(members, results) if not result["holds"] and not m.local]
+        self._ask([address for address in laggards if now - self._asked.get(address, -1e9) >= _ASK_AGAIN], now)
+        if self._wanted.applied:
+            open_ = [m.address for m, result in zip(members, results) if not m.local and not self._confirmed(result)]
+            due = [a for a in open_ if now - self._asked_applied.get(a, -1e9) >= _ASK_AGAIN]
+            if due:
+                key = str(self._wanted.key)
+                self._pending.add(self._runtime.call(lambda engine, time: engine.query_applied(key, due, time)))
+                self._asked_applied.update(dict.fromkeys(due, now))
+        return results
+
+    def _ask(self, addresses: list[Address], now: float) -> None:
+        key = self._wanted.key
+        if key is None or not addresses:
+            return
+        try:
+            self._pending.add(self._runtime.call(lambda engine, time: engine.query(key, addresses, time)))
+        except ProtocolError:
+            return  # this wire has no such question: only digests tell
+        self._asked.update(dict.fromkeys(addresses, now))
+
+    def _judge(self, engine: ProtocolEngine, member: Member) -> Mapping[str, Any]:
+        version, digest, reason = self._held_by(engine, member)
+        if self._wanted.key is None:
+            holds = digest == self._wanted.digest and not reason
+            if digest != self._wanted.digest:
+                reason = f"holds state {digest}"
+        else:
+            holds = not reason and self._wanted.met_by(version, digest)
+            if not holds and not reason:
+                reason = self._wanted.missed_by(version, digest)
+        result = {
+            "addr": member.address.ip,
+            "port": member.address.port,
+            "name": member.node.name,
+            "state": member.state.value,
+            "holds": holds,
+            "version": version,
+            "digest": digest,
+            "deleted": self._wanted.key is not None and version is not None and digest is None,
+            "reason": reason,
+        }
+        return self._with_applied(engine, member, result) if self._wanted.applied else result
+
+    def _with_applied(self, engine: ProtocolEngine, member: Member, result: dict[str, Any]) -> dict[str, Any]:
+        """The same with what the member tells of its rendered files."""
+        if member.local:
+            found = engine.applied_source(str(self._wanted.key))
+            applied = {
+                "state": found.state,
+                "version": str(found.version) if found.version else None,
+                "error": found.error,
+            }
+        else:
+            applied = self._applied.get(member.address, {"state": "pending", "version": None, "error": _NO_ANSWER})
+        result["applied"] = applied
+        if result["holds"] and not self._confirmed(result):
+            result["reason"] = applied["error"] or "not applied yet"
+        return result
+
+    def _confirmed(self, result: Mapping[str, Any]) -> bool:
+        """Whether a member counts: it holds it and, where that was asked, has applied what it holds."""
+        if not result["holds"] or not self._wanted.applied:
+            return bool(result["holds"])
+        applied = result["applied"]
+        return applied["state"] == "none" or (applied["state"] == "applied" and _speaks_of(result))
+
+    def _held_by(self, engine: ProtocolEngine, member: Member) -> tuple[str | None, str | None, str]:
+        """Version and digest that a member holds, and why they are not known."""
+        if self._wanted.key is None:
+            return None, f"{member.digest:016x}", "" if member.stored else _NOT_STORED
+        if member.local or (member.digest == engine.state_digest and member.stored):
+            held = engine.held(self._wanted.key)
+            if member.local and self._wanted.key in self._runtime.unstored:
+                return (str(held.version) if held else None, held.digest if held else None, _NOT_STORED)
+            return (str(held.version), None if held.deleted else held.digest, "") if held else (None, None, "")
+        answer = self._answers.get(member.address)
+        return (None, None, _NO_ANSWER) if answer is None else answer
+
+
+def enough_for(wait: str | int) -> Callable[[int, int], bool]:
+    """The rule behind ``all``, ``majority`` or a number of members."""
+    if wait == "all":
+        return lambda confirmed, members: confirmed >= members
+    if wait == "majority":
+        return lambda confirmed, members: confirmed > members // 2
+    number = int(wait)
+    return lambda confirmed, members: confirmed >= number

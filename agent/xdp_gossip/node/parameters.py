@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: MIT
+"""Checks of what a program hands to the library: each names the parameter, what was expected and what was got.
+
+The wrong type is a ``TypeError``, a wrong value a ``ValueError``. What the protocol judges, such as the length of a
+comment, is not judged twice.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from ..core.allowlist import MOST, AllowList, parse_network
+from ..core.interface import MIN_CYCLE, InvalidError
+from ..core.shown import shown
+from ..core.types import Address, Document, Node, State, Version, Write, check_key
+from ..wire.keys import STATES as SLOT_STATES
+
+T = TypeVar("T")
+
+#: Bytes of UTF-8 of a name, a secret or the like: more is a mistake.
+_MOST_TEXT = 64 * 1024
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_STATE_DIGEST = re.compile(r"[0-9a-f]{16}")
+
+
+def instance(name: str, value: object, kind: type[T], words: str) -> T:
+    """``value``, which is of the type that ``words`` describe."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected {words}, got {shown(value)}")
+    return value
+
+
+def number(name: str, value: object, least: float, most: float) -> float:
+    """A finite number from ``least`` to ``most``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a number from {least:g} to {most:g}, got {shown(value)}")
+    if not least <= value <= most:
+        raise ValueError(f"{name}: expected a number from {least:g} to {most:g}, got {shown(value)}")
+    return float(value)
+
+
+def integer(name: str, value: object, least: int, most: int) -> int:
+    """A whole number from ``least`` to ``most``; no float, not even one without a fraction."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected a whole number from {least} to {most}, got {shown(value)}")
+    if not least <= value <= most:
+        raise ValueError(f"{name}: expected a whole number from {least} to {most}, got {shown(value)}")
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False."""
+    return instance(name, value, bool, "True or False")
+
+
+def text(name: str, value: object, least: int = 0, most: int = _MOST_TEXT, secret: bool = False) -> str:
+    """Text of ``least`` to ``most`` bytes of UTF-8. Of a ``secret`` a message says the type only."""
+    got = type(value).__name__ if secret else shown(value)
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected text, got {got}")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: expected valid Unicode text, got {got}") from None
+    if not least <= size <= most:
+        raise ValueError(f"{name}: expected {least} to {most} bytes of UTF-8, got {size}")
+    return value
+
+
+def choice(name: str, value: object, choices: Collection[str], any_case: bool = False) -> str:
+    """One of ``choices``, or with ``any_case`` one that differs by case only."""
+    found = instance(name, value, str, f"one of {', '.join(choices)}")
+    if found not in choices and not (any_case and found.lower() in [each.lower() for each in choices]):
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {shown(value)}")
+    return found
+
+
+def content(name: str, value: object) -> bytes:
+    """What is bytes, as bytes."""
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError(f"{name}: expected bytes, got {shown(value)}")
+    return bytes(value)
+
+
+def path(name: str, value: object) -> Path:
+    """A path of text."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name}: expected a path, got {shown(value)}")
+    found = os.fspath(value)
+    if not isinstance(found, str):
+        raise TypeError(f"{name}: expected a path of text, got {shown(value)}")
+    if not found or "\0" in found:
+        raise ValueError(f"{name}: expected a path, got {shown(value)}")
+    return Path(found)
+
+
+def cycle(name: str, value: object) -> float:
+    """Seconds of a cycle, or 0 for those that the cluster's size gives."""
+    found = number(name, value, 0, 86_400)
+    if 0 < found < MIN_CYCLE:
+        raise ValueError(f"{name}: expected 0, or a number from {MIN_CYCLE:g} to 86400, got {shown(value)}")
+    return found
+
+
+def listen_address(name: str, value: object) -> str:
+    """An IP address of this host, or 0.0.0.0 or ::, in its canonical form."""
+    found = instance(name, value, str, "an IPv4 or IPv6 address")
+    try:
+        address = Address.of(found, 1)
+    except ValueError:
+        raise ValueError(f"{name}: expected an IPv4 or IPv6 address, got {shown(value)}") from None
+    if address.is_group:
+        raise ValueError(f"{name}: expected the address of a host, got {shown(value)}")
+    return address.ip
+
+
+def node(name: str, value: object) -> Node:
+    """A node, whose address is that of one host."""
+    found = instance(name, value, Node, "a Node")
+    if found.address.is_group:
+        raise ValueError(f"{name}: addr: expected the address of one host, got {found.addr}")
+    return found
+
+
+def local_node(name: str, value: object, listen_addr: str) -> Node:
+    """A node that is heard where this one listens; ``::`` listens to both families."""
+    found = node(name, value)
+    six = ":" in found.addr
+    if listen_addr != "::" and (":" in listen_addr) is not six:
+        wanted = "an IPv4 address" if six else "an IPv6 address"
+        raise ValueError(f"{name}: addr: expected {wanted}, as listen_addr {listen_addr} is one, got {found.addr}")
+    return found
+
+
+def other_node(name: str, value: object, local: Node) -> Node:
+    """A node that can be another one than ``local``.
+
+    0.0.0.0 names no host. As in PekoNode's example it means this one, among nodes that are all on one host.
+    """
+    found = node(name, value)
+    if not found.address.is_one_host and not local.address.is_here:
+        raise ValueError(f"{name}: addr: expected the address of one host, got {found.addr}")
+    return found
+
+
+def version(name: str, value: object) -> Version:
+    """A version, or its text."""
+    if isinstance(value, str):
+        try:
+            return Version.parse(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    found = instance(name, value, Version, "a Version or its text")
+    hlc = integer(f"{name}: hlc", found.hlc, 0, 2**64 - 1)
+    origin = instance(f"{name}: origin", found.origin, Address, "an Address")
+    try:
+        return Version(hlc, Address.of(origin.ip, origin.port))
+    except ValueError as error:
+        raise ValueError(f"{name}: origin: {error}") from None
+
+
+def document_key(name: str, value: object) -> str:
+    """The name of a document. Raises ``InvalidError`` where there can be no such document."""
+    found = instance(name, value, str, "text")
+    try:
+        return check_key(found)
+    except ValueError as error:
+        raise InvalidError("invalid_document", str(error), key=found) from None
+
+
+def digest(name: str, value: object, of_state: bool) -> str:
+    """The digest of a document's content, or of all documents."""
+    example = "16 hex digits" if of_state else "sha256: and 64 hex digits"
+    found = instance(name, value, str, example)
+    if not (_STATE_DIGEST if of_state else _DIGEST).fullmatch(found):
+        raise ValueError(f"{name}: expected {example}, got {shown(value)}")
+    return found
+
+
+def members_wanted(name: str, value: object) -> str | int:
+    """How many members: all, majority or a number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return integer(name, value, 0, 1_000_000)
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected all, majority or a number, got {shown(value)}")
+    if value in ("all", "majority"):
+        return value
+    if not (value.isascii() and value.isdigit() and len(value) <= 7):
+        raise ValueError(f"{name}: expected all, majority or a number, got {shown(value)}")
+    return int(value)
+
+
+def states(name: str, value: object) -> frozenset[State] | None:
+    """Some states, or None."""
+    if value is None:
+        return None
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: expected a set of State, or None, got {shown(value)}")
+    return frozenset(instance(name, each, State, "a set of State") for each in value)
+
+
+def generator(name: str, value: object) -> random.Random:
+    """A source of random numbers, a new one for None."""
+    return random.Random() if value is None else instance(name, value, random.Random, "a random.Random, or None")
+
+
+def networks(name: str, value: object) -> AllowList:
+    """Networks as text, such as 10.0.0.0/8."""
+    found = []
+    for each in sequence(name, value, "networks as text"):
+        if not isinstance(each, str):
+            raise TypeError(f"{name}: expected networks as text, got {shown(each)}")
+        try:
+            found.append(parse_network(each))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    if len(found) > MOST:
+        raise ValueError(f"{name}: expected at most {MOST} networks, got {len(found)}")
+    return AllowList(found)
+
+
+def key_slots(name: str, value: object) -> dict[int, tuple[str, str]]:
+    """Slot number -> secret and state, out of (slot, state, secret). What is wrong may be a secret: it is not told."""
+    found: dict[int, tuple[str, str]] = {}
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name}: expected a list of (slot, state, secret), got {type(value).__name__}")
+    for each in value:
+        if not isinstance(each, (tuple, list)) or len(each) != 3:
+            raise TypeError(f"{name}: expected (slot, state, secret), got another {type(each).__name__}")
+        slot, state, own = each
+        if isinstance(slot, bool) or not isinstance(slot, int):
+            raise TypeError(f"{name}: slot: expected a whole number from 0 to 255, got {type(slot).__name__}")
+        integer(f"{name}: slot", slot, 0, 255)
+        if slot in found:
+            raise ValueError(f"{name}: expected each slot once, got {slot} twice")
+        if not isinstance(state, str):
+            raise TypeError(f"{name}: state of slot {slot}: expected text, got {type(state).__name__}")
+        if state not in SLOT_STATES:
+            raise ValueError(f"{name}: state of slot {slot}: expected one of {', '.join(SLOT_STATES)}")
+        found[slot] = (text(f"{name}: secret of slot {slot}", own, 1, secret=True), state)
+    return found
+
+
+def sequence(name: str, value: object, of: str) -> Sequence[object]:
+    """A list or a tuple."""
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name}: expected a list of {of}, got {shown(value)}")
+    return value
+
+
+def documents(name: str, value: object) -> list[Document]:
+    """A list of documents, each of whose versions is one."""
+    found = [instance(name, each, Document, "a list of Document") for each in sequence(name, value, "Document")]
+    for index, each in enumerate(found):
+        version(f"{name}[{index}].version", each.version)
+        if each.base is not None:
+            version(f"{name}[{index}].base", each.base)
+        for ancestor in sequence(f"{name}[{index}].ancestors", each.ancestors, "Version"):
+            version(f"{name}[{index}].ancestors", ancestor)
+    return found
+
+
+def write(name: str, value: object) -> Write:
+    """A write whose fields are of their types; a version may be text. ``name`` stands before the fields' names."""
+    found = instance(name.rstrip("."), value, Write, "a Write")
+    expires_in = found.expires_in
+    if isinstance(expires_in, bool) or not isinstance(expires_in, (int, float, type(None))):
+        raise TypeError(f"{name}expires_in: expected a number of seconds, got {shown(expires_in)}")
+    return Write(
+        document_key(f"{name}key", found.key),
+        content(f"{name}value" if name else "data", found.value),
+        None if found.content_type is None else instance(f"{name}content_type", found.content_type, str, "text"),
+        None if found.expected is None else version(f"{name}expected", found.expected),
+        flag(f"{name}absent", found.absent),
+        expires_in,
+        flag(f"{name}deleted", found.deleted),
+        instance(f"{name}suffix", found.suffix, str, "text"),
+    )

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: MIT
+"""Documents that are published here: first on the disk, then in the engine, and only then on their way to others.
+
+Invariant (docs/protocol.md, "Documents"): a publish that answers "failed" has not happened, and will not.
+
+The disk has a version before it holds: it is staged there, and after the commit in the engine it is kept or withdrawn.
+A withdrawal is tried until it succeeds. Meanwhile nothing more is staged, so that no more can be owed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ..core.types import Document, Prepared, Version, Write
+from ..store.sqlite import NotedError, StoreError
+
+if TYPE_CHECKING:
+    from ..store.disk import Disk
+    from .runtime import Runtime
+
+_log = logging.getLogger("xdp_gossip.runtime")
+_OVER = "the node list was closed: expected it open until a publish returns"
+#: Seconds until the store is told of versions that are kept, if no publish comes that takes the word along.
+_SETTLE_AFTER = 1.0
+#: Seconds until a withdrawal that failed is tried again.
+_RETRY = 5.0
+
+
+#: See :func:`only_if`.
+_before_commit: contextvars.ContextVar[Callable[[], None]] = contextvars.ContextVar(
+    "before_commit", default=lambda: None
+)
+
+
+@contextlib.contextmanager
+def only_if(check: Callable[[], None]) -> Iterator[None]:
+    """What is published in this block takes effect only if ``check()`` does not raise; else the publish raises that.
+
+    It is called when all is ready, and nothing runs between it and what takes effect. So a request can be given up at
+    any moment, and never takes effect after that. (The question belongs to who asks, not to what is published: so it
+    is no parameter that every layer hands on.)
+    """
+    token = _before_commit.set(check)
+    try:
+        yield
+    finally:
+        _before_commit.reset(token)
+
+
+class _GivenUp(Exception):
+    """The caller was cancelled before what it publishes took effect; nobody is left to be told."""
+
+
+class Publisher:
+    """Takes what is published, one publish of a key at a time; all that comes together is one transaction."""
+
+    def __init__(self, runtime: Runtime, disk: Disk) -> None:
+        self._runtime = runtime
+        self._disk = disk
+        self._waiting: list[tuple[list[Document], asyncio.Future[None]]] = []
+        self._work = asyncio.Event()
+        self._in_flight: dict[str, Prepared] = {}  # by key: prepared, and neither committed nor given up
+        self._landed = asyncio.Event()
+        self._committing: set[tuple[str, tuple[Version, bool, bytes]]] = set()
+        self._kept: list[Document] = []  # hold, and the store does not know yet
+        self._withdrawn: list[Document] = []  # do not hold, and may be on the disk
+        self._settling = asyncio.Lock()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._begun: set[asyncio.Task[bool]] = set()
+        self._over = False
+
+    @property
+    def owes(self) -> bool:
+        """Whether a version may be on the disk that does not hold, and is to be taken from there."""
+        return bool(self._withdrawn)
+
+    def undecided(self, document: Document) -> bool:
+        """Whether a version that the disk may show has not happened, or not yet."""
+        item = self._in_flight.get(document.key)
+        coming = [item.document] if item is not None and item.changed and item.document is not None else []
+        return any(each.key == document.key and each.rank == document.rank for each in (*coming, *self._withdrawn))
+
+    def has_stored(self, document: Document) -> bool:
+        """Whether the engine speaks of a document that is being published, and so is on the disk already."""
+        return (document.key, document.rank) in self._committing
+
+    async def publish(self, writes: Sequence[Write], author: str, comment: str) -> list[tuple[Document | None, bool]]:
+        """See ``Runtime.publish``."""
+        runtime, before_commit = self._runtime, _before_commit.get()
+        keys = frozenset(write.key for write in writes)
+        while True:
+            while not keys.isdisjoint(self._in_flight):
+                await self._landed.wait()
+            if self._over:
+                raise StoreError(_OVER)
+            pending = list(self._in_flight.values())
+            prepared = runtime.call(
+                lambda engine, now: engine.prepare(writes, now, author=author, comment=comment, pending=pending)  # noqa: B023
+            )
+            if prepared is None:
+                written = runtime.call(
+                    lambda engine, now: engine.publish_many(writes, now, author=author, comment=comment)
+                )
+                await runtime.saved()
+                return written
+            documents = [item.document for item in prepared if item.changed and item.document is not None]
+            if not documents:
+                await runtime.saved()  # what is held may have come a moment ago
+            if not documents or await self._see_to_its_end(prepared, documents, before_commit):
+                return [(item.document, item.changed) for item in prepared]
+
+    async def _see_to_its_end(
+        self, prepared: list[Prepared], documents: list[Document], before_commit: Callable[[], None]
+    ) -> bool:
+        """See ``_store_and_commit``. What gets to the disk is kept or withdrawn, also when its caller gives up."""
+        given_up = False
+
+        def check() -> None:
+            if given_up:
+                raise _GivenUp
+            before_commit()
+
+        self._in_flight.update((item.key, item) for item in prepared)
+        work = asyncio.ensure_future(self._store_and_commit(prepared, documents, check))
+        self._begun.add(work)
+        work.add_done_callback(lambda done: self._land(done, prepared))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            given_up = True
+            raise
+
+    def _land(self, work: asyncio.Task[bool], prepared: list[Prepared]) -> None:
+        self._begun.discard(work)
+        if not work.cancelled():
+            work.exception()  # told to whoever waits; who gave up does not ask
+        for item in prepared:
+            self._in_flight.pop(item.key, None)
+        landed, self._landed = self._landed, asyncio.Event()
+        landed.set()
+
+    async def _store_and_commit(
+        self, prepared: list[Prepared], documents: list[Document], before_commit: Callable[[], None]
+    ) -> bool:
+        """Whether it happened; else another version came between, and it has to be looked at again."""
+        if self._over:
+            raise StoreError(_OVER)
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((documents, stored))
+        self._work.set()
+        await stored
+        self._committing = {(document.key, document.rank) for document in documents}
+        done = False
+        try:
+            before_commit()  # between this and the commit nothing else runs
+            done = self._runtime.call(lambda engine, now: engine.commit(prepared, now))
+        finally:
+            self._committing = set()
+            # Also when what follows from a commit has failed.
+            if done or any(self._runtime.engine.held(document.key) is document for document in documents):
+                self._kept += documents
+                self._wake(_SETTLE_AFTER)
+            else:
+                await self._withdraw(documents)
+        return done
+
+    async def _withdraw(self, documents: Sequence[Document]) -> None:
+        """Take from the disk what does not hold. Raises ``StoreError``; then it is tried again and again."""
+        self._withdrawn += documents
+        try:
+            async with self._settling:
+                await self._settle()
+        except NotedError:
+            pass  # has not happened, whatever comes; the row goes later
+        except StoreError as error:
+            keys = ", ".join(repr(document.key) for document in documents)
+            text = f"{error}; what was written of {keys} may still be on the disk, and would hold after a restart now: "
+            raise StoreError(f"{text}it is taken from there as soon as the disk is well") from error
+
+    async def _settle(self) -> None:
+        """Tell the store what became of what was staged. Raises ``StoreError``; then it is tried again."""
+        kept, withdrawn = list(self._kept), list(self._withdrawn)
+        if not kept and not withdrawn:
+            return
+        try:
+            found = await self._disk.run(lambda store: store.settle(kept, withdrawn))
+        except StoreError as error:
+            self._runtime.counters["withdrawals_failed"] += bool(withdrawn)
+            self._runtime.note_disk(error)
+            self._wake(_RETRY)
+            raise
+        # These were the first in line, and more may have come.
+        del self._kept[: len(kept)]
+        del self._withdrawn[: len(withdrawn)]
+        self._runtime.counters["documents_withdrawn"] += found
+
+    def _wake(self, after: float) -> None:
+        """Look after what is undecided in so many seconds, or earlier."""
+        if self._alarm is not None:
+            if self._alarm.when() <= asyncio.get_running_loop().time() + after:
+                return
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_later(after, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._work.set()
+
+    async def run(self) -> None:
+        """Write what is published, until it is cancelled: then to the end of the transaction that has begun."""
+        try:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                write = asyncio.ensure_future(self._write())
+                try:
+                    await asyncio.shield(write)
+                except asyncio.CancelledError:
+                    await asyncio.wait([write])
+                    raise
+        finally:
+            self._over = True
+            waiting, self._waiting = self._waiting, []
+            _answer(waiting, StoreError(_OVER))
+            if self._begun:
+                await asyncio.wait(list(self._begun))
+            await self._finish()
+
+    async def _finish(self) -> None:
+        """The last time to settle."""
+        try:
+            async with self._settling:
+                await self._settle()
+        except NotedError:
+            pass  # the next start sees to it
+        except StoreError as error:
+            for document in self._withdrawn:
+                text = "document %r: version %s was not published, but the disk keeps it: it will hold after a restart"
+                _log.error(f"{text}: %s", document.key, document.version, error)
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    async def _write(self) -> None:
+        """All that waits, as one transaction; without any, what the store is to be told."""
+        waiting, self._waiting = self._waiting, []
+        documents = [document for batch, _ in waiting for document in batch]
+        try:
+            if self._withdrawn or not documents:
+                async with self._settling:
+                    await self._settle()
+            if documents:
+                await self._stage(documents)
+        except StoreError as error:
+            _log.error("not published: %s" if waiting else "not taken from the disk: %s", error)
+            _answer(waiting, error)
+        except BaseException:
+            _answer(waiting, StoreError(_OVER))
+            raise
+        else:
+            _answer(waiting, None)
+
+    async def _stage(self, documents: Sequence[Document]) -> None:
+        """Bring ``documents`` to the disk. Raises ``StoreError``."""
+        async with self._settling:
+            kept = list(self._kept)
+            try:
+                await self._disk.run(lambda store: store.stage(documents, kept))
+            except StoreError as error:
+                self._runtime.note_disk(error)
+                failed = error
+            else:
+                del self._kept[: len(kept)]
+                self._runtime.note_disk(None)
+                return
+        # A transaction that fails at its very end is on the disk all the same.
+        await self._withdraw(documents)
+        raise failed
+
+
+def _answer(waiting: Sequence[tuple[list[Document], asyncio.Future[None]]], error: StoreError | None) -> None:
+    for _, stored in waiting:
+        if stored.done():
+            continue
+        if error is None:
+            stored.set_result(None)
+        else:
+            stored.set_exception(error)

@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: MIT
+"""Runs an engine: gives it time and packets, carries out what it asks for, keeps its state on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Container, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from ..common.internal_errors import RECORD, watch
+from ..core.allowlist import AllowList
+from ..core.events import (
+    DocumentChanged,
+    Event,
+    IncarnationChanged,
+    MemberChanged,
+    Rumor,
+    Standing,
+    TombstonesCollected,
+    Warned,
+)
+from ..core.interface import Known, ProtocolEngine, remembered
+from ..core.types import Address, Document, Now, Write
+from ..store.disk import Disk
+from ..store.sqlite import Snapshot, StoreError
+from ..store.unsaved import Unsaved
+from ..transport import Transport
+from .publishing import Publisher
+
+if TYPE_CHECKING:
+    from ..dataplane.steering import Steering
+
+_log = logging.getLogger("xdp_gossip.runtime")
+T = TypeVar("T")
+#: Goes on while the machine is suspended, as the monotonic clock does not.
+_BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+#: Seconds from a change of the known nodes until they are written, and between two such writes at least.
+_NODES_AFTER = 0.2
+_NODES_EVERY = 2.0
+#: Seconds until a write that failed is tried again.
+_RETRY = 5.0
+#: Seconds that the disk may take for one transaction until it counts as failing.
+_HUNG = 30.0
+#: A warning with the same code is logged once in so many seconds.
+_QUIET = 30.0
+#: The same for what a failing disk does not take: it is tried every few seconds, for as long as the disk is full.
+_DISK_QUIET = 60.0
+#: Seconds a due timer may wait before the runtime counts as stuck.
+_STUCK = 10.0
+#: Seconds until the timers are run again after an internal error in one of them.
+_AFTER_FAULT = 0.2
+#: Timer runs that fail one after the other until the runtime counts as stuck: a new process may do better.
+_STUCK_FAULTS = 50
+
+
+class Runtime:
+    """One engine at work. All methods belong to the event loop that :meth:`open` ran in."""
+
+    def __init__(
+        self,
+        engine: ProtocolEngine,
+        transport: Transport,
+        disk: Disk,
+        on_event: Callable[[Event], None],
+        steering: Steering | None = None,
+        allow: AllowList = AllowList(),  # noqa: B008 - it does not change
+    ) -> None:
+        self.engine = engine
+        self.transport = transport
+        self.steering = steering
+        self._disk_error: str | None = None
+        #: Packets from an address that may not speak; versions that were taken from the disk again since they do not
+        #: hold, and how often that failed; versions that never reached the disk, see ``unsaved``; damage that was found
+        #: in the state file at the start, and set aside; how often documents of others, the incarnation and the list of
+        #: known nodes did not reach the disk, each time that it was tried.
+        self.counters = dict.fromkeys(
+            (
+                *("rx_not_allowed", "documents_withdrawn", "withdrawals_failed", "versions_given_up"),
+                *("state_file_repairs", "documents_not_stored", "incarnation_not_stored", "nodes_not_stored"),
+            ),
+            0,
+        )
+        self._allow = allow
+        self._disk = disk
+        self._on_event = on_event
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsaved = Unsaved(self.counters)
+        engine.unstored_source = lambda: self.unstored
+        self._saved: list[tuple[asyncio.Future[None], int]] = []  # who waits until how many writes are on the disk
+        self._work = asyncio.Event()
+        self._raised: int | None = None  # an incarnation that is not on the disk yet
+        self._was_raised = asyncio.Event()
+        self._publisher = Publisher(self, disk)
+        self._nodes_changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._warned: dict[str, tuple[float, int]] = {}
+        self._timer_faults = 0  # runs that failed since the last that did not
+        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
+
+    @staticmethod
+    def now() -> Now:
+        """The time, on both clocks. One before 1970 is taken for 1970."""
+        mono = time.monotonic()
+        slept = time.clock_gettime(_BOOT_CLOCK) - mono if _BOOT_CLOCK is not None else 0.0
+        return Now(mono, max(0, time.time_ns()), slept)
+
+    async def open(self) -> None:
+        """Open the sockets; what arrives before :meth:`start` is lost. Raises ``TransportError``.
+
+        So it does when a data plane was asked for by name and cannot be had.
+        """
+        self._loop = asyncio.get_running_loop()
+        await self.transport.open(self._receive)
+        if self.steering is not None:
+            try:
+                self.steering.open(self.now())
+            except BaseException:
+                self.steering.close()
+                await self.transport.close()
+                raise
+
+    def start(self, snapshot: Snapshot) -> None:
+        """Start the engine with the state of an earlier run."""
+        work = (self._save_documents(), self._save_nodes(), self._save_incarnation(), self._publisher.run())
+        self._tasks = [self._loop.create_task(job) for job in work]
+        for task in self._tasks:
+            watch(task, "state file")
+        self.call(lambda engine, now: self._begin(engine, now, snapshot))
+
+    def _begin(self, engine: ProtocolEngine, now: Now, snapshot: Snapshot) -> None:
+        engine.start(now, snapshot.known, snapshot.documents)
+        if self.steering is not None:
+            steering = self.steering
+            steering.begin(now, lambda: self.call(lambda _, later: steering.notice(later)))
+
+    def call(self, operation: Callable[[ProtocolEngine, Now], T]) -> T:
+        """Do something with the engine and carry out what follows from it."""
+        try:
+            return operation(self.engine, self.now())
+        finally:
+            self._carry_out()
+
+    async def saved(self) -> None:
+        """Wait until all documents written up to now are on the disk. Raises ``StoreError``."""
+        if self._unsaved.written >= self._unsaved.added:
+            return
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._saved.append((done, self._unsaved.added))
+        await done
+
+    async def publish(
+        self, writes: Sequence[Write], author: str = "", comment: str = ""
+    ) -> list[tuple[Document | None, bool]]:
+        """Write documents: first to the disk, then to everybody, so that a publish that fails has not happened.
+
+        Returns for each what is held then and whether that is news. Raises ``ProtocolError``, and ``StoreError`` when
+        the disk fails.
+        """
+        return await self._publisher.publish(writes, author, comment)
+
+    def undecided(self, document: Document) -> bool:
+        """Whether a version that the disk may show has not happened, or not yet."""
+        return self._publisher.undecided(document)
+
+    def note_disk(self, error: StoreError | None) -> None:
+        """A write to the state file failed, or succeeded: then the disk is well, if it has taken everything."""
+        if error is not None:
+            self._disk_error = str(error)
+        elif not self._unsaved and not self._publisher.owes and self._raised is None:
+            self._disk_error = None
+        if self._disk_error is not None:
+            self._nodes_changed.set()  # to be written again and again, which tells when the disk is well again
+
+    @property
+    def unstored(self) -> Container[str]:
+        """Keys of documents that are held and not on the disk yet."""
+        return self._unsaved.keys
+
+    @property
+    def storage_error(self) -> str | None:
+        """Why the disk does not take what is to be written, and how many documents wait for it; None when it does."""
+        error = self._disk_error
+        if error is None and (busy := self._disk.busy) > _HUNG:
+            error = f"the state file has not answered for {busy:.0f} s"
+        if error is None or not self._unsaved.keys:
+            return error
+        return f"{error}; the last versions of {len(self._unsaved.keys)} documents are in memory only"
+
+    def healthy(self) -> bool:
+        """Whether the engine gets its time, and uses it."""
+        due = self.engine.next_timer()
+        in_time = due is None or time.monotonic() - due < _STUCK
+        return not self._closed and in_time and self._timer_faults < _STUCK_FAULTS
+
+    async def close(self) -> None:
+        """Send what is queued, write what is not written yet, and release everything.
+
+        It goes on when who waits for it gives up; whoever calls it again waits for the same.
+        """
+        self._closed = True
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def abandon(self) -> None:
+        """Release everything but the disk after :meth:`open`, when :meth:`start` failed or is not to come."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.steering is not None:
+            self.steering.close()
+        await self.transport.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _close(self) -> None:
+        await self.abandon()
+        known = self._remembered()
+        try:
+            await self._disk.run(self._unsaved.take().write)
+        except StoreError as error:
+            _log.error("documents not stored at the end: %s", error)
+            self._release(error)
+        else:
+            self._unsaved.done()
+            self._release()
+        try:
+            await self._disk.run(lambda store: store.save_nodes(known))
+            await self._store_incarnation()
+        except StoreError as error:
+            _log.error("known nodes not stored at the end: %s", error)
+        await self._disk.close()
+
+    def _receive(self, data: bytes, source: Address, screened: bool = False) -> bool | None:
+        if self._closed:
+            return None
+        if not self._allow.admits(source.ip):
+            self.counters["rx_not_allowed"] += 1
+            return False
+        taken = self.engine.receive(data, source, self.now(), screened)
+        self._carry_out()
+        return taken
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        try:
+            self.call(self._do_what_is_due)
+        except Exception as error:
+            RECORD.add("timer", error)
+            self._timer_faults += 1
+            if self._timer is not None:  # what failed may be due again at once: do not spin on it
+                self._timer.cancel()
+            if not self._closed:
+                self._timer = self._loop.call_later(_AFTER_FAULT, self._on_timer)
+        else:
+            self._timer_faults = 0
+
+    def _do_what_is_due(self, engine: ProtocolEngine, now: Now) -> None:
+        engine.handle_timer(now)
+        if self.steering is not None:
+            self.steering.handle_timer(now)
+
+    def _carry_out(self) -> None:
+        """Events first: what is to be stored is queued before anybody can hear of it."""
+        for event in self.engine.take_events():
+            self._handle(event)
+        if self.steering is not None:
+            self.steering.attend(self.now())
+        for transmit in self.engine.take_transmits():
+            if isinstance(transmit, Rumor):
+                self.transport.send_rumor(transmit)
+            else:
+                self.transport.send(transmit)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        due = self.engine.next_timer()
+        if self.steering is not None:
+            other = self.steering.next_timer()
+            due = other if due is None else min(due, other)
+        if self._timer is not None:
+            if due is not None and self._timer.when() <= due:
+                return  # it fires in time and then looks again
+            self._timer.cancel()
+            self._timer = None
+        if due is not None and not self._closed:
+            self._timer = self._loop.call_at(due, self._on_timer)
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, DocumentChanged) and self._publisher.has_stored(event.document):
+            pass
+        elif isinstance(event, (DocumentChanged, TombstonesCollected)):
+            self._unsaved.add(event)
+            self._work.set()
+        elif isinstance(event, IncarnationChanged):
+            self._raised = event.incarnation
+            self._was_raised.set()
+        elif isinstance(event, Standing):
+            if self.steering is not None:
+                self.steering.hold(event, self.now())
+            return
+        elif isinstance(event, MemberChanged):
+            self._nodes_changed.set()
+            if self.steering is not None:
+                self.steering.members_changed(self.now())
+        elif isinstance(event, Warned):
+            self._warn(event)
+        self._on_event(event)
+
+    def _remembered(self) -> list[Known]:
+        now = self.now()
+        return [*remembered(self.engine.members(now), now), *self.engine.former(now)]
+
+    def _warn(self, event: Warned, level: int = logging.WARNING, quiet: float = _QUIET) -> None:
+        """Log, but with the same code once in ``quiet`` seconds; what was not logged is counted."""
+        since, hidden = self._warned.get(event.code, (-quiet, 0))
+        if time.monotonic() - since < quiet:
+            self._warned[event.code] = (since, hidden + 1)
+            return
+        self._warned[event.code] = (time.monotonic(), 0)
+        _log.log(level, "%s%s", event.text, f" ({hidden} more like it before)" if hidden else "")
+
+    def _not_stored(self, what: str, text: str) -> None:
+        """Count that the disk did not take something, and log it now and then."""
+        self.counters[f"{what}_not_stored"] += 1
+        self._warn(Warned(f"{what}_not_stored", text), logging.ERROR, _DISK_QUIET)
+
+    async def _save_documents(self) -> None:
+        """Write new documents, all that came together in one transaction."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            if not self._unsaved:
+                continue
+            try:
+                await self._disk.run(self._unsaved.take().write)
+            except StoreError as error:
+                self._unsaved.put_back()
+                self.note_disk(error)
+                waiting, lost = len(self._unsaved.keys), self.counters["versions_given_up"]
+                text = f"{waiting} documents wait, {lost} versions of the history were given up"
+                self._not_stored("documents", f"documents not stored, next try in {_RETRY:g} s ({text}): {error}")
+                self._release(error)
+                await asyncio.sleep(_RETRY)
+                self._work.set()
+            except BaseException:
+                self._unsaved.put_back()  # cancelled: close() writes it
+                raise
+            else:
+                self._unsaved.done()
+                self.note_disk(None)
+                self._release()
+
+    def _release(self, error: StoreError | None = None) -> None:
+        """Tell those who wait: all of them of a failure, else those whose writes are done."""
+        waiting, self._saved = self._saved, []
+        for done, count in waiting:
+            if done.done():
+                continue
+            if error is not None:
+                done.set_exception(error)
+            elif count <= self._unsaved.written:
+                done.set_result(None)
+            else:
+                self._saved.append((done, count))
+
+    async def _save_incarnation(self) -> None:
+        """Keep the incarnation on the disk, so that the next run is a later one."""
+        while True:
+            await self._was_raised.wait()
+            self._was_raised.clear()
+            try:
+                await self._store_incarnation()
+            except StoreError as error:
+                self.note_disk(error)
+                self._not_stored("incarnation", f"incarnation not stored, next try in {_RETRY:g} s: {error}")
+                await asyncio.sleep(_RETRY)
+                self._was_raised.set()
+
+    async def _store_incarnation(self) -> None:
+        raised = self._raised
+        if raised is not None:
+            await self._disk.run(lambda store: store.save_incarnation(raised))
+            if self._raised == raised:
+                self._raised = None
+
+    async def _save_nodes(self) -> None:
+        """Keep the list of known nodes on the disk, so that a restart needs no seeds, however soon it comes."""
+        while True:
+            await self._nodes_changed.wait()
+            await asyncio.sleep(_NODES_AFTER)
+            self._nodes_changed.clear()
+            known = self._remembered()
+            try:
+                await self._disk.run(lambda store, known=known: store.save_nodes(known))  # type: ignore[misc]
+            except StoreError as error:
+                self.note_disk(error)
+                self._not_stored("nodes", f"known nodes not stored: {error}")
+            else:
+                self.note_disk(None)
+            await asyncio.sleep(_NODES_EVERY)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Values of the protocol as plain dictionaries: the shapes ``Node`` and ``Document`` of the OpenAPI file."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+from typing import Any
+
+from ..core.types import Document, Member, Node
+
+
+def node(member: Member) -> dict[str, Any]:
+    """NODE: one member as this agent sees it."""
+    record = member.record
+    return {
+        "addr": member.address.ip,
+        "port": member.address.port,
+        "name": record.name if record else "",
+        "private_data": record.private_data if record else "",
+        "state": member.state.value,
+        "incarnation": member.incarnation,
+        "sequence": member.sequence,
+        "version": record.agent_version if record else "",
+        "protocol": record.plane if record else "",
+        "last_heard": 0.0 if member.local else round(max(0.0, member.last_heard), 3),
+        "digest": f"{member.digest:016x}",
+        "local": member.local,
+        "record_known": record is not None,
+        **({"key_slot": member.key_slot} if member.key_slot is not None else {}),
+        **({"problems": list(member.problems)} if member.problems else {}),
+    }
+
+
+def pascal_node(value: Node) -> dict[str, Any]:
+    """A node as PekoNode and eGossip write it in JSON."""
+    return {"Addr": value.addr, "Port": value.port, "Name": value.name, "PrivateData": value.private_data}
+
+
+def published_at(milliseconds: int) -> str:
+    """RFC 3339 in UTC. A stamp beyond the year 9999, which no calendar here can hold, is given as its last moment."""
+    try:
+        moment = datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        return "9999-12-31T23:59:59.999Z"
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{milliseconds % 1000:03d}Z"
+
+
+def document(value: Document) -> dict[str, Any]:
+    """DOC: what is known of one version of a document, without its value.
+
+    It stands in lists, so it tells how many documents were written together and not which: each would name all others.
+    """
+    return {
+        "key": value.key,
+        "version": str(value.version),
+        "digest": value.digest,
+        "size": value.size,
+        "content_type": value.content_type,
+        "author": value.author,
+        "comment": value.comment,
+        "published_at": published_at(value.version.wall_ms),
+        "deleted": value.deleted,
+        "expires": published_at(value.expires) if value.expires else None,
+        "batch_size": max(1, len(value.batch)),
+    }
+
+
+def document_with_value(value: Document) -> dict[str, Any]:
+    """DOC with ``value_base64``."""
+    return {**document(value), "value_base64": base64.b64encode(value.value).decode("ascii")}
+
+
+def whole_document(value: Document) -> dict[str, Any]:
+    """Everything about one document: DOC with ``value_base64``, and ``batch``, the keys written together with it."""
+    return {**document_with_value(value), "batch": list(value.batch)}

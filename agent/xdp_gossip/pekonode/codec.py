@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""PekoNode's wire format: one JSON object per datagram or TCP connection, as Go's ``encoding/json`` writes it.
+
+``{"Node":{"Addr":text,"Port":int,"Name":text,"PrivateData":text},"Infected":{"addr:port":true,...},
+"Metadata":{"Data":base64 or null,"Update":int64},"IsUpdate":bool,"IsSwap":0|1|2,"SecretKey":text}``
+
+Encoding is byte for byte what Go (1.22 and later; older ones write the control characters 8 and 12 as \\u0008 and
+\\u000c) makes of the same packet: field order of the struct, map keys sorted, ``<``, ``>``, ``&``, U+2028 and U+2029
+escaped. Decoding takes what a Go node can send, and like it ignores unknown fields and reads a missing or null
+field as its zero value; ``Node`` with a port has to be there. It refuses more than Go does: fields in other case,
+invalid UTF-8 and lone surrogates (Go would replace them), negative versions and unknown swap roles.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from typing import Any, NoReturn
+
+from .packet import MAX_STAMP, Packet, PekoNodeId, Swap, WireError
+
+__all__ = ["DEFAULT_SIZE", "Packet", "PekoNodeId", "Swap", "WireError", "decode", "encode", "secret_digest"]
+
+#: PekoNode's default ``Size``; a node drops packets of this many bytes and more.
+DEFAULT_SIZE = 16384
+
+#: What Go escapes in JSON beyond what JSON asks for. Outside of strings none of these can occur.
+_GO_ESCAPES = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})
+
+
+def secret_digest(secret_key: str) -> str:
+    """Lower-case hexadecimal MD5 of the cluster's key; empty for an empty key, as in PekoNode's ``New``.
+
+    It is no protection: whoever sees one packet can send others. PekoNode knows nothing better.
+    """
+    if not secret_key:
+        return ""
+    return hashlib.md5(secret_key.encode(), usedforsecurity=False).hexdigest()
+
+
+def encode(packet: Packet) -> bytes:
+    """The packet as a Go node would write it. ``Infected`` is never null: Go nodes would crash adding to it."""
+    node = packet.node
+    data = None if packet.data is None else base64.b64encode(packet.data).decode("ascii")
+    fields = {
+        "Node": {
+            "Addr": node.addr,
+            "Port": node.port,
+            "Name": node.name,
+            "PrivateData": node.private_data,
+        },
+        "Infected": dict.fromkeys(sorted(packet.infected), True),
+        "Metadata": {"Data": data, "Update": packet.stamp},
+        "IsUpdate": packet.is_update,
+        "IsSwap": int(packet.swap),
+        "SecretKey": packet.secret,
+    }
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), check_circular=False)
+    return text.translate(_GO_ESCAPES).encode("utf-8")
+
+
+def decode(data: bytes, size: int = DEFAULT_SIZE) -> Packet:
+    """Read one packet. Raises ``WireError``: ``oversized`` for ``size`` bytes or more, else ``malformed``."""
+    if len(data) >= size:
+        raise WireError("oversized", f"packet: expected less than {size} bytes, got {len(data)}")
+    fields = _object(_parse(data), "packet")
+    node = _object(fields.get("Node"), "Node")
+    metadata = _optional_object(fields, "Metadata")
+    return Packet(
+        node=PekoNodeId(
+            addr=_text(node, "Addr"),
+            port=_integer(node, "Port", 1, 65535),
+            name=_text(node, "Name"),
+            private_data=_text(node, "PrivateData"),
+        ),
+        infected=_infected(_optional_object(fields, "Infected")),
+        data=_blob(metadata, "Data"),
+        stamp=_integer(metadata, "Update", 0, MAX_STAMP),
+        is_update=_flag(fields, "IsUpdate"),
+        swap=Swap(_integer(fields, "IsSwap", 0, 2)),
+        secret=_text(fields, "SecretKey"),
+    )
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise WireError("malformed", f"packet: expected one JSON object in UTF-8: {error}") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _wrong(name: str, expected: str, value: object) -> WireError:
+    return WireError("malformed", f"{name}: expected {expected}, got {value!r:.60}")
+
+
+def _object(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(name, "an object", value)
+    return value
+
+
+def _optional_object(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    value = fields.get(name)
+    return {} if value is None else _object(value, name)
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _wrong(name, "text", value)
+    return _valid(value, name)
+
+
+def _valid(text: str, name: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise _wrong(name, "valid Unicode", text) from None
+    return text
+
+
+def _integer(fields: dict[str, Any], name: str, least: int, most: int) -> int:
+    value = fields.get(name)
+    if value is None:
+        value = 0
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise _wrong(name, f"an integer from {least} to {most}", value)
+    return value
+
+
+def _flag(fields: dict[str, Any], name: str) -> bool:
+    value = fields.get(name)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise _wrong(name, "true or false", value)
+    return value
+
+
+def _infected(labels: dict[str, Any]) -> frozenset[str]:
+    if any(not isinstance(mark, bool) for mark in labels.values()):
+        raise _wrong("Infected", "true or false for each node", labels)
+    return frozenset(_valid(label, "Infected") for label, mark in labels.items() if mark)
+
+
+def _blob(fields: dict[str, Any], name: str) -> bytes | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) % 4:
+        raise _wrong(name, "base64 with padding", value)
+    try:
+        return base64.b64decode(value, validate=True)
+    except (ValueError, binascii.Error):
+        raise _wrong(name, "base64 with padding", value) from None

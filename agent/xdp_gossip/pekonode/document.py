@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""PekoNode's metadata as a document: one value for the whole cluster, versioned by its publisher's clock.
+
+On the wire a version is a *stamp*: nanoseconds since the epoch. Everywhere else here it is a ``Version``, which has
+48 bits of milliseconds, 16 bits of counter and an origin. A stamp says nothing of its origin, and one millisecond
+has a million nanoseconds (20 bits), so the origin field is a placeholder that carries the 4 bits that do not fit:
+``0.0.0.0:1`` to ``0.0.0.0:16``. The mapping is exact and keeps the order, so members agree on every version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..core.events import DocumentChanged, Warned
+from ..core.interface import ProtocolError, Settings
+from ..core.types import DEFAULT_KEY, Address, Document, Now, Version
+from .outlet import Outlet
+from .packet import MAX_STAMP
+
+_NS_PER_MS = 1_000_000
+_PLACEHOLDER = "0.0.0.0"
+_STEP = 16  # stamps that share a counter value: 62,500 values then cover a millisecond, which 16 bits hold
+
+
+def version_of(stamp: int) -> Version:
+    """The version that stands for a stamp (nanoseconds, 0 to ``MAX_STAMP``)."""
+    millis, rest = divmod(stamp, _NS_PER_MS)
+    counter, low = divmod(rest, _STEP)
+    return Version(millis << 16 | counter, Address(_PLACEHOLDER, low + 1))
+
+
+def stamp_of(version: Version) -> int:
+    """Inverse of :func:`version_of`. For a version of another origin (the agent ran another wire before): a stamp
+    of the same millisecond, so that what was published then keeps its age."""
+    millis, counter = version.hlc >> 16, version.hlc & 0xFFFF
+    low = version.origin.port - 1 if version.origin.ip == _PLACEHOLDER and version.origin.port <= _STEP else 0
+    rest = min(counter * _STEP + low, _NS_PER_MS - 1)
+    return min(millis * _NS_PER_MS + rest, MAX_STAMP)
+
+
+def document_of(stamp: int, value: bytes | None) -> Document:
+    """The document that a packet's metadata is. Author, comment and content type do not travel on this wire."""
+    return Document(DEFAULT_KEY, version_of(stamp), value or b"")
+
+
+class ClusterDocument:
+    """The one document: the later stamp holds; of equal stamps, on this side, the higher rank."""
+
+    def __init__(self, settings: Settings, out: Outlet) -> None:
+        self.stamp = 0
+        self.held: Document | None = None
+        self._settings = settings
+        self._out = out
+
+    @property
+    def limit(self) -> int:
+        """Bytes of the largest value that can be published."""
+        return min(self._out.room(self._settings.amount), self._settings.max_document)
+
+    def write(
+        self,
+        value: bytes,
+        now: Now,
+        expected: Version | None,
+        absent: bool,
+        content_type: str,
+        author: str,
+        comment: str,
+    ) -> bool:
+        """Publish, unless the value is held already. Raises ``ProtocolError`` as the engine's ``publish``."""
+        held = self.held
+        self._compare(expected, absent)
+        if len(value) > self.limit:
+            raise ProtocolError(
+                "document_too_large",
+                f"document {DEFAULT_KEY!r}: expected at most {self.limit} bytes (what PekoNode nodes with Size "
+                f"{self._settings.size} can receive), got {len(value)}",
+                limit=self.limit,
+                size=len(value),
+            )
+        if held is not None and held.value == value and held.content_type == content_type:
+            return False
+        stamp = max(now.wall_ns, self.stamp + 1)
+        if stamp > MAX_STAMP:
+            raise ProtocolError(
+                "version_exhausted",
+                f"document {DEFAULT_KEY!r}: somebody published the last version there is (2^63 - 1), no later one "
+                "can be written; restart the whole cluster",
+            )
+        base = held.version if held else None
+        document = Document(DEFAULT_KEY, version_of(stamp), bytes(value), content_type, author, comment, base=base)
+        self._store(document, stamp, local=True)
+        return True
+
+    def take(self, document: Document, stamp: int, now: Now) -> bool:
+        """Take another node's document if it outranks ours; True when it was strictly newer, which makes it news."""
+        newer = stamp > self.stamp
+        if not newer:
+            if self.held is None or stamp < self.stamp or document.content_hash == self.held.content_hash:
+                return False
+            self._out.count("version_ties")
+            if document.rank < self.held.rank:
+                return False
+        ahead = (stamp - now.wall_ns) / 1e9
+        if newer and ahead > self._settings.max_clock_drift:
+            self._out.count("versions_in_future")
+            self._out.emit(Warned("version_in_future", f"a node published a version {ahead:.0f} s in the future"))
+        self._store(document, stamp, local=False)
+        return newer
+
+    def outranks(self, document: Document) -> bool:
+        """Whether what is held here holds against ``document``."""
+        return self.held is not None and self.held.rank > document.rank
+
+    def restore(self, document: Document) -> None:
+        """Take a stored document over, also one of the native wire; what this wire cannot carry stays on disk."""
+        if document.key != DEFAULT_KEY or document.deleted or document.size > self.limit:
+            self._out.count("documents_not_restored")
+            text = f"document {document.key!r}: PekoNode's wire cannot carry it, left out"
+            self._out.emit(Warned("document_not_restored", text))
+            return
+        self.stamp = stamp_of(document.version)
+        self.held = replace(document, version=version_of(self.stamp))
+
+    def _store(self, document: Document, stamp: int, local: bool) -> None:
+        former, self.held = self.held, document
+        tie = former is not None and stamp == self.stamp
+        self.stamp = stamp
+        self._out.emit(DocumentChanged(document, former, local, tie))
+
+    def _compare(self, expected: Version | None, absent: bool) -> None:
+        actual = self.held.version if self.held else None
+        if (expected is not None and actual != expected) or (absent and actual is not None):
+            raise ProtocolError(
+                "version_mismatch",
+                f"document {DEFAULT_KEY!r}: expected {expected or 'no document'}, found {actual or 'no document'}",
+                expected=str(expected) if expected else None,
+                actual=str(actual) if actual else None,
+            )

@@ -1,0 +1,383 @@
+# SPDX-License-Identifier: MIT
+"""The agent process: a node list from the configuration, its API, systemd's signals, and an orderly end.
+
+Stopping is not leaving: a stopped agent is expected back, the others suspect and then drop it after their timeout.
+``xdp-gossip node leave`` says good-bye. Whatever fails unforeseen ends the process with an error, so that systemd
+starts a sound one instead of keeping half of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..api.app import build_app
+from ..api.requestlog import RequestLog
+from ..api.server import ApiServer, tls_context
+from ..common.internal_errors import RECORD
+from ..common.quiet import Quiet, QuietFilter
+from ..config import agent as config
+from ..config.agent import AgentConfig, ConfigError
+from ..core.interface import ProtocolError
+from ..core.types import Node
+from ..nodelist import AsyncNodeList, Limits
+from ..store.sqlite import StoreError
+from ..transport import TransportError
+from . import logs
+from .addresses import Addresses
+from .seednames import SeedNames
+from .systemd import Systemd
+
+if TYPE_CHECKING:
+    from ..templates.loop import Rendering
+    from .planewait import PlaneWait
+
+_log = logging.getLogger("xdp_gossip.daemon")
+
+#: What a SIGHUP takes over; everything else needs a restart.
+_RELOADABLE = frozenset({"log", "seeds", "seed_names", "node", "path"})
+
+#: An agent's ``timeout: auto`` is 5 x cycle + 2 s (docs/architecture.md, "Defaults"); the library's is the seed's 3.
+_TIMEOUT_CYCLES = 5
+
+#: How long closing may take before the process ends anyway.
+CLOSE_SECONDS = 10.0
+_STATUS_SECONDS = 5.0
+#: Descriptors wanted: connections are bounded to a fortieth of these, so that stores and sockets never lack one.
+_DESCRIPTORS = 65536
+
+
+def node_list_from(settings: AgentConfig) -> AsyncNodeList:
+    """The node list that ``settings`` describe, with its local node and seeds, not joined yet."""
+    limits = settings.limits
+    node_list = AsyncNodeList(
+        amount=settings.amount,
+        cycle=settings.cycle,
+        buffer=settings.buffer,
+        size=settings.size,
+        timeout=settings.timeout,
+        timeout_cycles=_TIMEOUT_CYCLES,
+        secret_key=settings.secret_key,
+        protocol=settings.protocol,
+        listen_addr=settings.listen_addr,
+        is_print=settings.is_print,
+        wire=settings.wire,
+        cluster=settings.cluster,
+        keys=[(slot.id, slot.state, slot.secret) for slot in settings.keys],
+        state_dir=settings.state_dir,
+        max_clock_drift=settings.max_clock_drift,
+        limits=Limits(document=limits.document, nodes=limits.nodes, documents=limits.documents, store=limits.store),
+        history=settings.history,
+        tombstone_grace=settings.tombstone_grace,
+        wait_for_members=settings.wait_for_members,
+        expects_seeds=bool(settings.seed_names),
+        dataplane=settings.dataplane.directory,
+        allow=settings.dataplane.allow,
+    )
+    node_list.new(settings.node)
+    add_seeds(node_list, settings)
+    return node_list
+
+
+def add_seeds(node_list: AsyncNodeList, settings: AgentConfig) -> None:
+    """Hand over the seeds; the node itself may be among them, as one list serves a whole fleet."""
+    for seed in settings.seeds:
+        if seed != settings.node.address:
+            node_list.set(Node(seed.ip, seed.port))
+
+
+class Agent:
+    """One run of the agent."""
+
+    def __init__(self, settings: AgentConfig) -> None:
+        self.settings = settings
+        self.node_list = node_list_from(settings)
+        self.servers: list[ApiServer] = []
+        self.counters: dict[str, int] = {"loop_errors": 0}
+        self.requests = RequestLog()
+        self.systemd = Systemd()
+        listen = settings.api.listen
+        self.addresses = Addresses(
+            {"listen_addr": settings.listen_addr, "api.listen": listen.ip if listen is not None else ""}
+        )
+        self._plane_wait: PlaneWait | None = None
+        self.rendering: Rendering | None = None
+        #: Set once the agent has joined its cluster and serves.
+        self.ready = asyncio.Event()
+        self._end = asyncio.Event()
+        self.seed_names = SeedNames(self.node_list, settings.node.address, self.counters)
+        self.seed_names.configure(settings.seed_names, settings.seeds)
+        self._failed = False
+        self._quiet = Quiet(_log)
+        self._resolving: asyncio.Task[None] | None = None
+
+    async def run(self) -> int:
+        """Serve until a signal; 0 after an orderly end, 1 after a failure."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_unforeseen)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        beat: asyncio.Task[None] | None = None
+        try:
+            beat = loop.create_task(self._heartbeat())
+            beat.add_done_callback(self._on_task_done)
+            await self._open()
+            await self._end.wait()
+        finally:
+            # A second signal while closing must not be lost on a handler that only sets an event.
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+            self.systemd.tell("STOPPING=1", "STATUS=stopping")
+            if beat is not None:
+                beat.cancel()
+            await self._close()
+        return 1 if self._failed else 0
+
+    async def _open(self) -> None:
+        # The API first: two agents with one configuration must clash here, not in the cluster.
+        api = self.settings.api
+        if api.socket:
+            server = self._server(local=True)
+            await server.open_unix(api.socket)
+        if api.listen is not None:
+            server = self._server(local=False)
+            tls = tls_context(api.tls_cert, api.tls_key) if api.tls_cert else None
+            where = await server.open_tcp(api.listen, tls)
+            _log.info("API on %s%s", where, " (TLS)" if tls else "")
+        self.addresses.open()
+        if not await self._join():
+            return
+        node = self.settings.node
+        _log.info("xdp-gossip %s runs as %s in cluster %s", __version__, node.address, self.settings.cluster)
+        if not self.settings.secret_key and not self.settings.keys:
+            _log.warning("allow_insecure: packets of this cluster are neither authenticated nor encrypted")
+        self._resolving = asyncio.get_running_loop().create_task(self.seed_names.run())
+        self._resolving.add_done_callback(self._on_task_done)
+        if self.settings.templates:
+            from ..templates.loop import Rendering
+
+            self.rendering = Rendering(self.node_list, self.settings.templates, self.settings.files_helper.socket)
+            self.node_list.tell_applied(self.rendering.applied, self.rendering.troubled)
+            for task in self.rendering.start():
+                task.add_done_callback(self._on_task_done)
+        # What start-up left behind will never be collected again: keep the collector from walking it.
+        gc.collect()
+        gc.freeze()
+        self.ready.set()
+        self.systemd.tell("READY=1", self._told())
+
+    async def _join(self) -> bool:
+        """Become a member; False when the agent was told to end while it waited for a data plane."""
+        if self.settings.protocol not in ("XDP", "TC"):
+            await self.node_list.join()
+            return True
+        from .planewait import PlaneWait  # most agents take what there is
+
+        plane, ip = Path(self.settings.dataplane.directory), self.settings.node.address.ip
+        seeds = [seed.ip for seed in self.settings.seeds if (":" in seed.ip) == (":" in ip)]
+        self._plane_wait = PlaneWait(self.node_list, plane, ip, self._on_waiting, seeds)
+        return await self._plane_wait.join()
+
+    @property
+    def _waits(self) -> str:
+        """Which data plane it waits for before it joins; "" for none."""
+        return self._plane_wait.waiting if self._plane_wait is not None else ""
+
+    def _on_waiting(self) -> None:
+        """What can take long must not keep a boot, or whoever starts the unit: it is started as far as it goes now."""
+        self.systemd.tell("READY=1", self._told())
+
+    def _told(self) -> str:
+        """The line for ``systemctl status``."""
+        if not self.ready.is_set():
+            return f"STATUS=no member yet: waiting for {self._waits}" if self._waits else "STATUS=starting"
+        waiting = self.addresses.waiting
+        return f"STATUS={self.node_list.summary()}{f'; waiting for {waiting}' if waiting else ''}"
+
+    def _server(self, *, local: bool) -> ApiServer:
+        app = build_app(
+            self.node_list,
+            token=self.settings.api.token,
+            local=local,
+            max_document=self.settings.limits.document,
+            counters=self.counters,
+            rendered=lambda: self.rendering.outcomes() if self.rendering is not None else [],
+            waiting=lambda: self.addresses.waiting,
+            compared=self.compared,
+            requests=self.requests,
+            ui=self.settings.api.ui,
+        )
+        server = ApiServer(app, self.counters)
+        self.servers.append(server)
+        return server
+
+    async def _close(self) -> None:
+        self.addresses.close()
+
+        async def close_all() -> None:
+            if self._resolving is not None:
+                self._resolving.cancel()
+            await asyncio.gather(*(server.close() for server in self.servers))
+            if self.rendering is not None:
+                await self.rendering.close()
+            await self.node_list.close()
+
+        try:
+            await asyncio.wait_for(close_all(), CLOSE_SECONDS)
+        except asyncio.TimeoutError:
+            _log.error("closing took more than %g seconds and was given up", CLOSE_SECONDS)
+            self._failed = True
+
+    def _on_stop(self, number: int) -> None:
+        _log.info("%s: stopping", signal.Signals(number).name)
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._plane_wait is not None:
+            self._plane_wait.stop()
+        self._end.set()
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.fail("a background task failed", task.exception())
+
+    def _on_unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The loop's handler: a peer's broken connection is noted, a fault of our own ends the process."""
+        error = context.get("exception")
+        if error is None or isinstance(error, (OSError, asyncio.CancelledError)):
+            # Strangers can cause these, and as many as they like.
+            self.counters["loop_errors"] += 1
+            what = str(context.get("message", "event loop"))
+            self._quiet(what, f"{what}{f': {error}' if error else ''}")
+            return
+        self.fail(context.get("message", "event loop"), error)
+
+    def fail(self, what: str, error: BaseException | None) -> None:
+        """End the process with an error."""
+        if error is not None:
+            RECORD.add(what, error)
+        trace = (type(error), error, error.__traceback__) if error is not None else None
+        _log.critical("%s; ending, so that a sound process can start", what, exc_info=trace)
+        self._failed = True
+        self._stop()
+
+    async def _heartbeat(self) -> None:
+        """Tell systemd the state, and feed its watchdog for as long as the protocol does its work."""
+        watchdog = self.systemd.watchdog_seconds()
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.addresses.changed.wait(), min(watchdog or _STATUS_SECONDS, _STATUS_SECONDS))
+            self.addresses.changed.clear()
+            self.addresses.look()
+            if not self.ready.is_set() and not self._waits:
+                continue
+            lines = [self._told()] if self.systemd.listens else []
+            if not self.ready.is_set() or self.node_list.healthy():
+                lines.append("WATCHDOG=1")
+            else:
+                _log.error("the protocol's timer is overdue: the watchdog is not fed")
+            self.systemd.tell(*lines)
+
+    def reload(self) -> None:
+        """Take over what a changed configuration file allows (SIGHUP); say what needs a restart."""
+        self.systemd.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            self._take_over(config.load(self.settings.path))
+        except ConfigError as error:
+            for problem in error.problems:
+                _log.error("not reloaded: %s", problem)
+        self.systemd.tell("READY=1", self._told())
+
+    async def compared(self) -> dict[str, Any]:
+        """The answer of ``GET /v1/configuration``; the file may be on a disk that is slow."""
+        path = self.settings.path
+        try:
+            new = await asyncio.to_thread(config.load, path)
+        except ConfigError as error:
+            return {"file": path, "problems": list(error.problems), "reload": [], "restart": []}
+        reload, restart = self._differences(new)
+        return {"file": path, "problems": [], "reload": reload, "restart": restart}
+
+    def _differences(self, new: AgentConfig) -> tuple[list[str], list[str]]:
+        """The settings in which ``new`` differs: what a reload takes over, and what needs a restart."""
+        old = self.settings
+        differing = [
+            field.name
+            for field in dataclasses.fields(AgentConfig)
+            if field.name not in ("path", "node") and getattr(old, field.name) != getattr(new, field.name)
+        ]
+        reload = [name for name in differing if name in _RELOADABLE]
+        restart = [name for name in differing if name not in _RELOADABLE]
+        if new.node.address != old.node.address:
+            restart.append("node.addr or node.port")
+        if (new.node.name, new.node.private_data) != (old.node.name, old.node.private_data):
+            reload.append("node.name or node.private_data")
+        return sorted(reload), sorted(restart)
+
+    def _take_over(self, new: AgentConfig) -> None:
+        old = self.settings
+        fixed = self._differences(new)[1]
+        named = (new.node.name, new.node.private_data) != (old.node.name, old.node.private_data)
+        if named and not self.ready.is_set():
+            fixed.append("node.name or node.private_data, as it is no member yet")
+        if fixed:
+            _log.warning("reloaded, but these changes need a restart: %s", ", ".join(sorted(fixed)))
+        logs.configure(new.log.level, new.log.format)
+        self.settings = dataclasses.replace(old, log=new.log, seeds=new.seeds, seed_names=new.seed_names)
+        for seed in set(old.seeds) - set(new.seeds):
+            self.node_list.unset(Node(seed.ip, seed.port))
+        add_seeds(self.node_list, self.settings)
+        self.seed_names.configure(new.seed_names, new.seeds)
+        if named and self.ready.is_set():
+            self.node_list.update_node(name=new.node.name, private_data=new.node.private_data)
+            node = dataclasses.replace(old.node, name=new.node.name, private_data=new.node.private_data)
+            self.settings = dataclasses.replace(self.settings, node=node)
+        if self.ready.is_set():
+            self.node_list.look_for_dataplane()
+        elif self._plane_wait is not None:
+            self._plane_wait.look()
+        if self.rendering is not None:
+            self.rendering.again()
+        _log.info("configuration reloaded from %s", old.path)
+
+
+async def run(settings: AgentConfig) -> int:
+    """Run an agent with ``settings`` until it is told to stop; returns the exit code."""
+    return await Agent(settings).run()
+
+
+def _raise_descriptor_limit() -> None:
+    """Without the unit's limit there are 1024 descriptors, fewer than there may be connections."""
+    if not 0 <= os.sysconf("SC_OPEN_MAX") < _DESCRIPTORS:
+        return
+    import resource  # the unit's agents do without it
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def main(settings: AgentConfig) -> int:
+    """The process: logging, event loop, exit code. 1 with one line on stderr when the agent cannot start."""
+    logs.configure(settings.log.level, settings.log.format)
+    # It warns of every write to a connection that is lost.
+    logging.getLogger("asyncio").addFilter(QuietFilter())
+    _raise_descriptor_limit()
+    try:
+        return asyncio.run(run(settings))
+    except (OSError, StoreError, TransportError, ProtocolError, ValueError) as error:
+        _log.error("the agent cannot run: %s", error)
+        return 1
+    finally:
+        sys.stdout.flush()

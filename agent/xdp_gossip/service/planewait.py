@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""Joins the cluster once there is the kernel data plane that ``protocol: XDP`` or ``TC`` insists on.
+
+The process stays while it waits. One that ended would be started again every two seconds, and would have the loader
+compile again and again: this one asks it more and more seldom (``dataplane/asking.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ..core.types import Now
+from ..dataplane.asking import TOWARD, Asking, Request
+from ..dataplane.maps import Loaded
+from ..dataplane.monitor import Monitor
+from ..transport import NoPlane
+
+_log = logging.getLogger("xdp_gossip.dataplane")
+
+#: Seconds between two looks at what the loader left, while it may be at work, and else.
+PEEK_EVERY, LOOK_EVERY = 0.5, 5.0
+
+
+class Joins(Protocol):
+    """What is needed of a node list."""
+
+    async def join(self) -> None:
+        """Join; may be called again after ``NoPlane``."""
+
+
+class PlaneWait:
+    """Joins ``node_list``, whose address is ``ip``, with the data plane below ``directory``.
+
+    ``toward`` are the addresses of seeds, as far as they are known. ``told`` is called whenever :attr:`waiting` has
+    changed.
+    """
+
+    def __init__(
+        self, node_list: Joins, directory: Path, ip: str, told: Callable[[], None], toward: Sequence[str] = ()
+    ) -> None:
+        self._node_list = node_list
+        self._directory = directory
+        self._monitor = Monitor(ip)
+        self._monitor.toward = tuple(toward)[:TOWARD]
+        self._told = told
+        self._asking = Asking(Request(directory), lambda name: None)
+        self._wake = asyncio.Event()
+        self._stopped = False
+        self._said: deque[str] = deque(maxlen=8)
+        #: What is waited for, and why; "" for nothing.
+        self.waiting = ""
+
+    async def join(self) -> bool:
+        """Join, however long it takes; False when :meth:`stop` was called first. Raises what the node list raises."""
+        following = False
+        try:
+            while not self._stopped:
+                stamp = Loaded.stamp(self._directory)
+                try:
+                    await self._node_list.join()
+                except NoPlane as error:
+                    self._say(str(error))
+                else:
+                    self.waiting = ""
+                    return True
+                if not following:
+                    following = True
+                    self._follow()
+                self._monitor.watch(0, Loaded.asked(self._directory))
+                await self._pause(stamp)
+            return False
+        finally:
+            self._monitor.close()
+
+    def look(self) -> None:
+        """Try again now."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Give up."""
+        self._stopped = True
+        self._wake.set()
+
+    def _say(self, why: str) -> None:
+        waiting = f"a kernel data plane ({why})"
+        if waiting == self.waiting:
+            return
+        self.waiting = waiting
+        # A loader at work and what it finds take turns.
+        if why not in self._said:
+            self._said.append(why)
+            _log.warning("%s; no member until there is one; %s", why, self._asking.words())
+        self._told()
+
+    def _follow(self) -> None:
+        """From now on a change of interfaces or addresses is worth asking at once."""
+        self._monitor.on_change = self._wake.set
+        self._monitor.open()
+        now = _now()
+        self._asking.follow(self._monitor.facts, 0, now.mono)
+        self._asking.want(now.mono)
+        self._asking.hurry(now.mono)
+
+    async def _pause(self, stamp: tuple[int, int] | None) -> None:
+        """Until the loader has worked, somebody calls :meth:`look`, or :meth:`stop`."""
+        while not self._stopped and Loaded.stamp(self._directory) == stamp:
+            now = _now()
+            self._monitor.refresh()
+            self._asking.follow(self._monitor.facts, 0, now.mono)
+            self._asking.attend(self.waiting, now)
+            often = PEEK_EVERY if now.mono < self._asking.answer_by else LOOK_EVERY
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(0.0, min(often, self._asking.due - now.mono)))
+                self._wake.clear()
+                return
+
+
+def _now() -> Now:
+    return Now(time.monotonic(), time.time_ns())

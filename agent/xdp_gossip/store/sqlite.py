@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: MIT
+"""The durable state of an agent: incarnation, nodes once known, documents and their history, in one SQLite file.
+
+What a call acknowledged is on the disk. A damaged file is set aside, never deleted and never fatal: all rows that still
+check move to a new file, and :attr:`Store.problems` says what did not. Two checks together find damage: SQLite's own
+(structure) and a checksum in every row plus a sum over all rows (content, and rows that went missing).
+
+The journal is SQLite's rollback journal, not its write-ahead log: a damaged log ends at the damage without an error,
+and with it would go writes that were acknowledged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ..core.interface import Known
+from ..core.runs import MAX_INCARNATION, first_after, later
+from ..core.types import Address, Document, Version
+from . import rows
+from .base import FORGET_AFTER_S, Snapshot, StateStore, Unread, persist, remembered, without
+from .memory import MemoryStore
+from .slips import Slips
+from .statefile import (
+    HISTORY,
+    LAYOUT,
+    NotedError,
+    StoreError,
+    insert,
+    open_or_repair,
+    select,
+    standing,
+    take_lock,
+    translated,
+    weight,
+)
+
+__all__ = [
+    "FORGET_AFTER_S",
+    "MemoryStore",
+    "NotedError",
+    "Snapshot",
+    "StateStore",
+    "Store",
+    "StoreError",
+    "Unread",
+    "persist",
+]
+
+#: A row under the key that no document can have: its content is the name of the cluster that the state belongs to.
+_CLUSTER = "\0cluster"
+_NOBODY = Address("0.0.0.0", 1)
+
+
+class Store:
+    """State in one file, owned by one process and used by one thread. Make it with :meth:`open`."""
+
+    def __init__(
+        self, path: Path, database: sqlite3.Connection, lock: int, problems: list[str], history: int = HISTORY
+    ) -> None:
+        self.path = path
+        self._history = history
+        #: What was wrong with the file at opening and what that cost, for the log and the status.
+        self.problems = problems
+        self._opened = time.monotonic()
+        self._database: sqlite3.Connection | None = database
+        self._lock = lock
+        self._slips = Slips(lock)
+        self._undecided: dict[str, bytes] = {}  # by key the rank of what was staged and not settled
+
+    @classmethod
+    def open(cls, path: Path, history: int = HISTORY, cluster: str = "") -> Store:
+        """Open or make the file (mode 0600) and its directory (0700), repairing it when it is damaged.
+
+        ``history``: versions to keep of each document, the current one included. ``cluster``: name of the cluster that
+        the state belongs to; a file without one takes it.
+
+        Raises ``StoreError`` when it belongs to another cluster, when another process has it, when its layout is newer
+        than this program, or when the file system refuses.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = take_lock(path)
+        except OSError as error:
+            raise StoreError(f"{error.filename or path}: {error.strerror or error}") from error
+        try:
+            problems: list[str] = []
+            database = open_or_repair(path, problems)
+            store = cls(path, database, lock, problems, history)
+            try:
+                store._forget_noted()
+                store._belong(cluster)
+            except BaseException:
+                database.close()
+                raise
+            return store
+        except OSError as error:
+            os.close(lock)
+            raise StoreError(f"{error.filename or path}: {error.strerror or error}") from error
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def next_incarnation(self, now_s: int) -> int:
+        """See :meth:`StateStore.next_incarnation`. Raises ``StoreError``."""
+        with self._transaction() as tx:
+            incarnation = first_after(tx.incarnation(), now_s)
+            tx.set_incarnation(incarnation)
+        return incarnation
+
+    def _forget_noted(self) -> None:
+        """Remove what an earlier run could not withdraw. Raises ``StoreError``, ``OSError``."""
+        if not self._slips:
+            return
+        with self._transaction() as tx:
+            for name in tx.documents():
+                if self._slips.names(name):
+                    tx.remove_document(*name)
+        self._slips.clear()
+
+    def _belong(self, cluster: str) -> None:
+        """Write the cluster's name down, or compare it. Raises ``StoreError``."""
+        if not cluster:
+            return
+        with self._reading() as database:
+            found = database.execute("SELECT value FROM document WHERE key = ?", (_CLUSTER,)).fetchone()
+        if found is None:
+            with self._transaction() as tx:
+                tx.add_document(rows.document_row(Document(_CLUSTER, Version(1, _NOBODY), cluster.encode())))
+        elif (name := bytes(found[0]).decode(errors="replace")) != cluster:
+            raise StoreError(
+                f"{self.path}: expected the state of cluster {cluster!r}, which is configured, got that of cluster "
+                f"{name!r}; name another state_dir, or move this one away to join {cluster!r} with an empty one"
+            )
+
+    def save_incarnation(self, incarnation: int) -> None:
+        """See :meth:`StateStore.save_incarnation`. Raises ``StoreError``."""
+        if not 0 <= incarnation <= MAX_INCARNATION:
+            raise StoreError(f"{self.path}: incarnation: expected 0 to {MAX_INCARNATION}, got {incarnation}")
+        with self._transaction() as tx:
+            if later(incarnation, tx.incarnation()):
+                tx.set_incarnation(incarnation)
+
+    def load(self) -> Snapshot:
+        """See :meth:`StateStore.load`. Raises ``StoreError`` when the disk fails now."""
+        with self._reading() as database:
+            known = [rows.row_known(row) for row in database.execute(select("node"))]
+            best = f"SELECT max(other.rank) FROM document AS other WHERE length(other.rank) = {rows.RANK_BYTES}"
+            newest = f"document.rank = ({best} AND other.key = document.key)"
+            documents = [
+                rows.row_document(row)
+                for row in database.execute(f"{select('document')} WHERE {newest} ORDER BY document.key")
+            ]
+        return Snapshot(known, [document for document in documents if document.key != _CLUSTER])
+
+    def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:
+        """See :meth:`StateStore.collect`. Raises ``StoreError``."""
+        with self._transaction() as tx:
+            for tombstone in tombstones:
+                tx.remove_before(tombstone.key, rows.rank_key(tombstone))
+            for tombstone in dropped:
+                tx.remove_before(tombstone.key, rows.rank_key(tombstone))
+                tx.remove_document(tombstone.key, rows.rank_key(tombstone))
+
+    def save_documents(
+        self, documents: Sequence[Document], withdrawn: Sequence[Document] = (), unread: Sequence[Unread] = ()
+    ) -> None:
+        """See :meth:`StateStore.save_documents`. Durable when it returns; raises ``StoreError`` otherwise."""
+        if not documents and not withdrawn and not unread:
+            return
+        with self._transaction() as tx:
+            for document in documents:
+                tx.remove_unread(document.key, rows.rank_key(document))
+                tx.add_document(rows.document_row(document))
+            for document in withdrawn:
+                tx.remove_document(document.key, rows.rank_key(document))
+            for document, successor in unread:
+                tx.remove_document(document.key, rows.rank_key(document))
+                tx.add_document(rows.document_row(document, successor))
+            self._prune(tx, [*documents, *(lost.document for lost in unread)], self._undecided)
+
+    def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
+        """See :meth:`StateStore.stage`. Durable when it returns; raises ``StoreError``: then it may be there or not."""
+        # Before it is tried: a transaction that fails may be on the disk all the same.
+        self._undecided.update((document.key, rows.rank_key(document)) for document in documents)
+        undecided = without(self._undecided, kept)
+        with self._transaction() as tx:
+            for document in documents:
+                tx.add_document(rows.document_row(document))
+            self._prune(tx, kept, undecided)
+        self._undecided = undecided
+
+    def settle(self, kept: Sequence[Document], withdrawn: Sequence[Document]) -> int:
+        """See :meth:`StateStore.settle`. Raises ``StoreError``, ``NotedError``."""
+        undecided = without(self._undecided, [*kept, *withdrawn])
+        names = [(document.key, rows.rank_key(document)) for document in withdrawn]
+        try:
+            with self._transaction(if_changed=True) as tx:
+                found = sum(tx.remove_document(*name) for name in names)
+                self._prune(tx, [*kept, *withdrawn], undecided)
+        except StoreError as error:
+            if names:
+                self._note(names, error)
+            raise
+        self._undecided = undecided
+        try:
+            self._slips.discard(names)
+        except OSError as error:
+            raise StoreError(f"{self.path}.lock: {error.strerror or error}") from error
+        return found
+
+    def _note(self, names: Sequence[tuple[str, bytes]], reason: StoreError) -> None:
+        """Have the next start do what a transaction could not. Raises ``NotedError``, else ``StoreError``."""
+        try:
+            self._slips.add(names)
+        except OSError as error:
+            raise StoreError(f"{reason}; {self.path}.lock: {error.strerror or error}") from reason
+        raise NotedError(str(reason)) from reason
+
+    def _prune(self, tx: _Transaction, documents: Sequence[Document], undecided: dict[str, bytes]) -> None:
+        for key in sorted({document.key for document in documents}):
+            tx.prune_history(key, self._history, undecided.get(key, b""))
+
+    def history(self, key: str) -> list[Document]:
+        """See :meth:`StateStore.history`. Raises ``StoreError`` when the disk fails now."""
+        with self._reading() as database:
+            found = database.execute(f"{select('document')} WHERE key = ? {standing('-1')}", (key, key))
+            return [rows.row_document(row) for row in found]
+
+    def save_nodes(self, known: Sequence[Known]) -> None:
+        """See :meth:`StateStore.save_nodes`. Raises ``StoreError``."""
+        wanted = {entry.address: rows.known_row(entry) for entry in remembered(known, self._opened)}
+        with self._transaction() as tx:
+            tx.replace_nodes(wanted.values())
+
+    def close(self) -> None:
+        """Release the file. Idempotent."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+            os.close(self._lock)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        if self._database is None:
+            raise StoreError(f"{self.path}: closed")
+        with translated(self.path):
+            yield self._database
+
+    @contextlib.contextmanager
+    def _transaction(self, if_changed: bool = False) -> Iterator[_Transaction]:
+        """All or nothing. It writes also when no row has changed, which proves the disk, but not so ``if_changed``."""
+        with self._reading() as database:
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                tx = _Transaction(database)
+                yield tx
+                if tx.changed or not if_changed:
+                    tx.finish()
+                database.execute("COMMIT")
+            except BaseException:
+                # A failed COMMIT may have rolled back already.
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+
+
+class _Transaction:
+    """Row changes that keep the sum over all rows."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        _layout, self._changes, self._total, digest, _checksum = database.execute(select("meta")).fetchone()
+        self._digest = int.from_bytes(digest, "big")
+        self.changed = False
+
+    def finish(self) -> None:
+        digest = (self._digest % 2**64).to_bytes(8, "big")
+        row = rows.seal("meta", (LAYOUT, self._changes + 1, self._total, digest))
+        self._database.execute("DELETE FROM meta")
+        self._database.execute(insert("meta"), row)
+
+    def incarnation(self) -> int:
+        row = self._database.execute("SELECT value FROM incarnation").fetchone()
+        return int(row[0]) if row else 0
+
+    def set_incarnation(self, incarnation: int) -> None:
+        self._delete("incarnation", "1")
+        self._insert("incarnation", rows.seal("incarnation", (incarnation,)))
+
+    def documents(self) -> list[tuple[str, bytes]]:
+        """Key and rank of every version."""
+        return self._database.execute("SELECT key, rank FROM document").fetchall()
+
+    def add_document(self, row: rows.Row) -> None:
+        self._insert("document", row)
+
+    def remove_document(self, key: str, rank: bytes) -> int:
+        return self._delete("document", "key = ? AND rank = ?", (key, rank))
+
+    def remove_unread(self, key: str, rank: bytes) -> None:
+        """A version that gave way and is taken up again is in the history once."""
+        self._delete(
+            "document",
+            "key = ? AND length(rank) > ? AND substr(rank, ?) = ?",
+            (key, rows.RANK_BYTES, rows.RANK_BYTES + 1, rank),
+        )
+
+    def remove_before(self, key: str, rank: bytes) -> None:
+        self._delete("document", "key = ? AND rank < ?", (key, rank))
+
+    def prune_history(self, key: str, kept_versions: int, undecided: bytes) -> None:
+        """Keep that many versions of ``key``, and beside them the one of rank ``undecided`` (empty: none)."""
+        among, whose = "key = ? AND rank != ?", (key, undecided)
+        kept = f"SELECT rank FROM document WHERE {among} {standing('?', among)}"
+        self._delete("document", f"{among} AND rank NOT IN ({kept})", (*whose, *whose, *whose, kept_versions))
+
+    def replace_nodes(self, wanted: Iterable[rows.Row]) -> None:
+        stored: set[rows.Row] = set(self._database.execute(select("node")))
+        fresh = set(wanted)
+        for row in stored - fresh:
+            self._delete("node", "ip = ? AND port = ?", row[:2])
+        for row in fresh - stored:
+            self._insert("node", row)
+
+    def _insert(self, table: str, row: rows.Row) -> None:
+        if self._database.execute(insert(table), row).rowcount > 0:
+            self.changed = True
+            self._total += 1
+            self._digest += weight(row[-1])
+
+    def _delete(self, table: str, where: str, values: rows.Row = ()) -> int:
+        """Returns how many rows there were."""
+        gone = self._database.execute(f"SELECT id, checksum FROM {table} WHERE {where}", values).fetchall()
+        for row_id, checksum in gone:
+            self._database.execute(f"DELETE FROM {table} WHERE id = ?", (row_id,))
+            self.changed = True
+            self._total -= 1
+            self._digest -= weight(checksum)
+        return len(gone)

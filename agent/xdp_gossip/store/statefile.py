@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: MIT
+"""The file under :class:`xdp_gossip.store.sqlite.Store`: how it is made, connected, inspected and repaired.
+
+A new file is built beside and renamed into place, so an empty or half-made ``state.db`` is always damage and never
+taken for a fresh start. A damaged one is linked to ``state.db.corrupt-<UTC time>`` before its successor replaces it:
+a crash at any point leaves either the damaged file or the repaired one under the name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import sqlite3
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from ..core.runs import latest
+from . import rows
+
+#: Layout of the file. A newer one is refused, not set aside: its agent may come back.
+#: Table ``meta`` keeps its columns in every layout, or the refusal could not be told from damage.
+LAYOUT = 1
+APPLICATION_ID = 0x58474F53
+#: Versions kept of each key, the current one included.
+HISTORY = 10
+
+_COLUMN_TYPES = {
+    "meta": ("INTEGER", "INTEGER", "INTEGER", "BLOB", "BLOB"),
+    "incarnation": ("INTEGER", "BLOB"),
+    "node": ("TEXT", "INTEGER", "INTEGER", "TEXT", "INTEGER", "TEXT", "TEXT", "BLOB"),
+    "document": ("TEXT", "BLOB", "TEXT", "BLOB", "TEXT", "TEXT", "TEXT", "INTEGER", "TEXT", "BLOB"),
+}
+_UNIQUE = {"node": ", UNIQUE (ip, port)", "document": ", UNIQUE (key, rank)"}
+_SIDECARS = ("-journal", "-wal", "-shm")
+_KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+
+
+class StoreError(Exception):
+    """The state could not be opened, read or written; the message names the file. Nothing was acknowledged."""
+
+
+class NotedError(StoreError):
+    """The state could not be written, but what was to be withdrawn is noted elsewhere, and holds in no later run."""
+
+
+def schema() -> list[str]:
+    """The statements that make the tables; a file whose own differ is damaged or foreign."""
+    statements = []
+    for table, columns in rows.COLUMNS.items():
+        typed = ", ".join(f"{name} {kind} NOT NULL" for name, kind in zip(columns, _COLUMN_TYPES[table]))
+        statements.append(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, {typed}{_UNIQUE.get(table, '')})")
+    return statements
+
+
+def standing(limit: str, among: str = "key = ?") -> str:
+    """``ORDER BY`` and ``LIMIT`` over versions ``among`` those of a key: the one that holds, then by rank."""
+    holds = f"(SELECT max(rank) FROM document WHERE {among} AND length(rank) = {rows.RANK_BYTES})"
+    return f"ORDER BY rank = {holds} DESC, rank DESC LIMIT {limit}"
+
+
+def select(table: str) -> str:
+    """``SELECT`` of a table's columns in the order of ``rows.COLUMNS``."""
+    return f"SELECT {', '.join(rows.COLUMNS[table])} FROM {table}"
+
+
+def insert(table: str) -> str:
+    """``INSERT`` of a sealed row; one that is there already stays as it is."""
+    # Not OR IGNORE, which would also pass over a NULL without a word.
+    marks = ", ".join("?" * len(rows.COLUMNS[table]))
+    return f"INSERT INTO {table} ({', '.join(rows.COLUMNS[table])}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+
+
+def weight(checksum: object) -> int:
+    """What a row adds to the sum over all rows (modulo 2**64)."""
+    if not isinstance(checksum, bytes):
+        raise ValueError(f"row checksum: expected bytes, got {type(checksum).__name__}")
+    return int.from_bytes(checksum[:8], "big")
+
+
+def take_lock(path: Path) -> int:
+    """Lock the state for this process; the lock ends with the returned descriptor. Raises ``StoreError``, ``OSError``.
+
+    A file of its own: SQLite's locks are gone for the moment in which a repair renames the file.
+    """
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    try:
+        check_file(Path(f"{path}.lock"), os.fstat(lock).st_mode)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise StoreError(f"{path}: in use by another process") from None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def open_or_repair(path: Path, problems: list[str]) -> sqlite3.Connection:
+    """A connection to a file that passed inspection; tells in ``problems`` what had to be repaired.
+
+    Raises ``StoreError`` or ``OSError``.
+    """
+    _check_kinds(path)
+    _new_name(path).unlink(missing_ok=True)
+    if not path.exists():
+        # The directory itself may be new, and its own entry not yet on the disk.
+        _sync(path.parent.parent)
+        strays = _set_sidecars_aside(path, _aside_name(path))
+        if strays:
+            problems.append(f"{path}: missing, but {strays} was there: set aside; starting with no state")
+        _build(_new_name(path), ())
+        _put_in_place(path)
+    else:
+        fault = _inspect(path)
+        if fault:
+            problems.append(_repair(path, fault))
+    with translated(path):
+        return _connect(path)
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors and values it cannot keep into ``StoreError``."""
+    try:
+        yield
+    except (sqlite3.Error, ValueError, OverflowError) as error:
+        raise StoreError(f"{path}: {error}") from error
+
+
+def _check_kinds(path: Path) -> None:
+    """Raise ``StoreError`` where something stands that is no file: nobody may set that aside, and SQLite could hang.
+
+    A link that leads nowhere is no file either: the disk that it leads to may be missing, with the state on it.
+    """
+    for each in (path, _new_name(path), *(Path(f"{path}{suffix}") for suffix in _SIDECARS)):
+        try:
+            mode = each.stat().st_mode
+        except OSError as error:
+            if each.is_symlink():
+                raise StoreError(f"{each}: expected a file, got a symbolic link that leads nowhere") from error
+            if isinstance(error, FileNotFoundError):
+                continue
+            raise
+        check_file(each, mode)
+
+
+def check_file(path: Path, mode: int) -> None:
+    """Raise ``StoreError`` unless ``mode`` is that of a file."""
+    if not stat.S_ISREG(mode):
+        raise StoreError(f"{path}: expected a file, got {_KINDS.get(stat.S_IFMT(mode), 'a device')}; move it away")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    database = _bare_connection(path)
+    try:
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("PRAGMA journal_mode = TRUNCATE")
+        database.execute("PRAGMA synchronous = EXTRA")
+        database.execute("PRAGMA cache_size = -1024")
+        # A repair reads raw pages: what was deleted must not be found there.
+        database.execute("PRAGMA secure_delete = ON")
+        database.execute("BEGIN EXCLUSIVE")
+        database.execute("COMMIT")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _bare_connection(path: Path) -> sqlite3.Connection:
+    # mode=rw: a file that vanished in between must not be made anew without its schema.
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, timeout=1.0)
+
+
+_NOT_DAMAGE = ("locked", "busy", "disk i/o", "is full", "unable to open", "readonly", "permission")
+
+
+def _inspect(path: Path) -> str | None:
+    """What is wrong with the file's content, None when nothing is. Raises ``StoreError`` for what is not damage."""
+    try:
+        # SQLite first: it rolls an unfinished transaction back, which may rewrite the header.
+        with contextlib.closing(_bare_connection(path)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        fault = _inspect_header(path)
+        if fault:
+            return fault
+        with contextlib.closing(_bare_connection(path)) as database:
+            database.text_factory = lambda raw: raw.decode(errors="replace")
+            return _inspect_meta(path, database) or _inspect_content(database)
+    except sqlite3.Error as error:
+        if any(word in str(error).lower() for word in _NOT_DAMAGE):
+            raise StoreError(f"{path}: {error}") from error
+        return str(error)
+    except UnicodeDecodeError:
+        # SQLite's message quotes the file, and Python wants that in UTF-8.
+        return "text that is not UTF-8 where tables are described"
+
+
+def _inspect_header(path: Path) -> str | None:
+    """Check the fixed fields of the SQLite header (file format, section 1.3), which SQLite partly trusts."""
+    with path.open("rb") as file:
+        header = file.read(100)
+    if len(header) < 100 or header[:16] != b"SQLite format 3\0":
+        return "not an SQLite file"
+    if header[68:72] != APPLICATION_ID.to_bytes(4, "big"):
+        return "not a state file of XDP Gossip"
+    # Page size, file format versions 1 (2 when somebody turned the write-ahead log on), no reserved bytes,
+    # payload fractions, schema format 4, UTF-8.
+    expected = {16: rows.PAGE.to_bytes(2, "big"), 20: b"\0\x40\x20\x20", 44: b"\0\0\0\4", 56: b"\0\0\0\1"}
+    wrong = [at for at, value in expected.items() if header[at : at + len(value)] != value]
+    if wrong or header[18:20] not in (b"\1\1", b"\2\2"):
+        return f"damaged header, byte {wrong[0] if wrong else 18}"
+    return None
+
+
+def _inspect_meta(path: Path, database: sqlite3.Connection) -> str | None:
+    found = database.execute(select("meta")).fetchall()
+    if len(found) != 1 or not rows.sound("meta", found[0]):
+        return "damaged row in table meta"
+    layout = found[0][0]
+    if layout > LAYOUT:
+        raise StoreError(f"{path}: written by a newer version: expected layout {LAYOUT} or less, got {layout}")
+    if database.execute("PRAGMA user_version").fetchone() != (layout,):
+        return "damaged header, user version"
+    return None
+
+
+def _inspect_content(database: sqlite3.Connection) -> str | None:
+    (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+    if verdict != "ok":
+        return f"integrity check: {' '.join(verdict.split())}"
+    found = database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
+    if [sql for (sql,) in found] != schema():
+        return "unexpected tables"
+    total, digest = 0, 0
+    for table in rows.COLUMNS:
+        for row in database.execute(select(table)):
+            if not rows.sound(table, row):
+                return f"damaged row in table {table}"
+            if table != "meta":
+                total, digest = total + 1, digest + weight(row[-1])
+    _layout, _changes, expected, expected_digest, _checksum = database.execute(select("meta")).fetchone()
+    if (total, digest % 2**64) != (expected, int.from_bytes(expected_digest, "big")):
+        return f"rows are missing or too many: expected {expected}, got {total}"
+    return None
+
+
+@dataclass
+class _Salvaged:
+    incarnation: int = 0
+    nodes: int = 0
+    documents: int = 0
+    versions: int = 0
+    changes: int = 0
+    #: Rows the newest intact ``meta`` row counted; None when there is none.
+    expected: int | None = None
+    damaged: set[str] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        rows_found = self.nodes + self.versions + (1 if self.incarnation else 0)
+        text = (
+            f"kept {self.documents} documents ({self.versions} versions), {self.nodes} nodes, "
+            f"incarnation {self.incarnation or 'unknown'}: {rows_found} rows of {self.expected or 'an unknown number'}"
+        )
+        if self.damaged:
+            names = sorted(self.damaged)
+            text += f"; damaged: {', '.join(names[:10])}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+        return text
+
+
+def _repair(path: Path, fault: str) -> str:
+    """Build a new file from the rows that check, set the old one aside; returns the report."""
+    aside = _aside_name(path)
+    with path.open("rb") as file:
+        salvaged = _build(_new_name(path), rows.scan(file))
+    try:
+        os.link(path, aside)
+    except OSError:
+        try:
+            shutil.copy2(path, aside)
+            _sync(aside)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+    # Before the successor takes the name: SQLite would play a journal left there into it.
+    _set_sidecars_aside(path, aside)
+    _put_in_place(path)
+    return f"{path}: {fault}: set aside as {aside.name}; {salvaged}"
+
+
+def _build(target: Path, found: Iterable[rows.Found]) -> _Salvaged:
+    """Make a complete, synced file at ``target`` from sealed rows, best copy of each first. Raises ``StoreError``."""
+    os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    with translated(target), contextlib.closing(_bare_connection(target)) as database:
+        # No journal: until the rename nobody sees this file.
+        for pragma in (
+            f"page_size = {rows.PAGE}",
+            "journal_mode = OFF",
+            "synchronous = OFF",
+            "cache_size = -1024",
+        ):
+            database.execute(f"PRAGMA {pragma}")
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version = {LAYOUT}")
+        for statement in schema():
+            database.execute(statement)
+        database.execute("BEGIN")
+        salvaged = _fill(database, found)
+        database.execute("COMMIT")
+    _sync(target)
+    return salvaged
+
+
+def _fill(database: sqlite3.Connection, found: Iterable[rows.Found]) -> _Salvaged:
+    salvaged = _Salvaged()
+    nodes: dict[tuple[rows.Value, ...], rows.Row] = {}
+    for record in found:
+        row = record.row
+        if not record.good:
+            salvaged.damaged.add(f"{record.table} {row[0]!r}" if record.table != "meta" else "meta")
+        elif record.table == "document":
+            database.execute(insert("document"), row)
+        elif record.table == "node":
+            old = nodes.get(row[:2])
+            if old is None or _freshness(row) > _freshness(old):
+                nodes[row[:2]] = row
+        elif record.table == "incarnation" and isinstance(row[0], int):
+            salvaged.incarnation = latest(row[0], salvaged.incarnation)
+        elif isinstance(row[1], int) and isinstance(row[2], int) and row[1] >= salvaged.changes:
+            salvaged.changes, salvaged.expected = row[1], row[2]
+    for row in nodes.values():
+        database.execute(insert("node"), row)
+    if salvaged.incarnation:
+        database.execute(insert("incarnation"), rows.seal("incarnation", (salvaged.incarnation,)))
+    for (key,) in database.execute("SELECT DISTINCT key FROM document").fetchall():
+        stale = f"SELECT id FROM document WHERE key = ? {standing('-1 OFFSET ?')}"
+        database.execute(f"DELETE FROM document WHERE id IN ({stale})", (key, key, HISTORY))
+    _count(database, salvaged)
+    return salvaged
+
+
+def _freshness(row: rows.Row) -> tuple[int, int, int]:
+    known = rows.row_known(row)
+    return (known.incarnation, known.sequence, known.last_heard_ns)
+
+
+def _count(database: sqlite3.Connection, salvaged: _Salvaged) -> None:
+    """Write the ``meta`` row for what the file now holds."""
+    total = digest = 0
+    for table in ("incarnation", "node", "document"):
+        for (checksum,) in database.execute(f"SELECT checksum FROM {table}"):
+            total, digest = total + 1, digest + weight(checksum)
+    meta = rows.seal("meta", (LAYOUT, salvaged.changes + 1, total, (digest % 2**64).to_bytes(8, "big")))
+    database.execute(insert("meta"), meta)
+    salvaged.nodes = database.execute("SELECT count(*) FROM node").fetchone()[0]
+    counted = database.execute("SELECT count(DISTINCT key), count(*) FROM document")
+    salvaged.documents, salvaged.versions = counted.fetchone()
+
+
+def _new_name(path: Path) -> Path:
+    return path.with_name(path.name + ".new")
+
+
+def _aside_name(path: Path) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    names = (
+        path.with_name(f"{path.name}.corrupt-{stamp}{suffix}") for suffix in ("", *(f".{n}" for n in range(1, 1000)))
+    )
+    for name in names:
+        if not name.exists():
+            return name
+    raise StoreError(f"{path}: a thousand damaged files were set aside within one second; is the disk failing?")
+
+
+def _set_sidecars_aside(path: Path, aside: Path) -> str:
+    """Move SQLite's side files to ``aside`` plus their suffix; empty ones just go. Returns what was moved."""
+    moved = []
+    for suffix in _SIDECARS:
+        sidecar = Path(f"{path}{suffix}")
+        if not sidecar.exists():
+            continue
+        if sidecar.stat().st_size == 0:
+            sidecar.unlink()
+        else:
+            sidecar.rename(f"{aside}{suffix}")
+            moved.append(sidecar.name)
+    return ", ".join(moved)
+
+
+def _put_in_place(path: Path) -> None:
+    os.replace(_new_name(path), path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""Files that were changed by hand: heard of from the helper, told, and put right, but not at full speed for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from .helper_client import HelperUnreachable, watch
+
+_log = logging.getLogger("xdp_gossip.templates")
+
+#: Seconds until a file is put right again that was changed again after it had been, first and at most. Two programs
+#: that each want a file their own way would otherwise reload a service at full speed.
+_REPAIR, _REPAIR_MOST = 2.0, 600.0
+#: Seconds until the helper is asked again when it does not answer, first and at most.
+_RETRY, _RETRY_MOST = 2.0, 60.0
+
+
+class Pace:
+    """When a file is to be put right: at once, and then less and less often until it has stayed as it should."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._last: float | None = None
+
+    def delay(self, now: float) -> float:
+        """Seconds until the repair that is decided on at ``now`` (seconds of one clock)."""
+        if self._last is None or now - self._last > 2 * _REPAIR_MOST:
+            self._next = 0.0
+        found = self._next
+        self._last = now + found
+        self._next = min(max(2 * found, _REPAIR), _REPAIR_MOST)
+        return found
+
+
+async def follow(socket: str, tell: Callable[[dict[str, str]], None]) -> None:
+    """Have ``tell`` called with what the helper at ``socket`` says of drift, whenever it says it. Never returns."""
+    retry, said = _RETRY, ""
+    while True:
+        try:
+            async for drifted in watch(socket):
+                retry, said = _RETRY, ""
+                tell(drifted)
+        except HelperUnreachable as error:
+            if str(error) != said:
+                said = str(error)
+                _log.info("%s: nobody looks after rendered files until it is back", error)
+        await asyncio.sleep(retry)
+        retry = min(2 * retry, _RETRY_MOST)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Who owns a rendered file, and who can read it: in place, and while it is validated."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+
+from ...config.templates import TemplateConfig
+from . import commands
+from .held import Held, PlaceError
+
+
+@dataclass(frozen=True)
+class Rights:
+    """Owner, group and mode of a file."""
+
+    uid: int
+    gid: int
+    mode: int
+
+    @classmethod
+    def of(cls, template: TemplateConfig, held: Held | None) -> Rights:
+        """As configured, else as the file in place has them, else root's. Raises PlaceError for no such account."""
+        uid, gid, mode = os.geteuid(), os.getegid(), 0o644
+        if held is not None:
+            uid, gid, mode = held.status.st_uid, held.status.st_gid, held.status.st_mode & 0o777
+        try:
+            uid = uid if template.owner is None else pwd.getpwnam(template.owner).pw_uid
+        except KeyError:
+            raise PlaceError(f"owner {template.owner!r}: there is no such user") from None
+        try:
+            gid = gid if template.group is None else grp.getgrnam(template.group).gr_gid
+        except KeyError:
+            raise PlaceError(f"group {template.group!r}: there is no such group") from None
+        return cls(uid, gid, mode if template.mode is None else template.mode)
+
+    def has(self, held: Held) -> bool:
+        """Whether a file has them already."""
+        found = held.status
+        return (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (self.uid, self.gid, self.mode)
+
+    def before(self, file: Held, user: str) -> int | None:
+        """Let ``user`` read a new file as it will in the end, and nobody write it; its group, or None for the helper.
+
+        The file is root's until it has been validated: its owner could exchange the content meanwhile.
+        """
+        account = commands.account(user)
+        if account.pw_uid == os.geteuid():
+            os.fchown(file.descriptor, -1, self.gid)
+            os.fchmod(file.descriptor, self.mode & ~0o022)
+            return None
+        if account.pw_uid == self.uid:
+            bits = self.mode >> 6
+        elif self.gid in os.getgrouplist(user, account.pw_gid):
+            bits = self.mode >> 3
+        else:
+            bits = self.mode
+        os.fchown(file.descriptor, -1, account.pw_gid)
+        os.fchmod(file.descriptor, self.mode & 0o705 | (bits & 5) << 3)
+        return account.pw_gid

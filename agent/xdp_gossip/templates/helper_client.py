@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Hands rendered content to the files helper."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ..config.templates import ServiceConfig, TemplateConfig
+from .helper import protocol
+
+
+class HelperUnreachable(Exception):
+    """There is no helper, or it did not answer."""
+
+
+async def hand_over(socket: str, template: TemplateConfig, content: bytes, *, repair: bool = False) -> dict[str, Any]:
+    """The helper's answer: state, changed, stage, error, output. Raises :class:`HelperUnreachable`.
+
+    ``repair``: also replace a file that was changed by hand and that the template leaves so.
+    """
+    header = {"template": template.name, "size": len(content)}
+    # Validation, reload and the reload of the former file, for this template and one that it waits for.
+    answer = await _ask(socket, header, content, repair, 6 * template.timeout + 60)
+    if answer.get("state") not in ("applied", "refused", "failed", "drifted"):
+        raise HelperUnreachable(f"files helper ({socket}): an answer without a state; see its log")
+    return answer
+
+
+async def hand_over_together(
+    socket: str, service: ServiceConfig, files: dict[TemplateConfig, bytes], *, repair: bool = False
+) -> dict[str, dict[str, Any]]:
+    """The helper's answer for each template of ``service``, by name; otherwise as :func:`hand_over`."""
+    sizes = {template.name: len(content) for template, content in files.items()}
+    header: dict[str, Any] = {"service": service.name, "sizes": sizes}
+    # Each file is validated by itself; then as for one.
+    seconds = 6 * service.timeout + sum(template.timeout for template in files) + 60
+    answer = await _ask(socket, header, b"".join(files.values()), repair, seconds)
+    results = answer.get("results", dict.fromkeys(sizes, answer))
+    if not all(isinstance(results.get(template.name), dict) for template in files):
+        raise HelperUnreachable(f"files helper ({socket}): an answer without a state; see its log")
+    return dict(results)
+
+
+async def _ask(socket: str, header: dict[str, Any], content: bytes, repair: bool, seconds: float) -> dict[str, Any]:
+    if repair:
+        header["repair"] = True
+    try:
+        return await asyncio.wait_for(_exchange(socket, header, content), seconds)
+    except asyncio.TimeoutError:
+        raise HelperUnreachable(f"files helper ({socket}): no answer within {seconds:g} s") from None
+    except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
+        if isinstance(error, ConnectionRefusedError):
+            raise HelperUnreachable(_nobody(socket, "nobody listens")) from None
+        raise HelperUnreachable(f"files helper ({socket}): it ended before it answered; see its log") from None
+    except OSError as error:
+        raise HelperUnreachable(_nobody(socket, error.strerror or str(error))) from None
+
+
+def _nobody(socket: str, why: str) -> str:
+    return f"files helper ({socket}): {why}: systemctl enable --now xdp-gossip-files.service"
+
+
+async def _exchange(socket: str, header: dict[str, Any], content: bytes) -> dict[str, Any]:
+    reader, writer = await asyncio.open_unix_connection(socket)
+    try:
+        with contextlib.suppress(ConnectionError):  # it may answer a request that it does not read to the end
+            writer.write(protocol.pack(header) + content)
+            await writer.drain()
+        return await _frame(reader)
+    finally:
+        writer.close()
+
+
+async def _frame(reader: asyncio.StreamReader) -> dict[str, Any]:
+    (length,) = protocol.LENGTH.unpack(await reader.readexactly(protocol.LENGTH.size))
+    if length > protocol.MAX_FRAME:
+        raise ValueError("an answer that is too long")
+    return protocol.unpack(await reader.readexactly(length))
+
+
+async def watch(socket: str) -> AsyncIterator[dict[str, str]]:
+    """The templates whose file was changed by hand, and how: at once, and again and again while there are any.
+
+    Raises :class:`HelperUnreachable` when the helper ends, or is one that does not watch.
+    """
+    try:
+        reader, writer = await asyncio.open_unix_connection(socket)
+    except OSError as error:
+        raise HelperUnreachable(_nobody(socket, error.strerror or str(error))) from None
+    try:
+        writer.write(protocol.pack({"watch": True}))
+        while True:
+            drifted = (await _frame(reader)).get("drifted")
+            if not isinstance(drifted, dict):
+                raise HelperUnreachable(f"files helper ({socket}): it does not watch files: restart it")
+            yield {str(name): str(text) for name, text in drifted.items()}
+    except (asyncio.IncompleteReadError, OSError, ValueError):
+        raise HelperUnreachable(f"files helper ({socket}): it ended") from None
+    finally:
+        writer.close()

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""Templates of one service: handed over together, when none of them is still being rendered."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..config.templates import ServiceConfig
+from .helper_client import HelperUnreachable, hand_over_together
+
+if TYPE_CHECKING:
+    from .loop import Rendered
+
+_LOOK_EVERY = 0.05
+
+
+class Together:
+    """The ``members``, all templates of ``service``. ``took(member, content, answer)`` is told what came of each, and
+    says whether it could be tried. ``places`` bounds the requests to the helper."""
+
+    def __init__(
+        self,
+        service: ServiceConfig,
+        members: Sequence[Rendered],
+        socket: str,
+        places: asyncio.Semaphore,
+        took: Callable[[Rendered, bytes, dict[str, Any]], bool],
+    ) -> None:
+        self._service = service
+        self._members = members
+        self._socket = socket
+        self._places = places
+        self._took = took
+        self._contents: dict[str, bytes] = {}
+        self._arrived: set[str] = set()
+        self._round: asyncio.Task[dict[str, bool]] | None = None
+        self._turn = asyncio.Lock()
+        self._refused: list[bytes] = []  # digests of the contents that were refused, and what was said of them
+        self._said: dict[str, dict[str, Any]] = {}
+
+    def without(self, member: Rendered) -> None:
+        """``member`` cannot be rendered now: the others wait for it."""
+        self._contents.pop(member.config.name, None)
+
+    async def hand_over(self, member: Rendered, content: bytes) -> bool:
+        """Have ``content`` put in place with what the others have; whether that could be tried.
+
+        Raises HelperUnreachable.
+        """
+        name = member.config.name
+        self._contents[name] = content
+        self._arrived.add(name)
+        if self._round is None:
+            self._round = asyncio.get_running_loop().create_task(self._go())
+        return (await self._round)[name]
+
+    async def _go(self) -> dict[str, bool]:
+        async with self._turn:
+            # What is changed by one publish is rendered in several templates: the last of them ends the wait.
+            # An event would have to be set wherever one of them may cease to be busy.
+            while self._others_come():  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK_EVERY)
+            arrived, self._arrived, self._round = self._arrived, set(), None
+            missing = [one.config.name for one in self._members if one.config.name not in self._contents]
+            if missing:
+                error = f"waits for {', '.join(missing)} of service {self._service.name}"
+                return {name: self._tell(name, {"state": "waits", "error": error}) for name in arrived}
+            answers = await self._ask()
+            told = {one.config.name: self._tell(one.config.name, answers[one.config.name]) for one in self._members}
+            for one in self._members:
+                if one.config.name not in arrived:
+                    one.tries = not told[one.config.name]
+            return told
+
+    def _others_come(self) -> bool:
+        return any(one.is_busy() and one.config.name not in self._arrived for one in self._members)
+
+    async def _ask(self) -> dict[str, dict[str, Any]]:
+        files = {one.config: self._contents[one.config.name] for one in self._members}
+        digests = [hashlib.sha256(content).digest() for content in files.values()]
+        if digests == self._refused and any(one.refused for one in self._members):
+            return self._said
+        repair = any(one.wants_repair() for one in self._members)
+        try:
+            async with self._places:
+                answers = await hand_over_together(self._socket, self._service, files, repair=repair)
+        except HelperUnreachable as error:
+            for one in self._members:
+                one.settle("failed", str(error))
+                one.tries = True
+            raise
+        refused = any(answer.get("state") == "refused" for answer in answers.values())
+        self._refused, self._said = (digests, answers) if refused else ([], {})
+        return answers
+
+    def _tell(self, name: str, answer: dict[str, Any]) -> bool:
+        (member,) = (one for one in self._members if one.config.name == name)
+        return self._took(member, self._contents[name], answer)
