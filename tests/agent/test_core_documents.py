@@ -15,7 +15,7 @@ from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import DocumentChanged, Rumor, TombstonesCollected, Warned
 from xdp_gossip.core.interface import Known, ProtocolError, Settings
 from xdp_gossip.core.outbox import Local, Outbox
-from xdp_gossip.core.sync import exchange
+from xdp_gossip.core.sync import anti_entropy
 from xdp_gossip.core.types import Address, Document, Node, Now, Record, Version, Write
 from xdp_gossip.store.sqlite import MemoryStore, persist
 from xdp_gossip.wire.keys import Keyring
@@ -323,7 +323,7 @@ def test_a_new_member_hears_of_no_deletion_of_long_ago_and_takes_what_is_older(w
     engine = wire.boot(fresh, wire[0].node)
     wire.run(20)
     assert held(engine, "old") == b"1" and wire.agree()
-    assert engine._metadata.floor == 0 < wire[0]._metadata.floor
+    assert engine._metadata.tombstone_watermark == 0 < wire[0]._metadata.tombstone_watermark
 
 
 def test_more_deletions_than_documents_are_allowed_are_forgotten_and_told_of() -> None:
@@ -412,7 +412,9 @@ class Alone:
 
     def __init__(self) -> None:
         self.table = DocumentTable()
-        self.out = Outbox(CODEC, Local(Node(OWN.ip, OWN.port), Record(), 1), self.table, random.Random(1))
+        self.out = Outbox(
+            CODEC, Local(Node(OWN.ip, OWN.port), Record(), 1), lambda: self.table.digest, random.Random(1)
+        )
         self.metadata = Metadata(OWN, Settings(tombstone_grace=GRACE), self.out, self.table)
 
     def write(self, key: str, at: float, **fields: object) -> Document:
@@ -540,7 +542,7 @@ def test_a_bucket_of_more_documents_than_hashes_are_named_is_listed_whole(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both sides learn what they lack, also in a bucket whose hashes would not fit one request."""
-    monkeypatch.setattr(exchange, "KNOWN", 3)
+    monkeypatch.setattr(anti_entropy, "KNOWN", 3)
     for number in range(600):
         wire[number % 3].publish(f"k/{number}", b"x", wire.now)
     wire.run(5)

@@ -20,8 +20,8 @@ from tests.ports import free_port
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit
 from xdp_gossip.core.interface import Settings
+from xdp_gossip.core.kernel_view import Observation
 from xdp_gossip.core.members.window import ReplayWindow
-from xdp_gossip.core.observer import Observation
 from xdp_gossip.core.types import Address, Node, Now
 from xdp_gossip.dataplane import headers, layout, maps
 from xdp_gossip.dataplane.links import Facts
@@ -453,11 +453,11 @@ def test_lost_news_make_it_look_at_once() -> None:
     plane = rig.start(at(100.0))
     rig.steering.handle_timer(at(101.0))
     seen = plane.observed
-    rig.engine._observer._last = 101.9  # looked a moment ago
+    rig.engine._kernel_view._last = 101.9  # looked a moment ago
     rig.steering.handle_timer(at(102.0))
     assert plane.observed == seen
     plane.counts["news_lost"] = 3
-    rig.engine._observer._last = 102.9
+    rig.engine._kernel_view._last = 102.9
     rig.steering.handle_timer(at(103.0))
     assert plane.observed == seen + 1
 
@@ -474,7 +474,7 @@ def test_a_plane_that_dies_is_given_up_and_a_new_one_found(how: str) -> None:
     rig.steering.handle_timer(at(101.0))
     assert rig.transport.plane is None
     assert rig.steering.reason
-    assert not rig.engine._observer.observing
+    assert not rig.engine._kernel_view.observing
     assert rig.engine.members(at(101.0))[0].record.plane == "UDP"  # type: ignore[union-attr]
     assert rig.steering.next_timer() <= 101.0 + LOOK_EVERY
     rig.steering.handle_timer(at(106.0))

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xdp_gossip.core.interface import Known
-from xdp_gossip.core.seeds import MAX_FORMER
+from xdp_gossip.core.members.seeds import MAX_FORMER
 from xdp_gossip.core.types import Address, Document, Version
 from xdp_gossip.store import rows, slips, sqlite, statefile
 from xdp_gossip.store.sqlite import MemoryStore, StateStore, Store, StoreError, Unread

@@ -107,7 +107,7 @@ def test_lists_that_were_not_asked_for_are_not_kept() -> None:
     entries = [entry for announce in invented(liar, 4000) for entry in announce.entries]
     tell(liar, target, *(ListResponse(tuple(entries[at : at + 80]), ()) for at in range(0, 4000, 80)))
     world.run(1.0)
-    assert target.engine._exchange._seen == {}
+    assert target.engine._anti_entropy._seen == {}
     assert len(target.engine._fetcher) == 0
     assert target.engine.counters["rx_unasked_response"] == 50
 
@@ -119,7 +119,7 @@ def test_lists_that_were_asked_for_keep_no_more_than_is_held() -> None:
     for number in range(5):
         world.publish(target, f"held/{number}", b"x")
     world.run(2.0)
-    target.engine._exchange._ask_for_lists(tuple(range(256)), liar.address, target.now)
+    target.engine._anti_entropy._ask_for_lists(tuple(range(256)), liar.address, target.now)
     entries = [entry for announce in invented(liar, 4000) for entry in announce.entries]
     tell(liar, target, *(ListResponse(tuple(entries[at : at + 80]), ()) for at in range(0, 4000, 80)))
-    assert sum(len(seen) for seen, _ in target.engine._exchange._seen.values()) <= 5
+    assert sum(len(seen) for seen, _ in target.engine._anti_entropy._seen.values()) <= 5

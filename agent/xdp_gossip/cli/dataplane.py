@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import tables
 from .agent import wrong_configuration
 from .common import DEFAULT_CONFIG, FAILED, OK, CommandError, notice, output
 from .parser import add_command, add_config, path
@@ -154,8 +156,58 @@ def run_status(args: argparse.Namespace) -> int:
         report = {**status.report(_directory(args)), "agent_needs": unprivileged.needed()}
     except LoaderError as error:
         raise _explained(error, FAILED) from None
-    output(args, report, lambda: status.show(report, args))
+    output(args, report, lambda: _show(report, args))
     return OK if report["up"] else NOT_UP
+
+
+def _moment(seconds: float) -> str:
+    """Local time for people, "" for never."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds)) if seconds else ""
+
+
+def _show(described: dict[str, Any], args: argparse.Namespace) -> None:
+    """Print a report of ``dataplane.loader.status`` for people."""
+    from ..dataplane import headers
+    from ..dataplane.loader import refusals
+
+    if not described["up"]:
+        print(f"down: {described['reason']}")
+    if "mode" in described:
+        pairs = {
+            "mode": described["mode"] or "none",
+            "interface": described["interface"],
+            "since": _moment(described["since"]),
+            "proved": _moment(described["proved"]),
+            "version": described["version"],
+            "room": f"{described['nodes']} nodes",
+            "copies": f"{described['amount']} of a heartbeat, {described['wide']} of news",
+            "maps of": described["user"],
+            "TC by": described["tc"],
+            "programs": ", ".join(f"{name} {number}" for name, number in described["programs"].items()),
+        }
+        tables.show_pairs({name: value for name, value in pairs.items() if value})
+    for refusal in described["reasons"]:
+        print(f"not {refusal['mode'] or 'up'}: {refusal['reason']}\n  -> {refusal['remedy']}")
+    if described.get("waiting") and described["up"]:
+        print(f"waiting: {described['waiting']}")
+    for name in described.get("agent_needs", ()):
+        print(f"this kernel gives maps to nobody without {name}: the agent's unit needs it")
+    for change in described.get("changes", ()):
+        print(f"changed: {change['setting']} from {change['before']} to {change['after']}; down sets it back")
+    for note in described.get("notes", ()):
+        print(f"note: {note}")
+    if described.get("counters"):
+        print()
+        texts = headers.counters()
+        rows = [(name, number, texts[name]) for name, number in described["counters"].items() if number]
+        if rows:
+            tables.show(("counter", "packets", "what"), rows, args)
+        else:
+            print("no packet has been counted yet")
+        if described["copies_missing"]:
+            print(f"{described['copies_missing']} copies were asked for and vanished: xdp-gossip doctor says more")
+    for source in described.get("refusals", ()):
+        print(refusals.line(source))
 
 
 def _explained(error: Any, status: int) -> CommandError:

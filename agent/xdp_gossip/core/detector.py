@@ -13,7 +13,7 @@ from typing import Callable
 
 from .events import MemberChanged, Standing, Warned
 from .members.membership import FORGET_AFTER, Membership, Peer
-from .members.pace import Pace
+from .members.timing import Timing
 from .messages import Ack, IndirectAck, Ping, PingRequest, Sighting
 from .outbox import Local, Outbox
 from .runs import after, later
@@ -23,8 +23,8 @@ from .types import Address, Member, Now, State
 INDIRECT = 3
 #: Probe rounds before a silent node is given up.
 ROUNDS = 3
-#: Most doubtful a member gets of itself; timeouts stretch by 1 + this (Lifeguard's S).
-MAX_DOUBT = 8
+#: The worst local health (0 is healthy): probe timeouts are stretched by 1 + local health (Lifeguard's S).
+MAX_LOCAL_HEALTH = 8
 _STANDINGS = {State.ALIVE: "present", State.SUSPECT: "suspect", State.DEAD: "gone", State.LEFT: "gone"}
 #: Seconds for which another member's word stands for a peer that this host cannot reach, and after which others are
 #: asked again about one that nobody reached.
@@ -36,16 +36,16 @@ _FORGET_EVERY = 10.0
 class Detector:
     """Moves peers between states and says so."""
 
-    def __init__(self, local: Local, membership: Membership, outbox: Outbox, pace: Pace) -> None:
+    def __init__(self, local: Local, membership: Membership, outbox: Outbox, timing: Timing) -> None:
         self._local = local
         self._membership = membership
         self._out = outbox
-        self._pace = pace
+        self._timing = timing
         self._expected: float | None = None
         self._oldest = -math.inf  # no peer that is alive was last heard before that
         self._forget_at = 0.0
         self._asked: dict[int, tuple[Address, int]] = {}  # nonce of our ping on request -> who asked, its nonce
-        self.doubt = 0
+        self.local_health = 0
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
 
     # -- what the engine reports -------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ class Detector:
         peer.probes = peer.probe_nonce = 0
         peer.helped = False
         self._move(peer, State.SUSPECT, now)
-        self._probe(peer, now, self._pace.probe_gap)
+        self._probe(peer, now, self._timing.probe_gap)
 
     def left(self, peer: Peer, incarnation: int, sequence: int, now: Now) -> None:
         """The node said that it goes."""
@@ -113,7 +113,7 @@ class Detector:
         Members that we asked to probe acknowledge that with the same nonce: they can hear us, so the silence is
         the target's and not ours (Lifeguard's NACK).
         """
-        self.doubt = max(0, self.doubt - 1)
+        self.local_health = max(0, self.local_health - 1)
         for suspect in self._membership:
             if suspect.probe_nonce == ack.nonce and suspect is not peer:
                 suspect.helped = True
@@ -154,8 +154,8 @@ class Detector:
 
     def tick(self, now: Now, interval: float) -> None:
         """Look at every peer; to be called again after ``interval`` seconds."""
-        timeout = self._pace.timeout
-        gap = self._pace.probe_gap * (1 + self.doubt)
+        timeout = self._timing.timeout
+        gap = self._timing.probe_gap * (1 + self.local_health)
         self._forgive_own_absence(now, interval, timeout)
         for peer in list(self._membership.suspects.values()):
             self._tick_suspect(peer, now.mono - peer.last_heard, timeout, now, gap)
@@ -193,7 +193,7 @@ class Detector:
                 self._probe(peer, now, gap)
                 return
             if peer.probe_nonce and not peer.helped:
-                self.doubt = min(MAX_DOUBT, self.doubt + 1)
+                self.local_health = min(MAX_LOCAL_HEALTH, self.local_health + 1)
             self._move(peer, State.DEAD, now)
 
     def _probe(self, peer: Peer, now: Now, gap: float) -> None:
@@ -217,7 +217,7 @@ class Detector:
         if late <= max(1.0, timeout / 4):
             return
         self._out.count("own_stalls")
-        self.doubt = min(MAX_DOUBT, self.doubt + 1)
+        self.local_health = min(MAX_LOCAL_HEALTH, self.local_health + 1)
         for peer in self._membership:
             if peer.present:
                 peer.last_heard += late

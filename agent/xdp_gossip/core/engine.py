@@ -16,9 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Callable, TypeVar
 
+from .admission import Admission
 from .applied import AppliedSource, FilesSource
-from .contacts import Contacts
 from .detector import Detector, snapshot, standing_of
+from .dispatcher import Dispatcher
 from .documents.metadata import Metadata
 from .documents.table import DocumentTable, entry_of
 from .events import (
@@ -33,21 +34,20 @@ from .events import (
     Transmit,
     Warned,
 )
-from .gate import Gate
 from .identity import Identity
 from .interface import InvalidError, Known, ProtocolError, Settings
+from .kernel_view import KernelView, Observation
 from .members.membership import FORGET_AFTER, Membership, Peer
-from .members.pace import Pace
 from .members.ring import RelayRing
+from .members.timing import Timing
 from .messages import Announce, Codec, Documents, Entry, Message, PacketType, RecordRumor
-from .observer import Observation, Observer
 from .outbox import Local, Outbox, UnstoredSource
 from .paths import LONG, Paths
+from .peer_selection import PeerSelection
 from .queries import Queries
-from .reception import Reception
 from .runs import following, later, latest
+from .sync.anti_entropy import AntiEntropy
 from .sync.catchup import CatchUp
-from .sync.exchange import Exchange
 from .sync.fetch import Fetcher
 from .sync.handover import hand_over
 from .sync.supply import Supply
@@ -83,18 +83,18 @@ class Engine:
         record = Record(node.name, node.private_data, agent_version, plane, (incarnation, 0))
         self._local = Local(node, record, incarnation)
         table = DocumentTable()
-        self._out = Outbox(codec, self._local, table, rng)
+        self._out = Outbox(codec, self._local, lambda: table.digest, rng)
         self._codec = codec
         self._membership = Membership(node.address, settings.max_nodes, rng)
         self._metadata = Metadata(node.address, settings, self._out, table)
-        self._pace = Pace(settings, self._membership)
-        self._detector = Detector(self._local, self._membership, self._out, self._pace)
+        self._timing = Timing(settings, self._membership)
+        self._detector = Detector(self._local, self._membership, self._out, self._timing)
         waits = (settings.wait_for_members, settings.expects_seeds)
-        self._catch_up = CatchUp(self._local, self._membership, self._metadata, self._out, self._pace, *waits)
+        self._catch_up = CatchUp(self._local, self._membership, self._metadata, self._out, self._timing, *waits)
         frame = settings.size
         self._supply = Supply(table, self._out, frame)
         self._fetcher = Fetcher(self._metadata, self._out, self._supply, self._membership, settings.max_documents)
-        self._exchange = Exchange(
+        self._anti_entropy = AntiEntropy(
             self._local,
             self._membership,
             self._detector,
@@ -102,50 +102,50 @@ class Engine:
             self._fetcher,
             self._supply,
             self._out,
-            self._pace,
+            self._timing,
             frame,
             self._catch_up,
         )
-        self._gate = Gate(
+        self._admission = Admission(
             codec,
             self._local,
             self._membership,
             self._detector,
-            self._exchange,
+            self._anti_entropy,
             self._out,
-            self._pace,
+            self._timing,
             settings.max_clock_drift,
         )
-        self._identity = Identity(self._local, self._membership, self._out, self._pace)
+        self._identity = Identity(self._local, self._membership, self._out, self._timing)
         self._paths = Paths(self._membership, self._out, self._identity.shared)
-        self._gate.on_stale_run = self._identity.stale_run
-        self._gate.on_accused = self._refute
+        self._admission.on_stale_run = self._identity.stale_run
+        self._admission.on_accused = self._refute
         self._metadata.on_change = self._state_changed
         self._detector.on_accused = self._refute
         self._timers = Timers()
-        self._contacts = Contacts(
-            self._local, self._membership, self._exchange, self._out, self._pace, self._timers, rng
+        self._selection = PeerSelection(
+            self._local, self._membership, self._anti_entropy, self._out, self._timing, self._timers, rng
         )
-        self._exchange.on_claimed = self._go_beyond
-        self._exchange.on_alias = self._contacts.seeds.is_alias
+        self._anti_entropy.on_claimed = self._go_beyond
+        self._anti_entropy.on_alias = self._selection.seeds.is_alias
         self._membership.on_forget = self._forget
-        self._observer = Observer(self._membership, self._detector, self._contacts, self._out, self._pace)
+        self._kernel_view = KernelView(self._membership, self._detector, self._selection, self._out, self._timing)
         self._queries = Queries(self._metadata, self._out)
-        self._reception = Reception(
+        self._dispatcher = Dispatcher(
             codec,
-            self._gate,
+            self._admission,
             self._membership,
             self._detector,
-            self._contacts,
-            self._exchange,
+            self._selection,
+            self._anti_entropy,
             self._fetcher,
             self._supply,
             self._queries,
-            self._observer,
+            self._kernel_view,
             self._identity,
             self._paths,
             self._out,
-            self._pace,
+            self._timing,
             self._catch_up,
         )
         self._ring = RelayRing(self._membership, rng)
@@ -179,12 +179,12 @@ class Engine:
     @property
     def cycle(self) -> float:
         """Seconds between two heartbeats now."""
-        return self._pace.cycle
+        return self._timing.cycle
 
     @property
     def timeout(self) -> float:
         """Seconds of silence after which a member is suspected now (the seed's rule for its default)."""
-        return self._pace.timeout
+        return self._timing.timeout
 
     @property
     def tells_ancestry(self) -> bool:
@@ -287,7 +287,7 @@ class Engine:
         self._out.emit(Joined(self.node))
         self._warn_of_absence(known, now)
         self._announce(now)
-        self._contacts.start(known, now)
+        self._selection.start(known, now)
         self._tick(now)
         self._schedule_expiry(now)
 
@@ -308,16 +308,16 @@ class Engine:
 
     def seed(self, node: Node, now: Now) -> None:
         """Contact ``node`` now and whenever it is absent; it counts as present until the timeout, as in the seed."""
-        self._contacts.seed(node, now)
+        self._selection.seed(node, now)
 
     def unseed(self, address: Address) -> None:
         """``address`` is no seed any more."""
-        self._contacts.unseed(address)
+        self._selection.unseed(address)
 
     def former(self, now: Now) -> list[Known]:
         """Members that are forgotten and are tried all the same; to be kept for the next run."""
         long_ago = now.wall_ns - int(FORGET_AFTER * 1e9)
-        return [Known(address, 1, 0, long_ago) for address in self._contacts.seeds.former]
+        return [Known(address, 1, 0, long_ago) for address in self._selection.seeds.former]
 
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
         """Change the local record and spread it. Raises ``ProtocolError`` for text that is too long."""
@@ -453,7 +453,7 @@ class Engine:
         """Exchange at once with every member that shows other documents."""
         differing = [peer for peer in self._membership if peer.present and peer.state_digest != self.state_digest]
         for peer in differing:
-            self._exchange.request(peer.address, now)
+            self._anti_entropy.request(peer.address, now)
         return len(differing)
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
@@ -494,7 +494,7 @@ class Engine:
             self._out.count("rx_not_running")
             return None
         self._look_at_clocks(now)
-        taken = self._reception.receive(data, source, now, screened)
+        taken = self._dispatcher.receive(data, source, now, screened)
         self._attend(now)
         return taken
 
@@ -504,17 +504,17 @@ class Engine:
         """Take note of what a data plane recorded; from the first call on, the engine counts on being told."""
         self._look_at_clocks(now)
         if self.status not in ("new", "left"):
-            self._observer.take(rows, self.state_digest, now)
+            self._kernel_view.take(rows, self.state_digest, now)
             self._attend(now)
 
     def stop_observing(self) -> None:
         """The data plane is gone: all packets come through :meth:`receive` from now on."""
-        self._observer.stop()
+        self._kernel_view.stop()
 
     @property
     def observation_due(self) -> float:
         """Monotonic time at which :meth:`observe` is wanted next; it may move with every input."""
-        return math.inf if self.status in ("new", "left") else self._observer.due
+        return math.inf if self.status in ("new", "left") else self._kernel_view.due
 
     def relay_targets(self, limit: int) -> list[Address]:
         """Up to ``limit`` members for a data plane to relay to, in random order; a part of them changes each time."""
@@ -524,7 +524,7 @@ class Engine:
         """Up to ``limit`` addresses of this node's family that packets go to: members, and while there are none the
         seeds. They are of any part of the range of addresses, and the same ones as long as nothing changes."""
         six = ":" in self.node.address.ip
-        for known in (self._membership.present, self._contacts.seeds.given):
+        for known in (self._membership.present, self._selection.seeds.given):
             alike = (address for address in known if (":" in address.ip) == six)
             chosen = heapq.nsmallest(limit, alike, key=lambda address: (zlib.crc32(address.packed), address.port))
             if chosen:
@@ -540,27 +540,27 @@ class Engine:
         """
         if now.mono < self._next_tick:
             return
-        interval = self._pace.tick if self._busy else self.cycle
+        interval = self._timing.tick if self._busy else self.cycle
         if self.status == "running" and not self._busy:
             self._next_tick = math.inf
         else:
             self._schedule_tick(now.mono + interval)
         self._detector.tick(now, interval)
         self._update_clock(now)
-        self._contacts.tick(now)
+        self._selection.tick(now)
         self._fetcher.tick(now)
-        self._exchange.tick(now)
-        self._gate.tick(now)
+        self._anti_entropy.tick(now)
+        self._admission.tick(now)
         self._identity.tick(now)
         self._paths.tick(now)
         self._metadata.tick(now)
-        seeds = self._contacts.seeds
+        seeds = self._selection.seeds
         self._catch_up.tick(seeds.absent, bool(seeds.given), now)
 
     @property
     def _busy(self) -> bool:
         """Whether somebody is suspected, or something awaited that may have to be asked for again."""
-        waiting = self._contacts.waiting or self._catch_up.fetching
+        waiting = self._selection.waiting or self._catch_up.fetching
         return bool(self._membership.suspects or len(self._fetcher) or waiting or self._paths.testing)
 
     def _schedule_tick(self, when: float) -> None:
@@ -570,7 +570,7 @@ class Engine:
 
     def _attend(self, now: Now) -> None:
         """After an input: something to attend to does not wait for a tick that was set when all was calm."""
-        soon = now.mono + self._pace.tick
+        soon = now.mono + self._timing.tick
         if soon < self._next_tick and self._busy:
             self._schedule_tick(soon)
 
@@ -597,7 +597,7 @@ class Engine:
         Spread over a time that grows with the cluster, so that a publish is not followed by everybody at once.
         """
         self._schedule_expiry(now)
-        size = self._pace.members
+        size = self._timing.members
         soon = now.mono + self._rng.uniform(0.0, min(0.5, size * 0.002))
         soon = max(soon, self._last_heartbeat + min(self.cycle, max(0.1, size * 0.004)))
         if soon < self._next_heartbeat and self.status == "running":
@@ -622,14 +622,14 @@ class Engine:
         self._schedule_expiry(now)
 
     def _update_clock(self, now: Now) -> None:
-        self._metadata.offset = self._gate.known_offset()
-        self._gate.mark_clocks(self._metadata.offset)
+        self._metadata.offset = self._admission.known_offset()
+        self._admission.mark_clocks(self._metadata.offset)
 
     def _look_at_clocks(self, now: Now) -> None:
-        woke_up = self._gate.woke_up(now)
+        woke_up = self._admission.woke_up(now)
         if woke_up:
-            self._observer.woke_up_at = now.mono
-        if self._gate.clock_was_set(now) or woke_up:
+            self._kernel_view.woke_up_at = now.mono
+        if self._admission.clock_was_set(now) or woke_up:
             self._update_clock(now)
             self._metadata.expire(now)
 
@@ -637,8 +637,8 @@ class Engine:
 
     def _spread(self, kind: PacketType, message: Message | None, now: Now) -> None:
         """Start a rumor at random members."""
-        ttl = math.ceil(math.log2(self._pace.members + 1)) + 4
-        self._out.broadcast(kind, message, self._membership.pick(self._pace.copies(kind)), ttl, now)
+        ttl = math.ceil(math.log2(self._timing.members + 1)) + 4
+        self._out.broadcast(kind, message, self._membership.pick(self._timing.copies(kind)), ttl, now)
 
     def _spread_documents(self, documents: Sequence[Document], now: Now) -> None:
         """As rumors of one datagram each: as many small documents as fit, of larger ones what they are."""
@@ -676,7 +676,7 @@ class Engine:
     def _forget(self, peer: Peer) -> None:
         """A peer was silent for a day, gave way to another in a full table, or never was one."""
         if peer.heard and peer.state is not State.LEFT:
-            self._contacts.seeds.add_former(peer.address)
+            self._selection.seeds.add_former(peer.address)
         self._identity.forget(peer)
         self._paths.forget(peer.address)
         self._out.emit(standing_of(peer, "forgotten"))

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from .events import Warned
 from .members.membership import Membership, Peer
-from .members.pace import Pace
+from .members.timing import Timing
 from .messages import Header, MemberInfo
 from .outbox import Local, Outbox
 from .types import PRESENT, Address, Now
@@ -34,11 +34,11 @@ _WATCHED = 1024
 class Identity:
     """Notices clashes and marks them; ``Peer.problems`` and ``Local.problems`` carry the marks into the NodeList."""
 
-    def __init__(self, local: Local, membership: Membership, out: Outbox, pace: Pace) -> None:
+    def __init__(self, local: Local, membership: Membership, out: Outbox, timing: Timing) -> None:
         self._local = local
         self._membership = membership
         self._out = out
-        self._pace = pace
+        self._timing = timing
         self._raises: deque[float] = deque(maxlen=RAISES)
         self._runs: dict[Address, deque[float]] = {}
         self._names: dict[str, dict[Address, None]] = {}
@@ -79,7 +79,7 @@ class Identity:
         of a twin.
         """
         age = (peer.clock_ahead or 0.0) - (header.wall_ns - now.wall_ns) / 1e9
-        if abs(age) > self._pace.timeout:
+        if abs(age) > self._timing.timeout:
             return  # a recording
         runs = self._runs.get(peer.address)
         if runs is None:
@@ -101,7 +101,7 @@ class Identity:
 
     @property
     def _stale_in(self) -> float:
-        return max(60.0, 2 * STALE * self._pace.cycle)
+        return max(60.0, 2 * STALE * self._timing.cycle)
 
     # -- one name, two members ---------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable, Container, Iterable, Sequence
 
 from .counters import NATIVE, Counters
-from .documents.table import DocumentTable
 from .events import Event, Rumor, Transmit
 from .members.membership import with_mark
 from .messages import (
@@ -97,11 +96,13 @@ class Local:
 class Outbox:
     """Numbers, signs and queues packets; queues events; counts.
 
+    ``digest`` tells the digest of the documents held here, which every packet carries.
+
     Rumors and direct packets have sequences of their own: else a node that answers many direct requests would
     push its rumors out of everybody's replay window.
     """
 
-    def __init__(self, codec: Codec, local: Local, table: DocumentTable, rng: random.Random) -> None:
+    def __init__(self, codec: Codec, local: Local, digest: Callable[[], int], rng: random.Random) -> None:
         self.codec = codec
         self.rng = rng
         self.counters = Counters(NATIVE)
@@ -114,7 +115,7 @@ class Outbox:
         #: Whether this host has an address family in common with an address; the shell's to say.
         self.reaches: Callable[[Address], bool] = lambda address: True
         self.local = local
-        self._table = table
+        self._digest = digest
         self._transmits: list[Transmit | Rumor] = []
         self._events: list[Event] = []
 
@@ -179,7 +180,7 @@ class Outbox:
             incarnation=local.incarnation,
             sequence=sequence,
             wall_ns=now.wall_ns,
-            state_digest=self._table.digest,
+            state_digest=self._digest(),
             record_digest=local.record.digest,
             flags=flags,
             ttl=ttl,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.events import Standing
-from ..core.observer import Observation
+from ..core.kernel_view import Observation
 from ..core.runs import later
 from ..core.types import Address, Now
 from . import headers, layout

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..core.interface import Settings
-from ..core.observer import Observation
+from ..core.kernel_view import Observation
 from ..core.types import Address, Now
 
 

@@ -15,7 +15,7 @@ from .. import __version__
 from ..core.allowlist import AllowList
 from ..core.engine import Engine
 from ..core.interface import ProtocolEngine, Settings
-from ..core.members.pace import MAX_COPIES, WIDE
+from ..core.members.timing import MAX_COPIES, WIDE
 from ..core.types import Node
 from ..transport import Transport, TransportError
 from ..transport.udp import UdpTransport

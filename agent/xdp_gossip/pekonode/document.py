@@ -14,7 +14,7 @@ from dataclasses import replace
 from ..core.events import DocumentChanged, Warned
 from ..core.interface import ProtocolError, Settings
 from ..core.types import DEFAULT_KEY, Address, Document, Now, Version
-from .outlet import Outlet
+from .outbox import PekoNodeOutbox
 from .packet import MAX_STAMP
 
 _NS_PER_MS = 1_000_000
@@ -46,7 +46,7 @@ def document_of(stamp: int, value: bytes | None) -> Document:
 class ClusterDocument:
     """The one document: the later stamp holds; of equal stamps, on this side, the higher rank."""
 
-    def __init__(self, settings: Settings, out: Outlet) -> None:
+    def __init__(self, settings: Settings, out: PekoNodeOutbox) -> None:
         self.stamp = 0
         self.held: Document | None = None
         self._settings = settings

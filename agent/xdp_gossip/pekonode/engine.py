@@ -33,7 +33,7 @@ from ..core.outbox import UnstoredSource
 from ..core.timers import Timers
 from ..core.types import DEFAULT_KEY, Address, Document, Member, Node, Now, Prepared, Record, State, Version, Write
 from .document import ClusterDocument, document_of
-from .outlet import Outlet
+from .outbox import PekoNodeOutbox
 from .packet import Packet, PacketCodec, PekoNodeId, Swap, WireError
 from .peers import Peer, Peers, record_of
 from .relay import Relay
@@ -67,7 +67,7 @@ class PekoNodeEngine:
         self._codec = codec
         self._address = node.address
         self._timers = Timers()
-        self._out = Outlet(codec, node, settings.size, secret_key)
+        self._out = PekoNodeOutbox(codec, node, settings.size, secret_key)
         self._document = ClusterDocument(settings, self._out)
         self._peers = Peers(settings.max_nodes, rng)
         self._relay = Relay(self.cycle / 2, settings.max_nodes, rng, self._timers)

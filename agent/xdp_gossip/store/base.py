@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from ..core.events import DocumentChanged, TombstonesCollected
 from ..core.interface import Known
-from ..core.seeds import MAX_FORMER
+from ..core.members.seeds import MAX_FORMER
 from ..core.types import Document
 from . import rows
 

@@ -17,7 +17,7 @@ from ..types import Document
 from .table import DocumentTable
 
 
-class Endings:
+class Expiry:
     """Which documents are over, and which tombstones are retired, by the cluster's time in milliseconds.
 
     ``grace``: seconds for which tombstones are told of. ``most``: retired tombstones kept; beyond that the oldest go.

@@ -29,7 +29,7 @@ from ..types import (
     check_text,
 )
 from .clock import MAX_READING, NS_PER_MS, HybridClock, SteadyTime
-from .expiry import Endings
+from .expiry import Expiry
 from .staging import Staging
 from .table import DocumentTable, entry_of
 
@@ -46,7 +46,7 @@ class Metadata:
         self._clock = HybridClock(int(settings.max_clock_drift * 1000))
         self._steady = SteadyTime()
         self.offset = 0.0  # seconds that the cluster's clock is ahead of ours
-        self.endings = Endings(table, settings.tombstone_grace, settings.max_documents)
+        self.expiry = Expiry(table, settings.tombstone_grace, settings.max_documents)
         self.staging = Staging(table, settings.max_document)
 
     def load(self, documents: Iterable[Document], now: Now) -> None:
@@ -54,7 +54,7 @@ class Metadata:
         for document in documents:
             self._put(document)
             self._clock.observe(document.version.hlc + 1)
-        self.endings.retire(self.endings.old(self._ending_ms(now)))
+        self.expiry.retire(self.expiry.old(self._ending_ms(now)))
 
     def write(
         self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
@@ -127,7 +127,7 @@ class Metadata:
             return False
         self._clock.observe(document.version.hlc + 1)
         # Of a batch past the grace, nobody may be left who tells of the deletions in it.
-        if len(document.batch) > 1 and not self.endings.is_old(document, self._ending_ms(now)):
+        if len(document.batch) > 1 and not self.expiry.is_old(document, self._ending_ms(now)):
             self._out.count("batches_dropped", self.staging.add(document, now))
         else:
             self._store(document, self._given_way(document, now), now, local=False)
@@ -143,11 +143,11 @@ class Metadata:
         """End documents, retire old tombstones, give up batches of which nobody has the rest."""
         self.expire(now)
         wall_ms = self._ending_ms(now)
-        for tombstone in self.endings.too_early(wall_ms):
+        for tombstone in self.expiry.too_early(wall_ms):
             self._put(tombstone)
-        retired = tuple(self.endings.old(wall_ms))
+        retired = tuple(self.expiry.old(wall_ms))
         if retired:
-            dropped = self.endings.retire(retired)
+            dropped = self.expiry.retire(retired)
             self._out.count("tombstones_collected", len(retired))
             self._out.count("tombstones_dropped", len(dropped))
             self._out.emit(TombstonesCollected(retired, dropped))
@@ -158,25 +158,25 @@ class Metadata:
 
     def expire(self, now: Now) -> None:
         """Put tombstones in the place of documents that are over: each member does so by itself."""
-        for held in self.endings.expired(self._ending_ms(now)):
+        for held in self.expiry.expired(self._ending_ms(now)):
             self._out.count("documents_expired")
             self._store(held.ended, held, now, local=False)
 
     def until_expiry(self, now: Now) -> float | None:
         """Seconds until the next document may be over."""
-        when = self.endings.next_expiry
+        when = self.expiry.next_expiry
         return None if when is None else (when - self._ending_ms(now)) / 1000
 
     # -- which of two versions holds ---------------------------------------------------------------------------
 
     @property
-    def floor(self) -> int:
+    def tombstone_watermark(self) -> int:
         """Clock reading of the newest retired tombstone (0: none)."""
-        return max((tombstone.version.hlc for tombstone in self.endings.retired.values()), default=0)
+        return max((tombstone.version.hlc for tombstone in self.expiry.retired.values()), default=0)
 
     def buried(self, entry: Entry, now: Now) -> Document | None:
         """The retired tombstone above an entry from elsewhere, None when there is none."""
-        tombstone = self.endings.retired.get(entry.key)
+        tombstone = self.expiry.retired.get(entry.key)
         if tombstone is None or self.table.get(entry.key) is not None:
             return None
         if entry.rank >= tombstone.rank or self._not_over(tombstone, entry, now):
@@ -193,7 +193,7 @@ class Metadata:
             return False
         held = self._known(entry.key)
         if held is None or held.key not in self.table:
-            if entry.deleted and self.endings.is_old(_tombstone(entry), self._ending_ms(now)):
+            if entry.deleted and self.expiry.is_old(_tombstone(entry), self._ending_ms(now)):
                 return held is not None and entry.rank > held.rank
             return held is None or entry.rank > held.rank or self._not_over(held, entry, now)
         if self._not_over(held, entry, now):
@@ -218,7 +218,7 @@ class Metadata:
 
     def _known(self, key: str) -> Document | None:
         """What is held under ``key``, or else its retired tombstone."""
-        return self.table.get(key) or self.endings.retired.get(key)
+        return self.table.get(key) or self.expiry.retired.get(key)
 
     def refuses(self, entry: Entry, now: Now) -> bool:
         """Whether a version from elsewhere breaks a rule here; counted and warned of."""
@@ -373,7 +373,7 @@ class Metadata:
 
     def _put(self, document: Document) -> None:
         self.table.put(document)
-        self.endings.note(document)
+        self.expiry.note(document)
 
     def _store(self, document: Document, held: Document | None, now: Now, local: bool) -> None:
         overtaken = not local and held is not None and document.overtakes(held, held.version.origin == self._origin)

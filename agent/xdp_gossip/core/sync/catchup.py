@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ..documents.metadata import Metadata
 from ..events import CaughtUp
 from ..members.membership import Membership, Peer
-from ..members.pace import Pace
+from ..members.timing import Timing
 from ..messages import Entry
 from ..outbox import Local, Outbox
 from ..types import Address, Now
@@ -41,7 +41,7 @@ class CatchUp:
         membership: Membership,
         metadata: Metadata,
         out: Outbox,
-        pace: Pace,
+        timing: Timing,
         wait: float,
         expects_seeds: bool,
     ) -> None:
@@ -49,7 +49,7 @@ class CatchUp:
         self._membership = membership
         self._metadata = metadata
         self._out = out
-        self._pace = pace
+        self._timing = timing
         self._wait = wait
         self._expects_seeds = expects_seeds
         self._began = 0.0
@@ -105,7 +105,7 @@ class CatchUp:
         if not self.done and peer.caught_up:
             self._members = True
             self._records = dict.fromkeys(self._membership.incomplete)
-            self._records_until = now.mono + self._pace.timeout
+            self._records_until = now.mono + self._timing.timeout
 
     # -- time --------------------------------------------------------------------------------------------------
 
@@ -130,7 +130,7 @@ class CatchUp:
         if self._comparisons or any("unreached" not in peer.problems for peer in self._knowing()):
             return
         expected = bool(absent_seeds) or (self._expects_seeds and not any_seed)
-        if waited >= self._pace.timeout and not expected and not self._knowing() and self._all_equal():
+        if waited >= self._timing.timeout and not expected and not self._knowing() and self._all_equal():
             self._finish("nobody is there who knows more")
         elif waited >= self._wait:
             self._finish(f"{self._why}, {self._wait:g} s after the start: what is here has to do")

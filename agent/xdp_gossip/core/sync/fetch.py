@@ -16,7 +16,7 @@ from ..members.membership import Membership
 from ..messages import Chunk, Documents, Entry, FetchRequest, NotHere, Want
 from ..outbox import Outbox
 from ..types import Address, Document, Now
-from .reassembly import Pieces
+from .reassembly import Reassembly
 from .supply import CHUNKS, REQUEST_WANTS, Supply
 
 #: What one request may ask for. A holder is asked again while it owes less than one request, so it owes less than two:
@@ -54,14 +54,14 @@ class _Asked:
 class _Wanted:
     """A document on its way here."""
 
-    __slots__ = ("entry", "teller", "holders", "asked", "pieces", "head", "due", "tries", "absent")
+    __slots__ = ("entry", "teller", "holders", "asked", "reassembly", "head", "due", "tries", "absent")
 
     def __init__(self, entry: Entry, holder: Address) -> None:
         self.entry = entry
         self.teller = holder
         self.holders: deque[Address] = deque([holder], maxlen=8)
         self.asked: dict[Address, _Asked] = {}
-        self.pieces: Pieces | None = None
+        self.reassembly: Reassembly | None = None
         self.head: Document | None = None
         self.due = 0.0
         self.tries = 0
@@ -208,11 +208,11 @@ class Fetcher:
         if rank != wanted.entry.rank or chunk.size != wanted.entry.size:
             self._out.count("chunks_unwanted")
             return
-        if wanted.pieces is None:
+        if wanted.reassembly is None:
             wanted.head = head
-            wanted.pieces = Pieces(chunk.size, self._supply.chunk_bytes(head))
-        pieces = wanted.pieces
-        fresh = pieces.put(chunk.offset, chunk.data)
+            wanted.reassembly = Reassembly(chunk.size, self._supply.chunk_bytes(head))
+        reassembly = wanted.reassembly
+        fresh = reassembly.put(chunk.offset, chunk.data)
         if not fresh:
             self._out.count("chunks_unwanted" if fresh is None else "chunks_again")
             return
@@ -221,9 +221,9 @@ class Fetcher:
         if asked is not None:
             asked.due = now.mono + RETRY
             self._load(holder).heard = now.mono
-        if not pieces.left:
-            self._complete(wanted, pieces, holder, now)
-        elif asked is not None and pieces.gap(asked.begin, min(asked.end, pieces.count)) is None:
+        if not reassembly.left:
+            self._complete(wanted, reassembly, holder, now)
+        elif asked is not None and reassembly.gap(asked.begin, min(asked.end, reassembly.count)) is None:
             self._release(wanted, holder)
             self._ask_windows(wanted, now)
             self._settle(wanted)
@@ -290,11 +290,11 @@ class Fetcher:
 
     def _ask_windows(self, wanted: _Wanted, now: Now) -> None:
         """Ask for parts of a large document that are missing and that nobody owes, each of another holder."""
-        pieces = wanted.pieces
+        reassembly = wanted.reassembly
         while len(wanted.asked) < MAX_WINDOWS:
             begin = 0
-            if pieces is not None:
-                gap = self._next_gap(wanted, pieces)
+            if reassembly is not None:
+                gap = self._next_gap(wanted, reassembly)
                 if gap is None:
                     return
                 begin = gap
@@ -304,19 +304,19 @@ class Fetcher:
             if holder is None:
                 return
             self._note(wanted, holder, REQUEST_BYTES, begin, begin + CHUNKS, now)
-            offset = begin * pieces.step if pieces is not None else 0
+            offset = begin * reassembly.step if reassembly is not None else 0
             self._out.send(FetchRequest((Want(wanted.entry.key, wanted.entry.version, offset),)), holder, now)
 
     @staticmethod
-    def _next_gap(wanted: _Wanted, pieces: Pieces) -> int | None:
+    def _next_gap(wanted: _Wanted, reassembly: Reassembly) -> int | None:
         """First piece that is missing and in nobody's window."""
         at = 0
         for asked in sorted(wanted.asked.values(), key=lambda item: item.begin):
-            gap = pieces.gap(at, asked.begin) if at < asked.begin else None
+            gap = reassembly.gap(at, asked.begin) if at < asked.begin else None
             if gap is not None:
                 return gap
             at = max(at, asked.end)
-        return pieces.gap(at, pieces.count)
+        return reassembly.gap(at, reassembly.count)
 
     def _request(self, holder: Address, batch: list[_Wanted], now: Now) -> None:
         wants = tuple(Want(wanted.entry.key, wanted.entry.version) for wanted in batch)
@@ -397,12 +397,12 @@ class Fetcher:
                 self._load(holder).heard = now.mono
             self._drop(wanted)
 
-    def _complete(self, wanted: _Wanted, pieces: Pieces, holder: Address, now: Now) -> None:
-        if pieces.digest() != wanted.entry.content_hash or wanted.head is None:
+    def _complete(self, wanted: _Wanted, reassembly: Reassembly, holder: Address, now: Now) -> None:
+        if reassembly.digest() != wanted.entry.content_hash or wanted.head is None:
             self._drop(wanted)
             self._out.count("fetches_corrupt")
             return
-        document = replace(wanted.head, value=pieces.value())
+        document = replace(wanted.head, value=reassembly.value())
         # It was hashed on the way: once more would stop everything else for a while.
         document.__dict__["content_hash"] = wanted.entry.content_hash
         self._take(document, holder, now)

@@ -7,7 +7,7 @@ import hashlib
 import io
 
 
-class Pieces:
+class Reassembly:
     """Puts pieces of ``step`` bytes together (the last may be shorter) and hashes them as they become contiguous.
 
     So neither the last piece nor the check of the whole takes long, and the value exists once in memory.

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What is up, for people and for programs; root and the agent's user may look, the others see no counters."""
+"""What is up, for programs; root and the agent's user may look, the others see no counters."""
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,52 +101,3 @@ def _fault(directory: Path, now: state.State) -> str:
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
     return f"{', '.join(gone)}: detached by somebody, or {now.interface} is gone: run up again" if gone else ""
-
-
-def _moment(seconds: float) -> str:
-    """Local time for people, "" for never."""
-    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds)) if seconds else ""
-
-
-def show(described: dict[str, Any], args: argparse.Namespace | None = None) -> None:
-    """Print a report for people; ``args`` as of :func:`xdp_gossip.cli.tables.show`."""
-    from ...cli import tables
-
-    if not described["up"]:
-        print(f"down: {described['reason']}")
-    if "mode" in described:
-        pairs = {
-            "mode": described["mode"] or "none",
-            "interface": described["interface"],
-            "since": _moment(described["since"]),
-            "proved": _moment(described["proved"]),
-            "version": described["version"],
-            "room": f"{described['nodes']} nodes",
-            "copies": f"{described['amount']} of a heartbeat, {described['wide']} of news",
-            "maps of": described["user"],
-            "TC by": described["tc"],
-            "programs": ", ".join(f"{name} {number}" for name, number in described["programs"].items()),
-        }
-        tables.show_pairs({name: value for name, value in pairs.items() if value})
-    for refusal in described["reasons"]:
-        print(f"not {refusal['mode'] or 'up'}: {refusal['reason']}\n  -> {refusal['remedy']}")
-    if described.get("waiting") and described["up"]:
-        print(f"waiting: {described['waiting']}")
-    for name in described.get("agent_needs", ()):
-        print(f"this kernel gives maps to nobody without {name}: the agent's unit needs it")
-    for change in described.get("changes", ()):
-        print(f"changed: {change['setting']} from {change['before']} to {change['after']}; down sets it back")
-    for note in described.get("notes", ()):
-        print(f"note: {note}")
-    if described.get("counters"):
-        print()
-        texts = headers.counters()
-        rows = [(name, number, texts[name]) for name, number in described["counters"].items() if number]
-        if rows:
-            tables.show(("counter", "packets", "what"), rows, args)
-        else:
-            print("no packet has been counted yet")
-        if described["copies_missing"]:
-            print(f"{described['copies_missing']} copies were asked for and vanished: xdp-gossip doctor says more")
-    for source in described.get("refusals", ()):
-        print(refusals.line(source))

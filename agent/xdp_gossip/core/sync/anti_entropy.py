@@ -16,7 +16,7 @@ from ..documents.metadata import Metadata
 from ..documents.table import BUCKETS, bucket_of, entry_of
 from ..events import SwapAnswered, SwapRequested, Warned
 from ..members.membership import FORGET_AFTER, Membership, Peer
-from ..members.pace import Pace
+from ..members.timing import Timing
 from ..messages import (
     Announce,
     Documents,
@@ -72,7 +72,7 @@ _UNANSWERED = 5
 _LIST_LIFETIME = 30.0
 
 
-class Exchange:
+class AntiEntropy:
     """Both sides of an exchange."""
 
     def __init__(
@@ -84,7 +84,7 @@ class Exchange:
         fetcher: Fetcher,
         supply: Supply,
         out: Outbox,
-        pace: Pace,
+        timing: Timing,
         frame_bytes: int,
         catch_up: CatchUp,
     ) -> None:
@@ -95,7 +95,7 @@ class Exchange:
         self._fetcher = fetcher
         self._supply = supply
         self._out = out
-        self._pace = pace
+        self._timing = timing
         self._frame_bytes = frame_bytes
         self._catch_up = catch_up
         self._most_overdue = min(_OVERDUE_LIMIT, frame_bytes // _MEMBER_BYTES // 2)
@@ -123,7 +123,7 @@ class Exchange:
         """Open an exchange with ``to``."""
         nonce = self._out.rng.getrandbits(63)
         self._open[nonce] = (to, now.mono)
-        overdue = self._membership.overdue(self._pace.overdue, self._most_overdue, now)
+        overdue = self._membership.overdue(self._timing.overdue, self._most_overdue, now)
         request = SyncRequest(nonce, self._members_digest(), overdue)
         self._out.send(request, to, now, reliable=self._stays_silent(to, now))
         self._out.emit(SwapRequested(self._local.address, to))
@@ -135,7 +135,7 @@ class Exchange:
         peer = self._membership.get(to)
         if peer is None or peer.state is not State.ALIVE:
             return False
-        vain = asked >= _UNANSWERED and now.mono - since > self._pace.timeout and self._out.reaches(to)
+        vain = asked >= _UNANSWERED and now.mono - since > self._timing.timeout and self._out.reaches(to)
         if vain and peer.mark("unreached", True):
             self._out.count("members_unreached")
             text = (
@@ -374,7 +374,7 @@ class Exchange:
             except Rejected as rejected:
                 self._out.count(f"rx_{rejected.reason}")
                 return
-            fresh = info.state in PRESENT and age < self._pace.timeout
+            fresh = info.state in PRESENT and age < self._timing.timeout
             peer.state = State.ALIVE if fresh else info.state if info.state not in PRESENT else State.DEAD
             peer.told_of(info)
             peer.last_heard = now.mono - age
@@ -388,7 +388,7 @@ class Exchange:
         self._membership.changed(peer)
         if info.state is State.LEFT:
             self._detector.left(peer, info.incarnation, info.sequence, now)
-        elif info.state in PRESENT and age < self._pace.timeout:
+        elif info.state in PRESENT and age < self._timing.timeout:
             self._detector.heard(peer, now, age)
 
     def send_members(self, to: Address, now: Now) -> None:

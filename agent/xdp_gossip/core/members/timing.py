@@ -14,7 +14,7 @@ WIDE_RUMORS = frozenset({PacketType.METADATA, PacketType.LEAVE})
 MAX_COPIES = 64
 
 
-class Pace:
+class Timing:
     """Cycle, timeout and what derives from them, in seconds."""
 
     def __init__(self, settings: Settings, membership: Membership) -> None:

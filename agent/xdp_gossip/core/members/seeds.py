@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from .members.membership import Membership
-from .types import Address, Now
+from ..types import Address, Now
+from .membership import Membership
 
 #: Seconds until a new seed is tried for the second time; each pause is twice the one before.
 _FIRST_PAUSE = 0.5

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from .contacts import Contacts
+from .admission import Admission
 from .detector import Detector, snapshot, standing_of
 from .events import MemberChanged
-from .gate import Gate
 from .identity import Identity
+from .kernel_view import KernelView
 from .members.membership import Membership, Peer
-from .members.pace import Pace
+from .members.timing import Timing
 from .messages import (
     FLAG_PAUSED,
     RUMORS,
@@ -42,53 +42,53 @@ from .messages import (
     SyncRequest,
     SyncResponse,
 )
-from .observer import Observer
 from .outbox import Outbox
 from .paths import LONG, Paths
+from .peer_selection import PeerSelection
 from .queries import Queries
 from .runs import after
+from .sync.anti_entropy import AntiEntropy
 from .sync.catchup import CatchUp
-from .sync.exchange import Exchange
 from .sync.fetch import Fetcher
 from .sync.supply import Supply
 from .types import Address, Now, Record, State
 
 
-class Reception:
+class Dispatcher:
     """Takes packets; docs/protocol.md, "What a packet goes through"."""
 
     def __init__(
         self,
         codec: Codec,
-        gate: Gate,
+        admission: Admission,
         membership: Membership,
         detector: Detector,
-        contacts: Contacts,
-        exchange: Exchange,
+        selection: PeerSelection,
+        anti_entropy: AntiEntropy,
         fetcher: Fetcher,
         supply: Supply,
         queries: Queries,
-        observer: Observer,
+        kernel_view: KernelView,
         identity: Identity,
         paths: Paths,
         out: Outbox,
-        pace: Pace,
+        timing: Timing,
         catch_up: CatchUp,
     ) -> None:
         self._codec = codec
-        self._gate = gate
+        self._admission = admission
         self._membership = membership
         self._detector = detector
-        self._contacts = contacts
-        self._exchange = exchange
+        self._selection = selection
+        self._anti_entropy = anti_entropy
         self._fetcher = fetcher
         self._supply = supply
         self._queries = queries
-        self._observer = observer
+        self._kernel_view = kernel_view
         self._identity = identity
         self._paths = paths
         self._out = out
-        self._pace = pace
+        self._timing = timing
         self._catch_up = catch_up
 
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
@@ -98,14 +98,14 @@ class Reception:
         node's rumor that was taken: authentic, fresh and not seen before; False for what is refused.
         """
         try:
-            peer, header, message = self._gate.admit(data, now, screened)
+            peer, header, message = self._admission.admit(data, now, screened)
         except Rejected as rejected:
             self._out.count(f"rx_{rejected.reason}")
             return False
         self._accept(peer, header, now)
         if header.type in RUMORS and not screened:
             self._relay_on(data, header, source)
-            if self._observer.observing:  # the plane did not know what to make of it: tell it
+            if self._kernel_view.observing:  # the plane did not know what to make of it: tell it
                 self._out.emit(standing_of(peer))
         over_stream = source != header.origin and header.type not in RUMORS
         if over_stream and header.type is PacketType.SWAP_REQUEST and len(data) <= LONG:
@@ -131,36 +131,36 @@ class Reception:
         silent = header.flags & FLAG_PAUSED or header.type is PacketType.LEAVE
         if not late and not silent and (header.type in RUMORS or peer.state is not State.LEFT):
             self._detector.heard(peer, now)
-        if header.state_digest == self._exchange.state_digest:
+        if header.state_digest == self._anti_entropy.state_digest:
             self._catch_up.equals(peer)
         elif peer.present:
-            self._contacts.differs(now)
-        self._contacts.answered(peer.address)
+            self._selection.differs(now)
+        self._selection.answered(peer.address)
 
     def _dispatch(self, peer: Peer, header: Header, message: Message | None, source: Address, now: Now) -> None:
         origin = header.origin
         if isinstance(message, Documents):
             if header.type not in RUMORS:
-                message = self._exchange.admissible(message, peer, now)
+                message = self._anti_entropy.admissible(message, peer, now)
             self._fetcher.on_documents(message, origin, now)
         elif isinstance(message, Announce):
             relay = self._membership.get(source)
             holders = [origin] if relay is None or source == origin else [source, origin]
-            self._exchange.on_announce(message, holders, now)
+            self._anti_entropy.on_announce(message, holders, now)
         elif isinstance(message, RecordRumor):
             self._take_record(peer, message.record, now)
         elif isinstance(message, SyncRequest):
-            self._exchange.on_request(message, header.state_digest, origin, now)
+            self._anti_entropy.on_request(message, header.state_digest, origin, now)
         elif isinstance(message, SyncResponse):
-            self._exchange.on_response(message, peer, now)
+            self._anti_entropy.on_response(message, peer, now)
         elif isinstance(message, MemberList):
             self._identity.met(peer, message.members, now)
-            self._exchange.merge_members(message.members, origin, now)
+            self._anti_entropy.merge_members(message.members, origin, now)
             self._catch_up.members_told(peer, now)
         elif isinstance(message, ListRequest):
-            self._exchange.on_list_request(message, origin, now)
+            self._anti_entropy.on_list_request(message, origin, now)
         elif isinstance(message, ListResponse):
-            self._exchange.on_list(message, peer, now)
+            self._anti_entropy.on_list(message, peer, now)
         elif isinstance(message, FetchRequest):
             self._supply.on_request(message, origin, now)
         elif isinstance(message, Chunk):
@@ -169,7 +169,7 @@ class Reception:
             self._fetcher.on_not_here(message, origin, now)
         elif isinstance(message, RecordsRequest):
             # What came over a connection comes from another port: its datagrams were lost, so answer in the same way.
-            self._exchange.on_records_request(message, origin, now, reliable=source != origin)
+            self._anti_entropy.on_records_request(message, origin, now, reliable=source != origin)
         elif isinstance(message, Records):
             for address, record in message.records:
                 described = self._membership.get(address)
@@ -204,7 +204,7 @@ class Reception:
         if onward is None:
             self._out.count("relay_ttl_exceeded")
             return
-        targets = self._membership.pick(self._pace.copies(header.type), header.origin, source)
+        targets = self._membership.pick(self._timing.copies(header.type), header.origin, source)
         self._out.forward(onward, targets)
         self._out.count("relayed", len(targets))
 

@@ -10,11 +10,11 @@ from .detector import Detector
 from .documents.clock import cluster_offset
 from .events import Warned
 from .members.membership import Membership, Peer
-from .members.pace import Pace
+from .members.timing import Timing
 from .messages import Ack, Codec, Header, Message, PacketType, Ping, Rejected, SyncRequest, SyncResponse
 from .outbox import Local, Outbox
 from .runs import later
-from .sync.exchange import Exchange
+from .sync.anti_entropy import AntiEntropy
 from .types import Address, Now, State
 
 #: A local clock that moves this much (seconds) against the monotonic one was set, not slewed.
@@ -23,7 +23,7 @@ _CLOCK_STEP = 0.5
 _MAX_CHALLENGES = 1024
 
 
-class Gate:
+class Admission:
     """The way in. Checks come in the order of their cost (docs/protocol.md, "What a packet goes through").
 
     It also keeps the others' clocks: freshness is judged by the clock of the packet's origin.
@@ -35,18 +35,18 @@ class Gate:
         local: Local,
         membership: Membership,
         detector: Detector,
-        exchange: Exchange,
+        anti_entropy: AntiEntropy,
         out: Outbox,
-        pace: Pace,
+        timing: Timing,
         max_clock_drift: float,
     ) -> None:
         self._codec = codec
         self._local = local
         self._membership = membership
         self._detector = detector
-        self._exchange = exchange
+        self._anti_entropy = anti_entropy
         self._out = out
-        self._pace = pace
+        self._timing = timing
         self._max_clock_drift = max_clock_drift
         self._challenged: dict[Address, float] = {}
         self._told: dict[tuple[Address, bool], float] = {}  # nodes told of a later incarnation, when
@@ -83,7 +83,7 @@ class Gate:
 
     def tick(self, now: Now) -> None:
         """Forget whom we asked long ago."""
-        self._challenged = {a: t for a, t in self._challenged.items() if now.mono - t < self._pace.cycle}
+        self._challenged = {a: t for a, t in self._challenged.items() if now.mono - t < self._timing.cycle}
         self._told = {a: t for a, t in self._told.items() if now.mono - t < 1.0}
 
     # -- clocks ------------------------------------------------------------------------------------------------
@@ -156,9 +156,9 @@ class Gate:
     def _answers(self, message: Message | None) -> bool:
         """Whether a packet answers an open question of ours, and so cannot be a recording."""
         if isinstance(message, SyncResponse):
-            return self._exchange.answered(message.nonce)
+            return self._anti_entropy.answered(message.nonce)
         if isinstance(message, Ack):
-            return self._detector.answered(message.nonce) or self._exchange.answered(message.nonce)
+            return self._detector.answered(message.nonce) or self._anti_entropy.answered(message.nonce)
         return False
 
     def _require_fresh(self, peer: Peer | None, header: Header, message: Message | None, now: Now) -> None:
@@ -170,7 +170,7 @@ class Gate:
         known = peer.clock_ahead if peer is not None else None
         expected = self.cluster_offset() or 0.0 if known is None else known
         age = expected - (header.wall_ns - now.wall_ns) / 1e9
-        limit = self._pace.timeout
+        limit = self._timing.timeout
         if peer is not None and peer.state is State.ALIVE and known is not None:
             limit = max(limit, self._max_clock_drift)
         if abs(age) <= limit:
@@ -182,10 +182,10 @@ class Gate:
 
     def _challenge(self, origin: Address, now: Now) -> None:
         """Ask a node something that only a live one can answer."""
-        lately = self._challenged.get(origin, -math.inf) > now.mono - self._pace.cycle
+        lately = self._challenged.get(origin, -math.inf) > now.mono - self._timing.cycle
         if not lately and len(self._challenged) < _MAX_CHALLENGES:
             self._challenged[origin] = now.mono
-            self._exchange.request(origin, now)
+            self._anti_entropy.request(origin, now)
 
     # -- identity ----------------------------------------------------------------------------------------------
 

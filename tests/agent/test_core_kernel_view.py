@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import MemberChanged, Rumor, Standing, Transmit
 from xdp_gossip.core.interface import Settings
+from xdp_gossip.core.kernel_view import Observation
 from xdp_gossip.core.members.membership import key_of
 from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.messages import FLAG_PAUSED, Header, MemberInfo, MemberList, PacketType
-from xdp_gossip.core.observer import Observation
 from xdp_gossip.core.types import Address, Node, Now, State
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec

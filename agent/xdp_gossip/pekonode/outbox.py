@@ -16,7 +16,7 @@ from .peers import Peer
 _LONGEST_LABEL = {4: 21, 6: 45}
 
 
-class Outlet:
+class PekoNodeOutbox:
     """Builds and queues packets of the local node, queues events, counts."""
 
     def __init__(self, codec: PacketCodec, node: Node, size: int, secret_key: str) -> None:

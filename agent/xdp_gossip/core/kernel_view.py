@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from .contacts import Contacts
 from .detector import Detector, standing_of
 from .events import Standing
 from .members.membership import Membership, Peer
-from .members.pace import Pace
+from .members.timing import Timing
 from .messages import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Rejected
 from .outbox import Outbox
+from .peer_selection import PeerSelection
 from .runs import after, later
 from .types import Address, Now, State
 
@@ -26,15 +26,17 @@ from .types import Address, Now, State
 Observation = tuple[bytes, int, int, int, float, float, int, int, int]
 
 
-class Observer:
+class KernelView:
     """Reads observations and says when it wants the next."""
 
-    def __init__(self, membership: Membership, detector: Detector, contacts: Contacts, out: Outbox, pace: Pace) -> None:
+    def __init__(
+        self, membership: Membership, detector: Detector, selection: PeerSelection, out: Outbox, timing: Timing
+    ) -> None:
         self._membership = membership
         self._detector = detector
-        self._contacts = contacts
+        self._selection = selection
         self._out = out
-        self._pace = pace
+        self._timing = timing
         self._last: float | None = None
         #: Monotonic time at which the machine was last seen to have been suspended.
         self.woke_up_at = -math.inf
@@ -50,7 +52,7 @@ class Observer:
         if self._last is None:
             return -math.inf
         suspects = self._membership.suspects
-        return self._last + (self._pace.tick if suspects else self._pace.cycle)
+        return self._last + (self._timing.tick if suspects else self._timing.cycle)
 
     def stop(self) -> None:
         """No data plane any more: every packet comes to the engine from now on."""
@@ -65,7 +67,7 @@ class Observer:
         self._last = self._membership.informed_until = now.mono
         by_key = self._membership.by_key
         differs = False
-        timeout = self._pace.timeout
+        timeout = self._timing.timeout
         for row in rows:
             key, incarnation, highest, window, last_seen, clock_ahead, state, record, flags = row
             peer = by_key.get(key) or self._newcomer(key, incarnation, last_seen, now)
@@ -88,14 +90,14 @@ class Observer:
                     peer.probes = 0
                 elif after((incarnation, highest), peer.gone_at) and now.mono - last_seen < timeout:
                     self._detector.heard(peer, now, now.mono - last_seen)
-                self._contacts.answered(peer.address)
+                self._selection.answered(peer.address)
             differs = differs or (state != state_digest and peer.present)
             if first and not peer.present:
                 self._out.emit(standing_of(peer))
         for peer in known:
             self._out.emit(standing_of(peer))
         if differs:
-            self._contacts.differs(now)
+            self._selection.differs(now)
 
     def _newcomer(self, key: bytes, incarnation: int, last_seen: float, now: Now) -> Peer | None:
         address = Address.unpack(key[:16], int.from_bytes(key[16:18], "big"))
@@ -105,7 +107,7 @@ class Observer:
             self._out.count(f"rx_{rejected.reason}")
             self._out.emit(Standing(address, "forgotten", 0, 0, 0, 0.0))
             return None
-        if last_seen and now.mono - last_seen < self._pace.timeout:
+        if last_seen and now.mono - last_seen < self._timing.timeout:
             peer.last_heard = 0.0  # by whoever looks, not by us
         elif last_seen:  # it died while no agent looked
             peer.state = State.DEAD

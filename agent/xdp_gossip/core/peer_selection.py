@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 from .interface import Known
 from .members.membership import FORGET_AFTER, Membership
-from .members.pace import Pace
+from .members.seeds import Seeds
+from .members.timing import Timing
 from .messages import RecordsRequest, Rejected
 from .outbox import Local, Outbox
-from .seeds import Seeds
-from .sync.exchange import Exchange
+from .sync.anti_entropy import AntiEntropy
 from .timers import Timers
 from .types import Address, Node, Now, Record, State
 
@@ -25,27 +25,27 @@ _CALM = 3
 _FIRST_TRIES = 8
 
 
-class Contacts:
+class PeerSelection:
     """Opens exchanges, and asks for node records that are missing."""
 
     def __init__(
         self,
         local: Local,
         membership: Membership,
-        exchange: Exchange,
+        anti_entropy: AntiEntropy,
         out: Outbox,
-        pace: Pace,
+        timing: Timing,
         timers: Timers,
         rng: random.Random,
     ) -> None:
         self._local = local
         self._membership = membership
-        self._exchange = exchange
+        self._anti_entropy = anti_entropy
         self._out = out
-        self._pace = pace
+        self._timing = timing
         self._timers = timers
         self._rng = rng
-        self._seeds = Seeds(membership, lambda: pace.cycle, rng)
+        self._seeds = Seeds(membership, lambda: timing.cycle, rng)
         self._settling = False
         self._pause = 0.0
         self._rounds = 0
@@ -57,7 +57,7 @@ class Contacts:
         for address in self._rng.sample(remembered, min(len(remembered), _FIRST_TRIES)):
             self._seeds.hurry(address, now)
         self.tick(now)
-        self._round_at = now.mono + self._rng.uniform(0.1, 1.0) * self._pace.cycle
+        self._round_at = now.mono + self._rng.uniform(0.1, 1.0) * self._timing.cycle
 
     def seed(self, node: Node, now: Now) -> None:
         """Contact ``node`` now and whenever it is absent; it counts as present until the timeout, as in the seed."""
@@ -100,10 +100,10 @@ class Contacts:
     def tick(self, now: Now) -> None:
         """Turn again to seeds that did not answer, ask for records, and once a cycle open an exchange."""
         # Ticks may be a cycle apart: what is due soon is done now.
-        if now.mono + self._pace.cycle / 3 >= self._round_at:
+        if now.mono + self._timing.cycle / 3 >= self._round_at:
             self._round(now)
         for address in self._seeds.due(now):
-            self._exchange.request(address, now)
+            self._anti_entropy.request(address, now)
         self._request_records(now)
 
     def differs(self, now: Now) -> None:
@@ -118,17 +118,17 @@ class Contacts:
 
     def _settle(self, now: Now) -> None:
         self._settling = False
-        ours = self._exchange.state_digest
+        ours = self._anti_entropy.state_digest
         differing = [peer for peer in self._membership if peer.present and peer.heard and peer.state_digest != ours]
         if not differing:
             self._pause = 0.0
             return
-        self._pause = min(self._pace.cycle, self._pause * 2 + 0.1)
-        self._exchange.request(self._rng.choice(differing).address, now)
+        self._pause = min(self._timing.cycle, self._pause * 2 + 0.1)
+        self._anti_entropy.request(self._rng.choice(differing).address, now)
 
     def _round(self, now: Now) -> None:
         """Once a cycle: one random member, unless all is well, and second chances for those that are gone."""
-        self._round_at = now.mono + self._pace.cycle * self._rng.uniform(0.9, 1.1)
+        self._round_at = now.mono + self._timing.cycle * self._rng.uniform(0.9, 1.1)
         if self._local.status == "left":
             return
         gone = [
@@ -137,11 +137,11 @@ class Contacts:
             if peer.state is State.DEAD and peer.heard and now.mono - peer.last_heard < FORGET_AFTER
         ]
         self._rounds += 1
-        calm = self._rounds % _CALM and not self._membership.overdue(self._pace.overdue, 1, now)
+        calm = self._rounds % _CALM and not self._membership.overdue(self._timing.overdue, 1, now)
         members = [] if calm else self._membership.pick(1)
         second_chances = self._rng.sample(gone, min(len(gone), _RETRIES))
         for address in dict.fromkeys((*members, *second_chances, *self._seeds.round(now))):
-            self._exchange.request(address, now)
+            self._anti_entropy.request(address, now)
 
     def _remember(self, item: Known, now: Now) -> bool:
         if item.address == self._local.address or self._membership.get(item.address) is not None:
