@@ -78,7 +78,7 @@ def _deploy(made: Lab, wait: float) -> None:
         "wait": wait,
     }
     # The template's expressions are the agent's, not Ansible's.
-    text = yaml.safe_dump({"agent_templates": [template]}).replace("content:", "content: !unsafe")
+    text = yaml.safe_dump({"xdp_gossip_agent_templates": [template]}).replace("content:", "content: !unsafe")
     (made.directory / "templates.yml").write_text(text)
     made.deploy("-e", "@templates.yml")
 

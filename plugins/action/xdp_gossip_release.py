@@ -41,7 +41,8 @@ class ActionModule(ActionBase):
         named = _NAME.match(os.path.basename(path))
         if not named or not os.path.isfile(path):
             raise AnsibleActionFail(
-                "%s: expected a release archive xdp-gossip-VERSION.tar.gz, found none: set agent_release_archive" % path
+                "%s: expected a release archive xdp-gossip-VERSION.tar.gz, found none: "
+                "set xdp_gossip_agent_release_archive" % path
             )
         try:
             with open(path, "rb") as stream:

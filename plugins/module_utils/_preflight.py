@@ -51,16 +51,19 @@ def check_address(question: dict) -> list[str]:
     text = question["addr"]
     if not text:
         return [
-            "agent_addr: expected an address, got none: ansible_host is no IP address and there is no default route"
+            "xdp_gossip_agent_addr: expected an address, got none: ansible_host is no IP address and there is no "
+            "default route"
         ]
     try:
         addr = ipaddress.ip_address(text)
     except ValueError:
-        return ["agent_addr: expected an IPv4 or IPv6 address, got %r" % text]
+        return ["xdp_gossip_agent_addr: expected an IPv4 or IPv6 address, got %r" % text]
     if addr.is_unspecified or addr.is_multicast or str(addr) == "255.255.255.255":
-        return ["agent_addr: expected an address of one host, got %s" % addr]
+        return ["xdp_gossip_agent_addr: expected an address of one host, got %s" % addr]
     if addr.is_loopback and question["others"]:
-        return ["agent_addr: expected an address that the other hosts reach, got the loopback address %s" % addr]
+        return [
+            "xdp_gossip_agent_addr: expected an address that the other hosts reach, got the loopback address %s" % addr
+        ]
     return []
 
 
@@ -70,7 +73,10 @@ def check_interface(question: dict) -> list[str]:
     found = sorted(os.listdir("/sys/class/net"))
     if not name or name in found:
         return []
-    return ["agent_dataplane_interface: expected an interface of this host (%s), got %r" % (", ".join(found), name)]
+    return [
+        "xdp_gossip_agent_dataplane_interface: expected an interface of this host (%s), got %r"
+        % (", ".join(found), name)
+    ]
 
 
 def check_paths(question: dict) -> list[str]:
@@ -89,11 +95,13 @@ def check_ports(question: dict, run: Run) -> list[str]:
     """The ports must be free, or held by the agent itself; the addresses must be this host's."""
     listen = question["listen"] or ("::" if ":" in question["addr"] else "0.0.0.0")
     wanted = [
-        ("agent_port", "UDP", socket.SOCK_DGRAM, listen, question["port"]),
-        ("agent_port", "TCP", socket.SOCK_STREAM, listen, question["port"]),
+        ("xdp_gossip_agent_port", "UDP", socket.SOCK_DGRAM, listen, question["port"]),
+        ("xdp_gossip_agent_port", "TCP", socket.SOCK_STREAM, listen, question["port"]),
     ]
     if question["api_addr"]:
-        wanted.append(("agent_api_port", "TCP", socket.SOCK_STREAM, question["api_addr"], question["api_port"]))
+        wanted.append(
+            ("xdp_gossip_agent_api_port", "TCP", socket.SOCK_STREAM, question["api_addr"], question["api_port"])
+        )
     errors = []
     own = None
     for name, label, kind, host, port in wanted:
@@ -109,8 +117,9 @@ def check_ports(question: dict, run: Run) -> list[str]:
     # Asked of any port: that the address is not this host's does not depend on it.
     if not question["listen"] and bind_error(socket.SOCK_DGRAM, question["addr"], 0) == errno.EADDRNOTAVAIL:
         errors.append(
-            "agent_addr: expected an address of this host, got %s. Where the others reach it by an address that is "
-            "translated on the way, set agent_listen_addr to the address to bind, such as 0.0.0.0" % question["addr"]
+            "xdp_gossip_agent_addr: expected an address of this host, got %s. Where the others reach it by an "
+            "address that is translated on the way, set xdp_gossip_agent_listen_addr to the address to bind, such as "
+            "0.0.0.0" % question["addr"]
         )
     return errors
 
@@ -231,7 +240,10 @@ def check_certificate(question: dict, run: Run) -> list[str]:
     paths = question["tls_cert"], question["tls_key"]
     if not all(paths):
         return []
-    where = "agent_api_tls_cert and agent_api_tls_key: expected %s and %s on the host to be a certificate and its key"
+    where = (
+        "xdp_gossip_agent_api_tls_cert and xdp_gossip_agent_api_tls_key: expected %s and %s on the host to be a "
+        "certificate and its key"
+    )
     where %= paths
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*paths)
@@ -254,7 +266,7 @@ def check_secrets(question: dict) -> list[str]:
     place = question["config_dir"]
     remedy = (
         'Bring the fleet\'s secrets to this controller (README of the role, "A second controller"), or, to give the '
-        "host new ones and cut it off from those that have the old, set agent_replace_secrets: true"
+        "host new ones and cut it off from those that have the old, set xdp_gossip_agent_replace_secrets: true"
     )
     errors = []
     held = held_secrets(place)
@@ -296,7 +308,7 @@ def look(question: dict, run: Run) -> dict:
     errors += check_secrets(question) + check_certificate(question, run)
     if not resolvable(question["seeds"]):
         told = ", ".join(question["seeds"])
-        errors.append("agent_seeds: expected an address, or a name that this host knows, got %s" % told)
+        errors.append("xdp_gossip_agent_seeds: expected an address, or a name that this host knows, got %s" % told)
     current = question["root"] + "/current"
     installed = os.path.exists(current)
     return {

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: whether the role's ``agent_templates`` are whole, before anything is changed."""
+"""PRIVATE to this collection: whether the role's templates are whole, before anything is changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEMPLATE_TEXTS = {
         r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z",
         "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit",
     ),
-    "service": (r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", "the name of one of agent_services"),
+    "service": (r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", "the name of one of xdp_gossip_agent_services"),
     "path": (r"/(?!.*/\.{0,2}(/|\Z))[^\0\n]*[^/\0\n]\Z", "the absolute path of a file, without . and .."),
     "source": (r"/[^\0\n]*[^/\0\n]\Z", "the absolute path of a file on the host"),
     "mode": (r"0?[0-7]{3}\Z", 'three octal digits in quotes, such as "0644"'),
@@ -30,7 +30,7 @@ def check_templates(templates: list) -> list[str]:
     """Every template must be whole, and none may share its name or its file with another."""
     errors = []
     for index, template in enumerate(templates):
-        where = "agent_templates[%d]" % index
+        where = "xdp_gossip_agent_templates[%d]" % index
         if not isinstance(template, dict):
             errors.append("%s: expected a mapping, got %r" % (where, template))
             continue
@@ -42,7 +42,7 @@ def check_templates(templates: list) -> list[str]:
         values = [template.get(key) for template in templates if isinstance(template, dict)]
         for value in sorted({value for value in values if isinstance(value, str) and values.count(value) > 1}):
             times = values.count(value)
-            errors.append("agent_templates: %s: expected each once, got %r %d times" % (key, value, times))
+            errors.append("xdp_gossip_agent_templates: %s: expected each once, got %r %d times" % (key, value, times))
     return errors
 
 

@@ -25,7 +25,8 @@ options:
   private_data:
     description:
       - Private data of the node, at most 4096 bytes of text. Every member can read it.
-      - Data becomes JSON, in the same spelling as that of O(xdp_gossip.fleet.agent#role:main:agent_private_data).
+      - Data becomes JSON, in the same spelling as that of
+        O(xdp_gossip.fleet.agent#role:main:xdp_gossip_agent_private_data).
     type: raw
   join:
     description:

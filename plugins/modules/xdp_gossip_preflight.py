@@ -80,7 +80,7 @@ options:
     type: str
     default: ""
   templates:
-    description: The role's C(agent_templates), without the text of their C(content).
+    description: The role's C(xdp_gossip_agent_templates), without the text of their C(content).
     type: list
     elements: raw
     default: []

@@ -136,7 +136,8 @@ def _issue(wanted: Wanted, read: Reader, now: datetime.datetime) -> list[str]:
     if not os.path.exists(wanted.ca_key):
         raise SecretsError(
             "%s: expected the authority's key, to sign the certificate of %s: found no file. Bring it, or give the "
-            "host a certificate with agent_api_tls_cert and agent_api_tls_key" % (wanted.ca_key, wanted.host)
+            "host a certificate with xdp_gossip_agent_api_tls_cert and xdp_gossip_agent_api_tls_key"
+            % (wanted.ca_key, wanted.host)
         )
     try:
         pair = _authority.issue(
@@ -215,8 +216,8 @@ def _locked(directory: str) -> t.Iterator[None]:
             yield
     except OSError as exc:
         raise SecretsError(
-            "%s on the controller: %s: expected a directory to write the fleet's secrets to; agent_secret_dir sets "
-            "another" % (exc.filename or directory, exc.strerror)
+            "%s on the controller: %s: expected a directory to write the fleet's secrets to; "
+            "xdp_gossip_agent_secret_dir sets another" % (exc.filename or directory, exc.strerror)
         ) from None
 
 

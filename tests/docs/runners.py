@@ -151,7 +151,7 @@ def _runner_of_data(data: Any) -> Runner:
             return config
         if all(key.startswith("xdp_gossip_") for key in data):
             return variables
-        if all(key.startswith("agent_") for key in data):
+        if all(key.startswith("xdp_gossip_agent_") for key in data):
             return role_variables
     elif isinstance(data, list) and all(isinstance(entry, dict) for entry in data):
         if all("sources" in entry for entry in data):

@@ -31,27 +31,27 @@ PLAY = """
     - name: Change the host
       ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: "{{ way }}.yml"}
       vars:
-        __agent_archive: {release: 1-aa, version: "1"}
-        __agent_packages: []
-        __agent_dataplane_packages: []
-        __agent_package_query: [echo]
-        __agent_parts: [configure, run]
-        __agent_group: root
-        __agent_root: "{{ directory }}/opt"
-        __agent_config_dir: "{{ directory }}/etc"
-        __agent_unit_path: "{{ directory }}/units/xdp-gossip.service"
-        __agent_dataplane_unit_path: "{{ directory }}/units/xdp-gossip-dataplane.service"
-        __agent_dataplane_path_path: "{{ directory }}/units/xdp-gossip-dataplane.path"
-        __agent_dataplane_again_path: "{{ directory }}/units/xdp-gossip-dataplane-again.service"
-        __agent_files_unit_path: "{{ directory }}/units/xdp-gossip-files.service"
-        __agent_socket: "{{ playbook_dir }}/api.sock"
-        __agent_snapshot: {directory: "{{ directory }}/rollback"}
-        __agent_preflight: {addr: 198.18.0.11, port: 8000, answering: []}
-        agent_addr: 198.18.0.11
-        agent_api_tls: false
-        agent_health_witness: false
-        agent_secret_key: a-secret-that-is-long-enough
-        agent_api_token: a-token-that-is-long-enough
+        __xdp_gossip_archive: {release: 1-aa, version: "1"}
+        __xdp_gossip_packages: []
+        __xdp_gossip_dataplane_packages: []
+        __xdp_gossip_package_query: [echo]
+        __xdp_gossip_parts: [configure, run]
+        __xdp_gossip_group: root
+        __xdp_gossip_root: "{{ directory }}/opt"
+        __xdp_gossip_config_dir: "{{ directory }}/etc"
+        __xdp_gossip_unit_path: "{{ directory }}/units/xdp-gossip.service"
+        __xdp_gossip_dataplane_unit_path: "{{ directory }}/units/xdp-gossip-dataplane.service"
+        __xdp_gossip_dataplane_path_path: "{{ directory }}/units/xdp-gossip-dataplane.path"
+        __xdp_gossip_dataplane_again_path: "{{ directory }}/units/xdp-gossip-dataplane-again.service"
+        __xdp_gossip_files_unit_path: "{{ directory }}/units/xdp-gossip-files.service"
+        __xdp_gossip_socket: "{{ playbook_dir }}/api.sock"
+        __xdp_gossip_snapshot: {directory: "{{ directory }}/rollback"}
+        __xdp_gossip_preflight: {addr: 198.18.0.11, port: 8000, answering: []}
+        xdp_gossip_agent_addr: 198.18.0.11
+        xdp_gossip_agent_api_tls: false
+        xdp_gossip_agent_health_witness: false
+        xdp_gossip_agent_secret_key: a-secret-that-is-long-enough
+        xdp_gossip_agent_api_token: a-token-that-is-long-enough
 """
 SYSTEMCTL = f"""#!{sys.executable} -IS
 import json, os, sys, time

@@ -95,8 +95,8 @@ PLAY = """
     - name: Write down what it chose
       ansible.builtin.copy:
         content: >-
-          {{ {'packages': __agent_wanted_packages, 'plane': __agent_wanted_dataplane_packages,
-              'query': __agent_package_query} | to_json }}
+          {{ {'packages': __xdp_gossip_wanted_packages, 'plane': __xdp_gossip_wanted_dataplane_packages,
+              'query': __xdp_gossip_package_query} | to_json }}
         dest: "{{ directory }}/{{ inventory_hostname }}.json"
         mode: "0600"
 """
@@ -174,11 +174,11 @@ def test_packages_of_each_system(controller: Controller) -> None:
 def test_packages_that_variables_ask_for(controller: Controller) -> None:
     system = SYSTEMS["rocky9"]
     hosts = {
-        "udp": described(system, agent_protocol="UDP"),
-        "tc": described(system, agent_protocol="TC"),
-        "pekonode": described(system, agent_wire="pekonode"),
-        "files": described(system, agent_templates=[{"name": "x", "path": "/etc/x", "content": ""}]),
-        "own": described(system, agent_packages=["own-python3", "own-bcc"]),
+        "udp": described(system, xdp_gossip_agent_protocol="UDP"),
+        "tc": described(system, xdp_gossip_agent_protocol="TC"),
+        "pekonode": described(system, xdp_gossip_agent_wire="pekonode"),
+        "files": described(system, xdp_gossip_agent_templates=[{"name": "x", "path": "/etc/x", "content": ""}]),
+        "own": described(system, xdp_gossip_agent_packages=["own-python3", "own-bcc"]),
     }
     output = choose(controller, hosts)
     assert "failed=0" in output
@@ -199,8 +199,14 @@ def test_systems_that_are_refused(controller: Controller) -> None:
 def test_list_tags(controller: Controller, playbook: str) -> None:
     controller.inventory({"host1": {}})
     output = controller.play(f"xdp_gossip.fleet.{playbook}", "--list-tags").stdout
-    tags = set(re.findall(r"\bagent_\w+", output))
-    assert tags == {"agent_preflight", "agent_install", "agent_configure", "agent_run", "agent_remove"}
+    tags = set(re.findall(r"\bxdp_gossip_agent_\w+", output))
+    assert tags == {
+        "xdp_gossip_agent_preflight",
+        "xdp_gossip_agent_install",
+        "xdp_gossip_agent_configure",
+        "xdp_gossip_agent_run",
+        "xdp_gossip_agent_remove",
+    }
 
 
 #: Files whose tasks have tags of their own; those of the others get theirs from what imports or includes them.
@@ -230,7 +236,7 @@ def test_no_task_is_lost_to_tags() -> None:
 
 def test_an_upgrade_touches_nobody_while_a_host_is_unreachable(controller: Controller) -> None:
     # A port that preflight refuses: should the play go on, this machine must not become a member.
-    there = {"agent_port": 0}
+    there = {"xdp_gossip_agent_port": 0}
     away = {"ansible_connection": "ssh", "ansible_host": "198.18.0.99", "ansible_ssh_executable": "/bin/false"}
     for names in (["here", "away"], ["here"]):
         controller.inventory({"here": there, "away": away})
@@ -242,7 +248,7 @@ def test_an_upgrade_touches_nobody_while_a_host_is_unreachable(controller: Contr
 
 def preflight(controller: Controller, *arguments: str) -> str:
     """The output of a look at this machine as a host, which it may not become; words that Ansible broke are joined."""
-    done = controller.play("xdp_gossip.fleet.deploy", "--tags", "agent_preflight", *arguments)
+    done = controller.play("xdp_gossip.fleet.deploy", "--tags", "xdp_gossip_agent_preflight", *arguments)
     return " ".join(done.stdout.split())
 
 
@@ -254,7 +260,7 @@ def test_the_place_of_the_secrets_does_not_depend_on_the_inventory(controller: C
   connection: local
   tasks:
     - ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: secrets.yml}
-      vars: {__agent_secrets_state: present, agent_addr: 198.18.0.11}
+      vars: {__xdp_gossip_secrets_state: present, xdp_gossip_agent_addr: 198.18.0.11}
 """
     (controller.directory / "play.yml").write_text(play)
     (controller.directory / "two").mkdir()
@@ -277,7 +283,7 @@ def test_the_controllers_own_work_needs_no_connection(controller: Controller) ->
   gather_facts: false
   tasks:
     - ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: secrets.yml}
-      vars: {__agent_secrets_state: present, agent_addr: 198.18.0.11}
+      vars: {__xdp_gossip_secrets_state: present, xdp_gossip_agent_addr: 198.18.0.11}
     - xdp_gossip.fleet.xdp_gossip_release: {archive: ''}
       register: release
     - ansible.builtin.assert:
@@ -299,15 +305,15 @@ def test_secrets_of_another_fleet_are_refused(controller: Controller) -> None:
     for name, text in (("secret.key", "a-secret-that-is-long-enough"), ("api.token", "a-token-that-is-long-enough")):
         (place / name).write_text(text)
         (place / name).chmod(0o600)
-    controller.inventory({"host1": {"agent_addr": "127.0.0.1"}})
+    controller.inventory({"host1": {"xdp_gossip_agent_addr": "127.0.0.1"}})
     told = preflight(controller)
     assert "has the secrets of another fleet (elsewhere1, elsewhere2)" in told
-    controller.inventory({"host1": {"agent_addr": "127.0.0.1"}, "elsewhere2": {}})
+    controller.inventory({"host1": {"xdp_gossip_agent_addr": "127.0.0.1"}, "elsewhere2": {}})
     assert "another fleet" not in preflight(controller, "--limit", "host1")
 
 
 def test_without_secrets_and_not_allowed_to_make_some(controller: Controller) -> None:
-    controller.inventory({"host1": {"agent_addr": "127.0.0.1", "agent_generate_secrets": False}})
+    controller.inventory({"host1": {"xdp_gossip_agent_addr": "127.0.0.1", "xdp_gossip_agent_generate_secrets": False}})
     told = preflight(controller)
     assert "no secrets: expected" in told and ".xdp-gossip/default/secret.key" in told
     assert not (controller.home / ".xdp-gossip").exists()
@@ -317,10 +323,10 @@ def test_without_secrets_and_not_allowed_to_make_some(controller: Controller) ->
     ("others", "seeds"),
     [
         ({"there": {"ansible_host": "198.18.0.12"}}, ["198.18.0.12:8000"]),
-        ({"there": {"ansible_host": "[fd00::12]", "agent_port": 9000}}, ["[fd00::12]:9000"]),
+        ({"there": {"ansible_host": "[fd00::12]", "xdp_gossip_agent_port": 9000}}, ["[fd00::12]:9000"]),
         ({"there": {"ansible_host": "fd00::12"}}, ["[fd00::12]:8000"]),
         ({"there": {"ansible_host": "there.example"}}, ["there.example:8000"]),
-        ({"there": {"ansible_host": "there.example", "agent_addr": "198.18.0.13"}}, ["198.18.0.13:8000"]),
+        ({"there": {"ansible_host": "there.example", "xdp_gossip_agent_addr": "198.18.0.13"}}, ["198.18.0.13:8000"]),
         ({"there.example": {}}, ["there.example:8000"]),
         ({"localhost2": {"ansible_host": "localhost"}, "there": {"ansible_host": "127.0.0.1"}}, []),
         ({f"h{n}": {"ansible_host": f"198.18.0.{n}"} for n in range(12)}, [f"198.18.0.{n}:8000" for n in range(8)]),
@@ -335,9 +341,9 @@ def test_seeds_of_hosts_outside_of_the_run(
   gather_facts: false
   tasks:
     - ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: addresses.yml, public: true}
-      vars: &others {agent_seed_hosts: "{{ groups['all'] }}"}
+      vars: &others {xdp_gossip_agent_seed_hosts: "{{ groups['all'] }}"}
     - ansible.builtin.copy:
-        content: "{{ __agent_seeds | to_json }}"
+        content: "{{ __xdp_gossip_seeds | to_json }}"
         dest: "{{ playbook_dir }}/seeds.json"
         mode: "0600"
       vars: *others
@@ -354,8 +360,16 @@ def test_seeds_of_hosts_outside_of_the_run(
     ("secret", "refused"), [("short", True), ("two lines\nthat are long enough", True), ("x" * 16, False), ("", False)]
 )
 def test_a_secret_that_is_given_is_one_line(controller: Controller, secret: str, refused: bool) -> None:
-    controller.inventory({"host1": {"agent_addr": "127.0.0.1", "agent_secret_key": secret, "agent_api_token": secret}})
+    controller.inventory(
+        {
+            "host1": {
+                "xdp_gossip_agent_addr": "127.0.0.1",
+                "xdp_gossip_agent_secret_key": secret,
+                "xdp_gossip_agent_api_token": secret,
+            }
+        }
+    )
     told = preflight(controller)
-    for name in ("agent_secret_key", "agent_api_token"):
+    for name in ("xdp_gossip_agent_secret_key", "xdp_gossip_agent_api_token"):
         assert (f"host1: {name}: expected one line of at least 16 characters, got another text" in told) == refused
     assert secret not in told or len(secret) < 6

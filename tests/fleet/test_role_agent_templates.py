@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the role ``agent`` makes of ``agent_templates`` and its like: agent.yml, the helper's unit, template files."""
+"""What the role ``agent`` makes of its templates and services: agent.yml, the helper's unit, template files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ PLAY = """
   gather_facts: false
   connection: local
   vars:
-    agent_addr: 198.18.0.11
-    agent_api_tls: false
-    __agent_secrets: {certificate: '', key: ''}
+    xdp_gossip_agent_addr: 198.18.0.11
+    xdp_gossip_agent_api_tls: false
+    __xdp_gossip_secrets: {certificate: '', key: ''}
   tasks:
     - name: Put the facts of a system in
       ansible.builtin.set_fact: {ansible_kernel: 6.1.0, ansible_os_family: Debian, ansible_distribution: Debian,
@@ -31,16 +31,16 @@ PLAY = """
     - name: Install the configuration alone
       ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: host.yml}
       vars:
-        __agent_proceed: true
-        __agent_parts: [configure]
-        __agent_archive: {release: 1-aa, version: "1"}
-        __agent_root: "{{ directory }}/opt"
-        __agent_config_dir: "{{ directory }}/etc"
-        __agent_unit_path: "{{ directory }}/none.service"
-        __agent_socket: "{{ directory }}/none.sock"
-        __agent_group: root
-        agent_secret_key: a-secret-that-is-long-enough
-        agent_api_token: a-token-that-is-long-enough
+        __xdp_gossip_proceed: true
+        __xdp_gossip_parts: [configure]
+        __xdp_gossip_archive: {release: 1-aa, version: "1"}
+        __xdp_gossip_root: "{{ directory }}/opt"
+        __xdp_gossip_config_dir: "{{ directory }}/etc"
+        __xdp_gossip_unit_path: "{{ directory }}/none.service"
+        __xdp_gossip_socket: "{{ directory }}/none.sock"
+        __xdp_gossip_group: root
+        xdp_gossip_agent_secret_key: a-secret-that-is-long-enough
+        xdp_gossip_agent_api_token: a-token-that-is-long-enough
 
     - name: Write the rest
       ansible.builtin.template:
@@ -53,16 +53,16 @@ PLAY = """
 TEXT = "{% for n in nodes %}server {{ n.addr }};{% endfor %}\n[{{ document('x') }}]\n"
 #: As a user writes it: `!unsafe` keeps Ansible's hands off the template.
 VARIABLES = """
-agent_api_ui: true
-agent_history: 3
-agent_tombstone_grace: 3600
-agent_services:
+xdp_gossip_agent_api_ui: true
+xdp_gossip_agent_history: 3
+xdp_gossip_agent_tombstone_grace: 3600
+xdp_gossip_agent_services:
   - name: web
     validate: [/usr/sbin/nginx, -t]
     reload: [/usr/bin/systemctl, reload, nginx]
     timeout: 20
     show_output: true
-agent_templates:
+xdp_gossip_agent_templates:
   - name: site
     path: /etc/nginx/nginx.conf
     content: !unsafe "{% for n in nodes %}server {{ n.addr }};{% endfor %}\\n[{{ document('x') }}]\\n"
@@ -152,7 +152,7 @@ def test_templates_reach_configuration_files_and_unit(controller: Controller) ->
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
 def test_nothing_of_it_without_templates(controller: Controller) -> None:  # noqa: F811
     """A release from before these settings accepts the configuration."""
-    directory = write(controller, "agent_templates: []\n")
+    directory = write(controller, "xdp_gossip_agent_templates: []\n")
     written = config(directory)
     assert not {"templates", "history", "tombstone_grace"} & set(written) and "ui" not in written["api"]
     agent = (directory / "xdp-gossip.service").read_text().splitlines()

@@ -12,39 +12,44 @@ from test_role_agent_templates import config, write
 
 #: Variable -> value that is not its default, and where it stands in agent.yml.
 VARIABLES = {
-    "agent_cluster": ("other", ["cluster"]),
-    "agent_port": (9100, ["node", "port"]),
-    "agent_name": ("somebody", ["node", "name"]),
-    "agent_private_data": ("rack 7", ["node", "private_data"]),
-    "agent_protocol": ("TCP", ["protocol"]),
-    "agent_wire": ("native", ["wire"]),
-    "agent_amount": (7, ["amount"]),
-    "agent_cycle": (2.5, ["cycle"]),
-    "agent_timeout": (70.5, ["timeout"]),
-    "agent_buffer": (77, ["buffer"]),
-    "agent_size": (20000, ["size"]),
-    "agent_max_clock_drift": (7.5, ["max_clock_drift"]),
-    "agent_seeds": (["198.18.0.99:8000"], ["seeds"]),
-    "agent_log_level": ("debug", ["log", "level"]),
-    "agent_log_format": ("json", ["log", "format"]),
-    "agent_is_print": (True, ["is_print"]),
-    "agent_history": (3, ["history"]),
-    "agent_tombstone_grace": (7200, ["tombstone_grace"]),
-    "agent_api_ui": (True, ["api", "ui"]),
-    "agent_api_tls_cert": ("/etc/pki/cert.pem", ["api", "tls", "cert"]),
-    "agent_api_tls_key": ("/etc/pki/key.pem", ["api", "tls", "key"]),
-    "agent_listen_addr": ("198.18.0.11", ["listen_addr"]),
-    "agent_dataplane_prepare_interface": (True, ["dataplane", "prepare_interface"]),
-    "agent_dataplane_allow": (["198.18.0.0/15", "fd00::/8"], ["dataplane", "allow"]),
-    "agent_config_extra": ({"limits": {"nodes": 99}}, ["limits"]),
+    "xdp_gossip_agent_cluster": ("other", ["cluster"]),
+    "xdp_gossip_agent_port": (9100, ["node", "port"]),
+    "xdp_gossip_agent_name": ("somebody", ["node", "name"]),
+    "xdp_gossip_agent_private_data": ("rack 7", ["node", "private_data"]),
+    "xdp_gossip_agent_protocol": ("TCP", ["protocol"]),
+    "xdp_gossip_agent_wire": ("native", ["wire"]),
+    "xdp_gossip_agent_amount": (7, ["amount"]),
+    "xdp_gossip_agent_cycle": (2.5, ["cycle"]),
+    "xdp_gossip_agent_timeout": (70.5, ["timeout"]),
+    "xdp_gossip_agent_buffer": (77, ["buffer"]),
+    "xdp_gossip_agent_size": (20000, ["size"]),
+    "xdp_gossip_agent_max_clock_drift": (7.5, ["max_clock_drift"]),
+    "xdp_gossip_agent_seeds": (["198.18.0.99:8000"], ["seeds"]),
+    "xdp_gossip_agent_log_level": ("debug", ["log", "level"]),
+    "xdp_gossip_agent_log_format": ("json", ["log", "format"]),
+    "xdp_gossip_agent_is_print": (True, ["is_print"]),
+    "xdp_gossip_agent_history": (3, ["history"]),
+    "xdp_gossip_agent_tombstone_grace": (7200, ["tombstone_grace"]),
+    "xdp_gossip_agent_api_ui": (True, ["api", "ui"]),
+    "xdp_gossip_agent_api_tls_cert": ("/etc/pki/cert.pem", ["api", "tls", "cert"]),
+    "xdp_gossip_agent_api_tls_key": ("/etc/pki/key.pem", ["api", "tls", "key"]),
+    "xdp_gossip_agent_listen_addr": ("198.18.0.11", ["listen_addr"]),
+    "xdp_gossip_agent_dataplane_prepare_interface": (True, ["dataplane", "prepare_interface"]),
+    "xdp_gossip_agent_dataplane_allow": (["198.18.0.0/15", "fd00::/8"], ["dataplane", "allow"]),
+    "xdp_gossip_agent_config_extra": ({"limits": {"nodes": 99}}, ["limits"]),
 }
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
 def test_each_variable_reaches_the_configuration(controller: Controller) -> None:  # noqa: F811
     given = {name: value for name, (value, _) in VARIABLES.items()}
-    unit_settings = {"agent_watchdog_sec": 77, "agent_memory_max": "50%"}
-    given |= {"agent_api_tls": True, **unit_settings, "agent_api_addr": "198.18.0.12", "agent_api_port": 9101}
+    unit_settings = {"xdp_gossip_agent_watchdog_sec": 77, "xdp_gossip_agent_memory_max": "50%"}
+    given |= {
+        "xdp_gossip_agent_api_tls": True,
+        **unit_settings,
+        "xdp_gossip_agent_api_addr": "198.18.0.12",
+        "xdp_gossip_agent_api_port": 9101,
+    }
     directory = write(controller, yaml.safe_dump(given))
     written = config(directory)
     for name, (value, path) in VARIABLES.items():
@@ -52,7 +57,7 @@ def test_each_variable_reaches_the_configuration(controller: Controller) -> None
         for step in path:
             assert step in found, f"{name}: expected {'.'.join(path)} in agent.yml, found {sorted(found)}"
             found = found[step]
-        expected = value["limits"] if name == "agent_config_extra" else value
+        expected = value["limits"] if name == "xdp_gossip_agent_config_extra" else value
         assert found == expected, name
     assert written["api"]["listen"] == "198.18.0.12:9101"
     unit = (directory / "xdp-gossip.service").read_text().splitlines()
@@ -66,7 +71,7 @@ def test_the_bound_on_memory_follows_that_on_documents(
     given: dict[str, dict[str, int]],
     bytes_: int,
 ) -> None:
-    directory = write(controller, yaml.safe_dump({"agent_config_extra": given}))
+    directory = write(controller, yaml.safe_dump({"xdp_gossip_agent_config_extra": given}))
     for unit in ("xdp-gossip.service", "xdp-gossip-files.service"):
         lines = (directory / unit).read_text().splitlines()
         assert "LimitCORE=0" in lines
@@ -75,7 +80,9 @@ def test_the_bound_on_memory_follows_that_on_documents(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
 def test_without_tcp_without_a_key_and_with_key_slots(controller: Controller) -> None:  # noqa: F811
-    directory = write(controller, yaml.safe_dump({"agent_api_tcp": False, "agent_allow_insecure": True}))
+    directory = write(
+        controller, yaml.safe_dump({"xdp_gossip_agent_api_tcp": False, "xdp_gossip_agent_allow_insecure": True})
+    )
     written = config(directory)
     assert written["api"]["listen"] == "" and written["allow_insecure"] is True
     assert "secret_key_file" not in written
@@ -84,7 +91,7 @@ def test_without_tcp_without_a_key_and_with_key_slots(controller: Controller) ->
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
 def test_key_slots(controller: Controller) -> None:  # noqa: F811
     keys = [{"id": 1, "key": "k" * 32, "state": "active"}, {"id": 2, "key": "l" * 32, "state": "staged"}]
-    directory = write(controller, yaml.safe_dump({"agent_keys": keys}))
+    directory = write(controller, yaml.safe_dump({"xdp_gossip_agent_keys": keys}))
     assert config(directory)["keys"] == [
         {"id": 1, "file": "/etc/xdp-gossip/keys/1", "state": "active"},
         {"id": 2, "file": "/etc/xdp-gossip/keys/2", "state": "staged"},
@@ -99,7 +106,7 @@ def test_what_the_kernel_wants_is_filled_in_on_the_host(
     expected: str,
 ) -> None:
     """By the module, whose own test says what comes of which answer."""
-    given = {"agent_protocol": protocol}
+    given = {"xdp_gossip_agent_protocol": protocol}
     lines = (write(controller, yaml.safe_dump(given)) / "xdp-gossip.service").read_text().splitlines()
     assert f"CapabilityBoundingSet={expected}" in lines
     assert f"AmbientCapabilities={expected}" in lines

@@ -39,7 +39,7 @@ TASKS = """
   tasks:
     - xdp_gossip.fleet.xdp_gossip_release:
         archive: "{{ place }}/xdp-gossip-1.0.tar.gz"
-      register: __agent_archive
+      register: __xdp_gossip_archive
     - xdp_gossip.fleet.xdp_gossip_preflight:
         addr: 127.0.0.1
         port: 1
@@ -47,7 +47,7 @@ TASKS = """
         root: "{{ place }}/root"
         config_dir: "{{ place }}/etc"
         unit: no-such.service
-      register: __agent_preflight
+      register: __xdp_gossip_preflight
     - ansible.builtin.import_tasks: "{{ role }}/tasks/wire.yml"
 """
 
@@ -70,7 +70,7 @@ def play(place: Path, here: str | None, release: str, accept: bool) -> str:
     variables = {
         "place": str(place),
         "role": str(ROOT / "roles" / "agent"),
-        "agent_accept_wire_change": accept,
+        "xdp_gossip_agent_accept_wire_change": accept,
         "ansible_python_interpreter": "{{ ansible_playbook_python }}",
     }
     (place / "play.yml").write_text(TASKS)

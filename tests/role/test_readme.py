@@ -87,5 +87,9 @@ def test_every_secret_is_marked() -> None:
     """What takes a secret itself, not the name of a file, must not be shown."""
     options = yaml.safe_load((ROOT / "roles/agent/meta/argument_specs.yml").read_text())
     described = options["argument_specs"]["main"]["options"]
-    secret = [described["agent_secret_key"], described["agent_api_token"], described["agent_keys"]["options"]["key"]]
+    secret = [
+        described["xdp_gossip_agent_secret_key"],
+        described["xdp_gossip_agent_api_token"],
+        described["xdp_gossip_agent_keys"]["options"]["key"],
+    ]
     assert [option.get("no_log") for option in secret] == [True, True, True]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The check of ``agent_templates`` before anything is changed: a whole template passes, a wrong value is named."""
+"""The check of the role's templates before anything is changed: a whole template passes, a wrong value is named."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_what_is_null_is_not_given() -> None:
         ({"timeout": "30"}, "timeout: expected seconds"),
         ({"wait": -1}, "wait: expected seconds from 0 to 60, got -1"),
         ({"backup": "maybe"}, "backup: expected true or false, got 'maybe'"),
-        ({"service": ""}, "service: expected the name of one of agent_services, got ''"),
+        ({"service": ""}, "service: expected the name of one of xdp_gossip_agent_services, got ''"),
         ({"drift": "ignore"}, "drift: expected repair or report, got 'ignore'"),
         ({"show_output": 1}, "show_output: expected true or false, got 1"),
         ({"command": []}, "expected the keys backup, content, drift"),
@@ -92,7 +92,7 @@ def test_what_is_null_is_not_given() -> None:
 def test_what_is_wrong_is_named(change: dict[str, Any], told: str) -> None:
     (error,) = rules.check_templates([WHOLE, {**LEAST, **change}])
     name = {**LEAST, **change}["name"]
-    assert error.startswith("agent_templates[1]" + (f" ({name}): " if name else ": ") + told), error
+    assert error.startswith("xdp_gossip_agent_templates[1]" + (f" ({name}): " if name else ": ") + told), error
 
 
 def test_every_problem_is_told_at_once() -> None:
@@ -102,9 +102,9 @@ def test_every_problem_is_told_at_once() -> None:
 @pytest.mark.parametrize(("key", "value"), [("name", "site"), ("path", "/etc/site.conf")])
 def test_names_and_files_are_each_templates_own(key: str, value: str) -> None:
     (error,) = rules.check_templates([LEAST, {**WHOLE, key: value}])
-    assert error == f"agent_templates: {key}: expected each once, got {value!r} 2 times"
+    assert error == f"xdp_gossip_agent_templates: {key}: expected each once, got {value!r} 2 times"
 
 
 def test_the_specification_has_the_same_keys() -> None:
     options = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
-    assert set(options["agent_templates"]["options"]) == rules.TEMPLATE_KEYS
+    assert set(options["xdp_gossip_agent_templates"]["options"]) == rules.TEMPLATE_KEYS

@@ -15,7 +15,7 @@ const PROBLEMS = {
     "Open its port (udp and tcp) in firewalls, forward it behind NAT, or correct node.addr."],
   no_common_family: ["warn", "No address family in common with this member", "Give both a node.addr of one family."],
   short_datagrams: ["warn", "The path there loses long datagrams", "Let ICMP through: a tunnel or a firewall on the way hides its MTU."],
-  same_name: ["warn", "Several nodes have the same name", "Set node.name (role: agent_name) of one, then reload its agent."],
+  same_name: ["warn", "Several nodes have the same name", "Set node.name (role: xdp_gossip_agent_name) of one, then reload its agent."],
 };
 
 // Counters that should stand still, what it means when they do not, and what to do.

@@ -36,7 +36,11 @@ PROBLEMS = {
         "its clock is more than half of max_clock_drift from the cluster's",
         "synchronise it (timedatectl set-ntp true); of two members nobody can tell which is right",
     ),
-    "same_name": ("warning", "another node has the same name", "set node.name (the role: agent_name), then reload"),
+    "same_name": (
+        "warning",
+        "another node has the same name",
+        "set node.name (the role: xdp_gossip_agent_name), then reload",
+    ),
 }
 #: Packets of others, of any kind.
 _RECEIVED = ("heartbeat", "swap_request", "swap_response", "metadata", "record", "probe")

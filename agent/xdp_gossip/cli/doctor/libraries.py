@@ -21,7 +21,11 @@ def examine(look: Look) -> Iterator[Finding]:
     """Each library by itself."""
     version = ".".join(map(str, sys.version_info[:3]))
     if tuple(sys.version_info) < _OLDEST:
-        yield _SAYS("python", f"Python {version}", "install Python 3.9 or later, and name it in agent_python")
+        yield _SAYS(
+            "python",
+            f"Python {version}",
+            "the agent runs on /usr/bin/python3: a system that has Python 3.9 or later there",
+        )
     else:
         yield _SAYS.ok(f"Python {version}")
     for name in _REQUIRED:

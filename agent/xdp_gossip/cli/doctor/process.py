@@ -27,7 +27,7 @@ def examine(look: Look) -> Iterator[Finding]:
     memory, limit = process["memory"], process["memory_limit"]
     if limit and memory >= _NEAR * limit:
         text = f"{memory // _MIB} of {limit // _MIB} MiB of memory are in use"
-        remedy = "raise agent_memory_max (MemoryMax of xdp-gossip.service), or lower limits.store"
+        remedy = "raise xdp_gossip_agent_memory_max (MemoryMax of xdp-gossip.service), or lower limits.store"
         wrong.append(_SAYS("memory", text, remedy))
     yield from wrong
     if not wrong:

@@ -32,7 +32,7 @@ def render(config: Config, hosts: Sequence[Host]) -> str:
         "ansible_ssh_common_args": " ".join(f"-o {option}" for option in _options(config)),
         "ansible_ssh_pipelining": True,
         # The secrets of a throw-away fleet lie with it, not with those of real ones.
-        "agent_secret_dir": str(Path(config.inventory).parent / ".xdp-gossip"),
+        "xdp_gossip_agent_secret_dir": str(Path(config.inventory).parent / ".xdp-gossip"),
     }
     lines += ["  vars:", *(f"    {key}: {_text(value)}" for key, value in variables.items())]
     return "\n".join(lines) + "\n"

@@ -38,14 +38,16 @@ OWN, OTHER = "a secret of this fleet", "a secret of another fleet"
 def test_address(addr: str, others: bool, expected: str) -> None:
     errors = preflight.check_address({"addr": addr, "others": others})
     assert bool(errors) == bool(expected)
-    assert all(error.startswith("agent_addr: expected ") and expected in error for error in errors)
+    assert all(error.startswith("xdp_gossip_agent_addr: expected ") and expected in error for error in errors)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("", ""), ("lo", ""), ("nosuch0", "lo"), ("../net/lo", "../net/lo")])
 def test_interface(name: str, expected: str) -> None:
     errors = preflight.check_interface({"interface": name})
     assert bool(errors) == bool(expected)
-    assert all(error.startswith("agent_dataplane_interface: expected ") and expected in error for error in errors)
+    assert all(
+        error.startswith("xdp_gossip_agent_dataplane_interface: expected ") and expected in error for error in errors
+    )
 
 
 def test_foreign_files_are_left_alone(tmp_path: t.Any) -> None:
@@ -84,9 +86,9 @@ def fixture_question(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[dict[str, t.
 @pytest.mark.parametrize(
     ("kind", "key", "told"),
     [
-        (socket.SOCK_DGRAM, "port", "agent_port: expected UDP port"),
-        (socket.SOCK_STREAM, "port", "agent_port: expected TCP port"),
-        (socket.SOCK_STREAM, "api_port", "agent_api_port: expected TCP port"),
+        (socket.SOCK_DGRAM, "port", "xdp_gossip_agent_port: expected UDP port"),
+        (socket.SOCK_STREAM, "port", "xdp_gossip_agent_port: expected TCP port"),
+        (socket.SOCK_STREAM, "api_port", "xdp_gossip_agent_api_port: expected TCP port"),
     ],
 )
 def test_a_port_that_somebody_has(
@@ -111,10 +113,10 @@ def test_a_port_that_somebody_has(
 def test_an_address_of_another_host(question: dict[str, t.Any]) -> None:
     away = {**question, "addr": "198.51.100.1", "listen": ""}
     (error,) = preflight.check_ports(away, run)
-    assert error.startswith("agent_addr: expected an address of this host, got 198.51.100.1")
+    assert error.startswith("xdp_gossip_agent_addr: expected an address of this host, got 198.51.100.1")
     assert preflight.check_ports({**away, "listen": "0.0.0.0"}, run) == []
     (error,) = preflight.check_ports({**question, "api_addr": "198.51.100.1"}, run)
-    assert error.startswith("agent_api_port: ") and "does not belong to this host" in error
+    assert error.startswith("xdp_gossip_agent_api_port: ") and "does not belong to this host" in error
 
 
 def test_seeds_that_answer(question: dict[str, t.Any]) -> None:

@@ -149,5 +149,5 @@ def test_no_name_of_a_host_leads_out_of_the_directory(tmp_path: t.Any, host: str
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: t.Any) -> None:
     (tmp_path / "secrets").write_text("a file")
-    with pytest.raises(secrets.SecretsError, match="agent_secret_dir sets another"):
+    with pytest.raises(secrets.SecretsError, match="xdp_gossip_agent_secret_dir sets another"):
         secrets.make(wanted(tmp_path), read, NOW)
