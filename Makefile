@@ -145,7 +145,8 @@ ansible-test-%: packages-test
 	.ci/ansible_test.py --core $* sanity units
 
 .PHONY: lint
-lint: packages-base venv-quality link ## ansible-lint (production profile), yamllint, change log
+lint: packages-base venv-quality link ## ansible-lint (production profile), yamllint, change log, messages of new commits
+	.ci/commits
 	PATH="$(VENV)/quality/bin:$$PATH" ansible-lint
 	$(VENV)/quality/bin/yamllint --strict .
 	$(VENV)/quality/bin/antsibull-changelog lint
