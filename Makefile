@@ -217,6 +217,10 @@ setup: ## Everything that the targets above need
 	@.ci/apt $(sort $(BASE_PACKAGES) $(TEST_PACKAGES) $(PLANE_PACKAGES) $(GUEST_PACKAGES) $(BROWSER_PACKAGES))
 	@$(MAKE) --jobs=3 venv-dev venv-ansible venv-quality venv-eda link
 
+.PHONY: hooks
+hooks: venv-dev venv-quality ## Check each commit before it is made (.pre-commit-config.yaml)
+	$(VENV)/dev/bin/pre-commit install
+
 .PHONY: clean
 clean: ## Remove caches and artifacts (not the demo: see demo-clean)
 	rm -rf .cache build .ansible .hypothesis .pytest_cache .mypy_cache .ruff_cache tests/output
