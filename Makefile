@@ -85,9 +85,10 @@ check: ## The quick part: no root, under a minute
 
 ##@ Parts of `make test`
 .PHONY: code
-code: packages-test venv-dev ## Ruff, mypy --strict on the agent, Python 3.9, shellcheck
+code: packages-test venv-dev ## Ruff, clang-format, mypy --strict on the agent, Python 3.9, shellcheck
 	$(VENV)/dev/bin/ruff check
 	$(VENV)/dev/bin/ruff format --check
+	$(VENV)/dev/bin/clang-format --dry-run --Werror $$(git ls-files '*.c' '*.h')
 	$(VENV)/dev/bin/mypy
 	$(VENV)/dev/bin/vermin --quiet --no-tips --violations --target=3.9- agent
 	shellcheck $$(.ci/shell-scripts)
@@ -216,6 +217,11 @@ collection: packages-base venv-ansible ## The collection's artifact, with the re
 setup: ## Everything that the targets above need
 	@.ci/apt $(sort $(BASE_PACKAGES) $(TEST_PACKAGES) $(PLANE_PACKAGES) $(GUEST_PACKAGES) $(BROWSER_PACKAGES))
 	@$(MAKE) --jobs=3 venv-dev venv-ansible venv-quality venv-eda link
+
+.PHONY: format
+format: venv-dev ## Lay out Python and C as `make code` wants it
+	$(VENV)/dev/bin/ruff format
+	$(VENV)/dev/bin/clang-format -i $$(git ls-files '*.c' '*.h')
 
 .PHONY: hooks
 hooks: venv-dev venv-quality ## Check each commit before it is made (.pre-commit-config.yaml)

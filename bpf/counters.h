@@ -66,7 +66,6 @@
 	/* The loader's self-test (selftest.h). */ \
 	X(selftest_ingress,     "self-test frames seen on the way in") \
 	X(selftest_egress,      "self-test frames seen on the way out")
-/* clang-format on */
 
 enum xg_counter {
 #define XG_NAME(name, text) XG_COUNT_##name,
@@ -74,5 +73,6 @@ enum xg_counter {
 #undef XG_NAME
 	XG_COUNTERS
 };
+/* clang-format on */
 
 #endif

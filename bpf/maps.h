@@ -40,7 +40,7 @@
 /* xg_config.flags */
 #define XG_RUNNING 0x01
 #define XG_GENERIC 0x02 /* the XDP program sits behind the driver: frames may hold half a checksum, and leave with it */
-#define XG_ALLOW 0x04 /* only sources that are in the map allow may speak */
+#define XG_ALLOW 0x04	/* only sources that are in the map allow may speak */
 
 /* Written by the agent, once per cycle and at every change. Times are CLOCK_MONOTONIC in nanoseconds. */
 struct xg_config {
@@ -82,15 +82,15 @@ struct xg_node_key {
 struct xg_node {
 	struct bpf_spin_lock lock;
 	__u32 incarnation;
-	__u64 highest;	     /* newest rumor sequence */
-	__u64 window;	     /* bit i: highest - i was seen (RFC 6479) */
-	__u64 last_seen;     /* last sign of life, CLOCK_MONOTONIC ns; 0: none */
-	__s64 clock;	     /* its wall time minus CLOCK_MONOTONIC here, at its newest packet */
-	__u64 state_digest;  /* as its newest packet says */
+	__u64 highest;	    /* newest rumor sequence */
+	__u64 window;	    /* bit i: highest - i was seen (RFC 6479) */
+	__u64 last_seen;    /* last sign of life, CLOCK_MONOTONIC ns; 0: none */
+	__s64 clock;	    /* its wall time minus CLOCK_MONOTONIC here, at its newest packet */
+	__u64 state_digest; /* as its newest packet says */
 	__u64 record_digest;
 	__u8 standing;
-	__u8 flags;	     /* of its newest packet */
-	__u16 rumors;	     /* taken in this slot */
+	__u8 flags;   /* of its newest packet */
+	__u16 rumors; /* taken in this slot */
 	__u32 slot;
 };
 
@@ -123,7 +123,7 @@ struct xg_nexthop {
 
 /* A network that may speak to this node, or not, as the entry says (struct bpf_lpm_trie_key). */
 struct xg_allow_key {
-	__u32 prefix; /* bits, of 128 */
+	__u32 prefix;  /* bits, of 128 */
 	__u8 addr[16]; /* IPv6 or IPv4-mapped */
 };
 
@@ -152,7 +152,7 @@ struct xg_event {
 	__u64 time;    /* CLOCK_MONOTONIC ns */
 	__u8 addr[16]; /* where the packet came from, or is to go to */
 	__be16 port;
-	__u16 length;  /* bytes of the packet */
+	__u16 length; /* bytes of the packet */
 	__u8 kind;
 	__u8 zero[3];
 };
