@@ -18,18 +18,23 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.shipping import ships
+
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = {"meta", "plugins", "roles", "playbooks"}
 #: Plugin directory -> what ansible-doc calls that kind.
 KINDS = {"inventory": "inventory", "lookup": "lookup", "modules": "module"}
 #: What of the checkout is nobody's business but its developers'.
-NOT_SHIPPED = (".cache", ".ci", ".git", "molecule", "tests", "Makefile", "pyproject.toml")
+NOT_SHIPPED = (
+    *(".cache", ".ci", ".clang-format", ".config", ".git", ".github", ".pre-commit-config.yaml", "Makefile", "bench"),
+    *("build", "molecule", "pyproject.toml", "tests"),
+)
 
 pytestmark = pytest.mark.timeout(300)
 
 
 def playbooks() -> list[str]:
-    return sorted(file.stem for file in (ROOT / "playbooks").glob("*.yml"))
+    return sorted(file.stem for file in (ROOT / "playbooks").glob("*.yml") if ships(f"playbooks/{file.name}"))
 
 
 def plugins() -> list[tuple[str, str]]:
@@ -88,7 +93,7 @@ def ansible(home: Path, *command: str) -> str:
 
 
 def test_there_is_something_to_test() -> None:
-    assert {"deploy", "publish", "verify", "remove", "demo"} <= set(playbooks())
+    assert {"deploy", "publish", "verify", "remove"} <= set(playbooks())
     assert {kind for kind, _ in plugins()} == set(KINDS.values())
 
 
@@ -97,7 +102,9 @@ def test_the_artifact_holds_the_agent_and_nothing_of_the_workshop(artifact: Path
         names = archive.getnames()
     releases = [name for name in names if name.startswith("roles/agent/files/xdp-gossip-")]
     assert len(releases) == 1
-    strays = [name for name in names if name.split("/")[0] in NOT_SHIPPED or name.endswith(".pyc")]
+    strays = [
+        name for name in names if name.split("/")[0] in NOT_SHIPPED or name.endswith(".pyc") or "lab" in name.split("/")
+    ]
     assert not strays
 
 
@@ -155,7 +162,9 @@ def test_every_plugin_is_documented(home: Path, kind: str, name: str) -> None:
     assert page["examples"].strip()
 
 
-@pytest.mark.parametrize("role", sorted(path.name for path in (ROOT / "roles").glob("*") if path.is_dir()))
+@pytest.mark.parametrize(
+    "role", [path.name for path in sorted((ROOT / "roles").iterdir()) if ships(f"roles/{path.name}")]
+)
 def test_every_role_is_documented(home: Path, role: str) -> None:
     fqcn = f"xdp_gossip.fleet.{role}"
     page = json.loads(ansible(home, "ansible-doc", "--type", "role", "--json", fqcn))[fqcn]

@@ -18,6 +18,8 @@ sys.path.insert(0, str(ROOT / ".ci"))
 
 from ansible_env import CORES  # noqa: E402
 
+from tests.shipping import ships  # noqa: E402
+
 NAME = "xdp_gossip.fleet"
 #: Directories of plugins that users name in their playbooks; the others serve these.
 KINDS = ("modules", "inventory", "lookup")
@@ -89,10 +91,22 @@ def test_readme_lists_all_that_users_name_and_nothing_else() -> None:
     # Only the first of several names in a row is a full one.
     listed = {name.removeprefix(f"{NAME}.") for name in names}
     expected = {path.stem for path in PLUGINS}
-    expected |= {path.parent.name for path in (ROOT / "roles").glob("*/meta")}
-    expected |= {path.stem for path in (ROOT / "playbooks").glob("*.yml")}
+    expected |= {path.parent.name for path in (ROOT / "roles").glob("*/meta") if ships(f"roles/{path.parent.name}")}
+    expected |= {path.stem for path in (ROOT / "playbooks").glob("*.yml") if ships(f"playbooks/{path.name}")}
     expected |= {path.stem for path in EVENT_SOURCES}
     assert listed == expected
+
+
+def test_what_ships_names_nothing_that_stays_in_the_checkout() -> None:
+    """The role and the playbook of the demo, by their names or in a link."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+    ).stdout.split("\0")
+    named = re.compile(rf"{re.escape(NAME)}\.(?:lab|demo)\b|\broles/lab\b|\bplaybooks/demo\b")
+    texts = {name: ROOT / name for name in listed if name and ships(name) and (ROOT / name).is_file()}
+    naming = [name for name, path in texts.items() if named.search(path.read_text(encoding="utf-8", errors="ignore"))]
+    assert "README.md" in texts and "roles/lab/README.md" not in texts
+    assert set(naming) <= {"galaxy.yml"}
 
 
 def test_requirement_and_tested_versions_are_the_same() -> None:
