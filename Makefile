@@ -207,6 +207,10 @@ release: packages-base ## The agent's release archive, into build/
 	@mkdir -p build
 	/usr/bin/python3 agent/build_release.py --output build
 
+.PHONY: release-check
+release-check: packages-test venv-dev venv-ansible venv-quality ## A dry run of a release: versions, tags, change log, artifact, Galaxy's importer
+	$(VENV)/dev/bin/pytest tests/quality/test_release.py tests/quality/test_importer.py -v $(PYTEST_ARGS)
+
 .PHONY: collection
 collection: packages-base venv-ansible ## The collection's artifact, with the release archive inside, into build/
 	.ci/collection build
