@@ -26,6 +26,8 @@ TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) curl faketime fish iproute2 
 
 # Simulated clusters per scenario.
 SIM_SEEDS ?= 30
+# What `make coverage` measures: all tests of `unit` take half as long again.
+COVERED ?= -m "not slow and not root"
 # What `make sanity` and `make ansible-units` test with: 2.18, 2.19, newest or a version; and a Python for it, if not the
 # first one found.
 CORE ?= 2.19
@@ -52,7 +54,7 @@ comma := ,
 space := $(subst ,, )
 FLEETS := planes networks recovery fleet eda $(SCENARIOS:%=molecule-%)
 PROGRAMS := bpf kernels-short lint quality bench-short
-MODELS := integration docs-run sim ansible-test-2.18 ansible-test-2.19 ansible-test-newest
+MODELS := integration docs-run sim ansible-test-2.18 ansible-test-2.19 ansible-test-newest coverage
 lane = $(subst $(space),$(comma),$(strip $(1)))
 STEPS := code unit/ui cluster $(call lane,$(FLEETS))/$(call lane,$(PROGRAMS))/$(call lane,$(MODELS)) claims
 
@@ -101,6 +103,21 @@ unit: packages-test venv-dev ## Tests of the agent
 ui: packages-test packages-browser venv-dev ## The web page in headless Chromium, over real agents
 	$(VENV)/dev/bin/pytest tests/ui --junitxml="$(REPORTS)/ui.xml" $(PYTEST_ARGS)
 
+.PHONY: coverage
+coverage: packages-test venv-dev ## How much of each wing the quick tests reach, lines and branches; no gate
+	rm -rf $(CACHE)/coverage/data*
+	mkdir -p "$(REPORTS)" $(CACHE)/coverage
+	# Some tests start processes as other users.
+	chmod 1777 $(CACHE)/coverage
+	$(VENV)/dev/bin/coverage run -m pytest -n 2 -q $(COVERED) $(PYTEST_ARGS) || echo "coverage: a test failed; unit judges it"
+	# A process that a test cut off while it wrote leaves a file that cannot be read: there is a warning, and it goes.
+	$(VENV)/dev/bin/coverage combine --quiet
+	rm -f $(CACHE)/coverage/data.*
+	# Units of plugins, when ansible-test-2.19 has left what it measured.
+	[ ! -d $(CACHE)/coverage/plugins ] || $(VENV)/dev/bin/coverage combine --keep --append --quiet $(CACHE)/coverage/plugins
+	$(VENV)/dev/bin/coverage json --quiet -o $(CACHE)/coverage/report.json
+	.ci/coverage_by_wing $(CACHE)/coverage/report.json | tee "$(REPORTS)/summary.txt"
+
 .PHONY: sim
 sim: packages-test venv-dev ## Simulated clusters: SIM_SEEDS (30) seeds a scenario
 	SIM_SEEDS=$(SIM_SEEDS) $(VENV)/dev/bin/pytest tests/sim --junitxml="$(REPORTS)/sim.xml" $(PYTEST_ARGS)
@@ -141,9 +158,10 @@ integration: packages-test ## Integration targets of the collection: ansible-tes
 sanity: packages-test ## ansible-test sanity, CORE (2.19) on PYTHON
 	.ci/ansible_test.py --core $(CORE) --python "$(PYTHON)" sanity
 
-# ansible-test-2.18 ansible-test-2.19 ansible-test-newest: both of the above with that ansible-core.
+# ansible-test-2.18 ansible-test-2.19 ansible-test-newest: both of the above with that ansible-core. One of them measures
+# what units reach, for `make coverage`.
 ansible-test-%: packages-test
-	.ci/ansible_test.py --core $* sanity units
+	.ci/ansible_test.py --core $* $(if $(filter 2.19,$*),--coverage) sanity units
 
 .PHONY: lint
 lint: packages-base venv-quality link ## ansible-lint (production profile), yamllint, change log, messages of new commits
@@ -188,12 +206,13 @@ kernels: packages-test packages-plane packages-guests venv-dev ## The whole matr
 	$(VENV)/dev/bin/pytest tests/kernels -rs --junitxml="$(REPORTS)/kernels.xml" $(PYTEST_ARGS)
 
 .PHONY: long
-long: packages-test packages-plane venv-dev venv-ansible link ## What takes too long for `make test`: a minute's lateness, variants of networks, 200 seeds, 10,000 requests given up, a deployment to 30 hosts (root)
+long: packages-test packages-plane venv-dev venv-ansible link ## What takes too long for `make test`: a minute's lateness, variants of networks, 200 seeds, 10,000 requests given up, coverage of all unit tests, a deployment to 30 hosts (root)
 	XDP_GOSSIP_LATE_SECONDS=60 $(VENV)/dev/bin/pytest tests/recovery/test_late.py $(PYTEST_ARGS)
 	$(VENV)/dev/bin/pytest tests/networks tests/recovery -m variant -rs $(PYTEST_ARGS)
 	SIM_SEEDS=200 $(VENV)/dev/bin/pytest tests/sim $(PYTEST_ARGS)
 	GIVEN_UP_REQUESTS=10000 $(VENV)/dev/bin/pytest tests/agent/test_api_given_up.py $(PYTEST_ARGS)
 	$(VENV)/dev/bin/python -m tests.recovery
+	$(MAKE) coverage COVERED=
 	DEPLOY_HOSTS=3,10,30 $(VENV)/dev/bin/python -m bench deploy
 
 ##@ Measuring

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Run ansible-test sanity and units on a clean copy of the collection, with one ansible-core on one Python.
 
-    .ci/ansible_test.py --core 2.18|2.19|newest|VERSION [--python PROGRAM] [sanity] [units]
+    .ci/ansible_test.py --core 2.18|2.19|newest|VERSION [--python PROGRAM] [--coverage] [sanity] [units]
 
 Without a command, both run. Without --python, one that this ansible-core runs on is looked for; where there is none
 the run is skipped, and says so. Whatever must also work on the oldest Python that Ansible still manages hosts with is
@@ -44,6 +44,9 @@ os.environ.pop("PIP_CONFIG_FILE", None)  # ensurepip points it at nothing, and w
 options = [option for option in sys.argv[1:] if option not in ("--no-setuptools", "--no-wheel")]
 sys.exit(subprocess.call([sys.executable, "-m", "pip", "install"] + options))
 '''
+
+#: Where what units reached is recorded, beside what the agent's tests reached.
+COVERAGE = ROOT / ".cache" / "coverage" / "plugins"
 
 SKIPPED = """<testsuites><testsuite name="ansible-test" tests="{tests}" failures="0" errors="0" skipped="{tests}">
 {cases}
@@ -97,6 +100,16 @@ def keep_reports(copy: Path, python: str) -> None:
         shutil.move(report, target / report.name)
 
 
+def keep_coverage(copy: Path) -> None:
+    """Move what `units --coverage` recorded to where `make coverage` reads it, in place of an earlier run's."""
+    if records := list((copy / "tests" / "output" / "coverage").glob("*=coverage.*")):
+        shutil.rmtree(COVERAGE, ignore_errors=True)
+        COVERAGE.mkdir(parents=True)
+    for record in records:
+        # The name that `coverage combine` looks for in a directory.
+        shutil.move(record, COVERAGE / f"data.{record.name}")
+
+
 def skip(names: list[str], why: str) -> None:
     """Say that these did not run, and why; .ci/steps.py counts them as skipped."""
     for name in names:
@@ -108,9 +121,10 @@ def skip(names: list[str], why: str) -> None:
         (Path(reports) / f"skipped-{names[0].replace(' ', '-')}.xml").write_text(report)
 
 
-def plan(commands: list[str], python: str, target: str) -> list[tuple[str, list[str]]]:
-    """The Python and the arguments of each ansible-test run."""
-    runs = [(python, [command, *(["--junit"] if command == "sanity" else [])]) for command in commands]
+def plan(commands: list[str], python: str, target: str, coverage: bool = False) -> list[tuple[str, list[str]]]:
+    """The Python and the arguments of each ansible-test run; ``coverage``: units on ``python`` are measured."""
+    more = {"sanity": ["--junit"], "units": ["--coverage"] if coverage else []}
+    runs = [(python, [command, *more[command]]) for command in commands]
     if target and target != python:
         for command in commands:
             # On a Python that only modules run on, the other sanity tests would only be run once more.
@@ -130,6 +144,7 @@ def run_all(directory: Path, runs: list[tuple[str, list[str]]], label: str) -> i
             started = time.monotonic()
             status = run([program, *arguments, "--venv", "--python", python, "--color", "no"], cwd=copy)
             keep_reports(copy, python)
+            keep_coverage(copy)
             outcome = "passed" if status == 0 else f"failed (exit status {status})"
             seconds = time.monotonic() - started
             print(f"ansible-test {arguments[0]}, {label}, Python {python}: {outcome} in {seconds:.0f} s", flush=True)
@@ -155,6 +170,7 @@ def main() -> int:
     parser.add_argument("--python", default="", help="for ansible-core (default: the first of its own that is found)")
     parser.add_argument("--core", default="2.19", help="2.18, 2.19, newest or a version (default: %(default)s)")
     parser.add_argument("--target-python", default="", help="of hosts, as 3.8 (default: the oldest for ansible-core)")
+    parser.add_argument("--coverage", action="store_true", help="measure what units reach, for `make coverage`")
     parser.add_argument("command", nargs="*", help="sanity, units (default: both)")
     arguments = parser.parse_args()
     commands = arguments.command or ["sanity", "units"]
@@ -183,7 +199,7 @@ def main() -> int:
         return 2
     target = find_target(line, arguments.target_python, commands)
     os.environ["PATH"] = f"{directory / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    return 1 if run_all(directory, plan(commands, version, target), label) else 0
+    return 1 if run_all(directory, plan(commands, version, target, arguments.coverage), label) else 0
 
 
 if __name__ == "__main__":

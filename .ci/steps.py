@@ -8,7 +8,8 @@ Stages run one after the other. A stage is a target, or several lanes of targets
 
 All targets run, also after a failure. Each one's output goes to the terminal (behind its name, in a stage with
 several lanes) and to .cache/logs/TARGET.log. The last line is ``N passed, N failed``: a target that leaves test
-reports (JUnit, .cache/reports/TARGET/*.xml) counts as many as it ran tests, any other as one.
+reports (JUnit, .cache/reports/TARGET/*.xml) counts as many as it ran tests, any other as one. What a target leaves
+in .cache/reports/TARGET/summary.txt is shown below the table of targets.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 
-from step import LOGS, Outcome, Step, show
+from step import LOGS, REPORTS, Outcome, Step, show
 
 Stage = list[list[str]]
 
@@ -124,6 +125,10 @@ class Run:
             skipped = f", {one.skipped} skipped" if one.skipped else ""
             counts = f"{one.passed} passed, {one.failed} failed{skipped}"
             show(f"{target:<{width}} {one.verdict:<7} {one.seconds:6.1f} s  {counts}")
+        for target in done:
+            if (words := REPORTS / target / "summary.txt").is_file():
+                heading(target)
+                show(words.read_text(encoding="utf-8").rstrip("\n"))
         for one in self.outcomes:
             if one.status:
                 heading(f"{one.target} failed; the end of .cache/logs/{one.target}.log")

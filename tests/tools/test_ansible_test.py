@@ -132,6 +132,11 @@ def test_the_oldest_python_of_hosts_gets_what_runs_there() -> None:
     assert ansible_test.plan(["units"], "3.11", "3.11") == [("3.11", ["units"])]
 
 
+def test_only_units_on_the_python_of_ansible_core_are_measured() -> None:
+    plan = ansible_test.plan(["sanity", "units"], "3.11", "3.8", coverage=True)
+    assert [run for run in plan if "--coverage" in run[1]] == [("3.11", ["units", "--coverage"])]
+
+
 def run_script(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run ansible_test.py where no other Python than the system's is to be found."""
     env = {

@@ -103,6 +103,11 @@ def test_reports_of_an_earlier_run_do_not_count(checkout: Path) -> None:
     assert last_line(run(checkout, "reports").stdout) == "1 passed, 0 failed"
 
 
+def test_what_a_target_leaves_for_the_end_is_shown_there(checkout: Path) -> None:
+    (checkout / "Makefile").write_text('words:\n\t@mkdir -p "$(REPORTS)"; echo 84 percent > "$(REPORTS)/summary.txt"\n')
+    assert "84 percent\n" in run(checkout, "words").stdout.split("=== summary ")[1]
+
+
 @pytest.mark.slow
 def test_a_daemon_that_holds_the_output_open_does_not_hold_us(checkout: Path) -> None:
     try:
