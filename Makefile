@@ -152,7 +152,7 @@ ansible-units: packages-test ## Unit tests of the plugins: ansible-test units, C
 
 .PHONY: integration
 integration: packages-test ## Integration targets of the collection: ansible-test integration, CORE (2.19) on PYTHON
-	.ci/integration.py --core $(CORE) --python "$(PYTHON)"
+	.ci/ansible_test.py --core $(CORE) --python "$(PYTHON)" integration
 
 .PHONY: sanity
 sanity: packages-test ## ansible-test sanity, CORE (2.19) on PYTHON

@@ -1,11 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""Run ansible-test sanity and units on a clean copy of the collection, with one ansible-core on one Python.
+"""Run ansible-test sanity, units and integration on a clean copy of the collection, with one ansible-core.
 
     .ci/ansible_test.py --core 2.18|2.19|newest|VERSION [--python PROGRAM] [--coverage] [sanity] [units]
+    .ci/ansible_test.py --core 2.18|2.19|newest|VERSION [--python PROGRAM] [--target NAME]... integration
 
-Without a command, both run. Without --python, one that this ansible-core runs on is looked for; where there is none
-the run is skipped, and says so. Whatever must also work on the oldest Python that Ansible still manages hosts with is
+Without a command, sanity and units run. Targets of integration start agents of this checkout, in network namespaces.
+Without --python, one that this ansible-core runs on is looked for; where there is none the run is skipped, and says so.
+Whatever must also work on the oldest Python that Ansible still manages hosts with is
 tried on that one too, where it is there: the units of modules, and whether their code compiles and imports.
 
 The environment with ansible-core is made under .cache/ when it is not there yet.
@@ -15,13 +17,16 @@ Exit status: 0 when all passed or was skipped, 1 when a test failed, 2 when the 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from ansible_env import ROOT, Core, SetupError, core_named, environment, find_python, installed_core, run, version_of
@@ -44,6 +49,10 @@ os.environ.pop("PIP_CONFIG_FILE", None)  # ensurepip points it at nothing, and w
 options = [option for option in sys.argv[1:] if option not in ("--no-setuptools", "--no-wheel")]
 sys.exit(subprocess.call([sys.executable, "-m", "pip", "install"] + options))
 '''
+
+TARGETS = ROOT / "tests" / "integration" / "targets"
+#: Seconds for one target of integration; ansible-test itself has no limit.
+TARGET_SECONDS = 300
 
 #: Where what units reached is recorded, beside what the agent's tests reached.
 COVERAGE = ROOT / ".cache" / "coverage" / "plugins"
@@ -121,20 +130,52 @@ def skip(names: list[str], why: str) -> None:
         (Path(reports) / f"skipped-{names[0].replace(' ', '-')}.xml").write_text(report)
 
 
+def all_targets() -> list[str]:
+    """Names of the targets of integration that run by themselves; those with the alias `hidden` only serve others."""
+    return sorted(
+        path.parent.name for path in TARGETS.glob("*/aliases") if "hidden" not in path.read_text().splitlines()
+    )
+
+
+def integrate(program: str, copy: Path, python: str, targets: list[str]) -> int:
+    """Run these targets; returns the exit status of ansible-test.
+
+    Its own reports have one test case for each task, of set-up too; ours has one for each target.
+    """
+    settings = {"setup_agent_command": str(ROOT / "agent" / "bin" / "xdp-gossip")}
+    (copy / "tests" / "integration" / "integration_config.yml").write_text(json.dumps(settings))
+    command = [program, "integration", "--venv", "--python", python, "--color", "no", "-v", "--continue-on-error"]
+    status = run([*command, *targets], cwd=copy, seconds=120 + TARGET_SECONDS * len(targets))
+    if reports := os.environ.get("REPORTS"):
+        passed: dict[str, float] = {}
+        for result in (copy / "tests" / "output" / "data").glob("integration-*.json"):
+            for name, target in json.loads(result.read_text())["targets"].items():
+                passed[name] = target["run_time_seconds"]
+        counts = {"tests": str(len(targets)), "failures": str(len(set(targets) - set(passed)))}
+        suite = ET.Element("testsuite", name="integration", **counts)
+        for name in targets:
+            case = ET.SubElement(suite, "testcase", classname="integration", name=name, time=str(passed.get(name, 0)))
+            if name not in passed:
+                ET.SubElement(case, "failure", message="see the output of ansible-test")
+        Path(reports).mkdir(parents=True, exist_ok=True)
+        ET.ElementTree(suite).write(Path(reports) / "integration.xml", encoding="utf-8", xml_declaration=True)
+    return status
+
+
 def plan(commands: list[str], python: str, target: str, coverage: bool = False) -> list[tuple[str, list[str]]]:
     """The Python and the arguments of each ansible-test run; ``coverage``: units on ``python`` are measured."""
     more = {"sanity": ["--junit"], "units": ["--coverage"] if coverage else []}
-    runs = [(python, [command, *more[command]]) for command in commands]
+    runs = [(python, [command, *more.get(command, [])]) for command in commands]
     if target and target != python:
-        for command in commands:
+        for command in (command for command in commands if command != "integration"):
             # On a Python that only modules run on, the other sanity tests would only be run once more.
             only = ["--junit", "--test", "compile", "--test", "import"] if command == "sanity" else []
             runs.append((target, [command, *only]))
     return runs
 
 
-def run_all(directory: Path, runs: list[tuple[str, list[str]]], label: str) -> int:
-    """Run them one after the other on one copy; returns how many failed."""
+def run_all(directory: Path, runs: list[tuple[str, list[str]]], label: str, targets: list[str]) -> int:
+    """Run them one after the other on one copy, ``targets`` of integration; returns how many failed."""
     program = str(directory / "bin" / "ansible-test")
     failed = 0
     with tempfile.TemporaryDirectory(prefix="xdp-gossip-ansible-test-") as temporary:
@@ -142,9 +183,12 @@ def run_all(directory: Path, runs: list[tuple[str, list[str]]], label: str) -> i
         copy_to(copy)
         for python, arguments in runs:
             started = time.monotonic()
-            status = run([program, *arguments, "--venv", "--python", python, "--color", "no"], cwd=copy)
-            keep_reports(copy, python)
-            keep_coverage(copy)
+            if arguments[0] == "integration":
+                status = integrate(program, copy, python, targets)
+            else:
+                status = run([program, *arguments, "--venv", "--python", python, "--color", "no"], cwd=copy)
+                keep_reports(copy, python)
+                keep_coverage(copy)
             outcome = "passed" if status == 0 else f"failed (exit status {status})"
             seconds = time.monotonic() - started
             print(f"ansible-test {arguments[0]}, {label}, Python {python}: {outcome} in {seconds:.0f} s", flush=True)
@@ -171,11 +215,12 @@ def main() -> int:
     parser.add_argument("--core", default="2.19", help="2.18, 2.19, newest or a version (default: %(default)s)")
     parser.add_argument("--target-python", default="", help="of hosts, as 3.8 (default: the oldest for ansible-core)")
     parser.add_argument("--coverage", action="store_true", help="measure what units reach, for `make coverage`")
-    parser.add_argument("command", nargs="*", help="sanity, units (default: both)")
+    parser.add_argument("--target", action="append", choices=all_targets(), help="of integration (default: all)")
+    parser.add_argument("command", nargs="*", help="sanity, units, integration (default: sanity and units)")
     arguments = parser.parse_args()
     commands = arguments.command or ["sanity", "units"]
-    if unknown := sorted(set(commands) - {"sanity", "units"}):
-        parser.error(f"expected sanity or units, got {', '.join(unknown)}")
+    if unknown := sorted(set(commands) - {"sanity", "units", "integration"}):
+        parser.error(f"expected sanity, units or integration, got {', '.join(unknown)}")
     if "sanity" in commands and not shutil.which("shellcheck"):
         parser.error("sanity needs shellcheck (apt-get install shellcheck); without it that test checks nothing")
     try:
@@ -197,9 +242,14 @@ def main() -> int:
     except SetupError as error:
         print(f"ansible_test.py: {error}", file=sys.stderr)
         return 2
-    target = find_target(line, arguments.target_python, commands)
+    # Integration runs modules on this host, so on the Python of ansible-core.
+    on_hosts = [command for command in commands if command != "integration"]
+    target = find_target(line, arguments.target_python, on_hosts) if on_hosts else ""
+    # So that the copy is removed when the run is ended from outside.
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
     os.environ["PATH"] = f"{directory / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    return 1 if run_all(directory, plan(commands, version, target, arguments.coverage), label) else 0
+    runs = plan(commands, version, target, arguments.coverage)
+    return 1 if run_all(directory, runs, label, arguments.target or all_targets()) else 0
 
 
 if __name__ == "__main__":
