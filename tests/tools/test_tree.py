@@ -73,6 +73,16 @@ def test_scripts_can_be_run() -> None:
     assert not wrong, f"a first line for the kernel, but not executable: {wrong}"
 
 
+def test_ruff_reads_every_script_in_python() -> None:
+    scripts = {
+        name
+        for name in tracked()
+        if not name.endswith(".py") and re.match(rb"#!.*\bpython3?\b", (ROOT / name).read_bytes()[:80])
+    }
+    settings = (ROOT / "pyproject.toml").read_text()
+    assert not [name for name in sorted(scripts) if f'"{name}"' not in settings]
+
+
 @pytest.mark.parametrize("name", [name for name in tracked() if name.endswith(".md")])
 def test_links_between_documents_hold(name: str) -> None:
     broken = []
