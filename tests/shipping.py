@@ -19,5 +19,5 @@ def ships(path: str) -> bool:
     """
     patterns = yaml.safe_load((ROOT / "galaxy.yml").read_text())["build_ignore"]
     whole = PurePosixPath(path)
-    parts = [str(part) for part in (whole, *whole.parents)]
+    parts = [str(part) for part in (whole, *whole.parents) if part.parts]
     return not any(fnmatch.fnmatch(part, pattern) for part in parts for pattern in patterns)
