@@ -57,12 +57,6 @@ TARGET_SECONDS = 300
 #: Where what units reached is recorded, beside what the agent's tests reached.
 COVERAGE = ROOT / ".cache" / "coverage" / "plugins"
 
-SKIPPED = """<testsuites><testsuite name="ansible-test" tests="{tests}" failures="0" errors="0" skipped="{tests}">
-{cases}
-</testsuite></testsuites>
-"""
-SKIPPED_CASE = '<testcase classname="ansible-test" name="{name}"><skipped message="{why}"/></testcase>'
-
 
 def provide_pip(directory: Path) -> None:
     """Put the bootstrap script where the installed ansible-test looks for a downloaded one, unless one is there."""
@@ -119,15 +113,29 @@ def keep_coverage(copy: Path) -> None:
         shutil.move(record, COVERAGE / f"data.{record.name}")
 
 
+def report(file: str, suite: str, cases: dict[str, tuple[float, str, str]]) -> None:
+    """Write a JUnit report where .ci/steps.py counts it (its REPORTS), if it runs us.
+
+    ``cases``: by name, the seconds that a case took, ``skipped`` or ``failure`` or nothing, and why.
+    """
+    if not (reports := os.environ.get("REPORTS")):
+        return
+    outcomes = [outcome for _, outcome, _ in cases.values()]
+    counts = {"tests": len(cases), "failures": outcomes.count("failure"), "skipped": outcomes.count("skipped")}
+    root = ET.Element("testsuite", {"name": suite, **{name: str(count) for name, count in counts.items()}})
+    for name, (seconds, outcome, why) in cases.items():
+        case = ET.SubElement(root, "testcase", classname=suite, name=name, time=str(seconds))
+        if outcome:
+            ET.SubElement(case, outcome, message=why)
+    Path(reports).mkdir(parents=True, exist_ok=True)
+    ET.ElementTree(root).write(Path(reports) / f"{file}.xml", encoding="utf-8", xml_declaration=True)
+
+
 def skip(names: list[str], why: str) -> None:
-    """Say that these did not run, and why; .ci/steps.py counts them as skipped."""
+    """Say that these did not run, and why."""
     for name in names:
         print(f"SKIPPED {name}: {why}", flush=True)
-    if reports := os.environ.get("REPORTS"):
-        Path(reports).mkdir(parents=True, exist_ok=True)
-        cases = "\n".join(SKIPPED_CASE.format(name=name, why=why) for name in names)
-        report = SKIPPED.format(tests=len(names), cases=cases)
-        (Path(reports) / f"skipped-{names[0].replace(' ', '-')}.xml").write_text(report)
+    report(f"skipped-{names[0].replace(' ', '-')}", "ansible-test", dict.fromkeys(names, (0, "skipped", why)))
 
 
 def all_targets() -> list[str]:
@@ -146,19 +154,11 @@ def integrate(program: str, copy: Path, python: str, targets: list[str]) -> int:
     (copy / "tests" / "integration" / "integration_config.yml").write_text(json.dumps(settings))
     command = [program, "integration", "--venv", "--python", python, "--color", "no", "-v", "--continue-on-error"]
     status = run([*command, *targets], cwd=copy, seconds=120 + TARGET_SECONDS * len(targets))
-    if reports := os.environ.get("REPORTS"):
-        passed: dict[str, float] = {}
-        for result in (copy / "tests" / "output" / "data").glob("integration-*.json"):
-            for name, target in json.loads(result.read_text())["targets"].items():
-                passed[name] = target["run_time_seconds"]
-        counts = {"tests": str(len(targets)), "failures": str(len(set(targets) - set(passed)))}
-        suite = ET.Element("testsuite", name="integration", **counts)
-        for name in targets:
-            case = ET.SubElement(suite, "testcase", classname="integration", name=name, time=str(passed.get(name, 0)))
-            if name not in passed:
-                ET.SubElement(case, "failure", message="see the output of ansible-test")
-        Path(reports).mkdir(parents=True, exist_ok=True)
-        ET.ElementTree(suite).write(Path(reports) / "integration.xml", encoding="utf-8", xml_declaration=True)
+    cases = dict.fromkeys(targets, (0.0, "failure", "see the output of ansible-test"))
+    for result in (copy / "tests" / "output" / "data").glob("integration-*.json"):
+        for name, target in json.loads(result.read_text())["targets"].items():
+            cases[name] = (target["run_time_seconds"], "", "")
+    report("integration", "integration", cases)
     return status
 
 
