@@ -32,6 +32,8 @@ COVERED ?= -m "not slow and not root"
 # first one found.
 CORE ?= 2.19
 PYTHON ?=
+# Packages of the collection that Ansible loads.
+PLUGINS := plugins extensions
 # What is under molecule/.
 SCENARIOS := default udp upgrade
 
@@ -87,11 +89,12 @@ check: ## The quick part: no root, under a minute
 
 ##@ Parts of `make test`
 .PHONY: code
-code: packages-test venv-dev ## Ruff, clang-format, mypy --strict on the agent, Python 3.9, shellcheck
+code: packages-test venv-dev link ## Ruff, clang-format, mypy --strict on agent, plugins and extensions, Python 3.9, shellcheck
 	$(VENV)/dev/bin/ruff check
 	$(VENV)/dev/bin/ruff format --check
 	$(VENV)/dev/bin/clang-format --dry-run --Werror $$(git ls-files '*.c' '*.h')
 	$(VENV)/dev/bin/mypy
+	MYPYPATH=$(COLLECTIONS) $(VENV)/dev/bin/mypy $(PLUGINS:%=-p ansible_collections.xdp_gossip.fleet.%)
 	$(VENV)/dev/bin/vermin --quiet --no-tips --violations --target=3.9- agent
 	shellcheck $$(.ci/shell-scripts)
 

@@ -108,10 +108,15 @@ import typing as t
 
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import Client, ClientError
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import Client
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, check_key
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import OPTIONS, ConfigError, Settings
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import (
+    OPTIONS,
+    ClientError,
+    ConfigError,
+    Settings,
+)
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._private_data import parse_private_data
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._templates import untrusted
 

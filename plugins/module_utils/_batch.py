@@ -8,8 +8,9 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._change import Change, Conflict
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, ClientError, Unreachable
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Unreachable
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, not_offered
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError
 
 #: What the agent takes at once.
 MAX_DOCUMENTS = 64

@@ -335,7 +335,7 @@ class Client:
         if self._settings.token and endpoint.scheme != "unix":
             headers["Authorization"] = "Bearer " + self._settings.token
         connection = http.client.HTTPConnection("localhost")
-        connection.sock = channel  # type: ignore[assignment]
+        connection.sock = channel
         try:
             connection.request(method, path, body=body, headers=headers)
         except (BrokenPipeError, ConnectionResetError):

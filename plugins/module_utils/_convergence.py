@@ -112,7 +112,7 @@ class Convergence:
             return result.get("holds") is True
         applied = result["applied"]
         done = applied.get("state") == "applied" and applied.get("version") == result.get("version")
-        return done or applied.get("state") == "none"
+        return bool(done or applied.get("state") == "none")
 
     @property
     def final(self) -> bool:

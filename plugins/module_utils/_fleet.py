@@ -15,7 +15,7 @@ import typing as t
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Client
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Client, Response
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence import Convergence, Question
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip, number_of, text_of
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import parse_nodes
@@ -109,7 +109,7 @@ class Fleet:
         """``POST /v1/node/start``, ``stop`` or ``leave``."""
         return self._send("POST", "/v1/node/" + verb, b"").json()
 
-    def _send(self, method: str, path: str, body: bytes) -> t.Any:
+    def _send(self, method: str, path: str, body: bytes) -> Response:
         return self.client.request(method, path, body=body, headers={"Content-Type": "application/json"})
 
     def documents(self, prefix: str = "") -> dict[str, t.Any]:

@@ -9,9 +9,14 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleFallbackNotFound, AnsibleModule, env_fallback
 from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Client, ClientError, Unreachable
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Client, Unreachable
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ENVIRONMENT, OPTIONS, Settings
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import (
+    ENVIRONMENT,
+    OPTIONS,
+    ClientError,
+    Settings,
+)
 
 #: What a sensitive content is replaced by, as Ansible does it with options that are secret always.
 HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
@@ -44,7 +49,7 @@ class FleetModule(AnsibleModule):
         """A token of the environment must not stand in the way of a token file of the task, nor the reverse."""
         if self.params.get(other) is not None:
             raise AnsibleFallbackNotFound
-        return env_fallback(variable)
+        return str(env_fallback(variable))
 
     @property
     def sensitive(self) -> bool:
@@ -91,10 +96,12 @@ class FleetModule(AnsibleModule):
     def exit_json(self, **kwargs: t.Any) -> t.NoReturn:
         """As ``AnsibleModule`` does it, without sensitive arguments."""
         super().exit_json(**self._redacted(kwargs))
+        raise AssertionError("exit_json ends the process")
 
     def fail_json(self, msg: str, **kwargs: t.Any) -> t.NoReturn:
         """Likewise; ``AnsibleModule`` itself comes here with options that are wrong."""
         super().fail_json(msg, **self._redacted(kwargs))
+        raise AssertionError("fail_json ends the process")
 
     def _redacted(self, results: dict[str, t.Any]) -> dict[str, t.Any]:
         if not self.sensitive:

@@ -46,7 +46,7 @@ def check_base(run: Run) -> list[str]:
     return errors
 
 
-def check_address(question: dict) -> list[str]:
+def check_address(question: dict[str, t.Any]) -> list[str]:
     """The node's address must be one that other nodes can send to."""
     text = question["addr"]
     if not text:
@@ -67,7 +67,7 @@ def check_address(question: dict) -> list[str]:
     return []
 
 
-def check_interface(question: dict) -> list[str]:
+def check_interface(question: dict[str, t.Any]) -> list[str]:
     """An interface that is named must be there; which one owns the address is for the loader to find out."""
     name = question["interface"]
     found = sorted(os.listdir("/sys/class/net"))
@@ -79,7 +79,7 @@ def check_interface(question: dict) -> list[str]:
     ]
 
 
-def check_paths(question: dict) -> list[str]:
+def check_paths(question: dict[str, t.Any]) -> list[str]:
     """What the role will write must not be somebody else's."""
     errors = []
     command, root = question["command"], question["root"]
@@ -91,7 +91,7 @@ def check_paths(question: dict) -> list[str]:
     return errors
 
 
-def check_ports(question: dict, run: Run) -> list[str]:
+def check_ports(question: dict[str, t.Any], run: Run) -> list[str]:
     """The ports must be free, or held by the agent itself; the addresses must be this host's."""
     listen = question["listen"] or ("::" if ":" in question["addr"] else "0.0.0.0")
     wanted = [
@@ -196,7 +196,7 @@ def answering(seeds: list[str], own: tuple[str, int]) -> list[str]:
             looked = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
         except (OSError, ValueError, UnicodeError):
             continue
-        for family, kind, proto, address in [entry[:3] + entry[4:] for entry in looked[:4]]:
+        for family, kind, proto, _name, address in looked[:4]:
             if address[:2] == own:
                 continue
             try:
@@ -214,7 +214,7 @@ def answering(seeds: list[str], own: tuple[str, int]) -> list[str]:
             selector.register(client, selectors.EVENT_WRITE)
         while selector.get_map() and (left := end - time.monotonic()) > 0:
             for ready in selector.select(left):
-                client = ready[0].fileobj
+                client = t.cast(socket.socket, ready[0].fileobj)
                 selector.unregister(client)
                 if not client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     found.append(waiting[client])
@@ -235,7 +235,7 @@ def resolvable(seeds: list[str]) -> bool:
     return not seeds
 
 
-def check_certificate(question: dict, run: Run) -> list[str]:
+def check_certificate(question: dict[str, t.Any], run: Run) -> list[str]:
     """A certificate that is on the host already must be one that the API can use."""
     paths = question["tls_cert"], question["tls_key"]
     if not all(paths):
@@ -256,7 +256,7 @@ def check_certificate(question: dict, run: Run) -> list[str]:
     return []
 
 
-def check_secrets(question: dict) -> list[str]:
+def check_secrets(question: dict[str, t.Any]) -> list[str]:
     """The host must not be another fleet's, or this fleet's with secrets that the controller does not have.
 
     Overwriting what it has would cut it off from the members that it hears.
@@ -299,7 +299,7 @@ def read(path: str) -> str:
         return ""
 
 
-def look(question: dict, run: Run) -> dict:
+def look(question: dict[str, t.Any], run: Run) -> dict[str, t.Any]:
     """Everything that stands in the way, and what the role wants to know of the host before it changes anything."""
     errors = check_base(run) + check_address(question) + check_interface(question) + check_paths(question)
     errors += check_templates(question["templates"])

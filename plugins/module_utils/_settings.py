@@ -82,7 +82,7 @@ class Settings:
     """Connection options, checked; names and defaults as in ``OPTIONS``. Raises ``ConfigError``."""
 
     def __init__(self, options: t.Mapping[str, t.Any]) -> None:
-        given = {name: options.get(name) for name in OPTIONS}
+        given: dict[str, t.Any] = {name: options.get(name) for name in OPTIONS}
         for name, spec in OPTIONS.items():
             if given[name] is None:
                 given[name] = spec.get("default")

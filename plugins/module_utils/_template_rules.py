@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import typing as t
 
 _ACCOUNT = (r"[a-z_0-9][A-Za-z0-9_.-]{0,31}\$?\Z", "the name of an account")
 #: key -> a pattern of its text, and what to call that
@@ -26,7 +27,7 @@ TEMPLATE_TEXTS = {
 TEMPLATE_KEYS = {*TEMPLATE_TEXTS, "content", "src", "validate", "reload", "timeout", "wait", "backup", "show_output"}
 
 
-def check_templates(templates: list) -> list[str]:
+def check_templates(templates: list[t.Any]) -> list[str]:
     """Every template must be whole, and none may share its name or its file with another."""
     errors = []
     for index, template in enumerate(templates):
@@ -46,7 +47,7 @@ def check_templates(templates: list) -> list[str]:
     return errors
 
 
-def check_template(given: dict) -> list[str]:
+def check_template(given: dict[str, t.Any]) -> list[str]:
     """What is wrong with the values of one template; each sentence begins with the key."""
     errors = []
     unknown = sorted(set(given) - TEMPLATE_KEYS)

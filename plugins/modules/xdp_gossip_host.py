@@ -420,7 +420,7 @@ class Deployment:
 
     def run(self) -> dict[str, t.Any]:
         """Look at the host, change it, and tell what it is. Raises ``Refused``."""
-        lacking = {"required": [], "optional": []}
+        lacking: dict[str, list[str]] = {"required": [], "optional": []}
         release_missing = "install" in self._parts and not self._release.present
         if "install" in self._parts:
             lacking = {kind: missing(self._host, self._options["packages"], kind) for kind in lacking}

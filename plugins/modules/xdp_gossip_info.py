@@ -230,10 +230,10 @@ error:
 
 import typing as t
 
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ClientError
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, check_key
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import FleetModule
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import STATES
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError
 
 
 def gather(module: FleetModule, fleet: Fleet) -> dict[str, t.Any]:

@@ -103,13 +103,12 @@ error:
 import json
 import typing as t
 
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ClientError
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import plain_text
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import FleetModule
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import STATES, parse_seed
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError, ConfigError
 
 #: state option -> (the agent's word for it, the call that leads there)
 STATE = {"started": ("running", "start"), "stopped": ("paused", "stop"), "left": ("left", "leave")}

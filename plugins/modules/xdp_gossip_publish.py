@@ -400,13 +400,12 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._batch import (
     write_together,
 )
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._change import Change, Conflict, Wish
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ClientError
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import SOURCES, content_spec
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence import check_wait
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import FleetModule
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError, ConfigError
 
 #: Options of one of many documents that the module's option of the same name stands in for.
 _SHARED = ("state", "content_type", "remote_src", "expires", "author", "comment")
@@ -603,7 +602,7 @@ class Publication:
 
 def wait_of(params: dict[str, t.Any]) -> str:
     """How many members to wait for. Raises ``ConfigError``."""
-    wait = params["wait"]
+    wait: str | None = params["wait"]
     if wait is None:
         return "all" if params["wait_for"] else "none"
     if check_wait(wait) == "none" and params["wait_for"] == "applied":

@@ -338,14 +338,13 @@ error:
 import re
 import typing as t
 
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ClientError
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import SOURCES, content_of, content_spec
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence import Convergence, Question, check_wait
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._direct import Direct
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, check_key, digest_of
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import FleetModule
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError, Settings
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError, ConfigError, Settings
 
 
 def question_of(params: dict[str, t.Any]) -> Question:

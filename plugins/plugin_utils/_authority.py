@@ -191,7 +191,7 @@ def _is_edwards(key: t.Any) -> bool:
 def _end(certificate: x509.Certificate) -> datetime.datetime:
     # cryptography before 42 has the naive one only, in UTC.
     if hasattr(certificate, "not_valid_after_utc"):
-        return certificate.not_valid_after_utc
+        return t.cast(datetime.datetime, certificate.not_valid_after_utc)
     return certificate.not_valid_after.replace(tzinfo=datetime.timezone.utc)
 
 

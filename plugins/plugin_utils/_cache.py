@@ -61,7 +61,7 @@ def decode(held: t.Any, asked: c.Mapping[str, t.Any], at_least: int, at_most: in
         parts = [one.get(part) if isinstance(one, dict) else None for part in ("endpoint", "etag", "body")]
         if not all(isinstance(part, str) for part in parts):
             raise ValueError("answers: expected text as endpoint, etag and body")
-        answer = Answer(*parts)
+        answer = Answer(*map(str, parts))
         if answer.endpoint in answers or answer.endpoint not in asked["endpoints"]:
             raise ValueError("answers: expected one of each endpoint that was asked")
         answers[answer.endpoint] = answer

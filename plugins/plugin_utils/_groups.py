@@ -37,7 +37,7 @@ def _check(position: int, entry: t.Any) -> dict[str, t.Any]:
     parent = entry.get("parent_group")
     if parent and ("{{" in str(parent) or "{%" in str(parent)):
         raise ValueError("%s: parent_group: expected a plain name, got %r" % (where, parent))
-    return entry
+    return t.cast("dict[str, t.Any]", entry)
 
 
 def group_names(

@@ -37,7 +37,7 @@ class LocalFiles(ActionBase):
             copies = [self._transfer(options, number) for number, options in enumerate(local)]
             if copies:
                 self._fixup_perms2([self._connection._shell.tmpdir] + copies)
-            result = self._execute_module(
+            result: dict[str, t.Any] = self._execute_module(
                 module_name=self.MODULE, module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
             )
             shown = (result.get("invocation") or {}).get("module_args") or {}
@@ -85,7 +85,7 @@ class LocalFiles(ActionBase):
             if not self._connection._shell.tmpdir:
                 self._make_tmp_path()
             name = "document%d%s" % (number, suffix_of(source))
-            target = self._connection._shell.join_path(self._connection._shell.tmpdir, name)
+            target: str = self._connection._shell.join_path(self._connection._shell.tmpdir, name)
             self._transfer_file(real, target)
         except AnsibleActionFail:
             raise

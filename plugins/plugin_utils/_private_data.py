@@ -19,7 +19,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import MAX_
 try:
     from yaml import CSafeLoader as _Loader
 except ImportError:  # PyYAML built without libyaml
-    from yaml import SafeLoader as _Loader
+    from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
 FORMATS = ("text", "json", "yaml")
 #: Levels of nesting; what describes a machine needs three or four.

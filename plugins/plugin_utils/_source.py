@@ -10,10 +10,15 @@ import concurrent.futures
 import re
 import typing as t
 
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import BadAnswer, Client, Unreachable
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import Client, Unreachable
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip, parse_json
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import STATES, parse_nodes
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError, ConfigError, Settings
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import (
+    BadAnswer,
+    ClientError,
+    ConfigError,
+    Settings,
+)
 
 CONSISTENCIES = ("one", "majority")
 

@@ -41,6 +41,6 @@ def condition_holds(templar: t.Any, condition: str | bool, variables: c.Mapping[
         return condition
     templar.available_variables = variables
     if _trust is not None:
-        return templar.evaluate_conditional(condition)
+        return bool(templar.evaluate_conditional(condition))
     # As ansible-core 2.18 does it for the option groups. The condition comes from a file of the operator's.
-    return templar.template("{%% if %s %%}yes{%% else %%}no{%% endif %%}" % condition) == "yes"
+    return bool(templar.template("{%% if %s %%}yes{%% else %%}no{%% endif %%}" % condition) == "yes")

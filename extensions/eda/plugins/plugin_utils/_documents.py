@@ -128,7 +128,7 @@ def _is_news(document: Document, held: Document, agreed: bool) -> bool:
 
 def _clock(document: Document) -> str:
     """The time in a version, as text that sorts by time. What orders equal times is left to the agents."""
-    return document["version"][:16]
+    return str(document["version"])[:16]
 
 
 def _event(kind: str, document: Document, held: Document | None, first: bool) -> Event:

@@ -29,6 +29,8 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 #: Bytes of one answer; the largest honest one is the list of 100,000 documents.
 MAX_ANSWER = 64 * 1024 * 1024
 
+A = t.TypeVar("A")
+
 
 class MemberFailed(Exception):
     """A member gave no usable answer; ``str()`` says why."""
@@ -107,23 +109,23 @@ class Member:
         query = urlencode({"since": since, "timeout": f"{seconds:g}", "prefix": prefix})
         return await self._read("/v1/watch?" + query, _read_feed, seconds)
 
-    async def _list(self, path: str, read: t.Callable[[dict[str, t.Any]], t.Any]) -> t.Any:
+    async def _list(self, path: str, read: t.Callable[[dict[str, t.Any]], A]) -> A:
         """A list that the member need not send again while it is unchanged."""
         tag, held = self._held.get(path, ("", None))
         status, body, new_tag = await self._ask(path, {"If-None-Match": tag} if tag else {})
         if status == 304 and held is not None:
-            return held
+            return t.cast(A, held)
         answer = await self._parse(body, read)
         if new_tag:
             self._held[path] = (new_tag, answer)
         return answer
 
-    async def _read(self, path: str, read: t.Callable[[dict[str, t.Any]], t.Any], wait: float = 0.0) -> t.Any:
+    async def _read(self, path: str, read: t.Callable[[dict[str, t.Any]], A], wait: float = 0.0) -> A:
         _status, body, _tag = await self._ask(path, {}, wait)
         return await self._parse(body, read)
 
     @staticmethod
-    async def _parse(body: bytes, read: t.Callable[[dict[str, t.Any]], t.Any]) -> t.Any:
+    async def _parse(body: bytes, read: t.Callable[[dict[str, t.Any]], A]) -> A:
         # The list of a large fleet takes a while to check, and the rules shall go on meanwhile.
         try:
             return await asyncio.to_thread(_parse_object, body, read)
@@ -181,7 +183,7 @@ def _reason(exc: BaseException) -> str:
     return clip(str(cause)) or type(cause).__name__
 
 
-def _parse_object(body: bytes, read: t.Callable[[dict[str, t.Any]], t.Any]) -> t.Any:
+def _parse_object(body: bytes, read: t.Callable[[dict[str, t.Any]], A]) -> A:
     answer = parse_json(body)
     if not isinstance(answer, dict):
         raise ValueError(f"expected a JSON object, got {type(answer).__name__}")
