@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -23,9 +22,9 @@ from typing import Any
 import yaml
 
 from xdp_gossip.core.types import Address
-from xdp_gossip.dataplane import headers, layout
+from xdp_gossip.dataplane import headers, layout, libbpf
 
-from . import packets, programs
+from . import packets
 from .netns import PREFIX, BenchError, enter, run
 
 COMMAND = Path(__file__).resolve().parents[1] / "agent" / "bin" / "xdp-gossip"
@@ -218,51 +217,29 @@ class Pins:
 
     def __init__(self, agent: Agent) -> None:
         directory = agent.plane_directory / "bpf" / f"v{headers.constants()['XG_LAYOUT']}"
-        self._library = programs.libbpf()
         self._names = list(headers.counters())
-        self._nodes = self._open(directory / "nodes")
-        self._counters = self._open(directory / "counters")
-        self._processors = self._possible()
-
-    def _open(self, path: Path) -> int:
-        descriptor = self._library.bpf_obj_get(str(path).encode())
-        if descriptor < 0:
-            raise BenchError(f"{path}: expected a pinned map, got {os.strerror(-descriptor)}")
-        return int(descriptor)
-
-    @staticmethod
-    def _possible() -> int:
-        text = Path("/sys/devices/system/cpu/possible").read_text().strip()
-        return int(text.rpartition("-")[2].rpartition(",")[2]) + 1
+        self._nodes = libbpf.get(str(directory / "nodes"))
+        self._counters = libbpf.get(str(directory / "counters"))
 
     def node(self, address: Address) -> tuple[int, int, int] | None:
         """(highest sequence, last seen in ns, state digest) of an origin; None when it is not known."""
-        value = ctypes.create_string_buffer(layout.NODE.size)
-        if self._library.bpf_map_lookup_elem(self._nodes, layout.node_key(address), value) != 0:
+        try:
+            fields = layout.NODE.unpack(libbpf.lookup(self._nodes, layout.node_key(address), layout.NODE.size))
+        except FileNotFoundError:
             return None
-        fields = layout.NODE.unpack(value.raw)
         return fields[2], fields[4], fields[6]
 
     def entries(self) -> dict[bytes, bytes]:
         """The whole node map, as bytes."""
-        found: dict[bytes, bytes] = {}
-        key, value = ctypes.create_string_buffer(layout.NODE_KEY.size), ctypes.create_string_buffer(layout.NODE.size)
-        previous = None
-        while self._library.bpf_map_get_next_key(self._nodes, previous, key) == 0:
-            if self._library.bpf_map_lookup_elem(self._nodes, key, value) == 0:
-                found[key.raw] = value.raw
-            previous = ctypes.create_string_buffer(key.raw, len(key.raw))
+        found = {}
+        for key in libbpf.keys(self._nodes, layout.NODE_KEY.size, libbpf.map_info(self._nodes).max_entries):
+            with contextlib.suppress(FileNotFoundError):
+                found[key] = libbpf.lookup(self._nodes, key, layout.NODE.size)
         return found
 
     def counters(self) -> dict[str, int]:
         """Every counter, summed over the processors."""
-        found = {}
-        value = ctypes.create_string_buffer(8 * self._processors)
-        for number, name in enumerate(self._names):
-            if self._library.bpf_map_lookup_elem(self._counters, struct.pack("=I", number), value) != 0:
-                raise BenchError(f"counters: expected an entry {number}, found none")
-            found[name] = sum(struct.unpack(f"={self._processors}Q", value.raw))
-        return found
+        return {name: libbpf.lookup_per_cpu(self._counters, number) for number, name in enumerate(self._names)}
 
     def close(self) -> None:
         """Let go of the maps."""

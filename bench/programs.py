@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ctypes.util
-import errno
 import os
 import socket
 import struct
@@ -15,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xdp_gossip.dataplane import headers
+from xdp_gossip.dataplane import headers, libbpf
 
 from .netns import BenchError, inside
 
@@ -24,7 +23,6 @@ BPF_SOURCES = headers.directory()
 
 XDP, TC_INGRESS, TC_EGRESS = 37, 46, 47  # enum bpf_attach_type
 DEVMAP = 33
-_LIVE_FRAMES = 1 << 1
 #: Frames the kernel sends before it lets the receivers work: what a NIC's poll brings.
 BATCH = 64
 #: Live frames of one system call at most: it cannot be interrupted.
@@ -101,36 +99,6 @@ def write(table: Any, key: bytes, value: bytes) -> None:
         raise BenchError(f"{table.name}: {os.strerror(ctypes.get_errno())}")
 
 
-class _Options(ctypes.Structure):
-    """struct bpf_test_run_opts (libbpf's bpf.h)."""
-
-    _fields_ = (
-        ("sz", ctypes.c_size_t),
-        ("data_in", ctypes.c_void_p),
-        ("data_out", ctypes.c_void_p),
-        ("data_size_in", ctypes.c_uint32),
-        ("data_size_out", ctypes.c_uint32),
-        ("ctx_in", ctypes.c_void_p),
-        ("ctx_out", ctypes.c_void_p),
-        ("ctx_size_in", ctypes.c_uint32),
-        ("ctx_size_out", ctypes.c_uint32),
-        ("retval", ctypes.c_uint32),
-        ("repeat", ctypes.c_int),
-        ("duration", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("cpu", ctypes.c_uint32),
-        ("batch_size", ctypes.c_uint32),
-    )
-
-
-def libbpf() -> ctypes.CDLL:
-    """The library that the agent uses too. Raises :class:`BenchError`."""
-    for name in ("libbpf.so.1", "libbpf.so.0"):
-        with contextlib.suppress(OSError):
-            return ctypes.CDLL(name, use_errno=True)
-    raise BenchError("libbpf: expected libbpf.so.1 or libbpf.so.0, found neither")
-
-
 class Generator:
     """Sends frames out of an interface of a namespace, as fast as one processor can or at a pace."""
 
@@ -149,7 +117,6 @@ class Generator:
         with inside(namespace):
             set_devmap(self._module["way_out"], [(index_of(interface), 0)])
         self.fill(frames)
-        self._library = libbpf()
 
     def fill(self, frames: Sequence[bytes]) -> None:
         """Other frames, of the same length, from the first one on."""
@@ -176,10 +143,7 @@ class Generator:
         with inside(self._namespace):
             while count > 0:
                 part = min(count, _MOST)
-                options = _Options(sz=ctypes.sizeof(_Options), data_size_in=len(data), repeat=part, flags=_LIVE_FRAMES)
-                options.batch_size = BATCH if part >= BATCH else part
-                options.data_in = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p)
-                done = self._library.bpf_prog_test_run_opts(self._program.fd, ctypes.byref(options))
-                if done != 0 and ctypes.get_errno() != errno.EINTR:
-                    raise BenchError(f"live frames: {os.strerror(ctypes.get_errno())}")
+                # A signal ends a run early; the frames that it cost are not missed.
+                with contextlib.suppress(InterruptedError):
+                    libbpf.run(self._program.fd, data, live=part, batch=min(part, BATCH))
                 count -= part

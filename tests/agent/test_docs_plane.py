@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from xdp_gossip.dataplane import headers
-from xdp_gossip.dataplane.loader import calls, maps
+from xdp_gossip.dataplane import headers, libbpf
+from xdp_gossip.dataplane.loader import maps
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = headers.constants()
 TYPES = {
-    "array": calls.ARRAY,
-    "hash": calls.HASH,
-    "LRU hash": calls.LRU_HASH,
-    "LPM trie": calls.LPM_TRIE,
-    "ring buffer": calls.RINGBUF,
-    "per-CPU array": calls.PERCPU_ARRAY,
+    "array": libbpf.ARRAY,
+    "hash": libbpf.HASH,
+    "LRU hash": libbpf.LRU_HASH,
+    "LPM trie": libbpf.LPM_TRIE,
+    "ring buffer": libbpf.RINGBUF,
+    "per-CPU array": libbpf.PERCPU_ARRAY,
 }
 NODES = 4711
 

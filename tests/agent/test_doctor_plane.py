@@ -88,7 +88,7 @@ def test_what_the_host_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(dataplane, "_PROCESS", tmp_path / "status")
     monkeypatch.setattr(dataplane, "_LOCKDOWN", tmp_path / "lockdown")
     monkeypatch.setattr(dataplane.compile, "missing", lambda: [("BCC is missing", "install it")])
-    monkeypatch.setattr(dataplane.calls, "library", raises(OSError("libbpf is missing")))
+    monkeypatch.setattr(dataplane.libbpf, "library", raises(OSError("libbpf is missing")))
     monkeypatch.setattr(dataplane.unprivileged, "maps_refused", lambda: True)
     monkeypatch.setattr(dataplane.os, "geteuid", lambda: 0)
     found = wrong(dataplane._host("error"))

@@ -18,7 +18,7 @@ from tests.kernel_model import Config, Entry
 from xdp_gossip.core.allowlist import AllowList
 from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.types import Address
-from xdp_gossip.dataplane import headers, layout
+from xdp_gossip.dataplane import headers, layout, libbpf
 from xdp_gossip.dataplane.loader.compile import include_directories
 from xdp_gossip.wire.keys import Keyring, cluster_id
 from xdp_gossip.wire.native import NativeCodec
@@ -40,37 +40,6 @@ _RUNNING, _GENERIC, _ALLOW = 1, 2, 4
 _EVERYBODY = AllowList()
 #: ``struct __sk_buff``: its size, and what a test may say of a frame.
 _SKB_BYTES, _SKB_MARK, _SKB_IFINDEX, _SKB_GSO_SIZE = 192, 8, 40, 176
-
-
-class _TestRun(ctypes.Structure):
-    """``struct bpf_test_run_opts``."""
-
-    _fields_ = (
-        ("size", ctypes.c_size_t),
-        ("data_in", ctypes.c_char_p),
-        ("data_out", ctypes.c_void_p),
-        ("data_size_in", ctypes.c_uint32),
-        ("data_size_out", ctypes.c_uint32),
-        ("ctx_in", ctypes.c_char_p),
-        ("ctx_out", ctypes.c_void_p),
-        ("ctx_size_in", ctypes.c_uint32),
-        ("ctx_size_out", ctypes.c_uint32),
-        ("retval", ctypes.c_uint32),
-        ("repeat", ctypes.c_int),
-        ("duration", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("cpu", ctypes.c_uint32),
-        ("batch_size", ctypes.c_uint32),
-    )
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a test run gave: the program's return value, the frame as it is now, ns per run."""
-
-    value: int
-    frame: bytes
-    nanoseconds: int
 
 
 @dataclass(frozen=True)
@@ -95,7 +64,6 @@ class Plane:
         text = (root / "dataplane.c").read_text() + TEXT.read_text()
         self._bcc = bcc
         self._bpf = bcc.BPF(text=text.encode(), cflags=[*flags, f"-DXG_NODES={nodes}"])
-        self._libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
         self._ring: Any = None
         self._events: list[Event] = []
         self.nodes = nodes
@@ -116,17 +84,9 @@ class Plane:
         assert descriptor >= 0, os.strerror(ctypes.get_errno())
         return descriptor
 
-    def run(self, name: str, frame: bytes, context: bytes = b"", repeat: int = 1) -> Ran:
+    def run(self, name: str, frame: bytes, context: bytes = b"", repeat: int = 1) -> libbpf.TestRun:
         """Run a program on a frame. ``context``: ``struct __sk_buff`` for TC. Raises ``OSError``."""
-        out = ctypes.create_string_buffer(4096)
-        options = _TestRun(ctypes.sizeof(_TestRun), frame, ctypes.addressof(out), len(frame), len(out))
-        options.repeat = repeat
-        if context:
-            options.ctx_in, options.ctx_size_in = context, len(context)
-        ctypes.set_errno(0)
-        if self._libbpf.bpf_prog_test_run_opts(self.program(name), ctypes.byref(options)) < 0:
-            raise OSError(ctypes.get_errno(), f"test run of {name}: {os.strerror(ctypes.get_errno())}")
-        return Ran(options.retval, out.raw[: options.data_size_out], options.duration)
+        return libbpf.run(self.program(name), frame, context=context, repeat=repeat)
 
     def map(self, name: str) -> int:
         """Descriptor of a map."""
@@ -134,19 +94,18 @@ class Plane:
 
     def write(self, name: str, key: bytes, value: bytes) -> None:
         """One entry of a map. Raises ``OSError``."""
-        if self._bcc.lib.bpf_update_elem(self.map(name), key, value, 0):
-            raise OSError(ctypes.get_errno(), f"map {name}: {os.strerror(ctypes.get_errno())}")
+        libbpf.update(self.map(name), key, value)
 
     def read(self, name: str, key: bytes, size: int) -> bytes | None:
         """One entry of a map of values of ``size`` bytes, None if there is none."""
-        value = ctypes.create_string_buffer(size)
-        if self._bcc.lib.bpf_lookup_elem(self.map(name), key, value):
+        try:
+            return libbpf.lookup(self.map(name), key, size)
+        except FileNotFoundError:
             return None
-        return value.raw
 
     def delete(self, name: str, key: bytes) -> None:
         """Remove an entry of a map if it is there."""
-        self._bcc.lib.bpf_delete_elem(self.map(name), key)
+        libbpf.delete(self.map(name), key)
 
     def reset(self, config: Config, targets: Sequence[Address] = (), generic: bool = False) -> None:
         """As if just loaded, with one key; counters and events as of now."""
@@ -273,19 +232,14 @@ class Plane:
 
     def _counters(self) -> list[int]:
         """Sums over all CPUs, in one call."""
-        names, cpus = len(headers.counters()), _processors()
+        names, cpus = len(headers.counters()), libbpf.processors()
         keys, values = (ctypes.c_uint32 * names)(), (ctypes.c_uint64 * (names * cpus))()
         count, batch = ctypes.c_uint32(names), ctypes.c_uint32()
-        self._libbpf.bpf_map_lookup_batch(
+        libbpf.library().bpf_map_lookup_batch(
             self.map("counters"), None, ctypes.byref(batch), keys, values, ctypes.byref(count), None
         )
         assert count.value == names, f"expected {names} counters, read {count.value}"
         return [sum(values[at * cpus : (at + 1) * cpus]) for at in range(names)]
-
-
-@functools.cache
-def _processors() -> int:
-    return int(ctypes.CDLL("libbpf.so.1").libbpf_num_possible_cpus())
 
 
 def skb(ifindex: int = 0, mark: int = 0, gso_size: int = 0) -> bytes:

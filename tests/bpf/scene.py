@@ -7,13 +7,14 @@ import time
 from typing import Any
 
 from tests.bpf import frames
-from tests.bpf.harness import CODEC, Plane, Ran, inside, skb
+from tests.bpf.harness import CODEC, Plane, inside, skb
 from tests.bpf.wire import NAMESPACE, Wire
 from tests.kernel_model import Config, Entry
 from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.messages import Ack, Documents, Header, Message, PacketType, RecordRumor
 from xdp_gossip.core.types import Address, Document, Record, Version
 from xdp_gossip.dataplane import headers
+from xdp_gossip.dataplane.libbpf import TestRun
 
 PORT = 8000
 NET = {4: "198.18.60.", 6: "fd00:198:18:60::"}
@@ -126,12 +127,12 @@ def known(**changes: Any) -> Entry:
     return Entry(**{**fields, **changes})
 
 
-def deliver(plane: Plane, program: str, payload: bytes, family: int, link: Wire | None = None, **how: Any) -> Ran:
+def deliver(plane: Plane, program: str, payload: bytes, family: int, link: Wire | None = None, **how: Any) -> TestRun:
     """Let a program take a packet from the source."""
     return run(plane, program, frames.frame(payload, source(family), local(family), **how), link)
 
 
-def run(plane: Plane, program: str, frame: bytes, link: Wire | None = None, **context: int) -> Ran:
+def run(plane: Plane, program: str, frame: bytes, link: Wire | None = None, **context: int) -> TestRun:
     """Let a program take a frame."""
     if program not in (TC, "xg_tc_egress"):
         return plane.run(program, frame)

@@ -17,7 +17,7 @@ from tests.bpf import scene
 from tests.bpf.harness import Plane, inside
 from tests.bpf.wire import ip, wait_until_up
 from xdp_gossip.core.types import Address
-from xdp_gossip.dataplane.loader import calls
+from xdp_gossip.dataplane import libbpf
 
 #: Of this process: test files run side by side.
 HERE, THERE = f"xgb-here-{os.getpid()}", f"xgb-there-{os.getpid()}"
@@ -84,11 +84,11 @@ class Stage:
                         plane.delete(name, struct.pack("=I", index))
             try:
                 if mode == TC:
-                    links.append(calls.link_create(plane.program("xg_tc_ingress"), self.ifindex, calls.TCX_INGRESS))
+                    links.append(libbpf.link_create(plane.program("xg_tc_ingress"), self.ifindex, libbpf.TCX_INGRESS))
                 else:
-                    flags = calls.XDP_NATIVE if mode == NATIVE else calls.XDP_GENERIC
-                    links.append(calls.link_create(plane.program("xg_xdp_ingress"), self.ifindex, calls.XDP, flags))
-                links.append(calls.link_create(plane.program("xg_tc_egress"), self.ifindex, calls.TCX_EGRESS))
+                    flags = libbpf.XDP_NATIVE if mode == NATIVE else libbpf.XDP_GENERIC
+                    links.append(libbpf.link_create(plane.program("xg_xdp_ingress"), self.ifindex, libbpf.XDP, flags))
+                links.append(libbpf.link_create(plane.program("xg_tc_egress"), self.ifindex, libbpf.TCX_EGRESS))
                 if mode == NATIVE:
                     links.append(plane.watch())
                 yield

@@ -16,7 +16,7 @@ from tests.bpf.scene import XDP, address, known, local, origin, packet, source, 
 from tests.bpf.stage import ALL_NODES, HERE, MODES, NATIVE, THERE, Stage, network, stage
 from tests.bpf.wire import Wire, ip
 from xdp_gossip.core.messages import PacketType
-from xdp_gossip.dataplane.loader import calls
+from xdp_gossip.dataplane import libbpf
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: namespaces and BPF")]
 
@@ -182,7 +182,7 @@ def test_copies_that_the_driver_refuses_are_counted(plane: Plane, far: Stage) ->
         for sequence in (100, 101):
             plane.counted()
             frame = frames.frame(packet(4, sequence=sequence), source(4), local(4))
-            calls.run(plane.program(XDP), frame, live=1)
+            libbpf.run(plane.program(XDP), frame, live=1)
         assert {name: n for name, n in plane.counted().items() if name.startswith("copy")} == {
             "copy": 4,
             "copy_again": 1,
@@ -192,7 +192,7 @@ def test_copies_that_the_driver_refuses_are_counted(plane: Plane, far: Stage) ->
         plane.due = 0
         try:
             lost = frames.frame(packet(4, sequence=102), source(4), local(4))
-            calls.run(plane.program(XDP), lost, live=1)
+            libbpf.run(plane.program(XDP), lost, live=1)
             counted = plane.counted()
         finally:
             ip("-n", THERE, "link", "set", "xgb1", "up")

@@ -13,7 +13,7 @@ from tests.bpf import frames, scene
 from tests.bpf.harness import Plane, inside
 from tests.bpf.scene import TC, XDP, known, local, origin, packet, source
 from tests.bpf.wire import NAMESPACE, Wire
-from xdp_gossip.dataplane.loader import calls
+from xdp_gossip.dataplane import libbpf
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: BPF")]
 
@@ -26,7 +26,7 @@ REPEAT = 12
 def attached(plane: Plane, link: Wire) -> Iterator[None]:
     """The XDP program is on an interface meanwhile: else the kernel patches its dispatcher at every test run."""
     with inside(NAMESPACE):
-        held = calls.link_create(plane.program(XDP), link.ifindex, calls.XDP, calls.XDP_GENERIC)
+        held = libbpf.link_create(plane.program(XDP), link.ifindex, libbpf.XDP, libbpf.XDP_GENERIC)
     yield
     os.close(held)
 

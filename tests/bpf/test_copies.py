@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from tests.bpf import frames, scene
-from tests.bpf.harness import HOP_MAC, TC_NEXT, TC_REDIRECT, TC_SHOT, XDP_DROP, XDP_PASS, Plane, Ran
+from tests.bpf.harness import HOP_MAC, TC_NEXT, TC_REDIRECT, TC_SHOT, XDP_DROP, XDP_PASS, Plane
 from tests.bpf.scene import XDP, address, known, local, origin, packet, sized, source, targets
 from tests.bpf.wire import NAMESPACE, NEAR, Wire, ip
 from xdp_gossip.core.messages import PacketType
 from xdp_gossip.core.types import Address
+from xdp_gossip.dataplane.libbpf import TestRun
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: BPF")]
 
@@ -38,7 +39,7 @@ def prepared(plane: Plane, family: int, data: bytes, checksum: str = "full") -> 
     return ran.frame
 
 
-def copies(plane: Plane, frame: bytes, count: int) -> list[Ran]:
+def copies(plane: Plane, frame: bytes, count: int) -> list[TestRun]:
     """What becomes of ``count`` copies of a frame, one after the other as in a device's queue."""
     return [plane.run(EGRESS, frame) for _ in range(count)]
 

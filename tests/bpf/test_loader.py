@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.bpf.loader_world import COMMAND, IPV6, USER, World, run, world
-from xdp_gossip.dataplane import headers, layout
-from xdp_gossip.dataplane.loader import calls, maps, pins
+from xdp_gossip.dataplane import headers, layout, libbpf
+from xdp_gossip.dataplane.loader import maps, pins
 from xdp_gossip.dataplane.maps import Loaded
 
 pytestmark = [
@@ -111,7 +111,7 @@ def test_changed_sources_are_exchanged_under_running_hooks_and_the_maps_stay(her
     here.loader("up")
     with pins.opened(pinned(here) / "nodes") as nodes:
         key = layout.NODE_KEY.pack(bytes(15) + b"\1", b"\1\0", 0)
-        calls.update(nodes, key, bytes(layout.NODE.size))
+        libbpf.update(nodes, key, bytes(layout.NODE.size))
     old, sitting = here.status(), programs(here)
     with (light / "dataplane.c").open("a") as stream:
         stream.write("\n/* changed */\n")
@@ -122,7 +122,7 @@ def test_changed_sources_are_exchanged_under_running_hooks_and_the_maps_stay(her
     assert not set(new["programs"].values()) & set(old["programs"].values())
     assert programs(here).keys() == sitting.keys() and programs(here) != sitting
     with pins.opened(pinned(here) / "nodes") as nodes:
-        assert calls.lookup(nodes, key, layout.NODE.size) == bytes(layout.NODE.size)
+        assert libbpf.lookup(nodes, key, layout.NODE.size) == bytes(layout.NODE.size)
     assert here.loader("up").stdout.startswith("already up")
 
 

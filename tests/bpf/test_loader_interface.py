@@ -17,9 +17,9 @@ import pytest
 import xdp_gossip
 from tests.bpf.loader_world import COMMAND, IPV4, USER, World, run
 from tests.bpf.test_loader_modes import CLSACT, spoil, without_compiler
-from xdp_gossip.dataplane import headers, layout
+from xdp_gossip.dataplane import headers, layout, libbpf
 from xdp_gossip.dataplane.libbpf import processors
-from xdp_gossip.dataplane.loader import attach, calls, ethtool, netlink, pins, supply, traps
+from xdp_gossip.dataplane.loader import attach, ethtool, netlink, pins, supply, traps
 from xdp_gossip.dataplane.loader.errors import LoaderError, Refused
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and BPF")
@@ -136,7 +136,7 @@ def test_an_interface_that_is_made_again_gets_the_programs_and_maps_of_the_forme
     here.loader("up", **forced)
     old = here.status()
     with pins.opened(pins.pin_directory(here.directory) / "nexthops") as hops:
-        calls.update(hops, bytes(16), bytes(layout.NEXTHOP.size))
+        libbpf.update(hops, bytes(16), bytes(layout.NEXTHOP.size))
     here.inside("ip", "link", "delete", here.interface)
     if asked:
         for _ in range(2):
@@ -149,7 +149,7 @@ def test_an_interface_that_is_made_again_gets_the_programs_and_maps_of_the_forme
     new = here.status()
     assert new["up"] and (new["maps"], new["programs"]) == (old["maps"], old["programs"])
     with pins.opened(pins.pin_directory(here.directory) / "nexthops") as hops:
-        assert calls.keys(hops, 16, 10) == [], "next hops are those of one interface"
+        assert libbpf.keys(hops, 16, 10) == [], "next hops are those of one interface"
     assert without_compiler(here, **forced).stdout.startswith(f"already up: {NATIVE}")
     here.loader("down")
     here.expect_traces({**before, "interface": here.traces()["interface"]})
@@ -295,10 +295,10 @@ def test_sources_of_what_was_dropped_and_copies_that_vanish_are_told(here: World
     with pins.opened(pinned / "refusals") as refusals, pins.opened(pinned / "counters") as counters:
         source = bytes(10) + b"\xff\xff" + bytes((198, 18, 0, 9))
         key = layout.REFUSAL_KEY.pack(source, names.index("drop_bad_mac"), 0)
-        calls.update(refusals, key, layout.REFUSAL.pack(120, 1))
+        libbpf.update(refusals, key, layout.REFUSAL.pack(120, 1))
         for name, value in {"copy_due": 100, "copy": 60, "copy_surplus": 5, "copy_lost": 7}.items():
             number = struct.pack("=I", names.index(name))
-            calls.update(counters, number, struct.pack(f"={processors()}Q", value, *(0,) * (processors() - 1)))
+            libbpf.update(counters, number, struct.pack(f"={processors()}Q", value, *(0,) * (processors() - 1)))
     status = here.status()
     assert status["copies_missing"] == 35
     (told,) = status["refusals"]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.bpf.loader_world import IPV4, IPV6, World
-from xdp_gossip.dataplane.loader import calls, pins, steps
+from xdp_gossip.dataplane import libbpf
+from xdp_gossip.dataplane.loader import pins, steps
 
 pytestmark = [
     pytest.mark.root,
@@ -156,7 +157,7 @@ def test_a_link_that_was_detached_is_attached_again_with_the_maps_kept(here: Wor
     here.loader("up")
     old = here.status()
     with pins.opened(pins.pin_directory(here.directory) / name) as link:
-        calls.link_detach(link)
+        libbpf.link_detach(link)
     assert not here.status()["up"]
     assert without_compiler(here).stdout.startswith(f"repaired: {NATIVE}")
     new = here.status()
@@ -168,10 +169,10 @@ _STARVE = """
 import ctypes, sys
 sys.path.insert(0, sys.argv[3])
 from bcc import BPF
-from xdp_gossip.dataplane.loader import calls
+from xdp_gossip.dataplane import libbpf
 program = BPF(text="int ends_chain(struct __sk_buff *s) { return 0; }", cflags=sys.argv[4].split())
 function = program.load_func("ends_chain", BPF.SCHED_CLS)
-link = calls.link_create(function.fd, int(sys.argv[1]), int(sys.argv[2]), calls.BEFORE)
+link = libbpf.link_create(function.fd, int(sys.argv[1]), int(sys.argv[2]), libbpf.BEFORE)
 print("attached", flush=True)
 sys.stdin.read()
 """
@@ -185,7 +186,7 @@ class Starver:
         from xdp_gossip.dataplane import headers
 
         index = json.loads(here.inside("ip", "-j", "link", "show", here.interface).stdout)[0]["ifindex"]
-        kind = {"ingress": calls.TCX_INGRESS, "egress": calls.TCX_EGRESS}[hook]
+        kind = {"ingress": libbpf.TCX_INGRESS, "egress": libbpf.TCX_EGRESS}[hook]
         self._words = ["nsenter", f"--net=/run/netns/{here.namespace}", "/usr/bin/python3", "-c", _STARVE]
         self._words += [str(index), str(kind), str(ROOT / "agent"), " ".join(bcc_flags())]
         self._environment = {**os.environ, "BCC_KERNEL_SOURCE": str(headers.directory() / "kshim")}

@@ -79,28 +79,28 @@ def test_filters_of_others_see_a_packet_of_the_agent_but_for_its_port(hook: str)
 )
 def test_a_knock_passes_the_hook(plane: Plane, link: Wire, kind: str, flags: int) -> None:
     """And only one that a program sits at: without it nothing is counted."""
-    from xdp_gossip.dataplane.loader import calls
+    from xdp_gossip.dataplane import libbpf
 
     hooks: dict[str, tuple[str, int, int]] = {
-        "generic": ("xg_xdp_ingress", calls.XDP, calls.XDP_GENERIC),
-        "ingress": ("xg_tc_ingress", calls.TCX_INGRESS, 0),
-        "egress": ("xg_tc_egress", calls.TCX_EGRESS, 0),
+        "generic": ("xg_xdp_ingress", libbpf.XDP, libbpf.XDP_GENERIC),
+        "ingress": ("xg_tc_ingress", libbpf.TCX_INGRESS, 0),
+        "egress": ("xg_tc_egress", libbpf.TCX_EGRESS, 0),
     }
     program, hook, how = hooks[kind]
     source = Programs("selftest.c", {})
     # What it returns is the stack's: NET_XMIT_DROP where the program at the way out takes the frame.
     knock = source.load("xg_selftest_knock", "SCHED_CLS")
-    calls.update(source.map("knock"), bytes(4), bytes((ctypes.c_uint32 * 2)(link.ifindex, flags)))
+    libbpf.update(source.map("knock"), bytes(4), bytes((ctypes.c_uint32 * 2)(link.ifindex, flags)))
     plane.reset(scene.config(4))
 
     def knocked() -> dict[str, Any]:
         with scene.inside(NAMESPACE):
-            calls.run(knock, knocking(4, program))
+            libbpf.run(knock, knocking(4, program))
         return dict(plane.counted())
 
     assert knocked() == {}
     with scene.inside(NAMESPACE):
-        attached = calls.link_create(plane.program(program), link.ifindex, hook, how)
+        attached = libbpf.link_create(plane.program(program), link.ifindex, hook, how)
     try:
         assert knocked() == {PROGRAMS[program][2]: 1}
     finally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...dataplane import libbpf, unprivileged
 from ...dataplane.headers import HeaderError
-from ...dataplane.loader import attach, calls, compile, netlink, proof, refusals, settings, state, status, traps
+from ...dataplane.loader import attach, compile, netlink, proof, refusals, settings, state, status, traps
 from ...dataplane.loader.errors import LoaderError
 from .finding import Finding, Subject
 from .look import Look
@@ -250,7 +250,7 @@ def _host(level: str) -> Iterator[Finding]:
     for text, remedy in compile.missing():
         yield _SAYS("library", text, remedy, level=level)
     try:
-        calls.library()
+        libbpf.library()
     except OSError as error:
         remedy = "install libbpf1 (Debian, Ubuntu) or libbpf (Fedora, RHEL)"
         yield _SAYS("library", str(error), remedy, level=level)

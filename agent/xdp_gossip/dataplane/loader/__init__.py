@@ -4,5 +4,5 @@
 ``up`` compiles, attaches through pinned links, hands the maps to the agent's user and exits. What it has done stands
 in ``state.json`` before it is done, so that the next ``up`` or ``down`` undoes what a killed one has left.
 
-settings (what is wanted) -> runner (up, down) -> compile, attach, clsact, selftest, pins, state -> calls, netlink
+settings (what is wanted) -> runner (up, down) -> compile, attach, clsact, selftest, pins, state -> libbpf, netlink
 """

@@ -6,24 +6,25 @@ from __future__ import annotations
 import errno
 import os
 
-from . import calls, netlink, traps
+from .. import libbpf
+from . import netlink, traps
 from .errors import Refused
 from .settings import GENERIC, NATIVE
 
 #: Set to ``clsact`` to do without TCX, as kernels before 6.6 have to.
 TC_VARIABLE = "XDP_GOSSIP_DATAPLANE_TC"
-_XDP_FLAGS = {NATIVE: calls.XDP_NATIVE, GENERIC: calls.XDP_GENERIC}
+_XDP_FLAGS = {NATIVE: libbpf.XDP_NATIVE, GENERIC: libbpf.XDP_GENERIC}
 _DRIVER_SAYS_NO = (
     *(errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSPC, errno.ENODEV, errno.ERANGE, errno.EMSGSIZE, errno.ENOTSUP),
     *(errno.ENOMEM, errno.EPROTO),
 )
-_TCX_KINDS = {"ingress": calls.TCX_INGRESS, "egress": calls.TCX_EGRESS}
+_TCX_KINDS = {"ingress": libbpf.TCX_INGRESS, "egress": libbpf.TCX_EGRESS}
 
 
 def link_xdp(program: int, interface: netlink.Interface, mode: str) -> int:
     """A link at the interface's XDP hook. Raises ``Refused``."""
     try:
-        return calls.link_create(program, interface.index, calls.XDP, _XDP_FLAGS[mode])
+        return libbpf.link_create(program, interface.index, libbpf.XDP, _XDP_FLAGS[mode])
     except OSError as error:
         raise why_no_xdp(error, interface, mode) from None
 
@@ -37,7 +38,7 @@ def link_tcx(program: int, interface: netlink.Interface, hook: str) -> int | Non
     if os.environ.get(TC_VARIABLE) == "clsact":
         return None
     try:
-        return calls.link_create(program, interface.index, _TCX_KINDS[hook], calls.BEFORE)
+        return libbpf.link_create(program, interface.index, _TCX_KINDS[hook], libbpf.BEFORE)
     except OSError as error:
         if error.errno == errno.EINVAL:
             return None
@@ -49,7 +50,7 @@ def incumbent(interface: netlink.Interface) -> str:
     now = netlink.by_index(interface.index)
     if now is None or not now.xdp_mode:
         return ""
-    name = calls.program_name(now.xdp_program)
+    name = libbpf.program_name(now.xdp_program)
     return f"program {now.xdp_program}{f' ({name})' if name else ''} is attached to {now.name} in {now.xdp_mode} mode"
 
 

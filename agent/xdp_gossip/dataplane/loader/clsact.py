@@ -12,7 +12,8 @@ import errno
 import os
 from typing import Any
 
-from . import calls, netlink
+from .. import libbpf
+from . import netlink
 from .errors import LoaderError
 
 #: "XG": the handle of our filters, and their priority where nobody has an earlier one.
@@ -53,7 +54,7 @@ def _options(priority: int, **values: int) -> _Options:
 
 def make(ifindex: int) -> None:
     """Give the interface a clsact. Raises ``OSError`` (EEXIST: it has one)."""
-    calls.check(calls.library().bpf_tc_hook_create(_hook(ifindex, 3)), "clsact")
+    libbpf.check(libbpf.library().bpf_tc_hook_create(_hook(ifindex, 3)), "clsact")
 
 
 def first_priority(ifindex: int, hook: str) -> int:
@@ -82,14 +83,14 @@ def attach(ifindex: int, hook: str, program: int, ours: list[int], priority: int
     """
     replace = _REPLACE if query(ifindex, hook, priority) in ours else 0
     options = _options(priority, prog_fd=program, flags=replace)
-    calls.check(calls.library().bpf_tc_attach(_hook(ifindex, _POINTS[hook]), ctypes.byref(options)), f"TC {hook}")
+    libbpf.check(libbpf.library().bpf_tc_attach(_hook(ifindex, _POINTS[hook]), ctypes.byref(options)), f"TC {hook}")
 
 
 def query(ifindex: int, hook: str, priority: int) -> int:
     """Id of the program under ``priority`` and our handle, 0 when there is none."""
     options = _options(priority)
     try:
-        calls.check(calls.library().bpf_tc_query(_hook(ifindex, _POINTS[hook]), ctypes.byref(options)), f"TC {hook}")
+        libbpf.check(libbpf.library().bpf_tc_query(_hook(ifindex, _POINTS[hook]), ctypes.byref(options)), f"TC {hook}")
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
             return 0
@@ -102,7 +103,7 @@ def detach(ifindex: int, hook: str, ours: list[int], priority: int) -> None:
     if query(ifindex, hook, priority) not in ours:
         return
     options = _options(priority)
-    calls.check(calls.library().bpf_tc_detach(_hook(ifindex, _POINTS[hook]), ctypes.byref(options)), f"TC {hook}")
+    libbpf.check(libbpf.library().bpf_tc_detach(_hook(ifindex, _POINTS[hook]), ctypes.byref(options)), f"TC {hook}")
 
 
 def remove(ifindex: int) -> None:
@@ -110,7 +111,7 @@ def remove(ifindex: int) -> None:
     try:
         if not netlink.has_clsact(ifindex) or any(netlink.filters(ifindex, parent) for parent in _PARENTS.values()):
             return
-        calls.check(calls.library().bpf_tc_hook_destroy(_hook(ifindex, 3)), "clsact")
+        libbpf.check(libbpf.library().bpf_tc_hook_destroy(_hook(ifindex, 3)), "clsact")
     except OSError as error:
         if error.errno not in (errno.ENODEV, errno.ENOENT):
             raise LoaderError(

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import attach, calls, clsact, netlink, pins, state
+from .. import libbpf
+from . import attach, clsact, netlink, pins, state
 from .compile import INGRESS, TC_EGRESS, TC_INGRESS
 from .errors import LoaderError, Refused
 from .settings import TC
@@ -71,7 +72,7 @@ class Hooks:
         """Put another program on a hook that is ours, in one step. Raises ``OSError``, ``Refused``."""
         if name in self._now.links:
             with pins.opened(self._pins / name) as link:
-                calls.link_update(link, program)
+                libbpf.link_update(link, program)
         else:
             self._attach_filter(HOOKS[name][1], program)
         step(f"{name} exchanged")
@@ -100,7 +101,7 @@ class Hooks:
 
     def watch(self, program: int) -> None:
         """Attach to the tracepoint of what leaves by device maps, in place of the program there. Raises ``OSError``."""
-        self._keep(WATCH_LINK, calls.tracepoint_open(WATCH_POINT, program))
+        self._keep(WATCH_LINK, libbpf.tracepoint_open(WATCH_POINT, program))
 
     def unwatch(self) -> None:
         """Take the program off the tracepoint."""
@@ -114,11 +115,11 @@ class Hooks:
     def _keep(self, name: str, link: int) -> None:
         with _closing(link):
             pins.replace(link, self._pins / name)
-            self._now.links[name] = calls.link_info(link).id
+            self._now.links[name] = libbpf.link_info(link).id
 
     def _attach_filter(self, hook: str, program: int) -> None:
         index = self._interface.index
-        number = calls.program_info(program)[0]
+        number = libbpf.program_info(program)[0]
         if self._now.clsact is None:
             self._now.clsact = state.Clsact(index, made=not netlink.has_clsact(index))
         there = netlink.has_clsact(index)
@@ -177,7 +178,7 @@ def _sitting(pinned: Path, now: state.State, name: str) -> int:
 def _link_program(path: Path, ifindex: int) -> int:
     try:
         with pins.opened(path) as link:
-            info = calls.link_info(link)
+            info = libbpf.link_info(link)
     except FileNotFoundError:
         return 0
     return info.program if info.ifindex == ifindex else 0

@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .. import headers, layout
-from . import calls, pins
+from .. import headers, layout, libbpf
+from . import pins
 from .errors import LoaderError
 
 
@@ -15,16 +15,16 @@ def expected(nodes: int) -> dict[str, tuple[int, int, int, int]]:
     """Map name to type, bytes of a key, bytes of a value, entries; as ``bpf/maps.h`` says, for so many ``nodes``."""
     constants = headers.constants()
     return {
-        "config": (calls.ARRAY, 4, layout.CONFIG.size, 1),
-        "keys": (calls.ARRAY, 4, layout.KEY.size, 256),
-        "nodes": (calls.HASH, layout.NODE_KEY.size, layout.NODE.size, nodes),
-        "directs": (calls.LRU_HASH, layout.NODE_KEY.size, layout.DIRECT.size, constants["XG_DIRECTS"]),
-        "allow": (calls.LPM_TRIE, layout.ALLOW_KEY.size, 1, constants["XG_ALLOWED"]),
-        "targets": (calls.ARRAY, 4, layout.TARGET.size, 2 * constants["XG_RING"]),
-        "nexthops": (calls.LRU_HASH, 16, layout.NEXTHOP.size, constants["XG_NEXTHOPS"]),
-        "events": (calls.RINGBUF, 0, 0, constants["XG_EVENT_BYTES"]),
-        "counters": (calls.PERCPU_ARRAY, 4, 8, len(headers.counters())),
-        "refusals": (calls.LRU_HASH, layout.REFUSAL_KEY.size, layout.REFUSAL.size, constants["XG_REFUSALS"]),
+        "config": (libbpf.ARRAY, 4, layout.CONFIG.size, 1),
+        "keys": (libbpf.ARRAY, 4, layout.KEY.size, 256),
+        "nodes": (libbpf.HASH, layout.NODE_KEY.size, layout.NODE.size, nodes),
+        "directs": (libbpf.LRU_HASH, layout.NODE_KEY.size, layout.DIRECT.size, constants["XG_DIRECTS"]),
+        "allow": (libbpf.LPM_TRIE, layout.ALLOW_KEY.size, 1, constants["XG_ALLOWED"]),
+        "targets": (libbpf.ARRAY, 4, layout.TARGET.size, 2 * constants["XG_RING"]),
+        "nexthops": (libbpf.LRU_HASH, 16, layout.NEXTHOP.size, constants["XG_NEXTHOPS"]),
+        "events": (libbpf.RINGBUF, 0, 0, constants["XG_EVENT_BYTES"]),
+        "counters": (libbpf.PERCPU_ARRAY, 4, 8, len(headers.counters())),
+        "refusals": (libbpf.LRU_HASH, layout.REFUSAL_KEY.size, layout.REFUSAL.size, constants["XG_REFUSALS"]),
     }
 
 
@@ -34,7 +34,7 @@ def misfits(directory: Path, nodes: int) -> list[str]:
     for name, wanted in expected(nodes).items():
         try:
             with pins.opened(directory / name) as descriptor:
-                info = calls.map_info(descriptor)
+                info = libbpf.map_info(descriptor)
         except OSError as error:
             found.append(f"map {name}: {error.strerror}")
             continue
@@ -48,8 +48,8 @@ def forget_next_hops(directory: Path) -> None:
     """Empty the map of next hops, which are those of one interface. Raises ``OSError``."""
     _, key_size, _, entries = expected(0)["nexthops"]
     with pins.opened(directory / "nexthops") as descriptor:
-        for key in calls.keys(descriptor, key_size, entries):
-            calls.delete(descriptor, key)
+        for key in libbpf.keys(descriptor, key_size, entries):
+            libbpf.delete(descriptor, key)
 
 
 def hand_over(directory: Path, uid: int) -> dict[str, int]:
@@ -59,7 +59,7 @@ def hand_over(directory: Path, uid: int) -> dict[str, int]:
         path = directory / name
         try:
             with pins.opened(path) as descriptor:
-                found[name] = calls.map_info(descriptor).id
+                found[name] = libbpf.map_info(descriptor).id
             # The group is root's, so that the next loader may open them without a capability to override modes.
             # The mode first, while the file is root's.
             status = path.stat()

@@ -12,9 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import headers
+from .. import headers, libbpf
 from ..asking import Request
-from . import calls
 from .errors import LoaderError
 
 #: The maps are pinned under their own names.
@@ -145,7 +144,7 @@ def replace(descriptor: int, path: Path) -> None:
     """Pin something under a name that may be taken, in one step."""
     fresh = path.with_name(path.name + FRESH_SUFFIX)
     fresh.unlink(missing_ok=True)
-    calls.pin(descriptor, str(fresh))
+    libbpf.pin(descriptor, str(fresh))
     os.chmod(fresh, 0o600)
     os.replace(fresh, path)
 
@@ -153,7 +152,7 @@ def replace(descriptor: int, path: Path) -> None:
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[int]:
     """A descriptor of what is pinned at ``path``, closed in the end. Raises ``OSError``."""
-    descriptor = calls.get(str(path))
+    descriptor = libbpf.get(str(path))
     try:
         yield descriptor
     finally:
@@ -167,7 +166,7 @@ def remove_link(path: Path) -> None:
     """
     # It may be gone, or half gone.
     with contextlib.suppress(OSError), opened(path) as link:
-        calls.link_detach(link)
+        libbpf.link_detach(link)
     path.unlink(missing_ok=True)
 
 

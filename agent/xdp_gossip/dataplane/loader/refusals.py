@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import headers, layout
-from . import calls, pins
+from .. import headers, layout, libbpf
+from . import pins
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ def sources(pinned: Path) -> list[Source]:
     now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     found: dict[bytes, Source] = {}
     with pins.opened(pinned / "refusals") as descriptor:
-        for key in calls.keys(descriptor, layout.REFUSAL_KEY.size, headers.constants()["XG_REFUSALS"]):
+        for key in libbpf.keys(descriptor, layout.REFUSAL_KEY.size, headers.constants()["XG_REFUSALS"]):
             try:
-                samples, last = layout.REFUSAL.unpack(calls.lookup(descriptor, key, layout.REFUSAL.size))
+                samples, last = layout.REFUSAL.unpack(libbpf.lookup(descriptor, key, layout.REFUSAL.size))
             except FileNotFoundError:
                 continue  # the map forgot it meanwhile
             addr, verdict, _zero = layout.REFUSAL_KEY.unpack(key)

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from ...core.types import Address
-from .. import headers, routes
-from . import calls, netlink, pins
+from .. import headers, libbpf, routes
+from . import netlink, pins
 from .compile import INGRESS, TC_EGRESS, TC_INGRESS
 from .errors import Refused, Rejected, Starved
 
@@ -52,7 +52,7 @@ def run_program(name: str, program: int) -> None:
     verdict = _VERDICTS.get(name)
     for kind, frame in _foreign_frames().items() if verdict is not None else ():
         try:
-            got = calls.run(program, frame)
+            got = libbpf.run(program, frame).value
         except OSError as error:
             # Want of memory, say, is no answer of this kernel to this program.
             kind_of = Rejected if error.errno in (errno.EINVAL, errno.EOPNOTSUPP, _ENOTSUPP) else Refused
@@ -73,17 +73,17 @@ def knock(program: int, told: int, interface: netlink.Interface, hook: str, pinn
     XDP and TC as one from the network does. Raises ``Starved`` when the program did not count it, ``Refused``.
     """
     where = f"{interface.name} {hook}"
-    calls.update(told, bytes(4), _KNOCK.pack(interface.index, _BPF_F_INGRESS if hook == "ingress" else 0))
+    libbpf.update(told, bytes(4), _KNOCK.pack(interface.index, _BPF_F_INGRESS if hook == "ingress" else 0))
     counter = list(headers.counters()).index(f"selftest_{hook}")
     with pins.opened(pinned / "counters") as counters:
-        before = calls.lookup_per_cpu(counters, counter)
+        before = libbpf.lookup_per_cpu(counters, counter)
         try:
             # Its result is the stack's: at the way out our program makes it a drop.
-            calls.run(program, frame(interface.mac, own, hook))
+            libbpf.run(program, frame(interface.mac, own, hook))
         except OSError as error:
             raise Refused(f"self-test: a frame through {where}: {error.strerror}", "see dmesg") from None
         end = time.monotonic() + _ARRIVAL
-        while calls.lookup_per_cpu(counters, counter) == before:
+        while libbpf.lookup_per_cpu(counters, counter) == before:
             if time.monotonic() > end:
                 raise Starved(
                     f"self-test: a frame that passed {where} did not reach the program: "
@@ -95,7 +95,7 @@ def knock(program: int, told: int, interface: netlink.Interface, hook: str, pinn
 
 def broadcast(sender: int, interface: netlink.Interface) -> None:
     """Ask whether the kernel redirects a frame to several ports at once. Raises ``Refused``."""
-    got = calls.run(sender, _frame(interface))
+    got = libbpf.run(sender, _frame(interface)).value
     if got != _XDP_REDIRECT:
         raise Refused(
             f"the kernel does not redirect a frame to several ports at once (verdict {got})",
@@ -112,17 +112,17 @@ def redirect(sender: int, watcher: int | None, watched: int, interface: netlink.
     if watcher is None:
         return _untried(interface, "it rejects the program that watches")
     namespace = os.stat("/proc/self/ns/pid")
-    calls.update(watched, bytes(4), _WATCHED.pack(namespace.st_dev, namespace.st_ino, os.getpid(), 0, 0, 0))
-    tracepoint = calls.tracepoint_open("xdp_devmap_xmit", watcher)
+    libbpf.update(watched, bytes(4), _WATCHED.pack(namespace.st_dev, namespace.st_ino, os.getpid(), 0, 0, 0))
+    tracepoint = libbpf.tracepoint_open("xdp_devmap_xmit", watcher)
     try:
-        calls.run(sender, _frame(interface), live=1)
+        libbpf.run(sender, _frame(interface), live=1)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
         return _untried(interface, "it has no live frames in test runs")
     finally:
         os.close(tracepoint)
-    sent, dropped, code = _WATCHED.unpack(calls.lookup(watched, bytes(4), _WATCHED.size))[3:]
+    sent, dropped, code = _WATCHED.unpack(libbpf.lookup(watched, bytes(4), _WATCHED.size))[3:]
     if sent < COPIES:
         raise _not_sent(interface, sent, dropped, code)
     return []

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import headers
+from .. import headers, libbpf
 from ..health import COPY_ENDS
-from . import calls, hooks, netlink, pins, refusals, state
+from . import hooks, netlink, pins, refusals, state
 
 #: Seconds within which a copy that was asked for has been made, refused or lost.
 _FLIGHT = 0.05
@@ -89,7 +89,7 @@ def _name_now(now: state.State) -> str:
 def counters(pinned: Path) -> dict[str, int]:
     """Every counter, summed over the CPUs. Raises ``OSError``."""
     with pins.opened(pinned / "counters") as descriptor:
-        return {name: calls.lookup_per_cpu(descriptor, index) for index, name in enumerate(headers.counters())}
+        return {name: libbpf.lookup_per_cpu(descriptor, index) for index, name in enumerate(headers.counters())}
 
 
 def _fault(directory: Path, now: state.State) -> str:

@@ -12,7 +12,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import calls, pins, selftest, state
+from .. import libbpf
+from . import pins, selftest, state
 from .compile import EGRESS, INGRESS, TC_EGRESS, TC_INGRESS, Programs, toolchain, tools
 from .errors import Refused, Rejected
 from .settings import NOWHERE, TC, Settings
@@ -23,7 +24,7 @@ SEND, SEND_WATCH, KNOCK = "xg_selftest_send", "xg_selftest_watch", "xg_selftest_
 
 KINDS: dict[str, tuple[str, int | None]] = {
     INGRESS: ("XDP", None),
-    EGRESS: ("XDP", calls.XDP_DEVMAP),
+    EGRESS: ("XDP", libbpf.XDP_DEVMAP),
     WATCH: ("RAW_TRACEPOINT", None),
     TC_INGRESS: ("SCHED_CLS", None),
     TC_EGRESS: ("SCHED_CLS", None),
@@ -126,7 +127,7 @@ class Supply:
                 del self._now.programs[name]
         for name, program in self.fresh.items():
             pins.replace(program, self._pinned / pin(name))
-            self._now.programs[name] = calls.program_info(program)[0]
+            self._now.programs[name] = libbpf.program_info(program)[0]
         if any(name in self.fresh for name in SELFTEST_GROUP):
             for name in _SELFTEST_MAPS:
                 pins.replace(self.map(name), self._pinned / (_MAP_PREFIX + name))
@@ -155,7 +156,7 @@ class Supply:
         found = {}
         try:
             for each, path in paths.items():
-                found[each] = calls.get(str(path))
+                found[each] = libbpf.get(str(path))
         except FileNotFoundError:
             for descriptor in found.values():
                 os.close(descriptor)
@@ -182,7 +183,7 @@ class Supply:
         value = struct.pack("=ii", interface.index, -1 if program is None else program)
         for index in range(count):
             try:
-                calls.update(self._open[prefix + name], struct.pack("=I", index), value)
+                libbpf.update(self._open[prefix + name], struct.pack("=I", index), value)
             except OSError as error:
                 raise Refused(
                     f"map {name}: entry {index} for {interface.name}: {error.strerror} ({toolchain()})",

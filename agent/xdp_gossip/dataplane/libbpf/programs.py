@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""The bpf() calls that only the loader makes, through libbpf: links, pins, test runs, clsact filters.
+"""Programs and links: pins, attachment, test runs. Only the loader makes these calls.
 
 Descriptors are plain integers that the caller closes. Every failure is an ``OSError`` with the kernel's errno.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import errno
 import os
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from .. import libbpf
+from .library import check, information, library
 
 #: enum bpf_attach_type
 XDP = 37
@@ -27,10 +26,9 @@ BEFORE = 1 << 3
 XDP_GENERIC = 1 << 1
 XDP_NATIVE = 1 << 2
 
-#: enum bpf_map_type
-ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, LPM_TRIE, RINGBUF = 2, 1, 9, 6, 11, 27
-
 _TEST_RUN_LIVE_FRAMES = 1 << 1
+#: Bytes by which a program may make a frame longer in a test run.
+_ROOM = 4096
 
 
 class _LinkOptions(ctypes.Structure):
@@ -50,7 +48,7 @@ class _TestRun(ctypes.Structure):
         ("data_out", ctypes.c_void_p),
         ("data_size_in", ctypes.c_uint32),
         ("data_size_out", ctypes.c_uint32),
-        ("ctx_in", ctypes.c_void_p),
+        ("ctx_in", ctypes.c_char_p),
         ("ctx_out", ctypes.c_void_p),
         ("ctx_size_in", ctypes.c_uint32),
         ("ctx_size_out", ctypes.c_uint32),
@@ -75,17 +73,6 @@ class _LinkInfo(ctypes.Structure):
     )
 
 
-class _MapInfo(ctypes.Structure):
-    _fields_ = (
-        ("type", ctypes.c_uint32),
-        ("id", ctypes.c_uint32),
-        ("key_size", ctypes.c_uint32),
-        ("value_size", ctypes.c_uint32),
-        ("max_entries", ctypes.c_uint32),
-        ("_rest", ctypes.c_uint8 * 236),
-    )
-
-
 class _ProgramInfo(ctypes.Structure):
     _fields_ = (
         ("type", ctypes.c_uint32),
@@ -105,41 +92,17 @@ class Link:
     ifindex: int
 
 
-@dataclass(frozen=True)
-class Map:
-    """What a map is; two maps with equal ones (but for ``id``) can take each other's place."""
-
-    id: int
-    type: int
-    key_size: int
-    value_size: int
-    max_entries: int
-
-
-def library() -> ctypes.CDLL:
-    """libbpf. Raises ``OSError`` when this host has none."""
-    try:
-        return libbpf.library()
-    except libbpf.LibraryMissing as error:
-        raise OSError(str(error)) from None
-
-
-def check(result: int, what: str) -> int:
-    """``result`` of a libbpf function, or ``OSError``: libbpf 1 returns -errno, libbpf 0 returns -1."""
-    if result >= 0:
-        return result
-    number = ctypes.get_errno() if result == -1 else -result
-    raise OSError(number, os.strerror(number), what)
-
-
 def pin(descriptor: int, path: str) -> None:
     """Give a map, program or link a name in a bpffs."""
     check(library().bpf_obj_pin(descriptor, path.encode()), path)
 
 
-def get(path: str) -> int:
-    """A descriptor of what is pinned at ``path``."""
-    return check(library().bpf_obj_get(path.encode()), path)
+class TestRun(NamedTuple):
+    """What a test run gave: the program's return value, the frame as it is now, nanoseconds of one run."""
+
+    value: int
+    frame: bytes
+    nanoseconds: int
 
 
 def link_create(program: int, ifindex: int, kind: int, flags: int = 0) -> int:
@@ -158,29 +121,17 @@ def link_detach(link: int) -> None:
     check(library().bpf_link_detach(link), "link")
 
 
-def _info(descriptor: int, info: ctypes.Structure, what: str) -> None:
-    length = ctypes.c_uint32(ctypes.sizeof(info))
-    check(library().bpf_obj_get_info_by_fd(descriptor, ctypes.byref(info), ctypes.byref(length)), what)
-
-
 def link_info(descriptor: int) -> Link:
     """What a link is."""
     info = _LinkInfo()
-    _info(descriptor, info, "link")
+    information(descriptor, info, "link")
     return Link(info.id, info.prog_id, info.ifindex)
-
-
-def map_info(descriptor: int) -> Map:
-    """What a map is."""
-    info = _MapInfo()
-    _info(descriptor, info, "map")
-    return Map(info.id, info.type, info.key_size, info.value_size, info.max_entries)
 
 
 def program_info(descriptor: int) -> tuple[int, str]:
     """Id and name (at most 15 characters) of a program."""
     info = _ProgramInfo()
-    _info(descriptor, info, "program")
+    information(descriptor, info, "program")
     return info.id, info.name.decode("ascii", "replace")
 
 
@@ -196,64 +147,25 @@ def program_name(number: int) -> str:
         os.close(descriptor)
 
 
-def update(map_descriptor: int, key: bytes, value: bytes) -> None:
-    """Write one entry of a map."""
-    check(library().bpf_map_update_elem(map_descriptor, key, value, ctypes.c_uint64(0)), "map entry")
-
-
-def delete(map_descriptor: int, key: bytes) -> None:
-    """Remove one entry of a map, which may be gone already."""
-    with contextlib.suppress(FileNotFoundError):
-        check(library().bpf_map_delete_elem(map_descriptor, key), "map entry")
-
-
-def keys(map_descriptor: int, size: int, most: int) -> list[bytes]:
-    """The keys of a map, at most ``most``. An LRU map may change meanwhile: then some are missing, or come twice."""
-    found: list[bytes] = []
-    key, following = None, ctypes.create_string_buffer(size)
-    while len(found) < most:
-        result = library().bpf_map_get_next_key(map_descriptor, key, following)
-        if result < 0 and (ctypes.get_errno() if result == -1 else -result) == errno.ENOENT:
-            return found
-        check(result, "next key")
-        key = following.raw
-        found.append(key)
-    return found
-
-
 def tracepoint_open(name: str, program: int) -> int:
     """Attach to a raw tracepoint: until the returned descriptor, a link, and its pins are gone."""
     return check(library().bpf_raw_tracepoint_open(name.encode(), program), f"tracepoint {name}")
 
 
-def lookup(map_descriptor: int, key: bytes, size: int) -> bytes:
-    """The entry of a map whose values have ``size`` bytes."""
-    value = ctypes.create_string_buffer(size)
-    check(library().bpf_map_lookup_elem(map_descriptor, key, value), "map entry")
-    return value.raw
+def run(program: int, frame: bytes, *, context: bytes = b"", repeat: int = 1, live: int = 0, batch: int = 0) -> TestRun:
+    """Run a program on a frame (BPF_PROG_TEST_RUN), ``repeat`` times. Raises ``OSError``.
 
-
-def lookup_per_cpu(map_descriptor: int, index: int) -> int:
-    """The sum over all CPUs of a 64-bit entry of a per-CPU array."""
-    cpus = check(library().libbpf_num_possible_cpus(), "CPUs")
-    values = (ctypes.c_uint64 * cpus)()
-    key = ctypes.c_uint32(index)
-    check(library().bpf_map_lookup_elem(map_descriptor, ctypes.byref(key), values), f"entry {index}")
-    return sum(values)
-
-
-def run(program: int, frame: bytes, *, live: int = 0) -> int:
-    """What a program returns for a frame (BPF_PROG_TEST_RUN).
-
-    With ``live`` so many frames really go where the program sends them (Linux 5.18), and the result is 0.
+    ``context`` is the ``struct __sk_buff`` of a TC program. With ``live`` so many frames really go where an XDP program
+    sends them (Linux 5.18), ``batch`` at a time (0: as many as the kernel likes), and the result is 0.
     """
-    options = _TestRun(size=ctypes.sizeof(_TestRun), data_in=frame, data_size_in=len(frame), repeat=1)
-    room = ctypes.create_string_buffer(len(frame) + 256)
+    options = _TestRun(size=ctypes.sizeof(_TestRun), data_in=frame, data_size_in=len(frame), repeat=live or repeat)
+    room = ctypes.create_string_buffer(len(frame) + _ROOM)
+    if context:
+        options.ctx_in, options.ctx_size_in = context, len(context)
     if live:
-        options.flags = _TEST_RUN_LIVE_FRAMES
-        options.repeat = live
+        options.flags, options.batch_size = _TEST_RUN_LIVE_FRAMES, batch
     else:
         options.data_out = ctypes.cast(room, ctypes.c_void_p)
         options.data_size_out = len(room)
     check(library().bpf_prog_test_run_opts(program, ctypes.byref(options)), "test run")
-    return int(options.retval)
+    return TestRun(int(options.retval), room.raw[: options.data_size_out], int(options.duration))

@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""Pinned BPF maps and ring buffers through libbpf, by ctypes: a megabyte of memory, where BCC takes a hundred.
+"""BPF maps and ring buffers: by their descriptors, and pinned ones as objects.
 
-Needs the right to read and write the pin, and no capability where the kernel asks for none (:mod:`unprivileged`).
-libbpf 0.5 to 1.x.
+Needs the right to read and write the pin, and no capability where the kernel asks for none
+(``dataplane/unprivileged.py``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
-import functools
 import os
+import struct
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from .library import SAMPLE, check, get, information, library, processors
 
 #: Flags of an update (linux/bpf.h).
 ANY, NOEXIST, EXIST = 0, 1, 2
 #: Copy the value under the ``struct bpf_spin_lock`` in it.
 LOCK = 4
 
-_NAMES = ("libbpf.so.1", "libbpf.so.0")
-_SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+#: enum bpf_map_type
+ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, LPM_TRIE, RINGBUF = 2, 1, 9, 6, 11, 27
 
 
 class MapError(OSError):
@@ -31,16 +35,17 @@ class MapError(OSError):
         super().__init__(number, f"{what}: {os.strerror(number)}")
 
 
-class LibraryMissing(Exception):
-    """There is no libbpf that could be used; the message says what to install."""
+class _MapInfo(ctypes.Structure):
+    """``struct bpf_map_info``: its beginning, and room for the rest."""
 
-
-class _Info(ctypes.Structure):
-    """The beginning of ``struct bpf_map_info``."""
-
-    _fields_ = [
-        (name, ctypes.c_uint32) for name in ("type", "id", "key_size", "value_size", "max_entries", "map_flags")
-    ]
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("_rest", ctypes.c_uint8 * 236),
+    )
 
 
 class _BatchOptions(ctypes.Structure):
@@ -49,50 +54,72 @@ class _BatchOptions(ctypes.Structure):
     _fields_ = [("sz", ctypes.c_size_t), ("elem_flags", ctypes.c_uint64), ("flags", ctypes.c_uint64)]
 
 
-@functools.lru_cache(maxsize=1)
-def library() -> ctypes.CDLL:
-    """libbpf, loaded at the first call. Raises ``LibraryMissing``."""
-    loaded = None
-    for name in _NAMES:
-        try:
-            loaded = ctypes.CDLL(name, use_errno=True)
-            break
-        except OSError:
-            continue
-    if loaded is None:
-        raise LibraryMissing(f"{' or '.join(_NAMES)}: not found; install libbpf1 (Debian) or libbpf (Red Hat, SUSE)")
-    text, pointer, u64 = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_uint64
-    signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {
-        "bpf_obj_get": (ctypes.c_int, (text,)),
-        "bpf_obj_get_info_by_fd": (ctypes.c_int, (ctypes.c_int, pointer, pointer)),
-        "bpf_map_lookup_elem_flags": (ctypes.c_int, (ctypes.c_int, pointer, pointer, u64)),
-        "bpf_map_update_elem": (ctypes.c_int, (ctypes.c_int, pointer, pointer, u64)),
-        "bpf_map_delete_elem": (ctypes.c_int, (ctypes.c_int, pointer)),
-        "bpf_map_get_next_key": (ctypes.c_int, (ctypes.c_int, pointer, pointer)),
-        "bpf_map_lookup_batch": (ctypes.c_int, (ctypes.c_int, *(pointer,) * 6)),
-        "bpf_map_update_batch": (ctypes.c_int, (ctypes.c_int, *(pointer,) * 4)),
-        "bpf_map_delete_batch": (ctypes.c_int, (ctypes.c_int, *(pointer,) * 3)),
-        "ring_buffer__new": (pointer, (ctypes.c_int, _SAMPLE, pointer, pointer)),
-        "ring_buffer__consume": (ctypes.c_int, (pointer,)),
-        "ring_buffer__epoll_fd": (ctypes.c_int, (pointer,)),
-        "ring_buffer__free": (None, (pointer,)),
-        "libbpf_num_possible_cpus": (ctypes.c_int, ()),
-    }
-    for name, (result, arguments) in signatures.items():
-        try:
-            function = getattr(loaded, name)
-        except AttributeError:
-            raise LibraryMissing(f"{loaded._name} has no {name}: expected libbpf 0.5 or later") from None
-        function.restype, function.argtypes = result, arguments
-    return loaded
+@dataclass(frozen=True)
+class MapInfo:
+    """What a map is; two maps with equal ones (but for ``id``) can take each other's place."""
+
+    id: int
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
 
 
-def processors() -> int:
-    """How many values an entry of a per-CPU map has. Raises ``LibraryMissing``, ``OSError``."""
-    count = int(library().libbpf_num_possible_cpus())
-    if count < 1:
-        raise OSError(-count, f"number of possible processors: {os.strerror(-count)}")
-    return count
+def map_info(descriptor: int) -> MapInfo:
+    """What a map is."""
+    info = _MapInfo()
+    information(descriptor, info, "map")
+    return MapInfo(info.id, info.type, info.key_size, info.value_size, info.max_entries)
+
+
+def lookup(descriptor: int, key: bytes, size: int, flags: int = ANY) -> bytes:
+    """The entry of a map whose values have ``size`` bytes."""
+    value = ctypes.create_string_buffer(size)
+    check(library().bpf_map_lookup_elem_flags(descriptor, key, value, flags), "map entry")
+    return value.raw
+
+
+def lookup_per_cpu(descriptor: int, index: int) -> int:
+    """The sum over all CPUs of a 64-bit entry of a per-CPU array."""
+    values = lookup(descriptor, index.to_bytes(4, sys.byteorder), 8 * processors())
+    return sum(struct.unpack(f"={len(values) // 8}Q", values))
+
+
+def update(descriptor: int, key: bytes, value: bytes, flags: int = ANY) -> None:
+    """Write one entry of a map."""
+    check(library().bpf_map_update_elem(descriptor, key, value, flags), "map entry")
+
+
+def delete(descriptor: int, key: bytes) -> None:
+    """Remove one entry of a map, which may be gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        check(library().bpf_map_delete_elem(descriptor, key), "map entry")
+
+
+def keys(descriptor: int, size: int, most: int) -> list[bytes]:
+    """The keys of a map, each of ``size`` bytes, at most ``most`` of them: one call for each.
+
+    Keys that come and go meanwhile can be missing or come twice, or start the walk again: it ends all the same.
+    """
+    found: list[bytes] = []
+    key, following = None, ctypes.create_string_buffer(size)
+    with contextlib.suppress(FileNotFoundError):
+        while len(found) < most:
+            check(library().bpf_map_get_next_key(descriptor, key, following), "next key")
+            key = following.raw
+            found.append(key)
+    return found
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Say of which map and call an ``OSError`` is."""
+    try:
+        yield
+    except MapError:
+        raise
+    except OSError as error:
+        raise MapError(error.errno or errno.EIO, what) from None
 
 
 class Map:
@@ -103,15 +130,11 @@ class Map:
 
     def __init__(self, path: Path, key_size: int, value_size: int) -> None:
         self.name = path.name
-        self._bpf = library()
-        self.fd = self._bpf.bpf_obj_get(os.fsencode(path))
-        if self.fd < 0:
-            raise MapError(ctypes.get_errno(), str(path))
-        info = _Info()
-        length = ctypes.c_uint32(ctypes.sizeof(info))
+        with _told(f"{path}"):
+            self.fd = get(os.fspath(path))
         try:
-            if self._bpf.bpf_obj_get_info_by_fd(self.fd, ctypes.byref(info), ctypes.byref(length)):
-                raise self._error("information")
+            with _told(f"map {self.name}, information"):
+                info = map_info(self.fd)
             if (info.key_size, info.value_size) != (key_size, value_size):
                 found = f"{info.key_size} and {info.value_size}"
                 what = f"map {self.name}: expected keys and values of {key_size} and {value_size} bytes, found {found}"
@@ -121,6 +144,7 @@ class Map:
             raise
         self.id = info.id
         self.max_entries = info.max_entries
+        self._bpf = library()
         self._value_size = value_size
         self._key_size = key_size
 
@@ -132,40 +156,24 @@ class Map:
 
     def lookup(self, key: bytes, flags: int = ANY, size: int = 0) -> bytes | None:
         """The value under ``key``, None when there is none. ``size``: its length if the map is per CPU."""
-        value = ctypes.create_string_buffer(size or self._value_size)
-        if self._bpf.bpf_map_lookup_elem_flags(self.fd, key, value, flags):
-            if ctypes.get_errno() == errno.ENOENT:
-                return None
-            raise self._error("lookup")
-        return value.raw
+        with _told(f"map {self.name}, lookup"), contextlib.suppress(FileNotFoundError):
+            return lookup(self.fd, key, size or self._value_size, flags)
+        return None
 
     def update(self, key: bytes, value: bytes, flags: int = ANY) -> None:
         """Write an entry."""
-        if self._bpf.bpf_map_update_elem(self.fd, key, value, flags):
-            raise self._error("update")
+        with _told(f"map {self.name}, update"):
+            update(self.fd, key, value, flags)
 
-    def delete(self, key: bytes) -> bool:
-        """Remove an entry; False when there was none."""
-        if self._bpf.bpf_map_delete_elem(self.fd, key):
-            if ctypes.get_errno() == errno.ENOENT:
-                return False
-            raise self._error("delete")
-        return True
+    def delete(self, key: bytes) -> None:
+        """Remove an entry, which may be gone already."""
+        with _told(f"map {self.name}, delete"):
+            delete(self.fd, key)
 
     def keys(self) -> list[bytes]:
         """All keys, one call for each: for a small map, of a kind that the kernel does not read in batches."""
-        found: list[bytes] = []
-        previous: bytes | None = None
-        following = ctypes.create_string_buffer(self._key_size)
-        # Keys that come and go meanwhile can start the walk again: it ends all the same.
-        while len(found) < self.max_entries:
-            if self._bpf.bpf_map_get_next_key(self.fd, previous, following):
-                if ctypes.get_errno() == errno.ENOENT:
-                    return found
-                raise self._error("next key")
-            previous = following.raw
-            found.append(previous)
-        return found
+        with _told(f"map {self.name}, next key"):
+            return keys(self.fd, self._key_size, self.max_entries)
 
     def update_many(self, keys: bytes, values: bytes) -> None:
         """Write many entries with one call; ``keys`` and ``values`` each in a row."""
@@ -219,14 +227,13 @@ class RingBuffer:
         """Raises ``MapError``, and ``MemoryError`` where the process may not make a callback from C."""
         self.name = path.name
         self._bpf = library()
-        self.fd = self._bpf.bpf_obj_get(os.fsencode(path))
-        if self.fd < 0:
-            raise MapError(ctypes.get_errno(), str(path))
+        with _told(f"{path}"):
+            self.fd = get(os.fspath(path))
         self._take: Callable[[bytes], None] | None = None
         self._left = 0
         # Kept as long as the ring: C calls it. Under systemd's MemoryDenyWriteExecute this works since libffi 3.4,
         # whose trampolines are mapped from its file.
-        self._callback = _SAMPLE(self._on_sample)
+        self._callback = SAMPLE(self._on_sample)
         self._ring = self._bpf.ring_buffer__new(self.fd, self._callback, None, None)
         if not self._ring:
             number = ctypes.get_errno()

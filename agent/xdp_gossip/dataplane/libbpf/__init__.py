@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""The one binding to libbpf, by ctypes: a megabyte of memory, where BCC takes a hundred.
+
+``library`` loads it, ``maps`` has maps and ring buffers, ``programs`` what only the loader calls. Descriptors are plain
+integers that the caller closes. Every failure is an ``OSError`` with the kernel's errno; those of ``Map`` and
+``RingBuffer`` are ``MapError``, which names the map and the call.
+"""
+
+from __future__ import annotations
+
+from .library import LibraryMissing, check, get, library, processors
+from .maps import (
+    ANY,
+    ARRAY,
+    EXIST,
+    HASH,
+    LOCK,
+    LPM_TRIE,
+    LRU_HASH,
+    NOEXIST,
+    PERCPU_ARRAY,
+    RINGBUF,
+    Map,
+    MapError,
+    MapInfo,
+    RingBuffer,
+    delete,
+    keys,
+    lookup,
+    lookup_per_cpu,
+    map_info,
+    update,
+)
+from .programs import (
+    BEFORE,
+    TCX_EGRESS,
+    TCX_INGRESS,
+    XDP,
+    XDP_DEVMAP,
+    XDP_GENERIC,
+    XDP_NATIVE,
+    Link,
+    TestRun,
+    link_create,
+    link_detach,
+    link_info,
+    link_update,
+    pin,
+    program_info,
+    program_name,
+    run,
+    tracepoint_open,
+)
+
+__all__ = [
+    "ANY", "ARRAY", "BEFORE", "EXIST", "HASH", "LOCK", "LPM_TRIE", "LRU_HASH", "LibraryMissing", "Link", "Map",
+    "MapError", "MapInfo", "NOEXIST", "PERCPU_ARRAY", "RINGBUF", "RingBuffer", "TCX_EGRESS", "TCX_INGRESS",
+    "TestRun", "XDP", "XDP_DEVMAP", "XDP_GENERIC", "XDP_NATIVE", "check", "delete", "get", "keys", "library",
+    "link_create", "link_detach", "link_info", "link_update", "lookup", "lookup_per_cpu", "map_info", "pin",
+    "processors", "program_info", "program_name", "run", "tracepoint_open", "update",
+]  # fmt: skip

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""libbpf, loaded once, with the signatures of what is called. libbpf 0.5 to 1.x."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from typing import Any
+
+NAMES = ("libbpf.so.1", "libbpf.so.0")
+#: What a ring buffer calls for each record.
+SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+class LibraryMissing(OSError):
+    """There is no libbpf that could be used; the message says what to install."""
+
+
+@functools.lru_cache(maxsize=1)
+def library() -> ctypes.CDLL:
+    """libbpf, loaded at the first call. Raises ``LibraryMissing``.
+
+    Only the functions that the agent calls must be there. The loader's have the default signature of ctypes, as they
+    take integers and pointers only.
+    """
+    loaded = None
+    for name in NAMES:
+        try:
+            loaded = ctypes.CDLL(name, use_errno=True)
+            break
+        except OSError:
+            continue
+    if loaded is None:
+        raise LibraryMissing(f"{' or '.join(NAMES)}: not found; install libbpf1 (Debian) or libbpf (Red Hat, SUSE)")
+    text, pointer, u64 = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_uint64
+    signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "bpf_obj_get": (ctypes.c_int, (text,)),
+        "bpf_obj_get_info_by_fd": (ctypes.c_int, (ctypes.c_int, pointer, pointer)),
+        "bpf_map_lookup_elem_flags": (ctypes.c_int, (ctypes.c_int, pointer, pointer, u64)),
+        "bpf_map_update_elem": (ctypes.c_int, (ctypes.c_int, pointer, pointer, u64)),
+        "bpf_map_delete_elem": (ctypes.c_int, (ctypes.c_int, pointer)),
+        "bpf_map_get_next_key": (ctypes.c_int, (ctypes.c_int, pointer, pointer)),
+        "bpf_map_lookup_batch": (ctypes.c_int, (ctypes.c_int, *(pointer,) * 6)),
+        "bpf_map_update_batch": (ctypes.c_int, (ctypes.c_int, *(pointer,) * 4)),
+        "bpf_map_delete_batch": (ctypes.c_int, (ctypes.c_int, *(pointer,) * 3)),
+        "ring_buffer__new": (pointer, (ctypes.c_int, SAMPLE, pointer, pointer)),
+        "ring_buffer__consume": (ctypes.c_int, (pointer,)),
+        "ring_buffer__epoll_fd": (ctypes.c_int, (pointer,)),
+        "ring_buffer__free": (None, (pointer,)),
+        "libbpf_num_possible_cpus": (ctypes.c_int, ()),
+    }
+    for name, (result, arguments) in signatures.items():
+        try:
+            function = getattr(loaded, name)
+        except AttributeError:
+            raise LibraryMissing(f"{loaded._name} has no {name}: expected libbpf 0.5 or later") from None
+        function.restype, function.argtypes = result, arguments
+    return loaded
+
+
+def check(result: int, what: str) -> int:
+    """``result`` of a libbpf function, or ``OSError``: libbpf 1 returns -errno, libbpf 0 returns -1."""
+    if result >= 0:
+        return result
+    number = ctypes.get_errno() if result == -1 else -result
+    raise OSError(number, os.strerror(number), what)
+
+
+def processors() -> int:
+    """How many values an entry of a per-CPU map has. Raises ``LibraryMissing``, ``OSError``."""
+    return check(int(library().libbpf_num_possible_cpus()), "number of possible processors")
+
+
+def get(path: str) -> int:
+    """A descriptor of what is pinned at ``path``. The caller closes it. Raises ``OSError``."""
+    return check(library().bpf_obj_get(os.fsencode(path)), path)
+
+
+def information(descriptor: int, info: ctypes.Structure, what: str) -> None:
+    """Fill ``info``, the beginning of a ``struct bpf_*_info`` of the kernel, for a descriptor. Raises ``OSError``."""
+    length = ctypes.c_uint32(ctypes.sizeof(info))
+    check(library().bpf_obj_get_info_by_fd(descriptor, ctypes.byref(info), ctypes.byref(length)), what)
