@@ -6,6 +6,9 @@
 #ifndef XG_CHECKSUM_H
 #define XG_CHECKSUM_H
 
+#include "parse.h"
+#include "wire.h"
+
 /* To 16 bits, still not complemented. */
 static __always_inline __u16 xg_fold(__u64 sum)
 {

@@ -4,6 +4,7 @@
  * file only, and the programs; what they do is in the headers, in the order of a packet's way:
  *
  *   wire.h, maps.h, counters.h   what is shared with the agent
+ *   tables.h                     the tables, as the other headers see them
  *   parse.h                      from the frame to the packet
  *   siphash.h, receive.h         what it comes to
  *   events.h                     what the agent is told
@@ -15,14 +16,10 @@
  * -DXG_AMOUNT=n, -DXG_WIDE=n: entries of the device maps relay and relay_wide that the loader fills.
  */
 #include <uapi/linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
-#include <linux/pkt_cls.h>
-#include <linux/udp.h>
 
+#include "counters.h"
 #include "maps.h"
+#include "tables.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "SipHash reads its words straight from the packet: that takes a little-endian machine"
@@ -32,70 +29,11 @@
 #define XG_NODES 20000
 #endif
 
-#ifndef XG_AMOUNT
-#define XG_AMOUNT XG_COPIES
-#endif
-#ifndef XG_WIDE
-#define XG_WIDE XG_COPIES
-#endif
-
 #ifdef XG_PIN
 #define XG_SHARED(kind, name) kind ":" XG_PIN "/" #name
 #else
 #define XG_SHARED(kind, name) kind
 #endif
-
-#define XG_EEXIST 17
-
-struct xg_address {
-	__u8 bytes[16];
-};
-
-/* How many packets were let through in a slot of time. */
-struct xg_allowance {
-	__u32 slot;
-	__u32 used;
-};
-
-/* What a packet came to. */
-struct xg_outcome {
-	__u32 verdict;
-	bool news;
-	bool newcomer;
-};
-
-/* Room for an event, and for what a CPU remembers from packet to packet. */
-struct xg_scratch {
-	__u32 cursor; /* the next target in the ring */
-	/* Packets that may ask, and odd ones, in the slot of each. */
-	struct xg_allowance ask;
-	struct xg_allowance odd;
-	__u64 tick;    /* the jiffies at which the coarse clock was read */
-	__u64 now;     /* what it said */
-	__u64 refused; /* the jiffies at which the source of a refused packet was noted */
-	/* The rumor whose copies are being made: the first bytes of its MAC. */
-	__u64 rumor;
-	__u32 copies;
-	__u32 walked; /* targets looked at for it */
-	__u32 places; /* frames of it that the device queue held so far */
-	/* Copies addressed since the last flush of a device queue. */
-	__u32 flushing;
-	/* Whether the driver holds frames that it was not told to send (xg_kick). */
-	__u32 waiting;
-	/* The last copy's target and how it left. */
-	struct xg_target last;
-	struct xg_nexthop last_hop;
-	/* Indices of the targets that get a copy in the loop of tc.h. */
-	__u32 wanted;
-	__u32 length; /* of the packet */
-	__u32 chosen;
-	__u32 choice[XG_COPIES];
-	struct xg_outcome outcome;
-	struct xg_allow_key source;
-	struct xg_direct blank; /* nobody writes into it */
-	struct xg_event event;
-	__u8 packet[XG_DATAGRAM_BYTES + 8];
-};
 
 BPF_TABLE(XG_SHARED("array", config), __u32, struct xg_config, config, 1);
 BPF_TABLE(XG_SHARED("array", keys), __u32, struct xg_key, keys, 256);
@@ -261,23 +199,8 @@ static __always_inline int xg_broadcast(bool wide)
 	return wide ? relay_wide.redirect_map(0, BPF_F_BROADCAST) : relay.redirect_map(0, BPF_F_BROADCAST);
 }
 
-/*
- * An optimisation barrier. LLVM may compare one copy of a value and use another, or replace the comparison by one of a
- * value derived from it; the verifier then does not see that what is used is bounded. A value kept before and after its
- * comparison is one register to both.
- */
-#define XG_KEEP(variable) asm volatile("" : "+r"(variable))
-
-#include "parse.h"
-#include "selftest.h"
-#include "siphash.h"
-#include "receive.h"
-#include "events.h"
-#include "checksum.h"
-#include "relay.h"
-
-#include "xdp.h"
 #include "tc.h"
+#include "xdp.h"
 
 int xg_xdp_ingress(struct xdp_md *ctx)
 {

@@ -3,8 +3,10 @@
 #ifndef XG_EVENTS_H
 #define XG_EVENTS_H
 
-/* Most 8-byte words of a body. */
-#define XG_BODY_WORDS ((XG_DATAGRAM_BYTES - XG_HEADER_BYTES) / 8)
+#include "counters.h"
+#include "parse.h"
+#include "tables.h"
+#include "wire.h"
 
 /* Copies the packet into the scratch; false if the frame ends before it. */
 static __always_inline bool xg_copy_out(struct xg_scratch *scratch, const struct xg_packet *packet, __u64 length,

@@ -7,10 +7,23 @@
 #ifndef XG_PARSE_H
 #define XG_PARSE_H
 
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/udp.h>
+
+#include "counters.h"
+#include "tables.h"
+#include "wire.h"
+
 /* Addresses and headers are read and written in words, whatever type they were declared with. */
 typedef __u16 __attribute__((may_alias)) xg_u16;
 typedef __u32 __attribute__((may_alias)) xg_u32;
 typedef __u64 __attribute__((may_alias)) xg_u64;
+
+/* Most 8-byte words of a body. */
+#define XG_BODY_WORDS ((XG_DATAGRAM_BYTES - XG_HEADER_BYTES) / 8)
 
 enum xg_whose { XG_OTHERS, XG_OURS, XG_ODD };
 

@@ -6,6 +6,12 @@
 #ifndef XG_RECEIVE_H
 #define XG_RECEIVE_H
 
+#include "counters.h"
+#include "parse.h"
+#include "siphash.h"
+#include "tables.h"
+#include "wire.h"
+
 #define XG_GO_ON XG_COUNTERS
 
 /* The verdicts are grouped in counters.h. */
@@ -413,6 +419,46 @@ static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 			return XG_COUNT_ask_full;
 	}
 	return xg_take_known(rumor, node, &claim, xg_taken(claim.type));
+}
+
+/*
+ * What is known of a packet before it is read: ``odd`` if only the stack can make sense of its frame, ``length`` of the
+ * packet. XG_GO_ON: it is to be read.
+ */
+static __always_inline __u32 xg_screen(struct xg_scratch *scratch, const struct xg_config *local, bool odd,
+				       __u32 length)
+{
+	if (xg_lease_over(local))
+		return XG_COUNT_pass_no_agent;
+	if (xg_is_barred(scratch, local))
+		return XG_COUNT_drop_not_allowed;
+	if (odd || length > XG_DATAGRAM_BYTES)
+		return xg_take_odd();
+	if (length < XG_HEADER_BYTES)
+		return XG_COUNT_drop_truncated;
+	return XG_GO_ON;
+}
+
+/*
+ * Counts a packet's verdict and what else it brought. True if nothing is left to be done but to pass the packet on or to
+ * drop it (XG_PASSES); else scratch->outcome says what is.
+ */
+static __always_inline bool xg_judge(struct xg_scratch *scratch, const struct xg_rumor *rumor, __u32 *verdict)
+{
+	if (XG_ASKS(*verdict) && !xg_may_ask())
+		*verdict = XG_COUNT_ask_limited;
+	xg_count(*verdict);
+	if (XG_ENDS(*verdict)) {
+		if (XG_REFUSES(*verdict))
+			xg_refuse(scratch->source.addr, *verdict);
+		return true;
+	}
+	xg_settle(scratch, rumor, *verdict);
+	if (scratch->outcome.newcomer)
+		xg_count(XG_COUNT_take_newcomer);
+	if (scratch->outcome.news)
+		xg_count(XG_COUNT_news);
+	return false;
 }
 
 #endif

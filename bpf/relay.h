@@ -3,6 +3,11 @@
 #ifndef XG_RELAY_H
 #define XG_RELAY_H
 
+#include "counters.h"
+#include "parse.h"
+#include "tables.h"
+#include "wire.h"
+
 #define XG_HOP_LIMIT 64
 #define XG_AF_INET 2
 #define XG_AF_INET6 10

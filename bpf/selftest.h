@@ -8,6 +8,12 @@
 #ifndef XG_SELFTEST_H
 #define XG_SELFTEST_H
 
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/udp.h>
+
+#include "parse.h"
+
 /* Four characters as they lie in memory. */
 #define XG_TEXT(a, b, c, d) ((__u32)(a) | (__u32)(b) << 8 | (__u32)(c) << 16 | (__u32)(d) << 24)
 

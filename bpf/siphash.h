@@ -7,6 +7,9 @@
 #ifndef XG_SIPHASH_H
 #define XG_SIPHASH_H
 
+#include "parse.h"
+#include "wire.h"
+
 /* Most whole words after the relay area. */
 #define XG_SEALED_WORDS ((XG_DATAGRAM_BYTES - XG_SEALED_AT) / 8)
 

@@ -8,6 +8,17 @@
 #ifndef XG_TC_H
 #define XG_TC_H
 
+#include <linux/pkt_cls.h>
+
+#include "checksum.h"
+#include "counters.h"
+#include "events.h"
+#include "parse.h"
+#include "receive.h"
+#include "relay.h"
+#include "selftest.h"
+#include "tables.h"
+
 #define XG_NEXT -1
 /* "XG": never a mark of somebody's policy by accident, and gone before the frame leaves the interface. */
 #define XG_MARK 0x58470001U
@@ -254,37 +265,20 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	rumor.local = local;
 	rumor.length = frame.length;
 	way.v6 = frame.v6;
-	if (xg_lease_over(local))
-		verdict = XG_COUNT_pass_no_agent;
-	else if (xg_is_barred(scratch, local))
-		verdict = XG_COUNT_drop_not_allowed;
-	else if (whose == XG_ODD || skb->gso_size || frame.length > XG_DATAGRAM_BYTES)
-		verdict = xg_take_odd();
-	else if (frame.length < XG_HEADER_BYTES || !xg_pull(skb, xg_headers(way.v6) + frame.length))
+	verdict = xg_screen(scratch, local, whose == XG_ODD || skb->gso_size, frame.length);
+	if (verdict == XG_GO_ON && !xg_pull(skb, xg_headers(way.v6) + frame.length))
 		verdict = XG_COUNT_drop_truncated;
-	else {
+	if (verdict == XG_GO_ON) {
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
 		rumor.packet = xg_locate(&frame, data, end, way.v6);
 		rumor.end = end;
 		verdict = rumor.packet ? xg_receive(&rumor) : XG_COUNT_drop_truncated;
 	}
-
-	if (XG_ASKS(verdict) && !xg_may_ask())
-		verdict = XG_COUNT_ask_limited;
-	xg_count(verdict);
-	if (XG_ENDS(verdict)) {
-		if (XG_REFUSES(verdict))
-			xg_refuse(scratch->source.addr, verdict);
+	if (xg_judge(scratch, &rumor, &verdict))
 		return XG_PASSES(verdict) ? XG_NEXT : TC_ACT_SHOT;
-	}
-	xg_settle(scratch, &rumor, verdict);
 	outcome = &scratch->outcome;
 	verdict = outcome->verdict;
-	if (outcome->newcomer)
-		xg_count(XG_COUNT_take_newcomer);
-	if (outcome->news)
-		xg_count(XG_COUNT_news);
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
 	packet = xg_locate(&frame, data, end, way.v6);

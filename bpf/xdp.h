@@ -7,6 +7,15 @@
 #ifndef XG_XDP_H
 #define XG_XDP_H
 
+#include "checksum.h"
+#include "counters.h"
+#include "events.h"
+#include "parse.h"
+#include "receive.h"
+#include "relay.h"
+#include "selftest.h"
+#include "tables.h"
+
 /* Hands the packet to the agent, as it came. */
 static __always_inline void xg_tell(struct xdp_md *ctx, bool v6, __u8 kind)
 {
@@ -101,32 +110,13 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 	rumor.packet = (void *)(frame.udp + 1);
 	rumor.length = frame.length;
 	rumor.end = end;
-	if (xg_lease_over(local))
-		verdict = XG_COUNT_pass_no_agent;
-	else if (xg_is_barred(scratch, local))
-		verdict = XG_COUNT_drop_not_allowed;
-	else if (whose == XG_ODD || frame.length > XG_DATAGRAM_BYTES)
-		verdict = xg_take_odd();
-	else if (frame.length < XG_HEADER_BYTES || (void *)(rumor.packet + 1) > end)
-		verdict = XG_COUNT_drop_truncated;
-	else
-		verdict = xg_receive(&rumor);
-
-	if (XG_ASKS(verdict) && !xg_may_ask())
-		verdict = XG_COUNT_ask_limited;
-	xg_count(verdict);
-	if (XG_ENDS(verdict)) {
-		if (XG_REFUSES(verdict))
-			xg_refuse(scratch->source.addr, verdict);
+	verdict = xg_screen(scratch, local, whose == XG_ODD, frame.length);
+	if (verdict == XG_GO_ON)
+		verdict = (void *)(rumor.packet + 1) > end ? XG_COUNT_drop_truncated : xg_receive(&rumor);
+	if (xg_judge(scratch, &rumor, &verdict))
 		return XG_PASSES(verdict) ? XDP_PASS : XDP_DROP;
-	}
-	xg_settle(scratch, &rumor, verdict);
 	outcome = &scratch->outcome;
 	verdict = outcome->verdict;
-	if (outcome->newcomer)
-		xg_count(XG_COUNT_take_newcomer);
-	if (outcome->news)
-		xg_count(XG_COUNT_news);
 	if (outcome->news || XG_ASKS(verdict))
 		xg_tell(ctx, frame.v6, outcome->news ? XG_EVENT_NEWS : XG_EVENT_ASK);
 	return XG_ASKS(verdict) ? XDP_DROP : xg_relay(ctx, local, frame.v6);
