@@ -39,13 +39,13 @@ struct xg_outcome {
 
 /* Room for an event, and for what a CPU remembers from packet to packet. */
 struct xg_scratch {
-	__u32 cursor;	 /* the next target in the ring */
+	__u32 cursor; /* the next target in the ring */
 	/* Packets that may ask, and odd ones, in the slot of each. */
 	struct xg_allowance ask;
 	struct xg_allowance odd;
-	__u64 tick;	 /* the jiffies at which the coarse clock was read */
-	__u64 now;	 /* what it said */
-	__u64 refused;	 /* the jiffies at which the source of a refused packet was noted */
+	__u64 tick;    /* the jiffies at which the coarse clock was read */
+	__u64 now;     /* what it said */
+	__u64 refused; /* the jiffies at which the source of a refused packet was noted */
 	/* The rumor whose copies are being made: the first bytes of its MAC. */
 	__u64 rumor;
 	__u32 copies;
