@@ -10,74 +10,23 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from ..core.allowlist import MOST, AllowList, parse_network
+from ..core.checks import choice as choice
+from ..core.checks import flag as flag
+from ..core.checks import instance as instance
+from ..core.checks import integer as integer
+from ..core.checks import number as number
+from ..core.checks import text as text
 from ..core.interface import MIN_CYCLE, InvalidError
 from ..core.shown import shown
 from ..core.types import Address, Document, Node, State, Version, Write, check_key
 from ..wire.keys import STATES as SLOT_STATES
 
-T = TypeVar("T")
-
-#: Bytes of UTF-8 of a name, a secret or the like: more is a mistake.
-_MOST_TEXT = 64 * 1024
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _STATE_DIGEST = re.compile(r"[0-9a-f]{16}")
-
-
-def instance(name: str, value: object, kind: type[T], words: str) -> T:
-    """``value``, which is of the type that ``words`` describe."""
-    if not isinstance(value, kind):
-        raise TypeError(f"{name}: expected {words}, got {shown(value)}")
-    return value
-
-
-def number(name: str, value: object, least: float, most: float) -> float:
-    """A finite number from ``least`` to ``most``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: expected a number from {least:g} to {most:g}, got {shown(value)}")
-    if not least <= value <= most:
-        raise ValueError(f"{name}: expected a number from {least:g} to {most:g}, got {shown(value)}")
-    return float(value)
-
-
-def integer(name: str, value: object, least: int, most: int) -> int:
-    """A whole number from ``least`` to ``most``; no float, not even one without a fraction."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: expected a whole number from {least} to {most}, got {shown(value)}")
-    if not least <= value <= most:
-        raise ValueError(f"{name}: expected a whole number from {least} to {most}, got {shown(value)}")
-    return value
-
-
-def flag(name: str, value: object) -> bool:
-    """True or False."""
-    return instance(name, value, bool, "True or False")
-
-
-def text(name: str, value: object, least: int = 0, most: int = _MOST_TEXT, secret: bool = False) -> str:
-    """Text of ``least`` to ``most`` bytes of UTF-8. Of a ``secret`` a message says the type only."""
-    got = type(value).__name__ if secret else shown(value)
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: expected text, got {got}")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        raise ValueError(f"{name}: expected valid Unicode text, got {got}") from None
-    if not least <= size <= most:
-        raise ValueError(f"{name}: expected {least} to {most} bytes of UTF-8, got {size}")
-    return value
-
-
-def choice(name: str, value: object, choices: Collection[str], any_case: bool = False) -> str:
-    """One of ``choices``, or with ``any_case`` one that differs by case only."""
-    found = instance(name, value, str, f"one of {', '.join(choices)}")
-    if found not in choices and not (any_case and found.lower() in [each.lower() for each in choices]):
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {shown(value)}")
-    return found
 
 
 def content(name: str, value: object) -> bytes:
