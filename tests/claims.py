@@ -154,8 +154,10 @@ def _findings() -> Iterator[str]:
 
 def _settings() -> Iterator[str]:
     """``limits.document``."""
-    from xdp_gossip.config.agent import AgentConfig, ApiConfig, DataPlaneConfig, KeySlot, Limits, LogConfig
+    from xdp_gossip.config.agent import AgentConfig, ApiConfig, LogConfig
+    from xdp_gossip.config.settings import DataPlaneConfig, KeySlot
     from xdp_gossip.config.templates import HelperConfig, ServiceConfig, TemplateConfig
+    from xdp_gossip.core.settings import Limits, knobs
 
     nested = {
         "api": ApiConfig,
@@ -167,9 +169,10 @@ def _settings() -> Iterator[str]:
         "services": ServiceConfig,
         "templates": TemplateConfig,
     }
+    declared = knobs(AgentConfig)
     for field in dataclasses.fields(AgentConfig):
-        if field.name == "path":  # of the file itself
-            continue
+        if field.name == "path" or (field.name in declared and declared[field.name].agent.key is None):
+            continue  # of the file itself; set by the agent
         yield field.name
         if field.name in nested:
             yield from (f"{field.name}.{inner.name}" for inner in dataclasses.fields(nested[field.name]))

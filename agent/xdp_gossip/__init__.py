@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for type checkers and editors, which do not see what __getattr__ loads
     from .blocking import NodeList as NodeList
     from .core.interface import ProtocolError as ProtocolError
+    from .core.settings import Limits as Limits
     from .core.types import Document as Document
     from .core.types import Member as Member
     from .core.types import Node as Node
@@ -21,7 +22,6 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not see what __geta
     from .core.types import Write as Write
     from .node.changes import Change as Change
     from .nodelist import AsyncNodeList as AsyncNodeList
-    from .nodelist import Limits as Limits
     from .nodelist import NotReadyError as NotReadyError
     from .nodelist import Published as Published
     from .store.sqlite import StoreError as StoreError
@@ -32,7 +32,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "NodeList": "blocking",
     "AsyncNodeList": "nodelist",
-    "Limits": "nodelist",
+    "Limits": "core.settings",
     "NotReadyError": "nodelist",
     "Published": "nodelist",
     "Change": "node.changes",

@@ -22,13 +22,12 @@ import hashlib
 import heapq
 import itertools
 import logging
-import math
 import os
 import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -36,6 +35,7 @@ from typing import Any, Literal
 from . import __version__
 from .common import forks
 from .common.internal_errors import RECORD
+from .config.settings import NodeSettings
 from .core.applied import NO_FILES, Applied, TroubledFiles
 from .core.documents.table import unread
 from .core.events import (
@@ -47,7 +47,8 @@ from .core.events import (
     MemberChanged,
     QueryAnswered,
 )
-from .core.interface import ProtocolError, Settings
+from .core.interface import ProtocolError
+from .core.settings import Limits
 from .core.shown import shown
 from .core.types import DEFAULT_KEY, PRESENT, Address, Document, Member, Node, State, TypeChanged, Version, Write
 from .node import parameters, shapes
@@ -59,15 +60,10 @@ from .node.fleetfiles import FilesInquiry, FleetFiles
 from .node.runtime import Runtime
 from .store.disk import Disk
 from .store.sqlite import MemoryStore, Snapshot, StateStore, Store, StoreError
-from .store.statefile import HISTORY
-from .transport import Transport, largest_size
-from .wire.keys import Keyring
+from .transport import Transport
 from .worker.contents import Contents
 
 _log = logging.getLogger("xdp_gossip")
-
-#: Ways to send that there are on each wire.
-_PROTOCOLS = {"native": ("UDP", "TCP", "auto", "XDP", "TC"), "pekonode": ("UDP", "TCP", "auto")}
 
 _EVENTS = {State.SUSPECT: "suspected", State.DEAD: "removed", State.LEFT: "left"}
 
@@ -77,26 +73,19 @@ class NotReadyError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Bounds on what others can make this node keep: bytes of one document, nodes, documents, bytes of all of them."""
-
-    document: int = 16 * 1024 * 1024
-    nodes: int = 20_000
-    documents: int = 100_000
-    store: int = 1024 * 1024 * 1024
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            parameters.integer(f"limits.{each.name}", getattr(self, each.name), 1, 2**40)
-
-
-@dataclass(frozen=True)
 class Published:
     """Result of a write: the document held now (None: there never was one), and the version it replaced."""
 
     document: Document | None
     changed: bool
     previous: Version | None
+
+
+def node_list_with(settings: NodeSettings) -> AsyncNodeList:
+    """A node list with settings that were checked where they were read."""
+    made = AsyncNodeList.__new__(AsyncNodeList)
+    made._begin(settings, random.Random())
+    return made
 
 
 class AsyncNodeList:
@@ -123,93 +112,41 @@ class AsyncNodeList:
 
     def __init__(
         self,
-        amount: int = 3,
-        cycle: float = 6,
-        buffer: int = 0,
-        size: int = 16384,
-        timeout: float = 0,
-        secret_key: str = "",
-        protocol: str = "UDP",
-        listen_addr: str = "0.0.0.0",
-        is_print: bool = False,
+        amount: int = NodeSettings.amount,
+        cycle: float = NodeSettings.cycle,
+        buffer: int = NodeSettings.buffer,
+        size: int = NodeSettings.size,
+        timeout: float = NodeSettings.timeout,
+        secret_key: str = NodeSettings.secret_key,
+        protocol: str = NodeSettings.protocol,
+        listen_addr: str = NodeSettings.listen_addr,
+        is_print: bool = NodeSettings.is_print,
         *,
-        timeout_cycles: int = 3,
-        wire: str = "native",
-        cluster: str = "default",
+        timeout_cycles: int = NodeSettings.timeout_cycles,
+        wire: str = NodeSettings.wire,
+        cluster: str = NodeSettings.cluster,
         keys: Sequence[tuple[int, str, str]] = (),
         state_dir: str | Path | None = None,
-        max_clock_drift: float = 60.0,
-        limits: Limits = Limits(),
-        history: int = HISTORY,
-        tombstone_grace: float = 7 * 86_400.0,
-        wait_for_members: float | None = 60.0,
-        expects_seeds: bool = False,
-        dataplane: str | Path = "/run/xdp-gossip-dataplane",
-        allow: Sequence[str] = (),
+        max_clock_drift: float = NodeSettings.max_clock_drift,
+        limits: Limits = NodeSettings.limits,
+        history: int = NodeSettings.history,
+        tombstone_grace: float = NodeSettings.tombstone_grace,
+        wait_for_members: float | None = NodeSettings.wait_for_members,
+        expects_seeds: bool = NodeSettings.expects_seeds,
+        dataplane: str | Path = NodeSettings.dataplane.directory,
+        allow: Sequence[str] = NodeSettings.dataplane.allow,
         rng: random.Random | None = None,
     ) -> None:
-        check = parameters
-        check.integer("amount", amount, 1, 64)
-        cycle = check.cycle("cycle", cycle)
-        check.integer("buffer", buffer, 0, 1_000_000)
-        check.choice("wire", wire, ("native", "pekonode"))
-        check.choice("protocol", protocol, _PROTOCOLS[wire], any_case=True)
-        check.integer("size", size, 1 if wire == "pekonode" else 4096, largest_size(wire, protocol))
-        timeout = check.number("timeout", timeout, 0, 86_400)
-        check.text("secret_key", secret_key, secret=True)
-        listen_addr = check.listen_address("listen_addr", listen_addr)
-        check.flag("is_print", is_print)
-        check.integer("timeout_cycles", timeout_cycles, 1, 1_000)
-        check.text("cluster", cluster, 1, 255)
-        max_clock_drift = check.number("max_clock_drift", max_clock_drift, 0.001, 10 * 366 * 86_400)
-        check.instance("limits", limits, Limits, "Limits")
-        check.integer("history", history, 1, 1_000)
-        tombstone_grace = check.number("tombstone_grace", tombstone_grace, 1, 10 * 366 * 86_400)
-        if wait_for_members is not None:
-            wait_for_members = check.number("wait_for_members", wait_for_members, 0, 10 * 366 * 86_400)
-        check.flag("expects_seeds", expects_seeds)
-        self.amount = amount
-        self.buffer = buffer or 3 * amount
-        self.size = size
-        self.protocol = protocol
-        self.listen_addr = listen_addr
-        self.is_print = is_print
-        self.wire = wire
-        self.cluster = cluster
-        slots = check.key_slots("keys", keys)
-        if slots and wire == "pekonode":
-            raise ValueError("keys: expected none with wire='pekonode', which knows a secret_key only")
-        if slots and secret_key:
-            raise ValueError("keys: expected either keys or secret_key, got both")
-        try:
-            keyring = Keyring(cluster, slots or {0: (secret_key, "active")})
-        except ValueError as error:
-            raise ValueError(f"keys: {error}") from None
-        self.keys = [(slot, state) for slot, state in keyring.states.items()]
-        settings = Settings(
-            amount=amount,
-            cycle=cycle,
-            timeout=timeout,
-            timeout_cycles=timeout_cycles,
-            size=size,
-            max_clock_drift=max_clock_drift,
-            max_document=limits.document,
-            max_documents=limits.documents,
-            max_nodes=limits.nodes,
-            max_bytes=limits.store,
-            tombstone_grace=tombstone_grace,
-            wait_for_members=math.inf if wait_for_members is None else wait_for_members,
-            expects_seeds=expects_seeds,
-        )
-        plane = check.path("dataplane", dataplane)
-        admitted = check.networks("allow", allow)
-        self._assembly = Assembly(
-            settings, keyring, secret_key, cluster, wire, protocol, listen_addr, self.buffer, size, plane, admitted
-        )
-        self._store_limit = limits.store
-        self._history = history
-        self._state_dir = None if state_dir is None else check.path("state_dir", state_dir)
-        self._rng = check.generator("rng", rng)
+        given = dict(locals())  # before there are others: every parameter by its name
+        self._begin(parameters.settings(given), parameters.generator("rng", rng))
+
+    def _begin(self, settings: NodeSettings, rng: random.Random) -> None:
+        self.settings = settings
+        self._assembly = Assembly(settings)
+        self.cluster = settings.cluster
+        #: Of the key slots, (number, state).
+        self.keys = list(self._assembly.keyring.states.items())
+        self._rng = rng
         self._node: Node | None = None
         self._seeds: list[Node] = []
         self._runtime: Runtime | None = None
@@ -237,7 +174,7 @@ class AsyncNodeList:
 
         Its address is of the family of ``listen_addr``, or of either when that is ``::``.
         """
-        parameters.local_node("node", node, self.listen_addr)
+        parameters.local_node("node", node, self.settings.listen_addr)
         self._usable()
         if self._node is not None:
             raise NotReadyError("new() was called before: a node list has one local node")
@@ -532,7 +469,7 @@ class AsyncNodeList:
         runtime = self._joined()
         assert self._disk is not None
         kept = await self._disk.run(lambda store: store.history(key))
-        return [version for version in kept if not runtime.undecided(version)][: self._history]
+        return [version for version in kept if not runtime.undecided(version)][: self.settings.history]
 
     async def version(self, key: str, version: Version | str) -> Document:
         """One of the versions in :meth:`history`, a tombstone perhaps.
@@ -730,9 +667,9 @@ class AsyncNodeList:
         documents, document_bytes = engine.documents_held
         return {
             "version": __version__,
-            "cluster": self.cluster,
-            "wire": self.wire,
-            "protocol": self.protocol,
+            "cluster": self.settings.cluster,
+            "wire": self.settings.wire,
+            "protocol": self.settings.protocol,
             "mode": runtime.transport.name,
             "mode_reason": self._mode_reason(runtime),
             "state": engine.status,
@@ -741,11 +678,11 @@ class AsyncNodeList:
             "listen": str(runtime.transport.local),
             "cycle": engine.cycle,
             "timeout": engine.timeout,
-            "amount": self.amount,
+            "amount": self.settings.amount,
             "members": counts,
             "documents": documents,
             "document_bytes": document_bytes,
-            "document_bytes_limit": self._store_limit,
+            "document_bytes_limit": self.settings.limits.store,
             "digest": f"{engine.state_digest:016x}",
             "clock_offset": round(engine.clock_offset, 6),
             "caught_up": not engine.catching_up,
@@ -817,14 +754,16 @@ class AsyncNodeList:
         return [member.node for member in members if member.state in PRESENT or member.local]
 
     def _open_store(self) -> StateStore:
-        if self._state_dir is None:
-            return MemoryStore(self._history)
+        settings = self.settings
+        if not settings.state_dir:
+            return MemoryStore(settings.history)
+        directory = Path(settings.state_dir)
         try:
-            self._state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise StoreError(f"{self._state_dir}: {error.strerror}") from None
-        forks.own_file(self._state_dir / "state.db")
-        return Store.open(self._state_dir / "state.db", self._history, self.cluster)
+            raise StoreError(f"{directory}: {error.strerror}") from None
+        forks.own_file(directory / "state.db")
+        return Store.open(directory / "state.db", settings.history, settings.cluster)
 
     def _make_transport(self, node: Node) -> Transport:
         transport, self._no_plane = self._assembly.transport(node)
@@ -852,9 +791,9 @@ class AsyncNodeList:
         elif isinstance(event, FilesAnswered):
             for asked in list(self._files_inquiries):
                 asked.on_answer(event)
-        if self.is_print and not self._console_is_gone:
+        if self.settings.is_print and not self._console_is_gone:
             nodes = self._present(self._runtime) if self._runtime is not None else []
-            line = format_event(event, nodes, datetime.datetime.now(), self.listen_addr)
+            line = format_event(event, nodes, datetime.datetime.now(), self.settings.listen_addr)
             if line is not None:
                 self._say(line)
 

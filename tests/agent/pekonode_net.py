@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Callable
 
 from xdp_gossip.core.events import Event, Transmit
-from xdp_gossip.core.interface import Settings
+from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import Address, Node, Now
 from xdp_gossip.pekonode import PekoNodeEngine
 from xdp_gossip.pekonode import codec as codec

@@ -11,8 +11,9 @@ from tests.agent.pekonode_net import Net
 from xdp_gossip.core import messages as m
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit, Warned
-from xdp_gossip.core.interface import Known, Settings
+from xdp_gossip.core.interface import Known
 from xdp_gossip.core.members.membership import key_of
+from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import Address, Node, Now, State
 from xdp_gossip.pekonode import codec
 from xdp_gossip.pekonode.packet import Packet, PekoNodeId, Swap

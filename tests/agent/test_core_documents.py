@@ -13,8 +13,9 @@ from xdp_gossip.core.documents.metadata import Metadata
 from xdp_gossip.core.documents.table import DocumentTable, entry_of, unread
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import DocumentChanged, Rumor, TombstonesCollected, Warned
-from xdp_gossip.core.interface import Known, ProtocolError, Settings
+from xdp_gossip.core.interface import Known, ProtocolError
 from xdp_gossip.core.outbox import Local, Outbox
+from xdp_gossip.core.settings import Limits, Settings
 from xdp_gossip.core.sync import anti_entropy
 from xdp_gossip.core.types import Address, Document, Node, Now, Record, Version, Write
 from xdp_gossip.store.sqlite import MemoryStore, persist
@@ -328,7 +329,7 @@ def test_a_new_member_hears_of_no_deletion_of_long_ago_and_takes_what_is_older(w
 
 def test_more_deletions_than_documents_are_allowed_are_forgotten_and_told_of() -> None:
     wire = Wire(0)
-    wire.settings = replace(wire.settings, max_documents=3)
+    wire.settings = replace(wire.settings, limits=Limits(documents=3))
     node = Node("198.18.0.1", 8000)
     wire.disks[node.address] = MemoryStore()
     engine = wire.boot(node, node)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import MemberChanged, Rumor, Standing, Transmit
-from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.kernel_view import Observation
 from xdp_gossip.core.members.membership import key_of
 from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.messages import FLAG_PAUSED, Header, MemberInfo, MemberList, PacketType
+from xdp_gossip.core.settings import Limits, Settings
 from xdp_gossip.core.types import Address, Node, Now, State
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
@@ -143,7 +143,7 @@ def test_the_table_is_wanted_once_a_cycle_and_not_after_leaving() -> None:
 
 
 def test_newcomers_beyond_the_limit_are_given_back() -> None:
-    made = engine(max_nodes=1)
+    made = engine(limits=Limits(nodes=1))
     other = Address("198.18.0.3", 8000)
     made.observe([row(101.0), row(101.0, other)], at(101.0))
     assert state_of(made, other, at(101.0)) is None

@@ -13,8 +13,8 @@ from tests.agent.test_wire_native import BODIES, header
 from xdp_gossip.core import messages as m
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor
-from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.messages import PacketType, Rejected
+from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import Address, Document, Node, Now, State, Version
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec

@@ -193,7 +193,8 @@ def test_the_node_list_gets_what_the_file_says(tmp_path: Path) -> None:
     path = write_config(tmp_path / "a", port, keys=keys, secret_key_file="", seeds=seeds, protocol="TCP", cluster="c1")
     node_list = node_list_from(load(str(path)))
     assert node_list.keys == [(1, "active"), (2, "staged")]
-    assert (node_list.cluster, node_list.protocol, node_list.amount) == ("c1", "TCP", 4)
+    settings = node_list.settings
+    assert (settings.cluster, settings.protocol, settings.amount) == ("c1", "TCP", 4)
     # The node itself is no seed, the other one is.
     assert [str(node.address) for node in node_list.get()] == [f"127.0.0.1:{port}", "127.0.0.1:1"]
 

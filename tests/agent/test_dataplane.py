@@ -19,9 +19,9 @@ import pytest
 from tests.ports import free_port
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit
-from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.kernel_view import Observation
 from xdp_gossip.core.members.window import ReplayWindow
+from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import Address, Node, Now
 from xdp_gossip.dataplane import headers, layout, maps
 from xdp_gossip.dataplane.links import Facts

@@ -416,7 +416,7 @@ def test_no_message_tells_a_secret(wrong: dict[str, Any]) -> None:
 def test_no_part_of_the_library_shows_a_secret() -> None:
     """As tracebacks with the values of variables do."""
     node_list = NodeList(secret_key=_MARK)
-    shown = repr(node_list._inner._assembly)
+    shown = repr(node_list._inner._assembly) + repr(node_list._inner.settings)
     keys = node_list._inner._assembly.keyring.get(0)
     assert keys is not None
     assert _MARK not in shown and repr(keys.mac) not in repr(keys) and repr(keys.body) not in repr(keys)

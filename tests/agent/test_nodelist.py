@@ -109,7 +109,8 @@ def test_calls_out_of_order_name_the_missing_one() -> None:
 def test_defaults_are_the_seeds() -> None:
     node_list = NodeList()
     inner = node_list._inner
-    assert (inner.amount, inner.buffer, inner.size, inner.protocol, inner.listen_addr) == (
+    settings = inner.settings
+    assert (settings.amount, settings.queue, settings.size, settings.protocol, settings.listen_addr) == (
         3,
         9,
         16384,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tests.agent.pekonode_net import WALL, Net
 from xdp_gossip.core import events
-from xdp_gossip.core.interface import Known, ProtocolError, Settings
+from xdp_gossip.core.interface import Known, ProtocolError
+from xdp_gossip.core.settings import Limits, Settings
 from xdp_gossip.core.types import Address, Document, Node, Now, State, Version
 from xdp_gossip.pekonode import PekoNodeEngine
 from xdp_gossip.pekonode import codec as codec
@@ -330,7 +331,7 @@ def test_timeout_setting() -> None:
 
 def test_full_node_list_refuses_and_counts() -> None:
     net = Net()
-    engine = net.add(0, max_nodes=3)
+    engine = net.add(0, limits=Limits(nodes=3))
     engine.start(net.now)
     for port in range(9000, 9005):
         net.inject(engine.node.address, heartbeat(replace(OTHER, port=port)))

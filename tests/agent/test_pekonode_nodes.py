@@ -18,11 +18,11 @@ from agents import SECRET, agent
 
 from tests.ports import free_port
 from xdp_gossip import Node, NodeList
-from xdp_gossip.core.interface import ProtocolError, Settings
+from xdp_gossip.core.interface import ProtocolError
+from xdp_gossip.core.settings import MAX_DATAGRAM, MAX_OBJECT, Settings
 from xdp_gossip.core.types import Address, Now, State
 from xdp_gossip.pekonode import PekoNodeEngine
 from xdp_gossip.pekonode import codec as codec
-from xdp_gossip.transport import MAX_DATAGRAM, MAX_OBJECT
 
 #: Agents are processes here.
 pytestmark = pytest.mark.slow

@@ -190,22 +190,23 @@ SETTINGS: dict[str, Any] = {
 def test_every_setting_reaches_the_node(tmp_path: Path) -> None:
     config = load(str(write_config(tmp_path / "a", free_port(), **SETTINGS)))
     node_list = node_list_from(config)
-    engine = node_list._assembly.settings
-    assert (node_list.cluster, node_list.protocol, node_list.amount) == ("other", "TCP", 7)
-    assert (node_list.buffer, node_list.size, node_list.is_print) == (123, 20_000, True)
-    assert node_list.listen_addr == "127.0.0.2"
+    assert node_list.settings is config  # one object from the file to the engine
+    engine = node_list._assembly.engine(config.node, 1, "UDP", random.Random(1)).settings
+    assert (config.cluster, config.protocol) == ("other", "TCP")
+    assert (config.queue, config.size, config.is_print) == (123, 20_000, True)
+    assert config.listen_addr == "127.0.0.2"
     assert (engine.amount, engine.cycle, engine.timeout, engine.size) == (7, 3.5, 77.5, 20_000)
     assert (engine.max_clock_drift, engine.tombstone_grace) == (5.5, 7200.0)
-    assert (engine.max_document, engine.max_nodes, engine.max_documents) == (2048, 11, 6)
-    assert engine.max_bytes == 2097152
+    assert (engine.limits.document, engine.limits.nodes, engine.limits.documents) == (2048, 11, 6)
+    assert engine.limits.store == 2097152
     assert (engine.wait_for_members, engine.expects_seeds) == (90.0, False)
-    assert node_list._history == 3
-    assert str(node_list._assembly.dataplane) == "/run/elsewhere"
+    assert config.history == 3
+    assert config.dataplane.directory == "/run/elsewhere"
     assert (config.dataplane.interface, config.dataplane.prepare_interface) == ("eth7", True)
     assert [str(network) for network in node_list._assembly.allow.networks] == ["127.0.0.0/8"]
-    assert str(node_list._state_dir) == config.state_dir
+    assert config.state_dir == str(tmp_path / "a" / "state")
     never = load(str(write_config(tmp_path / "b", free_port(), wait_for_members="never", seeds=["a.example:8000"])))
-    engine = node_list_from(never)._assembly.settings
+    engine = node_list_from(never).settings
     assert (engine.wait_for_members, engine.expects_seeds) == (math.inf, True)
 
 
@@ -246,8 +247,7 @@ def test_parameters_of_the_library() -> None:
     options = (("max_clock_drift", 5.0), ("tombstone_grace", 60.0), ("wait_for_members", 7.0), ("expects_seeds", True))
     for name, value in (*options, ("buffer", 9)):
         node_list = NodeList(**{name: value})
-        inner = node_list._inner
-        assert value in (getattr(inner._assembly.settings, name, None), getattr(inner, name, None))
+        assert getattr(node_list._inner.settings, name) == value
     with pytest.raises(ValueError, match="tombstone_grace"):
         NodeList(tombstone_grace=0)
 

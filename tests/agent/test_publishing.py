@@ -15,10 +15,11 @@ import pytest
 from tests.ports import free_port
 from xdp_gossip.core.events import DocumentChanged
 from xdp_gossip.core.interface import Known, ProtocolError
+from xdp_gossip.core.settings import Limits
 from xdp_gossip.core.types import Address, Document, Node, Version, Write
 from xdp_gossip.node import publishing, runtime
 from xdp_gossip.node.runtime import Runtime
-from xdp_gossip.nodelist import AsyncNodeList, Limits, Published
+from xdp_gossip.nodelist import AsyncNodeList, Published
 from xdp_gossip.store import unsaved
 from xdp_gossip.store.sqlite import MemoryStore, NotedError, StateStore, StoreError, Unread
 
@@ -83,7 +84,7 @@ class Member(AsyncNodeList):
     def __init__(self, number: int, **parameters: Any) -> None:
         super().__init__(secret_key=SECRET, cycle=0.2, listen_addr=f"127.0.0.{number}", **parameters)
         self.new(Node(f"127.0.0.{number}", PORT, f"host{number}"))
-        self.disk = Disk(self._history)
+        self.disk = Disk(self.settings.history)
 
     def _open_store(self) -> StateStore:
         return self.disk

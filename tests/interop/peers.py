@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.ports import free_port
 from xdp_gossip.core.events import Event, Transmit
-from xdp_gossip.core.interface import Settings
+from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import PRESENT, Address, Node, Now
 from xdp_gossip.pekonode import PekoNodeEngine
 from xdp_gossip.pekonode import codec as codec

@@ -10,8 +10,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.messages import Header, PacketType
+from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import PRESENT, Address
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import HEADER_BYTES, NativeCodec

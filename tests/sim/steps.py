@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Callable
 
-from xdp_gossip.core.interface import Settings
+from xdp_gossip.core.settings import Settings
 
 from .checks import Violation
 from .world import SimNode, World

@@ -18,6 +18,7 @@ from xdp_gossip.core.messages import (
     SyncRequest,
     Want,
 )
+from xdp_gossip.core.settings import Limits
 from xdp_gossip.core.types import Address, State, Version
 
 from .steps import SETTINGS
@@ -26,7 +27,7 @@ from .world import World
 pytestmark = pytest.mark.slow
 
 
-def two(**settings: int) -> World:
+def two(**settings: object) -> World:
     world = World(1, 2, settings=replace(SETTINGS, **settings))
     world.boot_all()
     world.run_until(world.checks.disagreement, 10.0)
@@ -77,7 +78,7 @@ def test_invented_members_by_the_ten_thousand_are_withheld() -> None:
 
 
 def test_all_documents_together_have_a_bound() -> None:
-    world = two(max_bytes=5000)
+    world = two(limits=Limits(store=5000))
     first, second = world.nodes
     for number in range(4):
         world.publish(first, f"k{number}", bytes(1000))
@@ -94,10 +95,10 @@ def test_all_documents_together_have_a_bound() -> None:
 
 
 def test_a_document_from_elsewhere_over_the_bound_is_refused_and_told_of() -> None:
-    world = two(max_bytes=5000)
+    world = two(limits=Limits(store=5000))
     first, second = world.nodes
     assert first.engine is not None and second.engine is not None
-    second.engine._metadata._settings = replace(world.settings, max_bytes=1500)
+    second.engine._metadata._settings = replace(world.settings, limits=Limits(store=1500))
     world.publish(first, "a", bytes(1000))
     world.publish(first, "b", bytes(1000))
     world.run(5)

@@ -9,6 +9,7 @@ import pytest
 
 from xdp_gossip.core.events import Transmit
 from xdp_gossip.core.messages import Announce, Entry, ListResponse, Message
+from xdp_gossip.core.settings import Limits
 from xdp_gossip.core.types import Address, Document, Version
 
 from .steps import SETTINGS
@@ -17,7 +18,7 @@ from .world import SimNode, World
 pytestmark = pytest.mark.slow
 
 
-def four(**settings: int) -> World:
+def four(**settings: object) -> World:
     """Three honest members, and the last one, which lies."""
     world = World(1, 4, settings=replace(SETTINGS, **settings))
     world.boot_all()
@@ -87,7 +88,7 @@ def test_invented_documents_keep_nobody_from_lists() -> None:
 
 
 def test_what_is_wanted_has_a_bound() -> None:
-    world = four(max_documents=500)
+    world = four(limits=Limits(documents=500))
     target, author, _, liar = world.nodes
     assert target.engine is not None
     silence(world, liar)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from xdp_gossip.core.identity import RAISES
-from xdp_gossip.core.interface import Settings
+from xdp_gossip.core.settings import Limits, Settings
 from xdp_gossip.core.types import PRESENT, Node
 
 from .network import Link
@@ -67,7 +67,7 @@ def test_former_members_are_tried_again_after_a_restart() -> None:
 
 
 def test_members_that_gave_way_in_a_full_table_are_tried_again() -> None:
-    world = World(1, 8, settings=Settings(amount=4, cycle=1.0, timeout_cycles=5, max_nodes=3))
+    world = World(1, 8, settings=Settings(amount=4, cycle=1.0, timeout_cycles=5, limits=Limits(nodes=3)))
     for node in world.nodes[:4]:
         node.boot(world.nodes[:1])
     world.run(10)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.messages import MemberInfo, MemberList
+from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import PRESENT, Address, State, Write
 
 from .steps import REMOVED_WITHIN, settle

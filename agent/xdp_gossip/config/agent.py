@@ -13,24 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.allowlist import MOST, parse_network
-from ..core.interface import MIN_CYCLE
+from ..core.settings import KEY_STATES, Limits, file_keys, knobs, setting
 from ..core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Node
-from ..transport import largest_size
-from .reader import ConfigError, Problems, Section, parse_yaml, read_text, show
+from .reader import ConfigError as ConfigError
+from .reader import Problems, Section, parse_yaml, read_text, show
+from .settings import DataPlaneConfig, KeySlot, NodeSettings, rules
 from .templates import HelperConfig, ServiceConfig, TemplateConfig, files_helper, services, templates
-
-__all__ = [
-    "AgentConfig",
-    "ApiConfig",
-    "ConfigError",
-    "DataPlaneConfig",
-    "KeySlot",
-    "Limits",
-    "LogConfig",
-    "load",
-    "parse",
-    "understood",
-]
 
 #: Shortest secret of a native cluster and shortest API token, in bytes. Keys are derived from the secret with
 #: HKDF, which does not slow a guesser down: a short one could be searched for with one recorded packet.
@@ -42,7 +30,6 @@ _MAX_SOCKET_PATH = 107
 #: Bytes of a configuration file.
 _MAX_FILE = 1 << 20
 
-_CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: A name of DNS and a port; the last label is no number, so that a mistyped address is not taken for a name.
 _SEED_NAME = re.compile(
     r"(?P<host>(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*"
@@ -50,25 +37,6 @@ _SEED_NAME = re.compile(
 )
 #: As the kernel has it (dev_valid_name): no white space, no slash, no colon, not "." or "..".
 _INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}")
-#: ``XDP`` and ``TC`` insist on the kernel data plane in that mode, ``auto`` takes the best that there is.
-PROTOCOLS = ("auto", "XDP", "TC", "UDP", "TCP")
-_SLOT_STATES = ("staged", "active", "retiring")
-_TOP = (
-    *("cluster", "node", "listen_addr", "protocol", "wire", "amount", "cycle", "timeout", "buffer", "size"),
-    *("secret_key_file", "keys", "allow_insecure", "seeds", "state_dir", "max_clock_drift"),
-    *("api", "log", "limits", "is_print", "dataplane", "history", "tombstone_grace", "wait_for_members"),
-    *("templates", "services", "files_helper"),
-)
-
-
-@dataclass(frozen=True)
-class KeySlot:
-    """One cluster key: slot ``id`` (0-255), ``state`` (staged, active, retiring), and the secret from ``file``."""
-
-    id: int
-    state: str
-    file: str
-    secret: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -81,81 +49,45 @@ class ApiConfig:
     token: str | None = field(default=None, repr=False)
     tls_cert: str = ""
     tls_key: str = ""
-    ui: bool = False
+    ui: bool = setting(False, "serve the read-only web page `/ui/` too")
 
 
 @dataclass(frozen=True)
 class LogConfig:
-    """``level`` debug, info, warning or error; ``format`` text or json."""
+    """What the agent's log tells, and how."""
 
-    level: str = "info"
-    format: str = "text"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Most bytes of one document, most nodes known, most documents held, most bytes of all documents together."""
-
-    document: int = 16 * 1024 * 1024
-    nodes: int = 20_000
-    documents: int = 100_000
-    store: int = 1024 * 1024 * 1024
+    level: str = setting("info", "least severity that is logged", choices=("debug", "info", "warning", "error"))
+    format: str = setting("text", "form of a log line", choices=("text", "json"))
 
 
 @dataclass(frozen=True)
-class DataPlaneConfig:
-    """Where the loader attaches the kernel data plane, and where agent and loader meet.
-
-    ``interface`` "": the one that has ``node.addr``. ``prepare_interface``: the loader may change offloads and queues
-    of the interface that stand in a mode's way. ``allow``: networks that may speak to this node, over whatever
-    protocol; none: all.
-    """
-
-    interface: str = ""
-    directory: str = "/run/xdp-gossip-dataplane"
-    prepare_interface: bool = False
-    allow: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class AgentConfig:
-    """A checked configuration.
-
-    ``cycle`` and ``timeout`` are seconds, 0 for auto; ``buffer`` is in datagrams, 0 for auto; ``secret_key`` is ""
-    when ``keys`` or ``allow_insecure`` stands in for it; ``history`` is in versions; ``tombstone_grace`` and
-    ``wait_for_members`` (None: never) are in seconds.
-    """
+class _Origin:
+    """What has no default. Fields of a base that is listed last come first."""
 
     path: str
     node: Node
-    cluster: str = "default"
-    listen_addr: str = "0.0.0.0"
-    protocol: str = "auto"
-    wire: str = "native"
-    amount: int = 4
-    cycle: float = 0.0
-    timeout: float = 0.0
-    buffer: int = 0
-    size: int = 16384
-    secret_key: str = field(default="", repr=False)
-    keys: tuple[KeySlot, ...] = ()
-    allow_insecure: bool = False
-    seeds: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True)
+class AgentConfig(NodeSettings, _Origin):
+    """A checked configuration: the settings of the node, and those of the agent around it.
+
+    ``path`` is that of the file. ``secret_key`` is "" when ``keys`` or ``allow_insecure`` stands in for it.
+    """
+
+    allow_insecure: bool = setting(False, "run without any secret")
+    seeds: tuple[Address, ...] = setting((), "nodes to contact first", words="a list of ADDRESS:PORT or NAME:PORT")
     #: Seeds that are given by name: (host, port).
     seed_names: tuple[tuple[str, int], ...] = ()
-    state_dir: str = "/var/lib/xdp-gossip"
-    max_clock_drift: float = 60.0
-    api: ApiConfig = ApiConfig()
-    log: LogConfig = LogConfig()
-    limits: Limits = Limits()
-    is_print: bool = False
-    dataplane: DataPlaneConfig = DataPlaneConfig()
-    history: int = 10
-    tombstone_grace: float = 604_800.0
-    wait_for_members: float | None = 60.0
-    templates: tuple[TemplateConfig, ...] = ()
-    services: tuple[ServiceConfig, ...] = ()
-    files_helper: HelperConfig = field(default_factory=HelperConfig)
+    api: ApiConfig = setting(ApiConfig(), "the HTTP API", words="a section")
+    log: LogConfig = setting(LogConfig(), "the agent's log", words="a section")
+    templates: tuple[TemplateConfig, ...] = setting((), "rendered files (rendering.md)", words="a list")
+    services: tuple[ServiceConfig, ...] = setting((), "services that read several rendered files", words="a list")
+    files_helper: HelperConfig = setting(HelperConfig(), "the helper that puts them in place", words="a section")
+
+
+#: Keys of the file.
+_TOP = tuple(dict.fromkeys(["cluster", "node", *file_keys(AgentConfig)]))
 
 
 def load(path: str) -> AgentConfig:
@@ -199,53 +131,36 @@ def _understood(text: str, path: str) -> tuple[AgentConfig | None, Problems]:
 
 
 def _build(top: Section, path: str) -> AgentConfig | None:
-    wire = top.choice("wire", "native", ("native", "pekonode"))
+    declared = knobs(AgentConfig)
+    wire = top.setting("wire", declared["wire"])
     protocol = _protocol(top, wire)
     node = _node(top)
-    secret, keys, insecure = _secrets(top, wire)
-    settings: dict[str, Any] = {
-        "cluster": _cluster(top),
-        "listen_addr": _listen_addr(top, node),
-        "protocol": protocol,
-        "wire": wire,
-        "amount": top.integer("amount", 4, 1, 64),
-        "cycle": top.number("cycle", 0.0, MIN_CYCLE, 3600, auto=True),
-        "timeout": top.number("timeout", 0.0, 0.1, 86400, auto=True),
-        "buffer": top.integer("buffer", 0, 1, 1_000_000, auto=True),
-        "size": top.integer("size", 16384, 1024 if wire == "pekonode" else 4096, largest_size(wire, protocol)),
-        "secret_key": secret,
-        "keys": keys,
-        "allow_insecure": insecure,
-        **dict(zip(("seeds", "seed_names"), _seeds(top))),
-        "state_dir": top.absolute_path("state_dir", "/var/lib/xdp-gossip"),
-        "max_clock_drift": top.number("max_clock_drift", 60.0, 0.1, 86400),
-        "api": _api(top, node),
-        "log": _log(top),
-        "limits": _limits(top),
-        "is_print": top.boolean("is_print", False),
-        "dataplane": _data_plane(top),
-        "history": top.integer("history", 10, 1, 1000),
-        "tombstone_grace": top.number("tombstone_grace", 604_800.0, 3600, 316_224_000),
-        "wait_for_members": _wait_for_members(top),
-        "services": (known_services := services(top)),
-        "templates": templates(top, known_services),
-        "files_helper": files_helper(top),
-    }
-    _check_timing(top, settings["cycle"], settings["timeout"])
-    return AgentConfig(path=path, node=node, **settings) if node else None
-
-
-def _wait_for_members(top: Section) -> float | None:
-    if top.data.get("wait_for_members") == "never":
-        return None
-    return top.number("wait_for_members", 60.0, 0, 86_400)
-
-
-def _cluster(top: Section) -> str:
-    name = top.text("cluster", "default")
-    if not _CLUSTER.fullmatch(name):
-        top.expected("cluster", "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit", show(name))
-    return name
+    insecure = top.setting("allow_insecure", declared["allow_insecure"])
+    secret, keys = _secrets(top, wire, insecure)
+    first = {"wire": wire, "protocol": protocol, "allow_insecure": insecure}
+    rest = {name: knob for name, knob in rules(AgentConfig, wire, protocol).items() if name not in first}
+    values = {**first, **top.settings(rest)}
+    seeds, seed_names = _seeds(top)
+    known_services = services(top)
+    _check_timing(top, values["cycle"], values["timeout"])
+    values.update(
+        timeout_cycles=declared["timeout_cycles"].agent_default,
+        listen_addr=_listen_addr(top, node),
+        secret_key=secret,
+        keys=keys,
+        seeds=seeds,
+        seed_names=seed_names,
+        expects_seeds=bool(seed_names),
+        state_dir=top.absolute_path("state_dir", declared["state_dir"].agent_default),
+        api=_api(top, node),
+        log=LogConfig(**top.section("log", tuple(file_keys(LogConfig))).settings(knobs(LogConfig))),
+        limits=Limits(**top.section("limits", tuple(file_keys(Limits))).settings(knobs(Limits))),
+        dataplane=_data_plane(top),
+        services=known_services,
+        templates=templates(top, known_services),
+        files_helper=files_helper(top),
+    )
+    return AgentConfig(path=path, node=node, **values) if node else None
 
 
 def _node(top: Section) -> Node | None:
@@ -277,20 +192,20 @@ def _listen_addr(top: Section, node: Node | None) -> str:
 
 
 def _protocol(top: Section, wire: str) -> str:
-    protocol = top.choice("protocol", "auto", PROTOCOLS)
+    protocol: str = top.setting("protocol", knobs(NodeSettings)["protocol"])
     if wire == "pekonode" and protocol in ("XDP", "TC"):
         top.expected("protocol", "auto, UDP or TCP with wire pekonode, which the kernel cannot read", show(protocol))
     return protocol
 
 
 def _data_plane(top: Section) -> DataPlaneConfig:
-    section = top.section("dataplane", ("interface", "directory", "prepare_interface", "allow"))
+    section = top.section("dataplane", tuple(file_keys(DataPlaneConfig)))
     interface = section.text("interface", "")
     if interface and not _INTERFACE.fullmatch(interface):
         section.expected("interface", "the name of a network interface, 1 to 15 characters", show(interface))
     directory = section.absolute_path("directory", DataPlaneConfig.directory)
-    prepare = section.boolean("prepare_interface", DataPlaneConfig.prepare_interface)
-    return DataPlaneConfig(interface, directory.rstrip("/") or "/", prepare, _allow(section))
+    plain = section.settings(knobs(DataPlaneConfig))
+    return DataPlaneConfig(interface, directory.rstrip("/") or "/", allow=_allow(section), **plain)
 
 
 def _allow(section: Section) -> tuple[str, ...]:
@@ -309,8 +224,7 @@ def _check_timing(top: Section, cycle: float, timeout: float) -> None:
         top.expected("timeout", f"more seconds than the cycle ({cycle:g}), or auto", f"{timeout:g}")
 
 
-def _secrets(top: Section, wire: str) -> tuple[str, tuple[KeySlot, ...], bool]:
-    insecure = top.boolean("allow_insecure", False)
+def _secrets(top: Section, wire: str, insecure: bool) -> tuple[str, tuple[KeySlot, ...]]:
     least = 1 if wire == "pekonode" else MIN_SECRET
     secret = top.secret_file("secret_key_file", least)
     keys = _key_slots(top, least)
@@ -320,7 +234,7 @@ def _secrets(top: Section, wire: str) -> tuple[str, tuple[KeySlot, ...], bool]:
         top.expected("keys", "secret_key_file with wire pekonode, whose packets carry no key slot", "keys")
     if not top.given("secret_key_file") and not top.given("keys") and not insecure:
         top.expected("secret_key_file", "a file with the cluster's secret (or keys, or allow_insecure: true)", "none")
-    return secret, keys, insecure
+    return secret, keys
 
 
 def _key_slots(top: Section, least: int) -> tuple[KeySlot, ...]:
@@ -337,7 +251,7 @@ def _key_slots(top: Section, least: int) -> tuple[KeySlot, ...]:
         seen.add(number)
         if not section.given("file"):
             section.expected("file", "a file with this key's secret", "none")
-        state = section.choice("state", "", _SLOT_STATES, required=True)
+        state = section.choice("state", "", KEY_STATES, required=True)
         file = section.text("file", "")
         slots.append(KeySlot(number, state, file, section.secret_file("file", least)))
     active = sum(slot.state == "active" for slot in slots)
@@ -390,8 +304,8 @@ def _api(top: Section, node: Node | None) -> ApiConfig:
     if not path and not listen:
         section.expected("socket", "a socket path, or api.listen", "neither")
     cert, key = _tls(section)
-    ui = section.boolean("ui", False)
-    return ApiConfig(path, listen, section.text("token_file", ""), token or None, cert, key, ui)
+    plain = section.settings(knobs(ApiConfig))
+    return ApiConfig(path, listen, section.text("token_file", ""), token or None, cert, key, **plain)
 
 
 def _api_listen(section: Section, node: Node | None) -> Address | None:
@@ -422,24 +336,6 @@ def _tls(api: Section) -> tuple[str, str]:
         except (OSError, ValueError) as error:
             section.expected("cert", "a PEM certificate that belongs to tls.key", str(error))
     return cert, key
-
-
-def _log(top: Section) -> LogConfig:
-    section = top.section("log", ("level", "format"))
-    return LogConfig(
-        section.choice("level", "info", ("debug", "info", "warning", "error")),
-        section.choice("format", "text", ("text", "json")),
-    )
-
-
-def _limits(top: Section) -> Limits:
-    section = top.section("limits", ("document", "nodes", "documents", "store"))
-    return Limits(
-        section.integer("document", Limits.document, 1024, 256 * 1024 * 1024),
-        section.integer("nodes", Limits.nodes, 2, 100_000),
-        section.integer("documents", Limits.documents, 1, 1_000_000),
-        section.integer("store", Limits.store, 1024 * 1024, 64 * 1024 * 1024 * 1024),
-    )
 
 
 def describe(config: AgentConfig) -> dict[str, Any]:

@@ -6,12 +6,14 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Union
 
 import yaml
 
+from ..core.settings import Knob
 from ..core.shown import MOST, cut, shown
 
 IpAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
@@ -211,6 +213,30 @@ class Section:
             self.expected(key, f"a number from {least:g} to {most:g}{' or auto' if auto else ''}", show(value))
             return default
         return float(value)  # type: ignore[arg-type]
+
+    def setting(self, key: str, knob: Knob) -> Any:
+        """The value of a setting that is a flag, a choice, a number or a text, as it is declared."""
+        default, (least, most) = knob.agent_default, knob.agent_range
+        if knob.never and self.data.get(key) == "never":
+            return math.inf
+        if knob.kind is bool:
+            return self.boolean(key, default)
+        if knob.choices:
+            return self.choice(key, default, knob.agent_choices)
+        if knob.kind is int:
+            return self.integer(key, default, int(least), int(most), auto=bool(knob.auto))
+        if knob.kind is float:
+            return self.number(key, default, least, most, auto=bool(knob.auto))
+        text = self.text(key, default)
+        if knob.agent.pattern and not re.fullmatch(knob.agent.pattern, text):
+            self.expected(key, knob.agent.words, show(text))
+        return text
+
+    def settings(self, declared: Mapping[str, Knob]) -> dict[str, Any]:
+        """The values of all of these that :meth:`setting` can read from a key of their name."""
+        return {
+            name: self.setting(name, knob) for name, knob in declared.items() if knob.agent.key == "" and not knob.words
+        }
 
     def ip(self, key: str, default: str) -> IpAddress | None:
         """An IP address, an IPv4-mapped one as IPv4; None when there is none to be had."""

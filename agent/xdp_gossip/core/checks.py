@@ -7,7 +7,7 @@ A wrong type is a ``TypeError``, a wrong value a ``ValueError``. The message is 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from .shown import shown
 
@@ -15,6 +15,11 @@ T = TypeVar("T")
 
 #: Bytes of UTF-8 of a name, a secret or the like: more is a mistake.
 MOST_TEXT = 64 * 1024
+
+
+def refuse(name: str, expected: str, value: object) -> NoReturn:
+    """Raise the ``ValueError`` for a value that is of the right type and wrong."""
+    raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
 
 
 def instance(name: str, value: object, kind: type[T], words: str) -> T:
@@ -29,7 +34,7 @@ def number(name: str, value: object, least: float, most: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: expected a number from {least:g} to {most:g}, got {shown(value)}")
     if not least <= value <= most:
-        raise ValueError(f"{name}: expected a number from {least:g} to {most:g}, got {shown(value)}")
+        refuse(name, f"a number from {least:g} to {most:g}", value)
     return float(value)
 
 
@@ -38,7 +43,7 @@ def integer(name: str, value: object, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: expected a whole number from {least} to {most}, got {shown(value)}")
     if not least <= value <= most:
-        raise ValueError(f"{name}: expected a whole number from {least} to {most}, got {shown(value)}")
+        refuse(name, f"a whole number from {least} to {most}", value)
     return value
 
 
@@ -65,5 +70,5 @@ def choice(name: str, value: object, choices: Collection[str], any_case: bool = 
     """One of ``choices``, or with ``any_case`` one that differs by case only."""
     found = instance(name, value, str, f"one of {', '.join(choices)}")
     if found not in choices and not (any_case and found.lower() in [each.lower() for each in choices]):
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {shown(value)}")
+        refuse(name, f"one of {', '.join(choices)}", value)
     return found

@@ -35,7 +35,7 @@ from .events import (
     Warned,
 )
 from .identity import Identity
-from .interface import InvalidError, Known, ProtocolError, Settings
+from .interface import InvalidError, Known, ProtocolError
 from .kernel_view import KernelView, Observation
 from .members.membership import FORGET_AFTER, Membership, Peer
 from .members.ring import RelayRing
@@ -46,6 +46,7 @@ from .paths import LONG, Paths
 from .peer_selection import PeerSelection
 from .queries import Queries
 from .runs import following, later, latest
+from .settings import Settings
 from .sync.anti_entropy import AntiEntropy
 from .sync.catchup import CatchUp
 from .sync.fetch import Fetcher
@@ -85,7 +86,7 @@ class Engine:
         table = DocumentTable()
         self._out = Outbox(codec, self._local, lambda: table.digest, rng)
         self._codec = codec
-        self._membership = Membership(node.address, settings.max_nodes, rng)
+        self._membership = Membership(node.address, settings.limits.nodes, rng)
         self._metadata = Metadata(node.address, settings, self._out, table)
         self._timing = Timing(settings, self._membership)
         self._detector = Detector(self._local, self._membership, self._out, self._timing)
@@ -93,7 +94,7 @@ class Engine:
         self._catch_up = CatchUp(self._local, self._membership, self._metadata, self._out, self._timing, *waits)
         frame = settings.size
         self._supply = Supply(table, self._out, frame)
-        self._fetcher = Fetcher(self._metadata, self._out, self._supply, self._membership, settings.max_documents)
+        self._fetcher = Fetcher(self._metadata, self._out, self._supply, self._membership, settings.limits.documents)
         self._anti_entropy = AntiEntropy(
             self._local,
             self._membership,

@@ -14,36 +14,8 @@ from typing import Protocol
 
 from .applied import Applied, TroubledFiles
 from .events import Event, Rumor, Transmit
+from .settings import Settings
 from .types import Address, Document, Member, Node, Now, Prepared, State, Version, Write
-
-#: Seconds of the shortest cycle: more heartbeats than 20 a second tell nothing new, and a tiny cycle would spin.
-MIN_CYCLE = 0.05
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The protocol's knobs; defaults are the seed's (``Timeout = 3 x Cycle + 2``).
-
-    ``cycle`` 0 means automatic: 1 s up to 250 members, then members/250 s. ``timeout`` 0, or one not above the
-    cycle, means automatic: 3 x cycle + 2 s, or ``timeout_cycles`` x cycle + 2 s. ``tombstone_grace`` is
-    in seconds: how long all members tell each other of a deletion. ``wait_for_members``: seconds after which a node
-    that has just started counts as caught up although nobody answers who has (infinity: never). ``expects_seeds``:
-    seeds come after the start, so a node that has none is not alone.
-    """
-
-    amount: int = 3
-    cycle: float = 6.0
-    timeout: float = 0.0
-    timeout_cycles: int = 3
-    size: int = 16384
-    max_clock_drift: float = 60.0
-    max_document: int = 16 * 1024 * 1024
-    max_documents: int = 100_000
-    max_nodes: int = 20_000
-    max_bytes: int = 1024 * 1024 * 1024
-    tombstone_grace: float = 7 * 86_400.0
-    wait_for_members: float = 60.0
-    expects_seeds: bool = False
 
 
 @dataclass(frozen=True)

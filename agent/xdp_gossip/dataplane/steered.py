@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..core.interface import Settings
 from ..core.kernel_view import Observation
+from ..core.settings import Settings
 from ..core.types import Address, Now
 
 

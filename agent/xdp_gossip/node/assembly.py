@@ -7,14 +7,14 @@ What a combination does not use is not imported: a cluster on its own wire over 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..core.allowlist import AllowList
+from ..config.settings import NodeSettings
+from ..core.allowlist import AllowList, parse_network
 from ..core.engine import Engine
-from ..core.interface import ProtocolEngine, Settings
+from ..core.interface import ProtocolEngine
 from ..core.members.timing import MAX_COPIES, WIDE
 from ..core.types import Node
 from ..transport import Transport, TransportError
@@ -27,33 +27,29 @@ if TYPE_CHECKING:
     from ..dataplane.steering import Steering
 
 
-@dataclass(frozen=True)
 class Assembly:
-    """What was asked for. Units and ranges as in ``AsyncNodeList``, which has checked them."""
+    """The parts of one node, as its settings say. Raises ``ValueError`` for keys that no cluster can have."""
 
-    settings: Settings
-    keyring: Keyring
-    secret_key: str = field(repr=False)
-    cluster: str
-    wire: str
-    protocol: str
-    listen_addr: str
-    buffer: int
-    size: int
-    dataplane: Path
-    allow: AllowList
+    def __init__(self, settings: NodeSettings) -> None:
+        self.settings = settings
+        slots = {slot.id: (slot.secret, slot.state) for slot in settings.keys}
+        try:
+            self.keyring = Keyring(settings.cluster, slots or {0: (settings.secret_key, "active")})
+        except ValueError as error:
+            raise ValueError(f"keys: {error}") from None
+        self.allow = AllowList([parse_network(network) for network in settings.dataplane.allow])
 
     @property
     def _plane(self) -> str:
-        return self.protocol.upper()
+        return self.settings.protocol.upper()
 
     def engine(self, node: Node, incarnation: int, plane: str, rng: random.Random) -> ProtocolEngine:
         """The protocol's engine for ``node``; ``plane`` is the transport's name, which other nodes are told."""
-        if self.wire == "pekonode":
+        if self.settings.wire == "pekonode":
             from ..pekonode import PekoNodeEngine
             from ..pekonode import codec as pekonode_codec
 
-            return PekoNodeEngine(node, self.settings, rng, pekonode_codec, self.secret_key)
+            return PekoNodeEngine(node, self.settings, rng, pekonode_codec, self.settings.secret_key)
         codec = NativeCodec(self.keyring)
         return Engine(node, self.settings, codec, rng, incarnation, agent_version=__version__, plane=plane)
 
@@ -62,29 +58,30 @@ class Assembly:
 
         Raises ``TransportError`` when the protocol that was asked for by name cannot be had.
         """
-        listen, own = (self.listen_addr, node.port), node.address
-        if self.wire == "pekonode":
+        listen, own = (self.settings.listen_addr, node.port), node.address
+        size, queue = self.settings.size, self.settings.queue
+        if self.settings.wire == "pekonode":
             if self._plane == "TCP":
                 from ..pekonode.transport import OneShotTransport
 
-                return OneShotTransport(listen, size=self.size, buffer=self.buffer, own=own), ""
-            plain = UdpTransport(listen, size=self.size, buffer=self.buffer, datagram=self.size, frames=False, own=own)
+                return OneShotTransport(listen, size=size, buffer=queue, own=own), ""
+            plain = UdpTransport(listen, size=size, buffer=queue, datagram=size, frames=False, own=own)
             return plain, "the kernel data plane cannot read the wire of PekoNode" if self._plane == "AUTO" else ""
         if self._plane == "TCP":
             from ..transport.tcp import TcpTransport
 
-            return TcpTransport(listen, size=self.size, buffer=self.buffer, own=own), ""
+            return TcpTransport(listen, size=size, buffer=queue, own=own), ""
         if self._plane == "UDP":
-            return UdpTransport(listen, size=self.size, buffer=self.buffer, own=own), ""
+            return UdpTransport(listen, size=size, buffer=queue, own=own), ""
         from ..dataplane.headers import HeaderError
         from ..dataplane.transport import KernelTransport
 
         try:
-            return KernelTransport(listen, own, size=self.size, buffer=self.buffer), ""
+            return KernelTransport(listen, own, size=size, buffer=queue), ""
         except HeaderError as error:  # the library alone, without bpf/ beside it
             if self._plane != "AUTO":
-                raise TransportError(f"protocol {self.protocol}: {error}") from None
-            return UdpTransport(listen, size=self.size, buffer=self.buffer, own=own), str(error)
+                raise TransportError(f"protocol {self.settings.protocol}: {error}") from None
+            return UdpTransport(listen, size=size, buffer=queue, own=own), str(error)
 
     def steering(self, engine: ProtocolEngine, transport: Transport) -> Steering | None:
         """What keeps a kernel data plane in step with ``engine``; None where ``transport`` has none."""
@@ -98,13 +95,16 @@ class Assembly:
         from ..dataplane.monitor import Monitor
         from ..dataplane.steering import Steering
 
-        own = engine.node.address
+        own, settings = engine.node.address, self.settings
+        directory = Path(settings.dataplane.directory)
         keys = [(slot, key.mac) for slot in self.keyring.states if (key := self.keyring.get(slot)) is not None]
-        amount = self.settings.amount
+        amount = settings.amount
         wide = min(MAX_COPIES, WIDE * amount)
         allow = self.allow.entries()
 
         def find() -> DataPlane:
-            return open_plane(self.dataplane, self.protocol, own, cluster_id(self.cluster), amount, wide, keys, allow)
+            return open_plane(
+                directory, settings.protocol, own, cluster_id(settings.cluster), amount, wide, keys, allow
+            )
 
-        return Steering(engine, transport, find, own, self.protocol, self.dataplane, Monitor(own.ip))
+        return Steering(engine, transport, find, own, settings.protocol, directory, Monitor(own.ip))

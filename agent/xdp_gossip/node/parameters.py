@@ -10,20 +10,21 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..core.allowlist import MOST, AllowList, parse_network
+from ..config.settings import DataPlaneConfig, KeySlot, NodeSettings, rules
+from ..core.allowlist import MOST, parse_network
 from ..core.checks import choice as choice
 from ..core.checks import flag as flag
 from ..core.checks import instance as instance
 from ..core.checks import integer as integer
 from ..core.checks import number as number
 from ..core.checks import text as text
-from ..core.interface import MIN_CYCLE, InvalidError
+from ..core.interface import InvalidError
+from ..core.settings import KEY_STATES, Limits, knobs
 from ..core.shown import shown
 from ..core.types import Address, Document, Node, State, Version, Write, check_key
-from ..wire.keys import STATES as SLOT_STATES
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _STATE_DIGEST = re.compile(r"[0-9a-f]{16}")
@@ -48,12 +49,31 @@ def path(name: str, value: object) -> Path:
     return Path(found)
 
 
-def cycle(name: str, value: object) -> float:
-    """Seconds of a cycle, or 0 for those that the cluster's size gives."""
-    found = number(name, value, 0, 86_400)
-    if 0 < found < MIN_CYCLE:
-        raise ValueError(f"{name}: expected 0, or a number from {MIN_CYCLE:g} to 86400, got {shown(value)}")
-    return found
+def settings(given: Mapping[str, object]) -> NodeSettings:
+    """The settings of a node, from the parameters of a node list's constructor by name.
+
+    Raises ``TypeError`` or ``ValueError`` that names the first wrong one.
+    """
+    first = knobs(NodeSettings)
+    wire = first["wire"].check("wire", given["wire"])
+    protocol = first["protocol"].check("protocol", given["protocol"])
+    declared = rules(NodeSettings, wire, protocol)
+    values = {name: knob.check(name, given[name]) for name, knob in declared.items() if not knob.words}
+    state_dir = given["state_dir"]
+    values.update(
+        listen_addr=listen_address("listen_addr", given["listen_addr"]),
+        limits=instance("limits", given["limits"], Limits, "Limits"),
+        keys=key_slots("keys", given["keys"]),
+        state_dir="" if state_dir is None else str(path("state_dir", state_dir)),
+        dataplane=DataPlaneConfig(
+            directory=str(path("dataplane", given["dataplane"])), allow=networks("allow", given["allow"])
+        ),
+    )
+    if values["keys"] and wire == "pekonode":
+        raise ValueError("keys: expected none with wire='pekonode', which knows a secret_key only")
+    if values["keys"] and values["secret_key"]:
+        raise ValueError("keys: expected either keys or secret_key, got both")
+    return NodeSettings(**values)
 
 
 def listen_address(name: str, value: object) -> str:
@@ -158,24 +178,24 @@ def generator(name: str, value: object) -> random.Random:
     return random.Random() if value is None else instance(name, value, random.Random, "a random.Random, or None")
 
 
-def networks(name: str, value: object) -> AllowList:
-    """Networks as text, such as 10.0.0.0/8."""
+def networks(name: str, value: object) -> tuple[str, ...]:
+    """Networks as text, such as 10.0.0.0/8, in their canonical form."""
     found = []
     for each in sequence(name, value, "networks as text"):
         if not isinstance(each, str):
             raise TypeError(f"{name}: expected networks as text, got {shown(each)}")
         try:
-            found.append(parse_network(each))
+            found.append(str(parse_network(each)))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     if len(found) > MOST:
         raise ValueError(f"{name}: expected at most {MOST} networks, got {len(found)}")
-    return AllowList(found)
+    return tuple(found)
 
 
-def key_slots(name: str, value: object) -> dict[int, tuple[str, str]]:
-    """Slot number -> secret and state, out of (slot, state, secret). What is wrong may be a secret: it is not told."""
-    found: dict[int, tuple[str, str]] = {}
+def key_slots(name: str, value: object) -> tuple[KeySlot, ...]:
+    """Key slots out of (slot, state, secret). What is wrong may be a secret: it is not told."""
+    found: dict[int, KeySlot] = {}
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"{name}: expected a list of (slot, state, secret), got {type(value).__name__}")
     for each in value:
@@ -189,10 +209,10 @@ def key_slots(name: str, value: object) -> dict[int, tuple[str, str]]:
             raise ValueError(f"{name}: expected each slot once, got {slot} twice")
         if not isinstance(state, str):
             raise TypeError(f"{name}: state of slot {slot}: expected text, got {type(state).__name__}")
-        if state not in SLOT_STATES:
-            raise ValueError(f"{name}: state of slot {slot}: expected one of {', '.join(SLOT_STATES)}")
-        found[slot] = (text(f"{name}: secret of slot {slot}", own, 1, secret=True), state)
-    return found
+        if state not in KEY_STATES:
+            raise ValueError(f"{name}: state of slot {slot}: expected one of {', '.join(KEY_STATES)}")
+        found[slot] = KeySlot(slot, state, "", text(f"{name}: secret of slot {slot}", own, 1, secret=True))
+    return tuple(found.values())
 
 
 def sequence(name: str, value: object, of: str) -> Sequence[object]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..core.events import DocumentChanged, Warned
-from ..core.interface import ProtocolError, Settings
+from ..core.interface import ProtocolError
+from ..core.settings import Settings
 from ..core.types import DEFAULT_KEY, Address, Document, Now, Version
 from .outbox import PekoNodeOutbox
 from .packet import MAX_STAMP
@@ -55,7 +56,7 @@ class ClusterDocument:
     @property
     def limit(self) -> int:
         """Bytes of the largest value that can be published."""
-        return min(self._out.room(self._settings.amount), self._settings.max_document)
+        return min(self._out.room(self._settings.amount), self._settings.limits.document)
 
     def write(
         self,

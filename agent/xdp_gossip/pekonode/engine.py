@@ -28,8 +28,9 @@ from ..core.events import (
     Transmit,
     Warned,
 )
-from ..core.interface import Known, ProtocolError, Settings
+from ..core.interface import Known, ProtocolError
 from ..core.outbox import UnstoredSource
+from ..core.settings import Settings
 from ..core.timers import Timers
 from ..core.types import DEFAULT_KEY, Address, Document, Member, Node, Now, Prepared, Record, State, Version, Write
 from .document import ClusterDocument, document_of
@@ -69,8 +70,8 @@ class PekoNodeEngine:
         self._timers = Timers()
         self._out = PekoNodeOutbox(codec, node, settings.size, secret_key)
         self._document = ClusterDocument(settings, self._out)
-        self._peers = Peers(settings.max_nodes, rng)
-        self._relay = Relay(self.cycle / 2, settings.max_nodes, rng, self._timers)
+        self._peers = Peers(settings.limits.nodes, rng)
+        self._relay = Relay(self.cycle / 2, settings.limits.nodes, rng, self._timers)
         self._relay.send = self._pass_on
         self.counters: Mapping[str, int] = self._out.counters
         self._sweep_every = min(1.0, self.cycle / 4)

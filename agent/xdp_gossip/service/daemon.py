@@ -29,8 +29,9 @@ from ..common.quiet import Quiet, QuietFilter
 from ..config import agent as config
 from ..config.agent import AgentConfig, ConfigError
 from ..core.interface import ProtocolError
+from ..core.settings import file_keys
 from ..core.types import Node
-from ..nodelist import AsyncNodeList, Limits
+from ..nodelist import AsyncNodeList, node_list_with
 from ..store.sqlite import StoreError
 from ..transport import TransportError
 from . import logs
@@ -47,9 +48,6 @@ _log = logging.getLogger("xdp_gossip.daemon")
 #: What a SIGHUP takes over; everything else needs a restart.
 _RELOADABLE = frozenset({"log", "seeds", "seed_names", "node", "path"})
 
-#: An agent's ``timeout: auto`` is 5 x cycle + 2 s (docs/architecture.md, "Defaults"); the library's is the seed's 3.
-_TIMEOUT_CYCLES = 5
-
 #: How long closing may take before the process ends anyway.
 CLOSE_SECONDS = 10.0
 _STATUS_SECONDS = 5.0
@@ -59,31 +57,7 @@ _DESCRIPTORS = 65536
 
 def node_list_from(settings: AgentConfig) -> AsyncNodeList:
     """The node list that ``settings`` describe, with its local node and seeds, not joined yet."""
-    limits = settings.limits
-    node_list = AsyncNodeList(
-        amount=settings.amount,
-        cycle=settings.cycle,
-        buffer=settings.buffer,
-        size=settings.size,
-        timeout=settings.timeout,
-        timeout_cycles=_TIMEOUT_CYCLES,
-        secret_key=settings.secret_key,
-        protocol=settings.protocol,
-        listen_addr=settings.listen_addr,
-        is_print=settings.is_print,
-        wire=settings.wire,
-        cluster=settings.cluster,
-        keys=[(slot.id, slot.state, slot.secret) for slot in settings.keys],
-        state_dir=settings.state_dir,
-        max_clock_drift=settings.max_clock_drift,
-        limits=Limits(document=limits.document, nodes=limits.nodes, documents=limits.documents, store=limits.store),
-        history=settings.history,
-        tombstone_grace=settings.tombstone_grace,
-        wait_for_members=settings.wait_for_members,
-        expects_seeds=bool(settings.seed_names),
-        dataplane=settings.dataplane.directory,
-        allow=settings.dataplane.allow,
-    )
+    node_list = node_list_with(settings)
     node_list.new(settings.node)
     add_seeds(node_list, settings)
     return node_list
@@ -313,9 +287,9 @@ class Agent:
         """The settings in which ``new`` differs: what a reload takes over, and what needs a restart."""
         old = self.settings
         differing = [
-            field.name
-            for field in dataclasses.fields(AgentConfig)
-            if field.name not in ("path", "node") and getattr(old, field.name) != getattr(new, field.name)
+            name
+            for name in ("seed_names", *file_keys(AgentConfig).values())
+            if getattr(old, name) != getattr(new, name)
         ]
         reload = [name for name in differing if name in _RELOADABLE]
         restart = [name for name in differing if name not in _RELOADABLE]

@@ -25,17 +25,6 @@ class Receive(Protocol):
     def __call__(self, data: bytes, source: Address, screened: bool = False) -> bool | None: ...
 
 
-#: Bytes of the largest payload that a UDP datagram over IPv4 holds: 65,535 less the headers of IP and UDP.
-MAX_DATAGRAM = 65_507
-#: Bytes of the largest packet on PekoNode's wire over TCP. Go's ``Size`` knows no bound; this one bounds memory.
-MAX_OBJECT = 16 * 1024 * 1024
-
-
-def largest_size(wire: str, protocol: str) -> int:
-    """The greatest ``size`` in bytes that can be set for this wire and protocol."""
-    return MAX_OBJECT if wire == "pekonode" and protocol.upper() == "TCP" else MAX_DATAGRAM
-
-
 class TransportError(Exception):
     """The transport could not be opened; the message names the address and the reason."""
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-#: What a slot may be used for: all are accepted, only the active one signs.
-STATES = ("staged", "active", "retiring")
+from ..core.settings import KEY_STATES
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Keyring:
         for number, (_, state) in slots.items():
             if not 0 <= number <= 255:
                 raise ValueError(f"key slot: expected 0 to 255, got {number}")
-            if state not in STATES:
-                raise ValueError(f"key slot {number}: expected one of {', '.join(STATES)}, got {state!r}")
+            if state not in KEY_STATES:
+                raise ValueError(f"key slot {number}: expected one of {', '.join(KEY_STATES)}, got {state!r}")
         active = [number for number, (_, state) in slots.items() if state == "active"]
         if len(active) != 1:
             raise ValueError(f"key slots: expected exactly one active, got {len(active)}")

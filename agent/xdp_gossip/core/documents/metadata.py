@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import Callable
 
 from ..events import DocumentChanged, TombstonesCollected, Warned
-from ..interface import InvalidError, ProtocolError, Settings
+from ..interface import InvalidError, ProtocolError
 from ..messages import Entry
 from ..outbox import Outbox
+from ..settings import Settings
 from ..shown import shown
 from ..types import (
     MAX_AUTHOR,
@@ -46,8 +47,8 @@ class Metadata:
         self._clock = HybridClock(int(settings.max_clock_drift * 1000))
         self._steady = SteadyTime()
         self.offset = 0.0  # seconds that the cluster's clock is ahead of ours
-        self.expiry = Expiry(table, settings.tombstone_grace, settings.max_documents)
-        self.staging = Staging(table, settings.max_document)
+        self.expiry = Expiry(table, settings.tombstone_grace, settings.limits.documents)
+        self.staging = Staging(table, settings.limits.document)
 
     def load(self, documents: Iterable[Document], now: Now) -> None:
         """Take over what an earlier run stored, retired tombstones included."""
@@ -152,7 +153,7 @@ class Metadata:
             self._out.count("tombstones_dropped", len(dropped))
             self._out.emit(TombstonesCollected(retired, dropped))
             if dropped:
-                text = f"forgot {len(dropped)} deletions, more than {self._settings.max_documents} are remembered: a"
+                text = f"forgot {len(dropped)} deletions, more than {self._settings.limits.documents} are remembered: a"
                 self._out.emit(Warned("tombstones_dropped", f"{text} member that was away since may bring them back"))
         self._out.count("batches_given_up", self.staging.expire(now))
 
@@ -225,9 +226,9 @@ class Metadata:
         reason = ""
         if entry.version.hlc + (not entry.deleted) >= MAX_READING:  # what lives leaves room for its end
             reason = "future"
-        elif entry.size > self._settings.max_document:
+        elif entry.size > self._settings.limits.document:
             reason = "too_large"
-        elif self.table.get(entry.key) is None and len(self.table) >= self._settings.max_documents:
+        elif self.table.get(entry.key) is None and len(self.table) >= self._settings.limits.documents:
             reason = "too_many"
         elif entry.size > self.table.size_of(entry.key) and self.table.bytes + entry.size > self._room(entry.key):
             reason = "store_full"
@@ -308,14 +309,14 @@ class Metadata:
 
     def _room(self, key: str) -> int:
         """Bytes that all documents may have together, and those of the version that a new one of ``key`` replaces."""
-        return self._settings.max_bytes + self.table.size_of(key)
+        return self._settings.limits.store + self.table.size_of(key)
 
     def _fits(self, documents: Sequence[Document]) -> bool:
         """Whether there is room for all of ``documents``. There always is for what adds neither bytes nor keys."""
         growth = sum(document.size - self.table.size_of(document.key) for document in documents)
         fresh = sum(document.key not in self.table for document in documents)
-        too_large = growth > 0 and self.table.bytes + growth > self._settings.max_bytes
-        return not too_large and (not fresh or len(self.table) + fresh <= self._settings.max_documents)
+        too_large = growth > 0 and self.table.bytes + growth > self._settings.limits.store
+        return not too_large and (not fresh or len(self.table) + fresh <= self._settings.limits.documents)
 
     def _taken(self, pending: Sequence[Prepared]) -> tuple[int, int]:
         """Bytes and documents that there are once ``pending`` holds. What gets smaller counts when it is smaller."""
@@ -326,42 +327,42 @@ class Metadata:
     def _check_room(
         self, writes: Sequence[Write], helds: Sequence[Document | None], pending: Sequence[Prepared]
     ) -> None:
-        limits = self._settings
+        limits = self._settings.limits
         for write in writes:
-            if len(write.value) > limits.max_document:
+            if len(write.value) > limits.document:
                 raise ProtocolError(
                     "document_too_large",
-                    f"document {write.key!r}: expected at most {limits.max_document} bytes, got {len(write.value)}",
+                    f"document {write.key!r}: expected at most {limits.document} bytes, got {len(write.value)}",
                     key=write.key,
-                    limit=limits.max_document,
+                    limit=limits.document,
                     size=len(write.value),
                 )
-        if sum(len(write.value) for write in writes) > limits.max_document:
+        if sum(len(write.value) for write in writes) > limits.document:
             raise ProtocolError(
                 "document_too_large",
-                f"documents published together: expected at most {limits.max_document} bytes in all",
-                limit=limits.max_document,
+                f"documents published together: expected at most {limits.document} bytes in all",
+                limit=limits.document,
                 size=sum(len(write.value) for write in writes),
             )
         growth = sum(len(w.value) - (held.size if held else 0) for w, held in zip(writes, helds))
         taken, count = self._taken(pending)
-        if growth > 0 and taken + growth > limits.max_bytes:
+        if growth > 0 and taken + growth > limits.store:
             raise ProtocolError(
                 "store_full",
-                f"document {writes[0].key!r}: expected at most {limits.max_bytes} bytes in all documents "
+                f"document {writes[0].key!r}: expected at most {limits.store} bytes in all documents "
                 f"(limits.store), there are {taken} and {growth} more would come; delete some, or raise "
                 "limits.store on every member",
                 key=writes[0].key,
-                limit=limits.max_bytes,
+                limit=limits.store,
                 size=taken + growth,
             )
         fresh = [write.key for write, held in zip(writes, helds) if held is None]
-        if fresh and count + len(fresh) > limits.max_documents:
+        if fresh and count + len(fresh) > limits.documents:
             raise ProtocolError(
                 "too_many_documents",
-                f"document {fresh[0]!r}: there are {count} documents already, the limit is {limits.max_documents}",
+                f"document {fresh[0]!r}: there are {count} documents already, the limit is {limits.documents}",
                 key=fresh[0],
-                limit=limits.max_documents,
+                limit=limits.documents,
             )
 
     def _settle(self, now: Now) -> None:

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""The settings of a node: those that its engine reads (:mod:`xdp_gossip.core.settings`), and the others.
+
+The library's constructor or the reader of ``agent.yml`` makes a :class:`NodeSettings` once. It is passed on as it is: a
+node list, its transport, its store and its engine each read from it what they need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ..core.settings import MAX_DATAGRAM, MAX_OBJECT, AgentYml, Knob, Settings, knobs, setting
+
+WIRES = ("native", "pekonode")
+#: ``XDP`` and ``TC`` insist on the kernel data plane in that mode, ``auto`` takes the best that there is.
+PROTOCOLS = ("UDP", "TCP", "auto", "XDP", "TC")
+
+
+@dataclass(frozen=True)
+class KeySlot:
+    """One cluster key: slot ``id`` (0-255), ``state`` (staged, active, retiring), and the secret from ``file``."""
+
+    id: int
+    state: str
+    file: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class DataPlaneConfig:
+    """Where the loader attaches the kernel data plane, where agent and loader meet, and whom this node hears."""
+
+    interface: str = setting(
+        "", "interface of the data plane; empty: the one that has `node.addr`", words="the name of an interface"
+    )
+    directory: str = setting(
+        "/run/xdp-gossip-dataplane",
+        "directory in which the loader leaves the kernel data plane",
+        words="an absolute path",
+    )
+    prepare_interface: bool = setting(
+        False, "the loader may change offloads and queues of the interface that stand in a mode's way"
+    )
+    allow: tuple[str, ...] = setting(
+        (),
+        "networks that may speak to this node, over whatever protocol; none: all",
+        words="at most 256 networks such as 10.0.0.0/8",
+    )
+
+
+@dataclass(frozen=True)
+class NodeSettings(Settings):
+    """All settings of a node. ``state_dir`` "": nodes and documents are kept in memory only."""
+
+    buffer: int = setting(
+        0,
+        "packets queued for one peer, and for the kernel, at most",
+        unit="packets",
+        least=1,
+        most=1_000_000,
+        auto="3 x amount",
+    )
+    secret_key: str = setting(
+        "",
+        "the same on all nodes; without one, packets are checked for damage but not for their sender",
+        secret=True,
+        agent=AgentYml(key="secret_key_file"),
+    )
+    protocol: str = setting(
+        "UDP",
+        "`UDP` (long packets still take TCP) or `TCP`; `auto` takes the kernel data plane where one is loaded, "
+        "else UDP; `XDP` and `TC` insist on it in that mode",
+        choices=PROTOCOLS,
+        any_case=True,
+        agent=AgentYml(default="auto"),
+    )
+    listen_addr: str = setting(
+        "0.0.0.0",
+        "local address to listen on, of the family of the node's own address; `::` for IPv6 and IPv4",
+        words="an IP address",
+    )
+    is_print: bool = setting(False, "print PekoNode's console lines")
+    wire: str = setting("native", "`native`, or `pekonode` to join a PekoNode cluster", choices=WIRES)
+    cluster: str = setting(
+        "default",
+        "name of the cluster: members of two clusters do not hear each other",
+        unit="bytes of UTF-8",
+        least=1,
+        most=255,
+        agent=AgentYml(
+            pattern="[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+            words="1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit",
+        ),
+    )
+    keys: tuple[KeySlot, ...] = setting((), "key slots instead of one secret, to rotate the key", words="key slots")
+    state_dir: str = setting(
+        "",
+        "directory that keeps identity, nodes and documents over restarts",
+        words="an absolute path",
+        agent=AgentYml(default="/var/lib/xdp-gossip"),
+    )
+    history: int = setting(10, "versions that are kept of each document", unit="versions", least=1, most=1_000)
+    dataplane: DataPlaneConfig = setting(DataPlaneConfig(), "the kernel data plane", words="a section")
+
+    @property
+    def queue(self) -> int:
+        """Packets that a transport queues for one peer at most: ``buffer``, or what its 0 stands for."""
+        return self.buffer or 3 * self.amount
+
+
+def rules(kind: type[NodeSettings], wire: str, protocol: str) -> Mapping[str, Knob]:
+    """The settings that ``kind`` declares, as they are for this wire and protocol, which bound two of them."""
+    found = knobs(kind)
+    if wire != "pekonode":
+        return found
+    # The kernel cannot read PekoNode's packets, so there is no data plane; and these may be of any size.
+    most = MAX_OBJECT if protocol.upper() == "TCP" else MAX_DATAGRAM
+    size = replace(found["size"], least=1, most=most, agent=AgentYml(least=1024))
+    plain = tuple(name for name in PROTOCOLS if name not in ("XDP", "TC"))
+    return {**found, "size": size, "protocol": replace(found["protocol"], choices=plain)}
