@@ -13,8 +13,6 @@ from xdp_gossip import AsyncNodeList, Limits, NodeList
 _PAGE = (Path(__file__).resolve().parents[2] / "docs" / "toolkit.md").read_text(encoding="utf-8")
 #: Defaults that the page has words for.
 _WORDS: dict[str, tuple[Any, ...]] = {
-    "3 x amount": (0,),
-    "3 x cycle + 2": (0,),
     "none": ("", None, ()),
     "`Limits()`": (Limits(),),
 }
@@ -31,10 +29,10 @@ def _tables(header: str) -> list[list[list[str]]]:
 
 def test_the_page_has_every_parameter() -> None:
     parameters = list(inspect.signature(AsyncNodeList.__init__).parameters.values())[1:]
-    by_position, by_keyword = _tables("| parameter | default | |")
+    by_position, by_keyword = _tables("| parameter | default | range | |")
     assert [row[0] for row in by_position] == [f"`{p.name}`" for p in parameters if p.kind is not p.KEYWORD_ONLY]
     assert [row[0] for row in by_keyword] == [f"`{p.name}`" for p in parameters if p.kind is p.KEYWORD_ONLY]
-    for (name, default, _words), parameter in zip([*by_position, *by_keyword], parameters):
+    for (name, default, _range, _words), parameter in zip([*by_position, *by_keyword], parameters):
         told = _WORDS.get(default)
         assert parameter.default in told if told else _shown(parameter.default) == default.strip("`"), name
 
@@ -63,6 +61,11 @@ def test_the_page_has_every_call() -> None:
 
 def test_the_limits_are_told() -> None:
     limits = Limits()
-    (row,) = [row for table in _tables("| parameter | default | |") for row in table if row[0] == "`limits`"]
-    assert f"({limits.document >> 20} MiB), nodes ({limits.nodes:,}), documents ({limits.documents:,})" in row[2]
-    assert f"({limits.store >> 30} GiB)" in row[2]
+    (row,) = [row for table in _tables("| parameter | default | range | |") for row in table if row[0] == "`limits`"]
+    for name, told in {
+        "document": f"{limits.document >> 20} MiB",
+        "nodes": f"{limits.nodes:,} nodes",
+        "documents": f"{limits.documents:,} documents",
+        "store": f"{limits.store >> 30} GiB",
+    }.items():
+        assert re.search(rf"`{name}`: [a-z ]+ \({told}\)", row[3]), name

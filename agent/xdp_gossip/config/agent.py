@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.allowlist import MOST, parse_network
-from ..core.settings import KEY_STATES, Limits, file_keys, knobs, setting
+from ..core.settings import KEY_STATES, AgentYml, Knob, Limits, file_keys, knobs, setting
 from ..core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Node
 from .reader import ConfigError as ConfigError
 from .reader import Problems, Section, parse_yaml, read_text, show
@@ -39,16 +39,31 @@ _SEED_NAME = re.compile(
 _INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}")
 
 
+#: The section ``node``, which becomes a :class:`Node`.
+NODE = {
+    "addr": Knob("", "required: the address that other nodes reach this one by", words="an IP address of one host"),
+    "port": Knob(8000, "port of the gossip, UDP and TCP", least=1, most=65535),
+    "name": Knob("", "name of the node; none: that of the host", agent=AgentYml(most=MAX_NAME)),
+    "private_data": Knob("", "what the node says of itself", agent=AgentYml(most=MAX_PRIVATE_DATA)),
+}
+
+
 @dataclass(frozen=True)
 class ApiConfig:
     """Where the HTTP API listens. ``socket`` "" and ``listen`` None mean: not there. ``ui``: also the web page."""
 
-    socket: str = "/run/xdp-gossip/api.sock"
-    listen: Address | None = None
-    token_file: str = ""
+    socket: str = setting(
+        "/run/xdp-gossip/api.sock",
+        "Unix socket of the HTTP API",
+        words=f"an absolute path of at most {_MAX_SOCKET_PATH} bytes, or empty",
+    )
+    listen: Address | None = setting(
+        None, "where the API listens over TCP; needs `api.token_file`", words="ADDRESS:PORT, not that of the gossip"
+    )
+    token_file: str = setting("", "file with the token that clients over TCP have to send", words="a private file")
     token: str | None = field(default=None, repr=False)
-    tls_cert: str = ""
-    tls_key: str = ""
+    tls_cert: str = setting("", "certificate of the API in PEM", words="a file", agent=AgentYml(key="tls.cert"))
+    tls_key: str = setting("", "private key of that certificate", words="a private file", agent=AgentYml(key="tls.key"))
     ui: bool = setting(False, "serve the read-only web page `/ui/` too")
 
 
@@ -76,12 +91,14 @@ class AgentConfig(NodeSettings, _Origin):
     """
 
     allow_insecure: bool = setting(False, "run without any secret")
-    seeds: tuple[Address, ...] = setting((), "nodes to contact first", words="a list of ADDRESS:PORT or NAME:PORT")
+    seeds: tuple[Address, ...] = setting(
+        (), "nodes to contact first; names are looked up again and again", words="a list of ADDRESS:PORT or NAME:PORT"
+    )
     #: Seeds that are given by name: (host, port).
     seed_names: tuple[tuple[str, int], ...] = ()
     api: ApiConfig = setting(ApiConfig(), "the HTTP API", words="a section")
     log: LogConfig = setting(LogConfig(), "the agent's log", words="a section")
-    templates: tuple[TemplateConfig, ...] = setting((), "rendered files (rendering.md)", words="a list")
+    templates: tuple[TemplateConfig, ...] = setting((), "files to render: [rendering.md](rendering.md)", words="a list")
     services: tuple[ServiceConfig, ...] = setting((), "services that read several rendered files", words="a list")
     files_helper: HelperConfig = setting(HelperConfig(), "the helper that puts them in place", words="a section")
 
@@ -164,18 +181,18 @@ def _build(top: Section, path: str) -> AgentConfig | None:
 
 
 def _node(top: Section) -> Node | None:
-    section = top.section("node", ("addr", "port", "name", "private_data"), required=True)
+    section = top.section("node", tuple(NODE), required=True)
     address = section.ip("addr", "")
     if not section.given("addr"):
         section.expected("addr", "the address that other nodes reach this one by", "none")
     elif address and not Address.of(str(address), 1).is_one_host:
         section.expected("addr", "an address that other nodes can send to", show(str(address)))
         address = None
-    port = section.integer("port", 8000, 1, 65535)
-    name = section.text("name", socket.gethostname(), most=MAX_NAME)
-    private_data = section.text("private_data", "", most=MAX_PRIVATE_DATA)
+    rest = section.settings(NODE)
+    if section.data.get("name") is None:
+        rest["name"] = socket.gethostname()
     try:
-        return Node(str(address), port, name, private_data) if address else None
+        return Node(str(address), **rest) if address else None
     except ValueError:
         return None  # each part has been reported above
 

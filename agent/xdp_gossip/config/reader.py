@@ -19,6 +19,10 @@ from ..core.shown import MOST, cut, shown
 IpAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 
+#: Bytes of UTF-8 of a text for which nothing else is declared.
+_MOST_TEXT = 4096
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be used. ``problems`` has one line for each thing that is wrong."""
 
@@ -155,7 +159,7 @@ class Section:
         """Whether the file sets ``key`` to something other than nothing or an empty text."""
         return self.data.get(key) not in (None, "")
 
-    def text(self, key: str, default: str, *, most: int = 4096) -> str:
+    def text(self, key: str, default: str, *, most: int = _MOST_TEXT) -> str:
         """Text of at most ``most`` bytes in UTF-8."""
         value = self.data.get(key)
         if value is None:
@@ -227,7 +231,7 @@ class Section:
             return self.integer(key, default, int(least), int(most), auto=bool(knob.auto))
         if knob.kind is float:
             return self.number(key, default, least, most, auto=bool(knob.auto))
-        text = self.text(key, default)
+        text = self.text(key, default, most=int(knob.agent.most or _MOST_TEXT))
         if knob.agent.pattern and not re.fullmatch(knob.agent.pattern, text):
             self.expected(key, knob.agent.words, show(text))
         return text

@@ -37,7 +37,8 @@ class DataPlaneConfig:
     directory: str = setting(
         "/run/xdp-gossip-dataplane",
         "directory in which the loader leaves the kernel data plane",
-        words="an absolute path",
+        words="a path",
+        agent=AgentYml(words="an absolute path"),
     )
     prepare_interface: bool = setting(
         False, "the loader may change offloads and queues of the interface that stand in a mode's way"
@@ -65,7 +66,7 @@ class NodeSettings(Settings):
         "",
         "the same on all nodes; without one, packets are checked for damage but not for their sender",
         secret=True,
-        agent=AgentYml(key="secret_key_file"),
+        agent=AgentYml(key="secret_key_file", words="a private file with one line of at least 16 bytes"),
     )
     protocol: str = setting(
         "UDP",
@@ -81,7 +82,7 @@ class NodeSettings(Settings):
         words="an IP address",
     )
     is_print: bool = setting(False, "print PekoNode's console lines")
-    wire: str = setting("native", "`native`, or `pekonode` to join a PekoNode cluster", choices=WIRES)
+    wire: str = setting("native", "`native`, or `pekonode` to join a [PekoNode cluster](pekonode.md)", choices=WIRES)
     cluster: str = setting(
         "default",
         "name of the cluster: members of two clusters do not hear each other",
@@ -93,12 +94,17 @@ class NodeSettings(Settings):
             words="1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit",
         ),
     )
-    keys: tuple[KeySlot, ...] = setting((), "key slots instead of one secret, to rotate the key", words="key slots")
+    keys: tuple[KeySlot, ...] = setting(
+        (),
+        "key slots instead of one secret, to rotate the key",
+        words="a list of (slot, state, secret)",
+        agent=AgentYml(words="a list of {id, state, file}; id 0 to 255, state staged, active or retiring"),
+    )
     state_dir: str = setting(
         "",
         "directory that keeps identity, nodes and documents over restarts",
-        words="an absolute path",
-        agent=AgentYml(default="/var/lib/xdp-gossip"),
+        words="a path",
+        agent=AgentYml(default="/var/lib/xdp-gossip", words="an absolute path"),
     )
     history: int = setting(10, "versions that are kept of each document", unit="versions", least=1, most=1_000)
     dataplane: DataPlaneConfig = setting(DataPlaneConfig(), "the kernel data plane", words="a section")

@@ -15,6 +15,7 @@ import stat
 from collections.abc import Set
 from dataclasses import dataclass
 
+from ..core.settings import file_keys, setting
 from .reader import ConfigError, Problems, Section, parse_yaml, read_text, show
 
 #: Bytes of a rendered file, and so of what the helper takes.
@@ -85,9 +86,13 @@ class TemplateConfig:
 class HelperConfig:
     """Where the files helper listens, whose requests it takes (the agent's ``user``), and its own directory."""
 
-    socket: str = "/run/xdp-gossip-files/helper.sock"
-    user: str = "xdp-gossip"
-    state_dir: str = "/var/lib/xdp-gossip-files"
+    socket: str = setting(
+        "/run/xdp-gossip-files/helper.sock", "Unix socket of the files helper", words="an absolute path"
+    )
+    user: str = setting(
+        "xdp-gossip", "user of the agent, whose requests the files helper takes", words="the name of a user"
+    )
+    state_dir: str = setting("/var/lib/xdp-gossip-files", "directory of the files helper", words="an absolute path")
 
 
 def templates(top: Section, known_services: tuple[ServiceConfig, ...]) -> tuple[TemplateConfig, ...]:
@@ -138,7 +143,7 @@ def _name(section: Section) -> str:
 
 def files_helper(top: Section) -> HelperConfig:
     """The section ``files_helper`` of a configuration; problems are noted."""
-    section = top.section("files_helper", ("socket", "user", "state_dir"))
+    section = top.section("files_helper", tuple(file_keys(HelperConfig)))
     socket = section.absolute_path("socket", HelperConfig.socket)
     if len(socket.encode()) > 107:
         section.expected("socket", "a path of at most 107 bytes", str(len(socket.encode())))

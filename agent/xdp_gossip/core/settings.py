@@ -3,7 +3,8 @@
 
 A setting is a field of a dataclass. :func:`setting` gives the field its default and a :class:`Knob`: meaning, unit and
 range, for the library and for ``agent.yml``. Two readers follow it: the library's (:mod:`xdp_gossip.node.parameters`)
-and that of ``agent.yml`` (:mod:`xdp_gossip.config.reader`).
+and that of ``agent.yml`` (:mod:`xdp_gossip.config.reader`). ``.ci/settings_tables`` writes the tables of the
+documentation, and ``tests/tools/test_settings.py`` compares the variables of the role.
 
 Here are the settings that an engine reads. :mod:`xdp_gossip.config.settings` adds those of the node around it.
 """
@@ -210,7 +211,8 @@ class Settings:
     # Another wire has another range: config.settings.rules.
     size: int = setting(
         16384,
-        "the longest datagram and the longest TCP frame; documents may be larger, they travel in pieces",
+        "the longest datagram and the longest TCP frame; documents may be larger, they travel in pieces. "
+        "At most 16 MiB with `wire` pekonode over TCP",
         unit="bytes",
         least=4096,
         most=MAX_DATAGRAM,
