@@ -102,7 +102,12 @@ class AsyncNodeList:
     ``state_dir`` keeps identity, nodes and documents over restarts (None: in memory only); ``history`` versions kept of
     each document; ``tombstone_grace`` seconds for which all members tell each other of a deletion;
     ``wait_for_members`` seconds after which a node that has just started counts as caught up although no member answers
-    (None: never); ``expects_seeds``: seeds are named after :meth:`join`, so a node without one is not alone.
+    (None: never); ``expects_seeds``: seeds are named after :meth:`join`, so a node without one is not alone;
+    ``max_clock_drift`` seconds by which the clocks of two nodes may differ; ``limits`` on what others can make this
+    node keep; ``rng`` a source of random numbers, for repeatable tests.
+
+    Defaults and ranges stand in docs/toolkit.md, and are declared in :mod:`xdp_gossip.config.settings`. The attribute
+    ``settings`` holds the values.
 
     Every call raises ``TypeError`` or ``ValueError`` that names a wrong parameter, and ``NotReadyError`` before the
     call that it depends on, after :meth:`close`, in another event loop than that of :meth:`join`, and in a child that

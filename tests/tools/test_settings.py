@@ -131,6 +131,7 @@ def test_the_library_takes_every_setting() -> None:
     section = {"dataplane": NodeSettings.dataplane.directory, "allow": NodeSettings.dataplane.allow}
     assert set(parameters) == set(knobs(NodeSettings)) | {"allow", "rng"}
     for name, parameter in parameters.items():
+        assert f"``{name}``" in inspect.getdoc(AsyncNodeList), name
         if name not in ("rng", "state_dir"):  # None for none
             expected = section[name] if name in section else knobs(NodeSettings)[name].default
             assert parameter.default == expected, name
@@ -247,7 +248,7 @@ def test_a_bound_that_a_description_names_is_the_declared_one(name: str) -> None
 
 
 def test_a_bound_that_the_role_checks_is_the_declared_one() -> None:
-    """In ``vars/main.yml`` and the text that it fails with; and defaults that it leaves out of ``agent.yml``."""
+    """In ``vars/main.yml``, with the text that it fails with; also what a reload is for, and defaults not written."""
     text = (ROLE / "vars" / "main.yml").read_text()
     checked = set()
     for name, rule in re.findall(rf"\{{'name': '{PREFIX}(\w+)',(.*?)\}}", text, re.S):
@@ -263,5 +264,10 @@ def test_a_bound_that_the_role_checks_is_the_declared_one() -> None:
             checked.add(name)
     assert checked == {"port", "history", "tombstone_grace"}
     assert f"length <= {NODE['private_data'].agent_range[1]}" in text
+    reloadable = yaml.safe_load(text)["__xdp_gossip_reloadable"]
+    blanked = {f"{key}.{inner}" if inner else key for key in reloadable for inner in (reloadable[key] or [""])}
+    assert blanked == {key for key, knob in SETTINGS.items() if knob.agent.reload and not key.startswith("log.")} | {
+        "log"
+    }
     left_out = dict(re.findall(rf"\{{\}} if {PREFIX}(\w+) \| int == (\d+) else", text))
     assert left_out == {name: f"{VARIABLES[name][0].agent_default:g}" for name in ("history", "tombstone_grace")}

@@ -43,8 +43,8 @@ _INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}")
 NODE = {
     "addr": Knob("", "required: the address that other nodes reach this one by", words="an IP address of one host"),
     "port": Knob(8000, "port of the gossip, UDP and TCP", least=1, most=65535),
-    "name": Knob("", "name of the node; none: that of the host", agent=AgentYml(most=MAX_NAME)),
-    "private_data": Knob("", "what the node says of itself", agent=AgentYml(most=MAX_PRIVATE_DATA)),
+    "name": Knob("", "name of the node; none: that of the host", agent=AgentYml(most=MAX_NAME, reload=True)),
+    "private_data": Knob("", "what the node says of itself", agent=AgentYml(most=MAX_PRIVATE_DATA, reload=True)),
 }
 
 
@@ -71,8 +71,13 @@ class ApiConfig:
 class LogConfig:
     """What the agent's log tells, and how."""
 
-    level: str = setting("info", "least severity that is logged", choices=("debug", "info", "warning", "error"))
-    format: str = setting("text", "form of a log line", choices=("text", "json"))
+    level: str = setting(
+        "info",
+        "least severity that is logged",
+        choices=("debug", "info", "warning", "error"),
+        agent=AgentYml(reload=True),
+    )
+    format: str = setting("text", "form of a log line", choices=("text", "json"), agent=AgentYml(reload=True))
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,15 @@ class AgentConfig(NodeSettings, _Origin):
 
     allow_insecure: bool = setting(False, "run without any secret")
     seeds: tuple[Address, ...] = setting(
-        (), "nodes to contact first; names are looked up again and again", words="a list of ADDRESS:PORT or NAME:PORT"
+        (),
+        "nodes to contact first; names are looked up again and again",
+        words="a list of ADDRESS:PORT or NAME:PORT",
+        agent=AgentYml(reload=True),
     )
     #: Seeds that are given by name: (host, port).
     seed_names: tuple[tuple[str, int], ...] = ()
     api: ApiConfig = setting(ApiConfig(), "the HTTP API", words="a section")
-    log: LogConfig = setting(LogConfig(), "the agent's log", words="a section")
+    log: LogConfig = setting(LogConfig(), "the agent's log", words="a section", agent=AgentYml(reload=True))
     templates: tuple[TemplateConfig, ...] = setting((), "files to render: [rendering.md](rendering.md)", words="a list")
     services: tuple[ServiceConfig, ...] = setting((), "services that read several rendered files", words="a list")
     files_helper: HelperConfig = setting(HelperConfig(), "the helper that puts them in place", words="a section")

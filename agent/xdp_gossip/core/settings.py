@@ -38,13 +38,15 @@ class AgentYml:
 
     ``least`` and ``most``: a narrower range, as an operator's typing error is likelier than an operator's extreme.
     ``key``: the name of the setting there, "" for the field's; None: there is no such key, the agent sets the value
-    itself. ``pattern``: a regular expression that a text has to match; ``words`` says it for people.
+    itself. ``reload``: a running agent takes a new value over on SIGHUP; any other setting needs a restart.
+    ``pattern``: a regular expression that a text has to match. ``words``: the rule, for people.
     """
 
     default: Any = None
     least: float | None = None
     most: float | None = None
     key: str | None = ""
+    reload: bool = False
     pattern: str = ""
     words: str = ""
 

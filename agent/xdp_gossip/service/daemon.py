@@ -29,7 +29,7 @@ from ..common.quiet import Quiet, QuietFilter
 from ..config import agent as config
 from ..config.agent import AgentConfig, ConfigError
 from ..core.interface import ProtocolError
-from ..core.settings import file_keys
+from ..core.settings import file_keys, knobs
 from ..core.types import Node
 from ..nodelist import AsyncNodeList, node_list_with
 from ..store.sqlite import StoreError
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from .planewait import PlaneWait
 
 _log = logging.getLogger("xdp_gossip.daemon")
-
-#: What a SIGHUP takes over; everything else needs a restart.
-_RELOADABLE = frozenset({"log", "seeds", "seed_names", "node", "path"})
 
 #: How long closing may take before the process ends anyway.
 CLOSE_SECONDS = 10.0
@@ -291,8 +288,9 @@ class Agent:
             for name in ("seed_names", *file_keys(AgentConfig).values())
             if getattr(old, name) != getattr(new, name)
         ]
-        reload = [name for name in differing if name in _RELOADABLE]
-        restart = [name for name in differing if name not in _RELOADABLE]
+        declared = knobs(AgentConfig)  # seed_names are a part of the key seeds
+        reload = [name for name in differing if declared.get(name, declared["seeds"]).agent.reload]
+        restart = [name for name in differing if name not in reload]
         if new.node.address != old.node.address:
             restart.append("node.addr or node.port")
         if (new.node.name, new.node.private_data) != (old.node.name, old.node.private_data):

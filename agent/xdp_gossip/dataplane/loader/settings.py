@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...config.settings import DataPlaneConfig
 from ...core.types import Address
 from .. import asking, headers, routes
 from ..links import HOLDERS
@@ -20,7 +21,7 @@ from .errors import LoaderError
 if TYPE_CHECKING:
     from ...config.agent import AgentConfig
 
-DEFAULT_DIRECTORY = "/run/xdp-gossip-dataplane"
+DEFAULT_DIRECTORY = DataPlaneConfig.directory
 DEFAULT_USER = "xdp-gossip"
 
 #: The modes as status, API and role name them, best first.
