@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from aiohttp import web
 
+from ..core.settings import Limits
 from .connection import place_of
 from .context import Context
 from .documents import Documents
@@ -83,7 +84,7 @@ def build_app(
     *,
     token: str | None = None,
     local: bool = False,
-    max_document: int = 16 * 1024 * 1024,
+    max_document: int = Limits.document,
     counters: dict[str, int] | None = None,
     rendered: Callable[[], list[dict[str, Any]]] = list,
     waiting: Callable[[], str] = str,
