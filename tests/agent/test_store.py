@@ -496,7 +496,6 @@ WRITER = """
 import sys
 from pathlib import Path
 from xdp_gossip.core.interface import Known
-from xdp_gossip.core.seeds import MAX_FORMER
 from xdp_gossip.core.types import Address, Document, Version
 from xdp_gossip.store.sqlite import Store
 state = Store.open(Path(sys.argv[1]))
