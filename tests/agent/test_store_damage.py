@@ -182,14 +182,37 @@ def test_two_thousand_damaged_files(sound: bytes, tmp_path: Path, first: int) ->
     assert cases(sound, tmp_path / "state.db", range(first, first + SHARE)) > SHARE / 3
 
 
-def test_text_of_the_schema_that_is_not_utf8_costs_nothing(sound: bytes, tmp_path: Path) -> None:
+def test_text_of_the_schema_that_is_not_utf8_costs_no_other_table(sound: bytes, tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     data = bytearray(sound)
     data[data.index(b"CREATE TABLE document") + 8] = 0xB9
     path.write_bytes(data)
     opened = Store.open(path)
-    assert len(opened.load().documents) == 22 and len(opened.load().known) == 19
-    assert "UTF-8" in opened.problems[0] and "kept 23 documents" in opened.problems[0]
+    assert len(opened.load().known) == 19 and not opened.load().documents
+    assert opened.next_incarnation(1) == 1_800_000_001
+    (problem,) = opened.problems
+    assert "UTF-8" in problem and "kept 0 documents" in problem and "damaged: table document;" in problem
+    assert problem.endswith(
+        "documents that are missing come back from members that hold them; without one they are lost"
+    )
+    opened.close()
+
+
+def test_a_damaged_page_of_documents_costs_no_other_page(sound: bytes, tmp_path: Path) -> None:
+    """A scan ends at the damage, so there is one from each end."""
+    path = tmp_path / "state.db"
+    data = bytearray(sound)
+    leaves = (at for at in range(PAGE, len(data), PAGE) if data[at] == 0x0D)
+    page = next(at for at in leaves if b"app/10" in data[at : at + PAGE])
+    lost = {f"app/{n:02}ü" for n in range(20) if f"app/{n:02}ü".encode() in data[page : page + PAGE]}
+    assert 0 < len(lost) < 10
+    data[page : page + 8] = bytes(8)
+    path.write_bytes(data)
+    opened = Store.open(path)
+    every = {"app/long", "app/x", *(f"app/{n:02}ü" for n in range(20))}
+    assert {document.key for document in opened.load().documents} == every - lost
+    assert "integrity check" in opened.problems[0] and "they are lost" in opened.problems[0]
+    assert opened.next_incarnation(1) == 1_800_000_001
     opened.close()
 
 

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Rows of the state file: their columns, checksums, and how a damaged file is read without SQLite's help.
+"""Rows of the state file: their columns, their checksums, and what each stands for.
 
-Every row carries a checksum over its table's name and all its columns, so a row proves itself wherever it is found.
-:func:`scan` relies on that: it walks the raw pages of a file (https://www.sqlite.org/fileformat2.html), ignores all
-structure above the table leaves, and yields whatever still checks. A row may come up twice (pages are copied when they
-split, and a crash may come in between), which is harmless: merges are monotone (highest rank, highest incarnation).
+Every row carries a checksum over its table's name and all its columns. SQLite notices damage to the structure of its
+file, but not to the values in it.
 """
 
 from __future__ import annotations
@@ -12,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO, TypeVar, Union
+from typing import TypeVar, Union
 
 from ..core.interface import Known
 from ..core.types import Document, Node, Version
@@ -25,7 +21,7 @@ Row = tuple[Value, ...]
 T = TypeVar("T")
 
 PAGE = 4096
-#: Columns after the row id, the checksum last. The counts differ, so a record found in a page names its table.
+#: Columns after the row id, the checksum last.
 COLUMNS = {
     "meta": ("layout", "changes", "total", "digest", "checksum"),
     "incarnation": ("value", "checksum"),
@@ -43,7 +39,6 @@ COLUMNS = {
         "checksum",
     ),
 }
-_TABLE_BY_WIDTH = {len(columns): table for table, columns in COLUMNS.items()}
 
 
 def checksum(table: str, columns: Row) -> bytes:
@@ -209,126 +204,3 @@ def row_known(row: Row) -> Known:
     node = Node(_typed(ip, str), _typed(port, int), _typed(name, str), _typed(private_data, str))
     numbers = _whole(incarnation, 2**32), _whole(int(_typed(sequence, str)), 2**64), _typed(heard, int)
     return Known(node.address, *numbers, node.name, node.private_data)
-
-
-@dataclass(frozen=True)
-class Found:
-    """One record read from a raw page. ``good``: its checksum fits, and it is what its table holds."""
-
-    table: str
-    row: Row
-    good: bool
-
-
-def scan(file: BinaryIO) -> Iterator[Found]:
-    """Yield every record of a known shape in the table leaves of an SQLite file, whatever state the file is in.
-
-    Never raises for what the bytes hold; ``OSError`` when they cannot be read at all.
-    """
-    pages = _Pages(file)
-    for number in range(1, pages.count + 1):
-        for payload in _leaf_payloads(pages, number):
-            row = _decode_record(payload)
-            table = _TABLE_BY_WIDTH.get(len(row) - 1) if row else None
-            # The first column is the row id's alias, which a record keeps as NULL.
-            if row is not None and table is not None and row[0] is None:
-                yield Found(table, row[1:], sound(table, row[1:]))
-
-
-class _Pages:
-    """Pages of a file by number, from 1; a short or missing page is padded with zeros."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.count = (file.seek(0, 2) + PAGE - 1) // PAGE
-
-    def read(self, number: int) -> bytes:
-        self._file.seek((number - 1) * PAGE)
-        return self._file.read(PAGE).ljust(PAGE, b"\0")
-
-
-def _leaf_payloads(pages: _Pages, number: int) -> Iterator[bytes]:
-    page = pages.read(number)
-    start = 100 if number == 1 else 0
-    if page[start] != 0x0D:
-        return
-    cells = min(int.from_bytes(page[start + 3 : start + 5], "big"), (PAGE - start - 8) // 2)
-    for index in range(cells):
-        pointer = start + 8 + 2 * index
-        payload = _cell_payload(pages, page, int.from_bytes(page[pointer : pointer + 2], "big"))
-        if payload is not None:
-            yield payload
-
-
-def _cell_payload(pages: _Pages, page: bytes, offset: int) -> bytes | None:
-    """The payload of a table leaf cell, overflow pages included (file format, section 1.6)."""
-    length, offset = _varint(page, offset)
-    _rowid, offset = _varint(page, offset)
-    if length > pages.count * PAGE:
-        return None
-    largest = PAGE - 35
-    if length <= largest:
-        return page[offset : offset + length] if offset + length <= PAGE else None
-    smallest = (PAGE - 12) * 32 // 255 - 23
-    local = smallest + (length - smallest) % (PAGE - 4)
-    local = local if local <= largest else smallest
-    if offset + local + 4 > PAGE:
-        return None
-    parts = [page[offset : offset + local]]
-    missing = length - local
-    following = int.from_bytes(page[offset + local : offset + local + 4], "big")
-    while missing > 0:
-        if not 1 <= following <= pages.count:
-            return None
-        overflow = pages.read(following)
-        following = int.from_bytes(overflow[:4], "big")
-        parts.append(overflow[4 : 4 + missing])
-        missing -= PAGE - 4
-    return b"".join(parts)
-
-
-def _varint(data: bytes, offset: int) -> tuple[int, int]:
-    value = 0
-    for index in range(9):
-        if offset >= len(data):
-            return 1 << 62, offset
-        byte = data[offset]
-        offset += 1
-        if index == 8:
-            return (value << 8) | byte, offset
-        value = (value << 7) | (byte & 0x7F)
-        if byte < 0x80:
-            break
-    return value, offset
-
-
-_INTEGER_SIZE = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
-
-
-def _decode_record(payload: bytes) -> Row | None:
-    """The columns of a record (file format, section 2.1); None when it is not one of ours."""
-    header, offset = _varint(payload, 0)
-    if header > min(len(payload), 200):
-        return None
-    kinds = []
-    while offset < header:
-        kind, offset = _varint(payload, offset)
-        kinds.append(kind)
-    row: list[Value] = []
-    for kind in kinds:
-        size = _INTEGER_SIZE.get(kind, 0) if kind < 12 else (kind - 12) // 2
-        raw = payload[offset : offset + size]
-        if len(raw) != size or kind in (7, 10, 11):
-            return None
-        offset += size
-        if kind == 0:
-            row.append(None)
-        elif kind in (8, 9):
-            row.append(kind - 8)
-        elif kind < 8:
-            row.append(int.from_bytes(raw, "big", signed=True))
-        elif kind % 2:
-            row.append(raw.decode(errors="replace"))
-        else:
-            row.append(raw)
-    return tuple(row)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The durable state of an agent: incarnation, nodes once known, documents and their history, in one SQLite file.
 
-What a call acknowledged is on the disk. A damaged file is set aside, never deleted and never fatal: all rows that still
-check move to a new file, and :attr:`Store.problems` says what did not. Two checks together find damage: SQLite's own
-(structure) and a checksum in every row plus a sum over all rows (content, and rows that went missing).
+What a call acknowledged is on the disk. A damaged file is set aside, never deleted and never fatal: the sound rows that
+SQLite can still read move to a new file. Other members supply the documents that are missing from it; a member that is
+alone has lost them. :attr:`Store.problems` says so. Two checks together find damage: SQLite's own (structure) and a
+checksum in every row plus a sum over all rows (content, and rows that went missing).
 
 The journal is SQLite's rollback journal, not its write-ahead log: a damaged log ends at the damage without an error,
 and with it would go writes that were acknowledged.
@@ -74,7 +75,7 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, history: int = HISTORY, cluster: str = "") -> Store:
-        """Open or make the file (mode 0600) and its directory (0700), repairing it when it is damaged.
+        """Open or make the file (mode 0600) and its directory (0700), setting a damaged one aside.
 
         ``history``: versions to keep of each document, the current one included. ``cluster``: name of the cluster that
         the state belongs to; a file without one takes it.

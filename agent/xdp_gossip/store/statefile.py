@@ -114,7 +114,7 @@ def open_or_repair(path: Path, problems: list[str]) -> sqlite3.Connection:
         strays = _set_sidecars_aside(path, _aside_name(path))
         if strays:
             problems.append(f"{path}: missing, but {strays} was there: set aside; starting with no state")
-        _build(_new_name(path), ())
+        _build(_new_name(path), (), _Salvaged())
         _put_in_place(path)
     else:
         fault = _inspect(path)
@@ -163,7 +163,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = TRUNCATE")
         database.execute("PRAGMA synchronous = EXTRA")
         database.execute("PRAGMA cache_size = -1024")
-        # A repair reads raw pages: what was deleted must not be found there.
+        # What was deleted does not stay readable in free pages.
         database.execute("PRAGMA secure_delete = ON")
         database.execute("BEGIN EXCLUSIVE")
         database.execute("COMMIT")
@@ -191,15 +191,25 @@ def _inspect(path: Path) -> str | None:
         if fault:
             return fault
         with contextlib.closing(_bare_connection(path)) as database:
-            database.text_factory = lambda raw: raw.decode(errors="replace")
+            database.text_factory = _lenient
             return _inspect_meta(path, database) or _inspect_content(database)
-    except sqlite3.Error as error:
-        if any(word in str(error).lower() for word in _NOT_DAMAGE):
-            raise StoreError(f"{path}: {error}") from error
-        return str(error)
-    except UnicodeDecodeError:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        return _fault(path, error)
+
+
+def _fault(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> str:
+    """The damage that ``error`` tells of. Raises ``StoreError`` when it tells of something else."""
+    if isinstance(error, UnicodeDecodeError):
         # SQLite's message quotes the file, and Python wants that in UTF-8.
         return "text that is not UTF-8 where tables are described"
+    if any(word in str(error).lower() for word in _NOT_DAMAGE):
+        raise StoreError(f"{path}: {error}") from error
+    return str(error)
+
+
+def _lenient(text: bytes) -> str:
+    """What is no UTF-8 becomes text that fails its row's checksum."""
+    return text.decode(errors="replace")
 
 
 def _inspect_header(path: Path) -> str | None:
@@ -258,27 +268,29 @@ class _Salvaged:
     documents: int = 0
     versions: int = 0
     changes: int = 0
-    #: Rows the newest intact ``meta`` row counted; None when there is none.
+    #: Rows that the ``meta`` row of the damaged file counted; None when that row is damaged, too.
     expected: int | None = None
     damaged: set[str] = field(default_factory=set)
 
     def __str__(self) -> str:
-        rows_found = self.nodes + self.versions + (1 if self.incarnation else 0)
+        found = self.nodes + self.versions + (1 if self.incarnation else 0)
         text = (
             f"kept {self.documents} documents ({self.versions} versions), {self.nodes} nodes, "
-            f"incarnation {self.incarnation or 'unknown'}: {rows_found} rows of {self.expected or 'an unknown number'}"
+            f"incarnation {self.incarnation or 'unknown'}: {found} rows of {self.expected or 'an unknown number'}"
         )
         if self.damaged:
             names = sorted(self.damaged)
             text += f"; damaged: {', '.join(names[:10])}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+        if found != self.expected:
+            text += "; documents that are missing come back from members that hold them; without one they are lost"
         return text
 
 
 def _repair(path: Path, fault: str) -> str:
-    """Build a new file from the rows that check, set the old one aside; returns the report."""
+    """Build a new file from the rows that SQLite can read, set the old one aside; returns the report."""
     aside = _aside_name(path)
-    with path.open("rb") as file:
-        salvaged = _build(_new_name(path), rows.scan(file))
+    salvaged = _Salvaged()
+    _build(_new_name(path), _readable(path, salvaged.damaged), salvaged)
     try:
         os.link(path, aside)
     except OSError:
@@ -294,8 +306,53 @@ def _repair(path: Path, fault: str) -> str:
     return f"{path}: {fault}: set aside as {aside.name}; {salvaged}"
 
 
-def _build(target: Path, found: Iterable[rows.Found]) -> _Salvaged:
-    """Make a complete, synced file at ``target`` from sealed rows, best copy of each first. Raises ``StoreError``."""
+def _readable(path: Path, damaged: set[str]) -> Iterator[tuple[str, rows.Row]]:
+    """Tables and their sound rows, as far as SQLite can read a damaged file; ``damaged`` takes the names of the rest.
+
+    A scan ends at the first page that is damaged. So each table is scanned from both ends, and one damaged page costs
+    its own rows only; most rows come twice. The end with the latest row ids comes first: where an old copy of a page
+    holds another row of the same name, the later one counts.
+
+    Raises ``StoreError`` for what is not damage, such as a failing disk.
+    """
+    for table in rows.COLUMNS:
+        for step in (-1, 1):
+            try:
+                with contextlib.closing(_bare_connection(path)) as database:
+                    # Damage to the definition of one table does not hide the others.
+                    database.execute("PRAGMA writable_schema = ON")
+                    database.text_factory = _lenient
+                    for row in _scan(database, table, step):
+                        if rows.sound(table, row):
+                            yield table, row
+                        else:
+                            damaged.add(f"{table} {row[0]!r}" if table != "meta" else table)
+            except (sqlite3.Error, UnicodeDecodeError) as error:
+                _fault(path, error)
+                damaged.add(f"table {table}")
+
+
+def _scan(database: sqlite3.Connection, table: str, step: int) -> Iterator[rows.Row]:
+    """Rows in the order of their ids, backwards when ``step`` is -1. Raises ``sqlite3.Error`` where it cannot go on.
+
+    One query a row: Python's cursors read one row ahead, so damage there would cost the row before it.
+    """
+    beyond, order, at = (">", "ASC", 0) if step > 0 else ("<", "DESC", 2**63 - 1)
+    columns = ", ".join(rows.COLUMNS[table])
+    query = f"SELECT rowid, {columns} FROM {table} WHERE rowid {beyond} ? ORDER BY rowid {order} LIMIT 1"
+    while (found := database.execute(query, (at,)).fetchone()) is not None:
+        number, *row = found
+        if not isinstance(number, int) or (number - at) * step <= 0:
+            raise sqlite3.DatabaseError("row ids are out of order")  # the scan would go round for ever
+        at = number
+        yield tuple(row)
+
+
+def _build(target: Path, found: Iterable[tuple[str, rows.Row]], salvaged: _Salvaged) -> None:
+    """Make a complete, synced file at ``target`` from sound rows; counts them in ``salvaged``. Raises ``StoreError``.
+
+    Of two rows with one name the first one counts.
+    """
     os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with translated(target), contextlib.closing(_bare_connection(target)) as database:
         # No journal: until the rename nobody sees this file.
@@ -311,43 +368,22 @@ def _build(target: Path, found: Iterable[rows.Found]) -> _Salvaged:
         for statement in schema():
             database.execute(statement)
         database.execute("BEGIN")
-        salvaged = _fill(database, found)
+        _fill(database, found, salvaged)
         database.execute("COMMIT")
     _sync(target)
-    return salvaged
 
 
-def _fill(database: sqlite3.Connection, found: Iterable[rows.Found]) -> _Salvaged:
-    salvaged = _Salvaged()
-    nodes: dict[tuple[rows.Value, ...], rows.Row] = {}
-    for record in found:
-        row = record.row
-        if not record.good:
-            salvaged.damaged.add(f"{record.table} {row[0]!r}" if record.table != "meta" else "meta")
-        elif record.table == "document":
-            database.execute(insert("document"), row)
-        elif record.table == "node":
-            old = nodes.get(row[:2])
-            if old is None or _freshness(row) > _freshness(old):
-                nodes[row[:2]] = row
-        elif record.table == "incarnation" and isinstance(row[0], int):
+def _fill(database: sqlite3.Connection, found: Iterable[tuple[str, rows.Row]], salvaged: _Salvaged) -> None:
+    for table, row in found:
+        if table == "incarnation" and isinstance(row[0], int):
             salvaged.incarnation = latest(row[0], salvaged.incarnation)
-        elif isinstance(row[1], int) and isinstance(row[2], int) and row[1] >= salvaged.changes:
+        elif table == "meta" and isinstance(row[1], int) and isinstance(row[2], int):
             salvaged.changes, salvaged.expected = row[1], row[2]
-    for row in nodes.values():
-        database.execute(insert("node"), row)
+        else:
+            database.execute(insert(table), row)
     if salvaged.incarnation:
         database.execute(insert("incarnation"), rows.seal("incarnation", (salvaged.incarnation,)))
-    for (key,) in database.execute("SELECT DISTINCT key FROM document").fetchall():
-        stale = f"SELECT id FROM document WHERE key = ? {standing('-1 OFFSET ?')}"
-        database.execute(f"DELETE FROM document WHERE id IN ({stale})", (key, key, HISTORY))
     _count(database, salvaged)
-    return salvaged
-
-
-def _freshness(row: rows.Row) -> tuple[int, int, int]:
-    known = rows.row_known(row)
-    return (known.incarnation, known.sequence, known.last_heard_ns)
 
 
 def _count(database: sqlite3.Connection, salvaged: _Salvaged) -> None:

@@ -50,7 +50,7 @@ def examine(look: Look) -> Iterator[Finding]:
     if status.get("storage_error"):
         yield _SAYS("failing", status["storage_error"], "make room or repair the disk; the agent tries again")
     for problem in status.get("state_problems", []):
-        remedy = "nothing, if others hold what was lost; look at the disk, and remove the file when it is not needed"
+        remedy = "look at the disk; publish again what no other member holds; remove the file when it is not needed"
         yield _SAYS("repaired", problem, remedy)
     lost = look.counters.get("versions_given_up", 0)
     if lost:
