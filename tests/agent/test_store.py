@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from xdp_gossip.core.interface import Known
 from xdp_gossip.core.members.seeds import MAX_FORMER
 from xdp_gossip.core.types import Address, Document, Version
-from xdp_gossip.store import rows, slips, sqlite, statefile
+from xdp_gossip.store import rows, slips, sqlite, statefile, tables
 from xdp_gossip.store.sqlite import MemoryStore, StateStore, Store, StoreError, Unread
 
 AGENT = Path(sqlite.__file__).resolve().parents[2]
@@ -324,7 +324,7 @@ def test_a_newer_layout_is_refused_and_left_alone(path: Path) -> None:
     Store.open(path).close()
     newer = sqlite3.connect(path)
     newer.execute("DELETE FROM meta")
-    newer.execute(statefile.insert("meta"), rows.seal("meta", (2, 9, 0, bytes(8))))
+    newer.execute(tables.insert("meta"), rows.seal("meta", (2, 9, 0, bytes(8))))
     newer.execute("PRAGMA user_version = 2")
     newer.commit()
     newer.close()

@@ -15,7 +15,7 @@ from .statefile import HISTORY
 
 
 def _standing(ranks: Iterable[bytes]) -> list[bytes]:
-    """See :func:`xdp_gossip.store.statefile.standing`."""
+    """See :func:`xdp_gossip.store.tables.standing`."""
     ranks = list(ranks)
     holds = max((rank for rank in ranks if len(rank) == rows.RANK_BYTES), default=b"")
     return sorted(ranks, key=lambda rank: (rank == holds, rank), reverse=True)

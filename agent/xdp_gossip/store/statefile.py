@@ -22,21 +22,12 @@ from urllib.parse import quote
 
 from ..core.runs import latest
 from . import rows
+from .tables import LAYOUT, insert, schema, select, weight
 
-#: Layout of the file. A newer one is refused, not set aside: its agent may come back.
-#: Table ``meta`` keeps its columns in every layout, or the refusal could not be told from damage.
-LAYOUT = 1
 APPLICATION_ID = 0x58474F53
 #: Versions kept of each key, the current one included.
 HISTORY = 10
 
-_COLUMN_TYPES = {
-    "meta": ("INTEGER", "INTEGER", "INTEGER", "BLOB", "BLOB"),
-    "incarnation": ("INTEGER", "BLOB"),
-    "node": ("TEXT", "INTEGER", "INTEGER", "TEXT", "INTEGER", "TEXT", "TEXT", "BLOB"),
-    "document": ("TEXT", "BLOB", "TEXT", "BLOB", "TEXT", "TEXT", "TEXT", "INTEGER", "TEXT", "BLOB"),
-}
-_UNIQUE = {"node": ", UNIQUE (ip, port)", "document": ", UNIQUE (key, rank)"}
 _SIDECARS = ("-journal", "-wal", "-shm")
 _KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
@@ -47,40 +38,6 @@ class StoreError(Exception):
 
 class NotedError(StoreError):
     """The state could not be written, but what was to be withdrawn is noted elsewhere, and holds in no later run."""
-
-
-def schema() -> list[str]:
-    """The statements that make the tables; a file whose own differ is damaged or foreign."""
-    statements = []
-    for table, columns in rows.COLUMNS.items():
-        typed = ", ".join(f"{name} {kind} NOT NULL" for name, kind in zip(columns, _COLUMN_TYPES[table]))
-        statements.append(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, {typed}{_UNIQUE.get(table, '')})")
-    return statements
-
-
-def standing(limit: str, among: str = "key = ?") -> str:
-    """``ORDER BY`` and ``LIMIT`` over versions ``among`` those of a key: the one that holds, then by rank."""
-    holds = f"(SELECT max(rank) FROM document WHERE {among} AND length(rank) = {rows.RANK_BYTES})"
-    return f"ORDER BY rank = {holds} DESC, rank DESC LIMIT {limit}"
-
-
-def select(table: str) -> str:
-    """``SELECT`` of a table's columns in the order of ``rows.COLUMNS``."""
-    return f"SELECT {', '.join(rows.COLUMNS[table])} FROM {table}"
-
-
-def insert(table: str) -> str:
-    """``INSERT`` of a sealed row; one that is there already stays as it is."""
-    # Not OR IGNORE, which would also pass over a NULL without a word.
-    marks = ", ".join("?" * len(rows.COLUMNS[table]))
-    return f"INSERT INTO {table} ({', '.join(rows.COLUMNS[table])}) VALUES ({marks}) ON CONFLICT DO NOTHING"
-
-
-def weight(checksum: object) -> int:
-    """What a row adds to the sum over all rows (modulo 2**64)."""
-    if not isinstance(checksum, bytes):
-        raise ValueError(f"row checksum: expected bytes, got {type(checksum).__name__}")
-    return int.from_bytes(checksum[:8], "big")
 
 
 def take_lock(path: Path) -> int:
