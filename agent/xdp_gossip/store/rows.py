@@ -21,23 +21,35 @@ Row = tuple[Value, ...]
 T = TypeVar("T")
 
 PAGE = 4096
-#: Columns after the row id, the checksum last.
+#: Columns after the row id and their types, the checksum last. In every layout ``meta`` has its number first.
 COLUMNS = {
-    "meta": ("layout", "changes", "total", "digest", "checksum"),
-    "incarnation": ("value", "checksum"),
-    "node": ("ip", "port", "incarnation", "sequence", "last_heard_ns", "name", "private_data", "checksum"),
-    "document": (
-        "key",
-        "rank",
-        "version",
-        "value",
-        "content_type",
-        "author",
-        "comment",
-        "deleted",
-        "base",
-        "checksum",
-    ),
+    "meta": {"layout": "INTEGER", "total": "INTEGER", "digest": "BLOB", "checksum": "BLOB"},
+    "identity": {"incarnation": "INTEGER", "cluster": "TEXT", "checksum": "BLOB"},
+    "node": {
+        "ip": "TEXT",
+        "port": "INTEGER",
+        "incarnation": "INTEGER",
+        "sequence": "TEXT",
+        "last_heard_ns": "INTEGER",
+        "name": "TEXT",
+        "private_data": "TEXT",
+        "checksum": "BLOB",
+    },
+    "document": {
+        "key": "TEXT",
+        "rank": "BLOB",
+        "version": "TEXT",
+        "value": "BLOB",
+        "content_type": "TEXT",
+        "author": "TEXT",
+        "comment": "TEXT",
+        "deleted": "INTEGER",
+        "base": "TEXT",
+        "expires": "INTEGER",
+        "batch": "TEXT",
+        "ancestors": "TEXT",
+        "checksum": "BLOB",
+    },
 }
 
 
@@ -62,9 +74,7 @@ def seal(table: str, columns: Row) -> Row:
 
 
 def intact(table: str, row: Row) -> bool:
-    """Whether ``row`` is one of ``table``'s and its checksum fits."""
-    if len(row) != len(COLUMNS[table]):
-        return False
+    """Whether the checksum of ``row`` fits, whatever columns the layout of its file gives to ``table``."""
     try:
         return checksum(table, row[:-1]) == row[-1]
     except UnicodeEncodeError:
@@ -73,22 +83,38 @@ def intact(table: str, row: Row) -> bool:
 
 def sound(table: str, row: Row) -> bool:
     """Whether ``row`` is :func:`intact`, and what ``table`` is to hold."""
-    if not intact(table, row):
+    if len(row) != len(COLUMNS[table]) or not intact(table, row):
         return False
     try:
         if table == "document":
             row_document(row)
         elif table == "node":
             row_known(row)
-        elif table == "incarnation":
-            _whole(row[0], 2**32)
+        elif table == "identity":
+            row_identity(row)
         else:
-            for value in row[:3]:
-                _whole(value, 2**63)
-            _typed(row[3], bytes)
+            row_sum(row)
     except ValueError:
         return False
     return True
+
+
+def row_identity(row: Row) -> tuple[int, str]:
+    """Incarnation, and the name of the cluster; empty for none. Raises ``ValueError`` for other values."""
+    return _whole(row[0], 2**32), _typed(row[1], str)
+
+
+def row_sum(row: Row) -> tuple[int, int]:
+    """How many rows the other tables have, and the sum over their checksums (:func:`weight`), from table ``meta``.
+
+    Raises ``ValueError`` for other values.
+    """
+    return _whole(row[1], 2**63), int.from_bytes(_typed(row[2], bytes), "big")
+
+
+def weight(row: Row) -> int:
+    """What a sealed row adds to the sum over all rows (modulo 2**64). Raises ``ValueError`` without a checksum."""
+    return int.from_bytes(_typed(row[-1], bytes)[:8], "big")
 
 
 def _typed(value: Value, kind: type[T]) -> T:
@@ -136,14 +162,17 @@ def document_row(document: Document, successor: Document | None = None) -> Row:
             document.author,
             document.comment,
             int(document.deleted),
-            _base_column(document),
+            str(document.base or ""),
+            document.expires,
+            json.dumps(document.batch, ensure_ascii=False),
+            json.dumps([str(version) for version in document.ancestors]),
         ),
     )
 
 
 def row_document(row: Row) -> Document:
     """Inverse of :func:`document_row`. Raises ``ValueError`` for a row that no document makes."""
-    key, rank, version, value, content_type, author, comment, deleted, base = row[:9]
+    key, rank, version, value, content_type, author, comment, deleted, base, expires, batch, ancestors = row[:12]
     _typed(rank, bytes)
     return Document(
         _typed(key, str),
@@ -153,33 +182,16 @@ def row_document(row: Row) -> Document:
         _typed(author, str),
         _typed(comment, str),
         bool(_whole(deleted, 2)),
-        *_read_base_column(_typed(base, str)),
+        Version.parse(_typed(base, str)) if base else None,
+        _whole(expires, 2**63),
+        _texts(batch),
+        tuple(Version.parse(version) for version in _texts(ancestors)),
     )
 
 
-def _base_column(document: Document) -> str:
-    """The base version, and behind a space as JSON what documents came to have after the first layout.
-
-    There, so that the layout stays: an earlier agent, back after an upgrade that failed, reads all that use neither.
-    """
-    ancestors = [str(version) for version in document.ancestors]
-    later = {"expires": document.expires, "batch": list(document.batch), "ancestors": ancestors}
-    later = {name: value for name, value in later.items() if value}
-    return str(document.base or "") + (f" {json.dumps(later)}" if later else "")
-
-
-def _read_base_column(text: str) -> tuple[Version | None, int, tuple[str, ...], tuple[Version, ...]]:
-    base, _, rest = text.partition(" ")
-    later = json.loads(rest) if rest else {}
-    if not isinstance(later, dict):
-        raise ValueError(f"document row: expected an object behind the base version, got {type(later).__name__}")
-    batch, ancestors = (_typed(later.get(name, []), list) for name in ("batch", "ancestors"))
-    return (
-        Version.parse(base) if base else None,
-        _whole(later.get("expires", 0), 2**63),
-        tuple(_typed(key, str) for key in batch),
-        tuple(Version.parse(_typed(version, str)) for version in ancestors),
-    )
+def _texts(value: Value) -> tuple[str, ...]:
+    """The strings of a JSON array."""
+    return tuple(_typed(text, str) for text in _typed(json.loads(_typed(value, str)), list))
 
 
 def known_row(known: Known) -> Row:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ..core.interface import Known
 from ..core.runs import MAX_INCARNATION, first_after, later
-from ..core.types import Address, Document, Version
+from ..core.types import Document
 from . import rows
 from .base import FORGET_AFTER_S, Snapshot, StateStore, Unread, persist, remembered, without
 from .memory import MemoryStore
@@ -40,10 +40,6 @@ __all__ = [
     "Unread",
     "persist",
 ]
-
-#: A row under the key that no document can have: its content is the name of the cluster that the state belongs to.
-_CLUSTER = "\0cluster"
-_NOBODY = Address("0.0.0.0", 1)
 
 
 class Store:
@@ -69,8 +65,8 @@ class Store:
         ``history``: versions to keep of each document, the current one included. ``cluster``: name of the cluster that
         the state belongs to; a file without one takes it.
 
-        Raises ``StoreError`` when it belongs to another cluster, when another process has it, when its layout is newer
-        than this program, or when the file system refuses.
+        Raises ``StoreError`` when it belongs to another cluster, when another process has it, when its layout is not
+        the one that this program writes, or when the file system refuses.
         """
         path = Path(path)
         try:
@@ -99,8 +95,9 @@ class Store:
     def next_incarnation(self, now_s: int) -> int:
         """See :meth:`StateStore.next_incarnation`. Raises ``StoreError``."""
         with self._transaction() as tx:
-            incarnation = first_after(tx.incarnation(), now_s)
-            tx.set_incarnation(incarnation)
+            last, cluster = tx.identity()
+            incarnation = first_after(last, now_s)
+            tx.set_identity(incarnation, cluster)
         return incarnation
 
     def _forget_noted(self) -> None:
@@ -117,24 +114,24 @@ class Store:
         """Write the cluster's name down, or compare it. Raises ``StoreError``."""
         if not cluster:
             return
-        with self._reading() as database:
-            found = database.execute("SELECT value FROM document WHERE key = ?", (_CLUSTER,)).fetchone()
-        if found is None:
-            with self._transaction() as tx:
-                tx.add_document(rows.document_row(Document(_CLUSTER, Version(1, _NOBODY), cluster.encode())))
-        elif (name := bytes(found[0]).decode(errors="replace")) != cluster:
-            raise StoreError(
-                f"{self.path}: expected the state of cluster {cluster!r}, which is configured, got that of cluster "
-                f"{name!r}; name another state_dir, or move this one away to join {cluster!r} with an empty one"
-            )
+        with self._transaction(if_changed=True) as tx:
+            incarnation, found = tx.identity()
+            if not found:
+                tx.set_identity(incarnation, cluster)
+            elif found != cluster:
+                raise StoreError(
+                    f"{self.path}: expected the state of cluster {cluster!r}, which is configured, got that of cluster "
+                    f"{found!r}; name another state_dir, or move this one away to join {cluster!r} with an empty one"
+                )
 
     def save_incarnation(self, incarnation: int) -> None:
         """See :meth:`StateStore.save_incarnation`. Raises ``StoreError``."""
         if not 0 <= incarnation <= MAX_INCARNATION:
             raise StoreError(f"{self.path}: incarnation: expected 0 to {MAX_INCARNATION}, got {incarnation}")
         with self._transaction() as tx:
-            if later(incarnation, tx.incarnation()):
-                tx.set_incarnation(incarnation)
+            last, cluster = tx.identity()
+            if later(incarnation, last):
+                tx.set_identity(incarnation, cluster)
 
     def load(self) -> Snapshot:
         """See :meth:`StateStore.load`. Raises ``StoreError`` when the disk fails now."""
@@ -146,7 +143,7 @@ class Store:
                 rows.row_document(row)
                 for row in database.execute(f"{select('document')} WHERE {newest} ORDER BY document.key")
             ]
-        return Snapshot(known, [document for document in documents if document.key != _CLUSTER])
+        return Snapshot(known, documents)
 
     def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:
         """See :meth:`StateStore.collect`. Raises ``StoreError``."""
@@ -166,12 +163,12 @@ class Store:
         with self._transaction() as tx:
             for document in documents:
                 tx.remove_unread(document.key, rows.rank_key(document))
-                tx.add_document(rows.document_row(document))
+                tx.insert("document", rows.document_row(document))
             for document in withdrawn:
                 tx.remove_document(document.key, rows.rank_key(document))
             for document, successor in unread:
                 tx.remove_document(document.key, rows.rank_key(document))
-                tx.add_document(rows.document_row(document, successor))
+                tx.insert("document", rows.document_row(document, successor))
             self._prune(tx, [*documents, *(lost.document for lost in unread)], self._undecided)
 
     def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
@@ -181,7 +178,7 @@ class Store:
         undecided = without(self._undecided, kept)
         with self._transaction() as tx:
             for document in documents:
-                tx.add_document(rows.document_row(document))
+                tx.insert("document", rows.document_row(document))
             self._prune(tx, kept, undecided)
         self._undecided = undecided
 

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from ..core.runs import latest
 from . import rows
-from .tables import LAYOUT, insert, schema, select, weight
+from .tables import LAYOUT, Transaction, insert, schema, select, sum_row
 
 APPLICATION_ID = 0x58474F53
 #: Versions kept of each key, the current one included.
@@ -187,12 +187,16 @@ def _inspect_header(path: Path) -> str | None:
 
 
 def _inspect_meta(path: Path, database: sqlite3.Connection) -> str | None:
-    found = database.execute(select("meta")).fetchall()
-    if len(found) != 1 or not rows.sound("meta", found[0]):
+    # All its columns: another layout may have others.
+    found = database.execute("SELECT * FROM meta").fetchall()
+    if len(found) != 1 or not rows.intact("meta", found[0][1:]):
         return "damaged row in table meta"
-    layout = found[0][0]
-    if layout > LAYOUT:
-        raise StoreError(f"{path}: written by a newer version: expected layout {LAYOUT} or less, got {layout}")
+    layout = found[0][1]
+    if layout != LAYOUT:
+        raise StoreError(
+            f"{path}: written by another version: expected layout {LAYOUT}, got {layout!r}; run that version, or move "
+            f"the file away to start without a state"
+        )
     if database.execute("PRAGMA user_version").fetchone() != (layout,):
         return "damaged header, user version"
     return None
@@ -211,9 +215,9 @@ def _inspect_content(database: sqlite3.Connection) -> str | None:
             if not rows.sound(table, row):
                 return f"damaged row in table {table}"
             if table != "meta":
-                total, digest = total + 1, digest + weight(row[-1])
-    _layout, _changes, expected, expected_digest, _checksum = database.execute(select("meta")).fetchone()
-    if (total, digest % 2**64) != (expected, int.from_bytes(expected_digest, "big")):
+                total, digest = total + 1, digest + rows.weight(row)
+    expected, expected_digest = rows.row_sum(database.execute(select("meta")).fetchone())
+    if (total, digest % 2**64) != (expected, expected_digest):
         return f"rows are missing or too many: expected {expected}, got {total}"
     return None
 
@@ -221,16 +225,16 @@ def _inspect_content(database: sqlite3.Connection) -> str | None:
 @dataclass
 class _Salvaged:
     incarnation: int = 0
+    cluster: str = ""
     nodes: int = 0
     documents: int = 0
     versions: int = 0
-    changes: int = 0
     #: Rows that the ``meta`` row of the damaged file counted; None when that row is damaged, too.
     expected: int | None = None
     damaged: set[str] = field(default_factory=set)
 
     def __str__(self) -> str:
-        found = self.nodes + self.versions + (1 if self.incarnation else 0)
+        found = self.nodes + self.versions + (1 if self.incarnation or self.cluster else 0)
         text = (
             f"kept {self.documents} documents ({self.versions} versions), {self.nodes} nodes, "
             f"incarnation {self.incarnation or 'unknown'}: {found} rows of {self.expected or 'an unknown number'}"
@@ -331,26 +335,19 @@ def _build(target: Path, found: Iterable[tuple[str, rows.Row]], salvaged: _Salva
 
 
 def _fill(database: sqlite3.Connection, found: Iterable[tuple[str, rows.Row]], salvaged: _Salvaged) -> None:
+    database.execute(insert("meta"), sum_row(0, 0))
+    tx = Transaction(database)
     for table, row in found:
-        if table == "incarnation" and isinstance(row[0], int):
-            salvaged.incarnation = latest(row[0], salvaged.incarnation)
-        elif table == "meta" and isinstance(row[1], int) and isinstance(row[2], int):
-            salvaged.changes, salvaged.expected = row[1], row[2]
+        if table == "identity":
+            incarnation, salvaged.cluster = rows.row_identity(row)
+            salvaged.incarnation = latest(incarnation, salvaged.incarnation)
+        elif table == "meta":
+            salvaged.expected, _digest = rows.row_sum(row)
         else:
-            database.execute(insert(table), row)
-    if salvaged.incarnation:
-        database.execute(insert("incarnation"), rows.seal("incarnation", (salvaged.incarnation,)))
-    _count(database, salvaged)
-
-
-def _count(database: sqlite3.Connection, salvaged: _Salvaged) -> None:
-    """Write the ``meta`` row for what the file now holds."""
-    total = digest = 0
-    for table in ("incarnation", "node", "document"):
-        for (checksum,) in database.execute(f"SELECT checksum FROM {table}"):
-            total, digest = total + 1, digest + weight(checksum)
-    meta = rows.seal("meta", (LAYOUT, salvaged.changes + 1, total, (digest % 2**64).to_bytes(8, "big")))
-    database.execute(insert("meta"), meta)
+            tx.insert(table, row)
+    if salvaged.incarnation or salvaged.cluster:
+        tx.set_identity(salvaged.incarnation, salvaged.cluster)
+    tx.finish()
     salvaged.nodes = database.execute("SELECT count(*) FROM node").fetchone()[0]
     counted = database.execute("SELECT count(DISTINCT key), count(*) FROM document")
     salvaged.documents, salvaged.versions = counted.fetchone()

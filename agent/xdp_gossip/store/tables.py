@@ -8,16 +8,9 @@ from collections.abc import Iterable
 
 from . import rows
 
-#: Layout of the file. A newer one is refused, not set aside: its agent may come back.
-#: Table ``meta`` keeps its columns in every layout, or the refusal could not be told from damage.
-LAYOUT = 1
+#: Layout of the file. One of another layout is refused, not set aside: a version that reads it may come back.
+LAYOUT = 2
 
-_COLUMN_TYPES = {
-    "meta": ("INTEGER", "INTEGER", "INTEGER", "BLOB", "BLOB"),
-    "incarnation": ("INTEGER", "BLOB"),
-    "node": ("TEXT", "INTEGER", "INTEGER", "TEXT", "INTEGER", "TEXT", "TEXT", "BLOB"),
-    "document": ("TEXT", "BLOB", "TEXT", "BLOB", "TEXT", "TEXT", "TEXT", "INTEGER", "TEXT", "BLOB"),
-}
 _UNIQUE = {"node": ", UNIQUE (ip, port)", "document": ", UNIQUE (key, rank)"}
 
 
@@ -25,7 +18,7 @@ def schema() -> list[str]:
     """The statements that make the tables; a file whose own differ is damaged or foreign."""
     statements = []
     for table, columns in rows.COLUMNS.items():
-        typed = ", ".join(f"{name} {kind} NOT NULL" for name, kind in zip(columns, _COLUMN_TYPES[table]))
+        typed = ", ".join(f"{name} {kind} NOT NULL" for name, kind in columns.items())
         statements.append(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, {typed}{_UNIQUE.get(table, '')})")
     return statements
 
@@ -48,11 +41,9 @@ def insert(table: str) -> str:
     return f"INSERT INTO {table} ({', '.join(rows.COLUMNS[table])}) VALUES ({marks}) ON CONFLICT DO NOTHING"
 
 
-def weight(checksum: object) -> int:
-    """What a row adds to the sum over all rows (modulo 2**64)."""
-    if not isinstance(checksum, bytes):
-        raise ValueError(f"row checksum: expected bytes, got {type(checksum).__name__}")
-    return int.from_bytes(checksum[:8], "big")
+def sum_row(total: int, digest: int) -> rows.Row:
+    """The row of table ``meta`` for so many other rows, ``digest`` being the sum of their weights."""
+    return rows.seal("meta", (LAYOUT, total, (digest % 2**64).to_bytes(8, "big")))
 
 
 class Transaction:
@@ -60,30 +51,26 @@ class Transaction:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
-        _layout, self._changes, self._total, digest, _checksum = database.execute(select("meta")).fetchone()
-        self._digest = int.from_bytes(digest, "big")
+        self._total, self._digest = rows.row_sum(database.execute(select("meta")).fetchone())
         self.changed = False
 
     def finish(self) -> None:
-        digest = (self._digest % 2**64).to_bytes(8, "big")
-        row = rows.seal("meta", (LAYOUT, self._changes + 1, self._total, digest))
+        """Write the sum over all rows."""
         self._database.execute("DELETE FROM meta")
-        self._database.execute(insert("meta"), row)
+        self._database.execute(insert("meta"), sum_row(self._total, self._digest))
 
-    def incarnation(self) -> int:
-        row = self._database.execute("SELECT value FROM incarnation").fetchone()
-        return int(row[0]) if row else 0
+    def identity(self) -> tuple[int, str]:
+        """Incarnation, 0 for none, and the name of the cluster, empty for none."""
+        row = self._database.execute(select("identity")).fetchone()
+        return rows.row_identity(row) if row else (0, "")
 
-    def set_incarnation(self, incarnation: int) -> None:
-        self._delete("incarnation", "1")
-        self._insert("incarnation", rows.seal("incarnation", (incarnation,)))
+    def set_identity(self, incarnation: int, cluster: str) -> None:
+        self._delete("identity", "1")
+        self.insert("identity", rows.seal("identity", (incarnation, cluster)))
 
     def documents(self) -> list[tuple[str, bytes]]:
         """Key and rank of every version."""
         return self._database.execute("SELECT key, rank FROM document").fetchall()
-
-    def add_document(self, row: rows.Row) -> None:
-        self._insert("document", row)
 
     def remove_document(self, key: str, rank: bytes) -> int:
         return self._delete("document", "key = ? AND rank = ?", (key, rank))
@@ -111,20 +98,21 @@ class Transaction:
         for row in stored - fresh:
             self._delete("node", "ip = ? AND port = ?", row[:2])
         for row in fresh - stored:
-            self._insert("node", row)
+            self.insert("node", row)
 
-    def _insert(self, table: str, row: rows.Row) -> None:
+    def insert(self, table: str, row: rows.Row) -> None:
+        """Add a sealed row, unless there is one of its name."""
         if self._database.execute(insert(table), row).rowcount > 0:
             self.changed = True
             self._total += 1
-            self._digest += weight(row[-1])
+            self._digest += rows.weight(row)
 
     def _delete(self, table: str, where: str, values: rows.Row = ()) -> int:
         """Returns how many rows there were."""
         gone = self._database.execute(f"SELECT id, checksum FROM {table} WHERE {where}", values).fetchall()
-        for row_id, checksum in gone:
-            self._database.execute(f"DELETE FROM {table} WHERE id = ?", (row_id,))
+        for row in gone:
+            self._database.execute(f"DELETE FROM {table} WHERE id = ?", row[:1])
             self.changed = True
             self._total -= 1
-            self._digest -= weight(checksum)
+            self._digest -= rows.weight(row)
         return len(gone)
