@@ -66,7 +66,7 @@ def core_named(name: str) -> Core:
 def run(command: list[str], *, cwd: Path | None = None, seconds: float = 1200) -> int:
     """Run a command with its output shown and a limit on its time; returns its exit status.
 
-    The limit is against hanging, so it is as many times as long as PATIENCE says (tests/patience.py).
+    The limit is against hanging, so it is as many times as long as PATIENCE says (tests/support/patience.py).
     """
     seconds *= float(os.environ.get("PATIENCE", "1"))
     print("+ " + " ".join(command), flush=True)

@@ -104,7 +104,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Widen the time limits of tests, where ``PATIENCE`` says so."""
     if not config.pluginmanager.hasplugin("timeout"):
         return  # of ansible-test, for which nothing but the collection can be imported
-    from tests.patience import PATIENCE, patient
+    from tests.support.patience import PATIENCE, patient
 
     if PATIENCE == 1:
         return

@@ -18,7 +18,7 @@ import yaml
 from aiohttp import web
 from yarl import URL
 
-from tests.patience import patient
+from tests.support.patience import patient
 from xdp_gossip.api.app import build_app
 from xdp_gossip.api.headers import API_HEADER
 from xdp_gossip.api.info import openapi_text

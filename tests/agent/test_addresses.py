@@ -9,9 +9,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from agents import agent
 
-from tests.ports import free_port
+from tests.support.agents import agent
+from tests.support.ports import free_port
 from xdp_gossip.core.types import Address
 from xdp_gossip.pekonode.transport import OneShotTransport
 from xdp_gossip.service import addresses

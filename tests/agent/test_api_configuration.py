@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from agents import AgentProcess, agent
 from api_harness import serving
 from fake_node_list import FakeNodeList
 
-from tests.patience import patient
-from tests.ports import free_port
+from tests.support.agents import AgentProcess, agent
+from tests.support.patience import patient
+from tests.support.ports import free_port
 from xdp_gossip.api import process
 from xdp_gossip.api.client import Client
 

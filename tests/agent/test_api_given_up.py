@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import TOKEN, agent
 from api_harness import Api, serving
 from test_publishing import Member, until
 
-from tests.patience import patient
-from tests.ports import free_port
+from tests.support.agents import TOKEN, agent
+from tests.support.patience import patient
+from tests.support.ports import free_port
 from xdp_gossip.api.app import build_app
 from xdp_gossip.api.asked import Asked
 from xdp_gossip.api.client import ApiError, Client, Unreachable

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import cluster
 from api_harness import Api, eventually, serving
+
+from tests.support.agents import cluster
 
 
 async def present(api: Api) -> dict[str, dict[str, Any]]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from agents import cluster
 from api_harness import OPERATIONS, eventually, serving, serving_tcp
 from fake_node_list import FakeNodeList
 
+from tests.support.agents import cluster
 from xdp_gossip.api import admission, connection
 from xdp_gossip.api.app import build_app
 from xdp_gossip.api.client import ApiError, Client, Unreachable

@@ -23,7 +23,7 @@ from api_harness import TOKEN
 from fake_node_list import FakeNodeList
 from test_api_server import certificate  # noqa: F401  (a fixture)
 
-from tests.patience import patient
+from tests.support.patience import patient
 from xdp_gossip.api import admission, connection, listener
 from xdp_gossip.api import server as server_module
 from xdp_gossip.api.admission import Admission, source_of

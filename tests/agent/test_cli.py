@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agents import AgentProcess, agent, command, write_config
 
-from tests.patience import patient
-from tests.ports import free_port
+from tests.support.agents import AgentProcess, agent, command, write_config
+from tests.support.patience import patient
+from tests.support.ports import free_port
 from xdp_gossip.cli import tables
 from xdp_gossip.cli.main import build_parser
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import COMMAND, ROOT
 from fake_node_list import FakeNodeList
-from served import served
 
-from tests.patience import patient
+from tests.support.agents import COMMAND, ROOT
+from tests.support.patience import patient
+from tests.support.served import served
 from xdp_gossip.cli import manual
 from xdp_gossip.cli.completion import DIRECTORIES, FILES, candidates, script
 from xdp_gossip.cli.main import build_parser

@@ -25,11 +25,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from agents import COMMAND
 from fake_node_list import Convergence, FakeNodeList
-from served import served
 
-from tests.patience import patient
+from tests.support.agents import COMMAND
+from tests.support.patience import patient
+from tests.support.served import served
 from xdp_gossip.cli.main import build_parser, main
 from xdp_gossip.core.types import Record
 

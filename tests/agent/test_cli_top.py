@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from agents import COMMAND
 from fake_node_list import LOCAL, Convergence, FakeNodeList
-from served import served
 
-from tests.patience import patient
+from tests.support.agents import COMMAND
+from tests.support.patience import patient
+from tests.support.served import served
 from xdp_gossip.cli.livescreen import screen
 from xdp_gossip.cli.liveview import DOCUMENTS, View
 from xdp_gossip.cli.text import width

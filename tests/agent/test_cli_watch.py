@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import COMMAND, AgentProcess, agent, command
 
-from tests.patience import patient
-from tests.ports import free_port
+from tests.support.agents import COMMAND, AgentProcess, agent, command
+from tests.support.patience import patient
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import AgentProcess, agent, cluster
 from api_harness import serving
 from test_core_documents import EPOCH, Alone, now_at
 
+from tests.support.agents import AgentProcess, agent, cluster
 from xdp_gossip import ProtocolError
 from xdp_gossip.core.types import TypeChanged, Write
 from xdp_gossip.worker.contents import Contents

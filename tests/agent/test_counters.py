@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agents import cluster
 from api_harness import serving
 
 import xdp_gossip
+from tests.support.agents import cluster
 from xdp_gossip.core.counters import NATIVE, PEKONODE, REJECTED, UNDECLARED, Counters
 from xdp_gossip.core.types import Address
 

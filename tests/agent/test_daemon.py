@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
-from agents import TOKEN, agent, command, write_config
 
-from tests.patience import patient
-from tests.ports import free_port
+from tests.support.agents import TOKEN, agent, command, write_config
+from tests.support.patience import patient
+from tests.support.ports import free_port
 from xdp_gossip.config.agent import load
 from xdp_gossip.service.daemon import Agent, node_list_from
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.ports import free_port
+from tests.support.ports import free_port
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit
 from xdp_gossip.core.kernel_view import Observation

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import COMMAND, ROOT, agent, write_config
 from doctoring import by_id, doctor
 
-from tests.patience import patient
-from tests.ports import free_port
+from tests.support.agents import COMMAND, ROOT, agent, write_config
+from tests.support.patience import patient
+from tests.support.ports import free_port
 from xdp_gossip.cli import doctor as package
 from xdp_gossip.cli.doctor import apart, libraries, units
 from xdp_gossip.cli.doctor.finding import LEVELS, Finding, Subject

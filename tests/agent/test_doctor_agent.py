@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import SECRET, agent
 from doctoring import doctor, look, look_at, other, wrong
 
-from tests.patience import patient
-from tests.ports import free_port
+from tests.support.agents import SECRET, agent
+from tests.support.patience import patient
+from tests.support.ports import free_port
 from xdp_gossip.cli.doctor import asking, clocks, disks, documents, identity, keys, members, process, traffic, versions
 from xdp_gossip.cli.doctor.look import Look
 from xdp_gossip.core.counters import NATIVE, PEKONODE

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import agent, write_config
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from doctoring import look, look_at, wrong
 
-from tests.ports import free_port
+from tests.support.agents import agent, write_config
+from tests.support.ports import free_port
 from xdp_gossip.cli.doctor import asking, certificates, configuration, disks, libraries, ports, rights, units
 from xdp_gossip.cli.doctor.look import Look
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import write_config
 from doctoring import look_at, wrong
 
-from tests.ports import free_port
+from tests.support.agents import write_config
+from tests.support.ports import free_port
 from xdp_gossip.cli.doctor import dataplane
 from xdp_gossip.dataplane.loader import netlink
 from xdp_gossip.dataplane.loader.errors import LoaderError

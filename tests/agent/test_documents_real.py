@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import cluster
 from api_harness import Api, serving
 from test_api_real import eventually
 
+from tests.support.agents import cluster
 from xdp_gossip.core.interface import ProtocolError
 from xdp_gossip.worker import content
 

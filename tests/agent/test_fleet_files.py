@@ -14,8 +14,8 @@ import pytest
 from api_harness import Api, serving
 from fake_node_list import FakeNodeList
 
-from tests.patience import patient
-from tests.ports import free_port
+from tests.support.patience import patient
+from tests.support.ports import free_port
 from xdp_gossip import AsyncNodeList, Node
 from xdp_gossip.config.templates import TemplateConfig
 from xdp_gossip.core.applied import Applied, TroubledFile, TroubledFiles, for_an_answer

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from agents import ROOT, cluster
 from fake_node_list import FakeNodeList
 
-from tests.ports import free_port
+from tests.support.agents import ROOT, cluster
+from tests.support.ports import free_port
 from xdp_gossip import AsyncNodeList, Document, Node, NodeList, StoreError
 from xdp_gossip.cli.doctor.asking import examine
 from xdp_gossip.cli.doctor.look import Look

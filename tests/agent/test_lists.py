@@ -14,12 +14,12 @@ from typing import Any, Callable
 import aiohttp
 import aiohttp.test_utils
 import pytest
-from agents import cluster
 from api_harness import TOKEN, Api, serving, serving_tcp
 from fake_node_list import FakeNodeList
 from pekonode_net import Net
 from test_api_real import eventually
 
+from tests.support.agents import cluster
 from xdp_gossip import AsyncNodeList
 from xdp_gossip.api import lists
 from xdp_gossip.api.client import Client

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import patient
-from tests.ports import free_port
+from tests.support.patience import patient
+from tests.support.ports import free_port
 from xdp_gossip import Node, NodeList, NotReadyError, ProtocolError, TransportError
 
 

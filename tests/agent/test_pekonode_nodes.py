@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from agents import SECRET, agent
 
-from tests.ports import free_port
+from tests.support.agents import SECRET, agent
+from tests.support.ports import free_port
 from xdp_gossip import Node, NodeList
 from xdp_gossip.core.interface import ProtocolError
 from xdp_gossip.core.settings import MAX_DATAGRAM, MAX_OBJECT, Settings

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.patience import patient
+from tests.support.patience import patient
 from xdp_gossip.core.events import Transmit
 from xdp_gossip.core.types import Address
 from xdp_gossip.pekonode import transport

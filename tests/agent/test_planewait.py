@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from agents import SECRET, agent
 
-from tests.patience import patient
+from tests.support.agents import SECRET, agent
+from tests.support.patience import patient
 from xdp_gossip.core.types import Node
 from xdp_gossip.nodelist import AsyncNodeList, NotReadyError
 from xdp_gossip.service import planewait

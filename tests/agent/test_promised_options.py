@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import SECRET, TOKEN, AgentProcess, agent, command, write_config
 
-from tests.patience import patient
-from tests.ports import free_port
+from tests.support.agents import SECRET, TOKEN, AgentProcess, agent, command, write_config
+from tests.support.patience import patient
+from tests.support.ports import free_port
 from xdp_gossip import Limits, Node, NodeList, ProtocolError, __version__
 from xdp_gossip.config.agent import load
 from xdp_gossip.core.applied import Applied

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.ports import free_port
+from tests.support.ports import free_port
 from xdp_gossip.core.events import DocumentChanged
 from xdp_gossip.core.interface import Known, ProtocolError
 from xdp_gossip.core.settings import Limits

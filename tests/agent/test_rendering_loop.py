@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from xdp_gossip.api import metrics
 from xdp_gossip.config.templates import TemplateConfig
 from xdp_gossip.core.types import Address, Document, Member, Record, State, Version

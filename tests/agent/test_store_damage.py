@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ports import free_port
+from tests.support.ports import free_port
 from xdp_gossip import AsyncNodeList, Node
 from xdp_gossip.cli.doctor.disks import examine
 from xdp_gossip.cli.doctor.look import Look

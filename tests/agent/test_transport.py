@@ -14,7 +14,7 @@ from typing import Any, Union
 
 import pytest
 
-from tests.patience import patient
+from tests.support.patience import patient
 from xdp_gossip.common.internal_errors import RECORD
 from xdp_gossip.core.events import Transmit
 from xdp_gossip.core.types import Address

@@ -14,11 +14,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-from agents import cluster
 from api_harness import SPEC, TOKEN, inlined, serving, serving_tcp
 from fake_node_list import FakeNodeList
 
-from tests.patience import patient
+from tests.support.agents import cluster
+from tests.support.patience import patient
 from xdp_gossip import AsyncNodeList
 from xdp_gossip.api import eventstream, streams
 from xdp_gossip.api.admission import Admission, Place

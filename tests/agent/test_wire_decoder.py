@@ -14,8 +14,8 @@ from typing import Any
 
 from tests.agent import wire_decoder
 from tests.agent.test_wire_vectors import raw
-from tests.patience import patient
-from tests.ports import free_port
+from tests.support.patience import patient
+from tests.support.ports import free_port
 from tests.transports import Wrapped
 from xdp_gossip import AsyncNodeList, Node
 from xdp_gossip.core.events import Transmit

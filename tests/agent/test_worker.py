@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import agent, cluster
 from api_harness import serving
 
-from tests.patience import patient
+from tests.support.agents import agent, cluster
+from tests.support.patience import patient
 from xdp_gossip.core.interface import ProtocolError
 from xdp_gossip.worker import contents, process
 from xdp_gossip.worker.contents import Contents

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "agent"), str(ROOT)]
 
-from tests.cluster.harness import SECRET  # noqa: E402
+from tests.support.fleet import SECRET  # noqa: E402
 from xdp_gossip import AsyncNodeList, Node, State  # noqa: E402
 
 #: Seconds to find each other, and to live.

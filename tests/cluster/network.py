@@ -7,7 +7,7 @@ import contextlib
 import os
 import subprocess
 
-from tests.cluster.harness import Agent
+from tests.support.fleet import Agent
 
 PORT = 8000
 

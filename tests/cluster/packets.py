@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from tests.cluster.harness import SECRET
+from tests.support.fleet import SECRET
 from tests.transports import Wrapped
 from xdp_gossip import AsyncNodeList, Node
 from xdp_gossip.core.events import Transmit

@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.cluster.harness import Agent, Cluster, eventually
 from tests.cluster.network import Network, move
+from tests.support.fleet import Agent, Cluster, eventually
 
 pytestmark = [
     pytest.mark.slow,

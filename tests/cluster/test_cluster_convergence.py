@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 import pytest
 
-from tests.cluster.harness import Agent, Cluster, eventually
+from tests.support.fleet import Agent, Cluster, eventually
 from xdp_gossip.core.types import Version
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]

@@ -15,7 +15,7 @@ from typing import Callable
 
 import pytest
 
-from tests.cluster.harness import SECRET
+from tests.support.fleet import SECRET
 from tests.transports import Wrapped
 from xdp_gossip import AsyncNodeList, Node, State
 from xdp_gossip.core.events import Transmit

@@ -13,7 +13,7 @@ from typing import Callable
 
 import pytest
 
-from tests.cluster.harness import Agent, AgentError, Cluster, eventually
+from tests.support.fleet import Agent, AgentError, Cluster, eventually
 from xdp_gossip.core.types import Version
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]

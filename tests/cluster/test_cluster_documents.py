@@ -12,8 +12,8 @@ from typing import Callable
 
 import pytest
 
-from tests.cluster.harness import Agent, Cluster, _UnixConnection, eventually
 from tests.cluster.test_cluster_resources import memory
+from tests.support.fleet import Agent, Cluster, _UnixConnection, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

@@ -16,8 +16,8 @@ from typing import Any, Callable
 
 import pytest
 
-from tests.cluster.harness import Agent, Cluster, address_of, eventually
 from tests.cluster.packets import Forger, Recorder
+from tests.support.fleet import Agent, Cluster, address_of, eventually
 from xdp_gossip import Node
 from xdp_gossip.core.types import Address
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import Cluster, eventually
 from tests.cluster.hostile_contents import contents
-from tests.patience import patient
+from tests.support.fleet import Cluster, eventually
+from tests.support.patience import patient
 from xdp_gossip.api.client import ApiError, Client
 
 COUNT = int(os.environ.get("HOSTILE_CONTENTS", "2000"))

@@ -11,8 +11,8 @@ from typing import Callable
 
 import pytest
 
-from tests.cluster.harness import Cluster, eventually
 from tests.cluster.network import Network, move
+from tests.support.fleet import Cluster, eventually
 
 pytestmark = [
     pytest.mark.slow,

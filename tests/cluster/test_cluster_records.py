@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import Agent, Cluster, address_of, eventually
+from tests.support.fleet import Agent, Cluster, address_of, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

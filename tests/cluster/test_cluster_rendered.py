@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.harness import COMMAND, Agent, Cluster, eventually
+from tests.support.fleet import COMMAND, Agent, Cluster, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

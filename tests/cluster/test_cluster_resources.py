@@ -13,7 +13,7 @@ from typing import Callable
 
 import pytest
 
-from tests.cluster.harness import Agent, Cluster, eventually
+from tests.support.fleet import Agent, Cluster, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 import pytest
 
-from tests.cluster.harness import SECRET, Agent, AgentError, Cluster, eventually
+from tests.support.fleet import SECRET, Agent, AgentError, Cluster, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import patient
+from tests.support.patience import patient
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "xgw"

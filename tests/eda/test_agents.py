@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.harness import Agent, Cluster
+from tests.support.fleet import Agent, Cluster
 
 from .running import Source
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils import _member
 
-from tests.patience import patient
+from tests.support.patience import patient
 
 from .running import Source
 from .scripted import DIGEST, Scripted, node

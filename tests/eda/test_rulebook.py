@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.harness import Cluster
+from tests.support.fleet import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = ROOT / ".cache" / "venv" / "eda" / "bin" / "ansible-rulebook"

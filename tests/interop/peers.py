@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tests.ports import free_port
+from tests.support.ports import free_port
 from xdp_gossip.core.events import Event, Transmit
 from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import PRESENT, Address, Node, Now

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.harness import Agent
 from tests.kernels.distributions import BOOKWORM, TRIXIE, Distribution, kernel, root
 from tests.kernels.guest import Guest, booted
 from tests.kernels.matrix import BOOT_SECONDS
 from tests.kernels.network import OUTSIDE, device, enter, network
 from tests.kernels.product import AHEAD, compile_ahead, lay_out
+from tests.support.fleet import Agent
 
 #: Name of the run, protocol, MTU. virtio_net refuses native XDP where a frame is longer than a page.
 NATIVE = ("native", "auto", "1500")

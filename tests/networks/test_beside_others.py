@@ -8,11 +8,11 @@ import socket
 
 import pytest
 
-from tests.cluster.harness import eventually
 from tests.networks import foreign
 from tests.networks.rows import veth
 from tests.networks.world import Row, World
 from tests.planes.fleet import inside
+from tests.support.fleet import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from tests.cluster.harness import eventually
 from tests.networks import sniff
 from tests.networks.world import World
-from tests.patience import patient
+from tests.support.fleet import eventually
+from tests.support.patience import patient
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from tests.cluster.harness import ROOT
 from tests.networks.rows import ROWS
+from tests.support.fleet import ROOT
 
 
 def test_the_documented_table_is_the_tested_one() -> None:

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.harness import COMMAND
-from tests.patience import patient
 from tests.planes import fleet
 from tests.planes.fleet import USER, command, enter
+from tests.support.fleet import COMMAND
+from tests.support.patience import patient
 
 NAMES = "xgn"
 #: Seconds; emulated hosts need longer ones.

@@ -23,8 +23,8 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.harness import COMMAND, Agent, address_of, eventually
-from tests.patience import patient
+from tests.support.fleet import COMMAND, Agent, address_of, eventually
+from tests.support.patience import patient
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane.maps import DataPlane, Loaded
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import SECRET, eventually
 from tests.planes.conftest import CYCLE, TIMEOUT
 from tests.planes.fleet import Fleet, Host
+from tests.support.fleet import SECRET, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 

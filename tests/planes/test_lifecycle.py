@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.harness import eventually
 from tests.planes.conftest import CYCLE, TIMEOUT
 from tests.planes.fleet import Fleet, Host
+from tests.support.fleet import eventually
 from xdp_gossip.dataplane import headers
 from xdp_gossip.dataplane.steering import LOOK_EVERY
 

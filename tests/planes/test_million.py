@@ -15,9 +15,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.bpf import frames
-from tests.cluster.harness import eventually
 from tests.planes.conftest import CYCLE, TIMEOUT
 from tests.planes.fleet import PLANES, PORT, Fleet, Host, inside
+from tests.support.fleet import eventually
 from xdp_gossip.core.messages import PacketType
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane import headers

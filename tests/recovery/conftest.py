@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.harness import eventually
 from tests.recovery.world import NATIVE, PATIENCE, World
+from tests.support.fleet import eventually
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.harness import ROOT, _UnixConnection
 from tests.recovery.managers import NETWORKD, Manager
+from tests.support.fleet import ROOT, _UnixConnection
 
 _SECONDS = 60.0
 _UNITS = ("xdp-gossip", "xdp-gossip-dataplane.path", "xdp-gossip-dataplane")

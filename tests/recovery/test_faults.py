@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import eventually
 from tests.networks.foreign import returning
 from tests.planes.fleet import Host, command
 from tests.recovery.world import GENERIC, HUB, UDP, Watch, World, hub, pinned, plug, publish_during, there
+from tests.support.fleet import eventually
 
 _BPF_PROG_TYPE_XDP, _XDP_PASS = 6, 2
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.harness import eventually
 from tests.networks.foreign import TCX_PASS, attached, returning
 from tests.planes.fleet import command
 from tests.recovery.world import Watch, World, pinned, plug, publish_during
+from tests.support.fleet import eventually
 
 #: What the agent says that waits for a plane.
 _SAID = "no member until there is one"

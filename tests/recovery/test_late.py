@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from tests.cluster.harness import eventually
 from tests.planes.fleet import command, inside
 from tests.recovery.world import UDP, World, plug
+from tests.support.fleet import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

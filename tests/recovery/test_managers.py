@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import ROOT, eventually
 from tests.recovery.lab import LabHost
 from tests.recovery.managers import MANAGERS, PACKAGES
 from tests.recovery.seconds import NATIVE, causes
+from tests.support.fleet import ROOT, eventually
 
 pytestmark = [pytest.mark.variant, pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.harness import eventually
 from tests.planes.fleet import command
 from tests.recovery.world import HUB, PATIENCE, UDP, Member, Watch, World, hub, publish_during, there
+from tests.support.fleet import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

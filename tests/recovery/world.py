@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.harness import COMMAND, eventually
 from tests.planes import fleet
 from tests.planes.fleet import Fleet, Host, command, enter
+from tests.support.fleet import COMMAND, eventually
 from xdp_gossip.dataplane import headers
 from xdp_gossip.dataplane.loader.pins import offer_request
 

@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.patience import patient
+from tests.support.patience import patient
 
 SHOTS = Path(__file__).resolve().parents[2] / ".cache" / "ui"
 SECONDS = patient(20.0)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from selenium.webdriver.common.by import By
 
-from tests.cluster.harness import Cluster, eventually
+from tests.support.fleet import Cluster, eventually
 from tests.ui.browser import Browser
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.patience import patient
+from tests.support.patience import patient
 from xdp_gossip.api.app import build_app
 from xdp_gossip.api.server import ApiServer
 

@@ -28,8 +28,8 @@ from urllib.parse import quote
 
 import yaml
 
-from tests.patience import patient
-from tests.ports import free_port
+from tests.support.patience import patient
+from tests.support.ports import free_port
 from xdp_gossip.core.types import Version
 from xdp_gossip.store.sqlite import Snapshot, Store
 

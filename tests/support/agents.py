@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.patience import patient
-from tests.ports import free_port
+from tests.support.patience import patient
+from tests.support.ports import free_port
 from xdp_gossip.core.types import Node
 from xdp_gossip.nodelist import AsyncNodeList
 
