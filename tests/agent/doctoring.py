@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tests.support.agents import command
 from tests.support.patience import patient
+from tests.support.process import command
 from xdp_gossip.cli.doctor.finding import Finding
 from xdp_gossip.cli.doctor.look import Look, gather
 

@@ -103,5 +103,5 @@ def test_an_agent_without_its_addresses_runs_and_says_so(tmp_path: Path) -> None
             assert waiting.encode() in running.command("status").stdout
             doctor = running.command("doctor", "--config", str(tmp_path / "a" / "agent.yml")).stdout
             assert f"waiting for {waiting}".encode() in doctor
-            assert running.log.count("waiting for this address") == 1
+            assert running.log_text().count("waiting for this address") == 1
             assert running.stop() == 0

@@ -15,9 +15,10 @@ import pytest
 from api_harness import serving
 from fake_node_list import FakeNodeList
 
-from tests.support.agents import AgentProcess, agent
+from tests.support.agents import agent
 from tests.support.patience import patient
 from tests.support.ports import free_port
+from tests.support.process import AgentProcess
 from xdp_gossip.api import process
 from xdp_gossip.api.client import Client
 

@@ -249,7 +249,7 @@ def test_an_agent_that_was_stopped_does_not_do_what_nobody_waits_for(tmp_path: P
     with agent(tmp_path / "a", api=api) as running:
         stopped(running.process)
         if how.startswith("unix"):
-            sock = connected(Path(running.socket))
+            sock = connected(running.socket)
             sock.sendall(put("k", b"late"))
         else:
             sock = socket.create_connection(("127.0.0.1", port))

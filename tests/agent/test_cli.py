@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agents import AgentProcess, agent, command, write_config
+from tests.support.agents import agent, write_config
 from tests.support.patience import patient
 from tests.support.ports import free_port
+from tests.support.process import AgentProcess, command
 from xdp_gossip.cli import tables
 from xdp_gossip.cli.main import build_parser
 
@@ -58,7 +59,7 @@ def test_members_status_and_keys(running: AgentProcess) -> None:
     assert lines(running.command("keys")) == ["SLOT  STATE", "0     active"]
     assert {node["name"] for node in running.json("members", "--all")["nodes"]} == {"a", "b"}
     # The options may stand before or after the command.
-    assert json.loads(command("members", "--json", "--socket", running.socket).stdout)["cluster"] == "default"
+    assert json.loads(command("members", "--json", "--socket", str(running.socket)).stdout)["cluster"] == "default"
 
 
 def test_publish_read_history_delete(running: AgentProcess) -> None:

@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 from fake_node_list import FakeNodeList
 
-from tests.support.agents import COMMAND, ROOT
 from tests.support.patience import patient
+from tests.support.process import COMMAND, ROOT
 from tests.support.served import served
 from xdp_gossip.cli import manual
 from xdp_gossip.cli.completion import DIRECTORIES, FILES, candidates, script

@@ -27,8 +27,8 @@ from pathlib import Path
 import pytest
 from fake_node_list import Convergence, FakeNodeList
 
-from tests.support.agents import COMMAND
 from tests.support.patience import patient
+from tests.support.process import COMMAND
 from tests.support.served import served
 from xdp_gossip.cli.main import build_parser, main
 from xdp_gossip.core.types import Record

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from fake_node_list import LOCAL, Convergence, FakeNodeList
 
-from tests.support.agents import COMMAND
 from tests.support.patience import patient
+from tests.support.process import COMMAND
 from tests.support.served import served
 from xdp_gossip.cli.livescreen import screen
 from xdp_gossip.cli.liveview import DOCUMENTS, View

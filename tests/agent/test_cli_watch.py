@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.agents import COMMAND, AgentProcess, agent, command
+from tests.support.agents import agent
 from tests.support.patience import patient
 from tests.support.ports import free_port
+from tests.support.process import COMMAND, AgentProcess, command
 
 pytestmark = pytest.mark.slow
 

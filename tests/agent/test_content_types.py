@@ -11,7 +11,8 @@ import pytest
 from api_harness import serving
 from test_core_documents import EPOCH, Alone, now_at
 
-from tests.support.agents import AgentProcess, agent, cluster
+from tests.support.agents import agent, cluster
+from tests.support.process import AgentProcess
 from xdp_gossip import ProtocolError
 from xdp_gossip.core.types import TypeChanged, Write
 from xdp_gossip.worker.contents import Contents

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agents import TOKEN, agent, command, write_config
+from tests.support.agents import TOKEN, agent, write_config
 from tests.support.patience import patient
 from tests.support.ports import free_port
+from tests.support.process import command
 from xdp_gossip.config.agent import load
 from xdp_gossip.service.daemon import Agent, node_list_from
 
@@ -28,8 +29,8 @@ def test_it_serves_and_ends_in_order(tmp_path: Path) -> None:
     with agent(tmp_path / "a") as first:
         assert first.json("status")["state"] == "running"
         assert first.stop(signal.SIGTERM) == 0
-        assert "SIGTERM: stopping" in first.log
-        assert "Traceback" not in first.log
+        assert "SIGTERM: stopping" in first.log_text()
+        assert "Traceback" not in first.log_text()
         assert not os.path.exists(first.socket)
     with agent(tmp_path / "a", first.port) as again:
         assert again.stop(signal.SIGINT) == 0
@@ -68,11 +69,11 @@ def test_reload_takes_over_what_it_can_and_says_what_not(tmp_path: Path) -> None
         config["log"] = {"level": "debug", "format": "json"}
         (tmp_path / "a" / "agent.yml").write_text(json.dumps(config))
         running.process.send_signal(signal.SIGHUP)
-        running.wait_until("configuration reloaded")
-        assert "need a restart: amount" in running.log
+        running.wait_until_logged("configuration reloaded")
+        assert "need a restart: amount" in running.log_text()
         assert running.json("status")["node"]["private_data"] == "rack 9"
         assert running.json("status")["amount"] == 4
-        assert json.loads(running.log.splitlines()[-1])["logger"] == "xdp_gossip.daemon"
+        assert json.loads(running.log_text().splitlines()[-1])["logger"] == "xdp_gossip.daemon"
         with agent(tmp_path / "b", other) as seeded:
             deadline = time.monotonic() + patient(60)
             while len(seeded.json("members")["nodes"]) < 2:
@@ -80,7 +81,7 @@ def test_reload_takes_over_what_it_can_and_says_what_not(tmp_path: Path) -> None
 
         (tmp_path / "a" / "agent.yml").write_text("nonsense: 1\n")
         running.process.send_signal(signal.SIGHUP)
-        running.wait_until("not reloaded: ")
+        running.wait_until_logged("not reloaded: ")
         assert running.json("status")["node"]["private_data"] == "rack 9"
         assert running.stop() == 0
 
@@ -101,7 +102,7 @@ def test_what_keeps_it_from_starting_is_one_clear_line(tmp_path: Path) -> None:
         assert b"state.db" in done.stderr
         assert b"Traceback" not in done.stderr
 
-        same_socket = write_config(tmp_path / "d", free_port(), api={"socket": first.socket})
+        same_socket = write_config(tmp_path / "d", free_port(), api={"socket": str(first.socket)})
         done = command("agent", "--config", str(same_socket))
         assert done.returncode == 1
         assert b"another process serves it" in done.stderr
@@ -174,7 +175,7 @@ def test_secrets_are_in_no_log(tmp_path: Path) -> None:
         assert running.command("publish", "default", "--value", "the-document-itself").returncode == 0
         assert running.stop() == 0
         for secret in ("a secret of the tests", TOKEN, "the-document-itself"):
-            assert secret not in running.log
+            assert secret not in running.log_text()
 
 
 def test_resident_memory_stays_small(tmp_path: Path) -> None:

@@ -24,9 +24,10 @@ from typing import Any
 import pytest
 from doctoring import by_id, doctor
 
-from tests.support.agents import COMMAND, ROOT, agent, write_config
+from tests.support.agents import agent, write_config
 from tests.support.patience import patient
 from tests.support.ports import free_port
+from tests.support.process import COMMAND, ROOT
 from xdp_gossip.cli import doctor as package
 from xdp_gossip.cli.doctor import apart, libraries, units
 from xdp_gossip.cli.doctor.finding import LEVELS, Finding, Subject

@@ -401,7 +401,7 @@ def test_an_agent_of_another_host_or_token(tmp_path: Path) -> None:
     api = {"socket": str(tmp_path / "a" / "api.sock"), "listen": f"127.0.0.1:{port}", "token_file": "api.token"}
     mine = write_config(tmp_path / "mine", free_port())
     with agent(tmp_path / "a", own, api=api) as running:
-        assert "agent.other" in ids(asking.examine(look_at(mine, socket=running.socket)))
+        assert "agent.other" in ids(asking.examine(look_at(mine, socket=str(running.socket))))
         (tmp_path / "token").write_text("not its token")
         for token, wanted in (("token", {"agent.refused"}), ("a/api.token", {"agent.other"})):
             seen = look_at(mine, endpoint=f"http://127.0.0.1:{port}", token_file=str(tmp_path / token))

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from fake_node_list import FakeNodeList
 
-from tests.support.agents import ROOT, cluster
+from tests.support.agents import cluster
 from tests.support.ports import free_port
+from tests.support.process import ROOT
 from xdp_gossip import AsyncNodeList, Document, Node, NodeList, StoreError
 from xdp_gossip.cli.doctor.asking import examine
 from xdp_gossip.cli.doctor.look import Look

@@ -186,7 +186,7 @@ def test_the_process_stays_and_says_what_it_waits_for(tmp_path: Path, monkeypatc
         fed = 0
         while fed < 3:
             fed += "WATCHDOG=1" in manager.recv(4096).decode()
-        waits.wait_until("asked the loader to look again")
+        waits.wait_until_logged("asked the loader to look again")
         assert json.loads((plane / "ask" / "request").read_text())["reason"].startswith("a kernel data plane")
         answer = waits.command("status")
         assert answer.returncode != 0
@@ -195,8 +195,8 @@ def test_the_process_stays_and_says_what_it_waits_for(tmp_path: Path, monkeypatc
             (tmp_path / "a" / "agent.yml").read_text().replace('"name": "a"', '"name": "b"')
         )
         waits.process.send_signal(signal.SIGHUP)
-        waits.wait_until("configuration reloaded")
-        assert "node.name or node.private_data, as it is no member yet" in waits.log
-        assert waits.log.count("no member until there is one") == 1
+        waits.wait_until_logged("configuration reloaded")
+        assert "node.name or node.private_data, as it is no member yet" in waits.log_text()
+        assert waits.log_text().count("no member until there is one") == 1
         assert waits.stop() == 0
-    assert "Traceback" not in waits.log
+    assert "Traceback" not in waits.log_text()

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.agents import SECRET, TOKEN, AgentProcess, agent, command, write_config
+from tests.support.agents import SECRET, TOKEN, agent, write_config
 from tests.support.patience import patient
 from tests.support.ports import free_port
+from tests.support.process import AgentProcess, command
 from xdp_gossip import Limits, Node, NodeList, ProtocolError, __version__
 from xdp_gossip.config.agent import load
 from xdp_gossip.core.applied import Applied
@@ -212,10 +213,10 @@ def test_every_setting_reaches_the_node(tmp_path: Path) -> None:
 
 def test_the_log_has_the_level_and_the_format_of_its_settings(tmp_path: Path) -> None:
     with agent(tmp_path / "a", log={"level": "debug", "format": "json"}) as running:
-        lines = [json.loads(line) for line in running.log.splitlines()]
+        lines = [json.loads(line) for line in running.log_text().splitlines()]
         assert {"DEBUG", "INFO"} & {line["level"].upper() for line in lines}
     with agent(tmp_path / "b", log={"level": "info", "format": "text"}) as running:
-        assert "runs as" in running.log and not running.log.startswith("{")
+        assert "runs as" in running.log_text() and not running.log_text().startswith("{")
 
 
 def joined(**options: Any) -> NodeList:

@@ -206,9 +206,9 @@ def test_an_agent_ends_while_it_compares_and_checks(tmp_path: Path) -> None:
         for text in differing()[1][0][:2]:
             assert running.command("publish", "k", "-", stdin=text).returncode == 0
         with socket.socket(socket.AF_UNIX) as comparing, socket.socket(socket.AF_UNIX) as checking:
-            comparing.connect(running.socket)
+            comparing.connect(str(running.socket))
             comparing.sendall(b"GET /v1/history/k?diff=1 HTTP/1.1\r\nHost: x\r\n\r\n")
-            checking.connect(running.socket)
+            checking.connect(str(running.socket))
             length = len(LONG_YAML)
             head = f"PUT /v1/documents/large?content_type=yaml HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
             checking.sendall(head.encode() + LONG_YAML)

@@ -13,7 +13,8 @@ from typing import Callable
 
 import pytest
 
-from tests.support.fleet import Agent, AgentError, Cluster, eventually
+from tests.support.fleet import Agent, Cluster, eventually
+from tests.support.process import AgentError
 from xdp_gossip.core.types import Version
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]

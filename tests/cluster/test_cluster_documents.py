@@ -13,7 +13,8 @@ from typing import Callable
 import pytest
 
 from tests.cluster.test_cluster_resources import memory
-from tests.support.fleet import Agent, Cluster, _UnixConnection, eventually
+from tests.support.fleet import Agent, Cluster, eventually
+from tests.support.process import UnixConnection
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -25,7 +26,7 @@ ADDED = 100e6
 
 def fill(agent: Agent, count: int, together: int = 8) -> None:
     """Publish small documents, some together: each publish waits for the disk."""
-    with contextlib.closing(_UnixConnection(str(agent.socket))) as connection:
+    with contextlib.closing(UnixConnection(str(agent.socket))) as connection:
         for begin in range(0, count, together):
             numbers = range(begin, min(count, begin + together))
             documents = [{"key": f"app/{number}", "value": f"value {number}" + "x" * 100} for number in numbers]

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.fleet import COMMAND, Agent, Cluster, eventually
+from tests.support.fleet import Agent, Cluster, eventually
+from tests.support.process import COMMAND
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

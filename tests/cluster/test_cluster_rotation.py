@@ -11,7 +11,8 @@ from typing import Any, Callable
 
 import pytest
 
-from tests.support.fleet import SECRET, Agent, AgentError, Cluster, eventually
+from tests.support.fleet import SECRET, Agent, Cluster, eventually
+from tests.support.process import AgentError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tests.networks.rows import ROWS
-from tests.support.fleet import ROOT
+from tests.support.process import ROOT
 
 
 def test_the_documented_table_is_the_tested_one() -> None:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.planes import fleet
 from tests.planes.fleet import USER, command, enter
-from tests.support.fleet import COMMAND
 from tests.support.patience import patient
+from tests.support.process import COMMAND
 
 NAMES = "xgn"
 #: Seconds; emulated hosts need longer ones.
@@ -118,9 +117,8 @@ class NetHost(fleet.Host):
         """``dataplane up``; what it said is kept, as rows are also about refusals."""
         if self.before_load is not None:
             self.before_load()
-        config = self.directory / "agent.yml"
-        config.write_text(yaml.safe_dump(self.settings))
-        words = (*enter(self.namespace), str(COMMAND), "dataplane", "up", "--config", str(config), "--user", USER)
+        config = str(self.write_config())
+        words = (*enter(self.namespace), str(COMMAND), "dataplane", "up", "--config", config, "--user", USER)
         done = subprocess.run(
             words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LOADER_SECONDS, check=False
         )

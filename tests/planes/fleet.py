@@ -21,10 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import yaml
-
-from tests.support.fleet import COMMAND, Agent, address_of, eventually
+from tests.support.fleet import Agent, address_of, eventually
 from tests.support.patience import patient
+from tests.support.process import COMMAND
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane.maps import DataPlane, Loaded
 
@@ -135,9 +134,7 @@ class Host(Agent):
         """``dataplane up``; nothing where the plane is UDP."""
         if self.plane == "UDP":
             return ""
-        config = self.directory / "agent.yml"
-        config.write_text(yaml.safe_dump(self.settings))
-        words = ("dataplane", "up", "--config", str(config), "--user", USER)
+        words = ("dataplane", "up", "--config", str(self.write_config()), "--user", USER)
         return command(*enter(self.namespace), str(COMMAND), *words, seconds=_LOADER_SECONDS)
 
     def unload(self) -> None:

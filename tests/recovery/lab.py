@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.recovery.managers import NETWORKD, Manager
-from tests.support.fleet import ROOT, _UnixConnection
+from tests.support.process import ROOT, UnixConnection
 
 _SECONDS = 60.0
 _UNITS = ("xdp-gossip", "xdp-gossip-dataplane.path", "xdp-gossip-dataplane")
@@ -45,7 +45,7 @@ class LabHost:
 
     def status(self) -> dict[str, Any]:
         """See ``Measured``."""
-        connection = _UnixConnection(str(self._root / "run/xdp-gossip/api.sock"))
+        connection = UnixConnection(str(self._root / "run/xdp-gossip/api.sock"))
         try:
             connection.request("GET", "/v1/status")
             found = json.loads(connection.getresponse().read())

@@ -17,7 +17,8 @@ import pytest
 from tests.recovery.lab import LabHost
 from tests.recovery.managers import MANAGERS, PACKAGES
 from tests.recovery.seconds import NATIVE, causes
-from tests.support.fleet import ROOT, eventually
+from tests.support.fleet import eventually
+from tests.support.process import ROOT
 
 pytestmark = [pytest.mark.variant, pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import yaml
-
 from tests.planes import fleet
 from tests.planes.fleet import Fleet, Host, command, enter
-from tests.support.fleet import COMMAND, eventually
+from tests.support.fleet import eventually
+from tests.support.process import COMMAND
 from xdp_gossip.dataplane import headers
 from xdp_gossip.dataplane.loader.pins import offer_request
 
@@ -71,7 +70,7 @@ class PathUnit:
 
     def boot(self) -> None:
         """As ``xdp-gossip-dataplane.service`` at boot."""
-        (self._host.directory / "agent.yml").write_text(yaml.safe_dump(self._host.settings))
+        self._host.write_config()
         self._load()
 
     def _load(self) -> None:

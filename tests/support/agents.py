@@ -1,26 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""Real agents on loopback: in this process, or as processes of their own."""
+"""Agents on 127.0.0.1 that know their secret and token: in this process, or one as a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import signal
 import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support.patience import patient
 from tests.support.ports import free_port
+from tests.support.process import AgentProcess
 from xdp_gossip.core.types import Node
 from xdp_gossip.nodelist import AsyncNodeList
 
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND = str(ROOT / "agent" / "bin" / "xdp-gossip")
 SECRET = "a secret of the tests"
 TOKEN = "a-token-of-the-tests"
 
@@ -44,71 +38,20 @@ async def cluster(count: int, cycle: float = 0.2) -> AsyncIterator[list[AsyncNod
             await node_list.close()
 
 
-@dataclass
-class AgentProcess:
-    """An agent running in a directory of its own."""
+def configured(directory: Path, port: int, **more: Any) -> AgentProcess:
+    """An agent that was not started yet, on 127.0.0.1, with the file ``api.token`` beside its secret.
 
-    directory: Path
-    port: int
-    process: subprocess.Popen[bytes]
-
-    @property
-    def socket(self) -> str:
-        """Its API socket."""
-        return str(self.directory / "api.sock")
-
-    @property
-    def log(self) -> str:
-        """What it wrote to stderr and stdout."""
-        return (self.directory / "log").read_text()
-
-    def command(self, *words: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-        """Run the command line against it."""
-        return command("--socket", self.socket, *words, stdin=stdin)
-
-    def json(self, *words: str) -> Any:
-        """The JSON that a command prints; it has to succeed."""
-        done = self.command("--json", *words)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    def wait_until(self, text: str, seconds: float = 20.0) -> None:
-        """Until the log contains ``text``."""
-        deadline = time.monotonic() + patient(seconds)
-        while text not in self.log:
-            assert time.monotonic() < deadline, f"no {text!r} in the log:\n{self.log}"
-            time.sleep(0.05)
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and return the exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(20)
-
-
-def command(*words: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    """Run the command line."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("XDP_GOSSIP")}
-    return subprocess.run([COMMAND, *words], input=stdin, capture_output=True, timeout=60, check=False, env=environment)
+    ``more`` are settings of its configuration.
+    """
+    settings = {"listen_addr": "127.0.0.1", "cycle": 0.2, **more}
+    made = AgentProcess(directory, directory.name, "127.0.0.1", port, SECRET, settings)
+    made.write_secret("api.token", TOKEN)
+    return made
 
 
 def write_config(directory: Path, port: int, **more: Any) -> Path:
-    """A configuration file with its secret and token."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, text in (("secret.key", SECRET), ("api.token", TOKEN)):
-        (directory / name).write_text(text)
-        (directory / name).chmod(0o600)
-    config = {
-        "node": {"addr": "127.0.0.1", "port": port, "name": directory.name},
-        "listen_addr": "127.0.0.1",
-        "secret_key_file": "secret.key",
-        "cycle": 0.2,
-        "state_dir": str(directory / "state"),
-        "api": {"socket": str(directory / "api.sock")},
-        **more,
-    }
-    path = directory / "agent.yml"
-    path.write_text(json.dumps(config))  # JSON is YAML
-    return path
+    """The configuration file of an agent that nobody starts here. See :func:`configured`."""
+    return configured(directory, port, **more).write_config()
 
 
 @contextlib.contextmanager
@@ -122,27 +65,17 @@ def agent(
 ) -> Iterator[AgentProcess]:
     """Run an agent until the block ends; it is killed when it does not end by itself.
 
-    ``ready`` is what its log has to say before the block begins.
+    ``ready`` is what its log has to say before the block begins. See :func:`configured` for ``more``.
     """
-    port = port or free_port()
-    path = write_config(directory, port, **more)
-    with open(directory / "log", "wb") as log:
-        process = subprocess.Popen(
-            [COMMAND, "agent", "--config", str(path)],
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **(environment or {})},
-        )
-    running = AgentProcess(directory, port, process)
+    running = configured(directory, port or free_port(), **more)
+    running.log.unlink(missing_ok=True)  # of an earlier run, which said ``ready``, too
+    running.start(environment=environment)
     try:
-        running.wait_until(ready)
+        running.wait_until_logged(ready)
         yield running
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(5)
+        if running.process is not None and running.process.poll() is None:
+            running.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.process.wait(patient(15))
+        running.kill()

@@ -1,213 +1,45 @@
 # SPDX-License-Identifier: MIT
-"""Real agents as processes on loopback addresses, and what a test asks of them.
+"""A fleet of agents as processes on loopback addresses, and what a test asks of its members.
 
-Each agent is one process group of its own, dies with the test process (``setpriv --pdeathsig``), and writes its log
-into its directory; :class:`Cluster` shows the logs when a test fails. Every wait has a deadline.
+:class:`Cluster` ends its agents and shows their logs when a test fails. Every wait has a deadline.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import itertools
-import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-import yaml
-
 from tests.support.patience import patient
 from tests.support.ports import free_port
+from tests.support.process import AgentError, AgentProcess
 from xdp_gossip.core.types import Version
 from xdp_gossip.store.sqlite import Snapshot, Store
 
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND = ROOT / "agent" / "bin" / "xdp-gossip"
 SECRET = "the secret of the acceptance tests"
-#: Seconds for one answer. Long, because the machine may be busy; nothing here should come near it.
-ANSWER_SECONDS = patient(30.0)
-#: Seconds until a process that was asked to end is killed.
-END_SECONDS = patient(15.0)
-_LOG_LINES = 40
 
 _subnets = itertools.count(os.getpid() % 200)
 
 
-class AgentError(AssertionError):
-    """An agent did not do what a test relies on."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """One HTTP answer."""
-
-    status: int
-    body: bytes
-    headers: dict[str, str]
-
-    @property
-    def json(self) -> Any:
-        """The body as JSON."""
-        return json.loads(self.body)
-
-
-class _UnixConnection(HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=ANSWER_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-class Agent:
-    """One agent: its directory, its configuration, its process if it runs, and its API."""
+class Agent(AgentProcess):
+    """A member of a fleet, and what a test asks of it."""
 
     def __init__(self, directory: Path, number: int, ip: str, port: int, settings: dict[str, Any]) -> None:
-        directory.mkdir()
-        self.directory = directory
+        super().__init__(
+            directory, f"node{number}", ip, port, SECRET, {"listen_addr": ip, "protocol": "UDP", **settings}
+        )
         self.number = number
-        self.ip, self.port = ip, port
         self.address = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
-        self.name = f"node{number}"
-        self.socket = directory / "api.sock"
-        self.state_dir = directory / "state"
-        self.log = directory / "log"
-        #: Command words before the agent's own, to run it elsewhere (``ip netns exec NAME``).
-        self.prefix: tuple[str, ...] = ()
-        self.process: subprocess.Popen[bytes] | None = None
-        secret = self.write_secret("secret.key", SECRET)
-        self.settings: dict[str, Any] = {
-            "node": {"addr": ip, "port": port, "name": self.name, "private_data": ""},
-            "listen_addr": ip,
-            "protocol": "UDP",
-            "secret_key_file": str(secret),
-            "state_dir": str(self.state_dir),
-            "api": {"socket": str(self.socket)},
-            **settings,
-        }
-
-    def write_secret(self, name: str, secret: str) -> Path:
-        """A secret file in the agent's directory."""
-        path = self.directory / name
-        path.write_text(secret + "\n")
-        path.chmod(0o600)
-        return path
-
-    # -- the process -------------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Write the configuration and start the process; does not wait. From the main thread only: the kernel
-        ends a child with the thread that made it."""
-        assert self.process is None or self.process.poll() is not None, f"{self.name} runs already"
-        config = self.directory / "agent.yml"
-        config.write_text(yaml.safe_dump(self.settings))
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    "setpriv",
-                    "--pdeathsig",
-                    "KILL",
-                    *self.prefix,
-                    str(COMMAND),
-                    "agent",
-                    "--config",
-                    str(config),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd="/",
-                # As the systemd unit has it (roles/agent/templates).
-                env={**os.environ, "MALLOC_ARENA_MAX": "1"},
-            )
-
-    @property
-    def pid(self) -> int:
-        """Process id of the running agent."""
-        assert self.process is not None, f"{self.name} was never started"
-        return self.process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the process exists."""
-        return self.process is not None and self.process.poll() is None
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the agent."""
-        if self.running:
-            os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        """kill -9, and wait for the end."""
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(END_SECONDS)
-
-    def stop(self) -> int:
-        """SIGTERM; returns the exit status. Raises :class:`AgentError` when the agent does not end."""
-        assert self.process is not None
-        self.signal(signal.SIGTERM)
-        try:
-            return self.process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise AgentError(f"{self.name} did not end within {END_SECONDS:g} s of SIGTERM") from None
-
-    def not_ready(self) -> str | None:
-        """What keeps the agent from serving; None when it serves. Raises :class:`AgentError` when it ended."""
-        if not self.running:
-            status = self.process.returncode if self.process is not None else None
-            raise AgentError(f"{self.name} ended with status {status}:\n{self.log_tail()}")
-        try:
-            answer = self.ask("GET", "/v1/health")
-        except (OSError, HTTPException) as error:
-            return f"{self.name} does not answer: {error}"
-        return None if answer.status == 200 else f"{self.name} is {answer.json}"
-
-    def log_tail(self, lines: int = _LOG_LINES) -> str:
-        """The end of its log."""
-        with contextlib.suppress(OSError):
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
-        return "(no log)"
-
-    # -- its API -----------------------------------------------------------------------------------------------
-
-    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        """One request, as it is. Raises ``OSError`` or ``HTTPException`` when there is no answer."""
-        connection = _UnixConnection(str(self.socket))
-        with contextlib.closing(connection):
-            connection.request(method, path, body, {key.replace("_", "-"): value for key, value in headers.items()})
-            response = connection.getresponse()
-            return Answer(response.status, response.read(), dict(response.getheaders()))
-
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        """A request whose success is taken for granted; returns its JSON. Raises :class:`AgentError` otherwise."""
-        raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        answer = self.ask(method, path, raw)
-        if answer.status >= 300:
-            raise AgentError(f"{self.name}: {method} {path}: {answer.status} {answer.body[:500]!r}")
-        return answer.json
-
-    def status(self) -> Any:
-        """GET /v1/status."""
-        return self.call("GET", "/v1/status")
 
     def counters(self) -> dict[str, int]:
         """The counters of /v1/status."""
