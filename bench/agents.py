@@ -4,77 +4,51 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
-import signal
-import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tests.support.process import COMMAND, AgentProcess
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane import headers, layout, libbpf
 
 from . import packets
 from .netns import PREFIX, BenchError, enter, run
 
-COMMAND = Path(__file__).resolve().parents[1] / "agent" / "bin" / "xdp-gossip"
 PROBE = Path(__file__).resolve().parent / "probe.py"
 PLANES = ("XDP", "TC", "UDP")
-_ANSWER_SECONDS, _UP_SECONDS, _END_SECONDS = 30.0, 120.0, 10.0
+_UP_SECONDS = 120.0
 _ARRIVAL = struct.Struct("=QQ")
 
 
-class _UnixConnection(HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_ANSWER_SECONDS)
-        self._path = str(path)
+class Agent(AgentProcess):
+    """One agent in the namespace of a host. ``settings`` go into its configuration file."""
 
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-class Agent:
-    """One agent. ``settings`` go into its configuration file."""
+    failure = BenchError
 
     def __init__(
         self, base: Path, name: str, namespace: str, interface: str, address: Address, plane: str, **settings: Any
     ) -> None:
-        self.name, self.namespace, self.interface = name, namespace, interface
+        directory = base / name
+        self.namespace, self.interface = namespace, interface
         self.address, self.plane = address, plane
-        self.directory = base / name
-        self.directory.mkdir(parents=True)
-        self.api = self.directory / "api.sock"
-        self.arrivals_file = self.directory / "arrivals"
-        self.plane_directory = self.directory / "plane"
-        self.config = self.directory / "agent.yml"
-        self.log = self.directory / "log"
-        self.process: subprocess.Popen[bytes] | None = None
-        secret = self.directory / "secret"
-        secret.write_text(packets.SECRET + "\n")
-        secret.chmod(0o600)
+        self.arrivals_file = directory / "arrivals"
+        self.plane_directory = directory / "plane"
         with_plane = {"dataplane": {"interface": interface, "directory": str(self.plane_directory)}}
-        self.settings: dict[str, Any] = {
+        ours = {
             "cluster": packets.CLUSTER,
-            "node": {"addr": address.ip, "port": address.port, "name": name},
             "protocol": plane,
-            "secret_key_file": str(secret),
-            "state_dir": str(self.directory / "state"),
-            "api": {"socket": str(self.api)},
             **(with_plane if plane in ("XDP", "TC") else {}),
             **settings,
         }
+        super().__init__(directory, name, address.ip, address.port, packets.SECRET, ours)
 
     # -- the processes -----------------------------------------------------------------------------------------
 
@@ -83,7 +57,7 @@ class Agent:
 
         Raises :class:`BenchError`.
         """
-        self.config.write_text(yaml.safe_dump(self.settings))
+        self.write_config()
         if self.plane not in ("XDP", "TC"):
             return
         try:
@@ -98,79 +72,31 @@ class Agent:
         command = (str(COMMAND), "dataplane", words[0], "--config", str(self.config), *where, *words[1:])
         return run(*command, namespace=self.namespace, seconds=_UP_SECONDS)
 
-    def start(self, cpu: int | None = None, probed: bool = False) -> None:
-        """Start the agent's process; does not wait. From the main thread: its end is the agents' end."""
-        self.config.write_text(yaml.safe_dump(self.settings))
-        agent = [sys.executable, str(PROBE), str(self.arrivals_file)] if probed else [str(COMMAND)]
-        pinned = ["taskset", "-c", str(cpu)] if cpu is not None else []
-        command = ["setpriv", "--pdeathsig", "KILL", *enter(self.namespace), *pinned, *agent]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "agent", "--config", str(self.config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd="/",
-                env={**os.environ, "MALLOC_ARENA_MAX": "1"},
-            )
+    def launch(self, cpu: int | None = None, probed: bool = False) -> None:
+        """Start the agent's process, on one processor or with the probe in it; does not wait.
 
-    @property
-    def pid(self) -> int:
-        """Process id: each command of the line above becomes the next."""
-        if self.process is None:
-            raise BenchError(f"{self.name}: expected a running agent, it was never started")
-        return self.process.pid
+        From the main thread: its end is the agents' end.
+        """
+        pinned = ("taskset", "-c", str(cpu)) if cpu is not None else ()
+        self.prefix = (*enter(self.namespace), *pinned)
+        self.start((sys.executable, str(PROBE), str(self.arrivals_file)) if probed else (str(COMMAND),))
 
     def wait_ready(self, seconds: float = 60.0) -> None:
-        """Until it serves. Raises :class:`BenchError` with the end of its log."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self.process is None or self.process.poll() is not None:
-                raise BenchError(f"{self.name} ended:\n{self.log_tail()}")
-            with contextlib.suppress(OSError, HTTPException, BenchError):
-                self.ask("GET", "/v1/health")
-                return
-            time.sleep(0.1)
-        raise BenchError(f"{self.name}: expected it to serve within {seconds:g} s:\n{self.log_tail()}")
+        """Until it serves. Raises :class:`BenchError`."""
+        until(self.not_ready, seconds, 0.1)
 
     def end(self) -> None:
         """Kill the process group."""
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(_END_SECONDS)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.kill()
 
     def expect_no_internal_errors(self) -> None:
         """Raises :class:`BenchError` with the first line of an exception that the agent did not foresee."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        found = [line for line in lines if "internal error in " in line]
+        found = [line for line in self.log_text().splitlines() if "internal error in " in line]
         if found:
             raise BenchError(f"{self.name}: {len(found)} internal errors, the first: {found[0]}")
 
-    def log_tail(self, lines: int = 12) -> str:
-        """The end of its log."""
-        with contextlib.suppress(OSError):
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
-        return "(no log)"
-
     # -- what it says ------------------------------------------------------------------------------------------
-
-    def ask(self, method: str, path: str, body: bytes | None = None) -> Any:
-        """One request; its JSON. Raises ``OSError``, ``HTTPException``, :class:`BenchError`."""
-        connection = _UnixConnection(self.api)
-        with contextlib.closing(connection):
-            connection.request(method, path, body)
-            response = connection.getresponse()
-            text = response.read()
-        if response.status >= 300:
-            raise BenchError(f"{self.name}: {method} {path}: {response.status} {text[:300]!r}")
-        return json.loads(text)
-
-    def status(self) -> Any:
-        """``GET /v1/status``."""
-        return self.ask("GET", "/v1/status")
 
     def arrivals(self) -> dict[int, int]:
         """Number of the document to CLOCK_MONOTONIC ns of its first arrival."""

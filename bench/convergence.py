@@ -98,7 +98,7 @@ def _publish(hosts: Sequence[Agent], pins: Sequence[Pins], number: int) -> _Time
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with connection:
         connection.settimeout(_PATIENCE)
-        connection.connect(str(publisher.api))
+        connection.connect(str(publisher.socket))
         body = str(number).encode()
         head = f"PUT /v1/documents/bench HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(body)}\r\n\r\n"
         began = time.monotonic_ns()

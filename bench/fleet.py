@@ -50,7 +50,7 @@ def fleet(count: int, plane: str, **settings: Any) -> Iterator[list[Agent]]:
 def form(hosts: Sequence[Agent], total: int, probed: bool = False, seconds: float = 90.0) -> float:
     """Start ``hosts`` and wait until each of them lists ``total`` members; the seconds from the last start."""
     for host in hosts:
-        host.start(probed=probed)
+        host.launch(probed=probed)
     for host in hosts:
         host.wait_ready()
 

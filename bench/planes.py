@@ -110,7 +110,7 @@ def lane_agent(plane: str, members: int, amount: int, cpu: int | None, cycle: fl
         node = Agent(base, "node", lane.NODE, lane.INSIDE, lane.LOCAL, plane, **settings)
         try:
             node.bring_plane_up()
-            node.start(cpu)
+            node.launch(cpu)
             node.wait_ready()
             yield node
         finally:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import time
 
 from . import agents
@@ -50,7 +49,7 @@ def run(quick: bool) -> Report:
             if changed == 1:
                 report.most("bytes for one changed document", sent - idle, ONE_GOAL)
         value = random.Random(1).randbytes(large)
-        seconds, sent, peak = _away(hosts, lambda: hosts[0].ask("PUT", "/v1/documents/large", value))
+        seconds, sent, peak = _away(hosts, lambda: hosts[0].call("PUT", "/v1/documents/large", value))
         _row(report, f"one of {large >> 20} MiB", seconds, sent, idle, peak)
         slowest = max(row["seconds"] for row in report.data["changed"].values())
         report.most("seconds, the slowest", slowest, SECONDS_GOAL)
@@ -67,13 +66,11 @@ def _row(report: Report, what: str, seconds: float, sent: float, idle: float, pe
 def _away(hosts: list[Agent], change: object) -> tuple[float, float, float]:
     """Stop the last host, let ``change`` happen, start it again: seconds, bytes and peak memory until it is whole."""
     away = hosts[-1]
-    assert away.process is not None
-    away.process.send_signal(signal.SIGTERM)
-    away.process.wait(20)
+    away.stop()
     change()  # type: ignore[operator]
     agents.until(lambda: _differ(hosts[:-1]), 60)
     before = _bytes(away)
-    away.start()
+    away.launch()
     away.wait_ready()
     began = time.monotonic()
     agents.until(lambda: _differ(hosts), 120, pause=0.02)
@@ -90,7 +87,7 @@ def _write(host: Agent, numbers: range, text: str) -> None:
     """A publish for each: every one is on the disk before the next."""
     for number in numbers:
         value = f"{text:8} value of document {number:05d}, for what that is worth"
-        host.ask("PUT", f"/v1/documents/settings/host{number:05d}", value.encode())
+        host.call("PUT", f"/v1/documents/settings/host{number:05d}", value.encode())
 
 
 def _differ(hosts: list[Agent]) -> str | None:
