@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import random
 import sys
 import threading
@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.agent.fake_node_list import LOCAL, Change, FakeNodeList
+from tests.support.served import in_thread
 from xdp_gossip.api.app import build_app
 from xdp_gossip.api.errors import Fault
 from xdp_gossip.api.server import ApiServer
@@ -124,36 +125,30 @@ class LargeFleet(FakeNodeList):
 
 
 class Served:
-    """The API and the page of a fleet, in a thread; also a context manager."""
+    """The API and the page of a fleet, in a thread. Use it as a context manager."""
 
     def __init__(self, fleet: LargeFleet, port: int = 0) -> None:
         self.fleet = fleet
-        self.loop = asyncio.new_event_loop()
         self.url = ""
-        self._ready = threading.Event()
-        self._end = asyncio.Event()
-        self._thread = threading.Thread(target=lambda: self.loop.run_until_complete(self._serve(port)), daemon=True)
+        self._port = port
+        self._end = contextlib.ExitStack()
 
     def __enter__(self) -> Served:
-        self._thread.start()
-        assert self._ready.wait(60), "the API does not start"
+        self.loop = self._end.enter_context(in_thread(self._opened))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(60)
+        self._end.close()
 
     def call(self, work: Any, *parameters: Any) -> None:
         """Do something in the API's thread."""
         self.loop.call_soon_threadsafe(work, *parameters)
 
-    async def _serve(self, port: int) -> None:
+    async def _opened(self) -> ApiServer:
         server = ApiServer(build_app(self.fleet, token=TOKEN, max_document=1 << 20, ui=True))
-        where = await server.open_tcp(Address("127.0.0.1", port))
+        where = await server.open_tcp(Address("127.0.0.1", self._port))
         self.url = f"http://{where}/ui/"
-        self._ready.set()
-        await self._end.wait()
-        await server.close()
+        return server
 
 
 if __name__ == "__main__":
