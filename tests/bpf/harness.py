@@ -84,7 +84,7 @@ class Plane:
         assert descriptor >= 0, os.strerror(ctypes.get_errno())
         return descriptor
 
-    def run(self, name: str, frame: bytes, context: bytes = b"", repeat: int = 1) -> libbpf.TestRun:
+    def run(self, name: str, frame: bytes, context: bytes = b"", repeat: int = 1) -> libbpf.RunResult:
         """Run a program on a frame. ``context``: ``struct __sk_buff`` for TC. Raises ``OSError``."""
         return libbpf.run(self.program(name), frame, context=context, repeat=repeat)
 

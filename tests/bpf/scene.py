@@ -14,7 +14,7 @@ from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.messages import Ack, Documents, Header, Message, PacketType, RecordRumor
 from xdp_gossip.core.types import Address, Document, Record, Version
 from xdp_gossip.dataplane import headers
-from xdp_gossip.dataplane.libbpf import TestRun
+from xdp_gossip.dataplane.libbpf import RunResult
 
 PORT = 8000
 NET = {4: "198.18.60.", 6: "fd00:198:18:60::"}
@@ -127,12 +127,12 @@ def known(**changes: Any) -> Entry:
     return Entry(**{**fields, **changes})
 
 
-def deliver(plane: Plane, program: str, payload: bytes, family: int, link: Wire | None = None, **how: Any) -> TestRun:
+def deliver(plane: Plane, program: str, payload: bytes, family: int, link: Wire | None = None, **how: Any) -> RunResult:
     """Let a program take a packet from the source."""
     return run(plane, program, frames.frame(payload, source(family), local(family), **how), link)
 
 
-def run(plane: Plane, program: str, frame: bytes, link: Wire | None = None, **context: int) -> TestRun:
+def run(plane: Plane, program: str, frame: bytes, link: Wire | None = None, **context: int) -> RunResult:
     """Let a program take a frame."""
     if program not in (TC, "xg_tc_egress"):
         return plane.run(program, frame)

@@ -16,7 +16,7 @@ from tests.bpf.scene import XDP, address, known, local, origin, packet, sized, s
 from tests.bpf.wire import NAMESPACE, NEAR, Wire, ip
 from xdp_gossip.core.messages import PacketType
 from xdp_gossip.core.types import Address
-from xdp_gossip.dataplane.libbpf import TestRun
+from xdp_gossip.dataplane.libbpf import RunResult
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: BPF")]
 
@@ -39,7 +39,7 @@ def prepared(plane: Plane, family: int, data: bytes, checksum: str = "full") -> 
     return ran.frame
 
 
-def copies(plane: Plane, frame: bytes, count: int) -> list[TestRun]:
+def copies(plane: Plane, frame: bytes, count: int) -> list[RunResult]:
     """What becomes of ``count`` copies of a frame, one after the other as in a device's queue."""
     return [plane.run(EGRESS, frame) for _ in range(count)]
 

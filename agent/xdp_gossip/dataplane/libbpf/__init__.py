@@ -40,7 +40,7 @@ from .programs import (
     XDP_GENERIC,
     XDP_NATIVE,
     Link,
-    TestRun,
+    RunResult,
     link_create,
     link_detach,
     link_info,
@@ -55,7 +55,7 @@ from .programs import (
 __all__ = [
     "ANY", "ARRAY", "BEFORE", "EXIST", "HASH", "LOCK", "LPM_TRIE", "LRU_HASH", "LibraryMissing", "Link", "Map",
     "MapError", "MapInfo", "NOEXIST", "PERCPU_ARRAY", "RINGBUF", "RingBuffer", "TCX_EGRESS", "TCX_INGRESS",
-    "TestRun", "XDP", "XDP_DEVMAP", "XDP_GENERIC", "XDP_NATIVE", "check", "delete", "get", "keys", "library",
+    "RunResult", "XDP", "XDP_DEVMAP", "XDP_GENERIC", "XDP_NATIVE", "check", "delete", "get", "keys", "library",
     "link_create", "link_detach", "link_info", "link_update", "lookup", "lookup_per_cpu", "map_info", "pin",
     "processors", "program_info", "program_name", "run", "tracepoint_open", "update",
 ]  # fmt: skip

@@ -97,7 +97,7 @@ def pin(descriptor: int, path: str) -> None:
     check(library().bpf_obj_pin(descriptor, path.encode()), path)
 
 
-class TestRun(NamedTuple):
+class RunResult(NamedTuple):
     """What a test run gave: the program's return value, the frame as it is now, nanoseconds of one run."""
 
     value: int
@@ -152,7 +152,9 @@ def tracepoint_open(name: str, program: int) -> int:
     return check(library().bpf_raw_tracepoint_open(name.encode(), program), f"tracepoint {name}")
 
 
-def run(program: int, frame: bytes, *, context: bytes = b"", repeat: int = 1, live: int = 0, batch: int = 0) -> TestRun:
+def run(
+    program: int, frame: bytes, *, context: bytes = b"", repeat: int = 1, live: int = 0, batch: int = 0
+) -> RunResult:
     """Run a program on a frame (BPF_PROG_TEST_RUN), ``repeat`` times. Raises ``OSError``.
 
     ``context`` is the ``struct __sk_buff`` of a TC program. With ``live`` so many frames really go where an XDP program
@@ -168,4 +170,4 @@ def run(program: int, frame: bytes, *, context: bytes = b"", repeat: int = 1, li
         options.data_out = ctypes.cast(room, ctypes.c_void_p)
         options.data_size_out = len(room)
     check(library().bpf_prog_test_run_opts(program, ctypes.byref(options)), "test run")
-    return TestRun(int(options.retval), room.raw[: options.data_size_out], int(options.duration))
+    return RunResult(int(options.retval), room.raw[: options.data_size_out], int(options.duration))
