@@ -19,8 +19,8 @@ from world import AGENT, PYTHON, Failed, World
 _CONFIG = {"cluster", "node", "wire", "templates"}
 _PEKONODE = """
 import sys
-from xdp_gossip.wire import pekonode
-print(pekonode.decode(b"".join(line.strip() for line in sys.stdin.buffer)))
+from xdp_gossip.pekonode import codec
+print(codec.decode(b"".join(line.strip() for line in sys.stdin.buffer)))
 """
 #: Playbooks that change hosts, or make them.
 _HOST_PLAYBOOK = re.compile(r"xdp_gossip\.fleet\.(deploy|upgrade|remove|demo)\b")
