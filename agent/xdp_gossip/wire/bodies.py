@@ -14,18 +14,7 @@ import msgpack
 from ..core import messages as m
 from ..core.applied import TroubledFile
 from ..core.messages import Message, PacketType, Rejected
-from ..core.types import (
-    MAX_ANCESTORS,
-    MAX_AUTHOR,
-    MAX_BATCH,
-    MAX_COMMENT,
-    MAX_CONTENT_TYPE,
-    MAX_NAME,
-    MAX_PRIVATE_DATA,
-    Document,
-    Record,
-)
-from .schema import (
+from ..core.schema import (
     ADDRESS,
     BOOLEAN,
     HASH,
@@ -40,6 +29,17 @@ from .schema import (
     raw_bytes,
     text,
     uint,
+)
+from ..core.types import (
+    MAX_ANCESTORS,
+    MAX_AUTHOR,
+    MAX_BATCH,
+    MAX_COMMENT,
+    MAX_CONTENT_TYPE,
+    MAX_NAME,
+    MAX_PRIVATE_DATA,
+    Document,
+    Record,
 )
 
 U32, U64 = uint(32), uint(64)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Building blocks for message bodies: each packs a value into msgpack's types and checks what it unpacks.
 
-A body is a msgpack array; :mod:`.bodies` states the fields of every message in their order.
+A body is a msgpack array; :mod:`.messages` states the fields of every message in their order.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Callable, Generic, NamedTuple, TypeVar
 
-from ..core.types import Address, State, Version, check_key
+from .types import Address, State, Version, check_key
 
 T = TypeVar("T")
 
