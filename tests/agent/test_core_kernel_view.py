@@ -15,7 +15,8 @@ from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.kernel_view import Observation
 from xdp_gossip.core.members.membership import key_of
 from xdp_gossip.core.members.window import ReplayWindow
-from xdp_gossip.core.messages import FLAG_PAUSED, Header, MemberInfo, MemberList, PacketType
+from xdp_gossip.core.messages import MemberInfo, MemberList
+from xdp_gossip.core.packets import FLAG_PAUSED, Header, PacketType
 from xdp_gossip.core.types import Address, Node, Now, State
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec

@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from xdp_gossip.core.messages import Header, PacketType, Rejected
+from xdp_gossip.core.packets import Header, PacketType, Rejected
 from xdp_gossip.core.types import Address
 from xdp_gossip.wire import bodies
 from xdp_gossip.wire.keys import Keyring

@@ -17,7 +17,7 @@ from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.kernel_view import Observation
 from xdp_gossip.core.members.membership import key_of
 from xdp_gossip.core.members.timing import MAX_COPIES, WIDE
-from xdp_gossip.core.messages import Codec
+from xdp_gossip.core.packets import Codec
 from xdp_gossip.core.types import Address, Now
 
 #: Packets that fit the ring buffer; a small one, so that it overflows in some worlds.

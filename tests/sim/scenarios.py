@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from xdp_gossip.core.interface import Settings
-from xdp_gossip.core.messages import Header, PacketType
+from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.types import PRESENT, Address
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import HEADER_BYTES, NativeCodec

@@ -11,8 +11,9 @@ from .documents.clock import cluster_offset
 from .events import Warned
 from .members.membership import Membership, Peer
 from .members.timing import Timing
-from .messages import Ack, Codec, Header, Message, PacketType, Ping, Rejected, SyncRequest, SyncResponse
+from .messages import Ack, Message, Ping, SyncRequest, SyncResponse
 from .outbox import Local, Outbox
+from .packets import Codec, Header, PacketType, Rejected
 from .runs import later
 from .sync.anti_entropy import AntiEntropy
 from .types import Address, Now, State

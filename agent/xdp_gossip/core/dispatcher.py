@@ -11,38 +11,33 @@ from .kernel_view import KernelView
 from .members.membership import Membership, Peer
 from .members.timing import Timing
 from .messages import (
-    FLAG_PAUSED,
-    RUMORS,
     Ack,
     Announce,
     Answer,
     AppliedAnswer,
     AppliedQuery,
     Chunk,
-    Codec,
     Documents,
     FetchRequest,
     FilesAnswer,
     FilesQuery,
-    Header,
     IndirectAck,
     ListRequest,
     ListResponse,
     MemberList,
     Message,
     NotHere,
-    PacketType,
     Ping,
     PingRequest,
     Query,
     RecordRumor,
     Records,
     RecordsRequest,
-    Rejected,
     SyncRequest,
     SyncResponse,
 )
 from .outbox import Outbox
+from .packets import FLAG_PAUSED, RUMORS, Codec, Header, PacketType, Rejected
 from .paths import LONG, Paths
 from .peer_selection import PeerSelection
 from .queries import Queries

@@ -40,8 +40,9 @@ from .kernel_view import KernelView, Observation
 from .members.membership import FORGET_AFTER, Membership, Peer
 from .members.ring import RelayRing
 from .members.timing import Timing
-from .messages import Announce, Codec, Documents, Entry, Message, PacketType, RecordRumor
+from .messages import Announce, Documents, Entry, Message, RecordRumor
 from .outbox import Local, Outbox, UnstoredSource
+from .packets import Codec, PacketType
 from .paths import LONG, Paths
 from .peer_selection import PeerSelection
 from .queries import Queries

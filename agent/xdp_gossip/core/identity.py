@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from .events import Warned
 from .members.membership import Membership, Peer
 from .members.timing import Timing
-from .messages import Header, MemberInfo
+from .messages import MemberInfo
 from .outbox import Local, Outbox
+from .packets import Header
 from .types import PRESENT, Address, Now
 
 #: A node that lost its state raises its incarnation once. Whoever does so again and again has a twin.

@@ -14,8 +14,8 @@ from .detector import Detector, standing_of
 from .events import Standing
 from .members.membership import Membership, Peer
 from .members.timing import Timing
-from .messages import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Rejected
 from .outbox import Outbox
+from .packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Rejected
 from .peer_selection import PeerSelection
 from .runs import after, later
 from .types import Address, Now, State

@@ -10,28 +10,22 @@ from .counters import NATIVE, Counters
 from .events import Event, Rumor, Transmit
 from .members.membership import with_mark
 from .messages import (
-    FLAG_CATCHING_UP,
-    FLAG_PAUSED,
-    FLAG_UNSTORED,
     Ack,
     Announce,
     Answer,
     AppliedAnswer,
     AppliedQuery,
     Chunk,
-    Codec,
     Documents,
     FetchRequest,
     FilesAnswer,
     FilesQuery,
-    Header,
     IndirectAck,
     ListRequest,
     ListResponse,
     MemberList,
     Message,
     NotHere,
-    PacketType,
     Ping,
     PingRequest,
     Query,
@@ -40,6 +34,7 @@ from .messages import (
     SyncRequest,
     SyncResponse,
 )
+from .packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Codec, Header, PacketType
 from .types import Address, Node, Now, Record
 
 #: Packet type of each message that goes to one node.

@@ -11,8 +11,9 @@ from .interface import Known
 from .members.membership import FORGET_AFTER, Membership
 from .members.seeds import Seeds
 from .members.timing import Timing
-from .messages import RecordsRequest, Rejected
+from .messages import RecordsRequest
 from .outbox import Local, Outbox
+from .packets import Rejected
 from .sync.anti_entropy import AntiEntropy
 from .timers import Timers
 from .types import Address, Node, Now, Record, State

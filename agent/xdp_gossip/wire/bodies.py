@@ -13,7 +13,8 @@ import msgpack
 
 from ..core import messages as m
 from ..core.applied import TroubledFile
-from ..core.messages import Message, PacketType, Rejected
+from ..core.messages import Message
+from ..core.packets import PacketType, Rejected
 from ..core.schema import (
     ADDRESS,
     BOOLEAN,

@@ -24,7 +24,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from nacl.bindings import crypto_shorthash_siphashx24
 
-from ..core.messages import Header, Message, PacketType, Rejected
+from ..core.messages import Message
+from ..core.packets import Header, PacketType, Rejected
 from ..core.types import Address
 from . import bodies
 from .keys import Keyring, SlotKeys, cluster_id
@@ -46,7 +47,7 @@ _TYPES = {int(kind): kind for kind in PacketType}
 
 
 class NativeCodec:
-    """Packets of one cluster (``core.messages.Codec``).
+    """Packets of one cluster (``core.packets.Codec``).
 
     ``salt``: 4 bytes that no other run of this node has; random by default. See docs/wire.md, "Keys".
     """

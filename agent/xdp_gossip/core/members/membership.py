@@ -11,7 +11,8 @@ import random
 from collections.abc import Iterator
 from typing import Callable
 
-from ..messages import FLAG_CATCHING_UP, FLAG_UNSTORED, RUMORS, Header, MemberInfo, Rejected, Sighting
+from ..messages import MemberInfo, Sighting
+from ..packets import FLAG_CATCHING_UP, FLAG_UNSTORED, RUMORS, Header, Rejected
 from ..revision import Revision, Shown
 from ..runs import later
 from ..types import PRESENT, Address, Now, Record, State

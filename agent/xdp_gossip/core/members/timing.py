@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ..interface import Settings
-from ..messages import PacketType
+from ..packets import PacketType
 from .membership import Membership
 
 #: What is rare and urgent goes to so many times ``amount`` members: at 50 nodes and Amount 4, about one rumor in 3,000

@@ -27,12 +27,12 @@ from ..messages import (
     MemberList,
     Records,
     RecordsRequest,
-    Rejected,
     Sighting,
     SyncRequest,
     SyncResponse,
 )
 from ..outbox import Local, Outbox
+from ..packets import Rejected
 from ..runs import after, later
 from ..types import PRESENT, Address, Document, Now, Record, State
 from .allowance import Allowance
