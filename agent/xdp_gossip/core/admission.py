@@ -11,9 +11,10 @@ from .documents.clock import cluster_offset
 from .events import Warned
 from .members.membership import Membership, Peer
 from .members.timing import Timing
-from .messages import Ack, Message, Ping, SyncRequest, SyncResponse
+from .messages import Ack, Ping, SyncRequest, SyncResponse
 from .outbox import Local, Outbox
 from .packets import Codec, Header, PacketType, Rejected
+from .registry import Message
 from .runs import later
 from .sync.anti_entropy import AntiEntropy
 from .types import Address, Now, State

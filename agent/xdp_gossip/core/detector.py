@@ -16,6 +16,7 @@ from .members.membership import FORGET_AFTER, Membership, Peer
 from .members.timing import Timing
 from .messages import Ack, IndirectAck, Ping, PingRequest, Sighting
 from .outbox import Local, Outbox
+from .received import Received
 from .runs import after, later
 from .types import Address, Member, Now, State
 
@@ -95,19 +96,19 @@ class Detector:
         if peer.state is not State.LEFT:
             self._move(peer, State.LEFT, now)
 
-    def on_ping(self, ping: Ping, origin: Address, now: Now) -> None:
+    def on_ping(self, ping: Ping, packet: Received) -> None:
         """Answer, unless this node is to be silent; refute when we are suspected under our current incarnation."""
         if ping.target != self._local.address:
             self._out.count("rx_misdirected")
             return
         if self._local.status != "running":
             return
-        self._out.send(Ack(ping.nonce), origin, now)
+        self._out.send(Ack(ping.nonce), packet.origin, packet.now)
         own = self._local.incarnation
         if later(ping.incarnation, own) or (ping.suspect and ping.incarnation == own):
-            self.on_accused(ping.incarnation, now)
+            self.on_accused(ping.incarnation, packet.now)
 
-    def on_ack(self, ack: Ack, peer: Peer, now: Now) -> None:
+    def on_ack(self, ack: Ack, packet: Received) -> None:
         """A probed node answered us; pass it on when somebody asked for it.
 
         Members that we asked to probe acknowledge that with the same nonce: they can hear us, so the silence is
@@ -115,18 +116,19 @@ class Detector:
         """
         self.local_health = max(0, self.local_health - 1)
         for suspect in self._membership:
-            if suspect.probe_nonce == ack.nonce and suspect is not peer:
+            if suspect.probe_nonce == ack.nonce and suspect is not packet.peer:
                 suspect.helped = True
         asked = self._asked.pop(ack.nonce, None)
         if asked is not None:
             asker, nonce = asked
-            self._out.send(IndirectAck(nonce, Sighting(peer.address, peer.incarnation, peer.sighted)), asker, now)
+            sighting = Sighting(packet.origin, packet.peer.incarnation, packet.peer.sighted)
+            self._out.send(IndirectAck(nonce, sighting), asker, packet.now)
 
     def answered(self, nonce: int) -> bool:
         """Whether a ping of ours with that nonce is open."""
         return nonce in self._asked or any(peer.pinged == nonce for peer in self._membership)
 
-    def on_ping_request(self, request: PingRequest, origin: Address, now: Now) -> None:
+    def on_ping_request(self, request: PingRequest, packet: Received) -> None:
         """Ping on behalf of another member, and tell it so at once."""
         if self._local.status != "running":
             return
@@ -137,18 +139,18 @@ class Detector:
         if len(self._asked) >= 1024:
             self._asked.pop(next(iter(self._asked)))
         nonce = self._out.rng.getrandbits(63)
-        self._asked[nonce] = (origin, request.nonce)
-        self._out.send(Ping(nonce, request.target, request.incarnation, False), request.target, now)
-        self._out.send(Ack(request.nonce), origin, now)
+        self._asked[nonce] = (packet.origin, request.nonce)
+        self._out.send(Ping(nonce, request.target, request.incarnation, False), request.target, packet.now)
+        self._out.send(Ack(request.nonce), packet.origin, packet.now)
 
-    def on_indirect_ack(self, ack: IndirectAck, now: Now) -> None:
+    def on_indirect_ack(self, ack: IndirectAck, packet: Received) -> None:
         """Another member reached the node that we could not."""
         peer = self._membership.get(ack.sighting.address)
         if peer is None or later(peer.incarnation, ack.sighting.incarnation) or peer.state is State.LEFT:
             return
         self._out.count("indirect_acks")
-        peer.vouched_until = now.mono + _VOUCHED
-        self.heard(peer, now)
+        peer.vouched_until = packet.now.mono + _VOUCHED
+        self.heard(peer, packet.now)
 
     # -- time --------------------------------------------------------------------------------------------------
 

@@ -40,17 +40,19 @@ from .kernel_view import KernelView, Observation
 from .members.membership import FORGET_AFTER, Membership, Peer
 from .members.ring import RelayRing
 from .members.timing import Timing
-from .messages import Announce, Documents, Entry, Message, RecordRumor
+from .messages import Announce, Documents, Entry, RecordRumor
 from .outbox import Local, Outbox, UnstoredSource
 from .packets import Codec, PacketType
 from .paths import LONG, Paths
 from .peer_selection import PeerSelection
 from .queries import Queries
+from .registry import Message
 from .runs import following, later, latest
 from .sync.anti_entropy import AntiEntropy
 from .sync.catchup import CatchUp
 from .sync.fetch import Fetcher
 from .sync.handover import hand_over
+from .sync.records import NodeRecords
 from .sync.supply import Supply
 from .timers import Timers
 from .types import Address, Document, Member, Node, Now, Prepared, Record, State, Version, Write
@@ -118,6 +120,7 @@ class Engine:
             settings.max_clock_drift,
         )
         self._identity = Identity(self._local, self._membership, self._out, self._timing)
+        self._records = NodeRecords(self._local, self._membership, self._identity, self._out, frame)
         self._paths = Paths(self._membership, self._out, self._identity.shared)
         self._admission.on_stale_run = self._identity.stale_run
         self._admission.on_accused = self._refute
@@ -125,12 +128,14 @@ class Engine:
         self._detector.on_accused = self._refute
         self._timers = Timers()
         self._selection = PeerSelection(
-            self._local, self._membership, self._anti_entropy, self._out, self._timing, self._timers, rng
+            self._local, self._membership, self._anti_entropy, self._records, self._out, self._timing, self._timers, rng
         )
         self._anti_entropy.on_claimed = self._go_beyond
         self._anti_entropy.on_alias = self._selection.seeds.is_alias
         self._membership.on_forget = self._forget
-        self._kernel_view = KernelView(self._membership, self._detector, self._selection, self._out, self._timing)
+        self._kernel_view = KernelView(
+            self._membership, self._detector, self._selection, self._records, self._out, self._timing
+        )
         self._queries = Queries(self._metadata, self._out)
         self._dispatcher = Dispatcher(
             codec,
@@ -141,6 +146,7 @@ class Engine:
             self._anti_entropy,
             self._fetcher,
             self._supply,
+            self._records,
             self._queries,
             self._kernel_view,
             self._identity,

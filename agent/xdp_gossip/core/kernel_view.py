@@ -18,6 +18,7 @@ from .outbox import Outbox
 from .packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Rejected
 from .peer_selection import PeerSelection
 from .runs import after, later
+from .sync.records import NodeRecords
 from .types import Address, Now, State
 
 #: One origin that is not held for gone: key (20 bytes, ``membership.key_of``), incarnation, highest rumor sequence,
@@ -30,11 +31,18 @@ class KernelView:
     """Reads observations and says when it wants the next."""
 
     def __init__(
-        self, membership: Membership, detector: Detector, selection: PeerSelection, out: Outbox, timing: Timing
+        self,
+        membership: Membership,
+        detector: Detector,
+        selection: PeerSelection,
+        records: NodeRecords,
+        out: Outbox,
+        timing: Timing,
     ) -> None:
         self._membership = membership
         self._detector = detector
         self._selection = selection
+        self._records = records
         self._out = out
         self._timing = timing
         self._last: float | None = None
@@ -120,5 +128,5 @@ class KernelView:
         if later(incarnation, peer.incarnation):
             peer.begin(incarnation)
         peer.record_digest = record_digest
-        peer.record_due, peer.record_tries = now.mono + 0.3, 0
+        self._records.expect(peer, now)
         self._membership.changed(peer)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from .types import Address
 
 if TYPE_CHECKING:
-    from .messages import Message
+    from .registry import Message
 
 
 class PacketType(enum.IntEnum):

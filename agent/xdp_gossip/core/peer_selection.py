@@ -11,10 +11,10 @@ from .interface import Known
 from .members.membership import FORGET_AFTER, Membership
 from .members.seeds import Seeds
 from .members.timing import Timing
-from .messages import RecordsRequest
 from .outbox import Local, Outbox
 from .packets import Rejected
 from .sync.anti_entropy import AntiEntropy
+from .sync.records import NodeRecords
 from .timers import Timers
 from .types import Address, Node, Now, Record, State
 
@@ -27,13 +27,14 @@ _FIRST_TRIES = 8
 
 
 class PeerSelection:
-    """Opens exchanges, and asks for node records that are missing."""
+    """Opens exchanges, and has node records asked for that are missing."""
 
     def __init__(
         self,
         local: Local,
         membership: Membership,
         anti_entropy: AntiEntropy,
+        records: NodeRecords,
         out: Outbox,
         timing: Timing,
         timers: Timers,
@@ -42,6 +43,7 @@ class PeerSelection:
         self._local = local
         self._membership = membership
         self._anti_entropy = anti_entropy
+        self._records = records
         self._out = out
         self._timing = timing
         self._timers = timers
@@ -105,7 +107,7 @@ class PeerSelection:
             self._round(now)
         for address in self._seeds.due(now):
             self._anti_entropy.request(address, now)
-        self._request_records(now)
+        self._records.tick(now)
 
     def differs(self, now: Now) -> None:
         """A member advertises other documents than ours.
@@ -160,18 +162,3 @@ class PeerSelection:
             peer.record = Record(item.name, item.private_data)
         self._membership.changed(peer)
         return True
-
-    def _request_records(self, now: Now) -> None:
-        for peer in list(self._membership.incomplete.values()):
-            if not peer.record_missing:
-                del self._membership.incomplete[peer.address]
-                continue
-            if now.mono < peer.record_due:
-                continue
-            # The owner first, then others too; over TCP once a datagram brought nothing.
-            again = peer.record_tries > 0
-            helpers = self._membership.pick(1, peer.address) if peer.record_tries % 2 else []
-            peer.record_due = now.mono + min(30.0, 0.5 * 2**peer.record_tries)
-            peer.record_tries = min(10, peer.record_tries + 1)
-            target = helpers[0] if helpers else peer.address
-            self._out.send(RecordsRequest((peer.address,)), target, now, reliable=again)
