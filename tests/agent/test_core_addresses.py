@@ -12,7 +12,7 @@ from xdp_gossip.core import messages as m
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit, Warned
 from xdp_gossip.core.interface import Known, Settings
-from xdp_gossip.core.members.membership import key_of
+from xdp_gossip.core.members.peer import key_of
 from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.types import Address, Node, Now, State
 from xdp_gossip.pekonode import codec

@@ -13,7 +13,7 @@ from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import MemberChanged, Rumor, Standing, Transmit
 from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.kernel_view import Observation
-from xdp_gossip.core.members.membership import key_of
+from xdp_gossip.core.members.peer import key_of
 from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.messages import MemberInfo, MemberList
 from xdp_gossip.core.packets import FLAG_PAUSED, Header, PacketType

@@ -15,7 +15,7 @@ from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit
 from xdp_gossip.core.interface import Settings
 from xdp_gossip.core.kernel_view import Observation
-from xdp_gossip.core.members.membership import key_of
+from xdp_gossip.core.members.peer import key_of
 from xdp_gossip.core.members.timing import MAX_COPIES, WIDE
 from xdp_gossip.core.packets import Codec
 from xdp_gossip.core.types import Address, Now

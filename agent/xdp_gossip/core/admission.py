@@ -9,7 +9,8 @@ from typing import Callable
 from .detector import Detector
 from .documents.clock import cluster_offset
 from .events import Warned
-from .members.membership import Membership, Peer
+from .members.membership import Membership
+from .members.peer import Peer
 from .members.timing import Timing
 from .messages import Ack, Ping, SyncRequest, SyncResponse
 from .outbox import Local, Outbox

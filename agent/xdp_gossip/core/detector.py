@@ -12,7 +12,8 @@ import math
 from typing import Callable
 
 from .events import MemberChanged, Standing, Warned
-from .members.membership import FORGET_AFTER, Membership, Peer
+from .members.membership import FORGET_AFTER, Membership
+from .members.peer import Peer
 from .members.timing import Timing
 from .messages import Ack, IndirectAck, Ping, PingRequest, Sighting
 from .outbox import Local, Outbox

@@ -10,7 +10,8 @@ from .admission import Admission
 from .detector import Detector, standing_of
 from .identity import Identity
 from .kernel_view import KernelView
-from .members.membership import Membership, Peer
+from .members.membership import Membership
+from .members.peer import Peer
 from .members.timing import Timing
 from .messages import (
     Ack,

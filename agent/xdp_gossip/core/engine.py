@@ -37,7 +37,8 @@ from .events import (
 from .identity import Identity
 from .interface import InvalidError, Known, ProtocolError, Settings
 from .kernel_view import KernelView, Observation
-from .members.membership import FORGET_AFTER, Membership, Peer
+from .members.membership import FORGET_AFTER, Membership
+from .members.peer import Peer
 from .members.ring import RelayRing
 from .members.timing import Timing
 from .messages import Announce, Documents, Entry, RecordRumor

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Iterable
 
 from .events import Warned
-from .members.membership import Membership, Peer
+from .members.membership import Membership
+from .members.peer import Peer
 from .members.timing import Timing
 from .messages import MemberInfo
 from .outbox import Local, Outbox

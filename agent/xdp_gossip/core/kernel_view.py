@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 from .detector import Detector, standing_of
 from .events import Standing
-from .members.membership import Membership, Peer
+from .members.membership import Membership
+from .members.peer import Peer
 from .members.timing import Timing
 from .outbox import Outbox
 from .packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Rejected
@@ -21,7 +22,7 @@ from .runs import after, later
 from .sync.records import NodeRecords
 from .types import Address, Now, State
 
-#: One origin that is not held for gone: key (20 bytes, ``membership.key_of``), incarnation, highest rumor sequence,
+#: One origin that is not held for gone: key (20 bytes, ``peer.key_of``), incarnation, highest rumor sequence,
 #: window (bit i: highest - i was seen), last sign of life (monotonic seconds; 0: none), its wall clock minus the local
 #: one (seconds), state digest, record digest, flags of its newest packet. A tuple: ten thousand are read at once.
 Observation = tuple[bytes, int, int, int, float, float, int, int, int]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 
 from .counters import NATIVE, Counters
 from .events import Event, Rumor, Transmit
-from .members.membership import with_mark
+from .members.peer import with_mark
 from .messages import BY_CLASS
 from .packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Codec, Header, PacketType
 from .registry import Message

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .members.membership import Peer
+from .members.peer import Peer
 from .packets import Header
 from .types import Address, Now
 

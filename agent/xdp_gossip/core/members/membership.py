@@ -13,100 +13,15 @@ from typing import Callable
 
 from ..messages import MemberInfo, Sighting
 from ..packets import FLAG_CATCHING_UP, FLAG_UNSTORED, RUMORS, Header, Rejected
-from ..revision import Revision, Shown
+from ..revision import Revision
 from ..runs import later
-from ..types import PRESENT, Address, Now, Record, State
-from .window import ReplayWindow
+from ..types import Address, Now, State
+from .peer import Peer
 
-#: Rumors of one origin arrive out of order only by the time they take to spread; 64 is what the kernel keeps too.
-RUMOR_WINDOW = 64
-#: Direct packets take UDP and TCP, which overtake each other; a transfer has at most a few dozen in flight.
-DIRECT_WINDOW = 1024
 #: Seconds for which a node that is gone stays known and is tried again.
 FORGET_AFTER = 86_400.0
 
 _MASK = (1 << 64) - 1
-
-
-class Peer(Shown):
-    """One other node. Mutable; only the protocol core holds it."""
-
-    __slots__ = (
-        "address", "key", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest",
-        "state_digest", "stored", "caught_up", "last_heard", "clock_ahead", "gone_at", "token", "introduced",
-        "problems", "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
-        "vouched_until", "key_slot",
-    )  # fmt: skip
-
-    SHOWN = frozenset({"incarnation", "state", "record", "state_digest", "problems", "key_slot"})
-
-    def __init__(self, address: Address, now: Now) -> None:
-        self.revision = None
-        self.address = address
-        self.key = key_of(address)
-        self.incarnation = 0
-        self.sighted = 0  # newest rumor sequence that anybody heard of it
-        self.rumors = ReplayWindow(RUMOR_WINDOW)
-        self.directs = ReplayWindow(DIRECT_WINDOW)
-        self.state = State.SUSPECT
-        self.record: Record | None = None
-        self.record_digest = 0  # as its newest packet says
-        self.state_digest = 0
-        self.stored = True  # all that its digest stands for is on its disk: it said so itself
-        self.caught_up = False  # it has said so itself in this run (``catchup``)
-        self.last_heard = now.mono
-        self.clock_ahead: float | None = None  # its wall clock minus ours, seconds
-        self.gone_at = (0, 0)  # (incarnation, sequence) of its leave
-        self.key_slot: int | None = None  # that its newest packet in this run was signed with
-        self.token = 0
-        self.introduced = False  # the shell was told of it
-        self.problems: tuple[str, ...] = ()  # what is wrong with it: twin, same_name, ...
-        self.vouched_until = 0.0  # so long somebody's word stands for it, as this host cannot reach it itself
-        self.probes = 0
-        self.pinged = 0  # nonce of the last ping
-        self.probe_due = 0.0
-        self.probe_nonce = 0  # of the last round in which others were asked to probe it
-        self.helped = False  # one of these others answered us
-        self.record_due = 0.0
-        self.record_tries = 0
-
-    @property
-    def present(self) -> bool:
-        """Counts as a member: alive, or not yet given up."""
-        return self.state in PRESENT
-
-    @property
-    def heard(self) -> bool:
-        """Somebody heard it at least once (a seed that never answered was not)."""
-        return self.incarnation > 0
-
-    @property
-    def record_missing(self) -> bool:
-        """Its newest packet names a record that is not here."""
-        return self.record_digest != 0 and (self.record is None or self.record.digest != self.record_digest)
-
-    def mark(self, problem: str, on: bool) -> bool:
-        """Add or remove one of its problems; whether that changed anything."""
-        before = self.problems
-        self.problems = with_mark(before, problem, on)
-        return self.problems != before
-
-    def told_of(self, info: MemberInfo) -> None:
-        """Take over what another member heard of it. What is on its disk only its own packets tell."""
-        if later(info.incarnation, self.incarnation):
-            self.begin(info.incarnation)
-            self.stored = False
-        self.stored = self.stored and info.state_digest == self.state_digest
-        self.sighted = info.sequence
-        self.record_digest, self.state_digest = info.record_digest, info.state_digest
-
-    def begin(self, incarnation: int) -> None:
-        """A new run of the node: its sequences start again."""
-        self.incarnation = incarnation
-        self.caught_up = False
-        self.sighted = 0
-        self.rumors = ReplayWindow(RUMOR_WINDOW)
-        self.directs = ReplayWindow(DIRECT_WINDOW)
 
 
 class Membership:
@@ -278,18 +193,6 @@ class Membership:
             record_digest=peer.record_digest,
             state_digest=peer.state_digest,
         )
-
-
-def with_mark(problems: tuple[str, ...], problem: str, on: bool) -> tuple[str, ...]:
-    """``problems`` with or without one, sorted."""
-    if (problem in problems) is on:
-        return problems
-    return tuple(sorted({*problems, problem})) if on else tuple(name for name in problems if name != problem)
-
-
-def key_of(address: Address) -> bytes:
-    """20 bytes: address, port, two zeros; what a data plane's table has as key (``bpf/maps.h``, xg_node_key)."""
-    return address.packed + address.port.to_bytes(2, "big") + b"\0\0"
 
 
 def _sort(kind: dict[Address, Peer], peer: Peer, belongs: bool) -> None:

@@ -15,7 +15,8 @@ from ..detector import Detector
 from ..documents.metadata import Metadata
 from ..documents.table import BUCKETS, bucket_of, entry_of
 from ..events import SwapAnswered, SwapRequested, Warned
-from ..members.membership import FORGET_AFTER, Membership, Peer
+from ..members.membership import FORGET_AFTER, Membership
+from ..members.peer import Peer
 from ..members.timing import Timing
 from ..messages import (
     Announce,

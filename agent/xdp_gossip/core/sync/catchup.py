@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from ..documents.metadata import Metadata
 from ..events import CaughtUp
-from ..members.membership import Membership, Peer
+from ..members.membership import Membership
+from ..members.peer import Peer
 from ..members.timing import Timing
 from ..messages import Entry
 from ..outbox import Local, Outbox

@@ -6,7 +6,8 @@ from __future__ import annotations
 from ..detector import snapshot
 from ..events import MemberChanged
 from ..identity import Identity
-from ..members.membership import Membership, Peer
+from ..members.membership import Membership
+from ..members.peer import Peer
 from ..messages import RecordRumor, Records, RecordsRequest
 from ..outbox import Local, Outbox
 from ..received import Received
