@@ -97,7 +97,9 @@ class Admission:
         return cluster_offset(samples) if samples else None
 
     def _samples(self) -> list[float]:
-        return [p.clock_ahead for p in self._membership if p.state is State.ALIVE and p.clock_ahead is not None]
+        return [
+            p.clock_ahead for p in self._membership if p.liveness.state is State.ALIVE and p.clock_ahead is not None
+        ]
 
     def known_offset(self) -> float:
         """Seconds to add to the local clock for the cluster's time, as far as it is known.
@@ -115,7 +117,7 @@ class Admission:
         Only of one that is alive is the clock known now: who goes loses the mark.
         """
         for peer in self._membership:
-            known = peer.state is State.ALIVE and peer.clock_ahead is not None
+            known = peer.liveness.state is State.ALIVE and peer.clock_ahead is not None
             far = known and abs((peer.clock_ahead or 0.0) - offset) > self._max_clock_drift / 2
             if far != ("clock" in peer.problems):
                 peer.mark("clock", far)
@@ -174,7 +176,7 @@ class Admission:
         expected = self.cluster_offset() or 0.0 if known is None else known
         age = expected - (header.wall_ns - now.wall_ns) / 1e9
         limit = self._timing.timeout
-        if peer is not None and peer.state is State.ALIVE and known is not None:
+        if peer is not None and peer.liveness.state is State.ALIVE and known is not None:
             limit = max(limit, self._max_clock_drift)
         if abs(age) <= limit:
             return

@@ -160,9 +160,9 @@ class Dispatcher:
         if (peer.incarnation, peer.record_digest) != before:
             self._membership.changed(peer)
             self._records.expect(peer, now)
-        late = not after((header.incarnation, header.sequence), peer.gone_at)
+        late = not after((header.incarnation, header.sequence), peer.liveness.gone_at)
         silent = header.flags & FLAG_PAUSED or header.type is PacketType.LEAVE
-        if not late and not silent and (header.type in RUMORS or peer.state is not State.LEFT):
+        if not late and not silent and (header.type in RUMORS or peer.liveness.state is not State.LEFT):
             self._detector.heard(peer, now)
         if header.state_digest == self._anti_entropy.state_digest:
             self._catch_up.equals(peer)

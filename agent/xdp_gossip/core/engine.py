@@ -129,7 +129,15 @@ class Engine:
         self._detector.on_accused = self._refute
         self._timers = Timers()
         self._selection = PeerSelection(
-            self._local, self._membership, self._anti_entropy, self._records, self._out, self._timing, self._timers, rng
+            self._local,
+            self._membership,
+            self._detector,
+            self._anti_entropy,
+            self._records,
+            self._out,
+            self._timing,
+            self._timers,
+            rng,
         )
         self._anti_entropy.on_claimed = self._go_beyond
         self._anti_entropy.on_alias = self._selection.seeds.is_alias
@@ -683,7 +691,7 @@ class Engine:
 
     def _forget(self, peer: Peer) -> None:
         """A peer was silent for a day, gave way to another in a full table, or never was one."""
-        if peer.heard and peer.state is not State.LEFT:
+        if peer.heard and peer.liveness.state is not State.LEFT:
             self._selection.seeds.add_former(peer.address)
         self._identity.forget(peer)
         self._paths.forget(peer.address)

@@ -93,11 +93,10 @@ class KernelView:
                 # The plane notes clocks against one that stood still while the machine was suspended.
                 if last_seen >= self.woke_up_at:
                     peer.clock_ahead = clock_ahead
-            if last_seen > peer.last_heard and not flags & FLAG_PAUSED:
-                if peer.state is State.ALIVE:
-                    peer.last_heard = last_seen
-                    peer.probes = 0
-                elif after((incarnation, highest), peer.gone_at) and now.mono - last_seen < timeout:
+            if last_seen > peer.liveness.last_heard and not flags & FLAG_PAUSED:
+                if peer.liveness.state is State.ALIVE:
+                    self._detector.recorded(peer, last_seen)
+                elif after((incarnation, highest), peer.liveness.gone_at) and now.mono - last_seen < timeout:
                     self._detector.heard(peer, now, now.mono - last_seen)
                 self._selection.answered(peer.address)
             differs = differs or (state != state_digest and peer.present)
@@ -117,12 +116,10 @@ class KernelView:
             self._out.emit(Standing(address, "forgotten", 0, 0, 0, 0.0))
             return None
         if last_seen and now.mono - last_seen < self._timing.timeout:
-            peer.last_heard = 0.0  # by whoever looks, not by us
+            self._detector.never_heard(peer)  # whoever looks will say when it was
         elif last_seen:  # it died while no agent looked
-            peer.state = State.DEAD
             peer.begin(incarnation)
-            peer.last_heard = last_seen
-            self._detector.introduce(peer, now)
+            self._detector.enter(peer, State.DEAD, last_seen, now)
         return peer
 
     def _renew(self, peer: Peer, incarnation: int, record_digest: int, now: Now) -> None:

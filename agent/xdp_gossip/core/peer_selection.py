@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Iterable
 
+from .detector import Detector
 from .interface import Known
 from .members.membership import FORGET_AFTER, Membership
 from .members.seeds import Seeds
@@ -33,6 +34,7 @@ class PeerSelection:
         self,
         local: Local,
         membership: Membership,
+        detector: Detector,
         anti_entropy: AntiEntropy,
         records: NodeRecords,
         out: Outbox,
@@ -42,6 +44,7 @@ class PeerSelection:
     ) -> None:
         self._local = local
         self._membership = membership
+        self._detector = detector
         self._anti_entropy = anti_entropy
         self._records = records
         self._out = out
@@ -137,7 +140,7 @@ class PeerSelection:
         gone = [
             peer.address
             for peer in self._membership.gone.values()
-            if peer.state is State.DEAD and peer.heard and now.mono - peer.last_heard < FORGET_AFTER
+            if peer.liveness.state is State.DEAD and peer.heard and now.mono - peer.liveness.last_heard < FORGET_AFTER
         ]
         self._rounds += 1
         calm = self._rounds % _CALM and not self._membership.overdue(self._timing.overdue, 1, now)
@@ -156,9 +159,7 @@ class PeerSelection:
             return False
         peer.begin(item.incarnation)
         peer.sighted = item.sequence
-        peer.state = State.DEAD
-        peer.last_heard = now.mono - max(0.0, (now.wall_ns - item.last_heard_ns) / 1e9)
         if item.name or item.private_data:
             peer.record = Record(item.name, item.private_data)
-        self._membership.changed(peer)
+        self._detector.remember(peer, now.mono - max(0.0, (now.wall_ns - item.last_heard_ns) / 1e9))
         return True

@@ -69,10 +69,11 @@ class Membership:
         if len(self._peers) >= self._max_nodes:
             if not self.gone:
                 raise Rejected("table_full")
-            self.forget(min(self.gone.values(), key=lambda peer: peer.last_heard))
+            self.forget(min(self.gone.values(), key=lambda peer: peer.liveness.last_heard))
         peer = Peer(address, now)
         self._peers[address] = self.by_key[peer.key] = peer
-        self._ordered, peer.revision = None, self.revision
+        self._ordered = None
+        peer.watched_by(self.revision)
         self.revision.advance()
         self.changed(peer)
         return peer
@@ -84,7 +85,8 @@ class Membership:
         for kind in (self.suspects, self.gone, self.incomplete, self._left):
             kind.pop(peer.address, None)
         self._digest = (self._digest - peer.token) & _MASK
-        self._present = self._ordered = peer.revision = None
+        self._present = self._ordered = None
+        peer.watched_by(None)
         self.revision.advance()
         self.on_forget(peer)
 
@@ -94,9 +96,9 @@ class Membership:
         self._digest = (self._digest + token - peer.token) & _MASK
         peer.token = token
         self._present = None
-        _sort(self.suspects, peer, peer.state is State.SUSPECT)
+        _sort(self.suspects, peer, peer.liveness.state is State.SUSPECT)
         _sort(self.gone, peer, not peer.present)
-        _sort(self._left, peer, peer.state is State.LEFT)
+        _sort(self._left, peer, peer.liveness.state is State.LEFT)
         _sort(self.incomplete, peer, peer.present and peer.record_missing)
 
     def digest(self, local_incarnation: int, local_record_digest: int) -> int:
@@ -173,13 +175,13 @@ class Membership:
 
     def silence(self, peer: Peer, now: Now) -> float:
         """Seconds for which a peer was not heard, as far as this member is informed."""
-        return min(now.mono, self.informed_until) - peer.last_heard
+        return min(now.mono, self.informed_until) - peer.liveness.last_heard
 
     def overdue(self, silence: float, limit: int, now: Now) -> tuple[Sighting, ...]:
         """Up to ``limit`` present peers that were not heard for ``silence`` seconds, longest first."""
         before = min(now.mono, self.informed_until) - silence
-        late = [peer for peer in self if peer.last_heard < before and peer.present and peer.heard]
-        late.sort(key=lambda peer: peer.last_heard)
+        late = [peer for peer in self if peer.liveness.last_heard < before and peer.present and peer.heard]
+        late.sort(key=lambda peer: peer.liveness.last_heard)
         return tuple(Sighting(peer.address, peer.incarnation, peer.sighted) for peer in late[:limit])
 
     def info(self, peer: Peer, now: Now) -> MemberInfo:
@@ -188,8 +190,8 @@ class Membership:
             address=peer.address,
             incarnation=peer.incarnation,
             sequence=peer.sighted,
-            state=peer.state,
-            age_ms=max(0, int((now.mono - peer.last_heard) * 1000)),
+            state=peer.liveness.state,
+            age_ms=max(0, int((now.mono - peer.liveness.last_heard) * 1000)),
             record_digest=peer.record_digest,
             state_digest=peer.state_digest,
         )

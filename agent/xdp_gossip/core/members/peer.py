@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from ..messages import MemberInfo
-from ..revision import Shown
+from ..revision import Revision, Shown
 from ..runs import later
-from ..types import PRESENT, Address, Now, Record, State
+from ..types import PRESENT, Address, Now, Record
+from .liveness import Liveness
 from .window import ReplayWindow
 
 #: Rumors of one origin arrive out of order only by the time they take to spread; 64 is what the kernel keeps too.
@@ -19,13 +20,12 @@ class Peer(Shown):
     """One other node. Mutable; only the protocol core holds it."""
 
     __slots__ = (
-        "address", "key", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest",
-        "state_digest", "stored", "caught_up", "last_heard", "clock_ahead", "gone_at", "token", "introduced",
-        "problems", "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
-        "vouched_until", "key_slot",
+        "address", "key", "incarnation", "sighted", "rumors", "directs", "liveness", "record", "record_digest",
+        "state_digest", "stored", "caught_up", "clock_ahead", "token", "problems", "record_due", "record_tries",
+        "key_slot",
     )  # fmt: skip
 
-    SHOWN = frozenset({"incarnation", "state", "record", "state_digest", "problems", "key_slot"})
+    SHOWN = frozenset({"incarnation", "record", "state_digest", "problems", "key_slot"})
 
     def __init__(self, address: Address, now: Now) -> None:
         self.revision = None
@@ -35,32 +35,27 @@ class Peer(Shown):
         self.sighted = 0  # newest rumor sequence that anybody heard of it
         self.rumors = ReplayWindow(RUMOR_WINDOW)
         self.directs = ReplayWindow(DIRECT_WINDOW)
-        self.state = State.SUSPECT
+        self.liveness = Liveness(now)
         self.record: Record | None = None
         self.record_digest = 0  # as its newest packet says
         self.state_digest = 0
         self.stored = True  # all that its digest stands for is on its disk: it said so itself
         self.caught_up = False  # it has said so itself in this run (``catchup``)
-        self.last_heard = now.mono
         self.clock_ahead: float | None = None  # its wall clock minus ours, seconds
-        self.gone_at = (0, 0)  # (incarnation, sequence) of its leave
         self.key_slot: int | None = None  # that its newest packet in this run was signed with
         self.token = 0
-        self.introduced = False  # the shell was told of it
         self.problems: tuple[str, ...] = ()  # what is wrong with it: twin, same_name, ...
-        self.vouched_until = 0.0  # so long somebody's word stands for it, as this host cannot reach it itself
-        self.probes = 0
-        self.pinged = 0  # nonce of the last ping
-        self.probe_due = 0.0
-        self.probe_nonce = 0  # of the last round in which others were asked to probe it
-        self.helped = False  # one of these others answered us
         self.record_due = 0.0
         self.record_tries = 0
+
+    def watched_by(self, revision: Revision | None) -> None:
+        """Have every change that a list of nodes shows advance ``revision``; None: no more."""
+        self.revision = self.liveness.revision = revision
 
     @property
     def present(self) -> bool:
         """Counts as a member: alive, or not yet given up."""
-        return self.state in PRESENT
+        return self.liveness.state in PRESENT
 
     @property
     def heard(self) -> bool:

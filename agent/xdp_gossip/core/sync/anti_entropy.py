@@ -131,7 +131,7 @@ class AntiEntropy:
         since, asked = self._silent.get(to, (now.mono, 0))
         self._silent[to] = (since, asked + 1)
         peer = self._membership.get(to)
-        if peer is None or peer.state is not State.ALIVE:
+        if peer is None or peer.liveness.state is not State.ALIVE:
             return False
         vain = asked >= _UNANSWERED and now.mono - since > self._timing.timeout and self._out.reaches(to)
         if vain and peer.mark("unreached", True):
@@ -240,7 +240,7 @@ class AntiEntropy:
         self._open = {nonce: item for nonce, item in self._open.items() if now.mono - item[1] < _LIST_LIFETIME}
         for to, (since, _) in list(self._silent.items()):
             peer = self._membership.get(to)
-            if (peer is None or peer.state is not State.ALIVE) and now.mono - since > _LIST_LIFETIME:
+            if (peer is None or peer.liveness.state is not State.ALIVE) and now.mono - since > _LIST_LIFETIME:
                 del self._silent[to]
                 if peer is not None:
                     peer.mark("unreached", False)
@@ -368,10 +368,9 @@ class AntiEntropy:
                 self._out.count(f"rx_{rejected.reason}")
                 return
             fresh = info.state in PRESENT and age < self._timing.timeout
-            peer.state = State.ALIVE if fresh else info.state if info.state not in PRESENT else State.DEAD
             peer.told_of(info)
-            peer.last_heard = now.mono - age
-            self._detector.introduce(peer, now)
+            state = State.ALIVE if fresh else info.state if info.state not in PRESENT else State.DEAD
+            self._detector.enter(peer, state, now.mono - age, now)
             return
         if not after((info.incarnation, info.sequence), (peer.incarnation, peer.sighted)):
             if info.state is State.LEFT and (info.incarnation, info.sequence) == (peer.incarnation, peer.sighted):
@@ -397,7 +396,7 @@ class AntiEntropy:
     def _newer(self, overdue: Iterable[Sighting], now: Now) -> Iterator[MemberInfo]:
         for sighting in overdue:
             peer = self._membership.get(sighting.address)
-            if peer is None or peer.state is State.DEAD:
+            if peer is None or peer.liveness.state is State.DEAD:
                 continue
             if after((peer.incarnation, peer.sighted), (sighting.incarnation, sighting.sequence)):
                 yield self._membership.info(peer, now)

@@ -106,8 +106,8 @@ class NodeRecords:
             self._membership.changed(peer)  # it goes on missing
         else:
             peer.record_tries = 0
-        if fresh and peer.introduced:
-            self._out.emit(MemberChanged(snapshot(peer, now), peer.state))
+        if fresh and peer.liveness.introduced:
+            self._out.emit(MemberChanged(snapshot(peer, now), peer.liveness.state))
 
     def _of(self, address: Address) -> Record | None:
         if address == self._local.address:
