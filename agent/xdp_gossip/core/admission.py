@@ -97,9 +97,12 @@ class Admission:
         return cluster_offset(samples) if samples else None
 
     def _samples(self) -> list[float]:
-        return [
-            p.clock_ahead for p in self._membership if p.liveness.state is State.ALIVE and p.clock_ahead is not None
-        ]
+        alive = (peer for peer in self._membership if peer.liveness.state is State.ALIVE)
+        return [peer.clock_ahead for peer in alive if peer.clock_ahead is not None]
+
+    def note_clock(self, peer: Peer, ahead: float) -> None:
+        """The wall clock of ``peer`` is ``ahead`` seconds ahead of the local one."""
+        peer.clock_ahead = ahead
 
     def known_offset(self) -> float:
         """Seconds to add to the local clock for the cluster's time, as far as it is known.

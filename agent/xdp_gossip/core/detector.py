@@ -285,10 +285,10 @@ def snapshot(peer: Peer, now: Now) -> Member:
         state=peer.liveness.state,
         incarnation=peer.incarnation,
         sequence=peer.sighted,
-        record=peer.record,
+        record=peer.record.value,
         last_heard=max(0.0, now.mono - peer.liveness.last_heard),
-        digest=peer.state_digest,
+        digest=peer.sync.state_digest,
         problems=peer.problems,
-        stored=peer.stored,
+        stored=peer.sync.stored,
         key_slot=peer.key_slot,
     )

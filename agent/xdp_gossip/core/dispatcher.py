@@ -152,14 +152,9 @@ class Dispatcher:
 
     def _accept(self, peer: Peer, header: Header, now: Now) -> None:
         """An authentic, fresh packet: commit it, and take note of its sender."""
-        before = (peer.incarnation, peer.record_digest)
-        self._membership.commit(peer, header)
-        peer.clock_ahead = (header.wall_ns - now.wall_ns) / 1e9
-        if peer.key_slot != header.key_id:
-            peer.key_slot = header.key_id
-        if (peer.incarnation, peer.record_digest) != before:
-            self._membership.changed(peer)
+        if self._membership.commit(peer, header):
             self._records.expect(peer, now)
+        self._admission.note_clock(peer, (header.wall_ns - now.wall_ns) / 1e9)
         late = not after((header.incarnation, header.sequence), peer.liveness.gone_at)
         silent = header.flags & FLAG_PAUSED or header.type is PacketType.LEAVE
         if not late and not silent and (header.type in RUMORS or peer.liveness.state is not State.LEFT):

@@ -143,7 +143,7 @@ class Engine:
         self._anti_entropy.on_alias = self._selection.seeds.is_alias
         self._membership.on_forget = self._forget
         self._kernel_view = KernelView(
-            self._membership, self._detector, self._selection, self._records, self._out, self._timing
+            self._membership, self._admission, self._detector, self._selection, self._records, self._out, self._timing
         )
         self._queries = Queries(self._metadata, self._out)
         self._dispatcher = Dispatcher(
@@ -467,7 +467,7 @@ class Engine:
 
     def repair(self, now: Now) -> int:
         """Exchange at once with every member that shows other documents."""
-        differing = [peer for peer in self._membership if peer.present and peer.state_digest != self.state_digest]
+        differing = [peer for peer in self._membership if peer.present and peer.sync.state_digest != self.state_digest]
         for peer in differing:
             self._anti_entropy.request(peer.address, now)
         return len(differing)

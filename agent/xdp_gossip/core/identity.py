@@ -109,7 +109,7 @@ class Identity:
 
     def named(self, peer: Peer) -> None:
         """A peer's record is known, or is another one."""
-        name = peer.record.name if peer.record is not None else ""
+        name = peer.record.value.name if peer.record.value is not None else ""
         self.forget(peer)
         if not name:
             return

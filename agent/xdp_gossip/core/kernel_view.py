@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from .admission import Admission
 from .detector import Detector, standing_of
 from .events import Standing
 from .members.membership import Membership
 from .members.peer import Peer
 from .members.timing import Timing
 from .outbox import Outbox
-from .packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Rejected
+from .packets import FLAG_PAUSED, Rejected
 from .peer_selection import PeerSelection
 from .runs import after, later
 from .sync.records import NodeRecords
@@ -34,6 +35,7 @@ class KernelView:
     def __init__(
         self,
         membership: Membership,
+        admission: Admission,
         detector: Detector,
         selection: PeerSelection,
         records: NodeRecords,
@@ -41,6 +43,7 @@ class KernelView:
         timing: Timing,
     ) -> None:
         self._membership = membership
+        self._admission = admission
         self._detector = detector
         self._selection = selection
         self._records = records
@@ -83,16 +86,13 @@ class KernelView:
             if peer is None or later(peer.incarnation, incarnation):
                 continue
             if incarnation != peer.incarnation or record != peer.record_digest:
-                self._renew(peer, incarnation, record, now)
+                self._membership.recorded_run(peer, incarnation, record)
+                self._records.expect(peer, now)
             if highest != peer.rumors.highest or window != peer.rumors.bits:
-                peer.rumors.merge(highest, window)
-                peer.sighted = max(peer.sighted, highest)
-                peer.state_digest = state
-                peer.stored = not flags & FLAG_UNSTORED
-                peer.caught_up = not flags & FLAG_CATCHING_UP
+                self._membership.recorded(peer, highest, window, state, flags)
                 # The plane notes clocks against one that stood still while the machine was suspended.
                 if last_seen >= self.woke_up_at:
-                    peer.clock_ahead = clock_ahead
+                    self._admission.note_clock(peer, clock_ahead)
             if last_seen > peer.liveness.last_heard and not flags & FLAG_PAUSED:
                 if peer.liveness.state is State.ALIVE:
                     self._detector.recorded(peer, last_seen)
@@ -118,13 +118,6 @@ class KernelView:
         if last_seen and now.mono - last_seen < self._timing.timeout:
             self._detector.never_heard(peer)  # whoever looks will say when it was
         elif last_seen:  # it died while no agent looked
-            peer.begin(incarnation)
+            self._membership.recorded_run(peer, incarnation, 0)
             self._detector.enter(peer, State.DEAD, last_seen, now)
         return peer
-
-    def _renew(self, peer: Peer, incarnation: int, record_digest: int, now: Now) -> None:
-        if later(incarnation, peer.incarnation):
-            peer.begin(incarnation)
-        peer.record_digest = record_digest
-        self._records.expect(peer, now)
-        self._membership.changed(peer)

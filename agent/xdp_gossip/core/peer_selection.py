@@ -17,7 +17,7 @@ from .packets import Rejected
 from .sync.anti_entropy import AntiEntropy
 from .sync.records import NodeRecords
 from .timers import Timers
-from .types import Address, Node, Now, Record, State
+from .types import Address, Node, Now, State
 
 #: Nodes that are gone which get a second chance each cycle.
 _RETRIES = 4
@@ -80,8 +80,7 @@ class PeerSelection:
             except Rejected as rejected:  # it is tried all the same: it may tell another address
                 self._out.count(f"rx_{rejected.reason}")
             else:
-                if node.name or node.private_data:
-                    peer.record = Record(node.name, node.private_data)
+                self._records.remember(peer, node.name, node.private_data)
         if self._local.status == "running":
             self.tick(now)
 
@@ -125,7 +124,9 @@ class PeerSelection:
     def _settle(self, now: Now) -> None:
         self._settling = False
         ours = self._anti_entropy.state_digest
-        differing = [peer for peer in self._membership if peer.present and peer.heard and peer.state_digest != ours]
+        differing = [
+            peer for peer in self._membership if peer.present and peer.heard and peer.sync.state_digest != ours
+        ]
         if not differing:
             self._pause = 0.0
             return
@@ -157,9 +158,7 @@ class PeerSelection:
         except Rejected as rejected:
             self._out.count(f"rx_{rejected.reason}")
             return False
-        peer.begin(item.incarnation)
-        peer.sighted = item.sequence
-        if item.name or item.private_data:
-            peer.record = Record(item.name, item.private_data)
+        self._membership.remember(peer, item.incarnation, item.sequence)
+        self._records.remember(peer, item.name, item.private_data)
         self._detector.remember(peer, now.mono - max(0.0, (now.wall_ns - item.last_heard_ns) / 1e9))
         return True

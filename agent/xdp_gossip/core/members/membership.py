@@ -16,7 +16,8 @@ from ..packets import FLAG_CATCHING_UP, FLAG_UNSTORED, RUMORS, Header, Rejected
 from ..revision import Revision
 from ..runs import later
 from ..types import Address, Now, State
-from .peer import Peer
+from .peer import DIRECT_WINDOW, RUMOR_WINDOW, Peer
+from .window import ReplayWindow
 
 #: Seconds for which a node that is gone stays known and is tried again.
 FORGET_AFTER = 86_400.0
@@ -144,10 +145,16 @@ class Membership:
             raise Rejected("duplicate")
         return peer
 
-    def commit(self, peer: Peer, header: Header) -> None:
-        """Take an authentic header's numbers and digests over. The caller calls :meth:`changed` when this tells so."""
+    def remember(self, peer: Peer, incarnation: int, sequence: int) -> None:
+        """Take over what an earlier run of this member knew. The caller sees to :meth:`changed`."""
+        self._begin(peer, incarnation)
+        peer.sighted = sequence
+
+    def commit(self, peer: Peer, header: Header) -> bool:
+        """Take over what an authentic header says; whether its incarnation or its record is another than before."""
+        before = (peer.incarnation, peer.record_digest)
         if later(header.incarnation, peer.incarnation):
-            peer.begin(header.incarnation)
+            self._begin(peer, header.incarnation)
         if header.type in RUMORS:
             peer.rumors.commit(header.sequence)
             newest = header.sequence >= peer.rumors.highest
@@ -156,10 +163,51 @@ class Membership:
             peer.directs.commit(header.sequence)
             newest = True
         if newest:
-            peer.state_digest = header.state_digest
-            peer.stored = not header.flags & FLAG_UNSTORED
-            peer.caught_up = not header.flags & FLAG_CATCHING_UP
+            self._holds(peer, header.state_digest, header.flags)
             peer.record_digest = header.record_digest
+        if peer.key_slot != header.key_id:
+            peer.key_slot = header.key_id
+        news = (peer.incarnation, peer.record_digest) != before
+        if news:
+            self.changed(peer)
+        return news
+
+    def told(self, peer: Peer, info: MemberInfo) -> None:
+        """Take over what another member heard of a peer. What is on its disk only its own packets tell."""
+        sync = peer.sync
+        if later(info.incarnation, peer.incarnation):
+            self._begin(peer, info.incarnation)
+            sync.stored = False
+        sync.stored = sync.stored and info.state_digest == sync.state_digest
+        peer.sighted = info.sequence
+        peer.record_digest, sync.state_digest = info.record_digest, info.state_digest
+        self.changed(peer)
+
+    def recorded_run(self, peer: Peer, incarnation: int, record_digest: int) -> None:
+        """A data plane recorded another run of a peer, or another record."""
+        if later(incarnation, peer.incarnation):
+            self._begin(peer, incarnation)
+        peer.record_digest = record_digest
+        self.changed(peer)
+
+    def recorded(self, peer: Peer, highest: int, window: int, state_digest: int, flags: int) -> None:
+        """A data plane recorded rumors of a peer: its replay window, and what the newest of them says."""
+        peer.rumors.merge(highest, window)
+        peer.sighted = max(peer.sighted, highest)
+        self._holds(peer, state_digest, flags)
+
+    def _begin(self, peer: Peer, incarnation: int) -> None:
+        """A new run of the node: its sequences start again."""
+        peer.incarnation = incarnation
+        peer.sync.caught_up = False
+        peer.sighted = 0
+        peer.rumors = ReplayWindow(RUMOR_WINDOW)
+        peer.directs = ReplayWindow(DIRECT_WINDOW)
+
+    def _holds(self, peer: Peer, state_digest: int, flags: int) -> None:
+        peer.sync.state_digest = state_digest
+        peer.sync.stored = not flags & FLAG_UNSTORED
+        peer.sync.caught_up = not flags & FLAG_CATCHING_UP
 
     def tally(self, local: State) -> dict[State, int]:
         """How many nodes are in each state, the local one, which is ``local``, included."""
@@ -193,7 +241,7 @@ class Membership:
             state=peer.liveness.state,
             age_ms=max(0, int((now.mono - peer.liveness.last_heard) * 1000)),
             record_digest=peer.record_digest,
-            state_digest=peer.state_digest,
+            state_digest=peer.sync.state_digest,
         )
 
 

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from ..messages import MemberInfo
 from ..revision import Revision, Shown
-from ..runs import later
 from ..types import PRESENT, Address, Now, Record
 from .liveness import Liveness
 from .window import ReplayWindow
@@ -16,16 +14,47 @@ RUMOR_WINDOW = 64
 DIRECT_WINDOW = 1024
 
 
+class PeerRecord(Shown):
+    """What is held of a node's record, and how it is asked for. ``NodeRecords`` writes it."""
+
+    __slots__ = ("value", "ask_at", "asks")
+
+    SHOWN = frozenset({"value"})
+
+    def __init__(self) -> None:
+        self.revision = None
+        self.value: Record | None = None
+        self.ask_at = 0.0  # monotonic seconds
+        self.asks = 0  # since a packet named another record
+
+
+class SyncState(Shown):
+    """What a node says of the documents that it holds. The membership writes it."""
+
+    __slots__ = ("state_digest", "stored", "caught_up")
+
+    SHOWN = frozenset({"state_digest"})
+
+    def __init__(self) -> None:
+        self.revision = None
+        self.state_digest = 0
+        self.stored = True  # all that the digest stands for is on its disk: it said so itself
+        self.caught_up = False  # it has said so itself in this run (``catchup``)
+
+
 class Peer(Shown):
-    """One other node. Mutable; only the protocol core holds it."""
+    """One other node. Mutable; only the protocol core holds it.
+
+    Each attribute has one writer (``tests/agent/test_core_members.py``): the detector writes ``liveness``,
+    ``NodeRecords`` writes ``record``, and the membership writes ``sync`` and what packets say of themselves.
+    """
 
     __slots__ = (
-        "address", "key", "incarnation", "sighted", "rumors", "directs", "liveness", "record", "record_digest",
-        "state_digest", "stored", "caught_up", "clock_ahead", "token", "problems", "record_due", "record_tries",
-        "key_slot",
+        "address", "key", "incarnation", "sighted", "rumors", "directs", "record_digest", "key_slot", "clock_ahead",
+        "token", "problems", "liveness", "record", "sync",
     )  # fmt: skip
 
-    SHOWN = frozenset({"incarnation", "record", "state_digest", "problems", "key_slot"})
+    SHOWN = frozenset({"incarnation", "problems", "key_slot"})
 
     def __init__(self, address: Address, now: Now) -> None:
         self.revision = None
@@ -35,22 +64,18 @@ class Peer(Shown):
         self.sighted = 0  # newest rumor sequence that anybody heard of it
         self.rumors = ReplayWindow(RUMOR_WINDOW)
         self.directs = ReplayWindow(DIRECT_WINDOW)
-        self.liveness = Liveness(now)
-        self.record: Record | None = None
         self.record_digest = 0  # as its newest packet says
-        self.state_digest = 0
-        self.stored = True  # all that its digest stands for is on its disk: it said so itself
-        self.caught_up = False  # it has said so itself in this run (``catchup``)
-        self.clock_ahead: float | None = None  # its wall clock minus ours, seconds
         self.key_slot: int | None = None  # that its newest packet in this run was signed with
-        self.token = 0
+        self.clock_ahead: float | None = None  # its wall clock minus ours, seconds; ``Admission`` writes it
+        self.token = 0  # its part of the digest of the NodeList
         self.problems: tuple[str, ...] = ()  # what is wrong with it: twin, same_name, ...
-        self.record_due = 0.0
-        self.record_tries = 0
+        self.liveness = Liveness(now)
+        self.record = PeerRecord()
+        self.sync = SyncState()
 
     def watched_by(self, revision: Revision | None) -> None:
         """Have every change that a list of nodes shows advance ``revision``; None: no more."""
-        self.revision = self.liveness.revision = revision
+        self.revision = self.liveness.revision = self.record.revision = self.sync.revision = revision
 
     @property
     def present(self) -> bool:
@@ -65,30 +90,14 @@ class Peer(Shown):
     @property
     def record_missing(self) -> bool:
         """Its newest packet names a record that is not here."""
-        return self.record_digest != 0 and (self.record is None or self.record.digest != self.record_digest)
+        held = self.record.value
+        return self.record_digest != 0 and (held is None or held.digest != self.record_digest)
 
     def mark(self, problem: str, on: bool) -> bool:
         """Add or remove one of its problems; whether that changed anything."""
         before = self.problems
         self.problems = with_mark(before, problem, on)
         return self.problems != before
-
-    def told_of(self, info: MemberInfo) -> None:
-        """Take over what another member heard of it. What is on its disk only its own packets tell."""
-        if later(info.incarnation, self.incarnation):
-            self.begin(info.incarnation)
-            self.stored = False
-        self.stored = self.stored and info.state_digest == self.state_digest
-        self.sighted = info.sequence
-        self.record_digest, self.state_digest = info.record_digest, info.state_digest
-
-    def begin(self, incarnation: int) -> None:
-        """A new run of the node: its sequences start again."""
-        self.incarnation = incarnation
-        self.caught_up = False
-        self.sighted = 0
-        self.rumors = ReplayWindow(RUMOR_WINDOW)
-        self.directs = ReplayWindow(DIRECT_WINDOW)
 
 
 def with_mark(problems: tuple[str, ...], problem: str, on: bool) -> tuple[str, ...]:

@@ -368,7 +368,7 @@ class AntiEntropy:
                 self._out.count(f"rx_{rejected.reason}")
                 return
             fresh = info.state in PRESENT and age < self._timing.timeout
-            peer.told_of(info)
+            self._membership.told(peer, info)
             state = State.ALIVE if fresh else info.state if info.state not in PRESENT else State.DEAD
             self._detector.enter(peer, state, now.mono - age, now)
             return
@@ -376,8 +376,7 @@ class AntiEntropy:
             if info.state is State.LEFT and (info.incarnation, info.sequence) == (peer.incarnation, peer.sighted):
                 self._detector.left(peer, info.incarnation, info.sequence, now)
             return
-        peer.told_of(info)
-        self._membership.changed(peer)
+        self._membership.told(peer, info)
         if info.state is State.LEFT:
             self._detector.left(peer, info.incarnation, info.sequence, now)
         elif info.state in PRESENT and age < self._timing.timeout:

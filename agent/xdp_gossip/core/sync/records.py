@@ -39,9 +39,14 @@ class NodeRecords:
         self._frame_bytes = frame_bytes
         self._sent = Allowance()
 
+    def remember(self, peer: Peer, name: str, private_data: str) -> None:
+        """What is known of a peer that was not heard in this run; its own record will replace it."""
+        if name or private_data:
+            peer.record.value = Record(name, private_data)
+
     def expect(self, peer: Peer, now: Now) -> None:
         """The newest packet of ``peer`` begins a run or names another record: ask for it soon, if it does not come."""
-        peer.record_due, peer.record_tries = now.mono + _FIRST_ASK, 0
+        peer.record.ask_at, peer.record.asks = now.mono + _FIRST_ASK, 0
 
     def on_rumor(self, rumor: RecordRumor, packet: Received) -> None:
         """A node tells its own record."""
@@ -86,26 +91,26 @@ class NodeRecords:
             if not peer.record_missing:
                 del self._membership.incomplete[peer.address]
                 continue
-            if now.mono < peer.record_due:
+            if now.mono < peer.record.ask_at:
                 continue
-            again = peer.record_tries > 0  # a datagram brought nothing: over TCP then
-            helpers = self._membership.pick(1, peer.address) if peer.record_tries % 2 else []
-            peer.record_due = now.mono + min(_LONGEST_PAUSE, _PAUSE * 2**peer.record_tries)
-            peer.record_tries = min(_MOST_TRIES, peer.record_tries + 1)
+            again = peer.record.asks > 0  # a datagram brought nothing: over TCP then
+            helpers = self._membership.pick(1, peer.address) if peer.record.asks % 2 else []
+            peer.record.ask_at = now.mono + min(_LONGEST_PAUSE, _PAUSE * 2**peer.record.asks)
+            peer.record.asks = min(_MOST_TRIES, peer.record.asks + 1)
             target = helpers[0] if helpers else peer.address
             self._out.send(RecordsRequest((peer.address,)), target, now, reliable=again)
 
     def _take(self, peer: Peer, record: Record, now: Now) -> None:
-        if peer.record is not None and not after(record.stamp, peer.record.stamp):
+        if peer.record.value is not None and not after(record.stamp, peer.record.value.stamp):
             return
-        fresh = peer.record is None or peer.record.digest != record.digest
-        peer.record = record
+        fresh = peer.record.value is None or peer.record.value.digest != record.digest
+        peer.record.value = record
         if fresh:
             self._identity.named(peer)
         if peer.record_missing:
             self._membership.changed(peer)  # it goes on missing
         else:
-            peer.record_tries = 0
+            peer.record.asks = 0
         if fresh and peer.liveness.introduced:
             self._out.emit(MemberChanged(snapshot(peer, now), peer.liveness.state))
 
@@ -113,4 +118,4 @@ class NodeRecords:
         if address == self._local.address:
             return self._local.record
         peer = self._membership.get(address)
-        return peer.record if peer else None
+        return peer.record.value if peer else None
