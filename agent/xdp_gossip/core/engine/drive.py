@@ -16,13 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Callable, TypeVar
 
-from .admission import Admission
-from .applied import AppliedSource, FilesSource
-from .detector import Detector, snapshot, standing_of
-from .dispatcher import Dispatcher
-from .documents.metadata import Metadata
-from .documents.table import DocumentTable, entry_of
-from .events import (
+from ..admission import Admission
+from ..applied import AppliedSource, FilesSource
+from ..detector import Detector, snapshot, standing_of
+from ..dispatcher import Dispatcher
+from ..documents.metadata import Metadata
+from ..documents.table import DocumentTable, entry_of
+from ..events import (
     Event,
     HeartbeatSent,
     IncarnationChanged,
@@ -34,29 +34,29 @@ from .events import (
     Transmit,
     Warned,
 )
-from .identity import Identity
-from .interface import InvalidError, Known, ProtocolError, Settings
-from .kernel_view import KernelView, Observation
-from .members.membership import FORGET_AFTER, Membership
-from .members.peer import Peer
-from .members.ring import RelayRing
-from .members.timing import Timing
-from .messages import Announce, Documents, Entry, RecordRumor
-from .outbox import Local, Outbox, UnstoredSource
-from .packets import Codec, PacketType
-from .paths import LONG, Paths
-from .peer_selection import PeerSelection
-from .queries import Queries
-from .registry import Message
-from .runs import following, later, latest
-from .sync.anti_entropy import AntiEntropy
-from .sync.catchup import CatchUp
-from .sync.fetch import Fetcher
-from .sync.handover import hand_over
-from .sync.records import NodeRecords
-from .sync.supply import Supply
-from .timers import Timers
-from .types import Address, Document, Member, Node, Now, Prepared, Record, State, Version, Write
+from ..identity import Identity
+from ..interface import InvalidError, Known, ProtocolError, Settings
+from ..kernel_view import KernelView, Observation
+from ..members.membership import FORGET_AFTER, Membership
+from ..members.peer import Peer
+from ..members.ring import RelayRing
+from ..members.timing import Timing
+from ..messages import Announce, Documents, Entry, RecordRumor
+from ..outbox import Local, Outbox, UnstoredSource
+from ..packets import Codec, PacketType
+from ..paths import LONG, Paths
+from ..peer_selection import PeerSelection
+from ..queries import Queries
+from ..registry import Message
+from ..runs import following, later, latest
+from ..sync.anti_entropy import AntiEntropy
+from ..sync.catchup import CatchUp
+from ..sync.fetch import Fetcher
+from ..sync.handover import hand_over
+from ..sync.records import NodeRecords
+from ..sync.supply import Supply
+from ..timers import Timers
+from ..types import Address, Document, Member, Node, Now, Prepared, Record, State, Version, Write
 
 T = TypeVar("T")
 
