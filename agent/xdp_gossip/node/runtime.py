@@ -22,7 +22,7 @@ from ..core.events import (
     TombstonesCollected,
     Warned,
 )
-from ..core.interface import Known, ProtocolEngine, remembered
+from ..core.interface import Asked, Known, ProtocolEngine, remembered
 from ..core.types import Address, Document, Now, Write
 from ..store.disk import Disk
 from ..store.sqlite import Snapshot, StoreError
@@ -127,13 +127,13 @@ class Runtime:
         self._tasks = [self._loop.create_task(job) for job in work]
         for task in self._tasks:
             watch(task, "state file")
-        self.call(lambda engine, now: self._begin(engine, now, snapshot))
+        self.call(lambda _, now: self._begin(now, snapshot))
 
-    def _begin(self, engine: ProtocolEngine, now: Now, snapshot: Snapshot) -> None:
-        engine.start(now, snapshot.known, snapshot.documents)
+    def _begin(self, now: Now, snapshot: Snapshot) -> None:
+        self.engine.start(now, snapshot.known, snapshot.documents)
         self.steering.begin(now, lambda: self.call(lambda _, later: self.steering.notice(later)))
 
-    def call(self, operation: Callable[[ProtocolEngine, Now], T]) -> T:
+    def call(self, operation: Callable[[Asked, Now], T]) -> T:
         """Do something with the engine and carry out what follows from it."""
         try:
             return operation(self.engine, self.now())
@@ -255,8 +255,8 @@ class Runtime:
         else:
             self._timer_faults = 0
 
-    def _do_what_is_due(self, engine: ProtocolEngine, now: Now) -> None:
-        engine.handle_timer(now)
+    def _do_what_is_due(self, _: Asked, now: Now) -> None:
+        self.engine.handle_timer(now)
         self.steering.handle_timer(now)
 
     def _carry_out(self) -> None:

@@ -113,7 +113,7 @@ class PekoNodeEngine:
         self._tick(now)
 
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
-        """Take one packet; False, as no data plane works below this wire (``ProtocolEngine.receive``)."""
+        """Take one packet; False, as no data plane works below this wire (``Driven.receive``)."""
         self._take(data, source, now)
         return False
 
