@@ -703,6 +703,10 @@ class AsyncNodeList:
         """
         return self._runtime.engine.catching_up if self._runtime is not None else "it has not joined yet"
 
+    def state(self) -> str:
+        """What this node does in the cluster: new, running, paused or left; cheap."""
+        return self._joined().engine.status
+
     def healthy(self) -> bool:
         """Whether the protocol gets its time and its disk."""
         return self._joined().healthy()
