@@ -7,10 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..detector import snapshot
-from ..events import (
-    Paused,
-    Resumed,
-)
+from ..events import Paused, Resumed
 from ..interface import InvalidError, Known
 from ..members.membership import FORGET_AFTER
 from ..packets import PacketType

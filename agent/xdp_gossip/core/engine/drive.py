@@ -13,16 +13,7 @@ from typing import Callable
 
 from ..applied import AppliedSource, FilesSource
 from ..detector import standing_of
-from ..events import (
-    Event,
-    HeartbeatSent,
-    IncarnationChanged,
-    Joined,
-    MemberChanged,
-    Rumor,
-    Transmit,
-    Warned,
-)
+from ..events import Event, HeartbeatSent, IncarnationChanged, Joined, MemberChanged, Rumor, Transmit, Warned
 from ..interface import Known, ProtocolError, Settings
 from ..kernel_view import Observation
 from ..members.peer import Peer
