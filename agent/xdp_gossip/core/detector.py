@@ -12,6 +12,7 @@ import math
 from typing import Callable
 
 from .events import MemberChanged, Standing, Warned
+from .members.liveness import Liveness
 from .members.membership import FORGET_AFTER, Membership
 from .members.peer import Peer
 from .members.timing import Timing
@@ -83,13 +84,14 @@ class Detector:
             self._move(peer, State.ALIVE, now)
         peer.liveness.probes = 0
 
-    def recorded(self, peer: Peer, last_seen: float) -> None:
+    @staticmethod
+    def recorded(live: Liveness, last_seen: float) -> None:
         """A data plane recorded a sign of life of a peer that is alive, ``last_seen`` in monotonic seconds.
 
         :meth:`heard`, for thousands of peers at once.
         """
-        peer.liveness.last_heard = last_seen
-        peer.liveness.probes = 0
+        live.last_heard = last_seen
+        live.probes = 0
 
     def _doubt_reach(self, peer: Peer, now: Now) -> None:
         """A peer speaks, and this host has no address family in common with it: is there anybody who reaches it?

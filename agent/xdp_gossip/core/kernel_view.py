@@ -93,10 +93,11 @@ class KernelView:
                 # The plane notes clocks against one that stood still while the machine was suspended.
                 if last_seen >= self.woke_up_at:
                     self._admission.note_clock(peer, clock_ahead)
-            if last_seen > peer.liveness.last_heard and not flags & FLAG_PAUSED:
-                if peer.liveness.state is State.ALIVE:
-                    self._detector.recorded(peer, last_seen)
-                elif after((incarnation, highest), peer.liveness.gone_at) and now.mono - last_seen < timeout:
+            live = peer.liveness
+            if last_seen > live.last_heard and not flags & FLAG_PAUSED:
+                if live.state is State.ALIVE:
+                    self._detector.recorded(live, last_seen)
+                elif after((incarnation, highest), live.gone_at) and now.mono - last_seen < timeout:
                     self._detector.heard(peer, now, now.mono - last_seen)
                 self._selection.answered(peer.address)
             differs = differs or (state != state_digest and peer.present)

@@ -16,7 +16,7 @@ from ..packets import FLAG_CATCHING_UP, FLAG_UNSTORED, RUMORS, Header, Rejected
 from ..revision import Revision
 from ..runs import later
 from ..types import Address, Now, State
-from .peer import DIRECT_WINDOW, RUMOR_WINDOW, Peer
+from .peer import DIRECT_WINDOW, RUMOR_WINDOW, Peer, SyncState
 from .window import ReplayWindow
 
 #: Seconds for which a node that is gone stays known and is tried again.
@@ -163,7 +163,7 @@ class Membership:
             peer.directs.commit(header.sequence)
             newest = True
         if newest:
-            self._holds(peer, header.state_digest, header.flags)
+            self._holds(peer.sync, header.state_digest, header.flags)
             peer.record_digest = header.record_digest
         if peer.key_slot != header.key_id:
             peer.key_slot = header.key_id
@@ -193,8 +193,9 @@ class Membership:
     def recorded(self, peer: Peer, highest: int, window: int, state_digest: int, flags: int) -> None:
         """A data plane recorded rumors of a peer: its replay window, and what the newest of them says."""
         peer.rumors.merge(highest, window)
-        peer.sighted = max(peer.sighted, highest)
-        self._holds(peer, state_digest, flags)
+        if highest > peer.sighted:
+            peer.sighted = highest
+        self._holds(peer.sync, state_digest, flags)
 
     def _begin(self, peer: Peer, incarnation: int) -> None:
         """A new run of the node: its sequences start again."""
@@ -204,10 +205,11 @@ class Membership:
         peer.rumors = ReplayWindow(RUMOR_WINDOW)
         peer.directs = ReplayWindow(DIRECT_WINDOW)
 
-    def _holds(self, peer: Peer, state_digest: int, flags: int) -> None:
-        peer.sync.state_digest = state_digest
-        peer.sync.stored = not flags & FLAG_UNSTORED
-        peer.sync.caught_up = not flags & FLAG_CATCHING_UP
+    @staticmethod
+    def _holds(sync: SyncState, state_digest: int, flags: int) -> None:
+        sync.state_digest = state_digest
+        sync.stored = not flags & FLAG_UNSTORED
+        sync.caught_up = not flags & FLAG_CATCHING_UP
 
     def tally(self, local: State) -> dict[State, int]:
         """How many nodes are in each state, the local one, which is ``local``, included."""
