@@ -8,7 +8,8 @@ import struct
 import time
 from collections.abc import Iterator
 
-from xdp_gossip.core.messages import Documents, Header, PacketType, RecordRumor
+from xdp_gossip.core.messages import Documents, RecordRumor
+from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.types import Address, Document, Record, Version
 from xdp_gossip.dataplane import headers
 from xdp_gossip.wire.keys import Keyring

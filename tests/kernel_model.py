@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xdp_gossip.core.members.window import ReplayWindow
-from xdp_gossip.core.messages import FLAG_PAUSED, RUMORS, Codec, Header, PacketType, Rejected
+from xdp_gossip.core.packets import FLAG_PAUSED, RUMORS, Codec, Header, PacketType, Rejected
 from xdp_gossip.core.types import Address
 
 #: As in bpf/maps.h.

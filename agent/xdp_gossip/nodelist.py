@@ -223,7 +223,7 @@ class AsyncNodeList:
             self._state_problems = problems
             transport = self._make_transport(node)
             engine = self._assembly.engine(node, incarnation, transport.name, self._rng)
-            steering = self._assembly.steering(engine, transport)
+            steering = self._assembly.steering(engine, transport, self._no_plane)
             runtime = Runtime(engine, transport, self._disk, self._on_event, steering, self._assembly.allow)
             await runtime.open()
             self._usable()  # close() may have come meanwhile
@@ -607,9 +607,7 @@ class AsyncNodeList:
     def look_for_dataplane(self) -> None:
         """Take a kernel data plane that was loaded meanwhile into use now, instead of in a few seconds."""
         runtime = self._joined()
-        if runtime.steering is not None:
-            steering = runtime.steering
-            runtime.call(lambda _, now: steering.look(now))
+        runtime.call(lambda _, now: runtime.steering.look(now))
 
     async def troubled_files(self, timeout: float = 2.0) -> FleetFiles:
         """Which rendered files are failed, drifted, or pending for too long, on all members that are present.
@@ -647,6 +645,10 @@ class AsyncNodeList:
         """
         return self._runtime.engine.catching_up if self._runtime is not None else "it has not joined yet"
 
+    def state(self) -> str:
+        """What this node does in the cluster: new, running, paused or left; cheap."""
+        return self._joined().engine.status
+
     def healthy(self) -> bool:
         """Whether the protocol gets its time and its disk."""
         return self._joined().healthy()
@@ -676,7 +678,7 @@ class AsyncNodeList:
             "wire": self.settings.wire,
             "protocol": self.settings.protocol,
             "mode": runtime.transport.name,
-            "mode_reason": self._mode_reason(runtime),
+            "mode_reason": runtime.steering.reason,
             "state": engine.status,
             "uptime": round(time.monotonic() - self._started, 3),
             "node": shapes.node(engine.local),
@@ -700,7 +702,7 @@ class AsyncNodeList:
                 **dict(sorted(runtime.transport.counters.items())),
             },
             "internal_errors": [asdict(found) for found in RECORD.all()],
-            **(runtime.steering.status() if runtime.steering is not None else {}),
+            **runtime.steering.status(),
             "api_version": 1,
         }
 
@@ -773,10 +775,6 @@ class AsyncNodeList:
     def _make_transport(self, node: Node) -> Transport:
         transport, self._no_plane = self._assembly.transport(node)
         return transport
-
-    def _mode_reason(self, runtime: Runtime) -> str:
-        """Why packets travel in no better way; "" when this is what was asked for, or the best there is."""
-        return runtime.steering.reason if runtime.steering is not None else self._no_plane
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, DocumentChanged):

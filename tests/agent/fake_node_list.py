@@ -60,7 +60,7 @@ class FakeNodeList:
     """Keeps documents in memory; ``fail`` is raised by the next operation that writes."""
 
     def __init__(self) -> None:
-        self.state = "running"
+        self.doing = "running"  # or paused, or left
         self.cluster = "default"
         self.record = Record(name="host1", private_data="rack 1", agent_version="0.1.0", plane="UDP")
         self.others: list[Member] = []
@@ -109,7 +109,7 @@ class FakeNodeList:
     def health(self) -> str:
         """GET /v1/health."""
         self.members()
-        return {"running": "ok", "new": "starting"}.get(self.state, "stopped")
+        return {"running": "ok", "new": "starting"}.get(self.doing, "stopped")
 
     def state_digest(self) -> str:
         """State digest as text."""
@@ -131,17 +131,17 @@ class FakeNodeList:
 
     def start(self) -> bool:
         """Resume."""
-        changed, self.state = self.state != "running", "running"
+        changed, self.doing = self.doing != "running", "running"
         return changed
 
     def stop(self) -> bool:
         """Pause."""
-        changed, self.state = self.state != "paused", "paused"
+        changed, self.doing = self.doing != "paused", "paused"
         return changed
 
     async def leave(self) -> bool:
         """Leave."""
-        changed, self.state = self.state != "left", "left"
+        changed, self.doing = self.doing != "left", "left"
         return changed
 
     def update_node(self, name: str | None = None, private_data: str | None = None) -> bool:
@@ -314,6 +314,10 @@ class FakeNodeList:
         self._check()
         return self.answer
 
+    def state(self) -> str:
+        """As of stop, start and leave."""
+        return self.doing
+
     def status(self) -> dict[str, Any]:
         """GET /v1/status."""
         from xdp_gossip.node import shapes
@@ -329,7 +333,7 @@ class FakeNodeList:
             "mode": "UDP",
             "mode_reason": "",
             "waiting": "",
-            "state": self.state,
+            "state": self.doing,
             "uptime": 12.5,
             "node": shapes.node(members[0]),
             "cycle": 1.0,

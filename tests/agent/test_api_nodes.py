@@ -372,7 +372,7 @@ def test_egossip_verbs(tmp_path: Path) -> None:
             assert (await api(method, "/stop")).json == {"state": "paused", "changed": True}
             assert (await api(method, "/start")).json == {"state": "running", "changed": True}
         assert (await api("HEAD", "/stop")).status == 405
-        assert fake.state == "running"
+        assert fake.state() == "running"
 
     run(tmp_path, test)
 
@@ -385,7 +385,7 @@ def test_tcp_wants_the_token_and_no_state_changing_get() -> None:
             assert (await api("POST", "/stop")).json["changed"] is True
             for path in ("/start", "/stop"):
                 assert (await api("GET", path)).code == "method_not_allowed"
-            assert fake.state == "paused"
+            assert fake.state() == "paused"
         async with serving_tcp(fake, token=None) as (api, _server, _where):
             assert (await api("GET", "/v1/health")).status == 503
             for header in (
@@ -409,6 +409,6 @@ def test_tcp_wants_the_token_and_no_state_changing_get() -> None:
                 await api("GET", "/v1/status", headers={"Authorization": "bearer a-token-of-the-tests"})
             ).status == 200
             assert fake.held == {}
-            assert fake.state == "paused"
+            assert fake.state() == "paused"
 
     asyncio.run(main())

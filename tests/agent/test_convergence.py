@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,11 @@ class Holdings:
         self.table = {document.key: document for document in documents}
 
 
+def packet(origin: Address, now: Now) -> Any:
+    """What a handler is told of the packet that carried a message."""
+    return SimpleNamespace(origin=origin, now=now)
+
+
 @pytest.mark.parametrize(
     "documents, told",
     [
@@ -91,8 +97,8 @@ def test_a_question_and_its_answer(documents: list[Document], told: tuple[str | 
     asker.ask("k", [THERE], now)
     question = asking.sent[0][0]
     assert isinstance(question, Query)
-    Queries(Holdings(*documents), answering).on_query(question, HERE, now)  # type: ignore[arg-type]
+    Queries(Holdings(*documents), answering).on_query(question, packet(HERE, now))  # type: ignore[arg-type]
     answer = answering.sent[0][0]
     assert isinstance(answer, Answer)
-    asker.on_answer(answer, THERE)
+    asker.on_answer(answer, packet(THERE, now))
     assert asking.events == [QueryAnswered(question.nonce, THERE, *told)]

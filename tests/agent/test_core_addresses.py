@@ -12,7 +12,8 @@ from xdp_gossip.core import messages as m
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit, Warned
 from xdp_gossip.core.interface import Known
-from xdp_gossip.core.members.membership import key_of
+from xdp_gossip.core.members.peer import key_of
+from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import Address, Node, Now, State
 from xdp_gossip.pekonode import codec
@@ -36,7 +37,7 @@ def engine(ip: str = "198.18.0.1", known: list[Known] | None = None) -> Engine:
     """A running engine that one member has found."""
     made = Engine(Node(ip, 8000, "self"), Settings(cycle=1.0), CODEC, random.Random(1), incarnation=5)
     made.start(at(100.0), known or [])
-    tell(made, None, m.PacketType.HEARTBEAT, 1)
+    tell(made, None, PacketType.HEARTBEAT, 1)
     assert len(made.members(at(100.1))) == 2
     made.take_events()
     made.take_transmits()
@@ -46,12 +47,12 @@ def engine(ip: str = "198.18.0.1", known: list[Known] | None = None) -> Engine:
 def tell(
     made: Engine,
     message: m.Message | None,
-    kind: m.PacketType,
+    kind: PacketType,
     sequence: int = 9,
     origin: Address = MEMBER,
     wall_ns: int = WALL,
 ) -> bool | None:
-    header = m.Header(kind, origin, 7, sequence, wall_ns, 0, 0, ttl=3)
+    header = Header(kind, origin, 7, sequence, wall_ns, 0, 0, ttl=3)
     return made.receive(CODEC.encode(header, message), origin, at(100.1))
 
 
@@ -81,14 +82,14 @@ def test_the_counters_are_there_from_the_start() -> None:
 def test_no_list_of_members_brings_one_in(ip: str) -> None:
     made = engine()
     info = m.MemberInfo(Address.of(ip, 9000), 5, 1, State.ALIVE, 0, 1, 1)
-    tell(made, m.MemberList((info,)), m.PacketType.SWAP_RESPONSE)
+    tell(made, m.MemberList((info,)), PacketType.SWAP_RESPONSE)
     refused(made, ip)
 
 
 @every
 def test_no_packet_has_one_for_its_origin(ip: str) -> None:
     made = engine()
-    assert tell(made, None, m.PacketType.HEARTBEAT, 1, Address.of(ip, 9000)) is False
+    assert tell(made, None, PacketType.HEARTBEAT, 1, Address.of(ip, 9000)) is False
     assert [e.code for e in made.take_events() if isinstance(e, Warned)] == ["bad_address"]
     refused(made, ip)
 
@@ -98,20 +99,20 @@ def test_no_stale_packet_has_a_question_sent_there(ip: str) -> None:
     made = engine()
     request = m.SyncRequest(4, 5, ())
     origin, long_ago = Address.of(ip, 9000), WALL - 10**15
-    assert tell(made, request, m.PacketType.SWAP_REQUEST, 1, origin, long_ago) is False
+    assert tell(made, request, PacketType.SWAP_REQUEST, 1, origin, long_ago) is False
     refused(made, ip)
 
 
 @every
 def test_nobody_is_asked_to_probe_one(ip: str) -> None:
     made = engine()
-    tell(made, m.PingRequest(3, Address.of(ip, 9000), 5), m.PacketType.PROBE)
+    tell(made, m.PingRequest(3, Address.of(ip, 9000), 5), PacketType.PROBE)
     refused(made, ip)
 
 
 def test_nobody_is_asked_to_probe_itself() -> None:
     made = engine()
-    tell(made, m.PingRequest(3, made.node.address, 5), m.PacketType.PROBE)
+    tell(made, m.PingRequest(3, made.node.address, 5), PacketType.PROBE)
     assert made.counters["rx_bad_address"] == 1
     assert "198.18.0.1" not in run(made, 115.0)
 
@@ -135,7 +136,7 @@ def test_no_state_file_brings_one_in(ip: str) -> None:
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
 def test_nodes_on_loopback_have_members_there(ip: str) -> None:
     made = engine("127.0.0.1")
-    tell(made, None, m.PacketType.HEARTBEAT, 1, Address.of(ip, 9000))
+    tell(made, None, PacketType.HEARTBEAT, 1, Address.of(ip, 9000))
     assert len(made.members(at(100.2))) == 3
     assert made.counters["rx_bad_address"] == 0
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import MemberChanged, Rumor, Standing, Transmit
 from xdp_gossip.core.kernel_view import Observation
-from xdp_gossip.core.members.membership import key_of
+from xdp_gossip.core.members.peer import key_of
 from xdp_gossip.core.members.window import ReplayWindow
-from xdp_gossip.core.messages import FLAG_PAUSED, Header, MemberInfo, MemberList, PacketType
+from xdp_gossip.core.messages import MemberInfo, MemberList
+from xdp_gossip.core.packets import FLAG_PAUSED, Header, PacketType
 from xdp_gossip.core.settings import Limits, Settings
 from xdp_gossip.core.types import Address, Node, Now, State
 from xdp_gossip.wire.keys import Keyring

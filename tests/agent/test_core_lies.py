@@ -13,7 +13,7 @@ from tests.agent.test_wire_native import BODIES, header
 from xdp_gossip.core import messages as m
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor
-from xdp_gossip.core.messages import PacketType, Rejected
+from xdp_gossip.core.packets import Header, PacketType, Rejected
 from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import Address, Document, Node, Now, State, Version
 from xdp_gossip.wire.keys import Keyring
@@ -72,7 +72,7 @@ NEAR = {
 
 
 @st.composite
-def steps(draw: st.DrawFn) -> tuple[m.Header, m.Message | None, Address, float]:
+def steps(draw: st.DrawFn) -> tuple[Header, m.Message | None, Address, float]:
     """A packet, where it comes from, and the seconds until the next one."""
     kind = draw(st.sampled_from(PacketType))
     head = header(
@@ -94,7 +94,7 @@ def steps(draw: st.DrawFn) -> tuple[m.Header, m.Message | None, Address, float]:
 @settings(max_examples=300)
 @given(st.sampled_from([4096, 16384]), st.lists(steps(), min_size=1, max_size=25))
 def test_no_sequence_of_packets_breaks_a_node(
-    size: int, sequence: list[tuple[m.Header, m.Message | None, Address, float]]
+    size: int, sequence: list[tuple[Header, m.Message | None, Address, float]]
 ) -> None:
     engine = Engine(
         Node(OWN.ip, OWN.port, "self"), Settings(cycle=1.0, size=size), CODEC, random.Random(1), incarnation=5

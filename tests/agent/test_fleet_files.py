@@ -80,13 +80,18 @@ def test_any_member_tells_of_the_files_of_all() -> None:
     asyncio.run(main())
 
 
+def pass_over_questions(member: AsyncNodeList) -> None:
+    """Have ``member`` give no answer about its files."""
+    handlers = member._joined().engine._dispatcher.handlers  # type: ignore[attr-defined]
+    handlers[FilesQuery] = lambda query, packet: None
+
+
 @pytest.mark.slow
 def test_a_member_that_does_not_answer_is_named() -> None:
     async def main() -> None:
         one, two = await fleet(2)
         # An older agent refuses a packet that it does not know.
-        queries = two._joined().engine._queries  # type: ignore[attr-defined]
-        queries.on_files_query = lambda query, origin, now: None
+        pass_over_questions(two)
         found = await one.troubled_files(0.7)
         assert (found.members, found.answered) == (2, 1)
         assert [silent["name"] for silent in found.silent] == ["host2"]
@@ -100,7 +105,7 @@ def test_a_member_that_does_not_answer_is_named() -> None:
 def test_the_question_ends_with_the_node_list() -> None:
     async def main() -> None:
         one, two = await fleet(2)
-        two._joined().engine._queries.on_files_query = lambda query, origin, now: None  # type: ignore[attr-defined]
+        pass_over_questions(two)
         asked = asyncio.ensure_future(one.troubled_files(3600))
         await asyncio.sleep(0.2)
         await one.close()
@@ -148,11 +153,12 @@ def test_an_answer_that_nobody_asked_for_or_that_says_nonsense_is_counted() -> N
     of_a_document = queries.ask("k", [THERE], Now(1.0, 1.0))
     assert out.sent[0] == FilesQuery(nonce)
     nonsense = TroubledFile("a", "/a", "fine", 0, "")
-    queries.on_files_answer(FilesAnswer(nonce + 1, 0, 0, ()), THERE)
-    queries.on_files_answer(FilesAnswer(of_a_document, 0, 0, ()), THERE)
-    queries.on_files_answer(FilesAnswer(nonce, 1, 1, (nonsense,)), THERE)
+    packet: Any = SimpleNamespace(origin=THERE)
+    queries.on_files_answer(FilesAnswer(nonce + 1, 0, 0, ()), packet)
+    queries.on_files_answer(FilesAnswer(of_a_document, 0, 0, ()), packet)
+    queries.on_files_answer(FilesAnswer(nonce, 1, 1, (nonsense,)), packet)
     assert out.counted == ["rx_unasked_response"] * 3 and not out.events
-    queries.on_files_answer(FilesAnswer(nonce, 1, 1, (NGINX,)), THERE)
+    queries.on_files_answer(FilesAnswer(nonce, 1, 1, (NGINX,)), packet)
     assert out.events[0].found == TroubledFiles(1, 1, (NGINX,))
 
 

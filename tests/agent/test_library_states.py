@@ -52,6 +52,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "local": (),
     "page": (),
     "tag": (),
+    "state": (),
     "state_digest": (),
     "update_node": ("a", "b"),
     "changes": (0, 0.0),

@@ -72,8 +72,11 @@ def test_cheap_calls_look_at_no_node_and_no_document(tmp_path: Path, monkeypatch
             assert made.summary() == "running: 1 alive, 0 suspect, 1 documents"
             for path, tag in tags.items():
                 assert (await api("GET", path, headers={"If-None-Match": tag})).status == 304
+            assert made.state() == "running"
+            patched.setattr(made, "status", None)
             assert (await api("POST", "/v1/node/stop")).json == {"state": "paused", "changed": True}
             assert (await api("GET", "/v1/health")).status == 503
+            assert made.state() == "paused"
 
     real(tmp_path, test)
 

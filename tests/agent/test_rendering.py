@@ -38,6 +38,9 @@ class Documents:
     def members(self) -> list[Member]:
         return self.list
 
+    def local(self) -> Member:
+        return self.list[0]
+
 
 def run(work: Callable[[Renderer], Awaitable[Any]], documents: Documents | None = None, **limits: Any) -> Any:
     async def main() -> Any:

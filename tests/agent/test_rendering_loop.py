@@ -54,6 +54,9 @@ class World:
     def members(self) -> list[Member]:
         return list(self.nodes)
 
+    def local(self) -> Member:
+        return self.nodes[0]
+
     @property
     def revision(self) -> int:
         return self.log.revision

@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from xdp_gossip.core.messages import PacketType, Rejected
+from xdp_gossip.core.packets import PacketType, Rejected
 from xdp_gossip.wire import bodies
 
 _ROOT = Path(__file__).resolve().parents[2]

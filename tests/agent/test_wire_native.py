@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nacl.bindings import crypto_shorthash_siphashx24
 
 from xdp_gossip.core import messages as m
-from xdp_gossip.core.messages import Header, PacketType, Rejected
+from xdp_gossip.core.packets import Header, PacketType, Rejected
 from xdp_gossip.core.types import Address, Document, Record, State, Version
 from xdp_gossip.wire import bodies
 from xdp_gossip.wire.keys import Keyring, cluster_id

@@ -10,7 +10,9 @@ from typing import Any
 import msgpack
 import pytest
 
-from xdp_gossip.core.messages import Header, PacketType, Rejected
+from xdp_gossip.core.messages import BY_TAG
+from xdp_gossip.core.packets import Header, PacketType, Rejected
+from xdp_gossip.core.structures import DOCUMENT
 from xdp_gossip.core.types import Address
 from xdp_gossip.wire import bodies
 from xdp_gossip.wire.keys import Keyring
@@ -57,7 +59,7 @@ def test_a_vector_is_read_and_written(vector: dict[str, Any]) -> None:
 
 def test_there_is_one_of_each_type_and_message() -> None:
     assert {vector["type"] for vector in PACKETS} == {int(kind) for kind in PacketType}
-    assert {vector["body"][0] for vector in PACKETS if vector["body"]} == set(bodies._BY_TAG)
+    assert {vector["body"][0] for vector in PACKETS if vector["body"]} == set(BY_TAG)
 
 
 LATER = ["of a later release", 7, [1, [True, None]], b"bytes", 1.5]
@@ -87,7 +89,7 @@ def test_what_a_later_release_adds_is_passed_over(vector: dict[str, Any]) -> Non
     """Behind the fields of the message, and of every structure in it: the rule can never be mended afterwards."""
     kind, body = PacketType(vector["type"]), raw(vector["body"])
     message = bodies.unpack(kind, msgpack.packb(body))
-    document, own = bodies._DOCUMENT, bodies._BY_TAG[body[0]]
+    document, own = DOCUMENT, BY_TAG[body[0]].schema
     for structure in structures(body):
         if isinstance(structure[0], str) and len(structure) >= document._least:
             whole(structure, list(document._fields), document._defaults)

@@ -8,7 +8,7 @@ import time
 
 from tests.bpf import scene
 from tests.bpf.harness import CODEC
-from xdp_gossip.core.messages import Header, PacketType
+from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.types import Address
 
 SECOND = 1_000_000_000

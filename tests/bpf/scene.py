@@ -11,7 +11,8 @@ from tests.bpf.harness import CODEC, Plane, inside, skb
 from tests.bpf.wire import NAMESPACE, Wire
 from tests.kernel_model import Config, Entry
 from xdp_gossip.core.members.window import ReplayWindow
-from xdp_gossip.core.messages import Ack, Documents, Header, Message, PacketType, RecordRumor
+from xdp_gossip.core.messages import Ack, Documents, Message, RecordRumor
+from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.types import Address, Document, Record, Version
 from xdp_gossip.dataplane import headers
 from xdp_gossip.dataplane.libbpf import RunResult

@@ -15,7 +15,7 @@ from tests.bpf.harness import Plane, inside
 from tests.bpf.scene import XDP, address, known, local, origin, packet, source, targets
 from tests.bpf.stage import ALL_NODES, HERE, MODES, NATIVE, THERE, Stage, network, stage
 from tests.bpf.wire import Wire, ip
-from xdp_gossip.core.messages import PacketType
+from xdp_gossip.core.packets import PacketType
 from xdp_gossip.dataplane import libbpf
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: namespaces and BPF")]

@@ -12,7 +12,7 @@ from tests.bpf.harness import TC_NEXT, TC_SHOT, XDP_DROP, XDP_PASS, Plane
 from tests.bpf.scene import TC, XDP, known, local, origin, packet, source
 from tests.bpf.test_frames import CASES, ODD, Case
 from xdp_gossip.core.allowlist import AllowList, parse_network
-from xdp_gossip.core.messages import PacketType
+from xdp_gossip.core.packets import PacketType
 
 pytestmark = [
     pytest.mark.root,

@@ -14,7 +14,7 @@ from tests.bpf import frames, scene
 from tests.bpf.harness import HOP_MAC, TC_NEXT, TC_REDIRECT, TC_SHOT, XDP_DROP, XDP_PASS, Plane
 from tests.bpf.scene import XDP, address, known, local, origin, packet, sized, source, targets
 from tests.bpf.wire import NAMESPACE, NEAR, Wire, ip
-from xdp_gossip.core.messages import PacketType
+from xdp_gossip.core.packets import PacketType
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane.libbpf import RunResult
 

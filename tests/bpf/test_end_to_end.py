@@ -15,7 +15,7 @@ from tests.bpf.harness import Plane
 from tests.bpf.scene import known, local, origin, packet, sized, source
 from tests.bpf.stage import ALL_NODES, MEMBERS, MODES, Stage, network, stage
 from tests.kernel_model import NEWS
-from xdp_gossip.core.messages import PacketType
+from xdp_gossip.core.packets import PacketType
 from xdp_gossip.core.types import Address
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: namespaces and BPF")]

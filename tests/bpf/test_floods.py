@@ -15,7 +15,7 @@ from tests.bpf.scene import TC, XDP, known, local, origin, packet, source
 from tests.bpf.test_frames import CASES, ODD, Case
 from tests.bpf.wire import NAMESPACE
 from tests.kernel_model import GONE
-from xdp_gossip.core.messages import PacketType
+from xdp_gossip.core.packets import PacketType
 from xdp_gossip.dataplane import headers, layout
 
 pytestmark = [

@@ -26,7 +26,7 @@ from tests.bpf.scene import TC, XDP, address, known, local, origin, packet, size
 from tests.bpf.wire import Wire
 from tests.kernel_model import ASK, GONE, NEWS, SUSPECT, Entry
 from xdp_gossip.core.members.window import ReplayWindow
-from xdp_gossip.core.messages import PacketType
+from xdp_gossip.core.packets import PacketType
 from xdp_gossip.dataplane import layout
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec

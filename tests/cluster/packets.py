@@ -12,7 +12,8 @@ from tests.support.fleet import SECRET
 from tests.transports import Wrapped
 from xdp_gossip import AsyncNodeList, Node
 from xdp_gossip.core.events import Transmit
-from xdp_gossip.core.messages import Ack, Header, PacketType
+from xdp_gossip.core.messages import Ack
+from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.types import Address
 from xdp_gossip.transport import Receive, Transport
 from xdp_gossip.wire.keys import Keyring

@@ -19,7 +19,7 @@ from tests.support.fleet import SECRET
 from tests.transports import Wrapped
 from xdp_gossip import AsyncNodeList, Node, State
 from xdp_gossip.core.events import Transmit
-from xdp_gossip.core.messages import PacketType
+from xdp_gossip.core.packets import PacketType
 from xdp_gossip.transport import Transport
 from xdp_gossip.wire.native import BLOCK_BYTES
 

@@ -23,7 +23,7 @@ from tests.networks.rows import bridge, macvlan, veth, veth_jumbo_tags_kept
 from tests.networks.world import NetHost, Row, World, missing_types, params
 from tests.planes.fleet import PORT, command, enter, inside
 from tests.support.fleet import SECRET, eventually
-from xdp_gossip.core.messages import Header, PacketType
+from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.types import Address
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "agent"))
 
 from xdp_gossip.core.events import Rumor
-from xdp_gossip.core.messages import Header, PacketType
+from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane.maps import Config, open_plane
 from xdp_gossip.dataplane.transport import KernelTransport

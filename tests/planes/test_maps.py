@@ -13,7 +13,7 @@ import pytest
 
 from tests.planes.fleet import Fleet
 from xdp_gossip.core.events import Standing
-from xdp_gossip.core.members.membership import key_of
+from xdp_gossip.core.members.peer import key_of
 from xdp_gossip.core.types import Address, Now
 from xdp_gossip.dataplane import layout, libbpf
 from xdp_gossip.dataplane.maps import Config, DataPlane, Loaded, PlaneError, open_plane

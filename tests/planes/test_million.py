@@ -18,7 +18,7 @@ from tests.bpf import frames
 from tests.planes.conftest import CYCLE, TIMEOUT
 from tests.planes.fleet import PLANES, PORT, Fleet, Host, inside
 from tests.support.fleet import eventually
-from xdp_gossip.core.messages import PacketType
+from xdp_gossip.core.packets import PacketType
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane import headers
 

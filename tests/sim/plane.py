@@ -14,9 +14,9 @@ from tests.kernel_model import GONE, NEWS, PRESENT, SUSPECT, Config, Entry, Kern
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit
 from xdp_gossip.core.kernel_view import Observation
-from xdp_gossip.core.members.membership import key_of
+from xdp_gossip.core.members.peer import key_of
 from xdp_gossip.core.members.timing import MAX_COPIES, WIDE
-from xdp_gossip.core.messages import Codec
+from xdp_gossip.core.packets import Codec
 from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import Address, Now
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from xdp_gossip.core.messages import Header, PacketType
+from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import PRESENT, Address
 from xdp_gossip.wire.keys import Keyring

@@ -18,7 +18,7 @@ from typing import Callable
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import DocumentChanged, IncarnationChanged, Standing, TombstonesCollected, Transmit
 from xdp_gossip.core.interface import remembered
-from xdp_gossip.core.messages import Header
+from xdp_gossip.core.packets import Header
 from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import Address, Document, Node, Now, Write
 from xdp_gossip.store.sqlite import MemoryStore, persist

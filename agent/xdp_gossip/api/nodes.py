@@ -148,7 +148,7 @@ class Nodes:
 
 def switched(node_list: Any, changed: bool) -> web.Response:
     """The answer to start, stop and leave."""
-    return render.json_response({"state": node_list.status()["state"], "changed": bool(changed)})
+    return render.json_response({"state": node_list.state(), "changed": bool(changed)})
 
 
 def add_nodes(node_list: Any, nodes: list[Node]) -> int:

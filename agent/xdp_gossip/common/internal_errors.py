@@ -137,7 +137,7 @@ def _own(frames: traceback.StackSummary) -> list[traceback.FrameSummary]:
 
 
 def _place(error: BaseException) -> str:
-    """The deepest line of this package that ``error`` passed: ``core/engine.py:12 in receive``."""
+    """The deepest line of this package that ``error`` passed: ``core/engine/drive.py:12 in receive``."""
     frames = traceback.extract_tb(error.__traceback__)
     own = _own(frames)
     if not own and not frames:

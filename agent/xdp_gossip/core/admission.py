@@ -9,10 +9,13 @@ from typing import Callable
 from .detector import Detector
 from .documents.clock import cluster_offset
 from .events import Warned
-from .members.membership import Membership, Peer
+from .members.membership import Membership
+from .members.peer import Peer
 from .members.timing import Timing
-from .messages import Ack, Codec, Header, Message, PacketType, Ping, Rejected, SyncRequest, SyncResponse
+from .messages import Ack, Ping, SyncRequest, SyncResponse
 from .outbox import Local, Outbox
+from .packets import Codec, Header, PacketType, Rejected
+from .registry import Message
 from .runs import later
 from .sync.anti_entropy import AntiEntropy
 from .types import Address, Now, State
@@ -94,7 +97,12 @@ class Admission:
         return cluster_offset(samples) if samples else None
 
     def _samples(self) -> list[float]:
-        return [p.clock_ahead for p in self._membership if p.state is State.ALIVE and p.clock_ahead is not None]
+        alive = (peer for peer in self._membership if peer.liveness.state is State.ALIVE)
+        return [peer.clock_ahead for peer in alive if peer.clock_ahead is not None]
+
+    def note_clock(self, peer: Peer, ahead: float) -> None:
+        """The wall clock of ``peer`` is ``ahead`` seconds ahead of the local one."""
+        peer.clock_ahead = ahead
 
     def known_offset(self) -> float:
         """Seconds to add to the local clock for the cluster's time, as far as it is known.
@@ -112,7 +120,7 @@ class Admission:
         Only of one that is alive is the clock known now: who goes loses the mark.
         """
         for peer in self._membership:
-            known = peer.state is State.ALIVE and peer.clock_ahead is not None
+            known = peer.liveness.state is State.ALIVE and peer.clock_ahead is not None
             far = known and abs((peer.clock_ahead or 0.0) - offset) > self._max_clock_drift / 2
             if far != ("clock" in peer.problems):
                 peer.mark("clock", far)
@@ -171,7 +179,7 @@ class Admission:
         expected = self.cluster_offset() or 0.0 if known is None else known
         age = expected - (header.wall_ns - now.wall_ns) / 1e9
         limit = self._timing.timeout
-        if peer is not None and peer.state is State.ALIVE and known is not None:
+        if peer is not None and peer.liveness.state is State.ALIVE and known is not None:
             limit = max(limit, self._max_clock_drift)
         if abs(age) <= limit:
             return

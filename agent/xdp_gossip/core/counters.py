@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
-from .messages import PacketType
+from .packets import PacketType
 from .types import State
 
 #: A name that was counted and not declared; a fault of this program.
 UNDECLARED = "counters_undeclared"
 
-#: Why a packet is not used (``messages.Rejected``), by which file says so.
+#: Why a packet is not used (``packets.Rejected``), by which file says so.
 REJECTED = (
     # wire/native.py, wire/bodies.py
     *("truncated", "malformed", "foreign_version", "foreign_cluster", "bad_mac", "bad_body", "unknown_key"),
-    # gate.py, membership.py
+    # core/admission.py, core/members/membership.py
     *("own", "stale_time", "unknown_leave", "bad_address", "table_full", "stale_incarnation", "duplicate"),
 )
 

@@ -12,10 +12,13 @@ import math
 from typing import Callable
 
 from .events import MemberChanged, Standing, Warned
-from .members.membership import FORGET_AFTER, Membership, Peer
+from .members.liveness import Liveness
+from .members.membership import FORGET_AFTER, Membership
+from .members.peer import Peer
 from .members.timing import Timing
 from .messages import Ack, IndirectAck, Ping, PingRequest, Sighting
 from .outbox import Local, Outbox
+from .received import Received
 from .runs import after, later
 from .types import Address, Member, Now, State
 
@@ -50,23 +53,45 @@ class Detector:
 
     # -- what the engine reports -------------------------------------------------------------------------------
 
-    def introduce(self, peer: Peer, now: Now) -> None:
-        """Tell the shell of a peer that is new here, in the state it has."""
-        if peer.state is State.ALIVE and not self._out.reaches(peer.address):
-            peer.state = State.SUSPECT
+    def enter(self, peer: Peer, state: State, last_heard: float, now: Now) -> None:
+        """Give a peer that is new here the state that somebody else knows it in, and tell the shell of it.
+
+        ``last_heard``: when anybody heard it, in monotonic seconds.
+        """
+        peer.liveness.last_heard = last_heard
+        if state is State.ALIVE and not self._out.reaches(peer.address):
             self._doubt_reach(peer, now)
-            return
-        self._move(peer, peer.state, now)
+        else:
+            self._move(peer, state, now)
+
+    def remember(self, peer: Peer, last_heard: float) -> None:
+        """A peer of an earlier run of this member: gone until it is heard. The shell is told of it then."""
+        peer.liveness.last_heard = last_heard
+        peer.liveness.move(State.DEAD)
+        self._membership.changed(peer)
+
+    def never_heard(self, peer: Peer) -> None:
+        """A peer is new here, and no member has a sign of life of it yet: it was not heard when it was added."""
+        peer.liveness.last_heard = 0.0
 
     def heard(self, peer: Peer, now: Now, age: float = 0.0) -> None:
         """A sign of life, ``age`` seconds old."""
-        if now.mono >= peer.vouched_until and not self._out.reaches(peer.address):
+        if now.mono >= peer.liveness.vouched_until and not self._out.reaches(peer.address):
             self._doubt_reach(peer, now)
             return
-        peer.last_heard = max(peer.last_heard, now.mono - age)
-        if peer.state is not State.ALIVE:
+        peer.liveness.last_heard = max(peer.liveness.last_heard, now.mono - age)
+        if peer.liveness.state is not State.ALIVE:
             self._move(peer, State.ALIVE, now)
-        peer.probes = 0
+        peer.liveness.probes = 0
+
+    @staticmethod
+    def recorded(live: Liveness, last_seen: float) -> None:
+        """A data plane recorded a sign of life of a peer that is alive, ``last_seen`` in monotonic seconds.
+
+        :meth:`heard`, for thousands of peers at once.
+        """
+        live.last_heard = last_seen
+        live.probes = 0
 
     def _doubt_reach(self, peer: Peer, now: Now) -> None:
         """A peer speaks, and this host has no address family in common with it: is there anybody who reaches it?
@@ -80,34 +105,33 @@ class Detector:
                 "listed only while another member reaches it"
             )
             self._out.emit(Warned("no_common_family", text))
-        waits = peer.state is State.SUSPECT and peer.introduced and peer.probes
-        if waits or (peer.state is State.DEAD and now.mono < peer.probe_due + _ASK_OTHERS_AGAIN):
+        waits = peer.liveness.state is State.SUSPECT and peer.liveness.introduced and peer.liveness.probes
+        if waits or (peer.liveness.state is State.DEAD and now.mono < peer.liveness.probe_due + _ASK_OTHERS_AGAIN):
             return
-        peer.probes = peer.probe_nonce = 0
-        peer.helped = False
+        peer.liveness.restart_probes()
         self._move(peer, State.SUSPECT, now)
         self._probe(peer, now, self._timing.probe_gap)
 
     def left(self, peer: Peer, incarnation: int, sequence: int, now: Now) -> None:
         """The node said that it goes."""
-        if after((incarnation, sequence), peer.gone_at):
-            peer.gone_at = (incarnation, sequence)
-        if peer.state is not State.LEFT:
+        if after((incarnation, sequence), peer.liveness.gone_at):
+            peer.liveness.gone_at = (incarnation, sequence)
+        if peer.liveness.state is not State.LEFT:
             self._move(peer, State.LEFT, now)
 
-    def on_ping(self, ping: Ping, origin: Address, now: Now) -> None:
+    def on_ping(self, ping: Ping, packet: Received) -> None:
         """Answer, unless this node is to be silent; refute when we are suspected under our current incarnation."""
         if ping.target != self._local.address:
             self._out.count("rx_misdirected")
             return
         if self._local.status != "running":
             return
-        self._out.send(Ack(ping.nonce), origin, now)
+        self._out.send(Ack(ping.nonce), packet.origin, packet.now)
         own = self._local.incarnation
         if later(ping.incarnation, own) or (ping.suspect and ping.incarnation == own):
-            self.on_accused(ping.incarnation, now)
+            self.on_accused(ping.incarnation, packet.now)
 
-    def on_ack(self, ack: Ack, peer: Peer, now: Now) -> None:
+    def on_ack(self, ack: Ack, packet: Received) -> None:
         """A probed node answered us; pass it on when somebody asked for it.
 
         Members that we asked to probe acknowledge that with the same nonce: they can hear us, so the silence is
@@ -115,18 +139,19 @@ class Detector:
         """
         self.local_health = max(0, self.local_health - 1)
         for suspect in self._membership:
-            if suspect.probe_nonce == ack.nonce and suspect is not peer:
-                suspect.helped = True
+            if suspect.liveness.probe_nonce == ack.nonce and suspect is not packet.peer:
+                suspect.liveness.helped = True
         asked = self._asked.pop(ack.nonce, None)
         if asked is not None:
             asker, nonce = asked
-            self._out.send(IndirectAck(nonce, Sighting(peer.address, peer.incarnation, peer.sighted)), asker, now)
+            sighting = Sighting(packet.origin, packet.peer.incarnation, packet.peer.sighted)
+            self._out.send(IndirectAck(nonce, sighting), asker, packet.now)
 
     def answered(self, nonce: int) -> bool:
         """Whether a ping of ours with that nonce is open."""
-        return nonce in self._asked or any(peer.pinged == nonce for peer in self._membership)
+        return nonce in self._asked or any(peer.liveness.pinged == nonce for peer in self._membership)
 
-    def on_ping_request(self, request: PingRequest, origin: Address, now: Now) -> None:
+    def on_ping_request(self, request: PingRequest, packet: Received) -> None:
         """Ping on behalf of another member, and tell it so at once."""
         if self._local.status != "running":
             return
@@ -137,18 +162,18 @@ class Detector:
         if len(self._asked) >= 1024:
             self._asked.pop(next(iter(self._asked)))
         nonce = self._out.rng.getrandbits(63)
-        self._asked[nonce] = (origin, request.nonce)
-        self._out.send(Ping(nonce, request.target, request.incarnation, False), request.target, now)
-        self._out.send(Ack(request.nonce), origin, now)
+        self._asked[nonce] = (packet.origin, request.nonce)
+        self._out.send(Ping(nonce, request.target, request.incarnation, False), request.target, packet.now)
+        self._out.send(Ack(request.nonce), packet.origin, packet.now)
 
-    def on_indirect_ack(self, ack: IndirectAck, now: Now) -> None:
+    def on_indirect_ack(self, ack: IndirectAck, packet: Received) -> None:
         """Another member reached the node that we could not."""
         peer = self._membership.get(ack.sighting.address)
-        if peer is None or later(peer.incarnation, ack.sighting.incarnation) or peer.state is State.LEFT:
+        if peer is None or later(peer.incarnation, ack.sighting.incarnation) or peer.liveness.state is State.LEFT:
             return
         self._out.count("indirect_acks")
-        peer.vouched_until = now.mono + _VOUCHED
-        self.heard(peer, now)
+        peer.liveness.vouched_until = packet.now.mono + _VOUCHED
+        self.heard(peer, packet.now)
 
     # -- time --------------------------------------------------------------------------------------------------
 
@@ -158,13 +183,13 @@ class Detector:
         gap = self._timing.probe_gap * (1 + self.local_health)
         self._forgive_own_absence(now, interval, timeout)
         for peer in list(self._membership.suspects.values()):
-            self._tick_suspect(peer, now.mono - peer.last_heard, timeout, now, gap)
+            self._tick_suspect(peer, now.mono - peer.liveness.last_heard, timeout, now, gap)
         if min(now.mono, self._membership.informed_until) - self._oldest > timeout:
             self._suspect_silent(timeout, gap, now)
         if now.mono >= self._forget_at:
             self._forget_at = now.mono + _FORGET_EVERY
             for peer in list(self._membership.gone.values()):
-                if now.mono - peer.last_heard > FORGET_AFTER:
+                if now.mono - peer.liveness.last_heard > FORGET_AFTER:
                     self._membership.forget(peer)
 
     def _suspect_silent(self, timeout: float, gap: float, now: Now) -> None:
@@ -172,15 +197,14 @@ class Detector:
         silent = []
         self._oldest = math.inf
         for peer in self._membership:
-            if peer.state is not State.ALIVE:
+            if peer.liveness.state is not State.ALIVE:
                 continue
             if self._membership.silence(peer, now) > timeout:
                 silent.append(peer)
-            elif peer.last_heard < self._oldest:
-                self._oldest = peer.last_heard
+            elif peer.liveness.last_heard < self._oldest:
+                self._oldest = peer.liveness.last_heard
         for peer in silent:
-            peer.probes = peer.probe_nonce = 0
-            peer.helped = False
+            peer.liveness.restart_probes()
             self._move(peer, State.SUSPECT, now)
             self._probe(peer, now, gap)
 
@@ -188,23 +212,25 @@ class Detector:
         if not peer.heard:  # a seed that never answered: there is nobody to probe
             if silence > timeout:
                 self._move(peer, State.DEAD, now)
-        elif now.mono >= peer.probe_due:
-            if peer.probes < ROUNDS:
+        elif now.mono >= peer.liveness.probe_due:
+            if peer.liveness.probes < ROUNDS:
                 self._probe(peer, now, gap)
                 return
-            if peer.probe_nonce and not peer.helped:
+            if peer.liveness.probe_nonce and not peer.liveness.helped:
                 self.local_health = min(MAX_LOCAL_HEALTH, self.local_health + 1)
             self._move(peer, State.DEAD, now)
 
     def _probe(self, peer: Peer, now: Now, gap: float) -> None:
         """Round 1 by datagram; later rounds over TCP too, and through others."""
-        peer.probes += 1
-        peer.probe_due = now.mono + gap
-        nonce = peer.pinged = self._out.rng.getrandbits(63)
-        self._out.send(Ping(nonce, peer.address, peer.incarnation, True), peer.address, now, reliable=peer.probes > 1)
-        helpers = self._membership.pick(INDIRECT, peer.address) if peer.probes > 1 else []
-        if helpers and not peer.helped:
-            peer.probe_nonce = nonce
+        live = peer.liveness
+        live.probes += 1
+        live.probe_due = now.mono + gap
+        nonce = live.pinged = self._out.rng.getrandbits(63)
+        ping = Ping(nonce, peer.address, peer.incarnation, True)
+        self._out.send(ping, peer.address, now, reliable=live.probes > 1)
+        helpers = self._membership.pick(INDIRECT, peer.address) if live.probes > 1 else []
+        if helpers and not live.helped:
+            live.probe_nonce = nonce
         for helper in helpers:
             self._out.send(PingRequest(nonce, peer.address, peer.incarnation), helper, now)
 
@@ -220,15 +246,20 @@ class Detector:
         self.local_health = min(MAX_LOCAL_HEALTH, self.local_health + 1)
         for peer in self._membership:
             if peer.present:
-                peer.last_heard += late
-                peer.probe_due += late
+                peer.liveness.last_heard += late
+                peer.liveness.probe_due += late
 
     def _move(self, peer: Peer, state: State, now: Now) -> None:
-        previous = peer.state if peer.introduced else None
-        peer.introduced = True
-        peer.state = state
+        """Move a peer, and all that goes with it: the NodeList and its digest, the counter, the events.
+
+        The first call for a peer introduces it to the shell, also in the state that it has.
+        """
+        live = peer.liveness
+        previous = live.state if live.introduced else None
+        live.move(state)
+        live.introduced = True
         if state is State.ALIVE:
-            self._oldest = min(self._oldest, peer.last_heard)
+            self._oldest = min(self._oldest, live.last_heard)
         self._membership.changed(peer)
         self._out.count(f"members_became_{state.value}")
         self._out.emit(MemberChanged(snapshot(peer, now), previous))
@@ -241,7 +272,7 @@ def standing_of(peer: Peer, standing: str = "") -> Standing:
     window = peer.rumors
     return Standing(
         peer.address,
-        standing or _STANDINGS[peer.state],
+        standing or _STANDINGS[peer.liveness.state],
         peer.incarnation,
         window.highest,
         window.bits,
@@ -253,13 +284,13 @@ def snapshot(peer: Peer, now: Now) -> Member:
     """A peer as an immutable value."""
     return Member(
         address=peer.address,
-        state=peer.state,
+        state=peer.liveness.state,
         incarnation=peer.incarnation,
         sequence=peer.sighted,
-        record=peer.record,
-        last_heard=max(0.0, now.mono - peer.last_heard),
-        digest=peer.state_digest,
+        record=peer.record.value,
+        last_heard=max(0.0, now.mono - peer.liveness.last_heard),
+        digest=peer.sync.state_digest,
         problems=peer.problems,
-        stored=peer.stored,
+        stored=peer.sync.stored,
         key_slot=peer.key_slot,
     )

@@ -11,10 +11,12 @@ from collections import deque
 from collections.abc import Iterable
 
 from .events import Warned
-from .members.membership import Membership, Peer
+from .members.membership import Membership
+from .members.peer import Peer
 from .members.timing import Timing
-from .messages import Header, MemberInfo
+from .messages import MemberInfo
 from .outbox import Local, Outbox
+from .packets import Header
 from .types import PRESENT, Address, Now
 
 #: A node that lost its state raises its incarnation once. Whoever does so again and again has a twin.
@@ -107,7 +109,7 @@ class Identity:
 
     def named(self, peer: Peer) -> None:
         """A peer's record is known, or is another one."""
-        name = peer.record.name if peer.record is not None else ""
+        name = peer.record.value.name if peer.record.value is not None else ""
         self.forget(peer)
         if not name:
             return

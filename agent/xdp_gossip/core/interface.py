@@ -2,8 +2,8 @@
 """What every protocol engine offers its shell (see docs/architecture.md, "The core").
 
 An engine owns no clock, socket, thread, file or randomness: each input carries the time, the shell drains
-:meth:`ProtocolEngine.take_transmits` and :meth:`ProtocolEngine.take_events` after each input, and calls
-:meth:`ProtocolEngine.handle_timer` when :meth:`ProtocolEngine.next_timer` is due.
+:meth:`Driven.take_transmits` and :meth:`Driven.take_events` after each input, and calls :meth:`Driven.handle_timer`
+when :meth:`Driven.next_timer` is due.
 """
 
 from __future__ import annotations
@@ -59,35 +59,16 @@ class InvalidError(ProtocolError, ValueError):
     """A parameter that could be right in no state of the cluster."""
 
 
-class ProtocolEngine(Protocol):
-    """A gossip protocol as a state machine."""
+class Driven(Protocol):
+    """An engine as its runtime drives it: time and packets go in, packets, events and the next deadline come out.
 
-    settings: Settings
+    The attributes are questions of the engine to its runtime, which sets them.
+    """
 
-    @property
-    def node(self) -> Node:
-        """The local node."""
-
-    @property
-    def status(self) -> str:
-        """new, running, paused or left."""
-
-    @property
-    def cycle(self) -> float:
-        """Seconds between two heartbeats at present."""
-
-    @property
-    def timeout(self) -> float:
-        """Seconds of silence after which a member is suspected at present."""
-
-    @property
-    def tells_ancestry(self) -> bool:
-        """Whether documents of others say which versions their authors had read: without that, nobody can tell a
-        conflict."""
-
-    @property
-    def counters(self) -> Mapping[str, int]:
-        """Counters by name; every packet that is not used adds to one of them."""
+    #: Whether this host has an address family in common with an address.
+    reaches: Callable[[Address], bool]
+    #: Keys of documents that are held and not on the disk yet: nobody counts them as held here until they are.
+    unstored_source: Callable[[], Container[str]]
 
     def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
         """Join: load what an earlier run knew (retired tombstones included), contact seeds.
@@ -115,14 +96,49 @@ class ProtocolEngine(Protocol):
     def take_events(self) -> list[Event]:
         """Events since the last call, in order."""
 
+    def former(self, now: Now) -> list[Known]:
+        """Members that were silent for a day and are tried all the same; to be kept for the next run."""
+
+
+class Asked(Protocol):
+    """An engine as its users ask it: members, documents, and questions to other members."""
+
+    settings: Settings
+    #: What became of a document in this node's rendered files, and which of these are in trouble: asked by other
+    #: members. Whoever renders files sets them.
+    applied_source: Callable[[str], Applied]
+    files_source: Callable[[], TroubledFiles]
+
+    @property
+    def node(self) -> Node:
+        """The local node."""
+
+    @property
+    def status(self) -> str:
+        """new, running, paused or left."""
+
+    @property
+    def cycle(self) -> float:
+        """Seconds between two heartbeats at present."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds of silence after which a member is suspected at present."""
+
+    @property
+    def tells_ancestry(self) -> bool:
+        """Whether documents of others say which versions their authors had read: without that, nobody can tell a
+        conflict."""
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Counters by name; every packet that is not used adds to one of them."""
+
     def seed(self, node: Node, now: Now) -> None:
         """Contact ``node`` now, and again whenever it is absent, for ever (the seed's ``Set``)."""
 
     def unseed(self, address: Address) -> None:
         """``address`` is no seed any more; nothing else is forgotten of it."""
-
-    def former(self, now: Now) -> list[Known]:
-        """Members that were silent for a day and are tried all the same; to be kept for the next run."""
 
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
         """Change the local record and spread it; False when nothing changed."""
@@ -260,9 +276,6 @@ class ProtocolEngine(Protocol):
         Raises ``ProtocolError`` (unsupported_operation) on a wire without such a question.
         """
 
-    #: Whether this host has an address family in common with an address.
-    reaches: Callable[[Address], bool]
-    #: Keys of documents that are held and not on the disk yet: nobody counts them as held here until they are.
-    unstored_source: Callable[[], Container[str]]
-    applied_source: Callable[[str], Applied]
-    files_source: Callable[[], TroubledFiles]
+
+class ProtocolEngine(Driven, Asked, Protocol):
+    """A gossip protocol as a state machine."""

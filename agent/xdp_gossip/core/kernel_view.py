@@ -10,17 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from .admission import Admission
 from .detector import Detector, standing_of
 from .events import Standing
-from .members.membership import Membership, Peer
+from .members.membership import Membership
+from .members.peer import Peer
 from .members.timing import Timing
-from .messages import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Rejected
 from .outbox import Outbox
+from .packets import FLAG_PAUSED, Rejected
 from .peer_selection import PeerSelection
 from .runs import after, later
+from .sync.records import NodeRecords
 from .types import Address, Now, State
 
-#: One origin that is not held for gone: key (20 bytes, ``membership.key_of``), incarnation, highest rumor sequence,
+#: One origin that is not held for gone: key (20 bytes, ``peer.key_of``), incarnation, highest rumor sequence,
 #: window (bit i: highest - i was seen), last sign of life (monotonic seconds; 0: none), its wall clock minus the local
 #: one (seconds), state digest, record digest, flags of its newest packet. A tuple: ten thousand are read at once.
 Observation = tuple[bytes, int, int, int, float, float, int, int, int]
@@ -30,11 +33,20 @@ class KernelView:
     """Reads observations and says when it wants the next."""
 
     def __init__(
-        self, membership: Membership, detector: Detector, selection: PeerSelection, out: Outbox, timing: Timing
+        self,
+        membership: Membership,
+        admission: Admission,
+        detector: Detector,
+        selection: PeerSelection,
+        records: NodeRecords,
+        out: Outbox,
+        timing: Timing,
     ) -> None:
         self._membership = membership
+        self._admission = admission
         self._detector = detector
         self._selection = selection
+        self._records = records
         self._out = out
         self._timing = timing
         self._last: float | None = None
@@ -74,21 +86,18 @@ class KernelView:
             if peer is None or later(peer.incarnation, incarnation):
                 continue
             if incarnation != peer.incarnation or record != peer.record_digest:
-                self._renew(peer, incarnation, record, now)
+                self._membership.recorded_run(peer, incarnation, record)
+                self._records.expect(peer, now)
             if highest != peer.rumors.highest or window != peer.rumors.bits:
-                peer.rumors.merge(highest, window)
-                peer.sighted = max(peer.sighted, highest)
-                peer.state_digest = state
-                peer.stored = not flags & FLAG_UNSTORED
-                peer.caught_up = not flags & FLAG_CATCHING_UP
+                self._membership.recorded(peer, highest, window, state, flags)
                 # The plane notes clocks against one that stood still while the machine was suspended.
                 if last_seen >= self.woke_up_at:
-                    peer.clock_ahead = clock_ahead
-            if last_seen > peer.last_heard and not flags & FLAG_PAUSED:
-                if peer.state is State.ALIVE:
-                    peer.last_heard = last_seen
-                    peer.probes = 0
-                elif after((incarnation, highest), peer.gone_at) and now.mono - last_seen < timeout:
+                    self._admission.note_clock(peer, clock_ahead)
+            live = peer.liveness
+            if last_seen > live.last_heard and not flags & FLAG_PAUSED:
+                if live.state is State.ALIVE:
+                    self._detector.recorded(live, last_seen)
+                elif after((incarnation, highest), live.gone_at) and now.mono - last_seen < timeout:
                     self._detector.heard(peer, now, now.mono - last_seen)
                 self._selection.answered(peer.address)
             differs = differs or (state != state_digest and peer.present)
@@ -108,17 +117,8 @@ class KernelView:
             self._out.emit(Standing(address, "forgotten", 0, 0, 0, 0.0))
             return None
         if last_seen and now.mono - last_seen < self._timing.timeout:
-            peer.last_heard = 0.0  # by whoever looks, not by us
+            self._detector.never_heard(peer)  # whoever looks will say when it was
         elif last_seen:  # it died while no agent looked
-            peer.state = State.DEAD
-            peer.begin(incarnation)
-            peer.last_heard = last_seen
-            self._detector.introduce(peer, now)
+            self._membership.recorded_run(peer, incarnation, 0)
+            self._detector.enter(peer, State.DEAD, last_seen, now)
         return peer
-
-    def _renew(self, peer: Peer, incarnation: int, record_digest: int, now: Now) -> None:
-        if later(incarnation, peer.incarnation):
-            peer.begin(incarnation)
-        peer.record_digest = record_digest
-        peer.record_due, peer.record_tries = now.mono + 0.3, 0
-        self._membership.changed(peer)

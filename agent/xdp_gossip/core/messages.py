@@ -1,54 +1,38 @@
 # SPDX-License-Identifier: MIT
-"""The protocol's messages as values. ``wire/`` turns them into bytes and back; ``docs/protocol.md`` describes each."""
+"""The protocol's messages: values that know how they travel. ``docs/protocol.md`` describes what each is for.
+
+To add a message, write a class here, in the next tag's place, and a handler (``dispatcher.py``). The wire format is
+what the decorators say (docs/wire.md): add fields at the end, with a default, never renumber.
+"""
 
 from __future__ import annotations
 
-import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, Union
+from types import MappingProxyType
 
 from .applied import TroubledFile
+from .packets import PacketType
+from .registry import Message, Registration, message, registered
+from .schema import (
+    ADDRESS,
+    BOOLEAN,
+    HASH,
+    KEY,
+    STATE,
+    U8,
+    U32,
+    U64,
+    VERSION,
+    Struct,
+    many,
+    optional,
+    pair,
+    raw_bytes,
+    text,
+)
+from .structures import DOCUMENT, FILE, RECORD
 from .types import Address, Document, Record, State, Version
-
-
-class PacketType(enum.IntEnum):
-    """First three as eGossip numbers them."""
-
-    HEARTBEAT = 1
-    SWAP_REQUEST = 2
-    SWAP_RESPONSE = 3
-    METADATA = 4
-    LEAVE = 5
-    RECORD = 6
-    PROBE = 7
-
-
-#: Types that are relayed from node to node and share the origin's rumor sequence; the others go to one node.
-RUMORS = frozenset({PacketType.HEARTBEAT, PacketType.METADATA, PacketType.LEAVE, PacketType.RECORD})
-
-#: The origin does not publish heartbeats at present (``Stop``): its packets are no sign of life.
-FLAG_PAUSED = 0x01
-#: Not all documents that the digest stands for are on the origin's disk yet.
-FLAG_UNSTORED = 0x02
-#: The origin has just started, and does not know yet what the cluster knows: what it holds may be old, or nothing.
-FLAG_CATCHING_UP = 0x04
-
-
-@dataclass(frozen=True)
-class Header:
-    """The signed block and the relay area of a packet (``bpf/wire.h`` states the layout)."""
-
-    type: PacketType
-    origin: Address
-    incarnation: int
-    sequence: int
-    wall_ns: int
-    state_digest: int
-    record_digest: int
-    flags: int = 0
-    key_id: int = 0
-    ttl: int = 0
-    hops: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +42,9 @@ class Sighting:
     address: Address
     incarnation: int
     sequence: int
+
+
+SIGHTING = Struct(Sighting, address=ADDRESS, incarnation=U32, sequence=U64)
 
 
 @dataclass(frozen=True)
@@ -71,6 +58,18 @@ class MemberInfo:
     age_ms: int
     record_digest: int
     state_digest: int
+
+
+MEMBER = Struct(
+    MemberInfo,
+    address=ADDRESS,
+    incarnation=U32,
+    sequence=U64,
+    state=STATE,
+    age_ms=U64,
+    record_digest=U64,
+    state_digest=U64,
+)
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,12 @@ class Entry:
         return (self.version, self.deleted, self.content_hash)
 
 
+ENTRY = Struct(Entry, key=KEY, version=VERSION, deleted=BOOLEAN, content_hash=HASH, size=U64)
+
+
+@message(1, PacketType.SWAP_REQUEST, nonce=U64, members_digest=U64, overdue=many(SIGHTING.field))
 @dataclass(frozen=True)
-class SyncRequest:
+class SyncRequest(Message):
     """Opens an exchange: the header holds the state digest, this the rest of what is to be compared."""
 
     nonce: int
@@ -98,8 +101,18 @@ class SyncRequest:
     overdue: tuple[Sighting, ...] = ()
 
 
+@message(
+    2,
+    PacketType.SWAP_RESPONSE,
+    nonce=U64,
+    members=many(MEMBER.field),
+    want_members=BOOLEAN,
+    entries=many(ENTRY.field),
+    entries_complete=BOOLEAN,
+    buckets=many(U32, 256),
+)
 @dataclass(frozen=True)
-class SyncResponse:
+class SyncResponse(Message):
     """Answers it with what differs.
 
     ``members``: newer sightings of the overdue. When the digests of the node lists differ, the whole list follows in
@@ -115,23 +128,33 @@ class SyncResponse:
     buckets: tuple[int, ...] = ()
 
 
+@message(3, PacketType.SWAP_RESPONSE, members=many(MEMBER.field))
 @dataclass(frozen=True)
-class MemberList:
+class MemberList(Message):
     """Some or all of the nodes that the sender knows."""
 
     members: tuple[MemberInfo, ...]
 
 
+@message(4, PacketType.SWAP_REQUEST, later=("known",), buckets=many(U8, 256), known=many(U64))
 @dataclass(frozen=True)
-class ListRequest:
+class ListRequest(Message):
     """Asks for the entries of some buckets; not for those documents whose state hash is ``known`` to the requester."""
 
     buckets: tuple[int, ...]
     known: tuple[int, ...] = ()
 
 
+@message(
+    5,
+    PacketType.SWAP_RESPONSE,
+    later=("unknown",),
+    entries=many(ENTRY.field),
+    finished=many(U8, 256),
+    unknown=optional(many(U64)),
+)
 @dataclass(frozen=True)
-class ListResponse:
+class ListResponse(Message):
     """Entries; ``finished`` names the buckets of which no more follow.
 
     ``unknown``: those of the hashes in the request that stand for nothing here; None: they were not looked at.
@@ -151,22 +174,30 @@ class Want:
     offset: int = 0
 
 
+WANT = Struct(Want, key=KEY, version=VERSION, offset=U64)
+
+
+@message(6, PacketType.SWAP_REQUEST, wants=many(WANT.field))
 @dataclass(frozen=True)
-class FetchRequest:
+class FetchRequest(Message):
     """Asks for documents."""
 
     wants: tuple[Want, ...]
 
 
+@message(7, PacketType.SWAP_RESPONSE, PacketType.METADATA, documents=many(DOCUMENT.field))
 @dataclass(frozen=True)
-class Documents:
+class Documents(Message):
     """Whole documents: an answer to a fetch, a push of what the other lacks, or (type 4) a rumor."""
 
     documents: tuple[Document, ...]
 
 
+@message(
+    8, PacketType.SWAP_RESPONSE, head=DOCUMENT.field, size=U64, content_hash=HASH, offset=U64, data=raw_bytes(1 << 24)
+)
 @dataclass(frozen=True)
-class Chunk:
+class Chunk(Message):
     """A piece of a document too large for one frame. ``head`` is the document with an empty value."""
 
     head: Document
@@ -176,43 +207,49 @@ class Chunk:
     data: bytes
 
 
+@message(9, PacketType.SWAP_RESPONSE, keys=many(KEY))
 @dataclass(frozen=True)
-class NotHere:
+class NotHere(Message):
     """The sender does not hold these documents in a version as new as the one wanted."""
 
     keys: tuple[str, ...]
 
 
+@message(10, PacketType.SWAP_RESPONSE, PacketType.METADATA, entries=many(ENTRY.field))
 @dataclass(frozen=True)
-class Announce:
+class Announce(Message):
     """Documents that exist, to be fetched (type 4 when they do not fit a datagram)."""
 
     entries: tuple[Entry, ...]
 
 
+@message(11, PacketType.SWAP_REQUEST, addresses=many(ADDRESS))
 @dataclass(frozen=True)
-class RecordsRequest:
+class RecordsRequest(Message):
     """Asks for node records."""
 
     addresses: tuple[Address, ...]
 
 
+@message(12, PacketType.SWAP_RESPONSE, records=many(pair(ADDRESS, RECORD.field)))
 @dataclass(frozen=True)
-class Records:
+class Records(Message):
     """Node records, each with the node it describes."""
 
     records: tuple[tuple[Address, Record], ...]
 
 
+@message(13, PacketType.RECORD, record=RECORD.field)
 @dataclass(frozen=True)
-class RecordRumor:
+class RecordRumor(Message):
     """The origin's own record (type 6)."""
 
     record: Record
 
 
+@message(14, PacketType.PROBE, nonce=U64, target=ADDRESS, incarnation=U32, suspect=BOOLEAN, padding=raw_bytes(1232))
 @dataclass(frozen=True)
-class Ping:
+class Ping(Message):
     """Asks ``target`` for a sign of life; anybody else who gets it got a recording.
 
     ``incarnation`` is the newest one of the target that the sender knows; ``suspect`` tells the target that the
@@ -226,15 +263,17 @@ class Ping:
     padding: bytes = b""
 
 
+@message(15, PacketType.PROBE, nonce=U64)
 @dataclass(frozen=True)
-class Ack:
+class Ack(Message):
     """Answers a ping; the header is the sign of life."""
 
     nonce: int
 
 
+@message(16, PacketType.PROBE, nonce=U64, target=ADDRESS, incarnation=U32)
 @dataclass(frozen=True)
-class PingRequest:
+class PingRequest(Message):
     """Asks a third member to ping ``target`` (SWIM's indirect probe)."""
 
     nonce: int
@@ -242,24 +281,29 @@ class PingRequest:
     incarnation: int
 
 
+@message(17, PacketType.PROBE, nonce=U64, sighting=SIGHTING.field)
 @dataclass(frozen=True)
-class IndirectAck:
+class IndirectAck(Message):
     """Tells that ``sighting.address`` answered the ping made on request."""
 
     nonce: int
     sighting: Sighting
 
 
+@message(18, PacketType.PROBE, nonce=U64, key=KEY)
 @dataclass(frozen=True)
-class Query:
+class Query(Message):
     """Asks which version of a document the target holds."""
 
     nonce: int
     key: str
 
 
+@message(
+    19, PacketType.PROBE, nonce=U64, key=KEY, version=optional(VERSION), content_hash=raw_bytes(32), stored=BOOLEAN
+)
 @dataclass(frozen=True)
-class Answer:
+class Answer(Message):
     """Answers a query: no ``version`` means that there is no such document, no ``content_hash`` that it was deleted.
 
     ``stored``: it is on the disk, or there is nothing to be stored.
@@ -272,16 +316,18 @@ class Answer:
     stored: bool = True
 
 
+@message(20, PacketType.PROBE, nonce=U64, key=KEY)
 @dataclass(frozen=True)
-class AppliedQuery:
+class AppliedQuery(Message):
     """Asks what became of a document in the target's rendered files."""
 
     nonce: int
     key: str
 
 
+@message(21, PacketType.PROBE, nonce=U64, key=KEY, state=text(16), version=optional(VERSION), error=text(512))
 @dataclass(frozen=True)
-class AppliedAnswer:
+class AppliedAnswer(Message):
     """Answers it: ``state`` none, pending, applied or failed; the ``version`` that it speaks of (None: no document)."""
 
     nonce: int
@@ -291,15 +337,17 @@ class AppliedAnswer:
     error: str
 
 
+@message(22, PacketType.PROBE, nonce=U64)
 @dataclass(frozen=True)
-class FilesQuery:
+class FilesQuery(Message):
     """Asks which of the target's rendered files are in trouble."""
 
     nonce: int
 
 
+@message(23, PacketType.PROBE, nonce=U64, templates=U32, troubled=U32, files=many(FILE.field, 64))
 @dataclass(frozen=True)
-class FilesAnswer:
+class FilesAnswer(Message):
     """Answers it; the fields are those of :class:`.applied.TroubledFiles`."""
 
     nonce: int
@@ -308,58 +356,8 @@ class FilesAnswer:
     files: tuple[TroubledFile, ...]
 
 
-Message = Union[
-    SyncRequest,
-    SyncResponse,
-    MemberList,
-    ListRequest,
-    ListResponse,
-    FetchRequest,
-    Documents,
-    Chunk,
-    NotHere,
-    Announce,
-    RecordsRequest,
-    Records,
-    RecordRumor,
-    Ping,
-    Ack,
-    PingRequest,
-    IndirectAck,
-    Query,
-    Answer,
-    AppliedQuery,
-    AppliedAnswer,
-    FilesQuery,
-    FilesAnswer,
-]
-
-
-class Rejected(Exception):
-    """A packet that is not used; ``reason`` is the name of its counter without the ``rx_`` prefix."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Codec(Protocol):
-    """Bytes of packets. Checks come in order of their cost, so the engine can drop duplicates before any crypto."""
-
-    def parse(self, data: bytes) -> Header:
-        """The header, unverified. Raises ``Rejected``: truncated, malformed, foreign_version, foreign_cluster."""
-
-    def verify(self, data: bytes, header: Header) -> None:
-        """Check the MAC. Raises ``Rejected``: unknown_key, bad_mac."""
-
-    def open(self, data: bytes, header: Header) -> Message | None:
-        """Decrypt and check the body; None for types without. Raises ``Rejected``: bad_body."""
-
-    def encode(self, header: Header, message: Message | None) -> bytes:
-        """A signed and sealed packet, with the active key."""
-
-    def relayed(self, data: bytes) -> bytes | None:
-        """The packet as it goes to the next hop; None when it has made its last."""
-
-    def size_of(self, message: Message) -> int:
-        """Bytes of the whole packet that would carry ``message``."""
+#: Every message, by the tag of its body and by its class.
+BY_TAG: Mapping[int, Registration] = MappingProxyType(registered)
+BY_CLASS: Mapping[type[Message], Registration] = MappingProxyType({each.schema.cls: each for each in BY_TAG.values()})
+#: Packet types that carry no message: the header says all.
+BODILESS = frozenset(PacketType).difference(*(each.kinds for each in BY_TAG.values()))

@@ -8,65 +8,11 @@ from collections.abc import Callable, Container, Iterable, Sequence
 
 from .counters import NATIVE, Counters
 from .events import Event, Rumor, Transmit
-from .members.membership import with_mark
-from .messages import (
-    FLAG_CATCHING_UP,
-    FLAG_PAUSED,
-    FLAG_UNSTORED,
-    Ack,
-    Announce,
-    Answer,
-    AppliedAnswer,
-    AppliedQuery,
-    Chunk,
-    Codec,
-    Documents,
-    FetchRequest,
-    FilesAnswer,
-    FilesQuery,
-    Header,
-    IndirectAck,
-    ListRequest,
-    ListResponse,
-    MemberList,
-    Message,
-    NotHere,
-    PacketType,
-    Ping,
-    PingRequest,
-    Query,
-    Records,
-    RecordsRequest,
-    SyncRequest,
-    SyncResponse,
-)
+from .members.peer import with_mark
+from .messages import BY_CLASS
+from .packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Codec, Header, PacketType
+from .registry import Message
 from .types import Address, Node, Now, Record
-
-#: Packet type of each message that goes to one node.
-_DIRECT = {
-    SyncRequest: PacketType.SWAP_REQUEST,
-    ListRequest: PacketType.SWAP_REQUEST,
-    FetchRequest: PacketType.SWAP_REQUEST,
-    RecordsRequest: PacketType.SWAP_REQUEST,
-    SyncResponse: PacketType.SWAP_RESPONSE,
-    MemberList: PacketType.SWAP_RESPONSE,
-    ListResponse: PacketType.SWAP_RESPONSE,
-    Documents: PacketType.SWAP_RESPONSE,
-    Chunk: PacketType.SWAP_RESPONSE,
-    NotHere: PacketType.SWAP_RESPONSE,
-    Announce: PacketType.SWAP_RESPONSE,
-    Records: PacketType.SWAP_RESPONSE,
-    Ping: PacketType.PROBE,
-    Ack: PacketType.PROBE,
-    PingRequest: PacketType.PROBE,
-    IndirectAck: PacketType.PROBE,
-    Query: PacketType.PROBE,
-    Answer: PacketType.PROBE,
-    AppliedQuery: PacketType.PROBE,
-    AppliedAnswer: PacketType.PROBE,
-    FilesQuery: PacketType.PROBE,
-    FilesAnswer: PacketType.PROBE,
-}
 
 #: Returns a collection of keys, whose truth value tells whether there are any.
 UnstoredSource = Callable[[], Container[str]]
@@ -138,7 +84,8 @@ class Outbox:
 
     def send(self, message: Message, to: Address, now: Now, reliable: bool = False) -> None:
         """Send a message to one node; over TCP also when it answers what came that way, or is too long for the path."""
-        kind = _DIRECT[type(message)]
+        kind = BY_CLASS[type(message)].direct
+        assert kind is not None, f"{type(message).__name__} travels as a rumor only"
         self._direct_sequence += 1
         data = self.codec.encode(self._header(kind, self._direct_sequence, 0, now), message)
         self._transmits.append(Transmit(to, data, reliable or to == self.over_stream or self._too_long(data, to)))

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .events import Warned
-from .members.membership import Membership, Peer
+from .members.membership import Membership
+from .members.peer import Peer
 from .messages import Ping
 from .outbox import Outbox
 from .types import Address, Now

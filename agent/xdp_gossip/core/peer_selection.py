@@ -7,15 +7,17 @@ import math
 import random
 from collections.abc import Iterable
 
+from .detector import Detector
 from .interface import Known
 from .members.membership import FORGET_AFTER, Membership
 from .members.seeds import Seeds
 from .members.timing import Timing
-from .messages import RecordsRequest, Rejected
 from .outbox import Local, Outbox
+from .packets import Rejected
 from .sync.anti_entropy import AntiEntropy
+from .sync.records import NodeRecords
 from .timers import Timers
-from .types import Address, Node, Now, Record, State
+from .types import Address, Node, Now, State
 
 #: Nodes that are gone which get a second chance each cycle.
 _RETRIES = 4
@@ -26,13 +28,15 @@ _FIRST_TRIES = 8
 
 
 class PeerSelection:
-    """Opens exchanges, and asks for node records that are missing."""
+    """Opens exchanges, and has node records asked for that are missing."""
 
     def __init__(
         self,
         local: Local,
         membership: Membership,
+        detector: Detector,
         anti_entropy: AntiEntropy,
+        records: NodeRecords,
         out: Outbox,
         timing: Timing,
         timers: Timers,
@@ -40,7 +44,9 @@ class PeerSelection:
     ) -> None:
         self._local = local
         self._membership = membership
+        self._detector = detector
         self._anti_entropy = anti_entropy
+        self._records = records
         self._out = out
         self._timing = timing
         self._timers = timers
@@ -74,8 +80,7 @@ class PeerSelection:
             except Rejected as rejected:  # it is tried all the same: it may tell another address
                 self._out.count(f"rx_{rejected.reason}")
             else:
-                if node.name or node.private_data:
-                    peer.record = Record(node.name, node.private_data)
+                self._records.remember(peer, node.name, node.private_data)
         if self._local.status == "running":
             self.tick(now)
 
@@ -104,7 +109,7 @@ class PeerSelection:
             self._round(now)
         for address in self._seeds.due(now):
             self._anti_entropy.request(address, now)
-        self._request_records(now)
+        self._records.tick(now)
 
     def differs(self, now: Now) -> None:
         """A member advertises other documents than ours.
@@ -119,7 +124,9 @@ class PeerSelection:
     def _settle(self, now: Now) -> None:
         self._settling = False
         ours = self._anti_entropy.state_digest
-        differing = [peer for peer in self._membership if peer.present and peer.heard and peer.state_digest != ours]
+        differing = [
+            peer for peer in self._membership if peer.present and peer.heard and peer.sync.state_digest != ours
+        ]
         if not differing:
             self._pause = 0.0
             return
@@ -134,7 +141,7 @@ class PeerSelection:
         gone = [
             peer.address
             for peer in self._membership.gone.values()
-            if peer.state is State.DEAD and peer.heard and now.mono - peer.last_heard < FORGET_AFTER
+            if peer.liveness.state is State.DEAD and peer.heard and now.mono - peer.liveness.last_heard < FORGET_AFTER
         ]
         self._rounds += 1
         calm = self._rounds % _CALM and not self._membership.overdue(self._timing.overdue, 1, now)
@@ -151,26 +158,7 @@ class PeerSelection:
         except Rejected as rejected:
             self._out.count(f"rx_{rejected.reason}")
             return False
-        peer.begin(item.incarnation)
-        peer.sighted = item.sequence
-        peer.state = State.DEAD
-        peer.last_heard = now.mono - max(0.0, (now.wall_ns - item.last_heard_ns) / 1e9)
-        if item.name or item.private_data:
-            peer.record = Record(item.name, item.private_data)
-        self._membership.changed(peer)
+        self._membership.remember(peer, item.incarnation, item.sequence)
+        self._records.remember(peer, item.name, item.private_data)
+        self._detector.remember(peer, now.mono - max(0.0, (now.wall_ns - item.last_heard_ns) / 1e9))
         return True
-
-    def _request_records(self, now: Now) -> None:
-        for peer in list(self._membership.incomplete.values()):
-            if not peer.record_missing:
-                del self._membership.incomplete[peer.address]
-                continue
-            if now.mono < peer.record_due:
-                continue
-            # The owner first, then others too; over TCP once a datagram brought nothing.
-            again = peer.record_tries > 0
-            helpers = self._membership.pick(1, peer.address) if peer.record_tries % 2 else []
-            peer.record_due = now.mono + min(30.0, 0.5 * 2**peer.record_tries)
-            peer.record_tries = min(10, peer.record_tries + 1)
-            target = helpers[0] if helpers else peer.address
-            self._out.send(RecordsRequest((peer.address,)), target, now, reliable=again)

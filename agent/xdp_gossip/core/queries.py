@@ -19,6 +19,7 @@ from .documents.metadata import Metadata
 from .events import AppliedAnswered, FilesAnswered, QueryAnswered
 from .messages import Answer, AppliedAnswer, AppliedQuery, FilesAnswer, FilesQuery, Query
 from .outbox import Outbox
+from .received import Received
 from .types import Address, Now
 
 #: Questions that may be open at once; the oldest make room.
@@ -68,36 +69,38 @@ class Queries:
             del self._open[next(iter(self._open))]
         return nonce
 
-    def on_applied_query(self, query: AppliedQuery, origin: Address, now: Now) -> None:
+    def on_applied_query(self, query: AppliedQuery, packet: Received) -> None:
         """Say what became of it here."""
         found = self.applied_source(query.key)
         error = found.error.encode("utf-8", "replace")[:_MAX_ERROR].decode("utf-8", "ignore")
-        self._out.send(AppliedAnswer(query.nonce, query.key, found.state, found.version, error), origin, now)
+        answer = AppliedAnswer(query.nonce, query.key, found.state, found.version, error)
+        self._out.send(answer, packet.origin, packet.now)
 
-    def on_applied_answer(self, answer: AppliedAnswer, origin: Address) -> None:
+    def on_applied_answer(self, answer: AppliedAnswer, packet: Received) -> None:
         """Pass an answer on to the shell, if it was asked for."""
         if self._open.get(answer.nonce) != answer.key or answer.state not in APPLIED_STATES:
             self._out.count("rx_unasked_response")
             return
         version = str(answer.version) if answer.version else None
-        self._out.emit(AppliedAnswered(answer.nonce, origin, answer.state, version, answer.error))
+        self._out.emit(AppliedAnswered(answer.nonce, packet.origin, answer.state, version, answer.error))
 
-    def on_files_query(self, query: FilesQuery, origin: Address, now: Now) -> None:
+    def on_files_query(self, query: FilesQuery, packet: Received) -> None:
         """Say which rendered files are in trouble here, as many as fit into a datagram."""
         found = for_an_answer(self.files_source())
-        self._out.send(FilesAnswer(query.nonce, found.templates, found.troubled, found.files), origin, now)
+        answer = FilesAnswer(query.nonce, found.templates, found.troubled, found.files)
+        self._out.send(answer, packet.origin, packet.now)
 
-    def on_files_answer(self, answer: FilesAnswer, origin: Address) -> None:
+    def on_files_answer(self, answer: FilesAnswer, packet: Received) -> None:
         """Pass an answer on to the shell, if it was asked for."""
         asked = self._open.get(answer.nonce) == _ALL_FILES
         if not asked or any(file.state not in TROUBLES for file in answer.files):
             self._out.count("rx_unasked_response")
             return
         self._out.emit(
-            FilesAnswered(answer.nonce, origin, TroubledFiles(answer.templates, answer.troubled, answer.files))
+            FilesAnswered(answer.nonce, packet.origin, TroubledFiles(answer.templates, answer.troubled, answer.files))
         )
 
-    def on_query(self, query: Query, origin: Address, now: Now) -> None:
+    def on_query(self, query: Query, packet: Received) -> None:
         """Say what is held here. A tombstone has a version and no content."""
         held = self._metadata.table.get(query.key)
         if held is None:
@@ -105,13 +108,13 @@ class Queries:
         else:
             content = b"" if held.deleted else held.content_hash
             answer = Answer(query.nonce, query.key, held.version, content, query.key not in self._out.local.unstored())
-        self._out.send(answer, origin, now)
+        self._out.send(answer, packet.origin, packet.now)
 
-    def on_answer(self, answer: Answer, origin: Address) -> None:
+    def on_answer(self, answer: Answer, packet: Received) -> None:
         """Pass an answer on to the shell, if it was asked for."""
         if self._open.get(answer.nonce) != answer.key:
             self._out.count("rx_unasked_response")
             return
         version = str(answer.version) if answer.version else None
         digest = f"sha256:{answer.content_hash.hex()}" if answer.version and answer.content_hash else None
-        self._out.emit(QueryAnswered(answer.nonce, origin, version, digest, answer.stored))
+        self._out.emit(QueryAnswered(answer.nonce, packet.origin, version, digest, answer.stored))

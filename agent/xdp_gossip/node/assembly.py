@@ -21,10 +21,10 @@ from ..transport import Transport, TransportError
 from ..transport.udp import UdpTransport
 from ..wire.keys import Keyring, cluster_id
 from ..wire.native import NativeCodec
+from .steering import PlaneSteering, WithoutPlane
 
 if TYPE_CHECKING:
     from ..dataplane.maps import DataPlane
-    from ..dataplane.steering import Steering
 
 
 class Assembly:
@@ -83,14 +83,17 @@ class Assembly:
                 raise TransportError(f"protocol {self.settings.protocol}: {error}") from None
             return UdpTransport(listen, size=size, buffer=queue, own=own), str(error)
 
-    def steering(self, engine: ProtocolEngine, transport: Transport) -> Steering | None:
-        """What keeps a kernel data plane in step with ``engine``; None where ``transport`` has none."""
+    def steering(self, engine: ProtocolEngine, transport: Transport, why_not: str) -> PlaneSteering:
+        """What keeps a kernel data plane in step with ``engine``.
+
+        ``why_not``: why ``transport`` can have none, as :meth:`transport` said.
+        """
         if self._plane in ("UDP", "TCP") or not isinstance(engine, Engine):
-            return None
+            return WithoutPlane(why_not)
         from ..dataplane.transport import KernelTransport
 
         if not isinstance(transport, KernelTransport):
-            return None
+            return WithoutPlane(why_not)
         from ..dataplane.maps import open_plane
         from ..dataplane.monitor import Monitor
         from ..dataplane.steering import Steering

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.events import AppliedAnswered, QueryAnswered
-from ..core.interface import ProtocolEngine, ProtocolError
+from ..core.interface import Asked, ProtocolError
 from ..core.types import PRESENT, Address, Member, Version
 from .changes import ChangeLog
 from .runtime import Runtime
@@ -161,7 +161,7 @@ class Inquiry:
             return  # this wire has no such question: only digests tell
         self._asked.update(dict.fromkeys(addresses, now))
 
-    def _judge(self, engine: ProtocolEngine, member: Member) -> Mapping[str, Any]:
+    def _judge(self, engine: Asked, member: Member) -> Mapping[str, Any]:
         version, digest, reason = self._held_by(engine, member)
         if self._wanted.key is None:
             holds = digest == self._wanted.digest and not reason
@@ -184,7 +184,7 @@ class Inquiry:
         }
         return self._with_applied(engine, member, result) if self._wanted.applied else result
 
-    def _with_applied(self, engine: ProtocolEngine, member: Member, result: dict[str, Any]) -> dict[str, Any]:
+    def _with_applied(self, engine: Asked, member: Member, result: dict[str, Any]) -> dict[str, Any]:
         """The same with what the member tells of its rendered files."""
         if member.local:
             found = engine.applied_source(str(self._wanted.key))
@@ -207,7 +207,7 @@ class Inquiry:
         applied = result["applied"]
         return applied["state"] == "none" or (applied["state"] == "applied" and _speaks_of(result))
 
-    def _held_by(self, engine: ProtocolEngine, member: Member) -> tuple[str | None, str | None, str]:
+    def _held_by(self, engine: Asked, member: Member) -> tuple[str | None, str | None, str]:
         """Version and digest that a member holds, and why they are not known."""
         if self._wanted.key is None:
             return None, f"{member.digest:016x}", "" if member.stored else _NOT_STORED

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from ..common.internal_errors import RECORD, watch
 from ..core.allowlist import AllowList
@@ -21,16 +22,14 @@ from ..core.events import (
     TombstonesCollected,
     Warned,
 )
-from ..core.interface import Known, ProtocolEngine, remembered
+from ..core.interface import Asked, Known, ProtocolEngine, remembered
 from ..core.types import Address, Document, Now, Write
 from ..store.disk import Disk
 from ..store.sqlite import Snapshot, StoreError
 from ..store.unsaved import Unsaved
 from ..transport import Transport
 from .publishing import Publisher
-
-if TYPE_CHECKING:
-    from ..dataplane.steering import Steering
+from .steering import PlaneSteering, WithoutPlane
 
 _log = logging.getLogger("xdp_gossip.runtime")
 T = TypeVar("T")
@@ -65,7 +64,7 @@ class Runtime:
         transport: Transport,
         disk: Disk,
         on_event: Callable[[Event], None],
-        steering: Steering | None = None,
+        steering: PlaneSteering = WithoutPlane(),  # noqa: B008 - it does not change
         allow: AllowList = AllowList(),  # noqa: B008 - it does not change
     ) -> None:
         self.engine = engine
@@ -115,13 +114,12 @@ class Runtime:
         """
         self._loop = asyncio.get_running_loop()
         await self.transport.open(self._receive)
-        if self.steering is not None:
-            try:
-                self.steering.open(self.now())
-            except BaseException:
-                self.steering.close()
-                await self.transport.close()
-                raise
+        try:
+            self.steering.open(self.now())
+        except BaseException:
+            self.steering.close()
+            await self.transport.close()
+            raise
 
     def start(self, snapshot: Snapshot) -> None:
         """Start the engine with the state of an earlier run."""
@@ -129,15 +127,13 @@ class Runtime:
         self._tasks = [self._loop.create_task(job) for job in work]
         for task in self._tasks:
             watch(task, "state file")
-        self.call(lambda engine, now: self._begin(engine, now, snapshot))
+        self.call(lambda _, now: self._begin(now, snapshot))
 
-    def _begin(self, engine: ProtocolEngine, now: Now, snapshot: Snapshot) -> None:
-        engine.start(now, snapshot.known, snapshot.documents)
-        if self.steering is not None:
-            steering = self.steering
-            steering.begin(now, lambda: self.call(lambda _, later: steering.notice(later)))
+    def _begin(self, now: Now, snapshot: Snapshot) -> None:
+        self.engine.start(now, snapshot.known, snapshot.documents)
+        self.steering.begin(now, lambda: self.call(lambda _, later: self.steering.notice(later)))
 
-    def call(self, operation: Callable[[ProtocolEngine, Now], T]) -> T:
+    def call(self, operation: Callable[[Asked, Now], T]) -> T:
         """Do something with the engine and carry out what follows from it."""
         try:
             return operation(self.engine, self.now())
@@ -211,8 +207,7 @@ class Runtime:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self.steering is not None:
-            self.steering.close()
+        self.steering.close()
         await self.transport.close()
         for task in self._tasks:
             task.cancel()
@@ -260,17 +255,15 @@ class Runtime:
         else:
             self._timer_faults = 0
 
-    def _do_what_is_due(self, engine: ProtocolEngine, now: Now) -> None:
-        engine.handle_timer(now)
-        if self.steering is not None:
-            self.steering.handle_timer(now)
+    def _do_what_is_due(self, _: Asked, now: Now) -> None:
+        self.engine.handle_timer(now)
+        self.steering.handle_timer(now)
 
     def _carry_out(self) -> None:
         """Events first: what is to be stored is queued before anybody can hear of it."""
         for event in self.engine.take_events():
             self._handle(event)
-        if self.steering is not None:
-            self.steering.attend(self.now())
+        self.steering.attend(self.now())
         for transmit in self.engine.take_transmits():
             if isinstance(transmit, Rumor):
                 self.transport.send_rumor(transmit)
@@ -279,16 +272,16 @@ class Runtime:
         self._set_timer()
 
     def _set_timer(self) -> None:
-        due = self.engine.next_timer()
-        if self.steering is not None:
-            other = self.steering.next_timer()
-            due = other if due is None else min(due, other)
+        due = self.steering.next_timer()
+        wanted = self.engine.next_timer()
+        if wanted is not None:
+            due = min(due, wanted)
         if self._timer is not None:
-            if due is not None and self._timer.when() <= due:
+            if self._timer.when() <= due < math.inf:
                 return  # it fires in time and then looks again
             self._timer.cancel()
             self._timer = None
-        if due is not None and not self._closed:
+        if due < math.inf and not self._closed:
             self._timer = self._loop.call_at(due, self._on_timer)
 
     def _handle(self, event: Event) -> None:
@@ -301,13 +294,11 @@ class Runtime:
             self._raised = event.incarnation
             self._was_raised.set()
         elif isinstance(event, Standing):
-            if self.steering is not None:
-                self.steering.hold(event, self.now())
+            self.steering.hold(event, self.now())
             return
         elif isinstance(event, MemberChanged):
             self._nodes_changed.set()
-            if self.steering is not None:
-                self.steering.members_changed(self.now())
+            self.steering.members_changed(self.now())
         elif isinstance(event, Warned):
             self._warn(event)
         self._on_event(event)

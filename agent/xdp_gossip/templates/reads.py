@@ -22,6 +22,9 @@ class Source(Protocol):
     def members(self) -> Sequence[Member]:
         """All nodes, the local one first."""
 
+    def local(self) -> Member:
+        """The local node."""
+
 
 class Frozen:
     """The documents and nodes of one moment."""
@@ -29,6 +32,7 @@ class Frozen:
     def __init__(self, source: Source) -> None:
         self._documents = {document.key: document for document in source.documents()}
         self._members = source.members()
+        self._local = source.local()
 
     def document(self, key: str) -> Document | None:
         """As it was then."""
@@ -41,6 +45,10 @@ class Frozen:
     def members(self) -> Sequence[Member]:
         """As they were then."""
         return self._members
+
+    def local(self) -> Member:
+        """As it was then."""
+        return self._local
 
 
 class Reads:
@@ -125,7 +133,7 @@ def node_values(source: Source) -> list[dict[str, Any]]:
 
 def local_value(source: Source) -> dict[str, Any]:
     """The local node as templates see it."""
-    return _node(source.members()[0])
+    return _node(source.local())
 
 
 def _node(member: Member) -> dict[str, Any]:

@@ -24,7 +24,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from nacl.bindings import crypto_shorthash_siphashx24
 
-from ..core.messages import Header, Message, PacketType, Rejected
+from ..core.messages import BODILESS
+from ..core.packets import Header, PacketType, Rejected
+from ..core.registry import Message
 from ..core.types import Address
 from . import bodies
 from .keys import Keyring, SlotKeys, cluster_id
@@ -41,12 +43,11 @@ _SALT_AT = _TTL_AT + _RELAY.size
 HEADER_BYTES = _SALT_AT + SALT_BYTES
 _TAG_BYTES = 16
 _NONCE = bytes(12)
-_BODILESS = frozenset({PacketType.HEARTBEAT, PacketType.LEAVE})
 _TYPES = {int(kind): kind for kind in PacketType}
 
 
 class NativeCodec:
-    """Packets of one cluster (``core.messages.Codec``).
+    """Packets of one cluster (``core.packets.Codec``).
 
     ``salt``: 4 bytes that no other run of this node has; random by default. See docs/wire.md, "Keys".
     """
@@ -84,7 +85,7 @@ class NativeCodec:
         packet_type = _TYPES.get(kind)
         if packet_type is None or not port or not incarnation or not sequence:
             raise Rejected("malformed")
-        if packet_type in _BODILESS:
+        if packet_type in BODILESS:
             if len(data) != HEADER_BYTES:
                 raise Rejected("malformed")
         elif len(data) <= HEADER_BYTES + _TAG_BYTES:
@@ -112,7 +113,7 @@ class NativeCodec:
 
     def open(self, data: bytes, header: Header) -> Message | None:
         """Decrypt and check the body. Raises ``Rejected``."""
-        if header.type in _BODILESS:
+        if header.type in BODILESS:
             return None
         block = data[:BLOCK_BYTES]
         salt = data[_SALT_AT:HEADER_BYTES]

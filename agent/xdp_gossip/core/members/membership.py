@@ -11,101 +11,18 @@ import random
 from collections.abc import Iterator
 from typing import Callable
 
-from ..messages import FLAG_CATCHING_UP, FLAG_UNSTORED, RUMORS, Header, MemberInfo, Rejected, Sighting
-from ..revision import Revision, Shown
+from ..messages import MemberInfo, Sighting
+from ..packets import FLAG_CATCHING_UP, FLAG_UNSTORED, RUMORS, Header, Rejected
+from ..revision import Revision
 from ..runs import later
-from ..types import PRESENT, Address, Now, Record, State
+from ..types import Address, Now, State
+from .peer import DIRECT_WINDOW, RUMOR_WINDOW, Peer, SyncState
 from .window import ReplayWindow
 
-#: Rumors of one origin arrive out of order only by the time they take to spread; 64 is what the kernel keeps too.
-RUMOR_WINDOW = 64
-#: Direct packets take UDP and TCP, which overtake each other; a transfer has at most a few dozen in flight.
-DIRECT_WINDOW = 1024
 #: Seconds for which a node that is gone stays known and is tried again.
 FORGET_AFTER = 86_400.0
 
 _MASK = (1 << 64) - 1
-
-
-class Peer(Shown):
-    """One other node. Mutable; only the protocol core holds it."""
-
-    __slots__ = (
-        "address", "key", "incarnation", "sighted", "rumors", "directs", "state", "record", "record_digest",
-        "state_digest", "stored", "caught_up", "last_heard", "clock_ahead", "gone_at", "token", "introduced",
-        "problems", "probes", "pinged", "probe_due", "probe_nonce", "helped", "record_due", "record_tries",
-        "vouched_until", "key_slot",
-    )  # fmt: skip
-
-    SHOWN = frozenset({"incarnation", "state", "record", "state_digest", "problems", "key_slot"})
-
-    def __init__(self, address: Address, now: Now) -> None:
-        self.revision = None
-        self.address = address
-        self.key = key_of(address)
-        self.incarnation = 0
-        self.sighted = 0  # newest rumor sequence that anybody heard of it
-        self.rumors = ReplayWindow(RUMOR_WINDOW)
-        self.directs = ReplayWindow(DIRECT_WINDOW)
-        self.state = State.SUSPECT
-        self.record: Record | None = None
-        self.record_digest = 0  # as its newest packet says
-        self.state_digest = 0
-        self.stored = True  # all that its digest stands for is on its disk: it said so itself
-        self.caught_up = False  # it has said so itself in this run (``catchup``)
-        self.last_heard = now.mono
-        self.clock_ahead: float | None = None  # its wall clock minus ours, seconds
-        self.gone_at = (0, 0)  # (incarnation, sequence) of its leave
-        self.key_slot: int | None = None  # that its newest packet in this run was signed with
-        self.token = 0
-        self.introduced = False  # the shell was told of it
-        self.problems: tuple[str, ...] = ()  # what is wrong with it: twin, same_name, ...
-        self.vouched_until = 0.0  # so long somebody's word stands for it, as this host cannot reach it itself
-        self.probes = 0
-        self.pinged = 0  # nonce of the last ping
-        self.probe_due = 0.0
-        self.probe_nonce = 0  # of the last round in which others were asked to probe it
-        self.helped = False  # one of these others answered us
-        self.record_due = 0.0
-        self.record_tries = 0
-
-    @property
-    def present(self) -> bool:
-        """Counts as a member: alive, or not yet given up."""
-        return self.state in PRESENT
-
-    @property
-    def heard(self) -> bool:
-        """Somebody heard it at least once (a seed that never answered was not)."""
-        return self.incarnation > 0
-
-    @property
-    def record_missing(self) -> bool:
-        """Its newest packet names a record that is not here."""
-        return self.record_digest != 0 and (self.record is None or self.record.digest != self.record_digest)
-
-    def mark(self, problem: str, on: bool) -> bool:
-        """Add or remove one of its problems; whether that changed anything."""
-        before = self.problems
-        self.problems = with_mark(before, problem, on)
-        return self.problems != before
-
-    def told_of(self, info: MemberInfo) -> None:
-        """Take over what another member heard of it. What is on its disk only its own packets tell."""
-        if later(info.incarnation, self.incarnation):
-            self.begin(info.incarnation)
-            self.stored = False
-        self.stored = self.stored and info.state_digest == self.state_digest
-        self.sighted = info.sequence
-        self.record_digest, self.state_digest = info.record_digest, info.state_digest
-
-    def begin(self, incarnation: int) -> None:
-        """A new run of the node: its sequences start again."""
-        self.incarnation = incarnation
-        self.caught_up = False
-        self.sighted = 0
-        self.rumors = ReplayWindow(RUMOR_WINDOW)
-        self.directs = ReplayWindow(DIRECT_WINDOW)
 
 
 class Membership:
@@ -153,10 +70,11 @@ class Membership:
         if len(self._peers) >= self._max_nodes:
             if not self.gone:
                 raise Rejected("table_full")
-            self.forget(min(self.gone.values(), key=lambda peer: peer.last_heard))
+            self.forget(min(self.gone.values(), key=lambda peer: peer.liveness.last_heard))
         peer = Peer(address, now)
         self._peers[address] = self.by_key[peer.key] = peer
-        self._ordered, peer.revision = None, self.revision
+        self._ordered = None
+        peer.watched_by(self.revision)
         self.revision.advance()
         self.changed(peer)
         return peer
@@ -168,7 +86,8 @@ class Membership:
         for kind in (self.suspects, self.gone, self.incomplete, self._left):
             kind.pop(peer.address, None)
         self._digest = (self._digest - peer.token) & _MASK
-        self._present = self._ordered = peer.revision = None
+        self._present = self._ordered = None
+        peer.watched_by(None)
         self.revision.advance()
         self.on_forget(peer)
 
@@ -178,9 +97,9 @@ class Membership:
         self._digest = (self._digest + token - peer.token) & _MASK
         peer.token = token
         self._present = None
-        _sort(self.suspects, peer, peer.state is State.SUSPECT)
+        _sort(self.suspects, peer, peer.liveness.state is State.SUSPECT)
         _sort(self.gone, peer, not peer.present)
-        _sort(self._left, peer, peer.state is State.LEFT)
+        _sort(self._left, peer, peer.liveness.state is State.LEFT)
         _sort(self.incomplete, peer, peer.present and peer.record_missing)
 
     def digest(self, local_incarnation: int, local_record_digest: int) -> int:
@@ -226,10 +145,16 @@ class Membership:
             raise Rejected("duplicate")
         return peer
 
-    def commit(self, peer: Peer, header: Header) -> None:
-        """Take an authentic header's numbers and digests over. The caller calls :meth:`changed` when this tells so."""
+    def remember(self, peer: Peer, incarnation: int, sequence: int) -> None:
+        """Take over what an earlier run of this member knew. The caller sees to :meth:`changed`."""
+        self._begin(peer, incarnation)
+        peer.sighted = sequence
+
+    def commit(self, peer: Peer, header: Header) -> bool:
+        """Take over what an authentic header says; whether its incarnation or its record is another than before."""
+        before = (peer.incarnation, peer.record_digest)
         if later(header.incarnation, peer.incarnation):
-            peer.begin(header.incarnation)
+            self._begin(peer, header.incarnation)
         if header.type in RUMORS:
             peer.rumors.commit(header.sequence)
             newest = header.sequence >= peer.rumors.highest
@@ -238,10 +163,53 @@ class Membership:
             peer.directs.commit(header.sequence)
             newest = True
         if newest:
-            peer.state_digest = header.state_digest
-            peer.stored = not header.flags & FLAG_UNSTORED
-            peer.caught_up = not header.flags & FLAG_CATCHING_UP
+            self._holds(peer.sync, header.state_digest, header.flags)
             peer.record_digest = header.record_digest
+        if peer.key_slot != header.key_id:
+            peer.key_slot = header.key_id
+        news = (peer.incarnation, peer.record_digest) != before
+        if news:
+            self.changed(peer)
+        return news
+
+    def told(self, peer: Peer, info: MemberInfo) -> None:
+        """Take over what another member heard of a peer. What is on its disk only its own packets tell."""
+        sync = peer.sync
+        if later(info.incarnation, peer.incarnation):
+            self._begin(peer, info.incarnation)
+            sync.stored = False
+        sync.stored = sync.stored and info.state_digest == sync.state_digest
+        peer.sighted = info.sequence
+        peer.record_digest, sync.state_digest = info.record_digest, info.state_digest
+        self.changed(peer)
+
+    def recorded_run(self, peer: Peer, incarnation: int, record_digest: int) -> None:
+        """A data plane recorded another run of a peer, or another record."""
+        if later(incarnation, peer.incarnation):
+            self._begin(peer, incarnation)
+        peer.record_digest = record_digest
+        self.changed(peer)
+
+    def recorded(self, peer: Peer, highest: int, window: int, state_digest: int, flags: int) -> None:
+        """A data plane recorded rumors of a peer: its replay window, and what the newest of them says."""
+        peer.rumors.merge(highest, window)
+        if highest > peer.sighted:
+            peer.sighted = highest
+        self._holds(peer.sync, state_digest, flags)
+
+    def _begin(self, peer: Peer, incarnation: int) -> None:
+        """A new run of the node: its sequences start again."""
+        peer.incarnation = incarnation
+        peer.sync.caught_up = False
+        peer.sighted = 0
+        peer.rumors = ReplayWindow(RUMOR_WINDOW)
+        peer.directs = ReplayWindow(DIRECT_WINDOW)
+
+    @staticmethod
+    def _holds(sync: SyncState, state_digest: int, flags: int) -> None:
+        sync.state_digest = state_digest
+        sync.stored = not flags & FLAG_UNSTORED
+        sync.caught_up = not flags & FLAG_CATCHING_UP
 
     def tally(self, local: State) -> dict[State, int]:
         """How many nodes are in each state, the local one, which is ``local``, included."""
@@ -257,13 +225,13 @@ class Membership:
 
     def silence(self, peer: Peer, now: Now) -> float:
         """Seconds for which a peer was not heard, as far as this member is informed."""
-        return min(now.mono, self.informed_until) - peer.last_heard
+        return min(now.mono, self.informed_until) - peer.liveness.last_heard
 
     def overdue(self, silence: float, limit: int, now: Now) -> tuple[Sighting, ...]:
         """Up to ``limit`` present peers that were not heard for ``silence`` seconds, longest first."""
         before = min(now.mono, self.informed_until) - silence
-        late = [peer for peer in self if peer.last_heard < before and peer.present and peer.heard]
-        late.sort(key=lambda peer: peer.last_heard)
+        late = [peer for peer in self if peer.liveness.last_heard < before and peer.present and peer.heard]
+        late.sort(key=lambda peer: peer.liveness.last_heard)
         return tuple(Sighting(peer.address, peer.incarnation, peer.sighted) for peer in late[:limit])
 
     def info(self, peer: Peer, now: Now) -> MemberInfo:
@@ -272,23 +240,11 @@ class Membership:
             address=peer.address,
             incarnation=peer.incarnation,
             sequence=peer.sighted,
-            state=peer.state,
-            age_ms=max(0, int((now.mono - peer.last_heard) * 1000)),
+            state=peer.liveness.state,
+            age_ms=max(0, int((now.mono - peer.liveness.last_heard) * 1000)),
             record_digest=peer.record_digest,
-            state_digest=peer.state_digest,
+            state_digest=peer.sync.state_digest,
         )
-
-
-def with_mark(problems: tuple[str, ...], problem: str, on: bool) -> tuple[str, ...]:
-    """``problems`` with or without one, sorted."""
-    if (problem in problems) is on:
-        return problems
-    return tuple(sorted({*problems, problem})) if on else tuple(name for name in problems if name != problem)
-
-
-def key_of(address: Address) -> bytes:
-    """20 bytes: address, port, two zeros; what a data plane's table has as key (``bpf/maps.h``, xg_node_key)."""
-    return address.packed + address.port.to_bytes(2, "big") + b"\0\0"
 
 
 def _sort(kind: dict[Address, Peer], peer: Peer, belongs: bool) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ..messages import PacketType
+from ..packets import PacketType
 from ..settings import Settings
 from .membership import Membership
 

@@ -15,7 +15,8 @@ from ..detector import Detector
 from ..documents.metadata import Metadata
 from ..documents.table import BUCKETS, bucket_of, entry_of
 from ..events import SwapAnswered, SwapRequested, Warned
-from ..members.membership import FORGET_AFTER, Membership, Peer
+from ..members.membership import FORGET_AFTER, Membership
+from ..members.peer import Peer
 from ..members.timing import Timing
 from ..messages import (
     Announce,
@@ -25,16 +26,15 @@ from ..messages import (
     ListResponse,
     MemberInfo,
     MemberList,
-    Records,
-    RecordsRequest,
-    Rejected,
     Sighting,
     SyncRequest,
     SyncResponse,
 )
 from ..outbox import Local, Outbox
+from ..packets import RUMORS, Rejected
+from ..received import Received
 from ..runs import after, later
-from ..types import PRESENT, Address, Document, Now, Record, State
+from ..types import PRESENT, Address, Document, Now, State
 from .allowance import Allowance
 from .catchup import CatchUp
 from .fetch import Fetcher
@@ -59,11 +59,10 @@ _MEMBER_BYTES = 80
 _ENTRY_BYTES = 112
 _OVERDUE_LIMIT = 200
 #: In each window of an allowance: whole lists of members for one that asks, entries of documents beyond four times
-#: all that there are, unknown nodes told of by one member, and records of nodes.
+#: all that there are, and unknown nodes told of by one member.
 _LISTS = 10
 _ENTRIES = 4096
 _NEWCOMERS = 2048
-_RECORDS = 4096
 #: Seconds within which a member answers that gets our datagrams, and whose datagrams we get.
 _ANSWER_WITHIN = 0.5
 #: Requests without an answer, after which a member that is heard counts as one that cannot be reached.
@@ -105,7 +104,6 @@ class AntiEntropy:
         self._lists = Allowance()
         self._entries = Allowance()
         self._newcomers = Allowance()
-        self._records = Allowance()
         self._silent: dict[Address, tuple[float, int]] = {}  # who did not answer: since when, how many requests
         self._asked: dict[Address, float] = {}  # who was asked for entries, when last
         self._listed_at = {"asked": -math.inf, "told": -math.inf}
@@ -133,7 +131,7 @@ class AntiEntropy:
         since, asked = self._silent.get(to, (now.mono, 0))
         self._silent[to] = (since, asked + 1)
         peer = self._membership.get(to)
-        if peer is None or peer.state is not State.ALIVE:
+        if peer is None or peer.liveness.state is not State.ALIVE:
             return False
         vain = asked >= _UNANSWERED and now.mono - since > self._timing.timeout and self._out.reaches(to)
         if vain and peer.mark("unreached", True):
@@ -145,8 +143,9 @@ class AntiEntropy:
             self._out.emit(Warned("unreached", text))
         return now.mono - since > _ANSWER_WITHIN
 
-    def on_response(self, response: SyncResponse, peer: Peer, now: Now) -> None:
+    def on_response(self, response: SyncResponse, packet: Received) -> None:
         """Merge what the other side knows, and give back what it lacks."""
+        peer, now = packet.peer, packet.now
         opened = self._open.get(response.nonce)
         if opened is None:
             self._out.count("rx_unasked_response")
@@ -215,8 +214,9 @@ class AntiEntropy:
         """
         return nonce in self._open
 
-    def on_list(self, response: ListResponse, peer: Peer, now: Now) -> None:
+    def on_list(self, response: ListResponse, packet: Received) -> None:
         """Entries of buckets that differ; of one that was not asked lately they are refused."""
+        peer, now = packet.peer, packet.now
         if peer.address not in self._asked:
             self._out.count("rx_unasked_response")
             return
@@ -240,7 +240,7 @@ class AntiEntropy:
         self._open = {nonce: item for nonce, item in self._open.items() if now.mono - item[1] < _LIST_LIFETIME}
         for to, (since, _) in list(self._silent.items()):
             peer = self._membership.get(to)
-            if (peer is None or peer.state is not State.ALIVE) and now.mono - since > _LIST_LIFETIME:
+            if (peer is None or peer.liveness.state is not State.ALIVE) and now.mono - since > _LIST_LIFETIME:
                 del self._silent[to]
                 if peer is not None:
                     peer.mark("unreached", False)
@@ -249,15 +249,16 @@ class AntiEntropy:
 
     # -- the answering side ------------------------------------------------------------------------------------
 
-    def on_request(self, request: SyncRequest, state_digest: int, requester: Address, now: Now) -> None:
-        """Answer an exchange; ``state_digest`` is the one in the request's header."""
+    def on_request(self, request: SyncRequest, packet: Received) -> None:
+        """Answer an exchange."""
+        requester, now = packet.origin, packet.now
         self._out.emit(SwapRequested(requester, self._local.address))
         table = self._metadata.table
         entries: tuple[Entry, ...] = ()
         buckets: tuple[int, ...] = ()
         complete = False
         # Whoever is catching up has asked by itself; what it holds meanwhile is not worth a list.
-        if state_digest != table.digest and not self._busy("told", now):
+        if packet.header.state_digest != table.digest and not self._busy("told", now):
             complete = len(table) <= FEW_DOCUMENTS
             if complete:
                 entries = tuple(entry for _, group in table.entries() for entry in group)
@@ -271,8 +272,9 @@ class AntiEntropy:
             self.send_members(requester, now)
         self._out.emit(SwapAnswered(requester, self._local.address))
 
-    def on_list_request(self, request: ListRequest, requester: Address, now: Now) -> None:
+    def on_list_request(self, request: ListRequest, packet: Received) -> None:
         """List the entries of the buckets asked for, in as many frames as it takes."""
+        requester, now = packet.origin, packet.now
         table = self._metadata.table
         buckets = sorted(set(request.buckets))
         wanted = sum(table.size_of_bucket(bucket) for bucket in buckets) + len(buckets)
@@ -299,38 +301,29 @@ class AntiEntropy:
             finished.append(bucket)
         self._out.send(ListResponse(tuple(batch), tuple(finished), unknown), requester, now)
 
-    def on_announce(self, announce: Announce, holders: Iterable[Address], now: Now) -> None:
-        """Documents exist at ``holders``: fetch those that are newer than ours."""
-        for holder in holders:
+    def on_documents(self, message: Documents, packet: Received) -> None:
+        """Whole documents arrived: as a rumor, as an answer, or pushed, then without what was deleted here long ago."""
+        documents = message.documents
+        if packet.header.type not in RUMORS:
+            documents = tuple(d for d in documents if not self._buried(entry_of(d), packet.origin, packet.now))
+        self._fetcher.take(documents, packet.origin, packet.now)
+
+    def on_announce(self, announce: Announce, packet: Received) -> None:
+        """Documents exist at the origin, and mostly at the member that relayed this: fetch those newer than ours."""
+        origin, source = packet.origin, packet.source
+        relay = self._membership.get(source)
+        for holder in [origin] if relay is None or source == origin else [source, origin]:
             for entry in announce.entries:
-                if not self._buried(entry, holder, now):
-                    self._fetcher.want(entry, holder, now)
-        self._fetcher.pump(now)
-
-    def on_records_request(self, request: RecordsRequest, requester: Address, now: Now, reliable: bool) -> None:
-        """Send the records asked for, as many to a frame as fit; ``reliable`` when they were asked for that way.
-
-        In each window of an allowance ``_RECORDS`` for one that asks.
-        """
-        batch: list[tuple[Address, Record]] = []
-        used = 0
-        for address in dict.fromkeys(request.addresses):
-            record = self._record_of(address)
-            if record is None:
-                continue
-            if not self._records.take(requester, 1, _RECORDS, now):
-                self._out.count("records_withheld")
-                continue
-            size = self._out.codec.size_of(Records(((address, record),)))
-            if batch and used + size > self._frame_bytes:
-                self._out.send(Records(tuple(batch)), requester, now, reliable)
-                batch, used = [], 0
-            batch.append((address, record))
-            used += size
-        if batch:
-            self._out.send(Records(tuple(batch)), requester, now, reliable)
+                if not self._buried(entry, holder, packet.now):
+                    self._fetcher.want(entry, holder, packet.now)
+        self._fetcher.pump(packet.now)
 
     # -- members -----------------------------------------------------------------------------------------------
+
+    def on_members(self, message: MemberList, packet: Received) -> None:
+        """Some or all of what another member knows of the nodes."""
+        self.merge_members(message.members, packet.origin, packet.now)
+        self._catch_up.members_told(packet.peer, packet.now)
 
     def merge_members(self, infos: Iterable[MemberInfo], teller: Address, now: Now) -> None:
         """Learn from another member's list; only news later than ours count.
@@ -375,17 +368,15 @@ class AntiEntropy:
                 self._out.count(f"rx_{rejected.reason}")
                 return
             fresh = info.state in PRESENT and age < self._timing.timeout
-            peer.state = State.ALIVE if fresh else info.state if info.state not in PRESENT else State.DEAD
-            peer.told_of(info)
-            peer.last_heard = now.mono - age
-            self._detector.introduce(peer, now)
+            self._membership.told(peer, info)
+            state = State.ALIVE if fresh else info.state if info.state not in PRESENT else State.DEAD
+            self._detector.enter(peer, state, now.mono - age, now)
             return
         if not after((info.incarnation, info.sequence), (peer.incarnation, peer.sighted)):
             if info.state is State.LEFT and (info.incarnation, info.sequence) == (peer.incarnation, peer.sighted):
                 self._detector.left(peer, info.incarnation, info.sequence, now)
             return
-        peer.told_of(info)
-        self._membership.changed(peer)
+        self._membership.told(peer, info)
         if info.state is State.LEFT:
             self._detector.left(peer, info.incarnation, info.sequence, now)
         elif info.state in PRESENT and age < self._timing.timeout:
@@ -404,19 +395,13 @@ class AntiEntropy:
     def _newer(self, overdue: Iterable[Sighting], now: Now) -> Iterator[MemberInfo]:
         for sighting in overdue:
             peer = self._membership.get(sighting.address)
-            if peer is None or peer.state is State.DEAD:
+            if peer is None or peer.liveness.state is State.DEAD:
                 continue
             if after((peer.incarnation, peer.sighted), (sighting.incarnation, sighting.sequence)):
                 yield self._membership.info(peer, now)
 
     def _members_digest(self) -> int:
         return self._membership.digest(self._local.incarnation, self._local.record.digest)
-
-    def _record_of(self, address: Address) -> Record | None:
-        if address == self._local.address:
-            return self._local.record
-        peer = self._membership.get(address)
-        return peer.record if peer else None
 
     # -- documents ---------------------------------------------------------------------------------------------
 
@@ -450,10 +435,6 @@ class AntiEntropy:
         if tombstone is not None:
             self._give([tombstone], peer, now)
         return tombstone is not None
-
-    def admissible(self, documents: Documents, peer: Peer, now: Now) -> Documents:
-        """What ``peer`` pushed, without what was deleted here long ago."""
-        return Documents(tuple(d for d in documents.documents if not self._buried(entry_of(d), peer.address, now)))
 
     def _unknown_to_peer(self, seen: set[str], bucket: int, unknown: Iterable[int] | None = None) -> list[Document]:
         """What the other side did not list, and of what it was asked about only what it said is ``unknown`` to it."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from ..documents.metadata import Metadata
 from ..events import CaughtUp
-from ..members.membership import Membership, Peer
+from ..members.membership import Membership
+from ..members.peer import Peer
 from ..members.timing import Timing
 from ..messages import Entry
 from ..outbox import Local, Outbox
@@ -84,14 +85,14 @@ class CatchUp:
 
     def equals(self, peer: Peer) -> None:
         """``peer`` advertises the very documents that are here."""
-        if not self.done and peer.caught_up:
+        if not self.done and peer.sync.caught_up:
             self._documents = True
 
     def compared(self, peer: Peer, owed: Iterable[Entry], unlisted: Iterable[int] = ()) -> None:
         """``peer`` listed its documents: ``owed`` are on their way here, the buckets ``unlisted`` are listed later."""
         if not self.done:
             entries = {entry.key: entry for entry in owed}
-            self._comparisons[peer.address] = _Comparison(peer.caught_up, entries, set(unlisted))
+            self._comparisons[peer.address] = _Comparison(peer.sync.caught_up, entries, set(unlisted))
 
     def listed(self, peer: Peer, owed: Iterable[Entry], finished: Iterable[int]) -> None:
         """A part of the list."""
@@ -102,7 +103,7 @@ class CatchUp:
 
     def members_told(self, peer: Peer, now: Now) -> None:
         """``peer`` has told its whole NodeList, or has the same one."""
-        if not self.done and peer.caught_up:
+        if not self.done and peer.sync.caught_up:
             self._members = True
             self._records = dict.fromkeys(self._membership.incomplete)
             self._records_until = now.mono + self._timing.timeout
@@ -147,11 +148,11 @@ class CatchUp:
 
     def _knowing(self) -> list[Peer]:
         """The members present that have caught up."""
-        return [peer for peer in self._membership if peer.present and peer.caught_up]
+        return [peer for peer in self._membership if peer.present and peer.sync.caught_up]
 
     def _all_equal(self) -> bool:
         ours = self._metadata.table.digest
-        return all(peer.state_digest == ours for peer in self._membership if peer.present and peer.heard)
+        return all(peer.sync.state_digest == ours for peer in self._membership if peer.present and peer.heard)
 
     def _reason(self, absent_seeds: Sequence[Address]) -> str:
         if self._comparisons:

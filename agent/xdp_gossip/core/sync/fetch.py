@@ -8,13 +8,15 @@ holder holds the same documents. So requests go to several members at once, and 
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from ..documents.metadata import Metadata
 from ..members.membership import Membership
-from ..messages import Chunk, Documents, Entry, FetchRequest, NotHere, Want
+from ..messages import Chunk, Entry, FetchRequest, NotHere, Want
 from ..outbox import Outbox
+from ..received import Received
 from ..types import Address, Document, Now
 from .reassembly import Reassembly
 from .supply import CHUNKS, REQUEST_WANTS, Supply
@@ -183,15 +185,16 @@ class Fetcher:
         else:
             self._loads.clear()
 
-    def on_documents(self, message: Documents, holder: Address, now: Now) -> None:
+    def take(self, documents: Iterable[Document], holder: Address, now: Now) -> None:
         """Whole documents arrived, asked for or pushed."""
-        for document in message.documents:
+        for document in documents:
             self._take(document, holder, now)
         if self._wanted:
             self.pump(now)
 
-    def on_chunk(self, chunk: Chunk, holder: Address, now: Now) -> None:
+    def on_chunk(self, chunk: Chunk, packet: Received) -> None:
         """A piece arrived."""
+        holder, now = packet.origin, packet.now
         head = chunk.head
         wanted = self._wanted.get(head.key)
         if wanted is None:
@@ -228,8 +231,9 @@ class Fetcher:
             self._ask_windows(wanted, now)
             self._settle(wanted)
 
-    def on_not_here(self, message: NotHere, holder: Address, now: Now) -> None:
+    def on_not_here(self, message: NotHere, packet: Received) -> None:
         """The holder asked has nothing (yet): it may have relayed an announcement before it fetched the document."""
+        holder, now = packet.origin, packet.now
         for key in message.keys:
             wanted = self._wanted.get(key)
             if wanted is not None and holder in wanted.asked:
@@ -263,12 +267,12 @@ class Fetcher:
             self._twins = {}
             for member in self._membership:
                 if member.present:
-                    self._twins.setdefault(member.state_digest, []).append(member.address)
+                    self._twins.setdefault(member.sync.state_digest, []).append(member.address)
         found = dict.fromkeys(wanted.holders)
         for holder in wanted.holders:
             peer = self._membership.get(holder)
             if peer is not None and len(found) < 2 * MAX_HOLDERS:
-                found.update(dict.fromkeys(self._twins.get(peer.state_digest, ())[: 2 * MAX_HOLDERS]))
+                found.update(dict.fromkeys(self._twins.get(peer.sync.state_digest, ())[: 2 * MAX_HOLDERS]))
         able = [holder for holder in found if holder not in wanted.absent]
         if not able:
             wanted.absent.clear()

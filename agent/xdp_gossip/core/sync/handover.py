@@ -20,7 +20,7 @@ def hand_over(table: DocumentTable, membership: Membership, supply: Supply, out:
 
     Large ones, which travel in chunks, are not among them: they come when this node is back.
     """
-    lacking = [peer.address for peer in membership if peer.present and peer.state_digest != table.digest]
+    lacking = [peer.address for peer in membership if peer.present and peer.sync.state_digest != table.digest]
     if not lacking:
         return
     ours = [d for d in table if d.version.origin == out.local.address and not supply.is_large(d)]

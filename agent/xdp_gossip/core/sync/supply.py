@@ -8,6 +8,7 @@ from dataclasses import replace
 from ..documents.table import DocumentTable
 from ..messages import Chunk, Documents, Entry, FetchRequest, NotHere, Want
 from ..outbox import Outbox
+from ..received import Received
 from ..types import Address, Document, Now
 from .allowance import Allowance
 
@@ -30,12 +31,13 @@ class Supply:
         self._frame_bytes = frame_bytes
         self._sent = Allowance()
 
-    def on_request(self, request: FetchRequest, requester: Address, now: Now) -> None:
+    def on_request(self, request: FetchRequest, packet: Received) -> None:
         """Send what is asked for: small documents together, of one large one the next few chunks.
 
         Whoever asks honestly asks for one large document at a time; of more than that the rest is withheld, and asked
         for again.
         """
+        requester, now = packet.origin, packet.now
         small: dict[str, Document] = {}
         missing: dict[str, None] = {}
         large: tuple[Document, Want] | None = None

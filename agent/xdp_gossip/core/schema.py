@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Building blocks for message bodies: each packs a value into msgpack's types and checks what it unpacks.
+"""Building blocks for message bodies: each packs a value into plain values, and checks what it unpacks.
 
-A body is a msgpack array; :mod:`.bodies` states the fields of every message in their order.
+Plain values are what msgpack carries: integers, booleans, texts, bytes, lists and None. :mod:`.messages` states the
+fields of every message in their order; ``wire/bodies.py`` turns the list into bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Callable, Generic, NamedTuple, TypeVar
 
-from ..core.types import Address, State, Version, check_key
+from .types import Address, State, Version, check_key
 
 T = TypeVar("T")
 
@@ -153,6 +154,7 @@ def _unpack_key(raw: Any) -> str:
     return check_key(raw)
 
 
+U8, U32, U64 = uint(8), uint(32), uint(64)
 BOOLEAN = Field(_same, _boolean)
 ADDRESS = Field(_pack_address, _unpack_address)
 VERSION = Field(lambda value: value.hlc.to_bytes(8, "big") + _pack_address(value.origin), _unpack_version)

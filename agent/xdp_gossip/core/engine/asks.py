@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""What asks a member: its users read members and documents, publish, and put questions to other members."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from ..detector import snapshot
+from ..events import Paused, Resumed
+from ..interface import InvalidError, Known
+from ..members.membership import FORGET_AFTER
+from ..packets import PacketType
+from ..sync.handover import hand_over
+from ..types import Address, Document, Member, Node, Now, Prepared, State, Version, Write
+from .drive import Drive
+
+
+class Engine(Drive):
+    """One member of a cluster that speaks the native wire (``interface.Asked``); :class:`Parts` has the parameters."""
+
+    # -- members -----------------------------------------------------------------------------------------------
+
+    def tally(self) -> dict[State, int]:
+        """How many nodes are known in each state."""
+        return self._membership.tally(State.LEFT if self.status == "left" else State.ALIVE)
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change of the other nodes but signs of life."""
+        return self._membership.revision.number
+
+    def members(self, now: Now) -> list[Member]:
+        """Every node known, the local one first."""
+        return [self.local, *self.members_after(None, now)]
+
+    def members_after(self, address: Address | None, now: Now) -> Iterator[Member]:
+        """The other nodes behind ``address`` (None: all), by address."""
+        return (snapshot(peer, now) for peer in self._membership.after(address))
+
+    @property
+    def catching_up(self) -> str:
+        """What this node waits for until it has caught up with the cluster; "" once it has."""
+        return self._catch_up.why
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Counters by name."""
+        return self._out.counters
+
+    @property
+    def tells_ancestry(self) -> bool:
+        """True: documents name what their authors had read."""
+        return True
+
+    def seed(self, node: Node, now: Now) -> None:
+        """Contact ``node`` now and whenever it is absent; it counts as present until the timeout, as in the seed."""
+        self._selection.seed(node, now)
+
+    def unseed(self, address: Address) -> None:
+        """``address`` is no seed any more."""
+        self._selection.unseed(address)
+
+    def former(self, now: Now) -> list[Known]:
+        """Members that are forgotten and are tried all the same; to be kept for the next run."""
+        long_ago = now.wall_ns - int(FORGET_AFTER * 1e9)
+        return [Known(address, 1, 0, long_ago) for address in self._selection.seeds.former]
+
+    def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
+        """Change the local record and spread it. Raises ``ProtocolError`` for text that is too long."""
+        try:
+            node = replace(
+                self.node,
+                name=self.node.name if name is None else name,
+                private_data=self.node.private_data if private_data is None else private_data,
+            )
+        except ValueError as error:
+            raise InvalidError("invalid_node", str(error)) from None
+        if node == self.node:
+            return False
+        before, self._local.node = self.node.name, node
+        if node.name != before:
+            self._identity.named_here(before)
+        self._spread_record(replace(self._local.record, name=node.name, private_data=node.private_data), now)
+        return True
+
+    def pause(self, now: Now) -> bool:
+        """Stop publishing heartbeats: others drop this node after their timeout (the seed's ``Stop``)."""
+        if self.status != "running":
+            return False
+        self._local.status = "paused"
+        self._out.emit(Paused(self.node))
+        return True
+
+    def resume(self, now: Now) -> bool:
+        """Publish heartbeats again (the seed's ``Start``), also after a leave."""
+        if self.status not in ("paused", "left"):
+            return False
+        self._local.status = "running"
+        self._raise_incarnation(self.incarnation)
+        self._out.emit(Resumed(self.node))
+        self._announce(now)
+        return True
+
+    def leave(self, now: Now) -> bool:
+        """Tell everybody that this node goes."""
+        if self.status not in ("running", "paused"):
+            return False
+        hand_over(self._metadata.table, self._membership, self._supply, self._out, now)
+        self._local.status = "left"
+        self._spreading.rumor(PacketType.LEAVE, None, now)
+        return True
+
+    # -- documents ---------------------------------------------------------------------------------------------
+
+    def document(self, key: str) -> Document | None:
+        """The document held here."""
+        held = self.held(key)
+        return None if held is None or held.deleted else held
+
+    def held(self, key: str) -> Document | None:
+        """The document or the tombstone held here."""
+        return self._metadata.table.get(key)
+
+    def documents(self, prefix: str = "") -> list[Document]:
+        """All documents under ``prefix``, by key."""
+        return list(self.documents_after("", prefix))
+
+    def documents_after(self, key: str, prefix: str = "") -> Iterator[Document]:
+        """Those behind ``key`` ("": all), by key."""
+        return self._metadata.table.live_after(key, prefix)
+
+    @property
+    def documents_held(self) -> tuple[int, int]:
+        """How many documents there are, and the bytes of their values."""
+        return self._metadata.table.live, self._metadata.table.bytes
+
+    def publish(
+        self,
+        key: str,
+        value: bytes,
+        now: Now,
+        *,
+        expected: Version | None = None,
+        absent: bool = False,
+        content_type: str | None = None,
+        author: str = "",
+        comment: str = "",
+        expires_in: float | None = None,
+    ) -> tuple[Document, bool]:
+        """Write a document and spread it; see ``Asked.publish``."""
+        write = Write(key, value, content_type, expected, absent, expires_in)
+        document, changed = self.publish_many([write], now, author=author, comment=comment)[0]
+        assert document is not None
+        return document, changed
+
+    def publish_many(
+        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
+    ) -> list[tuple[Document | None, bool]]:
+        """Write several documents; see ``Asked.publish_many``."""
+        self._look_at_clocks(now)
+        self._metadata.expire(now)  # what is over must not count in a comparison
+        written = self._metadata.write(writes, now, author=author, comment=comment)
+        self._spreading.documents([document for document, changed in written if changed and document is not None], now)
+        return written
+
+    def prepare(
+        self,
+        writes: Sequence[Write],
+        now: Now,
+        *,
+        author: str = "",
+        comment: str = "",
+        pending: Sequence[Prepared] = (),
+    ) -> list[Prepared] | None:
+        """The first half of a publish; see ``Asked.prepare``."""
+        self._look_at_clocks(now)
+        self._metadata.expire(now)  # what is over must not count in a comparison
+        return self._metadata.prepare(writes, now, author=author, comment=comment, pending=pending)
+
+    def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
+        """The second half; see ``Asked.commit``."""
+        if not self._metadata.commit(prepared, now):
+            return False
+        self._spreading.documents(
+            [item.document for item in prepared if item.changed and item.document is not None], now
+        )
+        return True
+
+    def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
+        """Write a tombstone and spread it."""
+        return self.publish_many([Write(key, expected=expected, deleted=True)], now)[0]
+
+    def repair(self, now: Now) -> int:
+        """Exchange at once with every member that shows other documents."""
+        differing = [peer for peer in self._membership if peer.present and peer.sync.state_digest != self.state_digest]
+        for peer in differing:
+            self._anti_entropy.request(peer.address, now)
+        return len(differing)
+
+    # -- questions to members ----------------------------------------------------------------------------------
+
+    def query(self, key: str, to: Iterable[Address], now: Now) -> int:
+        """Ask members what they hold of ``key``."""
+        return self._queries.ask(key, to, now)
+
+    def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
+        """Ask members what became of ``key`` in their rendered files."""
+        return self._queries.ask_applied(key, to, now)
+
+    def query_files(self, to: Iterable[Address], now: Now) -> int:
+        """Ask members which of their rendered files are in trouble."""
+        return self._queries.ask_files(to, now)

@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: MIT
+"""What drives a member: packets, time, and the notes of a kernel data plane come in; packets and events go out."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Callable
+
+from ..applied import AppliedSource, FilesSource
+from ..detector import standing_of
+from ..events import Event, HeartbeatSent, IncarnationChanged, Joined, MemberChanged, Rumor, Transmit, Warned
+from ..interface import Known, ProtocolError
+from ..kernel_view import Observation
+from ..members.peer import Peer
+from ..messages import RecordRumor
+from ..outbox import UnstoredSource
+from ..packets import Codec, PacketType
+from ..runs import following, later, latest
+from ..settings import Settings
+from ..types import Address, Document, Member, Node, Now, Record, State
+from .parts import Parts
+
+
+class Drive(Parts):
+    """A member as its runtime sees it (``interface.Driven``), and what it does by itself."""
+
+    def __init__(
+        self,
+        node: Node,
+        settings: Settings,
+        codec: Codec,
+        rng: random.Random,
+        incarnation: int,
+        *,
+        agent_version: str = "",
+        plane: str = "",
+    ) -> None:
+        super().__init__(node, settings, codec, rng, incarnation, agent_version=agent_version, plane=plane)
+        self._admission.on_accused = self._refute
+        self._metadata.on_change = self._state_changed
+        self._detector.on_accused = self._refute
+        self._anti_entropy.on_claimed = self._go_beyond
+        self._membership.on_forget = self._forget
+        self._last_heartbeat = -math.inf
+        self._next_heartbeat = math.inf
+        self._next_tick = -math.inf
+        self._next_expiry = math.inf
+
+    @property
+    def node(self) -> Node:
+        """The local node."""
+        return self._local.node
+
+    @property
+    def incarnation(self) -> int:
+        """The current run of the local node."""
+        return self._local.incarnation
+
+    @property
+    def status(self) -> str:
+        """new, running, paused or left."""
+        return self._local.status
+
+    @property
+    def local(self) -> Member:
+        """The local node."""
+        return Member(
+            self._local.address,
+            State.LEFT if self.status == "left" else State.ALIVE,
+            self.incarnation,
+            self._out.rumor_sequence,
+            self._local.record,
+            0.0,
+            self.state_digest,
+            local=True,
+            stored=not self._local.unstored(),
+            problems=self._local.problems,
+        )
+
+    @property
+    def cycle(self) -> float:
+        """Seconds between two heartbeats now."""
+        return self._timing.cycle
+
+    @property
+    def timeout(self) -> float:
+        """Seconds of silence after which a member is suspected now (the seed's rule for its default)."""
+        return self._timing.timeout
+
+    @property
+    def state_digest(self) -> int:
+        """64-bit digest of all documents."""
+        return self._metadata.table.digest
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds that the cluster's clock is ahead of the local one."""
+        return self._metadata.offset
+
+    # -- packets -----------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
+        """Take one packet; see ``Driven.receive``."""
+        if self.status in ("new", "left"):
+            self._out.count("rx_not_running")
+            return None
+        self._look_at_clocks(now)
+        taken = self._dispatcher.receive(data, source, now, screened)
+        self._attend(now)
+        return taken
+
+    def take_transmits(self) -> list[Transmit | Rumor]:
+        """Packets to send."""
+        return self._out.take_transmits()
+
+    def take_events(self) -> list[Event]:
+        """Events since the last call."""
+        return self._out.take_events()
+
+    # -- time --------------------------------------------------------------------------------------------------
+
+    def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
+        """Join the cluster."""
+        if self.status != "new":
+            raise ProtocolError("already_joined", "the node has joined already")
+        known = list(known)
+        self._metadata.load(documents, now)
+        self._metadata.expire(now)
+        self._catch_up.begin(now)
+        self._local.status = "running"
+        self._out.emit(Joined(self.node))
+        self._warn_of_absence(known, now)
+        self._announce(now)
+        self._selection.start(known, now)
+        self._tick(now)
+        self._schedule_expiry(now)
+
+    def _warn_of_absence(self, known: Sequence[Known], now: Now) -> None:
+        """Documents that come from so long ago may have been deleted, and nobody may be left who remembers that."""
+        if not known or not self._metadata.table.live:
+            return
+        away = (now.wall_ns - max(item.last_heard_ns for item in known)) / 1e9
+        if away > self.settings.tombstone_grace:
+            text = f"the last member was heard {away / 86_400:.1f} days ago, longer than deletions are told of"
+            text += ": what was deleted since comes back if no member that knew of it is left; to prevent that, stop"
+            self._out.emit(Warned("was_away", f"{text} this agent and empty its state directory"))
+
+    def next_timer(self) -> float | None:
+        """When :meth:`handle_timer` wants to be called."""
+        return self._timers.next()
+
+    def handle_timer(self, now: Now) -> None:
+        """Do what is due."""
+        self._look_at_clocks(now)
+        self._timers.run(now)
+
+    def _tick(self, now: Now) -> None:
+        """Detection, retries, housekeeping: several times a cycle when there is something to attend to.
+
+        Else along with the heartbeat: a wake-up costs an idle agent more than all that is done in it.
+        """
+        if now.mono < self._next_tick:
+            return
+        interval = self._timing.tick if self._busy else self.cycle
+        if self.status == "running" and not self._busy:
+            self._next_tick = math.inf
+        else:
+            self._schedule_tick(now.mono + interval)
+        self._detector.tick(now, interval)
+        self._update_clock(now)
+        self._selection.tick(now)
+        self._fetcher.tick(now)
+        self._anti_entropy.tick(now)
+        self._admission.tick(now)
+        self._identity.tick(now)
+        self._paths.tick(now)
+        self._metadata.tick(now)
+        seeds = self._selection.seeds
+        self._catch_up.tick(seeds.absent, bool(seeds.given), now)
+
+    @property
+    def _busy(self) -> bool:
+        """Whether somebody is suspected, or something awaited that may have to be asked for again."""
+        waiting = self._selection.waiting or self._catch_up.fetching
+        return bool(self._membership.suspects or len(self._fetcher) or waiting or self._paths.testing)
+
+    def _schedule_tick(self, when: float) -> None:
+        """A timer that a later call has overtaken does nothing when it fires."""
+        self._next_tick = when
+        self._timers.at(when, self._tick)
+
+    def _attend(self, now: Now) -> None:
+        """After an input: something to attend to does not wait for a tick that was set when all was calm."""
+        soon = now.mono + self._timing.tick
+        if soon < self._next_tick and self._busy:
+            self._schedule_tick(soon)
+
+    def _heartbeat(self, now: Now) -> None:
+        if now.mono < self._next_heartbeat:
+            return
+        if self.status == "running":
+            self._spreading.rumor(PacketType.HEARTBEAT, None, now)
+            self._out.emit(HeartbeatSent(self.node))
+            self._last_heartbeat = now.mono
+            self._schedule_heartbeat(now.mono + self.cycle * self._rng.uniform(0.95, 1.05))
+        if self._next_tick == math.inf:
+            self._next_tick = now.mono
+            self._tick(now)
+
+    def _schedule_heartbeat(self, when: float) -> None:
+        """A timer that a later call has overtaken does nothing when it fires."""
+        self._next_heartbeat = when
+        self._timers.at(when, self._heartbeat)
+
+    def _state_changed(self, now: Now) -> None:
+        """Tell soon that this node holds something new: the next heartbeat comes early.
+
+        Spread over a time that grows with the cluster, so that a publish is not followed by everybody at once.
+        """
+        self._schedule_expiry(now)
+        size = self._timing.members
+        soon = now.mono + self._rng.uniform(0.0, min(0.5, size * 0.002))
+        soon = max(soon, self._last_heartbeat + min(self.cycle, max(0.1, size * 0.004)))
+        if soon < self._next_heartbeat and self.status == "running":
+            self._schedule_heartbeat(soon)
+
+    def _schedule_expiry(self, now: Now) -> None:
+        """Wake when the next document is over; a wake-up that a later one has overtaken does nothing."""
+        left = self._metadata.until_expiry(now)
+        if left is None:
+            return
+        # Not far ahead: the cluster's clock may be corrected until then.
+        when = now.mono + min(max(left, 0.0), 60.0) + 0.001
+        if when < self._next_expiry or self._next_expiry <= now.mono:
+            self._next_expiry = when
+            self._timers.at(when, self._expire)
+
+    def _expire(self, now: Now) -> None:
+        if now.mono < self._next_expiry:
+            return
+        self._next_expiry = math.inf
+        self._metadata.expire(now)
+        self._schedule_expiry(now)
+
+    def _update_clock(self, now: Now) -> None:
+        self._metadata.offset = self._admission.known_offset()
+        self._admission.mark_clocks(self._metadata.offset)
+
+    def _look_at_clocks(self, now: Now) -> None:
+        woke_up = self._admission.woke_up(now)
+        if woke_up:
+            self._kernel_view.woke_up_at = now.mono
+        if self._admission.clock_was_set(now) or woke_up:
+            self._update_clock(now)
+            self._metadata.expire(now)
+
+    # -- a data plane that works by itself ---------------------------------------------------------------------
+
+    def observe(self, rows: Iterable[Observation], now: Now) -> None:
+        """Take note of what a data plane recorded; from the first call on, the engine counts on being told."""
+        self._look_at_clocks(now)
+        if self.status not in ("new", "left"):
+            self._kernel_view.take(rows, self.state_digest, now)
+            self._attend(now)
+
+    def stop_observing(self) -> None:
+        """The data plane is gone: all packets come through :meth:`receive` from now on."""
+        self._kernel_view.stop()
+
+    @property
+    def observation_due(self) -> float:
+        """Monotonic time at which :meth:`observe` is wanted next; it may move with every input."""
+        return math.inf if self.status in ("new", "left") else self._kernel_view.due
+
+    def relay_targets(self, limit: int) -> list[Address]:
+        """Up to ``limit`` members for a data plane to relay to, in random order; a part of them changes each time."""
+        return self._ring.refresh(limit)
+
+    def destinations(self, limit: int) -> list[Address]:
+        """Up to ``limit`` addresses of this node's family that packets go to: members, and while there are none the
+        seeds. They are of any part of the range of addresses, and the same ones as long as nothing changes."""
+        six = ":" in self.node.address.ip
+        for known in (self._membership.present, self._selection.seeds.given):
+            alike = (address for address in known if (":" in address.ip) == six)
+            chosen = heapq.nsmallest(limit, alike, key=lambda address: (zlib.crc32(address.packed), address.port))
+            if chosen:
+                return chosen
+        return []
+
+    def set_plane(self, plane: str, now: Now) -> None:
+        """Say how packets travel from now on; part of the local record."""
+        if self.status == "new":
+            self._local.record = replace(self._local.record, plane=plane)  # nobody knows another
+        elif plane != self._local.record.plane:
+            self._spread_record(replace(self._local.record, plane=plane), now)
+
+    # -- what the shell knows ----------------------------------------------------------------------------------
+
+    @property
+    def reaches(self) -> Callable[[Address], bool]:
+        """Whether this host has an address family in common with an address; the shell's to say."""
+        return self._out.reaches
+
+    @reaches.setter
+    def reaches(self, answer: Callable[[Address], bool]) -> None:
+        self._out.reaches = answer
+
+    @property
+    def unstored_source(self) -> UnstoredSource:
+        """What tells which documents are not on the disk yet; others are told, when they ask or compare."""
+        return self._local.unstored
+
+    @unstored_source.setter
+    def unstored_source(self, source: UnstoredSource) -> None:
+        self._local.unstored = source
+
+    @property
+    def applied_source(self) -> AppliedSource:
+        """What tells others, when they ask, what became of a document here."""
+        return self._queries.applied_source
+
+    @applied_source.setter
+    def applied_source(self, source: AppliedSource) -> None:
+        self._queries.applied_source = source
+
+    @property
+    def files_source(self) -> FilesSource:
+        """What tells others, when they ask, which rendered files are in trouble here."""
+        return self._queries.files_source
+
+    @files_source.setter
+    def files_source(self, source: FilesSource) -> None:
+        self._queries.files_source = source
+
+    # -- this member ---------------------------------------------------------------------------------------------
+
+    def _announce(self, now: Now) -> None:
+        """Who we are, and a heartbeat."""
+        self._spreading.rumor(PacketType.RECORD, RecordRumor(self._local.record), now)
+        self._schedule_heartbeat(now.mono)
+        self._heartbeat(now)
+
+    def _spread_record(self, record: Record, now: Now) -> None:
+        self._local.record = replace(record, stamp=(self.incarnation, self._out.rumor_sequence + 1))
+        if self.status == "running":
+            self._spreading.rumor(PacketType.RECORD, RecordRumor(self._local.record), now)
+        self._out.emit(MemberChanged(self.local, State.ALIVE))
+
+    def _refute(self, incarnation: int, now: Now) -> None:
+        """Somebody holds us for gone under ``incarnation``: go beyond it, and say so at once."""
+        if later(self.incarnation, incarnation) or self.status != "running":
+            return
+        if later(incarnation, self.incarnation):
+            self._go_beyond(incarnation, now)
+            return
+        self._out.count("refutations")
+        self._raise_incarnation(incarnation)
+        self._announce(now)
+
+    def _go_beyond(self, incarnation: int, now: Now) -> None:
+        """Somebody else says, or said, that it is this node under ``incarnation``."""
+        if self._identity.may_go_beyond(now):
+            self._out.count("refutations")
+            self._raise_incarnation(incarnation)
+            self._announce(now)
+
+    def _raise_incarnation(self, beyond: int) -> None:
+        self._local.incarnation = following(latest(beyond, self.incarnation))
+        self._out.restart_sequences()
+        self._local.record = replace(self._local.record, stamp=(self.incarnation, 0))
+        self._out.emit(IncarnationChanged(self.incarnation))
+
+    def _forget(self, peer: Peer) -> None:
+        """A peer was silent for a day, gave way to another in a full table, or never was one."""
+        if peer.heard and peer.liveness.state is not State.LEFT:
+            self._selection.seeds.add_former(peer.address)
+        self._identity.forget(peer)
+        self._paths.forget(peer.address)
+        self._out.emit(standing_of(peer, "forgotten"))

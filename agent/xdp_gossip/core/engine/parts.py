@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""The parts of a member, and which of them knows which."""
+
+from __future__ import annotations
+
+import random
+
+from ..admission import Admission
+from ..detector import Detector
+from ..dispatcher import Dispatcher
+from ..documents.metadata import Metadata
+from ..documents.table import DocumentTable
+from ..identity import Identity
+from ..kernel_view import KernelView
+from ..members.membership import Membership
+from ..members.ring import RelayRing
+from ..members.timing import Timing
+from ..outbox import Local, Outbox
+from ..packets import Codec
+from ..paths import Paths
+from ..peer_selection import PeerSelection
+from ..queries import Queries
+from ..settings import Settings
+from ..sync.anti_entropy import AntiEntropy
+from ..sync.catchup import CatchUp
+from ..sync.fetch import Fetcher
+from ..sync.records import NodeRecords
+from ..sync.supply import Supply
+from ..timers import Timers
+from ..types import Node, Record
+from .spreading import Spreading
+
+
+class Parts:
+    """Every part of a member that speaks the native wire.
+
+    ``node``: the local node. ``codec``: bytes of packets (``wire.native.NativeCodec``). ``rng``: all randomness.
+    ``incarnation``: higher than in any earlier run (the store sees to that). ``agent_version`` and ``plane`` become
+    part of the node's record.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        settings: Settings,
+        codec: Codec,
+        rng: random.Random,
+        incarnation: int,
+        *,
+        agent_version: str = "",
+        plane: str = "",
+    ) -> None:
+        self.settings = settings
+        self._rng = rng
+        record = Record(node.name, node.private_data, agent_version, plane, (incarnation, 0))
+        self._local = Local(node, record, incarnation)
+        table = DocumentTable()
+        self._out = Outbox(codec, self._local, lambda: table.digest, rng)
+        self._membership = Membership(node.address, settings.limits.nodes, rng)
+        self._metadata = Metadata(node.address, settings, self._out, table)
+        self._timing = Timing(settings, self._membership)
+        self._detector = Detector(self._local, self._membership, self._out, self._timing)
+        waits = (settings.wait_for_members, settings.expects_seeds)
+        self._catch_up = CatchUp(self._local, self._membership, self._metadata, self._out, self._timing, *waits)
+        frame = settings.size
+        self._supply = Supply(table, self._out, frame)
+        self._fetcher = Fetcher(self._metadata, self._out, self._supply, self._membership, settings.limits.documents)
+        self._anti_entropy = AntiEntropy(
+            self._local,
+            self._membership,
+            self._detector,
+            self._metadata,
+            self._fetcher,
+            self._supply,
+            self._out,
+            self._timing,
+            frame,
+            self._catch_up,
+        )
+        self._admission = Admission(
+            codec,
+            self._local,
+            self._membership,
+            self._detector,
+            self._anti_entropy,
+            self._out,
+            self._timing,
+            settings.max_clock_drift,
+        )
+        self._identity = Identity(self._local, self._membership, self._out, self._timing)
+        self._records = NodeRecords(self._local, self._membership, self._identity, self._out, frame)
+        self._paths = Paths(self._membership, self._out, self._identity.shared)
+        self._admission.on_stale_run = self._identity.stale_run
+        self._timers = Timers()
+        self._selection = PeerSelection(
+            self._local,
+            self._membership,
+            self._detector,
+            self._anti_entropy,
+            self._records,
+            self._out,
+            self._timing,
+            self._timers,
+            rng,
+        )
+        self._anti_entropy.on_alias = self._selection.seeds.is_alias
+        self._kernel_view = KernelView(
+            self._membership, self._admission, self._detector, self._selection, self._records, self._out, self._timing
+        )
+        self._queries = Queries(self._metadata, self._out)
+        self._dispatcher = Dispatcher(
+            codec,
+            self._admission,
+            self._membership,
+            self._detector,
+            self._selection,
+            self._anti_entropy,
+            self._fetcher,
+            self._supply,
+            self._records,
+            self._queries,
+            self._kernel_view,
+            self._identity,
+            self._paths,
+            self._out,
+            self._timing,
+            self._catch_up,
+        )
+        self._ring = RelayRing(self._membership, rng)
+        self._spreading = Spreading(self._local, self._membership, self._out, self._timing)

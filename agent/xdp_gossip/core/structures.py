@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Structures within messages: values of the vocabulary as arrays of their fields (docs/wire.md, "Bodies").
+
+The order of fields is part of the wire format: add at the end, with a default, and name the field as a later one.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from .applied import TroubledFile
+from .schema import BOOLEAN, KEY, U32, U64, VERSION, Field, Struct, many, optional, pair, raw_bytes, text
+from .types import (
+    MAX_ANCESTORS,
+    MAX_AUTHOR,
+    MAX_BATCH,
+    MAX_COMMENT,
+    MAX_CONTENT_TYPE,
+    MAX_NAME,
+    MAX_PRIVATE_DATA,
+    Document,
+    Record,
+)
+
+RECORD = Struct(
+    Record,
+    name=text(MAX_NAME),
+    private_data=text(MAX_PRIVATE_DATA),
+    agent_version=text(64),
+    plane=text(32),
+    stamp=pair(U32, U64),
+)
+FILE = Struct(TroubledFile, template=text(64), path=text(255), state=text(16), since_ms=U64, error=text(256))
+
+
+@functools.lru_cache(maxsize=256)
+def _batch(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys of a batch, checked once for all of its documents, which share them in memory, too."""
+    checked: tuple[str, ...] = many(KEY, MAX_BATCH).unpack(keys)
+    return checked
+
+
+def _unpack_batch(raw: Any) -> tuple[str, ...]:
+    if not isinstance(raw, list):
+        raise ValueError("expected a list of keys")
+    return _batch(tuple(raw))
+
+
+DOCUMENT = Struct(
+    Document,
+    ("expires", "batch", "ancestors"),
+    key=KEY,
+    version=VERSION,
+    value=raw_bytes(1 << 24),
+    content_type=text(MAX_CONTENT_TYPE),
+    author=text(MAX_AUTHOR),
+    comment=text(MAX_COMMENT),
+    deleted=BOOLEAN,
+    base=optional(VERSION),
+    expires=U64,
+    batch=Field(list, _unpack_batch),
+    ancestors=many(VERSION, MAX_ANCESTORS),
+)
