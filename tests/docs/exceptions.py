@@ -10,6 +10,7 @@ from __future__ import annotations
 _HOSTS = "needs systemd hosts; molecule/default has them"
 _BOOTS = "boots systemd hosts, for minutes; molecule/default does it, too"
 _COLLECTION = "builds into the checkout; tests/fleet/test_installed_collection.py builds and installs it elsewhere"
+_SIMULATOR = "needs the checkout as its directory; tests/sim/test_simulator_page.py runs it there"
 _PEKONODE = "fetches and compiles another project"
 
 #: File -> the beginning of a line -> why it is not run here, and what runs it instead. Of a shell snippet, only this
@@ -34,6 +35,7 @@ NOT_RUN = {
     "docs/rendering.md": {
         "$ xdp-gossip rendered": "needs nginx; molecule/default/verify/rendered.yml has it",
     },
+    "docs/simulator.md": {"python3 -m tests.sim ": _SIMULATOR},
     "roles/agent/README.md": {
         "- hosts: all": _HOSTS,
         "ansible-playbook -i INVENTORY xdp_gossip.fleet.upgrade ": "needs systemd hosts; molecule/upgrade has them",
