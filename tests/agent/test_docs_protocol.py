@@ -15,13 +15,12 @@ import random
 import re
 import textwrap
 from collections.abc import Iterator
-from dataclasses import fields, replace
-from pathlib import Path
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
 
-import xdp_gossip
+from tests.pages import ROOT, found, page, rows
 from xdp_gossip import core
 from xdp_gossip.core.documents.clock import HybridClock
 from xdp_gossip.core.engine import Engine
@@ -34,36 +33,12 @@ from xdp_gossip.service import daemon
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+PAGE = page("protocol.md")
 #: What the agent makes of `cycle` and `timeout` when both are automatic.
 AGENT = replace(Settings(), cycle=0.0, timeout=0.0, timeout_cycles=daemon._TIMEOUT_CYCLES)
 
 
-def rows(head: str) -> list[list[str]]:
-    """The cells of the table of the page that begins with ``head``."""
-    table = PAGE[PAGE.index(head) :].split("\n\n")[0].splitlines()[2:]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-
-
-TIMERS = [[*row[:-1], row[-1].strip("`")] for row in rows("| timer | seconds | formula |")]
-
-
-def found(source: str) -> object:
-    """What ``core.detector.Detector._move`` names, below the package. Raises AttributeError or ImportError."""
-    parts = source.split(".")
-    value: object = xdp_gossip
-    for place, part in enumerate(parts):
-        if isinstance(value, ModuleType) and not hasattr(value, part):
-            importlib.import_module(".".join([xdp_gossip.__name__, *parts[: place + 1]]))
-        if inspect.isclass(value) and part in (names := {field.name: field.default for field in _fields(value)}):
-            return names[part]
-        value = inspect.getattr_static(value, part)
-    return value
-
-
-def _fields(value: object) -> tuple:  # type: ignore[type-arg]
-    return fields(value) if hasattr(value, "__dataclass_fields__") else ()  # type: ignore[arg-type]
+TIMERS = [[*row[:-1], row[-1].strip("`")] for row in rows(PAGE, "| timer | seconds | formula |")]
 
 
 def timing(members: int, settings: Settings = AGENT) -> Timing:
@@ -140,7 +115,7 @@ def test_the_time_until_a_silent_member_is_removed() -> None:
     assert eval(formula, {"__builtins__": {}}, known) == pytest.approx(float(told))
 
 
-INVARIANTS = rows("| invariant | formula | held by |")
+INVARIANTS = rows(PAGE, "| invariant | formula | held by |")
 
 
 @pytest.mark.parametrize("row", INVARIANTS, ids=[row[0] for row in INVARIANTS])
