@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The records of decisions are complete."""
+"""The index of docs/architecture.md leads somewhere, and the records of decisions are complete."""
 
 from __future__ import annotations
 
@@ -9,9 +9,37 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import ROOT
+from tests.pages import ROOT, page, rows
 
+INDEX = rows(page("architecture.md"), "| question | start at | then |")
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+
+
+@pytest.mark.parametrize("row", INDEX, ids=[row[0] for row in INDEX])
+def test_what_the_index_names_exists(row: list[str]) -> None:
+    question, start, then = row
+    named = re.findall(r"`([\w./]+\.(?:py|h|yml))(?:: ([\w.]+))?`", f"{start} {then}")
+    links = re.findall(r"\]\(([^)]+)\)", f"{start} {then}")
+    assert named or links, question
+    for path, symbol in named:
+        file = next(file for file in (ROOT / path, ROOT / "agent" / "xdp_gossip" / path) if file.is_file())
+        for part in symbol.split(".") if symbol else ():
+            assert re.search(rf"(?m)^ *(?:class|(?:async )?def) {part}\b", file.read_text()), f"{path}: no {part}"
+    for link in links:
+        target, _, anchor = link.partition("#")
+        path = ROOT / "docs" / (target or "architecture.md")
+        assert path.exists(), link
+        assert not anchor or anchor in anchors(path), link
+
+
+def anchors(path: Path) -> set[str]:
+    """The headings of a page as a link names them."""
+    titles = re.findall(r"(?m)^#+ (.+)$", path.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_index_is_short() -> None:
+    assert len(INDEX) == 12
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=[path.stem for path in RECORDS])
