@@ -39,6 +39,9 @@ NOT_RUN = {
         "sha256sum build/": _COLLECTION,
         "ansible-galaxy collection publish ": "publishes",
     },
+    "examples/README.md": {
+        "ansible-rulebook ": "goes on for ever, and needs Java; tests/docs/test_examples.py runs its sources",
+    },
     "docs/rendering.md": {
         "$ xdp-gossip rendered": "needs nginx; molecule/default/verify/rendered.yml has it",
     },
@@ -65,6 +68,11 @@ PROMISED = {
         "ansible-inventory -i nodelist.yml --graph": [r"\|--host1\n.*\|--host2\n.*\|--host3\n"],
         "from xdp_gossip import Node, NodeList": ["A-server", "b'test metadata'"],
         "xdp-gossip verify shop/settings": ["3 of 3 members"],
+    },
+    "examples/README.md": {
+        "ansible-inventory -i inventory/": [r"@role_web:\n.*\|--host2\n.*\|--host3\n"],
+        "ansible-playbook publish.yml": [r"ok=2 +changed=1 "],
+        "PYTHONPATH=../agent ": ["app/settings\nheld by all\nfirst second\n"],
     },
     "docs/inventory.md": {"private_data_format: json": ['"xdp_gossip_alive": {', '"zone_a": {', '"zone_b": {']},
     "docs/api.md": {"sock=/run/xdp-gossip/api.sock": [r'"name": ?"host3"', r'"converged": ?true']},
