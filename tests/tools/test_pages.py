@@ -22,7 +22,7 @@ def test_what_the_index_names_exists(row: list[str]) -> None:
     links = re.findall(r"\]\(([^)]+)\)", f"{start} {then}")
     assert named or links, question
     for path, symbol in named:
-        file = next(file for file in (ROOT / path, ROOT / "agent" / "xdp_gossip" / path) if file.is_file())
+        file = file_of(path)
         for part in symbol.split(".") if symbol else ():
             assert re.search(rf"(?m)^ *(?:class|(?:async )?def) {part}\b", file.read_text()), f"{path}: no {part}"
     for link in links:
@@ -30,6 +30,19 @@ def test_what_the_index_names_exists(row: list[str]) -> None:
         path = ROOT / "docs" / (target or "architecture.md")
         assert path.exists(), link
         assert not anchor or anchor in anchors(path), link
+
+
+def file_of(path: str) -> Path:
+    """The file of a path from the root of the checkout, or below the package. Raises StopIteration without one."""
+    return next(file for file in (ROOT / path, ROOT / "agent" / "xdp_gossip" / path) if file.exists())
+
+
+def test_the_files_of_the_walks_exist() -> None:
+    section = page("architecture.md").split("\n## Three walks\n")[1].split("\n## ")[0]
+    named = re.findall(r"`([\w/]+(?:\.py|/))`", section)
+    assert len(named) > 15
+    for path in named:
+        file_of(path)
 
 
 def anchors(path: Path) -> set[str]:
