@@ -174,7 +174,7 @@ lint: packages-base venv-quality link ## ansible-lint (production profile), yaml
 	$(VENV)/quality/bin/antsibull-changelog lint
 
 .PHONY: quality
-quality: packages-test venv-dev venv-ansible venv-quality ## The built collection under galaxy-importer, antsibull-docs and ansible-builder
+quality: packages-test venv-dev venv-ansible venv-docs venv-quality ## The built collection under galaxy-importer, antsibull-docs and ansible-builder
 	$(VENV)/dev/bin/pytest tests/quality --junitxml="$(REPORTS)/quality.xml" $(PYTEST_ARGS)
 
 .PHONY: docs-run
@@ -237,12 +237,16 @@ release-check: packages-test venv-dev venv-ansible venv-quality ## A dry run of 
 collection: packages-base venv-ansible ## The collection's artifact, with the release archive inside, into build/
 	.ci/collection build
 
+.PHONY: docs
+docs: packages-base venv-docs ## The documentation as a site, into build/site; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --strict
+
 ##@ Set-up and clean-up
 .PHONY: setup
 # The packages first and in one go: two calls of apt would wait for each other.
 setup: ## Everything that the targets above need
 	@.ci/apt $(sort $(BASE_PACKAGES) $(TEST_PACKAGES) $(PLANE_PACKAGES) $(GUEST_PACKAGES) $(BROWSER_PACKAGES))
-	@$(MAKE) --jobs=3 venv-dev venv-ansible venv-quality venv-eda link
+	@$(MAKE) --jobs=3 venv-dev venv-ansible venv-docs venv-quality venv-eda link
 
 .PHONY: format
 format: venv-dev ## Lay out Python and C as `make code` wants it
@@ -270,11 +274,11 @@ packages-guests:
 packages-browser:
 	@.ci/apt $(BROWSER_PACKAGES)
 
-.PHONY: venv-dev venv-ansible venv-quality venv-eda
+.PHONY: venv-dev venv-ansible venv-docs venv-quality venv-eda
 # The agent's libraries come from Debian: the versions that a target has are the ones to test with.
 venv-dev: packages-test
 	@.ci/venv dev --system-site-packages
-venv-ansible venv-quality: venv-%: packages-base
+venv-ansible venv-docs venv-quality: venv-%: packages-base
 	@.ci/venv $*
 
 # The rule engine runs on any Java from 17 on; only where there is none, Debian's is installed.

@@ -10,6 +10,7 @@ from __future__ import annotations
 _HOSTS = "needs systemd hosts; molecule/default has them"
 _BOOTS = "boots systemd hosts, for minutes; molecule/default does it, too"
 _COLLECTION = "builds into the checkout; tests/fleet/test_installed_collection.py builds and installs it elsewhere"
+_SIMULATOR = "needs the checkout as its directory; tests/sim/test_simulator_page.py runs it there"
 _PEKONODE = "fetches and compiles another project"
 
 #: File -> the beginning of a line -> why it is not run here, and what runs it instead. Of a shell snippet, only this
@@ -31,9 +32,20 @@ NOT_RUN = {
     "docs/events.md": {
         "ansible-rulebook ": "goes on for ever, and needs Java; tests/eda/test_rulebook.py runs this rulebook",
     },
+    "docs/releasing.md": {
+        ".cache/venv/quality/bin/antsibull-changelog release": "writes into the checkout",
+        "git tag ": "makes a tag",
+        "make collection release": _COLLECTION,
+        "sha256sum build/": _COLLECTION,
+        "ansible-galaxy collection publish ": "publishes",
+    },
+    "examples/README.md": {
+        "ansible-rulebook ": "goes on for ever, and needs Java; tests/docs/test_examples.py runs its sources",
+    },
     "docs/rendering.md": {
         "$ xdp-gossip rendered": "needs nginx; molecule/default/verify/rendered.yml has it",
     },
+    "docs/simulator.md": {"python3 -m tests.sim ": _SIMULATOR},
     "roles/agent/README.md": {
         "- hosts: all": _HOSTS,
         "ansible-playbook -i INVENTORY xdp_gossip.fleet.upgrade ": "needs systemd hosts; molecule/upgrade has them",
@@ -56,6 +68,11 @@ PROMISED = {
         "ansible-inventory -i nodelist.yml --graph": [r"\|--host1\n.*\|--host2\n.*\|--host3\n"],
         "from xdp_gossip import Node, NodeList": ["A-server", "b'test metadata'"],
         "xdp-gossip verify shop/settings": ["3 of 3 members"],
+    },
+    "examples/README.md": {
+        "ansible-inventory -i inventory/": [r"@role_web:\n.*\|--host2\n.*\|--host3\n"],
+        "ansible-playbook publish.yml": [r"ok=2 +changed=1 "],
+        "PYTHONPATH=../agent ": ["app/settings\nheld by all\nfirst second\n"],
     },
     "docs/inventory.md": {"private_data_format: json": ['"xdp_gossip_alive": {', '"zone_a": {', '"zone_b": {']},
     "docs/api.md": {"sock=/run/xdp-gossip/api.sock": [r'"name": ?"host3"', r'"converged": ?true']},

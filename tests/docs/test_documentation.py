@@ -58,8 +58,8 @@ def fixture_worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
         kind, members = "http", HOSTS
         if SESSION[0].address in snippet.text:
             kind, members = "session", SESSION
-        elif "https://198.18." in snippet.text or snippet.path == "README.md":
-            kind = "https"  # a snippet of the README may use the file of the one before it
+        elif "https://198.18." in snippet.text or snippet.path in ("README.md", "examples/README.md"):
+            kind = "https"  # their snippets use files, the README's those of the snippets before
         if kind not in made:
             made[kind] = World(tmp_path_factory.mktemp(kind), members, tls=kind == "https")
         if read.get(kind) != snippet.path and kind != "session":
@@ -81,7 +81,9 @@ def fixture_worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
 
 
 def place_of(snippet: Snippet, world: World) -> Place:
-    """A directory for the snippet, with the files that its document names."""
+    """A directory for the snippet, with the files that its document names. That of the examples has them already."""
+    if snippet.path.startswith("examples/"):
+        return Place(world, (ROOT / snippet.path).parent, lambda line: reason(snippet.path, line) is not None)
     directory = world.directory / re.sub(r"\W", "_", snippet.path)
     directory.mkdir(exist_ok=True)
     for name, text in FILES.items():

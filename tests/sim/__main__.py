@@ -14,6 +14,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "agent"))
@@ -21,14 +22,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "agent"))
 from .scenarios import SCENARIOS, play
 
 
-def attempt(job: tuple[str, int]) -> tuple[str, int, str | None, str, float]:
+def attempt(job: tuple[str, int], show: Callable[[str], None] | None = None) -> tuple[str, int, str | None, str, float]:
     """Play one seed: name, seed, what failed (None: nothing), trace, seconds of processor time."""
     name, seed = job
     # Worlds are small and short-lived; looking for cycles among their packets costs more than it frees.
     gc.disable()
     began = time.process_time()
     try:
-        world = play(name, seed)
+        world = play(name, seed, show)
     except Exception as error:
         tail = traceback.format_exc() if not isinstance(error, AssertionError) else ""
         return name, seed, f"{type(error).__name__}: {error}\n{tail}".rstrip(), "", time.process_time() - began
@@ -45,13 +46,15 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds of each scenario")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--trace", action="store_true", help="print the hash over all events of each seed")
+    parser.add_argument("--events", action="store_true", help="print each event (docs/simulator.md)")
     options = parser.parse_args()
     names = options.scenario or list(SCENARIOS)
     jobs = [(name, seed) for name in names for seed in range(options.seed, options.seed + options.seeds)]
     failed: collections.Counter[str] = collections.Counter()
     spent: collections.Counter[str] = collections.Counter()
     with multiprocessing.Pool(min(options.jobs, len(jobs))) as pool:
-        for name, seed, fault, trace, seconds in pool.imap(attempt, jobs, chunksize=1):
+        results = (attempt(job, print) for job in jobs) if options.events else pool.imap(attempt, jobs, chunksize=1)
+        for name, seed, fault, trace, seconds in results:
             spent[name] += seconds
             if fault is not None:
                 failed[name] += 1

@@ -7,7 +7,7 @@ Times are virtual seconds; the cycle is one, suspicion begins after five (``3 x 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from xdp_gossip.core.packets import Header, PacketType
@@ -531,11 +531,14 @@ def _planes(name: str, seed: int, size: int) -> list[int]:
     return numbers if seed % 3 else []
 
 
-def play(name: str, seed: int) -> World:
-    """Run one scenario under one seed to its end; returns the world. Raises what went wrong."""
+def play(name: str, seed: int, show: Callable[[str], None] | None = None) -> World:
+    """Run one scenario under one seed to its end; returns the world. Raises what went wrong.
+
+    ``show`` is called with a line for each event.
+    """
     scenario, least, most = SCENARIOS[name]
     size = random.Random(f"size {name} {seed}").randint(least, most)
-    world = World(seed, size, settings=_SETTINGS.get(name, SETTINGS), planes=_planes(name, seed, size))
+    world = World(seed, size, settings=_SETTINGS.get(name, SETTINGS), planes=_planes(name, seed, size), show=show)
     try:
         scenario(world)
     except Exception as error:

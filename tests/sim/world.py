@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Callable
 
 from xdp_gossip.core.engine import Engine
-from xdp_gossip.core.events import DocumentChanged, IncarnationChanged, Standing, TombstonesCollected, Transmit
+from xdp_gossip.core.events import DocumentChanged, Event, IncarnationChanged, Standing, TombstonesCollected, Transmit
 from xdp_gossip.core.interface import remembered
 from xdp_gossip.core.packets import Header
 from xdp_gossip.core.settings import Settings
@@ -25,6 +25,7 @@ from xdp_gossip.store.sqlite import MemoryStore, persist
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
+from . import trace
 from .checks import Checks, Violation
 from .network import DATAGRAM, Link, Network
 from .plane import ROUNDING, SimPlane
@@ -200,6 +201,7 @@ class SimNode:
             self.plane.drain(engine, lambda: self.now)
             self.plane.steer(engine, self.now)
         for event in engine.take_events():
+            self.world.tell(self.number, event)
             self.world.checks.on_event(self, event)
             if isinstance(event, DocumentChanged):
                 self._persist(event)
@@ -293,11 +295,14 @@ class World:
         link: Link | None = None,
         planes: Iterable[int] = (),
         save_every: float = 1.0,
+        show: Callable[[str], None] | None = None,
     ) -> None:
         """``planes``: numbers of the nodes whose rumors go through a kernel data plane.
 
         ``save_every``: seconds between two writes of known nodes and of others' documents; more makes days cheap.
+        ``show`` is called with a line for each event (``trace``).
         """
+        self.show = show
         self._save_every = save_every
         self.seed = seed
         self.planes = frozenset(planes)
@@ -331,6 +336,13 @@ class World:
     def note(self, what: str, number: int, data: bytes = b"") -> None:
         """Take an event into the trace."""
         self._trace.update(b"%r %s %d %d " % (self.time, what.encode(), number, len(data)) + data)
+        if self.show is not None:
+            self.show(trace.line(_CODEC, self.time, number, what, data))
+
+    def tell(self, number: int, event: Event) -> None:
+        """Show what an engine told. It follows from the inputs, so the trace does without."""
+        if self.show is not None and (line := trace.event_line(self.time, number, event)) is not None:
+            self.show(line)
 
     def at(self, when: float, action: Callable[[], None]) -> None:
         """Do ``action`` at a time, those of one instant in the order they were asked for."""
