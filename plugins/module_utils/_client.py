@@ -7,6 +7,12 @@ It speaks to the first of several members that answers. An answer comes from ano
 about it is bounded: the time of the whole request (not of one read), size, nesting and number of values.
 Redirects, proxies, netrc and content encodings are not used: each would hand the token or the bounds to
 somebody else. Runs on targets: standard library only, Python 3.8 or later.
+
+Ansible's own ``open_url`` could replace the connection and the TLS context, not the promises made here. Its timeout
+bounds each read and leaves the name lookup unbounded, so a member that sends a byte now and then holds a task for
+hours. It reports a refused connection and a connection lost while sending as the same ``URLError``, so nobody could
+tell whether a write may have been made. It loses the answer of a member that refuses a long body early, and takes no
+directory as ``ca_path``.
 """
 
 from __future__ import annotations
