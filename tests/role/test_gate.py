@@ -21,8 +21,7 @@ import pytest
 from xdp_gossip.core.runs import later
 
 ROOT = Path(__file__).resolve().parents[2]
-ROLE = ROOT / "roles" / "agent"
-SCRIPT = ROLE / "files" / "gate.py"
+SCRIPT = ROOT / "plugins" / "module_utils" / "_gate.py"
 
 Nodes = list[dict[str, Any]]
 Serve = Callable[[Callable[[], Nodes]], str]
@@ -113,7 +112,7 @@ def test_incarnations_are_serial_numbers(serve: Serve, shown: int, least: int, p
 
 
 def test_the_role_compares_incarnations_as_the_agent_does() -> None:
-    spec = importlib.util.spec_from_file_location("own_gate", ROOT / "plugins" / "module_utils" / "_gate.py")
+    spec = importlib.util.spec_from_file_location("own_gate", SCRIPT)
     assert spec is not None and spec.loader is not None
     own = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(own)
