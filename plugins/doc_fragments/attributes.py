@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation of what every module supports; a module states only where it differs."""
+"""Documentation of what every module supports; a module states only where it differs.
+
+Of two fragments that a module extends, the first one's word counts. So READ_ONLY stands before the others.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,12 @@ attributes:
     description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
     support: full
   idempotent:
-    description: A second run with the same options changes nothing, unless the fleet changed meanwhile.
+    description: A second run with the same options changes nothing, unless the fleet or the host changed meanwhile.
     support: full
   platform:
     description: Where the module can run.
     support: full
     platforms: posix
-  action_group:
-    description: Use C(group/xdp_gossip.fleet.xdp_gossip) in C(module_defaults) to set options for the whole collection.
-    support: full
-    membership:
-      - xdp_gossip.fleet.xdp_gossip
 """
 
     READ_ONLY = r"""
@@ -38,4 +36,22 @@ attributes:
   diff_mode:
     support: N/A
     details: Changes nothing.
+"""
+
+    ACTION_GROUP = r"""
+options: {}
+attributes:
+  action_group:
+    description: Use C(group/xdp_gossip.fleet.xdp_gossip) in C(module_defaults) to set options for the whole collection.
+    support: full
+    membership:
+      - xdp_gossip.fleet.xdp_gossip
+"""
+
+    ON_CONTROLLER = r"""
+options: {}
+attributes:
+  action:
+    description: Runs on the controller, without a connection to anything.
+    support: full
 """

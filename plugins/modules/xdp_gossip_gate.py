@@ -15,23 +15,13 @@ description:
     members. Changes nothing.
   - Fails with what the agent said and the journal of its units when that does not come true.
   - Part of the role P(xdp_gossip.fleet.agent#role), which gives it what it needs.
+extends_documentation_fragment:
+  - xdp_gossip.fleet.attributes.read_only
+  - xdp_gossip.fleet.attributes
 attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
-    support: full
-    details: Changes nothing in either mode.
-  diff_mode:
-    description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
-    support: N/A
-    details: Changes nothing.
   idempotent:
-    description: A second run with the same options changes nothing, unless the host changed meanwhile.
     support: N/A
     details: Changes nothing.
-  platform:
-    description: Where the module can run.
-    support: full
-    platforms: posix
 options:
   socket:
     description: Unix socket of the agent.

@@ -16,21 +16,11 @@ description:
     costs the controller hardly more than a ping.
   - Part of the role P(xdp_gossip.fleet.agent#role), which gives it what it needs. Packages and releases are brought
     by other tasks. The module says whether they are missing.
+extends_documentation_fragment:
+  - xdp_gossip.fleet.attributes
 attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
-    support: full
   diff_mode:
-    description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
-    support: full
     details: Secrets are not shown.
-  idempotent:
-    description: A second run with the same options changes nothing, unless the host changed meanwhile.
-    support: full
-  platform:
-    description: Where the module can run.
-    support: full
-    platforms: posix
 options:
   parts:
     description: What is looked at. V(install) is account and release, V(configure) the configuration, V(run) the

@@ -14,9 +14,10 @@ description:
   - Reads what one member knows of the fleet. Changes nothing.
   - Names and private data of members come from those members. Treat them as text that somebody else wrote.
 extends_documentation_fragment:
+  - xdp_gossip.fleet.attributes.read_only
   - xdp_gossip.fleet.connection
   - xdp_gossip.fleet.attributes
-  - xdp_gossip.fleet.attributes.read_only
+  - xdp_gossip.fleet.attributes.action_group
 attributes:
   idempotent:
     support: N/A

@@ -18,6 +18,7 @@ description:
 extends_documentation_fragment:
   - xdp_gossip.fleet.connection
   - xdp_gossip.fleet.attributes
+  - xdp_gossip.fleet.attributes.action_group
 options:
   name:
     description: Name that the node gives itself, at most 255 bytes of text.

@@ -13,22 +13,9 @@ author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Part of the role P(xdp_gossip.fleet.agent#role).
   - Says everything that stands in the way of a deployment at once, and changes nothing.
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
-    support: full
-    details: Changes nothing in either mode.
-  diff_mode:
-    description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
-    support: N/A
-    details: Changes nothing.
-  idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
-  platform:
-    description: Where the module can run.
-    support: full
-    platforms: posix
+extends_documentation_fragment:
+  - xdp_gossip.fleet.attributes.read_only
+  - xdp_gossip.fleet.attributes
 options:
   addr:
     description: Address of the node, as others reach it.

@@ -23,6 +23,7 @@ requirements:
 extends_documentation_fragment:
   - xdp_gossip.fleet.connection
   - xdp_gossip.fleet.attributes
+  - xdp_gossip.fleet.attributes.action_group
 attributes:
   check_mode:
     details:

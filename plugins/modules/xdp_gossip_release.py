@@ -13,25 +13,13 @@ description:
   - Part of the role P(xdp_gossip.fleet.agent#role).
   - An installed collection carries a release and deploys that one. A checkout builds its own, in
     C(~/.cache/xdp-gossip) on the controller, so that no stale one is deployed.
+extends_documentation_fragment:
+  - xdp_gossip.fleet.attributes.read_only
+  - xdp_gossip.fleet.attributes
+  - xdp_gossip.fleet.attributes.on_controller
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
-    support: full
     details: Changes nothing on any host in either mode.
-  diff_mode:
-    description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
-    support: N/A
-    details: Changes nothing.
-  idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
-  platform:
-    description: Where the module can run.
-    support: full
-    platforms: posix
-  action:
-    description: Runs on the controller, without a connection to anything.
-    support: full
 options:
   archive:
     description: A release archive C(xdp-gossip-VERSION.tar.gz) on the controller. Empty takes the collection's own.

@@ -14,25 +14,15 @@ description:
   - A fleet's secrets are files on the controller that their owner alone may read, or that ansible-vault has encrypted.
     They are the secret key, the API token, and a certificate authority, which signs a certificate for each host.
   - Never returns the content of a file.
+extends_documentation_fragment:
+  - xdp_gossip.fleet.attributes
+  - xdp_gossip.fleet.attributes.on_controller
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
-    support: full
     details: With O(state=present) it says that it would make them, and makes none.
   diff_mode:
-    description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
     support: none
     details: The content is secret.
-  idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
-  platform:
-    description: Where the module can run.
-    support: full
-    platforms: posix
-  action:
-    description: Runs on the controller, without a connection to anything.
-    support: full
 options:
   cluster:
     description: Name of the cluster, which a new authority is named after.

@@ -22,6 +22,7 @@ requirements:
 extends_documentation_fragment:
   - xdp_gossip.fleet.connection
   - xdp_gossip.fleet.attributes
+  - xdp_gossip.fleet.attributes.action_group
 attributes:
   check_mode:
     details: With O(repair) nothing is asked of laggards, and that they lag behind is no failure.

@@ -51,15 +51,16 @@ def test_every_module_with_a_connection_is_in_the_action_group() -> None:
     groups = load("meta/runtime.yml")["action_groups"]
     assert {group: sorted(modules) for group, modules in groups.items()} == {"xdp_gossip": CLIENTS}
     for name in PARTS:
-        documentation = block(ROOT / "plugins" / "modules" / f"{name}.py", "DOCUMENTATION")
-        assert "extends_documentation_fragment" not in documentation
-        assert {"check_mode", "diff_mode", "platform"} <= set(documentation["attributes"])
+        extended = block(ROOT / "plugins" / "modules" / f"{name}.py", "DOCUMENTATION")["extends_documentation_fragment"]
+        assert f"{NAME}.attributes" in extended
+        assert not {f"{NAME}.connection", f"{NAME}.attributes.action_group"} & set(extended)
 
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_every_module_documents_the_action_group(name: str) -> None:
     documentation = block(ROOT / "plugins" / "modules" / f"{name}.py", "DOCUMENTATION")
-    assert f"{NAME}.attributes" in documentation["extends_documentation_fragment"]
+    fragments = {f"{NAME}.{name}" for name in ("attributes", "attributes.action_group", "connection")}
+    assert fragments <= set(documentation["extends_documentation_fragment"])
     assert "action_group" not in documentation.get("attributes", {})
 
 
