@@ -423,10 +423,10 @@ static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 
 /*
  * What is known of a packet before it is read: ``odd`` if only the stack can make sense of its frame, ``length`` of the
- * packet. XG_GO_ON: it is to be read.
+ * packet, ``whole`` unless its header is known to end beyond the frame. XG_GO_ON: it is to be read.
  */
 static __always_inline __u32 xg_screen(struct xg_scratch *scratch, const struct xg_config *local, bool odd,
-				       __u32 length)
+				       __u32 length, bool whole)
 {
 	if (xg_lease_over(local))
 		return XG_COUNT_pass_no_agent;
@@ -434,7 +434,7 @@ static __always_inline __u32 xg_screen(struct xg_scratch *scratch, const struct 
 		return XG_COUNT_drop_not_allowed;
 	if (odd || length > XG_DATAGRAM_BYTES)
 		return xg_take_odd();
-	if (length < XG_HEADER_BYTES)
+	if (length < XG_HEADER_BYTES || !whole)
 		return XG_COUNT_drop_truncated;
 	return XG_GO_ON;
 }

@@ -265,7 +265,8 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	rumor.local = local;
 	rumor.length = frame.length;
 	way.v6 = frame.v6;
-	verdict = xg_screen(scratch, local, whose == XG_ODD || skb->gso_size, frame.length);
+	/* Bytes are pulled only for a packet that passes this; whether its header is among them shows then. */
+	verdict = xg_screen(scratch, local, whose == XG_ODD || skb->gso_size, frame.length, true);
 	if (verdict == XG_GO_ON && !xg_pull(skb, xg_headers(way.v6) + frame.length))
 		verdict = XG_COUNT_drop_truncated;
 	if (verdict == XG_GO_ON) {

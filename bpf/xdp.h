@@ -110,9 +110,9 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 	rumor.packet = (void *)(frame.udp + 1);
 	rumor.length = frame.length;
 	rumor.end = end;
-	verdict = xg_screen(scratch, local, whose == XG_ODD, frame.length);
+	verdict = xg_screen(scratch, local, whose == XG_ODD, frame.length, (void *)(rumor.packet + 1) <= end);
 	if (verdict == XG_GO_ON)
-		verdict = (void *)(rumor.packet + 1) > end ? XG_COUNT_drop_truncated : xg_receive(&rumor);
+		verdict = xg_receive(&rumor);
 	if (xg_judge(scratch, &rumor, &verdict))
 		return XG_PASSES(verdict) ? XDP_PASS : XDP_DROP;
 	outcome = &scratch->outcome;
