@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import struct
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.bpf.harness import Plane
-from xdp_gossip.dataplane import headers, layout
+from xdp_gossip.dataplane import headers, layout, libbpf
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: BPF")]
 
@@ -44,10 +43,6 @@ MAPS = {
     "events": (0, 0, 256 * 1024),
     "refusals": (layout.REFUSAL_KEY.size, layout.REFUSAL.size, 1024),
 }
-
-
-class _Info(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_uint32) for name in ("type", "id", "key", "value", "entries", "flags"))
 
 
 def fields(name: str) -> list[tuple[int, int]]:
@@ -94,11 +89,9 @@ def test_structures_are_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("name", MAPS)
 def test_maps_have_the_sizes_that_user_space_expects(plane: Plane, name: str) -> None:
-    info, size = _Info(), ctypes.c_uint32(ctypes.sizeof(_Info))
-    library = ctypes.CDLL("libbpf.so.1")
-    assert library.bpf_obj_get_info_by_fd(plane.map(name), ctypes.byref(info), ctypes.byref(size)) == 0
+    info = libbpf.map_info(plane.map(name))
     key, value, entries = MAPS[name]
-    assert (info.key, info.value, info.entries) == (key, value, entries or plane.nodes)
+    assert (info.key_size, info.value_size, info.max_entries) == (key, value, entries or plane.nodes)
 
 
 def test_each_counter_that_is_named_is_counted_somewhere() -> None:

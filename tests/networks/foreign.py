@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Programs of others at TC, as bytes: loaded and attached with libbpf, gone when the context ends."""
+"""Programs of others, as bytes: loaded and attached with libbpf, gone when the context ends."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import struct
 from collections.abc import Iterator
 
 from tests.planes.fleet import inside
+from xdp_gossip.dataplane import libbpf
 
-_SCHED_CLS, _TCX_INGRESS, _TCX_EGRESS = 3, 46, 47
+#: enum bpf_prog_type
+SCHED_CLS, XDP = 3, 6
 _VLAN_PUSH = 18  # bpf_skb_vlan_push
 
 TCX_PASS, TCX_DROP, TCX_NEXT = 0, 2, -1
+XDP_PASS = 2
 
 
 def _instruction(code: int, registers: int, immediate: int) -> bytes:
@@ -38,20 +41,26 @@ def tagging(vlan: int) -> bytes:
 
 
 @contextlib.contextmanager
+def loaded(program: bytes, kind: int) -> Iterator[int]:
+    """Descriptor of a program of this kind."""
+    code = ctypes.create_string_buffer(program, len(program))
+    count = ctypes.c_size_t(len(program) // 8)
+    descriptor = libbpf.library().bpf_prog_load(kind, b"foreign", b"GPL", code, count, None)
+    libbpf.check(descriptor, "foreign program")
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def attached(program: bytes, namespace: str, device: str, *, egress: bool) -> Iterator[None]:
     """A program at a TCX hook (Linux 6.6) of an interface, behind those that are there."""
-    libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
-    code = ctypes.create_string_buffer(program, len(program))
-    loaded = libbpf.bpf_prog_load(_SCHED_CLS, b"foreign", b"GPL", code, ctypes.c_size_t(len(program) // 8), None)
-    assert loaded >= 0, f"foreign program not loaded: {os.strerror(-loaded)}"
-    try:
+    with loaded(program, SCHED_CLS) as descriptor:
         with inside(namespace):
             index = socket.if_nametoindex(device)
-            link = libbpf.bpf_link_create(loaded, index, _TCX_EGRESS if egress else _TCX_INGRESS, None)
-        assert link >= 0, f"foreign program not attached to {device}: {os.strerror(-link)}"
+            link = libbpf.link_create(descriptor, index, libbpf.TCX_EGRESS if egress else libbpf.TCX_INGRESS)
         try:
             yield
         finally:
             os.close(link)
-    finally:
-        os.close(loaded)

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
-import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,28 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.networks.foreign import returning
+from tests.networks.foreign import XDP, XDP_PASS, loaded, returning
 from tests.planes.fleet import Host, command
 from tests.recovery.world import GENERIC, HUB, UDP, Watch, World, hub, pinned, plug, publish_during, there
 from tests.support.fleet import eventually
-
-_BPF_PROG_TYPE_XDP, _XDP_PASS = 6, 2
+from xdp_gossip.dataplane import libbpf
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def pin_passing_program(path: str) -> None:
     """An XDP program that passes everything, pinned."""
-    libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
-    code = returning(_XDP_PASS)
-    loaded = libbpf.bpf_prog_load(
-        _BPF_PROG_TYPE_XDP, b"passes", b"GPL", ctypes.create_string_buffer(code, len(code)), ctypes.c_size_t(2), None
-    )
-    assert loaded >= 0, os.strerror(-loaded)
-    try:
-        assert libbpf.bpf_obj_pin(loaded, path.encode()) == 0, os.strerror(ctypes.get_errno())
-    finally:
-        os.close(loaded)
+    with loaded(returning(XDP_PASS), XDP) as descriptor:
+        libbpf.pin(descriptor, path)
 
 
 @pytest.mark.parametrize(
