@@ -44,6 +44,8 @@ MAPS = {
 #: Programs that touch the maps, count the self-test's frames and let everything else pass; the real ones take seconds
 #: to compile and to verify.
 _LIGHT = """
+#include <linux/pkt_cls.h>
+
 #include "parse.h"
 #include "selftest.h"
 
@@ -97,8 +99,8 @@ def light_sources(directory: Path) -> Iterator[Path]:
     """A copy of ``bpf/`` with the real maps and programs that compile fast; a test may change it."""
     shutil.copytree(ROOT / "bpf", directory)
     main = directory / "dataplane.c"
-    tables, found, _programs = main.read_text().partition('#include "parse.h"')
-    assert found, "dataplane.c: expected its tables before parse.h"
+    tables, found, _programs = main.read_text().partition('#include "tc.h"')
+    assert found, "dataplane.c: expected its tables before tc.h"
     main.write_text(tables + _LIGHT)
     try:
         yield directory
