@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="first seed")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds of each scenario")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--trace", action="store_true", help="print the hash over all events of each seed")
+    parser.add_argument("--hash", action="store_true", help="print a hash over all inputs of each seed that passes")
     parser.add_argument("--events", action="store_true", help="print each event (docs/simulator.md)")
     options = parser.parse_args()
     names = options.scenario or list(SCENARIOS)
@@ -62,7 +62,7 @@ def main() -> int:
                     f"FAILED {name}: {fault}\n  replay: python3 -m tests.sim --scenario {name} --seed {seed}",
                     flush=True,
                 )
-            elif options.trace:
+            elif options.hash:
                 print(f"{name} {seed} {trace}")
     for name in names:
         print(f"{name:20} {options.seeds - failed[name]:5} of {options.seeds} seeds well, {spent[name]:7.1f} s")

@@ -12,6 +12,7 @@ import pytest
 
 from xdp_gossip.core import messages
 from xdp_gossip.core.events import Event, MemberChanged, Transmit
+from xdp_gossip.core.members.liveness import TRANSITIONS
 from xdp_gossip.core.packets import PacketType
 from xdp_gossip.core.types import State
 
@@ -189,6 +190,11 @@ def observed(names: tuple[str, ...], seeds: range, monkeypatch: pytest.MonkeyPat
         for seed in seeds:
             play(name, seed)
     return found
+
+
+def test_the_table_has_the_transitions_of_the_code_and_no_other() -> None:
+    coded = {(before.value, after.value) for before, row in TRANSITIONS.items() for after in row}
+    assert {row for row in told() if "unknown" not in row and "forgotten" not in row} == coded
 
 
 @pytest.mark.slow

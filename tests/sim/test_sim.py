@@ -39,7 +39,7 @@ def test_a_seed_replays_to_the_byte(name: str) -> None:
     traces = set()
     for hash_seed in ("1", "2"):
         done = subprocess.run(
-            [sys.executable, "-m", "tests.sim", "--scenario", name, "--seed", "7", "--trace"],
+            [sys.executable, "-m", "tests.sim", "--scenario", name, "--seed", "7", "--hash"],
             cwd=ROOT,
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             capture_output=True,

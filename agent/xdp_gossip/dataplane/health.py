@@ -18,7 +18,7 @@ from .links import Facts
 
 #: Part of the work of one cycle that may stay undone.
 TOLERANCE = 0.25
-#: Judgements in a row that must find another XDP program than ours.
+#: Judgements in a row that must not find our program at the interface.
 _SEEN = 2
 
 #: What :class:`Finding` may name as its proof -> what it means. Each has a counter ``plane_stepped_down_<proof>``.
