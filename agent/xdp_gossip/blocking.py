@@ -165,7 +165,7 @@ class NodeList:
         )
 
     def repair(self) -> int:
-        """Exchange at once with every node that shows other documents; returns how many were asked."""
+        """Sync at once with every node that shows other documents; returns how many were asked."""
         return self._do(self._inner.repair)
 
     def read(self, key: str = DEFAULT_KEY) -> bytes:

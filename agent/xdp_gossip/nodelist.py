@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The toolkit: a node list that keeps itself, with the cluster's metadata (the seed's ``NodeList``).
+"""The toolkit: a node list that keeps itself, with the cluster's metadata (PekoNode's ``NodeList``).
 
-``NodeList`` is for plain programs, ``AsyncNodeList`` for asyncio. Both take the seed's parameters by their names in
+``NodeList`` is for plain programs, ``AsyncNodeList`` for asyncio. Both take PekoNode's parameters by their names in
 lower case, and a few more by keyword.
 
     node_list = NodeList(secret_key="a secret", is_print=True)
@@ -91,11 +91,11 @@ def node_list_with(settings: NodeSettings) -> AsyncNodeList:
 class AsyncNodeList:
     """A member of a gossip cluster, for asyncio programs. Also an async context manager that closes itself.
 
-    The seed's parameters: ``amount`` fan-out; ``cycle`` seconds between heartbeats, 0.05 at least (0: automatic by
+    PekoNode's parameters: ``amount`` fan-out; ``cycle`` seconds between heartbeats, 0.05 at least (0: automatic by
     cluster size); ``buffer`` packets queued (0: 3 x amount); ``size`` bytes of one datagram or frame; ``timeout``
     seconds of silence (0 or not above the cycle: ``timeout_cycles`` x cycle + 2); ``secret_key`` shared by the
     cluster; ``protocol`` UDP, TCP, or auto (the kernel data plane where one is loaded, else UDP), XDP or TC (that one
-    or an error); ``listen_addr``; ``is_print`` prints the seed's console lines.
+    or an error); ``listen_addr``; ``is_print`` prints PekoNode's console lines.
 
     Beyond them: ``wire`` native or pekonode; ``cluster`` name; ``keys`` (slot, state, secret) for rotation instead of
     ``secret_key``; ``dataplane`` directory of the loader; ``allow`` networks that may speak to this node (none: all);
@@ -172,7 +172,7 @@ class AsyncNodeList:
         self._print: Callable[[str], None] = _print_line
         self._console_is_gone = False
 
-    # -- the seed's calls --------------------------------------------------------------------------------------
+    # -- PekoNode's calls --------------------------------------------------------------------------------------
 
     def new(self, node: Node) -> None:
         """Say who the local node is. To be called first, and once.
@@ -303,7 +303,7 @@ class AsyncNodeList:
         held = self.document(key)
         return held.value if held else b""
 
-    # -- beyond the seed ---------------------------------------------------------------------------------------
+    # -- beyond PekoNode ---------------------------------------------------------------------------------------
 
     async def delete(
         self, key: str, *, expected: Version | str | None = None, author: str = "", comment: str = ""
@@ -387,7 +387,7 @@ class AsyncNodeList:
         return (await self._write([write], author, comment or f"rollback to {former.version}"))[0]
 
     def repair(self) -> int:
-        """Exchange at once with every node that shows other documents; returns how many were asked."""
+        """Sync at once with every node that shows other documents; returns how many were asked."""
         return self._joined().call(lambda engine, now: engine.repair(now))
 
     async def leave(self) -> bool:
@@ -559,7 +559,7 @@ class AsyncNodeList:
         """Who holds ``version`` or content ``digest`` of ``key`` (neither: what this node holds).
 
         With ``deleted``: who holds no such document and, given its tombstone's ``version``, knows of the deletion.
-        Without a key: who holds the state ``digest`` (default: this node's). Waits up to ``timeout`` seconds until
+        Without a key: who has the documents ``digest`` (default: this node's). Waits up to ``timeout`` seconds until
         ``wait`` (all, majority or a number of) members do. With ``applied``, a member counts when its rendered files
         have taken over the version that it holds, or none of them uses the document; a refusal there is final.
         Raises ``ProtocolError`` (document_not_found).

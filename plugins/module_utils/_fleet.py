@@ -233,7 +233,7 @@ class Fleet:
             raise
 
     def repair(self, key: str | None) -> int:
-        """``POST /v1/repair``: members that differ exchange at once; returns how many were asked."""
+        """``POST /v1/repair``: members that differ sync at once; returns how many were asked."""
         body = json.dumps({} if key is None else {"key": key}).encode("utf-8")
         try:
             return number_of(self._send("POST", "/v1/repair", body).json(), "asked")

@@ -157,7 +157,7 @@ def join(module: FleetModule, fleet: Fleet) -> int:
 
 
 def move(module: FleetModule, fleet: Fleet) -> tuple[str, str]:
-    """Heartbeats on, off, or goodbye; returns the state before and after."""
+    """Resume or pause heartbeats, or leave. Returns the state before and after."""
     before = str(fleet.status().get("state"))
     if module.params["state"] is None:
         return before, before

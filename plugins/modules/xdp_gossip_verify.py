@@ -85,7 +85,7 @@ options:
     default: false
   repair:
     description:
-      - When members lag behind, have the one that is asked exchange documents with them at once, before waiting.
+      - If members lag behind, make the member that is asked sync with them at once, before waiting.
       - The task is then changed.
     type: bool
     default: false
@@ -306,7 +306,7 @@ applied:
   elements: dict
   sample: []
 asked:
-  description: Members that were asked to exchange documents; V(null) when none lagged behind, and in check mode.
+  description: Members that were asked to sync; V(null) when none lagged behind, and in check mode.
   returned: with O(repair)
   type: int
   sample: 1

@@ -453,13 +453,13 @@ class World:
         node.stop()
 
     def pause(self, node: SimNode) -> None:
-        """The seed's Stop."""
+        """PekoNode's Stop."""
         assert node.engine is not None
         node.engine.pause(node.now)
         node.after_input()
 
     def resume(self, node: SimNode) -> None:
-        """The seed's Start."""
+        """PekoNode's Start."""
         assert node.engine is not None
         node.engine.resume(node.now)
         node.after_input()

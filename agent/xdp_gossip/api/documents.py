@@ -274,7 +274,7 @@ class Documents:
         return render.json_response(answer, headers={"ETag": f'"{answer["version"]}"'})
 
     async def repair(self, request: web.Request) -> web.Response:
-        """Let every member that shows other documents exchange with this one at once."""
+        """Make every member that shows other documents sync with this one at once."""
         params.query(request, ())
         body = await params.read_object(request, self._context.uploads, ("key",))
         if "key" in body:

@@ -155,7 +155,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     text = "the version to be held"
     verify.add_argument("--version", metavar="VERSION", type=version, dest="document_version", help=text)
     content = verify.add_mutually_exclusive_group()
-    text = "sha256:HEX of the value, or without KEY a state digest"
+    text = "sha256:HEX of the value, or without KEY a documents digest"
     content.add_argument("--digest", metavar="DIGEST", type=some_text, help=text)
     content.add_argument("--file", metavar="FILE", type=path, help="the value to be held")
     content.add_argument("--deleted", action="store_true", help="the document is to be gone everywhere")

@@ -275,9 +275,9 @@ def _check_trusted(problems: Problems, path: str, owners: set[int]) -> None:
 
 
 def who_else_writes(found: os.stat_result, owners: Set[int] | None = None) -> str:
-    """Who but ``owners`` can change a file, or exchange what of theirs is in a directory, as a text; "" for nobody.
+    """Who but ``owners`` can change a file, or replace their files in a directory, as a text; "" for nobody.
 
-    ``owners`` are root and the process's own user if not given. A sticky directory keeps others from exchanging things.
+    ``owners`` are root and the process's own user if not given. A sticky directory keeps others from replacing files.
     """
     if found.st_uid not in ({0, os.geteuid()} if owners is None else owners):
         return f"of user {found.st_uid}"

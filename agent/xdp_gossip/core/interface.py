@@ -135,7 +135,7 @@ class Asked(Protocol):
         """Counters by name; every packet that is not used adds to one of them."""
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now, and again whenever it is absent, for ever (the seed's ``Set``)."""
+        """Contact ``node`` now, and again whenever it is absent, for ever (PekoNode's ``Set``)."""
 
     def unseed(self, address: Address) -> None:
         """``address`` is no seed any more; nothing else is forgotten of it."""
@@ -144,10 +144,10 @@ class Asked(Protocol):
         """Change the local record and spread it; False when nothing changed."""
 
     def pause(self, now: Now) -> bool:
-        """Stop publishing heartbeats (the seed's ``Stop``): others drop this node after their timeout."""
+        """Stop publishing heartbeats (PekoNode's ``Stop``): others drop this node after their timeout."""
 
     def resume(self, now: Now) -> bool:
-        """Publish heartbeats again (the seed's ``Start``)."""
+        """Publish heartbeats again (PekoNode's ``Start``)."""
 
     def leave(self, now: Now) -> bool:
         """Tell everybody that this node goes; they drop it at once."""
@@ -205,7 +205,7 @@ class Asked(Protocol):
         """
 
     def repair(self, now: Now) -> int:
-        """Exchange at once with every member that shows other documents; returns how many were asked."""
+        """Sync at once with every member that shows other documents; returns how many were asked."""
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
         """Write a tombstone; returns it (None: there never was such a document) and whether anything changed."""

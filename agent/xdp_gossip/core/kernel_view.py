@@ -25,7 +25,7 @@ from .types import Address, Now, State
 
 #: One origin that is not held for gone: key (20 bytes, ``peer.key_of``), incarnation, highest rumor sequence,
 #: window (bit i: highest - i was seen), last sign of life (monotonic seconds; 0: none), its wall clock minus the local
-#: one (seconds), state digest, record digest, flags of its newest packet. A tuple: ten thousand are read at once.
+#: one (seconds), documents digest, record digest, flags of its newest packet. A tuple: ten thousand are read at once.
 Observation = tuple[bytes, int, int, int, float, float, int, int, int]
 
 

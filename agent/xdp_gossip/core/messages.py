@@ -94,7 +94,7 @@ ENTRY = Struct(Entry, key=KEY, version=VERSION, deleted=BOOLEAN, content_hash=HA
 @message(1, PacketType.SWAP_REQUEST, nonce=U64, members_digest=U64, overdue=many(SIGHTING.field))
 @dataclass(frozen=True)
 class SyncRequest(Message):
-    """Opens an exchange: the header holds the state digest, this the rest of what is to be compared."""
+    """Opens a sync: the header holds the documents digest, this message everything else to compare."""
 
     nonce: int
     members_digest: int

@@ -4,9 +4,9 @@
 The agent calls :meth:`Health.judge` once a cycle. **The tolerance rule**, the only one: a plane has failed when more
 than :data:`TOLERANCE` of the work of one cycle was left undone. A fault that stops the work altogether therefore
 shows at the end of the first whole cycle after it: it is noticed within two cycles. A short gap, such as the loader's
-exchange of programs, or a few copies that a full queue cost, stays below. What the kernel states outright (no such
+replacement of programs, or a few copies that a full queue cost, stays below. What the kernel states outright (no such
 interface, other maps pinned) needs no tolerance; a program that is not ours must be seen there in two judgements,
-because a loader exchanges programs before it writes down which they are.
+because a loader replaces programs before it records which they are.
 """
 
 from __future__ import annotations

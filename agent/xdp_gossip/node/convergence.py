@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Does the whole fleet hold it? One member can tell: every heartbeat carries its sender's state digest.
+"""Does the whole fleet hold it? One member can tell: every heartbeat carries its sender's documents digest.
 
-A member with the same state digest as this one holds the same documents. The others are asked directly which version
-of the document they hold, because a different digest may be due to a different document.
+A member with the same documents digest as this one holds the same documents. The others are asked directly which
+version of the document they hold, because a different digest may be due to a different document.
 """
 
 from __future__ import annotations

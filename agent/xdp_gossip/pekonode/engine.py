@@ -127,7 +127,7 @@ class PekoNodeEngine(PekoNodeDrive):
         return True
 
     def leave(self, now: Now) -> bool:
-        """Fall silent altogether. This wire has no farewell: others drop this node after their timeout."""
+        """Fall silent. This wire has no leave message: others drop this node after their timeout."""
         if self.status in ("new", "left"):
             return False
         self.status = "left"

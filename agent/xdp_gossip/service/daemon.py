@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The agent process: a node list from the configuration, its API, systemd's signals, and an orderly end.
 
-Stopping is not leaving: a stopped agent is expected back, the others suspect and then drop it after their timeout.
-``xdp-gossip node leave`` says good-bye. Whatever fails unforeseen ends the process with an error, so that systemd
-starts a sound one instead of keeping half of one.
+Stopping is not leaving: other members expect a stopped agent back, then suspect it, then drop it after their timeout.
+``xdp-gossip node leave`` leaves the cluster. An unforeseen fault ends the process with an error, so that systemd
+starts a new one instead of keeping a broken one.
 """
 
 from __future__ import annotations

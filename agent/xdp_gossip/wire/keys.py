@@ -50,7 +50,7 @@ class Keyring:
 
     @classmethod
     def single(cls, cluster: str, secret: str) -> Keyring:
-        """One secret in slot 0, as the seed's ``SecretKey``."""
+        """One secret in slot 0, as PekoNode's ``SecretKey``."""
         return cls(cluster, {0: (secret, "active")})
 
     def get(self, number: int) -> SlotKeys | None:

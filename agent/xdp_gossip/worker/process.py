@@ -90,7 +90,7 @@ class BoundedProcess:
                     raise TooMuch(f"it takes more than {memory >> 20} MiB of memory")
         finally:
             if not work.done():
-                await self._end()  # and with it ends the exchange
+                await self._end()  # which also ends the work
             await asyncio.gather(work, return_exceptions=True)
 
     async def _running(self) -> asyncio.subprocess.Process:

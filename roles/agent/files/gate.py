@@ -94,7 +94,7 @@ class Judge:
         if least and not (node["incarnation"] and (node["incarnation"] - least) % 2**32 < 2**31):
             unmet.append("expected incarnation %d of it or later, sees %d" % (least, node["incarnation"]))
         if question.get("documents") and node["digest"] not in self._states:
-            unmet.append("expected it to hold the same documents, sees others (state digest %s)" % node["digest"])
+            unmet.append("expected it to hold the same documents, sees others (documents digest %s)" % node["digest"])
         self.unmet = unmet
         return not unmet
 

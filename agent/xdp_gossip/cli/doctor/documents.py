@@ -40,5 +40,5 @@ def examine(look: Look) -> Iterator[Finding]:
         yield _SAYS("conflicts", text, "xdp-gossip history KEY says which; publish with --if-version")
     lost = counters.get("fetches_given_up", 0) + counters.get("batches_given_up", 0)
     if lost:
-        text = f"{lost} fetches of others' documents were given up; they are tried again with the next exchange"
+        text = f"{lost} fetches of others' documents were given up; they are tried again with the next sync"
         yield _SAYS("given_up", text, "nothing, if xdp-gossip verify succeeds")

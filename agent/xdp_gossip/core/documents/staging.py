@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ..types import Document, Now, Version
 from .table import DocumentTable
 
-#: Seconds for which an incomplete batch is kept since its last part came. An exchange brings it again.
+#: Seconds for which an incomplete batch is kept since its last part came. A sync brings it again.
 LIFETIME = 60.0
 #: Documents of the largest size that may wait: bounds what others can make this member hold.
 LARGEST = 4

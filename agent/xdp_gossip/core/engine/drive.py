@@ -89,7 +89,7 @@ class Drive(Parts):
 
     @property
     def timeout(self) -> float:
-        """Seconds of silence after which a member is suspected now (the seed's rule for its default)."""
+        """Seconds of silence after which a member is suspected now (PekoNode's rule for its default)."""
         return self._timing.timeout
 
     @property

@@ -8,7 +8,7 @@ import random
 from ..types import Address
 from .membership import Membership
 
-#: Part of a full sample that is exchanged at each refresh. All of it would make the kernel resolve next hops for
+#: Part of a full sample that is replaced at each refresh. All of it would make the kernel resolve next hops for
 #: as many strangers each cycle; this way every member is somebody's target for a few cycles.
 _EXCHANGED = 8
 

@@ -30,7 +30,7 @@ class _Comparison:
 
 
 class CatchUp:
-    """Follows the exchanges of a node that has just started.
+    """Follows the syncs of a node that has just started.
 
     ``wait``: seconds after which it counts as caught up although nobody answered who has (infinity: never).
     ``expects_seeds``: seeds are given later, so that a node without any is not alone.
@@ -81,7 +81,7 @@ class CatchUp:
         self._began = now.mono
         self._why = "no member has answered yet"
 
-    # -- what exchanges tell -----------------------------------------------------------------------------------
+    # -- what syncs tell ---------------------------------------------------------------------------------------
 
     def equals(self, peer: Peer) -> None:
         """``peer`` advertises the very documents that are here."""

@@ -47,7 +47,7 @@ def walk(directory: str) -> tuple[int, bool]:
     except BaseException:
         os.close(descriptor)
         raise
-    # A sticky bit keeps others from exchanging what is there, not from being there first.
+    # A sticky bit keeps others from replacing the directory, not from creating it first.
     return descriptor, trusted and not found.st_mode & 0o022
 
 

@@ -167,7 +167,7 @@ class Place:
 
     @contextlib.contextmanager
     def shown(self, name: str, file: Held, content: bytes, group: int | None) -> Iterator[str]:
-        """A path of the new file for a command; nobody but root can exchange what is there.
+        """A path of the new file for a command; nobody but root can replace the file there.
 
         ``group``: whose group may come to the file, None when the command is root's.
         """

@@ -46,7 +46,7 @@ class Rights:
     def before(self, file: Held, user: str) -> int | None:
         """Let ``user`` read a new file as it will in the end, and nobody write it; its group, or None for the helper.
 
-        The file is root's until it has been validated: its owner could exchange the content meanwhile.
+        The file is root's until it has been validated: its owner could replace the content meanwhile.
         """
         account = commands.account(user)
         if account.pw_uid == os.geteuid():
