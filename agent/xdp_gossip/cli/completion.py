@@ -47,8 +47,8 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "completion",
         "print a script for completion in bash, zsh or fish",
-        "Print a script that lets a shell complete xdp-gossip's command line: commands and options, and document keys, "
-        "versions and addresses as the agent knows them.",
+        "Print a script with which a shell completes xdp-gossip's command line: commands, options, and the document "
+        "keys, versions and addresses that the agent knows.",
         [
             "source <(xdp-gossip completion bash)",
             "xdp-gossip completion zsh >~/.zfunc/_xdp-gossip",

@@ -90,7 +90,9 @@ class HelperConfig:
         "/run/xdp-gossip-files/helper.sock", "Unix socket of the files helper", words="an absolute path"
     )
     user: str = setting(
-        "xdp-gossip", "user of the agent, whose requests the files helper takes", words="the name of a user"
+        "xdp-gossip",
+        "user of the agent; the files helper accepts only this user's requests",
+        words="the name of a user",
     )
     state_dir: str = setting("/var/lib/xdp-gossip-files", "directory of the files helper", words="an absolute path")
 

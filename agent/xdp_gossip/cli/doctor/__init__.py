@@ -34,7 +34,7 @@ _SAYS = Subject("doctor", timeout="error", internal="error", unseen="note")
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    text = "Look at everything that can be wrong on this host. Each finding has a remedy. Exit code 1: something fails."
+    text = "Examine this host and its agent. Each finding has a remedy. Exit code 1: there is an error."
     examples = ["xdp-gossip doctor", "xdp-gossip doctor --json", "xdp-gossip doctor --timeout 60"]
     doctor = add_command(commands, "doctor", "find out what is wrong on this host", text, examples, common)
     add_config(doctor)
