@@ -107,8 +107,8 @@ class Admission:
     def known_offset(self) -> float:
         """Seconds to add to the local clock for the cluster's time, as far as it is known.
 
-        With fewer than two others nobody can tell which clock is right, and the local one holds; but not against
-        what more of them said before. A clock that was known to run ahead goes on counting as ahead.
+        With fewer than two others this node cannot tell which clock is right, so the local one holds. What more members
+        said before still counts: a clock that was known to run ahead goes on counting as ahead.
         """
         samples = self._samples()
         self._known_offset = cluster_offset(samples) if len(samples) > 1 else min(0.0, self._known_offset)

@@ -127,8 +127,8 @@ class Asked(Protocol):
 
     @property
     def tells_ancestry(self) -> bool:
-        """Whether documents of others say which versions their authors had read: without that, nobody can tell a
-        conflict."""
+        """Whether others' documents list the versions that their authors had read. Without the list a conflict cannot
+        be detected."""
 
     @property
     def counters(self) -> Mapping[str, int]:

@@ -113,11 +113,11 @@ class SyncRequest(Message):
 )
 @dataclass(frozen=True)
 class SyncResponse(Message):
-    """Answers it with what differs.
+    """Answers a sync request with what differs.
 
     ``members``: newer sightings of the overdue. When the digests of the node lists differ, the whole list follows in
-    ``MemberList`` messages and ``want_members`` asks for the requester's in return. Of the documents, when the state
-    digests differ, either all ``entries`` (``entries_complete``) or the 256 ``buckets``' digests.
+    ``MemberList`` messages and ``want_members`` asks for the requester's in return. When the documents digests differ,
+    it holds either all ``entries`` (``entries_complete``) or the digests of the 256 ``buckets``.
     """
 
     nonce: int

@@ -359,8 +359,8 @@ class Document:
     def overtakes(self, held: Document, ours: bool) -> bool:
         """Whether this version takes the place of ``held`` although its author had not read that.
 
-        Of versions older than all ancestors nobody can tell any more: they count as read, except that a node's own
-        (``ours``) do not, as nobody else may have seen those.
+        If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read it. It then
+        counts as read, unless it is a version of this node (``ours``), which others may never have seen.
         """
         if held.version == self.base or held.version in self.ancestors:
             return False

@@ -34,7 +34,7 @@ PROBLEMS = {
     "clock": (
         "error",
         "its clock is more than half of max_clock_drift from the cluster's",
-        "synchronise it (timedatectl set-ntp true); of two members nobody can tell which is right",
+        "synchronise it (timedatectl set-ntp true); in a cluster of two, check both clocks",
     ),
     "same_name": (
         "warning",

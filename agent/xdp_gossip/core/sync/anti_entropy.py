@@ -222,7 +222,7 @@ class AntiEntropy:
             return
         owed: list[Entry] = []
         for entry in response.entries:
-            if entry.key in self._metadata.table:  # of others nobody asks: they would be kept for whoever invents them
+            if entry.key in self._metadata.table:  # only these are ever asked for: invented keys would fill the set
                 seen, _ = self._seen.setdefault((peer.address, bucket_of(entry.key)), (set(), now.mono))
                 seen.add(entry.key)
             if self._take_entry(entry, peer.address, now):
@@ -326,10 +326,10 @@ class AntiEntropy:
         self._catch_up.members_told(packet.peer, packet.now)
 
     def merge_members(self, infos: Iterable[MemberInfo], teller: Address, now: Now) -> None:
-        """Learn from another member's list; only news later than ours count.
+        """Learn from another member's list; only news later than ours counts.
 
-        Of nodes that nobody here knows, one ``teller`` may tell of ``_NEWCOMERS`` in each window: real ones are heard
-        by themselves, or told of by others, and invented ones cost probes.
+        One ``teller`` may introduce ``_NEWCOMERS`` unknown nodes in each window. Invented nodes cost probes, and real
+        ones are heard directly or listed by other members as well.
         """
         for info in infos:
             if info.address == self._local.address:
