@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``up`` and ``down``: what is done in which order, and what is undone when it cannot be finished."""
+"""``up`` and ``down``: the order of the steps, and what is undone if they cannot be finished."""
 
 from __future__ import annotations
 
