@@ -313,7 +313,7 @@ class _Handed(Generic[T]):
     """Work for the loop of another thread, and the way back of its result.
 
     ``run_coroutine_threadsafe`` is not used: its future has a lock, and a signal's handler that interrupts whoever
-    holds that, and waits for the loop in its turn, keeps the loop from handing over and so waits for ever. What a
+    holds that, and waits for the loop in its turn, keeps the loop from handing over and so waits forever. What a
     ``SimpleQueue`` does cannot be interrupted half way.
     """
 
@@ -362,7 +362,7 @@ def _record(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 async def _cancel_others() -> None:
-    """End what still waits in this loop, so that nobody waits for it for ever."""
+    """End what still waits in this loop, so that nobody waits for it forever."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()

@@ -733,7 +733,7 @@ class AsyncNodeList:
             raise NotReadyError(text)
 
     def _at_home(self) -> None:
-        """Another event loop would wait for ever: nobody tells it of what happens in the one that join() ran in."""
+        """Another event loop would wait forever: nobody tells it of what happens in the one that join() ran in."""
         self._not_forked()
         if self._loop is not None and asyncio._get_running_loop() not in (None, self._loop):
             raise NotReadyError("the node list belongs to the event loop that join() ran in, call it from there")

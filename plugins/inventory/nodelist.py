@@ -123,7 +123,7 @@ options:
       - name: xdp_gossip_consistency
   cache_timeout:
     description:
-      - Seconds for which the cached NodeList is valid. V(0) means for ever.
+      - Seconds for which the cached NodeList is valid. V(0) means forever.
       - After that the plugin asks the members that gave it whether it has changed (a conditional request). If not, it
         is valid for that time again, with C(last_heard) and C(sequence) as they were.
   keyed_groups:

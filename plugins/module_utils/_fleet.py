@@ -212,7 +212,7 @@ class Fleet:
         comment: str | None,
         expires: int | None,
     ) -> dict[str, t.Any]:
-        """``POST /v1/rollback``: a new version with the content of ``version``. ``expires``: seconds, 0 for ever."""
+        """``POST /v1/rollback``: a new version with the content of ``version``. ``expires``: seconds, 0 forever."""
         said: dict[str, t.Any] = {"version": version, "author": author or "", "comment": comment or ""}
         if expires is not None:
             said["expires_in"] = expires or "never"

@@ -33,7 +33,7 @@ from .plane import ROUNDING, SimPlane
 EPOCH_S = 1_700_000_000
 #: Datagrams that wait for a frozen node, as in a socket's buffer.
 SOCKET_BUFFER = 2000
-#: Events that may follow each other without any time passing; more would go on for ever.
+#: Events that may follow each other without any time passing; more would go on forever.
 AT_ONCE = 100_000
 
 

@@ -173,7 +173,7 @@ class Admission:
         """A recording must not bring a node back that is gone, so compare the packet's time with its origin's clock.
 
         Of a node whose clock we do not know, or that was set meanwhile, ask what only a live one can answer. It may
-        be asking us for the same reason: acknowledge that, which changes nothing here, or both would ask for ever.
+        be asking us for the same reason: acknowledge that, which changes nothing here, or both would ask forever.
         """
         known = peer.clock_ahead if peer is not None else None
         expected = self.cluster_offset() or 0.0 if known is None else known

@@ -135,7 +135,7 @@ class Asked(Protocol):
         """Counters by name; every packet that is not used adds to one of them."""
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now, and again whenever it is absent, for ever (PekoNode's ``Set``)."""
+        """Contact ``node`` now, and again whenever it is absent, forever (PekoNode's ``Set``)."""
 
     def unseed(self, address: Address) -> None:
         """``address`` is no seed any more; nothing else is forgotten of it."""

@@ -43,7 +43,7 @@ class Peer(Shown):
         self.heard = 0  # heartbeats, in any number of copies; 0: a seed that never answered
         self.last_heard = last_heard  # monotonic seconds
         self.digest = 0
-        self.pinned = pinned  # given as a seed: tried for ever
+        self.pinned = pinned  # given as a seed: tried forever
 
     @property
     def listed(self) -> bool:

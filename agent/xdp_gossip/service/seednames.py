@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Seeds that are given by name: resolved again and again, so that they may move, and off the event loop.
 
-A name that does not resolve is tried again, for ever; what it meant before stays a seed meanwhile.
+A name that does not resolve is tried again, forever; what it meant before stays a seed meanwhile.
 """
 
 from __future__ import annotations

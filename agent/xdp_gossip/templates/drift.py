@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files that were changed by hand: heard of from the helper, told, and put right, but not at full speed for ever."""
+"""Files that were changed by hand: heard of from the helper, told, and put right, but not at full speed forever."""
 
 from __future__ import annotations
 
