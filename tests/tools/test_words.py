@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.machinery
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from xdp_gossip.cli.main import build_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / ".ci" / "words"
@@ -38,6 +42,8 @@ words = load()
         ("plugins/a.py", "DOCUMENTATION = '''\ndescription: it says goodbye\n'''\n", "plugins/a.py:2: 'goodbye'"),
         ("bpf/a.c", "int a;\n/* Any doubt. */\n", "bpf/a.c:2: 'doubt': write local health"),
         ("a.yml", "a: 1\nb: Swap with one member\n", "a.yml:2: 'Swap': write sync"),
+        ("docs/a.md", "It waits for ever.\n", "docs/a.md:1: 'for ever': write forever"),
+        ("a.py", "# Nobody can tell\n", "a.py:1: 'Nobody can tell'"),
         ("Makefile", "a: ## exchanged\n", "Makefile:1: 'exchanged'"),
     ],
 )
@@ -70,3 +76,23 @@ def test_it_says_where_and_fails(tmp_path: Path) -> None:
 def test_the_tree_has_none_of_them() -> None:
     done = subprocess.run([SCRIPT], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def commands(parser: argparse.ArgumentParser) -> set[str]:
+    found = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return {name for choices in found for name in choices}
+
+
+def test_every_command_that_a_text_names_exists() -> None:
+    """A remedy that names a command which is not there helps nobody."""
+    known = commands(build_parser())
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True, timeout=60)
+    named = []
+    for path in listed.stdout.split("\0"):
+        if path.startswith(("agent/xdp_gossip/", "docs/", "README.md", "plugins/", "roles/")):
+            text = (ROOT / path).read_text(encoding="utf-8", errors="replace")
+            # In quotes or after a prompt: prose speaks of the package xdp-gossip as well.
+            quoted = re.findall(r"(?:[`'\"]|\$ )xdp-gossip ([a-z][a-z-]*)\b(?![:.=/])", text)
+            named += [(path, name) for name in quoted]
+    assert len(named) > 50
+    assert [(path, name) for path, name in named if name not in known] == []
