@@ -11,7 +11,7 @@ from ..core.types import Address, Node
 
 
 def _plain(text: str) -> str:
-    """Names and private data come from other nodes: what is not printable is escaped, so that no line can be forged."""
+    """Escape what is not printable. Names and private data come from other nodes, so they must not forge a line."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
