@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``dataplane up|down|status``: put the kernel data plane up, take it away, look at it."""
+"""``dataplane up|down|status``: put the kernel data plane up, remove it, or show it."""
 
 from __future__ import annotations
 

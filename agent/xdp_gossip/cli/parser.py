@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The parser of the command line: its types, its help, and errors that are one line."""
+"""The parser of the command line: its types, its help, and error messages of one line."""
 
 from __future__ import annotations
 

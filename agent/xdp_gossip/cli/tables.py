@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tables for people: cut to fit on a terminal, whole anywhere else."""
+"""Tables for people: cut to fit on a terminal, complete anywhere else."""
 
 from __future__ import annotations
 

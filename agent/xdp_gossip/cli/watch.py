@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``watch``: what changes, a line for each; or a command that is run for each burst of changes."""
+"""``watch``: prints a line for each change, or runs a command for each burst of changes."""
 
 from __future__ import annotations
 

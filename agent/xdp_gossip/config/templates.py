@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The configuration's ``templates:``, ``services:`` and ``files_helper:``: which files are rendered, and how placed.
+"""The sections ``templates:``, ``services:`` and ``files_helper:``: which files are rendered, and how they are placed.
 
-The agent reads these sections as a part of its whole configuration. The files helper reads only them, by itself and
-with :func:`load_for_helper`, and from a file that nobody but root can have written: what it writes and runs comes from
-there, never from the agent.
+The agent reads these sections as a part of its whole configuration. The files helper reads only them, by itself with
+:func:`load_for_helper`, and from a file that only root can have written: what it writes and runs comes from there,
+never from the agent.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which packets are let in: authentic, addressed to this cluster, not seen before, and not recordings."""
+"""Decides which packets are admitted: authentic, of this cluster, not seen before, and not recordings."""
 
 from __future__ import annotations
 

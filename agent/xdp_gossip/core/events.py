@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an engine tells its shell. The shell prints, persists, counts and serves them; the protocol goes on without."""
+"""Events that an engine reports to its shell, which prints, stores, counts and serves them."""
 
 from __future__ import annotations
 

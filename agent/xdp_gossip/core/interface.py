@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every protocol engine offers its shell (see docs/architecture.md, "The core").
+"""The interface that every protocol engine offers its shell (see docs/architecture.md, "The core").
 
 An engine owns no clock, socket, thread, file or randomness: each input carries the time, the shell drains
 :meth:`Driven.take_transmits` and :meth:`Driven.take_events` after each input, and calls :meth:`Driven.handle_timer`

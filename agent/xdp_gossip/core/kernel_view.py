@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What a data plane recorded by itself, brought into the membership.
+"""Brings what a kernel data plane recorded into the membership.
 
-Such a plane authenticates, de-duplicates and relays rumors without asking the engine, and writes down what each origin
-said last. The engine reads that about once a cycle; a heartbeat that brings nothing new costs it nothing else.
+The plane authenticates, de-duplicates and relays rumors without asking the engine, and records what each origin said
+last. The engine reads that about once a cycle; a heartbeat that brings nothing new costs it nothing else.
 """
 
 from __future__ import annotations

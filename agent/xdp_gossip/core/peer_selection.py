@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whom this member turns to: seeds, a random member each cycle, nodes that are gone, and members that differ."""
+"""Selects the peers to contact: seeds, a random member each cycle, nodes that are gone, and members that differ."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Values the whole protocol speaks of: addresses, nodes, members, versions, documents.
+"""Values that the whole protocol uses: addresses, nodes, members, versions, documents.
 
 All are immutable; none touches a clock, a socket or a file.
 """

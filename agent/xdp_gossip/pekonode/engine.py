@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What asks a member of a PekoNode cluster: its users read nodes and the one document, and publish."""
+"""The part of a PekoNode engine that answers its users: nodes, the one document, publishing."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The NodeList by PekoNode's rule: who was heard within the timeout is there. One entry for each address and port."""
+"""The NodeList by PekoNode's rule: a node that was heard within the timeout is present.
+
+There is one entry for each address and port.
+"""
 
 from __future__ import annotations
 

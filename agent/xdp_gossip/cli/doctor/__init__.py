@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""``doctor``: look at everything an agent needs on this host, name what is wrong, and say what to do about it.
+"""``doctor``: examines everything an agent needs on this host, names what is wrong, and says what to do about it.
 
-One module has one subject. ``CHECKS`` is their order: what explains others comes first. Each runs in a process of its
-own (:mod:`.apart`), so that none can hang or break the others.
+Each module has one subject. ``CHECKS`` is their order: what explains other findings comes first. Each check runs in a
+process of its own (:mod:`.apart`), so that none can hang or break the others.
 """
 
 from __future__ import annotations

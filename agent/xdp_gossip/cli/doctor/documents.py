@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How many documents there are, how much room is left, and whether a limit kept any out."""
+"""Checks how many documents there are, how much room is left, and whether a limit kept any out."""
 
 from __future__ import annotations
 

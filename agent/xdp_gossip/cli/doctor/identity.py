@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is wrong with this node in the eyes of itself and of others: address, twins, reach."""
+"""Checks this node's identity as it and others see it: address, twins, reach."""
 
 from __future__ import annotations
 

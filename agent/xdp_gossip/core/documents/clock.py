@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Clocks of the protocol: the hybrid logical clock of document versions, and the cluster's idea of the time."""
+"""Clocks of the protocol: the hybrid logical clock of document versions, and the cluster's estimate of the time."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Documents that were written together and are not all here yet: none of them is visible before the last one came."""
+"""Documents that were written together and have not all arrived: none becomes visible before the last one is here."""
 
 from __future__ import annotations
 

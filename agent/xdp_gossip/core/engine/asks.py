@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What asks a member: its users read members and documents, publish, and put questions to other members."""
+"""The part of an engine that answers its users: members and documents, publishing, questions to other members."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The members that a data plane relays rumors to: a shuffled sample, of which a part changes each time."""
+"""The members that a data plane relays rumors to: a shuffled sample, partly replaced at each refresh."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How fast the protocol goes: the automatic values follow the size of the cluster."""
+"""Timing: cycle, timeout and what derives from them. Automatic values follow the size of the cluster."""
 
 from __future__ import annotations
 

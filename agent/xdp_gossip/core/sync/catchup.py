@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Whether this node knows what the cluster knew when it started: until then, what it holds may be old, or nothing.
+"""Whether this node knows what the cluster knew when it started; until then, its documents may be old or missing.
 
 The rules are in docs/protocol.md, "Catching up". A node that has caught up stays so until it ends: what it misses
-during an interruption is a fact of the cluster then, not a start from nothing.
+during an interruption is then a fact of the cluster, not a start from nothing.
 """
 
 from __future__ import annotations

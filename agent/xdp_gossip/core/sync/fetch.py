@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Pulling documents that others hold: small ones many at a time, large ones in windows, from all who hold them.
+"""Fetches documents that others hold: small ones many at a time, large ones in windows, from all holders.
 
-Announcements and lists name holders of a document; a member with the same documents digest as a holder is one, too.
-So requests go to several members at once, and to another when one falls silent.
+Announcements and lists name holders of a document; a member with the same documents digest as a holder is one, too. So
+requests go to several members at once, and to another when one falls silent.
 """
 
 from __future__ import annotations
