@@ -167,8 +167,10 @@ ansible-test-%: packages-test
 	.ci/ansible_test.py --core $* $(if $(filter 2.19,$*),--coverage) sanity units
 
 .PHONY: lint
-lint: packages-base venv-quality link ## ansible-lint (production profile), yamllint, change log, messages of new commits
+lint: packages-base venv-quality link ## Spelling, words, ansible-lint (production profile), yamllint, change log, messages of new commits
 	.ci/commits
+	.ci/words
+	$(VENV)/quality/bin/codespell
 	PATH="$(VENV)/quality/bin:$$PATH" ansible-lint
 	$(VENV)/quality/bin/yamllint --strict .
 	$(VENV)/quality/bin/antsibull-changelog lint

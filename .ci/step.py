@@ -99,7 +99,7 @@ class Step:
         try:
             status = self._wait(self.process, begin)
         finally:
-            # Not to the end of the output: a daemon left behind by the target may hold the pipe open for ever.
+            # Not to the end of the output: a daemon left behind by the target may hold the pipe open forever.
             copying.join(5)
         return self._outcome(status, time.monotonic() - begin)
 

@@ -148,7 +148,7 @@ class Pins:
         self._counters = libbpf.get(str(directory / "counters"))
 
     def node(self, address: Address) -> tuple[int, int, int] | None:
-        """(highest sequence, last seen in ns, state digest) of an origin; None when it is not known."""
+        """(highest sequence, last seen in ns, documents digest) of an origin; None when it is not known."""
         try:
             fields = layout.NODE.unpack(libbpf.lookup(self._nodes, layout.node_key(address), layout.NODE.size))
         except FileNotFoundError:

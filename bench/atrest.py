@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an agent costs while nothing happens but heartbeats and exchanges, cycle 1 s.
+"""What an agent costs while nothing happens but heartbeats and syncs, cycle 1 s.
 
 Two ways to count. The run time of the agents and of ksoftirqd (schedstat, exact): a namespace's packets are received
 and relayed in softirqs of whoever sent them, which is charged to the sender, or in ksoftirqd. And the processor time of

@@ -21,7 +21,7 @@ from .netns import BenchError
 from .report import Report, Spread
 
 _SIZES, _PUBLISHES = (10, 30, 50), 20
-#: Seconds from one publish to the next: the heartbeats and exchanges that follow it are over by then.
+#: Seconds from one publish to the next: the heartbeats and syncs that follow it are over by then.
 _PAUSE = 1.0
 #: Seconds to wait for a publish to arrive everywhere, and between two looks at the maps.
 _PATIENCE, _LOOK = 10.0, 0.002

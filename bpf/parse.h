@@ -110,7 +110,7 @@ static __always_inline enum xg_whose xg_parse_ip(struct xg_frame *frame, void *e
 		return XG_OTHERS;
 	xg_map_address(source, ip->saddr);
 	if (ip->frag_off & bpf_htons(XG_IP_OFFSET))
-		return XG_OTHERS; /* nobody can tell without the first one */
+		return XG_OTHERS; /* only the first fragment has the port */
 	if (ip->ihl != 5 || ip->frag_off & bpf_htons(XG_IP_FRAGMENT))
 		return xg_odd((void *)ip + ip->ihl * 4, end, local->port);
 	frame->udp = (void *)(ip + 1);

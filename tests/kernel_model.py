@@ -197,7 +197,7 @@ class KernelModel:
             entry.last_seen = time
 
     def _is_news(self, header: Header, entry: Entry, before: tuple[int, int, int, int]) -> bool:
-        """``before`` is the entry's incarnation, record digest, flags and state digest before this packet."""
+        """``before`` is the entry's incarnation, record digest, flags and documents digest before this packet."""
         if header.type is not PacketType.HEARTBEAT or entry.incarnation != before[0]:
             return True
         if (entry.record_digest, entry.flags) != before[1:3]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The node list for programs without an event loop: the same calls, blocking, safe from any thread."""
+"""The node list for programs without an event loop: the same calls, blocking, safe to use from any thread."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def _with_parameters_of(
 
 
 class NodeList:
-    """A member of a gossip cluster that works in a background thread; parameters as of :class:`AsyncNodeList`.
+    """A member of a gossip cluster that works in a background thread; takes the parameters of :class:`AsyncNodeList`.
 
-    ``with NodeList(...) as node_list:`` closes it at the end of the block. The thread is a daemon: a program that
-    ends without :meth:`close` is not kept alive, but what it published last may then not have been sent. A handler of
-    the log runs in that thread: calls that wait, such as :meth:`publish`, raise ``RuntimeError`` there. A handler of a
-    signal may make every call.
+    ``with NodeList(...) as node_list:`` closes it at the end of the block. The thread is a daemon: a program that ends
+    without :meth:`close` is not kept alive, but its last publish may not have been sent. A log handler runs in that
+    thread: calls that wait, such as :meth:`publish`, raise ``RuntimeError`` there. A signal handler may make every
+    call.
     """
 
     @_with_parameters_of(AsyncNodeList.__init__)
@@ -60,7 +60,7 @@ class NodeList:
         self._ended = False
 
     def new(self, node: Node) -> None:
-        """Say who the local node is. To be called first, and once."""
+        """Declare the local node. Must be called first, and once."""
         self._do(lambda: self._inner.new(node))
 
     def unset(self, node: Node) -> None:
@@ -108,15 +108,15 @@ class NodeList:
                 raise
 
     def get(self) -> list[Node]:
-        """All nodes present, the local one first."""
+        """Return all present nodes, the local one first."""
         return self._do(self._inner.get)
 
     def stop(self) -> bool:
-        """Stop publishing heartbeats. False if it was stopped."""
+        """Stop publishing heartbeats. Returns False if they were stopped already."""
         return self._do(self._inner.stop)
 
     def start(self) -> bool:
-        """Publish heartbeats again. False if it did."""
+        """Publish heartbeats again. Returns False if they were published already."""
         return self._do(self._inner.start)
 
     def publish(
@@ -165,11 +165,11 @@ class NodeList:
         )
 
     def repair(self) -> int:
-        """Exchange at once with every node that shows other documents; returns how many were asked."""
+        """Sync at once with every node that shows other documents; returns how many were asked."""
         return self._do(self._inner.repair)
 
     def read(self, key: str = DEFAULT_KEY) -> bytes:
-        """The document's value; empty when there is none."""
+        """Return the document's value; empty if there is no such document."""
         return self._do(lambda: self._inner.read(key))
 
     def delete(
@@ -179,31 +179,34 @@ class NodeList:
         return self._wait(self._inner.delete(key, expected=expected, author=author, comment=comment))
 
     def document(self, key: str) -> Document | None:
-        """The document held here."""
+        """Return the document held here; None if there is none."""
         return self._do(lambda: self._inner.document(key))
 
     def documents(self, prefix: str = "", after: str = "", limit: int | None = None) -> list[Document]:
-        """Documents under ``prefix`` by key: the first ``limit`` (None: all) behind the key ``after``."""
+        """Return documents under ``prefix``, ordered by key.
+
+        ``after`` and ``limit`` select the first ``limit`` (None: all) after the key ``after``.
+        """
         return self._do(lambda: self._inner.documents(prefix, after, limit))
 
     def history(self, key: str) -> list[Document]:
-        """The last versions of a document seen here, newest first."""
+        """Return the latest versions of a document seen here, newest first."""
         return self._wait(self._inner.history(key))
 
     def version(self, key: str, version: Version | str) -> Document:
-        """One of the versions in :meth:`history`; see :meth:`AsyncNodeList.version`."""
+        """Return one of the versions in :meth:`history`; see :meth:`AsyncNodeList.version`."""
         return self._wait(self._inner.version(key, version))
 
     def members(self, states: frozenset[State] | None = PRESENT) -> list[Member]:
-        """Nodes in ``states`` (None: all), the local one first."""
+        """Return nodes in ``states`` (None: all), the local one first."""
         return self._do(lambda: self._inner.members(states))
 
     def update_node(self, name: str | None = None, private_data: str | None = None) -> bool:
-        """Change what this node says of itself; False when nothing changed."""
+        """Change name or private data of this node. Returns False if nothing changed."""
         return self._do(lambda: self._inner.update_node(name, private_data))
 
     def leave(self) -> bool:
-        """Tell the others that this node goes; they drop it at once."""
+        """Leave the cluster: the others drop this node at once."""
         return self._wait(self._inner.leave())
 
     def status(self) -> dict[str, Any]:
@@ -211,10 +214,10 @@ class NodeList:
         return self._do(self._inner.status)
 
     def watch(self, prefix: str = "", since: int | None = None, kind: str = "") -> Iterator[Change]:
-        """Every change from now on, as it comes; see :meth:`AsyncNodeList.watch`.
+        """Yield every change from now on; see :meth:`AsyncNodeList.watch`.
 
         Blocks between changes, and ends when another thread closes the node list, after the last change before that.
-        In a thread of its own, several may watch at one time. In a forked child it raises ``NotReadyError``.
+        Several threads may watch at one time. In a forked child it raises ``NotReadyError``.
         """
 
         def first() -> int:
@@ -260,7 +263,7 @@ class NodeList:
         self.close()
 
     def _do(self, call: Callable[[], T]) -> T:
-        """A call that does not wait, on the loop's thread once there is one."""
+        """Run a call that does not wait, on the loop's thread once there is one."""
         if self._loop is None or threading.current_thread() is self._thread:
             return call()
 
@@ -310,11 +313,11 @@ class NodeList:
 
 
 class _Handed(Generic[T]):
-    """Work for the loop of another thread, and the way back of its result.
+    """Work handed to another thread's loop, and the way back for its result.
 
-    ``run_coroutine_threadsafe`` is not used: its future has a lock, and a signal's handler that interrupts whoever
-    holds that, and waits for the loop in its turn, keeps the loop from handing over and so waits for ever. What a
-    ``SimpleQueue`` does cannot be interrupted half way.
+    ``run_coroutine_threadsafe`` is not used: its future has a lock. A signal handler that interrupts the lock's holder
+    and then waits for the loop would keep the loop from handing the result over, forever. ``SimpleQueue`` operations
+    cannot be interrupted half way.
     """
 
     def __init__(self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
@@ -328,17 +331,17 @@ class _Handed(Generic[T]):
         self._task.add_done_callback(self._done.put)
 
     def result(self) -> T:
-        """Wait for it. Raises what the work raises, and ``CancelledError`` when the loop ended before it."""
+        """Wait for the result. Raises what the work raises, and ``CancelledError`` if the loop ended first."""
         return self._done.get().result()
 
     def give_up(self) -> None:
-        """Cancel it, if it still runs."""
+        """Cancel the work if it still runs."""
         with contextlib.suppress(RuntimeError):  # the loop is closed, and the work with it
             self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
 
 
 def _serve(loop: asyncio.AbstractEventLoop, turn: queue.SimpleQueue[None]) -> None:
-    """The thread."""
+    """Run the background thread."""
     if _taken(turn):
         loop.run_forever()
 
@@ -353,7 +356,7 @@ def _taken(turn: queue.SimpleQueue[None]) -> bool:
 
 
 def _record(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """The loop's handler: what no task or callback caught."""
+    """The loop's exception handler, for what no task or callback caught."""
     error = context.get("exception")
     if isinstance(error, Exception) and not isinstance(error, OSError):
         RECORD.add("event loop", error)
@@ -362,7 +365,7 @@ def _record(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 async def _cancel_others() -> None:
-    """End what still waits in this loop, so that nobody waits for it for ever."""
+    """Cancel all other tasks of this loop, so that nobody waits for them forever."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The toolkit: a node list that keeps itself, with the cluster's metadata (the seed's ``NodeList``).
+"""The toolkit: a node list and the cluster's metadata that keep themselves up to date (PekoNode's ``NodeList``).
 
-``NodeList`` is for plain programs, ``AsyncNodeList`` for asyncio. Both take the seed's parameters by their names in
+``NodeList`` is for plain programs, ``AsyncNodeList`` for asyncio. Both take PekoNode's parameters by their names in
 lower case, and a few more by keyword.
 
     node_list = NodeList(secret_key="a secret", is_print=True)
@@ -69,7 +69,7 @@ _EVENTS = {State.SUSPECT: "suspected", State.DEAD: "removed", State.LEFT: "left"
 
 
 class NotReadyError(RuntimeError):
-    """A call came before the one it depends on; the message names that one."""
+    """A call was made before one that it depends on; the message names that call."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Published:
 
 
 def node_list_with(settings: NodeSettings) -> AsyncNodeList:
-    """A node list with settings that were checked where they were read."""
+    """Make a node list from settings that their reader has checked."""
     made = AsyncNodeList.__new__(AsyncNodeList)
     made._begin(settings, random.Random())
     return made
@@ -91,11 +91,11 @@ def node_list_with(settings: NodeSettings) -> AsyncNodeList:
 class AsyncNodeList:
     """A member of a gossip cluster, for asyncio programs. Also an async context manager that closes itself.
 
-    The seed's parameters: ``amount`` fan-out; ``cycle`` seconds between heartbeats, 0.05 at least (0: automatic by
+    PekoNode's parameters: ``amount`` fan-out; ``cycle`` seconds between heartbeats, 0.05 at least (0: automatic by
     cluster size); ``buffer`` packets queued (0: 3 x amount); ``size`` bytes of one datagram or frame; ``timeout``
     seconds of silence (0 or not above the cycle: ``timeout_cycles`` x cycle + 2); ``secret_key`` shared by the
     cluster; ``protocol`` UDP, TCP, or auto (the kernel data plane where one is loaded, else UDP), XDP or TC (that one
-    or an error); ``listen_addr``; ``is_print`` prints the seed's console lines.
+    or an error); ``listen_addr``; ``is_print`` prints PekoNode's console lines.
 
     Beyond them: ``wire`` native or pekonode; ``cluster`` name; ``keys`` (slot, state, secret) for rotation instead of
     ``secret_key``; ``dataplane`` directory of the loader; ``allow`` networks that may speak to this node (none: all);
@@ -172,12 +172,12 @@ class AsyncNodeList:
         self._print: Callable[[str], None] = _print_line
         self._console_is_gone = False
 
-    # -- the seed's calls --------------------------------------------------------------------------------------
+    # -- PekoNode's calls --------------------------------------------------------------------------------------
 
     def new(self, node: Node) -> None:
-        """Say who the local node is. To be called first, and once.
+        """Declare the local node. Must be called first, and once.
 
-        Its address is of the family of ``listen_addr``, or of either when that is ``::``.
+        The node's address has the family of ``listen_addr``, or either family if that is ``::``.
         """
         parameters.local_node("node", node, self.settings.listen_addr)
         self._usable()
@@ -186,7 +186,7 @@ class AsyncNodeList:
         self._node = node
 
     def set(self, node: Node) -> None:
-        """Name another node of the cluster, before or after :meth:`join`; it is contacted whenever it is absent."""
+        """Name another node of the cluster, before or after :meth:`join`. It is contacted whenever it is absent."""
         parameters.node("node", node)
         parameters.other_node("node", node, self._local())
         if self._runtime is None:
@@ -195,7 +195,7 @@ class AsyncNodeList:
             self._runtime.call(lambda engine, now: engine.seed(node, now))
 
     def unset(self, node: Node) -> None:
-        """Take back :meth:`set`: ``node`` is not contacted any more when it is absent. A member stays a member."""
+        """Undo :meth:`set`: ``node`` is no longer contacted when it is absent. A member stays a member."""
         parameters.node("node", node)
         self._local()
         if self._runtime is None:
@@ -248,7 +248,7 @@ class AsyncNodeList:
             self._joining = None
 
     async def _take_back(self) -> None:
-        """Undo a :meth:`join` that nobody waits for any more: it may be called again."""
+        """Undo a :meth:`join` that nobody waits for any more, so that it may be called again."""
         if self._joining is not None:
             await asyncio.wait([self._joining])
         if self._runtime is not None:
@@ -258,16 +258,19 @@ class AsyncNodeList:
             self._join_failed = "interrupted"
 
     def get(self) -> list[Node]:
-        """All nodes present, the local one first."""
+        """Return all present nodes, the local one first."""
         local = self._local()
         return [local, *self._seeds] if self._runtime is None else self._present(self._runtime)
 
     def stop(self) -> bool:
-        """Stop publishing heartbeats: the others drop this node after their timeout. False if it was stopped."""
+        """Stop publishing heartbeats: the others drop this node after their timeout.
+
+        Returns False if it was stopped already.
+        """
         return self._joined().call(lambda engine, now: engine.pause(now))
 
     def start(self) -> bool:
-        """Publish heartbeats again. False if it did."""
+        """Publish heartbeats again. Returns False if they were published already."""
         return self._joined().call(lambda engine, now: engine.resume(now))
 
     async def publish(
@@ -282,16 +285,16 @@ class AsyncNodeList:
         comment: str = "",
         expires_in: float | None = None,
     ) -> Published:
-        """Write a document: first to the local disk, then on its way to everybody.
+        """Write a document: first to the local disk, then to all members.
 
         ``content_type`` text, json and yaml are checked (invalid_content). None: the type of the version held, else the
-        one that the key's suffix stands for (``.json``, ``.yaml``, ``.yml``, ``.txt``), else raw.
-        ``expires_in``: seconds until it is over.
+        one that the key's suffix stands for (``.json``, ``.yaml``, ``.yml``, ``.txt``), else raw. ``expires_in``:
+        seconds until the document expires.
 
-        ``expected``/``absent``: only if that version / no document is held here, else ``ProtocolError``
-        (version_mismatch with details ``expected`` and ``actual``). Raises ``StoreError`` when the disk fails; then
-        nothing was published (but with wire pekonode, where the document is on its way before). A call that is
-        cancelled before it takes effect never does; only one that had just done so when it was cancelled has happened.
+        ``expected``/``absent``: write only if that version / no document is held here, else raise ``ProtocolError``
+        (version_mismatch with details ``expected`` and ``actual``). Raises ``StoreError`` when the disk fails; nothing
+        was published then (except with wire pekonode, where the document is sent before it is stored). A call that is
+        cancelled before it takes effect never does; one that took effect just before it was cancelled has happened.
         """
         data = parameters.content("data", data)
         known = None if expected is None else parameters.version("expected", expected)
@@ -299,11 +302,14 @@ class AsyncNodeList:
         return (await self._publish([parameters.write("", write)], author, comment))[0]
 
     def read(self, key: str = DEFAULT_KEY) -> bytes:
-        """The document's value; empty when there is none. Raises ``InvalidError`` where there can be no such key."""
+        """Return the document's value; empty if there is none.
+
+        Raises ``InvalidError`` for a key that no document can have.
+        """
         held = self.document(key)
         return held.value if held else b""
 
-    # -- beyond the seed ---------------------------------------------------------------------------------------
+    # -- beyond PekoNode ---------------------------------------------------------------------------------------
 
     async def delete(
         self, key: str, *, expected: Version | str | None = None, author: str = "", comment: str = ""
@@ -319,8 +325,8 @@ class AsyncNodeList:
     async def publish_many(self, writes: Sequence[Write], *, author: str = "", comment: str = "") -> list[Published]:
         """Write and delete several documents: all or none, and on each node visible together.
 
-        See :meth:`publish` for the errors; their details name the ``key``. At most 64 documents, of one document's
-        largest size in all.
+        See :meth:`publish` for the errors; their details name the ``key``. At most 64 documents, which together may be
+        as large as the largest single document.
         """
         given = parameters.sequence("writes", writes, "Write")
         return await self._publish(
@@ -339,7 +345,7 @@ class AsyncNodeList:
                 continue
 
     async def _checked(self, write: Write, runtime: Runtime) -> Write:
-        """``write``, whose value fits the type that the document gets now. Raises ``ProtocolError``."""
+        """Return ``write`` if its value fits the type that the document gets. Raises ``ProtocolError``."""
         held = runtime.engine.document(write.key)
         kind = write.type_over(held)
         try:
@@ -371,10 +377,11 @@ class AsyncNodeList:
         comment: str = "",
         expires_in: float | Literal["never"] | None = None,
     ) -> Published:
-        """Publish again what ``version`` held, out of this node's history; a deletion is done again, too.
+        """Publish again what ``version`` held, from this node's history; a deletion is repeated, too.
 
-        It ends when ``version`` was to end, or with ``expires_in`` after so many seconds or never. Raises
-        ``ProtocolError`` (version_not_found; version_expired when that is past), and what :meth:`publish` raises.
+        The new version expires when ``version`` was to expire, or with ``expires_in`` after that many seconds or never.
+        Raises ``ProtocolError`` (version_not_found; version_expired when that time has passed), and what
+        :meth:`publish` raises.
         """
         known = None if expected is None else parameters.version("expected", expected)
         former = await self.version(key, version)
@@ -387,11 +394,11 @@ class AsyncNodeList:
         return (await self._write([write], author, comment or f"rollback to {former.version}"))[0]
 
     def repair(self) -> int:
-        """Exchange at once with every node that shows other documents; returns how many were asked."""
+        """Sync at once with every node that shows other documents; returns how many were asked."""
         return self._joined().call(lambda engine, now: engine.repair(now))
 
     async def leave(self) -> bool:
-        """Tell the others that this node goes; they drop it at once. False if it had left."""
+        """Leave the cluster: the others drop this node at once. Returns False if it had left already."""
         return self._joined().call(lambda engine, now: engine.leave(now))
 
     async def close(self) -> None:
@@ -409,22 +416,23 @@ class AsyncNodeList:
         self._loop = None
 
     def members(self, states: frozenset[State] | None = PRESENT) -> list[Member]:
-        """Nodes in ``states`` (None: all), the local one first."""
+        """Return nodes in ``states`` (None: all), the local one first."""
         wanted = parameters.states("states", states)
         runtime = self._joined()
         found = runtime.engine.members(runtime.now())
         return [member for member in found if wanted is None or member.state in wanted or member.local]
 
     def local(self) -> Member:
-        """The local node as a member; cheap, however many there are."""
+        """Return the local node as a member; the cost does not grow with the cluster."""
         return self._joined().engine.local
 
     def page(
         self, states: frozenset[State] | None = PRESENT, after: Address | None = None, limit: int | None = None
     ) -> list[Member]:
-        """Nodes in ``states`` by address, the local one among them: the first ``limit`` behind the address ``after``.
+        """Return nodes in ``states``, ordered by address, the local one among them.
 
-        None: in any state, from the first on, all of them. A page costs what it holds, however many nodes there are.
+        ``limit`` and ``after`` select the first ``limit`` after the address ``after``. None means: in any state, from
+        the first on, all of them. The cost grows with the page, not with the number of nodes.
         """
         wanted = parameters.states("states", states)
         if after is not None:
@@ -440,23 +448,24 @@ class AsyncNodeList:
         return list(itertools.islice(found, limit))
 
     def tag(self) -> str:
-        """Text that another one follows whenever :meth:`members` shows something new; signs of life alone are nothing.
+        """Return a text that changes whenever :meth:`members` shows something new; signs of life alone do not count.
 
-        Cheap, however many there are. No other node, and no other run of this one, has the same.
+        The cost does not grow with the cluster. No other node, and no other run of this one, has the same text.
         """
         engine = self._joined().engine
         local = repr(replace(engine.local, sequence=0, stored=True))
         return f"{self._run}-{engine.revision}-{hashlib.blake2b(local.encode(), digest_size=8).hexdigest()}"
 
     def document(self, key: str) -> Document | None:
-        """The document held here."""
+        """Return the document held here; None if there is none."""
         parameters.document_key("key", key)
         return self._joined().engine.document(key)
 
     def documents(self, prefix: str = "", after: str = "", limit: int | None = None) -> list[Document]:
-        """Documents whose key starts with ``prefix``, by key: the first ``limit`` (None: all) behind the key ``after``.
+        """Return documents whose key starts with ``prefix``, ordered by key.
 
-        A page costs what it holds, however many documents there are.
+        ``limit`` and ``after`` select the first ``limit`` (None: all) after the key ``after``. The cost grows with the
+        page, not with the number of documents.
         """
         parameters.instance("prefix", prefix, str, "text")
         parameters.instance("after", after, str, "text")
@@ -465,11 +474,11 @@ class AsyncNodeList:
         return list(itertools.islice(self._joined().engine.documents_after(after, prefix), limit))
 
     def state_digest(self) -> str:
-        """What stands for all documents and deletions held here: equal on members that hold the same."""
+        """The digest of all documents and deletions held here: equal on members that hold the same."""
         return f"{self._joined().engine.state_digest:016x}"
 
     async def history(self, key: str) -> list[Document]:
-        """The last versions of a document seen here, newest first. Raises ``StoreError``."""
+        """Return the latest versions of a document seen here, newest first. Raises ``StoreError``."""
         parameters.document_key("key", key)
         runtime = self._joined()
         assert self._disk is not None
@@ -477,7 +486,7 @@ class AsyncNodeList:
         return [version for version in kept if not runtime.undecided(version)][: self.settings.history]
 
     async def version(self, key: str, version: Version | str) -> Document:
-        """One of the versions in :meth:`history`, a tombstone perhaps.
+        """Return one of the versions in :meth:`history`, which may be a tombstone.
 
         Raises ``ProtocolError`` (version_not_found) and ``StoreError``.
         """
@@ -491,9 +500,9 @@ class AsyncNodeList:
         return found
 
     def unread(self, key: str, versions: Sequence[Document]) -> frozenset[Version]:
-        """Which of these versions of a document lost to one whose author had not read them (conflicts).
+        """Return those of these versions that lost to a version whose author had not read them (conflicts).
 
-        None on PekoNode's wire, which does not tell what an author had read.
+        None on PekoNode's wire, which does not carry what an author had read.
         """
         parameters.document_key("key", key)
         parameters.documents("versions", versions)
@@ -504,7 +513,7 @@ class AsyncNodeList:
         return frozenset(unread(versions, held.version if held else None, engine.local.address))
 
     def update_node(self, name: str | None = None, private_data: str | None = None) -> bool:
-        """Change what this node says of itself; False when nothing changed."""
+        """Change name or private data of this node. Returns False if nothing changed."""
         for told, value in (("name", name), ("private_data", private_data)):
             if value is not None:
                 parameters.instance(told, value, str, "text")
@@ -514,13 +523,13 @@ class AsyncNodeList:
 
     @property
     def revision(self) -> int:
-        """Grows with every change of a node or document seen here."""
+        """A number that grows with every change of a node or document seen here."""
         return self._log.revision
 
     async def changes(self, since: int, timeout: float, prefix: str = "", kind: str = "") -> Changes:
-        """Changes after revision ``since``; waits up to ``timeout`` seconds for the first.
+        """Return the changes after revision ``since``, waiting up to ``timeout`` seconds for the first.
 
-        ``kind`` document or node: only such; ``prefix``: of documents only those whose key begins so. Raises
+        ``kind`` document or node selects only such changes; ``prefix`` only documents whose key begins with it. Raises
         ``NotReadyError`` after :meth:`close`.
         """
         chosen = _filter(prefix, kind)
@@ -528,11 +537,12 @@ class AsyncNodeList:
         return await self._open_log().wait(since, parameters.number("timeout", timeout, 0, 86_400), chosen)
 
     def watch(self, prefix: str = "", since: int | None = None, kind: str = "") -> AsyncIterator[Change]:
-        """Every change from now on (after revision ``since``), as it comes, for ``async for``; parameters as above.
+        """Yield every change from now on, or after revision ``since``, for ``async for``.
 
-        After a gap (more than 4,096 changes, or 32 MiB of documents, were not taken in time, or ``since`` is from
-        before a restart) comes one :class:`Change` with kind resync: read everything again. Ends when the node list is
-        closed. Raises ``ValueError``, and ``NotReadyError`` before :meth:`join` and after :meth:`close`.
+        The parameters are those of :meth:`changes`. After a gap (more than 4,096 changes, or 32 MiB of documents, were
+        not taken in time, or ``since`` is from before a restart) one :class:`Change` of kind resync follows: read
+        everything again. Ends when the node list is closed. Raises ``ValueError``, and ``NotReadyError`` before
+        :meth:`join` and after :meth:`close`.
         """
         chosen = _filter(prefix, kind)
         if since is not None:
@@ -556,13 +566,13 @@ class AsyncNodeList:
         deleted: bool = False,
         applied: bool = False,
     ) -> Convergence:
-        """Who holds ``version`` or content ``digest`` of ``key`` (neither: what this node holds).
+        """Tell who holds ``version`` or content ``digest`` of ``key`` (neither: what this node holds).
 
         With ``deleted``: who holds no such document and, given its tombstone's ``version``, knows of the deletion.
-        Without a key: who holds the state ``digest`` (default: this node's). Waits up to ``timeout`` seconds until
+        Without a key: who has the documents ``digest`` (default: this node's). Waits up to ``timeout`` seconds until
         ``wait`` (all, majority or a number of) members do. With ``applied``, a member counts when its rendered files
-        have taken over the version that it holds, or none of them uses the document; a refusal there is final.
-        Raises ``ProtocolError`` (document_not_found).
+        have taken over the version that it holds, or none of them uses the document; a refusal there is final. Raises
+        ``ProtocolError`` (document_not_found).
         """
         if key is not None:
             parameters.document_key("key", key)
@@ -605,12 +615,12 @@ class AsyncNodeList:
             self._inquiries.discard(inquiry)
 
     def look_for_dataplane(self) -> None:
-        """Take a kernel data plane that was loaded meanwhile into use now, instead of in a few seconds."""
+        """Use a kernel data plane that was loaded meanwhile now, instead of in a few seconds."""
         runtime = self._joined()
         runtime.call(lambda _, now: runtime.steering.look(now))
 
     async def troubled_files(self, timeout: float = 2.0) -> FleetFiles:
-        """Which rendered files are failed, drifted, or pending for too long, on all members that are present.
+        """Tell which rendered files of all present members have failed, have drifted, or are pending for too long.
 
         Waits up to ``timeout`` seconds for their answers. Raises ``ProtocolError`` (unsupported_operation) on wire
         pekonode.
@@ -626,9 +636,9 @@ class AsyncNodeList:
     def tell_applied(
         self, source: Callable[[str], Applied], files: Callable[[], TroubledFiles] = lambda: NO_FILES
     ) -> None:
-        """From now on answer others, and :meth:`convergence`, with what ``source`` tells of a document's key.
+        """From now on, answer other members and :meth:`convergence` with what ``source`` reports for a document's key.
 
-        ``files`` tells which rendered files are in trouble here (:meth:`troubled_files`).
+        ``files`` reports which rendered files are in trouble here (:meth:`troubled_files`).
         """
         if not callable(source):
             raise TypeError(f"source: expected a function of a key, got {shown(source)}")
@@ -639,28 +649,31 @@ class AsyncNodeList:
 
     @property
     def catching_up(self) -> str:
-        """What this node waits for until it knows what the cluster knew when it started; "" once it does.
+        """What this node still waits for until it knows what the cluster knew when it started; "" once it does.
 
-        Until then its documents may be old or missing, and its NodeList too (docs/protocol.md, "Catching up").
+        Until then its documents and its NodeList may be old or incomplete (docs/protocol.md, "Catching up").
         """
         return self._runtime.engine.catching_up if self._runtime is not None else "it has not joined yet"
 
     def state(self) -> str:
-        """What this node does in the cluster: new, running, paused or left; cheap."""
+        """What this node does in the cluster: new, running, paused or left. The cost does not grow with the cluster."""
         return self._joined().engine.status
 
     def healthy(self) -> bool:
-        """Whether the protocol gets its time and its disk."""
+        """Whether the protocol gets its processor time and its disk."""
         return self._joined().healthy()
 
     def health(self) -> str:
-        """The answer of ``GET /v1/health`` (docs/api.md): ok, starting, storage or stopped; cheap."""
+        """The answer of ``GET /v1/health`` (docs/api.md): ok, starting, storage or stopped.
+
+        The cost does not grow with the cluster.
+        """
         runtime = self._joined()
         word = {"running": "ok", "new": "starting"}.get(runtime.engine.status, "stopped")
         return "storage" if word == "ok" and runtime.storage_error else word
 
     def summary(self) -> str:
-        """One line for a service manager, cheap enough to be told every few seconds."""
+        """One line for a service manager, cheap enough to be called every few seconds."""
         engine = self._joined().engine
         counts = engine.tally()
         seen = f"{counts[State.ALIVE]} alive, {counts[State.SUSPECT]} suspect"
@@ -721,7 +734,7 @@ class AsyncNodeList:
         return self._process is not None and self._process != os.getpid()
 
     def _usable(self) -> None:
-        """Raise ``NotReadyError`` where nothing can be done with this node list, or not any more."""
+        """Raise ``NotReadyError`` if this node list cannot be used, or not any more."""
         self._not_forked()
         if self._closed:
             raise NotReadyError("the node list was closed")
@@ -733,7 +746,10 @@ class AsyncNodeList:
             raise NotReadyError(text)
 
     def _at_home(self) -> None:
-        """Another event loop would wait for ever: nobody tells it of what happens in the one that join() ran in."""
+        """Raise ``NotReadyError`` in another event loop than that of :meth:`join`.
+
+        A call would wait forever there, because nothing tells that loop what happens in the other one.
+        """
         self._not_forked()
         if self._loop is not None and asyncio._get_running_loop() not in (None, self._loop):
             raise NotReadyError("the node list belongs to the event loop that join() ran in, call it from there")
@@ -801,7 +817,10 @@ class AsyncNodeList:
                 self._say(line)
 
     def _say(self, line: str) -> None:
-        """A console that fails, such as a pipe that nobody reads any more, must not fail what is told of."""
+        """Print to the console.
+
+        A console that fails, such as a pipe that nobody reads, must not fail the call that is reported.
+        """
         try:
             self._print(line)
         except (OSError, ValueError) as error:
@@ -810,7 +829,7 @@ class AsyncNodeList:
 
 
 def _print_line(line: str) -> None:
-    """With escapes for what the console has no letters for."""
+    """Print a line, with escapes for characters that the console lacks."""
     try:
         print(line, flush=True)
     except UnicodeEncodeError:

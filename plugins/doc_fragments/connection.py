@@ -14,10 +14,10 @@ class ModuleDocFragment:
 options:
   endpoints:
     description:
-      - Where members of the fleet listen, in the order in which they are asked; the first that answers is used.
+      - Endpoints of members of the fleet, tried in this order; the first that answers is used.
       - V(unix:///path) is an agent's Unix socket, V(http://host:port) and V(https://host:port) its TCP port.
         Without a port, 8001 is used.
-      - What another service answers there counts as no answer, and the next endpoint is asked.
+      - An answer from another service counts as no answer, and the next endpoint is tried.
       - Proxies, redirects and C(.netrc) files are not used, and the token is never sent over a Unix socket.
     type: list
     elements: str
@@ -30,18 +30,18 @@ options:
   token_file:
     description:
       - File that holds the token on one line. Read where the plugin runs; for modules that is the target host.
-      - A relative path, as of O(ca_path), O(client_cert) and O(client_key), is relative to the file of the inventory in
-        which it stands, else to the current directory, which is mostly the user's home where a module runs.
-      - Mutually exclusive with O(token), except that a module given one of them leaves the other's environment
-        variable alone.
+      - A relative path, also in O(ca_path), O(client_cert) and O(client_key), is relative to the inventory file that
+        sets it, else to the current directory, which for a module is usually the user's home.
+      - Mutually exclusive with O(token). If a module is given one of them, it ignores the environment variable of the
+        other.
     type: path
   ca_path:
     description:
-      - File or directory with the certificates (PEM) of the authorities that may vouch for the agents.
-      - Without it, the system's authorities count.
+      - File or directory with the certificates (PEM) of the authorities that may sign the agents' certificates.
+      - The default is the system's authorities.
     type: path
   client_cert:
-    description: Certificate (PEM) to show to the agents; it may contain the key too.
+    description: Client certificate (PEM); the file may also contain the key.
     type: path
   client_key:
     description: Private key (PEM) of O(client_cert).
@@ -52,21 +52,21 @@ options:
     default: true
   timeout:
     description:
-      - Seconds within which one endpoint must have answered completely, connection included.
-      - Time that a call waits on purpose comes on top.
+      - Seconds for the complete answer of one endpoint, including the connection.
+      - Time that a call waits on purpose is added.
     type: float
     default: 10
   retries:
     description:
-      - How many times the whole list of O(endpoints) is gone through again when none answered, after a pause that
-        doubles from 0.3 to 5 seconds.
-      - Each time a warning says which endpoint failed, why, and how many retries are left. One that refuses the token
-        is not asked again.
+      - Number of times to try the whole list of O(endpoints) again if none answered, after a pause that doubles from
+        0.3 to 5 seconds.
+      - Each time a warning says which endpoint failed, why, and how many retries are left. An endpoint that refuses the
+        token is not tried again.
     type: int
     default: 1
 notes:
-  - What is not given is taken from the environment that the module or plugin runs in (for a module, that is the
-    target's); E(XDP_GOSSIP_ENDPOINTS) with commas between, E(XDP_GOSSIP_TOKEN), E(XDP_GOSSIP_TOKEN_FILE),
+  - Options that are not given are read from the environment in which the module or plugin runs (for a module, that of
+    the target); E(XDP_GOSSIP_ENDPOINTS) separated by commas, E(XDP_GOSSIP_TOKEN), E(XDP_GOSSIP_TOKEN_FILE),
     E(XDP_GOSSIP_CA_PATH), E(XDP_GOSSIP_CLIENT_CERT), E(XDP_GOSSIP_CLIENT_KEY), E(XDP_GOSSIP_VALIDATE_CERTS),
     E(XDP_GOSSIP_TIMEOUT) and E(XDP_GOSSIP_RETRIES).
 """

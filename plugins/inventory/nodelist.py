@@ -12,20 +12,20 @@ author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Reads the live NodeList from any one member of a fleet. The configuration file's name must end in
     C(nodelist.yml), C(nodelist.yaml), C(xdp_gossip.yml) or C(xdp_gossip.yaml).
-  - Every host gets exactly two variables. C(ansible_host) is the node's address and C(xdp_gossip) a dictionary with
-    what is known of it, C(addr), C(port), C(name), C(private_data), C(state), C(incarnation), C(sequence),
+  - Every host has exactly two variables. C(ansible_host) is the node's address, and C(xdp_gossip) is a dictionary with
+    C(addr), C(port), C(name), C(private_data), C(state), C(incarnation), C(sequence),
     C(version), C(protocol), C(last_heard), C(digest), C(local) and C(record_known); with O(private_data_format) also
     C(data). O(compose) adds more.
-  - What members say of themselves is data and never a template, never the name of a variable, and never the name of a
-    group without a prefix.
-  - A node is left out, with a warning, or with an error under O(strict), when none of O(hostnames) can be a host name,
-    or when its name is reserved, shared by another node, that of a group, or that of a host with another address in an
-    earlier inventory source; likewise when its address leads to no other machine (loopback, for example).
-  - Relative paths in the file (O(token_file), O(ca_path), O(client_cert), O(client_key)) are looked up beside it.
+  - Data from members is never a template, never the name of a variable, and never the name of a group without a prefix.
+  - A node is left out, with a warning, or with an error under O(strict), if none of O(hostnames) is a valid host name,
+    or if its name is reserved, shared with another node, the name of a group, or the name of a host with another
+    address in an earlier inventory source. It is also left out if its address leads to no other machine (loopback, for
+    example).
+  - Relative paths in the inventory file (O(token_file), O(ca_path), O(client_cert), O(client_key)) are relative to it.
     In C(ansible.cfg) they are relative to that file; in the environment and in extra variables, to the current
     directory.
-  - When no member answers, the source fails. Ansible goes on without it unless C(INVENTORY_ANY_UNPARSED_IS_FAILED)
-    is set.
+  - If no member answers, the source fails. Ansible continues without it unless C(INVENTORY_ANY_UNPARSED_IS_FAILED) is
+    set.
 extends_documentation_fragment:
   - xdp_gossip.fleet.connection
   - xdp_gossip.fleet.connection.plugins
@@ -38,7 +38,7 @@ options:
     required: true
     choices: [xdp_gossip.fleet.nodelist]
   states:
-    description: Nodes in one of these states are taken.
+    description: Include nodes in one of these states.
     type: list
     elements: str
     choices: [alive, suspect, dead, left]
@@ -53,25 +53,26 @@ options:
   filters:
     description:
       - Which of these nodes become hosts. A list of rules, each a dictionary with the one key C(include) or C(exclude)
-        and a Jinja condition over the node's variables. The first rule whose condition holds decides; a node for which
-        none does is taken.
+        and a Jinja condition over the node's variables. The first rule whose condition is true decides; a node for
+        which none is true is included.
       - A node for which a condition cannot be evaluated is left out, with a warning, or with an error under O(strict).
-        Otherwise it could slip past an exclusion by writing data on which the condition fails.
-      - C(true) as a condition always holds, as in C(exclude) of everything that no rule before has included.
+        Otherwise it could escape an exclusion by writing data on which the condition fails.
+      - Use the condition C(true) in a last rule, as in C(exclude) of every node that no earlier rule has included.
     type: list
     elements: dict
     default: []
     suboptions:
       include:
-        description: Nodes for which this holds are taken.
+        description: Include nodes for which this is true.
         type: raw
       exclude:
-        description: Nodes for which this holds are not taken.
+        description: Exclude nodes for which this is true.
         type: raw
   hostnames:
     description:
-      - What hosts are called, in order of preference; the first that is not empty and can be a host name is taken. A
-        node whose name cannot be one, as with a space, gets the next, with a warning, or is an error under O(strict).
+      - Sources of host names in order of preference; the first that is not empty and a valid host name is used. If a
+        name is not valid, for example because of a space, the next one is used with a warning, or that is an error
+        under O(strict).
       - V(name) is the name that the node gives itself, V(addr) its address, V(addr_port) its address and port as in
         C(198.18.0.11_8000) and C(fd00--11_8000). Anything else is a Jinja expression over the node's variables.
     type: list
@@ -86,12 +87,12 @@ options:
       - name: xdp_gossip_hostnames
   private_data_format:
     description:
-      - What the nodes' private data is. With V(json) or V(yaml) it is parsed, and the result is C(xdp_gossip.data);
+      - Format of the nodes' private data. With V(json) or V(yaml) it is parsed, and the result is C(xdp_gossip.data);
         with V(text) there is no such key.
       - C(xdp_gossip.data) is C(null) for a node without private data, and for one whose private data cannot be read or
         is refused; that is a warning, or an error under O(strict).
-      - Refused are YAML aliases, tags and several documents, more than 16 levels, keys that are no text or start with
-        two underscores, numbers that JSON does not have, and invalid Unicode.
+      - YAML aliases, tags and several documents, more than 16 levels, keys that are not text or start with two
+        underscores, numbers that JSON does not have, and invalid Unicode are refused.
     type: str
     choices: [text, json, yaml]
     default: text
@@ -104,11 +105,11 @@ options:
       - name: xdp_gossip_private_data_format
   consistency:
     description:
-      - V(one) takes the word of the first endpoint that answers.
-      - V(majority) asks all O(endpoints) at once and needs answers from more than half of them, so that a member that
-        is cut off or lags behind cannot pass its view off as the fleet's. Each endpoint should be another member.
-      - Of a node, the views with its latest incarnation count, and among these the state that most members see.
-        Where as many see one as another, C(left) comes before C(dead), C(suspect) and C(alive).
+      - V(one) uses the first endpoint that answers.
+      - V(majority) asks all O(endpoints) at once and needs answers from more than half of them, so a member that is cut
+        off or lags behind does not decide alone. Each endpoint should be another member.
+      - Only views with a node's latest incarnation count, and among these the state that most members see. In a tie,
+        C(left) comes before C(dead), C(suspect) and C(alive).
       - It is no defence against a member that lies.
     type: str
     choices: [one, majority]
@@ -122,16 +123,16 @@ options:
       - name: xdp_gossip_consistency
   cache_timeout:
     description:
-      - Seconds for which the NodeList in the cache counts. V(0) is for ever.
-      - After that the members that gave it are asked whether it has changed (a conditional request). What they confirm
-        counts for as long again, with C(last_heard) and C(sequence) as they were.
+      - Seconds for which the cached NodeList is valid. V(0) means forever.
+      - After that the plugin asks the members that gave it whether it has changed (a conditional request). If not, it
+        is valid for that time again, with C(last_heard) and C(sequence) as they were.
   keyed_groups:
     description:
       - As in other inventories, except that the default of C(prefix) is C(xdp_gossip), and that an empty prefix and a
         template as C(parent_group) are refused. Otherwise a node could choose to be in any group and read its secrets.
   strict:
     description:
-      - As in other inventories. Besides, a node that cannot be taken is an error instead of a warning.
+      - As in other inventories. In addition, a node that must be left out is an error instead of a warning.
 """
 
 EXAMPLES = r"""

@@ -10,50 +10,50 @@ short_description: Read configuration documents of a fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Reads documents that were published to a fleet, from any one member. Runs on the control machine.
-  - A document is data that somebody published, and is not templated.
-  - An error is raised when a document is not there, unless there is a O(default), and whenever no member answers.
+  - Reads documents of a fleet from any one member. Runs on the control machine.
+  - Documents are untrusted data and are not templated.
+  - A missing document is an error unless there is a O(default). If no member answers, that is always an error.
 extends_documentation_fragment:
   - xdp_gossip.fleet.connection
   - xdp_gossip.fleet.connection.plugins
 options:
   _terms:
     description:
-      - Names of the documents. Without any, the document V(default) is read.
-      - With O(prefix), beginnings of names; without any, all documents are read.
+      - Names of the documents. Without terms, the document V(default) is read.
+      - With O(prefix), beginnings of names. Without terms, all documents are read.
     type: list
     elements: str
   prefix:
     description:
-      - Read all documents whose names begin with a term. Each term becomes one dictionary of names, as they are, and
+      - Read all documents whose names begin with a term. Each term becomes one dictionary of full names and
         contents, sorted by name.
-      - A term that no document begins with counts as a document that is not there.
+      - If no name begins with a term, that counts as a missing document.
     type: bool
     default: false
   strip_prefix:
-    description: With O(prefix), leave the term away from the names.
+    description: With O(prefix), remove the term from the names.
     type: bool
     default: false
   default:
-    description: What to return for a document that is not there. Without it, that is an error.
+    description: Value to return for a missing document. Without it, a missing document is an error.
     type: raw
   version:
     description:
-      - Read a former version of the one document that is named, as M(xdp_gossip.fleet.xdp_gossip_info) lists them. One
-        that the member does not have is an error, also with O(default).
+      - Read a former version of the named document, as listed by M(xdp_gossip.fleet.xdp_gossip_info). A version that
+        the member does not have is an error, even with O(default).
       - Mutually exclusive with O(prefix).
     type: str
   parse:
     description:
-      - Return the data that the content stands for instead of text; V(auto) does it for documents whose type is
-        V(json) or V(yaml). What cannot be read is an error.
-      - V(yaml) reads what can be said in JSON too, in one document, without tags and aliases and at most 16 levels
-        deep; dates are text. V(json) has the same bounds. Nothing but white space gives V(none).
+      - Parse the content and return data instead of text; V(auto) does so for documents of type V(json) or V(yaml).
+        Content that cannot be parsed is an error.
+      - V(yaml) accepts one document of data that JSON can express, without tags and aliases and with at most 16 levels;
+        dates are text. V(json) has the same bounds. Content that is only white space gives V(none).
     type: str
     choices: [json, yaml, auto]
   encoding:
     description:
-      - V(utf-8) returns text, and a document that is none is an error. V(base64) returns any bytes in base64, and
+      - V(utf-8) returns text; a document that is not text is an error. V(base64) returns any bytes in base64, and
         excludes O(parse).
     type: str
     choices: [utf-8, base64]

@@ -34,7 +34,7 @@ class Wish:
         #: Only a type that was asked for is a reason to write what is otherwise there.
         self.type_counts = options["content_type"] is not None
         self.if_version: str | None = options["if_version"]
-        #: Seconds to live; 0 for ever, ``None``: not said.
+        #: Seconds to live; 0 forever, ``None``: not said.
         self.expires = seconds_of(options.get("expires"))
         self.author: str | None = options["author"]
         self.comment: str | None = options["comment"]

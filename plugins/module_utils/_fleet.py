@@ -212,7 +212,7 @@ class Fleet:
         comment: str | None,
         expires: int | None,
     ) -> dict[str, t.Any]:
-        """``POST /v1/rollback``: a new version with the content of ``version``. ``expires``: seconds, 0 for ever."""
+        """``POST /v1/rollback``: a new version with the content of ``version``. ``expires``: seconds, 0 forever."""
         said: dict[str, t.Any] = {"version": version, "author": author or "", "comment": comment or ""}
         if expires is not None:
             said["expires_in"] = expires or "never"
@@ -233,7 +233,7 @@ class Fleet:
             raise
 
     def repair(self, key: str | None) -> int:
-        """``POST /v1/repair``: members that differ exchange at once; returns how many were asked."""
+        """``POST /v1/repair``: members that differ sync at once; returns how many were asked."""
         body = json.dumps({} if key is None else {"key": key}).encode("utf-8")
         try:
             return number_of(self._send("POST", "/v1/repair", body).json(), "asked")

@@ -186,7 +186,7 @@ class Witness:
         if least and not (shown and (shown == least or later(shown, least))):
             unmet.append("expected incarnation %d of it or later, sees %d" % (least, shown))
         if question.get("documents") and node["digest"] not in self._states:
-            unmet.append("expected it to hold the same documents, sees others (state digest %s)" % node["digest"])
+            unmet.append("expected it to hold the same documents, sees others (documents digest %s)" % node["digest"])
         self.unmet = unmet
         return not unmet
 

@@ -24,7 +24,7 @@ CAPABILITIES = "@CAPABILITIES@"
 class Dataplane:
     """The kernel data plane, loaded by units of the release.
 
-    It is never stopped for an upgrade: a reload exchanges the programs in one step, and the kernel keeps relaying
+    It is never stopped for an upgrade: a reload replaces the programs in one step, and the kernel keeps relaying
     meanwhile.
     """
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xdp_gossip_host
-short_description: Make a host what it is to be as a member of a fleet
+short_description: Bring a host into its state as a member of a fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:

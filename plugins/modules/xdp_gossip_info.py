@@ -12,7 +12,7 @@ version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Reads what one member knows of the fleet. Changes nothing.
-  - Names and private data of members come from those members. Treat them as text that somebody else wrote.
+  - Names and private data come from the members themselves. Treat them as untrusted text.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.read_only
   - xdp_gossip.fleet.connection
@@ -30,17 +30,17 @@ options:
     choices: [status, nodes, documents, rendered]
     default: [status, nodes, documents]
   states:
-    description: Members in one of these states are returned.
+    description: Return members in one of these states.
     type: list
     elements: str
     choices: [alive, suspect, dead, left]
     default: [alive, suspect]
   prefix:
-    description: Only documents whose key begins with this are returned.
+    description: Return only documents whose key begins with this.
     type: str
     default: ""
   history:
-    description: Names of documents whose versions are returned, without their content, as RV(history).
+    description: Names of documents whose versions to return, without their content, as RV(history).
     type: list
     elements: str
     default: []

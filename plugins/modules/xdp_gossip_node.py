@@ -7,39 +7,39 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xdp_gossip_node
-short_description: Steer one node of a fleet
+short_description: Manage one node of a fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Changes what a node says of itself, makes it acquainted with others, pauses or resumes its heartbeats, or takes it
-    out of the fleet.
-  - Acts on exactly one node, that of the B(first) of O(endpoints). Further endpoints are not used, since another member
-    would be another node.
+  - Changes a node's name or private data, makes it join other nodes, pauses or resumes its heartbeats, or makes it
+    leave the fleet.
+  - Acts on exactly one node, that of the B(first) of O(endpoints). Further endpoints are not used, because another
+    member is another node.
 extends_documentation_fragment:
   - xdp_gossip.fleet.connection
   - xdp_gossip.fleet.attributes
   - xdp_gossip.fleet.attributes.action_group
 options:
   name:
-    description: Name that the node gives itself, at most 255 bytes of text.
+    description: Name of the node, at most 255 bytes of text.
     type: raw
   private_data:
     description:
       - Private data of the node, at most 4096 bytes of text. Every member can read it.
-      - Data becomes JSON, in the same spelling as that of
+      - Data is written as JSON, in the same form as in
         O(xdp_gossip.fleet.agent#role:main:xdp_gossip_agent_private_data).
     type: raw
   join:
     description:
-      - Addresses of nodes to get acquainted with, as V(addr:port); an IPv6 address in brackets.
-      - Those that the node has heard of already are not counted as a change.
+      - Addresses of nodes to contact, as V(addr:port); an IPv6 address in brackets.
+      - Nodes that are already known do not count as a change.
     type: list
     elements: str
   state:
     description:
-      - V(started) sends heartbeats, V(stopped) is silent (others will take the node for dead), V(left) has told the
-        others that it goes.
-      - When not given, the state is left as it is.
+      - V(started) sends heartbeats, V(stopped) sends none, so other members will consider the node dead, and V(left)
+        has left the cluster.
+      - If not given, the state is not changed.
     type: str
     choices: [started, stopped, left]
 seealso:
@@ -158,7 +158,7 @@ def join(module: FleetModule, fleet: Fleet) -> int:
 
 
 def move(module: FleetModule, fleet: Fleet) -> tuple[str, str]:
-    """Heartbeats on, off, or goodbye; returns the state before and after."""
+    """Resume or pause heartbeats, or leave. Returns the state before and after."""
     before = str(fleet.status().get("state"))
     if module.params["state"] is None:
         return before, before

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xdp_gossip_preflight
-short_description: Look at a host before the agent is deployed there
+short_description: Inspect a host before the agent is deployed to it
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:

@@ -11,13 +11,13 @@ short_description: Publish configuration documents to a fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Writes named documents of the fleet's metadata, or deletes them, by talking to a single member.
-    From there they spread to every other one.
-  - Takes one document (O(key)) or many (O(documents)). Of many, all options are checked, all documents read and all
-    O(if_version) conditions compared before anything is written. Then they are written at once, all or none, and each
-    member shows them together; see O(atomic).
-  - Nothing is written when the fleet already holds what is wanted, whatever O(if_version) says. So a task that is
-    repeated after its answer was lost settles what happened.
+  - Writes or deletes named documents of the fleet's metadata through a single member. From there they spread to all
+    other members.
+  - Takes one document (O(key)) or many (O(documents)). With many, the module checks all options, reads all documents
+    and compares all O(if_version) conditions before it writes anything. Then it writes them at once, all or none, and
+    each member shows them together; see O(atomic).
+  - If the fleet already holds the wanted content, nothing is written, whatever O(if_version) says. So it is safe to
+    repeat a task whose answer was lost.
 requirements:
   - PyYAML on the target, only for O(value) with O(content_type=yaml)
 extends_documentation_fragment:
@@ -27,38 +27,37 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     details:
-      - Predicts the change and the digest, and a failing O(if_version). The version of a new document is not known
-        before it is written, and nothing is waited for.
+      - Predicts the change and the digest, and a failing O(if_version). It does not know the version of a new document,
+        and does not wait.
 options:
   key:
     description:
       - Name of the document, 1 to 512 bytes. Slashes divide it into segments, none of which may be empty, C(.) or
         C(..).
-      - The document V(default) is meant when neither this nor O(documents) is given.
+      - If neither this nor O(documents) is given, the document is V(default).
     type: str
   documents:
     description:
-      - Many documents. The names are the keys, as for O(key), the values are dictionaries of options with the same
-        meaning as here, C(content), C(value), C(src),
-        C(remote_src), C(content_type), C(state), C(if_version),
-        C(expires), C(author) and C(comment).
-      - O(content_type), O(state), O(remote_src), O(expires), O(author) and O(comment) are for all that have none of
-        their own.
+      - Many documents. The names are keys, as for O(key). The values are dictionaries of options with the same meaning
+        as here, C(content), C(value), C(src), C(remote_src), C(content_type), C(state), C(if_version), C(expires),
+        C(author) and C(comment).
+      - O(content_type), O(state), O(remote_src), O(expires), O(author) and O(comment) are the defaults of all
+        documents.
       - An empty dictionary changes nothing.
       - Mutually exclusive with O(key), O(content), O(value), O(src), O(if_version) and O(rollback_to).
     type: dict
   atomic:
     description:
-      - Whether O(documents) are written all or none.
-      - V(auto) does so when it can, and else writes them one after the other, in the order given, with a warning.
-        V(required) fails then, before anything is written. V(never) always writes them one by one.
-      - It cannot be done by an agent that is too old, for more than 64 documents, for names of more than 4096 bytes
-        together, or when the documents differ in C(author) or C(comment).
+      - Whether O(documents) are written together, all or none.
+      - V(auto) writes them together if possible, and otherwise one by one in the order given, with a warning.
+        V(required) fails before anything is written if it is not possible. V(never) always writes them one by one.
+      - It is not possible with an agent that is too old, with more than 64 documents, with names of more than 4096
+        bytes together, or if the documents differ in C(author) or C(comment).
     type: str
     choices: [auto, required, never]
     default: auto
   state:
-    description: Whether the document shall be there.
+    description: Whether the document should exist.
     type: str
     choices: [present, absent]
     default: present
@@ -71,13 +70,13 @@ options:
   value:
     description:
       - The document's content as data. Text is published as it is; anything else is written as JSON, or as YAML with
-        O(content_type=yaml), always in the same way, so that equal data gives an equal digest.
+        O(content_type=yaml), always in the same way, so equal data has an equal digest.
     type: raw
   src:
     description:
-      - File whose bytes are the content, on the controller unless O(remote_src=true). There it is looked for as
-        M(ansible.builtin.copy) does it, in C(files) of the role or beside the playbook, and read in clear text when
-        it is encrypted with Ansible Vault. Playbooks of collections look in the current directory, too.
+      - File whose bytes are the content, on the controller unless O(remote_src=true). It is searched there like in
+        M(ansible.builtin.copy), in C(files) of the role or beside the playbook, and decrypted if it is encrypted with
+        Ansible Vault. Playbooks of collections also search in the current directory.
     type: path
   remote_src:
     description:
@@ -86,62 +85,63 @@ options:
     type: bool
   content_type:
     description:
-      - What readers are told about the content. Given, a document that is only of another type is written again.
-      - When not given, it is V(json) for data in O(value), else the type that the document had. A new document has the
-        type that the suffix of its key says, else that of O(src), C(.json), C(.yaml), C(.yml) or C(.txt), else V(raw).
+      - Type of the content, for its readers. If given, a document that differs only in its type is written again.
+      - The default is V(json) for data in O(value), else the type of the current version. For a new document the suffix
+        of its key, else of O(src), decides (C(.json), C(.yaml), C(.yml) or C(.txt)), else it is V(raw).
       - V(raw), V(text), V(json), V(yaml), or any other name or media type, such as V(toml) and V(application/pdf).
-        Members check contents that are V(text), V(json) or V(yaml), and no others.
+        Members check only contents of type V(text), V(json) or V(yaml).
     type: str
   if_version:
     description:
-      - Write only while the document has this version on the member that is asked; V(absent) stands for no document.
-      - Fails when it has another one, with both versions in RV(expected) and RV(actual), or RV(conflicts).
-      - The check is made on one member. Of two writers on different members at the same moment both may pass it, one
-        wins everywhere, and the other's content stays in the history.
-      - Two writers of the very same content both succeed, but only one of them with a change.
+      - Write only if the document has this version on the member that is asked; V(absent) means no document.
+      - If it has another version, the task fails with both versions in RV(expected) and RV(actual), or RV(conflicts).
+      - One member checks. Two writers on different members at the same moment may both pass; then one wins everywhere,
+        and the other's content stays in the history.
+      - Two writers of the same content both succeed, but only one of them with a change.
     type: str
   expires:
     description:
-      - How long the document shall live. Seconds, or a number with V(s), V(m), V(h), V(d) or V(w) behind it, such as
-        V(30m) or V(7d), at most ten years; or V(never). Then it is gone on every member, as if deleted.
-      - What is otherwise as wanted is written again, and counts as changed, when it has less than half of that left to
-        live, or more than that. So a task that runs regularly keeps the document alive, and one that is merely
-        repeated changes nothing.
-      - When not given, a document that is as wanted keeps its expiry, and what is written never expires.
+      - Lifetime of the document, in seconds, or a number followed by V(s), V(m), V(h), V(d) or V(w), such as V(30m) or
+        V(7d), at most ten years; or V(never). Afterwards it is deleted on every member.
+      - An unchanged document is written again, and counts as changed, if less than half of this time is left, or more
+        than all of it. So a task that runs regularly keeps the document alive, and an immediate repetition changes
+        nothing.
+      - If not given, an unchanged document keeps its expiry, and a written one never expires.
     type: str
   rollback_to:
     description:
       - A former version of the document. Its content and type are published again, as a new version.
-      - Must be in the history of the member that is asked. Nothing is written when the document has that content and
-        type already.
-      - It ends when the former version was to end. When that moment is past the task fails, unless O(expires) is given.
+      - It must be in the history of the member that is asked. If the document already has that content and type,
+        nothing is written.
+      - The new version expires when the former one would have. If that time has passed, the task fails, unless
+        O(expires) is given.
       - Mutually exclusive with O(documents), O(content), O(value), O(src) and O(content_type).
     type: str
   author:
-    description: Who publishes, kept with the version.
+    description: Author, kept with the version.
     type: str
   comment:
-    description: Why, kept with the version.
+    description: Reason, kept with the version.
     type: str
   wait:
     description:
       - How many members must hold each document before the task succeeds. V(none), V(majority), V(all), or a number
         of members.
-      - The default is V(all) when O(wait_for) is given, else V(none).
-      - Waits also when nothing was changed, so that a second run proves the same as the first.
-      - After a deletion members count that know of it and hold no such document.
+      - The default is V(all) if O(wait_for) is given, else V(none).
+      - The task also waits if nothing was changed, so a second run proves the same as the first.
+      - After a deletion, members count if they know of it and hold no such document.
     type: str
   wait_for:
     description:
-      - What members must have done to count. V(held) is to hold the document. V(applied) is also to have written the
-        files that their agents make of it; members that make none of it only have to hold it.
-      - With V(applied) the task fails as soon as all that are missing have refused it, and tells why each has.
-      - After a deletion, V(applied) is as V(held). The default is V(held).
+      - What a member must do to count. With V(held) it holds the document. With V(applied) it has also put the files in
+        place that its agent renders from it; a member that renders none only has to hold it.
+      - With V(applied) the task fails as soon as all missing members have refused the document, and names each reason.
+      - After a deletion, V(applied) means V(held). The default is V(held).
     type: str
     choices: [held, applied]
   wait_timeout:
     description:
-      - Seconds to wait at most, for all documents together. Then the task fails and names the members that lag
+      - Longest time to wait in seconds, for all documents together. Then the task fails and names the members that lag
         behind.
     type: int
     default: 60

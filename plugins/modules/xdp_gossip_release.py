@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xdp_gossip_release
-short_description: Find the release of the agent that is to be deployed
+short_description: Find the release of the agent to deploy
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xdp_gossip_secrets
-short_description: Look at the secrets of a fleet on the controller, and make them
+short_description: Inspect or create the secrets of a fleet on the controller
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:

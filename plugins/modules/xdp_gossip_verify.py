@@ -11,12 +11,12 @@ short_description: Prove that a fleet holds a configuration document
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Asks one member whether the members of the fleet hold a given version, digest or content of a document, whether
-    they all have forgotten it, or, without O(key), whether all of them hold the same documents. With O(applied), also
-    whether the files that they make of it are in effect.
-  - Fails, naming each member that lags behind and why, when fewer hold it than O(wait) asks for. Changes nothing,
-    unless O(repair) has laggards catch up.
-  - The member that is asked knows from gossip what the others hold. O(direct) asks each of them itself.
+  - Asks one member whether the members of the fleet hold a given version, digest or content of a document, whether all
+    of them have deleted it, or, without O(key), whether all of them hold the same documents. With O(applied), also
+    whether the files that they render from it are in effect.
+  - If fewer members hold it than O(wait) asks for, the task fails and names each member that lags behind, with the
+    reason. It changes nothing, unless O(repair) makes members catch up.
+  - The member that is asked knows from gossip what the others hold. With O(direct) the module asks each of them itself.
 requirements:
   - PyYAML on the target, only for O(value) with O(content_type=yaml)
 extends_documentation_fragment:
@@ -25,21 +25,21 @@ extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.action_group
 attributes:
   check_mode:
-    details: With O(repair) nothing is asked of laggards, and that they lag behind is no failure.
+    details: With O(repair), members that lag behind are not asked to sync, and are no failure.
   diff_mode:
     support: N/A
     details: Has no content to show.
 options:
   key:
     description:
-      - Name of the document. Without it, the whole state of the members is compared.
-      - Without O(version), O(digest) or a content, the version held by the member that is asked counts.
+      - Name of the document. If omitted, the module compares the complete state of the members.
+      - Without O(version), O(digest) or a content, the members must hold the version of the member that is asked.
     type: str
   state:
     description:
       - V(present) expects members to hold the document, V(absent) to hold none of this name.
-      - With V(absent) and O(version), that of the deletion, they must also know of it or of a later one. A member that
-        does not could still get the document from another one that does not.
+      - With V(absent) and the O(version) of the deletion, they must also know of it or of a later one. Two members that
+        do not could still pass the document on.
     type: str
     choices: [present, absent]
     default: present
@@ -57,9 +57,9 @@ options:
     type: raw
   src:
     description:
-      - File whose bytes they must hold, on the controller unless O(remote_src=true). There it is looked for as
-        M(ansible.builtin.copy) does it, in C(files) of the role or beside the playbook, and read in clear text when
-        it is encrypted with Ansible Vault. Playbooks of collections look in the current directory, too.
+      - File whose bytes they must hold, on the controller unless O(remote_src=true). It is searched there like in
+        M(ansible.builtin.copy), in C(files) of the role or beside the playbook, and decrypted if it is encrypted with
+        Ansible Vault. Playbooks of collections also search in the current directory.
     type: path
   remote_src:
     description:
@@ -67,37 +67,38 @@ options:
       - With V(false), which is the default, the task cannot run with C(async).
     type: bool
   content_type:
-    description: How O(value) is written when it is not text, V(json) or V(yaml). It is not compared.
+    description: Format in which O(value) is written if it is not text, V(json) or V(yaml). It is not compared.
     type: str
   wait:
     description: How many members must hold it. V(majority), V(all), or a number of members.
     type: str
     default: all
   wait_timeout:
-    description: Seconds to wait for them at most; 0 asks once.
+    description: Longest time to wait for them in seconds; 0 asks once.
     type: int
     default: 30
   applied:
     description:
-      - Count only members that have also written the files that their agents make of the document, or make none of it.
+      - Count only members that have also put the files in place that their agents render from the document, or render
+        none.
       - Needs O(key), and excludes O(state=absent) and O(direct).
-      - Waiting ends early when all that are missing have refused the document.
+      - Waiting ends early if all missing members have refused the document.
     type: bool
     default: false
   repair:
     description:
-      - When members lag behind, have the one that is asked exchange documents with them at once, before waiting.
-      - The task is then changed.
+      - If members lag behind, make the member that is asked sync with them at once, before waiting.
+      - The task is changed if there were any.
     type: bool
     default: false
   direct:
     description:
-      - Then ask each member over its own API, and let only these answers count. The document's bytes are read and
-        their digest is computed here.
+      - Ask each member over its own API, and count only these answers. The module reads the document's bytes and
+        computes their digest itself.
       - Members are asked at the address of the NodeList, 16 at a time, each within O(timeout) and O(retries). One that
         does not answer is in RV(unreachable_members) and counts as not holding it.
-      - O(token) is sent to each of these addresses; use V(https) where members are not to be trusted with it.
-      - A deletion is proved by there being no document; over this way members do not tell its version.
+      - O(token) is sent to each of these addresses; use V(https) if members are not trusted with it.
+      - A deletion is proved by the absence of the document; this API does not tell its version.
     type: bool
     default: false
   direct_scheme:
@@ -307,7 +308,7 @@ applied:
   elements: dict
   sample: []
 asked:
-  description: Members that were asked to exchange documents; V(null) when none lagged behind, and in check mode.
+  description: Members that were asked to sync; V(null) when none lagged behind, and in check mode.
   returned: with O(repair)
   type: int
   sample: 1

@@ -30,7 +30,7 @@ class Entry:
         self.answers = list(answers)
 
     def counts(self, timeout: int, now: float) -> bool:
-        """Whether it is younger than ``timeout`` seconds; 0 means for ever, as in Ansible's own cache plugins.
+        """Whether it is younger than ``timeout`` seconds; 0 means forever, as in Ansible's own cache plugins.
 
         An entry from the future is not young: somebody's clock was wrong, or somebody wrote it.
         """

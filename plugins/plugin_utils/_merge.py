@@ -13,7 +13,7 @@ import typing as t
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._source import Answer
 
-#: Where as many members say one thing as another: a node's own goodbye first, then the more cautious judgement.
+#: In a tie between members: a node's own leave first, then the more cautious judgement.
 _RANK = {"left": 3, "dead": 2, "suspect": 1, "alive": 0}
 
 #: A node as one member sees it.

@@ -112,12 +112,12 @@ class FakeNodeList:
         return {"running": "ok", "new": "starting"}.get(self.doing, "stopped")
 
     def state_digest(self) -> str:
-        """State digest as text."""
+        """Documents digest as text."""
         return f"{self.digest:016x}"
 
     @property
     def digest(self) -> int:
-        """State digest."""
+        """Documents digest."""
         return sum(versions[0].state_hash for versions in self.held.values()) % 2**64
 
     def get(self) -> list[Node]:

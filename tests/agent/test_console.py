@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The console lines: those of the seed's README, to the character."""
+"""The console lines: those of PekoNode's README, to the character."""
 
 from __future__ import annotations
 

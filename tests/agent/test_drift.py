@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Rendered files that were changed by hand: seen, told, left or put right, and not at full speed for ever."""
+"""Rendered files that were changed by hand: seen, told, left or put right, and not at full speed forever."""
 
 from __future__ import annotations
 

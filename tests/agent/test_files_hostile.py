@@ -238,9 +238,9 @@ def test_nothing_is_reloaded_with_a_file_that_somebody_else_put_there(site: Site
     """The next attempt goes on from the traces of this one, and knows the former file still."""
     site.path.write_text("former")
     log = site.seen / "log"
-    swap = site.script(f'rm "{site.path}"; echo evil > "{site.path}"')
+    replace = site.script(f'rm "{site.path}"; echo evil > "{site.path}"')
     reload = (site.script(f'cat "{site.path}" >> "{log}"'),)
-    result = site.apply(site.template(validate=(swap,), reload=reload), b"rendered")
+    result = site.apply(site.template(validate=(replace,), reload=reload), b"rendered")
     assert (result.state, result.stage) == ("failed", "write") and "somebody else replaced it" in result.error
     assert not log.exists()
     assert site.apply(site.template(reload=("/bin/false",)), b"rendered").state == "refused"

@@ -116,7 +116,7 @@ def test_an_interface_that_the_operator_has_named_is_not_left_for_a_route() -> N
 
 
 def test_another_program_must_be_seen_twice() -> None:
-    """A loader exchanges programs before it writes down which they are."""
+    """A loader replaces programs before it records which they are."""
     health = Health(PLANE)
     for programs, expected in ((43, ""), (42, ""), (43, ""), (43, "detached")):
         facts = Facts(replace(LINK, programs=frozenset({programs})), (7,))

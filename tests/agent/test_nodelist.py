@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The toolkit as the seed describes it, on real sockets."""
+"""The toolkit as PekoNode describes it, on real sockets."""
 
 from __future__ import annotations
 

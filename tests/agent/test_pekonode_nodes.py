@@ -238,7 +238,7 @@ def test_a_seed_that_never_answered_is_waited_for_until_the_timeout() -> None:
     assert len(engine.members(Now(now, 0))) == 1
     engine.take_transmits()
     engine.handle_timer(Now(now + 1.0, 0))
-    assert silent.address in {transmit.to for transmit in engine.take_transmits()}  # it is tried for ever
+    assert silent.address in {transmit.to for transmit in engine.take_transmits()}  # it is tried forever
 
 
 class Stubborn(threading.Thread):

@@ -103,7 +103,7 @@ def test_node_leave(tmp_path: Path) -> None:
         wait_for(lambda: states() == {"a": "alive", "b": "alive"}, "two members that list each other")
         second.json("node", "leave")
         assert second.json("status")["state"] == "left"
-        # The other one was told: without a good-bye it would hold it for suspect, and then for dead.
+        # The other one was told: without a leave it would consider the node suspect, and then dead.
         wait_for(lambda: states()["b"] != "alive", "the other one notices")
         assert states()["b"] == "left"
 

@@ -70,7 +70,7 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 
 async def _talk(sent: list[bytes]) -> int:
-    """Three members at work; returns the metadata digest that they agree on."""
+    """Three members at work; returns the documents digest that they agree on."""
     ports = [free_port() for _ in range(3)]
     members = [Member(sent, port, ports[0]) for port in ports]
     for member in members:

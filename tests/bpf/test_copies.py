@@ -382,7 +382,7 @@ def test_next_hops_are_learnt(plane: Plane, link: Wire, family: int) -> None:
     assert younger and younger[3] > hop[3]
     assert send(second) == {"hop_learnt": 1}
     assert (plane.hop(member) or [None])[0] == second
-    # Not from the copies that the programs make, which would keep an outdated hop alive for ever.
+    # Not from the copies that the programs make, which would keep an outdated hop alive forever.
     assert send(first, mark=0x58470001) == {}
     assert (plane.hop(member) or [None])[0] == second
 

@@ -16,8 +16,8 @@ from tests.support.fleet import Agent, Cluster, address_of, eventually
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 CYCLE, TIMEOUT = 0.5, 2.5
-#: Rounds of probes before a silent node is given up, half a cycle apart; each failed one may make a member doubt
-#: itself and stretch the gaps. One second more for the clocks' ticks, two for a busy machine.
+#: Rounds of probes before a silent node is given up, half a cycle apart; each failed one may worsen a member's
+#: local health and stretch the gaps. One second more for the clocks' ticks, two for a busy machine.
 SUSPICION = 3 * CYCLE / 2 * 3 + 3
 
 

@@ -167,7 +167,7 @@ def test_a_heartbeat_costs_at_most_amount_times_members(
         f"{everything:.1f} = {everything / count:.2f} x N; to {reach:.1%} of the others, {found.dropped} dropped",
     )
     assert worst <= 4.1 * count
-    # With each heartbeat comes one exchange, a request and an answer, and nothing else while all is quiet.
+    # With each heartbeat comes one sync, a request and an answer, and nothing else while all is quiet.
     assert everything <= 4.1 * count + 2
     # Cheap must not mean unheard.
     assert reach > 0.95

@@ -65,7 +65,7 @@ def still_works(cluster: Cluster) -> None:
 
 
 async def record(cluster: Cluster) -> list[bytes]:
-    """Two true members come, listen, and go: one says good-bye, the other is just gone. What they saw and sent."""
+    """Two true members come, listen, and go: one leaves, the other is just gone. What they saw and sent."""
     seed = address(cluster[0])
     subnet = seed.ip.rpartition(".")[0]
     recorders = [Recorder(Node(f"{subnet}.{100 + number}", seed.port, f"recorder{number}"), seed) for number in (0, 1)]
@@ -267,7 +267,7 @@ def test_documents_over_the_limit(three: Cluster) -> None:
     assert not told["converged"] and told["confirmed"] == 1, told
     laggards = {result["name"] for result in told["results"] if not result["holds"]}
     assert laggards == {agent.name for agent in small}
-    # A refusal is no storm: a few exchanges for each heartbeat at most.
+    # A refusal is no storm: a few syncs for each heartbeat at most.
     sent = small[0].counters()
     eventually(lambda: None if grown(sent, small[0].counters())["tx_heartbeat"] >= 20 else "too few heartbeats", 30)
     told_now = grown(sent, small[0].counters())

@@ -30,7 +30,7 @@ NOT_RUN = {
         "# xdp-gossip dataplane up": "needs a card whose peer lacks GRO; tests/bpf/test_loader_real.py has such cards",
     },
     "docs/events.md": {
-        "ansible-rulebook ": "goes on for ever, and needs Java; tests/eda/test_rulebook.py runs this rulebook",
+        "ansible-rulebook ": "goes on forever, and needs Java; tests/eda/test_rulebook.py runs this rulebook",
     },
     "docs/releasing.md": {
         ".cache/venv/quality/bin/antsibull-changelog release": "writes into the checkout",
@@ -40,7 +40,7 @@ NOT_RUN = {
         "ansible-galaxy collection publish ": "publishes",
     },
     "examples/README.md": {
-        "ansible-rulebook ": "goes on for ever, and needs Java; tests/docs/test_examples.py runs its sources",
+        "ansible-rulebook ": "goes on forever, and needs Java; tests/docs/test_examples.py runs its sources",
     },
     "docs/rendering.md": {
         "$ xdp-gossip rendered": "needs nginx; molecule/default/verify/rendered.yml has it",

@@ -46,7 +46,7 @@ def test_documentation_and_schema_say_the_same() -> None:
 def test_the_connection_options_are_those_of_the_modules() -> None:
     modules = yaml.safe_load(runpy.run_path(str(FRAGMENT))["ModuleDocFragment"].DOCUMENTATION)["options"]
     ours = documented()
-    for name in set(modules) - {"retries"}:  # a source tries for ever
+    for name in set(modules) - {"retries"}:  # a source tries forever
         assert ours[name].get("default") == modules[name].get("default"), name
 
 

@@ -252,7 +252,7 @@ class Fleet:
             found = {address_of(node) for node in answer["nodes"] if node["record_known"]}
             if found != expected:
                 return f"{host.name} lists {sorted(found)}, expected {sorted(expected)}"
-        return None if len(digests) == 1 else f"state digests differ: {sorted(digests)}"
+        return None if len(digests) == 1 else f"documents digests differ: {sorted(digests)}"
 
     def without(self, gone: Host, but: Host | None = None) -> str | None:
         """Who still lists ``gone``, itself and ``but`` aside; None when nobody does."""

@@ -17,7 +17,7 @@ from tests.support.fleet import SECRET, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
-#: Three rounds of probes, which a member that doubts itself stretches, and a busy machine.
+#: Three rounds of probes, which poor local health stretches, and a busy machine.
 SUSPICION = 3 * CYCLE / 2 * 3 + 4
 #: Documents of a kilobyte that each of three publishes: together more than the ring buffer holds.
 FLOOD = 80

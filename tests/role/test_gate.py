@@ -91,7 +91,7 @@ def test_it_passes(serve: Serve) -> None:
         ({"version": "1"}, "expected version 2 of it, sees 1"),
         ({"version": ""}, "expected version 2 of it, sees none"),
         ({"incarnation": 6}, "expected incarnation 7 of it or later, sees 6"),
-        ({"digest": "bb"}, "expected it to hold the same documents, sees others (state digest bb)"),
+        ({"digest": "bb"}, "expected it to hold the same documents, sees others (documents digest bb)"),
         ({"port": 3}, "does not know 198.18.0.1:2"),
     ],
 )

@@ -197,7 +197,7 @@ class Checks:
             if surplus := {d.key for d in node.engine.documents()} - winners.keys():
                 return f"{node.address} holds documents that nobody published: {surplus}"
         if len({node.engine.state_digest for node in running if node.engine}) > 1:
-            return "state digests differ although the documents are equal"
+            return "documents digests differ although the documents are equal"
         return None
 
     def winners(self) -> dict[str, Document]:

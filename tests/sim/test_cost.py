@@ -71,7 +71,7 @@ def fixture_full() -> World:
 def test_nothing_of_documents_is_exchanged_while_digests_agree(full: World) -> None:
     tap = Tap(full)
     full.run(300.0)
-    # The exchange that finds members whom rumors missed goes on, on every third cycle; of documents it carries the
+    # The sync that finds members whom rumors missed goes on, on every third cycle; of documents it carries the
     # digest in its header, and nothing else: a key or a bucket would show in the length.
     assert {data[_TYPE_AT] for _, data in tap.packets} == {_REQUEST, _RESPONSE}
     assert max(len(data) for _, data in tap.packets) <= HEADER_BYTES + 48

@@ -107,7 +107,7 @@ def test_a_document_from_elsewhere_over_the_bound_is_refused_and_told_of() -> No
 
 
 def frames(world: World, message: object) -> int:
-    """How many node 0 answers a message with; a routine exchange may add one."""
+    """How many node 0 answers a message with; a routine sync may add one."""
     target = world.nodes[0].engine
     assert target is not None
     before = target.counters["tx_swap_response"]

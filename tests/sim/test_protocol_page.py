@@ -71,7 +71,7 @@ def missing(expected: list[Arrow], seen: list[Arrow]) -> list[Arrow]:
 
 
 def alike(heading: str, expected: list[Arrow]) -> list[list[Arrow]]:
-    """The same with lifelines exchanged that may be: any member syncs first, or gets a publish first."""
+    """The same with interchangeable lifelines permuted: any member syncs first, or gets a publish first."""
     places = max(max(sender, receiver) for sender, receiver, _ in expected) + 1
     fixed = {"Sync": 0, "Publish": 1}.get(heading.split()[0], places)
     orders = [(*range(fixed), *rest) for rest in itertools.permutations(range(fixed, places))]

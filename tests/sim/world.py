@@ -33,7 +33,7 @@ from .plane import ROUNDING, SimPlane
 EPOCH_S = 1_700_000_000
 #: Datagrams that wait for a frozen node, as in a socket's buffer.
 SOCKET_BUFFER = 2000
-#: Events that may follow each other without any time passing; more would go on for ever.
+#: Events that may follow each other without any time passing; more would go on forever.
 AT_ONCE = 100_000
 
 
@@ -453,13 +453,13 @@ class World:
         node.stop()
 
     def pause(self, node: SimNode) -> None:
-        """The seed's Stop."""
+        """PekoNode's Stop."""
         assert node.engine is not None
         node.engine.pause(node.now)
         node.after_input()
 
     def resume(self, node: SimNode) -> None:
-        """The seed's Start."""
+        """PekoNode's Start."""
         assert node.engine is not None
         node.engine.resume(node.now)
         node.after_input()

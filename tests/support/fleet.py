@@ -173,7 +173,7 @@ class Cluster:
                 said = (node["name"], node["private_data"])
                 if not node["record_known"] or seen.setdefault(address, said) != said:
                     return f"{agent.name} lists {address} as {said}, another as {seen.get(address)}"
-        return None if len(digests) == 1 else f"state digests differ: {sorted(digests)}"
+        return None if len(digests) == 1 else f"documents digests differ: {sorted(digests)}"
 
     def holders(self, key: str, value: bytes) -> list[str]:
         """Names of the running agents that do not hold ``value`` right now."""

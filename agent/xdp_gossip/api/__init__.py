@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The HTTP API: server side (``app``, ``server`` and a module for each topic) and its ``client``."""
+"""The HTTP API: the server (``app``, ``server`` and a module for each topic) and its ``client``."""

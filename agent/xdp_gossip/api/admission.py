@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Who may hold a connection: a share for every source, and for strangers what leaves room for those with a token.
+"""Decides who may hold a connection: each source has a share, and strangers leave room for clients with a token.
 
-A source is an IPv4 address, an IPv6 /64 (who has one address of it has them all), or a user on the Unix socket. Who
-comes new is let in: where its source, or all strangers, have what is theirs, the oldest connection of a stranger gives
-way, of the source that has the most. So nobody is locked out by those who only hold on.
+A source is an IPv4 address, an IPv6 /64 (whoever has one address of it has them all), or a user on the Unix socket. A
+newcomer is admitted: if its source, or all strangers together, have used their share, the oldest stranger's connection
+of the source with the most is closed. So clients that only hold on cannot lock anybody out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NAMES = (
 
 
 def source_of(peer: Any) -> str:
-    """The source that a peer's address belongs to; "" for one that has none."""
+    """The source that a peer's address belongs to; "" if it has none."""
     if not isinstance(peer, tuple) or not peer:
         return ""
     try:
@@ -51,11 +51,11 @@ def source_of(peer: Any) -> str:
 
 
 def _nothing() -> None:
-    """For a connection that cannot be broken off yet, or any more."""
+    """Stands in for closing a connection that cannot be closed yet, or any more."""
 
 
 class Place:
-    """One connection's. ``proven``: its client has shown a right to be here."""
+    """The place of one connection. ``proven``: its client has shown a right to be here."""
 
     __slots__ = ("admission", "cut", "handled", "heads", "proven", "refused", "source", "unread")
 
@@ -74,20 +74,20 @@ class Place:
         self.unread: Callable[[], None] = _nothing
 
     def prove(self) -> None:
-        """Its client has shown a right to be here."""
+        """Note that the client has shown a right to be here."""
         if not self.proven:
             self.proven = True
             self.admission.proved(self)
 
     def leave(self) -> None:
-        """The connection is gone, and what it held is free: a cycle would keep it until the garbage collector comes."""
+        """Give the place back and drop its references: a cycle would keep them until the garbage collector runs."""
         self.unread()
         self.cut = self.unread = _nothing
         self.admission.left(self)
 
 
 class Admission:
-    """All connections of one socket. ``counters`` take what is counted; ``log`` gets what is worth a line."""
+    """All connections of one socket. ``counters`` receives the counts, ``log`` what is worth a line."""
 
     def __init__(self, counters: dict[str, int], log: logging.Logger, *, local: bool = False) -> None:
         self.counters = counters
@@ -104,16 +104,16 @@ class Admission:
 
     @property
     def open(self) -> int:
-        """How many there are."""
+        """The number of connections."""
         return len(self._places)
 
     @property
     def per_source(self) -> dict[str, int]:
-        """How many each source has."""
+        """The number of connections of each source."""
         return dict(self._per_source)
 
     def admit(self, source: str) -> Place | None:
-        """A place for a new connection; None when it has to be turned away."""
+        """A place for a new connection; None if it must be turned away."""
         share = MAX_PER_USER if self._local else MAX_PER_SOURCE
         if source and self._per_source[source] >= share and not self._evict(source):
             self.counters["api_refused_source"] += 1
@@ -133,7 +133,10 @@ class Admission:
         return place
 
     def _evict(self, source: str) -> bool:
-        """End the oldest stranger of ``source``, or of the source that has the most; False when there is none."""
+        """Close the oldest stranger of ``source``, or of the source that has the most.
+
+        Returns False if there is none.
+        """
         if not source:
             source = max(self._strangers, key=lambda name: len(self._strangers[name]), default="")
         waiting = self._strangers.get(source)
@@ -159,7 +162,7 @@ class Admission:
             del self._strangers[place.source]
 
     def left(self, place: Place) -> None:
-        """Give a place back; once is enough."""
+        """Give a place back. Idempotent."""
         if place not in self._places:
             return
         del self._places[place]
@@ -179,10 +182,10 @@ class Admission:
 
 
 def _give_back() -> None:
-    """Have what connections that are gone have left returned to the system.
+    """Return the memory of closed connections to the system.
 
-    A connection's objects hold each other, so that only the collector frees them, and the collector seldom looks at
-    all. And what is free the C library keeps for itself.
+    The objects of a connection refer to each other, so only the garbage collector frees them, and it runs rarely. The C
+    library keeps freed memory for itself.
     """
     gc.collect()
     with contextlib.suppress(ImportError, AttributeError, OSError, MemoryError):  # no glibc, or no such calls

@@ -75,7 +75,7 @@ def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
 
 
 async def _mark(_request: web.Request, response: web.StreamResponse) -> None:
-    """Say on the answer whose it is, refusals included."""
+    """Mark every answer, refusals included, as one of this agent."""
     response.headers[API_HEADER] = API_VERSION
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Whether the client of a request that changes something still waits for the answer.
+"""Tells whether the client of a request that changes something still waits for the answer.
 
-Invariant (docs/api.md, "Requests without an answer"): what a client has given up, by closing its connection, by its
-deadline or by cancelling its id, does not take effect later.
+Invariant (docs/api.md, "Requests without an answer"): a request that its client has given up, by closing its
+connection, by its deadline or by cancelling its id, does not take effect later.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def _timeout(text: str | None) -> float | None:
 class Asked:
     """One request, and whether its client still waits for the answer.
 
-    A client that is gone has closed its connection, which the kernel knows before this process does: also when this
-    process was stopped, or busy, since before the request arrived. Where the network keeps that from being known, the
-    client's own deadline ends the request.
+    A client that is gone has closed its connection. The kernel knows that before this process does, even if this
+    process was stopped or busy since before the request arrived. If the network hides it, the client's own deadline
+    ends the request.
     """
 
     def __init__(self, request: web.Request) -> None:
@@ -55,14 +55,14 @@ class Asked:
 
     @classmethod
     def of(cls, request: web.Request) -> Asked:
-        """The one of ``request``. Raises :class:`Fault` 400 for a deadline that is none."""
+        """The state of ``request``. Raises :class:`Fault` 400 for an invalid deadline."""
         found = request.get("asked")
         if not isinstance(found, cls):
             found = request["asked"] = cls(request)
         return found
 
     def check(self) -> None:
-        """Raise :class:`Fault` 503 ``client_gone`` or ``deadline_passed`` when nobody waits for the answer."""
+        """Raise :class:`Fault` 503 ``client_gone`` or ``deadline_passed`` if nobody waits for the answer."""
         transport = self._request.transport
         sock = transport.get_extra_info("socket") if transport is not None else None
         if sock is None or _is_closed(sock):
@@ -85,7 +85,7 @@ def _is_closed(sock: Any) -> bool:
 
 
 def _silence(sock: Any) -> float:
-    """Seconds since the last byte of the client arrived; 0.0 where nobody knows (a Unix socket)."""
+    """Seconds since the client's last byte arrived; 0.0 where that is unknown (a Unix socket)."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return 0.0
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_AT + _LAST_DATA.size)

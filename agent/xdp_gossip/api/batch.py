@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The body of ``POST /v1/documents``: several documents to be written together."""
+"""Reads the body of ``POST /v1/documents``: several documents to be written together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MEMBERS = (
 
 
 def text(body: dict[str, Any], name: str, most: int, *, required: bool = False, where: str = "") -> str:
-    """A member that is printable text of at most ``most`` bytes; "" when it is missing. Raises :class:`Fault` 400."""
+    """A member that is printable text of at most ``most`` bytes; "" if it is missing. Raises :class:`Fault` 400."""
     value = body.get(name)
     if value is None and not required:
         return ""
@@ -29,7 +29,10 @@ def text(body: dict[str, Any], name: str, most: int, *, required: bool = False, 
 
 
 def writes(body: dict[str, Any]) -> list[Write]:
-    """What the body asks for, in its order. Raises :class:`Fault` 400 naming the document by its place."""
+    """The writes that the body asks for, in its order.
+
+    Raises :class:`Fault` 400 naming the document by its position.
+    """
     documents = body.get("documents")
     if not isinstance(documents, list) or not 1 <= len(documents) <= MAX_BATCH:
         raise bad_request(f"documents: expected a list of 1 to {MAX_BATCH} documents")
@@ -65,7 +68,7 @@ def _flag(item: dict[str, Any], name: str, where: str) -> bool:
 
 
 def seconds(item: dict[str, Any], where: str) -> float | None:
-    """Its ``expires_in``; None when it is missing. Raises :class:`Fault` 400."""
+    """The member ``expires_in``, in seconds; None if it is missing. Raises :class:`Fault` 400."""
     value = item.get("expires_in")
     if value is None:
         return None

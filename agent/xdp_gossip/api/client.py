@@ -50,7 +50,7 @@ class ApiError(Exception):
 
 
 class Unreachable(Exception):
-    """No answer from ``endpoint``; ``why`` says what happened instead.
+    """``endpoint`` gave no answer; ``why`` says what happened instead.
 
     ``sent``: the request may have arrived. ``request``: the id of a write that may still take effect, else "".
     """
@@ -74,7 +74,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _params(**values: Any) -> dict[str, str]:
-    """Query parameters, those that are None left out."""
+    """Query parameters without those that are None."""
     return {name: str(value) for name, value in values.items() if value is not None}
 
 
@@ -146,7 +146,7 @@ class Client:
         body: bytes | None = None,
         timeout: float | None = None,
     ) -> tuple[bytes, Mapping[str, str]]:
-        """One request; ``path`` is already percent-encoded. Returns the body and the headers of a 2xx answer."""
+        """Send one request; ``path`` is already percent-encoded. Returns the body and the headers of a 2xx answer."""
         limit = aiohttp.ClientTimeout(total=self._timeout if timeout is None else timeout)
         try:
             async with self._open_session().request(
@@ -161,7 +161,7 @@ class Client:
             raise Unreachable(self.endpoint, _reason(error), sent=sent) from error
 
     async def _write(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """A request that changes documents. When no answer comes, it is given up, or what came of it is learnt.
+        """Send a request that changes documents. If no answer comes, give it up, or find out its outcome.
 
         Raises :class:`Unreachable`, which tells whether it may still take effect.
         """
@@ -186,11 +186,11 @@ class Client:
         raise Unreachable(self.endpoint, f"{lost.why}; it was given up, and does not take effect") from lost
 
     async def find_request(self, number: str) -> dict[str, Any]:
-        """GET /v1/requests/ID: what came of a write."""
+        """GET /v1/requests/ID: the outcome of a write."""
         return dict(await self.json("GET", f"/v1/requests/{quote(number, safe='')}"))
 
     async def cancel_request(self, number: str, *, timeout: float | None = None) -> dict[str, Any]:
-        """DELETE /v1/requests/ID: what came of a write; if nothing yet, nothing ever will."""
+        """DELETE /v1/requests/ID: the outcome of a write; one that had none yet never takes effect."""
         return dict(await self.json("DELETE", f"/v1/requests/{quote(number, safe='')}", timeout=timeout))
 
     def _open_session(self) -> aiohttp.ClientSession:
@@ -203,7 +203,7 @@ class Client:
         return URL(self._base + path + (f"?{urlencode(params, quote_via=quote)}" if params else ""), encoded=True)
 
     async def json(self, method: str, path: str, *, value: Any = None, **options: Any) -> Any:
-        """One request whose answer, and whose body when ``value`` is given, is JSON."""
+        """Send one request whose answer is JSON; ``value``, if given, is sent as JSON."""
         if value is not None:
             options["body"] = json.dumps(value).encode("utf-8")
             options["headers"] = {**(options.get("headers") or {}), "Content-Type": "application/json"}
@@ -225,7 +225,7 @@ class Client:
         return dict(await self.json("GET", "/v1/nodes", params=params, headers=self._lists))
 
     async def each_node(self, state: str | None = None) -> AsyncIterator[dict[str, Any]]:
-        """The nodes by address, page by page: however many there are, no answer is long."""
+        """Yield the nodes by address, page by page, so that no answer is long."""
         cursor: str | None = None
         while True:
             found = await self.nodes(state, limit=_PAGE, cursor=cursor)
@@ -259,7 +259,7 @@ class Client:
         return dict(await self.json("GET", "/v1/documents", params=params, headers=self._lists))
 
     async def each_document(self, prefix: str = "") -> AsyncIterator[dict[str, Any]]:
-        """The documents by key, page by page: however many there are, no answer is long."""
+        """Yield the documents by key, page by page, so that no answer is long."""
         cursor: str | None = None
         while True:
             found = await self.documents(prefix, limit=_PAGE, cursor=cursor)
@@ -290,9 +290,9 @@ class Client:
         comment: str | None = None,
         expires_in: float | None = None,
     ) -> dict[str, Any]:
-        """PUT /v1/documents/KEY; a failed comparison is an :class:`ApiError` with status 412.
+        """PUT /v1/documents/KEY. A failed comparison is an :class:`ApiError` with status 412.
 
-        ``suffix``: that of the file that the value was in, for a key that has none.
+        ``suffix``: the suffix of the file that held the value, for a key that has none.
         """
         params = _params(
             content_type=content_type,
@@ -314,7 +314,10 @@ class Client:
     async def publish_many(
         self, documents: list[dict[str, Any]], *, author: str = "", comment: str = ""
     ) -> dict[str, Any]:
-        """POST /v1/documents: several documents, all or none; each as the API takes it (``key``, ``value``, ...)."""
+        """POST /v1/documents: several documents, all or none.
+
+        Each is a mapping as the API takes it (``key``, ``value``, ...).
+        """
         value = {"documents": documents, "author": author, "comment": comment}
         return await self._write("POST", "/v1/documents", value=value)
 
@@ -328,7 +331,7 @@ class Client:
         comment: str = "",
         expires_in: float | Literal["never"] | None = None,
     ) -> dict[str, Any]:
-        """POST /v1/rollback/KEY; without ``expires_in`` it ends when ``version`` was to end."""
+        """POST /v1/rollback/KEY. Without ``expires_in`` the new version expires when ``version`` was to expire."""
         value: dict[str, Any] = {"version": version, "author": author, "comment": comment}
         if expires_in is not None:
             value["expires_in"] = expires_in
@@ -349,18 +352,21 @@ class Client:
     async def watch(
         self, since: int | None = None, timeout: float = 30.0, prefix: str = "", kind: str = ""
     ) -> dict[str, Any]:
-        """GET /v1/watch, one long poll of at most ``timeout`` (60) seconds."""
+        """GET /v1/watch: one long poll of at most ``timeout`` (60) seconds."""
         params = _params(since=since, timeout=timeout, prefix=prefix or None, kind=kind or None)
         return dict(await self.json("GET", "/v1/watch", params=params, timeout=timeout + _GRACE))
 
     def watch_stream(self, prefix: str = "", since: int | None = None, kind: str = "") -> WatchStream:
-        """GET /v1/watch as an event stream; ``kind`` document or node: only such changes."""
+        """GET /v1/watch as an event stream. ``kind`` document or node restricts it to such changes."""
         return WatchStream(self, prefix, since, kind)
 
     async def stream(
         self, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None = None
     ) -> AsyncGenerator[Event, None]:
-        """The events of an event stream until the agent ends it. Raises as a request does; silence is an error, too."""
+        """Yield the events of an event stream until the agent ends it.
+
+        Raises as a request does; silence is an error, too.
+        """
         limit = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=_SILENCE)
         try:
             async with self._open_session().get(
@@ -416,10 +422,11 @@ class Client:
 
 
 class WatchStream:
-    """What changes, for ``async for``: entries as in the ``changes`` of :meth:`Client.watch`, as they come.
+    """Changes for ``async for``, as they happen: entries as in the ``changes`` of :meth:`Client.watch`.
 
-    After a gap comes ``{"revision": N, "kind": "resync", "event": "gap"}``: read everything again. Ends when the agent
-    closes, raises :class:`Unreachable` when the connection is lost. Iterating it again goes on from :attr:`revision`.
+    After a gap comes ``{"revision": N, "kind": "resync", "event": "gap"}``: read everything again. The stream ends when
+    the agent closes it, and raises :class:`Unreachable` when the connection is lost. Iterating again continues from
+    :attr:`revision`.
     """
 
     def __init__(self, client: Client, prefix: str, since: int | None, kind: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One connection, before aiohttp, which by itself bounds neither what a stranger sends nor a client that stalls."""
+"""Guards one connection in front of aiohttp, which bounds neither what a stranger sends nor a client that stalls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _END = b"\r\n\r\n"
 
 
 class GuardedProtocol(asyncio.Protocol):
-    """Passes on to aiohttp's protocol what is within the bounds."""
+    """Passes to aiohttp's protocol whatever is within the bounds."""
 
     def __init__(self, inner: asyncio.Protocol, place: Place) -> None:
         self._inner = inner
@@ -37,7 +37,7 @@ class GuardedProtocol(asyncio.Protocol):
 
     @property
     def lost(self) -> asyncio.Future[None]:
-        """Done when the connection is."""
+        """A future that is done when the connection is lost."""
         if self._lost is None:
             self._lost = asyncio.get_running_loop().create_future()
             if self._is_lost:
@@ -45,7 +45,7 @@ class GuardedProtocol(asyncio.Protocol):
         return self._lost
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, with the time for a request."""
+        """Start the time limit for a request."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         # Not before: until the TLS handshake is over there is only the socket to break off.
@@ -71,7 +71,7 @@ class GuardedProtocol(asyncio.Protocol):
         self._break_off()
 
     def data_received(self, data: bytes) -> None:
-        """Pass on; the first request head must come as a whole before its deadline."""
+        """Pass data on. The first request head must be complete before its deadline."""
         place = self.place
         if self._transport is None or place.refused or self._transport.is_closing():
             return
@@ -101,16 +101,16 @@ class GuardedProtocol(asyncio.Protocol):
         return at_once > MAX_PIPELINED or self._behind > (MAX_BEHIND if at_once > 0 else MAX_HEAD)
 
     def eof_received(self) -> bool | None:
-        """Pass on."""
+        """Pass the end of the stream on."""
         return self._inner.eof_received() if self._transport is not None else None
 
     def pause_writing(self) -> None:
-        """The client does not read: it has so long to begin again."""
+        """Start the time limit of a client that does not read."""
         self._arm(STALL_SECONDS, "api_closed_stalled")
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """It reads again."""
+        """End that limit: the client reads again."""
         self._disarm()
         self._inner.resume_writing()
 
@@ -128,13 +128,16 @@ class GuardedProtocol(asyncio.Protocol):
 
 
 def place_of(request: web.Request) -> Place | None:
-    """The place of the connection that ``request`` came over; None when that is gone."""
+    """The place of the connection that ``request`` came over; None if it is closed."""
     protocol = request.transport.get_protocol() if request.transport is not None else None
     return protocol.place if isinstance(protocol, GuardedProtocol) else None
 
 
 def gone(request: web.Request) -> asyncio.Future[None]:
-    """Done when the client of ``request`` has closed its connection, which aiohttp would only notice by writing."""
+    """A future that is done when the client of ``request`` has closed its connection.
+
+    aiohttp would notice that only on its next write.
+    """
     protocol = request.transport.get_protocol() if request.transport is not None else None
     if isinstance(protocol, GuardedProtocol):
         return protocol.lost

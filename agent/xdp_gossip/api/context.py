@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the route handlers share, and the bounds on how much of the agent one API may take up."""
+"""State that route handlers share, and bounds on how much of the agent one API may use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _UPLOADS = 4
 
 @dataclass
 class Budget:
-    """A quantity that requests share. What does not fit is refused at once, so that nothing queues up."""
+    """A quantity that requests share. A request that does not fit is refused at once, so nothing queues up."""
 
     total: int
     what: str
@@ -40,7 +40,7 @@ class Budget:
 
     @contextlib.contextmanager
     def take(self, amount: int) -> Iterator[None]:
-        """Hold ``amount`` for the time of the block. Raises :class:`Fault` 503 when it is not there."""
+        """Hold ``amount`` during the block. Raises :class:`Fault` 503 if that much is not left."""
         if self.used + amount > self.total:
             raise Fault(503, "busy", f"too many {self.what} at this moment, try again", headers={"Retry-After": "1"})
         self.used += amount
@@ -78,7 +78,7 @@ class Context:
         self.uploads = Uploads(_UPLOADS * (self.max_document + MAX_JSON), self.counters)
 
     async def wait(self, work: Callable[[], Awaitable[T]], gone: asyncio.Future[None] | None = None) -> T:
-        """The result of ``work()``, unless the agent closes first: then 503 ``shutting_down`` at once.
+        """Return the result of ``work()``. If the agent closes first, raise 503 ``shutting_down`` at once.
 
         ``gone``: done when nobody waits for the answer any more (``server.gone``), so that the place is free again.
         """

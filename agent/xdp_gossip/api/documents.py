@@ -51,13 +51,13 @@ def media_type(content_type: str) -> str:
 
 
 def written(result: Any) -> dict[str, Any]:
-    """The answer to a publish or delete: DOC, what it replaced, and whether anything changed."""
+    """The answer to a publish or a delete: the document, what it replaced, and whether anything changed."""
     previous = str(result.previous) if result.previous else None
     return {**shapes.document(result.document), "changed": result.changed, "previous_version": previous}
 
 
 def prefix_of(query: dict[str, str]) -> str:
-    """The ``prefix`` parameter: the beginning of keys, "" for all."""
+    """The parameter ``prefix``: the beginning of keys, "" for all."""
     prefix = query.get("prefix", "")
     if len(prefix.encode("utf-8", "surrogatepass")) > MAX_KEY:
         raise bad_request(f"prefix: expected at most {MAX_KEY} bytes")
@@ -86,7 +86,7 @@ class Documents:
         ]
 
     async def list(self, request: web.Request) -> web.Response:
-        """All documents, without their values."""
+        """List all documents without their values."""
         query = params.query(request, ("prefix", "limit", "cursor"))
         prefix, page = prefix_of(query), lists.page(query, MAX_KEY)
         digest = self._node_list.state_digest()
@@ -101,7 +101,10 @@ class Documents:
         return await lists.answer(request, "documents", documents, shapes.document, more, headers)
 
     async def read(self, request: web.Request) -> web.Response:
-        """The value itself, or with ``format=json`` everything about it; with ``version`` of a former version."""
+        """Return the value itself, or everything about it with ``format=json``.
+
+        ``version`` selects a former version.
+        """
         query = params.query(request, ("format", "version"))
         wanted = query.get("format", "raw")
         if wanted not in ("raw", "json"):
@@ -136,7 +139,7 @@ class Documents:
         return document
 
     def _expected(self, request: web.Request, key: str) -> tuple[Version | None, bool]:
-        """What If-Match and If-None-Match ask of the version held: (this version, no document at all)."""
+        """What If-Match and If-None-Match require: (this version, no document at all)."""
         match, none_match = request.headers.get("If-Match"), request.headers.get("If-None-Match")
         if match is not None and none_match is not None:
             raise bad_request("expected If-Match or If-None-Match, got both", "invalid_header")
@@ -157,7 +160,7 @@ class Documents:
         return params.version(tags[0][1], "If-Match"), False
 
     async def publish(self, request: web.Request) -> web.Response:
-        """Write a document. It is on this member's disk when the answer goes out."""
+        """Write a document. It is on this member's disk when the answer is sent."""
         query = params.query(request, ("content_type", "suffix", "author", "comment", "expires_in"))
         content_type = query.get("content_type")
         if content_type is not None and not _CONTENT_TYPE.fullmatch(content_type):
@@ -178,7 +181,7 @@ class Documents:
         return render.json_response(answer, headers={"ETag": f'"{answer["version"]}"'})
 
     async def delete(self, request: web.Request) -> web.Response:
-        """Write a tombstone. Deleting what is not there changes nothing and is no error."""
+        """Write a tombstone. Deleting a missing document changes nothing and is no error."""
         query = params.query(request, ("author", "comment"))
         author = params.text_limit(query, "author", "", MAX_AUTHOR)
         comment = params.text_limit(query, "comment", "", MAX_COMMENT)
@@ -197,7 +200,7 @@ class Documents:
         return render.json_response(await self._requests.once(request, b"", write))
 
     async def history(self, request: web.Request) -> web.Response:
-        """The versions of a document that this member still has, newest first."""
+        """List the versions of a document that this member keeps, newest first."""
         query = params.query(request, ("values", "diff"))
         values, differences = params.flag(query, "values"), params.flag(query, "diff")
         key = params.path_key(request, _HISTORY)
@@ -242,7 +245,7 @@ class Documents:
         return render.json_response(await self._requests.once(request, render.json_bytes(body), write))
 
     async def _parse(self, raw: bytes) -> Any:
-        """The JSON of a batch; a long one is parsed where that costs nobody anything."""
+        """Parse the JSON of a batch; a long one is parsed in a worker process."""
         if len(raw) <= SMALL:
             return params.parse_json(raw)
         try:
@@ -274,7 +277,7 @@ class Documents:
         return render.json_response(answer, headers={"ETag": f'"{answer["version"]}"'})
 
     async def repair(self, request: web.Request) -> web.Response:
-        """Let every member that shows other documents exchange with this one at once."""
+        """Make every member that shows other documents sync with this one at once."""
         params.query(request, ())
         body = await params.read_object(request, self._context.uploads, ("key",))
         if "key" in body:
@@ -297,7 +300,7 @@ def _rendered(versions: list[Document], values: bool) -> list[dict[str, Any]]:
 
 
 def _pairs(versions: list[Document]) -> list[tuple[bytes, bytes, str, str]]:
-    """Each version beside the one before it, which comes after it in the list; the oldest beside nothing."""
+    """Pair each version with the one before it, which follows it in the list; the oldest has none."""
     pairs = []
     for index, new in enumerate(versions):
         old = versions[index + 1] if index + 1 < len(versions) else None
@@ -307,5 +310,5 @@ def _pairs(versions: list[Document]) -> list[tuple[bytes, bytes, str, str]]:
 
 
 async def read_document(request: web.Request, context: Context) -> bytes:
-    """A document's value from the body, within the limit of one document and of all uploads together."""
+    """Read a document's value from the body, within the limits of one document and of all uploads together."""
     return await params.read_body(request, context.uploads, context.max_document, "document_too_large")

@@ -32,7 +32,7 @@ class EGossip:
         self._node_list = context.node_list
 
     def routes(self) -> list[web.RouteDef]:
-        """Paths and handlers; the state-changing GETs only where the caller is local."""
+        """Paths and handlers. GETs that change state are included only for a local caller."""
         routes = [
             web.get("/list", self.list),
             web.get("/metadata", self.metadata),
@@ -47,12 +47,12 @@ class EGossip:
         return routes
 
     async def list(self, request: web.Request) -> web.Response:
-        """The node list."""
+        """Return the node list."""
         params.query(request, ())
         return render.json_response([shapes.pascal_node(node) for node in self._node_list.get()])
 
     async def metadata(self, request: web.Request) -> web.Response:
-        """The ``default`` document as it is; empty when there is none."""
+        """Return the ``default`` document as it is; empty if there is none."""
         params.query(request, ())
         headers = {"Content-Type": "application/octet-stream", "X-Content-Type-Options": "nosniff"}
         return web.Response(body=self._node_list.read(DEFAULT_KEY), headers=headers)

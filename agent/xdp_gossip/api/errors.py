@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every error an API client can see: ``{"error": {"code", "message", ...}}`` with a fitting status, nothing else."""
+"""Every error that a client of the API can see, as ``{"error": {"code", "message", ...}}`` with a fitting status."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _from_http(error: web.HTTPException) -> Fault:
 
 
 def to_fault(error: BaseException) -> Fault | None:
-    """The answer for an exception of the layers below, or None when it is none that a client could be told of."""
+    """The answer for an exception of the layers below; None if a client cannot be told of it."""
     # Imported late: the facade imports much more than errors do.
     from ..nodelist import NotReadyError
     from ..store.sqlite import StoreError
@@ -100,7 +100,7 @@ GIVEN_UP = {
 
 
 def errors_as_json(counters: dict[str, int]) -> Middleware:
-    """A middleware that turns what a handler raises into JSON. What is not foreseen is recorded, and told as 500."""
+    """Middleware that turns exceptions of a handler into JSON. An unforeseen one is recorded and answered with 500."""
     for name in GIVEN_UP.values():
         counters.setdefault(name, 0)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The text of server-sent events (HTML standard, 9.2), written and read."""
+"""Writes and reads the text of server-sent events (HTML standard, 9.2)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 @dataclass(frozen=True)
 class Event:
-    """One event. ``id`` is None when it carries none; an event without data is not one, but its id counts."""
+    """One event. ``id`` is None when it carries none. Without data it is no event, but its id counts."""
 
     name: str
     data: str
@@ -25,13 +25,16 @@ class Event:
 
 
 def encode(name: str, data: bytes, number: int | None = None) -> bytes:
-    """An event; ``data`` is one line of UTF-8, ``number`` its id."""
+    """Encode an event; ``data`` is one line of UTF-8, ``number`` its id."""
     head = f"event: {name}\n" if number is None else f"id: {number}\nevent: {name}\n"
     return head.encode("ascii") + b"data: " + data + b"\n\n"
 
 
 def keep_alive(number: int) -> bytes:
-    """A comment, which readers skip, and the id to go on from, which they keep: what was filtered out is behind it."""
+    """A comment, which readers skip, with the id to continue from.
+
+    They keep the id, so that they do not go back to what was filtered out for them.
+    """
     return f": keep-alive\nid: {number}\n\n".encode("ascii")
 
 

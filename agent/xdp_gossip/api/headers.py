@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Names of the headers that agent and clients agree on."""
+"""Names of the HTTP headers that agent and clients share."""
 
 #: Seconds that the client waits for its answer, counted from when its request has arrived.
 TIMEOUT_HEADER = "X-XDP-Gossip-Timeout"

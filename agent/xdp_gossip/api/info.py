@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Routes that tell about the agent: health, status, keys, metrics, and this API's own description."""
+"""Routes that describe the agent: health, status, keys, metrics, and this API itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .errors import Fault
 
 @functools.lru_cache(maxsize=1)
 def openapi_text() -> str:
-    """The OpenAPI description, as it lies beside this module."""
+    """The OpenAPI description from the file beside this module."""
     return Path(__file__).with_name("openapi.yaml").read_text(encoding="utf-8")
 
 
@@ -43,7 +43,10 @@ class Info:
         ]
 
     async def health(self, request: web.Request) -> web.Response:
-        """200 when the node takes part in the cluster and its disk takes what it holds, else 503 with one word."""
+        """Return 200 while the node takes part in the cluster and its disk accepts what it holds.
+
+        Otherwise return 503 with one word that says why.
+        """
         from ..nodelist import NotReadyError
 
         params.query(request, ())
@@ -59,30 +62,30 @@ class Info:
         return {**status, "waiting": self._awaited(), "process": process.usage(), "counters": counters}
 
     async def status(self, request: web.Request) -> web.Response:
-        """Everything about the local node."""
+        """Return everything about the local node."""
         params.query(request, ())
         return render.json_response(self._status())
 
     async def keys(self, request: web.Request) -> web.Response:
-        """Which key slots there are and what each is used for; never a secret."""
+        """Return the key slots and the use of each; never a secret."""
         params.query(request, ())
         keys = [{"id": number, "state": state} for number, state in self._node_list.keys]
         return render.json_response({"keys": keys})
 
     async def configuration(self, request: web.Request) -> web.Response:
-        """How the configuration file differs from what the agent runs with: names of settings, never a value."""
+        """Return how the configuration file differs from the agent's settings: names of settings, never a value."""
         params.query(request, ())
         if self._compared is None:
             raise Fault(404, "not_found", "this agent was started without a configuration file")
         return render.json_response(await self._compared())
 
     async def rendered(self, request: web.Request) -> web.Response:
-        """The rendered files, and what came of each."""
+        """Return the rendered files and the outcome of each."""
         params.query(request, ())
         return render.json_response({"templates": self._rendered()})
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """Prometheus text."""
+        """Return the metrics as Prometheus text."""
         params.query(request, ())
         from . import metrics  # a megabyte, which an agent that nobody scrapes need not hold
 
@@ -92,6 +95,6 @@ class Info:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def openapi(self, request: web.Request) -> web.Response:
-        """The description of this API."""
+        """Return the description of this API."""
         params.query(request, ())
         return web.Response(text=openapi_text(), content_type="application/yaml")

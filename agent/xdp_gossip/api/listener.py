@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Takes connections in before anything of them is read, TLS included: each is counted from its first moment.
+"""Accepts connections before anything of them is read, TLS included, so that each counts from its first moment.
 
-asyncio's own servers tell of a connection only when its TLS handshake is over.
+asyncio's own servers report a connection only after its TLS handshake.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Listener:
 
     @property
     def name(self) -> tuple[str, int]:
-        """Where it listens."""
+        """The address that it listens on."""
         found = self._sock.getsockname()
         return found[0], found[1]
 
@@ -83,7 +83,7 @@ class Listener:
             raise
 
     async def close(self) -> None:
-        """Take nobody in any more, also who is on the way. May be called again."""
+        """Accept no more connections, including those in their TLS handshake. Idempotent."""
         self._acceptor.close()
         for task in self._coming:
             task.cancel()

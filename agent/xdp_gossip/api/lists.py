@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Lists: pages by ``limit`` and ``cursor``, and answers of any length that nothing else has to wait for."""
+"""Lists in pages by ``limit`` and ``cursor``, and answers of any length that block no other request."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ _LEVEL = 1
 
 
 class Page(NamedTuple):
-    """Which part of a list is wanted: ``limit`` entries (None: all) behind the key ``cursor`` ("": from the first)."""
+    """The requested part of a list: ``limit`` entries (None: all) after the key ``cursor`` ("": from the first)."""
 
     limit: int | None
     cursor: str
 
     @property
     def more(self) -> int | None:
-        """How many entries to ask for, so that it shows whether any follow."""
+        """The number of entries to ask for: one more than the page, to see whether any follow."""
         return None if self.limit is None else self.limit + 1
 
     def cut(self, found: list[T], key: Callable[[T], str]) -> tuple[list[T], str | None]:
-        """The entries of the page, and the cursor of the next one (None: there is none)."""
+        """The entries of the page, and the cursor of the next page; None if there is none."""
         if self.limit is None or len(found) <= self.limit:
             return found, None
         return found[: self.limit], key(found[self.limit - 1])
 
 
 def page(query: dict[str, str], longest: int) -> Page:
-    """The parameters ``limit`` and ``cursor``, a key of at most ``longest`` bytes. Raises a 400."""
+    """Read the parameters ``limit`` and ``cursor``, a key of at most ``longest`` bytes. Raises a 400."""
     cursor = query.get("cursor", "")
     if len(cursor.encode("utf-8", "surrogatepass")) > longest:
         raise bad_request(f"cursor: expected the next_cursor of an answer, at most {longest} bytes")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Prometheus metrics, made from the status at the moment of the scrape: nothing is counted twice or kept in step."""
+"""Prometheus metrics, made from the status when they are scraped, so that nothing is counted twice."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StatusCollector:
         self._rendered = rendered
 
     def collect(self) -> Iterator[Metric]:
-        """The metric families."""
+        """Yield the metric families."""
         status = self._status
         yield InfoMetricFamily(
             "xdp_gossip_build",
@@ -123,9 +123,9 @@ class StatusCollector:
 
 
 def _verdicts(status: Mapping[str, Any]) -> Mapping[str, int]:
-    """What the kernel data plane counted; all 0 as long as one may come and none is there.
+    """The counters of the kernel data plane; all 0 while none is loaded but one may come.
 
-    Nothing where one is there and cannot be read: from 0 its counts would look like new ones.
+    Nothing if one is loaded but cannot be read: starting from 0, its counts would look like new ones.
     """
     plane = status.get("dataplane")
     if plane is not None:

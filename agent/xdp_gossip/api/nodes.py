@@ -21,7 +21,7 @@ _CURSOR = 64
 
 
 def parse_states(text: str | None) -> frozenset[State]:
-    """The states a ``state`` parameter asks for. Raises a 400."""
+    """The states that the parameter ``state`` asks for. Raises a 400."""
     if text is None:
         return PRESENT
     if text == "all":
@@ -62,7 +62,7 @@ class Nodes:
         ]
 
     async def list(self, request: web.Request) -> web.Response:
-        """The nodes in the wanted states, with an entity tag that heartbeats alone do not change."""
+        """List the nodes in the requested states, with an entity tag that heartbeats alone do not change."""
         query = params.query(request, ("state", "limit", "cursor"))
         wanted, page = parse_states(query.get("state")), lists.page(query, _CURSOR)
         after = _address(page.cursor) if page.cursor else None
@@ -81,7 +81,7 @@ class Nodes:
         return await lists.answer(request, "nodes", nodes, shapes.node, more, headers)
 
     async def show(self, request: web.Request) -> web.Response:
-        """The local node."""
+        """Return the local node."""
         params.query(request, ())
         return render.json_response(shapes.node(self._node_list.local()))
 
@@ -103,7 +103,7 @@ class Nodes:
         return render.json_response(shapes.node(self._node_list.local()))
 
     async def join(self, request: web.Request) -> web.Response:
-        """Contact other nodes, now and again until they answer."""
+        """Contact other nodes now, and again until they answer."""
         params.query(request, ())
         wanted = (await params.read_object(request, self._context.uploads, ("nodes",))).get("nodes")
         if not isinstance(wanted, list) or not 1 <= len(wanted) <= MAX_JOIN:
@@ -140,7 +140,7 @@ class Nodes:
         return switched(self._node_list, operation())
 
     async def leave(self, request: web.Request) -> web.Response:
-        """Tell the others that this node goes; they drop it at once."""
+        """Leave the cluster: the others drop this node at once."""
         params.query(request, ())
         await params.no_body(request, self._context.uploads)
         return switched(self._node_list, await self._node_list.leave())
@@ -152,7 +152,7 @@ def switched(node_list: Any, changed: bool) -> web.Response:
 
 
 def add_nodes(node_list: Any, nodes: list[Node]) -> int:
-    """Hand ``nodes`` to the node list; returns how many it did not count as present yet (the local one is no news)."""
+    """Pass ``nodes`` to the node list. Returns how many were not present before, not counting the local one."""
     present = {node.address for node in node_list.get()}
     new = {node.address: node for node in nodes if node.address not in present}
     for node in new.values():

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Strict reading of what a request carries: query, headers, path, body. What does not fit is a 400 that says so."""
+"""Reads what a request carries, strictly: query, headers, path, body.
+
+Anything unexpected is a 400 that says what was expected.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ _ETAG = re.compile(r'(W/)?"([^"]*)"')
 
 
 def query(request: web.Request, allowed: Sequence[str]) -> dict[str, str]:
-    """The query as a plain mapping. An unknown or repeated parameter is a 400: a typo must not be ignored."""
+    """The query as a plain mapping. An unknown or repeated parameter is a 400, because a typo must not be ignored."""
     found: dict[str, str] = {}
     for name, value in request.query.items():
         if name not in allowed:
@@ -42,7 +45,7 @@ def query(request: web.Request, allowed: Sequence[str]) -> dict[str, str]:
 
 
 def seconds(params: dict[str, str], name: str, default: float, most: float) -> float:
-    """A duration from 0 to ``most`` seconds."""
+    """A duration of 0 to ``most`` seconds."""
     text = params.get(name)
     if text is None:
         return default
@@ -108,7 +111,7 @@ def key(text: str, name: str = "key") -> str:
 
 
 def path_key(request: web.Request, prefix: str) -> str:
-    """The document key behind ``prefix``, decoded from the raw path so that no byte is guessed at."""
+    """The document key after ``prefix``, decoded from the raw path so that no byte is guessed."""
     raw = request.rel_url.raw_path[len(prefix) :]
     try:
         return key(unquote_to_bytes(raw).decode("utf-8"))
@@ -117,7 +120,7 @@ def path_key(request: web.Request, prefix: str) -> str:
 
 
 def etags(value: str, name: str) -> list[tuple[bool, str]]:
-    """Entity tags of an If-Match or If-None-Match header as (weak, tag). ``*`` is the caller's business."""
+    """The entity tags of an If-Match or If-None-Match header as (weak, tag). The caller handles ``*``."""
     tags: list[tuple[bool, str]] = []
     for part in value.split(","):
         match = _ETAG.fullmatch(part.strip())
@@ -137,7 +140,7 @@ def matches(header: str | None, etag: str) -> bool:
 
 
 async def not_yet(request: web.Request) -> None:
-    """Nothing: aiohttp's own answer to ``Expect: 100-continue`` asks for a body before the token is looked at."""
+    """Do nothing: aiohttp's own answer to ``Expect: 100-continue`` would ask for a body before the token is checked."""
 
 
 def _ask_for_body(request: web.Request) -> None:
@@ -188,19 +191,19 @@ def parse_json(raw: bytes) -> Any:
 
 
 def no_json(reason: str) -> Fault:
-    """A 400 for a body that is no JSON."""
+    """A 400 for a body that is not JSON."""
     return bad_request(f"body: expected JSON, got something else ({reason})", "invalid_json")
 
 
 async def read_object(
     request: web.Request, uploads: Uploads, allowed: Sequence[str], most: int = MAX_JSON
 ) -> dict[str, Any]:
-    """The body as a JSON object with no other members than ``allowed``."""
+    """Read the body as a JSON object that has no members other than ``allowed``."""
     return as_object(await read_json(request, uploads, most), allowed)
 
 
 def as_object(value: Any, allowed: Sequence[str]) -> dict[str, Any]:
-    """``value`` if it is an object with no other members than ``allowed``. Raises :class:`Fault` 400."""
+    """Return ``value`` if it is an object with no members other than ``allowed``. Raises :class:`Fault` 400."""
     if not isinstance(value, dict):
         raise bad_request(f"body: expected a JSON object, got {type(value).__name__}")
     for name in value:
@@ -210,6 +213,6 @@ def as_object(value: Any, allowed: Sequence[str]) -> dict[str, Any]:
 
 
 async def no_body(request: web.Request, uploads: Uploads) -> None:
-    """Refuse a body where none belongs; an empty one is fine."""
+    """Refuse a body where none is expected; an empty one is accepted."""
     if await read_body(request, uploads, 0, "unexpected_body"):
         raise bad_request("expected no body", "unexpected_body")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What this process uses of what it may use."""
+"""Reports what this process uses of its limits."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _group() -> Path:
 
 
 def _number(path: Path) -> int:
-    """The number in a file of the control group; 0 for ``max`` and where there is none."""
+    """The number in a file of the control group; 0 for ``max`` and if there is no such file."""
     try:
         text = path.read_text().strip()
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Answers of the API: JSON in UTF-8, and the entity tags by which a reader asks whether something is new."""
+"""Answers of the API: JSON in UTF-8, and the entity tags that tell a reader whether anything is new."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What came of the requests that have an id: each is done once, and one that was given up is never done."""
+"""Remembers the outcome of requests that have an id: each is done once, and one that was given up is never done."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 @dataclass
 class Entry:
-    """What is known of one id. ``state``: pending, done, failed or cancelled."""
+    """What is known of one request id. ``state``: pending, done, failed or cancelled."""
 
     id: str
     fingerprint: bytes
@@ -47,7 +47,7 @@ class Entry:
 
 
 class RequestLog:
-    """The requests of one agent that have an id, over all of its sockets, the last ones."""
+    """The latest requests with an id, over all sockets of an agent."""
 
     def __init__(self, most: int = MAX_REMEMBERED, most_bytes: int = MAX_BYTES) -> None:
         self._most = most
@@ -58,11 +58,11 @@ class RequestLog:
     async def once(
         self, request: web.Request, body: bytes, work: Callable[[], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
-        """What ``work()`` returns, unless nobody waits for it any more; with an id it is done once.
+        """Return what ``work()`` returns, unless nobody waits for it any more. A request with an id is done once.
 
-        The same request again, id and all, is answered as it was; one that failed is tried again. Raises
-        :class:`Fault`: 503 as :meth:`Asked.check`, 409 ``request_cancelled``, ``request_pending`` and
-        ``request_id_reused``; and what ``work`` raises.
+        The same request with the same id gets the former answer; one that failed is tried again. Raises :class:`Fault`:
+        503 as :meth:`Asked.check`, 409 ``request_cancelled``, ``request_pending`` and ``request_id_reused``; and what
+        ``work`` raises.
         """
         asked = Asked.of(request)
         number = request.headers.get(ID_HEADER)
@@ -94,7 +94,7 @@ class RequestLog:
         return answer
 
     def find(self, number: str) -> Entry:
-        """What is known of an id. Raises :class:`Fault` 404."""
+        """What is known of a request id. Raises :class:`Fault` 404."""
         entry = self._entries.get(number)
         if entry is None:
             text = f"this agent knows of no request {number!r} since it started; the document's history may tell"
@@ -102,7 +102,7 @@ class RequestLog:
         return entry
 
     async def cancel(self, number: str) -> Entry:
-        """Give a request up, if it has not taken effect: then it never will, whether it has arrived or not."""
+        """Give a request up unless it has taken effect. It then never will, whether it has arrived or not."""
         entry = self._entries.get(number)
         if entry is None:
             entry = self._add(Entry(number, b""))
@@ -157,7 +157,7 @@ class RequestLog:
 
 
 def check_id(number: str) -> str:
-    """A request's id. Raises :class:`Fault` 400."""
+    """Return a valid request id. Raises :class:`Fault` 400."""
     if not _ID.fullmatch(number):
         text = f"{ID_HEADER}: expected 8 to 64 letters, digits, '.', '_' or '-', got {shown(number)}"
         raise bad_request(text, "invalid_request_id")
@@ -169,6 +169,6 @@ def _cancelled(number: str) -> Fault:
 
 
 def _fingerprint(request: web.Request, body: bytes) -> bytes:
-    """What makes it the same request again."""
+    """Digest of what makes a request the same one again."""
     head = [request.method, request.path_qs, *(request.headers.get(name, "") for name in ("If-Match", "If-None-Match"))]
     return hashlib.blake2b(json.dumps(head).encode() + b"\n" + body, digest_size=16).digest()

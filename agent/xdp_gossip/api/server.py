@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where the API listens: a Unix socket, a TCP port."""
+"""Opens the sockets that the API listens on: a Unix socket and a TCP port."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _CLOSE_SECONDS = 2.0
 
 
 class ApiBindError(OSError):
-    """The API cannot listen where it should; the text names the address and the reason."""
+    """The API cannot listen at an address; the text names the address and the reason."""
 
 
 class _NoTraceback(logging.Filter):
-    """A filter on aiohttp's log, which has a traceback for every request that is no HTTP or whose client went."""
+    """Filters aiohttp's log, which prints a traceback for every request that is not HTTP or whose client has gone."""
 
     def __init__(self, admission: Admission) -> None:
         super().__init__()
         self._admission = admission
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep what is not about one request. Of those, clients' faults are counted and ours recorded."""
+        """Keep records that are not about one request. Of the others, clients' faults are counted and ours recorded."""
         error = record.exc_info[1] if record.exc_info else None
         if error is None:
             return record.levelno > logging.DEBUG
@@ -59,7 +59,7 @@ class _NoTraceback(logging.Filter):
 
 
 class ApiServer:
-    """One application on one socket. ``counters``, which may be shared, take what is counted of connections."""
+    """One application on one socket. ``counters``, which may be shared, receives the counts of connections."""
 
     def __init__(self, app: web.Application, counters: dict[str, int] | None = None) -> None:
         self._app = app
@@ -92,7 +92,7 @@ class ApiServer:
         return self._listener
 
     async def open_unix(self, path: str) -> None:
-        """Listen on a Unix socket, mode 0660. A socket that no process serves any more is replaced.
+        """Listen on a Unix socket, mode 0660. A socket file that no process serves any more is replaced.
 
         Raises :class:`ApiBindError`, also when another process serves it.
         """
@@ -114,7 +114,7 @@ class ApiServer:
         self._socket_path = path
 
     async def open_tcp(self, listen: Address, tls: ssl.SSLContext | None = None) -> Address:
-        """Listen on a TCP address, also before an interface has it; returns the one in use.
+        """Listen on a TCP address, even before an interface has it. Returns the address in use.
 
         Raises :class:`ApiBindError`.
         """
@@ -150,7 +150,7 @@ def _naming(where: str) -> Iterator[None]:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket file that nobody serves. Raises :class:`ApiBindError` when it is served, or no socket."""
+    """Remove a socket file that nobody serves. Raises :class:`ApiBindError` if it is served, or is not a socket."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -171,7 +171,10 @@ def _remove_stale(path: str) -> None:
 
 
 def tls_context(cert: str, key: str) -> ssl.SSLContext:
-    """TLS 1.2 or later with this certificate. Raises ``OSError`` (``ssl.SSLError``) when the files do not fit."""
+    """A server context for TLS 1.2 or later with this certificate.
+
+    Raises ``OSError`` (``ssl.SSLError``) if the files cannot be read or do not match.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(cert, key)

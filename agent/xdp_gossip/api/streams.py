@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The change feed as server-sent events: who stays connected is told of everything, and who does not read is cut off.
+"""The change feed as server-sent events. A connected client gets every change; one that does not read is disconnected.
 
-A stream keeps no queue. What its client has not taken stays in the change feed, and when it is gone from there, too,
-the client is told to read everything again. So a slow client costs a socket's buffer, whatever happens meanwhile.
+A stream keeps no queue. What its client has not taken stays in the change feed; once it has left the feed as well, the
+client is told to read everything again. So a slow client costs one socket buffer, whatever happens meanwhile.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HEADERS = {
 
 
 def wants_stream(request: web.Request) -> bool:
-    """Whether the client asks for an event stream by name; */* does not."""
+    """Whether the client asks for an event stream by name; ``*/*`` does not."""
     accepted = (part.split(";")[0].strip().lower() for part in request.headers.get("Accept", "").split(","))
     return MEDIA_TYPE in accepted
 
@@ -57,7 +57,7 @@ def _revision(number: int) -> bytes:
 
 
 class Streams:
-    """The event streams of one API, and what is counted of them."""
+    """The event streams of one API, and their counters."""
 
     NAMES = ("api_streams_opened", "api_streams_refused", "api_streams_stalled", "api_streams_resynced")
 
@@ -133,7 +133,7 @@ class Streams:
     async def _next(
         self, position: int, seconds: float, prefix: str, kind: str, ends: set[asyncio.Future[Any]]
     ) -> Any | None:
-        """The next changes, after ``seconds`` none; None when one of ``ends`` came first."""
+        """The next changes; none after ``seconds``; None if one of ``ends`` came first."""
         task = asyncio.ensure_future(self._context.node_list.changes(position, seconds, prefix, kind))
         try:
             await asyncio.wait({task, *ends}, return_when=asyncio.FIRST_COMPLETED)
@@ -151,7 +151,7 @@ class Streams:
             await asyncio.sleep(0)
 
     def _text(self, change: Any) -> bytes:
-        """A change as an event, made once for all streams."""
+        """A change as an event, encoded once for all streams."""
         text = self._texts.get(change.revision)
         if text is None:
             if len(self._texts) >= _TEXTS:
@@ -171,7 +171,7 @@ class _Stream:
         self.gone = gone(request)
 
     async def open(self) -> None:
-        """Send the head."""
+        """Send the response head."""
         where = self._request.transport.get_extra_info("socket") if self._request.transport is not None else None
         if where is not None and where.family != socket.AF_UNIX:
             # A client whose host is gone would else be taken for a slow one, for a quarter of an hour.
@@ -179,7 +179,7 @@ class _Stream:
         self._writer = await self._response.prepare(self._request)
 
     async def write(self, text: bytes) -> None:
-        """Send ``text``. Raises ``asyncio.TimeoutError`` when the client does not take it, ``ConnectionError``."""
+        """Send ``text``. Raises ``asyncio.TimeoutError`` if the client does not read it, ``ConnectionError``."""
         await asyncio.wait_for(self._send(text), STALLED)
 
     async def _send(self, text: bytes) -> None:
@@ -187,6 +187,6 @@ class _Stream:
         await self._writer.drain()
 
     def abort(self) -> None:
-        """Break the connection off, without waiting for what was not sent."""
+        """Close the connection without waiting for data that was not sent."""
         if self._request.transport is not None:
             self._request.transport.abort()

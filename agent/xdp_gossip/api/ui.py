@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The web page under /ui/: a fixed list of static files, and the headers that keep anything else out of it."""
+"""Serves the web page under /ui/: a fixed list of static files, with headers that keep out anything else."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ HEADERS = {
 
 
 def directory() -> Path:
-    """Where the page's files lie in this package."""
+    """The directory of the page's files in this package."""
     return Path(__file__).parent.parent / "web"
 
 
 class Page:
-    """Handlers of /ui/ and the files below it. Raises ``OSError`` when the package lacks one of them."""
+    """Handlers of /ui/ and the files below it. Raises ``OSError`` if the package lacks one of them."""
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[bytes, str]] = {}
@@ -92,7 +92,7 @@ class Page:
         return [web.get("/ui/", self.file), web.get("/ui/{file}", self.file)]
 
     async def file(self, request: web.Request) -> web.Response:
-        """One of the files, or 304 when the browser has it already."""
+        """Return one of the files, or 304 if the browser has it already."""
         params.query(request, ())
         name = request.match_info.get("file", "")
         # "/ui/" is the page; an empty name cannot come out of "/ui/{file}".

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Bodies on their way in: what has arrived of all of them is bounded, and none that stalls keeps others from it.
+"""Bounds the bodies that are arriving, all together, and keeps one that stalls from blocking others.
 
-What a client says that it will send costs nothing, as it costs the client nothing either. A body that wants more room
-than there is takes it from the one that is furthest behind the least pace; when all keep pace, it is refused.
+A declared length reserves nothing, because it costs the client nothing. A body that needs more room than is left takes
+it from the one that is furthest behind the minimum pace; if all keep pace, it is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ class Upload:
 
 
 class Uploads:
-    """All bodies that are arriving, in ``total`` bytes. ``counters`` tell how many had no room, or had to give way."""
+    """All bodies that are arriving, at most ``total`` bytes together.
+
+    ``counters`` counts those that found no room or had to give way.
+    """
 
     def __init__(self, total: int, counters: dict[str, int], clock: Callable[[], float] = time.monotonic) -> None:
         self.total = total
@@ -50,7 +53,7 @@ class Uploads:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Upload]:
-        """A new body, for the time of the block."""
+        """Register a new body for the duration of the block."""
         upload = Upload(self._clock())
         self._open.add(upload)
         try:
@@ -60,7 +63,7 @@ class Uploads:
             self.used -= len(upload.data)
 
     def add(self, upload: Upload, chunk: bytes) -> None:
-        """Take what has arrived. Raises :class:`Fault` 503 when there is no room for it."""
+        """Account for bytes that have arrived. Raises :class:`Fault` 503 if there is no room for them."""
         now = self._clock()
         while self.used + len(chunk) > self.total:
             late = [other for other in self._open if other is not upload and other.data and other.due < now]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Routes that wait: the change feed, and questions to the fleet: who holds a document, which files are in trouble."""
+"""Routes that wait: the change feed, and questions to the fleet (who holds a document, which files are in trouble)."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ class Waits:
         ]
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
-        """What changed after ``since`` (default: from now on), as soon as there is something, or nothing in time.
+        """Return the changes after ``since`` (default: from now on) as soon as there are any.
 
-        A client that accepts text/event-stream gets all that changes, for as long as it stays.
+        Returns none when the time is over. A client that accepts text/event-stream gets every change for as long as it
+        stays connected.
         """
         query = params.query(request, ("since", "timeout", "prefix", "kind"))
         since = params.natural(query, "since", self._node_list.revision)
@@ -62,7 +63,10 @@ class Waits:
         return render.json_response({"revision": found.revision, "gap": found.gap, "changes": changes})
 
     async def convergence(self, request: web.Request) -> web.Response:
-        """Whether all, the majority, or so many members hold a document, or else the whole state of this member."""
+        """Return whether all, a majority or a given number of members hold a document.
+
+        Without a document the question is about this member's whole state.
+        """
         query = params.query(request, ("key", "version", "digest", "deleted", "applied", "wait", "timeout"))
         key = params.key(query["key"]) if "key" in query else None
         version = params.version(query["version"], "version") if "version" in query else None
@@ -88,7 +92,7 @@ class Waits:
         return render.json_response(convergence_json(found))
 
     async def troubled_files(self, request: web.Request) -> web.Response:
-        """The rendered files that are not as the documents say, on all members."""
+        """Return the rendered files of all members that differ from what the documents say."""
         query = params.query(request, ("timeout",))
         timeout = params.seconds(query, "timeout", _DEFAULT_ANSWERS, MAX_WAIT)
         found = await self._context.wait(lambda: self._node_list.troubled_files(timeout), gone(request))

@@ -33,7 +33,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "check-config",
         "check a configuration file",
-        "Check a configuration file, and print every mistake in it with what was expected.",
+        "Check a configuration file, and print every problem in it with what was expected.",
         ["xdp-gossip check-config", "xdp-gossip check-config new.yml --json"],
         common,
     )

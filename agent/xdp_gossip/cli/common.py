@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What all commands share: exit codes, the connection to an agent, and how results are printed."""
+"""What all commands share: exit codes, the connection to an agent, and the printing of results."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""``completion``: scripts that let bash, zsh and fish complete the command line, and the candidates that they ask for.
+"""``completion``: scripts that complete the command line in bash, zsh and fish, and the candidates for them.
 
-The scripts know nothing. What may stand at a place is found in the parser, so that it is always right; keys, versions
-and addresses are asked of the agent.
+The scripts know nothing. The parser says what may stand at a place, so that the candidates are always right; keys,
+versions and addresses are asked of the agent.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "completion",
         "print a script for completion in bash, zsh or fish",
-        "Print a script that lets a shell complete xdp-gossip's command line: commands and options, and document keys, "
-        "versions and addresses as the agent knows them.",
+        "Print a script with which a shell completes xdp-gossip's command line: commands, options, and the document "
+        "keys, versions and addresses that the agent knows.",
         [
             "source <(xdp-gossip completion bash)",
             "xdp-gossip completion zsh >~/.zfunc/_xdp-gossip",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``dataplane up|down|status``: put the kernel data plane up, take it away, look at it."""
+"""``dataplane up|down|status``: put the kernel data plane up, remove it, or show it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "dataplane",
         "the kernel data plane: up, down, status",
-        "Put the kernel data plane up, take it away, or look at it. It works on this host, without the agent.",
+        "Set up, remove or show the kernel data plane of this host. The agent need not run.",
         ["xdp-gossip dataplane status", "xdp-gossip dataplane up"],
         common,
     )
@@ -45,7 +45,8 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         "down": ("detach it and remove every trace (root)", "As root: detach it and remove every trace.", run_down),
         "status": (
             "mode, programs, counters",
-            "Show the mode, the programs, the counters, and why there is no better mode. Exit code 3: nothing is up.",
+            "Show the mode, the programs, the counters, and why no better mode is available. Exit code 3: no plane "
+            "is up.",
             run_status,
         ),
     }
@@ -57,7 +58,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         if name == "up":
             text = "network interface (default: as configured)"
             action.add_argument("--interface", metavar="NAME", default="", help=text)
-            text = "user who gets the maps (default: xdp-gossip)"
+            text = "user who owns the maps (default: xdp-gossip)"
             action.add_argument("--user", metavar="NAME", default="", help=text)
         action.set_defaults(handler=handler)
 

@@ -30,8 +30,8 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "publish",
         "publish a document",
-        "Publish a document: its value is given as text, in a file or on standard input. With --wait the command ends "
-        "when so many members hold it.",
+        "Publish a document. Its value is text, a file or standard input. With --wait the command ends when that many "
+        "members hold it.",
         [
             "xdp-gossip publish app/motd --value 'hello, world'",
             "xdp-gossip publish app/config.yml --file config.yml --wait all",
@@ -41,30 +41,32 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     _add_key(publish)
     publish.add_argument("source", metavar="-", type=raw, nargs="?", choices=["-"], help="read the value from stdin")
-    publish.add_argument("--value", metavar="TEXT", type=raw, help="the value itself")
+    publish.add_argument("--value", metavar="TEXT", type=raw, help="the value as text")
     publish.add_argument("--file", metavar="FILE", type=path, help="read the value from FILE (- for stdin)")
     condition = publish.add_mutually_exclusive_group()
-    text = "only when the agent holds this version"
+    text = "only if the agent holds this version"
     condition.add_argument("--if-version", metavar="VERSION", type=version, help=text)
-    condition.add_argument("--if-absent", action="store_true", help="only when there is no such document")
-    kind = "json, yaml, text, raw or a media type (default: as it is held, else by the suffix of KEY or FILE)"
+    condition.add_argument("--if-absent", action="store_true", help="only if there is no such document")
+    kind = (
+        "json, yaml, text, raw or a media type (default: as in the current version, else by the suffix of KEY or FILE)"
+    )
     publish.add_argument("--content-type", metavar="TYPE", type=some_text, help=kind)
-    publish.add_argument("--comment", metavar="TEXT", help="why, for the history")
-    publish.add_argument("--expires-in", metavar="SECONDS", type=seconds, help="delete it everywhere after so long")
-    publish.add_argument("--author", metavar="NAME", help="who, for the history (default: the user)")
-    _add_wait(publish, "wait until so many members hold it: all, majority or a number", None)
+    publish.add_argument("--comment", metavar="TEXT", help="reason, kept in the history")
+    publish.add_argument("--expires-in", metavar="SECONDS", type=seconds, help="delete it everywhere after this time")
+    publish.add_argument("--author", metavar="NAME", help="author, kept in the history (default: the user)")
+    _add_wait(publish, "wait until this many members hold it: all, majority or a number", None)
     publish.set_defaults(handler=run_publish)
 
     read = add_command(
         commands,
         "read",
         "print a document's value",
-        "Print the value of a document, byte for byte. With --json: all about it, the value in base64.",
+        "Print the value of a document, byte for byte. With --json: all its properties, and the value in base64.",
         ["xdp-gossip read app/config.yml", "xdp-gossip read app/config.yml --output config.yml"],
         common,
     )
     _add_key(read)
-    text = "a former version, one that history lists"
+    text = "a former version, as listed by history"
     read.add_argument("--version", metavar="VERSION", type=version, dest="document_version", help=text)
     read.add_argument("--output", metavar="FILE", type=path, help="write the value to FILE (- for standard output)")
     read.set_defaults(handler=run_read)
@@ -73,16 +75,16 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "delete",
         "delete a document",
-        "Delete a document everywhere. That there is none is no error.",
+        "Delete a document everywhere. If there is none, that is no error.",
         ["xdp-gossip delete app/motd --comment 'not needed' --wait all"],
         common,
     )
     _add_key(delete)
-    text = "only when the agent holds this version"
+    text = "only if the agent holds this version"
     delete.add_argument("--if-version", metavar="VERSION", type=version, help=text)
-    delete.add_argument("--comment", metavar="TEXT", help="why, for the history")
-    delete.add_argument("--author", metavar="NAME", help="who, for the history (default: the user)")
-    _add_wait(delete, "wait until so many members know of it: all, majority or a number", None)
+    delete.add_argument("--comment", metavar="TEXT", help="reason, kept in the history")
+    delete.add_argument("--author", metavar="NAME", help="author, kept in the history (default: the user)")
+    _add_wait(delete, "wait until this many members know of it: all, majority or a number", None)
     delete.set_defaults(handler=run_delete)
 
     documents = add_command(
@@ -100,7 +102,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "history",
         "list the versions of a document",
-        "List the versions of a document that the agent asked still has, the newest first.",
+        "List the versions of a document that the agent still has, the newest first.",
         ["xdp-gossip history app/config.yml --diff"],
         common,
     )
@@ -112,37 +114,37 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "rollback",
         "publish a former version again",
-        "Publish again what a former version of a document held, as a new version.",
+        "Publish the content of a former version of a document again, as a new version.",
         ["xdp-gossip rollback app/config.yml 01a203e394af0000@198.18.0.11:8000"],
         common,
     )
     _add_key(rollback)
-    rollback.add_argument("to", metavar="VERSION", type=version, help="one that history lists")
-    text = "only when the agent holds this version"
+    rollback.add_argument("to", metavar="VERSION", type=version, help="a former version, as listed by history")
+    text = "only if the agent holds this version"
     rollback.add_argument("--if-version", metavar="VERSION", type=version, help=text)
-    rollback.add_argument("--comment", metavar="TEXT", help="why, for the history")
-    life = "delete it everywhere after so long, or never (default: when VERSION was to end)"
+    rollback.add_argument("--comment", metavar="TEXT", help="reason, kept in the history")
+    life = "delete it everywhere after this time, or never (default: when VERSION would have expired)"
     rollback.add_argument("--expires-in", metavar="SECONDS", type=_life, help=life)
     rollback.set_defaults(handler=run_rollback)
 
     request = add_command(
         commands,
         "request",
-        "what came of a write whose answer was lost",
-        "Say what came of a write whose answer was lost; with --cancel, see to it that it never takes effect.",
+        "show the outcome of a write whose answer was lost",
+        "Show the outcome of a write whose answer was lost. With --cancel, prevent it if it has not taken effect yet.",
         ["xdp-gossip request 3f6c0d1e5a7b9c8d --cancel"],
         common,
     )
-    request.add_argument("id", metavar="ID", type=some_text, help="as the error message of the write names it")
-    request.add_argument("--cancel", action="store_true", help="see to it that it never takes effect, if it has not")
+    request.add_argument("id", metavar="ID", type=some_text, help="the id in the error message of the write")
+    request.add_argument("--cancel", action="store_true", help="prevent the write, unless it has taken effect")
     request.set_defaults(handler=run_request)
 
     verify = add_command(
         commands,
         "verify",
-        "check that the fleet holds it",
-        "Check that the members hold a document, or have forgotten it; without KEY, that all hold the same documents. "
-        "Exit code 1: not within the time.",
+        "check that the fleet holds a document",
+        "Check that the members hold a document, or have deleted it; without KEY, that all hold the same documents. "
+        "Exit code 1: they do not within the time.",
         [
             "xdp-gossip verify",
             "xdp-gossip verify app/config.yml --file config.yml --applied --timeout 30",
@@ -152,15 +154,15 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     text = "document key; if omitted, compare the complete state"
     verify.add_argument("key", metavar="KEY", type=key, nargs="?", help=text)
-    text = "the version to be held"
+    text = "version that members must hold"
     verify.add_argument("--version", metavar="VERSION", type=version, dest="document_version", help=text)
     content = verify.add_mutually_exclusive_group()
-    text = "sha256:HEX of the value, or without KEY a state digest"
+    text = "sha256:HEX of the value, or without KEY a documents digest"
     content.add_argument("--digest", metavar="DIGEST", type=some_text, help=text)
-    content.add_argument("--file", metavar="FILE", type=path, help="the value to be held")
-    content.add_argument("--deleted", action="store_true", help="the document is to be gone everywhere")
-    verify.add_argument("--applied", action="store_true", help="their rendered files have to have taken it over, too")
-    _add_wait(verify, "how many members have to hold it: all, majority or a number", "all")
+    content.add_argument("--file", metavar="FILE", type=path, help="file with the value that members must hold")
+    content.add_argument("--deleted", action="store_true", help="check that no member holds the document")
+    verify.add_argument("--applied", action="store_true", help="also require that their rendered files use it")
+    _add_wait(verify, "how many members must hold it: all, majority or a number", "all")
     verify.set_defaults(handler=run_verify)
 
 
@@ -169,7 +171,7 @@ def _life(text: str) -> float | Literal["never"]:
 
 
 def _add_key(parser: argparse.ArgumentParser) -> None:
-    text = "key of the document, 1 to 512 bytes; segments are parted by /"
+    text = "key of the document, 1 to 512 bytes; / separates segments"
     parser.add_argument("key", metavar="KEY", type=key, help=text)
 
 
@@ -180,7 +182,7 @@ def _add_wait(parser: argparse.ArgumentParser, text: str, default: str | None) -
         metavar="SECONDS",
         type=seconds,
         default=30.0 if default is None else 5.0,
-        help="how long to wait (default: %(default)g)",
+        help="longest time to wait (default: %(default)g)",
     )
 
 

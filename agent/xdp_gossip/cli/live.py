@@ -33,14 +33,14 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "top",
         "a live view of the cluster",
-        "Show the fleet, what is wrong first: nodes, the newest documents with who holds and who applied them, the "
-        "last publish on its way, this host's rendered files. The key q ends it. Times are UTC.",
+        "Show the fleet, problems first: nodes, the newest documents with who holds and who applied them, the last "
+        "publish on its way, this host's rendered files. Press q to end. Times are UTC.",
         ["xdp-gossip top", "xdp-gossip top --interval 5", "xdp-gossip top --once --json"],
         common,
     )
-    text = "time between two looks, at least 0.1 (default: %(default)g)"
+    text = "time between refreshes, at least 0.1 (default: %(default)g)"
     top.add_argument("--interval", metavar="SECONDS", type=seconds, default=1.0, help=text)
-    top.add_argument("--once", action="store_true", help="print it once")
+    top.add_argument("--once", action="store_true", help="print one view and end")
     top.set_defaults(handler=run_top)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The screen of ``top``: what is wrong first, and how much did not fit."""
+"""The screen of ``top``: problems first, and how much did not fit."""
 
 from __future__ import annotations
 

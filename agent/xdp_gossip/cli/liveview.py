@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What ``top`` knows of the fleet: little is asked for, however many nodes and documents there are."""
+"""The data behind ``top``, fetched at a cost that does not grow with nodes and documents."""
 
 from __future__ import annotations
 

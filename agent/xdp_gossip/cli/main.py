@@ -19,7 +19,7 @@ Without --socket or --endpoint the commands talk to /run/xdp-gossip/api.sock, or
 XDP_GOSSIP_TOKEN) says.
 
 exit codes: 0 done, 1 failed or not converged, 2 wrong usage or configuration, 3 agent unreachable, 4 version conflict,
-130 interrupted, 141 the reader of the output has gone.
+130 interrupted, 141 the reader of the output ended.
 
 examples:
   xdp-gossip members
@@ -38,7 +38,7 @@ def build_parser(modules: Sequence[str] = _COMMANDS) -> Parser:
     common = connection_options()
     parser = Parser(
         prog="xdp-gossip",
-        description="The node list and the configuration documents of a cluster, kept by gossip.",
+        description="Run the agent of a gossip cluster, or query and change the cluster through a running agent.",
         epilog=_EPILOG,
         parents=[common],
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What a release has for shells and for man, made from the parser: ``python -m xdp_gossip.cli.manual DIRECTORY``.
+"""Makes a release's shell completions and man page from the parser: ``python -m xdp_gossip.cli.manual DIRECTORY``.
 
-The same on every machine: nothing depends on a terminal, a clock, or how this Python's argparse writes its help.
+The output is the same on every machine: it depends on no terminal, clock, or version of argparse.
 """
 
 from __future__ import annotations

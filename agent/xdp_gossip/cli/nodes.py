@@ -20,23 +20,22 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "members",
         "list the nodes of the cluster",
-        "List the nodes as the agent asked sees them: their states, when each was heard last, and whether it shows the "
-        "same documents.",
+        "List the nodes as the agent sees them: state, last sign of life, and whether a node has the same documents.",
         ["xdp-gossip members", "xdp-gossip members --all --json"],
         common,
     )
-    members.add_argument("--all", action="store_true", help="also those that are dead or have left")
+    members.add_argument("--all", action="store_true", help="also list nodes that died or left")
     members.set_defaults(handler=run_members)
 
     status = add_command(
         commands,
         "status",
         "show the state of the agent",
-        "Show what the agent asked says of itself: how its packets travel, members, documents, timing, clock, storage.",
+        "Show the state of the agent: its mode, members, documents, timing, clock and storage.",
         ["xdp-gossip status", "xdp-gossip status --counters"],
         common,
     )
-    status.add_argument("--counters", action="store_true", help="with all counters")
+    status.add_argument("--counters", action="store_true", help="also show all counters")
     status.set_defaults(handler=run_status)
 
     keys = add_command(
@@ -53,7 +52,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "node",
         "the local node: show, set, join, start, stop, leave",
-        "Look at the node of the agent asked, or change it.",
+        "Show or change the local node of the agent.",
         ["xdp-gossip node show", "xdp-gossip node join 198.18.0.12:8000"],
     )
     actions = node.add_subparsers(metavar="ACTION", required=True)
@@ -61,7 +60,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         actions,
         "show",
         "show the local node",
-        "Show the local node as the others see it.",
+        "Show the local node as other nodes see it.",
         ["xdp-gossip node show"],
         common,
     )
@@ -69,7 +68,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     change = add_command(
         actions,
         "set",
-        "change what the node says of itself",
+        "change the node's name or private data",
         "Change the name or the private data of the local node, until the agent restarts.",
         ["xdp-gossip node set --name web1 --private-data 'rack 7'"],
         common,
@@ -81,7 +80,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         actions,
         "join",
         "contact other nodes",
-        "Contact nodes until they answer. The cluster is known to this node then, and this node to the cluster.",
+        "Contact nodes until they answer, and so join their cluster.",
         ["xdp-gossip node join 198.18.0.12:8000 '[fd00::12]:8000'"],
         common,
     )
@@ -91,8 +90,12 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     join.set_defaults(handler=run_join)
     for operation, text, description in (
         ("start", "publish heartbeats again", "Publish heartbeats again after stop or leave."),
-        ("stop", "stop publishing heartbeats", "Stop publishing heartbeats. The others list the node as dead in time."),
-        ("leave", "tell the others that this node goes", "Tell the others that this node goes: they list it as left."),
+        (
+            "stop",
+            "stop publishing heartbeats",
+            "Stop publishing heartbeats. Other nodes list the node as dead after their timeout.",
+        ),
+        ("leave", "leave the cluster", "Leave the cluster. Other nodes list the node as left at once."),
     ):
         action = add_command(actions, operation, text, description, [f"xdp-gossip node {operation}"], common)
         action.set_defaults(handler=run_switch, operation=operation)

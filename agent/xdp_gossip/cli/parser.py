@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The parser of the command line: its types, its help, and errors that are one line."""
+"""The parser of the command line: its types, its help, and error messages of one line."""
 
 from __future__ import annotations
 
@@ -119,15 +119,15 @@ def add_command(
 def connection_options() -> argparse.ArgumentParser:
     """The options that name an agent, as a parent parser; they may stand before or after the command."""
     parent = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    group = parent.add_argument_group("which agent, and how to print")
+    group = parent.add_argument_group("agent and output")
     where = group.add_mutually_exclusive_group()
     where.add_argument("--socket", metavar="PATH", type=path, help=f"Unix socket of the agent ({DEFAULT_SOCKET})")
     where.add_argument("--endpoint", metavar="URL", type=some_text, help="http://, https:// or unix:// URL of its API")
     group.add_argument("--token-file", metavar="FILE", type=path, help="file with the API token, for --endpoint")
-    text = "CA certificates to check an https endpoint against"
+    text = "CA certificates that an https endpoint must be signed by"
     group.add_argument("--ca-file", metavar="FILE", type=path, help=text)
-    group.add_argument("--json", action="store_true", help="print JSON, errors too")
-    group.add_argument("--wide", action="store_true", help="cut nothing in tables on a terminal")
+    group.add_argument("--json", action="store_true", help="print JSON, also for errors")
+    group.add_argument("--wide", action="store_true", help="do not cut tables on a terminal")
     return parent
 
 

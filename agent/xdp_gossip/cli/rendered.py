@@ -20,7 +20,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "rendered",
         "list the rendered files and their state",
-        "List the files that this host makes of documents: the state of each, since when, and the error if it failed.",
+        "List the files that this host renders from documents: state, time of the last change, error.",
         ["xdp-gossip rendered", "xdp-gossip rendered --wide"],
         common,
     )
@@ -30,7 +30,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "files-helper",
         "run the privileged helper for rendered files",
-        "Run, as root, the helper that puts rendered files in place for the agent. xdp-gossip-files.service does it.",
+        "As root: run the helper that puts rendered files in place for the agent, as xdp-gossip-files.service does.",
         ["xdp-gossip files-helper --config /etc/xdp-gossip/agent.yml"],
         common,
     )

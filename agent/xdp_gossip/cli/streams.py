@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Standard streams: whatever the caller left of them, and in whatever encoding."""
+"""Standard streams, whatever state the caller left them in, and whatever their encoding."""
 
 from __future__ import annotations
 

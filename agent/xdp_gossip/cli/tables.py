@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tables for people: cut to fit on a terminal, whole anywhere else."""
+"""Tables for people: cut to fit on a terminal, complete anywhere else."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ NODE_COLUMNS = ("name", "address", "state", "heard", "agent", "plane", "in sync"
 
 
 def node_rows(nodes: Sequence[Mapping[str, Any]], digest: str) -> list[list[object]]:
-    """A row for each NODE, first that of the member asked; ``digest`` is its state digest."""
+    """A row for each NODE, first that of the member asked; ``digest`` is its documents digest."""
     return [
         [
             node["name"],

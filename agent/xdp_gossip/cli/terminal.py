@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A terminal that a program draws on: taken over, and given back however the program ends."""
+"""Takes a terminal over for drawing, and restores it however the program ends."""
 
 from __future__ import annotations
 

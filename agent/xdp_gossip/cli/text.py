@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Text on a terminal: nothing in it acts on the terminal or is invisible, and how many columns it takes."""
+"""Makes text safe for a terminal: nothing acts on it or is invisible. Counts the columns that a text takes."""
 
 from __future__ import annotations
 

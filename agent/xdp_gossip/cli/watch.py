@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``watch``: what changes, a line for each; or a command that is run for each burst of changes."""
+"""``watch``: prints a line for each change, or runs a command for each burst of changes."""
 
 from __future__ import annotations
 
@@ -40,31 +40,31 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "watch",
         "print changes of documents and nodes, or run a command at each",
-        "Print what changes, a line for each change. With a COMMAND, run that once for each burst of "
-        "changes, never twice at a time. It gets the changes as a JSON list on its standard input, and of the last one "
-        "the key, event and version in XDP_GOSSIP_KEY, XDP_GOSSIP_EVENT and XDP_GOSSIP_VERSION. With --initial the "
-        "first run is for what is there at the start, with the event 'present' for each, and there is one also when "
-        "that is nothing. With --state, what changed while the watch or its agent did not run is told when both do.",
+        "Print one line for each change. With a COMMAND, run it once for each burst of changes, and never twice at a "
+        "time. It gets the changes as a JSON list on standard input, and key, event and version of the last change in "
+        "XDP_GOSSIP_KEY, XDP_GOSSIP_EVENT and XDP_GOSSIP_VERSION. With --initial there is a first run for the state at "
+        "the start, even if it is empty, with the event 'present' for each document and node. With --state, changes "
+        "that happened while the watch or its agent did not run are reported once both run.",
         ["xdp-gossip watch", "xdp-gossip watch app/ --json", "xdp-gossip watch app/ --initial -- ./apply"],
         common,
         usage="%(prog)s [options] [PREFIX] [-- COMMAND [ARGUMENT...]]",
     )
     watch.takes_command = True
-    text = "only documents whose key begins so"
+    text = "only documents whose key begins with this"
     watch.add_argument("prefix", metavar="PREFIX", type=prefix, nargs="?", default="", help=text)
-    text = "begin after this revision (default: now)"
+    text = "report changes after this revision (default: now)"
     watch.add_argument("--since", metavar="REVISION", type=number_from(0), help=text)
-    watch.add_argument("--initial", action="store_true", help="begin with all that is there")
+    watch.add_argument("--initial", action="store_true", help="report the current state first")
     watch.add_argument(
         "--state",
         metavar="FILE",
         type=path,
-        help="remember there which version of each document was dealt with, and go on from it (documents only)",
+        help="file that remembers the handled version of each document, to continue from there (documents only)",
     )
     text = "end after N changes, or N runs of the command"
     watch.add_argument("--count", metavar="N", type=number_from(1), help=text)
-    watch.add_argument("--timeout", metavar="SECONDS", type=seconds, help="end after so long (default: never)")
-    watch.add_argument("--documents", action="store_true", help="no changes of nodes (as with a PREFIX)")
+    watch.add_argument("--timeout", metavar="SECONDS", type=seconds, help="end after this time (default: never)")
+    watch.add_argument("--documents", action="store_true", help="report no changes of nodes (as with a PREFIX)")
     watch.set_defaults(handler=run, command=[])
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What every wing may use: errors nobody foresaw, log lines that others can cause, forks."""
+"""What every wing may use: a record of unforeseen errors, rate-limited log lines, forks."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Exceptions that nothing in this program foresaw: counted, logged, and told by ``status``, ``doctor`` and the metrics.
+"""Records exceptions that nothing in this program foresaw; log, ``status``, ``doctor`` and metrics show them.
 
 A packet, a timer or a request that fails this way must cost no more than itself, and must not go unseen. The count
 belongs to the process: whatever runs in it, a node list or the API, reports to one :data:`RECORD`.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Log lines that others can cause: one line a minute for each kind, however often it happens.
+"""Limits log lines that others can cause to one a minute for each kind.
 
-Whoever reaches a port could fill the journal otherwise. The line names the source and tells how many more there were;
-the counters tell the rest.
+Otherwise anybody who reaches a port could fill the journal. The line names the source and says how many more there
+were; the counters show the rest.
 """
 
 from __future__ import annotations

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The configuration file: read strictly, checked completely, turned into immutable values."""
+"""The configuration file: read strictly, checked completely, and turned into immutable values."""

@@ -41,10 +41,12 @@ _INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}")
 
 #: The section ``node``, which becomes a :class:`Node`.
 NODE = {
-    "addr": Knob("", "required: the address that other nodes reach this one by", words="an IP address of one host"),
-    "port": Knob(8000, "port of the gossip, UDP and TCP", least=1, most=65535),
-    "name": Knob("", "name of the node; none: that of the host", agent=AgentYml(most=MAX_NAME, reload=True)),
-    "private_data": Knob("", "what the node says of itself", agent=AgentYml(most=MAX_PRIVATE_DATA, reload=True)),
+    "addr": Knob("", "required: the address at which other nodes reach this one", words="an IP address of one host"),
+    "port": Knob(8000, "gossip port, UDP and TCP", least=1, most=65535),
+    "name": Knob("", "name of the node; none: the host's name", agent=AgentYml(most=MAX_NAME, reload=True)),
+    "private_data": Knob(
+        "", "text that other nodes see, for purposes of your own", agent=AgentYml(most=MAX_PRIVATE_DATA, reload=True)
+    ),
 }
 
 
@@ -58,13 +60,13 @@ class ApiConfig:
         words=f"an absolute path of at most {_MAX_SOCKET_PATH} bytes, or empty",
     )
     listen: Address | None = setting(
-        None, "where the API listens over TCP; needs `api.token_file`", words="ADDRESS:PORT, not that of the gossip"
+        None, "TCP address of the HTTP API; needs `api.token_file`", words="ADDRESS:PORT, not the gossip address"
     )
-    token_file: str = setting("", "file with the token that clients over TCP have to send", words="a private file")
+    token_file: str = setting("", "file with the token that TCP clients must send", words="a private file")
     token: str | None = field(default=None, repr=False)
-    tls_cert: str = setting("", "certificate of the API in PEM", words="a file", agent=AgentYml(key="tls.cert"))
+    tls_cert: str = setting("", "the API's certificate in PEM", words="a file", agent=AgentYml(key="tls.cert"))
     tls_key: str = setting("", "private key of that certificate", words="a private file", agent=AgentYml(key="tls.key"))
-    ui: bool = setting(False, "serve the read-only web page `/ui/` too")
+    ui: bool = setting(False, "serve the read-only web page `/ui/`")
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,11 @@ class LogConfig:
 
     level: str = setting(
         "info",
-        "least severity that is logged",
+        "lowest severity that is logged",
         choices=("debug", "info", "warning", "error"),
         agent=AgentYml(reload=True),
     )
-    format: str = setting("text", "form of a log line", choices=("text", "json"), agent=AgentYml(reload=True))
+    format: str = setting("text", "format of log lines", choices=("text", "json"), agent=AgentYml(reload=True))
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class AgentConfig(NodeSettings, _Origin):
     allow_insecure: bool = setting(False, "run without any secret")
     seeds: tuple[Address, ...] = setting(
         (),
-        "nodes to contact first; names are looked up again and again",
+        "nodes to contact first; names are looked up repeatedly",
         words="a list of ADDRESS:PORT or NAME:PORT",
         agent=AgentYml(reload=True),
     )
@@ -108,7 +110,9 @@ class AgentConfig(NodeSettings, _Origin):
     log: LogConfig = setting(LogConfig(), "the agent's log", words="a section", agent=AgentYml(reload=True))
     templates: tuple[TemplateConfig, ...] = setting((), "files to render: [rendering.md](rendering.md)", words="a list")
     services: tuple[ServiceConfig, ...] = setting((), "services that read several rendered files", words="a list")
-    files_helper: HelperConfig = setting(HelperConfig(), "the helper that puts them in place", words="a section")
+    files_helper: HelperConfig = setting(
+        HelperConfig(), "the helper that puts rendered files in place", words="a section"
+    )
 
 
 #: Keys of the file.

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Reading a YAML file strictly: every value asked for by type and range, every problem collected, no guess."""
+"""Reads a YAML file strictly: every value is requested by type and range, and nothing is guessed.
+
+Every problem is collected, so that one report names them all.
+"""
 
 from __future__ import annotations
 

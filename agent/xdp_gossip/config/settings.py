@@ -32,20 +32,20 @@ class DataPlaneConfig:
     """Where the loader attaches the kernel data plane, where agent and loader meet, and whom this node hears."""
 
     interface: str = setting(
-        "", "interface of the data plane; empty: the one that has `node.addr`", words="the name of an interface"
+        "", "interface of the data plane; none: the interface that has `node.addr`", words="the name of an interface"
     )
     directory: str = setting(
         "/run/xdp-gossip-dataplane",
-        "directory in which the loader leaves the kernel data plane",
+        "directory of the kernel data plane: pins, state and requests to the loader",
         words="a path",
         agent=AgentYml(words="an absolute path"),
     )
     prepare_interface: bool = setting(
-        False, "the loader may change offloads and queues of the interface that stand in a mode's way"
+        False, "the loader may change offloads and queues of the interface that prevent a mode"
     )
     allow: tuple[str, ...] = setting(
         (),
-        "networks that may speak to this node, over whatever protocol; none: all",
+        "networks that may talk to this node, over any protocol; none: all",
         words="at most 256 networks such as 10.0.0.0/8",
     )
 
@@ -56,7 +56,7 @@ class NodeSettings(Settings):
 
     buffer: int = setting(
         0,
-        "packets queued for one peer, and for the kernel, at most",
+        "most packets queued for one peer, and for the kernel",
         unit="packets",
         least=1,
         most=1_000_000,
@@ -64,28 +64,28 @@ class NodeSettings(Settings):
     )
     secret_key: str = setting(
         "",
-        "the same on all nodes; without one, packets are checked for damage but not for their sender",
+        "the secret, the same on all nodes; without one, packets are checked for damage but not authenticated",
         secret=True,
         agent=AgentYml(key="secret_key_file", words="a private file with one line of at least 16 bytes"),
     )
     protocol: str = setting(
         "UDP",
-        "`UDP` (long packets still take TCP) or `TCP`; `auto` takes the kernel data plane where one is loaded, "
-        "else UDP; `XDP` and `TC` insist on it in that mode",
+        "`UDP` (long packets still use TCP) or `TCP`; `auto` uses the kernel data plane if one is loaded, "
+        "else UDP; `XDP` and `TC` require it in that mode",
         choices=PROTOCOLS,
         any_case=True,
         agent=AgentYml(default="auto"),
     )
     listen_addr: str = setting(
         "0.0.0.0",
-        "local address to listen on, of the family of the node's own address; `::` for IPv6 and IPv4",
+        "local address to listen on, of the same family as the node's address; `::` for IPv6 and IPv4",
         words="an IP address",
     )
     is_print: bool = setting(False, "print PekoNode's console lines")
     wire: str = setting("native", "`native`, or `pekonode` to join a [PekoNode cluster](pekonode.md)", choices=WIRES)
     cluster: str = setting(
         "default",
-        "name of the cluster: members of two clusters do not hear each other",
+        "name of the cluster; members of two clusters do not hear each other",
         unit="bytes of UTF-8",
         least=1,
         most=255,
@@ -102,11 +102,11 @@ class NodeSettings(Settings):
     )
     state_dir: str = setting(
         "",
-        "directory that keeps identity, nodes and documents over restarts",
+        "directory that keeps identity, nodes and documents across restarts",
         words="a path",
         agent=AgentYml(default="/var/lib/xdp-gossip", words="an absolute path"),
     )
-    history: int = setting(10, "versions that are kept of each document", unit="versions", least=1, most=1_000)
+    history: int = setting(10, "versions kept of each document", unit="versions", least=1, most=1_000)
     dataplane: DataPlaneConfig = setting(DataPlaneConfig(), "the kernel data plane", words="a section")
 
     @property

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The configuration's ``templates:``, ``services:`` and ``files_helper:``: which files are rendered, and how placed.
+"""The sections ``templates:``, ``services:`` and ``files_helper:``: which files are rendered, and how they are placed.
 
-The agent reads these sections as a part of its whole configuration. The files helper reads only them, by itself and
-with :func:`load_for_helper`, and from a file that nobody but root can have written: what it writes and runs comes from
-there, never from the agent.
+The agent reads these sections as a part of its whole configuration. The files helper reads only them, by itself with
+:func:`load_for_helper`, and from a file that only root can have written: what it writes and runs comes from there,
+never from the agent.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class HelperConfig:
         "/run/xdp-gossip-files/helper.sock", "Unix socket of the files helper", words="an absolute path"
     )
     user: str = setting(
-        "xdp-gossip", "user of the agent, whose requests the files helper takes", words="the name of a user"
+        "xdp-gossip",
+        "user of the agent; the files helper accepts only this user's requests",
+        words="the name of a user",
     )
     state_dir: str = setting("/var/lib/xdp-gossip-files", "directory of the files helper", words="an absolute path")
 
@@ -275,9 +277,9 @@ def _check_trusted(problems: Problems, path: str, owners: set[int]) -> None:
 
 
 def who_else_writes(found: os.stat_result, owners: Set[int] | None = None) -> str:
-    """Who but ``owners`` can change a file, or exchange what of theirs is in a directory, as a text; "" for nobody.
+    """Who but ``owners`` can change a file, or replace their files in a directory, as a text; "" for nobody.
 
-    ``owners`` are root and the process's own user if not given. A sticky directory keeps others from exchanging things.
+    ``owners`` are root and the process's own user if not given. A sticky directory keeps others from replacing files.
     """
     if found.st_uid not in ({0, os.geteuid()} if owners is None else owners):
         return f"of user {found.st_uid}"

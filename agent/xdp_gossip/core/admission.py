@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which packets are let in: authentic, addressed to this cluster, not seen before, and not recordings."""
+"""Decides which packets are admitted: authentic, of this cluster, not seen before, and not recordings."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ class Admission:
     def known_offset(self) -> float:
         """Seconds to add to the local clock for the cluster's time, as far as it is known.
 
-        With fewer than two others nobody can tell which clock is right, and the local one holds; but not against
-        what more of them said before. A clock that was known to run ahead goes on counting as ahead.
+        With fewer than two others this node cannot tell which clock is right, so the local one holds. What more members
+        said before still counts: a clock that was known to run ahead goes on counting as ahead.
         """
         samples = self._samples()
         self._known_offset = cluster_offset(samples) if len(samples) > 1 else min(0.0, self._known_offset)
@@ -173,7 +173,7 @@ class Admission:
         """A recording must not bring a node back that is gone, so compare the packet's time with its origin's clock.
 
         Of a node whose clock we do not know, or that was set meanwhile, ask what only a live one can answer. It may
-        be asking us for the same reason: acknowledge that, which changes nothing here, or both would ask for ever.
+        be asking us for the same reason: acknowledge that, which changes nothing here, or both would ask forever.
         """
         known = peer.clock_ahead if peer is not None else None
         expected = self.cluster_offset() or 0.0 if known is None else known

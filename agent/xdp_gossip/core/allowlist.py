@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Who may speak to this node: networks, looked up by the address that a packet comes from.
+"""The networks that may send to this node, looked up by a packet's source address.
 
-The kernel programs ask the same list (map ``allow`` of ``bpf/dataplane.c``): XDP and TC come before netfilter, so a
-host's firewall cannot say it for them.
+The kernel programs use the same list (map ``allow`` of ``bpf/dataplane.c``): XDP and TC come before netfilter, so a
+host's firewall cannot filter for them.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a member has made of documents: which version it runs, not only holds, and which files are in trouble."""
+"""Answers which version of a document a member has applied, not only holds, and which of its files are in trouble."""
 
 from __future__ import annotations
 

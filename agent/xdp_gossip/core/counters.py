@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What the engines count: every name stands here, so that each counter is there, as 0, before it first counts.
+"""Every counter of the engines by name, so that each exists as 0 before it first counts.
 
-A counter that begins with its first event begins as 1. Prometheus' ``increase()`` sees no increase in that.
+A counter that appears with its first event would start at 1, and Prometheus' ``increase()`` sees no increase in that.
 """
 
 from __future__ import annotations

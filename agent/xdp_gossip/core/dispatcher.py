@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The way of a packet: it is let in, taken note of, relayed, and given to whom it concerns."""
+"""The path of a packet: admitted, noted, relayed, and passed to the handler of its message."""
 
 from __future__ import annotations
 

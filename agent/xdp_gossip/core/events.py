@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an engine tells its shell. The shell prints, persists, counts and serves them; the protocol goes on without."""
+"""Events that an engine reports to its shell, which prints, stores, counts and serves them."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ class Rumor:
 
 @dataclass(frozen=True)
 class Joined:
-    """The local node joined the cluster (the seed's ``[Join]``)."""
+    """The local node joined the cluster (PekoNode's ``[Join]``)."""
 
     node: Node
 
 
 @dataclass(frozen=True)
 class Paused:
-    """The local node stopped publishing heartbeats (the seed's ``[Stop]``)."""
+    """The local node stopped publishing heartbeats (PekoNode's ``[Stop]``)."""
 
     node: Node
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """The local node publishes heartbeats again (the seed's ``[Start]``)."""
+    """The local node publishes heartbeats again (PekoNode's ``[Start]``)."""
 
     node: Node
 
 
 @dataclass(frozen=True)
 class HeartbeatSent:
-    """The local node published a heartbeat (the seed's ``[Listen]`` line carries the node list at that moment)."""
+    """The local node published a heartbeat (PekoNode's ``[Listen]`` line carries the node list at that moment)."""
 
     node: Node
 
@@ -114,7 +114,7 @@ class TombstonesCollected:
 
 @dataclass(frozen=True)
 class SwapRequested:
-    """An exchange went out or came in (the seed's ``[Swap Request]: a -> b``)."""
+    """A sync request went out or came in (PekoNode's ``[Swap Request]: a -> b``)."""
 
     requester: Address
     responder: Address
@@ -122,7 +122,7 @@ class SwapRequested:
 
 @dataclass(frozen=True)
 class SwapAnswered:
-    """An exchange was answered (the seed's ``[Swap Response]: a <- b``: a asked, b answered)."""
+    """A sync request was answered (PekoNode's ``[Swap Response]: a <- b``: a asked, b answered)."""
 
     requester: Address
     responder: Address

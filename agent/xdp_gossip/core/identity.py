@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Who is who: two hosts with one address, two members with one name, two fleets that meet.
+"""Detects identity conflicts: two hosts with one address, two members with one name, two fleets that meet.
 
-Invariants (docs/protocol.md, "Identity"): nobody raises its incarnation more than ``RAISES`` times in ``RAISES_IN``
-seconds because another one uses its address; and whoever sees such a thing says so.
+Invariants (docs/protocol.md, "Identity"): no member raises its incarnation more than ``RAISES`` times in ``RAISES_IN``
+seconds because another one uses its address, and every member that sees such a conflict reports it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every protocol engine offers its shell (see docs/architecture.md, "The core").
+"""The interface that every protocol engine offers its shell (see docs/architecture.md, "The core").
 
 An engine owns no clock, socket, thread, file or randomness: each input carries the time, the shell drains
 :meth:`Driven.take_transmits` and :meth:`Driven.take_events` after each input, and calls :meth:`Driven.handle_timer`
@@ -127,15 +127,15 @@ class Asked(Protocol):
 
     @property
     def tells_ancestry(self) -> bool:
-        """Whether documents of others say which versions their authors had read: without that, nobody can tell a
-        conflict."""
+        """Whether others' documents list the versions that their authors had read. Without the list a conflict cannot
+        be detected."""
 
     @property
     def counters(self) -> Mapping[str, int]:
         """Counters by name; every packet that is not used adds to one of them."""
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now, and again whenever it is absent, for ever (the seed's ``Set``)."""
+        """Contact ``node`` now, and again whenever it is absent, forever (PekoNode's ``Set``)."""
 
     def unseed(self, address: Address) -> None:
         """``address`` is no seed any more; nothing else is forgotten of it."""
@@ -144,10 +144,10 @@ class Asked(Protocol):
         """Change the local record and spread it; False when nothing changed."""
 
     def pause(self, now: Now) -> bool:
-        """Stop publishing heartbeats (the seed's ``Stop``): others drop this node after their timeout."""
+        """Stop publishing heartbeats (PekoNode's ``Stop``): others drop this node after their timeout."""
 
     def resume(self, now: Now) -> bool:
-        """Publish heartbeats again (the seed's ``Start``)."""
+        """Publish heartbeats again (PekoNode's ``Start``)."""
 
     def leave(self, now: Now) -> bool:
         """Tell everybody that this node goes; they drop it at once."""
@@ -205,7 +205,7 @@ class Asked(Protocol):
         """
 
     def repair(self, now: Now) -> int:
-        """Exchange at once with every member that shows other documents; returns how many were asked."""
+        """Sync at once with every member that shows other documents; returns how many were asked."""
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
         """Write a tombstone; returns it (None: there never was such a document) and whether anything changed."""

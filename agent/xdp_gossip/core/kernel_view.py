@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What a data plane recorded by itself, brought into the membership.
+"""Brings what a kernel data plane recorded into the membership.
 
-Such a plane authenticates, de-duplicates and relays rumors without asking the engine, and writes down what each origin
-said last. The engine reads that about once a cycle; a heartbeat that brings nothing new costs it nothing else.
+The plane authenticates, de-duplicates and relays rumors without asking the engine, and records what each origin said
+last. The engine reads that about once a cycle; a heartbeat that brings nothing new costs it nothing else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .types import Address, Now, State
 
 #: One origin that is not held for gone: key (20 bytes, ``peer.key_of``), incarnation, highest rumor sequence,
 #: window (bit i: highest - i was seen), last sign of life (monotonic seconds; 0: none), its wall clock minus the local
-#: one (seconds), state digest, record digest, flags of its newest packet. A tuple: ten thousand are read at once.
+#: one (seconds), documents digest, record digest, flags of its newest packet. A tuple: ten thousand are read at once.
 Observation = tuple[bytes, int, int, int, float, float, int, int, int]
 
 

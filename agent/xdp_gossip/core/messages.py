@@ -94,7 +94,7 @@ ENTRY = Struct(Entry, key=KEY, version=VERSION, deleted=BOOLEAN, content_hash=HA
 @message(1, PacketType.SWAP_REQUEST, nonce=U64, members_digest=U64, overdue=many(SIGHTING.field))
 @dataclass(frozen=True)
 class SyncRequest(Message):
-    """Opens an exchange: the header holds the state digest, this the rest of what is to be compared."""
+    """Opens a sync: the header holds the documents digest, this message everything else to compare."""
 
     nonce: int
     members_digest: int
@@ -113,11 +113,11 @@ class SyncRequest(Message):
 )
 @dataclass(frozen=True)
 class SyncResponse(Message):
-    """Answers it with what differs.
+    """Answers a sync request with what differs.
 
     ``members``: newer sightings of the overdue. When the digests of the node lists differ, the whole list follows in
-    ``MemberList`` messages and ``want_members`` asks for the requester's in return. Of the documents, when the state
-    digests differ, either all ``entries`` (``entries_complete``) or the 256 ``buckets``' digests.
+    ``MemberList`` messages and ``want_members`` asks for the requester's in return. When the documents digests differ,
+    it holds either all ``entries`` (``entries_complete``) or the digests of the 256 ``buckets``.
     """
 
     nonce: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Everything that leaves an engine: numbered and signed packets, events, counters."""
+"""The outbox: numbers and signs packets, and collects events and counters of an engine."""
 
 from __future__ import annotations
 

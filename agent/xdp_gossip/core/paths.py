@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""How long a datagram may be on the way to each peer: some paths lose long ones and tell nobody (RFC 2923, 2.1).
+"""Finds how long a datagram to each peer may be: some paths lose long ones silently (RFC 2923, 2.1).
 
-A peer that asks again over a connection what it had asked by datagram shows that something got lost. Then this member
-sends it short and long pings, and compares which are answered (RFC 8899's idea of a probe). When only short ones are
-answered, twice in a row, what is longer than ``SHORT`` goes over TCP. Of twins neither gets all answers, which says
-nothing of the path.
+A peer that asks again over a connection what it had asked by datagram shows that something was lost. This member then
+sends it short and long pings, and compares which are answered (RFC 8899's idea of a probe). If only short ones are
+answered, twice in a row, whatever is longer than ``SHORT`` goes over TCP. Of twins neither gets all answers, which says
+nothing about the path.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whom this member turns to: seeds, a random member each cycle, nodes that are gone, and members that differ."""
+"""Selects the peers to contact: seeds, a random member each cycle, nodes that are gone, and members that differ."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .types import Address, Node, Now, State
 
 #: Nodes that are gone which get a second chance each cycle.
 _RETRIES = 4
-#: While nobody is overdue, every so many cycles have an exchange: it costs more than all else that an idle member does.
+#: While nobody is overdue, every so many cycles have a sync: it costs more than all else that an idle member does.
 _CALM = 3
 #: Nodes known from an earlier run that are tried at once at start; the others follow as nodes that are gone.
 _FIRST_TRIES = 8
 
 
 class PeerSelection:
-    """Opens exchanges, and has node records asked for that are missing."""
+    """Opens syncs, and requests missing node records."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class PeerSelection:
         self._round_at = now.mono + self._rng.uniform(0.1, 1.0) * self._timing.cycle
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now and whenever it is absent; it counts as present until the timeout, as in the seed."""
+        """Contact ``node`` now and whenever it is absent; it counts as present until the timeout, as in PekoNode."""
         address = node.address
         peer = self._membership.get(address)
         if address == self._local.address:
@@ -103,7 +103,7 @@ class PeerSelection:
         self._seeds.answered(address)
 
     def tick(self, now: Now) -> None:
-        """Turn again to seeds that did not answer, ask for records, and once a cycle open an exchange."""
+        """Turn again to seeds that did not answer, ask for records, and once a cycle open a sync."""
         # Ticks may be a cycle apart: what is due soon is done now.
         if now.mono + self._timing.cycle / 3 >= self._round_at:
             self._round(now)
@@ -114,8 +114,8 @@ class PeerSelection:
     def differs(self, now: Now) -> None:
         """A member advertises other documents than ours.
 
-        Mostly a rumor is just on its way, so wait a moment before an exchange; and wait longer each time an
-        exchange did not settle it (a member may hold what we refuse).
+        Mostly a rumor is just on its way, so wait a moment before a sync; and wait longer each time a
+        sync did not settle it (a member may hold what we refuse).
         """
         if not self._settling and self._local.status == "running":
             self._settling = True

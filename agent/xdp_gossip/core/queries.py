@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Questions to members: what do you hold of a document, what became of it, which of your files are in trouble?"""
+"""Questions to members: what they hold of a document, whether they applied it, which of their files are in trouble."""
 
 from __future__ import annotations
 

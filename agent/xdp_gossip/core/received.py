@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A packet that was let in, as the handler of its message gets it."""
+"""An admitted packet, as the handler of its message gets it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether a list of nodes shows anything new, known without looking at one of them."""
+"""Tells whether a list of nodes shows anything new, without looking at any node."""
 
 from __future__ import annotations
 

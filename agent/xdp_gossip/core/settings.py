@@ -176,7 +176,7 @@ class Settings:
 
     amount: int = setting(
         3,
-        "fan-out: to how many nodes a heartbeat is sent, and relayed by each that sees it first",
+        "fan-out: how many nodes a heartbeat is sent to, and relayed to by each node that sees it first",
         unit="nodes",
         least=1,
         most=64,
@@ -195,7 +195,7 @@ class Settings:
     # One that is not above the cycle counts as auto, as in PekoNode; agent.yml refuses it instead.
     timeout: float = setting(
         0.0,
-        "silence after which a node is suspected",
+        "silence after which a node becomes suspect",
         unit="seconds",
         least=0,
         most=_DAY,
@@ -213,7 +213,7 @@ class Settings:
     # Another wire has another range: config.settings.rules.
     size: int = setting(
         16384,
-        "the longest datagram and the longest TCP frame; documents may be larger, they travel in pieces. "
+        "the longest datagram and the longest TCP frame; longer documents are sent in chunks. "
         "At most 16 MiB with `wire` pekonode over TCP",
         unit="bytes",
         least=4096,
@@ -227,10 +227,10 @@ class Settings:
         most=_TEN_YEARS,
         agent=AgentYml(least=0.1, most=_DAY),
     )
-    limits: Limits = setting(Limits(), "what others can make this node keep", words="`Limits`")
+    limits: Limits = setting(Limits(), "bounds on what others can make this node keep", words="`Limits`")
     tombstone_grace: float = setting(
         7 * _DAY,
-        "how long all members tell each other of a deletion",
+        "how long members remember a deletion and report it to each other",
         unit="seconds",
         least=1,
         most=_TEN_YEARS,
@@ -238,7 +238,7 @@ class Settings:
     )
     wait_for_members: float = setting(
         60.0,
-        "time after which a node that has just started counts as caught up although no member answers",
+        "time after its start until a node counts as caught up if no member answers",
         unit="seconds",
         least=0,
         most=_TEN_YEARS,
@@ -247,6 +247,6 @@ class Settings:
     )
     expects_seeds: bool = setting(
         False,
-        "seeds are named after the node has joined, so a node that has none yet is not alone",
+        "seeds are added after the node has joined, so a node without seeds does not count as alone",
         agent=AgentYml(key=None),
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Deadlines of an engine. It holds no clock: the shell says what time it is."""
+"""The deadlines of an engine. It holds no clock: the shell provides the time."""
 
 from __future__ import annotations
 

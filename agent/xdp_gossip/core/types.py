@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Values the whole protocol speaks of: addresses, nodes, members, versions, documents.
+"""Values that the whole protocol uses: addresses, nodes, members, versions, documents.
 
 All are immutable; none touches a clock, a socket or a file.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from .shown import shown
 
-#: The document that the seed's ``Publish``/``Read`` use.
+#: The document that PekoNode's ``Publish``/``Read`` use.
 DEFAULT_KEY = "default"
 
 #: Longest node name and private data, in bytes of UTF-8. A node record has to fit one datagram of the
@@ -140,7 +140,7 @@ def _unpacked(packed: bytes, port: int) -> Address:
 
 @dataclass(frozen=True)
 class Node:
-    """A node as the seed knows it: where it listens, and what it says of itself.
+    """A node as PekoNode knows it: where it listens, and what it says of itself.
 
     ``addr`` and ``port`` are its identity; ``name`` and ``private_data`` are attributes it may change.
     """
@@ -166,7 +166,7 @@ class Node:
         return Address(self.addr, self.port)
 
     def __str__(self) -> str:
-        """The seed's console form: ``{0.0.0.0 8000 A-server A}``."""
+        """PekoNode's console form: ``{0.0.0.0 8000 A-server A}``."""
         return f"{{{self.addr} {self.port} {self.name} {self.private_data}}}"
 
 
@@ -220,7 +220,7 @@ class Member:
     sequence: int
     record: Record | None
     last_heard: float  # seconds ago
-    digest: int  # metadata state digest it last advertised
+    digest: int  # documents digest it last advertised
     local: bool = False
     #: What is wrong with it, by stable names (docs/protocol.md, "Identity" and "Reach"); mostly nothing.
     problems: tuple[str, ...] = ()
@@ -231,7 +231,7 @@ class Member:
 
     @property
     def node(self) -> Node:
-        """The seed's view of it."""
+        """PekoNode's view of it."""
         record = self.record or Record()
         return Node(self.address.ip, self.address.port, record.name, record.private_data)
 
@@ -305,7 +305,7 @@ class Document:
 
     @functools.cached_property
     def state_hash(self) -> int:
-        """64 bits standing for (key, version, content); the sum over all documents is the state digest."""
+        """64 bits standing for (key, version, content); the sum over all is the documents digest."""
         digest = hashlib.blake2b(digest_size=8, person=b"xg-document")
         for part in (
             self.key.encode(),
@@ -359,8 +359,8 @@ class Document:
     def overtakes(self, held: Document, ours: bool) -> bool:
         """Whether this version takes the place of ``held`` although its author had not read that.
 
-        Of versions older than all ancestors nobody can tell any more: they count as read, except that a node's own
-        (``ours``) do not, as nobody else may have seen those.
+        If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read it. It then
+        counts as read, unless it is a version of this node (``ours``), which others may never have seen.
         """
         if held.version == self.base or held.version in self.ancestors:
             return False

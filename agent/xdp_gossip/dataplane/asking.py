@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Asks the loader to look again: when, how often, and by which file.
+"""Decides when the agent asks the loader to look again, and writes the request file.
 
-The agent has no privilege, so it cannot start the loader. The loader leaves a directory ``ask`` that belongs to the
-agent; systemd starts the loader while there is a file ``request`` in it (``xdp-gossip-dataplane.path``), and takes the
-file away first. A request that is made while a loader works is therefore not lost: it starts the next one.
+The agent has no privilege, so it cannot start the loader. The loader creates a directory ``ask`` that belongs to the
+agent; systemd starts the loader when the file ``request`` appears there (``xdp-gossip-dataplane.path``) and removes the
+file first. A request made while a loader works is therefore not lost: it starts the next one.
 
-Beside the request lie the addresses that the agent's packets go to: where only the loopback interface has the node's
-address, the loader puts the plane onto the interface that a route to them leads by.
+The request also holds the addresses that the agent's packets go to. Where only the loopback interface has the node's
+address, the loader puts the plane onto the interface that a route to them uses.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TOWARD, _TOWARD_BYTES = 16, 4096
 
 
 class Request:
-    """The file by which the loader is asked, and what is told along with it."""
+    """The file that asks the loader to look again, and the addresses stored with it."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / ASK
@@ -53,7 +53,7 @@ class Request:
         self._toward = self.directory / _TOWARD_FILE
 
     def there(self) -> bool:
-        """Whether somebody may be listening."""
+        """Whether the directory exists, so that a request can be noticed."""
         return self.directory.is_dir()
 
     def waits(self) -> bool:
@@ -61,16 +61,19 @@ class Request:
         return self.path.exists()
 
     def write(self, reason: str, at: float, toward: Sequence[str] = ()) -> None:
-        """Ask. Raises ``OSError``, also where the loader has not made the directory.
+        """Ask the loader. Raises ``OSError``, also when the loader has not created the directory.
 
-        ``toward``: addresses that packets go to; none leaves what was told before.
+        ``toward``: addresses that packets go to; an empty one keeps the addresses of the last request.
         """
         if toward:
             _write(self._toward, list(toward[:TOWARD]))
         _write(self.path, {"reason": reason, "at": at})
 
     def toward(self) -> list[str]:
-        """What the agent has told, for the loader, which is root and takes nothing from the agent on trust."""
+        """The addresses that the agent stored.
+
+        The loader calls this. It is root and validates whatever the agent wrote.
+        """
         try:
             descriptor = os.open(self._toward, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -88,7 +91,7 @@ class Request:
                 return []
 
     def withdraw(self) -> None:
-        """Take the directory away, unless the agent's user keeps other things in it. For the loader."""
+        """Remove the directory unless the agent's user keeps other files in it. The loader calls this."""
         with contextlib.suppress(OSError):
             for path in (self.path, self._toward):
                 path.unlink(missing_ok=True)
@@ -105,12 +108,12 @@ def _write(path: Path, content: object) -> None:
 
 
 class Asking:
-    """When to ask. Times are monotonic seconds.
+    """Schedules requests to the loader. All times are monotonic seconds.
 
-    The first request goes out at once, the next after 5 s, 10 s, and so on up to 5 minutes. A change of the interface
-    or of the address starts over. A plane that fails again for the same proof before it was :data:`STABLE` waits until
-    5 s after the last request, the next time 10 s, and so on: a plane that is lost now and then comes back at once, and
-    one that is proved but does not carry does not come and go all the time.
+    The first request goes out at once, the next after 5 s, 10 s and so on, up to 5 minutes. A change of the interface
+    or of the address restarts the schedule. A plane that fails again for the same proof within :data:`STABLE` waits
+    until 5 s after the last request, the next time 10 s, and so on. A plane that fails now and then thus returns at
+    once, while one that passes its proof but does not carry packets does not flap.
     """
 
     def __init__(self, request: Request, count: Callable[[str], None]) -> None:
@@ -142,34 +145,36 @@ class Asking:
 
     @property
     def answer_by(self) -> float:
-        """Until when the loader may still be at what it was asked for."""
+        """Time until which the loader may still be working on the last request."""
         return self._asked + ANSWER
 
     def failed(self, proof: str, now: float) -> None:
-        """A plane in use has failed: ask at once, or, where the same proof came a moment ago, after a while."""
+        """Note that a plane in use has failed: ask at once, or with a delay if the same proof failed shortly before."""
         self._repeats = self._repeats + 1 if proof == self._proof else 0
         self._tries = self._repeats
         self._at = max(now, self._asked + (_delay(self._repeats - 1) if self._repeats else SPACING))
         self._proof, self._wanted, self._answered = proof, True, False
 
     def want(self, now: float) -> None:
-        """There is no plane, or a better mode is to be had: go on asking."""
+        """Note that there is no plane, or that a better mode is possible: keep asking."""
         if not self._wanted:
             self._wanted, self._at = True, now + self.delay
 
     def hurry(self, now: float) -> None:
-        """Ask at once, if there is anything to ask for: what the loader saw may be over since."""
+        """Ask at once if anything is wanted: what the loader saw may no longer hold."""
         self._at = max(now, self._asked + SPACING)
 
     def content(self, since: float, now: float) -> None:
-        """The plane in use is the best there is, and has been at work since ``since``."""
+        """Note that the best possible plane is in use, and has worked since ``since``."""
         self._wanted = False
         if self.carries(since, now):
             self._tries = 0
 
     def carries(self, since: float, now: float) -> bool:
-        """The plane in use, the best or not, has been at work since ``since``; whether that is long enough to forget
-        what had failed."""
+        """Note that a plane has worked since ``since``.
+
+        Returns whether that is long enough to forget earlier failures.
+        """
         if now - since <= max(STABLE, _delay(self._repeats)):
             return False
         self._repeats, self._proof = 0, ""
@@ -178,22 +183,22 @@ class Asking:
     def may_take(self, now: float, changed: bool) -> bool:
         """Whether a plane may be taken into use.
 
-        One that failed may be when the loader has proved it again, which it writes down (``changed``). Where nobody
-        answers the plane is tried once more all the same: it may be the cause that has ended.
+        A plane that failed may be used once the loader has proved it again, which it writes down (``changed``). If no
+        loader answers, the plane is tried once more anyway, because the cause may be gone.
         """
         patience = ANSWER if self._request.there() else FIRST
         return changed or (self._answered and now >= self._asked + patience)
 
     def loader_worked(self, now: float) -> None:
-        """The loader has written its state."""
+        """Note that the loader has written its state."""
         self._worked = now
 
     def other_link(self) -> None:
-        """The next facts are about another interface, which is no change of one."""
+        """Note that the next facts describe another interface, so that they do not count as a change."""
         self._hard = self._soft = None
 
     def follow(self, facts: Facts | None, ours: int, now: float) -> bool:
-        """Take note of the facts; True when a change among them started the asking over. ``ours``: our program."""
+        """Take new facts. Returns True if they changed such that asking starts over. ``ours``: id of our program."""
         link = facts.link if facts is not None else None
         if facts is None:
             return False
@@ -216,7 +221,7 @@ class Asking:
         return changed
 
     def attend(self, reason: str, now: Now) -> None:
-        """Ask, if it is time."""
+        """Ask the loader if a request is due."""
         if now.mono < self.due:
             return
         self._asked, self._answered = now.mono, True
@@ -238,7 +243,7 @@ class Asking:
         _log.info("asked the loader to look again: %s", reason)
 
     def words(self) -> str:
-        """How it goes on."""
+        """What happens next, in words for status and log."""
         if not self._request.there():
             remedy = "systemctl reload-or-restart xdp-gossip-dataplane"
             return f"nothing asks the loader ({self._request.directory} is not there): {remedy}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads the constants and counters that ``bpf/*.h`` state, so that C and Python cannot differ."""
+"""Reads constants and counters from ``bpf/*.h``, so that C and Python cannot differ."""
 
 from __future__ import annotations
 

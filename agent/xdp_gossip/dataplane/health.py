@@ -4,9 +4,9 @@
 The agent calls :meth:`Health.judge` once a cycle. **The tolerance rule**, the only one: a plane has failed when more
 than :data:`TOLERANCE` of the work of one cycle was left undone. A fault that stops the work altogether therefore
 shows at the end of the first whole cycle after it: it is noticed within two cycles. A short gap, such as the loader's
-exchange of programs, or a few copies that a full queue cost, stays below. What the kernel states outright (no such
+replacement of programs, or a few copies that a full queue cost, stays below. What the kernel states outright (no such
 interface, other maps pinned) needs no tolerance; a program that is not ours must be seen there in two judgements,
-because a loader exchanges programs before it writes down which they are.
+because a loader replaces programs before it records which they are.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Plane:
-    """What is to be true of a plane in use.
+    """What must hold for a plane in use.
 
     ``program``: id of the XDP program at the interface, 0 at TC. ``owners``: indexes of the interfaces that had the
-    node's address when the loader proved the plane: its own, the loopback interface, or behind NAT none. ``named``:
-    the operator has named the interface, whatever routes say.
+    node's address when the loader proved the plane: the plane's own, the loopback interface, or none behind NAT.
+    ``named``: the operator has named the interface, so routes do not matter.
     """
 
     interface: str
@@ -84,12 +84,12 @@ class Plane:
 
 
 def too_much(undone: int, of: int) -> bool:
-    """Whether so much of the work of one cycle was left undone that it counts."""
+    """Whether more of one cycle's work was left undone than :data:`TOLERANCE` allows."""
     return undone > 0 and undone > TOLERANCE * of
 
 
 class Health:
-    """Judges one plane, from the moment at which it comes into use."""
+    """Judges one plane from the moment it is taken into use."""
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
@@ -99,7 +99,7 @@ class Health:
         self._foreign = 0  # judgements in a row that found a program of others
 
     def judge(self, work: Work, facts: Facts | None) -> Finding | None:
-        """The verdict on the cycle that ends now; None while the plane does its work, or nothing can be told."""
+        """The verdict on the cycle that ends now; None while the plane works, or when nothing can be concluded."""
         before, self._before = self._before, work
         found = self.stated(facts) or self._foreign_program(facts)
         if found is not None:
@@ -111,11 +111,11 @@ class Health:
         return self._undone(before, work)
 
     def notice(self, facts: Facts | None) -> Finding | None:
-        """The verdict on facts that have just changed, between two judgements."""
+        """The verdict on facts that have just changed, between two judgements of :meth:`judge`."""
         return self.stated(facts) or self._foreign_program(facts)
 
     def stated(self, facts: Facts | None) -> Finding | None:
-        """What the kernel states outright. ``facts`` None: nothing is known."""
+        """The verdict on what the kernel states outright. ``facts`` None: nothing is known."""
         if facts is None:
             return None
         plane = self._plane
@@ -137,7 +137,7 @@ class Health:
         return None
 
     def _holder(self, name: str) -> str:
-        """The interface that had the address, in words; ``name`` is the plane's."""
+        """Names the interface that had the address; ``name`` is the plane's interface."""
         plane = self._plane
         return name if plane.ifindex in plane.owners else f"interface {min(plane.owners)}"
 
@@ -153,7 +153,7 @@ class Health:
         return Finding("detached", text, "the loader to attach it again")
 
     def _steady(self, facts: Facts | None) -> bool:
-        """Whether the link was up through the cycle: what is lost without a carrier says nothing about the plane."""
+        """Whether the link was up through the whole cycle: losses without a carrier say nothing about the plane."""
         link = facts.link if facts is not None else None
         if link is None:
             return True

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The structures of ``bpf/maps.h`` for Python: ``struct`` formats in native order, fields in the order of the C."""
+"""Python's view of the structures in ``bpf/maps.h``.
+
+They are ``struct`` formats in native order, with the fields in the order of the C.
+"""
 
 from __future__ import annotations
 

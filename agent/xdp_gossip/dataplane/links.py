@@ -61,7 +61,7 @@ class Facts:
     ways: frozenset[int] | None = None
 
     def __str__(self) -> str:
-        """For a log."""
+        """The facts in words, for a log."""
         has = f"the address is on interface {self.owners[0]}" if self.owners else "no interface has the address"
         link = self.link
         if link is None:
@@ -157,7 +157,7 @@ def _link(*, index: int = 0, name: str = "") -> Link | None:
 
 
 def _features(index: int) -> int | None:
-    """What the driver says that it can do with XDP; None where the kernel has no such family."""
+    """What the driver says it can do with XDP; None where the kernel has no such family."""
     try:
         wanted = packed(_CTRL_ATTR_FAMILY_NAME, b"netdev\0")
         family = _generic(_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, wanted).get(_CTRL_ATTR_FAMILY_ID, b"")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The pinned maps of a loaded data plane, typed. Calls raise ``MapError`` when the kernel refuses one.
+"""The pinned maps of a loaded data plane, with types. Calls raise ``MapError`` when the kernel refuses one.
 
-What each map is for: docs/architecture.md; structures: ``bpf/maps.h`` and ``layout.py``.
+docs/architecture.md says what each map is for; the structures are in ``bpf/maps.h`` and ``layout.py``.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _STATE, _XDP_PROGRAM = "state.json", "xg_xdp_ingress"
 
 
 def best_mode(protocol: str) -> str:
-    """The mode that ``protocol`` (auto, XDP or TC) would rather have than any other."""
+    """The mode that ``protocol`` (auto, XDP or TC) prefers."""
     return _ACCEPTED[protocol.upper()][0]
 
 
 class PlaneError(Exception):
-    """There is no data plane that this agent can use; the message says why and what to do."""
+    """No data plane can be used by this agent; the message says why and what to do."""
 
 
 class AtWork(PlaneError):
-    """A loader is at work, or has died over it."""
+    """A loader is working, or died while it was."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Loaded:
 
     @staticmethod
     def stamp(directory: Path) -> tuple[int, int] | None:
-        """Another value whenever a loader has written its state; None when there is none."""
+        """A value that differs each time a loader has written its state; None when there is no state."""
         try:
             found = os.stat(directory / _STATE)
         except OSError:
@@ -74,9 +74,9 @@ class Loaded:
 
     @staticmethod
     def proved(directory: Path) -> float:
-        """When a loader saw last that the plane carries, seconds since the epoch; 0 when none did.
+        """Seconds since the epoch when a loader last saw the plane carry packets; 0 if never.
 
-        A loader that repairs a plane writes its state before that, so that what it makes is found if it dies.
+        A loader that repairs a plane writes its state first, so that its work is found if it dies.
         """
         found = _told(directory, "proved")
         return float(found) if isinstance(found, (int, float)) else 0.0
@@ -89,7 +89,7 @@ class Loaded:
 
     @classmethod
     def read(cls, directory: Path, protocol: str) -> Loaded:
-        """Look what is up, and whether ``protocol`` (auto, XDP or TC) can do with it. Raises ``PlaneError``."""
+        """Read what is up, and check that ``protocol`` (auto, XDP or TC) can use it. Raises ``PlaneError``."""
         path = directory / _STATE
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
@@ -217,23 +217,23 @@ class DataPlane:
         return found.st_dev, found.st_ino
 
     def there(self) -> bool:
-        """Whether these are still the maps that are pinned: a loader may have taken them down, or put up others."""
+        """Whether these maps are still the pinned ones: a loader may have removed or replaced them."""
         try:
             return self._look() == self._inode
         except OSError:
             return False
 
     def close(self) -> None:
-        """Give the descriptors back; the data plane works on until its lease is over. Idempotent."""
+        """Close the descriptors; the data plane keeps working until its lease ends. Idempotent."""
         for opened in self._maps:
             opened.close()
 
     # -- who we are --------------------------------------------------------------------------------------------
 
     def take_over(self, mono: float) -> bool:
-        """Make it ours: what was recorded for another node is wiped; True when the maps were ours before.
+        """Claim the plane for this node: wipe what was recorded for another one. True if the maps were ours before.
 
-        Raises ``PlaneError`` when another agent on this host works with it.
+        Raises ``PlaneError`` when another agent on this host uses it.
         """
         held = self._config.lookup(_INDEX)
         assert held is not None  # an array has all its entries
@@ -252,7 +252,7 @@ class DataPlane:
         return False
 
     def write_keys(self, keys: Sequence[tuple[int, bytes]]) -> None:
-        """Hand over the slots' keys for the MAC, 16 bytes each; all other slots become empty."""
+        """Write the slots' MAC keys, 16 bytes each; all other slots become empty."""
         slots = [bytes(layout.KEY.size)] * 256
         for number, key in keys:
             slots[number] = layout.KEY.pack(1, key)
@@ -270,7 +270,7 @@ class DataPlane:
         self._flags = self._flags & ~self._barring | (self._barring if wanted else 0)
 
     def write_config(self, config: Config) -> None:
-        """Write the configuration, unless it is what was written last."""
+        """Write the configuration unless it equals the one written last."""
         addr, port, cluster = self._identity
         packed = layout.CONFIG.pack(
             addr,
@@ -292,7 +292,7 @@ class DataPlane:
             self._written = packed
 
     def write_targets(self, targets: Sequence[Address]) -> None:
-        """Fill the half of the ring that is not in use; it comes into use with the next :meth:`write_config`."""
+        """Fill the unused half of the ring, which the next :meth:`write_config` puts into use."""
         half = 1 - self._half
         pack = layout.TARGET.pack
         first, size = half * self._ring, min(len(targets), self._ring)
@@ -357,11 +357,11 @@ class DataPlane:
         return self._totals.all()
 
     def counter(self, name: str) -> int:
-        """One counter. Raises ``ValueError`` for a name that there is not."""
+        """One counter. Raises ``ValueError`` for an unknown name."""
         return self._totals.one(name)
 
     def consume(self, take: Callable[[bytes], None], most: int) -> int:
-        """Hand up to ``most`` records of the ring buffer to ``take``; returns how many there were."""
+        """Pass up to ``most`` records of the ring buffer to ``take``; returns how many there were."""
         return self._events.consume(take, most)
 
 

@@ -46,7 +46,7 @@ class Monitor:
         self.facts: Facts | None = None
 
     def open(self) -> None:
-        """Read the facts, and follow them from now on; in a running loop."""
+        """Read the facts and follow them from now on. Must be called in a running loop."""
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="xdp-gossip-links")
         try:
@@ -137,7 +137,7 @@ class Monitor:
         self.refresh()
 
     def close(self) -> None:
-        """Give everything back. Idempotent."""
+        """Release everything. Idempotent."""
         channel, self._events = self._events, None
         if channel is not None:
             self._loop.remove_reader(channel)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which interface the kernel sends packets to an address by, asked over rtnetlink(7) (RTM_GETROUTE)."""
+"""Asks the kernel by which interface it sends packets to an address (rtnetlink(7), RTM_GETROUTE)."""
 
 from __future__ import annotations
 

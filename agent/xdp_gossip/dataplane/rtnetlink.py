@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Requests to the kernel over netlink, and what answers and notifications are made of: no subprocess, no privilege.
+"""Requests to the kernel over netlink, and the parts of its answers and notifications.
 
-netlink(7), rtnetlink(7); structures and numbers are those of linux/netlink.h, linux/rtnetlink.h and linux/if_addr.h.
+Needs no subprocess and no privilege. netlink(7), rtnetlink(7); structures and numbers are those of linux/netlink.h,
+linux/rtnetlink.h and linux/if_addr.h.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What :mod:`steering` needs of an engine."""
+"""The interface of an engine that a kernel data plane works for."""
 
 from __future__ import annotations
 

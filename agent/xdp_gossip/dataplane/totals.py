@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The counters of the programs, summed over the processors, and read so that they can be balanced."""
+"""Reads the programs' counters, summed over the processors, such that they balance."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Totals:
         return found
 
     def one(self, name: str) -> int:
-        """One counter. Raises ``ValueError`` for a name that there is not, ``MapError``."""
+        """One counter. Raises ``ValueError`` for an unknown name, ``MapError``."""
         return self._sum(self._names.index(name))
 
     def _sum(self, index: int) -> int:

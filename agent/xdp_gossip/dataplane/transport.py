@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The UDP transport with a kernel data plane below it, if there is one.
 
-Rumors of others do not come through the socket: the kernel judges, records and relays them, and what brings news
-comes through its ring buffer. Own rumors go out as one datagram, the carrier, which the kernel turns into as many
-copies as its fan-out byte says. Direct packets and frames take the sockets' way.
+Rumors of other nodes do not come through the socket: the kernel judges, records and relays them, and passes news
+through its ring buffer. The agent's own rumor goes out as one datagram, the carrier, which the kernel turns into as
+many copies as its fan-out byte says. Direct packets and frames use the sockets.
 """
 
 from __future__ import annotations
@@ -95,21 +95,21 @@ class KernelTransport(UdpTransport):
         self._sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
 
     def use(self, plane: DataPlane) -> None:
-        """Work with ``plane`` from now on; after :meth:`open`. Raises ``MapError``."""
+        """Use ``plane`` from now on. Call it after :meth:`open`. Raises ``MapError``."""
         self.leave_plane()
         self._carried = plane.counter("fanout")
         self.plane = plane
         self._loop.add_reader(plane.events_fd, guarded("data plane", self._read_events))
 
     def leave_plane(self) -> None:
-        """Go on through the sockets alone."""
+        """Continue over the sockets alone."""
         plane, self.plane = self.plane, None
         if plane is not None:
             self._loop.remove_reader(plane.events_fd)
             plane.close()
 
     def note_no_room(self) -> None:
-        """The kernel's table has no room for a peer: its rumors go on to be judged by the agent."""
+        """Note that the kernel's table has no room for a peer, whose rumors the agent keeps judging itself."""
         self._counters["plane_table_full"] += 1
 
     def count(self, name: str) -> None:
@@ -189,7 +189,10 @@ class KernelTransport(UdpTransport):
     # -- out ---------------------------------------------------------------------------------------------------
 
     def send_rumor(self, rumor: Rumor) -> None:
-        """One carrier if the kernel has as many targets; else, and when it cannot be sent, one packet for each."""
+        """Send one carrier if the kernel has as many targets, otherwise one packet for each target.
+
+        A carrier that cannot be sent is replaced by one packet for each target, too.
+        """
         count = len(rumor.targets)
         if self._can_carry(len(rumor.data), count) and self._send_carrier(rumor.data, count):
             return

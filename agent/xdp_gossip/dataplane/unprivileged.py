@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Asks the kernel whether a process without any privilege may use BPF maps, as the agent does.
+"""Asks the kernel whether a process without privileges, such as the agent, may use BPF maps.
 
-Linux 5.19 allows it; earlier kernels only where ``kernel.unprivileged_bpf_disabled`` is 0. Distributions carry such
-changes back, and security modules and containers forbid on their own, so that the version tells nothing.
+Linux 5.19 allows it; earlier kernels only where ``kernel.unprivileged_bpf_disabled`` is 0. Distributions backport such
+changes, and security modules and containers add prohibitions of their own, so the version says nothing.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _SECONDS = 20.0
 
 
 def needed() -> list[str]:
-    """The capabilities that this kernel wants of the agent, for its unit: ``["CAP_BPF"]`` or none.
+    """The capabilities that this kernel demands of the agent, for its unit: ``["CAP_BPF"]`` or none.
 
-    None also where nothing can be asked: without libbpf there is no data plane, and doctor tells of the rest.
+    Also none where nothing can be asked: without libbpf there is no data plane, and doctor reports the rest.
     """
     try:
         return ["CAP_BPF"] if os.geteuid() == 0 and maps_refused() else []
@@ -39,7 +39,7 @@ def needed() -> list[str]:
 def maps_refused() -> bool:
     """Whether the kernel refuses. Raises ``LibraryMissing``, and ``OSError`` when it cannot be asked.
 
-    Root asks as nobody; anybody else as himself, whose capabilities the answer then includes.
+    Root asks as the user nobody; other users ask as themselves, with whatever capabilities they have.
     """
     words = [sys.executable, "-Ic", _ASK, library()._name]
     nobody = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}

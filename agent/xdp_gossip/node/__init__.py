@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A node: an engine that is run, its disk and its network, and what is asked of it.
+"""A node: an engine with its disk and its network, and the questions that programs ask of it.
 
-``nodelist`` and ``blocking`` are its face.
+``nodelist`` and ``blocking`` are its public face.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which engine, transport and steering a node list needs: the one place that knows every combination.
+"""Chooses engine, transport and steering for a node list; the only place that knows every combination.
 
 What a combination does not use is not imported: a cluster on its own wire over UDP saves the memory of the others.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Assembly:
-    """The parts of one node, as its settings say. Raises ``ValueError`` for keys that no cluster can have."""
+    """The parts of one node, as its settings require. Raises ``ValueError`` for keys that no cluster can have."""
 
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
@@ -84,9 +84,9 @@ class Assembly:
             return UdpTransport(listen, size=size, buffer=queue, own=own), str(error)
 
     def steering(self, engine: ProtocolEngine, transport: Transport, why_not: str) -> PlaneSteering:
-        """What keeps a kernel data plane in step with ``engine``.
+        """The steering that keeps a kernel data plane in step with ``engine``.
 
-        ``why_not``: why ``transport`` can have none, as :meth:`transport` said.
+        ``why_not``: why ``transport`` can have no data plane, as :meth:`transport` returned it.
         """
         if self._plane in ("UDP", "TCP") or not isinstance(engine, Engine):
             return WithoutPlane(why_not)

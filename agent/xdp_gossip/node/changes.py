@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What changed, in order, for whoever waits for it: the feed behind ``watch`` and the wake-ups of ``convergence``."""
+"""The feed of changes, in order: behind ``watch`` and the wake-ups of ``convergence``."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ KINDS = ("document", "node")
 class Change:
     """One change. ``kind`` is document or node; exactly one of ``document`` and ``member`` is set.
 
-    Events of documents: published, deleted. Of nodes: joined, updated, suspected, recovered, removed, left.
+    Events of documents: published, deleted. Events of nodes: joined, updated, suspected, recovered, removed, left.
     ``watch`` also yields the kind resync (event gap, neither set): changes were missed, read everything again.
-    ``conflict``: the version held here whose place the document took, if its author had not read that.
+    ``conflict``: the version held here that the document replaced although its author had not read it.
     """
 
     revision: int
@@ -38,13 +38,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which changes somebody waits for: ``kind`` document or node ("": both), documents only under ``prefix``."""
+    """The changes that a caller waits for: ``kind`` document or node ("": both), documents only under ``prefix``."""
 
     prefix: str = ""
     kind: str = ""
 
     def lets(self, change: Change) -> bool:
-        """Whether ``change`` is one of them."""
+        """Whether ``change`` passes the filter."""
         if self.kind and change.kind != self.kind:
             return False
         return change.document is None or change.document.key.startswith(self.prefix)
@@ -55,7 +55,7 @@ ALL = Filter()
 
 @dataclass(frozen=True)
 class Changes:
-    """Answer of :meth:`ChangeLog.since`: ask on from ``revision``; after a ``gap`` read everything again."""
+    """Answer of :meth:`ChangeLog.since`. Continue from ``revision``; after a ``gap`` read everything again."""
 
     revision: int
     gap: bool
@@ -63,10 +63,10 @@ class Changes:
 
 
 class ChangeLog:
-    """The last changes, with revisions that never repeat over restarts as long as the clock does not go back.
+    """The latest changes. Revisions never repeat over restarts as long as the clock is not set back.
 
-    A change costs one look at each *filter* somebody waits with, and wakes those only who wait for it. Who is woken
-    looks at the changes that came since, not at all that are kept.
+    A change costs one check of each *filter* that callers wait with, and wakes only those whose filter lets it through.
+    A woken caller looks at the changes since then, not at all that are kept.
     """
 
     def __init__(self, first: int, kept: int = KEPT, kept_bytes: int = KEPT_BYTES) -> None:
@@ -89,7 +89,7 @@ class ChangeLog:
         member: Member | None = None,
         conflict: Version | None = None,
     ) -> None:
-        """Append a change and wake all who wait for it."""
+        """Append a change and wake all callers that wait for it."""
         if self.revision - self._oldest + 1 >= len(self._ring):
             self._drop_oldest()
         self.revision += 1
@@ -110,12 +110,12 @@ class ChangeLog:
         self._oldest += 1
 
     def wake(self) -> None:
-        """Wake those in :meth:`pause`, also without a change."""
+        """Wake all callers in :meth:`pause`, even without a change."""
         pausing, self._pausing = self._pausing, set()
         _settle(pausing, self.revision)
 
     def close(self) -> None:
-        """There will be no more changes: everybody is woken, and :meth:`follow` ends. Idempotent."""
+        """End the feed: wake all callers and end :meth:`follow`. Idempotent."""
         self.closed = True
         waiting, self._waiting = self._waiting, {}
         for futures in waiting.values():
@@ -123,7 +123,7 @@ class ChangeLog:
         self.wake()
 
     async def pause(self, seconds: float) -> None:
-        """Until something happens, at most ``seconds``."""
+        """Wait until something happens, at most ``seconds``."""
         waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._pausing.add(waiting)
         try:
@@ -132,7 +132,7 @@ class ChangeLog:
             self._pausing.discard(waiting)
 
     async def _first(self, waiting: asyncio.Future[int], seconds: float) -> int:
-        """The result of ``waiting``; when it takes longer than ``seconds``, the present revision."""
+        """Return the result of ``waiting``, or the present revision if that takes longer than ``seconds``."""
         timer = asyncio.get_running_loop().call_later(seconds, lambda: _settle({waiting}, self.revision))
         try:
             return await waiting
@@ -149,7 +149,10 @@ class ChangeLog:
         return Changes(self.revision, False, found)
 
     async def wait(self, revision: int, timeout: float, wanted: Filter = ALL) -> Changes:
-        """The same, waiting up to ``timeout`` seconds for the first. Does not wait once the log is closed."""
+        """Return what :meth:`since` does, waiting up to ``timeout`` seconds for the first change.
+
+        Does not wait once the log is closed.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         while True:
@@ -173,7 +176,7 @@ class ChangeLog:
                 del self._waiting[wanted]
 
     async def follow(self, revision: int, wanted: Filter = ALL) -> AsyncIterator[Change]:
-        """Every change after ``revision``, until the log is closed; after a gap one Change with kind resync."""
+        """Yield every change after ``revision`` until the log is closed; after a gap, one Change of kind resync."""
         while True:
             found = await self.wait(revision, _LONG, wanted)
             if found.gap:

@@ -11,7 +11,7 @@ from ..core.types import Address, Node
 
 
 def _plain(text: str) -> str:
-    """Names and private data come from other nodes: what is not printable is escaped, so that no line can be forged."""
+    """Escape what is not printable. Names and private data come from other nodes, so they must not forge a line."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
@@ -41,7 +41,7 @@ def _body(event: Event, nodes: Sequence[Node], listen_addr: str) -> str | None:
 
 
 def format_event(event: Event, nodes: Sequence[Node], when: datetime.datetime, listen_addr: str = "") -> str | None:
-    """The console line for ``event``, without a line end; None for an event the seed does not print.
+    """The console line for ``event``, without a line end; None for an event that PekoNode does not print.
 
     ``nodes`` is the node list at that moment, the local node first; ``when`` is printed as it is, in whole seconds;
     ``listen_addr`` is what ``[Listen]`` names (default: the node's own address).

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Does the whole fleet hold it? One member can tell: every heartbeat carries its sender's state digest.
+"""Asks the fleet who holds a document, through one member.
 
-A member with the same state digest as this one holds the same documents. The others are asked directly which version
-of the document they hold, because a different digest may be due to a different document.
+Every heartbeat carries its sender's documents digest. A member with the same digest as this one holds the same
+documents. The others are asked directly which version of the document they hold, because another document may be the
+reason for a different digest.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _ASK_AGAIN = 0.25
 
 @dataclass(frozen=True)
 class Convergence:
-    """Who holds what was asked for. Each of ``results`` has the keys of ``Convergence`` in the OpenAPI file."""
+    """Result of an inquiry. Each of ``results`` has the keys of ``Convergence`` in the OpenAPI file."""
 
     converged: bool
     members: int
@@ -41,9 +42,9 @@ class Convergence:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What members are to hold: a document's version and content digest, or (``key`` None) a whole state.
+    """What members should hold: a document's version and content digest, or (``key`` None) a complete state.
 
-    With ``deleted`` they are to hold no such document, and with ``version`` too to know of that deletion or a later
+    With ``deleted`` they should hold no such document, and with ``version`` also know of that deletion or of a later
     one: a member that has not heard of it could still get the document from another one that has not.
     """
 
@@ -54,7 +55,10 @@ class Wanted:
     applied: bool = False
 
     def met_by(self, version: str | None, digest: str | None) -> bool:
-        """Whether a member meets it that holds this version with this content (a version without: a tombstone)."""
+        """Whether a member that holds this version and content satisfies the inquiry.
+
+        A tombstone has a version and no content.
+        """
         if self.deleted:
             known = self.version is None or (version is not None and not _older(version, self.version))
             return digest is None and known
@@ -65,14 +69,14 @@ class Wanted:
         return version is not None and digest is not None
 
     def missed_by(self, version: str | None, digest: str | None) -> str:
-        """Why such a member does not meet it."""
+        """The reason why a member does not satisfy the inquiry."""
         if version is None:
             return "has not heard of the deletion" if self.deleted else "has no such document"
         return f"holds version {version}" if digest is not None else f"deleted it with version {version}"
 
 
 def _speaks_of(result: Mapping[str, Any]) -> bool:
-    """Whether what a member tells is about the version that it holds; rendered files know no tombstones."""
+    """Whether a member's answer is about the version that it holds; rendered files know no tombstones."""
     held = None if result["deleted"] else result["version"]
     return bool(result["applied"]["version"] == held)
 
@@ -90,7 +94,7 @@ def _older(version: str, than: str) -> bool:
 
 
 class Inquiry:
-    """One question to the fleet."""
+    """One question to all members."""
 
     def __init__(self, runtime: Runtime, log: ChangeLog, wanted: Wanted) -> None:
         self._runtime = runtime
@@ -104,13 +108,13 @@ class Inquiry:
         self._born = 0.0
 
     def on_answer(self, event: QueryAnswered) -> None:
-        """A member's answer, to this or another inquiry."""
+        """Take a member's answer, which may belong to another inquiry."""
         if event.query in self._pending:
             self._answers[event.address] = (event.version, event.digest, "" if event.stored else _NOT_STORED)
             self._log.wake()
 
     def on_applied(self, event: AppliedAnswered) -> None:
-        """What a member tells of its rendered files."""
+        """Take what a member reports of its rendered files."""
         if event.query in self._pending:
             self._applied[event.address] = {"state": event.state, "version": event.version, "error": event.error}
             self._log.wake()
@@ -185,7 +189,7 @@ class Inquiry:
         return self._with_applied(engine, member, result) if self._wanted.applied else result
 
     def _with_applied(self, engine: Asked, member: Member, result: dict[str, Any]) -> dict[str, Any]:
-        """The same with what the member tells of its rendered files."""
+        """Add to ``result`` what the member reports of its rendered files."""
         if member.local:
             found = engine.applied_source(str(self._wanted.key))
             applied = {
@@ -201,14 +205,14 @@ class Inquiry:
         return result
 
     def _confirmed(self, result: Mapping[str, Any]) -> bool:
-        """Whether a member counts: it holds it and, where that was asked, has applied what it holds."""
+        """Whether a member counts: it holds the document and, if that was asked, has applied what it holds."""
         if not result["holds"] or not self._wanted.applied:
             return bool(result["holds"])
         applied = result["applied"]
         return applied["state"] == "none" or (applied["state"] == "applied" and _speaks_of(result))
 
     def _held_by(self, engine: Asked, member: Member) -> tuple[str | None, str | None, str]:
-        """Version and digest that a member holds, and why they are not known."""
+        """The version and the digest that a member holds, and why they are unknown if they are."""
         if self._wanted.key is None:
             return None, f"{member.digest:016x}", "" if member.stored else _NOT_STORED
         if member.local or (member.digest == engine.state_digest and member.stored):
@@ -221,7 +225,7 @@ class Inquiry:
 
 
 def enough_for(wait: str | int) -> Callable[[int, int], bool]:
-    """The rule behind ``all``, ``majority`` or a number of members."""
+    """The predicate for ``all``, ``majority`` or a number of members."""
     if wait == "all":
         return lambda confirmed, members: confirmed >= members
     if wait == "majority":

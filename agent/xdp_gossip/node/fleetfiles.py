@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which rendered files of the whole fleet are in trouble: every member present is asked for its own."""
+"""Asks every present member which of its rendered files are in trouble."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FleetFiles:
 
 
 class FilesInquiry:
-    """One question to the fleet."""
+    """One question to all members."""
 
     def __init__(self, runtime: Runtime, log: ChangeLog) -> None:
         self._runtime = runtime
@@ -50,7 +50,7 @@ class FilesInquiry:
         self._all_here = asyncio.Event()
 
     def on_answer(self, event: FilesAnswered) -> None:
-        """A member's answer, to this or another inquiry."""
+        """Take a member's answer, which may belong to another inquiry."""
         if event.query not in self._pending or event.address not in self._asked:
             return
         self._answers[event.address] = event.found

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Checks of what a program hands to the library: each names the parameter, what was expected and what was got.
+"""Checks the values that a program passes to the library.
 
-The wrong type is a ``TypeError``, a wrong value a ``ValueError``. What the protocol judges, such as the length of a
-comment, is not judged twice.
+Each error names the parameter, what was expected and what it got. The wrong type is a ``TypeError``, a wrong value a
+``ValueError``. What the protocol checks itself, such as the length of a comment, is not checked twice.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _STATE_DIGEST = re.compile(r"[0-9a-f]{16}")
 
 
 def content(name: str, value: object) -> bytes:
-    """What is bytes, as bytes."""
+    """Return bytes-like content as bytes."""
     if not isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError(f"{name}: expected bytes, got {shown(value)}")
     return bytes(value)
 
 
 def path(name: str, value: object) -> Path:
-    """A path of text."""
+    """Return a path given as text."""
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name}: expected a path, got {shown(value)}")
     found = os.fspath(value)
@@ -77,7 +77,7 @@ def settings(given: Mapping[str, object]) -> NodeSettings:
 
 
 def listen_address(name: str, value: object) -> str:
-    """An IP address of this host, or 0.0.0.0 or ::, in its canonical form."""
+    """Return an IP address of this host, or 0.0.0.0 or ::, in its canonical form."""
     found = instance(name, value, str, "an IPv4 or IPv6 address")
     try:
         address = Address.of(found, 1)
@@ -89,7 +89,7 @@ def listen_address(name: str, value: object) -> str:
 
 
 def node(name: str, value: object) -> Node:
-    """A node, whose address is that of one host."""
+    """Return a node whose address is that of one host."""
     found = instance(name, value, Node, "a Node")
     if found.address.is_group:
         raise ValueError(f"{name}: addr: expected the address of one host, got {found.addr}")
@@ -97,7 +97,7 @@ def node(name: str, value: object) -> Node:
 
 
 def local_node(name: str, value: object, listen_addr: str) -> Node:
-    """A node that is heard where this one listens; ``::`` listens to both families."""
+    """Return a node whose address family this node listens to; ``::`` listens to both."""
     found = node(name, value)
     six = ":" in found.addr
     if listen_addr != "::" and (":" in listen_addr) is not six:
@@ -107,9 +107,9 @@ def local_node(name: str, value: object, listen_addr: str) -> Node:
 
 
 def other_node(name: str, value: object, local: Node) -> Node:
-    """A node that can be another one than ``local``.
+    """Return a node that may be another one than ``local``.
 
-    0.0.0.0 names no host. As in PekoNode's example it means this one, among nodes that are all on one host.
+    0.0.0.0 names no host. As in PekoNode's example it means this host, among nodes that are all on one host.
     """
     found = node(name, value)
     if not found.address.is_one_host and not local.address.is_here:
@@ -118,7 +118,7 @@ def other_node(name: str, value: object, local: Node) -> Node:
 
 
 def version(name: str, value: object) -> Version:
-    """A version, or its text."""
+    """Return a version, given as one or as its text."""
     if isinstance(value, str):
         try:
             return Version.parse(value)
@@ -134,7 +134,7 @@ def version(name: str, value: object) -> Version:
 
 
 def document_key(name: str, value: object) -> str:
-    """The name of a document. Raises ``InvalidError`` where there can be no such document."""
+    """Return the key of a document. Raises ``InvalidError`` for a key that no document can have."""
     found = instance(name, value, str, "text")
     try:
         return check_key(found)
@@ -143,7 +143,7 @@ def document_key(name: str, value: object) -> str:
 
 
 def digest(name: str, value: object, of_state: bool) -> str:
-    """The digest of a document's content, or of all documents."""
+    """Return the digest of a document's content, or of all documents."""
     example = "16 hex digits" if of_state else "sha256: and 64 hex digits"
     found = instance(name, value, str, example)
     if not (_STATE_DIGEST if of_state else _DIGEST).fullmatch(found):
@@ -152,7 +152,7 @@ def digest(name: str, value: object, of_state: bool) -> str:
 
 
 def members_wanted(name: str, value: object) -> str | int:
-    """How many members: all, majority or a number."""
+    """Return how many members are wanted: all, majority or a number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return integer(name, value, 0, 1_000_000)
     if not isinstance(value, str):
@@ -165,7 +165,7 @@ def members_wanted(name: str, value: object) -> str | int:
 
 
 def states(name: str, value: object) -> frozenset[State] | None:
-    """Some states, or None."""
+    """Return a set of states, or None."""
     if value is None:
         return None
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
@@ -174,12 +174,12 @@ def states(name: str, value: object) -> frozenset[State] | None:
 
 
 def generator(name: str, value: object) -> random.Random:
-    """A source of random numbers, a new one for None."""
+    """Return a source of random numbers, a new one for None."""
     return random.Random() if value is None else instance(name, value, random.Random, "a random.Random, or None")
 
 
 def networks(name: str, value: object) -> tuple[str, ...]:
-    """Networks as text, such as 10.0.0.0/8, in their canonical form."""
+    """Return networks given as text, such as 10.0.0.0/8, in their canonical form."""
     found = []
     for each in sequence(name, value, "networks as text"):
         if not isinstance(each, str):
@@ -194,7 +194,7 @@ def networks(name: str, value: object) -> tuple[str, ...]:
 
 
 def key_slots(name: str, value: object) -> tuple[KeySlot, ...]:
-    """Key slots out of (slot, state, secret). What is wrong may be a secret: it is not told."""
+    """Return key slots made from (slot, state, secret). An error never quotes the value, which may be a secret."""
     found: dict[int, KeySlot] = {}
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"{name}: expected a list of (slot, state, secret), got {type(value).__name__}")
@@ -216,14 +216,14 @@ def key_slots(name: str, value: object) -> tuple[KeySlot, ...]:
 
 
 def sequence(name: str, value: object, of: str) -> Sequence[object]:
-    """A list or a tuple."""
+    """Return a list or a tuple."""
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"{name}: expected a list of {of}, got {shown(value)}")
     return value
 
 
 def documents(name: str, value: object) -> list[Document]:
-    """A list of documents, each of whose versions is one."""
+    """Return a list of documents after checking the version of each."""
     found = [instance(name, each, Document, "a list of Document") for each in sequence(name, value, "Document")]
     for index, each in enumerate(found):
         version(f"{name}[{index}].version", each.version)
@@ -235,7 +235,10 @@ def documents(name: str, value: object) -> list[Document]:
 
 
 def write(name: str, value: object) -> Write:
-    """A write whose fields are of their types; a version may be text. ``name`` stands before the fields' names."""
+    """Return a write after checking the types of its fields; its version may be text.
+
+    ``name`` precedes the names of the fields in errors.
+    """
     found = instance(name.rstrip("."), value, Write, "a Write")
     expires_in = found.expires_in
     if isinstance(expires_in, bool) or not isinstance(expires_in, (int, float, type(None))):

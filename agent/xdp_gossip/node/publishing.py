@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Documents that are published here: first on the disk, then in the engine, and only then on their way to others.
+"""Publishes documents of this node: first on the disk, then in the engine, and only then on their way to others.
 
 Invariant (docs/protocol.md, "Documents"): a publish that answers "failed" has not happened, and will not.
 
@@ -39,11 +39,12 @@ _before_commit: contextvars.ContextVar[Callable[[], None]] = contextvars.Context
 
 @contextlib.contextmanager
 def only_if(check: Callable[[], None]) -> Iterator[None]:
-    """What is published in this block takes effect only if ``check()`` does not raise; else the publish raises that.
+    """Context manager: a publish in its block takes effect only if ``check()`` does not raise.
 
-    It is called when all is ready, and nothing runs between it and what takes effect. So a request can be given up at
-    any moment, and never takes effect after that. (The question belongs to who asks, not to what is published: so it
-    is no parameter that every layer hands on.)
+    Otherwise the publish raises that error. ``check`` is called when all is ready, and nothing runs between it and the
+    moment at which the publish takes effect. So a request can be given up at any moment, and never takes effect after
+    that. (The question belongs to the caller, not to what is published, so it is not a parameter that every layer
+    passes on.)
     """
     token = _before_commit.set(check)
     try:
@@ -53,11 +54,11 @@ def only_if(check: Callable[[], None]) -> Iterator[None]:
 
 
 class _GivenUp(Exception):
-    """The caller was cancelled before what it publishes took effect; nobody is left to be told."""
+    """The caller was cancelled before its publish took effect; nobody is left to be told."""
 
 
 class Publisher:
-    """Takes what is published, one publish of a key at a time; all that comes together is one transaction."""
+    """Publishes documents, one publish of a key at a time. Whatever arrives together becomes one transaction."""
 
     def __init__(self, runtime: Runtime, disk: Disk) -> None:
         self._runtime = runtime
@@ -76,11 +77,11 @@ class Publisher:
 
     @property
     def owes(self) -> bool:
-        """Whether a version may be on the disk that does not hold, and is to be taken from there."""
+        """Whether the disk may hold a version that does not count and must be withdrawn."""
         return bool(self._withdrawn)
 
     def undecided(self, document: Document) -> bool:
-        """Whether a version that the disk may show has not happened, or not yet."""
+        """Whether a version that the disk may show has not happened, or has not happened yet."""
         item = self._in_flight.get(document.key)
         coming = [item.document] if item is not None and item.changed and item.document is not None else []
         return any(each.key == document.key and each.rank == document.rank for each in (*coming, *self._withdrawn))
@@ -200,7 +201,7 @@ class Publisher:
         self._runtime.counters["documents_withdrawn"] += found
 
     def _wake(self, after: float) -> None:
-        """Look after what is undecided in so many seconds, or earlier."""
+        """Look after undecided versions in this many seconds, or earlier."""
         if self._alarm is not None:
             if self._alarm.when() <= asyncio.get_running_loop().time() + after:
                 return
@@ -232,7 +233,7 @@ class Publisher:
             await self._finish()
 
     async def _finish(self) -> None:
-        """The last time to settle."""
+        """Settle for the last time."""
         try:
             async with self._settling:
                 await self._settle()
@@ -265,7 +266,7 @@ class Publisher:
             _answer(waiting, None)
 
     async def _stage(self, documents: Sequence[Document]) -> None:
-        """Bring ``documents`` to the disk. Raises ``StoreError``."""
+        """Write ``documents`` to the disk as staged. Raises ``StoreError``."""
         async with self._settling:
             kept = list(self._kept)
             try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs an engine: gives it time and packets, carries out what it asks for, keeps its state on the disk."""
+"""Runs an engine: gives it time and packets, carries out what it asks for, and keeps its state on the disk."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _STUCK_FAULTS = 50
 
 
 class Runtime:
-    """One engine at work. All methods belong to the event loop that :meth:`open` ran in."""
+    """One running engine. All methods belong to the event loop in which :meth:`open` ran."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Runtime:
 
     @staticmethod
     def now() -> Now:
-        """The time, on both clocks. One before 1970 is taken for 1970."""
+        """The present time on both clocks. A wall clock before 1970 counts as 1970."""
         mono = time.monotonic()
         slept = time.clock_gettime(_BOOT_CLOCK) - mono if _BOOT_CLOCK is not None else 0.0
         return Now(mono, max(0, time.time_ns()), slept)
@@ -134,7 +134,7 @@ class Runtime:
         self.steering.begin(now, lambda: self.call(lambda _, later: self.steering.notice(later)))
 
     def call(self, operation: Callable[[Asked, Now], T]) -> T:
-        """Do something with the engine and carry out what follows from it."""
+        """Call the engine and carry out the consequences."""
         try:
             return operation(self.engine, self.now())
         finally:
@@ -159,11 +159,11 @@ class Runtime:
         return await self._publisher.publish(writes, author, comment)
 
     def undecided(self, document: Document) -> bool:
-        """Whether a version that the disk may show has not happened, or not yet."""
+        """Whether a version that the disk may show has not happened, or has not happened yet."""
         return self._publisher.undecided(document)
 
     def note_disk(self, error: StoreError | None) -> None:
-        """A write to the state file failed, or succeeded: then the disk is well, if it has taken everything."""
+        """Note that a write to the state file failed or succeeded. The disk is healthy once it has taken everything."""
         if error is not None:
             self._disk_error = str(error)
         elif not self._unsaved and not self._publisher.owes and self._raised is None:
@@ -173,7 +173,7 @@ class Runtime:
 
     @property
     def unstored(self) -> Container[str]:
-        """Keys of documents that are held and not on the disk yet."""
+        """Keys of documents that are held but not on the disk yet."""
         return self._unsaved.keys
 
     @property
@@ -187,7 +187,7 @@ class Runtime:
         return f"{error}; the last versions of {len(self._unsaved.keys)} documents are in memory only"
 
     def healthy(self) -> bool:
-        """Whether the engine gets its time, and uses it."""
+        """Whether the engine gets its processor time, and uses it."""
         due = self.engine.next_timer()
         in_time = due is None or time.monotonic() - due < _STUCK
         return not self._closed and in_time and self._timer_faults < _STUCK_FAULTS
@@ -260,7 +260,10 @@ class Runtime:
         self.steering.handle_timer(now)
 
     def _carry_out(self) -> None:
-        """Events first: what is to be stored is queued before anybody can hear of it."""
+        """Carry out what the engine asks for.
+
+        Events come first, so that data is queued for the disk before anybody hears of it.
+        """
         for event in self.engine.take_events():
             self._handle(event)
         self.steering.attend(self.now())
@@ -308,7 +311,7 @@ class Runtime:
         return [*remembered(self.engine.members(now), now), *self.engine.former(now)]
 
     def _warn(self, event: Warned, level: int = logging.WARNING, quiet: float = _QUIET) -> None:
-        """Log, but with the same code once in ``quiet`` seconds; what was not logged is counted."""
+        """Log a warning, but only once in ``quiet`` seconds for each code; suppressed ones are counted."""
         since, hidden = self._warned.get(event.code, (-quiet, 0))
         if time.monotonic() - since < quiet:
             self._warned[event.code] = (since, hidden + 1)
@@ -317,7 +320,7 @@ class Runtime:
         _log.log(level, "%s%s", event.text, f" ({hidden} more like it before)" if hidden else "")
 
     def _not_stored(self, what: str, text: str) -> None:
-        """Count that the disk did not take something, and log it now and then."""
+        """Count a write that the disk refused, and log it from time to time."""
         self.counters[f"{what}_not_stored"] += 1
         self._warn(Warned(f"{what}_not_stored", text), logging.ERROR, _DISK_QUIET)
 
@@ -361,7 +364,7 @@ class Runtime:
                 self._saved.append((done, count))
 
     async def _save_incarnation(self) -> None:
-        """Keep the incarnation on the disk, so that the next run is a later one."""
+        """Store the incarnation, so that the next run has a later one."""
         while True:
             await self._was_raised.wait()
             self._was_raised.clear()
@@ -381,7 +384,7 @@ class Runtime:
                 self._raised = None
 
     async def _save_nodes(self) -> None:
-        """Keep the list of known nodes on the disk, so that a restart needs no seeds, however soon it comes."""
+        """Store the list of known nodes, so that a restart needs no seeds, however soon it comes."""
         while True:
             await self._nodes_changed.wait()
             await asyncio.sleep(_NODES_AFTER)

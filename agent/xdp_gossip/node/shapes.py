@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Values of the protocol as plain dictionaries: the shapes ``Node`` and ``Document`` of the OpenAPI file."""
+"""Converts values of the protocol to plain dictionaries: the shapes ``Node`` and ``Document`` of the OpenAPI file."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a runtime asks of a kernel data plane, and the answers where there can be none."""
+"""How a runtime uses a kernel data plane, and a null object for nodes that cannot have one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PlaneSteering(Protocol):
 
     @property
     def reason(self) -> str:
-        """Why packets travel in no better way; "" when they travel as they were asked to, or in the best way."""
+        """Why no better mode is in use; "" if the requested or the best mode is."""
 
     def status(self) -> dict[str, Any]:
         """``dataplane`` of GET /v1/status (docs/api.md); empty without a data plane."""
@@ -25,7 +25,7 @@ class PlaneSteering(Protocol):
         """Look for a data plane before the engine starts. Raises ``NoPlane`` when one was asked for by name."""
 
     def begin(self, now: Now, wake: Callable[[], None]) -> None:
-        """The engine runs. ``wake`` is called when :meth:`notice` has something to look at."""
+        """Note that the engine runs. ``wake`` is called when :meth:`notice` has something to look at."""
 
     def close(self) -> None:
         """Stop following the host's interfaces and addresses. Idempotent."""
@@ -34,7 +34,7 @@ class PlaneSteering(Protocol):
         """Look for a data plane now."""
 
     def notice(self, now: Now) -> None:
-        """Interfaces or addresses are others than before."""
+        """Note that interfaces or addresses have changed."""
 
     def next_timer(self) -> float:
         """Monotonic time at which :meth:`handle_timer` wants to be called; infinity: not at all."""
@@ -43,13 +43,13 @@ class PlaneSteering(Protocol):
         """Do what is due."""
 
     def attend(self, now: Now) -> None:
-        """The engine had an input: its state may be another than the kernel knows."""
+        """Note that the engine had an input, so its state may differ from what the kernel knows."""
 
     def hold(self, standing: Standing, now: Now) -> None:
         """Tell the kernel what to hold of a peer."""
 
     def members_changed(self, now: Now) -> None:
-        """Members came or went."""
+        """Note that members came or went."""
 
 
 class WithoutPlane:

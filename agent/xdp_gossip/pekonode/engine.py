@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What asks a member of a PekoNode cluster: its users read nodes and the one document, and publish."""
+"""The part of a PekoNode engine that answers its users: nodes, the one document, publishing."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class PekoNodeEngine(PekoNodeDrive):
         return True
 
     def leave(self, now: Now) -> bool:
-        """Fall silent altogether. This wire has no farewell: others drop this node after their timeout."""
+        """Fall silent. This wire has no leave message: others drop this node after their timeout."""
         if self.status in ("new", "left"):
             return False
         self.status = "left"

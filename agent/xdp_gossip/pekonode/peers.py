@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The NodeList by PekoNode's rule: who was heard within the timeout is there. One entry for each address and port."""
+"""The NodeList by PekoNode's rule: a node that was heard within the timeout is present.
+
+There is one entry for each address and port.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ class Peer(Shown):
         self.heard = 0  # heartbeats, in any number of copies; 0: a seed that never answered
         self.last_heard = last_heard  # monotonic seconds
         self.digest = 0
-        self.pinned = pinned  # given as a seed: tried for ever
+        self.pinned = pinned  # given as a seed: tried forever
 
     @property
     def listed(self) -> bool:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The agent as a service: the process, its log, what systemd is told, addresses and seeds that come and go."""
+"""The agent as a service: the process, its log, systemd, and addresses and seed names that come and go."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Which of the addresses that the agent listens on this host has now.
+"""Watches which of the addresses that the agent listens on this host has now.
 
-Sockets are bound to an address that is not there yet as well (IP_FREEBIND, ip(7)), and receive as soon as it is: an
-agent need not be started again because DHCP, keepalived or a slow switch was later than it. This module says so.
+Sockets are bound even to an address that no interface has yet (IP_FREEBIND, ip(7)), and receive as soon as one has it.
+The agent therefore needs no restart when DHCP, keepalived or a slow switch is late; this module reports what is
+missing.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ class Addresses:
 
     @property
     def waiting(self) -> str:
-        """What is waited for, as ``address 198.18.0.5 (listen_addr)``; "" when all are there."""
+        """The missing addresses, such as ``address 198.18.0.5 (listen_addr)``; "" when all are present."""
         return "; ".join(f"address {ip} ({', '.join(self._names[ip])})" for ip in self._missing)
 
     def open(self) -> None:
-        """Look, and follow the addresses from now on; in a running loop.
+        """Check the addresses and follow them from now on. Must be called in a running loop.
 
-        Where the kernel does not tell of changes, only :meth:`look` finds them.
+        Where the kernel does not report changes, only :meth:`look` finds them.
         """
         self.look()
         if not self._names:
@@ -59,7 +60,7 @@ class Addresses:
             asyncio.get_running_loop().add_reader(self._events, guarded("addresses", self._read))
 
     def look(self) -> None:
-        """Look which addresses are there now."""
+        """Check which addresses are present now."""
         missing = [ip for ip in self._names if not present(ip)]
         if missing == self._missing:
             return

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The agent process: a node list from the configuration, its API, systemd's signals, and an orderly end.
 
-Stopping is not leaving: a stopped agent is expected back, the others suspect and then drop it after their timeout.
-``xdp-gossip node leave`` says good-bye. Whatever fails unforeseen ends the process with an error, so that systemd
-starts a sound one instead of keeping half of one.
+Stopping is not leaving: other members expect a stopped agent back, then suspect it, then drop it after their timeout.
+``xdp-gossip node leave`` leaves the cluster. An unforeseen fault ends the process with an error, so that systemd
+starts a new one instead of keeping a broken one.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Agent:
 
     @property
     def _waits(self) -> str:
-        """Which data plane it waits for before it joins; "" for none."""
+        """The data plane that the agent waits for before it joins; "" for none."""
         return self._plane_wait.waiting if self._plane_wait is not None else ""
 
     def _on_waiting(self) -> None:
@@ -170,7 +170,7 @@ class Agent:
         self.systemd.tell("READY=1", self._told())
 
     def _told(self) -> str:
-        """The line for ``systemctl status``."""
+        """The status line for ``systemctl status``."""
         if not self.ready.is_set():
             return f"STATUS=no member yet: waiting for {self._waits}" if self._waits else "STATUS=starting"
         waiting = self.addresses.waiting
@@ -224,7 +224,7 @@ class Agent:
             self.fail("a background task failed", task.exception())
 
     def _on_unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """The loop's handler: a peer's broken connection is noted, a fault of our own ends the process."""
+        """The loop's exception handler: a peer's broken connection is noted, a fault of our own ends the process."""
         error = context.get("exception")
         if error is None or isinstance(error, (OSError, asyncio.CancelledError)):
             # Strangers can cause these, and as many as they like.
@@ -261,7 +261,7 @@ class Agent:
             self.systemd.tell(*lines)
 
     def reload(self) -> None:
-        """Take over what a changed configuration file allows (SIGHUP); say what needs a restart."""
+        """Apply what a changed configuration file allows (SIGHUP), and log which settings need a restart."""
         self.systemd.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             self._take_over(config.load(self.settings.path))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The agent's log on stderr, as text or as one JSON object a line."""
+"""Writes the agent's log to stderr, as text or as one JSON object per line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERRO
 
 
 def _printable(text: str) -> str:
-    """Escape control characters: text from the network must not start a line of its own."""
+    """Escape control characters, so that text from the network cannot start a line of its own."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

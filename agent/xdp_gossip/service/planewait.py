@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Joins the cluster once there is the kernel data plane that ``protocol: XDP`` or ``TC`` insists on.
+"""Joins the cluster once the kernel data plane that ``protocol: XDP`` or ``TC`` requires is there.
 
-The process stays while it waits. One that ended would be started again every two seconds, and would have the loader
-compile again and again: this one asks it more and more seldom (``dataplane/asking.py``).
+The process stays while it waits. If it ended, systemd would start it again every two seconds and have the loader
+compile each time; this process asks the loader less and less often (``dataplane/asking.py``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PEEK_EVERY, LOOK_EVERY = 0.5, 5.0
 
 
 class Joins(Protocol):
-    """What is needed of a node list."""
+    """What waiting for a plane needs of a node list."""
 
     async def join(self) -> None:
         """Join; may be called again after ``NoPlane``."""
@@ -58,7 +58,10 @@ class PlaneWait:
         self.waiting = ""
 
     async def join(self) -> bool:
-        """Join, however long it takes; False when :meth:`stop` was called first. Raises what the node list raises."""
+        """Join, however long it takes. Returns False if :meth:`stop` was called first.
+
+        Raises what the node list raises.
+        """
         following = False
         try:
             while not self._stopped:
@@ -84,7 +87,7 @@ class PlaneWait:
         self._wake.set()
 
     def stop(self) -> None:
-        """Give up."""
+        """Stop waiting; :meth:`join` then returns False."""
         self._stopped = True
         self._wake.set()
 
@@ -100,7 +103,7 @@ class PlaneWait:
         self._told()
 
     def _follow(self) -> None:
-        """From now on a change of interfaces or addresses is worth asking at once."""
+        """Follow interfaces and addresses: a change is a reason to ask the loader at once."""
         self._monitor.on_change = self._wake.set
         self._monitor.open()
         now = _now()
@@ -109,7 +112,7 @@ class PlaneWait:
         self._asking.hurry(now.mono)
 
     async def _pause(self, stamp: tuple[int, int] | None) -> None:
-        """Until the loader has worked, somebody calls :meth:`look`, or :meth:`stop`."""
+        """Wait until the loader has worked, or :meth:`look` or :meth:`stop` is called."""
         while not self._stopped and Loaded.stamp(self._directory) == stamp:
             now = _now()
             self._monitor.refresh()

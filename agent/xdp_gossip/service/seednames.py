@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Seeds that are given by name: resolved again and again, so that they may move, and off the event loop.
+"""Resolves seeds that are given by name, repeatedly, so that they may move, and outside the event loop.
 
-A name that does not resolve is tried again, for ever; what it meant before stays a seed meanwhile.
+A name that does not resolve is tried again, forever; its former addresses stay seeds meanwhile.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class SeedNames:
             counters.setdefault(counter, 0)
 
     def configure(self, names: Sequence[Name], fixed: Iterable[Address]) -> None:
-        """Take over another configuration; names that are new are looked up at once."""
+        """Apply another configuration; new names are looked up at once."""
         self._names = tuple(names)
         self._fixed = frozenset(fixed)
         for name in set(self._meaning) - set(names):
@@ -68,7 +68,7 @@ class SeedNames:
         self._again.set()
 
     async def run(self) -> None:
-        """Look all names up, again and again."""
+        """Look up all names repeatedly."""
         while True:
             self._again.clear()
             for name in self._names:
@@ -100,7 +100,7 @@ class SeedNames:
             self._mean(name, addresses)
 
     async def _look_up(self, name: Name) -> list[str]:
-        """In a thread of its own, which does not hold up the end of the process; one at a time."""
+        """Look up in a thread of its own, one at a time; the thread does not delay the end of the process."""
         if self._busy is not None and not self._busy.done():
             raise OSError(f"the resolver is still busy with an earlier name after {LOOKUP_SECONDS:g} s")
         loop = asyncio.get_running_loop()

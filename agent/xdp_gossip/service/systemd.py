@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a service tells systemd."""
+"""Notifies systemd of the service's state, and feeds its watchdog."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Systemd:
 
     @property
     def listens(self) -> bool:
-        """Whether anybody hears what is told."""
+        """Whether a service manager listens."""
         return bool(self._address)
 
     def tell(self, *lines: str) -> None:

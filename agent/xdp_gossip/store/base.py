@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a store of an agent's durable state has to do, whatever it keeps that in."""
+"""The interface of a store for an agent's durable state, whatever it keeps the state in."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A thread of its own for the state file."""
+"""Runs the state file's work in a thread of its own."""
 
 from __future__ import annotations
 

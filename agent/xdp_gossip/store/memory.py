@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A store that forgets all at exit."""
+"""A store in memory that forgets everything at exit."""
 
 from __future__ import annotations
 

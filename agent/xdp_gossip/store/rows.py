@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Rows of the state file: their columns, their checksums, and what each stands for.
+"""Rows of the state file: their columns, their checksums, and the values that they stand for.
 
 Every row carries a checksum over its table's name and all its columns. SQLite notices damage to the structure of its
 file, but not to the values in it.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Rows that the state file must forget, noted where a full disk has room: in blocks that were allocated before.
+"""Notes rows that the state file must forget where a full disk has room: in blocks that were allocated before.
 
-A transaction needs new blocks for its journal, so a full disk refuses even one that only deletes. Writing over what a
-file has needs none, on file systems that do so in place. A slip names a row by a digest of its key and rank: one that
-is torn, or of a row that is gone, names nothing.
+A transaction needs new blocks for its journal, so a full disk refuses even one that only deletes. Overwriting the
+contents of a file needs none, on file systems that write in place. A slip names a row by a digest of its key and rank:
+a torn slip, or one of a row that is gone, names nothing.
 """
 
 from __future__ import annotations

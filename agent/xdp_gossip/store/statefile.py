@@ -304,7 +304,7 @@ def _scan(database: sqlite3.Connection, table: str, step: int) -> Iterator[rows.
     while (found := database.execute(query, (at,)).fetchone()) is not None:
         number, *row = found
         if not isinstance(number, int) or (number - at) * step <= 0:
-            raise sqlite3.DatabaseError("row ids are out of order")  # the scan would go round for ever
+            raise sqlite3.DatabaseError("row ids are out of order")  # the scan would go round forever
         at = number
         yield tuple(row)
 

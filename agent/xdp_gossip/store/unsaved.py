@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Others' documents that are held and not on the disk yet, in the order in which they were accepted.
+"""Documents of others that are held but not on the disk yet, in the order in which they were accepted.
 
-While the disk fails they wait here. The version of each document that holds costs nothing: the engine has it, too, and
-limits it. Earlier ones are for the history only. They have a limit here, beyond which the oldest are given up.
+They wait here while the disk fails. The winning version of each document costs nothing, because the engine has it, too,
+and limits it. Earlier versions are for the history only. Their number is limited here, and the oldest are given up.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files that were changed by hand: heard of from the helper, told, and put right, but not at full speed for ever."""
+"""Follows what the helper says of files that were changed by hand, and limits how often they are repaired."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _RETRY, _RETRY_MOST = 2.0, 60.0
 
 
 class Pace:
-    """When a file is to be put right: at once, and then less and less often until it has stayed as it should."""
+    """Decides when a file is repaired: at once, then less and less often until it has stayed unchanged."""
 
     def __init__(self) -> None:
         self._next = 0.0
         self._last: float | None = None
 
     def delay(self, now: float) -> float:
-        """Seconds until the repair that is decided on at ``now`` (seconds of one clock)."""
+        """Seconds to wait before the repair that is decided on at ``now`` (seconds of any one clock)."""
         if self._last is None or now - self._last > 2 * _REPAIR_MOST:
             self._next = 0.0
         found = self._next
@@ -36,7 +36,7 @@ class Pace:
 
 
 async def follow(socket: str, tell: Callable[[dict[str, str]], None]) -> None:
-    """Have ``tell`` called with what the helper at ``socket`` says of drift, whenever it says it. Never returns."""
+    """Call ``tell`` with each report of drift that the helper at ``socket`` sends. Never returns."""
     retry, said = _RETRY, ""
     while True:
         try:

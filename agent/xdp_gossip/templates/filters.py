@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Ansible's filters and tests that templates have, with Ansible's names, parameters and results (docs/rendering.md).
+"""Ansible's filters and tests for templates, with Ansible's names, parameters and results (docs/rendering.md).
 
-All of them take data to data: none reads a file, a clock or randomness, or starts anything. What takes too long, as a
-regular expression may, is ended with the worker.
+All of them take data and return data: none reads a file, a clock or randomness, or starts anything. One that takes too
+long, as a regular expression may, is ended together with the worker.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MERGES = ("replace", "keep", "append", "prepend", "append_rp", "prepend_rp")
 
 
 def _refuse(value: Any) -> Any:
-    """For what JSON and YAML cannot say. An undefined value raises its own error, which names it."""
+    """Refuse a value that JSON and YAML cannot represent. An undefined value raises its own error, which names it."""
     if isinstance(value, jinja2.Undefined):
         str(value)
     raise TypeError(f"expected data, got {type(value).__name__}")
@@ -36,7 +36,7 @@ def to_json(
     ensure_ascii: bool = True,
     separators: tuple[str, str] | None = None,
 ) -> str:
-    """JSON."""
+    """The value as JSON."""
     return json.dumps(
         value,
         indent=indent,
@@ -48,17 +48,17 @@ def to_json(
 
 
 def to_nice_json(value: Any, indent: int = 4, sort_keys: bool = True, ensure_ascii: bool = True) -> str:
-    """JSON in lines, keys sorted."""
+    """The value as indented JSON, keys sorted."""
     return to_json(value, indent, sort_keys, ensure_ascii, (",", ": "))
 
 
 def tojson(value: Any, indent: int | None = None) -> str:
-    """Jinja's filter, keys sorted, without its escapes: a file is no HTML."""
+    """Jinja's filter with keys sorted, but without its HTML escapes: a file is not HTML."""
     return to_json(value, indent, sort_keys=True)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what templates have: dictionaries of any kind, and no undefined value."""
+    """Writes the values that templates have: any kind of dictionary, and no undefined value."""
 
 
 _Dumper.add_multi_representer(dict, yaml.SafeDumper.represent_dict)
@@ -74,7 +74,7 @@ def to_yaml(
     explicit_start: bool = False,
     explicit_end: bool = False,
 ) -> str:
-    """YAML, collections without collections in them in one line."""
+    """The value as YAML; a collection without nested collections takes one line."""
     text: str = yaml.dump(
         value,
         Dumper=_Dumper,
@@ -98,7 +98,7 @@ def to_nice_yaml(
     explicit_start: bool = False,
     explicit_end: bool = False,
 ) -> str:
-    """YAML in lines."""
+    """The value as YAML in block style."""
     return to_yaml(value, indent, default_flow_style, width, sort_keys, explicit_start, explicit_end)
 
 
@@ -113,13 +113,13 @@ def from_yaml_all(text: str | None) -> list[Any]:
 
 
 def b64encode(text: str, encoding: str = "utf-8", urlsafe: bool = False) -> str:
-    """Base64 of a text."""
+    """Encode a text as base64."""
     encode = base64.urlsafe_b64encode if urlsafe else base64.b64encode
     return encode(str(text).encode(encoding)).decode()
 
 
 def b64decode(text: str, encoding: str = "utf-8", urlsafe: bool = False) -> str:
-    """The text of a base64."""
+    """Decode base64 to a text."""
     decode = base64.urlsafe_b64decode if urlsafe else base64.b64decode
     return decode(str(text).encode()).decode(encoding)
 
@@ -145,7 +145,7 @@ def regex_replace(
 
 
 def regex_search(value: Any, regex: str, *groups: str, ignorecase: bool = False, multiline: bool = False) -> Any:
-    r"""What ``re.search`` finds, or the ``groups`` of it (``\\1``, ``\\g<name>``); None when it finds nothing."""
+    """What ``re.search`` finds, or its ``groups`` (``\\1``, ``\\g<name>``); None if it finds nothing."""
     wanted: list[str | int] = []
     for group in groups:
         named = re.fullmatch(r"\\g<(\S+)>", group)
@@ -165,7 +165,7 @@ def regex_findall(value: Any, regex: str, multiline: bool = False, ignorecase: b
 
 
 def ternary(value: Any, true_val: Any, false_val: Any, none_val: Any = None) -> Any:
-    """One of two values, or of three."""
+    """Choose one of two values, or of three."""
     if value is None and none_val is not None:
         return none_val
     return true_val if value else false_val
@@ -179,7 +179,7 @@ def to_bool(value: Any) -> bool:
 
 
 def quote(value: Any) -> str:
-    """For a shell."""
+    """Quote a text for a shell."""
     return shlex.quote("" if value is None else str(value))
 
 
@@ -189,7 +189,7 @@ def hashed(value: Any, hashtype: str = "sha1") -> str:
 
 
 def flatten(values: Iterable[Any], levels: int | None = None, skip_nulls: bool = True) -> list[Any]:
-    """The items of lists in lists, ``levels`` deep (None: all)."""
+    """The items of nested lists, ``levels`` deep (None: all)."""
     found: list[Any] = []
     for value in values:
         if skip_nulls and value in (None, "None", "null"):
@@ -202,7 +202,7 @@ def flatten(values: Iterable[Any], levels: int | None = None, skip_nulls: bool =
 
 
 def combine(*terms: Any, recursive: bool = False, list_merge: str = "replace") -> dict[Any, Any]:
-    """Dictionaries together; the later one holds."""
+    """Merge dictionaries; a later one overrides an earlier one."""
     if list_merge not in _MERGES:
         raise ValueError(f"combine: list_merge: expected one of {', '.join(_MERGES)}, got {list_merge!r}")
     found: dict[Any, Any] | None = None
@@ -238,12 +238,12 @@ def _merged_lists(under: list[Any], over: list[Any], how: str) -> list[Any]:
 
 
 def dict2items(values: Mapping[Any, Any], key_name: str = "key", value_name: str = "value") -> list[dict[str, Any]]:
-    """A list of keys and values."""
+    """A dictionary as a list of keys and values."""
     return [{key_name: key, value_name: value} for key, value in values.items()]
 
 
 def items2dict(values: Sequence[Any], key_name: str = "key", value_name: str = "value") -> dict[Any, Any]:
-    """A dictionary from such a list."""
+    """The dictionary made from a list of keys and values."""
     return {item[key_name]: item[value_name] for item in values}
 
 
@@ -265,18 +265,18 @@ def _unique(values: Iterable[Any]) -> list[Any]:
 
 
 def union(first: Iterable[Any], second: Iterable[Any]) -> list[Any]:
-    """What is in one of two lists."""
+    """The items of either list."""
     return _unique([*first, *second])
 
 
 def intersect(first: Iterable[Any], second: Iterable[Any]) -> list[Any]:
-    """What is in both."""
+    """The items of both lists."""
     other = list(second)
     return _unique(value for value in first if value in other)
 
 
 def difference(first: Iterable[Any], second: Iterable[Any]) -> list[Any]:
-    """What is in the first only."""
+    """The items of the first list that are not in the second."""
     other = list(second)
     return _unique(value for value in first if value not in other)
 

@@ -13,13 +13,14 @@ from .helper import protocol
 
 
 class HelperUnreachable(Exception):
-    """There is no helper, or it did not answer."""
+    """No helper is running, or it did not answer."""
 
 
 async def hand_over(socket: str, template: TemplateConfig, content: bytes, *, repair: bool = False) -> dict[str, Any]:
-    """The helper's answer: state, changed, stage, error, output. Raises :class:`HelperUnreachable`.
+    """Send one file to the helper. Returns its answer: state, changed, stage, error, output.
 
-    ``repair``: also replace a file that was changed by hand and that the template leaves so.
+    ``repair``: also replace a file that was changed by hand and that the template leaves so. Raises
+    :class:`HelperUnreachable`.
     """
     header = {"template": template.name, "size": len(content)}
     # Validation, reload and the reload of the former file, for this template and one that it waits for.
@@ -32,7 +33,10 @@ async def hand_over(socket: str, template: TemplateConfig, content: bytes, *, re
 async def hand_over_together(
     socket: str, service: ServiceConfig, files: dict[TemplateConfig, bytes], *, repair: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """The helper's answer for each template of ``service``, by name; otherwise as :func:`hand_over`."""
+    """Send the files of ``service`` to the helper.
+
+    Returns an answer for each template name, and raises, as :func:`hand_over` does.
+    """
     sizes = {template.name: len(content) for template, content in files.items()}
     header: dict[str, Any] = {"service": service.name, "sizes": sizes}
     # Each file is validated by itself; then as for one.
@@ -82,9 +86,9 @@ async def _frame(reader: asyncio.StreamReader) -> dict[str, Any]:
 
 
 async def watch(socket: str) -> AsyncIterator[dict[str, str]]:
-    """The templates whose file was changed by hand, and how: at once, and again and again while there are any.
+    """Yield the templates whose file was changed by hand, and how: at once, and repeatedly while there are any.
 
-    Raises :class:`HelperUnreachable` when the helper ends, or is one that does not watch.
+    Raises :class:`HelperUnreachable` when the helper ends, or does not support watching.
     """
     try:
         reader, writer = await asyncio.open_unix_connection(socket)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Two workers, so that a slow template does not delay the others: one for what is quick, one for what is not."""
+"""Two worker processes, one for quick templates and one for slow ones, so that these do not delay the others."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ QUICK_MEMORY = 128 * 1024 * 1024
 
 
 class Lanes:
-    """Renders templates; each of them begins among the quick ones.
+    """Renders templates. Each one begins in the quick lane.
 
-    What takes too much there is ended, and rendered among the slow ones then and from then on, until it took half of
-    what a quick one may. So a slow template costs the quick ones ``quick`` seconds once. Both workers together have
-    ``memory`` bytes.
+    A rendering that takes too much there is ended and repeated in the slow lane. The template stays in the slow lane
+    until it takes less than half of what the quick lane allows. So a slow template costs the quick ones ``quick``
+    seconds once. Both workers together have ``memory`` bytes.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keeps rendered files in step with documents and nodes, and knows what came of each."""
+"""Keeps rendered files in step with documents and nodes, and records the outcome of each."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _LOOK_EVERY = 0.2
 
 
 class Rendered:
-    """One template: what it read, what came of it, and whether there is something to do."""
+    """One template: what it read, its last outcome, and whether there is anything to do."""
 
     def __init__(self, config: TemplateConfig) -> None:
         self.config = config
@@ -67,16 +67,16 @@ class Rendered:
 
     @staticmethod
     def now_ms() -> int:
-        """This moment, in milliseconds since 1970."""
+        """The present time in milliseconds since 1970."""
         return int(time.time() * 1000)
 
     @classmethod
     def now(cls) -> str:
-        """This moment as text."""
+        """The present time as text."""
         return shapes.published_at(cls.now_ms())
 
     def settle(self, state: str, error: str = "", output: str = "") -> None:
-        """What came of a rendering."""
+        """Record the outcome of a rendering."""
         self.output = output
         if (state, error) != (self.state, self.error):
             self.since_ms = self.now_ms()
@@ -88,20 +88,20 @@ class Rendered:
         self.state, self.error = state, error
 
     def is_busy(self) -> bool:
-        """Whether it is being rendered, or about to be."""
+        """Whether the template is being rendered, or is about to be."""
         return self.working or self.due.is_set()
 
     def wants_repair(self) -> bool:
-        """Whether the helper has to be asked to replace a file that was changed by hand."""
+        """Whether the helper should replace a file that was changed by hand."""
         return self.repair and self.config.drift == "report"
 
     def renew(self) -> None:
-        """Have it rendered although nothing that it read has changed."""
+        """Render the template again although none of its input has changed."""
         self.anew = True
         self.due.set()
 
     def drifted(self, text: str) -> None:
-        """The helper says how the file was changed by hand; "" for not at all."""
+        """Record how the file was changed by hand, as the helper reports it; "" if it was not."""
         before, self.drift = self.drift, text
         if text == before:
             return
@@ -121,12 +121,12 @@ class Rendered:
             loop.call_later(delay, self.renew)
 
     def waits(self, why: str) -> None:
-        """It could not be rendered for the first time yet; not worth a line in the log each time."""
+        """Record that the template cannot be rendered for the first time yet; not worth a log line each time."""
         if self.state == "pending":
             self.error = why
 
     def trouble(self) -> TroubledFile | None:
-        """What others are told when somebody looks for files in trouble; None when all is well."""
+        """What other members are told when they ask for files in trouble; None when all is well."""
         state = "drifted" if self.drift else self.state
         if state == "applied" or (state == "pending" and self.now_ms() - self.since_ms < _LONG_PENDING * 1000):
             return None
@@ -176,7 +176,7 @@ class Rendering:
         }
 
     def start(self) -> list[asyncio.Task[None]]:
-        """Begin; the tasks end with :meth:`close` only."""
+        """Start rendering; the tasks run until :meth:`close`."""
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._follow()),
@@ -186,14 +186,17 @@ class Rendering:
         return self._tasks
 
     async def close(self) -> None:
-        """Stop. A request that the helper has is carried out by it nevertheless."""
+        """Stop rendering. The helper still carries out a request that it has received."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._lanes.close()
 
     def again(self) -> None:
-        """Render everything again, also what was refused or changed by hand (a reload of the configuration)."""
+        """Render everything again, including what was refused or changed by hand.
+
+        A reload of the configuration calls this.
+        """
         for rendered in self._rendered:
             rendered.refused = None
             rendered.repair = True
@@ -204,12 +207,12 @@ class Rendering:
         return [rendered.json() for rendered in self._rendered]
 
     def troubled(self) -> TroubledFiles:
-        """The files that are not as the documents say, in the order of the configuration."""
+        """The files that differ from what the documents say, in the order of the configuration."""
         found = [file for rendered in self._rendered if (file := rendered.trouble()) is not None]
         return TroubledFiles(len(self._rendered), len(found), tuple(found))
 
     def applied(self, key: str) -> Applied:
-        """What came of the document ``key`` here: the worst of the templates that use it."""
+        """The outcome of the document ``key`` on this host: the worst of the templates that use it."""
         held = self._node_list.document(key)
         version = held.version if held else None
         worst = Applied("none")
@@ -243,7 +246,7 @@ class Rendering:
             rendered.drifted(found.get(rendered.config.name, ""))
 
     async def _catch_up(self) -> None:
-        """Wait until this node knows what the cluster knows: what it holds before may be old, or nothing."""
+        """Wait until this node knows what the cluster knows: before that, what it holds may be old or missing."""
         told = False
         while (why := self._node_list.catching_up) != "":
             for rendered in self._rendered:
@@ -298,7 +301,7 @@ class Rendering:
                 retry = min(2 * retry, _RETRY_MOST)
 
     async def _render(self, rendered: Rendered) -> bool:
-        """Render and hand over; False when that could not be tried."""
+        """Render a template and hand it over. Returns False if this could not be attempted."""
         config = rendered.config
         together = self._services[config.service.name] if config.service is not None else None
         source, why = await asyncio.get_running_loop().run_in_executor(None, read_text, config.source, MAX_SOURCE)
@@ -338,7 +341,7 @@ class Rendering:
 
     @staticmethod
     def _took(rendered: Rendered, content: bytes, answer: dict[str, Any]) -> bool:
-        """Note what the helper made of ``content``; False when that could not be tried."""
+        """Record what the helper did with ``content``. Returns False if it could not attempt it."""
         digest = hashlib.sha256(content).digest()
         state, error = answer.get("state"), answer.get("error")
         if state == "waits":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a rendering reads, and whether another one would read the same."""
+"""Records what a rendering read, and tells whether another rendering would read the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Documents and nodes, as ``AsyncNodeList`` has them."""
+    """Provides documents and nodes; ``AsyncNodeList`` is one."""
 
     def document(self, key: str) -> Document | None:
         """The document held under ``key``."""
@@ -35,19 +35,19 @@ class Frozen:
         self._local = source.local()
 
     def document(self, key: str) -> Document | None:
-        """As it was then."""
+        """The document at that moment."""
         return self._documents.get(key)
 
     def documents(self, prefix: str = "") -> Sequence[Document]:
-        """As they were then."""
+        """The documents at that moment."""
         return [document for key, document in self._documents.items() if key.startswith(prefix)]
 
     def members(self) -> Sequence[Member]:
-        """As they were then."""
+        """The nodes at that moment."""
         return self._members
 
     def local(self) -> Member:
-        """As it was then."""
+        """The local node at that moment."""
         return self._local
 
 
@@ -67,7 +67,7 @@ class Reads:
         self._source: Source | None = Frozen(source) if frozen and source is not None else source
 
     def answer(self, what: str, name: str = "") -> Any:
-        """What the worker asks for; noted. Raises ``ValueError`` for a question that there is not."""
+        """Answer a worker's question and record what it read. Raises ``ValueError`` for an unknown question."""
         source = self._source
         assert source is not None
         if what == "document":
@@ -95,11 +95,11 @@ class Reads:
         self.documents[key] = version
 
     def close(self) -> None:
-        """Nothing more is read: let go of what was frozen."""
+        """End the reading and release what was frozen."""
         self._source = None
 
     def uses(self, key: str) -> bool:
-        """Whether a change of this document is one of the rendering's input."""
+        """Whether the rendering depends on this document."""
         return key in self.documents or any(key.startswith(prefix) for prefix in self.prefixes)
 
     def still_true(self, source: Source) -> bool:
@@ -123,9 +123,9 @@ def _listing(source: Source, prefix: str) -> tuple[tuple[str, str], ...]:
 
 
 def node_values(source: Source) -> list[dict[str, Any]]:
-    """The present members as templates see them, in an order that does not depend on who looks.
+    """The present members as templates see them, in an order that is the same on every member.
 
-    Not those that are only known by their address yet (a seed that was not heard): they have no name.
+    A member that is known by its address only (a seed that was not heard yet) is left out, because it has no name.
     """
     found = [_node(member) for member in source.members() if member.local or member.record is not None]
     return sorted(found, key=lambda node: (node["name"], node["addr"], node["port"]))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The agent's side of a rendering: a worker process that is given documents as it asks for them, and ended if it must.
+"""The agent's side of a rendering: a worker process that asks for documents and is ended if necessary.
 
-What was read is recorded (``reads``). Documents that changed while a template was being rendered would give a file that
-is half old and half new: the caller compares, and renders again.
+What it read is recorded (``reads``). If documents change while a template is rendered, the file would be half old and
+half new, so the caller compares and renders again.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ _LENGTH = struct.Struct(">I")
 
 @dataclass(frozen=True)
 class Rendering:
-    """``kind``: done (with ``content``), missing (a document is not there), error (with ``error``).
+    """Result of a rendering.
 
-    Or ``exceeded``: it took too much and was ended; or ``crashed``: the process that rendered it ended, which says
-    nothing of the template. ``seconds`` and ``memory`` (bytes) is what it took.
+    ``kind``: done (with ``content``), missing (a document does not exist), error (with ``error``), exceeded (it took
+    too much and was ended) or crashed (the worker process ended, which says nothing about the template). ``seconds``
+    and ``memory`` (bytes) are what it used.
     """
 
     kind: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Templates of one service: handed over together, when none of them is still being rendered."""
+"""Hands the templates of one service over together, once all of them are rendered."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Together:
         self._said: dict[str, dict[str, Any]] = {}
 
     def without(self, member: Rendered) -> None:
-        """``member`` cannot be rendered now: the others wait for it."""
+        """Note that ``member`` cannot be rendered now; the others wait for it."""
         self._contents.pop(member.config.name, None)
 
     async def hand_over(self, member: Rendered, content: bytes) -> bool:

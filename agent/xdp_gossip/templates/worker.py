@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The process that renders: it has Jinja2, and nothing else of the agent but what it asks for through its pipes.
+"""The process that renders. It has Jinja2, and gets everything else from the agent through its pipes.
 
-A template that does not end, or eats memory, is ended with this process; the agent starts another. Frames are a length
-(4 bytes, big-endian) and msgpack. Documents are only ever data here: nothing of them is compiled as a template.
+A template that does not end, or uses too much memory, is ended together with this process; the agent starts another
+one. Frames are a length (4 bytes, big-endian) and msgpack. Documents are only ever data here: none is compiled as a
+template.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ _FLAGS = ("trim_blocks", "lstrip_blocks")
 
 
 class Missing(Exception):
-    """A document that a template needs is not there."""
+    """A document that a template needs does not exist."""
 
 
 class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """No attribute that begins with an underscore, no change of what is given to it, no loader.
+    """A sandbox: no attribute that begins with an underscore, no change of its input, no loader.
 
-    Else as Ansible's module ``template`` has it, where blocks take the newline after them along. ``options`` of the
-    template's own go before that.
+    Otherwise it behaves like Ansible's module ``template``, where a block also removes the newline after it.
+    ``options`` of the template take precedence.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -56,7 +57,7 @@ class Pipe:
         self._target = target
 
     def read(self) -> Any:
-        """The next frame, None at the end."""
+        """The next frame; None at the end."""
         head = self._source.read(_LENGTH.size)
         if len(head) < _LENGTH.size:
             return None
@@ -69,13 +70,13 @@ class Pipe:
         self._target.flush()
 
     def ask(self, *question: Any) -> Any:
-        """A question and its answer."""
+        """Send a question and return its answer."""
         self.write(["ask", *question])
         return self.read()
 
 
 def functions(ask: Callable[..., Any]) -> dict[str, Any]:
-    """What templates can call."""
+    """The functions that templates can call."""
 
     def held(key: str, optional: bool) -> bytes | None:
         if not isinstance(key, str):
@@ -158,7 +159,7 @@ def _no_text(key: str, error: UnicodeDecodeError) -> str:
 
 
 def header(source: str) -> tuple[dict[str, Any], str]:
-    """The options in the template's first line, and the rest. Raises ``ValueError``."""
+    """The options in the template's first line, and the rest of the template. Raises ``ValueError``."""
     first = _HEADER.match(source)
     if first is None:
         return {}, source
@@ -221,7 +222,7 @@ def _collect(pieces: Iterator[str], most: int) -> bytes:
 
 
 def main() -> None:
-    """Render what is asked for until the agent closes the pipe."""
+    """Render templates until the agent closes the pipe."""
     pipe = Pipe(sys.stdin.buffer, sys.stdout.buffer)
     sys.stdout = sys.stderr  # nothing else may come between the frames
     while True:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""How packets leave and arrive: thin shells around sockets, which know nothing of the protocol.
+"""Transports: thin shells around sockets that send and receive packets and know nothing of the protocol.
 
-A transport lives in one asyncio event loop. Losses are not reported back, the protocol repairs them; but nothing is
-dropped without adding to a counter.
+A transport lives in one asyncio event loop. It does not report losses, because the protocol repairs them, but it drops
+nothing without adding to a counter.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from ..core.types import Address
 
 
 class Receive(Protocol):
-    """Takes one packet and where it came from (for a frame: the peer's address with the connection's own port).
+    """Takes one packet and the address of its sender.
 
-    The kernel data plane adds ``screened=True`` to what it has judged and relayed. Returns True for another node's
-    rumor that was taken, False for a packet that was refused, None for any other.
+    For a frame the sender is the peer's address with the connection's own port. The kernel data plane passes
+    ``screened=True`` for packets that it has judged and relayed already. Returns True for a rumor of another node that
+    was accepted, False for a packet that was refused, None for any other packet.
     """
 
     def __call__(self, data: bytes, source: Address, screened: bool = False) -> bool | None: ...
@@ -30,11 +31,11 @@ class TransportError(Exception):
 
 
 class NoPlane(TransportError):
-    """The protocol insists on a kernel data plane, and there is none that can be used now; the message says why."""
+    """The protocol requires a kernel data plane and none can be used now; the message says why."""
 
 
 class Transport(Protocol):
-    """What the facade needs of a transport."""
+    """What a node needs of a transport."""
 
     #: Where it really listens: the port is the one the kernel chose when port 0 was asked for.
     local: Address
@@ -45,28 +46,28 @@ class Transport(Protocol):
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """What happened so far, every name present from the start."""
+        """Events so far by counter name; every name is present from the start."""
 
     def reaches(self, address: Address) -> bool:
-        """Whether packets can go to addresses of that family at all."""
+        """Whether packets can be sent to addresses of this family at all."""
 
     async def open(self, receive: Receive) -> None:
         """Bind and begin to pass packets to ``receive``. Raises ``TransportError``."""
 
     def send(self, transmit: Transmit) -> None:
-        """Send or queue one packet. Never blocks, never raises for what a peer or the network does."""
+        """Send or queue one packet. Never blocks, and raises nothing that a peer or the network causes."""
 
     def send_rumor(self, rumor: Rumor) -> None:
         """Send one rumor of this node to each of its targets, as :meth:`send` does."""
 
     async def close(self) -> None:
-        """Send what is queued, for a second at most, then close every socket. Idempotent."""
+        """Send what is queued, for at most one second, then close every socket. Idempotent."""
 
 
 @functools.lru_cache(maxsize=4096)
 def normalised(host: str, port: int) -> Address:
-    """The address of a packet's source as the sockets name it (an IPv4 peer of a dual-stack socket is IPv4).
+    """The address of a packet's source as nodes write it: an IPv4 peer of a dual-stack socket becomes IPv4.
 
-    A link-local one comes with the zone, which no address of a node has.
+    The zone of a link-local address is removed, because no address of a node has one.
     """
     return Address.of(host.partition("%")[0], port)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Accepting connections, in place of asyncio's servers.
+"""Accepts connections in place of asyncio's servers.
 
-Without descriptors asyncio tries as often as the queue may be long, in one turn of the loop, and logs each try. Here
-accepting pauses instead. One turn accepts a few connections only: a crowd does not keep the loop from its other work.
+When descriptors run out, asyncio retries as often as the queue may be long within one turn of the loop, and logs each
+attempt. Here accepting pauses instead. One turn accepts only a few connections, so a crowd does not keep the loop from
+its other work.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Acceptor:
         self._loop.add_reader(self._sock.fileno(), guarded("connections", self._accept))
 
     def close(self) -> None:
-        """Accept no more and close the socket; may be called again."""
+        """Stop accepting and close the socket. Idempotent."""
         if self._resume is not None:
             self._resume.cancel()
             self._resume = None
@@ -104,9 +105,9 @@ class Listener:
         watch(task, "connections", OSError)
 
     def close(self) -> None:
-        """Accept no more. Connections that are there stay."""
+        """Stop accepting. Connections that are established stay open."""
         self._acceptor.close()
 
     async def settled(self) -> None:
-        """Until each accepted connection has its protocol."""
+        """Wait until each accepted connection has its protocol."""
         await asyncio.gather(*self._starting, return_exceptions=True)

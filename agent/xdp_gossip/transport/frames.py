@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Frames: packets on a byte stream, each after its length in four bytes, big-endian."""
+"""Frames: packets on a byte stream, each preceded by its length in four bytes, big-endian."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SLACK = 256
 
 
 class FrameError(Exception):
-    """The stream is no sequence of frames: a length of zero, or above the limit."""
+    """The stream is not a sequence of frames: it has a length of zero or one above the limit."""
 
 
 def encode(packet: bytes) -> bytes:
@@ -20,7 +20,7 @@ def encode(packet: bytes) -> bytes:
 
 
 class FrameDecoder:
-    """Cuts a stream back into packets, holding at most ``limit`` bytes plus what one :meth:`feed` brought."""
+    """Splits a stream into packets. Holds at most ``limit`` bytes plus what one :meth:`feed` brought."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -29,7 +29,7 @@ class FrameDecoder:
 
     @property
     def partial(self) -> bool:
-        """Whether bytes are held that are not a whole frame yet (or were not taken yet)."""
+        """Whether bytes are held that are not a complete frame yet, or that were not taken yet."""
         return len(self._buffer) > self._start
 
     def feed(self, data: bytes) -> None:
@@ -40,7 +40,10 @@ class FrameDecoder:
         self._buffer += data
 
     def take(self) -> bytes | None:
-        """The next packet, None when no whole one is there. Raises ``FrameError``; the stream is useless then."""
+        """The next packet, or None when no complete one is held.
+
+        Raises ``FrameError``; the stream is useless then.
+        """
         body = self._start + HEADER
         if self._start and not self.partial:
             self._buffer, self._start, body = bytearray(), 0, HEADER

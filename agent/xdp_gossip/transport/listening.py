@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the transports over TCP have in common: where they listen, what they count, how a rumor goes out."""
+"""Base of the transports that listen on TCP: where they listen, what they count, how a rumor goes out."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .source import Source
 
 
 class TcpListening:
-    """The beginning of a :class:`xdp_gossip.transport.Transport` over TCP.
+    """Base of a :class:`xdp_gossip.transport.Transport` that listens on TCP.
 
-    ``listen`` is where to accept, as an address or as ``(ip, port)``, which allows port 0; ``::`` takes IPv4 too.
-    ``size`` is the longest packet in bytes, ``buffer`` the packets queued for one peer at most. ``own`` is the
-    address that peers know: connections leave from it while the host has it (:class:`Source`).
+    ``listen`` is the address to accept on, or ``(ip, port)``, which allows port 0; ``::`` accepts IPv4 too. ``size`` is
+    the longest packet in bytes, ``buffer`` the maximum number of packets queued for one peer. ``own`` is the address
+    that peers know: connections leave from it while the host has it (:class:`Source`).
     """
 
     name = "TCP"
@@ -44,7 +44,7 @@ class TcpListening:
         return self.counters_
 
     def _listener(self) -> socket.socket:
-        """The socket to accept from; :attr:`local` names its address from now on. Raises ``TransportError``."""
+        """The socket to accept on; :attr:`local` is its address from now on. Raises ``TransportError``."""
         sock = listening_socket(self._listen, socket.SOCK_STREAM)
         self.local = normalised(*sock.getsockname()[:2])
         return sock

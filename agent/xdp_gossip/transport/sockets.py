@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sockets as the transports want them."""
+"""Sockets with the options that the transports need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BACKLOG = 512
 
 
 def listening_socket(listen: Address | tuple[str, int], kind: socket.SocketKind) -> socket.socket:
-    """As :func:`bound_socket`. Raises ``TransportError`` naming the address."""
+    """A listening TCP socket, made like :func:`bound_socket`. Raises ``TransportError`` naming the address."""
     ip, port = listen if isinstance(listen, tuple) else (listen.ip, listen.port)
     try:
         return bound_socket(ip, port, kind)
@@ -29,10 +29,10 @@ def listening_socket(listen: Address | tuple[str, int], kind: socket.SocketKind)
 
 
 def bound_socket(ip: str, port: int, kind: socket.SocketKind, *, only_six: bool = False) -> socket.socket:
-    """A bound, non-blocking socket, of TCP a listening one; ``::`` takes IPv4 too, unless ``only_six``.
+    """A bound, non-blocking socket; a TCP socket listens. ``::`` takes IPv4 too unless ``only_six``.
 
-    An address that no interface has yet is no error: what is sent to it is received from when it is there.
-    Raises ``OSError``.
+    An address that no interface has yet is no error: the socket receives as soon as an interface has it. Raises
+    ``OSError``.
     """
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -54,7 +54,7 @@ def bound_socket(ip: str, port: int, kind: socket.SocketKind, *, only_six: bool 
 
 @contextlib.contextmanager
 def closing_on_error(*sockets: socket.socket) -> Iterator[None]:
-    """Close ``sockets`` when what follows fails."""
+    """Close ``sockets`` if the body raises."""
     try:
         yield
     except BaseException:

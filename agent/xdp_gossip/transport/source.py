@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The address that packets leave from: the one that peers know, whenever the host has it.
+"""Chooses the source address of packets: the one that peers know, whenever the host has it.
 
-A socket that listens on every address lets the kernel choose the source by the route. On a host with several
-addresses this is often another one than ``node.addr``; the data plane and the peers' firewalls then see a stranger.
+A socket that listens on every address lets the kernel choose the source by the route. On a host with several addresses
+this is often not ``node.addr``; the data plane and the peers' firewalls then see a stranger.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Source:
             self._accepted()
 
     async def connect(self, loop: asyncio.AbstractEventLoop, to: Address) -> socket.socket:
-        """A connected TCP socket from the address, or from the kernel's choice while the host lacks it.
+        """Connect a TCP socket from ``own``, or from the kernel's choice while the host lacks it.
 
         Raises ``OSError``. The caller bounds the time.
         """
@@ -100,7 +100,7 @@ class Source:
         return sock
 
     def _waiting(self) -> bool:
-        """Whether the kernel refused the address a moment ago."""
+        """Whether the kernel refused the address a moment ago, so that it is not tried again yet."""
         return self._absent and time.monotonic() < self._again_at
 
     def _refused(self, error: OSError) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Frames over TCP, both ways, for every transport that needs them.
+"""Frames over TCP in both directions, for every transport that needs them.
 
-Connections carry frames in one direction: each side dials the other for its own. One timer looks after all deadlines,
-once a second. Peers are strangers: what each may hold is bounded in connections, bytes and time.
+A connection carries frames in one direction: each side dials its own. One timer checks all deadlines once a second.
+Peers are strangers, so what each may hold is bounded in connections, bytes and time.
 """
 
 from __future__ import annotations
@@ -122,10 +122,10 @@ class Streams:
         return False
 
     def admit(self, connection: Incoming) -> None:
-        """Take a new incoming connection, at the cost of another when there are many.
+        """Accept a new incoming connection, closing another one when there are too many.
 
-        That is a stranger's if there is one, so that strangers cannot take members' places; of these, or of members',
-        the one that was useful longest ago.
+        A stranger's connection is closed first, so that strangers cannot take members' places; among several, the one
+        that was last useful longest ago.
         """
         self.counters["connections_accepted"] += 1
         same = [other for other in self.incoming if other.source.ip == connection.source.ip]
@@ -142,7 +142,7 @@ class Streams:
             connection.check_deadlines(now)
 
     async def close(self, grace: float) -> None:
-        """Wait ``grace`` seconds at most for the queues, then close everything."""
+        """Wait for the queues, at most ``grace`` seconds, then close everything."""
         self.open = False
         if self._listener is not None:
             self._listener.close()
@@ -167,7 +167,7 @@ class Streams:
 
 
 def _evict(connections: Collection[Incoming]) -> None:
-    """Close one of ``connections``, which are in the order of their use."""
+    """Close one of ``connections``, which are ordered by their last use."""
     strangers = (connection for connection in connections if not connection.proven)
     next(strangers, next(iter(connections))).drop("connections_evicted")
 
@@ -177,12 +177,12 @@ def _is_loopback(ip: str) -> bool:
 
 
 def _nowhere(data: bytes, source: Address, screened: bool = False) -> bool:
-    """Before the transport is open."""
+    """Stands in for the receiver before the transport is open."""
     return False
 
 
 class _Connection(asyncio.Protocol):
-    """What both directions share: a socket that is closed once, and counted."""
+    """Base of both directions: a socket that is closed once and counted."""
 
     def __init__(self, streams: Streams) -> None:
         self.streams = streams
@@ -211,7 +211,7 @@ class _Connection(asyncio.Protocol):
 
 
 class Incoming(_Connection):
-    """A connection somebody made to us: bytes in, packets out."""
+    """A connection that a peer made to this node: bytes in, packets out."""
 
     def __init__(self, streams: Streams) -> None:
         super().__init__(streams)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Datagrams where they fit, frames over TCP on the same port where they do not (the seed's ``Protocol: UDP``)."""
+"""Datagrams where they fit, frames over TCP on the same port where they do not (PekoNode's ``Protocol: UDP``)."""
 
 from __future__ import annotations
 

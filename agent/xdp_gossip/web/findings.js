@@ -63,7 +63,7 @@ function* ofNodes(store) {
   const behind = nodes.filter((node) => present(node) && store.behindFor(node) >= BEHIND);
   if (behind.length) {
     yield { id: "behind", kind: "warn", title: `${plural(behind.length, "node")} with other documents for more than ${BEHIND / 1000} s`,
-      who: behind, show: "behind", todo: "xdp-gossip repair here exchanges with them at once; then look at their limits and disks." };
+      who: behind, show: "behind", todo: "POST /v1/repair here makes them sync at once; then look at their limits and disks." };
   }
   const versions = new Map();
   for (const node of nodes.filter((one) => present(one) && one.version)) {

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Keys of a cluster: 256 slots, each derived from a shared secret for each purpose; no key is ever on the wire.
+"""Keys of a cluster: 256 slots, each derived from a shared secret for each purpose. No key is ever on the wire.
 
-Rotation without a gap: put the new secret into another slot as ``staged`` on every node (accepted), then make it
-``active`` everywhere (signs; the former becomes ``retiring``, still accepted), then take the former away.
+Rotation without interruption: put the new secret into another slot as ``staged`` on every node (accepted), then make it
+``active`` everywhere (signs; the former becomes ``retiring``, still accepted), then remove the former.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Keyring:
 
     @classmethod
     def single(cls, cluster: str, secret: str) -> Keyring:
-        """One secret in slot 0, as the seed's ``SecretKey``."""
+        """One secret in slot 0, as PekoNode's ``SecretKey``."""
         return cls(cluster, {0: (secret, "active")})
 
     def get(self, number: int) -> SlotKeys | None:

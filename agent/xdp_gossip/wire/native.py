@@ -5,7 +5,7 @@
 bytes    field, all integers big-endian
 =======  =============================================================================================
 0-63     signed block: magic 2, version 1, type 1, cluster 4, key slot 1, flags 1, port 2,
-         incarnation 4, sequence 8, origin address 16, wall time 8, metadata digest 8, record digest 8
+         incarnation 4, sequence 8, origin address 16, wall time 8, documents digest 8, record digest 8
 64-79    MAC: SipHash-2-4-128 of all but this field and the relay area
 80-83    relay area, not signed: ttl 1, hops 1, reserved 2
 84-87    salt of the body, 0 without one

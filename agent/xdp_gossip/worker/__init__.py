@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Work on what others wrote, in processes that are bounded in time and memory, so that nothing waits for it."""
+"""Bounded worker processes for content that others wrote, so that checking it never blocks the agent."""

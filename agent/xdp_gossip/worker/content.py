@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Contents are what their type says: JSON and YAML are parsed before they are accepted; and how versions differ."""
+"""Checks that a content is what its type says, and shows how two versions differ.
+
+JSON and YAML are parsed before they are accepted.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ _MOST_REASON = 300
 def check(key: str, value: bytes, content_type: str) -> None:
     """Raise ``ProtocolError`` (invalid_content), saying where, unless ``value`` is what its type says.
 
-    ``text`` is UTF-8; ``json`` is RFC 8259, so without NaN; ``yaml`` is one YAML document without tags of a
-    program's own, as ``yamlgraph.check`` bounds it. In both no object has a key twice: readers would take the one or
-    the other. Any other type, ``raw`` among them, says nothing of the content.
+    ``text`` is UTF-8; ``json`` is RFC 8259, hence without NaN; ``yaml`` is one YAML document without application tags,
+    as ``yamlgraph.check`` bounds it. A duplicate key is an error in both, because readers disagree on which one counts.
+    Any other type, ``raw`` among them, promises nothing about the content.
     """
     if content_type not in CHECKED:
         return
@@ -57,7 +60,7 @@ def _check_yaml(key: str, text: str) -> None:
 
 
 def refused(key: str, content_type: str, reason: str) -> ProtocolError:
-    """The error for a content that is not what its type says."""
+    """The error for a content that does not match its type."""
     message = f"document {key!r}: expected valid {content_type}, {cut(reason, _MOST_REASON)}"
     return ProtocolError("invalid_content", message, key=key, content_type=content_type)
 
@@ -85,7 +88,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> None:
-    """What the parser makes of an object: nothing, so that it keeps nothing."""
+    """Object hook that builds nothing, so that the parser keeps nothing."""
     if len(dict(pairs)) < len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
@@ -93,7 +96,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> None:
 
 
 def diff(old: bytes, new: bytes, old_name: str, new_name: str) -> str | None:
-    """How ``new`` differs from ``old``, as a unified diff; None when either is no text, or too long to compare."""
+    """How ``new`` differs from ``old``, as a unified diff; None when either is not text or too long to compare."""
     import difflib  # only a process that compares needs it in memory
 
     if len(old) > MAX_DIFF or len(new) > MAX_DIFF or b"\0" in old or b"\0" in new:

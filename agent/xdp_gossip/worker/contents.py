@@ -23,14 +23,17 @@ DIFF_SECONDS = 5.0
 
 
 class Contents:
-    """Two processes, one of them for small contents, so that these never wait for large ones."""
+    """Two worker processes, one of them reserved for small contents, so that these never wait for large ones."""
 
     def __init__(self) -> None:
         self._small = BoundedProcess()
         self._large = BoundedProcess()
 
     async def check(self, key: str, value: bytes, content_type: str) -> None:
-        """As ``content.check``. Raises ``ProtocolError``: invalid_content, or busy when there is no process for it."""
+        """Check a content as ``content.check`` does.
+
+        Raises ``ProtocolError``: invalid_content, or busy when no process is free.
+        """
         at_once = content_type == "text" or (content_type == "json" and len(value) <= SMALL_JSON)
         if at_once or content_type not in content.CHECKED:
             content.check(key, value, content_type)
@@ -43,7 +46,7 @@ class Contents:
             raise ProtocolError(answer[1], answer[2], **answer[3])
 
     async def differences(self, pairs: Sequence[tuple[bytes, bytes, str, str]]) -> list[str | None]:
-        """Of each pair (old, new, name of old, name of new) how new differs, None where nothing can say in time.
+        """The diff of each pair (old, new, name of old, name of new); None where none was made in time.
 
         Raises ``ProtocolError`` (busy).
         """
@@ -80,7 +83,7 @@ class Contents:
         return answer
 
     async def close(self) -> None:
-        """End the processes; what is at work in them with them."""
+        """End the processes together with their jobs."""
         await self._small.close()
         await self._large.close()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The process's side: it checks, parses and compares what it is given, until the agent closes the pipe."""
+"""The worker's main loop: checks, parses and compares contents until the agent closes the pipe."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _JOBS: dict[str, Callable[..., list[Any]]] = {"check": check, "differences": dif
 
 
 def main() -> None:
-    """Do what is asked for until the agent closes the pipe."""
+    """Serve jobs until the agent closes the pipe."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
         stream.write("1000")  # where memory is short, this process is to go and not the agent
     source, target = sys.stdin.buffer, sys.stdout.buffer

@@ -33,7 +33,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class TooMuch(Exception):
-    """A job took more time or memory than it may; the text says which, and how much that is."""
+    """A job took more time or memory than allowed; the text says which limit it was and how high."""
 
 
 class Broken(Exception):
@@ -41,7 +41,10 @@ class Broken(Exception):
 
 
 class BoundedProcess:
-    """One process, and one job in it at a time; others wait for their turn. Make it anywhere, use it in one loop."""
+    """One process that does one job at a time; others wait for their turn.
+
+    It may be created anywhere, but is used in one event loop.
+    """
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
@@ -90,7 +93,7 @@ class BoundedProcess:
                     raise TooMuch(f"it takes more than {memory >> 20} MiB of memory")
         finally:
             if not work.done():
-                await self._end()  # and with it ends the exchange
+                await self._end()  # which also ends the work
             await asyncio.gather(work, return_exceptions=True)
 
     async def _running(self) -> asyncio.subprocess.Process:
@@ -128,14 +131,14 @@ class BoundedProcess:
                     await process.stdin.wait_closed()  # takes note of the error that its end was for the pipe
 
     async def close(self) -> None:
-        """End the process; a job in it with it."""
+        """End the process together with its job."""
         if self._idle is not None:
             self._idle.cancel()
         await self._end()
 
 
 async def started(module: str) -> asyncio.subprocess.Process:
-    """A process that runs ``main()`` of this package's ``module`` between two pipes. Raises ``OSError``."""
+    """Start a process that runs ``main()`` of this package's ``module`` between two pipes. Raises ``OSError``."""
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-c", _START.format(module), _ROOT),
         stdin=asyncio.subprocess.PIPE,

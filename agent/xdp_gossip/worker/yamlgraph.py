@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What is wrong with a YAML document, told from its nodes: nothing is made of it, so it costs what its text is long.
+"""Finds what is wrong with a YAML document by its node graph, at a cost that grows with its text only.
 
-To load a document can cost any multiple of that: an alias in a merge key (``<<``) copies the entries that it names, and
+Loading a document can cost any multiple of that: an alias in a merge key (``<<``) copies the entries that it names, and
 each of ten such lines multiplies them by ten.
 """
 
@@ -30,10 +30,10 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def check(text: str) -> None:
-    """Raise ``yaml.YAMLError`` (mostly with a mark) unless ``text`` is one YAML document that a safe loader takes.
+    """Raise ``yaml.YAMLError`` (mostly with a mark) unless ``text`` is one YAML document that a safe loader accepts.
 
-    Raises whatever the making of a scalar raises, and ``RecursionError`` beyond ``MAX_LEVELS`` levels. A key that a
-    mapping has twice is an error; one that it has besides a mapping that it merges is not.
+    Also raises whatever constructing a scalar raises, and ``RecursionError`` beyond ``MAX_LEVELS`` levels. A key that
+    occurs twice in a mapping is an error; a key that also occurs in a merged mapping is not.
     """
     level = 0
     for event in yaml.parse(text, Loader=_Loader):
@@ -50,7 +50,7 @@ def check(text: str) -> None:
 
 
 class _Graph:
-    """The nodes of one document; each is looked at once, however many aliases it has."""
+    """The nodes of one document. Each is visited once, however many aliases it has."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader

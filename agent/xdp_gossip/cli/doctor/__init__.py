@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""``doctor``: look at everything an agent needs on this host, name what is wrong, and say what to do about it.
+"""``doctor``: examines everything an agent needs on this host, names what is wrong, and says what to do about it.
 
-One module has one subject. ``CHECKS`` is their order: what explains others comes first. Each runs in a process of its
-own (:mod:`.apart`), so that none can hang or break the others.
+Each module has one subject. ``CHECKS`` is their order: what explains other findings comes first. Each check runs in a
+process of its own (:mod:`.apart`), so that none can hang or break the others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SAYS = Subject("doctor", timeout="error", internal="error", unseen="note")
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    text = "Look at everything that can be wrong on this host. Each finding has a remedy. Exit code 1: something fails."
+    text = "Examine this host and its agent. Each finding has a remedy. Exit code 1: there is an error."
     examples = ["xdp-gossip doctor", "xdp-gossip doctor --json", "xdp-gossip doctor --timeout 60"]
     doctor = add_command(commands, "doctor", "find out what is wrong on this host", text, examples, common)
     add_config(doctor)

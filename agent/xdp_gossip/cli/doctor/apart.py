@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Work in a process of its own, so that a disk or a program that hangs does not hang whoever asked.
+"""Runs work in a process of its own, so that a disk or a program that hangs does not hang the caller.
 
 A thread would not do: one that waits for a dead disk keeps its process from ending, whatever signal that gets.
 """

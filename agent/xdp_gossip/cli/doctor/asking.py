@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether the agent answers, and what it says of itself."""
+"""Checks whether the agent answers, and what it reports of itself."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The certificates of the API: how long they hold, whom they name, who issued them, and whether they are in use."""
+"""Checks the certificates of the API: validity, names, issuers, and whether they are in use."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The clock of this host, against the cluster's and against its own source of time."""
+"""Checks the clock of this host against the cluster's and against its own source of time."""
 
 from __future__ import annotations
 

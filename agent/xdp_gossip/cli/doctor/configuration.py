@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The configuration file: whether it is sound, and whether the agent runs with what it says."""
+"""Checks whether the configuration file is valid, and whether the agent runs with what it says."""
 
 from __future__ import annotations
 

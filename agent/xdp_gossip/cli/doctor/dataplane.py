@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``doctor``'s look at the kernel data plane: what keeps it from being up, or from being up in a better mode."""
+"""Checks what keeps the kernel data plane from being up, or from a better mode."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The directories that have to be written: the agent's state, and that of the helper for rendered files."""
+"""Checks the directories that must be writable: the agent's state, and that of the helper for rendered files."""
 
 from __future__ import annotations
 

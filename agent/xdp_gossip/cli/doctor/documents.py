@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How many documents there are, how much room is left, and whether a limit kept any out."""
+"""Checks how many documents there are, how much room is left, and whether a limit kept any out."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ def examine(look: Look) -> Iterator[Finding]:
         yield _SAYS("conflicts", text, "xdp-gossip history KEY says which; publish with --if-version")
     lost = counters.get("fetches_given_up", 0) + counters.get("batches_given_up", 0)
     if lost:
-        text = f"{lost} fetches of others' documents were given up; they are tried again with the next exchange"
+        text = f"{lost} fetches of others' documents were given up; they are tried again with the next sync"
         yield _SAYS("given_up", text, "nothing, if xdp-gossip verify succeeds")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is wrong with this node in the eyes of itself and of others: address, twins, reach."""
+"""Checks this node's identity as it and others see it: address, twins, reach."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PROBLEMS = {
     "clock": (
         "error",
         "its clock is more than half of max_clock_drift from the cluster's",
-        "synchronise it (timedatectl set-ntp true); of two members nobody can tell which is right",
+        "synchronise it (timedatectl set-ntp true); in a cluster of two, check both clocks",
     ),
     "same_name": (
         "warning",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Key slots: a rotation that is under way, and members that have gone another part of it."""
+"""Checks key slots: a rotation in progress, and members at another step of it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Python and what the agent imports."""
+"""Checks Python and the libraries that the agent imports."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What all subjects look at: the configuration as far as it can be understood, and what the agent tells."""
+"""What all checks share: the configuration as far as it can be understood, and what the agent reports."""
 
 from __future__ import annotations
 

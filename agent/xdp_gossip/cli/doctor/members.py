@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whom this node sees, whom it should see, and what is wrong with them."""
+"""Checks which members this node sees, which it should see, and what is wrong with them."""
 
 from __future__ import annotations
 

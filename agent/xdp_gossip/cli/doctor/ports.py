@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether an agent that does not run could listen where it should."""
+"""Checks whether an agent that is not running could listen on its ports."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How near the agent's process is to its limits."""
+"""Checks how close the agent's process is to its limits."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Rendered files that are not as the documents say."""
+"""Checks for rendered files that differ from what the documents say."""
 
 from __future__ import annotations
 

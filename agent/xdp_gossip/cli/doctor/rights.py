@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who may read the secrets, and who may write what the agent or root goes by."""
+"""Checks who may read the secrets, and who may write the files that the agent or root relies on."""
 
 from __future__ import annotations
 

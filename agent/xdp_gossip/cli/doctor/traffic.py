@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the agent counted that was dropped, refused or lost, by cause."""
+"""Checks the counters of what the agent dropped, refused or lost, by cause."""
 
 from __future__ import annotations
 

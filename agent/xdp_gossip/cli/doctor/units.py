@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The units of systemd, where there is one."""
+"""Checks the units of systemd, where systemd runs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Releases that differ: between members, and between what is installed and what runs."""
+"""Checks for releases that differ: between members, and between what is installed and what runs."""
 
 from __future__ import annotations
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The Metadata: the documents held, their versions and digests, and how they end."""
+"""The Metadata: the documents held, their versions and digests, and their expiry."""

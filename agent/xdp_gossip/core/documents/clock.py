@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Clocks of the protocol: the hybrid logical clock of document versions, and the cluster's idea of the time."""
+"""Clocks of the protocol: the hybrid logical clock of document versions, and the cluster's estimate of the time."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ class SteadyTime:
 def cluster_offset(samples: Iterable[float]) -> float:
     """Seconds by which the cluster's time is ahead of the local clock.
 
-    ``samples`` are the other members' clocks minus the local one, in seconds. The median over all members, the
-    local one included (as 0), is what one or few wrong clocks cannot move. Of an even number the middle two may
-    disagree, and nobody can tell which is right: each member takes the one nearer to its own clock. So of two
-    members each keeps its own time, and neither can move the other's.
+    ``samples`` are the other members' clocks minus the local one, in seconds. The result is the median over all
+    members, the local one included (as 0): a few wrong clocks cannot move it. When the number is even, the middle two
+    may disagree, and a member cannot tell which is right, so it takes the one nearer to its own clock. Hence in a
+    cluster of two each member keeps its own time, and neither can move the other's.
     """
     # Written out: the module statistics costs every agent two thirds of a megabyte.
     ordered = sorted((0.0, *samples))

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What ends by itself: documents with an expiry, and tombstones that are old enough to be put away.
+"""Expiry: documents with an end, and tombstones that are old enough to be retired.
 
-Tombstones are told of for a grace period, so that members hear of the deletion. Then they are *retired*: they no
-longer count in digests and lists, and cost the network nothing. They are kept all the same, and whoever was away for
-longer and offers what was deleted is answered with the tombstone. So each deletion is remembered by its own key and
-version, no member's clock decides about other documents, and a clock that was wrong for a while retires nothing for
-good.
+Members tell each other of a tombstone for a grace period, so that all hear of the deletion. Then it is *retired*: it no
+longer counts in digests and lists and costs the network nothing, but it is kept. A member that was away for longer and
+offers the deleted document is answered with the tombstone. So each deletion is remembered by its own key and version,
+no member's clock decides about other documents, and a clock that was wrong for a while retires nothing for good.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The cluster's Metadata: who may write which version of a document, and which of two holds."""
+"""The cluster's Metadata: who may write which version of a document, and which of two versions wins."""
 
 from __future__ import annotations
 

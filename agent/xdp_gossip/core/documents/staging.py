@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Documents that were written together and are not all here yet: none of them is visible before the last one came."""
+"""Documents that were written together and have not all arrived: none becomes visible before the last one is here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ..types import Document, Now, Version
 from .table import DocumentTable
 
-#: Seconds for which an incomplete batch is kept since its last part came. An exchange brings it again.
+#: Seconds for which an incomplete batch is kept since its last part came. A sync brings it again.
 LIFETIME = 60.0
 #: Documents of the largest size that may wait: bounds what others can make this member hold.
 LARGEST = 4

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The documents held here, with digests that are kept up as they change."""
+"""The documents held here, with digests that are updated as they change."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What asks a member: its users read members and documents, publish, and put questions to other members."""
+"""The part of an engine that answers its users: members and documents, publishing, questions to other members."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Engine(Drive):
         return True
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now and whenever it is absent; it counts as present until the timeout, as in the seed."""
+        """Contact ``node`` now and whenever it is absent; it counts as present until the timeout, as in PekoNode."""
         self._selection.seed(node, now)
 
     def unseed(self, address: Address) -> None:
@@ -85,7 +85,7 @@ class Engine(Drive):
         return True
 
     def pause(self, now: Now) -> bool:
-        """Stop publishing heartbeats: others drop this node after their timeout (the seed's ``Stop``)."""
+        """Stop publishing heartbeats: others drop this node after their timeout (PekoNode's ``Stop``)."""
         if self.status != "running":
             return False
         self._local.status = "paused"
@@ -93,7 +93,7 @@ class Engine(Drive):
         return True
 
     def resume(self, now: Now) -> bool:
-        """Publish heartbeats again (the seed's ``Start``), also after a leave."""
+        """Publish heartbeats again (PekoNode's ``Start``), also after a leave."""
         if self.status not in ("paused", "left"):
             return False
         self._local.status = "running"
@@ -192,7 +192,7 @@ class Engine(Drive):
         return self.publish_many([Write(key, expected=expected, deleted=True)], now)[0]
 
     def repair(self, now: Now) -> int:
-        """Exchange at once with every member that shows other documents."""
+        """Sync at once with every member that shows other documents."""
         differing = [peer for peer in self._membership if peer.present and peer.sync.state_digest != self.state_digest]
         for peer in differing:
             self._anti_entropy.request(peer.address, now)

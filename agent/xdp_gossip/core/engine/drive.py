@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What drives a member: packets, time, and the notes of a kernel data plane come in; packets and events go out."""
+"""The part of an engine that a runtime drives: packets, time and kernel notes come in; packets and events go out."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Drive(Parts):
 
     @property
     def timeout(self) -> float:
-        """Seconds of silence after which a member is suspected now (the seed's rule for its default)."""
+        """Seconds of silence after which a member is suspected now (PekoNode's rule for its default)."""
         return self._timing.timeout
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The parts of a member, and which of them knows which."""
+"""Creates the parts of a member and connects them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Rumors of this member: whom they go to first, and documents as rumors of one datagram each."""
+"""Rumors of this member: their first targets, and documents as rumors of one datagram each."""
 
 from __future__ import annotations
 

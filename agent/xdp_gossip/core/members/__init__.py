@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The NodeList: who is known, how fast the protocol goes, whom rumors are relayed to, which packets were seen."""
+"""The NodeList: known members, timing of the protocol, relay targets, and replay windows."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Whether a peer is alive: its state, the transitions between states, and what the detector notes to decide on them.
+"""The liveness of a peer: its state, the transitions between states, and the notes by which the detector decides.
 
-Only the detector (``core/detector.py``) writes this. ``tests/agent/test_core_members.py`` holds it to that.
+Only the detector (``core/detector.py``) writes this. ``tests/agent/test_core_members.py`` enforces that.
 """
 
 from __future__ import annotations

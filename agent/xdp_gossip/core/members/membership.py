@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The NodeList: every node known, what was last heard of it, and a digest that two members compare."""
+"""The NodeList: every known node, what was last heard of it, and a digest for two members to compare."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The members that a data plane relays rumors to: a shuffled sample, of which a part changes each time."""
+"""The members that a data plane relays rumors to: a shuffled sample, partly replaced at each refresh."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 from ..types import Address
 from .membership import Membership
 
-#: Part of a full sample that is exchanged at each refresh. All of it would make the kernel resolve next hops for
+#: Part of a full sample that is replaced at each refresh. All of it would make the kernel resolve next hops for
 #: as many strangers each cycle; this way every member is somebody's target for a few cycles.
 _EXCHANGED = 8
 

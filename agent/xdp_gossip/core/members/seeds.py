@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Addresses to turn to that are no members now: configured seeds, which are tried for ever, and former members.
+"""Addresses to contact that are not members now: configured seeds, which are tried forever, and former members.
 
-Invariant (docs/protocol.md, "Reach"): while a seed or a former member is absent, this node goes on trying it, with
+Invariant (docs/protocol.md, "Reach"): while a seed or a former member is absent, this node keeps trying it, with
 pauses. So a partition of any length heals as long as one side knows an address of the other.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How fast the protocol goes: the automatic values follow the size of the cluster."""
+"""Timing: cycle, timeout and what derives from them. Automatic values follow the size of the cluster."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Timing:
 
     @property
     def timeout(self) -> float:
-        """Of silence, until a member is suspected (the seed's rule for its default)."""
+        """Seconds without a sign of life until a member is suspect. Default: PekoNode's rule."""
         if self._settings.timeout > self.cycle:
             return self._settings.timeout
         return self._settings.timeout_cycles * self.cycle + 2
@@ -47,7 +47,7 @@ class Timing:
 
     @property
     def overdue(self) -> float:
-        """Of silence, until others are asked about a member in an exchange: two heartbeats in a row were missed."""
+        """Seconds of silence until a sync asks others about a member: two heartbeats in a row were missed."""
         return self.cycle * 2.5
 
     def copies(self, kind: PacketType) -> int:

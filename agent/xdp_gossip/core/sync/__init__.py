@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Anti-entropy: digests compared, what differs exchanged, documents pulled and supplied."""
+"""Anti-entropy: compare digests, sync what differs, fetch and supply documents."""

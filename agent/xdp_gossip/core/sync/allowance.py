@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What one member may cost another in time: an allowance of work for each, which comes again every few seconds."""
+"""Bounds what one member may cost another: an allowance of work for each, renewed every few seconds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Anti-entropy: two members compare digests and exchange what differs (the seed's swap; Demers et al. 1987).
+"""Anti-entropy: two members compare digests and sync what differs (PekoNode's swap; Demers et al. 1987).
 
-One round costs a request and a response while all is equal. What differs is found step by step: state digest,
-then 256 buckets, then the entries of the buckets that differ, then the documents themselves.
+If both sides hold the same, one round costs a request and a response. Differences are found step by step: documents
+digest, then 256 buckets, then the entries of the buckets that differ, then the documents themselves.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _LIST_LIFETIME = 30.0
 
 
 class AntiEntropy:
-    """Both sides of an exchange."""
+    """Both sides of a sync."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class AntiEntropy:
     # -- the asking side ---------------------------------------------------------------------------------------
 
     def request(self, to: Address, now: Now) -> None:
-        """Open an exchange with ``to``."""
+        """Open a sync with ``to``."""
         nonce = self._out.rng.getrandbits(63)
         self._open[nonce] = (to, now.mono)
         overdue = self._membership.overdue(self._timing.overdue, self._most_overdue, now)
@@ -208,7 +208,7 @@ class AntiEntropy:
             self.on_alias(asked, peer.address)
 
     def answered(self, nonce: int) -> bool:
-        """Whether ``nonce`` belongs to an exchange of ours: proof that its answer is not a recording.
+        """Whether ``nonce`` belongs to a sync of ours: proof that its answer is not a replay.
 
         The answer may come from another address than was asked: a seed may be given by any address of the node.
         """
@@ -222,7 +222,7 @@ class AntiEntropy:
             return
         owed: list[Entry] = []
         for entry in response.entries:
-            if entry.key in self._metadata.table:  # of others nobody asks: they would be kept for whoever invents them
+            if entry.key in self._metadata.table:  # only these are ever asked for: invented keys would fill the set
                 seen, _ = self._seen.setdefault((peer.address, bucket_of(entry.key)), (set(), now.mono))
                 seen.add(entry.key)
             if self._take_entry(entry, peer.address, now):
@@ -250,7 +250,7 @@ class AntiEntropy:
     # -- the answering side ------------------------------------------------------------------------------------
 
     def on_request(self, request: SyncRequest, packet: Received) -> None:
-        """Answer an exchange."""
+        """Answer a sync request."""
         requester, now = packet.origin, packet.now
         self._out.emit(SwapRequested(requester, self._local.address))
         table = self._metadata.table
@@ -326,10 +326,10 @@ class AntiEntropy:
         self._catch_up.members_told(packet.peer, packet.now)
 
     def merge_members(self, infos: Iterable[MemberInfo], teller: Address, now: Now) -> None:
-        """Learn from another member's list; only news later than ours count.
+        """Learn from another member's list; only news later than ours counts.
 
-        Of nodes that nobody here knows, one ``teller`` may tell of ``_NEWCOMERS`` in each window: real ones are heard
-        by themselves, or told of by others, and invented ones cost probes.
+        One ``teller`` may introduce ``_NEWCOMERS`` unknown nodes in each window. Invented nodes cost probes, and real
+        ones are heard directly or listed by other members as well.
         """
         for info in infos:
             if info.address == self._local.address:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Whether this node knows what the cluster knew when it started: until then, what it holds may be old, or nothing.
+"""Whether this node knows what the cluster knew when it started; until then, its documents may be old or missing.
 
 The rules are in docs/protocol.md, "Catching up". A node that has caught up stays so until it ends: what it misses
-during an interruption is a fact of the cluster then, not a start from nothing.
+during an interruption is then a fact of the cluster, not a start from nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Comparison:
 
 
 class CatchUp:
-    """Follows the exchanges of a node that has just started.
+    """Follows the syncs of a node that has just started.
 
     ``wait``: seconds after which it counts as caught up although nobody answered who has (infinity: never).
     ``expects_seeds``: seeds are given later, so that a node without any is not alone.
@@ -81,7 +81,7 @@ class CatchUp:
         self._began = now.mono
         self._why = "no member has answered yet"
 
-    # -- what exchanges tell -----------------------------------------------------------------------------------
+    # -- what syncs tell ---------------------------------------------------------------------------------------
 
     def equals(self, peer: Peer) -> None:
         """``peer`` advertises the very documents that are here."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Pulling documents that others hold: small ones many at a time, large ones in windows, from all who hold them.
+"""Fetches documents that others hold: small ones many at a time, large ones in windows, from all holders.
 
-Who holds a document is told by an announcement or a list; besides, whoever advertises the same state digest as a
-holder holds the same documents. So requests go to several members at once, and to another when one falls silent.
+Announcements and lists name holders of a document; a member with the same documents digest as a holder is one, too. So
+requests go to several members at once, and to another when one falls silent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_WINDOWS = 4
 MAX_LARGE = 4
 BUFFER_BYTES = 32 * 1024 * 1024
 #: Seconds without progress after which a request goes to another holder, and tries before it is left to the next
-#: exchange. A holder that let one wait is the last choice for some seconds.
+#: sync. A holder that let one wait is the last choice for some seconds.
 RETRY = 1.0
 TRIES = 6
 SLOW = 5.0

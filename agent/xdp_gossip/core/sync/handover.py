@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a node that leaves gives away: documents that it announced a moment ago cannot be fetched from it any more."""
+"""Hands over what a leaving node announced a moment ago, because it cannot be fetched from that node any more."""
 
 from __future__ import annotations
 

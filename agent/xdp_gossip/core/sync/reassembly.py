@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A large document that arrives in pieces, in any order and from several holders."""
+"""Reassembles a large document that arrives in parts, in any order and from several holders."""
 
 from __future__ import annotations
 

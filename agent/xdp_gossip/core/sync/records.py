@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Records of nodes. Each node writes its own and says in every packet which one is current; any member passes it on."""
+"""Node records: each node writes its own and names the current one in every packet; any member passes it on."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What others get of the documents held here: what they ask for, and what they are pushed because they lack it."""
+"""Supplies others with documents held here: those they ask for, and those they are sent because they lack them."""
 
 from __future__ import annotations
 

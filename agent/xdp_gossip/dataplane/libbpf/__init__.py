@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The one binding to libbpf, by ctypes: a megabyte of memory, where BCC takes a hundred.
+"""The only binding to libbpf, by ctypes. It takes one megabyte of memory, where BCC takes a hundred.
 
 ``library`` loads it, ``maps`` has maps and ring buffers, ``programs`` what only the loader calls. Descriptors are plain
 integers that the caller closes. Every failure is an ``OSError`` with the kernel's errno; those of ``Map`` and

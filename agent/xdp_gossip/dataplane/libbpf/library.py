@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""libbpf, loaded once, with the signatures of what is called. libbpf 0.5 to 1.x."""
+"""Loads libbpf (0.5 to 1.x) once and declares the signatures of the functions in use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes
 
 
 class LibraryMissing(OSError):
-    """There is no libbpf that could be used; the message says what to install."""
+    """No usable libbpf was found; the message says what to install."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -60,7 +60,7 @@ def library() -> ctypes.CDLL:
 
 
 def check(result: int, what: str) -> int:
-    """``result`` of a libbpf function, or ``OSError``: libbpf 1 returns -errno, libbpf 0 returns -1."""
+    """Return ``result`` of a libbpf function, or raise ``OSError``: libbpf 1 returns -errno, libbpf 0 returns -1."""
     if result >= 0:
         return result
     number = ctypes.get_errno() if result == -1 else -result
@@ -68,7 +68,7 @@ def check(result: int, what: str) -> int:
 
 
 def processors() -> int:
-    """How many values an entry of a per-CPU map has. Raises ``LibraryMissing``, ``OSError``."""
+    """The number of values in an entry of a per-CPU map. Raises ``LibraryMissing``, ``OSError``."""
     return check(int(library().libbpf_num_possible_cpus()), "number of possible processors")
 
 

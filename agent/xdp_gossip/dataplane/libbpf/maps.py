@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""BPF maps and ring buffers: by their descriptors, and pinned ones as objects.
+"""BPF maps and ring buffers, by descriptor or as objects for pinned ones.
 
-Needs the right to read and write the pin, and no capability where the kernel asks for none
+Using them needs the right to read and write the pin, and no capability where the kernel asks for none
 (``dataplane/unprivileged.py``).
 """
 
@@ -56,7 +56,7 @@ class _BatchOptions(ctypes.Structure):
 
 @dataclass(frozen=True)
 class MapInfo:
-    """What a map is; two maps with equal ones (but for ``id``) can take each other's place."""
+    """Properties of a map. Maps whose properties are equal, apart from ``id``, can replace each other."""
 
     id: int
     type: int
@@ -66,7 +66,7 @@ class MapInfo:
 
 
 def map_info(descriptor: int) -> MapInfo:
-    """What a map is."""
+    """The properties of the map with this descriptor."""
     info = _MapInfo()
     information(descriptor, info, "map")
     return MapInfo(info.id, info.type, info.key_size, info.value_size, info.max_entries)
@@ -97,9 +97,10 @@ def delete(descriptor: int, key: bytes) -> None:
 
 
 def keys(descriptor: int, size: int, most: int) -> list[bytes]:
-    """The keys of a map, each of ``size`` bytes, at most ``most`` of them: one call for each.
+    """The keys of a map, each of ``size`` bytes, at most ``most`` of them. Makes one system call per key.
 
-    Keys that come and go meanwhile can be missing or come twice, or start the walk again: it ends all the same.
+    Keys that are added or removed meanwhile may be missing, appear twice or restart the walk; the walk ends in any
+    case.
     """
     found: list[bytes] = []
     key, following = None, ctypes.create_string_buffer(size)
@@ -113,7 +114,7 @@ def keys(descriptor: int, size: int, most: int) -> list[bytes]:
 
 @contextlib.contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Say of which map and call an ``OSError`` is."""
+    """Name the map and the call in an ``OSError``."""
     try:
         yield
     except MapError:
@@ -125,7 +126,7 @@ def _told(what: str) -> Iterator[None]:
 class Map:
     """A pinned map. Keys and values are bytes of the map's sizes. Every call raises ``MapError``.
 
-    Sizes other than the expected are an error at once: the map would be of another layout.
+    Opening a map whose sizes differ from the expected ones is an error, because its layout is another one.
     """
 
     def __init__(self, path: Path, key_size: int, value_size: int) -> None:
@@ -149,7 +150,7 @@ class Map:
         self._key_size = key_size
 
     def close(self) -> None:
-        """Give the descriptor back. Idempotent."""
+        """Close the descriptor. Idempotent."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -171,7 +172,10 @@ class Map:
             delete(self.fd, key)
 
     def keys(self) -> list[bytes]:
-        """All keys, one call for each: for a small map, of a kind that the kernel does not read in batches."""
+        """All keys, with one system call per key.
+
+        Meant for a small map of a kind that the kernel does not read in batches.
+        """
         with _told(f"map {self.name}, next key"):
             return keys(self.fd, self._key_size, self.max_entries)
 
@@ -188,10 +192,10 @@ class Map:
             raise self._error("removal of many")
 
     def batches(self, size: int = 1024, flags: int = ANY) -> Iterator[tuple[bytes, bytes]]:
-        """All entries, about ``size`` in a step: keys in a row and their values in a row.
+        """Yield all entries, about ``size`` per step: keys in a row and their values in a row.
 
-        Entries that come or go meanwhile may be left out. Ends: a walk meets each bucket of the map once, and is
-        given up after so many steps as there could be entries.
+        Entries that are added or removed meanwhile may be left out. The walk ends: it meets each bucket of the map
+        once, and is given up after as many steps as there could be entries.
         """
         keys = ctypes.create_string_buffer(size * self._key_size)
         values = ctypes.create_string_buffer(size * self._value_size)
@@ -257,7 +261,7 @@ class RingBuffer:
         return -errno.EAGAIN if self._left <= 0 else 0
 
     def close(self) -> None:
-        """Give memory and descriptor back. Idempotent."""
+        """Release memory and descriptor. Idempotent."""
         if self._ring:
             self._bpf.ring_buffer__free(self._ring)
             self._ring = None

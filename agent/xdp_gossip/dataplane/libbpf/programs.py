@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Programs and links: pins, attachment, test runs. Only the loader makes these calls.
+"""Programs and links: pins, attachment, test runs. Only the loader calls these functions.
 
 Descriptors are plain integers that the caller closes. Every failure is an ``OSError`` with the kernel's errno.
 """
@@ -98,7 +98,7 @@ def pin(descriptor: int, path: str) -> None:
 
 
 class RunResult(NamedTuple):
-    """What a test run gave: the program's return value, the frame as it is now, nanoseconds of one run."""
+    """Result of a test run: the program's return value, the frame afterwards, nanoseconds per run."""
 
     value: int
     frame: bytes
@@ -112,7 +112,7 @@ def link_create(program: int, ifindex: int, kind: int, flags: int = 0) -> int:
 
 
 def link_update(link: int, program: int) -> None:
-    """Put another program into a link, in one step that loses no packet."""
+    """Replace the program of a link in one step that loses no packet."""
     check(library().bpf_link_update(link, program, None), "link")
 
 
@@ -122,7 +122,7 @@ def link_detach(link: int) -> None:
 
 
 def link_info(descriptor: int) -> Link:
-    """What a link is."""
+    """The properties of a link."""
     info = _LinkInfo()
     information(descriptor, info, "link")
     return Link(info.id, info.prog_id, info.ifindex)
@@ -136,7 +136,7 @@ def program_info(descriptor: int) -> tuple[int, str]:
 
 
 def program_name(number: int) -> str:
-    """Name of the program with this id, "" when it cannot be had (gone, or no privilege)."""
+    """Name of the program with this id; "" if it cannot be read (program gone, or no privilege)."""
     try:
         descriptor = check(library().bpf_prog_get_fd_by_id(ctypes.c_uint32(number)), f"program {number}")
     except OSError:
@@ -148,7 +148,7 @@ def program_name(number: int) -> str:
 
 
 def tracepoint_open(name: str, program: int) -> int:
-    """Attach to a raw tracepoint: until the returned descriptor, a link, and its pins are gone."""
+    """Attach to a raw tracepoint. The attachment ends when the returned link descriptor and its pins are gone."""
     return check(library().bpf_raw_tracepoint_open(name.encode(), program), f"tracepoint {name}")
 
 
@@ -157,8 +157,8 @@ def run(
 ) -> RunResult:
     """Run a program on a frame (BPF_PROG_TEST_RUN), ``repeat`` times. Raises ``OSError``.
 
-    ``context`` is the ``struct __sk_buff`` of a TC program. With ``live`` so many frames really go where an XDP program
-    sends them (Linux 5.18), ``batch`` at a time (0: as many as the kernel likes), and the result is 0.
+    ``context`` is the ``struct __sk_buff`` of a TC program. With ``live`` the frames really travel where an XDP program
+    sends them (Linux 5.18), ``batch`` at a time (0: as many as the kernel chooses), and the result is 0.
     """
     options = _TestRun(size=ctypes.sizeof(_TestRun), data_in=frame, data_size_in=len(frame), repeat=live or repeat)
     room = ctypes.create_string_buffer(len(frame) + _ROOM)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Attaches programs through links, which evict nobody and which nobody evicts, and says why it cannot be done."""
+"""Attaches programs through links, or says why that is impossible.
+
+A link evicts no other program and is never evicted.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,10 @@ def link_xdp(program: int, interface: netlink.Interface, mode: str) -> int:
 
 
 def link_tcx(program: int, interface: netlink.Interface, hook: str) -> int | None:
-    """A link at the head of the interface's TCX hook, None when the kernel has no TCX (before 6.6).
+    """A link at the head of the interface's TCX hook; None when the kernel has no TCX (before 6.6).
 
-    At the head, as a program that ends the chain (those of Cilium do) keeps all later ones from running; ours passes
-    on what is not the agent's. Raises ``Refused``.
+    At the head, because a program that ends the chain (Cilium's do) keeps all later ones from running, while ours
+    passes on whatever is not the agent's. Raises ``Refused``.
     """
     if os.environ.get(TC_VARIABLE) == "clsact":
         return None
@@ -46,7 +49,7 @@ def link_tcx(program: int, interface: netlink.Interface, hook: str) -> int | Non
 
 
 def incumbent(interface: netlink.Interface) -> str:
-    """Who has the interface's XDP hook, in words, "" for nobody. Raises ``OSError``."""
+    """Who occupies the interface's XDP hook, in words; "" if it is free. Raises ``OSError``."""
     now = netlink.by_index(interface.index)
     if now is None or not now.xdp_mode:
         return ""
@@ -87,7 +90,7 @@ def why_no_xdp(error: OSError, interface: netlink.Interface, mode: str) -> Refus
 
 
 def why_no_tc(error: OSError, interface: netlink.Interface, hook: str) -> Refused:
-    """The same for TC."""
+    """The reason behind the kernel's refusal of a TC program, and the remedy."""
     what = f"TC {hook} of {interface.name}"
     code = errno.errorcode.get(error.errno or 0, "no errno")
     if error.errno == errno.ERANGE:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""TC before TCX (Linux 6.6): filters on a clsact queueing discipline, under a priority and handle of our own.
+"""TC for kernels before TCX (Linux 6.6): filters on a clsact queueing discipline, with our own priority and handle.
 
-Such a filter has no pin and stays when its maker dies, and anybody may remove it. So its program's id is written
-down before it is attached, and only a filter with a program of ours is ever replaced or removed.
+Such a filter cannot be pinned: it stays when its maker dies, and anybody may remove it. So the loader writes down its
+program's id before it attaches it, and replaces or removes a filter only if its program is ours.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def make(ifindex: int) -> None:
 
 
 def first_priority(ifindex: int, hook: str) -> int:
-    """A priority that makes a new filter the first of the hook: the kernel runs the lowest first.
+    """A priority that puts a new filter first at the hook: the kernel runs the lowest priority first.
 
-    Within one priority the newest filter runs first, so 1 will do also when it is taken.
+    Within one priority the newest filter runs first, so 1 works even if it is taken.
     """
     taken = netlink.filters(ifindex, _PARENTS[hook])
     return max(1, min([PRIORITY, *(priority - 1 for priority in taken if priority)]))

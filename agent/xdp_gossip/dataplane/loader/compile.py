@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Compiles the programs with BCC. Only this module imports it: LLVM takes 150 MB for the second that it works."""
+"""Compiles the programs with BCC. Only this module imports BCC: LLVM takes 150 MB for the second that it works."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ _SUMMARY = "processed "
 
 
 def sources_digest(settings: Settings) -> str:
-    """What the programs depend on: every source, and the constants they are compiled with. Raises ``HeaderError``."""
+    """Digest of what the programs are made from: every source, and the constants they are compiled with.
+
+    Raises ``HeaderError``.
+    """
     digest = hashlib.sha256()
     root = headers.directory()
     for path in sorted(path for path in root.rglob("*") if path.suffix in (".c", ".h") and path.is_file()):
@@ -161,7 +164,7 @@ _PASSING = ("Cannot allocate memory", "Resource temporarily unavailable", "Inter
 
 
 def _why_not_loaded(name: str, said: _Said) -> Refused:
-    """A refusal from what BCC and the verifier printed."""
+    """Makes a refusal from what BCC and the verifier printed."""
     ends = [at for at, line in enumerate(said.lines) if line.startswith(_SUMMARY)]
     before = [line.strip() for line in said.lines[: ends[-1]] if line.strip()] if ends else []
     if not before and "Operation not permitted" in said.text:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What goes wrong while a data plane is put up, in words that name the cause and the remedy."""
+"""Errors while a data plane is put up, each with its cause and its remedy."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class LoaderError(Exception):
 
 
 class Refused(LoaderError):
-    """One mode cannot be had here; the next one may."""
+    """One mode is not possible here; the next one may be."""
 
 
 class Rejected(Refused):
-    """The kernel does not accept a program. That costs the modes that need the program."""
+    """The kernel does not accept a program, which rules out the modes that need it."""
 
 
 class Starved(Refused):
-    """A frame that travelled through a hook did not come to our program: another program keeps it away."""
+    """A frame that passed a hook did not reach our program: another program keeps it away."""

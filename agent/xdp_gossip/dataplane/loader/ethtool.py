@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Features, channels and driver of an interface, as ``ethtool`` shows and sets them (linux/ethtool.h).
+"""Reads and sets features, channels and driver of an interface, as ``ethtool`` does (linux/ethtool.h).
 
-Asked through ioctl() on a Unix socket: any socket will do, and the loader's unit allows no Internet ones.
+Uses ioctl() on a Unix socket: any socket works, and the loader's unit allows no Internet ones.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WORDS = {LRO: "lro", GRO_HW: "rx-gro-hw", RX_VLAN: "rxvlan", TX_VLAN: "txvlan"}
 
 @dataclass(frozen=True)
 class Feature:
-    """Whether a feature is on, and whether it is ``fixed``: cannot be changed."""
+    """Whether a feature is on, and whether it is ``fixed``, that is, cannot be changed."""
 
     on: bool
     fixed: bool
@@ -46,7 +46,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Channels:
-    """Queues of a device that have receive and transmit side in one: how many it has, and could have."""
+    """Combined queues (receive and transmit) of a device: the present number and the maximum."""
 
     combined: int
     most: int
@@ -66,7 +66,7 @@ def features(name: str) -> dict[str, Feature]:
 
 
 def set_feature(name: str, feature: str, on: bool) -> None:
-    """Switch a feature. Raises ``OSError``, also when the kernel took the wish and did not act on it."""
+    """Switch a feature. Raises ``OSError``, also if the kernel accepted the request without acting on it."""
     names = _feature_names(name)
     index, blocks = names.index(feature), (len(names) + 31) // 32
     body = bytearray(8 * blocks)
@@ -77,7 +77,7 @@ def set_feature(name: str, feature: str, on: bool) -> None:
 
 
 def channels(name: str) -> Channels | None:
-    """The combined channels, None for an interface without. Raises ``OSError``."""
+    """The combined channels; None for an interface that has none. Raises ``OSError``."""
     try:
         numbers = _CHANNELS.unpack(_ask(name, _CHANNELS.pack(_GCHANNELS, *(0,) * 8)))
     except OSError as error:
@@ -88,7 +88,7 @@ def channels(name: str) -> Channels | None:
 
 
 def set_channels(name: str, combined: int) -> None:
-    """Have so many combined channels. Raises ``OSError``."""
+    """Set the number of combined channels. Raises ``OSError``."""
     numbers = list(_CHANNELS.unpack(_ask(name, _CHANNELS.pack(_GCHANNELS, *(0,) * 8))))
     numbers[0], numbers[8] = _SCHANNELS, combined
     _ask(name, _CHANNELS.pack(*numbers))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The three hooks of an interface that programs sit on: XDP, TC ingress, TC egress. Attach, exchange, look, detach.
+"""The three hooks of an interface that programs sit on: XDP, TC ingress, TC egress. Attach, replace, inspect, detach.
 
 Beside them the kernel's tracepoint at which ``xg_watch`` counts the copies that a driver did not send.
 """

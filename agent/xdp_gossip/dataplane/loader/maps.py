@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The shared maps: what each must be, whether those that are pinned still fit, and whose they are."""
+"""The shared maps: the properties each must have, whether pinned ones still fit, and who owns them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Takes the best mode that an interface can have: attach, prove, else the next one; from nothing, or from a worse one.
+"""Selects the best mode that an interface supports: attach, prove, otherwise try the next one.
 
-What carries is kept until something better is proved, where the hooks allow it: XDP and TC can be on an interface at
-the same time, native and generic XDP cannot.
+A working mode is kept until a better one is proved, where the hooks allow it: XDP and TC can be on an interface at the
+same time, native and generic XDP cannot.
 """
 
 from __future__ import annotations

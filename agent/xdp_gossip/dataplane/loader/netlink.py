@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the kernel says of interfaces and queueing disciplines, asked over rtnetlink (:mod:`..rtnetlink`).
+"""Reads interfaces and queueing disciplines from the kernel over rtnetlink (:mod:`..rtnetlink`).
 
 rtnetlink(7); the structures are those of linux/if_link.h and linux/pkt_sched.h.
 """

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The directory: its lock, the bpffs mounted in it, and the pins, which keep programs, links and maps alive."""
+"""Manages the loader's directory: its lock, its bpffs and the pins in that.
+
+The pins keep programs, links and maps alive after the loader has ended.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +41,10 @@ def pin_directory(directory: Path, layout: int | None = None) -> Path:
 
 @contextlib.contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Keep every other loader out. Makes the directory; raises ``LoaderError`` after two minutes.
+    """Hold the lock that keeps every other loader out. Creates the directory; raises ``LoaderError`` after two minutes.
 
-    ``down`` removes the lock with the directory while others wait for it: whoever gets a lock looks whether it is
-    still the one that has the name.
+    ``down`` removes the lock together with the directory while others wait for it, so a loader that gets a lock checks
+    that it still is the one with that name.
     """
     end = time.monotonic() + LOCK_WAIT
     path = directory / "lock"
@@ -68,9 +71,10 @@ def lock(directory: Path) -> Iterator[None]:
 
 
 def offer_request(directory: Path, uid: int) -> None:
-    """Make the directory in which the agent's user asks the loader to look again. Raises ``LoaderError``.
+    """Create the directory where the agent's user asks the loader to look again. Raises ``LoaderError``.
 
-    It is root's group that may remove what is in there: the loader's root has no other right to a user's directory.
+    It belongs to root's group, which may remove its entries: the loader's root has no other right to a user's
+    directory.
     """
     path = Request(directory).directory
     try:
@@ -98,7 +102,7 @@ def is_bpffs(path: Path) -> bool:
 
 
 def uncover(directory: Path, layout: int) -> None:
-    """Unmount what somebody has mounted over our bpffs: below it the programs go on, out of everybody's reach.
+    """Unmount whatever is mounted over our bpffs. The programs below it keep running but cannot be reached.
 
     Raises ``LoaderError``.
     """
@@ -130,7 +134,7 @@ def mount(path: Path) -> None:
 
 
 def unmount(path: Path) -> None:
-    """Take it away, also while somebody stands in it. Raises ``LoaderError``."""
+    """Unmount the bpffs even while a process uses it. Raises ``LoaderError``."""
     libc = ctypes.CDLL(None, use_errno=True)
     for flags in (0, _MNT_DETACH):
         if not libc.umount2(str(path).encode(), flags):
@@ -151,7 +155,7 @@ def replace(descriptor: int, path: Path) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """A descriptor of what is pinned at ``path``, closed in the end. Raises ``OSError``."""
+    """Context manager: a descriptor of what is pinned at ``path``, closed at the end. Raises ``OSError``."""
     descriptor = libbpf.get(str(path))
     try:
         yield descriptor
@@ -160,9 +164,9 @@ def opened(path: Path) -> Iterator[int]:
 
 
 def remove_link(path: Path) -> None:
-    """Detach what a pinned link holds, and remove the pin.
+    """Detach what a pinned link holds, then remove the pin.
 
-    Removing the pin alone detaches too, but some moments later, and until then the hook is taken.
+    Removing the pin alone detaches as well, but some moments later, and the hook stays occupied until then.
     """
     # It may be gone, or half gone.
     with contextlib.suppress(OSError), opened(path) as link:
@@ -186,5 +190,5 @@ def remove_pins(mounted_at: Path, *, links_only: bool = False) -> None:
 
 
 def strangers(mounted_at: Path) -> list[str]:
-    """What somebody else has put into the bpffs; the kernel's own entries do not count."""
+    """Names in the bpffs that are neither ours nor the kernel's."""
     return [name for name in os.listdir(mounted_at) if name not in ("maps.debug", "progs.debug")]

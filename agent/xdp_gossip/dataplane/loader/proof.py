@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Looks without changing anything: does what is up still carry, and which programs does this kernel accept?"""
+"""Checks without changing anything whether the plane that is up still works, and which programs this kernel accepts."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def again(directory: Path, now: state.State) -> list[Refused]:
 
 
 def trial(settings: Settings) -> dict[str, Rejected | None]:
-    """Load every program as this kernel and compiler will have it, and let go of them again.
+    """Load every program with this kernel and compiler, then unload it again.
 
-    Returns why the kernel rejects it, None for accepted, by program. Raises ``LoaderError``, ``HeaderError`` when
-    they cannot even be compiled.
+    Returns for each program why the kernel rejects it, None if it accepts it. Raises ``LoaderError``, ``HeaderError``
+    when the programs cannot even be compiled.
     """
     found: dict[str, Rejected | None] = {}
     for source, names in supply.SOURCES.items():
@@ -63,5 +63,5 @@ def trial(settings: Settings) -> dict[str, Rejected | None]:
 
 
 def lost_modes(rejected: str) -> list[str]:
-    """The modes that cannot be had without a program."""
+    """The modes that are impossible without a program."""
     return [mode for mode in MODES["auto"] if rejected in supply.of_mode(mode)]

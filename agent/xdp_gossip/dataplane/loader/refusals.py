@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Who sent what the data plane dropped: sampled by the programs, at most one packet per processor and tick.
+"""Reads who sent the packets that the data plane dropped: a sample of at most one packet per processor and tick.
 
-A sample's address is the packet's source address, which whoever forges a packet may forge too.
+The address is the packet's source address, which a sender can forge.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from . import pins
 
 @dataclass(frozen=True)
 class Source:
-    """Packets of one address that were dropped for one reason. ``verdict`` is a counter, ``ago`` in seconds."""
+    """Packets from one address that were dropped for one reason.
+
+    ``verdict`` is a counter's name, ``ago`` is in seconds.
+    """
 
     addr: str
     verdict: str
@@ -29,7 +32,7 @@ class Source:
 
 
 def sources(pinned: Path) -> list[Source]:
-    """Whom packets were dropped from, the latest first. Raises ``OSError``."""
+    """The senders of dropped packets, the latest first. Raises ``OSError``."""
     names = headers.counters()
     by_index = list(names)
     now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
@@ -51,7 +54,7 @@ def sources(pinned: Path) -> list[Source]:
 
 
 def line(source: Mapping[str, Any]) -> str:
-    """One source for people."""
+    """Formats one source for people."""
     number = source["samples"]
     packets = "1 packet" if number == 1 else f"{number} packets"
     return (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``up`` and ``down``: what is done in which order, and what is undone when it cannot be finished."""
+"""``up`` and ``down``: the order of the steps, and what is undone if they cannot be finished."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STARTED, UPGRADED, REPAIRED, ALREADY = "up", "upgraded", "repaired", "already up
 def up(settings: Settings) -> tuple[str, state.State]:
     """Put the data plane up; or prove the one that is up again, and repair, renew or better it.
 
-    Programs are exchanged under running hooks, and the maps stay, as long as they fit. Returns what was done and the
+    Programs are replaced under running hooks, and the maps stay, as long as they fit. Returns what was done and the
     state. Raises ``LoaderError`` when no mode can be had (the state then tells why, and nothing is left in the
     kernel), ``HeaderError``, ``OSError``.
     """
@@ -301,7 +301,7 @@ def _programs(
 
 
 def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool) -> tuple[str, state.State]:
-    """Prove, repair, exchange or better what is up; until the last step the file tells of the old state.
+    """Prove, repair, replace or improve what is up. Until the last step the file describes the old state.
 
     ``moved``: nothing is up, but programs and maps of another interface are there.
     """

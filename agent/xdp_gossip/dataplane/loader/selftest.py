@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Proves the path before it is called up, and each time that ``up`` is asked again.
+"""Proves that packets travel before a plane is called up, and each time ``up`` runs again.
 
-Programs that load may still carry nothing: a veth takes redirected frames only when its peer has GRO or XDP switched
-on, and throws them away in silence otherwise; a kernel before 5.14 knows no broadcast; a program of somebody else's may
-end the chain at TC before ours. So each program is run on frames that are not the agent's; frames really pass the hooks
-that a frame can be sent through; and for native XDP two copies of one frame really leave by the interface.
+Programs that load may still carry nothing. A veth takes redirected frames only when its peer has GRO or XDP switched
+on, and silently drops them otherwise; a kernel before 5.14 cannot broadcast; another program may end the chain at TC
+before ours. So each program is run on frames that are not the agent's; frames really pass the hooks that a frame can be
+sent through; and for native XDP two copies of one frame really leave by the interface.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ _VERDICTS = {INGRESS: _XDP_PASS, TC_INGRESS: _TC_NEXT, TC_EGRESS: _TC_NEXT}
 
 
 def run_program(name: str, program: int) -> None:
-    """Run a program on frames that are none of the agent's: they must pass. Raises ``Rejected``.
+    """Run a program on frames that are not the agent's and must pass. Raises ``Rejected``.
 
-    Programs that see no such frames (the copies' way out, tracepoints, the self-test's own) are not run.
+    Programs that never see such frames (the egress of copies, tracepoints, the self-test's own) are not run.
     """
     verdict = _VERDICTS.get(name)
     for kind, frame in _foreign_frames().items() if verdict is not None else ():

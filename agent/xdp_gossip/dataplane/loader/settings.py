@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is wanted: modes, interface, sizes and owner, from the agent's configuration and the command line."""
+"""What to put up: modes, interface, sizes and owner, from the agent's configuration and the command line."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ NOWHERE = netlink.Interface(0, "", 0, "", up=False, loopback=False, mac=b"", xdp
 
 
 class NoUser(LoaderError):
-    """There is nobody to give the maps to."""
+    """The user who should get the maps does not exist."""
 
 
 class Absent(LoaderError):
-    """The interface or its address is not there, and may come."""
+    """The interface or its address does not exist yet, but may appear."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ class Settings:
 
 
 def directory(config: AgentConfig | None, named: str | None) -> str:
-    """Where the data plane keeps its state: ``--directory``, else what the configuration says, else the default."""
+    """The data plane's state directory: ``--directory``, else the configuration's, else the default."""
     section = getattr(config, "dataplane", None)
     return named or getattr(section, "directory", "") or DEFAULT_DIRECTORY
 
 
 def wanted(config: AgentConfig, *, interface: str = "", named_directory: str = "", user: str = "") -> Settings:
-    """What ``config`` asks for; the keywords, from the command line, win over it.
+    """The settings that ``config`` asks for; keywords, from the command line, take precedence.
 
     Raises ``LoaderError``, and ``OSError`` when the kernel does not answer.
     """

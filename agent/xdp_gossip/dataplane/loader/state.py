@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""``state.json``: what is attached, for people, for the agent, and for the loader that comes after a killed one.
+"""``state.json``: what is attached, for people, for the agent, and for the loader that runs after one was killed.
 
-Whatever would outlive a killed loader is written down before it is done. Pins need no record: they are found by
-where they are.
+Whatever would outlive a killed loader is written down before it is done. Pins need no record: their paths show what
+they are.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class State:
 
 
 def read(directory: Path) -> State | None:
-    """What a loader wrote, None when there is nothing. Raises ``LoaderError`` for another version's file."""
+    """The state that a loader wrote; None if there is none. Raises ``LoaderError`` for another version's file."""
     path = directory / NAME
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -109,7 +109,7 @@ def read(directory: Path) -> State | None:
 
 
 def write(directory: Path, state: State) -> None:
-    """Put the file in place in one step; everybody may read it. Raises ``OSError`` that names it."""
+    """Replace the file in one step; everybody may read it. Raises ``OSError`` that names it."""
     path, fresh = directory / NAME, directory / f"{NAME}.new"
     with contextlib.suppress(FileNotFoundError):
         fresh.unlink()
@@ -127,7 +127,7 @@ def write(directory: Path, state: State) -> None:
 
 
 def remove(directory: Path) -> None:
-    """Forget it."""
+    """Remove the file."""
     for name in (NAME, f"{NAME}.new"):
         with contextlib.suppress(FileNotFoundError):
             (directory / name).unlink()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is up, for programs; root and the agent's user may look, the others see no counters."""
+"""Reports what is up, for programs. Root and the agent's user see everything; other users see no counters."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Programs for the modes: from their pins while those are what is wanted, else compiled and loaded.
+"""Provides the programs for a mode: from their pins while these are current, otherwise compiled and loaded.
 
-A mode gets the programs that it needs and no others, so that one which this kernel rejects costs the modes that need
-it. What the kernel rejected is remembered in the state: asking again would need the compiler, and get the same answer.
+Only the programs that a mode needs are loaded, so one that this kernel rejects costs only the modes that need it. The
+state remembers what the kernel rejected: asking again would need the compiler and get the same answer.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ SOURCES = {MAIN: (INGRESS, EGRESS, WATCH, TC_INGRESS, TC_EGRESS), SELFTEST: SELF
 
 
 def of_mode(mode: str) -> tuple[str, ...]:
-    """The programs that a mode cannot do without."""
+    """The programs that a mode needs."""
     return (TC_INGRESS, TC_EGRESS) if mode == TC else (INGRESS, EGRESS, TC_EGRESS)
 
 
 def refuse_known(rejected: Mapping[str, state.Refusal], modes: Sequence[str]) -> None:
-    """Raise ``Rejected`` where a program of every mode is known to be rejected, instead of compiling it again."""
+    """Raise ``Rejected`` if a program that every mode needs is known to be rejected, instead of compiling it again."""
     known = [next((rejected[name] for name in of_mode(mode) if name in rejected), None) for mode in modes]
     if known and known[0] is not None and all(known):
         raise Rejected(known[0].reason, known[0].remedy, known[0].detail)
@@ -70,7 +70,7 @@ class Supply:
     """Descriptors of programs and of the self-test's maps, open until :meth:`close`."""
 
     def __init__(self, settings: Settings, pinned: Path, now: state.State, *, renew: bool, moved: bool = False) -> None:
-        """``renew``: pins are of other sources, and so not to be used; ``moved``: of another interface."""
+        """``renew``: the pins are of other sources, so they are not used; ``moved``: they are of another interface."""
         self._settings = settings
         self._pinned = pinned
         self._now = now

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Settings of an interface that stand in a mode's way: found before attaching, told with the command that helps.
+"""Finds settings of an interface that would make a mode fail, before attaching, and names the command that helps.
 
-With ``dataplane.prepare_interface`` the loader changes them itself, writes down what they were, and sets them back at
-``down``. A command that cannot work on an interface is not told. The MTU is never changed: peers would go on to send
-frames of the former size.
+With ``dataplane.prepare_interface`` the loader changes them itself, writes down the former values, and restores them at
+``down``. A command that cannot work on an interface is not suggested. The MTU is never changed: peers would keep
+sending frames of the former size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LARGE_MTU = os.sysconf("SC_PAGE_SIZE") - 256 - 320 - 22
 
 @dataclass(frozen=True)
 class Trap:
-    """Something in the way. ``bars``: the mode cannot be had with it. ``value`` of ``setting`` would help."""
+    """An obstacle to a mode. ``bars``: the mode is impossible with it. Setting ``setting`` to ``value`` would help."""
 
     reason: str
     remedy: str
@@ -47,7 +47,7 @@ def refuse_other_than_ethernet(interface: netlink.Interface) -> None:
 
 
 def clear(settings: Settings, mode: str, now: state.State) -> list[str]:
-    """Look for what keeps ``mode`` from being had, and mend it where that is allowed. Returns notes.
+    """Find what keeps ``mode`` from working, and mend it if allowed. Returns notes.
 
     Raises ``Refused``.
     """
@@ -73,7 +73,7 @@ def prepare_native(settings: Settings, now: state.State) -> bool:
 
 
 def survey(interface: netlink.Interface, mode: str) -> Iterator[Trap]:
-    """What is known to be in the way of a mode before it is tried. Facts that cannot be had are not traps."""
+    """The obstacles that are known before a mode is tried. Facts that cannot be read count as no obstacle."""
     if mode == GENERIC:
         yield from _warns(interface)
         yield from _hidden_tags(interface, bars=True)
@@ -120,9 +120,9 @@ def native_remedy(interface: netlink.Interface) -> str:
 
 
 def set_back(now: state.State, keep: int = 0) -> None:
-    """Undo all but the first ``keep`` changes, the last one first, unless somebody else has changed it meanwhile.
+    """Undo all but the first ``keep`` changes, the last one first, unless the setting was changed again meanwhile.
 
-    What cannot be undone is told on stderr.
+    Prints what cannot be undone on stderr.
     """
     while len(now.changes) > keep:
         change = now.changes.pop()

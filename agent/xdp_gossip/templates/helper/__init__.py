@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The privileged helper: puts rendered files in place (docs/rendering.md). It imports neither asyncio nor Jinja2."""
+"""The privileged helper that puts rendered files in place (docs/rendering.md).
+
+It imports neither asyncio nor Jinja2.
+"""

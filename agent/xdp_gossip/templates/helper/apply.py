@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Puts rendered files in place: written, validated, exchanged, reloaded; and the former ones back if that fails.
+"""Puts rendered files in place: written, validated, replaced, reloaded; and the former ones back if that fails.
 
 The files of one service are taken through each step together, so that they are all the new ones or all the former ones
 when a command runs, and one reload does for all. exchange.py has the steps of one file.
@@ -86,7 +86,7 @@ def apply_together(
 
 
 class _Together:
-    """Files that are put in place at once."""
+    """Files of one service that are put in place together."""
 
     def __init__(self, exchanges: Sequence[Exchange], service: ServiceConfig | TemplateConfig) -> None:
         self._exchanges = exchanges
@@ -94,7 +94,7 @@ class _Together:
         self._service = service
 
     def run(self) -> list[Result]:
-        """Take all that are ready through all steps."""
+        """Take all files that are ready through all steps."""
         for one in self._ready:
             try:
                 one.validate()
@@ -117,7 +117,7 @@ class _Together:
         return self._settle()
 
     def _settle(self) -> list[Result]:
-        """The new files are in place: have them used, or bring the former ones back."""
+        """Reload the service with the new files, or restore the former ones."""
         service = self._service
         after = service.validate if PLACEHOLDER not in " ".join(service.validate) else ()
         for stage, command in (("validation", after), ("reload", service.reload)):
@@ -137,7 +137,7 @@ class _Together:
         return self._results(Result("applied"))
 
     def _bring_back(self, exchanges: Sequence[Exchange], *, reload: bool) -> str:
-        """The former files again, and used again; what went wrong with that, for the error text."""
+        """Restore the former files and reload. Returns what went wrong, for the error text."""
         back = [one.bring_back() for one in exchanges]
         trouble = "".join(text for _, text in back)
         if reload and self._service.reload and any(existed for existed, _ in back):

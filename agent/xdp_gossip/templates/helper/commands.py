@@ -22,8 +22,8 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class CommandFailed(Exception):
     """A command ended with an error, took too long, or could not be started.
 
-    The text says how. ``said`` is the end of its output, which may quote secrets of the file: for those only who may
-    read that.
+    The text says how. ``said`` is the end of its output, which may quote secrets of the file, so it may be shown only
+    to those who may read the file.
     """
 
     def __init__(self, text: str, said: str = "") -> None:
@@ -32,7 +32,7 @@ class CommandFailed(Exception):
 
 
 def account(user: str) -> pwd.struct_passwd:
-    """The account ``user``. Raises CommandFailed."""
+    """Look up the account ``user``. Raises CommandFailed."""
     try:
         return pwd.getpwnam(user)
     except KeyError:
@@ -73,9 +73,10 @@ def run(command: Sequence[str], user: str, timeout: float) -> None:
 
 
 def _follow(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bool]:
-    """The last output, and whether the process ended in time.
+    """Read the output until the process ends. Returns the end of the output, and whether the process ended in time.
 
-    A process that it leaves behind (a daemon) may keep the pipe open: the end counts, not that of the output.
+    A process that it leaves behind (a daemon) may keep the pipe open, so the end of the process counts, not the end of
+    the output.
     """
     assert process.stdout is not None
     tail = b""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Whether the files that were put in place are still what was put there; what was is in the helper's own directory.
+"""Checks whether files are still what the helper put in place; the helper's own directory remembers what that was.
 
-The files are looked at every two seconds, by inode, size and times first: a look at 64 files costs 3
-milliseconds, sees files on every file system and in directories that were exchanged, and misses none when events come
-too fast, all of which inotify(7) does not.
+The files are checked every two seconds, by inode, size and times first. A check of 64 files takes 3 milliseconds, works
+on every file system and in directories that were replaced, and misses nothing when events come too fast; inotify(7)
+offers none of this.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NOTE = "placed"
 
 
 def expected(template: TemplateConfig, content: bytes) -> dict[str, Any]:
-    """What is remembered of a file that was put in place."""
+    """What was remembered of a file that was put in place."""
     return {"digest": hashlib.sha256(content).hexdigest(), "rights": _rights(template)}
 
 
@@ -33,7 +33,7 @@ def remember(own: Own, template: TemplateConfig, placed: dict[str, Any]) -> None
 
 
 def left_alone(own: Own, template: TemplateConfig, wanted: dict[str, Any]) -> bool:
-    """Whether a file that is not ``wanted`` has been changed by hand since exactly that was put in place."""
+    """Whether a file that is not as ``wanted`` was changed by hand after exactly that content had been put in place."""
     return template.drift == "report" and own.recall(template.path, _NOTE) == wanted
 
 
@@ -48,13 +48,16 @@ class _Seen:
 
 
 class Watch:
-    """Looks again and again at the files of templates, and reads those only that have another look."""
+    """Checks the files of templates repeatedly, and reads only those whose metadata changed."""
 
     def __init__(self) -> None:
         self._seen: dict[str, _Seen] = {}
 
     def look(self, template: TemplateConfig, own: Own) -> str:
-        """How the file differs from what was put in place, or "". Raises OSError and PlaceError of ``own``."""
+        """How the file differs from what was put in place; "" if it does not.
+
+        Raises OSError and PlaceError of ``own``.
+        """
         placed = own.recall(template.path, _NOTE)
         if placed is None or placed.get("rights") != _rights(template):
             return ""  # never put in place, or configured otherwise since: the next rendering decides

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A file that is held open: everything known of it comes from its descriptor, never from a name a second time."""
+"""A file held open: everything about it is read from its descriptor, never from its name a second time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _KEPT = ("system.posix_acl_access", "security.selinux")
 
 
 class PlaceError(Exception):
-    """The file cannot be written there; the text says why. ``final``: not until somebody has changed something."""
+    """The file cannot be written there; the text says why.
+
+    ``final``: retrying is useless until somebody changes something.
+    """
 
     def __init__(self, text: str, *, final: bool = False) -> None:
         super().__init__(text)
@@ -32,7 +35,10 @@ class Held:
 
     @classmethod
     def open(cls, name: str, directory: int, path: str) -> Held | None:
-        """The file ``name``, or None; ``path`` is for error texts. Raises a final PlaceError for no regular file."""
+        """Open the file ``name``; None if it is missing.
+
+        ``path`` is for error texts. Raises a final PlaceError unless it is a regular file.
+        """
         try:
             descriptor = os.open(name, _READ, dir_fd=directory)
         except FileNotFoundError:
@@ -62,11 +68,11 @@ class Held:
         self.close()
 
     def close(self) -> None:
-        """Close it."""
+        """Close the descriptor."""
         os.close(self.descriptor)
 
     def is_same(self, found: os.stat_result) -> bool:
-        """Whether ``found`` was read from this very file."""
+        """Whether ``found`` describes this very file."""
         return (found.st_dev, found.st_ino) == (self.status.st_dev, self.status.st_ino)
 
     def digest(self, most: int) -> bytes | None:
@@ -81,7 +87,7 @@ class Held:
         return found.digest()
 
     def attributes(self) -> dict[str, bytes]:
-        """The extended attributes that a file which takes this one's place keeps."""
+        """The extended attributes that a file keeps when it replaces this one."""
         found = {}
         try:
             for name in os.listxattr(self.descriptor):
@@ -93,7 +99,10 @@ class Held:
         return found
 
     def take_over(self, attributes: dict[str, bytes]) -> list[str]:
-        """Give the file these attributes, and no other of their kind; the names of those that it could not get."""
+        """Set these extended attributes and remove others of their kind.
+
+        Returns the names of those that could not be set.
+        """
         lacking = []
         present = self.attributes()
         for name, value in attributes.items():
@@ -112,7 +121,7 @@ class Held:
         return lacking
 
     def sync(self) -> None:
-        """Put content and attributes on the disk."""
+        """Flush content and attributes to disk."""
         os.fsync(self.descriptor)
 
 

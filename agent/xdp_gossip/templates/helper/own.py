@@ -47,7 +47,7 @@ def walk(directory: str) -> tuple[int, bool]:
     except BaseException:
         os.close(descriptor)
         raise
-    # A sticky bit keeps others from exchanging what is there, not from being there first.
+    # A sticky bit keeps others from replacing the directory, not from creating it first.
     return descriptor, trusted and not found.st_mode & 0o022
 
 
@@ -58,7 +58,10 @@ class Own:
         self.path = path
 
     def open(self) -> int:
-        """A descriptor of it, to be closed. Others can pass through it, and list nothing."""
+        """A descriptor of the directory, which the caller closes.
+
+        Other users can pass through the directory but list nothing.
+        """
         try:
             with contextlib.suppress(FileExistsError):
                 os.makedirs(self.path, 0o711)
@@ -87,7 +90,7 @@ class Own:
             os.close(own)
 
     def note(self, target: str, name: str, value: dict[str, Any]) -> None:
-        """Remember ``value`` of the file ``target`` under ``name``, on the disk when this returns."""
+        """Store ``value`` under ``name`` for the file ``target``; it is on disk when this returns."""
         room = self.room(target)
         try:
             new = f"{name}.new"
@@ -103,7 +106,7 @@ class Own:
             os.close(room)
 
     def recall(self, target: str, name: str) -> dict[str, Any] | None:
-        """What was remembered last, or None: nothing, or a note that a crash has damaged."""
+        """The value stored last; None if there is none, or a crash has damaged it."""
         room = self.room(target)
         try:
             with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=room), encoding="ascii") as stream:
@@ -115,7 +118,7 @@ class Own:
         return value if isinstance(value, dict) else None
 
     def forget(self, target: str, name: str) -> None:
-        """Remember it no more."""
+        """Delete the stored value."""
         room = self.room(target)
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -124,7 +127,7 @@ class Own:
             os.close(room)
 
     def room_path(self, target: str) -> str:
-        """Its path."""
+        """The path of the directory for what belongs to a file."""
         return os.path.join(self.path, _room(target))
 
 

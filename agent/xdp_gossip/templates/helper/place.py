@@ -66,7 +66,7 @@ class Place:
                 self._own.forget(self.path, _NOTE)
 
     def _private_directory(self) -> int:
-        """A directory of root's in that of the target: the one that the helper has noted, or a new one."""
+        """A directory of root's inside the target's directory: the one that the helper has noted, or a new one."""
         noted = self._own.recall(self.path, _NOTE)
         if noted is not None:
             with contextlib.suppress(OSError):
@@ -140,7 +140,7 @@ class Place:
         return f".{self.base}.xg-{what}"
 
     def has(self, name: str) -> bool:
-        """Whether there is such a name beside."""
+        """Whether the private directory has a file of this name."""
         with contextlib.suppress(FileNotFoundError):
             os.stat(name, dir_fd=self._work, follow_symlinks=False)
             return True
@@ -167,7 +167,7 @@ class Place:
 
     @contextlib.contextmanager
     def shown(self, name: str, file: Held, content: bytes, group: int | None) -> Iterator[str]:
-        """A path of the new file for a command; nobody but root can exchange what is there.
+        """A path of the new file for a command; nobody but root can replace the file there.
 
         ``group``: whose group may come to the file, None when the command is root's.
         """
@@ -221,13 +221,13 @@ class Place:
             os.unlink(name, dir_fd=self._work)
 
     def sync(self) -> None:
-        """Put the names on the disk."""
+        """Flush the directory entries to disk."""
         os.fsync(self._work)
         if self._work != self.descriptor:
             os.fsync(self.descriptor)
 
     def tidy(self) -> None:
-        """Remove temporary files that a helper which was killed has left."""
+        """Remove temporary files that a killed helper left behind."""
         prefix = self.side("tmp-")
         for descriptor in {self._work, self._work if self._room is None else self._room}:
             for name in os.listdir(descriptor):

@@ -26,7 +26,7 @@ LENGTH = struct.Struct(">I")
 
 
 def pack(value: dict[str, Any]) -> bytes:
-    """A frame."""
+    """Encode a frame."""
     body = json.dumps(value).encode("ascii")
     return LENGTH.pack(len(body)) + body
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who owns a rendered file, and who can read it: in place, and while it is validated."""
+"""Who owns a rendered file and who may read it, in place and while it is validated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ class Rights:
 
     @classmethod
     def of(cls, template: TemplateConfig, held: Held | None) -> Rights:
-        """As configured, else as the file in place has them, else root's. Raises PlaceError for no such account."""
+        """The configured rights, else those of the file in place, else root's.
+
+        Raises PlaceError for an unknown account.
+        """
         uid, gid, mode = os.geteuid(), os.getegid(), 0o644
         if held is not None:
             uid, gid, mode = held.status.st_uid, held.status.st_gid, held.status.st_mode & 0o777
@@ -39,14 +42,14 @@ class Rights:
         return cls(uid, gid, mode if template.mode is None else template.mode)
 
     def has(self, held: Held) -> bool:
-        """Whether a file has them already."""
+        """Whether a file already has these rights."""
         found = held.status
         return (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (self.uid, self.gid, self.mode)
 
     def before(self, file: Held, user: str) -> int | None:
         """Let ``user`` read a new file as it will in the end, and nobody write it; its group, or None for the helper.
 
-        The file is root's until it has been validated: its owner could exchange the content meanwhile.
+        The file is root's until it has been validated: its owner could replace the content meanwhile.
         """
         account = commands.account(user)
         if account.pw_uid == os.geteuid():

@@ -37,7 +37,7 @@ _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
 class Refused(Exception):
-    """A request that is not carried out."""
+    """A request that the helper does not carry out."""
 
 
 def listen(path: str, group: int | None = None) -> socket.socket:
@@ -99,7 +99,7 @@ class Server:
             self._places.acquire()
 
     def stop(self) -> None:
-        """Accept no more."""
+        """Accept no more connections."""
         self._stopping.set()
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
@@ -128,7 +128,7 @@ class Server:
             self._places.release()
 
     def _handle(self, connection: socket.socket) -> dict[str, Any] | None:
-        """The answer to a request; None when all has been said."""
+        """Answer one request. Returns the answer; None if it was sent already."""
         _pid, uid, _gid = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         helper, templates = load_for_helper(self._config_path, os.geteuid())
         _check_peer(uid, helper)
@@ -159,7 +159,7 @@ class Server:
         return {"results": answers}
 
     def _watch(self, connection: socket.socket) -> None:
-        """Tell which files were changed by hand, until the agent or the helper ends, or somebody else asks."""
+        """Report files that were changed by hand until the agent or the helper ends, or another watcher connects."""
         me = self._watching = object()
         watch, told = drift.Watch(), None
         while self._watching is me:
@@ -198,7 +198,7 @@ class Server:
         return found
 
     def _for_watch(self) -> tuple[HelperConfig, dict[str, TemplateConfig]]:
-        """The configuration, parsed when it has changed only: this is asked all the time, and runs no command."""
+        """The configuration, parsed only if the file changed: this is called all the time and runs no command."""
         found = os.stat(self._config_path)
         identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         if self._watched is None or self._watched[0] != identity:
@@ -270,7 +270,7 @@ def _say(template: TemplateConfig, result: apply.Result) -> None:
 
 
 def _gone(connection: socket.socket) -> bool:
-    """Whether the other side has closed the connection, on which it has nothing more to say."""
+    """Whether the other side has closed the connection."""
     connection.settimeout(0)
     try:
         return not connection.recv(1)
@@ -303,7 +303,7 @@ def _let_go(connection: socket.socket) -> None:
 
 
 def main(config_path: str, notify: Callable[..., None] = lambda *lines: None) -> int:
-    """The process. 1 when it cannot listen, 2 when the configuration cannot be used."""
+    """Run the helper. Returns 1 when it cannot listen, 2 when the configuration cannot be used."""
     try:
         helper, templates = load_for_helper(config_path, os.geteuid())
     except ConfigError as error:

@@ -651,7 +651,7 @@ def test_a_whole_answer_that_is_hostile_is_an_error(alone, body, consistency):
 
 
 def drip(handler: t.Any) -> None:
-    """An honest beginning, and then a byte now and then for ever."""
+    """An honest beginning, and then a byte now and then forever."""
     handler.send_response(200)
     handler.send_header("Content-Length", "100000")
     handler.end_headers()

@@ -246,7 +246,7 @@ def test_a_long_body_refused_early_is_still_understood():
         pytest.param(lambda sock: time.sleep(5), id="says nothing"),
         pytest.param(drip(b"HTTP/1.1 200 OK\r\n" * 40, 0.1), id="status line drips"),
         pytest.param(drip(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 400, 0.05), id="header drips"),
-        pytest.param(drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 40, 0.02), id="continue for ever"),
+        pytest.param(drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 40, 0.02), id="continue forever"),
         pytest.param(drip(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n" + b"a" * 900, 0.02), id="body drips"),
         pytest.param(
             drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 200, 0.01), id="chunks drip"

@@ -14,7 +14,7 @@ NODES = [{"name": "own", "local": True}, {"name": "host2", "local": False}]
 
 
 def run(monkeypatch, statuses: list[dict[str, t.Any]], **options: t.Any) -> dict[str, t.Any]:
-    """The outcome with an agent that gives one status after the other, the last one for ever; {} is none."""
+    """The outcome with an agent that gives one status after the other, the last one forever; {} is none."""
     asked: list[str] = []
 
     def ask(path: str, question: str) -> dict[str, t.Any]:
