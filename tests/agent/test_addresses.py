@@ -78,7 +78,7 @@ def test_each_change_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytes
 
     asyncio.run(run())
     lines = [record.getMessage() for record in caplog.records]
-    wait = f"listen_addr, api.listen: no interface has {ABSENT}: waiting for this address; nobody can be served there"
+    wait = f"listen_addr, api.listen: no interface has {ABSENT}: waiting for this address; not serving there yet"
     assert lines.count(wait) == 2
     assert lines.count(f"listen_addr, api.listen: {ABSENT} is there now") == 1
     assert len(lines) == 6

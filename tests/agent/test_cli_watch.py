@@ -292,7 +292,7 @@ def test_a_state_that_is_none_is_refused_and_left_alone(running: AgentProcess, t
     for text in ("", "root:x:0:0", "[]", "{}", '{"kind": "xdp-gossip watch 1", "prefix": 1, "documents": {}}'):
         state.write_text(text)
         done = running.command("watch", "app/", "--state", str(state), "--timeout", "0")
-        assert done.returncode == 2 and b"expected what a watch has written" in done.stderr
+        assert done.returncode == 2 and b"expected a file written by watch" in done.stderr
         assert state.read_text() == text
     state.unlink()
     assert running.command("watch", "app/", "--state", str(state), "--timeout", "0").returncode == 0

@@ -158,7 +158,7 @@ def test_what_the_agent_waits_for_and_whether_it_runs() -> None:
     assert not wrong(asking.examine(look()))
     found = wrong(asking.examine(look({"own_stalls": 2}, state="paused", waiting="address x", catching_up="nobody")))
     assert set(found) == {"agent.stopped", "agent.waiting", "agent.catching_up", "agent.stalls"}
-    assert "caught up with the cluster since it started: nobody" in found["agent.catching_up"].text
+    assert "caught up with the cluster since its start: nobody" in found["agent.catching_up"].text
     errors = [{"task": "packet", "place": "core/x.py:1 in y", "error": "TypeError: z", "count": 3}]
     found = wrong(asking.examine(look(internal_errors=errors)))
     assert found["agent.internal_errors"].level == "error"
@@ -271,4 +271,4 @@ def test_a_disk_that_the_agent_finds_wanting() -> None:
 def test_an_agent_that_tells_less(tmp_path: Path) -> None:
     """Of an earlier release, say."""
     found = wrong(asking.examine(Look("x", state="answers", status=look().status, untold={"keys": "no such path"})))
-    assert found["agent.untold"].text == "it does not tell its keys: no such path"
+    assert found["agent.untold"].text == "the agent does not report its keys: no such path"

@@ -129,7 +129,7 @@ def test_settings_that_differ_and_the_interface(monkeypatch: pytest.MonkeyPatch,
     other: Any = Wanted(modes=("XDP (native)",))
     assert next(dataplane._differences(UP, other)).level == "error"
     monkeypatch.setattr(dataplane.attach, "incumbent", lambda interface: "a program of somebody")
-    assert "XDP cannot be had" in next(iter(dataplane.prospects(wanted))).text
+    assert "XDP is not available" in next(iter(dataplane.prospects(wanted))).text
     assert {finding.id for finding in dataplane.prospects(wanted)} == {"dataplane.interface"}
     (tmp_path / "ipv4/neigh/default").mkdir(parents=True)
     (tmp_path / "ipv4/neigh/default/gc_thresh3").write_text("1\n")

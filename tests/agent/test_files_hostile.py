@@ -220,7 +220,7 @@ def test_a_former_file_that_somebody_moved_away_is_missed_aloud(tmp_path: Path) 
                 os._exit(1)
         os.waitpid(pid, 0)
         result = site.apply(site.template(reload=("/bin/false",)), b"new")
-        assert result.state == "refused" and "somebody moved what was kept" in result.error
+        assert result.state == "refused" and "another process moved the copy" in result.error
         assert site.path.read_bytes() == b"new"
         assert site.apply(site.template(), b"new") == Result("applied", changed=False)
     finally:
@@ -241,7 +241,7 @@ def test_nothing_is_reloaded_with_a_file_that_somebody_else_put_there(site: Site
     replace = site.script(f'rm "{site.path}"; echo evil > "{site.path}"')
     reload = (site.script(f'cat "{site.path}" >> "{log}"'),)
     result = site.apply(site.template(validate=(replace,), reload=reload), b"rendered")
-    assert (result.state, result.stage) == ("failed", "write") and "somebody else replaced it" in result.error
+    assert (result.state, result.stage) == ("failed", "write") and "another process replaced it" in result.error
     assert not log.exists()
     assert site.apply(site.template(reload=("/bin/false",)), b"rendered").state == "refused"
     assert site.path.read_text() == "former"

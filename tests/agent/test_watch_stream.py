@@ -467,8 +467,11 @@ def test_the_client_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
             await fails(client, Unreachable, "refused")
         answers = [
             (b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", "expected text/event-stream, got"),
-            (b"Content-Type: text/event-stream\r\n\r\nevent: change\ndata: nonsense\n\n", "not as expected"),
-            (b"Content-Type: text/event-stream\r\n\r\nid: x\n\n", "not as expected"),
+            (
+                b"Content-Type: text/event-stream\r\n\r\nevent: change\ndata: nonsense\n\n",
+                "expected a number as id and JSON as data",
+            ),
+            (b"Content-Type: text/event-stream\r\n\r\nid: x\n\n", "expected a number as id and JSON as data"),
             (b"Content-Type: text/event-stream\r\nContent-Length: 100\r\n\r\n:\n", "payload|not completed"),
         ]
         for answer, what in answers:

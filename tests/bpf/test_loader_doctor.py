@@ -71,7 +71,7 @@ def test_not_up(here: World, protocol: str, level: str) -> None:
 def test_an_incumbent_is_named_before_and_after(here: World, incumbent: Path) -> None:
     here.inside("ip", "link", "set", here.interface, "xdpdrv", "pinned", str(incumbent))
     configure(here)
-    assert "incumbent" in next(text for text in doctor(here) if text.startswith("XDP cannot be had"))
+    assert "incumbent" in next(text for text in doctor(here) if text.startswith("XDP is not available"))
     here.loader("up")
     found = doctor(here)
     assert only(found, "TC on")[0] == "ok"

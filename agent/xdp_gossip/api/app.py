@@ -59,7 +59,7 @@ def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
             place.unread = request.content.feed_eof
             if "Authorization" in request.headers:
                 place.admission.counters["api_unauthorized"] += 1
-                text = "API: a client has shown a token that is not this agent's"
+                text = "API: a client sent a token that is not this agent's"
                 place.admission.quiet("token", text, place.source)
         fault = Fault(
             401,

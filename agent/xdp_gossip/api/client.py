@@ -460,7 +460,9 @@ class WatchStream:
             value = dict(json.loads(event.data)) if event.data else {}
             return value, int(event.id) if event.id is not None else None
         except (ValueError, TypeError):
-            raise Unreachable(self._client.endpoint, f"an event is not as expected: {shown(event.data)}") from None
+            raise Unreachable(
+                self._client.endpoint, f"expected a number as id and JSON as data, got {shown(event.data)}"
+            ) from None
 
 
 def _document(key: str) -> str:

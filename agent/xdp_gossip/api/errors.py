@@ -64,7 +64,7 @@ def _from_http(error: web.HTTPException) -> Fault:
         allowed = sorted(error.allowed_methods)
         message = f"expected {' or '.join(allowed)}, got {error.method}"
         return Fault(405, "method_not_allowed", message, headers={"Allow": ", ".join(allowed)}, allowed=allowed)
-    known = {404: ("not_found", "there is nothing at this path"), 413: ("body_too_large", "the body is too large")}
+    known = {404: ("not_found", "no resource at this path"), 413: ("body_too_large", "the body is too large")}
     code, message = known.get(error.status, ("http_error", error.reason or "the request cannot be served"))
     return Fault(error.status, code, message)
 
@@ -84,7 +84,7 @@ def to_fault(error: BaseException) -> Fault | None:
         fault.details.update(error.details)
         return fault
     if isinstance(error, StoreError):
-        message = f"this member's state file fails ({error}); a change is not durable here before a write succeeds"
+        message = f"writing this member's state file fails ({error}); no change is durable here until a write succeeds"
         return Fault(503, "storage_failed", message)
     if isinstance(error, NotReadyError):
         return Fault(503, "not_ready", str(error))

@@ -123,7 +123,9 @@ class RequestLog:
         if entry.given_up and entry.state != "done":
             raise _cancelled(number)
         if entry.fingerprint != fingerprint:
-            raise Fault(409, "request_id_reused", f"{ID_HEADER}: {number!r} was another request's: expected a new one")
+            raise Fault(
+                409, "request_id_reused", f"{ID_HEADER}: {number!r} was used by another request: expected a new id"
+            )
         if entry.state == "pending":
             raise Fault(409, "request_pending", f"request {number!r} is at work", headers={"Retry-After": "1"})
         if entry.state == "failed":

@@ -98,7 +98,7 @@ class Page:
         # "/ui/" is the page; an empty name cannot come out of "/ui/{file}".
         found = self._files.get(name)
         if found is None:
-            raise Fault(404, "not_found", "there is nothing at this path", headers=HEADERS)
+            raise Fault(404, "not_found", "no resource at this path", headers=HEADERS)
         content, etag = found
         headers = {**HEADERS, "ETag": etag}
         if params.matches(request.headers.get("If-None-Match"), etag):

@@ -52,7 +52,9 @@ class Waits:
         kind = params.choice(query, "kind", KINDS)
         if wants_stream(request):
             if "timeout" in query:
-                raise bad_request("timeout: expected none with text/event-stream, a stream goes on until it is closed")
+                raise bad_request(
+                    "timeout: expected none with text/event-stream: a stream continues until it is closed"
+                )
             last = request.headers.get("Last-Event-ID")
             if last:
                 since = params.natural({"Last-Event-ID": last}, "Last-Event-ID", since)
@@ -73,11 +75,11 @@ class Waits:
         digest, deleted = query.get("digest"), params.flag(query, "deleted")
         applied = params.flag(query, "applied")
         if key is None and (version is not None or deleted):
-            raise bad_request("version, deleted: expected key as well, to say of which document")
+            raise bad_request("version, deleted: expected key as well, to name the document")
         if applied and key is None:
-            raise bad_request("applied: expected key as well, to say of which document")
+            raise bad_request("applied: expected key as well, to name the document")
         if deleted and digest is not None:
-            raise bad_request("deleted: expected no digest beside it, what is deleted has no content")
+            raise bad_request("deleted: expected no digest with it: a deleted document has no content")
         pattern, shape = (_CONTENT_DIGEST, "sha256:<64 hex digits>") if key else (_STATE_DIGEST, "16 hex digits")
         if digest is not None and not pattern.fullmatch(digest):
             raise bad_request(f"digest: expected {shape}, got {shown(digest)}")

@@ -192,7 +192,7 @@ def _show(described: dict[str, Any], args: argparse.Namespace) -> None:
     if described.get("waiting") and described["up"]:
         print(f"waiting: {described['waiting']}")
     for name in described.get("agent_needs", ()):
-        print(f"this kernel gives maps to nobody without {name}: the agent's unit needs it")
+        print(f"this kernel requires {name} to use maps: the agent's unit needs it")
     for change in described.get("changes", ()):
         print(f"changed: {change['setting']} from {change['before']} to {change['after']}; down sets it back")
     for note in described.get("notes", ()):

@@ -334,7 +334,9 @@ def run_history(args: argparse.Namespace) -> int:
                 entry["published_at"],
                 "deleted" if entry["deleted"] else entry["size"],
                 entry["author"],
-                f"{entry['comment']} (lost: not read by who wrote the next)" if entry["conflict"] else entry["comment"],
+                f"{entry['comment']} (overwritten by an author who had not seen it)"
+                if entry["conflict"]
+                else entry["comment"],
             ]
             for entry in found["versions"]
         ]

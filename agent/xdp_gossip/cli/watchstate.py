@@ -47,7 +47,7 @@ class Seen:
         except OSError as error:
             raise CommandError(f"--state {self._path}: {error.strerror}", USAGE) from None
         except (ValueError, LookupError, TypeError, AttributeError):
-            text = f"--state {self._path}: expected what a watch has written; name another file, or remove it"
+            text = f"--state {self._path}: expected a file written by watch; name another file, or remove it"
             raise CommandError(f"{text} to begin anew", USAGE) from None
         if found["prefix"] != self._prefix:
             text = f"--state {self._path}: belongs to a watch of {found['prefix']!r}, not of {self._prefix!r}"

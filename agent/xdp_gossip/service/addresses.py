@@ -67,7 +67,7 @@ class Addresses:
         for ip in missing:
             if ip not in self._missing:
                 names = ", ".join(self._names[ip])
-                _log.warning("%s: no interface has %s: waiting for this address; nobody can be served there", names, ip)
+                _log.warning("%s: no interface has %s: waiting for this address; not serving there yet", names, ip)
         for ip in self._missing:
             if ip not in missing:
                 _log.info("%s: %s is there now", ", ".join(self._names[ip]), ip)

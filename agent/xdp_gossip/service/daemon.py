@@ -257,7 +257,7 @@ class Agent:
             if not self.ready.is_set() or self.node_list.healthy():
                 lines.append("WATCHDOG=1")
             else:
-                _log.error("the protocol's timer is overdue: the watchdog is not fed")
+                _log.error("the protocol's timer is overdue: not feeding the watchdog")
             self.systemd.tell(*lines)
 
     def reload(self) -> None:

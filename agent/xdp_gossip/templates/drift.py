@@ -46,6 +46,6 @@ async def follow(socket: str, tell: Callable[[dict[str, str]], None]) -> None:
         except HelperUnreachable as error:
             if str(error) != said:
                 said = str(error)
-                _log.info("%s: nobody looks after rendered files until it is back", error)
+                _log.info("%s: rendered files are not watched until it is back", error)
         await asyncio.sleep(retry)
         retry = min(2 * retry, _RETRY_MOST)

@@ -77,7 +77,7 @@ export class History {
 
   entry(one, index, all) {
     const marks = [index === 0 && h("span", { class: "tag" }, "newest"), one.deleted && state("deleted", "bad"),
-      one.conflict && state("lost: not read by who wrote the next", "warn")];
+      one.conflict && state("overwritten by an author who had not seen it", "warn")];
     const details = h("details", {
       open: this.open.has(one.version),
       toggle: () => this.open[details.open ? "add" : "delete"](one.version),

@@ -50,17 +50,19 @@ def examine(look: Look) -> Iterator[Finding]:
         text = f"it is {tables.address(status['node'])}; {look.path} is of {look.config.node.address}"
         yield _SAYS("other", f"{text}: the two are not compared", "ask the agent of this host, or name its --config")
     for name, why in look.untold.items():
-        yield _SAYS("untold", f"it does not tell its {name}: {why}", "is it an older release? then restart it")
+        yield _SAYS("untold", f"the agent does not report its {name}: {why}", "is it an older release? then restart it")
     if status.get("waiting"):
-        remedy = "nothing, if that comes by itself; else give it to an interface, or name another one"
+        remedy = "wait, if the address is assigned later; otherwise give it to an interface, or name another one"
         yield _SAYS("waiting", f"waiting for {status['waiting']}", remedy)
     if status.get("catching_up"):
-        text = f"it has not caught up with the cluster since it started: {status['catching_up']}"
-        yield _SAYS("catching_up", text, "nothing, if that goes on; rendered files wait (wait_for_members)")
+        text = f"the agent has not caught up with the cluster since its start: {status['catching_up']}"
+        yield _SAYS(
+            "catching_up", text, "wait, if it makes progress; until then no files are rendered (wait_for_members)"
+        )
     for found in status.get("internal_errors", []):
         text = f"{found['count']} internal errors in {found['task']} at {found['place']}; the last: {found['error']}"
         yield _SAYS("internal_errors", text, "report it with the lines of journalctl -u xdp-gossip")
     stalls = look.counters.get("own_stalls", 0)
     if stalls:
-        text = f"it was kept from its work {stalls} times in {status['uptime']:.0f} s, for longer than others wait"
+        text = f"it got no processor time {stalls} times in {status['uptime']:.0f} s, for longer than others wait"
         yield _SAYS("stalls", text, "is the host overloaded, or a guest that is suspended? top; vmstat 1")

@@ -33,12 +33,16 @@ def examine(look: Look) -> Iterator[Finding]:
         yield _SAYS.ok(told)
     if counters.get("clock_steps"):
         text = f"it was set {counters['clock_steps']} times by more than half a second since the agent started"
-        yield _SAYS("stepped", text, "nothing if somebody set it; else one program only may set it (chronyc sources)")
+        yield _SAYS(
+            "stepped", text, "nothing, if an operator set it; otherwise let only one program set it (chronyc sources)"
+        )
     if counters.get("rx_stale_time"):
         text = f"{counters['rx_stale_time']} packets from too far in the past or future"
-        yield _SAYS("stale", text, "are the clocks of all members synchronised? else somebody sends recordings")
+        yield _SAYS(
+            "stale", text, "synchronise the clocks of all members; if they are, someone replays recorded packets"
+        )
     if counters.get("documents_ahead"):
-        text = f"{counters['documents_ahead']} documents have a time to come: their author's clock was ahead"
+        text = f"{counters['documents_ahead']} documents have a time in the future: their author's clock was ahead"
         yield _SAYS("ahead", text, "synchronise the clocks; xdp-gossip history KEY says whose")
 
 

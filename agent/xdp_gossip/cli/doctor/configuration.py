@@ -48,13 +48,13 @@ def _loaded(look: Look) -> Iterator[Finding]:
         yield _SAYS("another", text, f"xdp-gossip doctor --config {loaded['file']}")
     for problem in loaded["problems"]:
         if problem not in look.problems:
-            remedy = "the agent's user has to be able to read it: chgrp xdp-gossip FILE; chmod 0640 FILE"
-            yield _SAYS("refused", f"the agent, which is to read it: {problem}", remedy)
+            remedy = "let the agent's user read it: chgrp xdp-gossip FILE; chmod 0640 FILE"
+            yield _SAYS("refused", f"the agent could not read it: {problem}", remedy)
     if loaded["restart"]:
         text = f"the agent runs with other settings than {loaded['file']} has: {', '.join(loaded['restart'])}"
         yield _SAYS("restart", text, "systemctl restart xdp-gossip")
     if loaded["reload"]:
-        text = f"the agent has not taken over from {loaded['file']}: {', '.join(loaded['reload'])}"
+        text = f"the agent has not applied these settings of {loaded['file']} yet: {', '.join(loaded['reload'])}"
         yield _SAYS("reload", text, "systemctl reload xdp-gossip")
 
 

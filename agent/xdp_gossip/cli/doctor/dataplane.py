@@ -223,7 +223,7 @@ def prospects(wanted: settings.Settings) -> Iterator[Finding]:
         yield _SAYS("interface", f"{name}: {error.strerror}", "run doctor as root")
         return
     if who and wanted.modes != (settings.TC,):
-        yield _SAYS("interface", f"XDP cannot be had: {who}", f"leave it, or detach it: ip link show {name}")
+        yield _SAYS("interface", f"XDP is not available: {who}", f"leave it, or detach it: ip link show {name}")
     if not wanted.interface.ethernet:
         try:
             traps.refuse_other_than_ethernet(wanted.interface)
@@ -279,7 +279,7 @@ def privilege() -> Iterator[Finding]:
         return
     if refused:
         remedy = "a drop-in for xdp-gossip.service: AmbientCapabilities=CAP_BPF, CapabilityBoundingSet=CAP_BPF"
-        text = f"{platform.release()} lets nobody use BPF maps without CAP_BPF: the agent needs it"
+        text = f"{platform.release()} requires CAP_BPF to use BPF maps: the agent needs it"
         yield _KERNEL("capability", text, remedy)
 
 

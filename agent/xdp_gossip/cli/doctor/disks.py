@@ -54,7 +54,7 @@ def examine(look: Look) -> Iterator[Finding]:
         yield _SAYS("repaired", problem, remedy)
     lost = look.counters.get("versions_given_up", 0)
     if lost:
-        text = f"{lost} versions were not written while the disk took none: they are missing from the history here"
+        text = f"{lost} versions were given up because the disk took no writes: the history here lacks them"
         yield _SAYS("lost", text, "xdp-gossip history KEY on another member has them; look at the disk")
 
 
@@ -92,7 +92,7 @@ def _room(path: str, room: os.statvfs_result) -> Iterator[Finding]:
     elif size and free < (1 - _NEARLY) * size and free < _ENOUGH:
         yield _SAYS("low", left, f"make room; du -xh {path} | sort -h | tail")
     if room.f_files and room.f_favail < _LEAST_INODES:
-        text = f"{path}: {room.f_favail} of {room.f_files} inodes are left: no file can be made"
+        text = f"{path}: {room.f_favail} of {room.f_files} inodes are left: soon no file can be created"
         yield _SAYS("inodes", text, f"remove small files; df -i {path}")
 
 

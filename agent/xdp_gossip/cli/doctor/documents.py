@@ -36,7 +36,7 @@ def examine(look: Look) -> Iterator[Finding]:
             told = f"others' documents were refused {refused} times, because of limits.{limit} here"
             yield _SAYS("refused", told, f"give limits.{limit} the same value on every member")
     if counters.get("document_conflicts"):
-        text = f"{counters['document_conflicts']} versions were lost to one whose author had not read them"
+        text = f"{counters['document_conflicts']} versions were overwritten by an author who had not seen them"
         yield _SAYS("conflicts", text, "xdp-gossip history KEY says which; publish with --if-version")
     lost = counters.get("fetches_given_up", 0) + counters.get("batches_given_up", 0)
     if lost:

@@ -23,18 +23,18 @@ PROBLEMS = {
     ),
     "unreached": (
         "warning",
-        "heard, but does not get what is sent to the address that it tells",
+        "heard, but packets to its address do not reach it",
         "open its port (udp and tcp) in security groups and firewalls, forward it behind NAT, or correct node.addr",
     ),
     "no_common_family": (
         "warning",
-        "no address family in common with this node",
+        "it has no address family in common with this node",
         "give both an address of one family as node.addr, or listen_addr '::' and routes for both",
     ),
     "clock": (
         "error",
-        "its clock is more than half of max_clock_drift from the cluster's",
-        "synchronise it (timedatectl set-ntp true); in a cluster of two, check both clocks",
+        "its clock differs from the cluster's by more than half of max_clock_drift",
+        "synchronise it (timedatectl set-ntp true); with two members it is unknown which clock is right",
     ),
     "same_name": (
         "warning",

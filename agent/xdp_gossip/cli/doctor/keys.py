@@ -36,7 +36,7 @@ def examine(look: Look) -> Iterator[Finding]:
 def _rotation(slots: dict[int, str], used: dict[int, list[str]]) -> Iterator[Finding]:
     for number, state in slots.items():
         if state == "staged":
-            text = f"slot {number} is staged: accepted, and nobody is to sign with it yet"
+            text = f"slot {number} is staged: packets with it are accepted, and no member signs with it yet"
             yield _SAYS("rotation", text, "once it is so on every member, make it active, and the former retiring")
         elif state == "retiring" and not used.get(number):
             text = f"slot {number} is retiring, and no member that is heard signs with it"

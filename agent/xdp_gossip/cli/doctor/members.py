@@ -44,9 +44,13 @@ def examine(look: Look) -> Iterator[Finding]:
     seeds = [str(seed) for seed in config.seeds if seed != config.node.address] if config is not None else []
     if others < 1 and config is not None and (seeds or config.seed_names):
         remedy = f"open port {config.node.port} (udp and tcp) both ways; compare cluster and secret"
-        yield _SAYS("nobody", "no other node is seen, though there are seeds", remedy)
+        yield _SAYS("nobody", "no other node is seen, although seeds are configured", remedy)
     elif others < 1:
-        yield _SAYS("alone", "no other node is seen, and no seed is named", "name others as seeds, unless it is alone")
+        yield _SAYS(
+            "alone",
+            "no other node is seen, and no seed is configured",
+            "configure seeds, unless this node is meant to be alone",
+        )
     else:
         yield _SAYS.ok(f"{others} other nodes present, {members['suspect']} of them suspect")
         yield from _absent(seeds, look)

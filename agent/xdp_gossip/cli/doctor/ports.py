@@ -42,7 +42,7 @@ def examine(look: Look) -> Iterator[Finding]:
 
 def _why(error: OSError, name: str, ip: str, port: int) -> Finding:
     if error.errno == errno.EADDRNOTAVAIL:
-        text = f"{name}: no interface has {ip}: the agent waits for it, and serves nobody there yet"
+        text = f"{name}: no interface has {ip}: the agent waits for this address and does not serve there yet"
         return _SAYS("address", text, "give the address to an interface, or name another one")
     if error.errno == errno.EADDRINUSE:
         return _SAYS("taken", f"{name}: {error.strerror}", f"ss -lntup | grep :{port}")

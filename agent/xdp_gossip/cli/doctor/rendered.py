@@ -22,7 +22,7 @@ def examine(look: Look) -> Iterator[Finding]:
             remedy = "xdp-gossip rendered; journalctl -u xdp-gossip-files; then systemctl reload xdp-gossip"
             yield _SAYS("failed", text, remedy)
         elif template["state"] != "applied":
-            remedy = "nothing, if that passes; xdp-gossip rendered"
+            remedy = "wait; if it stays pending: xdp-gossip rendered"
             yield _SAYS("pending", f"{text} (since {template['since']})", remedy)
     if look.rendered and all(template["state"] == "applied" for template in look.rendered):
         yield _SAYS.ok(f"{len(look.rendered)} in place")

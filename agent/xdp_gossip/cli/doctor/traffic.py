@@ -26,12 +26,12 @@ CAUSES = {
     ),
     "fleets": _Cause(
         ("fleets_met",),
-        "crowds of unknown members met: another fleet with this cluster name and secret?",
+        "many unknown members appeared at once: another fleet with this cluster name and secret?",
         "give one of the fleets another cluster or secret",
     ),
     "addresses": _Cause(
         ("rx_bad_address",),
-        "packets of nodes that tell an address which no other host can have",
+        "packets of nodes with an address that no other host can have",
         "correct node.addr there; journalctl -u xdp-gossip names it",
     ),
     "misdirected": _Cause(
@@ -41,7 +41,7 @@ CAUSES = {
     ),
     "table": _Cause(
         ("rx_table_full", "members_full", "plane_table_full"),
-        "packets of newcomers for whom there was no place",
+        "packets of new nodes for which the table had no room",
         "raise limits.nodes on every member",
     ),
     "allow": _Cause(
@@ -49,8 +49,8 @@ CAUSES = {
     ),
     "malformed": _Cause(
         ("rx_truncated", "rx_malformed", "datagrams_malformed", "frames_malformed", "plane_malformed"),
-        "packets that none of this release sends",
-        "who else sends to this port? tcpdump -n port PORT",
+        "malformed packets, which no agent of this release sends",
+        "find out what else sends to this port: tcpdump -n port PORT",
     ),
     "size": _Cause(
         ("datagrams_oversized", "frames_dropped_oversized", "rx_oversized", "tx_too_large"),
@@ -64,7 +64,7 @@ CAUSES = {
     ),
     "queue": _Cause(
         ("datagrams_dropped_queue", "frames_dropped_queue", "frames_dropped_peers", "frames_dropped_stalled"),
-        "packets that found no place in the queue",
+        "packets dropped because a queue was full",
         "raise `buffer`; is the host or the network overloaded?",
     ),
     "unsendable": _Cause(
@@ -78,44 +78,44 @@ CAUSES = {
             *("documents_withheld", "entry_lists_withheld", "member_lists_withheld", "records_withheld"),
             *("members_withheld", "connections_refused", "connections_evicted", "fetches_dropped"),
         ),
-        "answers withheld from members that asked for more than any agent does",
+        "answers withheld from members that asked for more than an agent ever does",
         "nothing, if a fleet has just been started; else journalctl -u xdp-gossip says who asks",
         "note",
     ),
     "corrupt": _Cause(
         ("fetches_corrupt",),
-        "documents came otherwise than they were announced",
+        "fetched documents differed from their announcement",
         "is a member's memory or disk faulty, or does one lie? journalctl -u xdp-gossip",
     ),
     "plane": _Cause(
         ("plane_stepped_down",),
-        "times the kernel data plane was given up",
+        "times the agent stopped using the kernel data plane",
         "xdp-gossip dataplane status; `mode_reason` in xdp-gossip status",
     ),
     "seed_lookups": _Cause(
-        ("seed_lookups_failed",), "lookups of seeds' names failed", "getent ahosts NAME; correct seeds", "note"
+        ("seed_lookups_failed",), "lookups of seed names failed", "getent ahosts NAME; correct seeds", "note"
     ),
     "tokens": _Cause(
         ("api_unauthorized",),
-        "requests had a token that is not this agent's",
-        "journalctl -u xdp-gossip says whose; who should have access may have a former token",
+        "requests with a token that is not this agent's",
+        "journalctl -u xdp-gossip names the clients; a legitimate one may have a former token",
     ),
     "api": _Cause(
         (
             *("api_refused_full", "api_refused_source", "api_evicted", "api_closed_flood", "api_accept_failed"),
             *("api_streams_refused", "api_uploads_refused"),
         ),
-        "connections or requests to the API were refused, for there were too many",
-        "who asks so much? ss -tnp; spread clients over the members",
+        "connections or requests to the API were refused because there were too many",
+        "ss -tnp names the clients; spread them over the members",
     ),
     "tls": _Cause(
         ("api_tls_failed",),
-        "clients could not agree on TLS with the API",
-        "do they have the CA (ca_file)? is it the port of something else to them?",
+        "TLS handshakes with the API failed",
+        "do the clients have the CA (ca_file)? do they expect another service on this port?",
         "note",
     ),
     "counters": _Cause(
-        ("counters_undeclared",), "events were counted by a name that nobody declared", "report it: that is a fault"
+        ("counters_undeclared",), "events were counted under an undeclared name", "report it: that is a fault"
     ),
 }
 

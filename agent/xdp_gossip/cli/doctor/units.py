@@ -49,13 +49,15 @@ def _one(unit: dict[str, str], look: Look) -> Iterator[Finding]:
         wrong.append(_SAYS("stopped", f"{name} is not running", f"systemctl start {name}"))
     restarts = unit.get("NRestarts", "")
     if restarts.isdigit() and int(restarts) >= _OFTEN:
-        text = f"{name} was restarted {restarts} times by itself, last on {unit.get('ActiveEnterTimestamp') or 'never'}"
+        text = (
+            f"{name} was restarted {restarts} times by systemd, last on {unit.get('ActiveEnterTimestamp') or 'never'}"
+        )
         wrong.append(_SAYS("restarts", text, f"journalctl -u {name} -p warning"))
     if unit.get("UnitFileState") == "disabled" and state == "active":
-        text = f"{name} runs, and would not after a boot: it is not enabled"
+        text = f"{name} runs, but will not start at boot: it is not enabled"
         wrong.append(_SAYS("disabled", text, f"systemctl enable {name}"))
     if unit.get("NeedDaemonReload") == "yes":
-        text = f"{name} has changed on disk since systemd has read it"
+        text = f"{name} has changed on disk since systemd read it"
         wrong.append(_SAYS("changed", text, f"systemctl daemon-reload; systemctl restart {name}"))
     yield from wrong
     if not wrong:

@@ -117,7 +117,7 @@ class Exchange:
     def check_in_place(self) -> None:
         """Raise PlaceError unless the new file is still there. The traces stay: the next try goes on from them."""
         if not self._place.holds(self._file):
-            raise PlaceError(f"{self._place.path}: somebody else replaced it at the same moment")
+            raise PlaceError(f"{self._place.path}: another process replaced it at the same moment")
 
     def back_up(self) -> None:
         """Keep the former file as ``path~``, readable by nobody who cannot read the new one by its mode."""
@@ -152,7 +152,7 @@ class Exchange:
             place.rename(name, place.base)
             place.remove(name)  # rename() of two names of one file does nothing
         elif place.has(self._lost):
-            trouble = "; somebody moved what was kept of the former file: it cannot come back"
+            trouble = "; another process moved the copy of the former file: it cannot be restored"
         else:
             place.remove_base()
         place.sync()

@@ -82,7 +82,7 @@ class Place:
         try:
             found = os.fstat(descriptor)
             if not _private(found) or os.listdir(descriptor):
-                raise PlaceError(f"{self.directory}: {name} was exchanged by somebody while it was made")
+                raise PlaceError(f"{self.directory}: {name} was replaced by another process while it was created")
             if noted is not None:
                 # What an exchange that was cut off has left was in the other one, which somebody has moved.
                 os.close(os.open(self.side("lost"), CREATE, 0o600, dir_fd=descriptor))
@@ -201,7 +201,7 @@ class Place:
         os.link(self.base, name, src_dir_fd=self.descriptor, dst_dir_fd=self._work, follow_symlinks=False)
         if not held.is_same(os.stat(name, dir_fd=self._work, follow_symlinks=False)):
             self.remove(name)
-            raise PlaceError(f"{self.path}: somebody else replaced it at the same moment")
+            raise PlaceError(f"{self.path}: another process replaced it at the same moment")
 
     def link(self, source: str, target: str) -> None:
         """Give a file that lies beside a second name there, one that must be free."""
