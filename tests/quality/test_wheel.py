@@ -133,4 +133,4 @@ def test_the_command_of_a_wheel_says_that_it_has_no_data_plane(python: Path, tmp
     assert done.returncode in (1, 3)
     assert "expected the data plane's sources" in done.stderr and "XDP_GOSSIP_BPF" in done.stderr
     shown = run(python, "-I", "-c", "import inspect, xdp_gossip; print(inspect.signature(xdp_gossip.NodeList))")
-    assert shown.stdout.startswith("(amount: 'int' = 3, cycle: 'float' = 6, "), shown
+    assert shown.stdout.startswith("(amount: 'int' = 3, cycle: 'float' = 6.0, "), shown
