@@ -16,21 +16,21 @@ DOCUMENTATION = r"""
 author: XDP Gossip contributors (@xdp-gossip)
 short_description: What happens to the hosts and documents of a fleet
 description:
-  - Tells rulebooks when hosts join, fall silent, die, come back, leave or say something else of themselves, when
+  - Reports to rulebooks when hosts join, fall silent, die, come back, leave or change their name or private data, when
     documents are changed or deleted, and when all hosts hold the same documents or no longer do.
-  - Waits at one member of the fleet, the first of I(endpoints) that answers, and goes to the next when that one fails.
-    A member that is asked tells changes at once; nothing is polled while nothing happens.
-  - Each change of state is told at least once, also over lost connections, restarts of the agent and the change to
-    another member, because what members list is compared with what was told. Changes that undo each other before they
-    are looked at are not told.
-  - What nodes and publishers write is data. Text that Ansible would take for a template is withheld; I(withheld) of the
-    event lists the fields. Never put text of an event into a shell command.
+  - Waits at one member of the fleet, the first of I(endpoints) that answers, and moves to the next if that one fails.
+    The member reports changes at once; the source does not poll while nothing happens.
+  - Each change of state is reported at least once, also across lost connections, restarts of the agent and a move to
+    another member, because the source compares the members' lists with what it has reported. Changes that undo each
+    other between two looks are not reported.
+  - Data of nodes and publishers is untrusted. Text that Ansible would evaluate as a template is withheld; I(withheld)
+    of the event lists the fields. Never put text of an event into a shell command.
 requirements:
-  - aiohttp, which ansible-rulebook brings along
+  - aiohttp, on which ansible-rulebook depends
 options:
   endpoints:
     description:
-      - Where members of the fleet listen, in the order in which they are asked. C(unix:///path), C(http://host:port)
+      - Endpoints of members of the fleet, tried in this order. C(unix:///path), C(http://host:port)
         or C(https://host:port); without a port, 8001 is used.
     type: list
     elements: str
@@ -45,12 +45,12 @@ options:
     type: str
   ca_path:
     description:
-      - File or directory with the certificates (PEM) of the authorities that may vouch for the agents.
-        Without it, the system's authorities count.
+      - File or directory with the certificates (PEM) of the authorities that may sign the agents' certificates.
+        The default is the system's authorities.
     type: str
   client_cert:
     description:
-      - Certificate (PEM) to show to the agents; it may contain the key too.
+      - Client certificate (PEM); the file may also contain the key.
     type: str
   client_key:
     description:
@@ -63,44 +63,44 @@ options:
     default: true
   timeout:
     description:
-      - Seconds within which a member must have answered completely, connection included. The time that I(poll) waits on
-        purpose comes on top.
+      - Seconds for the complete answer of a member, including the connection. The time that I(poll) waits on purpose is
+        added.
     type: float
     default: 10
   events:
     description:
-      - The types of events wanted. All by default.
+      - Types of events to report. All by default.
     type: list
     elements: str
     choices: [join, recover, suspect, dead, leave, update, document_changed, document_deleted, convergence_reached,
       convergence_lost, fleet_unreachable, fleet_reachable]
   states:
     description:
-      - Of events about nodes, only those after which the node is in one of these states. All by default.
+      - Report an event about a node only if the node is in one of these states afterwards. All by default.
     type: list
     elements: str
     choices: [alive, suspect, dead, left]
   prefix:
     description:
-      - Of events about documents, only those whose key starts with this.
+      - Report an event about a document only if its key starts with this.
     type: str
     default: ""
   initial:
     description:
-      - Whether what is there at the start is told too, as events with I(initial) true. A rulebook that was not running
-        for a while learns in this way what it missed.
+      - Whether to report the state at the start, too, as events with I(initial) true. A rulebook that was not running
+        for a while learns from these what it missed.
     type: bool
     default: false
   settle:
     description:
-      - Seconds for which hosts may hold different documents, or no member may answer, before that is told. A
-        publish needs a moment to arrive everywhere, and that is no loss of convergence.
+      - Seconds for which hosts may hold different documents, or no member may answer, before that is reported. A
+        publish needs a moment to arrive everywhere, which is no loss of convergence.
     type: float
     default: 5
   poll:
     description:
-      - Seconds, 1 to 60, for which a member is asked to wait for a change. A member whose machine dies without
-        closing the connection is noticed after this and I(timeout).
+      - Seconds, 1 to 60, that one request waits for a change. If a member's machine dies without closing the
+        connection, that is noticed after this and I(timeout).
     type: float
     default: 20
 """
