@@ -20,16 +20,16 @@ from .runs import later
 from .sync.anti_entropy import AntiEntropy
 from .types import Address, Now, State
 
-#: A local clock that moves this much (seconds) against the monotonic one was set, not slewed.
+#: If the local clock moves this much (seconds) against the monotonic one, it was set, not slewed.
 _CLOCK_STEP = 0.5
-#: Nodes at once that are asked to prove that they live.
+#: Most nodes that are asked at once to prove that they are alive.
 _MAX_CHALLENGES = 1024
 
 
 class Admission:
-    """The way in. Checks come in the order of their cost (docs/protocol.md, "What a packet goes through").
+    """Admits or rejects packets. The cheapest checks come first (docs/protocol.md, "What a packet goes through").
 
-    It also keeps the others' clocks: freshness is judged by the clock of the packet's origin.
+    It also tracks the clocks of other members, because it judges freshness by the clock of the packet's origin.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class Admission:
         self.on_stale_run: Callable[[Peer, Header, Now], None] = lambda peer, header, now: None
 
     def admit(self, data: bytes, now: Now, screened: bool = False) -> tuple[Peer, Header, Message | None]:
-        """Check a packet; its origin becomes known if it was not. Marks nothing as used yet.
+        """Check a packet, and add its origin to the membership if it is unknown. Mark nothing as used yet.
 
-        ``screened``: a data plane has found it authentic, fresh and new. Raises ``Rejected``.
+        ``screened``: a data plane has already found the packet authentic, fresh and new. Raises ``Rejected``.
         """
         header = self._codec.parse(data)
         self._out.count(f"rx_{header.type.name.lower()}")
@@ -85,14 +85,14 @@ class Admission:
         return peer or self._newcomer(header, now), header, message
 
     def tick(self, now: Now) -> None:
-        """Forget whom we asked long ago."""
+        """Forget challenges and notices that are too old."""
         self._challenged = {a: t for a, t in self._challenged.items() if now.mono - t < self._timing.cycle}
         self._told = {a: t for a, t in self._told.items() if now.mono - t < 1.0}
 
     # -- clocks ------------------------------------------------------------------------------------------------
 
     def cluster_offset(self) -> float | None:
-        """Seconds that the cluster's clock is ahead of the local one; None while no other member is alive."""
+        """Seconds by which the cluster's clock is ahead of the local one; None while no other member is alive."""
         samples = self._samples()
         return cluster_offset(samples) if samples else None
 
@@ -107,17 +107,17 @@ class Admission:
     def known_offset(self) -> float:
         """Seconds to add to the local clock for the cluster's time, as far as it is known.
 
-        With fewer than two others this node cannot tell which clock is right, so the local one holds. What more members
-        said before still counts: a clock that was known to run ahead goes on counting as ahead.
+        With fewer than two other members nobody can tell which clock is right, so the local clock counts. It does not
+        override what more members said before: a clock that was known to run ahead still counts as ahead.
         """
         samples = self._samples()
         self._known_offset = cluster_offset(samples) if len(samples) > 1 else min(0.0, self._known_offset)
         return self._known_offset
 
     def mark_clocks(self, offset: float) -> None:
-        """Mark the members whose clocks are far from the cluster's, ``offset`` seconds ahead of the local one.
+        """Mark the members whose clocks are far from the cluster's, which is ``offset`` seconds ahead of the local one.
 
-        Only of one that is alive is the clock known now: who goes loses the mark.
+        A member that is no longer alive loses the mark, because its clock is not known any more.
         """
         for peer in self._membership:
             known = peer.liveness.state is State.ALIVE and peer.clock_ahead is not None
@@ -131,11 +131,11 @@ class Admission:
                     self._out.emit(Warned("clock_apart", told))
 
     def clock_was_set(self, now: Now) -> bool:
-        """Whether the local clock was set since the last call; what is known of others' clocks then shifts at once.
+        """Whether the local clock was set since the last call. If so, shift the known clocks of other members at once.
 
-        Else this node would take current documents for future ones until it has heard from enough members again.
+        Otherwise this node would take current documents for future ones until it has heard from enough members again.
         """
-        # A suspended machine's wall clock went on while its monotonic clock stood still: that is no step.
+        # During a suspend the wall clock goes on while the monotonic clock stands still: that is no step.
         apart = now.wall_ns / 1e9 - now.mono - now.slept
         step = 0.0 if self._clocks_apart is None else apart - self._clocks_apart
         self._clocks_apart = apart
@@ -162,7 +162,7 @@ class Admission:
     # -- freshness ---------------------------------------------------------------------------------------------
 
     def _answers(self, message: Message | None) -> bool:
-        """Whether a packet answers an open question of ours, and so cannot be a recording."""
+        """Whether a packet answers an open question of this node, and so cannot be a recording."""
         if isinstance(message, SyncResponse):
             return self._anti_entropy.answered(message.nonce)
         if isinstance(message, Ack):
@@ -170,10 +170,11 @@ class Admission:
         return False
 
     def _require_fresh(self, peer: Peer | None, header: Header, message: Message | None, now: Now) -> None:
-        """A recording must not bring a node back that is gone, so compare the packet's time with its origin's clock.
+        """Compare the packet's time with its origin's clock, so that a recording cannot bring back a dead node.
 
-        Of a node whose clock we do not know, or that was set meanwhile, ask what only a live one can answer. It may
-        be asking us for the same reason: acknowledge that, which changes nothing here, or both would ask forever.
+        If the origin's clock is unknown, or was set meanwhile, challenge the node with a ping that only a live node can
+        answer. The node may be challenging us for the same reason. Acknowledge its ping, which changes nothing here;
+        otherwise both would ask for ever.
         """
         known = peer.clock_ahead if peer is not None else None
         expected = self.cluster_offset() or 0.0 if known is None else known
@@ -189,7 +190,7 @@ class Admission:
         raise Rejected("stale_time")
 
     def _challenge(self, origin: Address, now: Now) -> None:
-        """Ask a node something that only a live one can answer."""
+        """Send a node a ping that only a live node can answer."""
         lately = self._challenged.get(origin, -math.inf) > now.mono - self._timing.cycle
         if not lately and len(self._challenged) < _MAX_CHALLENGES:
             self._challenged[origin] = now.mono
@@ -203,7 +204,7 @@ class Admission:
         return self._membership.add(header.origin, now)
 
     def _require_node_address(self, origin: Address) -> None:
-        """Before anything is sent there: else an origin of many hosts would have all members call all of them."""
+        """Reject an origin that is not one host before anything is sent there: all members would call a whole group."""
         if not origin.may_be_node(self._local.address):
             self._out.emit(
                 Warned(
@@ -215,7 +216,7 @@ class Admission:
             raise Rejected("bad_address")
 
     def _own_packet(self, data: bytes, header: Header, now: Now) -> None:
-        """Our own rumor came back, or somebody else claims our address."""
+        """Handle a packet with our own address: our rumor came back, or another host claims the address."""
         if not later(header.incarnation, self._local.incarnation):
             return
         self._codec.verify(data, header)  # a run of ours that we do not know of: we lost our state, or have a twin
@@ -230,7 +231,7 @@ class Admission:
         self.on_accused(header.incarnation, now)
 
     def _tell_later_incarnation(self, data: bytes, header: Header, now: Now) -> None:
-        """A node that lost its state runs under an old incarnation: tell it which one we know, so it goes beyond."""
+        """Tell a node that lost its state which incarnation of it we know, so that it raises its own above that."""
         peer = self._membership.get(header.origin)
         asks = header.type is PacketType.SWAP_REQUEST
         told = (header.origin, asks)
@@ -239,10 +240,10 @@ class Admission:
         self._codec.verify(data, header)
         self.on_stale_run(peer, header, now)
         self._told[told] = now.mono
-        # Its clock may differ so much that it believes nobody before its question was answered.
+        # Its clock may differ so much that it accepts no packets until its own challenge is answered.
         message = self._codec.open(data, header) if asks else None
         if isinstance(message, SyncRequest) and self._local.status == "running":
             self._out.send(Ack(message.nonce), header.origin, now)
-        # Not as a suspicion: a twin that runs under that very incarnation would refute it, each time.
+        # Not as a suspicion: a twin that runs under that very incarnation would refute it each time.
         ping = Ping(self._out.rng.getrandbits(63), header.origin, peer.incarnation, False)
         self._out.send(ping, header.origin, now)

@@ -16,7 +16,7 @@ from .shown import cut, shown
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
-#: Most networks of a list; the map has room for as many.
+#: Most networks in a list. The map has room for as many.
 MOST = 256
 _MAPPED = bytes(10) + b"\xff\xff"
 
@@ -38,16 +38,16 @@ def parse_network(text: object) -> Network:
 
 
 class AllowList:
-    """Networks that packets are taken from; none: all are."""
+    """The networks whose packets are accepted. An empty list accepts all."""
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
         given = tuple(networks)
-        #: Without those that lie within another.
+        #: Without networks that lie within another one.
         self.networks: tuple[Network, ...] = (
             *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv4Network)),
             *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv6Network)),
         )
-        # In order, and none overlaps another: whoever is admitted lies in the last one that begins before.
+        # Sorted and without overlaps: an admitted address lies in the last network that begins at or before it.
         self._first: dict[int, list[int]] = {4: [], 6: []}
         self._last: dict[int, list[int]] = {4: [], 6: []}
         for network in self.networks:
@@ -55,11 +55,14 @@ class AllowList:
             self._last[network.version].append(int(network.broadcast_address))
 
     def __bool__(self) -> bool:
-        """Whether anybody is kept out."""
+        """Whether the list excludes any address."""
         return bool(self.networks)
 
     def admits(self, ip: str) -> bool:
-        """Whether packets from ``ip``, as text, are taken. Asked before anything else: a long list costs no more."""
+        """Whether packets from ``ip``, as text, are accepted.
+
+        It runs before every other check, so it must stay cheap.
+        """
         if not self.networks:
             return True
         address = ipaddress.ip_address(ip)
@@ -67,10 +70,10 @@ class AllowList:
         return at >= 0 and int(address) <= self._last[address.version][at]
 
     def entries(self) -> dict[tuple[int, bytes], bool]:
-        """For a table of longest prefixes: bits of the prefix and address (16 bytes) -> whether it is admitted.
+        """Entries for a longest-prefix table: (prefix length in bits, address of 16 bytes) -> whether it is admitted.
 
-        IPv4 stands there as IPv4-mapped, and so lies within a network such as ::/0; an entry of its own says that this
-        one is not meant for it.
+        IPv4 addresses are IPv4-mapped there, and so lie within an IPv6 network such as ::/0. An entry of its own
+        excludes IPv4 from such a network.
         """
         if not self.networks:
             return {}

@@ -14,9 +14,10 @@ APPLIED_STATES = ("none", "pending", "applied", "failed")
 
 @dataclass(frozen=True)
 class Applied:
-    """What became of a document in a member's rendered files.
+    """The state of a document in a member's rendered files.
 
-    ``state``: none (no template there uses it), pending, applied or failed, as of ``version`` (None: no document).
+    ``state``: none (no template there uses the document), pending, applied or failed. ``version``: the version that the
+    state refers to (None: no document).
     """
 
     state: str
@@ -28,16 +29,16 @@ AppliedSource = Callable[[str], Applied]
 
 
 def nothing_applied(_key: str) -> Applied:
-    """The source of a member that renders no files."""
+    """The ``applied_source`` of a member that renders no files."""
     return Applied("none")
 
 
 @dataclass(frozen=True)
 class TroubledFile:
-    """A rendered file that is not as the documents say.
+    """A rendered file that differs from what the documents say.
 
-    ``state``: failed, drifted (changed by hand) or pending (for too long); ``since_ms``: since when, in milliseconds
-    since 1970.
+    ``state``: failed, drifted (changed by hand) or pending (for too long). ``since_ms``: start of that state, in
+    milliseconds since 1970.
     """
 
     template: str
@@ -49,7 +50,7 @@ class TroubledFile:
 
 @dataclass(frozen=True)
 class TroubledFiles:
-    """How many rendered files a member has, how many of them are in trouble, and these, or the first of them."""
+    """The number of a member's rendered files, the number of those in trouble, and a list of the first of these."""
 
     templates: int = 0
     troubled: int = 0
@@ -60,16 +61,19 @@ class TroubledFiles:
 TROUBLES = ("failed", "drifted", "pending")
 FilesSource = Callable[[], TroubledFiles]
 
-#: The source of a member that renders no files.
+#: The ``files_source`` of a member that renders no files.
 NO_FILES = TroubledFiles()
-#: Bytes of the path and the error of a file, and of all files in one answer: it is to fit into any path's datagram.
+#: Most bytes of a file's path, of its error, and of all files in one answer: it must fit into any path's datagram.
 _MAX_PATH, _MAX_REASON, _MAX_FILES = 255, 256, 960
-#: Bytes of a file in an answer beside its texts.
+#: Bytes that a file takes in an answer, besides its texts.
 _FRAME = 24
 
 
 def for_an_answer(found: TroubledFiles) -> TroubledFiles:
-    """The same with long texts cut, and without the files that do not fit into one datagram; the first one does."""
+    """The same with long texts cut, and without the files that do not fit into one datagram.
+
+    The first one always fits.
+    """
     files: list[TroubledFile] = []
     left = _MAX_FILES
     for file in found.files:

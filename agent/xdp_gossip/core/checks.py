@@ -13,17 +13,17 @@ from .shown import shown
 
 T = TypeVar("T")
 
-#: Bytes of UTF-8 of a name, a secret or the like: more is a mistake.
+#: Most bytes of UTF-8 in a name, a secret or the like. More is a mistake.
 MOST_TEXT = 64 * 1024
 
 
 def refuse(name: str, expected: str, value: object) -> NoReturn:
-    """Raise the ``ValueError`` for a value that is of the right type and wrong."""
+    """Raise the ``ValueError`` for a wrong value of the right type."""
     raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
 
 
 def instance(name: str, value: object, kind: type[T], words: str) -> T:
-    """``value``, which is of the type that ``words`` describe."""
+    """Return ``value`` if it is of type ``kind``, which ``words`` describe in the error."""
     if not isinstance(value, kind):
         raise TypeError(f"{name}: expected {words}, got {shown(value)}")
     return value
@@ -39,7 +39,7 @@ def number(name: str, value: object, least: float, most: float) -> float:
 
 
 def integer(name: str, value: object, least: int, most: int) -> int:
-    """A whole number from ``least`` to ``most``; no float, not even one without a fraction."""
+    """A whole number from ``least`` to ``most``. A float is refused, even one without a fraction."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: expected a whole number from {least} to {most}, got {shown(value)}")
     if not least <= value <= most:
@@ -53,7 +53,7 @@ def flag(name: str, value: object) -> bool:
 
 
 def text(name: str, value: object, least: int = 0, most: int = MOST_TEXT, secret: bool = False) -> str:
-    """Text of ``least`` to ``most`` bytes of UTF-8. The message about a ``secret`` tells its type only."""
+    """Text of ``least`` to ``most`` bytes of UTF-8. The error about a ``secret`` names only its type."""
     got = type(value).__name__ if secret else shown(value)
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected text, got {got}")
@@ -67,7 +67,7 @@ def text(name: str, value: object, least: int = 0, most: int = MOST_TEXT, secret
 
 
 def choice(name: str, value: object, choices: Collection[str], any_case: bool = False) -> str:
-    """One of ``choices``, or with ``any_case`` one that differs by case only."""
+    """One of ``choices``; with ``any_case`` the case of letters does not matter."""
     found = instance(name, value, str, f"one of {', '.join(choices)}")
     if found not in choices and not (any_case and found.lower() in [each.lower() for each in choices]):
         refuse(name, f"one of {', '.join(choices)}", value)

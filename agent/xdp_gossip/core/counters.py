@@ -12,10 +12,10 @@ from typing import ClassVar
 from .packets import PacketType
 from .types import State
 
-#: A name that was counted and not declared; a fault of this program.
+#: Counts uses of a name that was not declared, which is a bug of this program.
 UNDECLARED = "counters_undeclared"
 
-#: Why a packet is not used (``packets.Rejected``), by which file says so.
+#: Reasons for which a packet is rejected (``packets.Rejected``), by the file that raises them.
 REJECTED = (
     # wire/native.py, wire/bodies.py
     *("truncated", "malformed", "foreign_version", "foreign_cluster", "bad_mac", "bad_body", "unknown_key"),
@@ -23,7 +23,7 @@ REJECTED = (
     *("own", "stale_time", "unknown_leave", "bad_address", "table_full", "stale_incarnation", "duplicate"),
 )
 
-#: Those of the native engine.
+#: Counters of the native engine.
 NATIVE = (
     *(f"rx_{kind.name.lower()}" for kind in PacketType),
     *(f"tx_{kind.name.lower()}" for kind in PacketType),
@@ -41,7 +41,7 @@ NATIVE = (
     *("entry_lists_withheld", "member_lists_withheld", "records_withheld"),
 )
 
-#: Those of the engine for PekoNode's wire.
+#: Counters of the PekoNode engine.
 PEKONODE = (
     *("rx_bad_address", "rx_heartbeats", "rx_ignored", "rx_malformed", "rx_oversized", "rx_own", "rx_stale_record"),
     *("rx_swap_requests", "rx_swap_responses", "rx_wrong_key", "tx_packets", "tx_too_large"),
@@ -52,17 +52,17 @@ PEKONODE = (
 
 
 class Counters(dict[str, int]):
-    """Counters by name, all of them from the start."""
+    """Counters by name. Every declared counter is present from the start."""
 
-    #: Whether a name that was not declared is an error, as in tests. Elsewhere it is counted, and :data:`UNDECLARED`
-    #: with it: no packet is worth losing over a name.
+    #: Whether an undeclared name is an error, as in tests. Otherwise it is counted, and :data:`UNDECLARED` with it: a
+    #: missing declaration must not cost a packet.
     strict: ClassVar[bool] = False
 
     def __init__(self, names: Iterable[str]) -> None:
         super().__init__(dict.fromkeys((*names, UNDECLARED), 0))
 
     def add(self, name: str, amount: int = 1) -> None:
-        """Count. Raises ``KeyError`` for a name that was not declared, where that is an error (:attr:`strict`)."""
+        """Add ``amount`` to a counter. Raises ``KeyError`` for an undeclared name if :attr:`strict` is set."""
         if name not in self:
             if self.strict:
                 raise KeyError(f"counter {name!r}: expected one that is declared")

@@ -24,20 +24,20 @@ from .types import Address, Member, Now, State
 
 #: Members asked to probe on our behalf (SWIM's k; memberlist's default).
 INDIRECT = 3
-#: Probe rounds before a silent node is given up.
+#: Probe rounds after which a silent node counts as dead.
 ROUNDS = 3
 #: The worst local health (0 is healthy): probe timeouts are stretched by 1 + local health (Lifeguard's S).
 MAX_LOCAL_HEALTH = 8
 _STANDINGS = {State.ALIVE: "present", State.SUSPECT: "suspect", State.DEAD: "gone", State.LEFT: "gone"}
-#: Seconds for which another member's word stands for a peer that this host cannot reach, and after which others are
-#: asked again about one that nobody reached.
+#: Seconds for which another member vouches for a peer that this host cannot reach. Seconds after which others are asked
+#: again about a peer that nobody reached.
 _VOUCHED, _ASK_OTHERS_AGAIN = 600.0, 60.0
-#: Seconds between two looks for nodes that have been gone for long enough to be forgotten.
+#: Seconds between two searches for dead nodes that are due to be forgotten.
 _FORGET_EVERY = 10.0
 
 
 class Detector:
-    """Moves peers between states and says so."""
+    """Moves peers between states, and reports each move as an event."""
 
     def __init__(self, local: Local, membership: Membership, outbox: Outbox, timing: Timing) -> None:
         self._local = local
@@ -45,7 +45,7 @@ class Detector:
         self._out = outbox
         self._timing = timing
         self._expected: float | None = None
-        self._oldest = -math.inf  # no peer that is alive was last heard before that
+        self._oldest = -math.inf  # every peer that is alive was heard at or after this time
         self._forget_at = 0.0
         self._asked: dict[int, tuple[Address, int]] = {}  # nonce of our ping on request -> who asked, its nonce
         self.local_health = 0
@@ -54,9 +54,9 @@ class Detector:
     # -- what the engine reports -------------------------------------------------------------------------------
 
     def enter(self, peer: Peer, state: State, last_heard: float, now: Now) -> None:
-        """Give a peer that is new here the state that somebody else knows it in, and tell the shell of it.
+        """Give a new peer the state that another member reported, and report the peer to the shell.
 
-        ``last_heard``: when anybody heard it, in monotonic seconds.
+        ``last_heard``: when any member last heard it, in monotonic seconds.
         """
         peer.liveness.last_heard = last_heard
         if state is State.ALIVE and not self._out.reaches(peer.address):
@@ -65,17 +65,17 @@ class Detector:
             self._move(peer, state, now)
 
     def remember(self, peer: Peer, last_heard: float) -> None:
-        """A peer of an earlier run of this member: gone until it is heard. The shell is told of it then."""
+        """Add a peer of an earlier run of this member. It counts as dead, and is not reported, until it is heard."""
         peer.liveness.last_heard = last_heard
         peer.liveness.move(State.DEAD)
         self._membership.changed(peer)
 
     def never_heard(self, peer: Peer) -> None:
-        """A peer is new here, and no member has a sign of life of it yet: it was not heard when it was added."""
+        """Mark a new peer as never heard: no member has had a sign of life from it yet."""
         peer.liveness.last_heard = 0.0
 
     def heard(self, peer: Peer, now: Now, age: float = 0.0) -> None:
-        """A sign of life, ``age`` seconds old."""
+        """Note a sign of life of ``peer`` that is ``age`` seconds old."""
         if now.mono >= peer.liveness.vouched_until and not self._out.reaches(peer.address):
             self._doubt_reach(peer, now)
             return
@@ -86,17 +86,17 @@ class Detector:
 
     @staticmethod
     def recorded(live: Liveness, last_seen: float) -> None:
-        """A data plane recorded a sign of life of a peer that is alive, ``last_seen`` in monotonic seconds.
+        """Note a sign of life that a data plane recorded of a live peer at ``last_seen``, in monotonic seconds.
 
-        :meth:`heard`, for thousands of peers at once.
+        This is a cheaper :meth:`heard`, called for thousands of peers at once.
         """
         live.last_heard = last_seen
         live.probes = 0
 
     def _doubt_reach(self, peer: Peer, now: Now) -> None:
-        """A peer speaks, and this host has no address family in common with it: is there anybody who reaches it?
+        """Have others probe a peer that is heard, but shares no address family with this host.
 
-        Probes through others tell. Without an answer it is not listed, however long its heartbeats go on.
+        Without an answer it is not listed, however long its heartbeats go on.
         """
         if peer.mark("no_common_family", True):
             self._out.count("members_no_common_family")
@@ -113,14 +113,14 @@ class Detector:
         self._probe(peer, now, self._timing.probe_gap)
 
     def left(self, peer: Peer, incarnation: int, sequence: int, now: Now) -> None:
-        """The node said that it goes."""
+        """Note that the node announced its departure."""
         if after((incarnation, sequence), peer.liveness.gone_at):
             peer.liveness.gone_at = (incarnation, sequence)
         if peer.liveness.state is not State.LEFT:
             self._move(peer, State.LEFT, now)
 
     def on_ping(self, ping: Ping, packet: Received) -> None:
-        """Answer, unless this node is to be silent; refute when we are suspected under our current incarnation."""
+        """Answer a ping, unless this node is paused. Refute if we are suspected under our current incarnation."""
         if ping.target != self._local.address:
             self._out.count("rx_misdirected")
             return
@@ -132,9 +132,9 @@ class Detector:
             self.on_accused(ping.incarnation, packet.now)
 
     def on_ack(self, ack: Ack, packet: Received) -> None:
-        """A probed node answered us; pass it on when somebody asked for it.
+        """Handle the answer of a probed node, and pass it on if another member asked for the probe.
 
-        Members that we asked to probe acknowledge that with the same nonce: they can hear us, so the silence is
+        A member that we asked to probe acknowledges the request with the same nonce. It can hear us, so the silence is
         the target's and not ours (Lifeguard's NACK).
         """
         self.local_health = max(0, self.local_health - 1)
@@ -148,14 +148,14 @@ class Detector:
             self._out.send(IndirectAck(nonce, sighting), asker, packet.now)
 
     def answered(self, nonce: int) -> bool:
-        """Whether a ping of ours with that nonce is open."""
+        """Whether one of our pings with that nonce is open."""
         return nonce in self._asked or any(peer.liveness.pinged == nonce for peer in self._membership)
 
     def on_ping_request(self, request: PingRequest, packet: Received) -> None:
-        """Ping on behalf of another member, and tell it so at once."""
+        """Ping a node on behalf of another member, and acknowledge the request at once."""
         if self._local.status != "running":
             return
-        # Nobody who asks honestly asks a node to reach itself.
+        # An honest member never asks a node to probe itself.
         if request.target == self._local.address or not request.target.may_be_node(self._local.address):
             self._out.count("rx_bad_address")
             return
@@ -167,7 +167,7 @@ class Detector:
         self._out.send(Ack(request.nonce), packet.origin, packet.now)
 
     def on_indirect_ack(self, ack: IndirectAck, packet: Received) -> None:
-        """Another member reached the node that we could not."""
+        """Handle the report that another member reached a node that we could not."""
         peer = self._membership.get(ack.sighting.address)
         if peer is None or later(peer.incarnation, ack.sighting.incarnation) or peer.liveness.state is State.LEFT:
             return
@@ -178,7 +178,7 @@ class Detector:
     # -- time --------------------------------------------------------------------------------------------------
 
     def tick(self, now: Now, interval: float) -> None:
-        """Look at every peer; to be called again after ``interval`` seconds."""
+        """Check every peer. The caller calls it again after ``interval`` seconds."""
         timeout = self._timing.timeout
         gap = self._timing.probe_gap * (1 + self.local_health)
         self._forgive_own_absence(now, interval, timeout)
@@ -193,7 +193,7 @@ class Detector:
                     self._membership.forget(peer)
 
     def _suspect_silent(self, timeout: float, gap: float, now: Now) -> None:
-        """Look at all that are alive, and note when it has to be done again: mostly nobody is late."""
+        """Suspect live peers that are silent, and note when the next check is due: mostly no peer is late."""
         silent = []
         self._oldest = math.inf
         for peer in self._membership:
@@ -209,7 +209,7 @@ class Detector:
             self._probe(peer, now, gap)
 
     def _tick_suspect(self, peer: Peer, silence: float, timeout: float, now: Now, gap: float) -> None:
-        if not peer.heard:  # a seed that never answered: there is nobody to probe
+        if not peer.heard:  # a seed that never answered: there is nothing to probe
             if silence > timeout:
                 self._move(peer, State.DEAD, now)
         elif now.mono >= peer.liveness.probe_due:
@@ -221,7 +221,7 @@ class Detector:
             self._move(peer, State.DEAD, now)
 
     def _probe(self, peer: Peer, now: Now, gap: float) -> None:
-        """Round 1 by datagram; later rounds over TCP too, and through others."""
+        """Probe a peer: in round 1 by datagram, in later rounds also over TCP and through other members."""
         live = peer.liveness
         live.probes += 1
         live.probe_due = now.mono + gap
@@ -235,7 +235,7 @@ class Detector:
             self._out.send(PingRequest(nonce, peer.address, peer.incarnation), helper, now)
 
     def _forgive_own_absence(self, now: Now, interval: float, timeout: float) -> None:
-        """A member that did not run could not hear: what it missed is nobody's silence."""
+        """Discount the time in which this member did not run: it could not hear, so no peer was silent."""
         expected, self._expected = self._expected, now.mono + interval
         if expected is None:
             return
@@ -250,9 +250,9 @@ class Detector:
                 peer.liveness.probe_due += late
 
     def _move(self, peer: Peer, state: State, now: Now) -> None:
-        """Move a peer, and all that goes with it: the NodeList and its digest, the counter, the events.
+        """Move a peer to ``state``, and update the NodeList and its digest, the counter and the events.
 
-        The first call for a peer introduces it to the shell, also in the state that it has.
+        The first call for a peer reports it to the shell, even if its state stays the same.
         """
         live = peer.liveness
         previous = live.state if live.introduced else None
@@ -268,7 +268,7 @@ class Detector:
 
 
 def standing_of(peer: Peer, standing: str = "") -> Standing:
-    """What a data plane should hold of a peer: by its state, unless ``standing`` says something else."""
+    """The standing that a data plane should hold for a peer: by its state, unless ``standing`` overrides it."""
     window = peer.rumors
     return Standing(
         peer.address,
@@ -281,7 +281,7 @@ def standing_of(peer: Peer, standing: str = "") -> Standing:
 
 
 def snapshot(peer: Peer, now: Now) -> Member:
-    """A peer as an immutable value."""
+    """An immutable copy of a peer."""
     return Member(
         address=peer.address,
         state=peer.liveness.state,

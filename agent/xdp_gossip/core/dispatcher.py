@@ -53,12 +53,12 @@ from .sync.records import NodeRecords
 from .sync.supply import Supply
 from .types import Address, Now, State
 
-#: Takes a message of its class, and the packet that carried it.
+#: A handler takes a message of its class, and the packet that carried it.
 Handler = Callable[[Any, Received], None]
 
 
 class Dispatcher:
-    """Takes packets; docs/protocol.md, "What a packet goes through".
+    """Takes packets through all steps of docs/protocol.md, "What a packet goes through".
 
     ``handlers`` has one handler for each message class (``messages.py``).
     """
@@ -122,10 +122,10 @@ class Dispatcher:
         }
 
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
-        """Take one packet. Checks come in the order of their cost (docs/protocol.md).
+        """Take one packet. The cheapest checks come first (docs/protocol.md).
 
-        ``screened``: a data plane has found it authentic, fresh and new, and has relayed it. Returns True for another
-        node's rumor that was taken: authentic, fresh and not seen before; False for what is refused.
+        ``screened``: a data plane has already found the packet authentic, fresh and new, and has relayed it. Returns
+        True for an accepted rumor of another node (authentic, fresh and not seen before), False for a refused packet.
         """
         try:
             peer, header, message = self._admission.admit(data, now, screened)
@@ -135,7 +135,7 @@ class Dispatcher:
         self._accept(peer, header, now)
         if header.type in RUMORS and not screened:
             self._relay_on(data, header, source)
-            if self._kernel_view.observing:  # the plane did not know what to make of it: tell it
+            if self._kernel_view.observing:  # the plane could not judge this packet: tell it the peer's standing
                 self._out.emit(standing_of(peer))
         over_stream = source != header.origin and header.type not in RUMORS
         if over_stream and header.type is PacketType.SWAP_REQUEST and len(data) <= LONG:
@@ -151,7 +151,7 @@ class Dispatcher:
         return True if header.type in RUMORS else None
 
     def _accept(self, peer: Peer, header: Header, now: Now) -> None:
-        """An authentic, fresh packet: commit it, and take note of its sender."""
+        """Commit an authentic, fresh packet to the replay window, and note its sender."""
         if self._membership.commit(peer, header):
             self._records.expect(peer, now)
         self._admission.note_clock(peer, (header.wall_ns - now.wall_ns) / 1e9)

@@ -21,7 +21,10 @@ class Transmit:
 
 @dataclass(frozen=True)
 class Rumor:
-    """Send a rumor of this node to each of ``targets``: members picked at random, any others do as well."""
+    """Send a rumor of this node to each of ``targets``.
+
+    They were picked at random; any other members would do as well.
+    """
 
     data: bytes
     targets: tuple[Address, ...]
@@ -50,14 +53,14 @@ class Resumed:
 
 @dataclass(frozen=True)
 class HeartbeatSent:
-    """The local node published a heartbeat (PekoNode's ``[Listen]`` line carries the node list at that moment)."""
+    """The local node published a heartbeat (PekoNode's ``[Listen]`` line shows the node list at that moment)."""
 
     node: Node
 
 
 @dataclass(frozen=True)
 class MemberChanged:
-    """A member appeared, changed its record, or changed state. ``previous`` is its former state, None when new."""
+    """A member appeared, changed its record, or changed state. ``previous`` is its former state; None if it is new."""
 
     member: Member
     previous: State | None
@@ -65,11 +68,11 @@ class MemberChanged:
 
 @dataclass(frozen=True)
 class Standing:
-    """What a data plane that screens packets by itself should hold of a peer from now on.
+    """The standing of a peer, for a data plane that screens packets by itself.
 
-    ``standing`` is present, suspect, gone (its packets are for the engine to judge) or forgotten. ``highest`` and
-    ``window`` are its replay window, bit i standing for ``highest`` - i; ``clock_ahead`` its wall clock minus the
-    local one in seconds.
+    ``standing`` is present, suspect, gone (the engine judges its packets) or forgotten. ``highest`` and ``window`` are
+    its replay window; bit i stands for ``highest`` - i. ``clock_ahead`` is its wall clock minus the local one, in
+    seconds.
     """
 
     address: Address
@@ -82,7 +85,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class IncarnationChanged:
-    """The local incarnation was raised (refutation, resume). Must reach the disk before it is used again."""
+    """The local incarnation was raised (refutation, resume). It must reach the disk before the next run starts."""
 
     incarnation: int
 
@@ -91,8 +94,8 @@ class IncarnationChanged:
 class DocumentChanged:
     """A document took a new version here. ``local``: published on this very node.
 
-    ``replaced`` is the version it replaced, if any; ``conflict`` tells that the replaced version was written
-    without knowledge of the new one (concurrent publish), so its author lost.
+    ``replaced`` is the version that it replaced, if any. ``conflict``: the author of the new version had not read the
+    replaced one (concurrent publish), so the author of the replaced version lost.
     """
 
     document: Document
@@ -103,9 +106,9 @@ class DocumentChanged:
 
 @dataclass(frozen=True)
 class TombstonesCollected:
-    """Tombstones whose grace period is over: all earlier versions of their keys may go, they themselves are kept.
+    """Tombstones whose grace period is over. Earlier versions of their keys may be deleted; the tombstones are kept.
 
-    ``dropped``: earlier ones that are too many to be kept.
+    ``dropped``: older retired tombstones that exceed the limit.
     """
 
     tombstones: tuple[Document, ...]
@@ -114,7 +117,7 @@ class TombstonesCollected:
 
 @dataclass(frozen=True)
 class SwapRequested:
-    """A sync request went out or came in (PekoNode's ``[Swap Request]: a -> b``)."""
+    """A sync request was sent or received (PekoNode's ``[Swap Request]: a -> b``)."""
 
     requester: Address
     responder: Address
@@ -130,7 +133,7 @@ class SwapAnswered:
 
 @dataclass(frozen=True)
 class Warned:
-    """Something an operator should know; ``code`` is stable, ``text`` a sentence."""
+    """A warning for the operator. ``code`` is stable, ``text`` is a sentence."""
 
     code: str
     text: str
@@ -138,7 +141,7 @@ class Warned:
 
 @dataclass(frozen=True)
 class CaughtUp:
-    """This node knows from now on what the cluster knew when it started; ``how`` says why it counts as knowing that."""
+    """This node has caught up: it knows what the cluster knew at its start. ``how`` says by which rule."""
 
     how: str
 
@@ -147,7 +150,7 @@ class CaughtUp:
 class QueryAnswered:
     """A member answered a query: it holds ``version`` of the document (None: it has no such document).
 
-    Without a ``digest`` that version is a tombstone: the document was deleted. ``stored``: it is on its disk.
+    Without a ``digest`` that version is a tombstone: the document was deleted. ``stored``: the version is on its disk.
     """
 
     query: int
@@ -159,7 +162,7 @@ class QueryAnswered:
 
 @dataclass(frozen=True)
 class AppliedAnswered:
-    """A member told what became of a document in its rendered files (see :class:`.queries.Applied`)."""
+    """A member reported the state of a document in its rendered files (see :class:`.queries.Applied`)."""
 
     query: int
     address: Address
@@ -170,7 +173,7 @@ class AppliedAnswered:
 
 @dataclass(frozen=True)
 class FilesAnswered:
-    """A member told which of its rendered files are in trouble."""
+    """A member reported which of its rendered files are in trouble."""
 
     query: int
     address: Address

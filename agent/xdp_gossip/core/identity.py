@@ -19,22 +19,26 @@ from .outbox import Local, Outbox
 from .packets import Header
 from .types import PRESENT, Address, Now
 
-#: A node that lost its state raises its incarnation once. Whoever does so again and again has a twin.
+#: A node that lost its state raises its incarnation once. A node that has to do so again and again has a twin.
 RAISES = 3
-#: Seconds in which these are counted, and for which a twin stays marked.
+#: Seconds in which raises are counted, and for which a twin stays marked.
 RAISES_IN = 600.0
-#: So many packets of an earlier run, in a minute or ten cycles, are those of another host.
+#: This many packets of an earlier run, in a minute or ten cycles, come from another host.
 STALE = 5
-#: Seconds for which a member has been up before it takes a crowd of strangers for another fleet: not while it forms.
+#: Seconds of uptime before a member takes a crowd of strangers for another fleet. Earlier, its own fleet may be
+#: forming.
 _FORMED_AFTER = 600.0
-#: So many members on each side make a fleet.
+#: Least number of members on each side that make a fleet.
 _FLEET = 2
-#: Addresses whose runs are watched at most.
+#: Most addresses whose runs are watched.
 _WATCHED = 1024
 
 
 class Identity:
-    """Notices clashes and marks them; ``Peer.problems`` and ``Local.problems`` carry the marks into the NodeList."""
+    """Detects clashes and marks the nodes.
+
+    ``Peer.problems`` and ``Local.problems`` carry the marks into the NodeList.
+    """
 
     def __init__(self, local: Local, membership: Membership, out: Outbox, timing: Timing) -> None:
         self._local = local
@@ -50,10 +54,10 @@ class Identity:
     # -- one address, two hosts --------------------------------------------------------------------------------
 
     def may_go_beyond(self, now: Now) -> bool:
-        """Somebody knows a later run of this address than ours: whether to raise our incarnation above it.
+        """Whether to raise our incarnation above a later run of this address that another member knows.
 
-        Once or twice that is a state directory that was lost. After that it is a twin that answers each raise with
-        its own, and this side stops: whichever of the two raised last is heard.
+        The first times, the likely cause is a lost state directory. After that it is a twin that answers each raise
+        with its own, and this side stops: the one of the two that raised last is heard.
         """
         lately = [when for when in self._raises if now.mono - when <= RAISES_IN]
         if len(lately) < RAISES:
@@ -75,9 +79,9 @@ class Identity:
         )
 
     def stale_run(self, peer: Peer, header: Header, now: Now) -> None:
-        """An authentic packet of an earlier run of ``peer`` than the one that is known.
+        """Note an authentic packet of ``peer`` from an earlier run than the known one.
 
-        A node that lost its state sends a few until it is told. Packets that are made now, and go on coming, are those
+        A node that lost its state sends a few such packets until it is told. Fresh packets that keep coming are those
         of a twin.
         """
         age = (peer.clock_ahead or 0.0) - (header.wall_ns - now.wall_ns) / 1e9
@@ -98,7 +102,10 @@ class Identity:
             )
 
     def shared(self, address: Address) -> bool:
-        """Whether two hosts may use ``address``, or this node's: then one gets the answers that the other waits for."""
+        """Whether two hosts may use ``address``, or this node's address.
+
+        Then one gets the answers that the other waits for.
+        """
         return address in self._runs or bool(self._raises) or "twin" in self._local.problems
 
     @property
@@ -108,7 +115,7 @@ class Identity:
     # -- one name, two members ---------------------------------------------------------------------------------
 
     def named(self, peer: Peer) -> None:
-        """A peer's record is known, or is another one."""
+        """Note that a peer's record became known or changed."""
         name = peer.record.value.name if peer.record.value is not None else ""
         self.forget(peer)
         if not name:
@@ -120,14 +127,14 @@ class Identity:
             self._tell_sharing(name, sharing)
 
     def named_here(self, before: str) -> None:
-        """The local node has another name than ``before``."""
+        """Note that the local node's name changed from ``before``."""
         self._review(before)
         sharing = self._review(self._local.node.name)
         if len(sharing) > 1:
             self._tell_sharing(self._local.node.name, sharing)
 
     def forget(self, peer: Peer) -> None:
-        """A peer is dropped, or gets another name."""
+        """Forget the name of a peer that is dropped or renamed."""
         name = self._named.pop(peer.address, None)
         if name is None:
             return
@@ -138,7 +145,10 @@ class Identity:
         self._review(name)
 
     def _review(self, name: str) -> list[Address]:
-        """Mark whoever shares ``name`` with another member; returns all that bear it."""
+        """Mark every member that shares ``name`` with another one.
+
+        Returns the addresses of all members with that name.
+        """
         peers = [self._membership.get(address) for address in self._names.get(name, ())]
         present = [peer for peer in peers if peer is not None and peer.present]
         here = self._local.node.name == name
@@ -161,7 +171,7 @@ class Identity:
     # -- one name and secret, two fleets -----------------------------------------------------------------------
 
     def met(self, sender: Peer, infos: Iterable[MemberInfo], now: Now) -> None:
-        """A list of members arrived: warn when it is a crowd of which nobody was ever known here."""
+        """Check a received list of members: warn if it names many nodes, none of which was ever known here."""
         if self._started is None or now.mono - self._started < _FORMED_AFTER:
             return
         others = [info.address for info in infos if info.state in PRESENT and info.address != self._local.address]
@@ -181,7 +191,7 @@ class Identity:
         )
 
     def tick(self, now: Now) -> None:
-        """Take marks back that have had their time."""
+        """Remove marks that have expired."""
         self._started = now.mono if self._started is None else self._started
         if self._raises and now.mono - self._raises[-1] > RAISES_IN:
             self._raises.clear()

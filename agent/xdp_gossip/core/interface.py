@@ -20,7 +20,7 @@ from .types import Address, Document, Member, Node, Now, Prepared, State, Versio
 
 @dataclass(frozen=True)
 class Known:
-    """A node remembered from an earlier run: tried at start, so that a rejoin needs no seeds."""
+    """A node remembered from an earlier run. It is tried at the start, so that a rejoin needs no seeds."""
 
     address: Address
     incarnation: int
@@ -31,7 +31,7 @@ class Known:
 
 
 def remembered(members: Iterable[Member], now: Now) -> list[Known]:
-    """What to keep of ``members`` for the next run: whoever was heard and did not leave."""
+    """The ``members`` to keep for the next run: those that were heard and did not leave."""
     return [
         Known(
             member.address,
@@ -47,7 +47,7 @@ def remembered(members: Iterable[Member], now: Now) -> list[Known]:
 
 
 class ProtocolError(Exception):
-    """An operation that the protocol refuses; ``code`` is stable (snake_case) and ends up in the API's errors."""
+    """An operation that the protocol refuses. ``code`` is stable (snake_case) and appears in the API's errors."""
 
     def __init__(self, code: str, message: str, **details: object) -> None:
         super().__init__(message)
@@ -56,39 +56,39 @@ class ProtocolError(Exception):
 
 
 class InvalidError(ProtocolError, ValueError):
-    """A parameter that could be right in no state of the cluster."""
+    """A parameter that is invalid in every state of the cluster."""
 
 
 class Driven(Protocol):
-    """An engine as its runtime drives it: time and packets go in, packets, events and the next deadline come out.
+    """An engine as its runtime drives it: time and packets in; packets, events and the next deadline out.
 
-    The attributes are questions of the engine to its runtime, which sets them.
+    The attributes are callbacks by which the engine asks its runtime. The runtime sets them.
     """
 
-    #: Whether this host has an address family in common with an address.
+    #: Whether this host shares an address family with an address.
     reaches: Callable[[Address], bool]
-    #: Keys of documents that are held and not on the disk yet: nobody counts them as held here until they are.
+    #: Keys of documents that are held but not on the disk yet. No member counts them as held here until they are.
     unstored_source: Callable[[], Container[str]]
 
     def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
-        """Join: load what an earlier run knew (retired tombstones included), contact seeds.
+        """Join the cluster: load what an earlier run knew (retired tombstones included), and contact seeds.
 
-        The local node is announced to them and to the known nodes.
+        The local node is announced to the seeds and to the known nodes.
         """
 
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
-        """Take one packet as it came from ``source``. Never raises for bad input: it counts.
+        """Take one packet from ``source``. Bad input never raises; it is counted.
 
-        ``screened``: a data plane below has found it authentic, fresh and new, and has relayed it. Returns True for
-        another node's rumor that was taken (authentic, fresh, not seen before), on a wire that relays rumors, False for
-        a packet that was refused, None for any other.
+        ``screened``: a data plane has already found the packet authentic, fresh and new, and has relayed it. Returns
+        True for an accepted rumor of another node (authentic, fresh, not seen before), on a wire that relays rumors;
+        False for a refused packet; None for any other.
         """
 
     def handle_timer(self, now: Now) -> None:
         """Do what is due."""
 
     def next_timer(self) -> float | None:
-        """Monotonic time at which :meth:`handle_timer` wants to be called."""
+        """Monotonic time at which :meth:`handle_timer` is due; None: no timer is set."""
 
     def take_transmits(self) -> list[Transmit | Rumor]:
         """Packets to send, in order; each is returned once."""
@@ -97,15 +97,15 @@ class Driven(Protocol):
         """Events since the last call, in order."""
 
     def former(self, now: Now) -> list[Known]:
-        """Members that were silent for a day and are tried all the same; to be kept for the next run."""
+        """Members that were silent for a day and are still tried; the shell stores them for the next run."""
 
 
 class Asked(Protocol):
-    """An engine as its users ask it: members, documents, and questions to other members."""
+    """An engine as its users see it: members, documents, and queries to other members."""
 
     settings: Settings
-    #: What became of a document in this node's rendered files, and which of these are in trouble: asked by other
-    #: members. Whoever renders files sets them.
+    #: The state of a document in this node's rendered files, and the files in trouble. Other members ask for them; the
+    #: part that renders files sets them.
     applied_source: Callable[[str], Applied]
     files_source: Callable[[], TroubledFiles]
 
@@ -127,18 +127,20 @@ class Asked(Protocol):
 
     @property
     def tells_ancestry(self) -> bool:
-        """Whether others' documents list the versions that their authors had read. Without the list a conflict cannot
-        be detected."""
+        """Whether documents name the versions that their authors had read.
+
+        Without that, conflicts cannot be detected.
+        """
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """Counters by name; every packet that is not used adds to one of them."""
+        """Counters by name. Every packet that is not used adds to one of them."""
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now, and again whenever it is absent, forever (PekoNode's ``Set``)."""
+        """Contact ``node`` now, and again whenever it is absent, for ever (PekoNode's ``Set``)."""
 
     def unseed(self, address: Address) -> None:
-        """``address`` is no seed any more; nothing else is forgotten of it."""
+        """Stop treating ``address`` as a seed. Nothing else about it is forgotten."""
 
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
         """Change the local record and spread it; False when nothing changed."""
@@ -150,7 +152,7 @@ class Asked(Protocol):
         """Publish heartbeats again (PekoNode's ``Start``)."""
 
     def leave(self, now: Now) -> bool:
-        """Tell everybody that this node goes; they drop it at once."""
+        """Announce to all members that this node leaves. They drop it at once."""
 
     def publish(
         self,
@@ -165,20 +167,20 @@ class Asked(Protocol):
         comment: str = "",
         expires_in: float | None = None,
     ) -> tuple[Document, bool]:
-        """Write a document; returns it and whether anything changed.
+        """Write a document. Returns it and whether anything changed.
 
-        ``expected``/``absent``: compare-and-set against the version held here. ``expires_in``: seconds until it is
-        over. ``content_type`` None: see ``Write``. Raises ``ProtocolError``: invalid_document, document_too_large,
-        too_many_documents, version_mismatch.
+        ``expected``/``absent``: compare-and-set against the version held here. ``expires_in``: seconds until the
+        document expires. ``content_type`` None: see ``Write``. Raises ``ProtocolError``: invalid_document,
+        document_too_large, too_many_documents, version_mismatch.
         """
 
     def publish_many(
         self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
     ) -> list[tuple[Document | None, bool]]:
-        """Write several documents, all or none; on each member they become visible together.
+        """Write several documents, all or none. On each member they become visible together.
 
-        Returns for each what :meth:`publish` and :meth:`delete` would. Raises ``ProtocolError`` as these do, with
-        ``key`` among the details, and ``TypeChanged`` where a value was checked for another type than it would get.
+        Returns for each what :meth:`publish` or :meth:`delete` would return. Raises ``ProtocolError`` as these do, with
+        ``key`` among the details, and ``TypeChanged`` if a value was checked for another type than it would get.
         """
 
     def prepare(
@@ -190,67 +192,73 @@ class Asked(Protocol):
         comment: str = "",
         pending: Sequence[Prepared] = (),
     ) -> list[Prepared] | None:
-        """What :meth:`publish_many` would write, so that the shell can bring it to its disk before anybody hears of it.
+        """Prepare what :meth:`publish_many` would write, so that the shell stores it before other members hear of it.
 
-        Nothing has happened until :meth:`commit`. None on a wire that cannot do so: use :meth:`publish_many`.
-        ``pending``: what was prepared before and may be committed yet; it counts in the limits, and none of its keys
-        is among those of ``writes``. Raises as :meth:`publish_many` does.
+        Nothing has happened until :meth:`commit`. Returns None on a wire that cannot do so: use :meth:`publish_many`.
+        ``pending``: what was prepared before and may still be committed; it counts in the limits, and shares no key
+        with ``writes``. Raises as :meth:`publish_many` does.
         """
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
-        """Let what was prepared hold, and spread it.
+        """Make the prepared documents hold, and spread them.
 
-        False, and nothing happened, when another version of one of these documents came between, or others took the
-        room.
+        Returns False if another version of one of these documents came between, or others took the room. Then nothing
+        happened.
         """
 
     def repair(self, now: Now) -> int:
-        """Sync at once with every member that shows other documents; returns how many were asked."""
+        """Sync at once with every member whose documents digest differs. Returns how many were asked."""
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
-        """Write a tombstone; returns it (None: there never was such a document) and whether anything changed."""
+        """Write a tombstone. Returns it (None: there never was such a document) and whether anything changed."""
 
     def document(self, key: str) -> Document | None:
-        """The document held here; tombstones are not documents."""
+        """The document held here, or None. A tombstone is not a document."""
 
     def held(self, key: str) -> Document | None:
-        """The document held here, or else its tombstone, as long as that is kept."""
+        """The document held here, otherwise its tombstone, as long as that is kept."""
 
     def documents(self, prefix: str = "") -> list[Document]:
-        """All documents whose key starts with ``prefix``, by key, without tombstones."""
+        """All documents whose keys start with ``prefix``, sorted by key, without tombstones."""
 
     def documents_after(self, key: str, prefix: str = "") -> Iterator[Document]:
-        """Of these the ones behind ``key`` ("": all). What follows those that are taken costs nothing."""
+        """Like :meth:`documents`, but only those after ``key`` ("": all).
+
+        Documents that the caller does not take cost nothing.
+        """
 
     @property
     def documents_held(self) -> tuple[int, int]:
-        """How many documents there are, and the bytes of their values; cheap, however many there are."""
+        """The number of documents, and the bytes of their values. Cheap, however many there are."""
 
     def tally(self) -> dict[State, int]:
-        """How many nodes are known in each state, the local one included; cheap, however many there are."""
+        """How many nodes are known in each state, the local one included. Cheap, however many there are."""
 
     def members(self, now: Now) -> list[Member]:
-        """Every node known, the local one first, then by address, whatever their state."""
+        """Every known node in any state: the local one first, then the others by address."""
 
     def members_after(self, address: Address | None, now: Now) -> Iterator[Member]:
-        """The other nodes behind ``address`` (None: all), by address. What follows those taken costs nothing."""
+        """The other nodes after ``address`` (None: all), by address.
+
+        Nodes that the caller does not take cost nothing.
+        """
 
     @property
     def local(self) -> Member:
-        """The local node as :meth:`members` has it."""
+        """The local node as :meth:`members` returns it."""
 
     @property
     def revision(self) -> int:
-        """Grows with every change that :meth:`members` would show of another node, but for signs of life.
+        """A number that grows with every change of another node that :meth:`members` would show, except signs of life.
 
-        These are its sequence and when it was last heard.
+        Signs of life are a node's sequence and when it was last heard.
         """
 
     @property
     def catching_up(self) -> str:
-        """What this node waits for until it knows what the cluster knew when it started; "" once it does.
+        """What this node still waits for to know what the cluster knew at this node's start; "" once it knows it.
 
-        A ``CaughtUp`` event tells of that moment.
+        A ``CaughtUp`` event reports that moment.
         """
 
     @property
@@ -259,21 +267,24 @@ class Asked(Protocol):
 
     @property
     def clock_offset(self) -> float:
-        """Seconds that the cluster's clock (median of the members) is ahead of the local one."""
+        """Seconds by which the cluster's clock (median of the members) is ahead of the local one."""
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members what they hold of ``key``; answers arrive as ``QueryAnswered`` with the number returned."""
+        """Ask members which version of ``key`` they hold.
+
+        Answers arrive as ``QueryAnswered`` with the returned number.
+        """
 
     def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members what became of ``key`` in their rendered files; answers arrive as ``AppliedAnswered``.
+        """Ask members for the state of ``key`` in their rendered files. Answers arrive as ``AppliedAnswered``.
 
-        Raises ``ProtocolError`` (unsupported_operation) on a wire without such a question.
+        Raises ``ProtocolError`` (unsupported_operation) on a wire without such a query.
         """
 
     def query_files(self, to: Iterable[Address], now: Now) -> int:
-        """Ask members which of their rendered files are in trouble; answers arrive as ``FilesAnswered``.
+        """Ask members which of their rendered files are in trouble. Answers arrive as ``FilesAnswered``.
 
-        Raises ``ProtocolError`` (unsupported_operation) on a wire without such a question.
+        Raises ``ProtocolError`` (unsupported_operation) on a wire without such a query.
         """
 
 

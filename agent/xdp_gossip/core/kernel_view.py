@@ -23,14 +23,15 @@ from .runs import after, later
 from .sync.records import NodeRecords
 from .types import Address, Now, State
 
-#: One origin that is not held for gone: key (20 bytes, ``peer.key_of``), incarnation, highest rumor sequence,
-#: window (bit i: highest - i was seen), last sign of life (monotonic seconds; 0: none), its wall clock minus the local
-#: one (seconds), documents digest, record digest, flags of its newest packet. A tuple: ten thousand are read at once.
+#: One origin whose standing is not gone: key (20 bytes, ``peer.key_of``), incarnation, highest rumor sequence, window
+#: (bit i: highest - i was seen), last sign of life (monotonic seconds; 0: none), its wall clock minus the local one
+#: (seconds), documents digest, record digest, flags of its newest packet. A plain tuple, because ten thousand of them
+#: are read at once.
 Observation = tuple[bytes, int, int, int, float, float, int, int, int]
 
 
 class KernelView:
-    """Reads observations and says when it wants the next."""
+    """Takes observations, and tells when the next ones are due."""
 
     def __init__(
         self,
@@ -50,31 +51,31 @@ class KernelView:
         self._out = out
         self._timing = timing
         self._last: float | None = None
-        #: Monotonic time at which the machine was last seen to have been suspended.
+        #: Monotonic time at which a suspend of the machine was last noticed.
         self.woke_up_at = -math.inf
 
     @property
     def observing(self) -> bool:
-        """Whether there is a data plane that records."""
+        """Whether a data plane records signs of life."""
         return self._last is not None
 
     @property
     def due(self) -> float:
-        """Monotonic time of the next look: once a cycle, more often while somebody is suspected."""
+        """Monotonic time of the next reading: once a cycle, more often while a member is suspected."""
         if self._last is None:
             return -math.inf
         suspects = self._membership.suspects
         return self._last + (self._timing.tick if suspects else self._timing.cycle)
 
     def stop(self) -> None:
-        """No data plane any more: every packet comes to the engine from now on."""
+        """Stop: without a data plane, every packet comes to the engine from now on."""
         self._last = None
         self._membership.informed_until = math.inf
 
     def take(self, rows: Iterable[Observation], state_digest: int, now: Now) -> None:
-        """Bring ``rows`` in; ``state_digest`` is of the documents held here."""
+        """Carry ``rows`` into the membership. ``state_digest`` is the digest of the documents held here."""
         first = self._last is None
-        # A plane that is new to us takes replays, and what is gone, for news until it is told.
+        # A plane that is new to us takes replays and dead nodes for news until it is told about them.
         known = [peer for peer in self._membership if peer.heard] if first else []
         self._last = self._membership.informed_until = now.mono
         by_key = self._membership.by_key
@@ -90,7 +91,7 @@ class KernelView:
                 self._records.expect(peer, now)
             if highest != peer.rumors.highest or window != peer.rumors.bits:
                 self._membership.recorded(peer, highest, window, state, flags)
-                # The plane notes clocks against one that stood still while the machine was suspended.
+                # The plane measures other clocks against one that stood still while the machine was suspended.
                 if last_seen >= self.woke_up_at:
                     self._admission.note_clock(peer, clock_ahead)
             live = peer.liveness
@@ -117,7 +118,7 @@ class KernelView:
             self._out.emit(Standing(address, "forgotten", 0, 0, 0, 0.0))
             return None
         if last_seen and now.mono - last_seen < self._timing.timeout:
-            self._detector.never_heard(peer)  # whoever looks will say when it was
+            self._detector.never_heard(peer)  # the member that heard it will tell when that was
         elif last_seen:  # it died while no agent looked
             self._membership.recorded_run(peer, incarnation, 0)
             self._detector.enter(peer, State.DEAD, last_seen, now)

@@ -9,12 +9,12 @@ from ..types import Now
 
 COUNTER_BITS = 16
 NS_PER_MS = 1_000_000
-#: A wall clock outside of these (2023 and 2248, milliseconds since the epoch) is certainly wrong.
+#: A wall clock outside this range (2023 to 2248, milliseconds since the epoch) is certainly wrong.
 EARLIEST_MS = 1_672_531_200_000
 LATEST_MS = 1 << 43
-#: Readings from here on are refused: there is always room above those that are not.
+#: Readings from here on are refused, so there is always room above an accepted one.
 MAX_READING = 1 << 63
-#: Seconds for which a leap ahead has to hold before documents end by it.
+#: Seconds for which a leap ahead must hold before documents expire by it.
 LEAP_HOLDS = 60.0
 
 
@@ -31,8 +31,8 @@ class HybridClock:
     def tick(self, wall_ms: int) -> int:
         """A new reading at ``wall_ms`` milliseconds since the epoch.
 
-        When a clock ran far ahead and was put right, readings start again from the time that holds now, so that one
-        wrong clock does not date all that follows. Not so when the time that holds now cannot be right.
+        If a clock ran far ahead and was corrected, readings start again from the present time, so that one wrong clock
+        does not date everything that follows. They do not if the present time cannot be right.
         """
         wall_ms = min(wall_ms, LATEST_MS)
         if wall_ms >= EARLIEST_MS and self.too_far_ahead(self._last, wall_ms):
@@ -41,24 +41,25 @@ class HybridClock:
         return self._last
 
     def observe(self, reading: int) -> None:
-        """Take note of somebody's reading, so that later ones here are above it.
+        """Note a reading of another member, so that later readings here are above it.
 
-        Not of one that no clock makes: all that is written here would follow it, and be refused by others.
+        A reading that no clock produces is ignored: everything written here would follow it, and others would refuse
+        it.
         """
         if reading >> COUNTER_BITS <= LATEST_MS:
             self._last = max(self._last, reading)
 
     def too_far_ahead(self, reading: int, wall_ms: int) -> bool:
-        """Whether ``reading`` comes from a clock that was wrong, or the time ``wall_ms`` is."""
+        """Whether ``reading`` is so far ahead that either its clock or the time ``wall_ms`` must be wrong."""
         return (reading >> COUNTER_BITS) > wall_ms + self._max_drift_ms
 
 
 class SteadyTime:
-    """The cluster's time without leaps ahead that do not last.
+    """The cluster's time without short leaps ahead. Documents expire by this time.
 
-    Documents end by this time. A value that ended is gone, and when the clocks of all members were wrong, nobody can
-    give it back. So a leap ahead counts once it has held for ``LEAP_HOLDS`` seconds; until then time goes on as before
-    it. A step back counts at once: it ends nothing.
+    The value of an expired document is gone. If the clocks of all members were wrong, nobody could restore it. So a
+    leap ahead counts only after it has held for ``LEAP_HOLDS`` seconds; until then time goes on as before the leap. A
+    step back counts at once, because no document expires by it.
     """
 
     def __init__(self) -> None:
@@ -66,8 +67,8 @@ class SteadyTime:
         self._leap: tuple[float, float] | None = None  # since when (monotonic), least milliseconds ahead since then
 
     def read(self, wall_ms: int, now: Now) -> int:
-        """Milliseconds since the epoch to end documents by; ``wall_ms`` is the cluster's time at ``now``."""
-        # Time in which the machine was suspended has passed: it is no leap.
+        """Milliseconds since the epoch by which documents expire; ``wall_ms`` is the cluster's time at ``now``."""
+        # Time for which the machine was suspended really passed: it is no leap.
         booted_ms = (now.mono + now.slept) * 1000
         ahead = wall_ms - booted_ms
         if self._ahead is None or ahead <= self._ahead:
@@ -84,11 +85,11 @@ def cluster_offset(samples: Iterable[float]) -> float:
     """Seconds by which the cluster's time is ahead of the local clock.
 
     ``samples`` are the other members' clocks minus the local one, in seconds. The result is the median over all
-    members, the local one included (as 0): a few wrong clocks cannot move it. When the number is even, the middle two
-    may disagree, and a member cannot tell which is right, so it takes the one nearer to its own clock. Hence in a
-    cluster of two each member keeps its own time, and neither can move the other's.
+    members, the local one included (as 0): one or a few wrong clocks cannot move it. If the number is even, the middle
+    two may disagree, and nobody can tell which is right, so each member takes the one nearer to its own clock. In a
+    cluster of two, each member thus keeps its own time, and neither can move the other's.
     """
-    # Written out: the module statistics costs every agent two thirds of a megabyte.
+    # The median is written out, because the module statistics costs every agent two thirds of a megabyte.
     ordered = sorted((0.0, *samples))
     middle = len(ordered) // 2
     return min(ordered[middle - 1 + len(ordered) % 2 : middle + 1], key=abs)

@@ -17,9 +17,10 @@ from .table import DocumentTable
 
 
 class Expiry:
-    """Which documents are over, and which tombstones are retired, by the cluster's time in milliseconds.
+    """Finds expired documents and keeps retired tombstones, by the cluster's time in milliseconds.
 
-    ``grace``: seconds for which tombstones are told of. ``most``: retired tombstones kept; beyond that the oldest go.
+    ``grace``: seconds for which members tell each other of a tombstone. ``most``: retired tombstones to keep; beyond
+    that the oldest are dropped.
     """
 
     def __init__(self, table: DocumentTable, grace: float, most: int) -> None:
@@ -33,7 +34,7 @@ class Expiry:
         self._tombstones: list[tuple[int, str]] = []
 
     def note(self, document: Document) -> None:
-        """Remember when this document, just stored, ends."""
+        """Remember when this document, just stored, expires."""
         self.retired.pop(document.key, None)
         if document.deleted:
             heapq.heappush(self._tombstones, (_since(document), document.key))
@@ -42,11 +43,11 @@ class Expiry:
 
     @property
     def next_expiry(self) -> int | None:
-        """When the next document is over (or was replaced meanwhile); None: no document has an expiry."""
+        """When the next document expires (it may have been replaced meanwhile); None: no document has an expiry."""
         return self._expiries[0][0] if self._expiries else None
 
     def expired(self, wall_ms: int) -> list[Document]:
-        """Documents that are over and still in the table."""
+        """Expired documents that are still in the table."""
         found: dict[str, Document] = {}
         while self._expiries and self._expiries[0][0] <= wall_ms:
             _, key = heapq.heappop(self._expiries)
@@ -70,7 +71,10 @@ class Expiry:
         return list(found.values())
 
     def retire(self, tombstones: Iterable[Document]) -> tuple[Document, ...]:
-        """Take tombstones out of the table; returns those that go for good, because there are too many."""
+        """Take tombstones out of the table.
+
+        Returns the retired ones that are dropped for good because there are too many.
+        """
         for tombstone in tombstones:
             self._table.remove(tombstone.key)
             self.retired[tombstone.key] = tombstone
@@ -79,7 +83,7 @@ class Expiry:
         return tuple(self.retired.pop(key) for key in list(self.retired)[:surplus])
 
     def too_early(self, wall_ms: int) -> list[Document]:
-        """Retired tombstones whose grace period is not over at ``wall_ms``: the clock that said so was put right."""
+        """Retired tombstones whose grace period is not over at ``wall_ms``, since a wrong clock was corrected."""
         if self._newest < wall_ms - self._grace_ms:
             return []
         self._newest = max((_since(item) for item in self.retired.values() if self.is_old(item, wall_ms)), default=0)
@@ -87,8 +91,8 @@ class Expiry:
 
 
 def _since(tombstone: Document) -> int:
-    """When a document was deleted, in milliseconds; what ended by itself counts from its publish.
+    """When a document was deleted, in milliseconds since the epoch. An expired document counts from its publish.
 
-    An entry in a list tells no more than the version, and all members have to come to the same verdict.
+    An entry in a list tells only the version, and all members must reach the same verdict.
     """
     return tombstone.version.wall_ms

@@ -36,7 +36,7 @@ from .table import DocumentTable, entry_of
 
 
 class Metadata:
-    """The documents with the rules of writing them: versions, limits, compare-and-set, who wins."""
+    """The documents, and the rules for writing them: versions, limits, compare-and-set, and which version wins."""
 
     def __init__(self, origin: Address, settings: Settings, out: Outbox, table: DocumentTable) -> None:
         self.table = table
@@ -51,7 +51,7 @@ class Metadata:
         self.staging = Staging(table, settings.limits.document)
 
     def load(self, documents: Iterable[Document], now: Now) -> None:
-        """Take over what an earlier run stored, retired tombstones included."""
+        """Load the documents that an earlier run stored, retired tombstones included."""
         for document in documents:
             self._put(document)
             self._clock.observe(document.version.hlc + 1)
@@ -60,16 +60,20 @@ class Metadata:
     def write(
         self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
     ) -> list[tuple[Document | None, bool]]:
-        """A new version of each document by this node, unless it would equal the one held; all or none.
+        """Write a new version of each document, unless it would equal the one held. All are written, or none.
 
-        Returns the documents held then (None: there never was one) and whether they changed. Raises ``ProtocolError``.
+        Returns, for each, the document held afterwards (None: there never was one) and whether it changed. Raises
+        ``ProtocolError``.
         """
         prepared = self.prepare(writes, now, author=author, comment=comment)
         self.commit(prepared, now)
         return [(item.document, item.changed) for item in prepared]
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
-        """Let the documents hold; False, and nothing happened, when another version came between, or took the room."""
+        """Make the prepared documents hold.
+
+        False if another version came between or took the room: then nothing changed.
+        """
         changes = [(item.document, item.held) for item in prepared if item.changed and item.document is not None]
         if any(self.table.get(document.key) is not held for document, held in changes):
             return False
@@ -90,9 +94,9 @@ class Metadata:
         comment: str = "",
         pending: Sequence[Prepared] = (),
     ) -> list[Prepared]:
-        """What :meth:`write` would write now. Nothing holds yet; :meth:`commit` does that. Raises ``ProtocolError``.
+        """Prepare what :meth:`write` would write now. Nothing holds before :meth:`commit`. Raises ``ProtocolError``.
 
-        ``pending``: what was prepared before and may be committed yet. Its room is taken.
+        ``pending``: what was prepared before and may still be committed. It counts in the limits.
         """
         helds = [self._checked(write, author, comment) for write in writes]
         writes = [write.typed(held) for write, held in zip(writes, helds)]
@@ -122,12 +126,12 @@ class Metadata:
         return prepared
 
     def apply(self, document: Document, now: Now) -> bool:
-        """Take another member's document if it outranks ours; what is refused is counted."""
+        """Take another member's document if it outranks the one held here. A refused document is counted."""
         entry = entry_of(document)
         if not self.outranked_by(entry, now) or self.refuses(entry, now):
             return False
         self._clock.observe(document.version.hlc + 1)
-        # Of a batch past the grace, nobody may be left who tells of the deletions in it.
+        # Past the grace period, no member may be left that tells of the deletions in the batch.
         if len(document.batch) > 1 and not self.expiry.is_old(document, self._ending_ms(now)):
             self._out.count("batches_dropped", self.staging.add(document, now))
         else:
@@ -136,12 +140,12 @@ class Metadata:
         return True
 
     def awaited(self, entry: Entry) -> bool:
-        """Whether this version, or a later one, is here already and waits for the rest of its batch."""
+        """Whether this version, or a later one, is already staged here and waits for the rest of its batch."""
         part = self.staging.get(entry.key)
         return part is not None and part.rank >= entry.rank
 
     def tick(self, now: Now) -> None:
-        """End documents, retire old tombstones, give up batches of which nobody has the rest."""
+        """Expire documents, retire old tombstones, and drop batches whose missing parts nobody supplied."""
         self.expire(now)
         wall_ms = self._ending_ms(now)
         for tombstone in self.expiry.too_early(wall_ms):
@@ -158,13 +162,13 @@ class Metadata:
         self._out.count("batches_given_up", self.staging.expire(now))
 
     def expire(self, now: Now) -> None:
-        """Put tombstones in the place of documents that are over: each member does so by itself."""
+        """Replace expired documents by tombstones. Each member does so by itself."""
         for held in self.expiry.expired(self._ending_ms(now)):
             self._out.count("documents_expired")
             self._store(held.ended, held, now, local=False)
 
     def until_expiry(self, now: Now) -> float | None:
-        """Seconds until the next document may be over."""
+        """Seconds until the next document may expire; None if no document has an expiry."""
         when = self.expiry.next_expiry
         return None if when is None else (when - self._ending_ms(now)) / 1000
 
@@ -176,7 +180,7 @@ class Metadata:
         return max((tombstone.version.hlc for tombstone in self.expiry.retired.values()), default=0)
 
     def buried(self, entry: Entry, now: Now) -> Document | None:
-        """The retired tombstone above an entry from elsewhere, None when there is none."""
+        """The retired tombstone that outranks an entry of another member; None if there is none."""
         tombstone = self.expiry.retired.get(entry.key)
         if tombstone is None or self.table.get(entry.key) is not None:
             return None
@@ -186,9 +190,9 @@ class Metadata:
         return tombstone
 
     def outranked_by(self, entry: Entry, now: Now) -> bool:
-        """Whether a version from elsewhere holds against ours: the higher rank does, whatever the clocks say.
+        """Whether another member's version wins over the one here: the higher rank does, whatever the clocks say.
 
-        But by the clock alone nobody ends a document that is not over by ours.
+        One exception: an expiry by another member's clock does not end a document that has not expired by our time.
         """
         if self.awaited(entry):
             return False
@@ -211,20 +215,23 @@ class Metadata:
         return early and not entry.deleted and entry.version == tombstone.base
 
     def _given_way(self, document: Document, now: Now) -> Document | None:
-        """What ``document`` takes the place of: what is held, or a retired tombstone that should not be there."""
+        """What ``document`` replaces: the document held, or a retired tombstone that should not be there."""
         held = self._known(document.key)
         if held is None or document.key in self.table:
             return held
         return held if self._not_over(held, entry_of(document), now) else None
 
     def _known(self, key: str) -> Document | None:
-        """What is held under ``key``, or else its retired tombstone."""
+        """The document or tombstone held under ``key``, otherwise its retired tombstone."""
         return self.table.get(key) or self.expiry.retired.get(key)
 
     def refuses(self, entry: Entry, now: Now) -> bool:
-        """Whether a version from elsewhere breaks a rule here; counted and warned of."""
+        """Whether another member's version breaks a rule of this member.
+
+        If so, it is counted and reported as a warning.
+        """
         reason = ""
-        if entry.version.hlc + (not entry.deleted) >= MAX_READING:  # what lives leaves room for its end
+        if entry.version.hlc + (not entry.deleted) >= MAX_READING:  # a document leaves room for its tombstone
             reason = "future"
         elif entry.size > self._settings.limits.document:
             reason = "too_large"
@@ -244,7 +251,7 @@ class Metadata:
         return max(0, now.wall_ns // NS_PER_MS + int(self.offset * 1000))
 
     def _ending_ms(self, now: Now) -> int:
-        """The time by which documents end and tombstones are retired."""
+        """The time by which documents expire and tombstones are retired, in milliseconds since the epoch."""
         return self._steady.read(self._wall_ms(now), now)
 
     def _compare(self, key: str, held: Document | None, expected: Version | None, absent: bool) -> None:
@@ -259,7 +266,7 @@ class Metadata:
             )
 
     def _checked(self, write: Write, author: str, comment: str) -> Document | None:
-        """What is held under the key of ``write``, once its fields and its comparison hold."""
+        """Check the fields and the comparison of ``write``; returns what is held under its key."""
         try:
             check_key(write.key)
             check_text("content_type", write.content_type or "", MAX_CONTENT_TYPE)
@@ -285,9 +292,9 @@ class Metadata:
         return self._wall_ms(now) + math.ceil(write.expires_in * 1000)
 
     def _reading(self, writes: Sequence[Write], changed: Sequence[bool], now: Now) -> int:
-        """The clock reading of a new version: above all that it replaces, and above the tombstones these may leave.
+        """The clock reading of a new version: above all that it replaces, and above the tombstones these leave.
 
-        So it is whatever the clocks say: a version that was acknowledged once is followed by higher ones only.
+        This holds whatever the clocks say: only higher versions follow a version that was acknowledged.
         """
         if not any(changed):
             return 0
@@ -308,18 +315,21 @@ class Metadata:
         return reading
 
     def _room(self, key: str) -> int:
-        """Bytes that all documents may have together, and those of the version that a new one of ``key`` replaces."""
+        """Most bytes of all documents together, and the bytes of the version that a new one of ``key`` replaces."""
         return self._settings.limits.store + self.table.size_of(key)
 
     def _fits(self, documents: Sequence[Document]) -> bool:
-        """Whether there is room for all of ``documents``. There always is for what adds neither bytes nor keys."""
+        """Whether there is room for all of ``documents``. There always is if they add neither bytes nor keys."""
         growth = sum(document.size - self.table.size_of(document.key) for document in documents)
         fresh = sum(document.key not in self.table for document in documents)
         too_large = growth > 0 and self.table.bytes + growth > self._settings.limits.store
         return not too_large and (not fresh or len(self.table) + fresh <= self._settings.limits.documents)
 
     def _taken(self, pending: Sequence[Prepared]) -> tuple[int, int]:
-        """Bytes and documents that there are once ``pending`` holds. What gets smaller counts when it is smaller."""
+        """Bytes and documents once ``pending`` holds.
+
+        A document that shrinks counts with its larger size until then.
+        """
         coming = [item.document for item in pending if item.changed and item.document is not None]
         growth = sum(max(0, document.size - self.table.size_of(document.key)) for document in coming)
         return self.table.bytes + growth, len(self.table) + sum(document.key not in self.table for document in coming)
@@ -366,7 +376,7 @@ class Metadata:
             )
 
     def _settle(self, now: Now) -> None:
-        """Make batches visible that are complete."""
+        """Make complete batches visible."""
         for parts in self.staging.complete():
             for part in parts:
                 if self.outranked_by(entry_of(part), now):
@@ -395,7 +405,7 @@ class Metadata:
 
 def _equals(held: Document | None, write: Write, expires: int) -> bool:
     if held is None or held.deleted or write.deleted:
-        # Deleting what is not there changes nothing.
+        # Deleting a document that does not exist changes nothing.
         return write.deleted and (held is None or held.deleted)
     return held.value == write.value and held.content_type == write.type_over(held) and held.expires == expires
 

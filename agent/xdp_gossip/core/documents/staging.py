@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from ..types import Document, Now, Version
 from .table import DocumentTable
 
-#: Seconds for which an incomplete batch is kept since its last part came. A sync brings it again.
+#: Seconds for which an incomplete batch is kept after its last part arrived. A later sync brings it again.
 LIFETIME = 60.0
-#: Documents of the largest size that may wait: bounds what others can make this member hold.
+#: How many documents of the largest size may wait. This bounds the memory that others can make this member use.
 LARGEST = 4
 
 
 class _Batch:
-    """One batch: the parts that wait, and the keys of which nothing is here."""
+    """One batch: the parts that wait, and the keys whose part is missing."""
 
     __slots__ = ("parts", "missing", "since")
 
@@ -26,10 +26,10 @@ class _Batch:
 
 
 class Staging:
-    """The parts of batches, by key; of two versions of one key the higher is kept.
+    """The parts of batches by key. Of two versions of one key the higher one is kept.
 
-    A batch is complete when of each of its keys its own version, or a later one that is visible, is here. A member that
-    took a later version of one key never gets the earlier one any more, as nobody holds that.
+    A batch is complete if each of its keys is here, in the batch's version or in a later visible one. A later version
+    counts because nobody holds the earlier one any more, so a member that took the later one never gets it.
     """
 
     def __init__(self, table: DocumentTable, max_document: int) -> None:
@@ -45,11 +45,11 @@ class Staging:
         return len(self._parts)
 
     def get(self, key: str) -> Document | None:
-        """What waits under ``key``."""
+        """The part that waits under ``key``; None if there is none."""
         return self._parts.get(key)
 
     def add(self, document: Document, now: Now) -> int:
-        """Keep a part; returns how many parts had to go for it."""
+        """Keep a part. Returns how many parts were dropped for it."""
         key, version = document.key, document.version
         self._drop(key)
         batch = self._batches.pop(version, None)
@@ -68,15 +68,15 @@ class Staging:
         return gone
 
     def stored(self, document: Document) -> None:
-        """A version became visible: batches that waited for it, or for an earlier one of its key, have that."""
+        """Note that a version became visible: batches that waited for it, or for an earlier one of its key, go on."""
         for version in list(self._waiting.get(document.key, ())):
             if version <= document.version:
                 self._found(document.key, version)
 
     def complete(self) -> Iterator[list[Document]]:
-        """The parts of each batch that is complete, one batch after the other, as long as there are any.
+        """Yield the parts of each complete batch, one batch after the other, as long as there are any.
 
-        The caller makes them visible before it asks for the next.
+        The caller makes a batch visible before it asks for the next.
         """
         while self._ready:
             version = next(iter(self._ready))
@@ -85,7 +85,7 @@ class Staging:
             yield parts
 
     def expire(self, now: Now) -> int:
-        """Forget what was given up; returns how many parts."""
+        """Drop batches that stayed incomplete for too long. Returns how many parts were dropped."""
         old = [version for version, batch in self._batches.items() if now.mono - batch.since > LIFETIME]
         return sum(self._forget(version) for version in old)
 
@@ -119,7 +119,10 @@ class Staging:
         return len(batch.parts)
 
     def _drop(self, key: str) -> None:
-        """A part gives way to a later version of its key; its batch waits until that, or a later one, is visible."""
+        """Drop a part in favour of a later version of its key.
+
+        Its batch waits until that version or a later one is visible.
+        """
         former = self._parts.pop(key, None)
         if former is None:
             return

@@ -26,9 +26,9 @@ def entry_of(document: Document) -> Entry:
 
 
 def unread(versions: Sequence[Document], held: Version | None, own: Address) -> set[Version]:
-    """Those among the ``versions`` of one document that gave way to one whose author had not read them.
+    """The ``versions`` of one document that were replaced by a version whose author had not read them.
 
-    ``held``: the version that holds now. ``own``: this node, for whose versions :meth:`Document.overtakes` is stricter.
+    ``held``: the version that holds now. ``own``: this node; for its versions :meth:`Document.overtakes` is stricter.
     """
     return {
         version.version
@@ -41,9 +41,9 @@ def unread(versions: Sequence[Document], held: Version | None, own: Address) -> 
 class DocumentTable:
     """Documents and tombstones by key.
 
-    ``digest`` is the sum modulo 2^64 of all state hashes: independent of order, so equal on members that hold the
-    same documents however these arrived, and updated in constant time. ``buckets`` are the same sums for each of
-    256 parts of the key space, which find a difference without listing everything.
+    ``digest`` is the sum of all state hashes modulo 2^64. It does not depend on the order, so members that hold the
+    same documents have the same digest however these arrived. An update takes constant time. ``buckets`` are the same
+    sums for each of 256 parts of the key space, and locate a difference without listing everything.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class DocumentTable:
         return self._documents.get(key)
 
     def put(self, document: Document) -> None:
-        """Store, whatever was there."""
+        """Store a document in place of whatever is held under its key."""
         bucket = bucket_of(document.key)
         delta = document.state_hash
         former = self._documents.get(document.key)
@@ -101,7 +101,7 @@ class DocumentTable:
         self.digest = (self.digest - former.state_hash) & _MASK
 
     def live_after(self, key: str, prefix: str = "") -> Iterator[Document]:
-        """The documents behind ``key`` ("": all) that begin with ``prefix``, by key; no tombstones."""
+        """Documents after ``key`` ("": all) whose keys begin with ``prefix``, sorted by key; no tombstones."""
         if self._ordered is None:
             self._ordered = sorted(self._documents)
         keys = self._ordered

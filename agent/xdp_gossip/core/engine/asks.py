@@ -27,20 +27,20 @@ class Engine(Drive):
 
     @property
     def revision(self) -> int:
-        """Grows with every change of the other nodes but signs of life."""
+        """A number that grows with every change of another node, except signs of life."""
         return self._membership.revision.number
 
     def members(self, now: Now) -> list[Member]:
-        """Every node known, the local one first."""
+        """Every known node, the local one first."""
         return [self.local, *self.members_after(None, now)]
 
     def members_after(self, address: Address | None, now: Now) -> Iterator[Member]:
-        """The other nodes behind ``address`` (None: all), by address."""
+        """The other nodes after ``address`` (None: all), by address."""
         return (snapshot(peer, now) for peer in self._membership.after(address))
 
     @property
     def catching_up(self) -> str:
-        """What this node waits for until it has caught up with the cluster; "" once it has."""
+        """What this node still waits for to catch up with the cluster; "" once it has caught up."""
         return self._catch_up.why
 
     @property
@@ -50,19 +50,19 @@ class Engine(Drive):
 
     @property
     def tells_ancestry(self) -> bool:
-        """True: documents name what their authors had read."""
+        """True: documents name the versions that their authors had read."""
         return True
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now and whenever it is absent; it counts as present until the timeout, as in PekoNode."""
+        """Contact ``node`` now and whenever it is absent. As in PekoNode, it counts as present until the timeout."""
         self._selection.seed(node, now)
 
     def unseed(self, address: Address) -> None:
-        """``address`` is no seed any more."""
+        """Stop treating ``address`` as a seed."""
         self._selection.unseed(address)
 
     def former(self, now: Now) -> list[Known]:
-        """Members that are forgotten and are tried all the same; to be kept for the next run."""
+        """Forgotten members that are still tried; the shell stores them for the next run."""
         long_ago = now.wall_ns - int(FORGET_AFTER * 1e9)
         return [Known(address, 1, 0, long_ago) for address in self._selection.seeds.former]
 
@@ -85,7 +85,7 @@ class Engine(Drive):
         return True
 
     def pause(self, now: Now) -> bool:
-        """Stop publishing heartbeats: others drop this node after their timeout (PekoNode's ``Stop``)."""
+        """Stop publishing heartbeats (PekoNode's ``Stop``): others drop this node after their timeout."""
         if self.status != "running":
             return False
         self._local.status = "paused"
@@ -103,7 +103,7 @@ class Engine(Drive):
         return True
 
     def leave(self, now: Now) -> bool:
-        """Tell everybody that this node goes."""
+        """Announce to all members that this node leaves."""
         if self.status not in ("running", "paused"):
             return False
         hand_over(self._metadata.table, self._membership, self._supply, self._out, now)
@@ -114,25 +114,25 @@ class Engine(Drive):
     # -- documents ---------------------------------------------------------------------------------------------
 
     def document(self, key: str) -> Document | None:
-        """The document held here."""
+        """The document held under ``key``; None if there is none."""
         held = self.held(key)
         return None if held is None or held.deleted else held
 
     def held(self, key: str) -> Document | None:
-        """The document or the tombstone held here."""
+        """The document or the tombstone held under ``key``."""
         return self._metadata.table.get(key)
 
     def documents(self, prefix: str = "") -> list[Document]:
-        """All documents under ``prefix``, by key."""
+        """All documents whose keys start with ``prefix``, by key."""
         return list(self.documents_after("", prefix))
 
     def documents_after(self, key: str, prefix: str = "") -> Iterator[Document]:
-        """Those behind ``key`` ("": all), by key."""
+        """Documents after ``key`` ("": all), by key."""
         return self._metadata.table.live_after(key, prefix)
 
     @property
     def documents_held(self) -> tuple[int, int]:
-        """How many documents there are, and the bytes of their values."""
+        """The number of documents, and the bytes of their values."""
         return self._metadata.table.live, self._metadata.table.bytes
 
     def publish(
@@ -159,7 +159,7 @@ class Engine(Drive):
     ) -> list[tuple[Document | None, bool]]:
         """Write several documents; see ``Asked.publish_many``."""
         self._look_at_clocks(now)
-        self._metadata.expire(now)  # what is over must not count in a comparison
+        self._metadata.expire(now)  # an expired document must not count in a comparison
         written = self._metadata.write(writes, now, author=author, comment=comment)
         self._spreading.documents([document for document, changed in written if changed and document is not None], now)
         return written
@@ -175,11 +175,11 @@ class Engine(Drive):
     ) -> list[Prepared] | None:
         """The first half of a publish; see ``Asked.prepare``."""
         self._look_at_clocks(now)
-        self._metadata.expire(now)  # what is over must not count in a comparison
+        self._metadata.expire(now)  # an expired document must not count in a comparison
         return self._metadata.prepare(writes, now, author=author, comment=comment, pending=pending)
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
-        """The second half; see ``Asked.commit``."""
+        """The second half of a publish; see ``Asked.commit``."""
         if not self._metadata.commit(prepared, now):
             return False
         self._spreading.documents(
@@ -192,7 +192,7 @@ class Engine(Drive):
         return self.publish_many([Write(key, expected=expected, deleted=True)], now)[0]
 
     def repair(self, now: Now) -> int:
-        """Sync at once with every member that shows other documents."""
+        """Sync at once with every member whose documents digest differs."""
         differing = [peer for peer in self._membership if peer.present and peer.sync.state_digest != self.state_digest]
         for peer in differing:
             self._anti_entropy.request(peer.address, now)
@@ -201,11 +201,11 @@ class Engine(Drive):
     # -- questions to members ----------------------------------------------------------------------------------
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members what they hold of ``key``."""
+        """Ask members which version of ``key`` they hold."""
         return self._queries.ask(key, to, now)
 
     def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members what became of ``key`` in their rendered files."""
+        """Ask members for the state of ``key`` in their rendered files."""
         return self._queries.ask_applied(key, to, now)
 
     def query_files(self, to: Iterable[Address], now: Now) -> int:

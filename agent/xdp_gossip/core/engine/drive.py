@@ -27,7 +27,7 @@ from .parts import Parts
 
 
 class Drive(Parts):
-    """A member as its runtime sees it (``interface.Driven``), and what it does by itself."""
+    """A member as its runtime drives it (``interface.Driven``), and what the member does on its own."""
 
     def __init__(
         self,
@@ -84,12 +84,12 @@ class Drive(Parts):
 
     @property
     def cycle(self) -> float:
-        """Seconds between two heartbeats now."""
+        """Seconds between two heartbeats at present."""
         return self._timing.cycle
 
     @property
     def timeout(self) -> float:
-        """Seconds of silence after which a member is suspected now (PekoNode's rule for its default)."""
+        """Seconds of silence after which a member is suspected at present. Its default follows PekoNode's rule."""
         return self._timing.timeout
 
     @property
@@ -99,7 +99,7 @@ class Drive(Parts):
 
     @property
     def clock_offset(self) -> float:
-        """Seconds that the cluster's clock is ahead of the local one."""
+        """Seconds by which the cluster's clock is ahead of the local one."""
         return self._metadata.offset
 
     # -- packets -----------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class Drive(Parts):
         self._schedule_expiry(now)
 
     def _warn_of_absence(self, known: Sequence[Known], now: Now) -> None:
-        """Documents that come from so long ago may have been deleted, and nobody may be left who remembers that."""
+        """Warn if this node was away so long that no member may remember deletions of the documents it holds."""
         if not known or not self._metadata.table.live:
             return
         away = (now.wall_ns - max(item.last_heard_ns for item in known)) / 1e9
@@ -151,7 +151,7 @@ class Drive(Parts):
             self._out.emit(Warned("was_away", f"{text} this agent and empty its state directory"))
 
     def next_timer(self) -> float | None:
-        """When :meth:`handle_timer` wants to be called."""
+        """Monotonic time at which :meth:`handle_timer` is due; None: no timer is set."""
         return self._timers.next()
 
     def handle_timer(self, now: Now) -> None:
@@ -160,9 +160,9 @@ class Drive(Parts):
         self._timers.run(now)
 
     def _tick(self, now: Now) -> None:
-        """Detection, retries, housekeeping: several times a cycle when there is something to attend to.
+        """Run detection, retries and housekeeping, several times a cycle if something needs attention.
 
-        Else along with the heartbeat: a wake-up costs an idle agent more than all that is done in it.
+        Otherwise they run with the heartbeat: for an idle agent a wake-up costs more than the work done in it.
         """
         if now.mono < self._next_tick:
             return
@@ -185,17 +185,17 @@ class Drive(Parts):
 
     @property
     def _busy(self) -> bool:
-        """Whether somebody is suspected, or something awaited that may have to be asked for again."""
+        """Whether a member is suspected, or something is awaited that may have to be requested again."""
         waiting = self._selection.waiting or self._catch_up.fetching
         return bool(self._membership.suspects or len(self._fetcher) or waiting or self._paths.testing)
 
     def _schedule_tick(self, when: float) -> None:
-        """A timer that a later call has overtaken does nothing when it fires."""
+        """Set the timer. A timer that a later call has replaced does nothing when it fires."""
         self._next_tick = when
         self._timers.at(when, self._tick)
 
     def _attend(self, now: Now) -> None:
-        """After an input: something to attend to does not wait for a tick that was set when all was calm."""
+        """Bring the tick forward after an input, if something needs attention and the tick was set in a calm time."""
         soon = now.mono + self._timing.tick
         if soon < self._next_tick and self._busy:
             self._schedule_tick(soon)
@@ -213,14 +213,15 @@ class Drive(Parts):
             self._tick(now)
 
     def _schedule_heartbeat(self, when: float) -> None:
-        """A timer that a later call has overtaken does nothing when it fires."""
+        """Set the timer. A timer that a later call has replaced does nothing when it fires."""
         self._next_heartbeat = when
         self._timers.at(when, self._heartbeat)
 
     def _state_changed(self, now: Now) -> None:
-        """Tell soon that this node holds something new: the next heartbeat comes early.
+        """Send the next heartbeat early, to tell soon that this node holds something new.
 
-        Spread over a time that grows with the cluster, so that a publish is not followed by everybody at once.
+        The delay is random within a time that grows with the cluster, so that not all members send at once after a
+        publish.
         """
         self._schedule_expiry(now)
         size = self._timing.members
@@ -230,11 +231,11 @@ class Drive(Parts):
             self._schedule_heartbeat(soon)
 
     def _schedule_expiry(self, now: Now) -> None:
-        """Wake when the next document is over; a wake-up that a later one has overtaken does nothing."""
+        """Set a wake-up for the next expiry. A wake-up that a later one has replaced does nothing."""
         left = self._metadata.until_expiry(now)
         if left is None:
             return
-        # Not far ahead: the cluster's clock may be corrected until then.
+        # At most 60 s ahead: the cluster's clock may be corrected until then.
         when = now.mono + min(max(left, 0.0), 60.0) + 0.001
         if when < self._next_expiry or self._next_expiry <= now.mono:
             self._next_expiry = when
@@ -262,23 +263,23 @@ class Drive(Parts):
     # -- a data plane that works by itself ---------------------------------------------------------------------
 
     def observe(self, rows: Iterable[Observation], now: Now) -> None:
-        """Take note of what a data plane recorded; from the first call on, the engine counts on being told."""
+        """Take what a data plane recorded. From the first call on, the engine relies on these records."""
         self._look_at_clocks(now)
         if self.status not in ("new", "left"):
             self._kernel_view.take(rows, self.state_digest, now)
             self._attend(now)
 
     def stop_observing(self) -> None:
-        """The data plane is gone: all packets come through :meth:`receive` from now on."""
+        """Stop relying on a data plane: all packets come through :meth:`receive` from now on."""
         self._kernel_view.stop()
 
     @property
     def observation_due(self) -> float:
-        """Monotonic time at which :meth:`observe` is wanted next; it may move with every input."""
+        """Monotonic time at which :meth:`observe` is due next. It may move with every input."""
         return math.inf if self.status in ("new", "left") else self._kernel_view.due
 
     def relay_targets(self, limit: int) -> list[Address]:
-        """Up to ``limit`` members for a data plane to relay to, in random order; a part of them changes each time."""
+        """Up to ``limit`` members for a data plane to relay to, in random order. Each call replaces a part of them."""
         return self._ring.refresh(limit)
 
     def destinations(self, limit: int) -> list[Address]:
@@ -293,9 +294,9 @@ class Drive(Parts):
         return []
 
     def set_plane(self, plane: str, now: Now) -> None:
-        """Say how packets travel from now on; part of the local record."""
+        """Set how packets travel from now on. It is part of the local record."""
         if self.status == "new":
-            self._local.record = replace(self._local.record, plane=plane)  # nobody knows another
+            self._local.record = replace(self._local.record, plane=plane)  # no other member has seen the old one
         elif plane != self._local.record.plane:
             self._spread_record(replace(self._local.record, plane=plane), now)
 
@@ -303,7 +304,7 @@ class Drive(Parts):
 
     @property
     def reaches(self) -> Callable[[Address], bool]:
-        """Whether this host has an address family in common with an address; the shell's to say."""
+        """Tells whether this host shares an address family with an address. The shell sets it."""
         return self._out.reaches
 
     @reaches.setter
@@ -312,7 +313,7 @@ class Drive(Parts):
 
     @property
     def unstored_source(self) -> UnstoredSource:
-        """What tells which documents are not on the disk yet; others are told, when they ask or compare."""
+        """Tells which documents are not on the disk yet. Other members learn it when they ask or compare."""
         return self._local.unstored
 
     @unstored_source.setter
@@ -321,7 +322,7 @@ class Drive(Parts):
 
     @property
     def applied_source(self) -> AppliedSource:
-        """What tells others, when they ask, what became of a document here."""
+        """Tells the state of a document in this node's rendered files, for other members that ask."""
         return self._queries.applied_source
 
     @applied_source.setter
@@ -330,7 +331,7 @@ class Drive(Parts):
 
     @property
     def files_source(self) -> FilesSource:
-        """What tells others, when they ask, which rendered files are in trouble here."""
+        """Tells which rendered files are in trouble on this node, for other members that ask."""
         return self._queries.files_source
 
     @files_source.setter
@@ -340,7 +341,7 @@ class Drive(Parts):
     # -- this member ---------------------------------------------------------------------------------------------
 
     def _announce(self, now: Now) -> None:
-        """Who we are, and a heartbeat."""
+        """Spread the local record and a heartbeat."""
         self._spreading.rumor(PacketType.RECORD, RecordRumor(self._local.record), now)
         self._schedule_heartbeat(now.mono)
         self._heartbeat(now)
@@ -352,7 +353,7 @@ class Drive(Parts):
         self._out.emit(MemberChanged(self.local, State.ALIVE))
 
     def _refute(self, incarnation: int, now: Now) -> None:
-        """Somebody holds us for gone under ``incarnation``: go beyond it, and say so at once."""
+        """Refute a report that this node is dead under ``incarnation``: raise ours above it, and announce it now."""
         if later(self.incarnation, incarnation) or self.status != "running":
             return
         if later(incarnation, self.incarnation):
@@ -363,7 +364,7 @@ class Drive(Parts):
         self._announce(now)
 
     def _go_beyond(self, incarnation: int, now: Now) -> None:
-        """Somebody else says, or said, that it is this node under ``incarnation``."""
+        """Raise our incarnation above ``incarnation``, under which another host uses, or used, this address."""
         if self._identity.may_go_beyond(now):
             self._out.count("refutations")
             self._raise_incarnation(incarnation)
@@ -376,7 +377,7 @@ class Drive(Parts):
         self._out.emit(IncarnationChanged(self.incarnation))
 
     def _forget(self, peer: Peer) -> None:
-        """A peer was silent for a day, gave way to another in a full table, or never was one."""
+        """Drop a peer that was silent for a day, gave way in a full table, or never was a real node."""
         if peer.heard and peer.liveness.state is not State.LEFT:
             self._selection.seeds.add_former(peer.address)
         self._identity.forget(peer)

@@ -34,9 +34,9 @@ from .spreading import Spreading
 class Parts:
     """Every part of a member that speaks the native wire.
 
-    ``node``: the local node. ``codec``: bytes of packets (``wire.native.NativeCodec``). ``rng``: all randomness.
-    ``incarnation``: higher than in any earlier run (the store sees to that). ``agent_version`` and ``plane`` become
-    part of the node's record.
+    ``node``: the local node. ``codec``: encodes and decodes packets (``wire.native.NativeCodec``). ``rng``: the source
+    of all randomness. ``incarnation``: higher than in any earlier run (the store ensures it). ``agent_version`` and
+    ``plane`` become part of the node's record.
     """
 
     def __init__(

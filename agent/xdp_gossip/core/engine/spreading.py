@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Spreading:
-    """Starts rumors at random members."""
+    """Starts rumors: sends each to random members first."""
 
     def __init__(self, local: Local, membership: Membership, out: Outbox, timing: Timing) -> None:
         self._local = local
@@ -35,7 +35,7 @@ class Spreading:
         self._out.broadcast(kind, message, self._membership.pick(self._timing.copies(kind)), ttl, now)
 
     def documents(self, documents: Sequence[Document], now: Now) -> None:
-        """As rumors of one datagram each: as many small documents as fit, of larger ones what they are."""
+        """Start rumors of one datagram each: as many small documents as fit, and announcements of larger ones."""
         if self._local.status != "running":
             return
         small: list[Document] = []

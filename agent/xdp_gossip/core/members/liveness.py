@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from ..revision import Shown
 from ..types import Now, State
 
-#: Every transition of a peer, with what causes it. A peer begins as SUSPECT: it counts as present, and nobody here has
-#: heard it. No peer goes from ALIVE to DEAD at once: it is suspected and probed in between.
+#: Every transition of a peer, with its cause. A peer begins as SUSPECT: it counts as present, but this member has not
+#: heard it. No peer goes from ALIVE directly to DEAD: it is suspected and probed in between.
 TRANSITIONS: Mapping[State, Mapping[State, str]] = {
     State.SUSPECT: {
         State.ALIVE: "it was heard, by this member or by one that tells of it",
@@ -36,7 +36,7 @@ TRANSITIONS: Mapping[State, Mapping[State, str]] = {
 
 
 class Liveness(Shown):
-    """The state of one peer, when it was last heard, and how far probing it has come. Times are monotonic seconds."""
+    """The state of one peer, when it was last heard, and the progress of its probes. Times are monotonic seconds."""
 
     __slots__ = (
         "state", "introduced", "last_heard", "gone_at", "vouched_until", "probes", "pinged", "probe_due", "probe_nonce",
@@ -48,18 +48,21 @@ class Liveness(Shown):
     def __init__(self, now: Now) -> None:
         self.revision = None
         self.state = State.SUSPECT
-        self.introduced = False  # the shell was told of it
+        self.introduced = False  # it was reported to the shell
         self.last_heard = now.mono
         self.gone_at = (0, 0)  # (incarnation, sequence) of its leave
-        self.vouched_until = 0.0  # so long somebody's word stands for it, as this host cannot reach it itself
+        self.vouched_until = 0.0  # until then another member vouches for it, as this host cannot reach it
         self.probes = 0  # rounds
         self.pinged = 0  # nonce of the last ping
         self.probe_due = 0.0
         self.probe_nonce = 0  # of the last round in which others were asked to probe it
-        self.helped = False  # one of these others answered us
+        self.helped = False  # one of these members answered us
 
     def move(self, state: State) -> None:
-        """Change the state; to the same one is no change. Raises ``ValueError``: no such transition."""
+        """Change the state; moving to the same state changes nothing.
+
+        Raises ``ValueError`` for an unknown transition.
+        """
         if state is self.state:
             return
         if state not in TRANSITIONS[self.state]:
@@ -67,6 +70,6 @@ class Liveness(Shown):
         self.state = state
 
     def restart_probes(self) -> None:
-        """A new suspicion: no round was made yet, and nobody has helped."""
+        """Reset the probes for a new suspicion: no rounds yet, and no helper has answered."""
         self.probes = self.probe_nonce = 0
         self.helped = False

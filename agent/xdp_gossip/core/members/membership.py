@@ -19,32 +19,32 @@ from ..types import Address, Now, State
 from .peer import DIRECT_WINDOW, RUMOR_WINDOW, Peer, SyncState
 from .window import ReplayWindow
 
-#: Seconds for which a node that is gone stays known and is tried again.
+#: Seconds for which a dead node stays known and is tried again.
 FORGET_AFTER = 86_400.0
 
 _MASK = (1 << 64) - 1
 
 
 class Membership:
-    """All peers by address."""
+    """All known peers by address."""
 
     def __init__(self, local: Address, max_nodes: int, rng: random.Random) -> None:
         self._local = local
         self._max_nodes = max_nodes
         self._rng = rng
         self._peers: dict[Address, Peer] = {}
-        #: The same by the key that a data plane knows them by.
+        #: The same peers by the key that a data plane uses.
         self.by_key: dict[bytes, Peer] = {}
-        # Whoever needs attention, so that nobody has to walk through all peers to find them. As dicts: in order.
+        # Peers that need attention, so that no caller has to walk through all peers. Dicts keep the order.
         self.suspects: dict[Address, Peer] = {}
         self.gone: dict[Address, Peer] = {}
         self.incomplete: dict[Address, Peer] = {}
         self._left: dict[Address, Peer] = {}
-        #: Of what the peers show.
+        #: Grows with every visible change of a peer.
         self.revision = Revision()
         self.on_forget: Callable[[Peer], None] = lambda peer: None
-        #: Monotonic time up to which signs of life have come here: always, unless a data plane records them and is
-        #: read now and then. Until then a silence is none.
+        #: Liveness data is complete up to this monotonic time; silence after it does not count. Infinite unless a data
+        #: plane records signs of life, which are read only now and then.
         self.informed_until = math.inf
         self._present: list[Address] | None = None
         self._ordered: list[Address] | None = None
@@ -57,13 +57,13 @@ class Membership:
         return iter(self._peers.values())
 
     def get(self, address: Address) -> Peer | None:
-        """The peer of that address."""
+        """The peer with that address; None if unknown."""
         return self._peers.get(address)
 
     def add(self, address: Address, now: Now) -> Peer:
-        """A new peer. Every address that becomes one comes by here, whoever told it.
+        """Add a new peer. Every address that becomes a peer passes this method, from whatever source.
 
-        Raises ``Rejected``: bad_address (no other host can have it), table_full (of nodes that are present).
+        Raises ``Rejected``: bad_address (no other host can have it), table_full (all entries are present nodes).
         """
         if not address.may_be_node(self._local):
             raise Rejected("bad_address")
@@ -92,7 +92,7 @@ class Membership:
         self.on_forget(peer)
 
     def changed(self, peer: Peer) -> None:
-        """Keep digest and lists true; to be called after a peer's state, incarnation or record digest changed."""
+        """Update the digest and the lists. Call it after a peer's state, incarnation or record digest changed."""
         token = _token(peer.address, peer.incarnation, peer.record_digest) if peer.present and peer.heard else 0
         self._digest = (self._digest + token - peer.token) & _MASK
         peer.token = token
@@ -103,18 +103,18 @@ class Membership:
         _sort(self.incomplete, peer, peer.present and peer.record_missing)
 
     def digest(self, local_incarnation: int, local_record_digest: int) -> int:
-        """64 bits over all present members, the local one included: equal on members with the same NodeList."""
+        """64-bit digest over all present members, the local one included. Equal on members with the same NodeList."""
         return (self._digest + _token(self._local, local_incarnation, local_record_digest)) & _MASK
 
     @property
     def present(self) -> list[Address]:
-        """Addresses of all present peers. Not to be changed by the caller."""
+        """Addresses of all present peers. The caller must not change the list."""
         if self._present is None:
             self._present = [peer.address for peer in self._peers.values() if peer.present]
         return self._present
 
     def after(self, address: Address | None) -> Iterator[Peer]:
-        """The peers behind ``address`` (None: all), by address."""
+        """The peers after ``address`` (None: all), by address."""
         if self._ordered is None:
             self._ordered = sorted(self._peers, key=Address.order)
         first = 0 if address is None else bisect.bisect_right(self._ordered, address)
@@ -131,9 +131,9 @@ class Membership:
         return [address for address in chosen if address not in exclude][:amount]
 
     def screen(self, header: Header, screened: bool = False) -> Peer | None:
-        """The cheap test before any crypto: the origin's peer, None when unknown.
+        """The cheap test before any crypto. Returns the origin's peer, or None if it is unknown.
 
-        ``screened``: the data plane has looked for duplicates. Raises ``Rejected``: duplicate, stale_incarnation.
+        ``screened``: the data plane has already dropped duplicates. Raises ``Rejected``: duplicate, stale_incarnation.
         """
         peer = self._peers.get(header.origin)
         if peer is None or later(header.incarnation, peer.incarnation):
@@ -146,12 +146,12 @@ class Membership:
         return peer
 
     def remember(self, peer: Peer, incarnation: int, sequence: int) -> None:
-        """Take over what an earlier run of this member knew. The caller sees to :meth:`changed`."""
+        """Take over what an earlier run of this member knew. The caller must call :meth:`changed`."""
         self._begin(peer, incarnation)
         peer.sighted = sequence
 
     def commit(self, peer: Peer, header: Header) -> bool:
-        """Take over what an authentic header says; whether its incarnation or its record is another than before."""
+        """Take over the fields of an authentic header. Returns whether its incarnation or its record digest changed."""
         before = (peer.incarnation, peer.record_digest)
         if later(header.incarnation, peer.incarnation):
             self._begin(peer, header.incarnation)
@@ -173,7 +173,7 @@ class Membership:
         return news
 
     def told(self, peer: Peer, info: MemberInfo) -> None:
-        """Take over what another member heard of a peer. What is on its disk only its own packets tell."""
+        """Take over what another member heard of a peer. Only the peer's own packets tell what is on its disk."""
         sync = peer.sync
         if later(info.incarnation, peer.incarnation):
             self._begin(peer, info.incarnation)
@@ -184,21 +184,21 @@ class Membership:
         self.changed(peer)
 
     def recorded_run(self, peer: Peer, incarnation: int, record_digest: int) -> None:
-        """A data plane recorded another run of a peer, or another record."""
+        """Take over a new run or record of a peer that a data plane recorded."""
         if later(incarnation, peer.incarnation):
             self._begin(peer, incarnation)
         peer.record_digest = record_digest
         self.changed(peer)
 
     def recorded(self, peer: Peer, highest: int, window: int, state_digest: int, flags: int) -> None:
-        """A data plane recorded rumors of a peer: its replay window, and what the newest of them says."""
+        """Take over what a data plane recorded of a peer's rumors: the replay window, and fields of the newest one."""
         peer.rumors.merge(highest, window)
         if highest > peer.sighted:
             peer.sighted = highest
         self._holds(peer.sync, state_digest, flags)
 
     def _begin(self, peer: Peer, incarnation: int) -> None:
-        """A new run of the node: its sequences start again."""
+        """Begin a new run of the node: its sequences start again."""
         peer.incarnation = incarnation
         peer.sync.caught_up = False
         peer.sighted = 0
@@ -212,7 +212,7 @@ class Membership:
         sync.caught_up = not flags & FLAG_CATCHING_UP
 
     def tally(self, local: State) -> dict[State, int]:
-        """How many nodes are in each state, the local one, which is ``local``, included."""
+        """How many nodes are in each state. The local node is included; its state is ``local``."""
         left = len(self._left)
         counts = {
             State.ALIVE: len(self._peers) - len(self.suspects) - len(self.gone),
@@ -224,18 +224,18 @@ class Membership:
         return counts
 
     def silence(self, peer: Peer, now: Now) -> float:
-        """Seconds for which a peer was not heard, as far as this member is informed."""
+        """Seconds for which a peer was not heard, up to :attr:`informed_until`."""
         return min(now.mono, self.informed_until) - peer.liveness.last_heard
 
     def overdue(self, silence: float, limit: int, now: Now) -> tuple[Sighting, ...]:
-        """Up to ``limit`` present peers that were not heard for ``silence`` seconds, longest first."""
+        """Up to ``limit`` present peers that were not heard for ``silence`` seconds, the longest silence first."""
         before = min(now.mono, self.informed_until) - silence
         late = [peer for peer in self if peer.liveness.last_heard < before and peer.present and peer.heard]
         late.sort(key=lambda peer: peer.liveness.last_heard)
         return tuple(Sighting(peer.address, peer.incarnation, peer.sighted) for peer in late[:limit])
 
     def info(self, peer: Peer, now: Now) -> MemberInfo:
-        """What this member tells others of a peer."""
+        """What this member tells other members about a peer."""
         return MemberInfo(
             address=peer.address,
             incarnation=peer.incarnation,

@@ -8,13 +8,13 @@ import random
 from ..types import Address
 from .membership import Membership
 
-#: Part of a full sample that is replaced at each refresh. All of it would make the kernel resolve next hops for
-#: as many strangers each cycle; this way every member is somebody's target for a few cycles.
+#: One part in this many of a full sample is replaced at each refresh. Replacing all of it would make the kernel resolve
+#: as many new next hops each cycle. This way each target stays for a few cycles.
 _EXCHANGED = 8
 
 
 class RelayRing:
-    """Keeps the sample."""
+    """Keeps the sample of relay targets."""
 
     def __init__(self, membership: Membership, rng: random.Random) -> None:
         self._membership = membership
@@ -22,7 +22,7 @@ class RelayRing:
         self._sample: list[Address] = []
 
     def refresh(self, limit: int) -> list[Address]:
-        """Up to ``limit`` different present members in random order, all of them if they are no more than that."""
+        """Up to ``limit`` different present members in random order; all of them if there are not more."""
         present = self._membership.present
         rng = self._rng
         if len(present) <= limit:

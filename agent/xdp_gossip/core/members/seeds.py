@@ -13,31 +13,31 @@ from collections.abc import Callable
 from ..types import Address, Now
 from .membership import Membership
 
-#: Seconds until a new seed is tried for the second time; each pause is twice the one before.
+#: Seconds until a new seed is tried for the second time. Each pause is twice the one before.
 _FIRST_PAUSE = 0.5
-#: Seconds of the longest such pause, or a cycle when that is longer. Then the rounds go on with it.
+#: The longest such pause in seconds, or one cycle if that is longer. After it, the regular rounds try the seed.
 _LAST_PAUSE = 5.0
 #: Absent seeds that are tried in each round.
 _SEEDS_A_ROUND = 2
-#: Former members kept, and seconds between two tries of one of them.
+#: Most former members kept, and seconds between two tries of a former member.
 MAX_FORMER = 64
 _FORMER_EVERY = 30.0
 
 
 class Seeds:
-    """Says whom to try when.
+    """Decides which address to try, and when.
 
-    ``cycle`` returns the seconds between two rounds now.
+    ``cycle`` returns the present number of seconds between two rounds.
     """
 
     def __init__(self, membership: Membership, cycle: Callable[[], float], rng: random.Random) -> None:
         self._membership = membership
         self._cycle = cycle
         self._rng = rng
-        self._given: dict[Address, Address] = {}  # as it was given -> the address that the node itself tells
+        self._given: dict[Address, Address] = {}  # address as given -> address that the node itself uses
         self._urgent: dict[Address, tuple[float, float]] = {}  # address -> (next try, pause before the one after)
         self._turns: list[Address] = []
-        self._former: dict[Address, None] = {}  # the one that was a member last comes last
+        self._former: dict[Address, None] = {}  # the latest to be forgotten comes last
         self._former_at = 0.0
 
     @property
@@ -47,67 +47,67 @@ class Seeds:
 
     @property
     def absent(self) -> list[Address]:
-        """Seeds that are no present members, as they were given."""
+        """Seeds that are not present members, as they were given."""
         return [given for given, own in self._given.items() if not self._present(own)]
 
     @property
     def former(self) -> list[Address]:
-        """Members that are forgotten, and that are tried all the same."""
+        """Forgotten members that are still tried."""
         return list(self._former)
 
     @property
     def waiting(self) -> bool:
-        """Whether an address is tried that is new and did not answer yet."""
+        """Whether a new address is being tried and has not answered yet."""
         return bool(self._urgent)
 
     def give(self, address: Address, now: Now) -> None:
-        """Take a seed: it is tried at once, and whenever it is absent from now on."""
+        """Add a seed. It is tried at once, and from now on whenever it is absent."""
         self._given.setdefault(address, address)
         if not self._present(address):
             self.hurry(address, now)
 
     def withdraw(self, address: Address) -> None:
-        """Not a seed any more."""
+        """Remove a seed."""
         self._given.pop(address, None)
         self._urgent.pop(address, None)
 
     def hurry(self, address: Address, now: Now) -> None:
-        """Try an address at once, and again with pauses that grow."""
+        """Try an address at once, and again with growing pauses."""
         self._urgent[address] = (now.mono, _FIRST_PAUSE)
 
     def answered(self, address: Address) -> None:
-        """The node at ``address`` was heard."""
+        """Note that the node at ``address`` was heard."""
         self._urgent.pop(address, None)
         self._former.pop(address, None)
 
     def is_alias(self, given: Address, own: Address) -> None:
-        """The seed ``given`` is a node that calls itself ``own``."""
+        """Note that the seed ``given`` is a node whose own address is ``own``."""
         self._urgent.pop(given, None)
         if given in self._given:
             self._given[given] = own
 
     def add_former(self, address: Address) -> None:
-        """A member is forgotten: it was silent for a day, or the table is full of others."""
+        """Add a forgotten member: it was silent for a day, or the table is full of others."""
         self._former.pop(address, None)
         self._former[address] = None
         while len(self._former) > MAX_FORMER:
             del self._former[next(iter(self._former))]
 
     def due(self, now: Now) -> list[Address]:
-        """New addresses that are to be tried now."""
+        """New addresses that are due to be tried now."""
         found = []
         for address, (when, pause) in list(self._urgent.items()):
             if now.mono < when:
                 continue
             found.append(address)
             if pause >= max(_LAST_PAUSE, self._cycle()):
-                del self._urgent[address]  # the rounds go on with it
+                del self._urgent[address]  # the regular rounds try it from now on
             else:
                 self._urgent[address] = (now.mono + pause, pause * 2)
         return found
 
     def round(self, now: Now) -> list[Address]:
-        """Once a cycle: some of the seeds that are absent, and now and then a former member."""
+        """The addresses to try in this cycle: some of the absent seeds, and now and then a former member."""
         found = self._next_absent()
         if self._former and now.mono >= self._former_at:
             self._former_at = now.mono + max(_FORMER_EVERY, self._cycle())
@@ -115,7 +115,7 @@ class Seeds:
         return found
 
     def _next_absent(self) -> list[Address]:
-        """The next seeds in a random order that each of them has a turn in."""
+        """The next absent seeds, in a random order in which each of them gets its turn."""
         found: list[Address] = []
         if not self._turns:
             self._turns = list(self._given)

@@ -7,15 +7,15 @@ from ..packets import PacketType
 from ..settings import Settings
 from .membership import Membership
 
-#: What is rare and urgent goes to so many times ``amount`` members: at 50 nodes and Amount 4, about one rumor in 3,000
-#: then misses anybody, instead of most of them.
+#: Rare and urgent rumors go to this many times ``amount`` members. At 50 nodes and Amount 4, only about one rumor in
+#: 3,000 then misses a member, instead of most of them.
 WIDE = 3
 WIDE_RUMORS = frozenset({PacketType.METADATA, PacketType.LEAVE})
 MAX_COPIES = 64
 
 
 class Timing:
-    """Cycle, timeout and what derives from them, in seconds."""
+    """Cycle, timeout and the values that derive from them, in seconds."""
 
     def __init__(self, settings: Settings, membership: Membership) -> None:
         self._settings = settings
@@ -23,35 +23,35 @@ class Timing:
 
     @property
     def cycle(self) -> float:
-        """Between two heartbeats."""
+        """Seconds between two heartbeats."""
         if self._settings.cycle > 0:
             return self._settings.cycle
         return max(1.0, self.members / 250)
 
     @property
     def timeout(self) -> float:
-        """Seconds without a sign of life until a member is suspect. Default: PekoNode's rule."""
+        """Seconds without a sign of life before a member becomes suspect. Default: PekoNode's rule."""
         if self._settings.timeout > self.cycle:
             return self._settings.timeout
         return self._settings.timeout_cycles * self.cycle + 2
 
     @property
     def probe_gap(self) -> float:
-        """Between two rounds of probes."""
+        """Seconds between two rounds of probes."""
         return min(1.0, self.cycle / 2)
 
     @property
     def tick(self) -> float:
-        """Between two looks at all members."""
+        """Seconds between two checks of all members."""
         return min(1.0, max(0.1, self.cycle / 6))
 
     @property
     def overdue(self) -> float:
-        """Seconds of silence until a sync asks others about a member: two heartbeats in a row were missed."""
+        """Seconds of silence before others are asked about a member in a sync: two heartbeats in a row were missed."""
         return self.cycle * 2.5
 
     def copies(self, kind: PacketType) -> int:
-        """To how many members a node passes a rumor on: with k, about one in e^k misses it (docs/protocol.md)."""
+        """To how many members a node relays a rumor. With k, about one member in e^k misses it (docs/protocol.md)."""
         amount = self._settings.amount
         return min(MAX_COPIES, WIDE * amount) if kind in WIDE_RUMORS else amount
 

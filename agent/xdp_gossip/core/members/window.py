@@ -7,8 +7,8 @@ from __future__ import annotations
 class ReplayWindow:
     """Remembers which of the last ``width`` sequence numbers of one sender were used.
 
-    ``fresh`` only looks; ``commit`` marks. They are apart because a number may be marked only after the packet
-    proved authentic: else a forger could burn the numbers of the packets to come.
+    ``fresh`` only looks, ``commit`` marks. A number may be marked only after the packet proved authentic. Otherwise a
+    forger could use up the numbers of future packets.
     """
 
     __slots__ = ("highest", "_bits", "_width", "_mask")
@@ -36,11 +36,11 @@ class ReplayWindow:
 
     @property
     def bits(self) -> int:
-        """Bit i: whether ``highest`` - i was seen."""
+        """The window as bits: bit i tells whether ``highest`` - i was seen."""
         return self._bits
 
     def merge(self, highest: int, bits: int) -> None:
-        """Take over what another window of the same sender saw, at most as wide as this one."""
+        """Mark what another window of the same sender saw; that window is at most as wide as this one."""
         if highest > self.highest:
             self._bits = (self._bits << min(highest - self.highest, self._width) | bits) & self._mask
             self.highest = highest
