@@ -37,7 +37,7 @@ from .types import Address, Document, Record, State, Version
 
 @dataclass(frozen=True)
 class Sighting:
-    """The newest sign of life of a node that the sender has."""
+    """The newest sign of life that the sender has of a node."""
 
     address: Address
     incarnation: int
@@ -49,7 +49,7 @@ SIGHTING = Struct(Sighting, address=ADDRESS, incarnation=U32, sequence=U64)
 
 @dataclass(frozen=True)
 class MemberInfo:
-    """What the sender knows of a node; ``age_ms`` since it was last heard."""
+    """What the sender knows of a node. ``age_ms``: milliseconds since it was last heard."""
 
     address: Address
     incarnation: int
@@ -94,7 +94,7 @@ ENTRY = Struct(Entry, key=KEY, version=VERSION, deleted=BOOLEAN, content_hash=HA
 @message(1, PacketType.SWAP_REQUEST, nonce=U64, members_digest=U64, overdue=many(SIGHTING.field))
 @dataclass(frozen=True)
 class SyncRequest(Message):
-    """Opens a sync: the header holds the documents digest, this message everything else to compare."""
+    """Opens a sync. The header carries the documents digest, this message the other digests to compare."""
 
     nonce: int
     members_digest: int
@@ -113,11 +113,11 @@ class SyncRequest(Message):
 )
 @dataclass(frozen=True)
 class SyncResponse(Message):
-    """Answers a sync request with what differs.
+    """Answers a ``SyncRequest`` with what differs.
 
-    ``members``: newer sightings of the overdue. When the digests of the node lists differ, the whole list follows in
-    ``MemberList`` messages and ``want_members`` asks for the requester's in return. When the documents digests differ,
-    it holds either all ``entries`` (``entries_complete``) or the digests of the 256 ``buckets``.
+    ``members``: newer sightings of the overdue members. If the digests of the node lists differ, the whole list follows
+    in ``MemberList`` messages, and ``want_members`` asks for the requester's list in return. If the documents digests
+    differ, the answer carries either all ``entries`` (``entries_complete``) or the digests of the 256 ``buckets``.
     """
 
     nonce: int
@@ -139,7 +139,7 @@ class MemberList(Message):
 @message(4, PacketType.SWAP_REQUEST, later=("known",), buckets=many(U8, 256), known=many(U64))
 @dataclass(frozen=True)
 class ListRequest(Message):
-    """Asks for the entries of some buckets; not for those documents whose state hash is ``known`` to the requester."""
+    """Asks for the entries of some buckets, except documents whose state hash is among ``known``."""
 
     buckets: tuple[int, ...]
     known: tuple[int, ...] = ()
@@ -155,9 +155,9 @@ class ListRequest(Message):
 )
 @dataclass(frozen=True)
 class ListResponse(Message):
-    """Entries; ``finished`` names the buckets of which no more follow.
+    """Answers a ``ListRequest`` with entries. ``finished`` names the buckets that are complete with this message.
 
-    ``unknown``: those of the hashes in the request that stand for nothing here; None: they were not looked at.
+    ``unknown``: hashes of the request that match no document of the sender; None: the sender did not check them.
     """
 
     entries: tuple[Entry, ...]
@@ -198,7 +198,7 @@ class Documents(Message):
 )
 @dataclass(frozen=True)
 class Chunk(Message):
-    """A piece of a document too large for one frame. ``head`` is the document with an empty value."""
+    """A piece of a document that is too large for one frame. ``head`` is the document with an empty value."""
 
     head: Document
     size: int
@@ -210,7 +210,7 @@ class Chunk(Message):
 @message(9, PacketType.SWAP_RESPONSE, keys=many(KEY))
 @dataclass(frozen=True)
 class NotHere(Message):
-    """The sender does not hold these documents in a version as new as the one wanted."""
+    """Tells that the sender does not hold these documents in a version as new as the wanted one."""
 
     keys: tuple[str, ...]
 
@@ -218,7 +218,7 @@ class NotHere(Message):
 @message(10, PacketType.SWAP_RESPONSE, PacketType.METADATA, entries=many(ENTRY.field))
 @dataclass(frozen=True)
 class Announce(Message):
-    """Documents that exist, to be fetched (type 4 when they do not fit a datagram)."""
+    """Announces documents that can be fetched (type 4 if they do not fit a datagram)."""
 
     entries: tuple[Entry, ...]
 
@@ -250,10 +250,10 @@ class RecordRumor(Message):
 @message(14, PacketType.PROBE, nonce=U64, target=ADDRESS, incarnation=U32, suspect=BOOLEAN, padding=raw_bytes(1232))
 @dataclass(frozen=True)
 class Ping(Message):
-    """Asks ``target`` for a sign of life; anybody else who gets it got a recording.
+    """Asks ``target`` for a sign of life. Any other node that receives it received a recording.
 
-    ``incarnation`` is the newest one of the target that the sender knows; ``suspect`` tells the target that the
-    sender stopped hearing it. ``padding`` makes it longer, to find out what a path carries.
+    ``incarnation`` is the target's newest one that the sender knows. ``suspect`` tells the target that the sender no
+    longer hears it. ``padding`` makes the ping longer, to find out what a path carries.
     """
 
     nonce: int
@@ -266,7 +266,7 @@ class Ping(Message):
 @message(15, PacketType.PROBE, nonce=U64)
 @dataclass(frozen=True)
 class Ack(Message):
-    """Answers a ping; the header is the sign of life."""
+    """Answers a ping. The header is the sign of life."""
 
     nonce: int
 
@@ -284,7 +284,7 @@ class PingRequest(Message):
 @message(17, PacketType.PROBE, nonce=U64, sighting=SIGHTING.field)
 @dataclass(frozen=True)
 class IndirectAck(Message):
-    """Tells that ``sighting.address`` answered the ping made on request."""
+    """Tells the requester of an indirect probe that ``sighting.address`` answered the ping."""
 
     nonce: int
     sighting: Sighting
@@ -304,9 +304,9 @@ class Query(Message):
 )
 @dataclass(frozen=True)
 class Answer(Message):
-    """Answers a query: no ``version`` means that there is no such document, no ``content_hash`` that it was deleted.
+    """Answers a query. No ``version``: there is no such document. No ``content_hash``: the document was deleted.
 
-    ``stored``: it is on the disk, or there is nothing to be stored.
+    ``stored``: the version is on the disk, or there is nothing to store.
     """
 
     nonce: int
@@ -319,7 +319,7 @@ class Answer(Message):
 @message(20, PacketType.PROBE, nonce=U64, key=KEY)
 @dataclass(frozen=True)
 class AppliedQuery(Message):
-    """Asks what became of a document in the target's rendered files."""
+    """Asks for the state of a document in the target's rendered files."""
 
     nonce: int
     key: str
@@ -328,7 +328,10 @@ class AppliedQuery(Message):
 @message(21, PacketType.PROBE, nonce=U64, key=KEY, state=text(16), version=optional(VERSION), error=text(512))
 @dataclass(frozen=True)
 class AppliedAnswer(Message):
-    """Answers it: ``state`` none, pending, applied or failed; the ``version`` that it speaks of (None: no document)."""
+    """Answers an ``AppliedQuery``.
+
+    ``state``: none, pending, applied or failed, as of ``version`` (None: no document).
+    """
 
     nonce: int
     key: str
@@ -348,7 +351,7 @@ class FilesQuery(Message):
 @message(23, PacketType.PROBE, nonce=U64, templates=U32, troubled=U32, files=many(FILE.field, 64))
 @dataclass(frozen=True)
 class FilesAnswer(Message):
-    """Answers it; the fields are those of :class:`.applied.TroubledFiles`."""
+    """Answers a ``FilesQuery``. The fields are those of :class:`.applied.TroubledFiles`."""
 
     nonce: int
     templates: int
@@ -359,5 +362,5 @@ class FilesAnswer(Message):
 #: Every message, by the tag of its body and by its class.
 BY_TAG: Mapping[int, Registration] = MappingProxyType(registered)
 BY_CLASS: Mapping[type[Message], Registration] = MappingProxyType({each.schema.cls: each for each in BY_TAG.values()})
-#: Packet types that carry no message: the header says all.
+#: Packet types that carry no message, because the header says all.
 BODILESS = frozenset(PacketType).difference(*(each.kinds for each in BY_TAG.values()))

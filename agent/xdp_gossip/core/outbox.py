@@ -14,12 +14,12 @@ from .packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Codec, Header
 from .registry import Message
 from .types import Address, Node, Now, Record
 
-#: Returns a collection of keys, whose truth value tells whether there are any.
+#: Returns a collection of keys. Its truth value tells whether it has any.
 UnstoredSource = Callable[[], Container[str]]
 
 
 class Local:
-    """The local node: who it is, and what every packet of it says."""
+    """The local node: its identity, and what each of its packets says."""
 
     def __init__(self, node: Node, record: Record, incarnation: int) -> None:
         self.node = node
@@ -28,12 +28,12 @@ class Local:
         self.incarnation = incarnation
         self.status = "new"
         self.catching_up = True  # see ``catchup``
-        self.problems: tuple[str, ...] = ()  # as of a peer
-        #: Keys of documents that are held and not on the disk yet; the shell's to say.
+        self.problems: tuple[str, ...] = ()  # as in ``Peer.problems``
+        #: Keys of documents that are held but not on the disk yet. The shell sets it.
         self.unstored: UnstoredSource = frozenset
 
     def mark(self, problem: str, on: bool) -> bool:
-        """Add or remove one of this node's problems; whether that changed anything."""
+        """Add or remove one of this node's problems. Returns whether that changed anything."""
         before = self.problems
         self.problems = with_mark(before, problem, on)
         return self.problems != before
@@ -42,10 +42,10 @@ class Local:
 class Outbox:
     """Numbers, signs and queues packets; queues events; counts.
 
-    ``digest`` tells the digest of the documents held here, which every packet carries.
+    ``digest`` returns the digest of the documents held here, which every packet carries.
 
-    Rumors and direct packets have sequences of their own: else a node that answers many direct requests would
-    push its rumors out of everybody's replay window.
+    Rumors and direct packets have separate sequences. Otherwise a node that answers many direct requests would push its
+    own rumors out of the other members' replay windows.
     """
 
     def __init__(self, codec: Codec, local: Local, digest: Callable[[], int], rng: random.Random) -> None:
@@ -54,11 +54,12 @@ class Outbox:
         self.counters = Counters(NATIVE)
         self.rumor_sequence = 0
         self._direct_sequence = 0
-        #: Bytes of the longest datagram that the path to a peer carries; peers that are not here: any (``paths``).
+        #: Bytes of the longest datagram that the path to a peer carries. Peers without an entry have no limit
+        #: (``paths``).
         self.datagram_limits: dict[Address, int] = {}
-        #: Who is being answered over a connection, because it asked that way: its datagrams, or ours, were lost.
+        #: The node that is answered over a connection because it asked that way: its datagrams, or ours, were lost.
         self.over_stream: Address | None = None
-        #: Whether this host has an address family in common with an address; the shell's to say.
+        #: Whether this host shares an address family with an address. The shell sets it.
         self.reaches: Callable[[Address], bool] = lambda address: True
         self.local = local
         self._digest = digest
@@ -66,7 +67,7 @@ class Outbox:
         self._events: list[Event] = []
 
     def restart_sequences(self) -> None:
-        """Begin at 1 again, after the incarnation was raised."""
+        """Restart both sequences at 1, after the incarnation was raised."""
         self.rumor_sequence = 0
         self._direct_sequence = 0
 
@@ -83,7 +84,10 @@ class Outbox:
         self.count(f"tx_{kind.name.lower()}")
 
     def send(self, message: Message, to: Address, now: Now, reliable: bool = False) -> None:
-        """Send a message to one node; over TCP also when it answers what came that way, or is too long for the path."""
+        """Send a message to one node.
+
+        It goes over TCP if ``reliable``, if the request came so, or if too long for the path.
+        """
         kind = BY_CLASS[type(message)].direct
         assert kind is not None, f"{type(message).__name__} travels as a rumor only"
         self._direct_sequence += 1

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PacketType(enum.IntEnum):
-    """First three as eGossip numbers them."""
+    """Types of packets. The first three have eGossip's numbers."""
 
     HEARTBEAT = 1
     SWAP_REQUEST = 2
@@ -25,14 +25,14 @@ class PacketType(enum.IntEnum):
     PROBE = 7
 
 
-#: Types that are relayed from node to node and share the origin's rumor sequence; the others go to one node.
+#: Types that are relayed from node to node and share the origin's rumor sequence. All others go to one node.
 RUMORS = frozenset({PacketType.HEARTBEAT, PacketType.METADATA, PacketType.LEAVE, PacketType.RECORD})
 
-#: The origin does not publish heartbeats at present (``Stop``): its packets are no sign of life.
+#: The origin publishes no heartbeats at present (``Stop``), so its packets are no sign of life.
 FLAG_PAUSED = 0x01
-#: Not all documents that the digest stands for are on the origin's disk yet.
+#: Some documents in the digest are not on the origin's disk yet.
 FLAG_UNSTORED = 0x02
-#: The origin has just started, and does not know yet what the cluster knows: what it holds may be old, or nothing.
+#: The origin has just started and has not caught up yet: the documents that it holds may be old or missing.
 FLAG_CATCHING_UP = 0x04
 
 
@@ -54,7 +54,7 @@ class Header:
 
 
 class Rejected(Exception):
-    """A packet that is not used; ``reason`` is the name of its counter without the ``rx_`` prefix."""
+    """A packet is not used. ``reason`` is the name of its counter without the ``rx_`` prefix."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -62,7 +62,7 @@ class Rejected(Exception):
 
 
 class Codec(Protocol):
-    """Bytes of packets. Checks come in order of their cost, so the engine can drop duplicates before any crypto."""
+    """Encodes and decodes packets. Cheap checks come first, so the engine can drop duplicates before any crypto."""
 
     def parse(self, data: bytes) -> Header:
         """The header, unverified. Raises ``Rejected``: truncated, malformed, foreign_version, foreign_cluster."""
@@ -77,7 +77,7 @@ class Codec(Protocol):
         """A signed and sealed packet, with the active key."""
 
     def relayed(self, data: bytes) -> bytes | None:
-        """The packet as it goes to the next hop; None when it has made its last."""
+        """The packet as it goes to the next hop; None if this was its last hop."""
 
     def size_of(self, message: Message) -> int:
         """Bytes of the whole packet that would carry ``message``."""

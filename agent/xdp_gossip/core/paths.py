@@ -22,17 +22,17 @@ from .types import Address, Now
 
 #: Longest packet sent as a datagram: what IPv6 carries everywhere (1,280 bytes) less its and UDP's headers.
 LONG = 1232
-#: Bytes that even a path with IPv4's least MTU (576) and tunnels on it carries.
+#: Bytes that even a path with IPv4's least MTU (576) and tunnels carries.
 SHORT = 508
-#: So many requests that came over a connection, within so many seconds, are reason for a test.
+#: This many requests over a connection, within this many seconds, start a test.
 _HINTS, _HINTS_IN = 2, 60.0
-#: Tests in a row that have to agree that long datagrams are lost: one of them may have lost all by chance.
+#: Tests in a row that must agree that long datagrams are lost: a single test may lose all of them by chance.
 _TESTS = 2
-#: Pings of each length, and seconds until what was not answered is lost.
+#: Pings of each length, and seconds after which an unanswered ping counts as lost.
 _PINGS, _ANSWERS_IN = 3, 3.0
-#: Seconds after which a path is trusted again; if it is still the same, that shows soon.
+#: Seconds after which a path is trusted again. If it still loses long datagrams, a new test shows that soon.
 _AGAIN = 600.0
-#: Bytes of a ping's header and body without padding, at most; the padding makes it as long as a datagram may be.
+#: Most bytes of a ping's header and body without padding. The padding makes it as long as a datagram may be.
 _OVERHEAD = 88 + 16 + 64
 
 
@@ -47,9 +47,9 @@ class _Test:
 
 
 class Paths:
-    """Tests paths that look bad, and tells the outbox what they carry.
+    """Tests suspicious paths, and tells the outbox what they carry.
 
-    ``shared``: whether two hosts may use an address, or this node's.
+    ``shared``: tells whether two hosts may use an address, or this node's address.
     """
 
     def __init__(self, membership: Membership, out: Outbox, shared: Callable[[Address], bool]) -> None:
@@ -62,11 +62,11 @@ class Paths:
 
     @property
     def testing(self) -> bool:
-        """Whether pings are under way."""
+        """Whether a test is in progress."""
         return bool(self._tests)
 
     def asked_again(self, peer: Peer, now: Now) -> None:
-        """A peer asked over a connection what a datagram would have carried."""
+        """Note that a peer asked over a connection what a datagram would have carried."""
         address = peer.address
         if address in self._tests or address in self._limited or not peer.present:
             return
@@ -86,14 +86,14 @@ class Paths:
                 self._out.send(Ping(nonce, address, peer.incarnation, False, padding), address, now)
 
     def on_ack(self, nonce: int, peer: Peer) -> None:
-        """A ping was answered."""
+        """Note the answer to a ping of a test."""
         test = self._tests.get(peer.address)
         if test is not None:
             test.short_answered = test.short_answered or nonce in test.short
             test.long_answered = test.long_answered or nonce in test.long
 
     def tick(self, now: Now) -> None:
-        """Judge the tests whose time is over, and trust paths again."""
+        """Judge tests whose time is over, and trust paths again whose limit has expired."""
         for address, test in list(self._tests.items()):
             if now.mono >= test.until:
                 del self._tests[address]
@@ -124,7 +124,7 @@ class Paths:
         self._out.emit(Warned("path_mtu", text))
 
     def forget(self, address: Address) -> None:
-        """Nothing is known of the path any more."""
+        """Forget what is known of the path to ``address``."""
         self._limited.pop(address, None)
         self._out.datagram_limits.pop(address, None)
         self._mark(address, False)

@@ -19,16 +19,17 @@ from .sync.records import NodeRecords
 from .timers import Timers
 from .types import Address, Node, Now, State
 
-#: Nodes that are gone which get a second chance each cycle.
+#: Dead nodes that are tried again each cycle.
 _RETRIES = 4
-#: While nobody is overdue, every so many cycles have a sync: it costs more than all else that an idle member does.
+#: While no member is overdue, one sync in this many cycles: it costs more than everything else that an idle member
+#: does.
 _CALM = 3
-#: Nodes known from an earlier run that are tried at once at start; the others follow as nodes that are gone.
+#: Nodes known from an earlier run that are tried at once at the start. The others follow as dead nodes.
 _FIRST_TRIES = 8
 
 
 class PeerSelection:
-    """Opens syncs, and requests missing node records."""
+    """Opens syncs with selected members, and triggers requests for missing node records."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class PeerSelection:
         self._round_at = math.inf
 
     def start(self, known: Iterable[Known], now: Now) -> None:
-        """Begin the rounds; ``known`` nodes of an earlier run are gone until they answer."""
+        """Begin the rounds. ``known`` nodes of an earlier run count as dead until they answer."""
         remembered = [item.address for item in known if self._remember(item, now)]
         for address in self._rng.sample(remembered, min(len(remembered), _FIRST_TRIES)):
             self._seeds.hurry(address, now)
@@ -66,7 +67,7 @@ class PeerSelection:
         self._round_at = now.mono + self._rng.uniform(0.1, 1.0) * self._timing.cycle
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now and whenever it is absent; it counts as present until the timeout, as in PekoNode."""
+        """Contact ``node`` now and whenever it is absent. As in PekoNode, it counts as present until the timeout."""
         address = node.address
         peer = self._membership.get(address)
         if address == self._local.address:
@@ -77,7 +78,7 @@ class PeerSelection:
         if peer is None:
             try:
                 peer = self._membership.add(address, now)
-            except Rejected as rejected:  # it is tried all the same: it may tell another address
+            except Rejected as rejected:  # still tried: the node may use another address
                 self._out.count(f"rx_{rejected.reason}")
             else:
                 self._records.remember(peer, node.name, node.private_data)
@@ -85,12 +86,12 @@ class PeerSelection:
             self.tick(now)
 
     def unseed(self, address: Address) -> None:
-        """A seed that is none any more: it is not contacted when it is absent."""
+        """Remove a seed: it is no longer contacted when it is absent."""
         self._seeds.withdraw(address)
 
     @property
     def seeds(self) -> Seeds:
-        """Configured seeds, and former members that are tried as well."""
+        """Configured seeds and former members, which are both tried."""
         return self._seeds
 
     @property
@@ -99,12 +100,12 @@ class PeerSelection:
         return bool(self._seeds.waiting or self._membership.incomplete)
 
     def answered(self, address: Address) -> None:
-        """A node was heard: it needs no more contacting for now."""
+        """Note that a node was heard, so it needs no contact for now."""
         self._seeds.answered(address)
 
     def tick(self, now: Now) -> None:
-        """Turn again to seeds that did not answer, ask for records, and once a cycle open a sync."""
-        # Ticks may be a cycle apart: what is due soon is done now.
+        """Retry seeds that did not answer, request records, and once a cycle do a round."""
+        # Ticks may be a cycle apart, so a round that is due soon runs now.
         if now.mono + self._timing.cycle / 3 >= self._round_at:
             self._round(now)
         for address in self._seeds.due(now):
@@ -112,10 +113,10 @@ class PeerSelection:
         self._records.tick(now)
 
     def differs(self, now: Now) -> None:
-        """A member advertises other documents than ours.
+        """Note that a member advertises another documents digest than ours, and plan a sync.
 
-        Mostly a rumor is just on its way, so wait a moment before a sync; and wait longer each time a
-        sync did not settle it (a member may hold what we refuse).
+        Mostly a rumor is just on its way, so wait a moment before the sync. Wait longer each time a sync did not remove
+        the difference (a member may hold what we refuse).
         """
         if not self._settling and self._local.status == "running":
             self._settling = True
@@ -134,7 +135,7 @@ class PeerSelection:
         self._anti_entropy.request(self._rng.choice(differing).address, now)
 
     def _round(self, now: Now) -> None:
-        """Once a cycle: one random member, unless all is well, and second chances for those that are gone."""
+        """Once a cycle: sync with a random member, unless all is well, and retry some dead nodes."""
         self._round_at = now.mono + self._timing.cycle * self._rng.uniform(0.9, 1.1)
         if self._local.status == "left":
             return

@@ -22,17 +22,20 @@ from .outbox import Outbox
 from .received import Received
 from .types import Address, Now
 
-#: Questions that may be open at once; the oldest make room.
+#: Most open queries. Beyond that the oldest are dropped.
 _MOST = 256
-#: Bytes of the error in an answer.
+#: Most bytes of the error in an answer.
 _MAX_ERROR = 512
-#: Stands for the key of a question about all files; no document is called so.
+#: Stands for the key in a query about all files. No document has this key.
 _ALL_FILES = ""
 
 
 class Queries:
-    """Asks and answers. ``applied_source`` tells what became of a document here, ``files_source`` which rendered files
-    are in trouble; they must not raise."""
+    """Sends and answers queries.
+
+    ``applied_source`` returns the state of a document in this node's rendered files, ``files_source`` the rendered
+    files in trouble. Neither may raise.
+    """
 
     def __init__(self, metadata: Metadata, out: Outbox) -> None:
         self._metadata = metadata
@@ -42,21 +45,21 @@ class Queries:
         self.files_source: FilesSource = lambda: NO_FILES
 
     def ask(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members what they hold of ``key``; returns the number that the answers come with."""
+        """Ask members which version of ``key`` they hold. Answers carry the returned number."""
         nonce = self._new(key)
         for address in to:
             self._out.send(Query(nonce, key), address, now)
         return nonce
 
     def ask_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members what became of ``key`` in their rendered files; answers come with the number returned."""
+        """Ask members for the state of ``key`` in their rendered files. Answers carry the returned number."""
         nonce = self._new(key)
         for address in to:
             self._out.send(AppliedQuery(nonce, key), address, now)
         return nonce
 
     def ask_files(self, to: Iterable[Address], now: Now) -> int:
-        """Ask members which of their rendered files are in trouble; answers come with the number returned."""
+        """Ask members which of their rendered files are in trouble. Answers carry the returned number."""
         nonce = self._new(_ALL_FILES)
         for address in to:
             self._out.send(FilesQuery(nonce), address, now)
@@ -70,14 +73,14 @@ class Queries:
         return nonce
 
     def on_applied_query(self, query: AppliedQuery, packet: Received) -> None:
-        """Say what became of it here."""
+        """Answer with the document's state in this node's rendered files."""
         found = self.applied_source(query.key)
         error = found.error.encode("utf-8", "replace")[:_MAX_ERROR].decode("utf-8", "ignore")
         answer = AppliedAnswer(query.nonce, query.key, found.state, found.version, error)
         self._out.send(answer, packet.origin, packet.now)
 
     def on_applied_answer(self, answer: AppliedAnswer, packet: Received) -> None:
-        """Pass an answer on to the shell, if it was asked for."""
+        """Pass an answer on to the shell, if it belongs to an open query."""
         if self._open.get(answer.nonce) != answer.key or answer.state not in APPLIED_STATES:
             self._out.count("rx_unasked_response")
             return
@@ -85,13 +88,13 @@ class Queries:
         self._out.emit(AppliedAnswered(answer.nonce, packet.origin, answer.state, version, answer.error))
 
     def on_files_query(self, query: FilesQuery, packet: Received) -> None:
-        """Say which rendered files are in trouble here, as many as fit into a datagram."""
+        """Answer with the rendered files in trouble on this node, as many as fit into a datagram."""
         found = for_an_answer(self.files_source())
         answer = FilesAnswer(query.nonce, found.templates, found.troubled, found.files)
         self._out.send(answer, packet.origin, packet.now)
 
     def on_files_answer(self, answer: FilesAnswer, packet: Received) -> None:
-        """Pass an answer on to the shell, if it was asked for."""
+        """Pass an answer on to the shell, if it belongs to an open query."""
         asked = self._open.get(answer.nonce) == _ALL_FILES
         if not asked or any(file.state not in TROUBLES for file in answer.files):
             self._out.count("rx_unasked_response")
@@ -101,7 +104,7 @@ class Queries:
         )
 
     def on_query(self, query: Query, packet: Received) -> None:
-        """Say what is held here. A tombstone has a version and no content."""
+        """Answer with the version held here. A tombstone has a version and no content."""
         held = self._metadata.table.get(query.key)
         if held is None:
             answer = Answer(query.nonce, query.key, None, b"")
@@ -111,7 +114,7 @@ class Queries:
         self._out.send(answer, packet.origin, packet.now)
 
     def on_answer(self, answer: Answer, packet: Received) -> None:
-        """Pass an answer on to the shell, if it was asked for."""
+        """Pass an answer on to the shell, if it belongs to an open query."""
         if self._open.get(answer.nonce) != answer.key:
             self._out.count("rx_unasked_response")
             return

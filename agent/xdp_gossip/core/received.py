@@ -13,8 +13,8 @@ from .types import Address, Now
 class Received(NamedTuple):
     """An authentic, fresh packet.
 
-    ``peer``: its origin. ``source``: the address it came from, which is another than the origin's when a relay or a
-    TCP connection brought it. ``now``: when.
+    ``peer``: its origin. ``source``: the address that it came from; this differs from the origin's address if a relay
+    or a TCP connection delivered it. ``now``: the time of arrival.
     """
 
     peer: Peer
@@ -24,5 +24,5 @@ class Received(NamedTuple):
 
     @property
     def origin(self) -> Address:
-        """Address of the node that made it."""
+        """Address of the node that created the packet."""
         return self.header.origin

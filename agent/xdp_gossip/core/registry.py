@@ -41,7 +41,7 @@ class Registration:
         return next(iter(self.kinds - RUMORS), None)
 
 
-#: What was registered so far. ``messages.py`` states the whole as ``BY_CLASS`` and ``BY_TAG``: read these.
+#: The messages registered so far. ``messages.py`` exports the complete tables ``BY_CLASS`` and ``BY_TAG``: use these.
 registered: dict[int, Registration] = {}
 
 
@@ -50,10 +50,10 @@ def message(
 ) -> Callable[[type[M]], type[M]]:
     """Register a dataclass as a message.
 
-    ``tag`` is its number for good: never change one, never use one again. ``kinds``: the packet types that may carry
-    it, of which at most one goes to a single node. ``fields``: every field of the dataclass, in the order of both the
-    dataclass and the wire. ``later``: see :class:`.schema.Struct`. The decorator raises ``TypeError`` for a
-    registration that contradicts itself or another one.
+    ``tag`` is the permanent number of the message: never change or reuse one. ``kinds``: the packet types that may
+    carry it, of which at most one goes to a single node. ``fields``: every field of the dataclass, in the order of both
+    the dataclass and the wire. ``later``: see :class:`.schema.Struct`. Raises ``TypeError`` if a registration
+    contradicts itself or another one.
     """
 
     def register(cls: type[M]) -> type[M]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 
 class Revision:
-    """A number that grows with every change that a list of nodes shows. Signs of life alone are none."""
+    """A number that grows with every change that a list of nodes shows. A sign of life alone is no change."""
 
     __slots__ = ("number",)
 
@@ -15,22 +15,22 @@ class Revision:
         self.number = 0
 
     def advance(self) -> None:
-        """Something changed."""
+        """Note a change."""
         self.number += 1
 
 
 class Shown:
-    """A node in such a list. Its attributes in :attr:`SHOWN` advance the list's revision when they change.
+    """Base class of a node in such a list. A change of an attribute in :attr:`SHOWN` advances the list's revision.
 
-    They are watched here, not where they are written: one place that forgets to tell would let a reader keep an old
-    list for good.
+    The attributes are watched here, not where they are written: if one writer forgot to advance the revision, a reader
+    would keep an old list for good.
     """
 
     __slots__ = ("revision",)
 
     SHOWN: ClassVar[frozenset[str]] = frozenset()
 
-    #: That of the list which the node is in, once it is.
+    #: The revision of the list that contains the node; None before it is in a list.
     revision: Revision | None
 
     def __setattr__(self, name: str, value: Any) -> None:

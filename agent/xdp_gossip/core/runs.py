@@ -35,9 +35,10 @@ def following(incarnation: int) -> int:
 
 
 def first_after(last: int, now_s: int) -> int:
-    """The incarnation of a run that starts at ``now_s`` seconds since the epoch, ``last`` being that of the one before.
+    """The incarnation of a run that starts at ``now_s`` seconds since the epoch. ``last``: that of the run before.
 
-    The time, so that a node that lost its state is mostly beyond its earlier runs; else the next number.
+    It is the time if that is later than ``last``, so that a node that lost its state is mostly beyond its earlier runs.
+    Otherwise it is the next number.
     """
     wanted = min(max(now_s, 1), MAX_INCARNATION)
     return wanted if later(wanted, last) else following(last)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Field(NamedTuple):
-    """How one kind of value is packed, and unpacked with every check; ``unpack`` raises ``ValueError``."""
+    """Packs one kind of value, and unpacks it with every check. ``unpack`` raises ``ValueError``."""
 
     pack: Callable[[Any], Any]
     unpack: Callable[[Any], Any]
@@ -26,8 +26,8 @@ class Field(NamedTuple):
 class Struct(Generic[T]):
     """A dataclass as an array of its fields.
 
-    Those named in ``later`` came after the first release: they are left off the end when they have the dataclass's
-    default, so that an older member can read whatever does not use them.
+    Fields named in ``later`` came after the first release. They are left off the end if they have the dataclass's
+    default, so that an older member can read a value that does not use them.
     """
 
     def __init__(self, cls: type[T], later: Sequence[str] = (), **fields: Field) -> None:
@@ -45,7 +45,7 @@ class Struct(Generic[T]):
 
     def unpack(self, raw: Any) -> T:
         """The value. Raises ``ValueError``."""
-        # What a later release puts behind the fields known here is passed over (it stands for nothing here).
+        # Fields of a later release after the known ones are ignored.
         if not isinstance(raw, (list, tuple)) or len(raw) < self._least:
             raise ValueError(f"{self.cls.__name__}: expected {len(self._fields)} fields")
         pairs = zip(self._fields.items(), raw)
@@ -53,7 +53,7 @@ class Struct(Generic[T]):
 
     @property
     def field(self) -> Field:
-        """For use inside another struct."""
+        """This struct as a field of another struct."""
         return Field(self.pack, self.unpack)
 
 
@@ -117,7 +117,7 @@ def many(item: Field, limit: int = 20_000) -> Field:
 
 
 def pair(first: Field, second: Field) -> Field:
-    """A tuple of two; what a later release puts behind them is passed over."""
+    """A tuple of two items. Items of a later release after them are ignored."""
 
     def unpack(raw: Any) -> tuple[Any, Any]:
         if not isinstance(raw, (list, tuple)) or len(raw) < 2:

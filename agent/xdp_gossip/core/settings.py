@@ -21,10 +21,10 @@ from . import checks
 
 #: Bytes of the largest payload that a UDP datagram over IPv4 holds: 65,535 less the headers of IP and UDP.
 MAX_DATAGRAM = 65_507
-#: Bytes of the largest packet on PekoNode's wire over TCP. Go's ``Size`` knows no bound; this one bounds memory.
+#: Bytes of the largest packet on PekoNode's wire over TCP. Go's ``Size`` has no bound; this one bounds memory.
 MAX_OBJECT = 16 * 1024 * 1024
 
-#: What a key slot may be used for: packets are accepted with all, and signed with the active one only.
+#: States of a key slot. Packets signed with any slot are accepted; only the active slot signs.
 KEY_STATES = ("staged", "active", "retiring")
 
 _DAY = 86_400.0
@@ -34,12 +34,12 @@ _KNOB = "knob"
 
 @dataclass(frozen=True)
 class AgentYml:
-    """In what ``agent.yml`` differs from the library. A default, a least or a most of None is as in the library.
+    """How a setting in ``agent.yml`` differs from the library. None for the default, least or most: as in the library.
 
-    ``least`` and ``most``: a narrower range, as an operator's typing error is likelier than an operator's extreme.
-    ``key``: the name of the setting there, "" for the field's; None: there is no such key, the agent sets the value
-    itself. ``reload``: a running agent takes a new value over on SIGHUP; any other setting needs a restart.
-    ``pattern``: a regular expression that a text has to match. ``words``: the rule, for people.
+    ``least`` and ``most``: a narrower range, because an operator's typing error is likelier than an extreme value.
+    ``key``: the name of the setting in the file, "" for the field's name; None: there is no such key, the agent sets
+    the value itself. ``reload``: a running agent takes a new value over on SIGHUP; any other setting needs a restart.
+    ``pattern``: a regular expression that a text must match. ``words``: the rule in words.
     """
 
     default: Any = None
@@ -53,13 +53,13 @@ class AgentYml:
 
 @dataclass(frozen=True)
 class Knob:
-    """The declaration of one setting, its name aside, which is the field's.
+    """The declaration of one setting. Its name is the name of the field.
 
     ``doc``: a sentence fragment for tables, without a full stop at its end. ``unit``: seconds, bytes, versions, ...
-    ``least``, ``most``: the range of a number, or bytes of UTF-8 of a text. ``choices``: the texts there are.
-    ``auto``: what a value of 0 stands for, which ``agent.yml`` spells ``auto``. ``never``: infinity is allowed, which
-    the library spells None and ``agent.yml`` ``never``. ``any_case``: the library takes ``choices`` in any case.
-    ``words``: the rule for a value that is no plain number, flag, choice or text; it has a check of its own.
+    ``least``, ``most``: the range of a number, or the bytes of UTF-8 of a text. ``choices``: the allowed texts.
+    ``auto``: the meaning of the value 0, which ``agent.yml`` spells ``auto``. ``never``: infinity is allowed; the
+    library spells it None, ``agent.yml`` ``never``. ``any_case``: the library accepts ``choices`` in any case.
+    ``words``: the rule for a value that is no plain number, flag, choice or text; such a value has a check of its own.
     """
 
     default: Any
@@ -77,12 +77,12 @@ class Knob:
 
     @property
     def kind(self) -> type:
-        """The type of a value: bool, int, float or str for those that :meth:`check` knows."""
+        """The type of a value: bool, int, float or str if :meth:`check` can check it."""
         return type(self.default)
 
     @property
     def agent_default(self) -> Any:
-        """What holds where ``agent.yml`` says nothing."""
+        """The default of ``agent.yml``."""
         return self.default if self.agent.default is None else self.agent.default
 
     @property
@@ -93,12 +93,15 @@ class Knob:
 
     @property
     def agent_choices(self) -> tuple[str, ...]:
-        """The texts there are in ``agent.yml``: in the same order, but its own default comes first if it has one."""
+        """The allowed texts in ``agent.yml``: in the same order, but its own default comes first if it has one."""
         first = 0 if self.agent.default is None else self.choices.index(self.agent.default)
         return self.choices[first:] + self.choices[:first]
 
     def check(self, name: str, value: object) -> Any:
-        """The value to use for what a program gave as ``name``. Raises ``TypeError`` or ``ValueError`` naming it."""
+        """Check a value that a program passed as ``name``.
+
+        Returns the value to use. Raises ``TypeError`` or ``ValueError``.
+        """
         if self.words:
             raise AssertionError(f"{name}: expected a check of its own")
         if self.never and value is None:
@@ -119,25 +122,25 @@ class Knob:
 
 
 def setting(default: Any, doc: str, **more: Any) -> Any:
-    """A field of a dataclass that is a setting; ``more`` as in :class:`Knob`."""
+    """Declare a dataclass field as a setting. ``more`` takes the other fields of :class:`Knob`."""
     knob = Knob(default, doc, **more)
     return dataclasses.field(default=default, repr=not knob.secret, metadata={_KNOB: knob})
 
 
 def knobs(kind: type) -> Mapping[str, Knob]:
-    """The settings that a dataclass declares, by name, in its order."""
+    """The settings that a dataclass declares, by name, in the order of their declaration."""
     fields = dataclasses.fields(kind)
     return {field.name: field.metadata[_KNOB] for field in fields if _KNOB in field.metadata}
 
 
 def file_keys(kind: type) -> dict[str, str]:
-    """The keys of the section of ``agent.yml`` that a dataclass declares, each with the name of its field."""
+    """Key in ``agent.yml`` -> name of the field, for the section that a dataclass declares."""
     return {knob.agent.key or name: name for name, knob in knobs(kind).items() if knob.agent.key is not None}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what others can make this node keep. Raises ``TypeError`` or ``ValueError`` for a wrong one."""
+    """Limits on what others can make this node keep. Raises ``TypeError`` or ``ValueError`` for a wrong value."""
 
     document: int = setting(
         16 * 1024 * 1024,
@@ -182,7 +185,7 @@ class Settings:
         most=64,
         agent=AgentYml(default=4),
     )
-    # Above 20 heartbeats a second nothing new is told, and a tiny cycle would spin: hence the least.
+    # The least: more than 20 heartbeats a second carry no news, and a tiny cycle would spin.
     cycle: float = setting(
         6.0,
         "time between heartbeats",
@@ -192,7 +195,7 @@ class Settings:
         auto="1 s up to 250 nodes, then nodes/250 s",
         agent=AgentYml(default=0.0, most=3600),
     )
-    # One that is not above the cycle counts as auto, as in PekoNode; agent.yml refuses it instead.
+    # A timeout not above the cycle counts as auto, as in PekoNode. agent.yml refuses it instead.
     timeout: float = setting(
         0.0,
         "silence after which a node becomes suspect",
@@ -210,7 +213,7 @@ class Settings:
         most=1_000,
         agent=AgentYml(default=5, key=None),
     )
-    # Another wire has another range: config.settings.rules.
+    # PekoNode's wire has another range: config.settings.rules.
     size: int = setting(
         16384,
         "the longest datagram and the longest TCP frame; longer documents are sent in chunks. "

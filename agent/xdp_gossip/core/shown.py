@@ -5,25 +5,25 @@ from __future__ import annotations
 
 import reprlib
 
-#: Characters of one value in a message.
+#: Most characters of one value in a message.
 MOST = 80
 #: Bits of the longest whole number that is written out. Python refuses to write one of more than 4,300 digits.
 _MOST_BITS = 256
 
 
 class _Short(reprlib.Repr):
-    """Looks at the beginning of a value only: the text of megabytes is not made to be cut."""
+    """Formats only the beginning of a value, instead of building megabytes of text and cutting them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxstring = self.maxother = MOST
 
     def repr_int(self, x: int, level: int) -> str:
-        """A whole number, or how long it is."""
+        """A whole number, or its length if it is too long."""
         return repr(x) if x.bit_length() <= _MOST_BITS else f"a whole number of {x.bit_length()} bits"
 
     def repr_bytes(self, x: bytes, level: int) -> str:
-        """Bytes, or the first of them."""
+        """Bytes, or only the first of them."""
         return repr(x) if len(x) <= MOST else f"{x[:MOST]!r}..."
 
     repr_bytearray = repr_bytes
@@ -38,5 +38,5 @@ def shown(value: object) -> str:
 
 
 def cut(text: str, most: int = MOST) -> str:
-    """``text``, of which at most ``most`` characters are left; dots stand for the others."""
+    """``text`` cut to at most ``most`` characters; dots stand for the rest."""
     return text if len(text) <= most else f"{text[: most - 3]}..."

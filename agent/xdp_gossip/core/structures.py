@@ -36,7 +36,7 @@ FILE = Struct(TroubledFile, template=text(64), path=text(255), state=text(16), s
 
 @functools.lru_cache(maxsize=256)
 def _batch(keys: tuple[str, ...]) -> tuple[str, ...]:
-    """The keys of a batch, checked once for all of its documents, which share them in memory, too."""
+    """The keys of a batch, checked once for all of its documents, which also share them in memory."""
     checked: tuple[str, ...] = many(KEY, MAX_BATCH).unpack(keys)
     return checked
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The deadlines of an engine. It holds no clock: the shell provides the time."""
+"""Timers of an engine. They have no clock: the shell passes the time in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Callback = Callable[[Now], None]
 
 
 class Timers:
-    """A heap of callbacks by monotonic time; those of one instant run in the order they were set."""
+    """A heap of callbacks by monotonic time. Callbacks of one instant run in the order in which they were set."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callback]] = []
@@ -24,13 +24,13 @@ class Timers:
         heapq.heappush(self._heap, (when, next(self._order), callback))
 
     def next(self) -> float | None:
-        """When the earliest is due."""
+        """When the earliest callback is due; None if there is none."""
         return self._heap[0][0] if self._heap else None
 
     def run(self, now: Now) -> None:
-        """Call all that are due at ``now``; those they set for the same instant wait for the next run.
+        """Call all callbacks that are due at ``now``. Those that they set for the same instant wait for the next run.
 
-        If one raises, those after it stay due.
+        If one raises, the ones after it stay due.
         """
         due = []
         while self._heap and self._heap[0][0] <= now.mono:
@@ -39,7 +39,7 @@ class Timers:
             try:
                 callback(now)
             except BaseException:
-                # The fault of one must not cost the others their turn.
+                # An error in one callback must not skip the others.
                 for other in due[done:]:
                     self.at(now.mono, other)
                 raise

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Values that the whole protocol uses: addresses, nodes, members, versions, documents.
+"""The values of the protocol: addresses, nodes, members, versions, documents.
 
-All are immutable; none touches a clock, a socket or a file.
+All are immutable, and none uses a clock, a socket or a file.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from dataclasses import dataclass, field, replace
 
 from .shown import shown
 
-#: The document that PekoNode's ``Publish``/``Read`` use.
+#: The document that PekoNode's ``Publish`` and ``Read`` use.
 DEFAULT_KEY = "default"
 
-#: Longest node name and private data, in bytes of UTF-8. A node record has to fit one datagram of the
-#: smallest MTU that IPv6 guarantees (1,280 bytes) only when it is short; longer ones travel over TCP.
+#: Longest node name and private data, in bytes of UTF-8. A short node record fits one datagram of the smallest MTU that
+#: IPv6 guarantees (1,280 bytes); longer records travel over TCP.
 MAX_NAME = 255
 MAX_PRIVATE_DATA = 4096
 MAX_KEY = 512
 MAX_CONTENT_TYPE = 32
 MAX_AUTHOR = 255
 MAX_COMMENT = 1024
-#: Documents written together, and bytes of their keys in all: each of them names all, and has to fit a frame.
+#: Most documents in a batch, and most bytes of all their keys: each document names all keys, and must fit a frame.
 MAX_BATCH = 64
 MAX_BATCH_KEYS = 4096
-#: Versions before its base that a document names.
+#: Most versions before its base that a document names.
 MAX_ANCESTORS = 7
-#: What a suffix says of the content (docs/protocol.md, "Documents").
+#: Content type by suffix of the key (docs/protocol.md, "Documents").
 _TYPES = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".txt": "text"}
 #: Longest time until a document expires, in seconds (ten years).
 MAX_EXPIRES_IN = 10 * 366 * 86_400
@@ -42,7 +42,7 @@ MAX_EXPIRES_IN = 10 * 366 * 86_400
 class Now:
     """One instant on both clocks: ``mono`` in seconds (never jumps), ``wall_ns`` in nanoseconds since the epoch.
 
-    ``slept``: seconds for which the machine was suspended since it booted, in which ``mono`` stood still.
+    ``slept``: seconds for which the machine was suspended since its boot; ``mono`` stood still then.
     """
 
     mono: float
@@ -60,14 +60,14 @@ class Address:
 
     @classmethod
     def of(cls, ip: str, port: int) -> Address:
-        """Check and normalise. Raises ``ValueError`` naming what is wrong (no host names: gossip uses addresses)."""
-        # The library would take a number, and bytes, for an address.
+        """Check and normalise an address. Raises ``ValueError``, also for a host name: gossip uses addresses."""
+        # The module ipaddress would also accept a number or bytes.
         try:
             parsed = ipaddress.ip_address(ip if isinstance(ip, str) else "")
         except ValueError:
             raise ValueError(f"expected an IPv4 or IPv6 address, got {shown(ip)}") from None
         if getattr(parsed, "scope_id", None) is not None:
-            # The wire has 16 bytes for an address: what an interface of this host is called says nothing elsewhere.
+            # The wire has 16 bytes for an address, and the name of an interface means nothing on other hosts.
             raise ValueError(f"expected an IPv6 address without a zone, got {shown(ip)}")
         mapped = getattr(parsed, "ipv4_mapped", None)
         if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
@@ -88,12 +88,12 @@ class Address:
 
     @classmethod
     def unpack(cls, packed: bytes, port: int) -> Address:
-        """From 16 bytes (IPv4-mapped) and a port, as in the signed block. Raises ``ValueError``."""
+        """Build an address from 16 bytes (IPv4-mapped) and a port, as in the signed block. Raises ``ValueError``."""
         return _unpacked(packed, port)
 
     @functools.cached_property
     def packed(self) -> bytes:
-        """16 bytes, IPv4 as IPv4-mapped IPv6 (RFC 4291, 2.5.5.2)."""
+        """The IP address as 16 bytes, IPv4 as IPv4-mapped IPv6 (RFC 4291, 2.5.5.2)."""
         parsed = ipaddress.ip_address(self.ip)
         if parsed.version == 4:
             return bytes(10) + b"\xff\xff" + parsed.packed
@@ -101,29 +101,32 @@ class Address:
 
     @property
     def is_group(self) -> bool:
-        """Whether it stands for many hosts (multicast, broadcast), so that no node can have it."""
+        """Whether it addresses many hosts (multicast, broadcast), so that no node can have it."""
         return self.ip == "255.255.255.255" or ipaddress.ip_address(self.ip).is_multicast
 
     @property
     def is_one_host(self) -> bool:
-        """Whether it names one host, as neither groups do nor 0.0.0.0 and ::, which Linux takes for the sender."""
+        """Whether it names one host. Groups do not, nor do 0.0.0.0 and ::, which Linux takes for the sender."""
         return not self.is_group and self.ip not in ("0.0.0.0", "::")
 
     @property
     def is_here(self) -> bool:
-        """Whether it means the very host that uses it (loopback, unspecified), so that no other one reaches it."""
+        """Whether it means the host that uses it (loopback, unspecified), so that no other host can reach it."""
         parsed = ipaddress.ip_address(self.ip)
         return parsed.is_loopback or parsed.is_unspecified
 
     def may_be_node(self, of: Address) -> bool:
-        """Whether the node ``of`` can reach another one here; the rule for every address that it is told."""
+        """Whether the node ``of`` can reach another node at this address.
+
+        It applies this rule to every address it learns.
+        """
         return not self.is_group and (not self.is_here or of.is_here)
 
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
     def order(self) -> tuple[bytes, int]:
-        """What addresses are sorted by."""
+        """The sort key of addresses."""
         return (self.packed, self.port)
 
     def __lt__(self, other: object) -> bool:
@@ -134,15 +137,15 @@ class Address:
 
 @functools.lru_cache(maxsize=8192)
 def _unpacked(packed: bytes, port: int) -> Address:
-    """Every packet names its origin: reading the same few addresses again and again was half the cost of one."""
+    """Unpack an address, cached: every packet names its origin, and unpacking it was half the cost of a packet."""
     return Address.of(str(ipaddress.IPv6Address(packed)), port)
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node as PekoNode knows it: where it listens, and what it says of itself.
+    """A node in PekoNode's terms: where it listens, and what it says about itself.
 
-    ``addr`` and ``port`` are its identity; ``name`` and ``private_data`` are attributes it may change.
+    ``addr`` and ``port`` are its identity. ``name`` and ``private_data`` are attributes that it may change.
     """
 
     addr: str
@@ -171,7 +174,7 @@ class Node:
 
 
 class State(enum.Enum):
-    """What one member holds another to be."""
+    """The state of a node in the view of one member."""
 
     ALIVE = "alive"
     SUSPECT = "suspect"
@@ -185,9 +188,9 @@ PRESENT = frozenset({State.ALIVE, State.SUSPECT})
 
 @dataclass(frozen=True)
 class Record:
-    """What a node says of itself beyond its address; spread when it changes, named by ``digest`` in every heartbeat.
+    """What a node says about itself beyond its address. It is spread when it changes; every heartbeat names its digest.
 
-    ``stamp`` is (incarnation, sequence) at the time of the change: of two records the higher stamp holds.
+    ``stamp`` is (incarnation, sequence) at the time of the change. Of two records the one with the higher stamp holds.
     """
 
     name: str = ""
@@ -198,7 +201,7 @@ class Record:
 
     @functools.cached_property
     def digest(self) -> int:
-        """64 bits over all fields but the stamp; never 0, which stands for "not known"."""
+        """64-bit digest over all fields except the stamp; never 0, which stands for "not known"."""
         digest = hashlib.blake2b(digest_size=8, person=b"xg-record")
         for text in (self.name, self.private_data, self.agent_version, self.plane):
             raw = text.encode()
@@ -206,13 +209,13 @@ class Record:
         return int.from_bytes(digest.digest(), "big") or 1
 
 
-#: What can be wrong with a node (docs/protocol.md, "Identity", "Reach" and "Time").
+#: Problems that a node can have (docs/protocol.md, "Identity", "Reach" and "Time").
 PROBLEMS = ("twin", "same_name", "short_datagrams", "unreached", "no_common_family", "clock")
 
 
 @dataclass(frozen=True)
 class Member:
-    """A node as this member sees it, at the moment of asking (a snapshot: it does not change afterwards)."""
+    """A snapshot of a node as this member sees it. It does not change afterwards."""
 
     address: Address
     state: State
@@ -222,16 +225,17 @@ class Member:
     last_heard: float  # seconds ago
     digest: int  # documents digest it last advertised
     local: bool = False
-    #: What is wrong with it, by stable names (docs/protocol.md, "Identity" and "Reach"); mostly nothing.
+    #: Its problems by stable names (docs/protocol.md, "Identity" and "Reach"); usually none.
     problems: tuple[str, ...] = ()
-    #: Everything that ``digest`` stands for is on its disk.
+    #: Whether all documents in ``digest`` are on its disk.
     stored: bool = True
-    #: The key slot that it signs with, as far as this run knows; not of the local node, nor on a wire without slots.
+    #: The key slot that it signs with, as far as known in this run. None for the local node and on a wire without
+    #: slots.
     key_slot: int | None = None
 
     @property
     def node(self) -> Node:
-        """PekoNode's view of it."""
+        """The member as a PekoNode node."""
         record = self.record or Record()
         return Node(self.address.ip, self.address.port, record.name, record.private_data)
 
@@ -241,10 +245,10 @@ _VERSION = re.compile(r"([0-9a-f]{16})@(.+)")
 
 @dataclass(frozen=True, order=True)
 class Version:
-    """Version of a document: a hybrid logical clock reading (48 bits ms, 16 bits counter) and who wrote it.
+    """Version of a document: a hybrid logical clock reading (48 bits of ms, 16 bits of counter) and its author's node.
 
-    Totally ordered, so of two concurrent publishes every member picks the same winner
-    (Kulkarni et al. 2014, "Logical Physical Clocks").
+    Versions are totally ordered, so every member picks the same winner of two concurrent publishes (Kulkarni et al.
+    2014, "Logical Physical Clocks").
     """
 
     hlc: int
@@ -263,7 +267,7 @@ class Version:
 
     @property
     def wall_ms(self) -> int:
-        """Milliseconds since the epoch at which it was published, by the publisher's (corrected) clock."""
+        """Time of its publish in milliseconds since the epoch, by the publisher's (corrected) clock."""
         return self.hlc >> 16
 
 
@@ -280,12 +284,14 @@ class Document:
     deleted: bool = False
     #: The version its author knew when writing it; None when the author knew of none.
     base: Version | None = None
-    #: Milliseconds since the epoch, by the cluster's clock, from which on there is no such document; 0 for never.
+    #: Expiry in milliseconds since the epoch, by the cluster's clock; 0: it never expires.
     expires: int = 0
-    #: Keys that were written together with this one, under one version, its own among them; () for one alone.
+    #: Keys of all documents written together with this one under one version, its own included; () for a single
+    #: document.
     batch: tuple[str, ...] = ()
     #: The versions before ``base``, the latest first, at most ``MAX_ANCESTORS``. With ``base`` they tell a successor
-    #: from a concurrent publish: whoever holds a version that is not among them was overtaken without being read.
+    #: from a concurrent publish: if a member holds a version that is not among them, the author had not read that
+    #: version.
     ancestors: tuple[Version, ...] = ()
 
     @functools.cached_property
@@ -305,7 +311,7 @@ class Document:
 
     @functools.cached_property
     def state_hash(self) -> int:
-        """64 bits standing for (key, version, content); the sum over all is the documents digest."""
+        """64-bit hash of (key, version, content). The sum over all documents is the documents digest."""
         digest = hashlib.blake2b(digest_size=8, person=b"xg-document")
         for part in (
             self.key.encode(),
@@ -318,23 +324,24 @@ class Document:
 
     @property
     def rank(self) -> tuple[Version, bool, bytes]:
-        """What decides between two documents of one key: the higher rank holds.
+        """The rank that decides between two documents of one key: the higher rank holds.
 
-        Version first. The rest only matters when an origin lost its state and wrote one version twice:
-        even then every member must pick the same one.
+        The version comes first. The rest only matters if an origin lost its state and wrote one version twice: even
+        then every member must pick the same document.
         """
         return (self.version, self.deleted, self.content_hash)
 
     def expired(self, wall_ms: int) -> bool:
-        """Whether the document is over at ``wall_ms``, the cluster's time."""
+        """Whether the document has expired at ``wall_ms``, the cluster's time in milliseconds since the epoch."""
         return 0 < self.expires <= wall_ms
 
     @property
     def ended(self) -> Document:
-        """The tombstone that an expired document leaves: the same on every member, which needs no word about it.
+        """The tombstone that an expired document leaves. Every member computes the same one, without communication.
 
-        Its version is the next above; whoever writes a document with an expiry, or after one, leaves that free.
-        It keeps the expiry: a member whose clock is put right can tell that the document is not over yet.
+        Its version is the next one above. Every author of a document with an expiry, or of its successor, leaves this
+        version free. The tombstone keeps the expiry, so that a member whose clock is corrected can tell that the
+        document has not expired yet.
         """
         version = Version(self.version.hlc + 1, self.version.origin)
         return Document(
@@ -353,14 +360,14 @@ class Document:
 
     @property
     def lineage(self) -> tuple[Version, ...]:
-        """The ``ancestors`` of whatever is written next after this version was read."""
+        """The ``ancestors`` of a version whose author has read this version."""
         return () if self.base is None else (self.base, *self.ancestors)[:MAX_ANCESTORS]
 
     def overtakes(self, held: Document, ours: bool) -> bool:
-        """Whether this version takes the place of ``held`` although its author had not read that.
+        """Whether this version replaces ``held`` although its author had not read ``held``.
 
-        If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read it. It then
-        counts as read, unless it is a version of this node (``ours``), which others may never have seen.
+        If ``held`` is older than every listed ancestor, the member cannot tell whether it had been read. It then counts
+        as read, unless it is the node's own (``ours``), which no other node may have seen.
         """
         if held.version == self.base or held.version in self.ancestors:
             return False
@@ -369,13 +376,13 @@ class Document:
 
 @dataclass(frozen=True)
 class Write:
-    """One document to be written, or with ``deleted`` its tombstone.
+    """A request to write one document or, with ``deleted``, its tombstone.
 
-    ``expected``/``absent``: only if that version / no document is held. ``expires_in``: seconds until it is over;
-    ``expires``: the moment at which it is, as in ``Document``, for who gives no seconds.
-    ``content_type`` None: that of the version held, else what the key's suffix says, else what ``suffix`` says (of the
-    file that the value was in), else raw.
-    ``checked_as``: the type that the value was checked for, and the only one that it may get (None: any).
+    ``expected``/``absent``: write only if that version / no document is held. ``expires_in``: seconds until the
+    document expires; ``expires``: instead, the time of expiry as in ``Document``. ``content_type`` None: the type of
+    the version held, otherwise the type by the key's suffix, otherwise by ``suffix`` (of the file that contained the
+    value), otherwise raw. ``checked_as``: the type that the value was checked for, and the only one that it may get
+    (None: any).
     """
 
     key: str
@@ -390,7 +397,7 @@ class Write:
     checked_as: str | None = None
 
     def type_over(self, held: Document | None) -> str:
-        """The content type that the document gets when ``held`` is held."""
+        """The content type that the document gets if ``held`` is the version held."""
         if self.content_type is not None:
             return self.content_type
         if self.deleted:
@@ -401,7 +408,7 @@ class Write:
         return by_key or _TYPES.get(self.suffix.lower(), "raw")
 
     def typed(self, held: Document | None) -> Write:
-        """This write with its content type said. Raises :class:`TypeChanged` when it was checked for another one."""
+        """This write with an explicit content type. Raises :class:`TypeChanged` if it was checked for another type."""
         content_type = self.type_over(held)
         if self.checked_as not in (None, content_type):
             raise TypeChanged(self.key)
@@ -409,15 +416,15 @@ class Write:
 
 
 class TypeChanged(Exception):
-    """A document is of another type by now than the one that its new value was checked for: check it again."""
+    """The type of a document changed after its new value was checked. The caller must check the value again."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One document of a publish that is checked and has not happened yet.
+    """One document of a publish that is checked but not committed yet.
 
-    ``document`` is what holds after it (None: nothing, as before), ``changed`` whether that is news, ``held`` what the
-    publish saw: it counts for nothing once another version came between.
+    ``document``: what holds afterwards (None: nothing, as before). ``changed``: whether that is new. ``held``: the
+    version that the publish saw; the publish is void once another version came between.
     """
 
     key: str
@@ -427,7 +434,7 @@ class Prepared:
 
 
 def check_text(label: str, value: object, limit: int, least: int = 0) -> str:
-    """Return ``value`` when it is text of ``least`` to ``limit`` bytes of UTF-8, else raise ``ValueError``."""
+    """Return ``value`` if it is text of ``least`` to ``limit`` bytes of UTF-8, otherwise raise ``ValueError``."""
     if not isinstance(value, str):
         raise ValueError(f"{label}: expected text, got {type(value).__name__}")
     try:
@@ -441,7 +448,7 @@ def check_text(label: str, value: object, limit: int, least: int = 0) -> str:
 
 
 def check_key(key: object) -> str:
-    """Return ``key`` when it may name a document, else raise ``ValueError`` saying which rule it breaks."""
+    """Return ``key`` if it may name a document, otherwise raise ``ValueError`` that names the broken rule."""
     text = check_text("document key", key, MAX_KEY, least=1)
     if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
         raise ValueError(f"document key: expected no control character, got {text!r}")

@@ -7,18 +7,18 @@ from ..types import Address, Now
 
 #: Seconds for which an allowance lasts.
 WINDOW = 5.0
-#: Askers that are remembered at most; the one that was remembered first goes first.
+#: Most requesters that are remembered. Beyond that the first remembered one is dropped first.
 _MOST = 4096
 
 
 class Allowance:
-    """Work that each of many others may cause, in whatever unit ``take`` is called with."""
+    """The work that each other member may cause, in whatever unit the caller of ``take`` uses."""
 
     def __init__(self) -> None:
-        self._used: dict[Address, tuple[float, int]] = {}  # since when, how much
+        self._used: dict[Address, tuple[float, int]] = {}  # start of the window, amount used
 
     def take(self, address: Address, amount: int, most: int, now: Now) -> int:
-        """Up to ``amount`` of what is left of ``most`` in this window, taken away from it."""
+        """Take up to ``amount`` from what is left of ``most`` in this window. Returns how much was taken."""
         since, used = self._used.pop(address, (now.mono, 0))
         if now.mono - since >= WINDOW:
             since, used = now.mono, 0

@@ -40,32 +40,32 @@ from .catchup import CatchUp
 from .fetch import Fetcher
 from .supply import Supply
 
-#: Up to so many documents are listed at once instead of comparing buckets.
+#: Up to this many documents are listed at once, without comparing buckets.
 FEW_DOCUMENTS = 32
-#: Bytes pushed unasked to a member that lacks them; the rest is announced, and pulled at its own pace.
+#: Most bytes that are pushed to a member that lacks them. The rest is announced, and the member fetches it at its pace.
 PUSH_BYTES = 64 * 1024
-#: Bytes of announcements made at once. A member that lacks more than that lists it itself: it sees that digests differ.
+#: Most bytes of announcements at once. A member that lacks more sees that the digests differ, and requests a list.
 ANNOUNCE_BYTES = 64 * 1024
-#: With so many documents on their way here, no other member is asked for a list, or told one, but for once in so many
-#: seconds: most would be the same. Some may be invented, and nobody must be kept from all others by these.
+#: Above this many pending fetches, neither request nor send entry lists: most entries are already in flight. One list
+#: in this many seconds is still allowed: some pending entries may be invented, and must not block real ones.
 BUSY, _BUSY_LISTS = 256, 10.0
-#: State hashes of documents named in one request for a list, so that those are not listed. With more buckets than that
-#: to be compared, most documents differ, and the hashes would be in vain.
+#: Most state hashes in one request for a list; the answer leaves these documents out. If more buckets than that differ,
+#: most documents differ, and the hashes would not help.
 KNOWN = 512
 MOSTLY_EQUAL = 192
-#: Upper bounds, in bytes on the wire, of one item of a list.
+#: Upper bounds in bytes on the wire for one item of a list.
 _HASH_BYTES = 9
 _MEMBER_BYTES = 80
 _ENTRY_BYTES = 112
 _OVERDUE_LIMIT = 200
-#: In each window of an allowance: whole lists of members for one that asks, entries of documents beyond four times
-#: all that there are, and unknown nodes told of by one member.
+#: In each window of an allowance: whole member lists for one requester, entries of documents beyond four times all that
+#: exist, and unknown nodes that one member may report.
 _LISTS = 10
 _ENTRIES = 4096
 _NEWCOMERS = 2048
-#: Seconds within which a member answers that gets our datagrams, and whose datagrams we get.
+#: Seconds within which a member answers if datagrams arrive in both directions.
 _ANSWER_WITHIN = 0.5
-#: Requests without an answer, after which a member that is heard counts as one that cannot be reached.
+#: Unanswered requests after which a member that is heard counts as unreachable.
 _UNANSWERED = 5
 #: Seconds for which a half-received list of a peer is kept.
 _LIST_LIFETIME = 30.0
@@ -104,15 +104,15 @@ class AntiEntropy:
         self._lists = Allowance()
         self._entries = Allowance()
         self._newcomers = Allowance()
-        self._silent: dict[Address, tuple[float, int]] = {}  # who did not answer: since when, how many requests
-        self._asked: dict[Address, float] = {}  # who was asked for entries, when last
+        self._silent: dict[Address, tuple[float, int]] = {}  # no answer: since when, how many requests
+        self._asked: dict[Address, float] = {}  # when a member was last asked for entries
         self._listed_at = {"asked": -math.inf, "told": -math.inf}
-        #: Keys held here that a member named, by member and bucket: its lists arrive in parts.
+        #: Keys held here that a member has listed, by member and bucket, because its lists arrive in parts.
         self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}
 
     @property
     def state_digest(self) -> int:
-        """Of the documents held here."""
+        """The digest of the documents held here."""
         return self._metadata.table.digest
 
     # -- the asking side ---------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class AntiEntropy:
         self._out.emit(SwapRequested(self._local.address, to))
 
     def _stays_silent(self, to: Address, now: Now) -> bool:
-        """Whether a member that is well did not answer the last request: ask it over TCP, which loses nothing."""
+        """Whether a live member did not answer the last request. Then ask it over TCP, which loses nothing."""
         since, asked = self._silent.get(to, (now.mono, 0))
         self._silent[to] = (since, asked + 1)
         peer = self._membership.get(to)
@@ -144,7 +144,7 @@ class AntiEntropy:
         return now.mono - since > _ANSWER_WITHIN
 
     def on_response(self, response: SyncResponse, packet: Received) -> None:
-        """Merge what the other side knows, and give back what it lacks."""
+        """Merge what the other side knows, and supply what it lacks."""
         peer, now = packet.peer, packet.now
         opened = self._open.get(response.nonce)
         if opened is None:
@@ -169,14 +169,17 @@ class AntiEntropy:
                 self._ask_for_lists(differing, peer.address, now)
 
     def _busy(self, what: str, now: Now) -> bool:
-        """Whether so much is on its way here that lists are not ``asked`` for, or ``told``; if not, this is one."""
+        """Whether too many fetches are pending for lists to be ``asked`` for or ``told``. If not, count this list."""
         if len(self._fetcher) >= BUSY and now.mono - self._listed_at[what] < _BUSY_LISTS:
             return True
         self._listed_at[what] = now.mono
         return False
 
     def _folded_buckets(self, nonce: int) -> tuple[int, ...]:
-        """Half of each bucket's digest, which half says the nonce: should one agree by chance, the next will not."""
+        """Half of each bucket's digest.
+
+        The nonce selects the half, so a chance match does not repeat in the next sync.
+        """
         shift = 32 if nonce & 1 else 0
         return tuple(digest >> shift & 0xFFFFFFFF for digest in self._metadata.table.buckets)
 
@@ -201,28 +204,29 @@ class AntiEntropy:
             self._out.send(ListRequest(tuple(asked), tuple(known)), peer, now)
 
     def _forget_alias(self, asked: Address, peer: Peer) -> None:
-        """A seed was given by another address than the node itself uses: there is one node, not two."""
+        """Merge a seed that was given by another address than the node itself uses: it is one node, not two."""
         alias = self._membership.get(asked)
         if asked != peer.address and alias is not None and not alias.heard:
             self._membership.forget(alias)
             self.on_alias(asked, peer.address)
 
     def answered(self, nonce: int) -> bool:
-        """Whether ``nonce`` belongs to a sync of ours: proof that its answer is not a replay.
+        """Whether ``nonce`` belongs to a sync that this node opened, which proves that the answer is not a recording.
 
-        The answer may come from another address than was asked: a seed may be given by any address of the node.
+        The answer may come from another address than the request went to: a seed may be given by any address of the
+        node.
         """
         return nonce in self._open
 
     def on_list(self, response: ListResponse, packet: Received) -> None:
-        """Entries of buckets that differ; of one that was not asked lately they are refused."""
+        """Take entries of buckets that differ. Refuse them if the sender was not asked lately."""
         peer, now = packet.peer, packet.now
         if peer.address not in self._asked:
             self._out.count("rx_unasked_response")
             return
         owed: list[Entry] = []
         for entry in response.entries:
-            if entry.key in self._metadata.table:  # only these are ever asked for: invented keys would fill the set
+            if entry.key in self._metadata.table:  # other keys are not asked for, and a liar could make us keep them
                 seen, _ = self._seen.setdefault((peer.address, bucket_of(entry.key)), (set(), now.mono))
                 seen.add(entry.key)
             if self._take_entry(entry, peer.address, now):
@@ -236,7 +240,7 @@ class AntiEntropy:
         self._fetcher.pump(now)
 
     def tick(self, now: Now) -> None:
-        """Forget what was never answered."""
+        """Forget requests that were never answered."""
         self._open = {nonce: item for nonce, item in self._open.items() if now.mono - item[1] < _LIST_LIFETIME}
         for to, (since, _) in list(self._silent.items()):
             peer = self._membership.get(to)
@@ -257,7 +261,7 @@ class AntiEntropy:
         entries: tuple[Entry, ...] = ()
         buckets: tuple[int, ...] = ()
         complete = False
-        # Whoever is catching up has asked by itself; what it holds meanwhile is not worth a list.
+        # A member that is catching up opens its own sync; what it holds meanwhile is not worth a list.
         if packet.header.state_digest != table.digest and not self._busy("told", now):
             complete = len(table) <= FEW_DOCUMENTS
             if complete:
@@ -302,14 +306,17 @@ class AntiEntropy:
         self._out.send(ListResponse(tuple(batch), tuple(finished), unknown), requester, now)
 
     def on_documents(self, message: Documents, packet: Received) -> None:
-        """Whole documents arrived: as a rumor, as an answer, or pushed, then without what was deleted here long ago."""
+        """Take whole documents, from a rumor, an answer or a push.
+
+        Pushed documents that were deleted long ago are dropped.
+        """
         documents = message.documents
         if packet.header.type not in RUMORS:
             documents = tuple(d for d in documents if not self._buried(entry_of(d), packet.origin, packet.now))
         self._fetcher.take(documents, packet.origin, packet.now)
 
     def on_announce(self, announce: Announce, packet: Received) -> None:
-        """Documents exist at the origin, and mostly at the member that relayed this: fetch those newer than ours."""
+        """Fetch announced documents newer than ours, from the origin or the member that relayed the announcement."""
         origin, source = packet.origin, packet.source
         relay = self._membership.get(source)
         for holder in [origin] if relay is None or source == origin else [source, origin]:
@@ -321,15 +328,15 @@ class AntiEntropy:
     # -- members -----------------------------------------------------------------------------------------------
 
     def on_members(self, message: MemberList, packet: Received) -> None:
-        """Some or all of what another member knows of the nodes."""
+        """Take a part or all of another member's node list."""
         self.merge_members(message.members, packet.origin, packet.now)
         self._catch_up.members_told(packet.peer, packet.now)
 
     def merge_members(self, infos: Iterable[MemberInfo], teller: Address, now: Now) -> None:
-        """Learn from another member's list; only news later than ours counts.
+        """Learn from another member's list. Only news that is later than ours counts.
 
-        One ``teller`` may introduce ``_NEWCOMERS`` unknown nodes in each window. Invented nodes cost probes, and real
-        ones are heard directly or listed by other members as well.
+        In each window one ``teller`` may report at most ``_NEWCOMERS`` unknown nodes. Real ones are heard directly or
+        reported by others; invented ones would cost probes.
         """
         for info in infos:
             if info.address == self._local.address:
@@ -342,9 +349,9 @@ class AntiEntropy:
                 self._out.count("members_withheld")
 
     def _hear_of_myself(self, info: MemberInfo, now: Now) -> None:
-        """Refute: others know a later run of this node than the present one, or hold it for gone.
+        """Refute if others know a later run of this node than the present one, or count it as dead.
 
-        Or they heard more rumors of this very run than it has sent: it is the run of a twin, too.
+        The same applies if they heard more rumors of this run than this node has sent: then a twin runs under it, too.
         """
         if self._local.status != "running":
             return
@@ -383,7 +390,7 @@ class AntiEntropy:
             self._detector.heard(peer, now, age)
 
     def send_members(self, to: Address, now: Now) -> None:
-        """Send all we know of other nodes; to one that asks again and again not each time."""
+        """Send everything we know about other nodes. A member that asks too often does not get it each time."""
         if not self._lists.take(to, 1, _LISTS, now):
             self._out.count("member_lists_withheld")
             return
@@ -406,7 +413,7 @@ class AntiEntropy:
     # -- documents ---------------------------------------------------------------------------------------------
 
     def _compare(self, entries: Iterable[Entry], buckets: Iterable[int], peer: Address, now: Now) -> list[Entry]:
-        """Take a complete list of what ``peer`` holds in ``buckets``; returns what is on its way here."""
+        """Take a complete list of what ``peer`` holds in ``buckets``. Returns the entries that are being fetched."""
         seen = set()
         owed = []
         for entry in entries:
@@ -419,7 +426,7 @@ class AntiEntropy:
         return owed
 
     def _take_entry(self, entry: Entry, peer: Address, now: Now) -> bool:
-        """Fetch what ``peer`` has and we lack, and give it what is the other way round; True for what is to come."""
+        """Fetch what ``peer`` has and we lack, or supply what it lacks. True if the entry is being fetched."""
         held = self._metadata.table.get(entry.key)
         if self._buried(entry, peer, now):
             return False
@@ -430,14 +437,14 @@ class AntiEntropy:
         return entry.key in self._fetcher or self._metadata.awaited(entry)
 
     def _buried(self, entry: Entry, peer: Address, now: Now) -> bool:
-        """Whether ``peer`` offers what was deleted here long ago; it was away, and is told so."""
+        """Whether ``peer`` offers what was deleted here long ago. It was away, so it is sent the tombstone."""
         tombstone = self._metadata.buried(entry, now)
         if tombstone is not None:
             self._give([tombstone], peer, now)
         return tombstone is not None
 
     def _unknown_to_peer(self, seen: set[str], bucket: int, unknown: Iterable[int] | None = None) -> list[Document]:
-        """What the other side did not list, and of what it was asked about only what it said is ``unknown`` to it."""
+        """Documents that the other side lacks: not in its list, or with a hash that it reported as ``unknown``."""
         lacking = [document for document in self._metadata.table.in_bucket(bucket) if document.key not in seen]
         if unknown is None:
             return lacking
@@ -445,7 +452,7 @@ class AntiEntropy:
         return [document for document in lacking if document.state_hash in hashes]
 
     def _give(self, documents: list[Document], to: Address, now: Now) -> None:
-        """Push small documents up to a limit, announce the others."""
+        """Push small documents up to a limit, and announce the others."""
         pushed: list[Document] = []
         announced: list[Entry] = []
         budget = PUSH_BYTES

@@ -22,7 +22,7 @@ from ..types import Address, Now
 
 @dataclass
 class _Comparison:
-    """What a member listed that is not here yet, and the buckets that it has not listed yet."""
+    """Entries that a member listed and that are not here yet, and buckets that it has not listed yet."""
 
     with_caught_up: bool
     owed: dict[str, Entry] = field(default_factory=dict)
@@ -32,8 +32,8 @@ class _Comparison:
 class CatchUp:
     """Follows the syncs of a node that has just started.
 
-    ``wait``: seconds after which it counts as caught up although nobody answered who has (infinity: never).
-    ``expects_seeds``: seeds are given later, so that a node without any is not alone.
+    ``wait``: seconds after which the node counts as caught up although no caught-up member answered (infinity: never).
+    ``expects_seeds``: seeds are given later, so a node without any does not count as alone.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class CatchUp:
         self._expects_seeds = expects_seeds
         self._began = 0.0
         self._comparisons: dict[Address, _Comparison] = {}
-        self._documents = False  # all that a member held that had caught up is here
+        self._documents = False  # all documents of a caught-up member are here
         self._members = False  # its NodeList was received
-        self._records: dict[Address, None] = {}  # whose node records belong to that and are missing
+        self._records: dict[Address, None] = {}  # nodes on it whose records are missing
         self._records_until = 0.0
         self._why = "not started yet"
 
@@ -68,41 +68,41 @@ class CatchUp:
 
     @property
     def fetching(self) -> bool:
-        """Whether something that a member listed is on its way."""
+        """Whether something that a member listed is being fetched."""
         return not self.done and bool(self._comparisons)
 
     @property
     def why(self) -> str:
-        """What it waits for; "" once it has caught up."""
+        """What the node waits for; "" once it has caught up."""
         return "" if self.done else self._why
 
     def begin(self, now: Now) -> None:
-        """This node starts."""
+        """Note the start of this node."""
         self._began = now.mono
         self._why = "no member has answered yet"
 
     # -- what syncs tell ---------------------------------------------------------------------------------------
 
     def equals(self, peer: Peer) -> None:
-        """``peer`` advertises the very documents that are here."""
+        """Note that ``peer`` advertises the same documents as this node."""
         if not self.done and peer.sync.caught_up:
             self._documents = True
 
     def compared(self, peer: Peer, owed: Iterable[Entry], unlisted: Iterable[int] = ()) -> None:
-        """``peer`` listed its documents: ``owed`` are on their way here, the buckets ``unlisted`` are listed later."""
+        """Note what ``peer`` listed: ``owed`` are being fetched, the buckets ``unlisted`` are listed later."""
         if not self.done:
             entries = {entry.key: entry for entry in owed}
             self._comparisons[peer.address] = _Comparison(peer.sync.caught_up, entries, set(unlisted))
 
     def listed(self, peer: Peer, owed: Iterable[Entry], finished: Iterable[int]) -> None:
-        """A part of the list."""
+        """Note a further part of the list of ``peer``."""
         comparison = self._comparisons.get(peer.address)
         if comparison is not None:
             comparison.owed.update((entry.key, entry) for entry in owed)
             comparison.unlisted.difference_update(finished)
 
     def members_told(self, peer: Peer, now: Now) -> None:
-        """``peer`` has told its whole NodeList, or has the same one."""
+        """Note that ``peer`` has sent its whole NodeList, or has the same one."""
         if not self.done and peer.sync.caught_up:
             self._members = True
             self._records = dict.fromkeys(self._membership.incomplete)
@@ -111,7 +111,7 @@ class CatchUp:
     # -- time --------------------------------------------------------------------------------------------------
 
     def tick(self, absent_seeds: Sequence[Address], any_seed: bool, now: Now) -> None:
-        """See whether all is here; ``absent_seeds`` are those of the seeds that are no present members."""
+        """Check whether everything has arrived. ``absent_seeds``: seeds that are not present members."""
         if self.done:
             return
         for address, comparison in list(self._comparisons.items()):
@@ -137,7 +137,7 @@ class CatchUp:
             self._finish(f"{self._why}, {self._wait:g} s after the start: what is here has to do")
 
     def _settled(self, comparison: _Comparison) -> bool:
-        """Whether all is here; what has arrived once stays, so each entry is looked at until it has."""
+        """Whether every listed entry is here. What has arrived stays, so each entry is checked only until it has."""
         while comparison.owed:
             entry = next(iter(comparison.owed.values()))
             held = self._metadata.table.get(entry.key)
@@ -147,7 +147,7 @@ class CatchUp:
         return not comparison.unlisted
 
     def _knowing(self) -> list[Peer]:
-        """The members present that have caught up."""
+        """The present members that have caught up."""
         return [peer for peer in self._membership if peer.present and peer.sync.caught_up]
 
     def _all_equal(self) -> bool:

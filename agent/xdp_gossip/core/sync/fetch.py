@@ -21,31 +21,31 @@ from ..types import Address, Document, Now
 from .reassembly import Reassembly
 from .supply import CHUNKS, REQUEST_WANTS, Supply
 
-#: What one request may ask for. A holder is asked again while it owes less than one request, so it owes less than two:
-#: bounds its queue (transport/streams.py) and our memory.
+#: Most bytes of one request. We send a holder a new request only while less than one request is outstanding, so at most
+#: two are in flight. This bounds its queue (transport/streams.py) and our memory.
 REQUEST_BYTES = 256 * 1024
-#: Members asked at once, and those among them for one large document.
+#: Most members asked at once, and most of them for one large document.
 MAX_HOLDERS = 8
 MAX_WINDOWS = 4
-#: Large documents that are put together at once, and their bytes in total (one is always allowed).
+#: Most large documents that are reassembled at once, and their bytes in total (one is always allowed).
 MAX_LARGE = 4
 BUFFER_BYTES = 32 * 1024 * 1024
-#: Seconds without progress after which a request goes to another holder, and tries before it is left to the next
-#: sync. A holder that let one wait is the last choice for some seconds.
+#: Seconds without progress after which a request goes to another holder, and tries before it is left to the next sync.
+#: A holder that was too slow is the last choice for some seconds.
 RETRY = 1.0
 TRIES = 6
 SLOW = 5.0
-#: Seconds until one that had nothing is asked again: it may have relayed an announcement before it had the document.
+#: Seconds until a holder without the document is asked again: it may have relayed an announcement before it had it.
 NOT_HERE = 0.1
-#: Seconds for which nothing new is asked for after all holders were found to owe what they may, unless one gives.
+#: Seconds without new requests after all holders were found to have enough outstanding, unless one of them supplies.
 STALLED = 0.05
-#: Seconds for which the members are not looked through again for those that hold the same.
+#: Seconds until the members are searched again for those that hold the same documents.
 _TWINS_AGE = 0.5
 
 
 @dataclass
 class _Asked:
-    """What one holder owes of one document: ``bytes``, of a large one the pieces from ``begin`` to ``end``."""
+    """What one holder owes of one document: ``bytes``; for a large one, the pieces from ``begin`` to ``end``."""
 
     bytes: int
     begin: int
@@ -54,7 +54,7 @@ class _Asked:
 
 
 class _Wanted:
-    """A document on its way here."""
+    """A document that is wanted here."""
 
     __slots__ = ("entry", "teller", "holders", "asked", "reassembly", "head", "due", "tries", "absent")
 
@@ -67,11 +67,11 @@ class _Wanted:
         self.head: Document | None = None
         self.due = 0.0
         self.tries = 0
-        self.absent: set[Address] = set()  # who said that it has none
+        self.absent: set[Address] = set()  # members that said they do not have it
 
 
 class _Load:
-    """What a holder owes in all, and when it last gave something."""
+    """What a holder owes in total, and when it last supplied something."""
 
     __slots__ = ("wants", "bytes", "heard")
 
@@ -85,7 +85,7 @@ class _Load:
 
 
 class Fetcher:
-    """Asks for what is wanted and puts the pieces together."""
+    """Requests the wanted documents and reassembles large ones."""
 
     def __init__(
         self, metadata: Metadata, out: Outbox, supply: Supply, membership: Membership, max_documents: int
@@ -95,10 +95,11 @@ class Fetcher:
         self._supply = supply
         self._membership = membership
         self._wanted: dict[str, _Wanted] = {}
-        # Keys of which nothing is asked, in order, by who told of them first: nobody waits for what others tell of.
+        # Keys without a request, in order, by the member that named them first, so that one member's keys do not delay
+        # others'.
         self._queues: dict[Address, dict[str, None]] = {}
-        self._flying: dict[str, _Wanted] = {}  # those of which something is
-        self._large: dict[str, _Wanted] = {}  # those among all that are put together
+        self._flying: dict[str, _Wanted] = {}  # wanted documents with open requests
+        self._large: dict[str, _Wanted] = {}  # all those that are being reassembled
         self._loads: dict[Address, _Load] = {}
         self._slow: dict[Address, float] = {}  # until when
         self._twins: dict[int, list[Address]] = {}
@@ -115,7 +116,7 @@ class Fetcher:
     # -- the asking side ---------------------------------------------------------------------------------------
 
     def want(self, entry: Entry, holder: Address, now: Now) -> None:
-        """Note that ``holder`` has a document; it is asked for by the next :meth:`pump` if we lack it."""
+        """Note that ``holder`` has a document. The next :meth:`pump` requests it if we lack it."""
         if not self._metadata.outranked_by(entry, now) or self._metadata.refuses(entry, now):
             return
         wanted = self._wanted.get(entry.key)
@@ -162,16 +163,16 @@ class Fetcher:
             self._stalled_until = now.mono + STALLED
 
     def _first_queued(self) -> list[_Wanted]:
-        """Enough of the queues for all that may be asked at once; not all of them at each packet."""
+        """Enough queued documents for all requests that may be sent at once, instead of all queues at each packet."""
         tellers = list(islice(self._queues, MAX_HOLDERS))
         share = MAX_HOLDERS * 2 * REQUEST_WANTS // max(1, len(tellers))
         found = [self._wanted[key] for teller in tellers for key in islice(self._queues[teller], share)]
         for teller in tellers if len(self._queues) > MAX_HOLDERS else ():
-            self._queues[teller] = self._queues.pop(teller)  # the others have their turn next time
+            self._queues[teller] = self._queues.pop(teller)  # the others get their turn next time
         return found
 
     def tick(self, now: Now) -> None:
-        """Turn to other holders for what did not come."""
+        """Request what did not arrive from other holders."""
         for wanted in list(self._flying.values()):
             for holder, asked in list(wanted.asked.items()):
                 if now.mono >= asked.due and now.mono - self._load(holder).heard >= RETRY:
@@ -186,14 +187,14 @@ class Fetcher:
             self._loads.clear()
 
     def take(self, documents: Iterable[Document], holder: Address, now: Now) -> None:
-        """Whole documents arrived, asked for or pushed."""
+        """Take whole documents, requested or pushed."""
         for document in documents:
             self._take(document, holder, now)
         if self._wanted:
             self.pump(now)
 
     def on_chunk(self, chunk: Chunk, packet: Received) -> None:
-        """A piece arrived."""
+        """Take a piece of a large document."""
         holder, now = packet.origin, packet.now
         head = chunk.head
         wanted = self._wanted.get(head.key)
@@ -201,7 +202,7 @@ class Fetcher:
             self._out.count("chunks_unwanted")
             return
         rank = (head.version, head.deleted, chunk.content_hash)
-        if rank > wanted.entry.rank:  # the holder has a newer one by now
+        if rank > wanted.entry.rank:  # the holder has a newer version by now
             entry = Entry(head.key, head.version, head.deleted, chunk.content_hash, chunk.size)
             if chunk.offset == 0 and not self._metadata.refuses(entry, now):
                 wanted = _Wanted(entry, holder)
@@ -232,7 +233,7 @@ class Fetcher:
             self._settle(wanted)
 
     def on_not_here(self, message: NotHere, packet: Received) -> None:
-        """The holder asked has nothing (yet): it may have relayed an announcement before it fetched the document."""
+        """Note that a holder lacks a document. It may have relayed an announcement before it fetched the document."""
         holder, now = packet.origin, packet.now
         for key in message.keys:
             wanted = self._wanted.get(key)
@@ -245,7 +246,7 @@ class Fetcher:
     # -- whom to ask -------------------------------------------------------------------------------------------
 
     def _choose(self, wanted: _Wanted, now: Now, batches: dict[Address, list[_Wanted]] | None = None) -> Address | None:
-        """The holder that owes least; one whose request is being filled goes first, a slow one last."""
+        """The holder that owes least. One whose current request can be extended comes first, a slow one last."""
         best: tuple[bool, int, float] | None = None
         chosen: Address | None = None
         busy = sum(load.wants > 0 and other not in self._slow for other, load in self._loads.items())
@@ -279,7 +280,7 @@ class Fetcher:
         return able or list(found)
 
     def _may_open(self, wanted: _Wanted) -> bool:
-        """Whether a large document may be put together beside those that are."""
+        """Whether one more large document may be reassembled at the same time."""
         others = [item for key, item in self._large.items() if key != wanted.entry.key]
         total = sum(item.entry.size for item in others) + wanted.entry.size
         return not others or (len(others) < MAX_LARGE and total <= BUFFER_BYTES)
@@ -293,7 +294,7 @@ class Fetcher:
     # -- requests ----------------------------------------------------------------------------------------------
 
     def _ask_windows(self, wanted: _Wanted, now: Now) -> None:
-        """Ask for parts of a large document that are missing and that nobody owes, each of another holder."""
+        """Request missing parts of a large document that no holder owes, each from another holder."""
         reassembly = wanted.reassembly
         while len(wanted.asked) < MAX_WINDOWS:
             begin = 0
@@ -303,7 +304,7 @@ class Fetcher:
                     return
                 begin = gap
             elif wanted.asked:
-                return  # how long the pieces are is known from the first
+                return  # the first piece tells the length of all pieces
             holder = self._choose(wanted, now)
             if holder is None:
                 return
@@ -313,7 +314,7 @@ class Fetcher:
 
     @staticmethod
     def _next_gap(wanted: _Wanted, reassembly: Reassembly) -> int | None:
-        """First piece that is missing and in nobody's window."""
+        """The first missing piece that is in no holder's window."""
         at = 0
         for asked in sorted(wanted.asked.values(), key=lambda item: item.begin):
             gap = reassembly.gap(at, asked.begin) if at < asked.begin else None
@@ -324,7 +325,7 @@ class Fetcher:
 
     def _request(self, holder: Address, batch: list[_Wanted], now: Now) -> None:
         wants = tuple(Want(wanted.entry.key, wanted.entry.version) for wanted in batch)
-        # Over a connection once a datagram brought nothing: the answer comes the same way then.
+        # After a datagram without result, over a connection: the answer then comes the same way.
         again = any(wanted.tries for wanted in batch)
         self._out.send(FetchRequest(wants), holder, now, reliable=again)
 
@@ -343,7 +344,7 @@ class Fetcher:
         self._stalled_until = float("-inf")
 
     def _settle(self, wanted: _Wanted) -> None:
-        """Among those that wait, or those of which something is asked."""
+        """Put a wanted document among those that wait, or among those with open requests."""
         key = wanted.entry.key
         if self._wanted.get(key) is not wanted:
             return
@@ -365,7 +366,7 @@ class Fetcher:
 
     def _failed(self, wanted: _Wanted, delay: float, now: Now) -> None:
         if wanted.asked:
-            return  # others are at it
+            return  # other holders are supplying it
         wanted.due = now.mono + delay
         wanted.tries += 1
         self._settle(wanted)
@@ -378,7 +379,7 @@ class Fetcher:
         if former is not None:
             self._drop(former)
         elif len(self._wanted) >= self._most:
-            # More than there may be, so some are invented: those of whoever told of most of them.
+            # More than can exist, so some are invented: drop those of the member that named the most.
             queue = max(self._queues.values(), key=len, default=None)
             self._drop(self._wanted[next(iter(queue or self._wanted))])
             self._out.count("fetches_dropped")
@@ -407,7 +408,7 @@ class Fetcher:
             self._out.count("fetches_corrupt")
             return
         document = replace(wanted.head, value=reassembly.value())
-        # It was hashed on the way: once more would stop everything else for a while.
+        # It was hashed as it arrived: hashing it again would block everything else for a while.
         document.__dict__["content_hash"] = wanted.entry.content_hash
         self._take(document, holder, now)
         self.pump(now)

@@ -9,7 +9,7 @@ from ..outbox import Outbox
 from ..types import Document, Now
 from .supply import Supply
 
-#: Members that get them, and how much of what was published here last: documents, and bytes of their values.
+#: Members that get the documents, and the most documents and bytes of values that are handed over, newest first.
 _HEIRS = 3
 _DOCUMENTS = 32
 _BYTES = 64 * 1024
@@ -18,7 +18,7 @@ _BYTES = 64 * 1024
 def hand_over(table: DocumentTable, membership: Membership, supply: Supply, out: Outbox, now: Now) -> None:
     """Push the newest documents of this node to some members that advertise another state than it holds.
 
-    Large ones, which travel in chunks, are not among them: they come when this node is back.
+    Large documents, which travel in chunks, are left out. Other members get them when this node is back.
     """
     lacking = [peer.address for peer in membership if peer.present and peer.sync.state_digest != table.digest]
     if not lacking:

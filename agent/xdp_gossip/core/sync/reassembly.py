@@ -8,9 +8,9 @@ import io
 
 
 class Reassembly:
-    """Puts pieces of ``step`` bytes together (the last may be shorter) and hashes them as they become contiguous.
+    """Joins pieces of ``step`` bytes (the last may be shorter), and hashes them as they become contiguous.
 
-    So neither the last piece nor the check of the whole takes long, and the value exists once in memory.
+    So neither the last piece nor the check of the whole takes long, and memory holds the value only once.
     """
 
     def __init__(self, size: int, step: int) -> None:
@@ -19,12 +19,12 @@ class Reassembly:
         self.count = -(-size // step)
         self.left = self.count
         self._there = bytearray(self.count)
-        self._front = 0  # pieces without a gap
+        self._front = 0  # number of contiguous pieces from the start
         self._buffer = io.BytesIO()
         self._hash = hashlib.sha256()
 
     def put(self, offset: int, data: bytes) -> bool | None:
-        """Take a piece: whether it is new; None when it is none of this document's."""
+        """Take a piece. Returns whether it is new; None if it does not belong to this document."""
         number, rest = divmod(offset, self.step)
         if rest or number >= self.count or len(data) != min(self.step, self.size - offset):
             return None
@@ -42,14 +42,14 @@ class Reassembly:
         return True
 
     def gap(self, begin: int, end: int) -> int | None:
-        """Number of the first piece of ``begin`` to ``end`` - 1 that is missing."""
+        """Number of the first missing piece from ``begin`` to ``end`` - 1."""
         found = self._there.find(0, begin, end)
         return found if found >= 0 else None
 
     def digest(self) -> bytes:
-        """SHA-256 of what is there without a gap."""
+        """SHA-256 of the contiguous pieces from the start."""
         return self._hash.digest()
 
     def value(self) -> bytes:
-        """All of it, once nothing is missing."""
+        """The whole value. Call it once nothing is missing."""
         return self._buffer.getvalue()

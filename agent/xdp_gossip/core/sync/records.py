@@ -15,20 +15,20 @@ from ..runs import after
 from ..types import Address, Now, Record
 from .allowance import Allowance
 
-#: Records that one member gets in each window of an allowance.
+#: Most records that one member gets in each window of an allowance.
 _MOST = 4096
-#: Seconds from a packet that names another record until that is asked for: mostly it is on its way as a rumor.
+#: Seconds from a packet that names a new record until that is requested: mostly it is on its way as a rumor.
 _FIRST_ASK = 0.3
-#: Seconds between the first two requests, and the longest such pause; each is twice the one before.
+#: Seconds between the first two requests, and the longest pause. Each pause is twice the one before.
 _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-#: Tries that are counted: beyond these the pause does not grow.
+#: Most tries that are counted. After these the pause does not grow.
 _MOST_TRIES = 10
 
 
 class NodeRecords:
-    """Takes records, asks for those that are missing, and gives what is held here.
+    """Takes records, requests missing ones, and supplies those held here.
 
-    ``frame_bytes``: how long a packet may be.
+    ``frame_bytes``: most bytes of a packet.
     """
 
     def __init__(self, local: Local, membership: Membership, identity: Identity, out: Outbox, frame_bytes: int) -> None:
@@ -40,29 +40,32 @@ class NodeRecords:
         self._sent = Allowance()
 
     def remember(self, peer: Peer, name: str, private_data: str) -> None:
-        """What is known of a peer that was not heard in this run; its own record will replace it."""
+        """Set what is known of a peer that was not heard in this run. Its own record will replace it."""
         if name or private_data:
             peer.record.value = Record(name, private_data)
 
     def expect(self, peer: Peer, now: Now) -> None:
-        """The newest packet of ``peer`` begins a run or names another record: ask for it soon, if it does not come."""
+        """Expect a record: the newest packet of ``peer`` began a run or named another record.
+
+        Request it if it does not come.
+        """
         peer.record.ask_at, peer.record.asks = now.mono + _FIRST_ASK, 0
 
     def on_rumor(self, rumor: RecordRumor, packet: Received) -> None:
-        """A node tells its own record."""
+        """Take a node's own record."""
         self._take(packet.peer, rumor.record, packet.now)
 
     def on_records(self, message: Records, packet: Received) -> None:
-        """A member tells records that were asked for."""
+        """Take records that were requested from a member."""
         for address, record in message.records:
             peer = self._membership.get(address)
             if peer is not None:
                 self._take(peer, record, packet.now)
 
     def on_request(self, request: RecordsRequest, packet: Received) -> None:
-        """Send the records asked for, as many to a frame as fit.
+        """Send the requested records, as many to a frame as fit.
 
-        A request from another address than its origin's came over a connection, as datagrams were lost: the answer
+        A request from another address than its origin's came over a connection, because datagrams were lost. The answer
         goes the same way.
         """
         requester, now = packet.origin, packet.now
@@ -86,14 +89,14 @@ class NodeRecords:
             self._out.send(Records(tuple(batch)), requester, now, reliable)
 
     def tick(self, now: Now) -> None:
-        """Ask for the records that are missing: their owners first, then other members too."""
+        """Request missing records, first from their owners, then also from other members."""
         for peer in list(self._membership.incomplete.values()):
             if not peer.record_missing:
                 del self._membership.incomplete[peer.address]
                 continue
             if now.mono < peer.record.ask_at:
                 continue
-            again = peer.record.asks > 0  # a datagram brought nothing: over TCP then
+            again = peer.record.asks > 0  # a datagram had no result, so use TCP
             helpers = self._membership.pick(1, peer.address) if peer.record.asks % 2 else []
             peer.record.ask_at = now.mono + min(_LONGEST_PAUSE, _PAUSE * 2**peer.record.asks)
             peer.record.asks = min(_MOST_TRIES, peer.record.asks + 1)
@@ -108,7 +111,7 @@ class NodeRecords:
         if fresh:
             self._identity.named(peer)
         if peer.record_missing:
-            self._membership.changed(peer)  # it goes on missing
+            self._membership.changed(peer)  # the record is still missing
         else:
             peer.record.asks = 0
         if fresh and peer.liveness.introduced:

@@ -12,11 +12,12 @@ from ..received import Received
 from ..types import Address, Document, Now
 from .allowance import Allowance
 
-#: What one request may ask for: small documents, and the next chunks of a large one (a window).
+#: Most items of one request: small documents, and the next chunks of a large one (a window).
 REQUEST_WANTS = 64
 CHUNKS = 16
-#: In each window of an allowance one member gets four times all that is held, and so many bytes more. Who catches up
-#: gets each document once; each counts as so many bytes more than its value has, which is what the rest of it takes.
+#: In each window of an allowance one member gets four times all documents held here, and this many bytes more. A member
+#: that catches up gets each document once. A document counts with this many bytes on top of its value, for its other
+#: fields.
 _BYTES = 16 * 1024 * 1024
 _SHARE = 4
 _OVERHEAD = 1024
@@ -32,10 +33,10 @@ class Supply:
         self._sent = Allowance()
 
     def on_request(self, request: FetchRequest, packet: Received) -> None:
-        """Send what is asked for: small documents together, of one large one the next few chunks.
+        """Send what is requested: small documents together, and the next few chunks of one large document.
 
-        Whoever asks honestly asks for one large document at a time; of more than that the rest is withheld, and asked
-        for again.
+        An honest member requests one large document at a time. If a request names more, the rest is withheld, and the
+        member asks for it again.
         """
         requester, now = packet.origin, packet.now
         small: dict[str, Document] = {}
@@ -58,7 +59,7 @@ class Supply:
         self.push(list(small.values()), requester, now)
 
     def push(self, documents: list[Document], to: Address, now: Now) -> None:
-        """Send small documents, as many to a frame as fit, and as many as ``to`` may get in this time."""
+        """Send small documents, as many to a frame as fit, within the allowance of ``to``."""
         batch: list[Document] = []
         used = 0
         for document in documents:
@@ -85,7 +86,7 @@ class Supply:
             self._out.send(Chunk(head, held.size, held.content_hash, start, data), to, now, reliable=True)
 
     def _may_send(self, size: int, to: Address, now: Now) -> bool:
-        """Whether ``to`` may get so many bytes of a document; counted when not."""
+        """Whether the allowance of ``to`` covers ``size`` bytes of a document. A refusal is counted."""
         most = _BYTES + _SHARE * (self._table.bytes + _OVERHEAD * len(self._table))
         wanted = max(0, size) + _OVERHEAD
         if self._sent.take(to, wanted, most, now) == wanted:
@@ -94,10 +95,10 @@ class Supply:
         return False
 
     def chunk_bytes(self, head: Document) -> int:
-        """Bytes of value that fit a frame beside the head; the same on both sides."""
+        """Bytes of value that fit a frame beside the head. Both sides compute the same number."""
         return self._frame_bytes - self._out.codec.size_of(Chunk(head, 1 << 32, bytes(32), 1 << 32, b"")) - 8
 
     def is_large(self, item: Document | Entry) -> bool:
         """Whether a document travels in chunks."""
-        # Entries do not tell the length of author and comment: leave room for the longest.
+        # An entry does not tell the length of author and comment, so leave room for the longest.
         return item.size > self._frame_bytes // 2
