@@ -137,7 +137,7 @@ class Asked(Protocol):
         """Counters by name. Every packet that is not used adds to one of them."""
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now, and again whenever it is absent, for ever (PekoNode's ``Set``)."""
+        """Contact ``node`` now, and again whenever it is absent, forever (PekoNode's ``Set``)."""
 
     def unseed(self, address: Address) -> None:
         """Stop treating ``address`` as a seed. Nothing else about it is forgotten."""
