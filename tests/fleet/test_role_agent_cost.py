@@ -46,7 +46,7 @@ PLAY = """
         __xdp_gossip_files_unit_path: "{{ directory }}/units/xdp-gossip-files.service"
         __xdp_gossip_socket: "{{ playbook_dir }}/api.sock"
         __xdp_gossip_snapshot: {directory: "{{ directory }}/rollback"}
-        __xdp_gossip_preflight: {addr: 198.18.0.11, port: 8000, answering: []}
+        __xdp_gossip_preflight: {addr: 198.18.0.11, port: 8000, answering: [], installed: true}
         xdp_gossip_agent_addr: 198.18.0.11
         xdp_gossip_agent_api_tls: false
         xdp_gossip_agent_health_witness: false
