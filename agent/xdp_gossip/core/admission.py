@@ -107,7 +107,7 @@ class Admission:
     def known_offset(self) -> float:
         """Seconds to add to the local clock for the cluster's time, as far as it is known.
 
-        With fewer than two other members nobody can tell which clock is right, so the local clock counts. It does not
+        With fewer than two other members no member can know which clock is right, so the local clock counts. It does not
         override what more members said before: a clock that was known to run ahead still counts as ahead.
         """
         samples = self._samples()
@@ -174,7 +174,7 @@ class Admission:
 
         If the origin's clock is unknown, or was set meanwhile, challenge the node with a ping that only a live node can
         answer. The node may be challenging us for the same reason. Acknowledge its ping, which changes nothing here;
-        otherwise both would ask for ever.
+        otherwise both would ask forever.
         """
         known = peer.clock_ahead if peer is not None else None
         expected = self.cluster_offset() or 0.0 if known is None else known

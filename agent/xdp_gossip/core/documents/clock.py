@@ -86,7 +86,7 @@ def cluster_offset(samples: Iterable[float]) -> float:
 
     ``samples`` are the other members' clocks minus the local one, in seconds. The result is the median over all
     members, the local one included (as 0): one or a few wrong clocks cannot move it. If the number is even, the middle
-    two may disagree, and nobody can tell which is right, so each member takes the one nearer to its own clock. In a
+    two may disagree, and neither can know which is right, so each member takes the one nearer to its own clock. In a
     cluster of two, each member thus keeps its own time, and neither can move the other's.
     """
     # The median is written out, because the module statistics costs every agent two thirds of a megabyte.
