@@ -80,7 +80,7 @@ class Context:
     async def wait(self, work: Callable[[], Awaitable[T]], gone: asyncio.Future[None] | None = None) -> T:
         """Return the result of ``work()``. If the agent closes first, raise 503 ``shutting_down`` at once.
 
-        ``gone``: done when nobody waits for the answer any more (``server.gone``), so that the place is free again.
+        ``gone``: done once no client waits for the answer (``server.gone``), so that the slot is free again.
         """
         with self.waiting.take(1):
             task = asyncio.ensure_future(work())

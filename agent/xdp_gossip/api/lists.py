@@ -61,7 +61,7 @@ async def answer(
     more: dict[str, Any],
     headers: dict[str, str],
 ) -> web.Response:
-    """``entries`` under ``name``, and ``more`` beside them, as JSON; in slices, between which others have their turn.
+    """``entries`` under ``name``, and ``more`` beside them, as JSON; in slices, with other work in between.
 
     Compressed where the client takes that. Lists only: they hold nothing that is secret from who may read them, while
     the length of a compressed document would tell whoever can write into it what else is in it (BREACH).

@@ -32,7 +32,7 @@ def _descriptors() -> int:
 
 
 def _descriptors_limit() -> int:
-    """From a file: the unit's filter of system calls lets nobody ask for a limit (getrlimit(2))."""
+    """The limit of file descriptors, read from a file, as the unit's system call filter forbids getrlimit(2)."""
     try:
         lines = Path("/proc/self/limits").read_text().splitlines()
     except OSError:

@@ -128,7 +128,7 @@ def _up(config: AgentConfig, args: argparse.Namespace) -> tuple[str, State]:
 
 
 def _failure(config: AgentConfig, error: Exception) -> int:
-    """With ``auto`` a host without a data plane is a member all the same, over UDP. What is awaited is no failure."""
+    """Exit code of a failed ``up``. With ``auto``, or while something is awaited, that is no failure."""
     from ..dataplane.loader.settings import Absent
 
     return NOT_UP if config.protocol == "auto" or isinstance(error, Absent) else FAILED

@@ -74,7 +74,7 @@ def _print(view: View, args: argparse.Namespace) -> None:
 
 
 async def _live(client: Client, view: View, interval: float) -> int:
-    """Until somebody ends it; returns the exit code."""
+    """Refresh until the user ends it. Returns the exit code."""
     import asyncio
 
     from .livescreen import screen

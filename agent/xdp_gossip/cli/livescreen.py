@@ -34,7 +34,7 @@ class _Section:
     total: int
 
     def lines(self, shown: int, columns: int) -> list[str]:
-        """It with so many rows."""
+        """The table's lines, with this many rows."""
         lines = tables.drawn(self.columns, self.rows[:shown], columns, drop=True) if shown else []
         left = self.total - shown
         if left > 0:
@@ -58,7 +58,7 @@ def screen(view: View, columns: int, lines: int) -> list[str]:
 
 
 def _shares(sections: Sequence[_Section], room: int, gap: int) -> list[int]:
-    """How many rows of each: those in trouble first, then in turn."""
+    """Number of rows of each table: rows in trouble first, then in turn."""
     shown = [0] * len(sections)
 
     def needed() -> int:

@@ -35,7 +35,7 @@ class Publish:
         self.took: float | None = None
 
     def note(self, found: dict[str, Any]) -> None:
-        """Take an answer about who holds and who applied it."""
+        """Note an answer about the members that hold and have applied it."""
         results = found["results"]
         self.members = found["members"]
         self.held = sum(bool(result["holds"]) for result in results)
@@ -73,7 +73,7 @@ def _applied(result: dict[str, Any]) -> str:
 
 
 async def holders(client: Client, document: dict[str, Any]) -> dict[str, Any]:
-    """Who holds a version and has applied it; nobody has applied that it was deleted."""
+    """Members that hold a version and have applied it; nobody applies a deletion."""
     deleted = document["deleted"]
     try:
         return await client.convergence(

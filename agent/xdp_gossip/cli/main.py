@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Entry point of the command line: the parser, the dispatch, and the one place where errors become exit codes."""
+"""Entry point of the command line: parser, dispatch, and the one place that maps errors to exit codes."""
 
 from __future__ import annotations
 

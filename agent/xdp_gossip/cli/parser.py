@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
         self.register("type", None, text)
 
     def add_subparsers(self, **options: Any) -> Any:
-        """See argparse. What is behind the command's name has the types of its own parser."""
+        """See argparse. Words after the command's name have the types of its own parser."""
         action = super().add_subparsers(**options)
         action.type = raw
         return action
@@ -159,7 +159,7 @@ def text(word: str) -> str:
 
 
 def some_text(word: str) -> str:
-    """The same, of a character at least."""
+    """Text of at least one character."""
     if not word:
         raise argparse.ArgumentTypeError("expected text, got none")
     return text(word)

@@ -19,8 +19,8 @@ _LINE = 1000
 def prepare(*, service: bool = False) -> None:
     """Make standard streams usable that are closed, or whose encoding has no room for every character.
 
-    What is closed stays so: using it is the error that it would be for a program in C. Only its number is taken, that
-    no socket gets it. A ``service`` may print all the same, into nothing.
+    A closed stream stays closed: using it is an error, as in a program in C. Only its number is reserved, so that no
+    socket gets it. A ``service`` may print to it; the output is lost.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:

@@ -110,7 +110,7 @@ def show(columns: Sequence[str], rows: Rows, args: argparse.Namespace | None = N
 
 
 def terminal_columns() -> int:
-    """How wide the terminal on stdout is; 80 when it does not say."""
+    """Columns of the terminal on stdout; 80 if unknown."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 80
     except (OSError, ValueError):
@@ -131,7 +131,7 @@ def address(node: Mapping[str, Any]) -> str:
 
 
 def ago(seconds: float) -> str:
-    """How long ago, in a few characters."""
+    """Age in a few characters."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     if seconds < 7200:

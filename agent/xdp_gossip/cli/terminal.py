@@ -22,9 +22,8 @@ _TAKE, _GIVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 class Terminal:
     """The terminal on stdout, and the keys on stdin where that is one too. Used within a running event loop.
 
-    ``ended`` has the exit code once somebody wants an end: 0 for the key q, 128 and its number for a signal. ``wake``
-    is called when everything has to be drawn again. SIGTSTP gives the terminal back for as long as the program is
-    stopped.
+    ``ended`` has the exit code once the user or a signal ends it: 0 for the key q, 128 plus its number for a signal.
+    ``wake`` is called when everything must be drawn again. SIGTSTP restores the terminal while the program is stopped.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a ``watch --state`` has dealt with: the version of each document, in a file, from which a later one goes on.
+"""The state file of ``watch --state``: the handled version of each document, from which a later run continues.
 
 Versions, not a revision of the agent: those begin anew with each run of the agent, and may be of another one.
 """
@@ -65,7 +65,7 @@ class Seen:
         return True
 
     async def missed(self, client: Client, revision: int) -> list[Change]:
-        """What has changed since, as the agent has it now; the last version of each document only.
+        """Differences between the file and the agent's documents; only the last version of each document.
 
         A document that the agent does not have counts as deleted when its history says so: an agent that has lost its
         state, or is new, has none yet.

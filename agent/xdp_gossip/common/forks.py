@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A forked child keeps nothing of its parent's node lists: neither their ports nor their state files.
+"""Makes a forked child close the ports and state files of its parent's node lists.
 
 A child inherits every descriptor, and a port, or the lock of a file, is free only once nobody has it open any more:
 a child that lives on would hold both after its parent closed them, or died. SQLite, moreover, writes to a file that

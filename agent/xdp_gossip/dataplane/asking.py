@@ -140,7 +140,7 @@ class Asking:
 
     @property
     def due(self) -> float:
-        """When to ask next."""
+        """Time of the next request."""
         return self._at if self._wanted else math.inf
 
     @property

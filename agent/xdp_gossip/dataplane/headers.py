@@ -22,7 +22,7 @@ class HeaderError(Exception):
 
 
 def directory() -> Path:
-    """Where the sources are: beside ``agent/`` in a release as in a checkout. Raises ``HeaderError``."""
+    """Directory of the sources: beside ``agent/`` in a release and in a checkout. Raises ``HeaderError``."""
     named = os.environ.get(DIRECTORY_VARIABLE)
     path = Path(named) if named else Path(__file__).resolve().parents[3] / "bpf"
     if not (path / "maps.h").is_file():

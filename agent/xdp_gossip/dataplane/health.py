@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Judges whether a kernel data plane does its work. Pure: totals and facts go in, a verdict comes out.
+"""Judges whether a kernel data plane does its work. Pure: totals and facts in, a verdict out.
 
 The agent calls :meth:`Health.judge` once a cycle. **The tolerance rule**, the only one: a plane has failed when more
 than :data:`TOLERANCE` of the work of one cycle was left undone. A fault that stops the work altogether therefore

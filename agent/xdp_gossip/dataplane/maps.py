@@ -204,7 +204,7 @@ class DataPlane:
 
     @property
     def mode(self) -> str:
-        """As the loader names it: XDP (native), XDP (generic) or TC."""
+        """The mode in the loader's words: XDP (native), XDP (generic) or TC."""
         return self.loaded.mode
 
     @property

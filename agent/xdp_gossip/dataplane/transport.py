@@ -78,7 +78,7 @@ class KernelTransport(UdpTransport):
 
     @property
     def name(self) -> str:
-        """How packets travel: the data plane's mode, UDP without one."""
+        """The mode: that of the data plane, or UDP without one."""
         return self.plane.mode if self.plane is not None else "UDP"
 
     async def open(self, receive: Receive) -> None:
@@ -113,7 +113,7 @@ class KernelTransport(UdpTransport):
         self._counters["plane_table_full"] += 1
 
     def count(self, name: str) -> None:
-        """Add to a counter of whoever steers the plane, made with :meth:`add_counters`."""
+        """Add to a counter of the steering, made with :meth:`add_counters`."""
         self._counters[name] += 1
 
     def add_counters(self, names: Iterable[str]) -> None:

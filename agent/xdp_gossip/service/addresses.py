@@ -25,7 +25,7 @@ _BURST = 64
 class Addresses:
     """The addresses of ``settings``, which maps the name of a setting to an IP address or "" for none.
 
-    Each change is logged once. :attr:`changed` is set with it, for whoever tells others.
+    Each change is logged once. :attr:`changed` is set with it, for the task that reports it.
     """
 
     def __init__(self, settings: Mapping[str, str]) -> None:

@@ -166,7 +166,7 @@ class Agent:
         return self._plane_wait.waiting if self._plane_wait is not None else ""
 
     def _on_waiting(self) -> None:
-        """What can take long must not keep a boot, or whoever starts the unit: it is started as far as it goes now."""
+        """Report the unit as started while it waits: a long wait must not delay a boot or a ``systemctl start``."""
         self.systemd.tell("READY=1", self._told())
 
     def _told(self) -> str:

@@ -33,7 +33,7 @@ class Systemd:
 
     @staticmethod
     def watchdog_seconds() -> float | None:
-        """How often to feed the watchdog: half of what systemd allows, None when it does not watch this process."""
+        """Seconds between watchdog messages: half of what systemd allows; None if it does not watch this process."""
         try:
             microseconds = int(os.environ["WATCHDOG_USEC"])
             watched = int(os.environ.get("WATCHDOG_PID", os.getpid()))

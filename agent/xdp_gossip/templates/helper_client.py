@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Hands rendered content to the files helper."""
+"""Sends rendered content to the files helper."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def functions(ask: Callable[..., Any]) -> dict[str, Any]:
 class Listed(dict):  # type: ignore[type-arg]
     """One of the documents below a prefix: key, version, value, and on demand value_base64.
 
-    The value of one that is no text is undefined: whoever uses it gets an error, the others do not.
+    The value of a document that is not text is undefined, so only a template that uses it fails.
     """
 
     def __init__(self, key: str, version: str, value: bytes) -> None:
@@ -203,7 +203,7 @@ def render(source: str, most: int, ask: Callable[..., Any]) -> list[Any]:
 
 
 def _line(error: BaseException, before: int) -> str:
-    """Where in the template it happened: the last frame of a compiled template, whose lines Jinja2 maps back."""
+    """Line of the template in which an error occurred: the last frame of a compiled template, mapped back by Jinja2."""
     line, trace = "", error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename in ("<template>", "<unknown>"):

@@ -42,7 +42,7 @@ class Transport(Protocol):
 
     @property
     def name(self) -> str:
-        """How packets travel: "UDP" or "TCP", or the mode of the kernel data plane."""
+        """The mode: "UDP" or "TCP", or that of the kernel data plane."""
 
     @property
     def counters(self) -> Mapping[str, int]:

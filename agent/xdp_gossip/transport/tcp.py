@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Everything as frames over TCP (PekoNode's ``Protocol: TCP``)."""
+"""All packets as frames over TCP (PekoNode's ``Protocol: TCP``)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Datagrams where they fit, frames over TCP on the same port where they do not (PekoNode's ``Protocol: UDP``)."""
+"""Packets as datagrams, and longer ones as frames over TCP on the same port (PekoNode's ``Protocol: UDP``)."""
 
 from __future__ import annotations
 

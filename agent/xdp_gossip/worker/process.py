@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The agent's side: a process that is given one job at a time, watched, and ended when it takes too much.
+"""The agent's side of a worker: one job at a time, watched, and ended at its limits.
 
 Frames are a length (4 bytes, big-endian) and msgpack, in both directions. The process is made when there is a job, and
 ended when there was none for a while, or when it has kept much memory: so nothing of it stays.
@@ -37,7 +37,7 @@ class TooMuch(Exception):
 
 
 class Broken(Exception):
-    """The process cannot be started, or ended by itself."""
+    """The process cannot be started, or has ended unexpectedly."""
 
 
 class BoundedProcess:
@@ -114,7 +114,7 @@ class BoundedProcess:
         return msgpack.unpackb(await process.stdout.readexactly(length), raw=False)
 
     def _kill(self) -> None:
-        """Nobody needs it; the loop reaps it."""
+        """Kill the process; the event loop reaps it."""
         process, self._process = self._process, None
         if process is not None:
             with contextlib.suppress(ProcessLookupError):

@@ -114,7 +114,7 @@ class _Graph:
         self._entries[id(node)] = len(keys) + added
 
     def _merge(self, value: Any) -> int:
-        """How many entries the value of a merge key adds."""
+        """Number of entries that the value of a merge key adds."""
         parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
         added = 0
         for part in parts:

@@ -92,7 +92,7 @@ def _reap(child: int) -> None:
 
 
 def _work(work: Callable[[], Iterable[object]], writing: int) -> NoReturn:
-    """In the child. Its standard streams are nobody's: one that cannot end must not keep a pipe of the caller open."""
+    """Body of the child. Its standard streams are /dev/null: a hanging child must not keep the caller's pipes open."""
     try:
         os.setpgid(0, 0)
         nothing = os.open(os.devnull, os.O_RDWR)

@@ -33,7 +33,7 @@ _NO_STATUS = {
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """From whether it is there to its own faults."""
+    """Findings about the agent, from its socket to its own faults."""
     status = look.status
     if look.state == "hidden":
         yield unseen(look.why)

@@ -34,7 +34,7 @@ _RENEW = "renew it, then systemctl restart xdp-gossip"
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Nothing where the API has no TLS."""
+    """Findings about the API's certificates; none if the API has no TLS."""
     path, key = look.files.get("api.tls.cert"), look.files.get("api.tls.key")
     if not path:
         return
@@ -83,7 +83,7 @@ def _times(path: str, chain: list[Certificate]) -> Iterator[Finding]:
 
 
 def _names(path: str, leaf: Certificate, look: Look) -> Iterator[Finding]:
-    """How members are asked: by the address that the API listens on, else by the node's, or by its name."""
+    """Findings about the names in the certificate: clients use the API's address, else the node's, or its name."""
     from cryptography import x509
 
     if look.config is None:
@@ -183,7 +183,7 @@ def _served(path: str, leaf: Certificate, look: Look) -> Iterator[Finding]:
 
 
 def _fetch(ip: str, port: int) -> str:
-    """The certificate behind a port, in PEM, whoever issued it. Raises ``OSError``."""
+    """The certificate behind a port, in PEM, without checking its issuer. Raises ``OSError``."""
     import socket
 
     context = ssl.create_default_context()

@@ -70,7 +70,7 @@ _KERNEL = Subject("kernel", refuses="warning error", rejects="warning", lockdown
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Nothing without a sound configuration of the agent asked, which says what data plane is wanted."""
+    """Findings about the data plane; none without a valid configuration, which says what data plane is wanted."""
     if look.sound is not None:
         yield from of(look.sound, look.status, look.nodes)
 
@@ -199,7 +199,7 @@ def _vanishing(name: str) -> str:
 
 
 def _differences(found: Mapping[str, Any], wanted: settings.Settings) -> Iterator[Finding]:
-    """Where what is up is not what the configuration asks for."""
+    """Findings about differences between the plane that is up and the configuration."""
     if found["mode"] not in wanted.modes:
         text = f"{found['mode']} is up, but protocol is {wanted.protocol}"
         yield _SAYS("differs", text, _UP, level="error")

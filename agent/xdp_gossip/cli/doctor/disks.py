@@ -40,7 +40,7 @@ _SLOW = 1.0
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """The disks as they are, and what the agent says of its own."""
+    """Findings about the disks, and about the agent's own storage errors."""
     config = look.config
     if config is not None:
         yield from _directory(config.state_dir, "the agent's unit makes it at start; by hand: mkdir, chown", True)

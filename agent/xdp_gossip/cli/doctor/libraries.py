@@ -18,7 +18,7 @@ _SAYS = Subject("library", python="error", missing="error")
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Each library by itself."""
+    """One finding for each library."""
     version = ".".join(map(str, sys.version_info[:3]))
     if tuple(sys.version_info) < _OLDEST:
         yield _SAYS(

@@ -25,7 +25,7 @@ _SHOWN = 5
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Nothing without an agent that answers, but names of seeds that mean no address."""
+    """Findings about members; without an agent that answers, only seed names without an address."""
     config = look.sound
     unknown = []
     for host, port in config.seed_names if config is not None else ():

@@ -17,7 +17,7 @@ _SAYS = Subject("port", taken="error", address="warning", refused="error")
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Nothing while the agent runs: the ports are its own."""
+    """Findings about the agent's ports; none while the agent runs, as it holds them itself."""
     config = look.config
     if config is None or look.problems or look.state != "down" or look.status is not None:
         return

@@ -15,7 +15,7 @@ _MIB = 1024 * 1024
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """From the agent's own word."""
+    """Findings about the agent's process, from its status."""
     process = (look.status or {}).get("process")
     if not process:
         return

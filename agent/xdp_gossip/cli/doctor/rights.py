@@ -38,7 +38,7 @@ def examine(look: Look) -> Iterator[Finding]:
 
 
 def named(look: Look) -> tuple[list[str], list[str]]:
-    """The files with secrets, and those that only nobody else should write; those that are there."""
+    """The existing files with secrets, and those that others must not write."""
     secrets = [path for setting, path in look.files.items() if not setting.endswith((".cert", ".source"))]
     others = [path for path in (os.path.abspath(look.path), *look.files.values()) if path not in secrets]
     return [path for path in secrets if os.path.exists(path)], [path for path in others if os.path.exists(path)]

@@ -24,7 +24,7 @@ _BOOTED = "/run/systemd/system"
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Nothing on a host without systemd (sd_booted(3)), and of units that are not installed."""
+    """Findings about installed units; none on a host without systemd (sd_booted(3))."""
     systemctl = shutil.which("systemctl")
     if systemctl is None or not os.path.isdir(_BOOTED):
         return

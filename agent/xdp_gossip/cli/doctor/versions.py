@@ -14,7 +14,7 @@ _SAYS = Subject("version", mixed="warning", installed="warning", wire="warning")
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """By what each member tells of itself."""
+    """Findings about releases, from the members' own records."""
     status = look.status
     if status is None:
         return

@@ -58,7 +58,7 @@ def incumbent(interface: netlink.Interface) -> str:
 
 
 def refuse_incumbent(interface: netlink.Interface) -> None:
-    """Raise ``Refused`` when somebody else has the interface's XDP hook, and ``OSError``."""
+    """Raise ``Refused`` if a foreign program is at the interface's XDP hook. Raises ``OSError``."""
     who = incumbent(interface)
     if who:
         raise Refused(

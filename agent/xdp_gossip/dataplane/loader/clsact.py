@@ -78,7 +78,7 @@ def ahead(ifindex: int, hook: str, priority: int) -> list[int]:
 def attach(ifindex: int, hook: str, program: int, ours: list[int], priority: int) -> None:
     """Attach at ``ingress`` or ``egress``; in place of our own filter, if one with a program of ``ours`` is there.
 
-    Raises ``OSError`` (EEXIST: somebody else uses priority and handle; EINVAL: the priority is of another kind of
+    Raises ``OSError`` (EEXIST: a foreign filter uses priority and handle; EINVAL: the priority is of another kind of
     filter).
     """
     replace = _REPLACE if query(ifindex, hook, priority) in ours else 0
@@ -107,7 +107,7 @@ def detach(ifindex: int, hook: str, ours: list[int], priority: int) -> None:
 
 
 def remove(ifindex: int) -> None:
-    """Delete the interface's clsact, unless somebody has put a filter there meanwhile. Raises ``LoaderError``."""
+    """Delete the interface's clsact, unless it has a foreign filter by now. Raises ``LoaderError``."""
     try:
         if not netlink.has_clsact(ifindex) or any(netlink.filters(ifindex, parent) for parent in _PARENTS.values()):
             return

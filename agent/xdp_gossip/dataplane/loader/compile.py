@@ -72,7 +72,7 @@ def missing() -> list[tuple[str, str]]:
 
 
 def include_directories() -> list[Path]:
-    """Where the user-space headers of Linux are, the machine's own directory among them."""
+    """Directories of Linux' user-space headers, including the architecture's own."""
     triplet = sysconfig.get_config_var("MULTIARCH") or f"{platform.machine()}-linux-gnu"
     return [path for path in (_USER_HEADERS, _USER_HEADERS / triplet) if path.is_dir()]
 

@@ -89,7 +89,7 @@ class Hooks:
             clsact_.priorities.pop(hook, None)
 
     def ahead(self, name: str) -> str:
-        """Filters of others that run before ours all the same, in words; "" for none. Raises ``OSError``."""
+        """Foreign filters that still run before ours, in words; "" for none. Raises ``OSError``."""
         clsact_, hook = self._now.clsact, HOOKS[name][1]
         if name in self._now.links or clsact_ is None or hook not in clsact_.priorities:
             return ""

@@ -53,7 +53,7 @@ def forget_next_hops(directory: Path) -> None:
 
 
 def hand_over(directory: Path, uid: int) -> dict[str, int]:
-    """Give the maps to the agent's user, and to nobody else; returns their ids. Raises ``LoaderError``."""
+    """Give the maps to the agent's user only. Returns their ids. Raises ``LoaderError``."""
     found = {}
     for name in expected(0):
         path = directory / name

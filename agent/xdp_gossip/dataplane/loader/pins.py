@@ -30,12 +30,12 @@ _MS_NOSUID_NODEV_NOEXEC = 2 | 4 | 8
 
 
 def mount_point(directory: Path) -> Path:
-    """Where the bpffs is."""
+    """Mount point of the bpffs."""
     return directory / "bpf"
 
 
 def pin_directory(directory: Path, layout: int | None = None) -> Path:
-    """Where the pins of a layout (default: this version's) are."""
+    """Directory of the pins of a layout (default: this version's)."""
     return mount_point(directory) / f"v{layout or headers.constants()['XG_LAYOUT']}"
 
 

@@ -187,7 +187,7 @@ def _undo(directory: Path, old: state.State | None) -> None:
 
 
 def _new_state(settings: Settings, old: state.State | None) -> state.State:
-    """Of nothing yet, but for the programs that the kernel is known to reject."""
+    """An empty state, except for programs that the kernel is known to reject."""
     now = state.State(
         layout=headers.constants()["XG_LAYOUT"],
         version=__version__,
@@ -229,7 +229,7 @@ def _put_up(directory: Path, settings: Settings, now: state.State) -> None:
 
 
 def _prepare(directory: Path, settings: Settings, now: state.State) -> None:
-    """Make programs and maps for an interface that is not there yet. A failure is told, and met again by ``up``."""
+    """Prepare programs and maps for an interface that is missing. A failure is reported, and repeated by ``up``."""
     waiting = list(now.reasons)
     try:
         with _made(directory, settings, now) as programs:

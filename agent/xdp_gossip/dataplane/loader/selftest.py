@@ -157,7 +157,7 @@ def _checksum(words: bytes) -> bytes:
 
 
 def _frame(interface: netlink.Interface) -> bytes:
-    """One that leaves the host: under an EtherType that nobody listens to."""
+    """A frame that leaves the host, under an unused EtherType."""
     return _NEAREST_BRIDGE + interface.mac + struct.pack(">H", _ETHER_TYPE) + _TEXT.ljust(46, b"\0")
 
 

@@ -87,7 +87,7 @@ def wanted(config: AgentConfig, *, interface: str = "", named_directory: str = "
 
 
 def unplaced(config: AgentConfig, *, interface: str = "", named_directory: str = "", user: str = "") -> Settings:
-    """The same on ``NOWHERE``, whatever interfaces there are; root stands for a user who is missing."""
+    """The wanted state on ``NOWHERE``, whatever interfaces exist; root replaces a missing user."""
     copies = headers.constants()["XG_COPIES"]
     name, uid = owner(user)
     return Settings(
@@ -131,7 +131,7 @@ def _user(name: str) -> pwd.struct_passwd:
 
 @dataclass(frozen=True)
 class _Aim:
-    """Where packets go: ``toward`` addresses, as user ``uid``; ``now``: the interface of the plane that is up, or 0."""
+    """Where packets go: ``toward`` addresses, as user ``uid``; ``now``: interface of the running plane, or 0."""
 
     toward: Sequence[str]
     uid: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Names of the moments at which a killed loader leaves something behind; tests kill it at each of them."""
+"""Names of the moments at which a killed loader leaves something behind; tests kill it at each."""
 
 from __future__ import annotations
 

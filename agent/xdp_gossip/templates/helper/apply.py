@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Puts rendered files in place: written, validated, replaced, reloaded; and the former ones back if that fails.
+"""Puts rendered files in place: write, validate, replace, reload; restores the former files on failure.
 
 The files of one service are taken through each step together, so that they are all the new ones or all the former ones
 when a command runs, and one reload does for all. exchange.py has the steps of one file.

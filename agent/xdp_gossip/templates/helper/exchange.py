@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The exchange of one file, step by step; apply.py says which steps are taken for which files, and when.
+"""The steps that replace one file; apply.py decides which steps run for which files, and when.
 
 Beside the file, where only root can write (place.py), lies from before the exchange until the reload is over its former
 content (``.NAME.xg-former``) or, when there was none, a mark (``.NAME.xg-none``). Whoever finds one of them knows that

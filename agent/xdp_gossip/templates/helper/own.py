@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The helper's own directory, where nobody but root can write: files in the making, and what is to be remembered."""
+"""The helper's own directory, which only root can write: new files before they are placed, and saved state."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Where one file is replaced: its directory, held open, and a second one that only root can write, for what is beside.
+"""The place where a file is replaced: its directory, held open, and a second one that only root can write.
 
-All names are used relative to open directories, so that nobody who can write somewhere above can lead a write
-elsewhere. docs/security.md says which directory the new file is written in, and why.
+All names are used relative to open directories, so a user who can write above cannot redirect a write.
+docs/security.md says which directory the new file is written in, and why.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What agent and helper say to each other: a frame with a JSON header, then so many bytes of content.
+"""The protocol between agent and helper: a frame with a JSON header, then the content.
 
 ``length (4 bytes, big-endian) | {"template": NAME, "size": N}`` and N bytes; the answer is one frame
 ``{"state", "changed", "stage", "error", "output"}``. With ``"repair": true`` a file that was changed by hand is

@@ -47,7 +47,7 @@ class Rights:
         return (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (self.uid, self.gid, self.mode)
 
     def before(self, file: Held, user: str) -> int | None:
-        """Let ``user`` read a new file as it will in the end, and nobody write it; its group, or None for the helper.
+        """Let ``user`` read a new file like the final one, and nobody write it. Returns its group; None for the helper.
 
         The file is root's until it has been validated: its owner could replace the content meanwhile.
         """
