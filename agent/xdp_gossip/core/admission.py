@@ -107,8 +107,8 @@ class Admission:
     def known_offset(self) -> float:
         """Seconds to add to the local clock for the cluster's time, as far as it is known.
 
-        With fewer than two other members no member can know which clock is right, so the local clock counts. It does not
-        override what more members said before: a clock that was known to run ahead still counts as ahead.
+        With fewer than two other members no member can know which clock is right, so the local clock counts. It does
+        not override what more members said before: a clock that was known to run ahead still counts as ahead.
         """
         samples = self._samples()
         self._known_offset = cluster_offset(samples) if len(samples) > 1 else min(0.0, self._known_offset)
