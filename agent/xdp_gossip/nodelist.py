@@ -74,7 +74,7 @@ class NotReadyError(RuntimeError):
 
 @dataclass(frozen=True)
 class Published:
-    """Result of a write: the document held now (None: there never was one), and the version it replaced."""
+    """Result of a write: the document held now (None: there never was one), and the version that it replaced."""
 
     document: Document | None
     changed: bool
@@ -89,7 +89,7 @@ def node_list_with(settings: NodeSettings) -> AsyncNodeList:
 
 
 class AsyncNodeList:
-    """A member of a gossip cluster, for asyncio programs. Also an async context manager that closes itself.
+    """A member of a gossip cluster, for asyncio programs. It is also an async context manager that closes itself.
 
     PekoNode's parameters: ``amount`` fan-out; ``cycle`` seconds between heartbeats, 0.05 at least (0: automatic by
     cluster size); ``buffer`` packets queued (0: 3 x amount); ``size`` bytes of one datagram or frame; ``timeout``
@@ -109,10 +109,10 @@ class AsyncNodeList:
     Defaults and ranges stand in docs/toolkit.md, and are declared in :mod:`xdp_gossip.config.settings`. The attribute
     ``settings`` holds the values.
 
-    Every call raises ``TypeError`` or ``ValueError`` that names a wrong parameter, and ``NotReadyError`` before the
-    call that it depends on, after :meth:`close`, in another event loop than that of :meth:`join`, and in a child that
-    was forked after :meth:`join`: sockets and threads belong to one process. A :meth:`join` that failed may be called
-    again. Versions may be given as text.
+    Every call raises ``TypeError`` or ``ValueError``, which names the wrong parameter. It raises ``NotReadyError``
+    before the call that it depends on, after :meth:`close`, in another event loop than that of :meth:`join`, and in a
+    child that was forked after :meth:`join`, because sockets and threads belong to one process. A failed :meth:`join`
+    may be called again. Versions may be given as text.
     """
 
     def __init__(
@@ -142,14 +142,14 @@ class AsyncNodeList:
         allow: Sequence[str] = NodeSettings.dataplane.allow,
         rng: random.Random | None = None,
     ) -> None:
-        given = dict(locals())  # before there are others: every parameter by its name
+        given = dict(locals())  # every parameter by its name; must stay the first line
         self._begin(parameters.settings(given), parameters.generator("rng", rng))
 
     def _begin(self, settings: NodeSettings, rng: random.Random) -> None:
         self.settings = settings
         self._assembly = Assembly(settings)
         self.cluster = settings.cluster
-        #: Of the key slots, (number, state).
+        #: The key slots as (number, state).
         self.keys = list(self._assembly.keyring.states.items())
         self._rng = rng
         self._node: Node | None = None
@@ -206,7 +206,7 @@ class AsyncNodeList:
     async def join(self) -> None:
         """Open the sockets, load the stored state and start to gossip.
 
-        Raises ``StoreError``, ``TransportError`` (the address is in use, say).
+        Raises ``StoreError``, and ``TransportError``, for example if the address is in use.
         """
         node = self._local()
         if self._disk is not None:
@@ -228,7 +228,7 @@ class AsyncNodeList:
             await runtime.open()
             self._usable()  # close() may have come meanwhile
             engine.reaches = transport.reaches
-            # Nobody may publish before the stored documents are loaded, so there is no await from here on.
+            # No publish may come before the stored documents are loaded, so there is no await from here on.
             for seed in self._seeds:
                 engine.seed(seed, runtime.now())
             runtime.counters["state_file_repairs"] = len(problems)
@@ -314,7 +314,7 @@ class AsyncNodeList:
     async def delete(
         self, key: str, *, expected: Version | str | None = None, author: str = "", comment: str = ""
     ) -> Published:
-        """Delete a document everywhere; see :meth:`publish` for the errors.
+        """Delete a document on all members. See :meth:`publish` for the errors.
 
         ``author`` and ``comment`` are kept with the deletion, in the history.
         """
@@ -341,7 +341,7 @@ class AsyncNodeList:
             checked = [write if write.deleted else await self._checked(write, runtime) for write in writes]
             try:
                 return await self._write(checked, author, comment)
-            except TypeChanged:  # somebody else wrote meanwhile
+            except TypeChanged:  # another publish came between
                 continue
 
     async def _checked(self, write: Write, runtime: Runtime) -> Write:
@@ -390,7 +390,7 @@ class AsyncNodeList:
         write = replace(parameters.write("", write), expires=former.expires if expires_in is None else 0)
         parameters.instance("comment", comment, str, "text")
         parameters.instance("author", author, str, "text")
-        # Not checked again: what held once may hold again, also where checks have become stricter.
+        # Not checked again: a value that held once may hold again, even if checks have become stricter.
         return (await self._write([write], author, comment or f"rollback to {former.version}"))[0]
 
     def repair(self) -> int:
@@ -402,7 +402,10 @@ class AsyncNodeList:
         return self._joined().call(lambda engine, now: engine.leave(now))
 
     async def close(self) -> None:
-        """Stop gossiping and release everything; not a leave. Idempotent; in a forked child without effect."""
+        """Stop gossiping and release everything.
+
+        This is not a leave. Idempotent; it has no effect in a forked child.
+        """
         if self._forked:
             return
         self._at_home()
@@ -551,7 +554,7 @@ class AsyncNodeList:
         return self._follow(log.revision if since is None else since, chosen)
 
     async def _follow(self, revision: int, chosen: Filter) -> AsyncIterator[Change]:
-        self._at_home()  # not where watch() was called, but where the changes are waited for
+        self._at_home()  # checked in the loop that waits for the changes, not in the one that called watch()
         async for change in self._log.follow(revision, chosen):
             yield change
             self._at_home()
@@ -602,7 +605,7 @@ class AsyncNodeList:
         else:
             held = runtime.engine.document(key)
             if digest is None and held is not None and str(held.version) == str(version):
-                digest = held.digest  # PekoNode's versions are times: two values may have one
+                digest = held.digest  # PekoNode's versions are times: two values may share one
             wanted = Wanted(key, str(version) if version is not None else None, digest)
         inquiry = Inquiry(runtime, self._log, replace(wanted, applied=applied))
         self._inquiries.add(inquiry)

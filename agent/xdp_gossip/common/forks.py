@@ -21,17 +21,17 @@ _files: set[str] = set()
 
 
 def own_socket(sock: socket.socket) -> None:
-    """``sock`` is this process's alone, as long as it lives."""
+    """Register ``sock`` as this process's own: forked children give it up."""
     _sockets.add(sock)
 
 
 def own_file(path: str | os.PathLike[str]) -> None:
-    """The file, and those whose names begin with its name, are this process's alone. To be told before it is opened."""
+    """Register a file, and files whose names begin with its name, as this process's own. Call it before opening."""
     _files.add(os.path.realpath(path))
 
 
 def _let_go() -> None:
-    """In the child, before anything else runs there."""
+    """Redirect the registered descriptors. It runs in the child before anything else."""
     found = {sock.fileno() for sock in list(_sockets)} - {-1}
     if _files:
         found.update(_descriptors_of(tuple(_files)))

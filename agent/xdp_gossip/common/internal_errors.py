@@ -20,9 +20,9 @@ from typing import Any, TypeVar, cast
 _log = logging.getLogger("xdp_gossip.internal_errors")
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-#: Seconds in which the errors of one place are logged once.
+#: The errors of one place are logged once in this many seconds.
 QUIET = 60.0
-#: Places told apart at most; the others share one entry.
+#: Most places that are counted separately. All others share one entry.
 MAX_PLACES = 200
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -52,7 +52,7 @@ class Record:
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """The number of all errors so far."""
         return sum(found.count for found in self._found.values())
 
     def all(self) -> list[InternalError]:
@@ -60,7 +60,7 @@ class Record:
         return sorted(self._found.values(), key=lambda found: -found.count)
 
     def add(self, task: str, error: BaseException) -> None:
-        """Count ``error``, which came up in ``task``, and log it with its traceback once a minute for each place."""
+        """Count ``error``, which occurred in ``task``, and log it with its traceback once a minute for each place."""
         key = (task, _place(error))
         if key not in self._found and len(self._found) >= MAX_PLACES:
             key = ("other", "other places")
@@ -79,7 +79,7 @@ class Record:
         _log.error("internal error in %s at %s: %s%s", *key, text, more, exc_info=trace)
 
     def clear(self) -> list[InternalError]:
-        """Forget all, and return them; for tests."""
+        """Forget all errors, and return them. For tests."""
         found = self.all()
         self._found.clear()
         self._logged.clear()
@@ -91,7 +91,7 @@ RECORD = Record()
 
 
 def guarded(task: str, callback: F) -> F:
-    """``callback``, which an event loop calls, recording what it raises instead of raising it."""
+    """Wrap ``callback`` for an event loop: record what it raises instead of raising it."""
 
     @functools.wraps(callback)
     def call(*args: Any) -> Any:
@@ -117,15 +117,15 @@ def watch(task: asyncio.Future[Any], name: str, *foreseen: type[Exception]) -> N
 
 
 def is_own(error: BaseException) -> bool:
-    """Whether ``error`` passed a line of this package."""
+    """Whether the traceback of ``error`` has a line of this package."""
     return bool(_own(traceback.extract_tb(error.__traceback__)))
 
 
 def without_frames(error: BaseException | None) -> None:
-    """Take the tracebacks from ``error`` and from those before it.
+    """Remove the tracebacks from ``error`` and from the errors that led to it.
 
-    A library's frames and the error that they keep hold each other, with all that the frames know, until the garbage
-    collector comes, which is seldom.
+    The frames in a traceback and the error form a reference cycle. It keeps everything in these frames alive until the
+    garbage collector runs, which is seldom.
     """
     while error is not None and error.__traceback__ is not None:
         error.__traceback__ = None

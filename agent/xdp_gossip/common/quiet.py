@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-#: Seconds in which one kind is logged once.
+#: One kind is logged once in this many seconds.
 QUIET_S = 60.0
 #: Kinds and, of each kind, sources that are told apart at most; the others share one entry.
 MAX_KINDS = 100
@@ -21,7 +21,7 @@ _OTHERS = "others"
 
 
 class Quiet:
-    """What one part of the program has to say of others. ``clock`` returns monotonic seconds."""
+    """Rate-limited log lines of one part of the program. ``clock`` returns monotonic seconds."""
 
     def __init__(
         self, log: logging.Logger, level: int = logging.WARNING, clock: Callable[[], float] = time.monotonic
@@ -33,13 +33,13 @@ class Quiet:
         self._hidden: dict[str, Counter[str]] = {}
 
     def __call__(self, kind: str, text: str, source: str = "") -> None:
-        """Log ``text``, and ``source`` when there is one, unless ``kind`` was logged less than a minute ago."""
+        """Log ``text``, and ``source`` if given, unless ``kind`` was logged less than a minute ago."""
         line = self.line(kind, f"{text}, from {source}" if source else text, source)
         if line is not None:
             self._log.log(self._level, "%s", line)
 
     def line(self, kind: str, text: str, source: str = "") -> str | None:
-        """``text`` with the number of those that were not logged, or None when this one is not to be logged either."""
+        """``text`` with the number of suppressed lines, or None if this line is suppressed too."""
         if kind not in self._said and len(self._said) >= MAX_KINDS:
             kind = _OTHERS
         now = self._clock()
@@ -60,7 +60,7 @@ class Quiet:
 
 
 class QuietFilter(logging.Filter):
-    """Lets each message of a logger through once a minute, with the number of those that were held back."""
+    """Lets each message of a logger through once a minute, with the number of suppressed ones."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()

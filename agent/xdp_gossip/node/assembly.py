@@ -44,7 +44,7 @@ class Assembly:
         return self.settings.protocol.upper()
 
     def engine(self, node: Node, incarnation: int, plane: str, rng: random.Random) -> ProtocolEngine:
-        """The protocol's engine for ``node``; ``plane`` is the transport's name, which other nodes are told."""
+        """The protocol engine for ``node``. ``plane`` is the transport's name, which the node tells other nodes."""
         if self.settings.wire == "pekonode":
             from ..pekonode import PekoNodeEngine
             from ..pekonode import codec as pekonode_codec
@@ -54,9 +54,10 @@ class Assembly:
         return Engine(node, self.settings, codec, rng, incarnation, agent_version=__version__, plane=plane)
 
     def transport(self, node: Node) -> tuple[Transport, str]:
-        """The transport, closed yet, and why it can have no kernel data plane ("" when it may, or was not asked to).
+        """The transport, not opened yet, and the reason why it can have no kernel data plane.
 
-        Raises ``TransportError`` when the protocol that was asked for by name cannot be had.
+        The reason is "" if it may have one, or if none is wanted. Raises ``TransportError`` if a protocol that was
+        requested by name is impossible.
         """
         listen, own = (self.settings.listen_addr, node.port), node.address
         size, queue = self.settings.size, self.settings.queue

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from ..core.types import Document, Member, Version
 
-#: Changes kept; whoever asks for older ones is told that there is a gap and reads everything again.
+#: Changes to keep. A reader that asks for older ones is told of a gap and must read everything again.
 KEPT = 4096
-#: Bytes of the documents among them. Fewer changes are kept rather than every version of a large document.
+#: Most bytes of the documents in kept changes. It bounds memory if large documents change often.
 KEPT_BYTES = 32 * 1024 * 1024
 
 _LONG = 3600.0
@@ -77,7 +77,7 @@ class ChangeLog:
         self._ring: list[Change | None] = [None] * kept  # revision r stands at r modulo the length
         self._bytes = 0
         self._most_bytes = kept_bytes
-        #: By filter: who waits for such a change. The result is the revision before the change that woke them.
+        #: Waiting readers by filter. The result is the revision before the change that woke them.
         self._waiting: dict[Filter, set[asyncio.Future[int]]] = {}
         self._pausing: set[asyncio.Future[int]] = set()
 
@@ -140,7 +140,7 @@ class ChangeLog:
             timer.cancel()
 
     def since(self, revision: int, wanted: Filter = ALL) -> Changes:
-        """Changes after ``revision`` that ``wanted`` lets through."""
+        """Changes after ``revision`` that ``wanted`` selects."""
         if not self._oldest - 1 <= revision <= self.revision:
             return Changes(self.revision, True, ())
         size = len(self._ring)

@@ -35,7 +35,7 @@ def _body(event: Event, nodes: Sequence[Node], listen_addr: str) -> str | None:
         document = event.document
         content = "deleted" if document.deleted else f"{document.size} bytes"
         publisher = nodes[0] if nodes else document.version.origin
-        # PekoNode prints the value itself here; a configuration may hold what does not belong into a log.
+        # PekoNode prints the value itself here, but a configuration may hold secrets.
         return f"[Publish]: {publisher} / [Metadata]: {document.key} ({content})"
     return None
 

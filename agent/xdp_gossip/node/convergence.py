@@ -19,12 +19,12 @@ from ..core.types import PRESENT, Address, Member, Version
 from .changes import ChangeLog
 from .runtime import Runtime
 
-#: Seconds a member gets to answer a question, also when the caller does not want to wait.
+#: Seconds that a member gets to answer a query, even if the caller does not want to wait.
 _ANSWER = 1.0
 _NO_ANSWER = "no answer yet"
-#: A member that loses its power now would not have it any more.
+#: If such a member lost its power now, it would lose the document.
 _NOT_STORED = "not on its disk yet"
-#: Seconds between two questions to a member that does not hold it yet.
+#: Seconds between two queries to a member that does not hold it yet.
 _ASK_AGAIN = 0.25
 
 
@@ -162,7 +162,7 @@ class Inquiry:
         try:
             self._pending.add(self._runtime.call(lambda engine, time: engine.query(key, addresses, time)))
         except ProtocolError:
-            return  # this wire has no such question: only digests tell
+            return  # this wire has no such query: only digests tell
         self._asked.update(dict.fromkeys(addresses, now))
 
     def _judge(self, engine: Asked, member: Member) -> Mapping[str, Any]:

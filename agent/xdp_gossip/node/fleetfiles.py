@@ -15,18 +15,18 @@ from . import shapes
 from .changes import ChangeLog
 from .runtime import Runtime
 
-#: Members that are asked at one time: their answers must fit into the socket's buffer.
+#: Members that are asked at once: their answers must fit into the socket's buffer.
 _AT_ONCE = 128
-#: Seconds until a member that has not answered is asked again, and until the next look.
+#: Seconds until a member without an answer is asked again, and seconds between two checks.
 _ASK_AGAIN, _LOOK = 0.5, 0.1
 
 
 @dataclass(frozen=True)
 class FleetFiles:
-    """Rendered files in trouble, of all members: ``answered`` of ``members`` have told of ``templates`` in all.
+    """Rendered files in trouble on all members: ``answered`` of ``members`` answered, about ``templates`` in total.
 
-    Each of ``files`` and ``silent`` has the keys that the OpenAPI file gives it; both are in the order of addresses.
-    ``untold``: how many files in trouble members have left out, as one answer takes few of them.
+    The items of ``files`` and ``silent`` have the keys of the OpenAPI file. Both are sorted by address. ``untold``: how
+    many files in trouble the members left out, because one answer has room for few.
     """
 
     members: int
@@ -59,9 +59,9 @@ class FilesInquiry:
             self._all_here.set()
 
     async def run(self, timeout: float) -> FleetFiles:
-        """Ask until all who are present now have answered, ``timeout`` seconds have passed or the node list is closed.
+        """Ask until all members present now have answered, ``timeout`` seconds passed, or the node list is closed.
 
-        Raises ``ProtocolError`` (unsupported_operation) on a wire without such a question.
+        Raises ``ProtocolError`` (unsupported_operation) on a wire without such a query.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("xdp_gossip.runtime")
 _OVER = "the node list was closed: expected it open until a publish returns"
-#: Seconds until the store is told of versions that are kept, if no publish comes that takes the word along.
+#: Seconds until the store is told which versions are kept, if no publish carries that along before.
 _SETTLE_AFTER = 1.0
-#: Seconds until a withdrawal that failed is tried again.
+#: Seconds until a failed withdrawal is tried again.
 _RETRY = 5.0
 
 
@@ -65,11 +65,11 @@ class Publisher:
         self._disk = disk
         self._waiting: list[tuple[list[Document], asyncio.Future[None]]] = []
         self._work = asyncio.Event()
-        self._in_flight: dict[str, Prepared] = {}  # by key: prepared, and neither committed nor given up
+        self._in_flight: dict[str, Prepared] = {}  # by key: prepared, neither committed nor given up
         self._landed = asyncio.Event()
         self._committing: set[tuple[str, tuple[Version, bool, bytes]]] = set()
-        self._kept: list[Document] = []  # hold, and the store does not know yet
-        self._withdrawn: list[Document] = []  # do not hold, and may be on the disk
+        self._kept: list[Document] = []  # committed, but the store does not know yet
+        self._withdrawn: list[Document] = []  # not committed, but may be on the disk
         self._settling = asyncio.Lock()
         self._alarm: asyncio.TimerHandle | None = None
         self._begun: set[asyncio.Task[bool]] = set()
@@ -87,7 +87,7 @@ class Publisher:
         return any(each.key == document.key and each.rank == document.rank for each in (*coming, *self._withdrawn))
 
     def has_stored(self, document: Document) -> bool:
-        """Whether the engine speaks of a document that is being published, and so is on the disk already."""
+        """Whether a document from the engine is being published here, and so is on the disk already."""
         return (document.key, document.rank) in self._committing
 
     async def publish(self, writes: Sequence[Write], author: str, comment: str) -> list[tuple[Document | None, bool]]:
@@ -111,14 +111,17 @@ class Publisher:
                 return written
             documents = [item.document for item in prepared if item.changed and item.document is not None]
             if not documents:
-                await runtime.saved()  # what is held may have come a moment ago
+                await runtime.saved()  # the version held may have arrived a moment ago and not be stored yet
             if not documents or await self._see_to_its_end(prepared, documents, before_commit):
                 return [(item.document, item.changed) for item in prepared]
 
     async def _see_to_its_end(
         self, prepared: list[Prepared], documents: list[Document], before_commit: Callable[[], None]
     ) -> bool:
-        """See ``_store_and_commit``. What gets to the disk is kept or withdrawn, also when its caller gives up."""
+        """Run ``_store_and_commit`` to its end, even if the caller gives up.
+
+        So every staged version is kept or withdrawn.
+        """
         given_up = False
 
         def check() -> None:
@@ -139,7 +142,7 @@ class Publisher:
     def _land(self, work: asyncio.Task[bool], prepared: list[Prepared]) -> None:
         self._begun.discard(work)
         if not work.cancelled():
-            work.exception()  # told to whoever waits; who gave up does not ask
+            work.exception()  # a waiting caller gets it; one that gave up does not ask
         for item in prepared:
             self._in_flight.pop(item.key, None)
         landed, self._landed = self._landed, asyncio.Event()
@@ -148,7 +151,7 @@ class Publisher:
     async def _store_and_commit(
         self, prepared: list[Prepared], documents: list[Document], before_commit: Callable[[], None]
     ) -> bool:
-        """Whether it happened; else another version came between, and it has to be looked at again."""
+        """Stage and commit. Returns False if another version came between; the caller must then prepare again."""
         if self._over:
             raise StoreError(_OVER)
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -162,7 +165,7 @@ class Publisher:
             done = self._runtime.call(lambda engine, now: engine.commit(prepared, now))
         finally:
             self._committing = set()
-            # Also when what follows from a commit has failed.
+            # Also if the steps after a commit have failed.
             if done or any(self._runtime.engine.held(document.key) is document for document in documents):
                 self._kept += documents
                 self._wake(_SETTLE_AFTER)
@@ -171,20 +174,20 @@ class Publisher:
         return done
 
     async def _withdraw(self, documents: Sequence[Document]) -> None:
-        """Take from the disk what does not hold. Raises ``StoreError``; then it is tried again and again."""
+        """Remove versions that do not hold from the disk. Raises ``StoreError``; then it is retried."""
         self._withdrawn += documents
         try:
             async with self._settling:
                 await self._settle()
         except NotedError:
-            pass  # has not happened, whatever comes; the row goes later
+            pass  # the publish has not happened in any case; the row is removed later
         except StoreError as error:
             keys = ", ".join(repr(document.key) for document in documents)
             text = f"{error}; what was written of {keys} may still be on the disk, and would hold after a restart now: "
             raise StoreError(f"{text}it is taken from there as soon as the disk is well") from error
 
     async def _settle(self) -> None:
-        """Tell the store what became of what was staged. Raises ``StoreError``; then it is tried again."""
+        """Tell the store which staged versions are kept or withdrawn. Raises ``StoreError``; then it is retried."""
         kept, withdrawn = list(self._kept), list(self._withdrawn)
         if not kept and not withdrawn:
             return
@@ -195,7 +198,7 @@ class Publisher:
             self._runtime.note_disk(error)
             self._wake(_RETRY)
             raise
-        # These were the first in line, and more may have come.
+        # These were the first in the list, and more may have been added.
         del self._kept[: len(kept)]
         del self._withdrawn[: len(withdrawn)]
         self._runtime.counters["documents_withdrawn"] += found
@@ -213,7 +216,7 @@ class Publisher:
         self._work.set()
 
     async def run(self) -> None:
-        """Write what is published, until it is cancelled: then to the end of the transaction that has begun."""
+        """Write what is published, until cancelled. A transaction that has begun is completed."""
         try:
             while True:
                 await self._work.wait()
@@ -238,7 +241,7 @@ class Publisher:
             async with self._settling:
                 await self._settle()
         except NotedError:
-            pass  # the next start sees to it
+            pass  # the next start settles it
         except StoreError as error:
             for document in self._withdrawn:
                 text = "document %r: version %s was not published, but the disk keeps it: it will hold after a restart"
@@ -247,7 +250,7 @@ class Publisher:
             self._alarm.cancel()
 
     async def _write(self) -> None:
-        """All that waits, as one transaction; without any, what the store is to be told."""
+        """Write everything that waits in one transaction. If nothing waits, settle."""
         waiting, self._waiting = self._waiting, []
         documents = [document for batch, _ in waiting for document in batch]
         try:
@@ -278,7 +281,7 @@ class Publisher:
                 del self._kept[: len(kept)]
                 self._runtime.note_disk(None)
                 return
-        # A transaction that fails at its very end is on the disk all the same.
+        # A transaction that fails at its very end may still be on the disk.
         await self._withdraw(documents)
         raise failed
 

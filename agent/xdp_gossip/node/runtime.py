@@ -33,25 +33,25 @@ from .steering import PlaneSteering, WithoutPlane
 
 _log = logging.getLogger("xdp_gossip.runtime")
 T = TypeVar("T")
-#: Goes on while the machine is suspended, as the monotonic clock does not.
+#: This clock goes on while the machine is suspended; the monotonic clock does not.
 _BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
-#: Seconds from a change of the known nodes until they are written, and between two such writes at least.
+#: Seconds from a change of the known nodes until they are written, and least seconds between two such writes.
 _NODES_AFTER = 0.2
 _NODES_EVERY = 2.0
 #: Seconds until a write that failed is tried again.
 _RETRY = 5.0
-#: Seconds that the disk may take for one transaction until it counts as failing.
+#: Seconds after which an unfinished transaction makes the disk count as failing.
 _HUNG = 30.0
-#: A warning with the same code is logged once in so many seconds.
+#: Warnings with the same code are logged once in this many seconds.
 _QUIET = 30.0
-#: The same for what a failing disk does not take: it is tried every few seconds, for as long as the disk is full.
+#: The same for writes that a failing disk refuses: they are retried every few seconds while the disk is full.
 _DISK_QUIET = 60.0
-#: Seconds a due timer may wait before the runtime counts as stuck.
+#: Seconds that a due timer may wait before the runtime counts as stuck.
 _STUCK = 10.0
 #: Seconds until the timers are run again after an internal error in one of them.
 _AFTER_FAULT = 0.2
-#: Timer runs that fail one after the other until the runtime counts as stuck: a new process may do better.
+#: Failed timer runs in a row after which the runtime counts as stuck: a new process may do better.
 _STUCK_FAULTS = 50
 
 
@@ -108,9 +108,9 @@ class Runtime:
         return Now(mono, max(0, time.time_ns()), slept)
 
     async def open(self) -> None:
-        """Open the sockets; what arrives before :meth:`start` is lost. Raises ``TransportError``.
+        """Open the sockets. Packets that arrive before :meth:`start` are lost.
 
-        So it does when a data plane was asked for by name and cannot be had.
+        Raises ``TransportError``, also if a data plane was requested by name and is impossible.
         """
         self._loop = asyncio.get_running_loop()
         await self.transport.open(self._receive)
@@ -151,10 +151,10 @@ class Runtime:
     async def publish(
         self, writes: Sequence[Write], author: str = "", comment: str = ""
     ) -> list[tuple[Document | None, bool]]:
-        """Write documents: first to the disk, then to everybody, so that a publish that fails has not happened.
+        """Write documents to the disk first, then spread them, so that a failed publish has not happened.
 
-        Returns for each what is held then and whether that is news. Raises ``ProtocolError``, and ``StoreError`` when
-        the disk fails.
+        Returns for each the document held afterwards and whether it changed. Raises ``ProtocolError``, and
+        ``StoreError`` if the disk fails.
         """
         return await self._publisher.publish(writes, author, comment)
 
@@ -178,7 +178,7 @@ class Runtime:
 
     @property
     def storage_error(self) -> str | None:
-        """Why the disk does not take what is to be written, and how many documents wait for it; None when it does."""
+        """Why the disk refuses writes, and how many documents wait for it; None if the disk is well."""
         error = self._disk_error
         if error is None and (busy := self._disk.busy) > _HUNG:
             error = f"the state file has not answered for {busy:.0f} s"
@@ -193,9 +193,9 @@ class Runtime:
         return not self._closed and in_time and self._timer_faults < _STUCK_FAULTS
 
     async def close(self) -> None:
-        """Send what is queued, write what is not written yet, and release everything.
+        """Send queued packets, write what is not written yet, and release everything.
 
-        It goes on when who waits for it gives up; whoever calls it again waits for the same.
+        It goes on if the caller gives up. A further call waits for the same end.
         """
         self._closed = True
         if self._closing is None:
@@ -203,7 +203,7 @@ class Runtime:
         await asyncio.shield(self._closing)
 
     async def abandon(self) -> None:
-        """Release everything but the disk after :meth:`open`, when :meth:`start` failed or is not to come."""
+        """Release everything except the disk after :meth:`open`, if :meth:`start` failed or will not follow."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -248,7 +248,7 @@ class Runtime:
         except Exception as error:
             RECORD.add("timer", error)
             self._timer_faults += 1
-            if self._timer is not None:  # what failed may be due again at once: do not spin on it
+            if self._timer is not None:  # the failed timer may be due again at once: do not spin
                 self._timer.cancel()
             if not self._closed:
                 self._timer = self._loop.call_later(_AFTER_FAULT, self._on_timer)
@@ -325,7 +325,7 @@ class Runtime:
         self._warn(Warned(f"{what}_not_stored", text), logging.ERROR, _DISK_QUIET)
 
     async def _save_documents(self) -> None:
-        """Write new documents, all that came together in one transaction."""
+        """Write new documents. Those that arrived together go into one transaction."""
         while True:
             await self._work.wait()
             self._work.clear()
@@ -351,7 +351,7 @@ class Runtime:
                 self._release()
 
     def _release(self, error: StoreError | None = None) -> None:
-        """Tell those who wait: all of them of a failure, else those whose writes are done."""
+        """Wake waiting callers: all of them after a failure, otherwise those whose writes are done."""
         waiting, self._saved = self._saved, []
         for done, count in waiting:
             if done.done():

@@ -11,7 +11,7 @@ from ..core.types import Document, Member, Node
 
 
 def node(member: Member) -> dict[str, Any]:
-    """NODE: one member as this agent sees it."""
+    """The schema ``Node``: one member as this agent sees it."""
     record = member.record
     return {
         "addr": member.address.ip,
@@ -38,7 +38,7 @@ def pascal_node(value: Node) -> dict[str, Any]:
 
 
 def published_at(milliseconds: int) -> str:
-    """RFC 3339 in UTC. A stamp beyond the year 9999, which no calendar here can hold, is given as its last moment."""
+    """A time in RFC 3339, UTC. A stamp after the year 9999, which Python cannot represent, becomes its last moment."""
     try:
         moment = datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.timezone.utc)
     except (OverflowError, ValueError, OSError):
@@ -47,9 +47,10 @@ def published_at(milliseconds: int) -> str:
 
 
 def document(value: Document) -> dict[str, Any]:
-    """DOC: what is known of one version of a document, without its value.
+    """The schema ``Document``: one version of a document, without its value.
 
-    It stands in lists, so it tells how many documents were written together and not which: each would name all others.
+    It is used in lists, so it gives only the number of documents that were written together, not their keys: each
+    document would name all others.
     """
     return {
         "key": value.key,
@@ -67,10 +68,10 @@ def document(value: Document) -> dict[str, Any]:
 
 
 def document_with_value(value: Document) -> dict[str, Any]:
-    """DOC with ``value_base64``."""
+    """The schema ``Document`` with ``value_base64``."""
     return {**document(value), "value_base64": base64.b64encode(value.value).decode("ascii")}
 
 
 def whole_document(value: Document) -> dict[str, Any]:
-    """Everything about one document: DOC with ``value_base64``, and ``batch``, the keys written together with it."""
+    """Everything about one document: ``Document`` with ``value_base64`` and ``batch``, the keys written together."""
     return {**document_with_value(value), "batch": list(value.batch)}

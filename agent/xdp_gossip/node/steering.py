@@ -12,7 +12,7 @@ from ..core.types import Now
 
 
 class PlaneSteering(Protocol):
-    """Keeps a kernel data plane in step with an engine; ``dataplane.steering.Steering`` does it."""
+    """Keeps a kernel data plane in step with an engine. ``dataplane.steering.Steering`` implements it."""
 
     @property
     def reason(self) -> str:
@@ -37,7 +37,7 @@ class PlaneSteering(Protocol):
         """Note that interfaces or addresses have changed."""
 
     def next_timer(self) -> float:
-        """Monotonic time at which :meth:`handle_timer` wants to be called; infinity: not at all."""
+        """Monotonic time at which :meth:`handle_timer` is due; infinity: never."""
 
     def handle_timer(self, now: Now) -> None:
         """Do what is due."""

@@ -34,7 +34,7 @@ class Unread(NamedTuple):
 
 
 class StateStore(Protocol):
-    """What the facade needs of a store; :class:`Store` keeps it, :class:`MemoryStore` forgets it at exit."""
+    """What a node list needs of a store. :class:`Store` is durable; :class:`MemoryStore` forgets everything at exit."""
 
     problems: list[str]
 
@@ -42,7 +42,7 @@ class StateStore(Protocol):
         """Persist and return the incarnation of this run (``core.runs.first_after``)."""
 
     def save_incarnation(self, incarnation: int) -> None:
-        """Persist a raised incarnation; an earlier one than stored changes nothing."""
+        """Persist a raised incarnation. One that is earlier than the stored one changes nothing."""
 
     def load(self) -> Snapshot:
         """Everything an engine starts from."""
@@ -50,26 +50,25 @@ class StateStore(Protocol):
     def save_documents(
         self, documents: Sequence[Document], withdrawn: Sequence[Document] = (), unread: Sequence[Unread] = ()
     ) -> None:
-        """Persist document versions in one transaction; what is older than stored goes to the history only.
+        """Persist document versions in one transaction. Versions older than the stored one go to the history only.
 
-        ``withdrawn`` are versions to forget: a document that was written under a wrong clock and got the right time
-        since. Its former version outranks all that follows, and would come back with the next start. What is in both
-        lists is forgotten. ``unread`` are such versions, too, but their place was taken by one whose author had not
-        read them: they stay in the history.
+        ``withdrawn``: versions to forget, which were written under a wrong clock and were replaced by lower ones since.
+        Such a version outranks all that follow, and would come back with the next start. A version in both lists is
+        forgotten. ``unread``: such versions whose successor's author had not read them; they stay in the history.
         """
 
     def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
-        """Persist versions that are not decided yet, at most one of a key, in one transaction.
+        """Persist versions that are not decided yet, at most one for each key, in one transaction.
 
-        After a restart they hold like any other. Until :meth:`settle` no version leaves the history for them, and they
-        take no place in it. ``kept``: those of an earlier call, see :meth:`settle`.
+        After a restart they hold like any other version. Until :meth:`settle` they take no place in the history, and no
+        version leaves it for them. ``kept``: versions of an earlier call, see :meth:`settle`.
         """
 
     def settle(self, kept: Sequence[Document], withdrawn: Sequence[Document]) -> int:
         """Decide on staged versions in one transaction: ``kept`` ones count, ``withdrawn`` ones are forgotten.
 
-        Returns how many of these there were. When no row has to go, nothing is written: a full disk takes that, too.
-        Raises ``NotedError`` when the rows are there yet, and will be gone with the next start.
+        Returns how many withdrawn rows there were. If no row has to go, nothing is written, so this works on a full
+        disk. Raises ``NotedError`` if the rows are still there but will be removed at the next start.
         """
 
     def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:
@@ -79,7 +78,7 @@ class StateStore(Protocol):
         """The last versions of ``key``, newest first."""
 
     def save_nodes(self, known: Sequence[Known]) -> None:
-        """Replace the known nodes, leaving out those silent for a day (the first day of a run forgets nobody)."""
+        """Replace the known nodes, without those silent for a day. The first day of a run forgets no node."""
 
     def close(self) -> None:
         """Release the file. Idempotent."""
@@ -90,11 +89,11 @@ def persist(
     batch: Sequence[DocumentChanged | TombstonesCollected],
     withdrawn: Mapping[tuple[object, ...], Document] | None = None,
 ) -> None:
-    """Bring events of documents to the disk, in their order. Raises ``StoreError``.
+    """Write events of documents to the disk, in order. Raises ``StoreError``.
 
-    A version that is replaced by a lower one was written under a wrong clock: it must not come back.
-    When the lower one's author had not read it, it stays in the history, where :class:`Warned` says it is.
-    ``withdrawn``: such versions, by key and rank, of events before these.
+    A version that is replaced by a lower one was written under a wrong clock and must not come back. If the lower one's
+    author had not read it, it stays in the history, as :class:`Warned` tells the operator. ``withdrawn``: such versions
+    of earlier events, by key and rank.
     """
     gone = dict(withdrawn or {})
     documents: list[DocumentChanged] = []
@@ -129,10 +128,10 @@ def _persist_documents(
 
 
 def remembered(known: Sequence[Known], opened: float) -> list[Known]:
-    """Drop who was silent for a day, once this run is a day old, but for the last ``MAX_FORMER`` of them.
+    """Drop nodes that were silent for a day, except the last ``MAX_FORMER``, once this run is a day old.
 
-    Before that silence says nothing: after a weekend without power every node was last heard three days ago. The
-    run's age is monotonic, because a clock set right after boot would age everybody at once.
+    Earlier, silence tells nothing: after a weekend without power every node was last heard three days ago. The run's
+    age is monotonic, because setting the clock after boot would otherwise age all nodes at once.
     """
     if time.monotonic() - opened < FORGET_AFTER_S:
         return list(known)

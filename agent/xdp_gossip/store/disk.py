@@ -18,9 +18,10 @@ T = TypeVar("T")
 
 
 class _Worker:
-    """One thread that does one thing after the other.
+    """One thread that runs submitted calls one after the other.
 
-    A ``ThreadPoolExecutor`` takes nothing any more when the functions of ``atexit`` are called, ``close`` among them.
+    A ``ThreadPoolExecutor`` would accept no more calls while ``atexit`` functions run, and ``close`` may be one of
+    them.
     """
 
     def __init__(self, name: str) -> None:
@@ -29,7 +30,7 @@ class _Worker:
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def submit(self, function: Callable[..., T], *arguments: object) -> Future[T]:
-        """Call ``function`` there. Raises ``RuntimeError`` after :meth:`end`."""
+        """Call ``function`` on the thread. Raises ``RuntimeError`` after :meth:`end`."""
         if self._ended:
             raise RuntimeError("the thread has ended")
         done: Future[T] = Future()
@@ -56,13 +57,13 @@ class _Worker:
             del job  # with what it holds
 
     def end(self) -> None:
-        """End when all is done that was submitted."""
+        """End the thread once all submitted calls are done."""
         self._ended = True
         self._jobs.put(None)
 
 
 class Disk:
-    """A store on a thread of its own, so that a slow disk does not keep heartbeats waiting."""
+    """A store on a thread of its own, so that a slow disk does not delay heartbeats."""
 
     def __init__(self, open_store: Callable[[], StateStore]) -> None:
         self._open_store = open_store
@@ -72,15 +73,15 @@ class Disk:
 
     @property
     def busy(self) -> float:
-        """Seconds since the thread began what it is at; 0.0 when it is at nothing."""
+        """Seconds since the thread began its present call; 0.0 if it is idle."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
     async def run(self, work: Callable[[StateStore], T]) -> T:
-        """``work(store)`` on the thread; the store is opened by the first call. Raises ``StoreError``.
+        """Run ``work(store)`` on the thread. The first call opens the store. Raises ``StoreError``.
 
-        What nobody foresaw is counted and becomes one, too: whoever waits for the disk has to hear of it, and what
-        writes again and again must not end.
+        An unexpected exception is counted and becomes a ``StoreError``, too: the caller must learn of it, and loops
+        that retry writes must not end.
         """
         try:
             return await asyncio.wrap_future(self._thread.submit(self._run, work))
@@ -100,7 +101,7 @@ class Disk:
             self._since = None
 
     async def close(self) -> None:
-        """Close the store and end the thread. To its end, whoever gives up: nobody else could open the store."""
+        """Close the store and end the thread, even if the caller gives up: otherwise the store stays locked."""
         closing = asyncio.wrap_future(self._thread.submit(self._close_store))  # behind an opening that was given up
         self._thread.end()
         cancelled = False

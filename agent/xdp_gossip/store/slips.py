@@ -27,7 +27,7 @@ def _slip(name: Name) -> bytes:
 
 
 class Slips:
-    """The slips in an open file that has nothing else in it; it grows to its full size at once."""
+    """The slips in an open file that contains nothing else. The file grows to its full size at once."""
 
     def __init__(self, descriptor: int) -> None:
         """Raises ``OSError`` when there is no room for them."""
@@ -41,25 +41,25 @@ class Slips:
         self._slips = [slip for slip in slips if slip != _NONE]
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Whether there are any slips."""
         return bool(self._slips)
 
     def names(self, name: Name) -> bool:
-        """Whether there is one for this row."""
+        """Whether there is a slip for this row."""
         return _slip(name) in self._slips
 
     def add(self, names: Iterable[Name]) -> None:
-        """Note rows; durable when it returns. Raises ``OSError``, also when there are too many."""
+        """Note rows. The slips are durable on return. Raises ``OSError``, also if there are too many."""
         self._write(list(dict.fromkeys([*self._slips, *(_slip(name) for name in names)])))
 
     def discard(self, names: Iterable[Name]) -> None:
-        """These rows are gone. Raises ``OSError``; then their slips stay, which does no harm."""
+        """Remove the slips of rows that are gone. Raises ``OSError``; then the slips stay, which does no harm."""
         gone = {_slip(name) for name in names}
         if not gone.isdisjoint(self._slips):
             self._write([slip for slip in self._slips if slip not in gone])
 
     def clear(self) -> None:
-        """All rows that were noted are gone. Raises ``OSError``, as :meth:`discard` does."""
+        """Remove all slips. Raises ``OSError``, as :meth:`discard` does."""
         self._write([])
 
     def _write(self, slips: list[bytes]) -> None:

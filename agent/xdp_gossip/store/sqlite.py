@@ -43,7 +43,7 @@ __all__ = [
 
 
 class Store:
-    """State in one file, owned by one process and used by one thread. Make it with :meth:`open`."""
+    """State in one file, owned by one process and used by one thread. Create it with :meth:`open`."""
 
     def __init__(
         self, path: Path, database: sqlite3.Connection, lock: int, problems: list[str], history: int = HISTORY
@@ -60,13 +60,13 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, history: int = HISTORY, cluster: str = "") -> Store:
-        """Open or make the file (mode 0600) and its directory (0700), setting a damaged one aside.
+        """Open or create the file (mode 0600) and its directory (0700). A damaged file is set aside.
 
         ``history``: versions to keep of each document, the current one included. ``cluster``: name of the cluster that
         the state belongs to; a file without one takes it.
 
-        Raises ``StoreError`` when it belongs to another cluster, when another process has it, when its layout is not
-        the one that this program writes, or when the file system refuses.
+        Raises ``StoreError`` if the file belongs to another cluster, if another process has it open, if its layout is
+        not the one that this program writes, or if the file system refuses.
         """
         path = Path(path)
         try:
@@ -173,7 +173,7 @@ class Store:
 
     def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
         """See :meth:`StateStore.stage`. Durable when it returns; raises ``StoreError``: then it may be there or not."""
-        # Before it is tried: a transaction that fails may be on the disk all the same.
+        # Before the transaction: one that fails may still be on the disk.
         self._undecided.update((document.key, rows.rank_key(document)) for document in documents)
         undecided = without(self._undecided, kept)
         with self._transaction() as tx:
@@ -202,7 +202,10 @@ class Store:
         return found
 
     def _note(self, names: Sequence[tuple[str, bytes]], reason: StoreError) -> None:
-        """Have the next start do what a transaction could not. Raises ``NotedError``, else ``StoreError``."""
+        """Note rows for the next start that a transaction could not remove.
+
+        Raises ``NotedError``, else ``StoreError``.
+        """
         try:
             self._slips.add(names)
         except OSError as error:

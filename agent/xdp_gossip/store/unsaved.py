@@ -23,7 +23,7 @@ Change = Union[DocumentChanged, TombstonesCollected]
 
 
 class Batch(NamedTuple):
-    """Changes by number, and before them ``withdrawn``: what changes that were given up had withdrawn."""
+    """Changes by number, and ``withdrawn``: versions withdrawn by earlier changes that were dropped."""
 
     changes: dict[int, Change]
     withdrawn: dict[tuple[object, ...], Document]
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 class Unsaved:
-    """A queue with one reader: :meth:`take`, and then :meth:`done` or :meth:`put_back`."""
+    """A queue with one reader, which calls :meth:`take` and then :meth:`done` or :meth:`put_back`."""
 
     def __init__(self, counters: dict[str, int]) -> None:
         """``counters``: where ``versions_given_up`` is counted."""
@@ -55,7 +55,7 @@ class Unsaved:
         return bool(self._waiting.changes or self._waiting.withdrawn or self._taken.changes)
 
     def add(self, change: Change) -> None:
-        """Put a change in line."""
+        """Queue a change."""
         self.added += 1
         if isinstance(change, DocumentChanged):
             self.keys[change.document.key] += 1
@@ -64,14 +64,14 @@ class Unsaved:
         self._line_up(self.added, change)
 
     def take(self) -> Batch:
-        """All that waits; the next changes wait behind it."""
+        """Take all waiting changes. Later changes wait behind them."""
         self._taken, self._waiting = self._waiting, Batch({}, {})
         self._newest, self._bytes = {}, 0
         self._followed.clear()
         return self._taken
 
     def done(self) -> None:
-        """What was taken is on the disk."""
+        """Note that the taken changes are on the disk."""
         taken, self._taken = self._taken, Batch({}, {})
         self.written = max(taken.changes, default=self.written)
         documents = [change.document for change in taken.changes.values() if isinstance(change, DocumentChanged)]
@@ -79,7 +79,7 @@ class Unsaved:
         self.keys = +self.keys
 
     def put_back(self) -> None:
-        """What was taken is not on the disk: it is the first in line again."""
+        """Put the taken changes back at the head of the queue, because they are not on the disk."""
         again, since = self._taken, self._waiting
         self._taken, self._waiting = Batch({}, {}), Batch({}, {**again.withdrawn, **since.withdrawn})
         self._newest, self._bytes = {}, 0

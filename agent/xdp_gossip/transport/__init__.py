@@ -27,7 +27,7 @@ class Receive(Protocol):
 
 
 class TransportError(Exception):
-    """The transport could not be opened; the message names the address and the reason."""
+    """The transport could not be opened. The message names the address and the reason."""
 
 
 class NoPlane(TransportError):
@@ -37,7 +37,7 @@ class NoPlane(TransportError):
 class Transport(Protocol):
     """What a node needs of a transport."""
 
-    #: Where it really listens: the port is the one the kernel chose when port 0 was asked for.
+    #: The address that it listens on. If port 0 was requested, this has the port that the kernel chose.
     local: Address
 
     @property

@@ -22,7 +22,7 @@ _log = logging.getLogger("xdp_gossip.accepting")
 
 #: Connections accepted in one turn of the event loop.
 TURN = 8
-#: Seconds without accepting after the system had no descriptor or no memory for a connection.
+#: Seconds for which accepting pauses after the system had no descriptor or no memory for a connection.
 PAUSE_S = 1.0
 _SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 

@@ -34,7 +34,7 @@ MAX_OUTGOING = 256
 MAX_INCOMING = 512
 #: Loopback is exempt: there many agents share one address, and strangers do not come from it.
 MAX_INCOMING_PER_ADDRESS = 32
-#: Frames in a row that were refused, after which a connection is closed: its peer has another secret, or bad intent.
+#: Refused frames in a row after which a connection is closed: its peer has another secret, or bad intent.
 MAX_REFUSED = 64
 #: Frames handed on per connection before other connections get their turn.
 BURST = 64
@@ -220,7 +220,7 @@ class Incoming(_Connection):
         self._useful = self._begun = streams.loop.time()
         self._scheduled = False
         self._refused = 0  # frames in a row
-        #: It has brought a packet that was not refused: it is a member's.
+        #: Whether it delivered a packet that was not refused, and so is a member's.
         self.proven = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -358,7 +358,7 @@ class Outgoing(_Connection):
             self.streams.counters["frames_sent"] += 1
 
     def data_received(self, data: bytes) -> None:
-        """Peers do not answer on our connection; one that does speaks another protocol."""
+        """Close the connection: peers do not answer on it, so this one speaks another protocol."""
         self.streams.counters["frames_malformed"] += 1
         self.lose("frames_dropped_broken")
 
@@ -392,7 +392,7 @@ class Outgoing(_Connection):
 
 
 def deliver(receive: Receive, packet: bytes, source: Address, counters: dict[str, int]) -> bool:
-    """Hand a packet on; False when it was refused. A fault in the receiver must not cost the socket."""
+    """Pass a packet to the receiver. False if it was refused. An error in the receiver must not cost the socket."""
     try:
         return receive(packet, source) is not False
     except Exception as error:

@@ -54,7 +54,7 @@ class Keyring:
         return cls(cluster, {0: (secret, "active")})
 
     def get(self, number: int) -> SlotKeys | None:
-        """Keys of a slot."""
+        """The keys of a slot; None if it is empty."""
         return self._keys.get(number)
 
 

@@ -150,7 +150,7 @@ class NativeCodec:
         return block + mac(keys.mac, block + bytes(MAC_BYTES) + relay + sealed) + relay + sealed
 
     def relayed(self, data: bytes) -> bytes | None:
-        """The packet for the next hop: one less to live, one more made."""
+        """The packet for the next hop: ttl one lower, hops one higher."""
         ttl, hops = _RELAY.unpack_from(data, _TTL_AT)
         if ttl == 0:
             return None
@@ -168,14 +168,14 @@ class NativeCodec:
 
 
 def mac(key: bytes, packet: bytes) -> bytes:
-    """The MAC that ``packet`` has to have under ``key`` (16 bytes), whatever stands in its place."""
+    """The MAC that ``packet`` must have under ``key`` (16 bytes), whatever its MAC field contains."""
     tag: bytes = crypto_shorthash_siphashx24(packet[:BLOCK_BYTES] + packet[_SALT_AT:], key)
     return tag
 
 
 def _aead(keys: SlotKeys, block: bytes, salt: bytes) -> ChaCha20Poly1305:
-    """A key of its own for every packet: no two packets of a run have the same signed block.
+    """The cipher with a separate key for each packet: no two packets of a run have the same signed block.
 
-    Two runs might have, when a state directory is restored and the clock stands still: the salt tells them apart.
+    Packets of two runs might, if a state directory is restored and the clock stands still. The salt tells them apart.
     """
     return ChaCha20Poly1305(hashlib.blake2s(block, digest_size=32, key=keys.body, salt=salt).digest())
