@@ -26,21 +26,21 @@ from .links import Facts
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
-#: The agent's own directory below the loader's, the file in it that asks, and the one that says whom packets go to.
+#: The agent's directory below the loader's, the request file in it, and the file with the packets' destinations.
 ASK, REQUEST, _TOWARD_FILE = "ask", "request", "toward"
-#: Seconds from one request to the next while nothing announces that it would help: doubled each time.
+#: First and longest pause in seconds between two requests while nothing has changed. Each pause doubles the last one.
 FIRST, MOST = 5.0, 300.0
-#: Seconds between two requests at least, whatever happens.
+#: Least seconds between two requests, whatever happens.
 SPACING = 1.0
-#: Seconds for which the loader's answer is looked for often, and waited for before a plane that failed is tried again
-#: without one.
+#: Seconds for which the agent checks often for the loader's answer, and waits before it tries a failed plane without
+#: one.
 ANSWER = 30.0
-#: Seconds after a request, or the loader's work, during which a carrier, features and programs that change are the
-#: loader's own doing: drivers reset when a program is attached. What is still different then counts.
+#: Seconds after a request, or the loader's work, during which changes of carrier, features and programs count as the
+#: loader's own: drivers reset when a program is attached. What still differs afterwards counts.
 SETTLE = 10.0
-#: Seconds for which a plane must have carried, at least, before an earlier failure is forgotten.
+#: Seconds for which a plane must carry before an earlier failure is forgotten.
 STABLE = 60.0
-#: Addresses that the loader is told, and bytes that it reads of them at most.
+#: Most addresses that the loader is told, and most bytes that it reads of them.
 TOWARD, _TOWARD_BYTES = 16, 4096
 
 
@@ -101,7 +101,7 @@ class Request:
 def _write(path: Path, content: object) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     with open(descriptor, "w", encoding="utf-8") as stream:
-        # The loader's root may not override permissions, and the agent's umask is strict.
+        # The loader runs as root without the right to override permissions, and the agent's umask is strict.
         os.fchmod(descriptor, 0o644)
         json.dump(content, stream)
         stream.write("\n")

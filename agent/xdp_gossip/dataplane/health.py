@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from .links import Facts
 
-#: Part of the work of one cycle that may stay undone.
+#: The fraction of the work of one cycle that may stay undone.
 TOLERANCE = 0.25
 #: Judgements in a row that must not find our program at the interface.
 _SEEN = 2
@@ -36,17 +36,17 @@ PROOFS = {
     "taken_down": "the loader has taken the plane down",
 }
 
-#: How a copy of another's rumor can end (bpf/counters.h); ``copy_due`` counts what was asked for.
+#: Outcomes of a copy of another member's rumor (bpf/counters.h). ``copy_due`` counts the requested copies.
 COPY_ENDS = ("copy", "copy_surplus", "copy_unresolved", "relay_failed")
 _FANOUT_ENDS = ("fanout_copy", "fanout_surplus", "fanout_unresolved", "fanout_failed")
 _TAKEN = ("take_heartbeat", "take_metadata", "take_leave", "take_record")
-#: Rumors that a program saw, and left to the stack on purpose.
+#: Rumors that a program saw and left to the stack on purpose.
 _PASSED = ("pass_odd", "pass_no_agent")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Why a plane cannot be relied on. ``proof``: one of :data:`PROOFS`; ``awaited``: what would end it."""
+    """Why a plane is not reliable. ``proof``: one of :data:`PROOFS`. ``awaited``: what would end the fault."""
 
     proof: str
     text: str

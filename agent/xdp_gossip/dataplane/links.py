@@ -24,7 +24,7 @@ _GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _CTRL_ATTR_FAMILY_ID, _CTRL_ATTR_FAMILY_NAME
 _NETDEV_CMD_DEV_GET, _NETDEV_A_DEV_IFINDEX, _NETDEV_A_DEV_XDP_FEATURES = 1, 1, 3
 
 
-#: Kinds of interfaces that hold an address and that no packet from a network arrives on.
+#: Kinds of interfaces that can hold an address, but never receive a packet from a network.
 HOLDERS = ("dummy", "vrf")
 
 
@@ -50,10 +50,10 @@ class Link:
 
 @dataclass(frozen=True)
 class Facts:
-    """The interface that a plane is on (None: it is not there), and the indexes of those that have the address.
+    """The interface of a plane (None: it does not exist), and the indexes of the interfaces that have the address.
 
-    ``ways``: the interfaces by which packets leave from an address that only a holder has; None where no plane depends
-    on it, empty where nobody is known whom they go to.
+    ``ways``: if only a holder has the address, the interfaces by which packets from it leave. None if no plane depends
+    on it, empty if no destination is known.
     """
 
     link: Link | None
@@ -108,7 +108,7 @@ def _ways(ip: str, holder: Link, toward: Sequence[str]) -> Iterator[int]:
 
 
 def concerns(data: bytes, ip: bytes, index: int, name: str) -> bool:
-    """Whether a datagram of :func:`rtnetlink.events` tells of the address ``ip`` (packed) or of the interface."""
+    """Whether a datagram of :func:`rtnetlink.events` is about the address ``ip`` (packed) or the interface."""
     for kind, body in rtnetlink.messages(data):
         if kind in (rtnetlink.RTM_NEWLINK, rtnetlink.RTM_DELLINK) and len(body) >= LINK.size:
             called = text(attributes(body[LINK.size :]).get(rtnetlink.IFLA_IFNAME, b""))

@@ -24,7 +24,7 @@ from . import headers, layout
 from .libbpf import EXIST, LOCK, NOEXIST, LibraryMissing, Map, MapError, RingBuffer
 from .totals import Totals
 
-#: What each value of ``protocol`` accepts of the modes that a loader writes down.
+#: The modes of the loader that each value of ``protocol`` accepts.
 _ACCEPTED = {"AUTO": ("XDP (native)", "XDP (generic)", "TC"), "XDP": ("XDP (native)", "XDP (generic)"), "TC": ("TC",)}
 _STANDINGS = {"present": "XG_PRESENT", "suspect": "XG_SUSPECT", "gone": "XG_GONE"}
 _MASK = (1 << 64) - 1
@@ -48,9 +48,9 @@ class AtWork(PlaneError):
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the loader wrote down. ``reason``: why not a better mode; ``program``: id of the XDP program, 0 at TC.
+    """What the loader recorded. ``reason``: why no better mode is in use. ``program``: id of the XDP program, 0 at TC.
 
-    ``owners``: indexes of the interfaces that had the node's address; ``named``: the operator has named the interface.
+    ``owners``: indexes of the interfaces that had the node's address. ``named``: the operator has named the interface.
     """
 
     mode: str
@@ -209,7 +209,7 @@ class DataPlane:
 
     @property
     def events_fd(self) -> int:
-        """Readable while something is in the ring buffer."""
+        """A descriptor that is readable while the ring buffer has records."""
         return int(self._events.fd)
 
     def _look(self) -> tuple[int, int]:
@@ -303,7 +303,7 @@ class DataPlane:
     # -- the others --------------------------------------------------------------------------------------------
 
     def observations(self, now: Now) -> list[Observation]:
-        """What the kernel recorded of each origin that is not held for gone: of those it records nothing."""
+        """What the kernel recorded of each origin whose standing is not gone. It records nothing of gone ones."""
         here = now.wall_ns - _ns(now.mono)
         gone = self._standings["gone"]
         rows: list[Observation] = []
@@ -318,9 +318,10 @@ class DataPlane:
         return rows
 
     def apply(self, standing: Standing, now: Now) -> bool:
-        """Bring what the agent holds of a peer into its entry; False when there is no room for it.
+        """Write the standing of a peer into its entry. False if the map has no room for it.
 
-        A packet that the kernel takes between reading and writing may be taken once more: the engine knows it.
+        A packet that the kernel takes between the read and the write may be taken twice. The engine detects the
+        duplicate.
         """
         key = layout.node_key(standing.address)
         if standing.standing == "forgotten":
@@ -403,7 +404,7 @@ def _merge(highest: int, window: int, other: int, bits: int) -> tuple[int, int]:
 
 
 def _bound(address: Address) -> bool:
-    """Whether some process on this host receives datagrams there."""
+    """Whether a process on this host receives datagrams at ``address``."""
     family = socket.AF_INET6 if ":" in address.ip else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
         try:

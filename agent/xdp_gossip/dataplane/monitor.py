@@ -28,7 +28,7 @@ _BURST = 64
 
 
 class Monitor:
-    """Watches one address and the interface that a plane is on. ``facts`` is None while nothing could be read."""
+    """Watches one address and the interface of a plane. ``facts`` is None while nothing could be read."""
 
     def __init__(self, ip: str) -> None:
         self._ip = ip
@@ -41,7 +41,7 @@ class Monitor:
         self._complaint = ""
         #: Addresses that packets go to (:func:`links.look`).
         self.toward: tuple[str, ...] = ()
-        #: Called in the loop when the facts are others than before.
+        #: Called in the loop when the facts have changed.
         self.on_change: Callable[[], None] = lambda: None
         self.facts: Facts | None = None
 

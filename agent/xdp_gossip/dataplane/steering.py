@@ -32,17 +32,17 @@ from .transport import EVERYBODY_4, EVERYBODY_6, KernelTransport
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
-#: Seconds between two looks for a data plane while there is none.
+#: Seconds between two checks for a data plane while there is none.
 LOOK_EVERY = 5.0
-#: The same while the loader has been asked and may be done any moment.
+#: The same while the loader has been asked and may finish at any moment.
 PEEK_EVERY = 0.5
-#: The kernel works without hearing from the agent for so many seconds, or timeouts if those are longer.
+#: The kernel works this long without a sign of the agent: in seconds, or in timeouts if those are longer.
 LEASE_SECONDS, LEASE_TIMEOUTS = 60.0, 10
-#: From a change of the members until the ring follows: what joins together is written together.
+#: Seconds from a change of the members until the ring follows, so that joint changes are written together.
 _RING_AFTER = 0.1
 
 _MAPS_GONE = Finding("maps_gone", "its maps were taken down, or others are pinned", "the loader to pin maps again")
-#: After these the pins themselves tell when there is a plane again; else the loader must have looked at it.
+#: After these proofs the pins tell when there is a plane again. After others the loader must have checked it.
 _PINS_TELL = ("maps_gone", "taken_down")
 COUNTERS = (
     *("plane_taken", "plane_judged", "plane_asked", "plane_ask_failed", "plane_stepped_down"),
@@ -94,7 +94,7 @@ class Steering:
 
     @property
     def reason(self) -> str:
-        """Why there is no better mode than the one in use, and what is waited for; "" when there is none."""
+        """Why no better mode is in use, and what would change that; "" if the best mode is in use."""
         plane, link = self._transport.plane, self._monitor.facts.link if self._monitor.facts is not None else None
         said = [self._why] if self._why else []
         if plane is not None and link is not None and not link.running:
@@ -134,7 +134,10 @@ class Steering:
             raise NoPlane(f"protocol {self._protocol}: {self._why}")
 
     def begin(self, now: Now, wake: Callable[[], None] = lambda: None) -> None:
-        """The engine runs: let the kernel work for it. ``wake`` has :meth:`notice` called when facts change."""
+        """Let the kernel work for the running engine.
+
+        ``wake`` makes the caller call :meth:`notice` when facts change.
+        """
         self._monitor.on_change = wake
         self._follow(now)
         if self._transport.plane is None:
@@ -154,7 +157,7 @@ class Steering:
         self._look_again(now)
 
     def notice(self, now: Now) -> None:
-        """Interfaces or addresses are others than before: what that says of the plane is not waited for."""
+        """React to changed interfaces or addresses at once, without waiting for the end of the cycle."""
         if self._follow(now):
             _log.info("interface or address changed: %s", self._monitor.facts)
             self._look_at = min(self._look_at, now.mono)
@@ -229,7 +232,7 @@ class Steering:
         self._say(f"kernel data plane: {plane.mode} on {loaded.interface}{note}", "", logging.INFO)
 
     def _renew(self, plane: DataPlane, now: Now) -> None:
-        """The loader has written its state: take what is up now, without a time over sockets where that can be."""
+        """Take the plane that the loader has just written, if possible without going over sockets meanwhile."""
         self._stamp = Loaded.stamp(self._directory)
         self._asking.loader_worked(now.mono)
         if self._proved(plane):
@@ -253,20 +256,20 @@ class Steering:
         self._guarded(self._first, now)
 
     def _proved(self, plane: DataPlane) -> bool:
-        """Whether the loader has found ``plane`` as it was: it goes on, and what it is judged by too."""
+        """Whether the loader left ``plane`` as it was. Then the plane stays in use, and so does its judgement."""
         try:
             return plane.there() and Loaded.read(self._directory, self._protocol) == plane.loaded
         except PlaneError:
             return False
 
     def _first(self, plane: DataPlane, now: Now) -> None:
-        """What was recorded while no agent ran comes first: those nodes are members at once."""
+        """Take what was recorded while no agent ran first, so that those nodes are members at once."""
         self._lost_before = plane.counter("news_lost")
         self._engine.observe(plane.observations(now), now)
         self._write_all(plane, now)
 
     def _step_down(self, found: Finding, now: Now) -> None:
-        """Go on through the sockets, and have the kernel pass to them what arrives."""
+        """Step down: go on over the sockets, and make the kernel pass arriving packets to them."""
         plane = self._transport.plane
         if plane is not None:
             # Maps that are not there any more, or refuse, have nothing below that reads them.
@@ -287,7 +290,7 @@ class Steering:
         self._ask(now)
 
     def _ask(self, now: Now) -> None:
-        """Ask the loader, if it is time; without a plane, look often for what it does."""
+        """Ask the loader if a request is due. Without a plane, check often for its result."""
         self._asking.attend(self._why, now)
         if self._transport.plane is None and now.mono < self._asking.answer_by:
             self._look_at = min(self._look_at, now.mono + PEEK_EVERY)
@@ -314,7 +317,7 @@ class Steering:
         return self._asking.follow(self._monitor.facts, self._program, now.mono)
 
     def _guarded(self, work: Callable[[DataPlane, Now], None], now: Now) -> None:
-        """Do something with the plane; one whose maps refuse is given up."""
+        """Run ``work`` on the plane. Give the plane up if its maps refuse."""
         plane = self._transport.plane
         if plane is None:
             return
@@ -326,7 +329,7 @@ class Steering:
     # -- what the runtime calls --------------------------------------------------------------------------------
 
     def next_timer(self) -> float:
-        """Monotonic time at which :meth:`handle_timer` wants to be called."""
+        """Monotonic time at which :meth:`handle_timer` is due."""
         if self._transport.plane is None:
             return min(self._look_at, self._asking.due)
         return max(0.0, min(self._cycle_at, self._ring_at, self._engine.observation_due))
@@ -347,7 +350,7 @@ class Steering:
 
     def _work(self, plane: DataPlane, now: Now) -> None:
         lost = 0
-        # What is due soon is done now: a wake-up costs more than most of what it is for.
+        # Work that is due soon is done now: a wake-up costs more than most of this work.
         soon = now.mono + self._engine.cycle / 3
         if soon >= self._cycle_at:
             if not self._carries(plane, now):
@@ -360,7 +363,7 @@ class Steering:
             self._write_all(plane, now)
 
     def _carries(self, plane: DataPlane, now: Now) -> bool:
-        """Judge the cycle that ends; False when there is another plane now, or none."""
+        """Judge the cycle that ends. False if there is another plane now, or none."""
         self._aim()
         self._monitor.refresh()
         self._follow(now)
@@ -400,12 +403,12 @@ class Steering:
             _log.warning("%s", self._refusal)
 
     def attend(self, now: Now) -> None:
-        """After an input of the engine: what the kernel screens by must not be stale."""
+        """Update the maps after an input of the engine, so that the kernel does not screen by stale data."""
         if self._transport.plane is not None and self._shown != self._state():
             self._guarded(self._write_config, now)
 
     def hold(self, standing: Standing, now: Now) -> None:
-        """What the kernel is to hold of a peer."""
+        """Write the standing of a peer for the kernel."""
 
         def apply(plane: DataPlane, now: Now) -> None:
             if not plane.apply(standing, now):
@@ -414,14 +417,14 @@ class Steering:
         self._guarded(apply, now)
 
     def members_changed(self, now: Now) -> None:
-        """Members came or went: the ring follows soon."""
+        """Schedule an update of the ring after members appeared or left."""
         if self._transport.plane is not None:
             self._ring_at = min(self._ring_at, now.mono + _RING_AFTER)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
     def _write_all(self, plane: DataPlane, now: Now) -> None:
-        """Once a cycle: the ring shuffled, the lease renewed, the clock as it is now."""
+        """Once a cycle: shuffle the ring, renew the lease, and write the present clock."""
         six = ":" in self._own.ip
         members = self._engine.relay_targets(self._ring)
         plane.write_targets([member for member in members if (":" in member.ip) == six])

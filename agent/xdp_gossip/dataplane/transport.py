@@ -131,10 +131,10 @@ class KernelTransport(UdpTransport):
         return data, name
 
     def _noting(self, receive: Receive, data: bytes, source: Address, screened: bool = False) -> bool | None:
-        """Pass on what came by a socket, and count a rumor that should have been taken by the programs.
+        """Pass on a packet from a socket, and count a rumor that the programs should have taken.
 
-        Rumors that came in by another interface (loopback too), or to another of this host's addresses, are none of
-        the plane's business. A process of this host can put its own address to the interface's name.
+        Rumors that arrived by another interface (including loopback), or for another address of this host, do not
+        count. A process on this host can make its packets look as if they arrived by the interface.
         """
         arrival, self._arrival = self._arrival, None
         taken = receive(data, source)
@@ -149,7 +149,7 @@ class KernelTransport(UdpTransport):
         return taken
 
     def _read_events(self) -> None:
-        """Take a burst; what is left makes the descriptor readable in the next turn of the loop."""
+        """Read one burst. Records that are left make the descriptor readable in the next turn of the loop."""
         plane = self.plane
         if plane is None:
             return
@@ -163,7 +163,7 @@ class KernelTransport(UdpTransport):
             self._take(record)
 
     def _take(self, record: bytes) -> None:
-        """One record: ``struct xg_event`` and a packet."""
+        """Take one record: ``struct xg_event`` and a packet."""
         counters = self._counters
         head = layout.EVENT.size
         try:
@@ -177,7 +177,7 @@ class KernelTransport(UdpTransport):
             counters["plane_malformed"] += 1
         elif kind == self._unresolved:
             counters["plane_unresolved"] += 1
-            # The stack resolves the neighbour; the next copy for it stays in the kernel.
+            # The stack resolves the neighbour, so the kernel can send the next copy itself.
             self.send(Transmit(address, packet))
         elif kind == self._news:
             counters["plane_news"] += 1
@@ -222,7 +222,7 @@ class KernelTransport(UdpTransport):
         try:
             sock.sendmsg([carrier], [packet_info(self._own, index)], 0, to)
         except OSError as error:
-            # A full buffer, a firewall: each target its own packet may still get through.
+            # A full buffer or a firewall: separate packets may still get through.
             if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
                 self._counters["carriers_refused"] += 1
                 self.refusal = error.strerror or str(error)

@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 NAMES = ("libbpf.so.1", "libbpf.so.0")
-#: What a ring buffer calls for each record.
+#: Type of the callback that a ring buffer calls for each record.
 SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 

@@ -29,7 +29,7 @@ ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, LPM_TRIE, RINGBUF = 2, 1, 9, 6, 11, 27
 
 
 class MapError(OSError):
-    """A call on a map failed; the message names the map, the call and the reason."""
+    """A call on a map failed. The message names the map, the call and the reason."""
 
     def __init__(self, number: int, what: str) -> None:
         super().__init__(number, f"{what}: {os.strerror(number)}")
@@ -91,7 +91,7 @@ def update(descriptor: int, key: bytes, value: bytes, flags: int = ANY) -> None:
 
 
 def delete(descriptor: int, key: bytes) -> None:
-    """Remove one entry of a map, which may be gone already."""
+    """Remove one entry of a map. It may be gone already."""
     with contextlib.suppress(FileNotFoundError):
         check(library().bpf_map_delete_elem(descriptor, key), "map entry")
 
@@ -225,7 +225,7 @@ class Map:
 
 
 class RingBuffer:
-    """A pinned ring buffer; its descriptor ``fd`` is readable while something is in it."""
+    """A pinned ring buffer. Its descriptor ``fd`` is readable while it has records."""
 
     def __init__(self, path: Path) -> None:
         """Raises ``MapError``, and ``MemoryError`` where the process may not make a callback from C."""
@@ -245,7 +245,7 @@ class RingBuffer:
             raise MapError(number, f"ring buffer {self.name}")
 
     def consume(self, take: Callable[[bytes], None], most: int) -> int:
-        """Hand up to ``most`` records to ``take``, which must not raise; returns how many were there."""
+        """Pass up to ``most`` records to ``take``, which must not raise. Returns how many there were."""
         self._take, self._left = take, most
         result = self._bpf.ring_buffer__consume(self._ring)
         taken = most - self._left

@@ -93,7 +93,7 @@ class Link:
 
 
 def pin(descriptor: int, path: str) -> None:
-    """Give a map, program or link a name in a bpffs."""
+    """Pin a map, program or link in a bpffs."""
     check(library().bpf_obj_pin(descriptor, path.encode()), path)
 
 

@@ -37,7 +37,7 @@ def of_mode(mode: str) -> tuple[str, str]:
 
 
 class Hooks:
-    """The hooks of one interface; ``now`` is written down whenever something is about to outlive this process."""
+    """The hooks of one interface. ``now`` is saved before any step whose effect outlives this process."""
 
     def __init__(self, directory: Path, now: state.State, interface: netlink.Interface) -> None:
         self._directory = directory
@@ -54,7 +54,7 @@ class Hooks:
         return _sitting(self._pins, self._now, name)
 
     def attach(self, name: str, program: int, mode: str = "") -> None:
-        """Put a program on a hook, ahead of those of others where the hook takes several. Raises ``Refused``."""
+        """Attach a program to a hook, ahead of other programs if the hook takes several. Raises ``Refused``."""
         hook = HOOKS[name][1]
         # What is left of a link that was detached, or of a loader that died, would be in the way.
         self.detach(name)
@@ -69,7 +69,7 @@ class Hooks:
         self._keep(name, link)
 
     def exchange(self, name: str, program: int) -> None:
-        """Put another program on a hook that is ours, in one step. Raises ``OSError``, ``Refused``."""
+        """Replace our program on a hook in one step. Raises ``OSError``, ``Refused``."""
         if name in self._now.links:
             with pins.opened(self._pins / name) as link:
                 libbpf.link_update(link, program)
@@ -78,7 +78,7 @@ class Hooks:
         step(f"{name} exchanged")
 
     def detach(self, name: str) -> None:
-        """Take a program off its hook, if one of ours is there."""
+        """Detach our program from a hook, if it is there."""
         hook = HOOKS[name][1]
         pins.remove_link(self._pins / name)
         self._now.links.pop(name, None)
@@ -185,7 +185,7 @@ def _link_program(path: Path, ifindex: int) -> int:
 
 
 def detach_all(now: state.State) -> None:
-    """Remove what no pin holds: filters, and a clsact of our making. Raises ``LoaderError``."""
+    """Remove what no pin holds: filters, and a clsact that the loader created. Raises ``LoaderError``."""
     if now.clsact is None:
         return
     for hook, ours in now.clsact.filters.items():

@@ -19,7 +19,7 @@ from .errors import LoaderError, Rejected
 from .settings import Absent, Settings
 from .steps import step
 
-#: What ``up`` found to do.
+#: What ``up`` did.
 STARTED, UPGRADED, REPAIRED, ALREADY = "up", "upgraded", "repaired", "already up"
 
 
@@ -49,13 +49,13 @@ def up(settings: Settings) -> tuple[str, state.State]:
 
 
 def wait(settings: Settings, error: LoaderError) -> None:
-    """Say what is not there yet: an interface, its address. What is up stays as long as its interface does.
+    """Record what is missing: an interface or its address. A loaded plane stays as long as its interface exists.
 
-    When the interface goes, programs and maps stay, for the interface that comes; where there are none, they are made
-    ahead, as to compile takes the longest part of putting it up.
+    If the interface disappears, programs and maps stay for the next one. If there are none, they are made in advance,
+    because compiling takes most of the time of ``up``.
 
-    Leaves directories and state, so that the agent knows what is waited for, and can ask again.
-    Raises ``LoaderError``, ``OSError``.
+    The directories and the state stay, so that the agent knows what is missing, and can ask again. Raises
+    ``LoaderError``, ``OSError``.
     """
     directory = Path(settings.directory)
     with pins.lock(directory):
@@ -83,7 +83,7 @@ def wait(settings: Settings, error: LoaderError) -> None:
 
 
 def renamed(directory: Path, name: str) -> str:
-    """The name that the interface ``name`` has now, where it was renamed while a data plane is on it.
+    """The present name of the interface ``name``, if it was renamed while a data plane is on it.
 
     ``name`` itself in every other case. Raises ``OSError``.
     """
@@ -100,7 +100,7 @@ def renamed(directory: Path, name: str) -> str:
 
 
 def down(directory: Path) -> bool:
-    """Take everything away, the directory too. False when there was nothing. Raises ``LoaderError``, ``OSError``."""
+    """Remove everything, the directory too. False if there was nothing. Raises ``LoaderError``, ``OSError``."""
     if not directory.exists():
         return False
     with pins.lock(directory):

@@ -44,12 +44,11 @@ class Absent(LoaderError):
 
 @dataclass(frozen=True)
 class Settings:
-    """A data plane to be put up for ``node``.
+    """The settings of a data plane for ``node``.
 
-    ``wide`` and ``amount`` are copies of a rumor, ``nodes`` room in the node map.
-
-    ``asked`` is the interface as it was named, "" for the one with node.addr; ``prepare``: its settings may be changed;
-    ``owners``: indexes of the interfaces that have the node's address.
+    ``wide`` and ``amount``: copies of a rumor. ``nodes``: entries of the node map. ``asked``: the interface as it was
+    named, "" for the one with node.addr. ``prepare``: the loader may change the interface's settings. ``owners``:
+    indexes of the interfaces that have the node's address.
     """
 
     directory: str

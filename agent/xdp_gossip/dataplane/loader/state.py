@@ -20,7 +20,7 @@ NAME = "state.json"
 
 @dataclass
 class Refusal:
-    """Why a better mode is not in use, and what to do about it; ``detail`` is the end of the verifier's log."""
+    """Why a better mode is not in use, and what to do about it. ``detail`` is the end of the verifier's log."""
 
     mode: str
     reason: str
@@ -40,7 +40,7 @@ class Clsact:
 
 @dataclass
 class Change:
-    """A setting of an interface that the loader changed: ``down`` sets it back, if it is still ``after``."""
+    """A setting of an interface that the loader changed. ``down`` restores it if it is still ``after``."""
 
     ifindex: int
     setting: str
@@ -50,9 +50,10 @@ class Change:
 
 @dataclass
 class State:
-    """A data plane as it was put up.
+    """The state of a loaded data plane.
 
-    ``complete`` is false while a loader works on it (or has died over it); ``mode`` is "" when none could be had.
+    ``complete`` is false while a loader works on it, or if a loader died meanwhile. ``mode`` is "" if no mode is
+    possible.
     """
 
     layout: int
