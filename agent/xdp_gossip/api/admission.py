@@ -18,17 +18,19 @@ from typing import Any, Callable
 
 from ..common.quiet import Quiet
 
-#: Connections of one socket in all; of them such as have not shown a token; and of one source.
+#: Most connections of one socket in total, of strangers among them, and of one source.
 MAX_CONNECTIONS = 512
 MAX_STRANGERS = 256
 MAX_PER_SOURCE = 64
-#: Of one user on the Unix socket, where everybody who can connect has a right to; and of all but root and our own user.
+#: Most connections of one user on the Unix socket, where everyone who can connect is authorised, and of all users
+#: except root and our own.
 MAX_PER_USER = 256
 MAX_USERS = 384
-#: Memory is given back to the system so many seconds after so many connections have gone since it was last.
+#: Memory is returned to the system after this many connections have closed since the last time, this many seconds
+#: later.
 _TRIM_AFTER, _TRIM_SECONDS = 64, 5.0
 
-#: What is counted, from the start.
+#: The names of all counters, which are present from the start.
 NAMES = (
     *("api_refused_full", "api_refused_source", "api_evicted", "api_closed_idle", "api_closed_stalled"),
     *("api_closed_flood", "api_malformed", "api_tls_failed", "api_unauthorized"),
@@ -63,12 +65,12 @@ class Place:
         self.admission = admission
         self.source = source
         self.proven = proven
-        #: A request of it was refused: nothing more of it is looked at.
+        #: Whether one of its requests was refused. Nothing more of the connection is read then.
         self.refused = False
-        #: Request heads that came, and requests that were begun.
+        #: Request heads received, and requests begun.
         self.heads = 0
         self.handled = 0
-        #: Breaks the connection off.
+        #: Cuts the connection.
         self.cut: Callable[[], None] = _nothing
         #: Ends the body of a refused request: aiohttp reads and drops it for a while, also when its client has gone.
         self.unread: Callable[[], None] = _nothing

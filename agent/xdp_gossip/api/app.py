@@ -28,14 +28,14 @@ from .waits import Waits
 if TYPE_CHECKING:
     from ..nodelist import AsyncNodeList
 
-#: Served without a token: a load balancer's probe has none, and it tells one word.
+#: Served without a token: a load balancer's probe has none, and the answer is one word.
 _PUBLIC = frozenset({"/v1/health"})
 _SCHEME = "bearer"
 
 
 def _authorised(request: web.Request, token: str) -> bool:
     scheme, _space, given = request.headers.get("Authorization", "").partition(" ")
-    # Compared as bytes: compare_digest refuses other than ASCII text.
+    # Compared as bytes: compare_digest refuses text that is not ASCII.
     same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode("utf-8"))
     return scheme.lower() == _SCHEME and same
 
@@ -43,7 +43,7 @@ def _authorised(request: web.Request, token: str) -> bool:
 def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let only the holder of the token pass, before anything of the request is looked at (RFC 6750)."""
+        """Check the token before anything else of the request is read (RFC 6750)."""
         place = place_of(request)
         if place is not None:
             place.handled += 1
@@ -53,7 +53,7 @@ def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
             return await handler(request)
         if request.rel_url.raw_path in public and not request.body_exists and "Upgrade" not in request.headers:
             return await handler(request)
-        # Whose body nobody reads: what comes behind it is not looked at.
+        # Nothing reads the body of this request, so what follows it is ignored.
         if place is not None:
             place.refused = True
             place.unread = request.content.feed_eof
@@ -96,11 +96,10 @@ def build_app(
 
     ``local`` is for the Unix socket: no token, and eGossip's GET /stop and /start. Otherwise ``token`` is required.
     ``max_document`` is in bytes; ``counters`` are shown with those of the protocol (see ``ApiServer``).
-    ``waiting`` names what the agent waits for, "" for nothing. ``compared`` compares the configuration file with what
-    the agent runs with. ``requests``, which all sockets of an agent share, knows
-    what came of requests that have an id.
-    ``ui`` adds the web page under /ui/, whose files need no token: they hold no data.
-    Raises ``ValueError`` when an API without any authentication is asked for.
+    ``waiting`` names what the agent waits for, "" for nothing. ``compared`` compares the configuration file with the
+    agent's present configuration. ``requests``, which all sockets of an agent share, holds the outcomes of requests
+    with an id. ``ui`` adds the web page under /ui/, whose files need no token, because they contain no data. Raises
+    ``ValueError`` for an API without any authentication.
     """
     if not local and not token:
         raise ValueError("API on TCP: expected a token, got none")
@@ -112,7 +111,7 @@ def build_app(
     middlewares: list[Middleware] = [errors_as_json(context.counters)]
     if not local:
         middlewares.append(_auth_middleware(str(token), public))
-    # Bodies are bounded one by one in params.read_body; this is the bound for whoever forgets.
+    # params.read_body bounds each body; this is the bound for a handler that does not use it.
     app = web.Application(middlewares=middlewares, client_max_size=max_document)
     for topic in (Info, Nodes, Documents, Requests, Waits, EGossip):
         app.add_routes(

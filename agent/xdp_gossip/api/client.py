@@ -20,26 +20,26 @@ from ..core.shown import shown
 from .eventstream import MEDIA_TYPE, Event, Parser
 from .headers import ID_HEADER, TIMEOUT_HEADER
 
-#: Bytes of one answer that are read at most: a long node list, or a few documents in base64.
+#: Most bytes that are read of one answer: a long node list, or a few documents in base64.
 MAX_ANSWER = 256 * 1024 * 1024
 
-#: Entries of one answer where a list is read page by page.
+#: Entries of one page of a list.
 _PAGE = 1000
 
-#: Added to the time a waiting request asks the agent to wait.
+#: Seconds that the client waits beyond the time that a waiting request asks the agent to wait.
 _GRACE = 10.0
 
-#: Of the time that a client waits, what the agent may take to let a write take effect; the answer has to travel, too.
+#: Fraction of the client's timeout in which a write must take effect; the answer has to travel, too.
 _SHARE = 0.9
-#: Seconds in which a write whose answer did not come has to be settled.
+#: Seconds in which a write without an answer must be settled.
 _SETTLE = 5.0
 
-#: Seconds of silence after which a stream counts as lost: three times what an agent leaves between two signs of life.
+#: Seconds of silence after which a stream counts as lost: three times the agent's pause between two signs of life.
 _SILENCE = 45.0
 
 
 class ApiError(Exception):
-    """The agent answered with an error: ``status`` is HTTP's, ``details`` is what came beside code and message."""
+    """The agent answered with an error. ``status``: HTTP status; ``details``: members beside code and message."""
 
     def __init__(self, code: str, message: str, status: int, details: Mapping[str, Any]) -> None:
         super().__init__(f"{message} ({code})")
@@ -106,7 +106,7 @@ class Client:
         self._headers = {"Accept-Encoding": "identity"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
-        # On the way through a network, lists are worth compressing.
+        # Over a network, lists are worth compressing.
         self._lists = {} if self._unix_path else {"Accept-Encoding": "gzip"}
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
@@ -432,9 +432,9 @@ class WatchStream:
     def __init__(self, client: Client, prefix: str, since: int | None, kind: str) -> None:
         self._client = client
         self._params = _params(prefix=prefix or None, kind=kind or None)
-        #: Where to go on from; None when the stream has never begun.
+        #: The revision to continue from; None if the stream has never begun.
         self.revision = since
-        #: How often it began.
+        #: How often the stream began.
         self.connections = 0
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
@@ -449,7 +449,7 @@ class WatchStream:
                     yield value
                 elif event.name == "resync":
                     yield {"revision": number, "kind": "resync", "event": "gap"}
-                # Only now: who breaks off at a change gets it again.
+                # Only now: a reader that breaks off at a change gets it again.
                 if number is not None:
                     self.revision = number
         finally:

@@ -11,9 +11,9 @@ from .admission import Place
 
 #: Seconds for the first request head as a whole.
 HEAD_SECONDS = 10.0
-#: A client that takes none of its answer for so long is cut off.
+#: Seconds after which a client that reads nothing of its answer is cut off.
 STALL_SECONDS = 30.0
-#: What one may send who has shown no token yet: bytes of a head, bytes behind one, and requests at once.
+#: What a stranger may send: bytes of a head, bytes after a head, and requests at once.
 MAX_HEAD = 32 * 1024
 MAX_BEHIND = 512 * 1024
 MAX_PIPELINED = 16
@@ -48,7 +48,7 @@ class GuardedProtocol(asyncio.Protocol):
         """Start the time limit for a request."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        # Not before: until the TLS handshake is over there is only the socket to break off.
+        # Not earlier: before the end of the TLS handshake only the socket can be cut.
         self.place.cut = self._break_off
         self._arm(HEAD_SECONDS, "api_closed_idle")
         self._inner.connection_made(transport)

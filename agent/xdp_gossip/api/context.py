@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 #: Requests that may wait (watch, convergence, publish with a wait) at one time.
 MAX_WAITING = 256
-#: Event streams at one time, beside these.
+#: Most event streams at one time, in addition to these.
 MAX_STREAMS = 128
 #: Longest wait of one request, in seconds; a client that wants more asks again.
 MAX_WAIT = 60.0
-#: How many of the largest documents, and of the largest JSON bodies, may be in transfer to the agent at one time.
+#: How many documents of the largest size, and JSON bodies of the largest size, may be arriving at one time.
 _UPLOADS = 4
 
 
@@ -52,7 +52,7 @@ class Budget:
 
 @dataclass
 class Context:
-    """One API: the node list it serves, and who may do what.
+    """One API: the node list that it serves, and its access rules.
 
     ``local`` is true for the Unix socket, whose file permissions are the authentication; ``token`` is for TCP.
     ``counters`` are the API's own, shown with those of the protocol. ``compared`` says how the configuration file

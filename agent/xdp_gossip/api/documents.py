@@ -31,7 +31,7 @@ _PREFIX = "/v1/documents/"
 _HISTORY = "/v1/history/"
 _ROLLBACK = "/v1/rollback/"
 
-#: Bytes of values in one history answer; beyond it versions come without their value.
+#: Most bytes of values in one history answer. Further versions come without their value.
 MAX_HISTORY_VALUES = 32 * 1024 * 1024
 
 #: Members of a batch, and values in all of it: each document has some ten.
@@ -73,7 +73,10 @@ class Documents:
         self._requests = context.requests
 
     def routes(self) -> list[web.RouteDef]:
-        """Paths and handlers. A key may contain ``/``; one with a line feed has to get here to be refused as a key."""
+        """Paths and handlers.
+
+        A key may contain ``/``. One with a line feed must reach the handler to be refused as a key.
+        """
         return [
             web.get("/v1/documents", self.list),
             web.post("/v1/documents", self.publish_many),
@@ -213,7 +216,7 @@ class Documents:
             for entry, document in zip(_rendered(versions, values), versions)
         ]
         if differences:
-            # Of a client that leaves, the work is dropped.
+            # If the client leaves, the work is dropped.
             pairs = _pairs(versions)
             texts = await self._context.wait(lambda: self._context.contents.differences(pairs), gone(request))
             rendered = [{**entry, "diff": text} for entry, text in zip(rendered, texts)]

@@ -47,7 +47,7 @@ class Fault(Exception):
 
 
 def bad_request(message: str, code: str = "invalid_request", **details: Any) -> Fault:
-    """A 400 that says what was expected."""
+    """A fault with status 400 that says what was expected."""
     return Fault(400, code, message, **details)
 
 
@@ -71,7 +71,7 @@ def _from_http(error: web.HTTPException) -> Fault:
 
 def to_fault(error: BaseException) -> Fault | None:
     """The answer for an exception of the layers below; None if a client cannot be told of it."""
-    # Imported late: the facade imports much more than errors do.
+    # Imported late: nodelist imports much more than errors do.
     from ..nodelist import NotReadyError
     from ..store.sqlite import StoreError
 
@@ -91,7 +91,7 @@ def to_fault(error: BaseException) -> Fault | None:
     return None
 
 
-#: Counters of what clients gave up before it took effect, by the code that nobody reads.
+#: Counters of requests that clients gave up before they took effect, by error code.
 GIVEN_UP = {
     "client_gone": "api_client_gone",
     "deadline_passed": "api_deadline_passed",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 MEDIA_TYPE = "text/event-stream"
 
-#: Bytes of one event that a reader takes; the longest of an agent, a long key with its comment, is far below.
+#: Most bytes of one event that a reader accepts. An agent's longest event, a long key with its comment, is far below.
 MAX_EVENT = 1 << 20
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -52,7 +52,7 @@ class Parser:
         self._size = 0
 
     def feed(self, piece: bytes) -> Iterator[Event]:
-        """The events that ``piece`` completes, also those with nothing but an id.
+        """The events that ``piece`` completes, including those with only an id.
 
         Raises ``ValueError`` when one is longer than :data:`MAX_EVENT`.
         """

@@ -56,7 +56,7 @@ class Listener:
         if place is None:
             connection.close()
             return
-        # Until there is a transport, the socket is what can be broken off.
+        # Until there is a transport, only the socket can be cut.
         place.cut = lambda: _shut_down(connection)
         task = self._loop.create_task(self._take_in(connection, place))
         self._coming.add(task)

@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 #: Entries of the longest page.
 MAX_PAGE = 10_000
-#: Entries that are written in one go; then others have their turn.
+#: Entries that are written without a pause. Then other tasks get their turn.
 _SLICE = 250
-#: Of gzip's levels the one that costs least: 60 to 100 MB/s on one core.
+#: The cheapest level of gzip: 60 to 100 MB/s on one core.
 _LEVEL = 1
 
 
@@ -63,8 +63,9 @@ async def answer(
 ) -> web.Response:
     """``entries`` under ``name``, and ``more`` beside them, as JSON; in slices, with other work in between.
 
-    Compressed where the client takes that. Lists only: they hold nothing that is secret from who may read them, while
-    the length of a compressed document would tell whoever can write into it what else is in it (BREACH).
+    Other tasks get their turn between slices. The answer is compressed if the client accepts that. Only lists are
+    compressed: the length of a compressed document would reveal its content to a client that can write a part of it
+    (BREACH).
     """
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, 31) if _takes_gzip(request) else None
     pieces: list[bytes] = []

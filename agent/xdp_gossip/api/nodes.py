@@ -14,7 +14,7 @@ from . import lists, params, render
 from .context import Context
 from .errors import bad_request
 
-#: Addresses in one join request; a larger fleet needs a few of them, not all.
+#: Most addresses in one join request. A larger fleet needs only a few of its addresses.
 MAX_JOIN = 1000
 #: Bytes of a cursor: the longest address.
 _CURSOR = 64

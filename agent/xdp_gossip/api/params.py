@@ -25,7 +25,7 @@ from .uploads import Uploads
 
 #: A JSON body is a few settings or a list of addresses.
 MAX_JSON = 1 << 20
-#: A client that sends its body slower than this is cut off.
+#: Seconds after which a client that has not sent its whole body is cut off.
 BODY_SECONDS = 30.0
 
 _ETAG = re.compile(r'(W/)?"([^"]*)"')
@@ -152,8 +152,9 @@ def _ask_for_body(request: web.Request) -> None:
 async def read_body(request: web.Request, uploads: Uploads, limit: int, code: str = "body_too_large") -> bytes:
     """The whole body, at most ``limit`` bytes and :data:`BODY_SECONDS`; ``uploads`` are charged as it arrives.
 
-    Raises :class:`Fault` 413 (before reading when the length is announced), 408, or 503 when there is no room for it,
-    or the client went, or does not wait for an answer any more: what changes something reads its body first.
+    Raises :class:`Fault` 413 (before reading if the announced length is too large) or 408. Raises 503 if there is no
+    room, or if the client has gone or no longer waits for the answer: every request that changes something reads its
+    body first.
     """
     asked = Asked.of(request)
     length = request.content_length
@@ -161,7 +162,7 @@ async def read_body(request: web.Request, uploads: Uploads, limit: int, code: st
     if length is not None and length > limit:
         raise too_large
     if request.headers.get("Content-Encoding", "identity") != "identity":
-        # Nothing is inflated: a few kilobytes can become gigabytes.
+        # No body is decompressed: a few kilobytes can become gigabytes.
         raise Fault(415, "unsupported_encoding", "expected a body without Content-Encoding")
     try:
         _ask_for_body(request)

@@ -11,9 +11,9 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 def usage() -> dict[str, int]:
-    """``process`` of ``GET /v1/status``: file descriptors, and bytes of memory; a limit of 0 is none.
+    """``process`` of ``GET /v1/status``: file descriptors, and bytes of memory. A limit of 0 means no limit.
 
-    Memory is that of the control group where that has a limit (as ``MemoryMax`` makes it), else of the process.
+    The memory is that of the control group if it has a limit (set by ``MemoryMax``), otherwise that of the process.
     """
     limit = _number(_group() / "memory.max")
     return {

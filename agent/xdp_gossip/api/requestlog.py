@@ -20,7 +20,7 @@ from .asked import Asked
 from .errors import Fault, bad_request, to_fault
 from .headers import ID_HEADER
 
-#: Requests remembered at most, and bytes of their answers; the oldest are forgotten first.
+#: Most requests that are remembered, and most bytes of their answers. The oldest are forgotten first.
 MAX_REMEMBERED = 4096
 MAX_BYTES = 8 * 1024 * 1024
 

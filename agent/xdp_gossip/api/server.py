@@ -24,9 +24,9 @@ from .listener import Listener
 _log = logging.getLogger("xdp_gossip.api")
 
 _KEEPALIVE_SECONDS = 30.0
-#: What is still on its way of a body that nobody wants is read, and thrown away, for so long: so the answer arrives.
+#: Seconds for which the rest of an unwanted body is read and discarded, so that the answer arrives.
 _LINGERING_SECONDS = 1.0
-#: What running requests get to finish in when the agent closes.
+#: Seconds that running requests get to finish when the agent closes.
 _CLOSE_SECONDS = 2.0
 
 
@@ -81,7 +81,7 @@ class ApiServer:
             logger=http_log,
             handle_signals=False,
             keepalive_timeout=_KEEPALIVE_SECONDS,
-            # Nothing is inflated, least of all before it is known whose it is: a kilobyte may become a megabyte.
+            # No body is decompressed, least of all before authentication: a kilobyte may become a megabyte.
             auto_decompress=False,
             lingering_time=_LINGERING_SECONDS,
         )

@@ -22,9 +22,9 @@ from .eventstream import MEDIA_TYPE, encode, keep_alive
 
 #: Seconds without an event after which a comment shows that the stream lives.
 KEEP_ALIVE = 15.0
-#: A client that takes none of what it is sent for so long is cut off.
+#: Seconds after which a client that reads nothing is cut off.
 STALLED = 20.0
-#: Changes that are written before others get their turn, and of which the text is kept for the other streams.
+#: Changes that are written before other tasks get their turn, and changes whose text is cached for other streams.
 _SLICE, _TEXTS = 64, 1024
 
 _HEADERS = {
@@ -69,15 +69,15 @@ class Streams:
             self._counters.setdefault(name, 0)
 
     async def serve(self, request: web.Request, since: int, prefix: str, kind: str) -> web.StreamResponse:
-        """Write what changes after ``since`` until the client goes or the agent closes.
+        """Write all changes after ``since`` until the client leaves or the agent closes.
 
-        Raises :class:`Fault` 503 when there are too many streams, ``NotReadyError``.
+        Raises :class:`Fault` 503 if there are too many streams, and ``NotReadyError``.
         """
         budget = self._context.streams
         if budget.used >= budget.total:
             self._counters["api_streams_refused"] += 1
         with budget.take(1):
-            # Whoever comes too early is told so before the stream has begun.
+            # A client that comes too early gets an error before the stream begins.
             await self._context.node_list.changes(since, 0.0, prefix, kind)
             response = web.StreamResponse(headers=_HEADERS)
             response.force_close()
@@ -93,7 +93,7 @@ class Streams:
                 self._counters["api_streams_stalled"] += 1
                 stream.abort()
             except Exception as error:
-                # The answer has begun: there is no way to tell the client but to break off.
+                # The answer has begun, so the only way to tell the client is to cut the connection.
                 RECORD.add("API event stream", error)
                 stream.abort()
             return response
@@ -106,7 +106,7 @@ class Streams:
         try:
             position, told = since, False
             while True:
-                # The first look does not wait: where the stream begins is told at once.
+                # The first read does not wait, so that the client learns at once where the stream begins.
                 seconds = KEEP_ALIVE if told else 0.0
                 found = await self._next(position, seconds, prefix, kind, {closing, stream.gone})
                 if found is None:
@@ -174,7 +174,7 @@ class _Stream:
         """Send the response head."""
         where = self._request.transport.get_extra_info("socket") if self._request.transport is not None else None
         if where is not None and where.family != socket.AF_UNIX:
-            # A client whose host is gone would else be taken for a slow one, for a quarter of an hour.
+            # Otherwise a client whose host has gone would count as a slow one for a quarter of an hour.
             where.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED * 1000))
         self._writer = await self._response.prepare(self._request)
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from . import params
 from .errors import Fault
 
-#: What there is to serve, by name, with its media type; "" is the page itself. Nothing else is ever looked up.
+#: The files to serve, by name, with their media types; "" is the page itself. No other name is ever looked up.
 _SCRIPT = "text/javascript; charset=utf-8"
 FILES = {
     "": "text/html; charset=utf-8",
@@ -68,7 +68,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    # Kept, but asked for again each time: after an upgrade of the agent no old script may meet a new page.
+    # Cached, but revalidated each time, so that no old script meets a new page after an upgrade.
     "Cache-Control": "no-cache",
 }
 

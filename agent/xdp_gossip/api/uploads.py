@@ -17,9 +17,10 @@ from aiohttp import StreamReader
 
 from .errors import Fault
 
-#: Bytes a second below which a body gives way to others that need room. One that has the room to itself may be slower.
+#: Bytes per second below which a body gives way to others that need room. A body that is alone may be slower.
 LEAST_PACE = 64 * 1024
-#: Seconds that a body may stand still before it is behind: networks lose packets. What came faster earns no more.
+#: Seconds for which a body may stall before it counts as behind, because networks lose packets. Faster bodies get no
+#: more.
 PATIENCE = 2.0
 
 REFUSED, CUT = "api_uploads_refused", "api_uploads_cut"
@@ -30,9 +31,9 @@ class Upload:
 
     def __init__(self, now: float) -> None:
         self.data = bytearray()
-        #: When what has arrived is used up at the least pace; behind it after that.
+        #: Monotonic time until which the body keeps the minimum pace.
         self.due = now + PATIENCE
-        #: Done when it had to give way; what had arrived is gone then.
+        #: Done when the body had to give way. Its bytes are dropped then.
         self.cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
