@@ -30,12 +30,12 @@ _MAX_SOCKET_PATH = 107
 #: Bytes of a configuration file.
 _MAX_FILE = 1 << 20
 
-#: A name of DNS and a port; the last label is no number, so that a mistyped address is not taken for a name.
+#: A DNS name and a port. The last label must not be a number, so that a mistyped address is not taken for a name.
 _SEED_NAME = re.compile(
     r"(?P<host>(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*"
     r"(?=[^.:]*[A-Za-z])[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)\.?:(?P<port>[0-9]{1,5})"
 )
-#: As the kernel has it (dev_valid_name): no white space, no slash, no colon, not "." or "..".
+#: The kernel's rule (dev_valid_name): no white space, no slash, no colon, not "." or "..".
 _INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}")
 
 
@@ -52,7 +52,7 @@ NODE = {
 
 @dataclass(frozen=True)
 class ApiConfig:
-    """Where the HTTP API listens. ``socket`` "" and ``listen`` None mean: not there. ``ui``: also the web page."""
+    """Where the HTTP API listens. ``socket`` "" and ``listen`` None: not at all. ``ui``: serve the web page, too."""
 
     socket: str = setting(
         "/run/xdp-gossip/api.sock",
@@ -71,7 +71,7 @@ class ApiConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What the agent's log tells, and how."""
+    """Level and format of the agent's log."""
 
     level: str = setting(
         "info",
@@ -84,7 +84,7 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class _Origin:
-    """What has no default. Fields of a base that is listed last come first."""
+    """The fields without a default. The fields of the base class listed last come first."""
 
     path: str
     node: Node
@@ -104,7 +104,7 @@ class AgentConfig(NodeSettings, _Origin):
         words="a list of ADDRESS:PORT or NAME:PORT",
         agent=AgentYml(reload=True),
     )
-    #: Seeds that are given by name: (host, port).
+    #: Seeds given by name: (host, port).
     seed_names: tuple[tuple[str, int], ...] = ()
     api: ApiConfig = setting(ApiConfig(), "the HTTP API", words="a section")
     log: LogConfig = setting(LogConfig(), "the agent's log", words="a section", agent=AgentYml(reload=True))
@@ -128,7 +128,7 @@ def load(path: str) -> AgentConfig:
 
 
 def parse(text: str, path: str) -> AgentConfig:
-    """Check configuration ``text``; ``path`` names it in errors and is what relative file names count from.
+    """Check configuration ``text``. ``path`` names it in errors; relative file names are relative to it.
 
     Raises :class:`ConfigError`.
     """
@@ -140,9 +140,9 @@ def parse(text: str, path: str) -> AgentConfig:
 
 
 def understood(path: str) -> tuple[AgentConfig | None, tuple[str, ...]]:
-    """What can be understood of the file at ``path``, and every problem; a wrong setting has its default.
+    """Read as much as possible of the file at ``path``, and list every problem. A wrong setting gets its default.
 
-    For looking at a host, not for running an agent. None where not even ``node.addr`` can be understood.
+    This is for diagnosis, not for running an agent. The configuration is None if not even ``node.addr`` is usable.
     """
     text, reason = read_text(path, _MAX_FILE)
     if text is None:
@@ -312,7 +312,7 @@ def _seeds(top: Section) -> tuple[tuple[Address, ...], tuple[tuple[str, int], ..
 
 
 def _seed_name(item: object) -> tuple[str, int] | None:
-    """Host and port of a seed that is given by name; None when it is none."""
+    """Host and port of a seed given by name; None if ``item`` is not one."""
     match = _SEED_NAME.fullmatch(item) if isinstance(item, str) else None
     if match is None or not 1 <= int(match["port"]) <= 65535 or len(match["host"]) > 253:
         return None

@@ -27,7 +27,7 @@ _MOST_TEXT = 4096
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used. ``problems`` has one line for each thing that is wrong."""
+    """A configuration that cannot be used. ``problems`` has one line for each error."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -47,7 +47,7 @@ class Problems(list[str]):
 
 
 def show(value: object) -> str:
-    """A value for an error message: its kind, and the value itself when it is short."""
+    """A value for an error message: its kind, and the value itself if it is short."""
     if value is None:
         return "nothing"
     kinds = {bool: "boolean", int: "integer", float: "number", str: "text", list: "list", dict: "mapping"}
@@ -60,7 +60,7 @@ def show(value: object) -> str:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """The safe loader, but a key given twice is a problem (YAML 1.2, 3.2.1.3), the last one does not win."""
+    """The safe loader, except that a repeated key is an error (YAML 1.2, 3.2.1.3) instead of the last one winning."""
 
     duplicates: list[tuple[str, int]]
 
@@ -103,7 +103,7 @@ def parse_yaml(text: str, problems: Problems) -> Any:
 def read_text(path: str, most: int) -> tuple[str | None, str]:
     """The UTF-8 text of a regular file of at most ``most`` bytes, or None and why not."""
     try:
-        # Opening a FIFO would block until somebody writes.
+        # Opening a FIFO would block until a process writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         return None, f"{getattr(error, 'strerror', None) or error} ({path})"
@@ -246,7 +246,7 @@ class Section:
         }
 
     def ip(self, key: str, default: str) -> IpAddress | None:
-        """An IP address, an IPv4-mapped one as IPv4; None when there is none to be had."""
+        """An IP address, an IPv4-mapped one as IPv4; None if there is none."""
         text = self.text(key, default)
         if not text:
             return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from ..core.settings import MAX_DATAGRAM, MAX_OBJECT, AgentYml, Knob, Settings, knobs, setting
 
 WIRES = ("native", "pekonode")
-#: ``XDP`` and ``TC`` insist on the kernel data plane in that mode, ``auto`` takes the best that there is.
+#: ``XDP`` and ``TC`` require the kernel data plane in that mode; ``auto`` selects the best mode the host supports.
 PROTOCOLS = ("UDP", "TCP", "auto", "XDP", "TC")
 
 
@@ -111,12 +111,12 @@ class NodeSettings(Settings):
 
     @property
     def queue(self) -> int:
-        """Packets that a transport queues for one peer at most: ``buffer``, or what its 0 stands for."""
+        """Most packets that a transport queues for one peer: ``buffer``, or the automatic value for 0."""
         return self.buffer or 3 * self.amount
 
 
 def rules(kind: type[NodeSettings], wire: str, protocol: str) -> Mapping[str, Knob]:
-    """The settings that ``kind`` declares, as they are for this wire and protocol, which bound two of them."""
+    """The settings that ``kind`` declares, for this wire and protocol, which change the range of two of them."""
     found = knobs(kind)
     if wire != "pekonode":
         return found

@@ -26,7 +26,7 @@ MAX_SERVICE_CONTENT = 4 * MAX_CONTENT
 MAX_TEMPLATES = 64
 #: What stands in a validation command for the path of the new content.
 PLACEHOLDER = "{file}"
-#: What becomes of a file that was changed by hand: it is put right, or left and told of.
+#: What happens to a file that was changed by hand: it is repaired, or left as it is and reported.
 DRIFT = ("repair", "report")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -59,10 +59,10 @@ class ServiceConfig:
 class TemplateConfig:
     """One rendered file. ``validate`` and ``reload`` are argument lists, empty for none; both run as ``user``.
 
-    ``owner``, ``group`` and ``mode``: None for what the file in place has (a new one: root, root, 0644).
-    ``timeout``: seconds for each command. ``wait``: seconds in which a burst of changes is gathered. ``show_output``:
-    what a command that fails has said is told, not only its exit status. ``drift``: what becomes of a file that was
-    changed by hand, one of :data:`DRIFT`. ``service``: what its file is put in place together with others for.
+    ``owner``, ``group`` and ``mode``: None keeps those of the present file (a new one: root, root, 0644). ``timeout``:
+    seconds for each command. ``wait``: seconds in which a burst of changes is gathered. ``show_output``: report the
+    output of a failed command, not only its exit status. ``drift``: what happens to a file that was changed by hand,
+    one of :data:`DRIFT`. ``service``: name of the service whose files are put in place together.
     """
 
     name: str
@@ -217,7 +217,7 @@ def _mode(section: Section) -> int | None:
 
 
 def _command(section: Section, key: str) -> tuple[str, ...]:
-    """An argument list. Nothing of it is given to a shell."""
+    """An argument list. No shell interprets it."""
     words = section.items(key, most=64)
     if not all(isinstance(word, str) and word and "\0" not in word for word in words):
         section.expected(key, "a list of texts, none of them empty", show(words))
@@ -260,7 +260,7 @@ def load_for_helper(path: str, owner: int = 0) -> tuple[HelperConfig, dict[str, 
 
 
 def _check_trusted(problems: Problems, path: str, owners: set[int]) -> None:
-    """Whoever can write the file, or replace it or a directory above it, decides what the helper runs."""
+    """Check who can write or replace the file or a directory above it, as they decide what the helper runs."""
     real = os.path.realpath(path)
     steps = [real]
     while steps[-1] != "/":

@@ -75,7 +75,7 @@ class Addresses:
         self.changed.set()
 
     def _read(self) -> None:
-        """Take notifications; one that was lost is made up for by the look that follows."""
+        """Read notifications. The check that follows makes up for lost ones."""
         channel = self._events
         if channel is None:
             return

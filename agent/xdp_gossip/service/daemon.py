@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("xdp_gossip.daemon")
 
-#: How long closing may take before the process ends anyway.
+#: Seconds that closing may take before the process ends anyway.
 CLOSE_SECONDS = 10.0
 _STATUS_SECONDS = 5.0
-#: Descriptors wanted: connections are bounded to a fortieth of these, so that stores and sockets never lack one.
+#: Wanted number of descriptors. Connections may use a fortieth of them, so that store and sockets never lack one.
 _DESCRIPTORS = 65536
 
 
@@ -61,7 +61,7 @@ def node_list_from(settings: AgentConfig) -> AsyncNodeList:
 
 
 def add_seeds(node_list: AsyncNodeList, settings: AgentConfig) -> None:
-    """Hand over the seeds; the node itself may be among them, as one list serves a whole fleet."""
+    """Add the seeds. The node itself may be among them, because one list serves a whole fleet."""
     for seed in settings.seeds:
         if seed != settings.node.address:
             node_list.set(Node(seed.ip, seed.port))
@@ -93,7 +93,7 @@ class Agent:
         self._resolving: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
-        """Serve until a signal; 0 after an orderly end, 1 after a failure."""
+        """Serve until a signal arrives. Returns 0 after an orderly end, 1 after a failure."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_unforeseen)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -142,14 +142,14 @@ class Agent:
             self.node_list.tell_applied(self.rendering.applied, self.rendering.troubled)
             for task in self.rendering.start():
                 task.add_done_callback(self._on_task_done)
-        # What start-up left behind will never be collected again: keep the collector from walking it.
+        # Objects of the start-up live forever: keep the collector from walking them.
         gc.collect()
         gc.freeze()
         self.ready.set()
         self.systemd.tell("READY=1", self._told())
 
     async def _join(self) -> bool:
-        """Become a member; False when the agent was told to end while it waited for a data plane."""
+        """Join the cluster. False if the agent was told to end while it waited for a data plane."""
         if self.settings.protocol not in ("XDP", "TC"):
             await self.node_list.join()
             return True
@@ -227,7 +227,7 @@ class Agent:
         """The loop's exception handler: a peer's broken connection is noted, a fault of our own ends the process."""
         error = context.get("exception")
         if error is None or isinstance(error, (OSError, asyncio.CancelledError)):
-            # Strangers can cause these, and as many as they like.
+            # Strangers can cause these errors in any number.
             self.counters["loop_errors"] += 1
             what = str(context.get("message", "event loop"))
             self._quiet(what, f"{what}{f': {error}' if error else ''}")
@@ -244,7 +244,7 @@ class Agent:
         self._stop()
 
     async def _heartbeat(self) -> None:
-        """Tell systemd the state, and feed its watchdog for as long as the protocol does its work."""
+        """Report the state to systemd, and feed its watchdog as long as the protocol works."""
         watchdog = self.systemd.watchdog_seconds()
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
@@ -271,7 +271,7 @@ class Agent:
         self.systemd.tell("READY=1", self._told())
 
     async def compared(self) -> dict[str, Any]:
-        """The answer of ``GET /v1/configuration``; the file may be on a disk that is slow."""
+        """The answer of ``GET /v1/configuration``. It does not block the loop, because the file's disk may be slow."""
         path = self.settings.path
         try:
             new = await asyncio.to_thread(config.load, path)
@@ -330,7 +330,7 @@ async def run(settings: AgentConfig) -> int:
 
 
 def _raise_descriptor_limit() -> None:
-    """Without the unit's limit there are 1024 descriptors, fewer than there may be connections."""
+    """Raise the limit of descriptors: the default of 1024 is less than the possible number of connections."""
     if not 0 <= os.sysconf("SC_OPEN_MAX") < _DESCRIPTORS:
         return
     import resource  # the unit's agents do without it

@@ -24,7 +24,7 @@ from ..transport import NoPlane
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
-#: Seconds between two looks at what the loader left, while it may be at work, and else.
+#: Seconds between two checks of the loader's state while a loader may be at work, and otherwise.
 PEEK_EVERY, LOOK_EVERY = 0.5, 5.0
 
 
@@ -54,7 +54,7 @@ class PlaneWait:
         self._wake = asyncio.Event()
         self._stopped = False
         self._said: deque[str] = deque(maxlen=8)
-        #: What is waited for, and why; "" for nothing.
+        #: What the agent waits for, and why; "" for nothing.
         self.waiting = ""
 
     async def join(self) -> bool:
@@ -96,7 +96,7 @@ class PlaneWait:
         if waiting == self.waiting:
             return
         self.waiting = waiting
-        # A loader at work and what it finds take turns.
+        # The reasons "a loader is at work" and its finding alternate: log each once.
         if why not in self._said:
             self._said.append(why)
             _log.warning("%s; no member until there is one; %s", why, self._asking.words())

@@ -17,11 +17,11 @@ from ..nodelist import AsyncNodeList
 
 _log = logging.getLogger("xdp_gossip.seeds")
 
-#: Seconds between two looks at every name: while no other member is present, and otherwise.
+#: Seconds between two lookups of every name: while no other member is present, and otherwise.
 ALONE_EVERY, EVERY = 5.0, 60.0
-#: Addresses taken of one name.
+#: Most addresses that are taken from one name.
 MOST_ADDRESSES = 32
-#: Seconds that one lookup may take. After that it goes on in its thread, and no other one is begun until it ends.
+#: Seconds to wait for one lookup. After that it goes on in its thread, and no other lookup begins until it ends.
 LOOKUP_SECONDS = 10.0
 
 Name = tuple[str, int]
@@ -36,7 +36,7 @@ def look_up(host: str, port: int) -> list[str]:
 
 
 class SeedNames:
-    """Keeps the seeds of ``node_list`` in step with what ``names`` resolve to, until :meth:`run` is cancelled.
+    """Updates the seeds of ``node_list`` to what ``names`` resolve to, until :meth:`run` is cancelled.
 
     ``fixed``: seeds that are given by address, and stay. ``counters``: gets ``seed_lookups`` and
     ``seed_lookups_failed``.

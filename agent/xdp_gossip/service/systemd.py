@@ -9,9 +9,9 @@ import socket
 
 
 class Systemd:
-    """The notification protocol: a datagram to the socket that systemd names, as sd_notify(3) itself shows it.
+    """The notification protocol of sd_notify(3): a datagram to the socket that systemd names.
 
-    Without libsystemd, which would bring a compressor and a cipher library into every agent's memory.
+    It does not use libsystemd, which would load a compressor and a cipher library into every agent's memory.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Systemd:
         return bool(self._address)
 
     def tell(self, *lines: str) -> None:
-        """Send assignments such as READY=1. A manager that does not listen is no reason to fail."""
+        """Send assignments such as READY=1. It never fails, even if no manager listens."""
         if self._address:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
                 manager.setblocking(False)
