@@ -23,7 +23,8 @@ from xdp_gossip.core.kernel_view import Observation
 from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import Address, Node, Now
-from xdp_gossip.dataplane import headers, layout, maps
+from xdp_gossip.dataplane import headers, layout, libbpf, maps
+from xdp_gossip.dataplane.libbpf import binding
 from xdp_gossip.dataplane.links import Facts
 from xdp_gossip.dataplane.maps import Config, Loaded, PlaneError
 from xdp_gossip.dataplane.steering import LEASE_SECONDS, LOOK_EVERY, Steering
@@ -98,6 +99,19 @@ def test_pins_that_are_not_there_are_named(tmp_path: Path) -> None:
 
 
 # -- values ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("opened", [lambda path: libbpf.Map(path, 4, 4), libbpf.RingBuffer])
+def test_a_host_without_libbpf_is_told_what_to_install(
+    opened: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binding, "NAMES", ("libnothing.so.9",))
+    libbpf.library.cache_clear()
+    try:
+        with pytest.raises(libbpf.LibraryMissing, match=r"libnothing\.so\.9: not found; install libbpf1"):
+            opened(tmp_path / "nodes")
+    finally:
+        libbpf.library.cache_clear()
 
 
 def test_two_windows_of_one_run_are_merged_as_the_engine_does_it() -> None:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The only binding to libbpf, by ctypes. It takes one megabyte of memory, where BCC takes a hundred.
 
-``library`` loads it, ``maps`` has maps and ring buffers, ``programs`` what only the loader calls. Descriptors are plain
+``binding`` loads it, ``maps`` has maps and ring buffers, ``programs`` what only the loader calls. Descriptors are plain
 integers that the caller closes. Every failure is an ``OSError`` with the kernel's errno; those of ``Map`` and
 ``RingBuffer`` are ``MapError``, which names the map and the call.
 """
 
 from __future__ import annotations
 
-from .library import LibraryMissing, check, get, library, processors
+from .binding import LibraryMissing, check, get, library, processors
 from .maps import (
     ANY,
     ARRAY,

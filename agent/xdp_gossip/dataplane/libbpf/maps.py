@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .library import SAMPLE, check, get, information, library, processors
+from .binding import SAMPLE, check, get, information, library, processors
 
 #: Flags of an update (linux/bpf.h).
 ANY, NOEXIST, EXIST = 0, 1, 2
@@ -112,15 +112,13 @@ def keys(descriptor: int, size: int, most: int) -> list[bytes]:
     return found
 
 
-@contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Name the map and the call in an ``OSError``."""
+def _open(path: Path) -> int:
+    """A descriptor of what is pinned at ``path``. Raises ``LibraryMissing`` and ``MapError``."""
+    library()
     try:
-        yield
-    except MapError:
-        raise
+        return get(os.fspath(path))
     except OSError as error:
-        raise MapError(error.errno or errno.EIO, what) from None
+        raise MapError(error.errno or errno.EIO, str(path)) from None
 
 
 class Map:
@@ -131,11 +129,9 @@ class Map:
 
     def __init__(self, path: Path, key_size: int, value_size: int) -> None:
         self.name = path.name
-        with _told(f"{path}"):
-            self.fd = get(os.fspath(path))
+        self.fd = _open(path)
         try:
-            with _told(f"map {self.name}, information"):
-                info = map_info(self.fd)
+            info = map_info(self.fd)
             if (info.key_size, info.value_size) != (key_size, value_size):
                 found = f"{info.key_size} and {info.value_size}"
                 what = f"map {self.name}: expected keys and values of {key_size} and {value_size} bytes, found {found}"
@@ -143,6 +139,9 @@ class Map:
         except MapError:
             self.close()
             raise
+        except OSError as error:
+            self.close()
+            raise self._failed("information", error) from None
         self.id = info.id
         self.max_entries = info.max_entries
         self._bpf = library()
@@ -157,27 +156,36 @@ class Map:
 
     def lookup(self, key: bytes, flags: int = ANY, size: int = 0) -> bytes | None:
         """The value under ``key``, None when there is none. ``size``: its length if the map is per CPU."""
-        with _told(f"map {self.name}, lookup"), contextlib.suppress(FileNotFoundError):
+        try:
             return lookup(self.fd, key, size or self._value_size, flags)
-        return None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._failed("lookup", error) from None
 
     def update(self, key: bytes, value: bytes, flags: int = ANY) -> None:
         """Write an entry."""
-        with _told(f"map {self.name}, update"):
+        try:
             update(self.fd, key, value, flags)
+        except OSError as error:
+            raise self._failed("update", error) from None
 
     def delete(self, key: bytes) -> None:
         """Remove an entry, which may be gone already."""
-        with _told(f"map {self.name}, delete"):
+        try:
             delete(self.fd, key)
+        except OSError as error:
+            raise self._failed("delete", error) from None
 
     def keys(self) -> list[bytes]:
         """All keys, with one system call per key.
 
         Meant for a small map of a kind that the kernel does not read in batches.
         """
-        with _told(f"map {self.name}, next key"):
+        try:
             return keys(self.fd, self._key_size, self.max_entries)
+        except OSError as error:
+            raise self._failed("next key", error) from None
 
     def update_many(self, keys: bytes, values: bytes) -> None:
         """Write many entries with one call; ``keys`` and ``values`` each in a row."""
@@ -223,6 +231,9 @@ class Map:
     def _error(self, what: str) -> MapError:
         return MapError(ctypes.get_errno(), f"map {self.name}, {what}")
 
+    def _failed(self, what: str, error: OSError) -> MapError:
+        return MapError(error.errno or errno.EIO, f"map {self.name}, {what}")
+
 
 class RingBuffer:
     """A pinned ring buffer. Its descriptor ``fd`` is readable while it has records."""
@@ -231,8 +242,7 @@ class RingBuffer:
         """Raises ``MapError``, and ``MemoryError`` where the process may not make a callback from C."""
         self.name = path.name
         self._bpf = library()
-        with _told(f"{path}"):
-            self.fd = get(os.fspath(path))
+        self.fd = _open(path)
         self._take: Callable[[bytes], None] | None = None
         self._left = 0
         # Kept as long as the ring: C calls it. Under systemd's MemoryDenyWriteExecute this works since libffi 3.4,

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .library import check, information, library
+from .binding import check, information, library
 
 #: enum bpf_attach_type
 XDP = 37
