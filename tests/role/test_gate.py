@@ -23,6 +23,9 @@ from xdp_gossip.core.runs import later
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "plugins" / "module_utils" / "_gate.py"
 
+# Each starts the script, which asks again after a pause.
+pytestmark = pytest.mark.slow
+
 Nodes = list[dict[str, Any]]
 Serve = Callable[[Callable[[], Nodes]], str]
 

@@ -73,6 +73,7 @@ def test_it_says_where_and_fails(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, f"{page}:1: 'farewell': write leave\n")
 
 
+@pytest.mark.slow
 def test_the_tree_has_none_of_them() -> None:
     done = subprocess.run([SCRIPT], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "")
