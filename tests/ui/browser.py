@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from selenium import webdriver
-from selenium.common.exceptions import TimeoutException
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -39,11 +39,28 @@ class Browser:
         self.url = url
 
     def until(self, true: Callable[[], Any], what: str) -> Any:
-        return WebDriverWait(self.driver, SECONDS, 0.1).until(lambda _: true(), what)
+        """Ask until the answer is true. The page may draw a view anew at any moment, between two calls of the driver
+        as well: an answer that met an element which is gone is asked for again."""
+        wait = WebDriverWait(self.driver, SECONDS, 0.1, ignored_exceptions=[StaleElementReferenceException])
+        return wait.until(lambda _: true(), what)
 
     @property
     def text(self) -> str:
-        return str(self.driver.find_element(By.TAG_NAME, "body").text)
+        return self.texts("body")[0]
+
+    def texts(self, css: str) -> list[str]:
+        """What each of the elements shows, of one moment; an empty list without any."""
+        found: tuple[list[str]] = self.until(
+            lambda: ([str(item.text) for item in self.driver.find_elements(By.CSS_SELECTOR, css)],),
+            f"the texts of {css}",
+        )
+        return found[0]
+
+    def attributes(self, css: str, name: str) -> list[str | None]:
+        """The attribute of each of the elements, of one moment; an empty list without any."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.getAttribute(arguments[1]))"
+        found: list[str | None] = self.script(script, css, name)
+        return found
 
     def shows(self, *words: str) -> None:
         """Until the page shows all ``words``."""
@@ -54,14 +71,29 @@ class Browser:
             raise AssertionError(f"expected {missing}, got:\n{self.text}") from None
 
     def click(self, label: str) -> None:
-        path = f"//*[self::a or self::button][normalize-space()='{label}']"
-        self.until(lambda: self.driver.find_elements(By.XPATH, path), f"no {label!r} to click")
-        self.driver.find_elements(By.XPATH, path)[0].click()
+        """Click the first link or button of this label."""
+        self._act(By.XPATH, f"//*[self::a or self::button][normalize-space()='{label}']", lambda one: one.click())
+
+    def press(self, css: str) -> None:
+        """Click the first element that this selects."""
+        self._act(By.CSS_SELECTOR, css, lambda one: one.click())
+
+    def type(self, css: str, keys: str) -> None:
+        """Type into the first element that this selects."""
+        self._act(By.CSS_SELECTOR, css, lambda one: one.send_keys(keys))
+
+    def _act(self, by: str, what: str, act: Callable[[Any], None]) -> None:
+        def acted() -> bool:
+            found = self.driver.find_elements(by, what)
+            if found:
+                act(found[0])
+            return bool(found)
+
+        self.until(acted, f"no {what}")
 
     def sign_in(self, token: str) -> None:
         self.driver.get(self.url)
-        self.until(lambda: self.driver.find_elements(By.ID, "token"), "no sign-in")
-        self.driver.find_element(By.ID, "token").send_keys(token + Keys.ENTER)
+        self.type("#token", token + Keys.ENTER)
 
     def look(self, name: str) -> None:
         """Leave a screenshot; nothing may need scrolling sideways, and nothing hostile may have run."""

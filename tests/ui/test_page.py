@@ -100,8 +100,8 @@ def test_a_publish_is_followed_until_all_hold_it(cluster: Cluster, browser: Brow
     key = f"live/{browser.name}"
     cluster[1].publish(key, b"news")
     browser.shows(key, "arrived everywhere", "3 of 3 hold it")
-    plots = browser.driver.find_elements(By.CSS_SELECTOR, "svg.plot")
-    assert len(plots) == 1 and "3 of 3 hold it" in str(plots[0].get_attribute("aria-label"))
+    plots = browser.attributes("svg.plot", "aria-label")
+    assert len(plots) == 1 and "3 of 3 hold it" in str(plots[0])
     browser.look("live")
 
 

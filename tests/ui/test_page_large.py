@@ -109,7 +109,7 @@ def test_few_rows_and_few_requests_whatever_the_size(served: Served, browser: Br
 
 
 def test_what_is_wrong_comes_first_with_what_to_do(browser: Browser) -> None:
-    titles = [item.text for item in browser.driver.find_elements(By.CSS_SELECTOR, ".troubles .title")]
+    titles = browser.texts(".troubles .title")
     wanted = [
         "The disk of this member cannot be written",
         "3 nodes dead",
@@ -124,10 +124,10 @@ def test_what_is_wrong_comes_first_with_what_to_do(browser: Browser) -> None:
     # The word before it stands for the mark, for who does not see that.
     assert [title.splitlines()[-1] for title in titles] == wanted
     assert [title.splitlines()[0] for title in titles] == ["Failure:"] * 4 + ["Warning:"] * 5
-    todos = [item.text for item in browser.driver.find_elements(By.CSS_SELECTOR, ".troubles .todo")]
+    todos = browser.texts(".troubles .todo")
     assert len(todos) == len(wanted) and all(todos)
-    first = browser.driver.find_element(By.CSS_SELECTOR, "main tbody tr").location["y"]
-    panel = browser.driver.find_element(By.CSS_SELECTOR, ".trouble").location["y"]
+    top = "document.querySelector(arguments[{}]).getBoundingClientRect().top"
+    panel, first = browser.script(f"return [{top.format(0)}, {top.format(1)}]", ".trouble", "main tbody tr")
     assert panel < first
     assert browser.driver.title == "(9) Fleet · eu-west-app-001 · XDP Gossip"
     browser.click("3 nodes dead")
@@ -189,8 +189,7 @@ def test_a_node_that_stays_behind_is_told_and_one_that_follows_is_not(served: Se
 def test_who_comes_back_goes_on_where_they_were(desk: Browser) -> None:
     go(desk, f"documents/{quote('site/eu-west/nginx/', safe='')}")
     desk.shows("host-00400/config.yml")
-    link = desk.driver.find_element(By.CSS_SELECTOR, "a[aria-label$='host-00400/config.yml']")
-    link.click()
+    desk.press("a[aria-label$='host-00400/config.yml']")
     desk.shows("Who holds it, who applied it")
     desk.driver.back()
     desk.until(lambda: desk.script("return scrollY") > 1_000, "the place in the tree")
@@ -200,7 +199,7 @@ def test_who_comes_back_goes_on_where_they_were(desk: Browser) -> None:
 def test_files_in_trouble_of_the_whole_fleet(browser: Browser) -> None:
     go(browser, "files")
     browser.shows("4 files on 4 of 996 members; 1,992 files in all.")
-    table = browser.driver.find_element(By.CSS_SELECTOR, "table[aria-label='Files in trouble']").text
+    (table,) = browser.texts("table[aria-label='Files in trouble']")
     for word in ("ap-south-app-003", "198.18.1.4:8000", "/etc/nginx/nginx.conf", "failed", "exit status 1", "drifted"):
         assert word in table
     times = browser.script("return [...document.querySelectorAll('main td time')].map((one) => one.dateTime)")
@@ -210,7 +209,7 @@ def test_files_in_trouble_of_the_whole_fleet(browser: Browser) -> None:
 def test_keys_are_searched(browser: Browser) -> None:
     go(browser, "documents")
     browser.shows("site/")
-    browser.driver.find_element(By.CSS_SELECTOR, ".filter").send_keys("nginx HOST-0120")
+    browser.type(".filter", "nginx HOST-0120")
     browser.shows("site/eu-west/nginx/host-01200/config.yml", "matching of 10,")
     browser.look("large-search")
     assert requests(browser)["documents"] == 1
@@ -234,15 +233,14 @@ def test_an_unseen_key_is_seen_and_copied_as_it_is(desk: Browser, context: str) 
         go(desk, f"documents/{quote(key, safe='')}")
         desk.shows("This key has characters that cannot be seen")
         assert "\u202e" not in desk.driver.title and "\u200b" not in desk.driver.title
-        button = desk.driver.find_element(By.XPATH, "//button[normalize-space()='Copy key']")
-        desk.script("arguments[0].focus()", button)
+        find = "[...document.querySelectorAll('button')].find((one) => one.textContent.trim() === 'Copy key')"
+        desk.script(f"window.pressed = {find}; window.pressed.focus()")
         ActionChains(desk.driver).send_keys(Keys.ENTER).perform()
         clipped(desk, key)
         desk.shows("Copied")
-        said = desk.driver.find_element(By.ID, "said")
         # The button shows it a moment before the region for screen readers says it.
-        desk.until(lambda said=said: said.get_attribute("textContent") == "Copied: key", "Copied: key")
-        assert desk.script("return document.activeElement === arguments[0]", button)
+        desk.until(lambda: desk.script("return document.querySelector('#said').textContent") == "Copied: key", "said")
+        assert desk.script("return document.activeElement === window.pressed")
     desk.look(f"unseen-{context}")
     go(desk, f"documents/{quote('app/limits', safe='')}")
     desk.shows("app/limits")
@@ -254,11 +252,10 @@ def test_addresses_digests_and_content_are_copied(served: Served, desk: Browser)
     served.call(served.fleet.news, "copy/content", b"a\r\n\tb\xe2\x80\x8b \n")
     held: dict[str, Any] = {}
     served.call(lambda: held.update(digest=served.fleet.document("copy/content").digest))
-    desk.driver.find_elements(By.CSS_SELECTOR, ".who [aria-label='Copy address 198.18.1.18:8000']")[0].click()
+    desk.press(".who [aria-label='Copy address 198.18.1.18:8000']")
     clipped(desk, "198.18.1.18:8000")
     go(desk, "documents/copy%2Fcontent")
-    desk.until(lambda: desk.driver.find_elements(By.CSS_SELECTOR, "[aria-label='Copy digest']"), "a digest")
-    desk.driver.find_element(By.CSS_SELECTOR, "[aria-label='Copy digest']").click()
+    desk.press("[aria-label='Copy digest']")
     clipped(desk, held["digest"])
     desk.click("Show")
     desk.click("Copy content")
