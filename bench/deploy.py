@@ -8,7 +8,7 @@ task at all is subtracted. The ways take turns:
 
 - *deploy*: the playbook ``deploy`` of this collection, whole: facts, checks, release, configuration, units, gate;
 - *plain role*: package, user, directories, configuration, unit, service, as roles are usually written: a task each;
-- *node_exporter*: the role of ``prometheus.prometheus``, where that collection is among Ansible's; it is not fetched.
+- *zabbix_agent* and *memcached*: public roles for one service (:mod:`.publicroles`); not with ``--quick``.
 
 ``DEPLOY_HOSTS`` gives other numbers of hosts, as ``3,10,30``.
 """
@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
+from collections.abc import Sequence
 
-from .lab import Lab, lab
+from .lab import PUBLIC, Lab, lab
 from .netns import run as command
+from .publicroles import ROLES, PublicRole, fetch
 from .report import Report, Spread
 
 _SIZES, _RUNS = (3, 10), 3
@@ -91,13 +92,8 @@ _TEMPLATES = {
     "plain.service.j2": "[Service]\nUser={{ plain_user }}\nExecStart=/usr/bin/sleep infinity\n\n"
     "[Install]\nWantedBy=multi-user.target\n",
 }
-_EXPORTER = """
-- hosts: fleet
-  become: true
-  roles: [prometheus.prometheus.node_exporter]
-"""
 _KINDS = ("pipelining", "no pipelining")
-_NOTHING, _DEPLOY, _PLAIN_ROLE, _NODE_EXPORTER = "no task", "deploy", "plain role", "node_exporter"
+_NOTHING, _DEPLOY, _PLAIN_ROLE = "no task", "deploy", "plain role"
 
 
 def run(quick: bool) -> Report:
@@ -106,8 +102,11 @@ def run(quick: bool) -> Report:
     kinds = _KINDS[:1] if quick else _KINDS
     if given := os.environ.get("DEPLOY_HOSTS"):
         sizes = tuple(int(size) for size in given.split(","))
-    with lab() as made:
-        ways = _ways(made)
+    public = () if quick else ROLES
+    for role in public:
+        fetch(role, PUBLIC)
+    with lab([package for role in public for package in role.packages]) as made:
+        ways = _ways(made, public)
         report = Report(
             "deploy",
             "processor seconds of the controller for each host, when nothing is to be changed, without "
@@ -115,8 +114,7 @@ def run(quick: bool) -> Report:
             ("hosts", "ssh", *(way for way in ways if way != _NOTHING)),
         )
         report.data["ansible"] = command(str(made.ansible_playbook), "--version").split("\n")[0]
-        if _NODE_EXPORTER not in ways:
-            report.data[_NODE_EXPORTER] = "the collection prometheus.prometheus is not installed"
+        report.data["public roles"] = {role.name: role.requirement for role in public}
         for size in sizes:
             made.grow(size)
             for kind in kinds:
@@ -130,13 +128,9 @@ def run(quick: bool) -> Report:
     return report
 
 
-def _ways(made: Lab) -> dict[str, str]:
+def _ways(made: Lab, public: Sequence[PublicRole]) -> dict[str, str]:
     """What is measured, and the playbook of each."""
-    texts = {_NOTHING: _EMPTY, _PLAIN_ROLE: _PLAIN}
-    galaxy = made.ansible_playbook.with_name("ansible-galaxy")
-    listed = subprocess.run([str(galaxy), "collection", "list", "prometheus.prometheus"], capture_output=True)
-    if listed.returncode == 0 and b"prometheus.prometheus " in listed.stdout:
-        texts[_NODE_EXPORTER] = _EXPORTER
+    texts = {_NOTHING: _EMPTY, _PLAIN_ROLE: _PLAIN, **{role.name: role.play for role in public}}
     for number, text in enumerate(texts.values()):
         (made.directory / f"way{number}.yml").write_text(text)
     for name, text in _TEMPLATES.items():

@@ -8,7 +8,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -18,6 +18,8 @@ from .netns import BenchError
 ROOT = Path(__file__).resolve().parents[1]
 _BIN = ROOT / ".cache" / "venv" / "ansible" / "bin"
 _COLLECTIONS = ROOT / ".cache" / "collections"
+#: Collections of others that a benchmark compares with.
+PUBLIC = ROOT / ".cache" / "bench" / "collections"
 #: A lab of its own, beside the demo's and Molecule's.
 _HOME = "/var/lib/xdp-gossip-bench"
 _LAB = {
@@ -40,7 +42,7 @@ _PLAY = """
 # What an operator has who set nothing, and no colours.
 _SETTINGS = f"""
 [defaults]
-collections_path = {_COLLECTIONS}
+collections_path = {_COLLECTIONS}:{PUBLIC}
 home = {ROOT / ".cache" / "ansible"}
 nocows = true
 deprecation_warnings = false
@@ -51,14 +53,18 @@ inventory_unparsed_warning = false
 
 
 class Lab:
-    """Hosts with agents, and ansible-playbook to be used on them. ``directory`` is for the files of a benchmark."""
+    """Hosts with agents, and ansible-playbook to be used on them.
 
-    def __init__(self, directory: Path) -> None:
+    ``directory`` is for the files of a benchmark. ``packages``: Debian packages that the hosts have beside the usual.
+    """
+
+    def __init__(self, directory: Path, packages: Sequence[str] = ()) -> None:
         self.directory = directory
         self.inventory = Path(str(_LAB["lab_inventory"]))
         (directory / "ansible.cfg").write_text(_SETTINGS)
         (directory / "lab.yml").write_text(_PLAY)
-        variables = {**_LAB, "ansible_python_interpreter": "/usr/bin/python3"}
+        interpreter = {"ansible_python_interpreter": "/usr/bin/python3"}
+        variables = {**_LAB, **interpreter, "lab_extra_packages": list(packages)}
         (directory / "variables.yml").write_text(yaml.safe_dump(variables))
 
     def grow(self, hosts: int) -> None:
@@ -133,10 +139,10 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab() -> Iterator[Lab]:
-    """A lab without hosts yet; whatever happens, nothing of it is left."""
+def lab(packages: Sequence[str] = ()) -> Iterator[Lab]:
+    """A lab without hosts yet, see :class:`Lab`. Everything of it is removed at the end, also after a failure."""
     with tempfile.TemporaryDirectory(prefix="xgp-lab-") as name:
-        made = Lab(Path(name))
+        made = Lab(Path(name), packages)
         made.remove()  # what a run that was killed left
         try:
             yield made

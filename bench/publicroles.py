@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""Roles for one service that others publish, to be measured beside this collection's.
+
+They are read from two packages of PyPI that carry whole collections: ``ansible`` has ``community.zabbix``, and
+``debops`` has ``debops.debops``. Each role runs as its users run it, and installs its service from Debian's packages.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .netns import BenchError
+
+#: Seconds for the download of one package: ``ansible`` has 50 MB.
+_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class PublicRole:
+    """A role, the package of PyPI that has it, its collections, the Debian packages that it installs, its play."""
+
+    name: str
+    requirement: str
+    collections: tuple[str, ...]
+    packages: tuple[str, ...]
+    play: str
+
+
+ROLES = (
+    PublicRole(
+        "zabbix_agent",
+        "ansible==13.1.0",
+        ("community/zabbix", "ansible/windows", "ansible/posix", "community/general"),
+        ("zabbix-agent",),
+        """
+- hosts: fleet
+  become: true
+  roles: [community.zabbix.zabbix_agent]
+  vars:
+    zabbix_manage_repo: false  # Debian's own package
+    zabbix_agent_version: 6.0
+    zabbix_agent_install_agent_only: true  # Debian has no zabbix-get
+    zabbix_agent_server: 198.18.7.1
+""",
+    ),
+    PublicRole(
+        "memcached",
+        "debops==3.3.2",
+        ("debops/debops",),
+        ("memcached",),
+        """
+- hosts: fleet
+  become: true
+  roles: [debops.debops.memcached]
+""",
+    ),
+)
+
+
+def fetch(role: PublicRole, collections: Path) -> None:
+    """Put the collections of ``role`` below ``collections``/ansible_collections, unless they are there.
+
+    Raises ``BenchError`` when the package cannot be downloaded, or lacks a collection.
+    """
+    target = collections / "ansible_collections"
+    if all((target / name).is_dir() for name in role.collections):
+        return
+    with tempfile.TemporaryDirectory(prefix="xgp-roles-") as work:
+        # Only data is read from the wheel, so the Python that it is made for does not matter.
+        words = ("--no-deps", "--only-binary", ":all:", "--python-version", "3.13", "--dest", work, role.requirement)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "pip", "download", "--quiet", *words],
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{role.requirement}: expected it downloaded within {_SECONDS:g} s") from None
+        if done.returncode:
+            raise BenchError(f"{role.requirement}: pip download failed: {done.stderr.strip()[-500:]}")
+        (wheel,) = Path(work).glob("*.whl")
+        for name in role.collections:
+            _extract(wheel, name, target / name)
+
+
+def _extract(wheel: Path, collection: str, target: Path) -> None:
+    """Copy the files of ``collection`` (namespace/name) out of ``wheel``, wherever the wheel has it."""
+    inside = PurePosixPath("ansible_collections", collection).parts
+    found = False
+    with zipfile.ZipFile(wheel) as archive:
+        for entry in archive.infolist():
+            parts = PurePosixPath(entry.filename).parts
+            at = next((at for at in range(len(parts)) if parts[at : at + len(inside)] == inside), None)
+            if at is None or entry.is_dir() or ".." in parts:
+                continue
+            path = target.joinpath(*parts[at + len(inside) :])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(archive.read(entry))
+            found = True
+    if not found:
+        raise BenchError(f"{wheel.name}: expected the collection {collection.replace('/', '.')}, found none")
