@@ -33,7 +33,7 @@ def _everywhere(world: World, expected: dict[str, bytes | None]) -> None:
 
 
 def clock_steps(world: World) -> None:
-    """Clocks of some members, or of all, jump by minutes, days or decades, and back; documents come, go and expire."""
+    """Clocks of some or all members jump by minutes, days or decades, and back; documents change and expire."""
     formed(world)
     rng = world.rng
     for number in range(4):
@@ -60,7 +60,7 @@ def clock_steps(world: World) -> None:
 
 
 def suspends(world: World) -> None:
-    """Machines sleep for seconds or hours while others publish; what they do first is a publish that expires."""
+    """Machines sleep for seconds or hours while others publish. After waking they publish an expiring document."""
     formed(world)
     rng = world.rng
     publish_somewhere(world)
@@ -117,17 +117,17 @@ def _boots_under(world: World, skews: list[float]) -> None:
 
 
 def boots_in_the_past(world: World) -> None:
-    """Boards without a battery boot in 1970, or days back: what they hold stays the newest."""
+    """Machines without a clock battery boot in 1970, or days back. Their documents stay the newest."""
     _boots_under(world, [-3600.0, -3 * _DAY, -9 * _DAY, 100.0 - EPOCH_S, -float(EPOCH_S)])
 
 
 def boots_in_2107(world: World) -> None:
-    """Batteries died and say 2107, or next week: nothing is lost when the clocks are put right."""
+    """Machines with a dead clock battery boot in 2107, or a week ahead. No document is lost after the correction."""
     _boots_under(world, [3600.0, 9 * _DAY, _YEAR_2107])
 
 
 def restored_disks(world: World) -> None:
-    """A machine comes back with the disk of an earlier day, also under a clock that stands still."""
+    """A machine restarts with an older copy of its disk, in some worlds with a clock that stands still."""
     formed(world)
     rng = world.rng
     node = rng.choice(world.nodes)
@@ -156,7 +156,7 @@ def restored_disks(world: World) -> None:
 
 
 def away_beyond_the_grace(world: World) -> None:
-    """A member is away for longer than tombstones are told of, deletes and publishes there, and its clock may jump."""
+    """A member is away for longer than `tombstone_grace`, deletes and publishes, and its clock may jump."""
     formed(world)
     rng = world.rng
     for key in ("kept", "gone", "scratch"):

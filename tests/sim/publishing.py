@@ -30,7 +30,7 @@ def _batch(world: World) -> list[Write]:
 
 
 def together(world: World) -> None:
-    """Documents written together, over each other, under loss, partitions and crashes: no node ever shows a part."""
+    """Nodes publish batches under loss, partitions and crashes. No node ever shows only a part of a batch."""
     formed(world)
     rng = world.rng
     world.network.link = Link(loss=rng.uniform(0.0, 0.2), duplicate=0.05, delay=0.005, jitter=0.02, straggle=0.02)
@@ -77,7 +77,7 @@ def _attempt(world: World, node: SimNode, key: str, expected: Document | None, v
 
 
 def compare_and_set(world: World) -> None:
-    """Writers race by compare-and-set, on one member and on several, in both halves of a partition."""
+    """Writers compete by compare-and-set, on one member and on several, in both halves of a partition."""
     formed(world)
     rng = world.rng
     keeper = rng.choice(world.nodes)
@@ -108,7 +108,7 @@ def compare_and_set(world: World) -> None:
 
 
 def expiring(world: World) -> None:
-    """Documents end by themselves, everywhere, also where nobody was reachable; what is written after them stays."""
+    """Documents expire on all members, even on isolated ones. What is published after that stays."""
     formed(world)
     rng = world.rng
     for node in world.nodes:
@@ -138,7 +138,7 @@ def expiring(world: World) -> None:
 
 
 def collected(world: World) -> None:
-    """Tombstones are collected while a node is away: what was deleted stays deleted, what was published since stays.
+    """Tombstones are retired while a node is away. No deleted document returns, and no newer one is lost.
 
     The node may come back without its disk, as a new member.
     """

@@ -35,7 +35,7 @@ from .world import SimNode, World
 
 
 def calm(world: World) -> None:
-    """Nothing goes wrong: nobody is suspected, every publish is everywhere within a few cycles."""
+    """Nothing goes wrong. No member is suspected, and every publish reaches all members within a few cycles."""
     formed(world)
     world.checks.forbid_suspicion = world.checks.forbid_removal = True
     for _ in range(5):
@@ -50,7 +50,7 @@ def calm(world: World) -> None:
 
 
 def loss(world: World) -> None:
-    """Datagrams are lost, doubled, late and out of order: publishes arrive all the same, nobody is removed."""
+    """The network loses, duplicates, delays and reorders datagrams. Publishes arrive, and no member is removed."""
     formed(world)
     world.checks.forbid_removal = True
     world.network.link = Link(
@@ -65,7 +65,7 @@ def loss(world: World) -> None:
 
 
 def simultaneous(world: World) -> None:
-    """Several nodes publish one key at the same instant, again and again: one winner everywhere."""
+    """Several nodes publish one key at the same instant, repeatedly. All members keep the same version."""
     formed(world)
     world.checks.forbid_removal = True
     for _ in range(4):
@@ -78,7 +78,7 @@ def simultaneous(world: World) -> None:
 
 
 def partition(world: World) -> None:
-    """The network falls into parts, for less or longer than removal takes; publishes go on in each."""
+    """The network splits for shorter or longer than a removal takes, and nodes publish in every part."""
     formed(world)
     publish_somewhere(world)
     for _ in range(world.rng.randint(1, 2)):
@@ -95,7 +95,7 @@ def partition(world: World) -> None:
 
 
 def lonely_link(world: World) -> None:
-    """Two nodes cannot talk to each other, the others can to both: nobody is removed."""
+    """Two nodes cannot reach each other, but all other nodes reach both. No member is removed."""
     formed(world)
     world.checks.forbid_removal = True
     a, b = world.rng.sample(range(len(world.nodes)), 2)
@@ -107,7 +107,7 @@ def lonely_link(world: World) -> None:
 
 
 def crash(world: World) -> None:
-    """Nodes are killed, in the middle of publishing too, removed by the others, and come back from their disks."""
+    """Nodes are killed, some while they publish. Others remove them, and they restart from their disks."""
     formed(world)
     victims = some(world, 1, 2)
     for victim in victims:
@@ -140,7 +140,7 @@ def _await_removal(world: World, gone: Sequence[SimNode]) -> None:
 
 
 def power_off(world: World) -> None:
-    """Everything goes off at once, for minutes or days, and comes back in any order without seeds."""
+    """All nodes stop at once, for minutes or days, and restart in any order without seeds."""
     formed(world)
     for _ in range(3):
         publish_somewhere(world)
@@ -158,7 +158,7 @@ def power_off(world: World) -> None:
 
 
 def freeze(world: World) -> None:
-    """Nodes are stopped for a while: removed when it is long, back soon after, and they accuse nobody themselves."""
+    """Nodes freeze for a while. Others remove them after a long freeze; thawed nodes return soon and suspect no node."""
     formed(world)
     sleepers = some(world, 1, 2)
     for sleeper in sleepers:
@@ -173,7 +173,7 @@ def freeze(world: World) -> None:
 
 
 def clock_skew(world: World) -> None:
-    """Some wall clocks are an hour off, one is put right: the cluster forms, publishes win in the order they happen."""
+    """Some wall clocks are an hour off, one is corrected. The cluster forms, and the last publish wins."""
     rng = world.rng
     for node in world.nodes:
         node.skew = rng.uniform(-0.5, 0.5)
@@ -201,7 +201,7 @@ def _in_turn(world: World) -> None:
 
 
 def wrong_clock_alone(world: World) -> None:
-    """A node or two with clocks an hour ahead publish while cut off; later publishes of others must still win."""
+    """One or two isolated nodes publish with clocks an hour ahead. Later publishes of other nodes still win."""
     formed(world)
     loners = some(world, 1, 1 if len(world.nodes) < 5 else 2)
     others = [node.number for node in world.nodes if node not in loners]
@@ -230,7 +230,7 @@ def wrong_clock_alone(world: World) -> None:
 
 
 def catch_up(world: World) -> None:
-    """A new node, and one that was away, get many documents and large ones, while members come and go."""
+    """A new node and a node that was away fetch many and large documents, while members come and go."""
     rng = world.rng
     late, *early = world.nodes
     for node in early:
@@ -251,7 +251,7 @@ def catch_up(world: World) -> None:
 
 
 def large_transfer(world: World) -> None:
-    """A large document is on its way to one that was away; a holder or the receiver dies in the middle."""
+    """A node that was away fetches a large document, and a holder or the node is killed during the transfer."""
     formed(world)
     rng = world.rng
     away, *others = rng.sample(world.nodes, len(world.nodes))
@@ -268,7 +268,7 @@ def large_transfer(world: World) -> None:
 
 
 def leave(world: World) -> None:
-    """Nodes leave, are gone at once and stay gone, and may come back."""
+    """Nodes leave. All others remove them at once and do not list them again unless they restart."""
     formed(world)
     world.checks.forbid_removal = True
     leavers = some(world, 1, 2)
@@ -285,7 +285,7 @@ def leave(world: World) -> None:
 
 
 def pause(world: World) -> None:
-    """Stop and Start: a paused node is removed after the timeout, hears all the same, and comes back."""
+    """A node pauses and resumes. It is removed after the timeout, still receives documents, and comes back."""
     formed(world)
     sleeper = world.rng.choice(world.nodes)
     world.pause(sleeper)
@@ -310,7 +310,7 @@ def _await_removal_of_paused(world: World, sleeper: SimNode) -> None:
 
 
 def private_data(world: World) -> None:
-    """Nodes change their private data, under loss: everybody sees the last value, and one entry for each node."""
+    """Nodes change their private data under loss. All members list each node once, with the last value."""
     formed(world)
     world.network.link = Link(loss=world.rng.uniform(0.0, 0.2), jitter=0.02)
     for turn in range(8):
@@ -321,7 +321,7 @@ def private_data(world: World) -> None:
 
 
 def replay(world: World) -> None:
-    """Recorded packets, sent again from elsewhere, change nothing and bring nobody back."""
+    """An attacker sends recorded packets again from another address. They change no member and no document."""
     formed(world)
     world.recording = []
     for _ in range(3):
@@ -365,7 +365,7 @@ def _unchanged(before: Sequence[tuple[SimNode, State]], world: World) -> None:
 
 
 def forgery(world: World) -> None:
-    """Mutated, truncated, random and foreign packets change nothing, and each is counted."""
+    """An attacker sends mutated, truncated, random and foreign packets. They change nothing and are counted."""
     formed(world)
     world.recording = []
     publish_somewhere(world)
@@ -424,7 +424,7 @@ def _foreign(rng: random.Random) -> bytes:
 
 
 def twin(world: World) -> None:
-    """A node loses its disk and comes back with an older incarnation: it finds its place again."""
+    """A node loses its disk and restarts with an older incarnation. It becomes a member again."""
     formed(world)
     node = world.rng.choice(world.nodes)
     node.crash()
@@ -436,7 +436,7 @@ def twin(world: World) -> None:
 
 
 def churn(world: World) -> None:
-    """Everything at random, then peace."""
+    """Random events of all kinds happen, then none. The cluster recovers."""
     formed(world)
     rng = world.rng
     world.network.link = Link(loss=rng.uniform(0.0, 0.15), duplicate=0.02, jitter=0.01, straggle=0.01)
