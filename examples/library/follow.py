@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A program that is a member of a cluster by itself: it lists members, publishes, and follows a document.
+"""Run two members of a cluster in one program: list members, publish a document, and wait for its change.
 
-Two nodes run here in one process, so that the example needs no fleet. Give ``seed`` an agent's address, and the
-cluster's name and secret, to join a real one.
+Both nodes run in this process, so the example needs no fleet. To join a real cluster, pass the address of one of its
+agents to ``set``, and the cluster's name and secret to ``AsyncNodeList``.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ SECRET = "the secret of the cluster"
 
 
 async def follow(node_list: AsyncNodeList, prefix: str) -> str:
-    """Wait for the first change of a document below ``prefix``; returns what it was."""
+    """Wait for a change of a document whose key begins with ``prefix``; return its event and key."""
     async for change in node_list.watch(prefix):
-        if change.document is not None:  # nodes change, too
+        if change.document is not None:  # a change of a node has no document
             return f"{change.event} {change.document.key}"
     return "closed"
 
 
 async def main() -> None:
-    """Two members: one publishes, the other one hears of it."""
+    """Run two members; one publishes a document, and the other waits for the change."""
     first = AsyncNodeList(secret_key=SECRET, cycle=1, listen_addr="127.0.0.1")
     second = AsyncNodeList(secret_key=SECRET, cycle=1, listen_addr="127.0.0.1")
     async with first, second:
         first.new(Node("127.0.0.1", 8121, "first"))
         second.new(Node("127.0.0.1", 8122, "second"))
-        second.set(Node("127.0.0.1", 8121))  # the seed
+        second.set(Node("127.0.0.1", 8121))  # the seed of the second node
         await first.join()
         await second.join()
         following = asyncio.ensure_future(follow(second, "app/"))
-        await asyncio.sleep(0)  # it is watching from now on
+        await asyncio.sleep(0)  # lets the task start to watch
         await first.publish(b'{"workers": 4}', "app/settings", content_type="json")
         print(await following)
         found = await first.convergence("app/settings", timeout=10)
