@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The Internet checksum (RFC 1071). Sums are kept in 64 bits and folded as often as a carry can come out: folding
- * once is wrong for one header in some ten thousand.
+ * The Internet checksum (RFC 1071). Sums have 64 bits, and are folded as many times as a fold can produce a carry.
+ * Folding once gives a wrong checksum for about one header in ten thousand.
  */
 #ifndef XG_CHECKSUM_H
 #define XG_CHECKSUM_H
@@ -9,7 +9,7 @@
 #include "parse.h"
 #include "wire.h"
 
-/* To 16 bits, still not complemented. */
+/* Folds a sum to 16 bits; the result is not complemented yet. */
 static __always_inline __u16 xg_fold(__u64 sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
@@ -19,7 +19,7 @@ static __always_inline __u16 xg_fold(__u64 sum)
 	return sum;
 }
 
-/* To 32 bits, as bpf_l4_csum_replace wants a difference. */
+/* Folds a sum to 32 bits, the size of the difference that bpf_l4_csum_replace() takes. */
 static __always_inline __u32 xg_fold32(__u64 sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
@@ -27,7 +27,7 @@ static __always_inline __u32 xg_fold32(__u64 sum)
 	return sum;
 }
 
-/* What a UDP header holds: 0 would mean "none" (RFC 768). */
+/* Returns the checksum of a UDP header for a sum. A result of 0 becomes 0xffff, as 0 means "no checksum" (RFC 768). */
 static __always_inline __sum16 xg_udp_checksum(__u64 sum)
 {
 	__u16 check = ~xg_fold(sum);
@@ -51,7 +51,7 @@ static __always_inline __u64 xg_halves(__u64 word)
 	return (word & 0xffffffff) + (word >> 32);
 }
 
-/* The sum of the packet's bytes. What lies beyond the frame's end is not there. */
+/* Returns the sum of the packet's bytes, without bytes beyond the end of the frame. */
 static __always_inline __u64 xg_sum_packet(const struct xg_packet *packet, __u64 length, void *end)
 {
 	__u64 sum = xg_sum_words(packet, XG_HEADER_BYTES / 4);
@@ -71,17 +71,17 @@ static __always_inline __u64 xg_sum_packet(const struct xg_packet *packet, __u64
 	XG_KEEP(at);
 	if (!left || at > XG_DATAGRAM_BYTES - 8 || from + at + 8 > end)
 		return sum;
-	/* The last eight bytes, less those summed already. */
+	/* Adds the bytes that are left: the last eight bytes without those that the sum already contains. */
 	return sum + xg_halves(*(const xg_u64 *)(from + at) >> (64 - 8 * left));
 }
 
-/* The header without options, its checksum field included or 0. */
+/* Returns the checksum of an IP header without options, whose checksum field must be 0. */
 static __always_inline __sum16 xg_ip_checksum(const struct iphdr *ip)
 {
 	return ~xg_fold(xg_sum_words(ip, 5));
 }
 
-/* What replacing one value by another adds to a sum. */
+/* Returns the number to add to a sum when the value ``from`` in the data becomes ``to``. */
 static __always_inline __u64 xg_sum_change(__u32 from, __u32 to)
 {
 	return (__u64)(__u32)~from + to;

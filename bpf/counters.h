@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Every verdict and every outcome has a counter. X(name, what it counts): the C enumeration and Python's names and
- * help texts (dataplane/headers.py) both come from this list; its order is the index in the map.
+ * Declares a counter for every verdict and every outcome of a packet. X(name, what it counts) is expanded to the C
+ * enumeration here; Python reads names and help texts from the same list (dataplane/headers.py). The position in the
+ * list is the index in the map ``counters``.
  */
 #ifndef XG_COUNTERS_H
 #define XG_COUNTERS_H

@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The kernel data plane: the one file that BCC compiles. It holds the tables, as BCC translates their methods in this
- * file only, and the programs; what they do is in the headers, in the order of a packet's way:
+ * The kernel data plane: the only file that BCC compiles. It defines the tables, because BCC translates the methods of
+ * a table in this file only, and the entry points of the programs. The headers contain the code of the programs, listed
+ * here in the order in which a packet meets them:
  *
- *   wire.h, maps.h, counters.h   what is shared with the agent
- *   tables.h                     the tables, as the other headers see them
- *   parse.h                      from the frame to the packet
- *   siphash.h, receive.h         what it comes to
- *   events.h                     what the agent is told
- *   relay.h, checksum.h          who gets a copy
- *   selftest.h                   the loader's proof that a hook is reached
- *   xdp.h, tc.h                  the same, with what XDP and TC each have to offer
+ *   wire.h, maps.h, counters.h   formats and counters that the programs share with the agent
+ *   tables.h                     declares the functions by which the other headers use the tables
+ *   parse.h                      finds the packet in a frame
+ *   siphash.h, receive.h         check the MAC, decide about the packet
+ *   events.h                     passes packets to the agent
+ *   relay.h, checksum.h          choose the targets of a copy, compute its checksums
+ *   selftest.h                   recognizes the frames of the loader's self-test
+ *   xdp.h, tc.h                  the programs for XDP and for TC, which use all headers above
  *
- * -DXG_NODES=n: how many origins there is room for. -DXG_PIN="directory": tables are opened there, or made and pinned.
- * -DXG_AMOUNT=n, -DXG_WIDE=n: entries of the device maps relay and relay_wide that the loader fills.
+ * -DXG_NODES=n: most origins in the table of nodes. -DXG_PIN="directory": directory of the pinned tables; a table that
+ * is missing there is created and pinned. -DXG_AMOUNT=n, -DXG_WIDE=n: number of entries that the loader fills in the
+ * device maps relay and relay_wide.
  */
 #include <uapi/linux/bpf.h>
 
@@ -46,7 +48,7 @@ BPF_TABLE(XG_SHARED("lru_hash", refusals), struct xg_refusal_key, struct xg_refu
 
 BPF_F_TABLE(XG_SHARED("lpm_trie", allow), struct xg_allow_key, __u8, allow, XG_ALLOWED, BPF_F_NO_PREALLOC);
 
-/* As BPF_RINGBUF_OUTPUT, which cannot be pinned. */
+/* The same table as BPF_RINGBUF_OUTPUT declares. That macro cannot declare a pinned map. */
 struct events_table_t {
 	int key;
 	__u32 leaf;
@@ -57,7 +59,7 @@ __attribute__((section("maps/" XG_SHARED("ringbuf", events)))) struct events_tab
 	.max_entries = XG_EVENT_BYTES,
 };
 
-/* Filled by the loader: this interface, many times over, each with xg_xdp_egress. */
+/* The loader fills both device maps: every entry is this interface, with the program xg_xdp_egress. */
 BPF_XDP_REDIRECT_MAP("devmap", struct bpf_devmap_val, relay, XG_COPIES);
 BPF_XDP_REDIRECT_MAP("devmap", struct bpf_devmap_val, relay_wide, XG_COPIES);
 
@@ -91,8 +93,9 @@ static __always_inline struct xg_scratch *xg_scratch(void)
 }
 
 /*
- * CLOCK_MONOTONIC, late by a tick or two. The kernel's coarse clock moves with the ticks, so it is read once in each:
- * every packet needs it, and the call costs as much as finding the packet's origin.
+ * Returns CLOCK_MONOTONIC in nanoseconds, up to two ticks late. The kernel's coarse clock changes only at a tick, so
+ * this function reads it once per tick. Every packet needs the time, and a call of the helper costs as much as the
+ * lookup of the packet's origin.
  */
 static __always_inline __u64 xg_coarse_ns(void)
 {
@@ -120,13 +123,13 @@ static __always_inline struct xg_node *xg_find_node(struct xg_node_key *key)
 	return nodes.lookup(key);
 }
 
-/* Only if there is none yet (-XG_EEXIST). */
+/* Creates the entry of a node; returns -XG_EEXIST if the node has one already. */
 static __always_inline long xg_insert_node(struct xg_node_key *key, struct xg_node *node)
 {
 	return nodes.insert(key, node);
 }
 
-/* The entry of a node's direct packets, made if there is none; null: there is no room. */
+/* Returns the entry for a node's direct packets, and creates a missing one; null if there is no room for it. */
 static __always_inline struct xg_direct *xg_find_direct(struct xg_node_key *key)
 {
 	struct xg_direct *known = directs.lookup(key);
@@ -158,19 +161,19 @@ static __always_inline long xg_keep_hop(const void *addr, struct xg_nexthop *hop
 	return nexthops.update((struct xg_address *)addr, hop);
 }
 
-/* Whether the source of a refused packet is to be noted: true once in a tick. */
+/* Returns whether to record the source of a refused packet: true once in a tick. */
 static __always_inline bool xg_refusal_due(void)
 {
 	struct xg_scratch *scratch = xg_scratch();
 
-	/* The lease was looked at for this packet, so the tick is the current one. */
+	/* xg_lease_over() has read the clock for this packet, so scratch->tick is the current tick. */
 	if (!scratch || scratch->refused == scratch->tick)
 		return false;
 	scratch->refused = scratch->tick;
 	return true;
 }
 
-/* Notes that a packet from ``key->addr`` was refused. */
+/* Records that a packet from ``key->addr`` was refused. */
 static __always_inline void xg_note_refusal(struct xg_refusal_key *key)
 {
 	struct xg_refusal fresh = {.samples = 1}, *known;
@@ -181,7 +184,7 @@ static __always_inline void xg_note_refusal(struct xg_refusal_key *key)
 	fresh.last = scratch->now;
 	known = refusals.lookup(key);
 	if (known) {
-		/* Another CPU may do the same: a sample more or less does not matter. */
+		/* Another CPU may change the entry at the same time. A lost sample does not matter. */
 		known->samples++;
 		known->last = fresh.last;
 	} else {
@@ -207,13 +210,13 @@ int xg_xdp_ingress(struct xdp_md *ctx)
 	return xg_ingress(ctx);
 }
 
-/* Loaded with expected attach type BPF_XDP_DEVMAP. */
+/* The loader loads this program with the expected attach type BPF_XDP_DEVMAP. */
 int xg_xdp_egress(struct xdp_md *ctx)
 {
 	return xg_readdress(ctx, ctx->egress_ifindex);
 }
 
-/* At the raw tracepoint xdp_devmap_xmit, in native mode. */
+/* The loader attaches this program to the raw tracepoint xdp_devmap_xmit, in native mode only. */
 int xg_watch(struct bpf_raw_tracepoint_args *ctx)
 {
 	return xg_watch_flush(ctx);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* Packets to the agent, through the ring buffer. */
+/* Passes packets to the agent through the ring buffer. */
 #ifndef XG_EVENTS_H
 #define XG_EVENTS_H
 
@@ -8,7 +8,7 @@
 #include "tables.h"
 #include "wire.h"
 
-/* Copies the packet into the scratch; false if the frame ends before it. */
+/* Copies the packet into the scratch entry of this CPU; returns false if the frame ends before the packet. */
 static __always_inline bool xg_copy_out(struct xg_scratch *scratch, const struct xg_packet *packet, __u64 length,
 					void *end)
 {
@@ -30,7 +30,7 @@ static __always_inline bool xg_copy_out(struct xg_scratch *scratch, const struct
 			return false;
 		*(xg_u64 *)(to + at) = *(const xg_u64 *)(from + at);
 	}
-	/* What is left is less than a word: the last eight bytes, some of them for the second time. */
+	/* Less than a word is left: copies the last eight bytes, some of which were copied before. */
 	at = length - 8;
 	XG_KEEP(at);
 	if (at > XG_DATAGRAM_BYTES - 8 || from + at + 8 > end)
@@ -51,10 +51,10 @@ static __always_inline void xg_describe(struct xg_scratch *scratch, __u8 kind, c
 	event->kind = kind;
 }
 
-/* Hands over what was described, with the packet that lies in the scratch now. */
+/* Writes the event that xg_describe() filled in, and the packet in the scratch entry, to the ring buffer. */
 static __always_inline void xg_hand_over(struct xg_scratch *scratch, bool whole)
 {
-	/* Read again: what the verifier learnt of it on the way differs from length to length. */
+	/* Reads the length again: what the verifier knows about the former value differs from length to length. */
 	__u64 length = scratch->event.length;
 
 	XG_KEEP(length);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What the kernel and the agent share. dataplane/layout.py states the same structures for Python; a test holds the
- * two equal. A change of any of them needs a new XG_LAYOUT: it is part of the path the maps are pinned under.
+ * The maps that the kernel programs and the agent share. dataplane/layout.py declares the same structures for Python,
+ * and a test compares the two. A change of a structure needs a new XG_LAYOUT, which is part of the path under which the
+ * maps are pinned.
  */
 #ifndef XG_MAPS_H
 #define XG_MAPS_H
@@ -11,60 +12,73 @@
 
 #define XG_LAYOUT 4
 
-/* Room for targets in each half of the ring; a power of two, as an index is masked with it. */
+/* Most targets in each half of the ring. It is a power of two, so that an index can be masked with it. */
 #define XG_RING 256
-/* Most copies of one rumor. */
+/* Most copies of one rumor that one host sends. */
 #define XG_COPIES 64
 #define XG_NEXTHOPS 4096
 #define XG_EVENT_BYTES (256 * 1024)
-/* Networks that may speak to this node. */
-#define XG_ALLOWED 257 /* one says that IPv4 does not lie within a network of IPv6 */
-/* Sources of refused packets that are remembered, the least recently seen forgotten first. */
+/* Entries of the map ``allow``: networks whose packets are accepted. */
+#define XG_ALLOWED 257 /* 256 networks and one entry that excludes IPv4 from a network of IPv6 */
+/* Most sources of refused packets that are recorded; a new source replaces the least recently seen one. */
 #define XG_REFUSALS 1024
-/* A next hop learnt from the stack's own output holds for so long. */
+/* Nanoseconds for which a next hop is valid after the stack has sent a frame to it. */
 #define XG_NEXTHOP_NS 60000000000ULL
 /*
- * What one sender can cost. Times are in slots of 2^27 ns (134 ms), so that a shift tells them apart.
+ * Limits on the work that one sender can cause. A limit applies to a slot of 2^27 ns (134 ms); a shift of the time
+ * gives the number of the slot.
  */
 #define XG_SLOT_BITS 27
-/* Packets per slot and CPU that may ask the agent for a decision, and as many odd ones that are passed on. */
+/*
+ * Most packets per slot and CPU that are passed to the agent for a decision, and most odd packets that are passed to
+ * the stack.
+ */
 #define XG_ASK_LIMIT 100
-/* Direct packets of one node that are passed on in a slot, and rumors of one origin that are taken and relayed. */
+/*
+ * Most direct packets of one node that are passed to the stack in a slot, and most rumors of one origin that are
+ * accepted and relayed.
+ */
 #define XG_DIRECT_LIMIT 250
 #define XG_RUMOR_LIMIT 250
-/* Nodes whose direct packets are remembered, the least recently heard forgotten first. */
+/* Most nodes with an entry for direct packets; a new node replaces the least recently heard one. */
 #define XG_DIRECTS 4096
-/* Words of their window: one less, times 64, is how late a direct packet may come. A power of two. */
+/*
+ * 64-bit words of a node's replay window for direct packets, a power of two. A direct packet is accepted if its
+ * sequence is at most (words - 1) * 64 behind the newest.
+ */
 #define XG_DIRECT_WORDS 32
 
 /* xg_config.flags */
 #define XG_RUNNING 0x01
-#define XG_GENERIC 0x02 /* the XDP program sits behind the driver: frames may hold half a checksum, and leave with it */
-#define XG_ALLOW 0x04	/* only sources that are in the map allow may speak */
+#define XG_GENERIC 0x02 /* the XDP program runs behind the driver: frames may arrive and leave with half a checksum */
+#define XG_ALLOW 0x04	/* packets are accepted only from sources in the map allow */
 
-/* Written by the agent, once per cycle and at every change. Times are CLOCK_MONOTONIC in nanoseconds. */
+/*
+ * The agent's state for the programs. The agent writes it once per cycle and at every change. Times are CLOCK_MONOTONIC
+ * in nanoseconds.
+ */
 struct xg_config {
-	__u8 addr[16]; /* of the local node, IPv6 or IPv4-mapped */
+	__u8 addr[16]; /* address of the local node, IPv6 or IPv4-mapped */
 	__be16 port;
-	__u16 amount; /* copies of a heartbeat or a node record */
-	__u16 wide;   /* copies of a metadata rumor or a leave */
+	__u16 amount; /* number of copies of a heartbeat or a node record */
+	__u16 wide;   /* number of copies of a metadata rumor or a leave */
 	__u16 flags;
 	__be32 cluster;
 	__u32 incarnation;
-	__u64 state_digest; /* of the documents that the local node holds */
-	__u64 lease;	    /* until when the data plane works without hearing from the agent */
+	__u64 state_digest; /* digest of the local node's documents */
+	__u64 lease;	    /* the data plane works until this time without an update by the agent */
 	__s64 clock;	    /* the cluster's wall time minus CLOCK_MONOTONIC */
 	__u64 timeout;
 	__u64 max_clock_drift;
-	__u32 ring_half; /* which half of the ring holds the targets: 0 or 1 */
-	__u32 ring_size; /* how many */
+	__u32 ring_half; /* half of the ring with the current targets: 0 or 1 */
+	__u32 ring_size; /* number of targets */
 };
 
-/* A slot of the keyring. */
+/* A key slot. */
 struct xg_key {
 	__u32 present;
 	__u32 zero;
-	__u8 mac[16]; /* SipHash's key, aligned to its words */
+	__u8 mac[16]; /* key of SipHash, aligned to its words */
 };
 
 struct xg_node_key {
@@ -73,47 +87,51 @@ struct xg_node_key {
 	__u16 zero;
 };
 
-/* xg_node.standing: what the agent holds of the node. */
+/* Values of xg_node.standing: the agent's view of a node */
 #define XG_PRESENT 0
 #define XG_SUSPECT 1
 #define XG_GONE 2
 
-/* One origin; a cache line. Integers in host order. */
+/* What the programs know about one origin; the entry fills a cache line. Integers are in host order. */
 struct xg_node {
 	struct bpf_spin_lock lock;
 	__u32 incarnation;
 	__u64 highest;	    /* newest rumor sequence */
-	__u64 window;	    /* bit i: highest - i was seen (RFC 6479) */
+	__u64 window;	    /* replay window (RFC 6479); bit i: the sequence highest - i was seen */
 	__u64 last_seen;    /* last sign of life, CLOCK_MONOTONIC ns; 0: none */
-	__s64 clock;	    /* its wall time minus CLOCK_MONOTONIC here, at its newest packet */
-	__u64 state_digest; /* as its newest packet says */
+	__s64 clock;	    /* the origin's wall time minus this host's CLOCK_MONOTONIC, from the newest packet */
+	__u64 state_digest; /* documents digest in the newest packet */
 	__u64 record_digest;
 	__u8 standing;
-	__u8 flags;   /* of its newest packet */
-	__u16 rumors; /* taken in this slot */
+	__u8 flags;   /* flags of the newest packet */
+	__u16 rumors; /* number of rumors accepted in this slot */
 	__u32 slot;
 };
 
 /*
- * The direct packets of one node. Without a lock: two CPUs that race let a copy pass, which the agent's own window
- * stops.
+ * What the programs know about the direct packets of one node. The entry has no lock: two CPUs that race may accept a
+ * duplicate, which the agent's own replay window rejects.
  */
 struct xg_direct {
 	__u32 incarnation;
 	__u32 slot;
-	__u64 passed; /* in this slot */
+	__u64 passed; /* number of packets passed in this slot */
 	__u64 highest;
-	__u64 window[XG_DIRECT_WORDS]; /* bit s % 64 of word s / 64 % XG_DIRECT_WORDS: s was seen (RFC 6479) */
+	/* The replay window; bit s % 64 of word s / 64 % XG_DIRECT_WORDS: the sequence s was seen (RFC 6479). */
+	__u64 window[XG_DIRECT_WORDS];
 };
 
-/* A member that rumors are relayed to. The agent shuffles them each cycle into the half that is not in use. */
+/*
+ * A member to which rumors are relayed. Each cycle the agent shuffles the members into the half of the ring that is not
+ * in use.
+ */
 struct xg_target {
 	__u8 addr[16];
 	__be16 port;
 	__u8 zero[6];
 };
 
-/* How frames for an address leave this interface. */
+/* The next hop of an address: how frames for it leave this interface. */
 struct xg_nexthop {
 	__u8 dst[6];
 	__u8 src[6];
@@ -121,19 +139,19 @@ struct xg_nexthop {
 	__u64 learnt; /* CLOCK_MONOTONIC ns */
 };
 
-/* A network that may speak to this node, or not, as the entry says (struct bpf_lpm_trie_key). */
+/* A network (struct bpf_lpm_trie_key). The value of its entry says whether its packets are accepted. */
 struct xg_allow_key {
-	__u32 prefix;  /* bits, of 128 */
+	__u32 prefix;  /* length of the prefix in bits, at most 128 */
 	__u8 addr[16]; /* IPv6 or IPv4-mapped */
 };
 
 /*
- * Who sent what was dropped, by source address and verdict. Sampled: at most one packet per CPU and tick, so that a
- * flood costs nothing more. The source address of a forged packet may be forged too.
+ * The source address of dropped packets and their verdict. At most one packet per CPU and tick is recorded, so that a
+ * flood costs no more. A forged packet may have a forged source address.
  */
 struct xg_refusal_key {
 	__u8 addr[16];
-	__u32 verdict; /* index of the counter */
+	__u32 verdict; /* index of the verdict's counter */
 	__u32 zero;
 };
 
@@ -143,16 +161,16 @@ struct xg_refusal {
 };
 
 /* xg_event.kind */
-#define XG_EVENT_NEWS 1	      /* accepted, recorded and relayed here: take note */
-#define XG_EVENT_ASK 2	      /* authentic, nothing else done: decide, and relay it if need be */
-#define XG_EVENT_UNRESOLVED 3 /* no next hop known: send the packet to addr and port through the stack */
+#define XG_EVENT_NEWS 1	      /* the kernel accepted, recorded and relayed the packet; the agent processes it */
+#define XG_EVENT_ASK 2	      /* the packet is authentic; the agent decides about it, and relays it if it accepts it */
+#define XG_EVENT_UNRESOLVED 3 /* no next hop is known; the agent sends the packet to addr and port through the stack */
 
-/* What goes through the ring buffer: this, then the packet. */
+/* The header of an item in the ring buffer; the packet follows it. */
 struct xg_event {
 	__u64 time;    /* CLOCK_MONOTONIC ns */
-	__u8 addr[16]; /* where the packet came from, or is to go to */
+	__u8 addr[16]; /* source of the packet, or target of XG_EVENT_UNRESOLVED */
 	__be16 port;
-	__u16 length; /* bytes of the packet */
+	__u16 length; /* length of the packet in bytes */
 	__u8 kind;
 	__u8 zero[3];
 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * From a frame to the packet in it: Ethernet without VLAN, IPv4 or IPv6, UDP to the agent's address and port.
- * What is anybody else's passes without a trace; what is the agent's, but odd, is left to the stack, which knows
- * how to reassemble and to skip options.
+ * Finds the packet in a frame: Ethernet without VLAN, IPv4 or IPv6, UDP to the agent's address and port. A frame for
+ * another receiver passes uncounted. An unusual frame for the agent is passed to the stack, which can reassemble
+ * fragments and skip options.
  */
 #ifndef XG_PARSE_H
 #define XG_PARSE_H
@@ -17,17 +17,17 @@
 #include "tables.h"
 #include "wire.h"
 
-/* Addresses and headers are read and written in words, whatever type they were declared with. */
+/* Addresses and headers are read and written in words of these types, whatever type they were declared with. */
 typedef __u16 __attribute__((may_alias)) xg_u16;
 typedef __u32 __attribute__((may_alias)) xg_u32;
 typedef __u64 __attribute__((may_alias)) xg_u64;
 
-/* Most 8-byte words of a body. */
+/* Most 8-byte words in the body of a packet. */
 #define XG_BODY_WORDS ((XG_DATAGRAM_BYTES - XG_HEADER_BYTES) / 8)
 
 enum xg_whose { XG_OTHERS, XG_OURS, XG_ODD };
 
-#define XG_IP_FRAGMENT 0x3fff /* more to come, or not the first */
+#define XG_IP_FRAGMENT 0x3fff /* more fragments follow, or this is not the first one */
 #define XG_IP_OFFSET 0x1fff
 
 struct xg_frame {
@@ -38,11 +38,11 @@ struct xg_frame {
 	};
 	struct udphdr *udp;
 	bool v6;
-	__u32 udp_offset; /* from the start of the frame */
-	__u32 length;	  /* of the packet: UDP's payload */
+	__u32 udp_offset; /* offset of the UDP header in the frame */
+	__u32 length;	  /* length of the packet: UDP's payload */
 };
 
-/* IPv4-mapped, as RFC 4291, section 2.5.5.2 has it. */
+/* Returns whether an address is IPv4-mapped (RFC 4291, section 2.5.5.2). */
 static __always_inline bool xg_is_mapped(const __u8 addr[16])
 {
 	const xg_u32 *word = (const xg_u32 *)addr;
@@ -62,7 +62,7 @@ static __always_inline bool xg_equal(const void *one, const void *other)
 	return !((a[0] ^ b[0]) | (a[1] ^ b[1]));
 }
 
-/* Word by word: the compiler would go byte by byte, as it knows of no alignment. */
+/* Copies an address word by word. The compiler would copy single bytes, as it does not know the alignment. */
 static __always_inline void xg_copy_address(void *to, const void *from)
 {
 	xg_u64 *a = to;
@@ -91,7 +91,7 @@ static __always_inline void xg_map_address(void *addr, __be32 ip)
 	word[3] = ip;
 }
 
-/* Whose a UDP header at an unusual place is: the odd ones are the agent's. */
+/* Returns XG_ODD if a UDP header at an unusual offset has the agent's port as destination, else XG_OTHERS. */
 static __always_inline enum xg_whose xg_odd(const struct udphdr *udp, void *end, __be16 port)
 {
 	if ((void *)(udp + 1) > end || udp->dest != port)
@@ -110,7 +110,7 @@ static __always_inline enum xg_whose xg_parse_ip(struct xg_frame *frame, void *e
 		return XG_OTHERS;
 	xg_map_address(source, ip->saddr);
 	if (ip->frag_off & bpf_htons(XG_IP_OFFSET))
-		return XG_OTHERS; /* only the first fragment has the port */
+		return XG_OTHERS; /* only the first fragment contains the UDP port */
 	if (ip->ihl != 5 || ip->frag_off & bpf_htons(XG_IP_FRAGMENT))
 		return xg_odd((void *)ip + ip->ihl * 4, end, local->port);
 	frame->udp = (void *)(ip + 1);
@@ -125,10 +125,12 @@ static __always_inline bool xg_is_extension(__u8 header)
 	       header == IPPROTO_FRAGMENT;
 }
 
-/* Most extension headers that are walked over. No host needs as many, so what has more is taken for an odd one. */
+/*
+ * Most extension headers that xg_walk() skips. No host needs so many, so a packet with more of them is treated as odd.
+ */
 #define XG_EXTENSIONS 6
 
-/* Whose a packet with extension headers is (RFC 8200, section 4). */
+/* Returns whether a packet with extension headers (RFC 8200, section 4) is for the agent. */
 static __always_inline enum xg_whose xg_walk(struct ipv6hdr *ip6, void *end, __be16 port)
 {
 	struct ipv6_opt_hdr *extension = (void *)(ip6 + 1);
@@ -165,9 +167,10 @@ static __always_inline enum xg_whose xg_parse_ip6(struct xg_frame *frame, void *
 }
 
 /*
- * ``size`` is the frame's, which may be more than lies between ``data`` and ``end``. ``source`` gets the address of the
- * sender, unless the frame is anybody else's. It is read here, where it was found: LLVM 19 parts the two kinds of
- * header from each other, and after they are joined again the verifier does not know any more where either ends.
+ * Finds the headers of a frame, and returns whether the frame is for the agent. ``size`` is the length of the frame,
+ * which may be more than lies between ``data`` and ``end``. ``source`` is set to the address of the sender, unless the
+ * frame is for another receiver. Each parser reads this address itself: LLVM 19 separates the code for the two IP
+ * versions, and where it joins them again the verifier does not know any more where either header ends.
  */
 static __always_inline enum xg_whose xg_parse(struct xg_frame *frame, void *data, void *end, __u32 size,
 					      const struct xg_config *local, __u8 source[16])
@@ -187,7 +190,7 @@ static __always_inline enum xg_whose xg_parse(struct xg_frame *frame, void *data
 		return whose;
 	if ((void *)(frame->udp + 1) > end || frame->udp->dest != local->port)
 		return XG_OTHERS;
-	/* IP's length and UDP's must agree with each other and lie within the frame. */
+	/* The lengths in the IP and UDP headers must agree, and lie within the frame. */
 	if (frame->length != bpf_ntohs(frame->udp->len) || frame->length < sizeof(struct udphdr) ||
 	    frame->udp_offset + frame->length > size)
 		return XG_ODD;
@@ -196,8 +199,9 @@ static __always_inline enum xg_whose xg_parse(struct xg_frame *frame, void *data
 }
 
 /*
- * Finds the parts of a frame that xg_parse() has accepted, anew. The loops over a body leave the verifier with a
- * different knowledge of the frame for every length; whoever starts afresh after them keeps it from following each one.
+ * Finds the parts of a frame again that xg_parse() has accepted. After a loop over a body, the verifier knows something
+ * different about the frame for every length. Code that calls this function after such a loop keeps the verifier from
+ * following each length separately.
  */
 static __always_inline struct xg_packet *xg_locate(struct xg_frame *frame, void *data, void *end, bool v6)
 {
@@ -214,12 +218,12 @@ static __always_inline struct xg_packet *xg_locate(struct xg_frame *frame, void 
 	return packet;
 }
 
-/* Notes now and then who sent a packet that is refused: ``source``, as xg_parse() found it. */
+/* Records the source of a refused packet, at most once in a tick. ``source`` is the address that xg_parse() found. */
 static __always_inline void xg_refuse(const __u8 source[16], __u32 verdict)
 {
 	struct xg_refusal_key key = {};
 
-	/* First, as a flood of forged packets pays for each instruction before it. */
+	/* This check comes first, because a flood of forged packets pays for each instruction before it. */
 	if (!xg_refusal_due())
 		return;
 	key.verdict = verdict;

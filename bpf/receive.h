@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What a packet comes to, step by step in the order of cost. tests/kernel_model.py states the same in Python.
- * A step returns the verdict, which is the index of its counter, or XG_GO_ON.
+ * Decides about a packet in steps, the cheapest first. tests/kernel_model.py models the same steps in Python. A step
+ * returns the verdict, which is the index of its counter, or XG_GO_ON to continue with the next step.
  */
 #ifndef XG_RECEIVE_H
 #define XG_RECEIVE_H
@@ -14,35 +14,38 @@
 
 #define XG_GO_ON XG_COUNTERS
 
-/* The verdicts are grouped in counters.h. */
+/* The order of the verdicts in counters.h groups them. */
 #define XG_PASSES(verdict) ((verdict) < XG_COUNT_drop_not_allowed)
 #define XG_DROPS(verdict) ((verdict) >= XG_COUNT_drop_not_allowed && (verdict) < XG_COUNT_ask_own)
 #define XG_ASKS(verdict) ((verdict) >= XG_COUNT_ask_own && (verdict) < XG_COUNT_ask_limited)
-/* Whether nothing is left to be done but to pass the packet on or to drop it. */
+/* Whether the packet only has to be passed on or dropped after this verdict. */
 #define XG_ENDS(verdict) ((verdict) < XG_COUNT_ask_own || (verdict) == XG_COUNT_ask_limited)
 
-/* Whether it is worth knowing who sent what was dropped. Copies and own rumors come from everybody. */
+/*
+ * Whether the source of a dropped packet is recorded. It is not recorded for duplicates and own rumors, which every
+ * member sends.
+ */
 #define XG_REFUSES(verdict) \
 	(XG_DROPS(verdict) && (verdict) != XG_COUNT_drop_own && (verdict) != XG_COUNT_drop_duplicate)
 
-/* A packet on its way through the steps. */
+/* A packet and what the steps find out about it. */
 struct xg_rumor {
 	const struct xg_config *local;
 	struct xg_packet *packet;
 	__u32 length;
-	void *end; /* of the frame */
+	void *end; /* end of the frame */
 	struct xg_node_key origin __attribute__((aligned(8)));
 	bool newcomer;
 	bool news;
 };
 
-/* What an authentic packet says, in host order. */
+/* The content of an authentic packet, in host order. */
 struct xg_claim {
 	__u32 incarnation;
 	__u8 type;
 	__u8 flags;
 	__u64 sequence;
-	__s64 clock; /* wall time minus CLOCK_MONOTONIC here */
+	__s64 clock; /* the origin's wall time minus this host's CLOCK_MONOTONIC */
 	__u64 state_digest;
 	__u64 record_digest;
 	__u64 now;
@@ -53,13 +56,16 @@ static __always_inline __u32 xg_slot(__u64 now)
 	return now >> XG_SLOT_BITS;
 }
 
-/* Clocks of two CPUs, and the coarse one beside the exact one, may be a little apart: time does not go back. */
+/*
+ * Returns whether slot ``one`` is later than ``other``. The clocks of two CPUs, or the coarse and the exact clock, may
+ * differ a little; an earlier slot does not reset a count.
+ */
 static __always_inline bool xg_later_slot(__u32 one, __u32 other)
 {
 	return (__s32)(one - other) > 0;
 }
 
-/* Whether one more packet is within an allowance of XG_ASK_LIMIT. */
+/* Counts a packet, and returns whether it is within an allowance of XG_ASK_LIMIT packets per slot. */
 static __always_inline bool xg_allow(struct xg_allowance *allowance)
 {
 	__u32 slot = xg_slot(xg_coarse_ns());
@@ -78,7 +84,7 @@ static __always_inline bool xg_may_ask(void)
 	return scratch && xg_allow(&scratch->ask);
 }
 
-/* What becomes of a packet that only the stack can make sense of. */
+/* Returns the verdict on an odd packet, which only the stack can process. */
 static __always_inline __u32 xg_take_odd(void)
 {
 	struct xg_scratch *scratch = xg_scratch();
@@ -92,8 +98,9 @@ static __always_inline bool xg_lease_over(const struct xg_config *local)
 }
 
 /*
- * Whether nobody at the packet's source may speak to this node. The key lies in the scratch: on the stack it would make
- * two states of what follows, with it and without, and the verifier would follow both to the end.
+ * Returns whether packets from this source address are not accepted (dataplane.allow). The lookup key is in the scratch
+ * entry: a key on the stack would create two states of the code after this function, with and without the key, and the
+ * verifier would follow both to the end.
  */
 static __always_inline bool xg_is_barred(struct xg_scratch *scratch, const struct xg_config *local)
 {
@@ -106,7 +113,7 @@ static __always_inline bool xg_is_barred(struct xg_scratch *scratch, const struc
 	return !admitted || !*admitted;
 }
 
-/* As NativeCodec.parse() of agent/xdp_gossip/wire/native.py. */
+/* Makes the checks of NativeCodec.parse() in agent/xdp_gossip/wire/native.py. */
 static __always_inline __u32 xg_check_shape(const struct xg_packet *packet, __u32 length, __be32 cluster)
 {
 	if (packet->magic != bpf_htons(XG_MAGIC))
@@ -133,7 +140,10 @@ static __always_inline bool xg_is_rumor(__u8 type)
 	return type == XG_HEARTBEAT || type == XG_METADATA || type == XG_LEAVE || type == XG_RECORD;
 }
 
-/* Of the whole packet, body and all. Nothing derived from ``packet`` is to be used afterwards (xg_siphash). */
+/*
+ * Checks the MAC of the whole packet, including its body. The caller must not use pointers derived from ``packet``
+ * afterwards (xg_siphash).
+ */
 static __always_inline __u32 xg_check_mac(const struct xg_packet *packet, __u32 length, void *end)
 {
 	const struct xg_key *key = xg_find_key(packet->key_slot);
@@ -149,7 +159,7 @@ static __always_inline __u32 xg_check_mac(const struct xg_packet *packet, __u32 
 	return XG_GO_ON;
 }
 
-/* The replay window, as agent/xdp_gossip/core/members/window.py. */
+/* Returns whether a sequence is new by the replay window, as agent/xdp_gossip/core/members/window.py does. */
 static __always_inline bool xg_fresh(const struct xg_node *node, __u64 sequence)
 {
 	__u64 highest = node->highest;
@@ -173,7 +183,10 @@ static __always_inline void xg_mark(struct xg_node *node, __u64 sequence)
 
 static __always_inline void xg_read_claim(struct xg_claim *claim, const struct xg_packet *packet)
 {
-	/* For a heartbeat a clock of ticks will do: it costs a tenth, and heartbeats are nearly all there is. */
+	/*
+	 * The coarse clock is exact enough for a heartbeat and costs a tenth of the exact one. Nearly all packets are
+	 * heartbeats.
+	 */
 	claim->now = packet->type == XG_HEARTBEAT ? xg_coarse_ns() : bpf_ktime_get_ns();
 	claim->incarnation = bpf_ntohl(packet->incarnation);
 	claim->type = packet->type;
@@ -184,7 +197,7 @@ static __always_inline void xg_read_claim(struct xg_claim *claim, const struct x
 	claim->record_digest = bpf_ntohll(packet->record_digest);
 }
 
-/* How far the packet's time is off a clock. */
+/* Returns the difference between the packet's time and a clock, in nanoseconds. */
 static __always_inline __u64 xg_off(const struct xg_claim *claim, __s64 clock)
 {
 	__u64 off = (__u64)claim->clock - clock;
@@ -192,7 +205,7 @@ static __always_inline __u64 xg_off(const struct xg_claim *claim, __s64 clock)
 	return (__s64)off < 0 ? -off : off;
 }
 
-/* Whether a run came before another one: serial numbers (RFC 1982), as in core/runs.py. */
+/* Returns whether incarnation ``one`` is earlier than ``other``: serial numbers (RFC 1982), as in core/runs.py. */
 static __always_inline bool xg_earlier(__u32 one, __u32 other)
 {
 	return (__s32)(one - other) < 0;
@@ -203,7 +216,10 @@ static __always_inline __u64 xg_wide_limit(const struct xg_config *local)
 	return local->timeout > local->max_clock_drift ? local->timeout : local->max_clock_drift;
 }
 
-/* Notes the packet in its origin's entry. Holds the lock, or has the entry to itself: calls nothing. */
+/*
+ * Records the packet in the entry of its origin. The caller holds the entry's lock, or no other CPU can see the entry
+ * yet. A program must not call a helper under the lock, so this function calls none.
+ */
 static __always_inline void xg_note(struct xg_node *node, const struct xg_claim *claim)
 {
 	if (claim->sequence >= node->highest) {
@@ -219,7 +235,9 @@ static __always_inline void xg_note(struct xg_node *node, const struct xg_claim 
 		node->last_seen = claim->now;
 }
 
-/* Forgets what lies between the newest direct packet and the next one. */
+/*
+ * Moves the replay window to a newer sequence, and clears the words of the window between the former and the new one.
+ */
 static __always_inline void xg_advance(struct xg_direct *direct, __u64 sequence)
 {
 	__u64 word = direct->highest / 64, words = sequence / 64 - word, at;
@@ -234,7 +252,7 @@ static __always_inline void xg_advance(struct xg_direct *direct, __u64 sequence)
 	direct->highest = sequence;
 }
 
-/* An authentic packet to this node alone. */
+/* Returns the verdict on an authentic direct packet. */
 static __always_inline __u32 xg_take_direct(struct xg_rumor *rumor, __u32 incarnation, __u64 sequence)
 {
 	struct xg_direct *direct = xg_find_direct(&rumor->origin);
@@ -244,7 +262,10 @@ static __always_inline __u32 xg_take_direct(struct xg_rumor *rumor, __u32 incarn
 	if (!direct)
 		return XG_COUNT_pass_direct;
 	if (direct->incarnation != incarnation) {
-		/* Of a former run, or of one whose clock was ahead: the agent knows. */
+		/*
+		 * The packet is of an earlier run, or the recorded run came from a clock that was ahead. The agent
+		 * decides which.
+		 */
 		if (direct->incarnation && xg_earlier(incarnation, direct->incarnation))
 			return xg_may_ask() ? XG_COUNT_pass_direct : XG_COUNT_drop_direct_flood;
 		direct->incarnation = incarnation;
@@ -268,7 +289,9 @@ static __always_inline __u32 xg_take_direct(struct xg_rumor *rumor, __u32 incarn
 	return XG_COUNT_pass_direct;
 }
 
-/* An origin without an entry. XG_GO_ON: another CPU has just made one. */
+/*
+ * Creates the entry of an unknown origin and returns the verdict; XG_GO_ON if another CPU has just created the entry.
+ */
 static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const struct xg_claim *claim, __u32 taken)
 {
 	struct xg_node node = {};
@@ -276,7 +299,10 @@ static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const stru
 
 	if (claim->type == XG_LEAVE)
 		return XG_COUNT_drop_unknown_leave;
-	/* Its clock is not known: a recording must not be as old as one may be of a member whose clock is. */
+	/*
+	 * The clock of the origin is not known, so the packet may be a recording. Its time may differ less than that of
+	 * a member whose clock is known.
+	 */
 	if (xg_off(claim, rumor->local->clock) > rumor->local->timeout)
 		return XG_COUNT_ask_time;
 	node.incarnation = claim->incarnation;
@@ -290,7 +316,7 @@ static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const stru
 	return taken;
 }
 
-/* Marks the packet as seen, unless another CPU was quicker with a copy of it. */
+/* Marks the packet as seen and returns the verdict: a duplicate if another CPU has accepted a copy of it before. */
 static __always_inline __u32 xg_commit(struct xg_rumor *rumor, struct xg_node *node, const struct xg_claim *claim,
 				       __u32 taken)
 {
@@ -356,8 +382,9 @@ static __always_inline __u32 xg_taken(__u8 type)
 }
 
 /*
- * Leaves what a rumor came to in the scratch, to be read from there: the verifier would follow each verdict to the
- * program's end on its own, over all the loops that make copies.
+ * Stores the verdict on a rumor and its news in the scratch entry, from which the caller reads them. If the verdict
+ * stayed in a register, the verifier would follow each value separately to the program's end, through all loops that
+ * make copies.
  */
 static __always_inline void xg_settle(struct xg_scratch *scratch, const struct xg_rumor *rumor, __u32 verdict)
 {
@@ -369,7 +396,10 @@ static __always_inline void xg_settle(struct xg_scratch *scratch, const struct x
 	asm volatile("" : : : "memory");
 }
 
-/* The whole way. The packet's header lies within the frame. */
+/*
+ * Runs all steps after xg_screen() for a packet, and returns the verdict. The packet's header must lie within the
+ * frame.
+ */
 static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 {
 	const struct xg_packet *packet = rumor->packet;
@@ -395,7 +425,10 @@ static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 		then = XG_COUNT_pass_direct;
 	} else {
 		node = xg_find_node(&rumor->origin);
-		/* Without the lock, so that a copy costs little; xg_commit() looks again. */
+		/*
+		 * This check takes no lock, so that a duplicate costs little; xg_commit() repeats the check with the
+		 * lock.
+		 */
 		if (node && incarnation == node->incarnation && !xg_fresh(node, sequence))
 			return XG_COUNT_drop_duplicate;
 	}
@@ -422,8 +455,8 @@ static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 }
 
 /*
- * What is known of a packet before it is read: ``odd`` if only the stack can make sense of its frame, ``length`` of the
- * packet, ``whole`` unless its header is known to end beyond the frame. XG_GO_ON: it is to be read.
+ * Returns the verdict on a packet that needs no look at its content, or XG_GO_ON. ``odd``: only the stack can process
+ * the frame. ``length``: that of the packet. ``whole``: false if the packet's header is known to end beyond the frame.
  */
 static __always_inline __u32 xg_screen(struct xg_scratch *scratch, const struct xg_config *local, bool odd,
 				       __u32 length, bool whole)
@@ -440,8 +473,8 @@ static __always_inline __u32 xg_screen(struct xg_scratch *scratch, const struct 
 }
 
 /*
- * Counts a packet's verdict and what else it brought. True if nothing is left to be done but to pass the packet on or to
- * drop it (XG_PASSES); else scratch->outcome says what is.
+ * Counts a packet's verdict, and whether its origin is new and it brings news. Returns true if the packet only has to
+ * be passed on or dropped (XG_PASSES); otherwise scratch->outcome says what the caller has to do.
  */
 static __always_inline bool xg_judge(struct xg_scratch *scratch, const struct xg_rumor *rumor, __u32 *verdict)
 {

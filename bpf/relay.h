@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* Who gets a copy of a rumor, and where its frame goes. */
+/* Chooses the targets of a rumor, and finds the next hop of each. */
 #ifndef XG_RELAY_H
 #define XG_RELAY_H
 
@@ -12,13 +12,16 @@
 #define XG_AF_INET 2
 #define XG_AF_INET6 10
 
-/* ttl, hops, fanout and a byte of zero, as they lie in the packet. */
+/* Returns the relay area of the packet: ttl, hops, fanout and a zero byte, in the order of memory. */
 static __always_inline __u32 xg_relay_area(const struct xg_packet *packet)
 {
 	return *(const xg_u32 *)&packet->ttl;
 }
 
-/* Documents and leaves are for everybody at once; a heartbeat that is missed is followed by another. */
+/*
+ * Returns whether a type of rumor is sent to three times as many members. Documents and leaves must reach all members
+ * at once, whereas a missed heartbeat is followed by another one.
+ */
 static __always_inline bool xg_is_wide(__u8 type)
 {
 	return type == XG_METADATA || type == XG_LEAVE;
@@ -32,8 +35,8 @@ static __always_inline __u32 xg_copies_of(const struct xg_config *local, __u8 ty
 }
 
 /*
- * The index of the next target of the ring. The cursor starts again at the ring's end without a branch: the verifier
- * would follow each number it could be from there.
+ * Returns the index of the next target in the ring, and advances the cursor. At the end of the ring the cursor is reset
+ * without a branch: after a branch the verifier would follow each value of the cursor separately.
  */
 static __always_inline __u32 xg_step(const struct xg_config *local, __u64 *cursor)
 {
@@ -43,14 +46,14 @@ static __always_inline __u32 xg_step(const struct xg_config *local, __u64 *curso
 	return (local->ring_half & 1) * XG_RING + at;
 }
 
-/* Where a rumor came from: no copy goes back, nor to its origin. */
+/* The origin of a rumor and the member that sent it to this host; neither gets a copy. */
 struct xg_way {
 	struct xg_node_key origin __attribute__((aligned(8)));
 	struct xg_node_key source __attribute__((aligned(8)));
 	bool v6;
 };
 
-/* In one comparison: every branch in a loop costs the verifier. */
+/* Compares a target with a node in one expression, because every branch in a loop costs the verifier. */
 static __always_inline bool xg_is(const struct xg_target *target, const struct xg_node_key *node)
 {
 	const xg_u64 *a = (const xg_u64 *)target->addr, *b = (const xg_u64 *)node->addr;
@@ -64,8 +67,9 @@ static __always_inline bool xg_eligible(const struct xg_target *target, const st
 }
 
 /*
- * The kernel's own routing: refused (5, BPF_FIB_LKUP_RET_FWD_DISABLED) where forwarding is off, as on every ordinary
- * server; there the stack's output teaches the next hops (xg_learn).
+ * Finds the next hop in the kernel's routing table (FIB). The lookup fails if forwarding is off, as on every ordinary
+ * server (5, BPF_FIB_LKUP_RET_FWD_DISABLED). There the programs learn next hops from the frames that the stack sends
+ * (xg_learn).
  */
 static __always_inline bool xg_ask_fib(void *ctx, const struct xg_config *local, const struct xg_target *target,
 				       bool v6, __u32 ifindex, struct xg_nexthop *hop)
@@ -91,14 +95,17 @@ static __always_inline bool xg_ask_fib(void *ctx, const struct xg_config *local,
 	return true;
 }
 
-/* Fills ``hop``, which is by way of this interface; false: nobody here knows one, the stack has to find out. */
+/*
+ * Sets ``hop`` to the next hop of a target through this interface. Returns false if neither the map nor the FIB has
+ * one; the stack then has to find it.
+ */
 static __always_inline bool xg_next_hop(void *ctx, const struct xg_config *local, const struct xg_target *target,
 					bool v6, __u32 ifindex, struct xg_nexthop *hop)
 {
 	const struct xg_nexthop *known = xg_find_hop(target->addr);
 	__u64 now = xg_coarse_ns();
 
-	/* Signed: what another CPU learnt after this one read its clock is no older than 0. */
+	/* The difference is signed, because another CPU may have stored the next hop after this CPU read its clock. */
 	if (known && (__s64)(now - known->learnt) < (__s64)XG_NEXTHOP_NS) {
 		*hop = *known;
 		return hop->ifindex == ifindex;
@@ -115,11 +122,11 @@ static __always_inline bool xg_same_hop(const struct xg_nexthop *one, const stru
 {
 	const xg_u64 *a = (const xg_u64 *)one, *b = (const xg_u64 *)other;
 
-	/* dst, src and ifindex fill the first 16 bytes. */
+	/* The members dst, src and ifindex fill the first 16 bytes. */
 	return a[0] == b[0] && a[1] == b[1];
 }
 
-/* Learns from a frame that the stack sends: it has done the routing and found the neighbour. */
+/* Stores the next hop of a frame that the stack sends, for which the stack has found the route and the neighbour. */
 static __always_inline void xg_learn(const struct xg_frame *frame, __u32 ifindex)
 {
 	struct xg_nexthop *known, hop = {};

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The loader's self-test. xg_selftest_send sends a frame by both ports of a devmap at once, as relaying does;
- * xg_selftest_watch watches at the kernel's tracepoint how many of these copies the driver took. xg_selftest_knock makes
- * a frame arrive at the interface, or leave by it, as one of anybody's: the program at the hook has to count it.
+ * The programs of the loader's self-test. xg_selftest_send sends a frame through both ports of a devmap at once, as the
+ * data plane does for a rumor. xg_selftest_watch counts, at the kernel's tracepoint, how many of these copies the
+ * driver sent. xg_selftest_knock makes a frame arrive at the interface, or leave through it. The data plane's program
+ * at that hook has to count this frame.
  */
 struct watched {
-	u64 namespace_device; /* the process whose frames count, and the namespace that its number is of */
+	u64 namespace_device; /* device and inode of the PID namespace in which pid identifies the loader */
 	u64 namespace_inode;
 	u32 pid;
 	int sent;
 	int dropped;
-	int code; /* the driver's: 0 or -errno */
+	int code; /* the driver's result: 0 or -errno */
 };
 
 BPF_XDP_REDIRECT_MAP("devmap", struct bpf_devmap_val, ports, 2);
@@ -18,7 +19,7 @@ BPF_ARRAY(watched, struct watched, 1);
 
 struct knock {
 	u32 ifindex;
-	u32 flags; /* BPF_F_INGRESS: arrive; 0: leave */
+	u32 flags; /* BPF_F_INGRESS: the frame arrives; 0: the frame leaves */
 };
 
 BPF_ARRAY(knock, struct knock, 1);
@@ -28,7 +29,7 @@ int xg_selftest_send(struct xdp_md *ctx)
 	return ports.redirect_map(0, BPF_F_BROADCAST);
 }
 
-/* xdp_devmap_xmit(from, to, sent, drops, err): include/trace/events/xdp.h */
+/* The arguments of the tracepoint are xdp_devmap_xmit(from, to, sent, drops, err): include/trace/events/xdp.h */
 int xg_selftest_watch(struct bpf_raw_tracepoint_args *ctx)
 {
 	int zero = 0;
@@ -44,7 +45,10 @@ int xg_selftest_watch(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* At TC, in a test run. The hooks that the frame passes are those of a real one, but for XDP in the driver. */
+/*
+ * Runs as a TC program in BPF_PROG_TEST_RUN. The cloned frame passes the same hooks as a received or sent frame, except
+ * native XDP in the driver.
+ */
 int xg_selftest_knock(struct __sk_buff *skb)
 {
 	int zero = 0;

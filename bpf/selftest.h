@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The loader's self-test frame. The loader makes one travel through a hook; the program there counts and drops it. To
- * the programs of others it looks like one of the agent's: UDP over the agent's IP version, to or from its address. It
- * is under another port, so that ours look for its text only in frames that are not the agent's. It goes to the address
- * of the nearest bridge (IEEE 802.1D), which no bridge forwards.
+ * Recognizes the loader's self-test frame. The loader makes such a frame pass through a hook, and the program at the
+ * hook counts and drops it.
+ *
+ * To programs of other owners the frame looks like one of the agent's: UDP over the agent's IP version, to or from its
+ * address. Its port is not the agent's, so that the data plane looks for the text of the self-test only in frames that
+ * are not the agent's. Its destination is the MAC address of the nearest bridge (IEEE 802.1D), which no bridge
+ * forwards.
  */
 #ifndef XG_SELFTEST_H
 #define XG_SELFTEST_H
@@ -14,7 +17,7 @@
 
 #include "parse.h"
 
-/* Four characters as they lie in memory. */
+/* Four characters as a word in memory. */
 #define XG_TEXT(a, b, c, d) ((__u32)(a) | (__u32)(b) << 8 | (__u32)(c) << 16 | (__u32)(d) << 24)
 
 static __always_inline bool xg_is_selftest(const void *data, const void *end)

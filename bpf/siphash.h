@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The MAC of a packet: SipHash-2-4 with a tag of 128 bits (Aumasson and Bernstein, "SipHash: a fast short-input PRF",
- * 2012; the long tag is of its reference implementation). It covers the signed block and all that follows the relay
- * area. The words lie in the packet as the function reads them: that takes a little-endian machine.
+ * Computes the MAC of a packet: SipHash-2-4 with a tag of 128 bits (Aumasson and Bernstein, "SipHash: a fast
+ * short-input PRF", 2012; the long tag is from its reference implementation). The MAC covers the signed block and all
+ * bytes after the relay area. The function reads the words of the packet without swapping bytes, which needs a
+ * little-endian machine.
  */
 #ifndef XG_SIPHASH_H
 #define XG_SIPHASH_H
@@ -10,11 +11,11 @@
 #include "parse.h"
 #include "wire.h"
 
-/* Most whole words after the relay area. */
+/* Most whole 8-byte words after the relay area. */
 #define XG_SEALED_WORDS ((XG_DATAGRAM_BYTES - XG_SEALED_AT) / 8)
 
 struct xg_sip {
-	__u64 a, b, c, d; /* v0 to v3 of the paper */
+	__u64 a, b, c, d; /* the words v0 to v3 of the paper */
 };
 
 static __always_inline __u64 xg_rotate(__u64 word, const int bits)
@@ -52,10 +53,12 @@ static __always_inline void xg_sip_word(struct xg_sip *v, __u64 word)
 }
 
 /*
- * The tag of a packet of ``length`` bytes, its header within the frame; false if the frame ends before the packet.
+ * Computes the tag of a packet of ``length`` bytes, whose header lies within the frame. Returns false if the frame ends
+ * before the packet.
  *
- * After the loop the verifier knows the packet and its length differently for every length. It follows each of them on
- * its own, unless neither is used again: so the last word is read first, and callers find the packet anew.
+ * After the loop the verifier knows something different about the packet and its length for every length. It follows
+ * each length separately, unless the code uses neither again. So this function reads the last word before the loop, and
+ * callers find the packet again.
  */
 static __always_inline bool xg_siphash(const __u8 key[16], const struct xg_packet *packet, __u64 length, void *end,
 				       __u64 tag[2])
@@ -67,7 +70,7 @@ static __always_inline bool xg_siphash(const __u8 key[16], const struct xg_packe
 	const xg_u64 *block = (const xg_u64 *)packet;
 	const void *from = packet;
 
-	/* Of the last eight bytes those that are no whole word, and the number of all. */
+	/* The last word of SipHash: the bytes after the last whole word, and the number of all bytes. */
 	XG_KEEP(at);
 	if (at > XG_DATAGRAM_BYTES - 8 || from + at + 8 > end)
 		return false;

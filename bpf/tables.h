@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What the headers know of the tables. BCC translates a table's methods in the main file only, so the functions that
- * are declared here stand in dataplane.c.
+ * Declares the functions by which the headers use the tables. BCC translates the methods of a table in the main file
+ * only, so dataplane.c defines these functions.
  */
 #ifndef XG_TABLES_H
 #define XG_TABLES_H
@@ -10,7 +10,7 @@
 
 #include "maps.h"
 
-/* Copies of a rumor, in the device maps relay and relay_wide: the loader says how many. */
+/* Entries of the device maps relay and relay_wide, one for each copy of a rumor. The loader defines both numbers. */
 #ifndef XG_AMOUNT
 #define XG_AMOUNT XG_COPIES
 #endif
@@ -24,48 +24,51 @@ struct xg_address {
 	__u8 bytes[16];
 };
 
-/* How many packets were let through in a slot of time. */
+/* A count of the packets that were passed in a slot of time. */
 struct xg_allowance {
 	__u32 slot;
 	__u32 used;
 };
 
-/* What a packet came to. */
+/* The result of the steps of receive.h for a packet. */
 struct xg_outcome {
 	__u32 verdict;
 	bool news;
 	bool newcomer;
 };
 
-/* Room for an event, and for what a CPU remembers from packet to packet. */
+/* The scratch entry of a CPU: space for an event, and values that the programs keep from packet to packet. */
 struct xg_scratch {
-	__u32 cursor; /* the next target in the ring */
-	/* Packets that may ask, and odd ones, in the slot of each. */
+	__u32 cursor; /* index of the next target in the ring */
+	/* Packets passed to the agent for a decision, and odd packets passed to the stack, each with their slot. */
 	struct xg_allowance ask;
 	struct xg_allowance odd;
 	__u64 tick;    /* the jiffies at which the coarse clock was read */
-	__u64 now;     /* what it said */
-	__u64 refused; /* the jiffies at which the source of a refused packet was noted */
-	/* The rumor whose copies are being made: the first bytes of its MAC. */
+	__u64 now;     /* the time that it showed */
+	__u64 refused; /* the jiffies at which a source of a refused packet was last recorded */
+	/* The first bytes of the MAC of the rumor whose copies are being made. */
 	__u64 rumor;
 	__u32 copies;
-	__u32 walked; /* targets looked at for it */
-	__u32 places; /* frames of it that the device queue held so far */
-	/* Copies addressed since the last flush of a device queue. */
+	__u32 walked; /* number of targets examined for this rumor */
+	__u32 places; /* number of this rumor's frames that the device queue has contained so far */
+	/* Number of copies addressed since the last flush of a device queue. */
 	__u32 flushing;
-	/* Whether the driver holds frames that it was not told to send (xg_kick). */
+	/* Whether the driver has frames that the kernel has not told it to send (xg_kick). */
 	__u32 waiting;
-	/* The last copy's target and how it left. */
+	/* The target of the last copy, and its next hop. */
 	struct xg_target last;
 	struct xg_nexthop last_hop;
-	/* Indices of the targets that get a copy in the loop of tc.h. */
+	/*
+	 * The following members are for the loop of tc.h that makes copies: how many are wanted, and the targets that
+	 * get one.
+	 */
 	__u32 wanted;
-	__u32 length; /* of the packet */
+	__u32 length; /* length of the packet */
 	__u32 chosen;
 	__u32 choice[XG_COPIES];
 	struct xg_outcome outcome;
 	struct xg_allow_key source;
-	struct xg_direct blank; /* nobody writes into it */
+	struct xg_direct blank; /* always zero: the initial value of an entry */
 	struct xg_event event;
 	__u8 packet[XG_DATAGRAM_BYTES + 8];
 };
@@ -89,9 +92,9 @@ static __always_inline long xg_output(void *event, __u64 size);
 static __always_inline int xg_broadcast(bool wide);
 
 /*
- * An optimisation barrier. LLVM may compare one copy of a value and use another, or replace the comparison by one of a
- * value derived from it; the verifier then does not see that what is used is bounded. A value kept before and after its
- * comparison is one register to both.
+ * An optimisation barrier. LLVM may compare one copy of a value and use another one, or compare a value derived from
+ * it. The verifier then does not see that the used value is bounded. If XG_KEEP stands before and after a comparison,
+ * the compared and the used value are one register, for LLVM and for the verifier.
  */
 #define XG_KEEP(variable) asm volatile("" : "+r"(variable))
 

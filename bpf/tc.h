@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The data plane in TC. At ingress: what xdp.h does, for hosts whose XDP slot is taken. At egress, in either mode: the
- * agent's own rumors are multiplied, and next hops are learnt from what it sends. Copies are made in a loop; every
- * clone passes the egress program again, which knows it by its mark and takes the mark away. Others' programs see
- * TCX_NEXT (TC_ACT_UNSPEC in clsact) for all that is not ours.
+ * The data plane in TC. At ingress it does the work of xdp.h, on hosts that cannot use XDP. At egress, in every mode,
+ * it copies the agent's own rumors to their targets, and learns next hops from the frames that the agent sends. A loop
+ * makes the copies. Every clone passes the egress program again, which recognizes the clone by its mark and removes the
+ * mark. For all other frames the programs return TCX_NEXT (TC_ACT_UNSPEC in clsact), so that programs of other owners
+ * see them.
  */
 #ifndef XG_TC_H
 #define XG_TC_H
@@ -20,13 +21,16 @@
 #include "tables.h"
 
 #define XG_NEXT -1
-/* "XG": never a mark of somebody's policy by accident, and gone before the frame leaves the interface. */
+/*
+ * The mark of a clone, "XG" and 1. No policy of the host uses it by chance, and the program removes it before the frame
+ * leaves the interface.
+ */
 #define XG_MARK 0x58470001U
 
 #define XG_IP_HEADERS (sizeof(struct ethhdr) + sizeof(struct iphdr) + sizeof(struct udphdr))
 #define XG_IP6_HEADERS (sizeof(struct ethhdr) + sizeof(struct ipv6hdr) + sizeof(struct udphdr))
 
-/* The counters of one kind of copies. */
+/* The counters for the outcomes of copies: one set for relayed rumors, one for the agent's own. */
 struct xg_outcomes {
 	__u32 sent;
 	__u32 surplus;
@@ -44,7 +48,10 @@ static __always_inline __u32 xg_checksum_at(bool v6)
 	return xg_headers(v6) - sizeof(struct udphdr) + __builtin_offsetof(struct udphdr, check);
 }
 
-/* Moves the first bytes into the linear part, if they lie elsewhere. What was read before must be read again. */
+/*
+ * Moves the first bytes of the frame into the linear part of the skb, if they are elsewhere. Afterwards the caller must
+ * read all pointers into the frame again.
+ */
 static __always_inline bool xg_pull(struct __sk_buff *skb, __u32 bytes)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -64,8 +71,9 @@ static __always_inline void xg_tc_tell(struct __sk_buff *skb, bool v6, __u8 kind
 	}
 	xg_describe(scratch, kind, addr, port, length);
 	/*
-	 * One comparison, of the value that the helper gets: it must be neither 0 nor too long. Right before the call, as
-	 * a verifier before Linux 6.3 forgets what it knows of a register when the compiler keeps the value on the stack.
+	 * The verifier must see that the length is neither 0 nor too long. One comparison checks both, on the value
+	 * that the helper gets. It stands right before the call, because a verifier before Linux 6.3 forgets what it
+	 * knows about a register when the compiler stores its value on the stack.
 	 */
 	body = length - XG_HEADER_BYTES;
 	XG_KEEP(body);
@@ -76,7 +84,7 @@ static __always_inline void xg_tc_tell(struct __sk_buff *skb, bool v6, __u8 kind
 	xg_hand_over(scratch, !bpf_skb_load_bytes(skb, xg_headers(v6), scratch->packet, body + XG_HEADER_BYTES));
 }
 
-/* Changes the first four bytes of the relay area: ttl, hops, fanout. */
+/* Updates the relay area (ttl, hops, fanout) and the UDP checksum; ``hop``: the packet takes a hop. */
 static __always_inline bool xg_change_relay_area(struct __sk_buff *skb, bool v6, bool hop)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -99,7 +107,10 @@ static __always_inline bool xg_change_relay_area(struct __sk_buff *skb, bool v6,
 				    BPF_F_MARK_MANGLED_0);
 }
 
-/* Addresses the frame to one target; the checksums are changed by what changes, as they may be half done. */
+/*
+ * Addresses the frame to one target. The checksum is updated by the difference of the changed fields, because it may be
+ * half done.
+ */
 static __always_inline bool xg_tc_address(struct __sk_buff *skb, bool v6, const struct xg_config *local,
 					  const struct xg_target *target, const struct xg_nexthop *hop)
 {
@@ -135,8 +146,8 @@ static __always_inline bool xg_tc_address(struct __sk_buff *skb, bool v6, const 
 }
 
 /*
- * Chooses up to scratch->wanted targets, walking the ring once; how many is in scratch->chosen. The numbers are kept
- * there as the verifier would follow each value that a variable could have at each step.
+ * Chooses up to scratch->wanted targets in one pass over the ring; scratch->chosen is set to their number. These
+ * numbers are in the scratch entry, because the verifier would follow each value of a variable separately at each step.
  */
 static __always_inline void xg_choose(struct xg_scratch *scratch, const struct xg_config *local,
 				      const struct xg_way *way)
@@ -154,14 +165,14 @@ static __always_inline void xg_choose(struct xg_scratch *scratch, const struct x
 		target = xg_find_target(at);
 		if (!target || !xg_eligible(target, way))
 			continue;
-		/* No more than XG_COPIES are wanted; said in a way that the verifier understands. */
+		/* At most XG_COPIES are wanted; the mask shows the verifier that the index is bounded. */
 		scratch->choice[chosen & (XG_COPIES - 1)] = at;
 		scratch->chosen = chosen + 1;
 	}
 	scratch->cursor = cursor;
 }
 
-/* One copy. Returns what it came to. */
+/* Sends one copy of a rumor, and returns the counter of its outcome. */
 static __always_inline __u32 xg_send_copy(struct __sk_buff *skb, const struct xg_config *local,
 					  const struct xg_way *way, __u32 index, __u32 length,
 					  const struct xg_outcomes *outcomes)
@@ -180,7 +191,7 @@ static __always_inline __u32 xg_send_copy(struct __sk_buff *skb, const struct xg
 	return outcomes->sent;
 }
 
-/* Up to ``wanted`` copies, one for each eligible target. */
+/* Sends up to ``wanted`` copies of a rumor, one for each eligible target. */
 static __always_inline void xg_send_copies(struct __sk_buff *skb, const struct xg_config *local,
 					   const struct xg_way *way, __u32 wanted, __u32 length,
 					   const struct xg_outcomes outcomes)
@@ -189,7 +200,10 @@ static __always_inline void xg_send_copies(struct __sk_buff *skb, const struct x
 
 	if (!scratch)
 		return;
-	/* Kept there as the numbers above: each range that a length may lie in would be followed on its own. */
+	/*
+	 * These values are in the scratch entry for the same reason as in xg_choose(): the verifier would follow each
+	 * range of the length separately.
+	 */
 	scratch->wanted = wanted;
 	scratch->length = length;
 	xg_choose(scratch, local, way);
@@ -234,7 +248,7 @@ static __always_inline void xg_tc_relay(struct __sk_buff *skb, const struct xg_c
 					    XG_COUNT_relay_failed});
 }
 
-/* What is at ingress. */
+/* The program at TC ingress. */
 static __always_inline int xg_tc_in(struct __sk_buff *skb)
 {
 	const struct xg_config *local = xg_local();
@@ -248,7 +262,7 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	void *data, *end;
 	__u32 verdict;
 
-	/* Ethernet and the longer of the headers, if the frame has as much. */
+	/* Pulls the headers of Ethernet, IPv6 and UDP if the frame is so long, else those of IPv4. */
 	if (!local || !scratch || skb->vlan_present || !xg_pull(skb, XG_IP_HEADERS))
 		return XG_NEXT;
 	if (skb->len >= XG_IP6_HEADERS && !xg_pull(skb, XG_IP6_HEADERS))
@@ -265,7 +279,10 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	rumor.local = local;
 	rumor.length = frame.length;
 	way.v6 = frame.v6;
-	/* Bytes are pulled only for a packet that passes this; whether its header is among them shows then. */
+	/*
+	 * The bytes of the packet are pulled only if xg_screen() accepts it, so whether the frame contains its header
+	 * is checked afterwards.
+	 */
 	verdict = xg_screen(scratch, local, whose == XG_ODD || skb->gso_size, frame.length, true);
 	if (verdict == XG_GO_ON && !xg_pull(skb, xg_headers(way.v6) + frame.length))
 		verdict = XG_COUNT_drop_truncated;
@@ -298,7 +315,7 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
-/* Whether a frame on its way out is from the agent's address and port. */
+/* Returns whether an outgoing frame is from the agent's address and port. */
 static __always_inline bool xg_is_own(struct xg_frame *frame, void *data, void *end, const struct xg_config *local)
 {
 	struct ethhdr *eth = frame->eth = data;
@@ -323,7 +340,7 @@ static __always_inline bool xg_is_own(struct xg_frame *frame, void *data, void *
 	return (void *)(frame->udp + 1) <= end && frame->udp->source == local->port;
 }
 
-/* How many members the agent's own rumor is for; 0: it is an ordinary packet. */
+/* Returns the number of members that the agent's own rumor is for; 0 for any other packet. */
 static __always_inline __u32 xg_fanout_of(const struct xg_packet *packet, __u32 length, const struct xg_config *local)
 {
 	if (length < XG_HEADER_BYTES || length > XG_DATAGRAM_BYTES)
@@ -335,9 +352,9 @@ static __always_inline __u32 xg_fanout_of(const struct xg_packet *packet, __u32 
 }
 
 /*
- * Takes a carrier off the stack's hands. TC_ACT_SHOT would count it as an error of the host (UdpSndbufErrors,
- * IpOutDiscards), and TCX knows no TC_ACT_STOLEN. A redirect to no interface frees the frame and tells the stack that it
- * was sent (skb_do_redirect() of net/core/filter.c).
+ * Frees a carrier and tells the stack that it was sent: a redirect to no interface does both (skb_do_redirect() of
+ * net/core/filter.c). TC_ACT_SHOT would increment the host's error counters (UdpSndbufErrors, IpOutDiscards), and TCX
+ * has no TC_ACT_STOLEN.
  */
 static __always_inline int xg_consume(void)
 {
@@ -377,7 +394,7 @@ static __always_inline bool xg_is_genuine(struct __sk_buff *skb, bool v6, __u32 
 	return packet && xg_check_mac(packet, length, end) == XG_GO_ON;
 }
 
-/* What is at egress. */
+/* The program at TC egress. */
 static __always_inline int xg_tc_out(struct __sk_buff *skb)
 {
 	const struct xg_config *local = xg_local();
@@ -407,7 +424,10 @@ static __always_inline int xg_tc_out(struct __sk_buff *skb)
 		if (!packet)
 			return XG_NEXT;
 		wanted = xg_fanout_of(packet, frame.length, local);
-		/* While no agent is bound to the port, any process may be: it must not have its packets multiplied. */
+		/*
+		 * While no agent is bound to the port, any other process may be. The program must not make copies of
+		 * the packets of such a process.
+		 */
 		if (wanted && !xg_is_genuine(skb, frame.v6, frame.length)) {
 			xg_count(XG_COUNT_fanout_forged);
 			return TC_ACT_SHOT;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The packet, as in docs/wire.md and agent/xdp_gossip/wire/native.py. All integers are big-endian, every field
- * is naturally aligned. Python reads the XG_ constants of this file from here (dataplane/headers.py).
+ * The format of a packet, as in docs/wire.md and agent/xdp_gossip/wire/native.py. All integers are big-endian, and
+ * every field is naturally aligned. Python reads the XG_ constants from this file (dataplane/headers.py).
  */
 #ifndef XG_WIRE_H
 #define XG_WIRE_H
@@ -17,7 +17,7 @@
 #define XG_RECORD 6
 #define XG_PROBE 7
 
-/* Flags of the signed block. */
+/* Flags in the signed block. */
 #define XG_FLAG_PAUSED 0x01
 
 /* The types that have no body. */
@@ -25,14 +25,16 @@
 
 #define XG_BLOCK_BYTES 64
 #define XG_MAC_BYTES 16
-#define XG_SEALED_AT 84 /* what follows the relay area, and is signed too */
+#define XG_SEALED_AT 84 /* offset of the bytes after the relay area, which the MAC covers, too */
 #define XG_HEADER_BYTES 88
-#define XG_TAG_BYTES 16 /* of a sealed body */
-/* Longest datagram that agents send: IPv6's least MTU less its header and UDP's (RFC 8200, section 5). */
+#define XG_TAG_BYTES 16 /* tag of an encrypted body */
+/*
+ * Longest datagram that agents send: the smallest MTU of IPv6 less the headers of IPv6 and UDP (RFC 8200, section 5).
+ */
 #define XG_DATAGRAM_BYTES 1232
 
 struct xg_packet {
-	/* The signed block: written by the origin, never changed. */
+	/* The signed block. The origin writes it, and no relay changes it. */
 	__be16 magic;
 	__u8 version;
 	__u8 type;
@@ -49,17 +51,17 @@ struct xg_packet {
 
 	__u8 mac[XG_MAC_BYTES];
 
-	/* The relay area, four bytes: changed on the way, not signed, holds no authority. */
+	/* The relay area, four bytes. Relays change it, the MAC does not cover it, and no check relies on it. */
 	__u8 ttl;
 	__u8 hops;
 	/*
-	 * On the way from the agent to its own TC egress: how many members it is for. Within a host's generic XDP:
-	 * whether the checksum is half done. 0 everywhere else.
+	 * In a packet from the agent to its own TC egress: the number of members that the packet is for. Between the
+	 * two programs of generic XDP on a host: whether the checksum is half done. 0 in every other packet.
 	 */
 	__u8 fanout;
 	__u8 zero;
 
-	__u8 salt[4]; /* signed again, as is the body after it: of the body's key */
+	__u8 salt[4]; /* salt of the body's key; the MAC covers it and the body after it */
 };
 
 #endif

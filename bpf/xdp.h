@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The data plane in XDP. A rumor to be relayed leaves xg_ingress() as a broadcast to a devmap whose entries are all
- * this interface; xg_readdress() then turns each copy into one for the next target of the ring. The kernel runs one
- * egress program per device queue, later, for many copies at once: so what it needs is in the packet.
+ * The data plane in XDP. xg_ingress() redirects a rumor that is to be relayed to a devmap whose entries are all this
+ * interface, as a broadcast. xg_readdress() then addresses each copy to the next target of the ring. The kernel runs
+ * this egress program later, for many copies in a device queue at once. So all values that the program needs are in the
+ * packet.
  */
 #ifndef XG_XDP_H
 #define XG_XDP_H
@@ -16,7 +17,7 @@
 #include "selftest.h"
 #include "tables.h"
 
-/* Hands the packet to the agent, as it came. */
+/* Passes the packet to the agent unchanged. */
 static __always_inline void xg_tell(struct xdp_md *ctx, bool v6, __u8 kind)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -34,8 +35,9 @@ static __always_inline void xg_tell(struct xdp_md *ctx, bool v6, __u8 kind)
 }
 
 /*
- * Whether the checksum is only half done: it is not right as it stands. A stack that leaves the rest to the device
- * hands such frames to its neighbours on veth or virtio. ``sum``: of all but the addresses and the checksum itself.
+ * Returns whether the checksum is only half done, so that it is not valid yet. A stack that leaves the second half to
+ * the device passes such frames to its peers over veth or virtio. ``sum`` covers all bytes but the addresses and the
+ * checksum itself.
  */
 static __always_inline bool xg_is_half(const struct xg_frame *frame, __u64 sum)
 {
@@ -44,10 +46,12 @@ static __always_inline bool xg_is_half(const struct xg_frame *frame, __u64 sum)
 }
 
 /*
- * Makes the frame one that is the same for all copies. The checksum field gets the sum (not yet complemented) of all
- * but the target's address and port; the source port is counted as ours, which the egress program writes. In native mode the checksum becomes a whole one, whatever came. In generic mode
- * a half one has to stay that, as the skb around it says what the device is to do: the fanout byte tells the egress
- * program.
+ * Changes the frame so that it is the same for all copies, and redirects it.
+ *
+ * The checksum field is set to the sum (not complemented yet) of all bytes but the target's address and port. The sum
+ * contains the agent's port as source port, which the egress program writes. In native mode the result is a complete
+ * checksum, whatever arrived. In generic mode a half-done checksum must stay half done, because the skb says which part
+ * the device has to do. The fanout byte tells the egress program so.
  */
 static __always_inline int xg_relay(struct xdp_md *ctx, const struct xg_config *local, bool v6)
 {
@@ -122,7 +126,7 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 	return XG_ASKS(verdict) ? XDP_DROP : xg_relay(ctx, local, frame.v6);
 }
 
-/* The next target that may have a copy; null when the ring has been walked once for this rumor. */
+/* Returns the next target that may get a copy; null if all targets of the ring were examined for this rumor. */
 static __always_inline const struct xg_target *xg_next_target(struct xg_scratch *scratch, const struct xg_config *local,
 							      const struct xg_way *way)
 {
@@ -145,7 +149,7 @@ static __always_inline const struct xg_target *xg_next_target(struct xg_scratch 
 	return target;
 }
 
-/* The addresses of one copy. */
+/* Writes the addresses and the checksums of one copy. */
 static __always_inline void xg_address(struct xg_frame *frame, const struct xg_config *local,
 				       const struct xg_target *target, const struct xg_nexthop *hop, bool half)
 {
@@ -170,11 +174,13 @@ static __always_inline void xg_address(struct xg_frame *frame, const struct xg_c
 }
 
 /*
- * Whether a frame that nobody needs has to go, once more to the last target, as the driver waits to be told to send.
+ * Returns whether a frame without a target must be sent to the last target once more, because the driver waits for the
+ * signal to send.
  *
- * The kernel hands over the frames of a device queue in batches, and only with the last one the word to send
- * (XDP_XMIT_FLUSH). Does the last batch come to nothing here, the driver never hears it, and the copies of the batches
- * before lie in its ring until another frame comes along. The last batch ends with the last place of some rumor.
+ * The kernel hands the frames of a device queue to the driver in batches, and signals the driver to send only with the
+ * last batch (XDP_XMIT_FLUSH). If this program drops all frames of the last batch, the driver gets no signal, and the
+ * copies of the earlier batches wait in its ring until another frame arrives. The last frame of the last batch is also
+ * the last frame of a rumor.
  */
 static __always_inline bool xg_kick(const struct xg_scratch *scratch, const struct xg_packet *packet, bool v6,
 				    __u32 ifindex)
@@ -184,7 +190,7 @@ static __always_inline bool xg_kick(const struct xg_scratch *scratch, const stru
 	       xg_is_mapped(scratch->last.addr) != v6 && scratch->last_hop.ifindex == ifindex;
 }
 
-/* One copy on its way out. */
+/* The egress program of a device queue: addresses one copy of a rumor, or drops it. */
 static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -208,7 +214,7 @@ static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 
 	half = packet->fanout;
 	packet->fanout = 0;
-	/* Copies of one rumor follow one another in the device's queue. */
+	/* The copies of a rumor follow each other in the device queue. */
 	rumor = *(const xg_u64 *)packet->mac;
 	if (rumor != scratch->rumor) {
 		scratch->rumor = rumor;
@@ -253,13 +259,14 @@ address:
 	return XDP_PASS;
 }
 
-/* Most frames in one flush of a device queue (DEV_MAP_BULK_SIZE of kernel/bpf/devmap.c). */
+/* Most frames that the kernel hands over in one flush of a device queue (DEV_MAP_BULK_SIZE of kernel/bpf/devmap.c). */
 #define XG_FLUSH 16
 
 /*
- * xdp_devmap_xmit(from, to, sent, drops, err), include/trace/events/xdp.h: the kernel has flushed a device queue, on
- * the CPU and in the same call in which it ran xg_readdress() on its frames. So what was addressed since the last flush
- * and not sent is what the driver refused; a veth, say, whose peer does not receive.
+ * The program at the tracepoint xdp_devmap_xmit(from, to, sent, drops, err), include/trace/events/xdp.h. The kernel has
+ * flushed a device queue, on the same CPU and in the same call in which it ran xg_readdress() on the frames. So the
+ * driver refused all copies that were addressed since the last flush and not sent. A veth whose peer does not receive
+ * is an example.
  */
 static __always_inline int xg_watch_flush(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -272,12 +279,12 @@ static __always_inline int xg_watch_flush(struct bpf_raw_tracepoint_args *ctx)
 	sent = ctx->args[2];
 	dropped = ctx->args[3];
 	scratch->flushing = 0;
-	/* The kernel says the word with the last batch; a full one may not be the last. */
+	/* The kernel gives the signal with the last batch. A full batch may not be the last one. */
 	if (sent + dropped != XG_FLUSH)
 		scratch->waiting = 0;
 	else if (sent)
 		scratch->waiting = 1;
-	/* More were addressed before this program was attached. */
+	/* If more copies were addressed, some of them were addressed before this program was attached. */
 	if (addressed <= XG_FLUSH && sent < addressed)
 		xg_count_more(XG_COUNT_copy_lost, addressed - sent);
 	return 0;
