@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The kernel headers that BCC wants, as far as the data plane needs them: BCC_KERNEL_SOURCE names this directory, so
- * hosts without a headers package for their kernel do as well. Everything else comes from linux-libc-dev.
- * BCC has every program include this file first.
+ * Replaces the kernel headers that BCC includes, as far as the data plane needs them. BCC_KERNEL_SOURCE names this
+ * directory, so a host needs no headers package of its kernel. All other headers are from linux-libc-dev. BCC makes
+ * every program include this file first.
  */
 #ifndef XG_KSHIM_KCONFIG_H
 #define XG_KSHIM_KCONFIG_H

@@ -1,2 +1,2 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* Empty: only BCC's stack traces need it. */
+/* This header is empty, because only BCC's stack traces need its content. */

@@ -1,2 +1,2 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* Empty: only programs on sockets need it. */
+/* This header is empty, because only programs on sockets need its content. */
