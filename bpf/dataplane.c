@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The kernel data plane: the only file that BCC compiles. It defines the tables, because BCC translates the methods of
- * a table in this file only, and the entry points of the programs. The headers contain the code of the programs, listed
- * here in the order in which a packet meets them:
+ * The kernel data plane: the only file that BCC compiles. dataplane.c defines the tables, because BCC translates the
+ * methods of a table in this file only, and the entry points of the programs. The headers contain the code of the
+ * programs, listed here in the order in which a packet meets them:
  *
  *   wire.h, maps.h, counters.h   formats and counters that the programs share with the agent
  *   tables.h                     declares the functions by which the other headers use the tables
@@ -48,7 +48,7 @@ BPF_TABLE(XG_SHARED("lru_hash", refusals), struct xg_refusal_key, struct xg_refu
 
 BPF_F_TABLE(XG_SHARED("lpm_trie", allow), struct xg_allow_key, __u8, allow, XG_ALLOWED, BPF_F_NO_PREALLOC);
 
-/* The same table as BPF_RINGBUF_OUTPUT declares. That macro cannot declare a pinned map. */
+/* The same table as BPF_RINGBUF_OUTPUT declares. The macro BPF_RINGBUF_OUTPUT cannot declare a pinned map. */
 struct events_table_t {
 	int key;
 	__u32 leaf;

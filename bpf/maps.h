@@ -12,7 +12,7 @@
 
 #define XG_LAYOUT 4
 
-/* Most targets in each half of the ring. It is a power of two, so that an index can be masked with it. */
+/* Most targets in each half of the ring. XG_RING is a power of two, so that an index can be masked with it. */
 #define XG_RING 256
 /* Most copies of one rumor that one host sends. */
 #define XG_COPIES 64

@@ -200,8 +200,8 @@ static __always_inline enum xg_whose xg_parse(struct xg_frame *frame, void *data
 
 /*
  * Finds the parts of a frame again that xg_parse() has accepted. After a loop over a body, the verifier knows something
- * different about the frame for every length. Code that calls this function after such a loop keeps the verifier from
- * following each length separately.
+ * different about the frame for every length. A call of this function after such a loop keeps the verifier from
+ * following each length of the body separately.
  */
 static __always_inline struct xg_packet *xg_locate(struct xg_frame *frame, void *data, void *end, bool v6)
 {

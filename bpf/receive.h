@@ -22,8 +22,8 @@
 #define XG_ENDS(verdict) ((verdict) < XG_COUNT_ask_own || (verdict) == XG_COUNT_ask_limited)
 
 /*
- * Whether the source of a dropped packet is recorded. It is not recorded for duplicates and own rumors, which every
- * member sends.
+ * Whether the source of a dropped packet is recorded. The source is not recorded for duplicates and own rumors, which
+ * every member sends.
  */
 #define XG_REFUSES(verdict) \
 	(XG_DROPS(verdict) && (verdict) != XG_COUNT_drop_own && (verdict) != XG_COUNT_drop_duplicate)
@@ -300,8 +300,8 @@ static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const stru
 	if (claim->type == XG_LEAVE)
 		return XG_COUNT_drop_unknown_leave;
 	/*
-	 * The clock of the origin is not known, so the packet may be a recording. Its time may differ less than that of
-	 * a member whose clock is known.
+	 * The clock of the origin is not known, so the packet may be a recording. The time of such a packet may differ
+	 * less than that of a member's packet whose clock is known.
 	 */
 	if (xg_off(claim, rumor->local->clock) > rumor->local->timeout)
 		return XG_COUNT_ask_time;

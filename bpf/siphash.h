@@ -56,9 +56,9 @@ static __always_inline void xg_sip_word(struct xg_sip *v, __u64 word)
  * Computes the tag of a packet of ``length`` bytes, whose header lies within the frame. Returns false if the frame ends
  * before the packet.
  *
- * After the loop the verifier knows something different about the packet and its length for every length. It follows
- * each length separately, unless the code uses neither again. So this function reads the last word before the loop, and
- * callers find the packet again.
+ * After the loop the verifier knows something different about the packet and its length for every length. The verifier
+ * follows each length separately, unless the code after the loop uses neither the packet nor its length. So this
+ * function reads the last word before the loop, and callers locate the packet again.
  */
 static __always_inline bool xg_siphash(const __u8 key[16], const struct xg_packet *packet, __u64 length, void *end,
 				       __u64 tag[2])

@@ -2,9 +2,9 @@
 /*
  * The data plane in TC. At ingress it does the work of xdp.h, on hosts that cannot use XDP. At egress, in every mode,
  * it copies the agent's own rumors to their targets, and learns next hops from the frames that the agent sends. A loop
- * makes the copies. Every clone passes the egress program again, which recognizes the clone by its mark and removes the
- * mark. For all other frames the programs return TCX_NEXT (TC_ACT_UNSPEC in clsact), so that programs of other owners
- * see them.
+ * in either program makes the copies of a rumor. Every clone passes the egress program again, which recognizes the
+ * clone by its mark and removes the mark. For all other frames the programs return TCX_NEXT (TC_ACT_UNSPEC in clsact),
+ * so that programs of other owners see them.
  */
 #ifndef XG_TC_H
 #define XG_TC_H
@@ -72,8 +72,8 @@ static __always_inline void xg_tc_tell(struct __sk_buff *skb, bool v6, __u8 kind
 	xg_describe(scratch, kind, addr, port, length);
 	/*
 	 * The verifier must see that the length is neither 0 nor too long. One comparison checks both, on the value
-	 * that the helper gets. It stands right before the call, because a verifier before Linux 6.3 forgets what it
-	 * knows about a register when the compiler stores its value on the stack.
+	 * that the helper gets. The comparison stands right before the call, because a verifier before Linux 6.3
+	 * forgets what it knows about a register when the compiler stores its value on the stack.
 	 */
 	body = length - XG_HEADER_BYTES;
 	XG_KEEP(body);
@@ -146,8 +146,8 @@ static __always_inline bool xg_tc_address(struct __sk_buff *skb, bool v6, const 
 }
 
 /*
- * Chooses up to scratch->wanted targets in one pass over the ring; scratch->chosen is set to their number. These
- * numbers are in the scratch entry, because the verifier would follow each value of a variable separately at each step.
+ * Chooses up to scratch->wanted targets in one pass over the ring; scratch->chosen is set to their number. Both numbers
+ * are in the scratch entry, because the verifier would follow each value of a variable separately at each step.
  */
 static __always_inline void xg_choose(struct xg_scratch *scratch, const struct xg_config *local,
 				      const struct xg_way *way)
@@ -201,8 +201,8 @@ static __always_inline void xg_send_copies(struct __sk_buff *skb, const struct x
 	if (!scratch)
 		return;
 	/*
-	 * These values are in the scratch entry for the same reason as in xg_choose(): the verifier would follow each
-	 * range of the length separately.
+	 * The number of copies and the length are in the scratch entry for the same reason as in xg_choose(): the
+	 * verifier would follow each range of the length separately.
 	 */
 	scratch->wanted = wanted;
 	scratch->length = length;

@@ -107,7 +107,7 @@ def lonely_link(world: World) -> None:
 
 
 def crash(world: World) -> None:
-    """Nodes are killed, some while they publish. Others remove them, and they restart from their disks."""
+    """Nodes are killed, some while they publish. Others remove the killed nodes, which restart from their disks."""
     formed(world)
     victims = some(world, 1, 2)
     for victim in victims:
@@ -285,7 +285,7 @@ def leave(world: World) -> None:
 
 
 def pause(world: World) -> None:
-    """A node pauses and resumes. It is removed after the timeout, still receives documents, and comes back."""
+    """A node pauses and resumes. The paused node is removed after the timeout but receives documents."""
     formed(world)
     sleeper = world.rng.choice(world.nodes)
     world.pause(sleeper)
@@ -321,7 +321,7 @@ def private_data(world: World) -> None:
 
 
 def replay(world: World) -> None:
-    """An attacker sends recorded packets again from another address. They change no member and no document."""
+    """An attacker sends recorded packets again from another address. The packets change no member and no document."""
     formed(world)
     world.recording = []
     for _ in range(3):
@@ -365,7 +365,7 @@ def _unchanged(before: Sequence[tuple[SimNode, State]], world: World) -> None:
 
 
 def forgery(world: World) -> None:
-    """An attacker sends mutated, truncated, random and foreign packets. They change nothing and are counted."""
+    """An attacker sends mutated, truncated, random and foreign packets. The packets change nothing and are counted."""
     formed(world)
     world.recording = []
     publish_somewhere(world)
@@ -424,7 +424,7 @@ def _foreign(rng: random.Random) -> bytes:
 
 
 def twin(world: World) -> None:
-    """A node loses its disk and restarts with an older incarnation. It becomes a member again."""
+    """A node loses its disk and restarts with an older incarnation. The node becomes a member again."""
     formed(world)
     node = world.rng.choice(world.nodes)
     node.crash()
