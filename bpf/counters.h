@@ -9,11 +9,11 @@
 
 /* clang-format off */
 #define XG_COUNTER_LIST(X) \
-	/* Packets left to the stack. */ \
+	/* Packets that the programs pass to the stack. */ \
 	X(pass_odd,             "addressed to the agent, but with IP options, fragmented, or otherwise odd: passed on") \
 	X(pass_no_agent,        "no agent has renewed its lease: passed on") \
 	X(pass_direct,          "authentic packets to this node alone: passed to the agent's socket") \
-	/* Packets dropped, in the order of the checks. */ \
+	/* Packets that the programs drop, in the order of the checks. */ \
 	X(drop_not_allowed,     "from an address that is in none of the networks of dataplane.allow") \
 	X(drop_truncated,       "shorter than their type needs") \
 	X(drop_malformed,       "no packet of this protocol") \
@@ -28,14 +28,14 @@
 	X(drop_replayed,        "direct packets that were seen") \
 	X(drop_direct_flood,    "direct packets beyond what one node may send in a slot of time") \
 	X(drop_rumor_flood,     "rumors beyond what one origin may have relayed in a slot of time") \
-	/* Authentic packets that only the agent can decide on. */ \
+	/* Authentic packets about which only the agent can decide. */ \
 	X(ask_own,              "own address under a later incarnation") \
 	X(ask_incarnation,      "of an earlier run of their origin") \
 	X(ask_gone,             "of nodes that are gone") \
 	X(ask_time,             "from too far in the past or the future") \
 	X(ask_full,             "of newcomers for whom there is no room") \
 	X(ask_limited,          "not handed over: too many at once") \
-	/* Rumors taken. */ \
+	/* Rumors that the programs accept. */ \
 	X(take_heartbeat,       "new heartbeats") \
 	X(take_metadata,        "new metadata rumors") \
 	X(take_leave,           "new leaves") \

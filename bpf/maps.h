@@ -19,7 +19,7 @@
 #define XG_NEXTHOPS 4096
 #define XG_EVENT_BYTES (256 * 1024)
 /* Entries of the map ``allow``: networks whose packets are accepted. */
-#define XG_ALLOWED 257 /* 256 networks and one entry that excludes IPv4 from a network of IPv6 */
+#define XG_ALLOWED 257 /* 256 networks, and one entry that excludes IPv4 from a network of IPv6 */
 /* Most sources of refused packets that are recorded; a new source replaces the least recently seen one. */
 #define XG_REFUSALS 1024
 /* Nanoseconds for which a next hop is valid after the stack has sent a frame to it. */
@@ -54,8 +54,8 @@
 #define XG_ALLOW 0x04	/* packets are accepted only from sources in the map allow */
 
 /*
- * The agent's state for the programs. The agent writes it once per cycle and at every change. Times are CLOCK_MONOTONIC
- * in nanoseconds.
+ * The agent's state for the programs. The agent writes this structure once per cycle and at every change. Times are
+ * CLOCK_MONOTONIC in nanoseconds.
  */
 struct xg_config {
 	__u8 addr[16]; /* address of the local node, IPv6 or IPv4-mapped */
@@ -78,7 +78,7 @@ struct xg_config {
 struct xg_key {
 	__u32 present;
 	__u32 zero;
-	__u8 mac[16]; /* key of SipHash, aligned to its words */
+	__u8 mac[16]; /* the SipHash key of this slot, aligned to 8 bytes */
 };
 
 struct xg_node_key {
@@ -139,15 +139,18 @@ struct xg_nexthop {
 	__u64 learnt; /* CLOCK_MONOTONIC ns */
 };
 
-/* A network (struct bpf_lpm_trie_key). The value of its entry says whether its packets are accepted. */
+/*
+ * A network (struct bpf_lpm_trie_key). The value of an entry of the map ``allow`` says whether packets from its network
+ * are accepted.
+ */
 struct xg_allow_key {
 	__u32 prefix;  /* length of the prefix in bits, at most 128 */
 	__u8 addr[16]; /* IPv6 or IPv4-mapped */
 };
 
 /*
- * The source address of dropped packets and their verdict. At most one packet per CPU and tick is recorded, so that a
- * flood costs no more. A forged packet may have a forged source address.
+ * The key of an entry about dropped packets: their source address and their verdict. At most one packet per CPU and
+ * tick is recorded, so that a flood costs no more. A forged packet may have a forged source address.
  */
 struct xg_refusal_key {
 	__u8 addr[16];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Finds the packet in a frame: Ethernet without VLAN, IPv4 or IPv6, UDP to the agent's address and port. A frame for
- * another receiver passes uncounted. An unusual frame for the agent is passed to the stack, which can reassemble
- * fragments and skip options.
+ * Finds the packet in an Ethernet frame. The frame has no VLAN tag and contains IPv4 or IPv6, and UDP to the agent's
+ * address and port. A frame for another receiver passes uncounted. An unusual frame for the agent is passed to the
+ * stack, which can reassemble fragments and skip options.
  */
 #ifndef XG_PARSE_H
 #define XG_PARSE_H
@@ -27,7 +27,7 @@ typedef __u64 __attribute__((may_alias)) xg_u64;
 
 enum xg_whose { XG_OTHERS, XG_OURS, XG_ODD };
 
-#define XG_IP_FRAGMENT 0x3fff /* more fragments follow, or this is not the first one */
+#define XG_IP_FRAGMENT 0x3fff /* more fragments follow, or this is not the first fragment */
 #define XG_IP_OFFSET 0x1fff
 
 struct xg_frame {
@@ -169,8 +169,8 @@ static __always_inline enum xg_whose xg_parse_ip6(struct xg_frame *frame, void *
 /*
  * Finds the headers of a frame, and returns whether the frame is for the agent. ``size`` is the length of the frame,
  * which may be more than lies between ``data`` and ``end``. ``source`` is set to the address of the sender, unless the
- * frame is for another receiver. Each parser reads this address itself: LLVM 19 separates the code for the two IP
- * versions, and where it joins them again the verifier does not know any more where either header ends.
+ * frame is for another receiver. Each parser reads the source address itself, because LLVM 19 separates the code for
+ * the two IP versions, and where it joins them again the verifier does not know any more where either header ends.
  */
 static __always_inline enum xg_whose xg_parse(struct xg_frame *frame, void *data, void *end, __u32 size,
 					      const struct xg_config *local, __u8 source[16])

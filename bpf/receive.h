@@ -300,8 +300,8 @@ static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const stru
 	if (claim->type == XG_LEAVE)
 		return XG_COUNT_drop_unknown_leave;
 	/*
-	 * The clock of the origin is not known, so the packet may be a recording. The time of such a packet may differ
-	 * less than that of a member's packet whose clock is known.
+	 * The clock of the origin is not known, so the packet may be a recording. The limit for the time of such a
+	 * packet is lower than for a member whose clock is known.
 	 */
 	if (xg_off(claim, rumor->local->clock) > rumor->local->timeout)
 		return XG_COUNT_ask_time;
@@ -456,7 +456,8 @@ static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 
 /*
  * Returns the verdict on a packet that needs no look at its content, or XG_GO_ON. ``odd``: only the stack can process
- * the frame. ``length``: that of the packet. ``whole``: false if the packet's header is known to end beyond the frame.
+ * the frame. ``length``: the length of the packet. ``whole``: false if the packet's header is known to end beyond the
+ * frame.
  */
 static __always_inline __u32 xg_screen(struct xg_scratch *scratch, const struct xg_config *local, bool odd,
 				       __u32 length, bool whole)

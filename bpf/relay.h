@@ -68,8 +68,8 @@ static __always_inline bool xg_eligible(const struct xg_target *target, const st
 
 /*
  * Finds the next hop in the kernel's routing table (FIB). The lookup fails if forwarding is off, as on every ordinary
- * server (5, BPF_FIB_LKUP_RET_FWD_DISABLED). There the programs learn next hops from the frames that the stack sends
- * (xg_learn).
+ * server (5, BPF_FIB_LKUP_RET_FWD_DISABLED). Where forwarding is off, the programs learn next hops from the frames that
+ * the stack sends (xg_learn).
  */
 static __always_inline bool xg_ask_fib(void *ctx, const struct xg_config *local, const struct xg_target *target,
 				       bool v6, __u32 ifindex, struct xg_nexthop *hop)

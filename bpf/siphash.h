@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Computes the MAC of a packet: SipHash-2-4 with a tag of 128 bits (Aumasson and Bernstein, "SipHash: a fast
+ * Computes the MAC of a packet, which is SipHash-2-4 with a tag of 128 bits (Aumasson and Bernstein, "SipHash: a fast
  * short-input PRF", 2012; the long tag is from its reference implementation). The MAC covers the signed block and all
  * bytes after the relay area. The function reads the words of the packet without swapping bytes, which needs a
  * little-endian machine.

@@ -10,7 +10,10 @@
 
 #include "maps.h"
 
-/* Entries of the device maps relay and relay_wide, one for each copy of a rumor. The loader defines both numbers. */
+/*
+ * Entries of the device maps relay and relay_wide, one for each copy of a rumor. The loader defines XG_AMOUNT and
+ * XG_WIDE.
+ */
 #ifndef XG_AMOUNT
 #define XG_AMOUNT XG_COPIES
 #endif
@@ -44,7 +47,7 @@ struct xg_scratch {
 	struct xg_allowance ask;
 	struct xg_allowance odd;
 	__u64 tick;    /* the jiffies at which the coarse clock was read */
-	__u64 now;     /* the time that it showed */
+	__u64 now;     /* the time of the coarse clock at that tick, in nanoseconds */
 	__u64 refused; /* the jiffies at which a source of a refused packet was last recorded */
 	/* The first bytes of the MAC of the rumor whose copies are being made. */
 	__u64 rumor;
@@ -68,7 +71,7 @@ struct xg_scratch {
 	__u32 choice[XG_COPIES];
 	struct xg_outcome outcome;
 	struct xg_allow_key source;
-	struct xg_direct blank; /* always zero: the initial value of an entry */
+	struct xg_direct blank; /* the zeros with which a new entry of directs begins */
 	struct xg_event event;
 	__u8 packet[XG_DATAGRAM_BYTES + 8];
 };

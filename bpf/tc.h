@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The data plane in TC. At ingress it does the work of xdp.h, on hosts that cannot use XDP. At egress, in every mode,
- * it copies the agent's own rumors to their targets, and learns next hops from the frames that the agent sends. A loop
- * in either program makes the copies of a rumor. Every clone passes the egress program again, which recognizes the
- * clone by its mark and removes the mark. For all other frames the programs return TCX_NEXT (TC_ACT_UNSPEC in clsact),
- * so that programs of other owners see them.
+ * The data plane in TC. At ingress the TC program does the work of xdp.h, on hosts that cannot use XDP. At egress, in
+ * every mode, the TC program copies the agent's own rumors to their targets, and learns next hops from the frames that
+ * the agent sends. A loop in either program makes the copies of a rumor. Every clone passes the egress program again,
+ * which recognizes the clone by its mark and removes the mark. For all other frames the programs return TCX_NEXT
+ * (TC_ACT_UNSPEC in clsact), so that programs of other owners see them.
  */
 #ifndef XG_TC_H
 #define XG_TC_H
@@ -22,8 +22,8 @@
 
 #define XG_NEXT -1
 /*
- * The mark of a clone, "XG" and 1. No policy of the host uses it by chance, and the program removes it before the frame
- * leaves the interface.
+ * The mark of a clone, "XG" and 1. No policy of the host uses this mark by chance, and the egress program removes the
+ * mark before the frame leaves the interface.
  */
 #define XG_MARK 0x58470001U
 
@@ -71,8 +71,8 @@ static __always_inline void xg_tc_tell(struct __sk_buff *skb, bool v6, __u8 kind
 	}
 	xg_describe(scratch, kind, addr, port, length);
 	/*
-	 * The verifier must see that the length is neither 0 nor too long. One comparison checks both, on the value
-	 * that the helper gets. The comparison stands right before the call, because a verifier before Linux 6.3
+	 * The verifier must see that the length is neither 0 nor too long. One comparison of the value that the helper
+	 * gets checks both bounds. The comparison stands right before the call, because a verifier before Linux 6.3
 	 * forgets what it knows about a register when the compiler stores its value on the stack.
 	 */
 	body = length - XG_HEADER_BYTES;
@@ -146,8 +146,9 @@ static __always_inline bool xg_tc_address(struct __sk_buff *skb, bool v6, const 
 }
 
 /*
- * Chooses up to scratch->wanted targets in one pass over the ring; scratch->chosen is set to their number. Both numbers
- * are in the scratch entry, because the verifier would follow each value of a variable separately at each step.
+ * Chooses up to scratch->wanted targets in one pass over the ring; scratch->chosen is set to their number. The members
+ * wanted and chosen are in the scratch entry, because the verifier would follow each value of a variable separately at
+ * each step.
  */
 static __always_inline void xg_choose(struct xg_scratch *scratch, const struct xg_config *local,
 				      const struct xg_way *way)
@@ -425,8 +426,8 @@ static __always_inline int xg_tc_out(struct __sk_buff *skb)
 			return XG_NEXT;
 		wanted = xg_fanout_of(packet, frame.length, local);
 		/*
-		 * While no agent is bound to the port, any other process may be. The program must not make copies of
-		 * the packets of such a process.
+		 * While no agent is bound to the agent's port, another process may bind to it. The program must not
+		 * make copies of that process's packets.
 		 */
 		if (wanted && !xg_is_genuine(skb, frame.v6, frame.length)) {
 			xg_count(XG_COUNT_fanout_forged);

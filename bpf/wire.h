@@ -20,21 +20,21 @@
 /* Flags in the signed block. */
 #define XG_FLAG_PAUSED 0x01
 
-/* The types that have no body. */
+/* Whether packets of this type have no body. */
 #define XG_BODILESS(type) ((type) == XG_HEARTBEAT || (type) == XG_LEAVE)
 
 #define XG_BLOCK_BYTES 64
 #define XG_MAC_BYTES 16
 #define XG_SEALED_AT 84 /* offset of the bytes after the relay area, which the MAC covers, too */
 #define XG_HEADER_BYTES 88
-#define XG_TAG_BYTES 16 /* tag of an encrypted body */
+#define XG_TAG_BYTES 16 /* length of the tag of an encrypted body */
 /*
  * Longest datagram that agents send: the smallest MTU of IPv6 less the headers of IPv6 and UDP (RFC 8200, section 5).
  */
 #define XG_DATAGRAM_BYTES 1232
 
 struct xg_packet {
-	/* The signed block. The origin writes it, and no relay changes it. */
+	/* The signed block. The origin writes the signed block, and no relay changes it. */
 	__be16 magic;
 	__u8 version;
 	__u8 type;
@@ -51,12 +51,16 @@ struct xg_packet {
 
 	__u8 mac[XG_MAC_BYTES];
 
-	/* The relay area, four bytes. Relays change it, the MAC does not cover it, and no check relies on it. */
+	/*
+	 * The relay area, four bytes. Relays change the relay area, the MAC does not cover it, and no check relies on
+	 * it.
+	 */
 	__u8 ttl;
 	__u8 hops;
 	/*
-	 * In a packet from the agent to its own TC egress: the number of members that the packet is for. Between the
-	 * two programs of generic XDP on a host: whether the checksum is half done. 0 in every other packet.
+	 * In a packet from the agent to its own TC egress, fanout is the number of members that the packet is for.
+	 * Between the two programs of generic XDP on a host, fanout is 1 if the checksum is half done. In every other
+	 * packet fanout is 0.
 	 */
 	__u8 fanout;
 	__u8 zero;

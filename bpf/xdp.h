@@ -2,8 +2,8 @@
 /*
  * The data plane in XDP. xg_ingress() redirects a rumor that is to be relayed to a devmap whose entries are all this
  * interface, as a broadcast. xg_readdress() then addresses each copy to the next target of the ring. The kernel runs
- * this egress program later, for many copies in a device queue at once. So all values that the program needs are in the
- * packet.
+ * this egress program later, for many copies in a device queue at once. So the packet contains all values that the
+ * egress program needs.
  */
 #ifndef XG_XDP_H
 #define XG_XDP_H
@@ -49,9 +49,10 @@ static __always_inline bool xg_is_half(const struct xg_frame *frame, __u64 sum)
  * Changes the frame so that it is the same for all copies, and redirects it.
  *
  * The checksum field is set to the sum (not complemented yet) of all bytes but the target's address and port. The sum
- * contains the agent's port as source port, which the egress program writes. In native mode the result is a complete
- * checksum, whatever arrived. In generic mode a half-done checksum must stay half done, because the skb says which part
- * the device has to do. The fanout byte tells the egress program so.
+ * contains the agent's port as source port, which the egress program writes. In native mode the copies get a complete
+ * checksum, even if the received frame had a half-done one. In generic mode a half-done checksum must stay half done,
+ * because the skb says which part the device has to do. The fanout byte tells the egress program whether the checksum
+ * is half done.
  */
 static __always_inline int xg_relay(struct xdp_md *ctx, const struct xg_config *local, bool v6)
 {
@@ -265,8 +266,8 @@ address:
 /*
  * The program at the tracepoint xdp_devmap_xmit(from, to, sent, drops, err), include/trace/events/xdp.h. The kernel has
  * flushed a device queue, on the same CPU and in the same call in which it ran xg_readdress() on the frames. So the
- * driver refused all copies that were addressed since the last flush and not sent. A veth whose peer does not receive
- * is an example.
+ * driver refused all copies that were addressed since the last flush and not sent. A veth, for example, refuses copies
+ * if its peer does not receive.
  */
 static __always_inline int xg_watch_flush(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -279,7 +280,7 @@ static __always_inline int xg_watch_flush(struct bpf_raw_tracepoint_args *ctx)
 	sent = ctx->args[2];
 	dropped = ctx->args[3];
 	scratch->flushing = 0;
-	/* The kernel gives the signal with the last batch. A full batch may not be the last one. */
+	/* The kernel tells the driver to send when it hands over the last batch. A full batch may not be the last one. */
 	if (sent + dropped != XG_FLUSH)
 		scratch->waiting = 0;
 	else if (sent)

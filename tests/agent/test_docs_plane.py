@@ -64,7 +64,7 @@ def test_what_is_dropped_beyond() -> None:
     for counter, limit, unit in (
         ("ask_limited", "XG_ASK_LIMIT", " on a CPU"),
         ("drop_odd", "XG_ASK_LIMIT", " on a CPU"),
-        ("drop_direct_flood", "XG_DIRECT_LIMIT", "; of a former run: what may ask"),
+        ("drop_direct_flood", "XG_DIRECT_LIMIT", "; for packets of a former run the limit of `ask_limited`"),
         ("drop_rumor_flood", "XG_RUMOR_LIMIT", ""),
     ):
         assert told[counter] == f"{LIMITS[limit]}{unit}", counter

@@ -108,7 +108,7 @@ def compare_and_set(world: World) -> None:
 
 
 def expiring(world: World) -> None:
-    """Documents expire on all members, even on isolated ones. What is published after that stays."""
+    """Documents expire on all members, even on isolated ones. Documents that are published after an expiry stay."""
     formed(world)
     rng = world.rng
     for node in world.nodes:

@@ -158,7 +158,7 @@ def power_off(world: World) -> None:
 
 
 def freeze(world: World) -> None:
-    """Nodes freeze for a while. Others remove them after a long freeze; thawed nodes return soon and suspect no node."""
+    """Nodes freeze for a while. Others remove them after a long freeze; thawed nodes return and suspect no node."""
     formed(world)
     sleepers = some(world, 1, 2)
     for sleeper in sleepers:
@@ -268,7 +268,7 @@ def large_transfer(world: World) -> None:
 
 
 def leave(world: World) -> None:
-    """Nodes leave. All others remove them at once and do not list them again unless they restart."""
+    """Nodes leave. All other members remove them at once, and list such a node again only if it restarts."""
     formed(world)
     world.checks.forbid_removal = True
     leavers = some(world, 1, 2)
