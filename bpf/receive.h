@@ -300,8 +300,8 @@ static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const stru
 	if (claim->type == XG_LEAVE)
 		return XG_COUNT_drop_unknown_leave;
 	/*
-	 * The clock of the origin is not known, so the packet may be a recording. The limit for the time of such a
-	 * packet is lower than for a member whose clock is known.
+	 * The clock of the origin is not known, so the packet may be a recording. The limit for the time of a packet of
+	 * an unknown origin is lower than for a member whose clock is known.
 	 */
 	if (xg_off(claim, rumor->local->clock) > rumor->local->timeout)
 		return XG_COUNT_ask_time;

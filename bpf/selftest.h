@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Recognizes the loader's self-test frame. The loader makes such a frame pass through a hook, and the program at the
- * hook counts and drops it.
+ * Recognizes the loader's self-test frame. The loader makes a self-test frame pass through a hook, and the program at
+ * the hook counts and drops it.
  *
  * To programs of other owners the frame looks like one of the agent's, because it is UDP over the agent's IP version,
  * to or from its address. The port of the frame is not the agent's, so that the data plane looks for the text of the

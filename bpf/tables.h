@@ -96,8 +96,8 @@ static __always_inline int xg_broadcast(bool wide);
 
 /*
  * An optimisation barrier. LLVM may compare one copy of a value and use another one, or compare a value derived from
- * it. The verifier then does not see that the used value is bounded. If XG_KEEP stands before and after a comparison,
- * the compared and the used value are one register, for LLVM and for the verifier.
+ * it. If LLVM does so, the verifier does not see that the used value is bounded. If XG_KEEP stands before and after a
+ * comparison, the compared and the used value are one register, for LLVM and for the verifier.
  */
 #define XG_KEEP(variable) asm volatile("" : "+r"(variable))
 

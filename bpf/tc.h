@@ -71,7 +71,7 @@ static __always_inline void xg_tc_tell(struct __sk_buff *skb, bool v6, __u8 kind
 	}
 	xg_describe(scratch, kind, addr, port, length);
 	/*
-	 * The verifier must see that the length is neither 0 nor too long. One comparison of the value that the helper
+	 * The verifier must see that the length is neither 0 nor too long. One comparison of the length that the helper
 	 * gets checks both bounds. The comparison stands right before the call, because a verifier before Linux 6.3
 	 * forgets what it knows about a register when the compiler stores its value on the stack.
 	 */
@@ -427,7 +427,7 @@ static __always_inline int xg_tc_out(struct __sk_buff *skb)
 		wanted = xg_fanout_of(packet, frame.length, local);
 		/*
 		 * While no agent is bound to the agent's port, another process may bind to it. The program must not
-		 * make copies of that process's packets.
+		 * copy a foreign process's packets to members.
 		 */
 		if (wanted && !xg_is_genuine(skb, frame.v6, frame.length)) {
 			xg_count(XG_COUNT_fanout_forged);

@@ -280,7 +280,7 @@ static __always_inline int xg_watch_flush(struct bpf_raw_tracepoint_args *ctx)
 	sent = ctx->args[2];
 	dropped = ctx->args[3];
 	scratch->flushing = 0;
-	/* The kernel tells the driver to send when it hands over the last batch. A full batch may not be the last one. */
+	/* The kernel tells the driver to send with the last batch it hands over. A full batch may not be the last. */
 	if (sent + dropped != XG_FLUSH)
 		scratch->waiting = 0;
 	else if (sent)

@@ -268,7 +268,7 @@ def large_transfer(world: World) -> None:
 
 
 def leave(world: World) -> None:
-    """Nodes leave. All other members remove them at once, and list such a node again only if it restarts."""
+    """Nodes leave. All other members remove a leaving node at once, and list it again only if it restarts."""
     formed(world)
     world.checks.forbid_removal = True
     leavers = some(world, 1, 2)
