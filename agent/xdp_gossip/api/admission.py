@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Decides who may hold a connection: each source has a share, and strangers leave room for clients with a token.
+"""Decides which clients may hold a connection.
 
-A source is an IPv4 address, an IPv6 /64 (whoever has one address of it has them all), or a user on the Unix socket. A
-newcomer is admitted: if its source, or all strangers together, have used their share, the oldest stranger's connection
-of the source with the most is closed. So clients that only hold on cannot lock anybody out.
+Each source has a share of the connections, and clients that have not authenticated leave room for clients with a token.
+A source is an IPv4 address, an IPv6 /64 (a host with one address of it can use them all), or a user on the Unix socket.
+A new connection is admitted even if its source, or all unauthenticated clients together, have used up their share. To
+make room, the oldest unauthenticated connection of the source with the most connections is closed. So clients that only
+hold connections open cannot lock out others.
 """
 
 from __future__ import annotations
@@ -18,19 +20,19 @@ from typing import Any, Callable
 
 from ..common.quiet import Quiet
 
-#: Most connections of one socket in total, of strangers among them, and of one source.
+#: Most connections of one socket in total, most that have not authenticated, and most of one source.
 MAX_CONNECTIONS = 512
 MAX_STRANGERS = 256
 MAX_PER_SOURCE = 64
-#: Most connections of one user on the Unix socket, where everyone who can connect is authorised, and of all users
-#: except root and our own.
+#: Most connections of one user on the Unix socket, and of all users except root and the agent's own. Everyone who can
+#: connect to the Unix socket is authorised.
 MAX_PER_USER = 256
 MAX_USERS = 384
-#: Memory is returned to the system after this many connections have closed since the last time, this many seconds
-#: later.
+#: Freed memory is returned to the system once ``_TRIM_AFTER`` connections have closed, after a delay of
+#: ``_TRIM_SECONDS``.
 _TRIM_AFTER, _TRIM_SECONDS = 64, 5.0
 
-#: The names of all counters, which are present from the start.
+#: The names of the admission's counters. All of them are reported from the start, with 0.
 NAMES = (
     *("api_refused_full", "api_refused_source", "api_evicted", "api_closed_idle", "api_closed_stalled"),
     *("api_closed_flood", "api_malformed", "api_tls_failed", "api_unauthorized"),
@@ -38,7 +40,7 @@ NAMES = (
 
 
 def source_of(peer: Any) -> str:
-    """The source that a peer's address belongs to; "" if it has none."""
+    """The source of a peer's socket address; "" if the address has none."""
     if not isinstance(peer, tuple) or not peer:
         return ""
     try:
@@ -53,11 +55,11 @@ def source_of(peer: Any) -> str:
 
 
 def _nothing() -> None:
-    """Stands in for closing a connection that cannot be closed yet, or any more."""
+    """Do nothing: the placeholder for a connection that cannot be closed yet, or is closed already."""
 
 
 class Place:
-    """The place of one connection. ``proven``: its client has shown a right to be here."""
+    """The admission state of one connection. ``proven``: the client has authenticated."""
 
     __slots__ = ("admission", "cut", "handled", "heads", "proven", "refused", "source", "unread")
 
@@ -65,39 +67,40 @@ class Place:
         self.admission = admission
         self.source = source
         self.proven = proven
-        #: Whether one of its requests was refused. Nothing more of the connection is read then.
+        #: Whether a request of the connection was refused. Nothing more is read from such a connection.
         self.refused = False
-        #: Request heads received, and requests begun.
+        #: Number of request heads received, and number of requests whose handling has begun.
         self.heads = 0
         self.handled = 0
-        #: Cuts the connection.
+        #: Closes the connection.
         self.cut: Callable[[], None] = _nothing
-        #: Ends the body of a refused request: aiohttp reads and drops it for a while, also when its client has gone.
+        #: Ends the body of a refused request. Without this call, aiohttp reads and discards the body for a while, even
+        #: after the client has disconnected.
         self.unread: Callable[[], None] = _nothing
 
     def prove(self) -> None:
-        """Note that the client has shown a right to be here."""
+        """Mark the client as authenticated."""
         if not self.proven:
             self.proven = True
             self.admission.proved(self)
 
     def leave(self) -> None:
-        """Give the place back and drop its references: a cycle would keep them until the garbage collector runs."""
+        """Release the place and clear its references: a cycle would survive until garbage is collected."""
         self.unread()
         self.cut = self.unread = _nothing
         self.admission.left(self)
 
 
 class Admission:
-    """All connections of one socket. ``counters`` receives the counts, ``log`` what is worth a line."""
+    """All connections of one socket. ``counters`` receives the counts; ``log`` receives notable events."""
 
     def __init__(self, counters: dict[str, int], log: logging.Logger, *, local: bool = False) -> None:
         self.counters = counters
         self.quiet = Quiet(log)
         self._local = local
         self._places: collections.OrderedDict[Place, None] = collections.OrderedDict()
-        self._strangers: dict[str, collections.OrderedDict[Place, None]] = {}  # by source, the oldest first
-        self._number = 0  # of strangers
+        self._strangers: dict[str, collections.OrderedDict[Place, None]] = {}  # by source, oldest first
+        self._number = 0  # total number of strangers
         self._per_source: collections.Counter[str] = collections.Counter()
         self._gone = 0
         self._trims = False
@@ -115,7 +118,7 @@ class Admission:
         return dict(self._per_source)
 
     def admit(self, source: str) -> Place | None:
-        """A place for a new connection; None if it must be turned away."""
+        """Admit a new connection and return its place; None if the connection must be refused."""
         share = MAX_PER_USER if self._local else MAX_PER_SOURCE
         if source and self._per_source[source] >= share and not self._evict(source):
             self.counters["api_refused_source"] += 1
@@ -135,7 +138,7 @@ class Admission:
         return place
 
     def _evict(self, source: str) -> bool:
-        """Close the oldest stranger of ``source``, or of the source that has the most.
+        """Close the oldest unauthenticated connection of ``source``; "" selects the source that has the most.
 
         Returns False if there is none.
         """
@@ -151,7 +154,7 @@ class Admission:
         return True
 
     def proved(self, place: Place) -> None:
-        """See :meth:`Place.prove`."""
+        """Stop counting ``place`` as unauthenticated (called by :meth:`Place.prove`)."""
         self._no_stranger(place)
 
     def _no_stranger(self, place: Place) -> None:
@@ -164,7 +167,7 @@ class Admission:
             del self._strangers[place.source]
 
     def left(self, place: Place) -> None:
-        """Give a place back. Idempotent."""
+        """Release a place. Idempotent."""
         if place not in self._places:
             return
         del self._places[place]
@@ -174,7 +177,7 @@ class Admission:
             del self._per_source[place.source]
         self._gone += 1
         if self._gone >= _TRIM_AFTER and not self._trims:
-            with contextlib.suppress(RuntimeError):  # no loop any more: the process ends
+            with contextlib.suppress(RuntimeError):  # no running loop: the process is exiting
                 asyncio.get_running_loop().call_later(_TRIM_SECONDS, self._trim)
                 self._trims = True
 
@@ -187,7 +190,7 @@ def _give_back() -> None:
     """Return the memory of closed connections to the system.
 
     The objects of a connection refer to each other, so only the garbage collector frees them, and it runs rarely. The C
-    library keeps freed memory for itself.
+    library does not return freed memory to the system by itself, hence ``malloc_trim``.
     """
     gc.collect()
     with contextlib.suppress(ImportError, AttributeError, OSError, MemoryError):  # no glibc, or no such calls

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The HTTP API as an aiohttp application: routes, authentication, errors."""
+"""Builds the HTTP API as an aiohttp application: routes, authentication and errors."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from .waits import Waits
 if TYPE_CHECKING:
     from ..nodelist import AsyncNodeList
 
-#: Served without a token: a load balancer's probe has none, and the answer is one word.
+#: Paths served without a token: a load balancer's probe has none, and the answer is a single word.
 _PUBLIC = frozenset({"/v1/health"})
 _SCHEME = "bearer"
 
 
 def _authorised(request: web.Request, token: str) -> bool:
     scheme, _space, given = request.headers.get("Authorization", "").partition(" ")
-    # Compared as bytes: compare_digest refuses text that is not ASCII.
+    # compare_digest rejects text that is not ASCII, so both sides are encoded to bytes.
     same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode("utf-8"))
     return scheme.lower() == _SCHEME and same
 
@@ -53,7 +53,7 @@ def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
             return await handler(request)
         if request.rel_url.raw_path in public and not request.body_exists and "Upgrade" not in request.headers:
             return await handler(request)
-        # Nothing reads the body of this request, so what follows it is ignored.
+        # No handler reads the body of this request, so the rest of the connection is ignored.
         if place is not None:
             place.refused = True
             place.unread = request.content.feed_eof
@@ -75,7 +75,7 @@ def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
 
 
 async def _mark(_request: web.Request, response: web.StreamResponse) -> None:
-    """Mark every answer, refusals included, as one of this agent."""
+    """Add the API header to every response, refusals included, so that clients recognise the agent."""
     response.headers[API_HEADER] = API_VERSION
 
 
@@ -92,14 +92,16 @@ def build_app(
     requests: RequestLog | None = None,
     ui: bool = False,
 ) -> web.Application:
-    """The API over ``node_list``. Call it inside the event loop that will serve it.
+    """Build the API application over ``node_list``. Call this function inside the event loop that will serve the
+    application.
 
-    ``local`` is for the Unix socket: no token, and eGossip's GET /stop and /start. Otherwise ``token`` is required.
-    ``max_document`` is in bytes; ``counters`` are shown with those of the protocol (see ``ApiServer``).
-    ``waiting`` names what the agent waits for, "" for nothing. ``compared`` compares the configuration file with the
-    agent's present configuration. ``requests``, which all sockets of an agent share, holds the outcomes of requests
-    with an id. ``ui`` adds the web page under /ui/, whose files need no token, because they contain no data. Raises
-    ``ValueError`` for an API without any authentication.
+    ``local`` is for the Unix socket: no token is needed, and eGossip's GET /stop and /start are served. Otherwise
+    ``token`` is required. ``max_document`` is in bytes. ``counters`` are reported with those of the protocol (see
+    ``ApiServer``). ``rendered`` returns the state of the rendered files. ``waiting`` returns the name of what the agent
+    waits for at its start, or "". ``compared`` compares the configuration file with the agent's current settings.
+    ``requests`` stores the outcomes of requests with an id; all sockets of an agent share it. ``ui`` adds the web page
+    under /ui/, whose files need no token because they contain no data. Raises ``ValueError`` for an API without any
+    authentication.
     """
     if not local and not token:
         raise ValueError("API on TCP: expected a token, got none")
@@ -111,7 +113,7 @@ def build_app(
     middlewares: list[Middleware] = [errors_as_json(context.counters)]
     if not local:
         middlewares.append(_auth_middleware(str(token), public))
-    # params.read_body bounds each body; this is the bound for a handler that does not use it.
+    # This is the body limit for handlers that do not use params.read_body, which sets its own.
     app = web.Application(middlewares=middlewares, client_max_size=max_document)
     for topic in (Info, Nodes, Documents, Requests, Waits, EGossip):
         app.add_routes(

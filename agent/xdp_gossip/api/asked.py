@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Tells whether the client of a request that changes something still waits for the answer.
+"""Checks whether the client of a state-changing request still waits for the answer.
 
-Invariant (docs/api.md, "Requests without an answer"): a request that its client has given up, by closing its
-connection, by its deadline or by cancelling its id, does not take effect later.
+Invariant (docs/api.md, "Requests without an answer"): a request does not take effect after its client has closed the
+connection, after its deadline, or after its id was cancelled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .headers import TIMEOUT_HEADER
 
 MAX_TIMEOUT = 86_400.0
 
-#: struct tcp_info (linux/tcp.h): tcpi_last_data_recv, milliseconds since the last data arrived.
+#: Offset of ``tcpi_last_data_recv`` in struct tcp_info (linux/tcp.h): milliseconds since the last data arrived.
 _LAST_DATA = struct.Struct("I")
 _LAST_DATA_AT = 52
 
@@ -34,18 +34,17 @@ def _timeout(text: str | None) -> float | None:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value <= MAX_TIMEOUT:  # also refuses nan and inf
+    if not 0 < value <= MAX_TIMEOUT:  # this comparison also rejects nan and inf
         text = f"{TIMEOUT_HEADER}: expected more than 0 and at most {MAX_TIMEOUT:g} seconds, got {shown(text)}"
         raise bad_request(text, "invalid_header")
     return value
 
 
 class Asked:
-    """One request, and whether its client still waits for the answer.
+    """One request, with a check whether its client still waits for the answer.
 
-    A client that is gone has closed its connection. The kernel knows that before this process does, even if this
-    process was stopped or busy since before the request arrived. If the network hides it, the client's own deadline
-    ends the request.
+    A client that gives up closes its connection. The kernel records the close even while this process is stopped or
+    busy, so the check asks the kernel. If the network hides the close, the client's own deadline ends the request.
     """
 
     def __init__(self, request: web.Request) -> None:
@@ -55,14 +54,16 @@ class Asked:
 
     @classmethod
     def of(cls, request: web.Request) -> Asked:
-        """The state of ``request``. Raises :class:`Fault` 400 for an invalid deadline."""
+        """The :class:`Asked` object of ``request``, created on first use. Raises :class:`Fault` 400 for an invalid
+        deadline.
+        """
         found = request.get("asked")
         if not isinstance(found, cls):
             found = request["asked"] = cls(request)
         return found
 
     def check(self) -> None:
-        """Raise :class:`Fault` 503 ``client_gone`` or ``deadline_passed`` if nobody waits for the answer."""
+        """Raise :class:`Fault` 503 ``client_gone`` or ``deadline_passed`` if the client no longer waits."""
         transport = self._request.transport
         sock = transport.get_extra_info("socket") if transport is not None else None
         if sock is None or _is_closed(sock):
@@ -85,7 +86,7 @@ def _is_closed(sock: Any) -> bool:
 
 
 def _silence(sock: Any) -> float:
-    """Seconds since the client's last byte arrived; 0.0 where that is unknown (a Unix socket)."""
+    """Seconds since the client's last byte arrived; 0.0 for a Unix socket, where the kernel does not report it."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return 0.0
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_AT + _LAST_DATA.size)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads the body of ``POST /v1/documents``: several documents to be written together."""
+"""Parses the body of ``POST /v1/documents``: several documents to write together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _MEMBERS = (
 
 
 def text(body: dict[str, Any], name: str, most: int, *, required: bool = False, where: str = "") -> str:
-    """A member that is printable text of at most ``most`` bytes; "" if it is missing. Raises :class:`Fault` 400."""
+    """The member ``name`` of ``body``: printable text of at most ``most`` bytes; "" if it is missing.
+
+    Raises :class:`Fault` 400.
+    """
     value = body.get(name)
     if value is None and not required:
         return ""
@@ -29,9 +32,9 @@ def text(body: dict[str, Any], name: str, most: int, *, required: bool = False, 
 
 
 def writes(body: dict[str, Any]) -> list[Write]:
-    """The writes that the body asks for, in its order.
+    """Parse the documents of ``body`` into a list of writes in the same order.
 
-    Raises :class:`Fault` 400 naming the document by its position.
+    Raises :class:`Fault` 400, whose message names the invalid document by its position.
     """
     documents = body.get("documents")
     if not isinstance(documents, list) or not 1 <= len(documents) <= MAX_BATCH:
@@ -68,7 +71,7 @@ def _flag(item: dict[str, Any], name: str, where: str) -> bool:
 
 
 def seconds(item: dict[str, Any], where: str) -> float | None:
-    """The member ``expires_in``, in seconds; None if it is missing. Raises :class:`Fault` 400."""
+    """The member ``expires_in`` of ``item``, in seconds; None if it is missing. Raises :class:`Fault` 400."""
     value = item.get("expires_in")
     if value is None:
         return None

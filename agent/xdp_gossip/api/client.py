@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An asynchronous client of the HTTP API, over the Unix socket, http or https."""
+"""An asynchronous client of the HTTP API over a Unix socket, http or https."""
 
 from __future__ import annotations
 
@@ -20,26 +20,29 @@ from ..core.shown import shown
 from .eventstream import MEDIA_TYPE, Event, Parser
 from .headers import ID_HEADER, TIMEOUT_HEADER
 
-#: Most bytes that are read of one answer: a long node list, or a few documents in base64.
+#: Most bytes of one response that the client reads: enough for a long node list, or for a few documents in base64.
 MAX_ANSWER = 256 * 1024 * 1024
 
-#: Entries of one page of a list.
+#: Entries that the client requests per page of a list.
 _PAGE = 1000
 
-#: Seconds that the client waits beyond the time that a waiting request asks the agent to wait.
+#: Seconds that the client adds to the wait time it requests, before it gives up on a waiting request.
 _GRACE = 10.0
 
-#: Fraction of the client's timeout in which a write must take effect; the answer has to travel, too.
+#: Fraction of the client's timeout within which a write must take effect; the rest is left for the answer to arrive.
 _SHARE = 0.9
-#: Seconds in which a write without an answer must be settled.
+#: Seconds within which the client must find out, or cancel, the outcome of a write whose answer was lost.
 _SETTLE = 5.0
 
-#: Seconds of silence after which a stream counts as lost: three times the agent's pause between two signs of life.
+#: A stream that is silent for this many seconds is considered lost. The agent sends a comment every 15 seconds.
 _SILENCE = 45.0
 
 
 class ApiError(Exception):
-    """The agent answered with an error. ``status``: HTTP status; ``details``: members beside code and message."""
+    """The agent's error response.
+
+    ``status`` is the HTTP status; ``details`` are the members beside code and message.
+    """
 
     def __init__(self, code: str, message: str, status: int, details: Mapping[str, Any]) -> None:
         super().__init__(f"{message} ({code})")
@@ -50,9 +53,10 @@ class ApiError(Exception):
 
 
 class Unreachable(Exception):
-    """``endpoint`` gave no answer; ``why`` says what happened instead.
+    """No valid response came from ``endpoint``; ``why`` gives the reason.
 
-    ``sent``: the request may have arrived. ``request``: the id of a write that may still take effect, else "".
+    ``sent``: whether the request may have arrived. ``request``: the id of a write that may still take effect, otherwise
+    "".
     """
 
     def __init__(self, endpoint: str, why: str, *, sent: bool = True, request: str = "") -> None:
@@ -69,21 +73,21 @@ def _reason(error: BaseException) -> str:
     cause = getattr(error, "os_error", None) or error
     number = getattr(cause, "errno", None)
     if isinstance(number, int) and number > 0 and not isinstance(cause, ssl.SSLError):
-        return os.strerror(number)  # asyncio puts "Connect call failed" into strerror
+        return os.strerror(number)  # strerror of asyncio's error only says "Connect call failed"
     return str(cause) or type(cause).__name__
 
 
 def _params(**values: Any) -> dict[str, str]:
-    """Query parameters without those that are None."""
+    """The query parameters as strings, without those that are None."""
     return {name: str(value) for name, value in values.items() if value is not None}
 
 
 class Client:
-    """A connection to one agent; use it as an asynchronous context manager.
+    """A connection to one agent, used as an asynchronous context manager.
 
-    ``endpoint`` is ``unix:///path``, ``http://host:port`` or ``https://host:port``; ``ca_file`` holds the certificates
-    to check an https endpoint against (default: the system's). ``timeout`` is in seconds and for one whole request.
-    Methods raise :class:`ApiError` and :class:`Unreachable`; the constructor raises ``ValueError``.
+    ``endpoint`` is ``unix:///path``, ``http://host:port`` or ``https://host:port``. ``ca_file`` contains the CA
+    certificates that verify an https endpoint (default: the system's). ``timeout`` limits each whole request, in
+    seconds. Methods raise :class:`ApiError` and :class:`Unreachable`; the constructor raises ``ValueError``.
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class Client:
         if parts.scheme == "unix":
             good = not parts.netloc and parts.path.startswith("/")
         else:
-            # The port raises ValueError by itself when it is none.
+            # Reading ``port`` raises ValueError if the port is not a number.
             good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         if not good or parts.query or parts.fragment or parts.username:
             raise ValueError(f"expected unix:///PATH, http://HOST:PORT or https://HOST:PORT, got {endpoint!r}")
@@ -106,7 +110,7 @@ class Client:
         self._headers = {"Accept-Encoding": "identity"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
-        # Over a network, lists are worth compressing.
+        # Compression of lists pays off only over a network.
         self._lists = {} if self._unix_path else {"Accept-Encoding": "gzip"}
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
@@ -146,7 +150,7 @@ class Client:
         body: bytes | None = None,
         timeout: float | None = None,
     ) -> tuple[bytes, Mapping[str, str]]:
-        """Send one request; ``path`` is already percent-encoded. Returns the body and the headers of a 2xx answer."""
+        """Send one request and return the body and headers of its 2xx response. ``path`` is already percent-encoded."""
         limit = aiohttp.ClientTimeout(total=self._timeout if timeout is None else timeout)
         try:
             async with self._open_session().request(
@@ -161,9 +165,9 @@ class Client:
             raise Unreachable(self.endpoint, _reason(error), sent=sent) from error
 
     async def _write(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Send a request that changes documents. If no answer comes, give it up, or find out its outcome.
+        """Send a request that changes documents. If its answer is lost, cancel the request or find out its outcome.
 
-        Raises :class:`Unreachable`, which tells whether it may still take effect.
+        Raises :class:`Unreachable`, whose ``request`` is set if the write may still take effect.
         """
         number = secrets.token_hex(16)
         headers = {**(options.pop("headers", None) or {}), ID_HEADER: number}
@@ -190,7 +194,7 @@ class Client:
         return dict(await self.json("GET", f"/v1/requests/{quote(number, safe='')}"))
 
     async def cancel_request(self, number: str, *, timeout: float | None = None) -> dict[str, Any]:
-        """DELETE /v1/requests/ID: the outcome of a write; one that had none yet never takes effect."""
+        """DELETE /v1/requests/ID: the outcome of a write; if the write has not taken effect yet, it never will."""
         return dict(await self.json("DELETE", f"/v1/requests/{quote(number, safe='')}", timeout=timeout))
 
     def _open_session(self) -> aiohttp.ClientSession:
@@ -199,11 +203,11 @@ class Client:
         return self._session
 
     def _url(self, path: str, params: Mapping[str, str] | None) -> URL:
-        # Encoded here, since a key may hold characters that yarl would rather normalise.
+        # The URL is encoded here, because yarl would normalise some characters of a key.
         return URL(self._base + path + (f"?{urlencode(params, quote_via=quote)}" if params else ""), encoded=True)
 
     async def json(self, method: str, path: str, *, value: Any = None, **options: Any) -> Any:
-        """Send one request whose answer is JSON; ``value``, if given, is sent as JSON."""
+        """Send one request and parse its JSON response; ``value``, if given, is sent as the JSON body."""
         if value is not None:
             options["body"] = json.dumps(value).encode("utf-8")
             options["headers"] = {**(options.get("headers") or {}), "Content-Type": "application/json"}
@@ -220,12 +224,12 @@ class Client:
     async def nodes(
         self, state: str | None = None, *, limit: int | None = None, cursor: str | None = None
     ) -> dict[str, Any]:
-        """GET /v1/nodes; ``state``, ``limit`` and ``cursor`` as in the API."""
+        """GET /v1/nodes; ``state``, ``limit`` and ``cursor`` have the same meaning as in the API."""
         params = _params(state=state, limit=limit, cursor=cursor)
         return dict(await self.json("GET", "/v1/nodes", params=params, headers=self._lists))
 
     async def each_node(self, state: str | None = None) -> AsyncIterator[dict[str, Any]]:
-        """Yield the nodes by address, page by page, so that no answer is long."""
+        """Yield all nodes, ordered by address. The client requests them page by page to keep each response short."""
         cursor: str | None = None
         while True:
             found = await self.nodes(state, limit=_PAGE, cursor=cursor)
@@ -244,7 +248,7 @@ class Client:
         return dict(await self.json("PATCH", "/v1/node", value=_params(name=name, private_data=private_data)))
 
     async def join(self, addresses: list[str]) -> int:
-        """POST /v1/node/join; returns how many were new."""
+        """POST /v1/node/join; returns how many of the addresses were new."""
         return int((await self.json("POST", "/v1/node/join", value={"nodes": addresses}))["added"])
 
     async def switch(self, operation: str) -> dict[str, Any]:
@@ -254,12 +258,12 @@ class Client:
     async def documents(
         self, prefix: str = "", *, limit: int | None = None, cursor: str | None = None
     ) -> dict[str, Any]:
-        """GET /v1/documents; ``limit`` and ``cursor`` as in the API."""
+        """GET /v1/documents; ``limit`` and ``cursor`` have the same meaning as in the API."""
         params = _params(prefix=prefix or None, limit=limit, cursor=cursor)
         return dict(await self.json("GET", "/v1/documents", params=params, headers=self._lists))
 
     async def each_document(self, prefix: str = "") -> AsyncIterator[dict[str, Any]]:
-        """Yield the documents by key, page by page, so that no answer is long."""
+        """Yield all documents, ordered by key. The client requests them page by page to keep each response short."""
         cursor: str | None = None
         while True:
             found = await self.documents(prefix, limit=_PAGE, cursor=cursor)
@@ -270,7 +274,7 @@ class Client:
                 return
 
     async def read(self, key: str, version: str | None = None) -> tuple[bytes, Mapping[str, str]]:
-        """GET /v1/documents/KEY: the value and the headers (ETag, X-XDP-Gossip-Digest, Content-Type)."""
+        """GET /v1/documents/KEY: returns the value and the headers (ETag, X-XDP-Gossip-Digest, Content-Type)."""
         return await self.request("GET", _document(key), params=_params(version=version))
 
     async def document(self, key: str, version: str | None = None) -> dict[str, Any]:
@@ -290,9 +294,10 @@ class Client:
         comment: str | None = None,
         expires_in: float | None = None,
     ) -> dict[str, Any]:
-        """PUT /v1/documents/KEY. A failed comparison is an :class:`ApiError` with status 412.
+        """PUT /v1/documents/KEY. Raises :class:`ApiError` with status 412 if ``if_version`` or ``if_absent`` does not
+        match.
 
-        ``suffix``: the suffix of the file that held the value, for a key that has none.
+        ``suffix``: file name suffix of the value's source file, for a key without a suffix.
         """
         params = _params(
             content_type=content_type,
@@ -314,9 +319,9 @@ class Client:
     async def publish_many(
         self, documents: list[dict[str, Any]], *, author: str = "", comment: str = ""
     ) -> dict[str, Any]:
-        """POST /v1/documents: several documents, all or none.
+        """POST /v1/documents: writes several documents, all or none.
 
-        Each is a mapping as the API takes it (``key``, ``value``, ...).
+        Each document is a mapping with the API's members (``key``, ``value``, ...).
         """
         value = {"documents": documents, "author": author, "comment": comment}
         return await self._write("POST", "/v1/documents", value=value)
@@ -331,7 +336,7 @@ class Client:
         comment: str = "",
         expires_in: float | Literal["never"] | None = None,
     ) -> dict[str, Any]:
-        """POST /v1/rollback/KEY. Without ``expires_in`` the new version expires when ``version`` was to expire."""
+        """POST /v1/rollback/KEY. Without ``expires_in``, the new version keeps the expiry time of ``version``."""
         value: dict[str, Any] = {"version": version, "author": author, "comment": comment}
         if expires_in is not None:
             value["expires_in"] = expires_in
@@ -357,7 +362,7 @@ class Client:
         return dict(await self.json("GET", "/v1/watch", params=params, timeout=timeout + _GRACE))
 
     def watch_stream(self, prefix: str = "", since: int | None = None, kind: str = "") -> WatchStream:
-        """GET /v1/watch as an event stream. ``kind`` document or node restricts it to such changes."""
+        """GET /v1/watch as an event stream. ``kind`` "document" or "node" restricts it to changes of that kind."""
         return WatchStream(self, prefix, since, kind)
 
     async def stream(
@@ -365,7 +370,7 @@ class Client:
     ) -> AsyncGenerator[Event, None]:
         """Yield the events of an event stream until the agent ends it.
 
-        Raises as a request does; silence is an error, too.
+        Raises the same errors as :meth:`request`; :class:`Unreachable` also if the stream is silent for too long.
         """
         limit = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=_SILENCE)
         try:
@@ -422,19 +427,20 @@ class Client:
 
 
 class WatchStream:
-    """Changes for ``async for``, as they happen: entries as in the ``changes`` of :meth:`Client.watch`.
+    """An asynchronous iterator over changes as they happen; the entries are those in ``changes`` of
+    :meth:`Client.watch`.
 
-    After a gap comes ``{"revision": N, "kind": "resync", "event": "gap"}``: read everything again. The stream ends when
-    the agent closes it, and raises :class:`Unreachable` when the connection is lost. Iterating again continues from
-    :attr:`revision`.
+    If changes were lost, the stream yields ``{"revision": N, "kind": "resync", "event": "gap"}``: the caller must read
+    everything again. The stream ends when the agent closes it, and raises :class:`Unreachable` if the connection is
+    lost. A new iteration continues from :attr:`revision`.
     """
 
     def __init__(self, client: Client, prefix: str, since: int | None, kind: str) -> None:
         self._client = client
         self._params = _params(prefix=prefix or None, kind=kind or None)
-        #: The revision to continue from; None if the stream has never begun.
+        #: The revision from which the next iteration continues; None before the first event.
         self.revision = since
-        #: How often the stream began.
+        #: The number of connections that this stream has opened.
         self.connections = 0
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
@@ -449,7 +455,7 @@ class WatchStream:
                     yield value
                 elif event.name == "resync":
                     yield {"revision": number, "kind": "resync", "event": "gap"}
-                # Only now: a reader that breaks off at a change gets it again.
+                # The revision advances only after the yield, so a caller that fails on a change receives it again.
                 if number is not None:
                     self.revision = number
         finally:

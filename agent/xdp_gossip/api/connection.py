@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Guards one connection in front of aiohttp, which bounds neither what a stranger sends nor a client that stalls."""
+"""Limits each connection before aiohttp sees it.
+
+aiohttp itself limits neither the data of an unauthenticated client nor the time of a client that stalls.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from aiohttp import web
 
 from .admission import Place
 
-#: Seconds for the first request head as a whole.
+#: Seconds within which the first request head must be complete.
 HEAD_SECONDS = 10.0
-#: Seconds after which a client that reads nothing of its answer is cut off.
+#: A client that has read nothing of its response for this many seconds is disconnected.
 STALL_SECONDS = 30.0
-#: What a stranger may send: bytes of a head, bytes after a head, and requests at once.
+#: Limits for a client that has not authenticated: bytes of a request head, bytes after a head, and concurrent requests.
 MAX_HEAD = 32 * 1024
 MAX_BEHIND = 512 * 1024
 MAX_PIPELINED = 16
@@ -22,7 +25,7 @@ _END = b"\r\n\r\n"
 
 
 class GuardedProtocol(asyncio.Protocol):
-    """Passes to aiohttp's protocol whatever is within the bounds."""
+    """A protocol that forwards data to aiohttp's protocol ``inner`` while the connection stays within the limits."""
 
     def __init__(self, inner: asyncio.Protocol, place: Place) -> None:
         self._inner = inner
@@ -31,7 +34,7 @@ class GuardedProtocol(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._waits_for_head = True
         self._tail = b""
-        self._behind = 0  # bytes since the last end of a head
+        self._behind = 0  # bytes since the end of the last request head
         self._lost: asyncio.Future[None] | None = None
         self._is_lost = False
 
@@ -45,10 +48,10 @@ class GuardedProtocol(asyncio.Protocol):
         return self._lost
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the time limit for a request."""
+        """Start the deadline for the first request head."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        # Not earlier: before the end of the TLS handshake only the socket can be cut.
+        # Set only now: before the end of the TLS handshake there is no transport, only the socket can be closed.
         self.place.cut = self._break_off
         self._arm(HEAD_SECONDS, "api_closed_idle")
         self._inner.connection_made(transport)
@@ -71,12 +74,12 @@ class GuardedProtocol(asyncio.Protocol):
         self._break_off()
 
     def data_received(self, data: bytes) -> None:
-        """Pass data on. The first request head must be complete before its deadline."""
+        """Forward data to aiohttp, unless the client exceeds a limit; then close the connection."""
         place = self.place
         if self._transport is None or place.refused or self._transport.is_closing():
             return
         if self._waits_for_head or not place.proven:
-            # Only as much as an end mark may straddle two reads has to be kept.
+            # The last three bytes are kept, because an end mark of four bytes may be split between two reads.
             text = self._tail + data
             self._tail = text[-3:]
             found = text.count(_END)
@@ -90,7 +93,7 @@ class GuardedProtocol(asyncio.Protocol):
                 return
         try:
             self._inner.data_received(data)
-        except Exception as error:  # a parser's, at what is no HTTP: it must not end the agent
+        except Exception as error:  # the parser's exception for data that is not HTTP must not stop the agent
             place.admission.counters["api_malformed"] += 1
             what = f"API: a client sent what is no HTTP ({type(error).__name__})"
             place.admission.quiet("no HTTP", what, place.source)
@@ -101,21 +104,21 @@ class GuardedProtocol(asyncio.Protocol):
         return at_once > MAX_PIPELINED or self._behind > (MAX_BEHIND if at_once > 0 else MAX_HEAD)
 
     def eof_received(self) -> bool | None:
-        """Pass the end of the stream on."""
+        """Forward the end of the stream to aiohttp."""
         return self._inner.eof_received() if self._transport is not None else None
 
     def pause_writing(self) -> None:
-        """Start the time limit of a client that does not read."""
+        """Start the deadline for a client that does not read its response."""
         self._arm(STALL_SECONDS, "api_closed_stalled")
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """End that limit: the client reads again."""
+        """Cancel the deadline of :meth:`pause_writing`, because the client reads again."""
         self._disarm()
         self._inner.resume_writing()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Give the place back."""
+        """Release the connection's place in the admission."""
         self._disarm()
         self._is_lost = True
         if self._lost is not None and not self._lost.done():
@@ -128,15 +131,15 @@ class GuardedProtocol(asyncio.Protocol):
 
 
 def place_of(request: web.Request) -> Place | None:
-    """The place of the connection that ``request`` came over; None if it is closed."""
+    """The admission place of the connection that carries ``request``; None if the connection is closed."""
     protocol = request.transport.get_protocol() if request.transport is not None else None
     return protocol.place if isinstance(protocol, GuardedProtocol) else None
 
 
 def gone(request: web.Request) -> asyncio.Future[None]:
-    """A future that is done when the client of ``request`` has closed its connection.
+    """A future that completes when the client of ``request`` closes its connection.
 
-    aiohttp would notice that only on its next write.
+    aiohttp itself would detect the close only on its next write.
     """
     protocol = request.transport.get_protocol() if request.transport is not None else None
     if isinstance(protocol, GuardedProtocol):

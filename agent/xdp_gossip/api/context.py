@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""State that route handlers share, and bounds on how much of the agent one API may use."""
+"""State that the route handlers share, and limits on the resources that one API may use."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Requests that may wait (watch, convergence, publish with a wait) at one time.
+#: Most requests that may wait (watch, convergence, publish with a wait) at the same time.
 MAX_WAITING = 256
-#: Most event streams at one time, in addition to these.
+#: Most event streams that may be open at the same time. They do not count against ``MAX_WAITING``.
 MAX_STREAMS = 128
-#: Longest wait of one request, in seconds; a client that wants more asks again.
+#: Longest wait of one request, in seconds. A client that wants to wait longer repeats its request.
 MAX_WAIT = 60.0
-#: How many documents of the largest size, and JSON bodies of the largest size, may be arriving at one time.
+#: Number of documents of maximum size, each with a JSON body of maximum size, that may be uploading at the same time.
 _UPLOADS = 4
 
 
 @dataclass
 class Budget:
-    """A quantity that requests share. A request that does not fit is refused at once, so nothing queues up."""
+    """A limited quantity that requests share. A request that exceeds the limit is refused at once, not queued."""
 
     total: int
     what: str
@@ -40,7 +40,7 @@ class Budget:
 
     @contextlib.contextmanager
     def take(self, amount: int) -> Iterator[None]:
-        """Hold ``amount`` during the block. Raises :class:`Fault` 503 if that much is not left."""
+        """Reserve ``amount`` while the ``with`` block runs. Raises :class:`Fault` 503 if less than that is free."""
         if self.used + amount > self.total:
             raise Fault(503, "busy", f"too many {self.what} at this moment, try again", headers={"Retry-After": "1"})
         self.used += amount
@@ -52,11 +52,11 @@ class Budget:
 
 @dataclass
 class Context:
-    """One API: the node list that it serves, and its access rules.
+    """The node list that one API serves, and the API's access rules.
 
     ``local`` is true for the Unix socket, whose file permissions are the authentication; ``token`` is for TCP.
-    ``counters`` are the API's own, shown with those of the protocol. ``compared`` says how the configuration file
-    differs from what the agent runs with; None where there is no such file.
+    ``counters`` are the API's own counters, reported with those of the protocol. ``compared`` returns how the
+    configuration file differs from the agent's current settings; None if the agent has no such file.
     """
 
     node_list: AsyncNodeList
@@ -78,9 +78,10 @@ class Context:
         self.uploads = Uploads(_UPLOADS * (self.max_document + MAX_JSON), self.counters)
 
     async def wait(self, work: Callable[[], Awaitable[T]], gone: asyncio.Future[None] | None = None) -> T:
-        """Return the result of ``work()``. If the agent closes first, raise 503 ``shutting_down`` at once.
+        """Return the result of ``work()``. If the agent closes first, raise :class:`Fault` 503 ``shutting_down`` at
+        once.
 
-        ``gone``: done once no client waits for the answer (``server.gone``), so that the slot is free again.
+        ``gone`` is a future that completes when the client disconnects (``connection.gone``); the slot is then freed.
         """
         with self.waiting.take(1):
             task = asyncio.ensure_future(work())

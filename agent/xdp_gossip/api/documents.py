@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Routes about documents: list, read, publish, delete, history. Compare-and-set by If-Match and If-None-Match."""
+"""Routes for documents: list, read, publish, delete and history.
+
+Writes support compare-and-set with If-Match and If-None-Match.
+"""
 
 from __future__ import annotations
 
@@ -31,33 +34,35 @@ _PREFIX = "/v1/documents/"
 _HISTORY = "/v1/history/"
 _ROLLBACK = "/v1/rollback/"
 
-#: Most bytes of values in one history answer. Further versions come without their value.
+#: Most bytes of values in one history response. Versions beyond this limit are listed without their values.
 MAX_HISTORY_VALUES = 32 * 1024 * 1024
 
-#: Members of a batch, and values in all of it: each document has some ten.
+#: JSON member names of a batch, and most JSON values in a whole batch: one document has about ten.
 _BATCH = ("documents", "author", "comment")
 MAX_BATCH_VALUES = 20 * MAX_BATCH
 
-#: A short name (raw, json, yaml, text, ...) or a media type without parameters (RFC 6838, 4.2).
+#: A content type: a short name (raw, json, yaml, text, ...) or a media type without parameters (RFC 6838, 4.2).
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,62}(/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,62})?")
 _MEDIA_TYPES = {"json": "application/json", "yaml": "application/yaml", "text": "text/plain; charset=utf-8"}
 
 
 def media_type(content_type: str) -> str:
-    """The Content-Type header for a document of this ``content_type``."""
+    """The HTTP Content-Type header for a document with this ``content_type``."""
     if not _CONTENT_TYPE.fullmatch(content_type):
         return "application/octet-stream"
     return content_type if "/" in content_type else _MEDIA_TYPES.get(content_type, "application/octet-stream")
 
 
 def written(result: Any) -> dict[str, Any]:
-    """The answer to a publish or a delete: the document, what it replaced, and whether anything changed."""
+    """Build the response to a publish or delete: the document, the version that it replaced, and whether anything
+    changed.
+    """
     previous = str(result.previous) if result.previous else None
     return {**shapes.document(result.document), "changed": result.changed, "previous_version": previous}
 
 
 def prefix_of(query: dict[str, str]) -> str:
-    """The parameter ``prefix``: the beginning of keys, "" for all."""
+    """The query parameter ``prefix``, the beginning of the selected keys; "" selects all."""
     prefix = query.get("prefix", "")
     if len(prefix.encode("utf-8", "surrogatepass")) > MAX_KEY:
         raise bad_request(f"prefix: expected at most {MAX_KEY} bytes")
@@ -75,7 +80,8 @@ class Documents:
     def routes(self) -> list[web.RouteDef]:
         """Paths and handlers.
 
-        A key may contain ``/``. One with a line feed must reach the handler to be refused as a key.
+        A key may contain ``/``. The pattern also matches line feeds, so that the handler rejects such a key with a
+        clear error.
         """
         return [
             web.get("/v1/documents", self.list),
@@ -99,14 +105,13 @@ class Documents:
             return web.Response(status=304, headers=headers)
         found = self._node_list.documents(prefix, page.cursor, page.more)
         documents, following = page.cut(found, lambda document: document.key)
-        # Once, not in each of its documents: 64 keys in each of 64 are 4,096 of them.
         more = {"digest": digest, "next_cursor": following}
         return await lists.answer(request, "documents", documents, shapes.document, more, headers)
 
     async def read(self, request: web.Request) -> web.Response:
-        """Return the value itself, or everything about it with ``format=json``.
+        """Return the raw value of a document, or its value and metadata as JSON with ``format=json``.
 
-        ``version`` selects a former version.
+        The parameter ``version`` selects an earlier version.
         """
         query = params.query(request, ("format", "version"))
         wanted = query.get("format", "raw")
@@ -142,7 +147,7 @@ class Documents:
         return document
 
     def _expected(self, request: web.Request, key: str) -> tuple[Version | None, bool]:
-        """What If-Match and If-None-Match require: (this version, no document at all)."""
+        """Parse If-Match and If-None-Match into (required version or None, whether the document must not exist)."""
         match, none_match = request.headers.get("If-Match"), request.headers.get("If-None-Match")
         if match is not None and none_match is not None:
             raise bad_request("expected If-Match or If-None-Match, got both", "invalid_header")
@@ -163,7 +168,7 @@ class Documents:
         return params.version(tags[0][1], "If-Match"), False
 
     async def publish(self, request: web.Request) -> web.Response:
-        """Write a document. It is on this member's disk when the answer is sent."""
+        """Write a document. The response is sent once the document is on this member's disk."""
         query = params.query(request, ("content_type", "suffix", "author", "comment", "expires_in"))
         content_type = query.get("content_type")
         if content_type is not None and not _CONTENT_TYPE.fullmatch(content_type):
@@ -184,7 +189,7 @@ class Documents:
         return render.json_response(answer, headers={"ETag": f'"{answer["version"]}"'})
 
     async def delete(self, request: web.Request) -> web.Response:
-        """Write a tombstone. Deleting a missing document changes nothing and is no error."""
+        """Write a tombstone. Deleting a document that does not exist changes nothing and is not an error."""
         query = params.query(request, ("author", "comment"))
         author = params.text_limit(query, "author", "", MAX_AUTHOR)
         comment = params.text_limit(query, "comment", "", MAX_COMMENT)
@@ -203,7 +208,7 @@ class Documents:
         return render.json_response(await self._requests.once(request, b"", write))
 
     async def history(self, request: web.Request) -> web.Response:
-        """List the versions of a document that this member keeps, newest first."""
+        """List the versions of a document that this member has stored, newest first."""
         query = params.query(request, ("values", "diff"))
         values, differences = params.flag(query, "values"), params.flag(query, "diff")
         key = params.path_key(request, _HISTORY)
@@ -216,16 +221,16 @@ class Documents:
             for entry, document in zip(_rendered(versions, values), versions)
         ]
         if differences:
-            # If the client leaves, the work is dropped.
+            # If the client disconnects, the computation of the differences is cancelled.
             pairs = _pairs(versions)
             texts = await self._context.wait(lambda: self._context.contents.differences(pairs), gone(request))
             rendered = [{**entry, "diff": text} for entry, text in zip(rendered, texts)]
         return render.json_response({"key": key, "versions": rendered})
 
     async def publish_many(self, request: web.Request) -> web.Response:
-        """Write and delete several documents, all or none."""
+        """Write and delete several documents atomically: either all of them or none."""
         params.query(request, ())
-        # A value may take four bytes in base64 for three, or six as an escape for one.
+        # Encoded values are longer: base64 takes four bytes for three, and a JSON escape takes six bytes for one.
         most = 2 * self._context.max_document + params.MAX_JSON
         raw = await params.read_body(request, self._context.uploads, most)
         body = params.as_object(await self._parse(raw), _BATCH)
@@ -248,7 +253,7 @@ class Documents:
         return render.json_response(await self._requests.once(request, render.json_bytes(body), write))
 
     async def _parse(self, raw: bytes) -> Any:
-        """Parse the JSON of a batch; a long one is parsed in a worker process."""
+        """Parse the JSON of a batch, in a worker process if it is long."""
         if len(raw) <= SMALL:
             return params.parse_json(raw)
         try:
@@ -257,7 +262,7 @@ class Documents:
             raise params.no_json(str(error)) from None
 
     async def rollback(self, request: web.Request) -> web.Response:
-        """Publish a former version again."""
+        """Publish an earlier version of a document again."""
         params.query(request, ())
         key = params.path_key(request, _ROLLBACK)
         expected, absent = self._expected(request, key)
@@ -280,7 +285,7 @@ class Documents:
         return render.json_response(answer, headers={"ETag": f'"{answer["version"]}"'})
 
     async def repair(self, request: web.Request) -> web.Response:
-        """Make every member that shows other documents sync with this one at once."""
+        """Start a sync at once with every member whose documents digest differs from this member's."""
         params.query(request, ())
         body = await params.read_object(request, self._context.uploads, ("key",))
         if "key" in body:
@@ -303,7 +308,9 @@ def _rendered(versions: list[Document], values: bool) -> list[dict[str, Any]]:
 
 
 def _pairs(versions: list[Document]) -> list[tuple[bytes, bytes, str, str]]:
-    """Pair each version with the one before it, which follows it in the list; the oldest has none."""
+    """Pair each version with its predecessor, which follows it in the list; the oldest version is paired with an empty
+    value.
+    """
     pairs = []
     for index, new in enumerate(versions):
         old = versions[index + 1] if index + 1 < len(versions) else None
@@ -313,5 +320,8 @@ def _pairs(versions: list[Document]) -> list[tuple[bytes, bytes, str, str]]:
 
 
 async def read_document(request: web.Request, context: Context) -> bytes:
-    """Read a document's value from the body, within the limits of one document and of all uploads together."""
+    """Read a document's value from the request body.
+
+    The size limits of one document and of all concurrent uploads apply.
+    """
     return await params.read_body(request, context.uploads, context.max_document, "document_too_large")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The control verbs of eGossip (NTHU-LSALAB/eGossip, ``modules/nodeList/http.go``) with its field names.
+"""The control verbs of eGossip (NTHU-LSALAB/eGossip, ``modules/nodeList/http.go``) with eGossip's field names.
 
-Two things differ on purpose: answers are JSON, and a GET that changes state is served on the Unix socket only. On TCP
-a web page could make a browser send it.
+The API deliberately differs from eGossip in two ways. Responses are JSON. A GET that changes state is served on the
+Unix socket only, because a web page could make a browser send such a GET over TCP.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .documents import read_document, written
 from .errors import bad_request
 from .nodes import MAX_JOIN, add_nodes, switched
 
-#: What eGossip also puts into a node, of no use here.
+#: Fields that eGossip includes in a node and that this agent ignores.
 _IGNORED = frozenset({"Mac", "LinkName"})
 
 
@@ -32,7 +32,7 @@ class EGossip:
         self._node_list = context.node_list
 
     def routes(self) -> list[web.RouteDef]:
-        """Paths and handlers. GETs that change state are included only for a local caller."""
+        """Paths and handlers. GETs that change state are served only on the Unix socket (``context.local``)."""
         routes = [
             web.get("/list", self.list),
             web.get("/metadata", self.metadata),
@@ -42,7 +42,7 @@ class EGossip:
             web.post("/start", self.start),
         ]
         if self._context.local:
-            # No HEAD: it must be safe (RFC 9110, 9.2.1), and these are not.
+            # HEAD is not served: it must be safe (RFC 9110, 9.2.1), and these requests change state.
             routes += [web.get("/stop", self.stop, allow_head=False), web.get("/start", self.start, allow_head=False)]
         return routes
 
@@ -52,13 +52,13 @@ class EGossip:
         return render.json_response([shapes.pascal_node(node) for node in self._node_list.get()])
 
     async def metadata(self, request: web.Request) -> web.Response:
-        """Return the ``default`` document as it is; empty if there is none."""
+        """Return the value of the ``default`` document unchanged; an empty body if the document does not exist."""
         params.query(request, ())
         headers = {"Content-Type": "application/octet-stream", "X-Content-Type-Options": "nosniff"}
         return web.Response(body=self._node_list.read(DEFAULT_KEY), headers=headers)
 
     async def set(self, request: web.Request) -> web.Response:
-        """Add one node, or a list of nodes, to contact."""
+        """Add the node, or the nodes, in the body to the node list, which then contacts them."""
         params.query(request, ())
         body = await params.read_json(request, self._context.uploads)
         entries = body if isinstance(body, list) else [body]
@@ -69,7 +69,7 @@ class EGossip:
         return render.json_response({"added": add_nodes(self._node_list, nodes)})
 
     async def publish(self, request: web.Request) -> web.Response:
-        """Publish the body as the ``default`` document."""
+        """Publish the request body as the ``default`` document."""
         params.query(request, ())
         value = await read_document(request, self._context)
 
@@ -83,7 +83,7 @@ class EGossip:
         return await self._operate(request, self._node_list.stop)
 
     async def start(self, request: web.Request) -> web.Response:
-        """Publish heartbeats again."""
+        """Resume publishing heartbeats."""
         return await self._operate(request, self._node_list.start)
 
     async def _operate(self, request: web.Request, operation: Callable[[], bool]) -> web.Response:
@@ -93,7 +93,11 @@ class EGossip:
 
 
 def _node(index: int, entry: Any, local: Node) -> Node:
-    """A node from its JSON. A missing Addr is 0.0.0.0, as in PekoNode: this host, where ``local`` is on it alone."""
+    """Parse a node from its JSON. Raises :class:`Fault` 400.
+
+    As in PekoNode, a missing ``Addr`` means 0.0.0.0, this host. It is accepted only if ``local`` itself has an address
+    of this host alone (loopback or 0.0.0.0).
+    """
     if not isinstance(entry, dict):
         raise bad_request(f"node {index}: expected an object with Addr and Port, got {type(entry).__name__}")
     known = {"Addr": "addr", "Port": "port", "Name": "name", "PrivateData": "private_data"}

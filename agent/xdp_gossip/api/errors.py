@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every error that a client of the API can see, as ``{"error": {"code", "message", ...}}`` with a fitting status."""
+"""Defines the errors of the API: an HTTP status and the body ``{"error": {"code", "message", ...}}``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ..core.interface import ProtocolError
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
-#: HTTP status of what the protocol refuses; any other code is a conflict with the state of this member (409).
+#: HTTP status for each error code of the protocol. A code that is not listed is a conflict with this member's state
+#: (409).
 _PROTOCOL_STATUS = {
     "invalid_key": 400,
     "invalid_node": 400,
@@ -34,7 +35,7 @@ _PROTOCOL_STATUS = {
 
 
 class Fault(Exception):
-    """An answer that is an error. ``details`` become members beside ``code`` and ``message``."""
+    """An error response, raised as an exception. ``details`` become members beside ``code`` and ``message``."""
 
     def __init__(
         self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None, **details: Any
@@ -47,19 +48,19 @@ class Fault(Exception):
 
 
 def bad_request(message: str, code: str = "invalid_request", **details: Any) -> Fault:
-    """A fault with status 400 that says what was expected."""
+    """Build a :class:`Fault` with status 400; ``message`` says what was expected."""
     return Fault(400, code, message, **details)
 
 
 def render(fault: Fault) -> web.Response:
-    """The response that carries ``fault``."""
+    """Build the HTTP response for ``fault``."""
     body = {"error": {**fault.details, "code": fault.code, "message": str(fault)}}
     text = json.dumps(body, default=str, ensure_ascii=False)
     return web.Response(status=fault.status, text=text, content_type="application/json", headers=fault.headers)
 
 
 def _from_http(error: web.HTTPException) -> Fault:
-    """aiohttp's own refusals (no such route, wrong method, body too large) in the API's shape."""
+    """Convert an error of aiohttp itself (no such route, wrong method, body too large) to a :class:`Fault`."""
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = sorted(error.allowed_methods)
         message = f"expected {' or '.join(allowed)}, got {error.method}"
@@ -70,8 +71,8 @@ def _from_http(error: web.HTTPException) -> Fault:
 
 
 def to_fault(error: BaseException) -> Fault | None:
-    """The answer for an exception of the layers below; None if a client cannot be told of it."""
-    # Imported late: nodelist imports much more than errors do.
+    """Convert an exception of the lower layers to a :class:`Fault`; None if the client must not see its text."""
+    # Imported late, because nodelist imports many modules that this one does not need.
     from ..nodelist import NotReadyError
     from ..store.sqlite import StoreError
 
@@ -91,7 +92,7 @@ def to_fault(error: BaseException) -> Fault | None:
     return None
 
 
-#: Counters of requests that clients gave up before they took effect, by error code.
+#: Error code -> counter of the requests whose client stopped waiting before they took effect.
 GIVEN_UP = {
     "client_gone": "api_client_gone",
     "deadline_passed": "api_deadline_passed",
@@ -100,7 +101,10 @@ GIVEN_UP = {
 
 
 def errors_as_json(counters: dict[str, int]) -> Middleware:
-    """Middleware that turns exceptions of a handler into JSON. An unforeseen one is recorded and answered with 500."""
+    """Build a middleware that converts a handler's exceptions to JSON error responses.
+
+    An unexpected exception is recorded and answered with status 500.
+    """
     for name in GIVEN_UP.values():
         counters.setdefault(name, 0)
 

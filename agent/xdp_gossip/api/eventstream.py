@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writes and reads the text of server-sent events (HTML standard, 9.2)."""
+"""Encodes and parses server-sent events (HTML standard, 9.2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 MEDIA_TYPE = "text/event-stream"
 
-#: Most bytes of one event that a reader accepts. An agent's longest event, a long key with its comment, is far below.
+#: Most bytes of one event that a reader accepts. The longest event of an agent, a long key with its comment, is far
+#: shorter.
 MAX_EVENT = 1 << 20
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -17,7 +18,10 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 @dataclass(frozen=True)
 class Event:
-    """One event. ``id`` is None when it carries none. Without data it is no event, but its id counts."""
+    """One event. ``id`` is None if the event has no id.
+
+    A message without data is not an event for the client, but its id still moves the position to continue from.
+    """
 
     name: str
     data: str
@@ -25,21 +29,21 @@ class Event:
 
 
 def encode(name: str, data: bytes, number: int | None = None) -> bytes:
-    """Encode an event; ``data`` is one line of UTF-8, ``number`` its id."""
+    """Encode an event; ``data`` is one line of UTF-8, ``number`` is the event's id."""
     head = f"event: {name}\n" if number is None else f"id: {number}\nevent: {name}\n"
     return head.encode("ascii") + b"data: " + data + b"\n\n"
 
 
 def keep_alive(number: int) -> bytes:
-    """A comment, which readers skip, with the id to continue from.
+    """Encode a comment with the id from which the client should continue.
 
-    They keep the id, so that they do not go back to what was filtered out for them.
+    Readers skip the comment but store its id, so after a reconnect they do not re-read changes that the filter dropped.
     """
     return f": keep-alive\nid: {number}\n\n".encode("ascii")
 
 
 class Parser:
-    """Reads a stream piece by piece."""
+    """An incremental parser of an event stream."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -52,15 +56,15 @@ class Parser:
         self._size = 0
 
     def feed(self, piece: bytes) -> Iterator[Event]:
-        """The events that ``piece`` completes, including those with only an id.
+        """Yield the events that ``piece`` completes, including those that have only an id.
 
-        Raises ``ValueError`` when one is longer than :data:`MAX_EVENT`.
+        Raises ``ValueError`` if an event is longer than :data:`MAX_EVENT`.
         """
         text = self._rest + piece
         start = 0
         for end in _LINE_END.finditer(text):
             if end.group() == b"\r" and end.end() == len(text):
-                break  # perhaps the first half of a line end
+                break  # this may be the first half of a CR LF line end
             line, start = text[start : end.start()], end.end()
             if line:
                 self._field(line)

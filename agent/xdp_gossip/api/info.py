@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Routes that describe the agent: health, status, keys, metrics, and this API itself."""
+"""Routes that describe the agent: health, status, keys, metrics and the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .errors import Fault
 
 @functools.lru_cache(maxsize=1)
 def openapi_text() -> str:
-    """The OpenAPI description from the file beside this module."""
+    """The text of ``openapi.yaml``, the OpenAPI description beside this module."""
     return Path(__file__).with_name("openapi.yaml").read_text(encoding="utf-8")
 
 
@@ -43,9 +43,9 @@ class Info:
         ]
 
     async def health(self, request: web.Request) -> web.Response:
-        """Return 200 while the node takes part in the cluster and its disk accepts what it holds.
+        """Return 200 while the node takes part in the cluster and its writes to disk succeed.
 
-        Otherwise return 503 with one word that says why.
+        Otherwise return 503 with one word that names the reason.
         """
         from ..nodelist import NotReadyError
 
@@ -62,30 +62,32 @@ class Info:
         return {**status, "waiting": self._awaited(), "process": process.usage(), "counters": counters}
 
     async def status(self, request: web.Request) -> web.Response:
-        """Return everything about the local node."""
+        """Return the complete status of the local node."""
         params.query(request, ())
         return render.json_response(self._status())
 
     async def keys(self, request: web.Request) -> web.Response:
-        """Return the key slots and the use of each; never a secret."""
+        """Return the key slots and the state of each; secrets are never returned."""
         params.query(request, ())
         keys = [{"id": number, "state": state} for number, state in self._node_list.keys]
         return render.json_response({"keys": keys})
 
     async def configuration(self, request: web.Request) -> web.Response:
-        """Return how the configuration file differs from the agent's settings: names of settings, never a value."""
+        """Return the names of the settings that differ between the configuration file and the running agent; never a
+        value.
+        """
         params.query(request, ())
         if self._compared is None:
             raise Fault(404, "not_found", "this agent was started without a configuration file")
         return render.json_response(await self._compared())
 
     async def rendered(self, request: web.Request) -> web.Response:
-        """Return the rendered files and the outcome of each."""
+        """Return the rendered files and the last outcome of each."""
         params.query(request, ())
         return render.json_response({"templates": self._rendered()})
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """Return the metrics as Prometheus text."""
+        """Return the metrics in the Prometheus text format."""
         params.query(request, ())
         from . import metrics  # a megabyte, which an agent that nobody scrapes need not hold
 
@@ -95,6 +97,6 @@ class Info:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def openapi(self, request: web.Request) -> web.Response:
-        """Return the description of this API."""
+        """Return the OpenAPI description of this API."""
         params.query(request, ())
         return web.Response(text=openapi_text(), content_type="application/yaml")

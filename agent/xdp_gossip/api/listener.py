@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Accepts connections before anything of them is read, TLS included, so that each counts from its first moment.
+"""Accepts connections itself, so that admission counts each connection before its TLS handshake.
 
-asyncio's own servers report a connection only after its TLS handshake.
+asyncio's own servers report a connection only after the handshake.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ..transport.sockets import BACKLOG
 from .admission import Admission, Place, source_of
 from .connection import GuardedProtocol
 
-#: Seconds for a TLS handshake.
+#: Seconds within which a TLS handshake must be complete.
 HANDSHAKE_SECONDS = 5.0
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
 class Listener:
-    """One listening socket, which it owns. ``inner`` makes the protocol behind the guard."""
+    """One listening socket, which this object closes. ``inner`` creates the protocol of an admitted connection."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Listener:
 
     @property
     def name(self) -> tuple[str, int]:
-        """The address that it listens on."""
+        """The address and port on which the socket listens."""
         found = self._sock.getsockname()
         return found[0], found[1]
 
@@ -56,7 +56,7 @@ class Listener:
         if place is None:
             connection.close()
             return
-        # Until there is a transport, only the socket can be cut.
+        # Until the connection has a transport, the only way to close it is to shut down its socket.
         place.cut = lambda: _shut_down(connection)
         task = self._loop.create_task(self._take_in(connection, place))
         self._coming.add(task)
@@ -65,7 +65,7 @@ class Listener:
 
     async def _take_in(self, connection: socket.socket, place: Place) -> None:
         try:
-            # From here on asyncio closes the socket, also when this fails.
+            # asyncio owns the socket from here on and closes it even if this call fails.
             await self._loop.connect_accepted_socket(
                 lambda: GuardedProtocol(self._inner(), place),
                 connection,
@@ -77,13 +77,13 @@ class Listener:
             text = f"API: a client made no TLS connection ({type(error).__name__})"
             self._admission.quiet("TLS", text, place.source)
             place.leave()
-            without_frames(error)  # which hold 300 KiB of TLS state
+            without_frames(error)  # the error's frames hold 300 KiB of TLS state
         except BaseException:
             place.leave()
             raise
 
     async def close(self) -> None:
-        """Accept no more connections, including those in their TLS handshake. Idempotent."""
+        """Stop accepting connections, and abort TLS handshakes in progress. Idempotent."""
         self._acceptor.close()
         for task in self._coming:
             task.cancel()
@@ -102,4 +102,4 @@ def _shut_down(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
-        pass  # it is closed already
+        pass  # the socket is closed already

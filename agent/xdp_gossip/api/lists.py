@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Lists in pages by ``limit`` and ``cursor``, and answers of any length that block no other request."""
+"""Pages of lists by ``limit`` and ``cursor``, and long JSON responses that do not block other requests."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ from .errors import bad_request
 
 T = TypeVar("T")
 
-#: Entries of the longest page.
+#: Most entries of one page.
 MAX_PAGE = 10_000
-#: Entries that are written without a pause. Then other tasks get their turn.
+#: Number of entries that are encoded before the event loop runs other tasks.
 _SLICE = 250
-#: The cheapest level of gzip: 60 to 100 MB/s on one core.
+#: The fastest compression level of gzip: 60 to 100 MB/s on one core.
 _LEVEL = 1
 
 
 class Page(NamedTuple):
-    """The requested part of a list: ``limit`` entries (None: all) after the key ``cursor`` ("": from the first)."""
+    """The requested part of a list: ``limit`` entries (None: all) after the key ``cursor`` ("": from the beginning)."""
 
     limit: int | None
     cursor: str
 
     @property
     def more(self) -> int | None:
-        """The number of entries to ask for: one more than the page, to see whether any follow."""
+        """The number of entries to request from the node list: one more than the page, which shows whether a next page
+        exists.
+        """
         return None if self.limit is None else self.limit + 1
 
     def cut(self, found: list[T], key: Callable[[T], str]) -> tuple[list[T], str | None]:
-        """The entries of the page, and the cursor of the next page; None if there is none."""
+        """The entries of the page, and the cursor of the next page (None if there is no next page)."""
         if self.limit is None or len(found) <= self.limit:
             return found, None
         return found[: self.limit], key(found[self.limit - 1])
 
 
 def page(query: dict[str, str], longest: int) -> Page:
-    """Read the parameters ``limit`` and ``cursor``, a key of at most ``longest`` bytes. Raises a 400."""
+    """Parse the parameters ``limit`` and ``cursor``, a key of at most ``longest`` bytes. Raises :class:`Fault` 400."""
     cursor = query.get("cursor", "")
     if len(cursor.encode("utf-8", "surrogatepass")) > longest:
         raise bad_request(f"cursor: expected the next_cursor of an answer, at most {longest} bytes")
@@ -61,11 +63,11 @@ async def answer(
     more: dict[str, Any],
     headers: dict[str, str],
 ) -> web.Response:
-    """``entries`` under ``name``, and ``more`` beside them, as JSON; in slices, with other work in between.
+    """Build the JSON response with ``entries`` under ``name``, and the members of ``more`` beside them.
 
-    Other tasks get their turn between slices. The answer is compressed if the client accepts that. Only lists are
-    compressed: the length of a compressed document would reveal its content to a client that can write a part of it
-    (BREACH).
+    The entries are encoded in slices, and the event loop runs other tasks between slices. The response is compressed if
+    the client accepts gzip. Only lists are compressed: the length of a compressed document would reveal its content to
+    a client that can write a part of it (BREACH).
     """
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, 31) if _takes_gzip(request) else None
     pieces: list[bytes] = []
@@ -87,7 +89,7 @@ async def answer(
 
 
 def _takes_gzip(request: web.Request) -> bool:
-    """Whether Accept-Encoding names gzip, or ``*``, and not with q=0 (RFC 9110, 12.5.3)."""
+    """Whether the Accept-Encoding header accepts gzip or ``*`` with a weight above 0 (RFC 9110, 12.5.3)."""
     weights: dict[str, str] = {}
     for part in request.headers.get("Accept-Encoding", "").lower().split(","):
         coding, _, weight = part.partition(";")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Prometheus metrics, made from the status when they are scraped, so that nothing is counted twice."""
+"""Prometheus metrics, computed from the agent's status at each scrape; there are no separate counters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STATES = ("running", "paused", "left")
 
 
 class StatusCollector:
-    """A collector over one status (GET /v1/status, docs/api.md) and the nodes present."""
+    """A Prometheus collector over one status (GET /v1/status, docs/api.md) and the present nodes."""
 
     def __init__(
         self, status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()
@@ -123,9 +123,9 @@ class StatusCollector:
 
 
 def _verdicts(status: Mapping[str, Any]) -> Mapping[str, int]:
-    """The counters of the kernel data plane; all 0 while none is loaded but one may come.
+    """The counters of the kernel data plane; all 0 while no data plane is loaded but one can still be loaded.
 
-    Nothing if one is loaded but cannot be read: starting from 0, its counts would look like new ones.
+    Empty if a data plane is loaded but its counters cannot be read: a restart from 0 would look like new traffic.
     """
     plane = status.get("dataplane")
     if plane is not None:
@@ -135,13 +135,13 @@ def _verdicts(status: Mapping[str, Any]) -> Mapping[str, int]:
     try:
         return dict.fromkeys(headers.counters(), 0)
     except headers.HeaderError:
-        return {}  # an agent without the data plane's sources, which can load none
+        return {}  # an agent without the BPF sources cannot load a data plane
 
 
 def render(
     status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[bytes, str]:
-    """The exposition text for ``status`` and the present ``members``, and its content type."""
+    """The Prometheus text for ``status`` and the present ``members``, and its content type."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(StatusCollector(status, members, rendered))  # type: ignore[arg-type]  # a base class only since 0.15
     return generate_latest(registry), CONTENT_TYPE_LATEST

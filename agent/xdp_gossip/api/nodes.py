@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Routes about nodes: the list, the local node, joining, stopping, starting and leaving."""
+"""Routes for nodes: list all nodes, read or change the local node, and join, stop, start or leave."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from . import lists, params, render
 from .context import Context
 from .errors import bad_request
 
-#: Most addresses in one join request. A larger fleet needs only a few of its addresses.
+#: Most addresses in one join request. A few addresses are enough to join a fleet of any size.
 MAX_JOIN = 1000
-#: Bytes of a cursor: the longest address.
+#: Most bytes of a cursor, which is a node's address.
 _CURSOR = 64
 
 
 def parse_states(text: str | None) -> frozenset[State]:
-    """The states that the parameter ``state`` asks for. Raises a 400."""
+    """Parse the parameter ``state`` into a set of states. Raises :class:`Fault` 400."""
     if text is None:
         return PRESENT
     if text == "all":
@@ -62,7 +62,7 @@ class Nodes:
         ]
 
     async def list(self, request: web.Request) -> web.Response:
-        """List the nodes in the requested states, with an entity tag that heartbeats alone do not change."""
+        """List the nodes in the requested states. The entity tag does not change for heartbeats alone."""
         query = params.query(request, ("state", "limit", "cursor"))
         wanted, page = parse_states(query.get("state")), lists.page(query, _CURSOR)
         after = _address(page.cursor) if page.cursor else None
@@ -103,7 +103,7 @@ class Nodes:
         return render.json_response(shapes.node(self._node_list.local()))
 
     async def join(self, request: web.Request) -> web.Response:
-        """Contact other nodes now, and again until they answer."""
+        """Contact the given nodes now, and retry until they answer."""
         params.query(request, ())
         wanted = (await params.read_object(request, self._context.uploads, ("nodes",))).get("nodes")
         if not isinstance(wanted, list) or not 1 <= len(wanted) <= MAX_JOIN:
@@ -127,11 +127,11 @@ class Nodes:
             raise bad_request(str(error), "invalid_node") from None
 
     async def start(self, request: web.Request) -> web.Response:
-        """Publish heartbeats again."""
+        """Resume publishing heartbeats."""
         return await self._operate(request, self._node_list.start)
 
     async def stop(self, request: web.Request) -> web.Response:
-        """Stop publishing heartbeats; the others drop this node after their timeout."""
+        """Stop publishing heartbeats; the other nodes drop this node after their timeout."""
         return await self._operate(request, self._node_list.stop)
 
     async def _operate(self, request: web.Request, operation: Callable[[], bool]) -> web.Response:
@@ -140,19 +140,19 @@ class Nodes:
         return switched(self._node_list, operation())
 
     async def leave(self, request: web.Request) -> web.Response:
-        """Leave the cluster: the others drop this node at once."""
+        """Leave the cluster: the other nodes drop this node at once."""
         params.query(request, ())
         await params.no_body(request, self._context.uploads)
         return switched(self._node_list, await self._node_list.leave())
 
 
 def switched(node_list: Any, changed: bool) -> web.Response:
-    """The answer to start, stop and leave."""
+    """Build the response to start, stop and leave."""
     return render.json_response({"state": node_list.state(), "changed": bool(changed)})
 
 
 def add_nodes(node_list: Any, nodes: list[Node]) -> int:
-    """Pass ``nodes`` to the node list. Returns how many were not present before, not counting the local one."""
+    """Pass ``nodes`` to the node list. Returns how many of them the list did not contain before."""
     present = {node.address for node in node_list.get()}
     new = {node.address: node for node in nodes if node.address not in present}
     for node in new.values():

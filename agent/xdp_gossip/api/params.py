@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Reads what a request carries, strictly: query, headers, path, body.
+"""Parse the query, headers, path and body of a request strictly.
 
-Anything unexpected is a 400 that says what was expected.
+Each function raises :class:`Fault` 400 for unexpected input; the message names the expected form.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ from .asked import Asked
 from .errors import Fault, bad_request
 from .uploads import Uploads
 
-#: A JSON body is a few settings or a list of addresses.
+#: Most bytes of a JSON request body. A JSON body contains only a few settings or a list of addresses.
 MAX_JSON = 1 << 20
-#: Seconds after which a client that has not sent its whole body is cut off.
+#: A client must send its whole body within this many seconds; after that, its request is rejected.
 BODY_SECONDS = 30.0
 
 _ETAG = re.compile(r'(W/)?"([^"]*)"')
 
 
 def query(request: web.Request, allowed: Sequence[str]) -> dict[str, str]:
-    """The query as a plain mapping. An unknown or repeated parameter is a 400, because a typo must not be ignored."""
+    """The query parameters as a plain mapping.
+
+    Raises :class:`Fault` 400 for an unknown or repeated parameter: ignoring a mistyped name would hide the mistake.
+    """
     found: dict[str, str] = {}
     for name, value in request.query.items():
         if name not in allowed:
@@ -45,7 +48,7 @@ def query(request: web.Request, allowed: Sequence[str]) -> dict[str, str]:
 
 
 def seconds(params: dict[str, str], name: str, default: float, most: float) -> float:
-    """A duration of 0 to ``most`` seconds."""
+    """The query parameter ``name`` as a duration of 0 to ``most`` seconds; ``default`` if it is missing."""
     text = params.get(name)
     if text is None:
         return default
@@ -53,13 +56,13 @@ def seconds(params: dict[str, str], name: str, default: float, most: float) -> f
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value <= most:  # also refuses nan and inf
+    if not 0 <= value <= most:  # this comparison also rejects nan and inf
         raise bad_request(f"{name}: expected seconds from 0 to {most:.12g}, got {shown(text)}")
     return value
 
 
 def natural(params: dict[str, str], name: str, default: int) -> int:
-    """A non-negative integer."""
+    """The query parameter ``name`` as a non-negative integer; ``default`` if it is missing."""
     text = params.get(name)
     if text is None:
         return default
@@ -69,7 +72,7 @@ def natural(params: dict[str, str], name: str, default: int) -> int:
 
 
 def flag(params: dict[str, str], name: str) -> bool:
-    """0 or 1."""
+    """Whether the query parameter ``name`` is 1; False if it is 0 or missing."""
     text = params.get(name, "0")
     if text not in ("0", "1"):
         raise bad_request(f"{name}: expected 0 or 1, got {shown(text)}")
@@ -77,7 +80,7 @@ def flag(params: dict[str, str], name: str) -> bool:
 
 
 def choice(params: dict[str, str], name: str, values: Sequence[str]) -> str:
-    """One of ``values``; "" when the parameter is not given."""
+    """The query parameter ``name``, which must be one of ``values``; "" if it is missing."""
     text = params.get(name)
     if text is None:
         return ""
@@ -87,7 +90,7 @@ def choice(params: dict[str, str], name: str, values: Sequence[str]) -> str:
 
 
 def text_limit(params: dict[str, str], name: str, default: str, most: int) -> str:
-    """Text of at most ``most`` bytes without control characters."""
+    """The query parameter ``name``: at most ``most`` bytes of text without control characters."""
     value = params.get(name, default)
     if len(value.encode("utf-8", "surrogatepass")) > most or not value.isprintable():
         raise bad_request(f"{name}: expected at most {most} bytes of printable text")
@@ -95,7 +98,7 @@ def text_limit(params: dict[str, str], name: str, default: str, most: int) -> st
 
 
 def version(text: str, name: str) -> Version:
-    """A document version."""
+    """Parse the document version ``text``; ``name`` is the parameter to name in the error."""
     try:
         return Version.parse(text)
     except ValueError as error:
@@ -103,7 +106,7 @@ def version(text: str, name: str) -> Version:
 
 
 def key(text: str, name: str = "key") -> str:
-    """A document key, from query or path."""
+    """Validate and return the document key ``text``; ``name`` is the parameter to name in the error."""
     try:
         return check_key(text)
     except ValueError as error:
@@ -111,7 +114,10 @@ def key(text: str, name: str = "key") -> str:
 
 
 def path_key(request: web.Request, prefix: str) -> str:
-    """The document key after ``prefix``, decoded from the raw path so that no byte is guessed."""
+    """The document key that follows ``prefix`` in the request path.
+
+    The key is decoded from the raw path, because aiohttp's decoded path replaces bytes that are not UTF-8.
+    """
     raw = request.rel_url.raw_path[len(prefix) :]
     try:
         return key(unquote_to_bytes(raw).decode("utf-8"))
@@ -120,7 +126,7 @@ def path_key(request: web.Request, prefix: str) -> str:
 
 
 def etags(value: str, name: str) -> list[tuple[bool, str]]:
-    """The entity tags of an If-Match or If-None-Match header as (weak, tag). The caller handles ``*``."""
+    """Parse an If-Match or If-None-Match header into a list of (weak, tag). The caller handles ``*``."""
     tags: list[tuple[bool, str]] = []
     for part in value.split(","):
         match = _ETAG.fullmatch(part.strip())
@@ -131,7 +137,7 @@ def etags(value: str, name: str) -> list[tuple[bool, str]]:
 
 
 def matches(header: str | None, etag: str) -> bool:
-    """Whether an If-None-Match header names ``etag`` (weak comparison, RFC 9110, 8.8.3.2)."""
+    """Whether the If-None-Match header ``header`` contains ``etag`` (weak comparison, RFC 9110, 8.8.3.2)."""
     if header is None:
         return False
     if header.strip() == "*":
@@ -140,7 +146,10 @@ def matches(header: str | None, etag: str) -> bool:
 
 
 async def not_yet(request: web.Request) -> None:
-    """Do nothing: aiohttp's own answer to ``Expect: 100-continue`` would ask for a body before the token is checked."""
+    """Do nothing on ``Expect: 100-continue``; :func:`_ask_for_body` sends the 100 once the token is checked.
+
+    aiohttp's default handler would ask the client for the body before the token is checked.
+    """
 
 
 def _ask_for_body(request: web.Request) -> None:
@@ -150,11 +159,12 @@ def _ask_for_body(request: web.Request) -> None:
 
 
 async def read_body(request: web.Request, uploads: Uploads, limit: int, code: str = "body_too_large") -> bytes:
-    """The whole body, at most ``limit`` bytes and :data:`BODY_SECONDS`; ``uploads`` are charged as it arrives.
+    """Read and return the whole body: at most ``limit`` bytes, within :data:`BODY_SECONDS`.
 
-    Raises :class:`Fault` 413 (before reading if the announced length is too large) or 408. Raises 503 if there is no
-    room, or if the client has gone or no longer waits for the answer: every request that changes something reads its
-    body first.
+    Each chunk that arrives is charged to ``uploads``. Raises :class:`Fault` 413 if the body is too long (before
+    reading, if the announced length is), 408 if it is not complete in time, and 503 if ``uploads`` has no room. Also
+    raises 503 if the client has closed the connection or its deadline has passed. Every request that changes something
+    reads its body first, so it is never executed for such a client.
     """
     asked = Asked.of(request)
     length = request.content_length
@@ -162,7 +172,7 @@ async def read_body(request: web.Request, uploads: Uploads, limit: int, code: st
     if length is not None and length > limit:
         raise too_large
     if request.headers.get("Content-Encoding", "identity") != "identity":
-        # No body is decompressed: a few kilobytes can become gigabytes.
+        # Compressed bodies are rejected: a few kilobytes can decompress to gigabytes.
         raise Fault(415, "unsupported_encoding", "expected a body without Content-Encoding")
     try:
         _ask_for_body(request)
@@ -179,12 +189,15 @@ async def read_body(request: web.Request, uploads: Uploads, limit: int, code: st
 
 
 async def read_json(request: web.Request, uploads: Uploads, most: int = MAX_JSON) -> Any:
-    """The body as JSON (RFC 8259: no NaN). A key given twice is an error, as is deep nesting."""
+    """Read the body and parse it as JSON (RFC 8259: no NaN).
+
+    Raises :class:`Fault` 400 also for a repeated member name and for deep nesting.
+    """
     return parse_json(await read_body(request, uploads, most))
 
 
 def parse_json(raw: bytes) -> Any:
-    """The value of a JSON text. Raises :class:`Fault` 400."""
+    """Parse the JSON text ``raw``. Raises :class:`Fault` 400 if it is not valid JSON."""
     try:
         return content.parse_json(raw)
     except (ValueError, RecursionError) as error:
@@ -192,7 +205,7 @@ def parse_json(raw: bytes) -> Any:
 
 
 def no_json(reason: str) -> Fault:
-    """A 400 for a body that is not JSON."""
+    """Build the :class:`Fault` 400 for a body that is not JSON; ``reason`` is the parser's message."""
     return bad_request(f"body: expected JSON, got something else ({reason})", "invalid_json")
 
 
@@ -214,6 +227,6 @@ def as_object(value: Any, allowed: Sequence[str]) -> dict[str, Any]:
 
 
 async def no_body(request: web.Request, uploads: Uploads) -> None:
-    """Refuse a body where none is expected; an empty one is accepted."""
+    """Raise :class:`Fault` 400 unless the body of ``request`` is empty."""
     if await read_body(request, uploads, 0, "unexpected_body"):
         raise bad_request("expected no body", "unexpected_body")

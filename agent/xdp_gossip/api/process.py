@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reports what this process uses of its limits."""
+"""Reports the file descriptors and memory that this process uses, with their limits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 def usage() -> dict[str, int]:
-    """``process`` of ``GET /v1/status``: file descriptors, and bytes of memory. A limit of 0 means no limit.
+    """The object ``process`` of ``GET /v1/status``: file descriptors, and bytes of memory. A limit of 0 means no limit.
 
-    The memory is that of the control group if it has a limit (set by ``MemoryMax``), otherwise that of the process.
+    The memory is that of the control group if the group has a limit (set by ``MemoryMax``), otherwise that of the
+    process.
     """
     limit = _number(_group() / "memory.max")
     return {
@@ -26,13 +27,13 @@ def usage() -> dict[str, int]:
 
 def _descriptors() -> int:
     try:
-        return len(os.listdir("/proc/self/fd")) - 1  # without the one that lists them
+        return len(os.listdir("/proc/self/fd")) - 1  # without the descriptor of the listing itself
     except OSError:
-        return 0  # /proc is hidden, or no descriptor is left
+        return 0  # /proc is hidden, or no file descriptor is free
 
 
 def _descriptors_limit() -> int:
-    """The limit of file descriptors, read from a file, as the unit's system call filter forbids getrlimit(2)."""
+    """The limit of file descriptors, read from /proc because the unit's system call filter forbids getrlimit(2)."""
     try:
         lines = Path("/proc/self/limits").read_text().splitlines()
     except OSError:
@@ -50,7 +51,7 @@ def _resident() -> int:
 
 @functools.cache
 def _group() -> Path:
-    """The control group of this process, in the unified hierarchy; a unit's process stays in it."""
+    """The directory of this process's control group in the unified hierarchy."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -60,7 +61,7 @@ def _group() -> Path:
 
 
 def _number(path: Path) -> int:
-    """The number in a file of the control group; 0 for ``max`` and if there is no such file."""
+    """The number in a file of the control group; 0 if the file contains ``max`` or does not exist."""
     try:
         text = path.read_text().strip()
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Answers of the API: JSON in UTF-8, and the entity tags that tell a reader whether anything is new."""
+"""Builds the API's JSON responses and the entity tags that let a client detect changes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from aiohttp import web
 
 
 def json_bytes(value: Any) -> bytes:
-    """``value`` as JSON in UTF-8, on one line."""
+    """Encode ``value`` as one line of JSON in UTF-8."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    # A lone surrogate can only come from a value of our own; escape it rather than fail the whole answer.
+    # A lone surrogate can only come from the agent's own values. It is escaped, so the whole response does not fail.
     return text.encode("utf-8", "backslashreplace")
 
 
 def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """``value`` as a JSON response in UTF-8."""
+    """Build a response with ``value`` as JSON in UTF-8."""
     body = json_bytes(value)
     return web.Response(body=body, status=status, headers=headers, content_type="application/json", charset="utf-8")
 
 
 def etag_of(value: Any) -> str:
-    """A weak entity tag (RFC 9110, 8.8.1) of a JSON value."""
+    """Compute a weak entity tag (RFC 9110, 8.8.1) of the JSON value ``value``."""
     raw = json.dumps(value, sort_keys=True).encode("utf-8")
     return f'W/"{hashlib.blake2b(raw, digest_size=12).hexdigest()}"'

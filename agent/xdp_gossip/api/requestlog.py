@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Remembers the outcome of requests that have an id: each is done once, and one that was given up is never done."""
+"""Stores the outcomes of requests that carry an id.
+
+A request id is executed at most once, and a request that its client cancelled is never executed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from .asked import Asked
 from .errors import Fault, bad_request, to_fault
 from .headers import ID_HEADER
 
-#: Most requests that are remembered, and most bytes of their answers. The oldest are forgotten first.
+#: Most requests that the log stores, and most bytes of their answers. The log drops its oldest entries first.
 MAX_REMEMBERED = 4096
 MAX_BYTES = 8 * 1024 * 1024
 
@@ -29,7 +32,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 @dataclass
 class Entry:
-    """What is known of one request id. ``state``: pending, done, failed or cancelled."""
+    """The stored state of one request id. ``state``: pending, done, failed or cancelled."""
 
     id: str
     fingerprint: bytes
@@ -47,7 +50,7 @@ class Entry:
 
 
 class RequestLog:
-    """The latest requests with an id, over all sockets of an agent."""
+    """The most recent requests that carry an id, from all sockets of one agent."""
 
     def __init__(self, most: int = MAX_REMEMBERED, most_bytes: int = MAX_BYTES) -> None:
         self._most = most
@@ -58,11 +61,11 @@ class RequestLog:
     async def once(
         self, request: web.Request, body: bytes, work: Callable[[], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
-        """Return what ``work()`` returns, unless nobody waits for it any more. A request with an id is done once.
+        """Run ``work()`` and return its result, unless the client no longer waits for the answer.
 
-        The same request with the same id gets the former answer; one that failed is tried again. Raises :class:`Fault`:
-        503 as :meth:`Asked.check`, 409 ``request_cancelled``, ``request_pending`` and ``request_id_reused``; and what
-        ``work`` raises.
+        A request with an id runs ``work`` at most once: if the same request arrives again with the same id, it gets the
+        stored answer. A request that failed is run again. Raises :class:`Fault` 503 as :meth:`Asked.check` does, 409
+        ``request_cancelled``, ``request_pending`` and ``request_id_reused``, and whatever ``work`` raises.
         """
         asked = Asked.of(request)
         number = request.headers.get(ID_HEADER)
@@ -94,7 +97,7 @@ class RequestLog:
         return answer
 
     def find(self, number: str) -> Entry:
-        """What is known of a request id. Raises :class:`Fault` 404."""
+        """The entry of a request id. Raises :class:`Fault` 404 if the log has none."""
         entry = self._entries.get(number)
         if entry is None:
             text = f"this agent knows of no request {number!r} since it started; the document's history may tell"
@@ -102,7 +105,10 @@ class RequestLog:
         return entry
 
     async def cancel(self, number: str) -> Entry:
-        """Give a request up unless it has taken effect. It then never will, whether it has arrived or not."""
+        """Cancel a request, unless it has already taken effect, and return its entry.
+
+        A cancelled request never takes effect, even if it arrives only after this call.
+        """
         entry = self._entries.get(number)
         if entry is None:
             entry = self._add(Entry(number, b""))
@@ -111,7 +117,7 @@ class RequestLog:
         if entry.state == "pending":
             entry.given_up = True
             if entry.committing:
-                await entry.over.wait()  # it is known in a moment
+                await entry.over.wait()  # the outcome of a commit is known within moments
             else:
                 entry.state = "cancelled"
         return entry
@@ -159,7 +165,7 @@ class RequestLog:
 
 
 def check_id(number: str) -> str:
-    """Return a valid request id. Raises :class:`Fault` 400."""
+    """Validate and return a request id. Raises :class:`Fault` 400."""
     if not _ID.fullmatch(number):
         text = f"{ID_HEADER}: expected 8 to 64 letters, digits, '.', '_' or '-', got {shown(number)}"
         raise bad_request(text, "invalid_request_id")
@@ -171,6 +177,6 @@ def _cancelled(number: str) -> Fault:
 
 
 def _fingerprint(request: web.Request, body: bytes) -> bytes:
-    """Digest of what makes a request the same one again."""
+    """Hash of method, path, conditions and body; two requests with the same hash are the same request."""
     head = [request.method, request.path_qs, *(request.headers.get(name, "") for name in ("If-Match", "If-None-Match"))]
     return hashlib.blake2b(json.dumps(head).encode() + b"\n" + body, digest_size=16).digest()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Routes that settle the outcome of a request whose answer was lost."""
+"""Routes to query or cancel a request whose answer was lost."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Requests:
         ]
 
     async def show(self, request: web.Request) -> web.Response:
-        """Return the outcome of a request."""
+        """Return the outcome of the request with this id."""
         params.query(request, ())
         return render.json_response(self._log.find(check_id(request.match_info["id"])).json())
 
     async def cancel(self, request: web.Request) -> web.Response:
-        """Give a request up. Unless it has taken effect it never will, even if it arrives only later."""
+        """Cancel a request. If it has not taken effect yet, it never will, even if it arrives only later."""
         params.query(request, ())
         await params.no_body(request, self._uploads)
         return render.json_response((await self._log.cancel(check_id(request.match_info["id"]))).json())

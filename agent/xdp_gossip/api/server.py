@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Opens the sockets that the API listens on: a Unix socket and a TCP port."""
+"""Opens the sockets on which the API listens: a Unix socket and a TCP port."""
 
 from __future__ import annotations
 
@@ -24,25 +24,31 @@ from .listener import Listener
 _log = logging.getLogger("xdp_gossip.api")
 
 _KEEPALIVE_SECONDS = 30.0
-#: Seconds for which the rest of an unwanted body is read and discarded, so that the answer arrives.
+#: Seconds for which the server reads and discards an unwanted body, so that the client receives the response.
 _LINGERING_SECONDS = 1.0
-#: Seconds that running requests get to finish when the agent closes.
+#: Seconds that running requests have to finish when the agent closes.
 _CLOSE_SECONDS = 2.0
 
 
 class ApiBindError(OSError):
-    """The API cannot listen at an address; the text names the address and the reason."""
+    """The API cannot listen at an address; the message names the address and the reason."""
 
 
 class _NoTraceback(logging.Filter):
-    """Filters aiohttp's log, which prints a traceback for every request that is not HTTP or whose client has gone."""
+    """A filter of aiohttp's log, which prints a traceback for each request that is malformed or whose client
+    disconnected.
+    """
 
     def __init__(self, admission: Admission) -> None:
         super().__init__()
         self._admission = admission
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep records that are not about one request. Of the others, clients' faults are counted and ours recorded."""
+        """Keep records that do not concern a single request.
+
+        Of the others, errors caused by clients are counted, and errors of the agent are recorded; both are dropped from
+        the log.
+        """
         error = record.exc_info[1] if record.exc_info else None
         if error is None:
             return record.levelno > logging.DEBUG
@@ -51,15 +57,15 @@ class _NoTraceback(logging.Filter):
             RECORD.add("API request", error)
             return False
         self._admission.counters["api_malformed"] += 1
-        without_frames(error)  # which hold the connection
+        without_frames(error)  # the error's frames hold the connection
         if not foreseen:
-            # Errors that aiohttp lets escape: clients cause them, as often as they like.
+            # Clients can cause these uncaught errors of aiohttp as often as they like: log them at a limited rate.
             self._admission.quiet("aiohttp", f"API: a request failed before it was handled ({type(error).__name__})")
         return False
 
 
 class ApiServer:
-    """One application on one socket. ``counters``, which may be shared, receives the counts of connections."""
+    """One API application on one socket. ``counters``, which servers may share, receives the counts of connections."""
 
     def __init__(self, app: web.Application, counters: dict[str, int] | None = None) -> None:
         self._app = app
@@ -73,7 +79,7 @@ class ApiServer:
         self.admission = Admission(self._counters, _log, local=local)
         http_log = logging.Logger("xdp_gossip.http")
         http_log.parent = _log
-        http_log.setLevel(logging.DEBUG)  # where later versions of aiohttp tell of some requests
+        http_log.setLevel(logging.DEBUG)  # later versions of aiohttp log some requests at this level
         http_log.addFilter(_NoTraceback(self.admission))
         self._runner = web.AppRunner(
             self._app,
@@ -81,7 +87,7 @@ class ApiServer:
             logger=http_log,
             handle_signals=False,
             keepalive_timeout=_KEEPALIVE_SECONDS,
-            # No body is decompressed, least of all before authentication: a kilobyte may become a megabyte.
+            # Bodies are not decompressed, because a kilobyte may become a megabyte, even before authentication.
             auto_decompress=False,
             lingering_time=_LINGERING_SECONDS,
         )
@@ -92,15 +98,16 @@ class ApiServer:
         return self._listener
 
     async def open_unix(self, path: str) -> None:
-        """Listen on a Unix socket, mode 0660. A socket file that no process serves any more is replaced.
+        """Listen on a Unix socket with mode 0660. A stale socket file, which no process serves, is replaced.
 
-        Raises :class:`ApiBindError`, also when another process serves it.
+        Raises :class:`ApiBindError`, also if another process serves the socket.
         """
         with _naming(path):
             _remove_stale(path)
             bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                # Narrow first, then the group: between bind and chmod nobody else may connect.
+                # Create the socket with mode 0600 and widen it to the group later, so nobody else can connect between
+                # bind and chmod.
                 before = os.umask(0o177)
                 try:
                     bound.bind(path)
@@ -114,7 +121,7 @@ class ApiServer:
         self._socket_path = path
 
     async def open_tcp(self, listen: Address, tls: ssl.SSLContext | None = None) -> Address:
-        """Listen on a TCP address, even before an interface has it. Returns the address in use.
+        """Listen on a TCP address, even if no interface has it yet. Returns the address in use.
 
         Raises :class:`ApiBindError`.
         """
@@ -125,12 +132,12 @@ class ApiServer:
         return Address(listen.ip, listener.name[1])
 
     async def close(self) -> None:
-        """Stop listening, let running requests end (two seconds), and remove the socket file."""
+        """Stop listening, wait up to two seconds for running requests to end, and remove the socket file."""
         if self._listener is not None:
             await self._listener.close()
         if self._runner is not None:
             if self._runner.server is not None:
-                # What aiohttp's own sites would do; those cannot take the guard.
+                # aiohttp's own site classes make these calls, but they cannot install GuardedProtocol.
                 await self._runner.shutdown()
                 await self._runner.server.shutdown(_CLOSE_SECONDS)
             await self._runner.cleanup()
@@ -150,7 +157,10 @@ def _naming(where: str) -> Iterator[None]:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket file that nobody serves. Raises :class:`ApiBindError` if it is served, or is not a socket."""
+    """Remove a stale socket file, which no process serves.
+
+    Raises :class:`ApiBindError` if a process serves the socket, or if the file is not a socket.
+    """
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -171,7 +181,7 @@ def _remove_stale(path: str) -> None:
 
 
 def tls_context(cert: str, key: str) -> ssl.SSLContext:
-    """A server context for TLS 1.2 or later with this certificate.
+    """Build a server context for TLS 1.2 or later with this certificate and key.
 
     Raises ``OSError`` (``ssl.SSLError``) if the files cannot be read or do not match.
     """

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The change feed as server-sent events. A connected client gets every change; one that does not read is disconnected.
+"""Serves the change feed as server-sent events.
 
-A stream keeps no queue. What its client has not taken stays in the change feed; once it has left the feed as well, the
-client is told to read everything again. So a slow client costs one socket buffer, whatever happens meanwhile.
+A connected client receives every change; a client that does not read is disconnected. A stream has no queue of its own:
+changes that the client has not read yet stay in the change feed. If the feed has dropped them too, the stream sends an
+event that asks the client to read everything again. So a slow client costs one socket buffer and no more.
 """
 
 from __future__ import annotations
@@ -20,28 +21,29 @@ from .connection import gone
 from .context import Context
 from .eventstream import MEDIA_TYPE, encode, keep_alive
 
-#: Seconds without an event after which a comment shows that the stream lives.
+#: After this many seconds without an event, the stream sends a comment that shows that it is alive.
 KEEP_ALIVE = 15.0
-#: Seconds after which a client that reads nothing is cut off.
+#: A client that has read nothing for this many seconds is disconnected.
 STALLED = 20.0
-#: Changes that are written before other tasks get their turn, and changes whose text is cached for other streams.
+#: ``_SLICE``: number of changes that a stream writes before it yields to other tasks. ``_TEXTS``: number of changes
+#: whose encoded text is cached, because all streams send the same text.
 _SLICE, _TEXTS = 64, 1024
 
 _HEADERS = {
     "Content-Type": f"{MEDIA_TYPE}; charset=utf-8",
     "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",  # nginx would keep events back until it has a page of them
+    "X-Accel-Buffering": "no",  # nginx would otherwise buffer events until a page is full
 }
 
 
 def wants_stream(request: web.Request) -> bool:
-    """Whether the client asks for an event stream by name; ``*/*`` does not."""
+    """Whether the Accept header names text/event-stream; ``*/*`` does not count."""
     accepted = (part.split(";")[0].strip().lower() for part in request.headers.get("Accept", "").split(","))
     return MEDIA_TYPE in accepted
 
 
 def change_json(change: Any) -> dict[str, Any]:
-    """One entry of the change feed."""
+    """Convert one entry of the change feed to its JSON object."""
     entry = {"revision": change.revision, "kind": change.kind, "event": change.event}
     if change.document is not None:
         entry["document"] = shapes.document(change.document)
@@ -57,7 +59,7 @@ def _revision(number: int) -> bytes:
 
 
 class Streams:
-    """The event streams of one API, and their counters."""
+    """The event streams of one API, with their counters."""
 
     NAMES = ("api_streams_opened", "api_streams_refused", "api_streams_stalled", "api_streams_resynced")
 
@@ -69,15 +71,15 @@ class Streams:
             self._counters.setdefault(name, 0)
 
     async def serve(self, request: web.Request, since: int, prefix: str, kind: str) -> web.StreamResponse:
-        """Write all changes after ``since`` until the client leaves or the agent closes.
+        """Send all changes after ``since`` to the client, until the client disconnects or the agent closes.
 
-        Raises :class:`Fault` 503 if there are too many streams, and ``NotReadyError``.
+        Raises :class:`Fault` 503 if too many streams are open, and ``NotReadyError``.
         """
         budget = self._context.streams
         if budget.used >= budget.total:
             self._counters["api_streams_refused"] += 1
         with budget.take(1):
-            # A client that comes too early gets an error before the stream begins.
+            # If the node list is not ready, the client gets an error status, because the response has not begun yet.
             await self._context.node_list.changes(since, 0.0, prefix, kind)
             response = web.StreamResponse(headers=_HEADERS)
             response.force_close()
@@ -93,26 +95,27 @@ class Streams:
                 self._counters["api_streams_stalled"] += 1
                 stream.abort()
             except Exception as error:
-                # The answer has begun, so the only way to tell the client is to cut the connection.
+                # The response head has been sent, so only closing the connection can report the error to the client.
                 RECORD.add("API event stream", error)
                 stream.abort()
             return response
 
     async def _feed(self, stream: _Stream, since: int, prefix: str, kind: str) -> None:
-        # Imported late: the facade imports much more than an API does.
+        # Imported late, because the facade imports many modules that the API does not need.
         from ..nodelist import NotReadyError
 
         closing = asyncio.ensure_future(self._context.closing.wait())
         try:
             position, told = since, False
             while True:
-                # The first read does not wait, so that the client learns at once where the stream begins.
+                # The first read does not wait, so the client learns the first revision at once.
                 seconds = KEEP_ALIVE if told else 0.0
                 found = await self._next(position, seconds, prefix, kind, {closing, stream.gone})
                 if found is None:
                     return
                 if not told:
-                    # No id after a gap, or a client that reconnects now would never hear of it.
+                    # After a gap, the hello event carries no id. With an id, a client that reconnects now would skip
+                    # the gap.
                     where = found.revision if found.gap else position
                     text = b"retry: 2000\n" + encode("hello", _revision(where), None if found.gap else where)
                     await stream.write(text)
@@ -133,7 +136,9 @@ class Streams:
     async def _next(
         self, position: int, seconds: float, prefix: str, kind: str, ends: set[asyncio.Future[Any]]
     ) -> Any | None:
-        """The next changes; none after ``seconds``; None if one of ``ends`` came first."""
+        """The next changes after ``position``; an empty result after ``seconds``; None if one of ``ends`` completes
+        first.
+        """
         task = asyncio.ensure_future(self._context.node_list.changes(position, seconds, prefix, kind))
         try:
             await asyncio.wait({task, *ends}, return_when=asyncio.FIRST_COMPLETED)
@@ -151,7 +156,7 @@ class Streams:
             await asyncio.sleep(0)
 
     def _text(self, change: Any) -> bytes:
-        """A change as an event, encoded once for all streams."""
+        """The event text of ``change``, encoded once and shared by all streams."""
         text = self._texts.get(change.revision)
         if text is None:
             if len(self._texts) >= _TEXTS:
@@ -162,7 +167,7 @@ class Streams:
 
 
 class _Stream:
-    """One client's connection."""
+    """The connection of one event stream's client."""
 
     def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
         self._request = request
@@ -171,15 +176,17 @@ class _Stream:
         self.gone = gone(request)
 
     async def open(self) -> None:
-        """Send the response head."""
+        """Send the head of the response."""
         where = self._request.transport.get_extra_info("socket") if self._request.transport is not None else None
         if where is not None and where.family != socket.AF_UNIX:
-            # Otherwise a client whose host has gone would count as a slow one for a quarter of an hour.
+            # Without this limit, TCP would retransmit to a client whose host is down for about 15 minutes.
             where.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED * 1000))
         self._writer = await self._response.prepare(self._request)
 
     async def write(self, text: bytes) -> None:
-        """Send ``text``. Raises ``asyncio.TimeoutError`` if the client does not read it, ``ConnectionError``."""
+        """Send ``text``. Raises ``asyncio.TimeoutError`` if the client does not read it in time, and
+        ``ConnectionError``.
+        """
         await asyncio.wait_for(self._send(text), STALLED)
 
     async def _send(self, text: bytes) -> None:
@@ -187,6 +194,6 @@ class _Stream:
         await self._writer.drain()
 
     def abort(self) -> None:
-        """Close the connection without waiting for data that was not sent."""
+        """Close the connection at once and discard data that was not sent."""
         if self._request.transport is not None:
             self._request.transport.abort()

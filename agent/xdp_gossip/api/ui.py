@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Serves the web page under /ui/: a fixed list of static files, with headers that keep out anything else."""
+"""Serves the web page under /ui/: a fixed list of static files, with headers that block any other content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aiohttp import web
 from . import params
 from .errors import Fault
 
-#: The files to serve, by name, with their media types; "" is the page itself. No other name is ever looked up.
+#: The served files and their media types, by name; "" is the page itself. No other name reaches the file system.
 _SCRIPT = "text/javascript; charset=utf-8"
 FILES = {
     "": "text/html; charset=utf-8",
@@ -43,11 +43,11 @@ FILES = {
 _PAGE = "index.html"
 _PREFIX = "/ui/"
 
-#: Served without a token: they hold no data, and a browser that opens the page has no token yet.
+#: Paths served without a token: the files contain no data, and a browser that opens the page has no token yet.
 PUBLIC = frozenset(_PREFIX + name for name in FILES)
 
-#: The page runs its own scripts, talks to this member only, and may neither be framed nor submit a form anywhere.
-#: With no Trusted Types policy allowed, a browser refuses every way to turn text into markup or code.
+#: The page may run its own scripts and connect to this member only. It may not be framed and may not submit forms.
+#: Since no Trusted Types policy is allowed, a browser rejects every attempt to turn text into markup or code.
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -68,18 +68,20 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    # Cached, but revalidated each time, so that no old script meets a new page after an upgrade.
+    # The browser revalidates its cache each time, so after an upgrade it never combines an old script with a new page.
     "Cache-Control": "no-cache",
 }
 
 
 def directory() -> Path:
-    """The directory of the page's files in this package."""
+    """The directory of this package that contains the page's files."""
     return Path(__file__).parent.parent / "web"
 
 
 class Page:
-    """Handlers of /ui/ and the files below it. Raises ``OSError`` if the package lacks one of them."""
+    """Handlers of /ui/ and the files below it. The constructor raises ``OSError`` if a file is missing from the
+    package.
+    """
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[bytes, str]] = {}
@@ -92,10 +94,10 @@ class Page:
         return [web.get("/ui/", self.file), web.get("/ui/{file}", self.file)]
 
     async def file(self, request: web.Request) -> web.Response:
-        """Return one of the files, or 304 if the browser has it already."""
+        """Return one of the files, or 304 if the browser's cached copy is current."""
         params.query(request, ())
         name = request.match_info.get("file", "")
-        # "/ui/" is the page; an empty name cannot come out of "/ui/{file}".
+        # "/ui/" serves the page, whose name is ""; the pattern "/ui/{file}" cannot match an empty name.
         found = self._files.get(name)
         if found is None:
             raise Fault(404, "not_found", "no resource at this path", headers=HEADERS)

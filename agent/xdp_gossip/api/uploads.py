@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Bounds the bodies that are arriving, all together, and keeps one that stalls from blocking others.
+"""Limits the total size of all request bodies that are being received, so that a stalled body cannot block others.
 
-A declared length reserves nothing, because it costs the client nothing. A body that needs more room than is left takes
-it from the one that is furthest behind the minimum pace; if all keep pace, it is refused.
+A declared length reserves no room, because declaring one costs the client nothing. If a body needs more room than is
+left, the body that is furthest behind the minimum rate is dropped. If no body is behind, the new one is refused.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from aiohttp import StreamReader
 
 from .errors import Fault
 
-#: Bytes per second below which a body gives way to others that need room. A body that is alone may be slower.
+#: Bytes per second. A body slower than this rate is dropped when another body needs its room; otherwise it may go on.
 LEAST_PACE = 64 * 1024
-#: Seconds for which a body may stall before it counts as behind, because networks lose packets. Faster bodies get no
-#: more.
+#: Seconds for which a body may stall before it counts as behind, because networks lose packets. A body that arrives
+#: faster than the minimum rate gains no extra time.
 PATIENCE = 2.0
 
 REFUSED, CUT = "api_uploads_refused", "api_uploads_cut"
 
 
 class Upload:
-    """What has arrived of one body."""
+    """The received part of one request body."""
 
     def __init__(self, now: float) -> None:
         self.data = bytearray()
-        #: Monotonic time until which the body keeps the minimum pace.
+        #: Monotonic time until which the body is on schedule for the minimum rate.
         self.due = now + PATIENCE
-        #: Done when the body had to give way. Its bytes are dropped then.
+        #: Completes when the body is dropped to make room for another. Its received bytes are freed at that moment.
         self.cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Uploads:
-    """All bodies that are arriving, at most ``total`` bytes together.
+    """All bodies that are being received, at most ``total`` bytes together.
 
-    ``counters`` counts those that found no room or had to give way.
+    ``counters`` counts the bodies that found no room and those that were dropped for another.
     """
 
     def __init__(self, total: int, counters: dict[str, int], clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,7 +54,7 @@ class Uploads:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Upload]:
-        """Register a new body for the duration of the block."""
+        """Register a new body while the ``with`` block runs."""
         upload = Upload(self._clock())
         self._open.add(upload)
         try:
@@ -64,7 +64,7 @@ class Uploads:
             self.used -= len(upload.data)
 
     def add(self, upload: Upload, chunk: bytes) -> None:
-        """Account for bytes that have arrived. Raises :class:`Fault` 503 if there is no room for them."""
+        """Add a received chunk to ``upload``. Raises :class:`Fault` 503 if there is no room for it."""
         now = self._clock()
         while self.used + len(chunk) > self.total:
             late = [other for other in self._open if other is not upload and other.data and other.due < now]
@@ -84,10 +84,10 @@ class Uploads:
             upload.cut.set_result(None)
 
     async def read(self, content: StreamReader, upload: Upload, most: int, seconds: float) -> bool:
-        """Take all of ``content``; False once it is longer than ``most`` bytes.
+        """Read all of ``content`` into ``upload``. Returns False as soon as it is longer than ``most`` bytes.
 
-        Raises :class:`Fault` 503 (no room, or it had to give way), ``asyncio.TimeoutError`` after ``seconds``, and what
-        reading raises.
+        Raises :class:`Fault` 503 if there is no room or the body was dropped for another, ``asyncio.TimeoutError``
+        after ``seconds``, and the errors of the stream.
         """
         end = self._clock() + seconds
         while True:
@@ -103,7 +103,7 @@ class Uploads:
                 chunk = piece.result()
             finally:
                 if not piece.cancel() and not piece.cancelled():
-                    piece.exception()  # where the answer says something else
+                    piece.exception()  # mark the exception as retrieved: the client gets another error
             if not chunk:
                 return True
             if len(upload.data) + len(chunk) > most:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Routes that wait: the change feed, and questions to the fleet (who holds a document, which files are in trouble)."""
+"""Routes that wait for a result: the change feed, the convergence check and the fleet's rendered files."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Waits:
         ]
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
-        """Return the changes after ``since`` (default: from now on) as soon as there are any.
+        """Return the changes after revision ``since`` (default: the current one) as soon as there are any.
 
-        Returns none when the time is over. A client that accepts text/event-stream gets every change for as long as it
-        stays connected.
+        Returns an empty list after ``timeout`` seconds. A client that accepts text/event-stream receives every change
+        for as long as it stays connected.
         """
         query = params.query(request, ("since", "timeout", "prefix", "kind"))
         since = params.natural(query, "since", self._node_list.revision)
@@ -65,9 +65,9 @@ class Waits:
         return render.json_response({"revision": found.revision, "gap": found.gap, "changes": changes})
 
     async def convergence(self, request: web.Request) -> web.Response:
-        """Return whether all, a majority or a given number of members hold a document.
+        """Return whether all members, a majority or a given number of members hold a document.
 
-        Without a document the question is about this member's whole state.
+        Without a key, the complete state of this member is compared.
         """
         query = params.query(request, ("key", "version", "digest", "deleted", "applied", "wait", "timeout"))
         key = params.key(query["key"]) if "key" in query else None
@@ -94,7 +94,7 @@ class Waits:
         return render.json_response(convergence_json(found))
 
     async def troubled_files(self, request: web.Request) -> web.Response:
-        """Return the rendered files of all members that differ from what the documents say."""
+        """Return the rendered files of all members that differ from their documents."""
         query = params.query(request, ("timeout",))
         timeout = params.seconds(query, "timeout", _DEFAULT_ANSWERS, MAX_WAIT)
         found = await self._context.wait(lambda: self._node_list.troubled_files(timeout), gone(request))
@@ -111,7 +111,7 @@ def _wait_for(query: dict[str, str]) -> str | int:
 
 
 def convergence_json(found: Any) -> dict[str, Any]:
-    """The answer of /v1/convergence."""
+    """Convert a convergence result to the response of /v1/convergence."""
     return {
         "converged": found.converged,
         "members": found.members,
