@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``agent`` and ``check-config``: the commands that read the configuration file."""
+"""The commands ``agent`` and ``check-config``, which read the agent's configuration file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run_agent(args: argparse.Namespace) -> int:
-    """Run until SIGTERM or SIGINT; 2 when the configuration is wrong, 1 when the agent cannot start or fails."""
+    """Run the agent until SIGTERM or SIGINT.
+
+    Returns 2 if the configuration is invalid, 1 if the agent cannot start or fails.
+    """
     from ..config.agent import ConfigError, load
 
     try:
@@ -57,23 +60,24 @@ def run_agent(args: argparse.Namespace) -> int:
 
 
 def wrong_configuration(error: ConfigError) -> CommandError:
-    """The mistakes of a configuration, one a line."""
+    """Build the error for an invalid configuration, with one problem per line."""
     first, *more = error.problems
     return CommandError(first, USAGE, "configuration", more=more, problems=list(error.problems))
 
 
 def _spare_charset_detection() -> None:
-    """Keep 1.2 MB out of the agent's memory.
+    """Prevent aiohttp from loading a charset detector, which saves 1.2 MB of the agent's memory.
 
-    aiohttp loads ``cchardet``, or else ``charset_normalizer``, to guess the encoding of answers to its HTTP client. The
-    agent has only its server, which guesses nothing. An empty module in the first one's place keeps both out.
+    aiohttp imports ``cchardet``, or else ``charset_normalizer``, to guess the encoding of responses in its HTTP client.
+    The agent uses only aiohttp's server, which does not guess. An empty module named ``cchardet`` prevents both
+    imports.
     """
     if "aiohttp" not in sys.modules:
         sys.modules.setdefault("cchardet", types.ModuleType("cchardet"))
 
 
 def check_config(args: argparse.Namespace) -> int:
-    """Print every problem of the file, one a line, on stderr; 2 when there is any."""
+    """Print every problem of the configuration file to stderr, one per line. Returns 2 if there is one."""
     from ..config.agent import ConfigError, describe, load
 
     try:

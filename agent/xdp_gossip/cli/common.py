@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What all commands share: exit codes, the connection to an agent, and the printing of results."""
+"""Functions that all commands share: exit codes, the connection to an agent, and the output of results."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from . import streams
 if TYPE_CHECKING:
     from ..api.client import Client
 
-#: Exit codes, as ``docs/cli.md`` lists them.
+#: Exit codes of the commands, listed in ``docs/cli.md``.
 OK, FAILED, USAGE, UNREACHABLE, CONFLICT = 0, 1, 2, 3, 4
-#: As a shell has it of a program that a signal ended: SIGINT, SIGPIPE, SIGTERM.
+#: Exit codes after SIGINT, SIGPIPE and SIGTERM: 128 plus the signal number, as shells report them.
 INTERRUPTED, NO_READER, TERMINATED = 130, 141, 143
 
-#: ``code`` of an error in JSON that has none of the API's.
+#: Exit code -> ``code`` in the JSON error, for an error that has no code of the API.
 _CODES = {FAILED: "failed", USAGE: "usage", UNREACHABLE: "unreachable", CONFLICT: "conflict"}
 
 DEFAULT_SOCKET = "/run/xdp-gossip/api.sock"
@@ -30,9 +30,10 @@ Handler = Callable[[argparse.Namespace], int]
 
 
 class CommandError(Exception):
-    """Ends a command: the text goes to stderr as one line, with ``more`` lines; ``status`` is the exit code.
+    """An error that ends a command.
 
-    With --json, ``code`` (a word in snake_case) and ``details`` go with it.
+    The command prints ``text`` and the lines in ``more`` to stderr and exits with ``status``. With --json, the error
+    also contains ``code`` (a word in snake_case) and ``details``.
     """
 
     def __init__(
@@ -46,7 +47,10 @@ class CommandError(Exception):
 
 
 def read_token(args: argparse.Namespace) -> str | None:
-    """The token for a TCP endpoint: from --token-file, else from the environment (XDP_GOSSIP_TOKEN)."""
+    """Read the token for a TCP endpoint from --token-file, otherwise from the variable XDP_GOSSIP_TOKEN.
+
+    Returns None if neither is given.
+    """
     name = getattr(args, "token_file", None)
     if name is None:
         return os.environ.get("XDP_GOSSIP_TOKEN") or None
@@ -61,7 +65,7 @@ def read_token(args: argparse.Namespace) -> str | None:
 
 
 def endpoint(args: argparse.Namespace) -> str:
-    """The agent to talk to: --endpoint, --socket, XDP_GOSSIP_ENDPOINT, or the default socket."""
+    """The URL of the agent to use: --endpoint, --socket, XDP_GOSSIP_ENDPOINT, or the default socket, in this order."""
     if getattr(args, "endpoint", None):
         return str(args.endpoint)
     if getattr(args, "socket", None):
@@ -70,9 +74,10 @@ def endpoint(args: argparse.Namespace) -> str:
 
 
 def call(args: argparse.Namespace, work: Callable[[Client], Awaitable[int]], timeout: float = 30.0) -> int:
-    """Run ``work`` with a client of the chosen agent and return its exit code; ``timeout`` seconds for a request.
+    """Run ``work`` with a client of the selected agent and return its exit code.
 
-    Raises :class:`CommandError` for whatever goes wrong, with the fitting code.
+    ``timeout`` is the limit for one request, in seconds. Raises :class:`CommandError` with the matching exit code for
+    every error of the agent or the connection.
     """
     import asyncio  # these two cost 200 ms, which --help need not pay
 
@@ -103,17 +108,17 @@ def wants_json(args: argparse.Namespace) -> bool:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout, readable, ending in a newline."""
+    """Print ``value`` on stdout as indented JSON that ends in a newline."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
-        text = json.dumps(value, indent=2)  # what stdout has no room for, JSON can say in ASCII
+        text = json.dumps(value, indent=2)  # stdout cannot encode some characters, so JSON escapes them as ASCII
     sys.stdout.write(text + "\n")
 
 
 def output(args: argparse.Namespace, value: Any, text: Callable[[], None]) -> None:
-    """Print ``value`` as JSON when asked for, else call ``text``."""
+    """Print ``value`` as JSON if --json was given; otherwise call ``text``, which prints for people."""
     if wants_json(args):
         print_json(value)
     else:
@@ -121,12 +126,12 @@ def output(args: argparse.Namespace, value: Any, text: Callable[[], None]) -> No
 
 
 def notice(args: argparse.Namespace, text: str) -> None:
-    """Say on stderr what is neither result nor error."""
+    """Print an informational message to stderr, as JSON if --json was given."""
     streams.tell("notice", [text], wants_json(args))
 
 
 def read_file(name: str) -> bytes:
-    """The content of a file, of stdin for ``-``. Raises :class:`CommandError`."""
+    """Read a file, or stdin if ``name`` is ``-``. Raises :class:`CommandError`."""
     try:
         if name == "-":
             return sys.stdin.buffer.read()

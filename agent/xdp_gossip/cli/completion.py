@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""``completion``: scripts that complete the command line in bash, zsh and fish, and the candidates for them.
+"""``completion``: completion scripts for bash, zsh and fish, and the candidates that they offer.
 
-The scripts know nothing. The parser says what may stand at a place, so that the candidates are always right; keys,
-versions and addresses are asked of the agent.
+The scripts contain no candidates. They call this command, which takes the candidates from the parser, so they are
+always current. Keys, versions and addresses come from the agent.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from ..api.client import Client
 
 SHELLS = ("bash", "zsh", "fish")
-#: Seconds that the agent has to answer: somebody waits at the keyboard.
+#: Seconds that the agent has to answer. The limit is short, because a user waits at the keyboard.
 _TIMEOUT = 2.0
-#: More keys than this are offered up to their next slash only.
+#: If more keys than this match, each is offered only up to its next slash.
 _MANY = 100
-#: What the shell itself completes, by metavar: the line that says so. No candidate begins with a colon and has a space.
+#: Lines that ask the shell to complete file or directory names itself. No other candidate begins with a colon and
+#: contains a space.
 FILES, DIRECTORIES = ": files", ": directories"
 _OF_THE_SHELL = {"FILE": FILES, "PATH": FILES, "DIR": DIRECTORIES}
-#: Fixed words, by the option that takes them.
+#: Option -> fixed candidates for its value.
 _WORDS = {
     "--wait": ("all", "majority"),
     "--content-type": ("json", "yaml", "text", "raw"),
@@ -57,19 +58,19 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         common,
     )
     completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
-    # For the scripts: bash hands over the line up to the cursor, the others the words up to it.
+    # Internal options for the scripts: bash passes the line up to the cursor, the other shells pass the words up to it.
     completion.add_argument("--line", type=raw, help=argparse.SUPPRESS)
     completion.add_argument("--words", type=raw, nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     completion.set_defaults(handler=run)
 
 
 def script(shell: str) -> str:
-    """The script for a shell."""
+    """The completion script for ``shell``."""
     return resources.files(__package__).joinpath(f"completion.{shell}").read_text(encoding="utf-8")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script, or what may stand at the end of a line. Nothing there is no error."""
+    """Print the script, or the candidates for the end of a line. Finding no candidate is not an error."""
     if args.line is not None:
         sys.stdout.writelines(f"{line}\n" for line in _for_bash(args.line))
     elif args.words is not None:
@@ -84,13 +85,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def candidates(words: Sequence[str]) -> list[tuple[str, str]]:
-    """What the last of the words behind ``xdp-gossip`` may become, each with a description or ""."""
+    """The completions of the last word in ``words`` (the words after ``xdp-gossip``), each with a description or ""."""
     from .main import build_parser
 
     parser: Parser = build_parser()
     *before, word = words
     if "--" in before:
-        return [(FILES, "")]  # another program's
+        return [(FILES, "")]  # words after -- belong to another program
     given: dict[str, str] = {}
     places = [action for action in parser._actions if not action.option_strings]
     option: argparse.Action | None = None
@@ -143,7 +144,7 @@ def _described(action: argparse.Action) -> str:
 
 
 def _values(action: argparse.Action, word: str, given: dict[str, str]) -> Candidates:
-    """The values of an option or a place; from the agent where it knows them."""
+    """Candidates for an option's value or a positional argument; keys, versions and addresses come from the agent."""
     if isinstance(action, argparse._SubParsersAction):
         return [(str(choice.dest), choice.help or "") for choice in action._choices_actions]
     if action.choices is not None:
@@ -164,7 +165,7 @@ def _values(action: argparse.Action, word: str, given: dict[str, str]) -> Candid
         found.extend(await asyncio.wait_for(asked(client, word, given), _TIMEOUT))
         return OK
 
-    # Whoever presses the tabulator wants no message in the midst of the line.
+    # Errors are suppressed, because a message would appear in the middle of the line that the user is typing.
     with contextlib.suppress(Exception):
         call(argparse.Namespace(**given), work, timeout=_TIMEOUT)
     return found
@@ -178,7 +179,7 @@ async def _keys(client: Client, word: str, given: dict[str, str]) -> list[tuple[
 
 
 def _to_slash(key: str, begin: int) -> str:
-    """A key, or its beginning up to the first slash from ``begin`` on."""
+    """``key`` up to and including the first slash at or after ``begin``; the whole key if there is none."""
     at = key.find("/", begin)
     return key if at < 0 else key[: at + 1]
 
@@ -200,7 +201,7 @@ async def _addresses(client: Client, word: str, given: dict[str, str]) -> list[t
 
 
 def _for_bash(line: str) -> list[str]:
-    """Candidates for the end of a line, quoted, without what bash takes for words of their own before it."""
+    """Quoted candidates for the end of a line, without the beginning that bash treats as separate words."""
     try:
         words, quote = _split(line)
     except ValueError:
@@ -209,14 +210,14 @@ def _for_bash(line: str) -> list[str]:
     if found and found[0] in (FILES, DIRECTORIES):
         return found
     word = words[-1]
-    # bash replaces only what follows the last of these, were it not in quotes.
+    # Outside of quotes, bash replaces only the text after the last of these characters.
     breaks = os.environ.get("COMP_WORDBREAKS", " \t\n\"'><=;|&(:")
     cut = 0 if quote else max((word.rfind(char) + 1 for char in breaks if char not in " \t\n\"'"), default=0)
     return [_quoted(value[cut:], quote) for value in found]
 
 
 def _split(line: str) -> tuple[list[str], str]:
-    """The words of an unfinished line, and the quote that the last one is in, or ""."""
+    """The words of an unfinished line, and the open quote around the last word ("" if there is none)."""
     for quote in ("", '"', "'"):
         with contextlib.suppress(ValueError):
             lexer = shlex.shlex(line + quote, posix=True, punctuation_chars=False)
@@ -233,5 +234,5 @@ def _quoted(value: str, quote: str) -> str:
         return value.replace("'", "'\\''")
     if quote == '"':
         return "".join(f"\\{char}" if char in '"\\$`' else char for char in value)
-    # Not shlex.quote: bash compares what it gets with what is typed, which has no quotes around it.
+    # shlex.quote is not used: bash compares candidates with the typed text, which has no quotes around it.
     return "".join(char if char.isalnum() or char in "@%+=:,./-_" else f"\\{char}" for char in value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``dataplane up|down|status``: put the kernel data plane up, remove it, or show it."""
+"""``dataplane up|down|status``: load the kernel data plane, remove it, or show it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from ..config.agent import AgentConfig
     from ..dataplane.loader.state import State
 
-#: Exit code when nothing is up, as systemctl's: of ``status``, and of ``up`` where the configuration leaves that open.
+#: Exit code if nothing is up, the same as systemctl's. ``status`` uses it, and ``up`` if the configuration allows UDP.
 NOT_UP = 3
-#: Lines of compiler or verifier that go into the log; ``status --json`` has more.
+#: Most lines of compiler or verifier output in the log; ``status --json`` contains more.
 _LOG_LINES = 10
 
 
@@ -64,11 +64,12 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run_up(args: argparse.Namespace) -> int:
-    """0 when it is up, or the configuration asks for none; 1 when no mode can be had, 3 if UDP will do then, or if an
-    interface, address or route is awaited.
+    """Load the data plane and return the exit code.
 
-    1 also, whatever the configuration, when the source makes LLVM give up: that ends the process, with LLVM's own
-    code, and is a fault of the release to be noticed, not something that this host lacks.
+    0: it is up, or the configuration selects none. 1: no mode can be loaded. 3: no mode can be loaded but the
+    configuration allows UDP, or a missing interface, address or route is being waited for. If the BPF source makes LLVM
+    abort, LLVM ends this process with exit code 1, whatever the configuration: this is a fault of the release, not of
+    the host.
     """
     from ..config.agent import ConfigError, load
     from ..dataplane.headers import HeaderError
@@ -109,7 +110,8 @@ def _print_up(done: str, state: State) -> None:
 
 
 def _up(config: AgentConfig, args: argparse.Namespace) -> tuple[str, State]:
-    """Put it up where its interface and address are there; else leave word of what is waited for.
+    """Load the data plane. If its interface or address is missing, record what the loader waits for and raise the
+    error.
 
     Raises ``LoaderError``, ``HeaderError``.
     """
@@ -128,14 +130,16 @@ def _up(config: AgentConfig, args: argparse.Namespace) -> tuple[str, State]:
 
 
 def _failure(config: AgentConfig, error: Exception) -> int:
-    """Exit code of a failed ``up``. With ``auto``, or while something is awaited, that is no failure."""
+    """The exit code of a failed ``up``: 3, not 1, with protocol auto or while the loader waits for an interface or
+    address.
+    """
     from ..dataplane.loader.settings import Absent
 
     return NOT_UP if config.protocol == "auto" or isinstance(error, Absent) else FAILED
 
 
 def run_down(args: argparse.Namespace) -> int:
-    """0 when it is down now, whatever was there before."""
+    """Remove the data plane. Returns 0 once it is down, whether or not one was up before."""
     from ..dataplane.loader import runner
     from ..dataplane.loader.errors import LoaderError
 
@@ -148,7 +152,7 @@ def run_down(args: argparse.Namespace) -> int:
 
 
 def run_status(args: argparse.Namespace) -> int:
-    """0 when it is up, 3 when it is not."""
+    """Print the state of the data plane. Returns 0 if it is up, 3 if it is not."""
     from ..dataplane import unprivileged
     from ..dataplane.loader import status
     from ..dataplane.loader.errors import LoaderError
@@ -162,12 +166,12 @@ def run_status(args: argparse.Namespace) -> int:
 
 
 def _moment(seconds: float) -> str:
-    """Local time for people, "" for never."""
+    """Format a time stamp as local time; return "" if ``seconds`` is 0, which means never."""
     return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds)) if seconds else ""
 
 
 def _show(described: dict[str, Any], args: argparse.Namespace) -> None:
-    """Print a report of ``dataplane.loader.status`` for people."""
+    """Print a report of ``dataplane.loader.status`` as text."""
     from ..dataplane import headers
     from ..dataplane.loader import refusals
 
@@ -217,7 +221,7 @@ def _explained(error: Any, status: int) -> CommandError:
 
 
 def _directory(args: argparse.Namespace) -> Path:
-    """The directory meant. A configuration that cannot be read must not keep anybody from ``down``."""
+    """The directory of the data plane. An unreadable configuration is ignored, so that ``down`` always works."""
     from ..dataplane.loader import settings
 
     return Path(settings.directory(None if args.directory else _readable_config(args), args.directory))

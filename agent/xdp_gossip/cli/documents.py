@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``publish``, ``read``, ``delete``, ``documents``, ``history``, ``rollback``, ``request`` and ``verify``."""
+"""Commands ``publish``, ``read``, ``delete``, ``documents``, ``history``, ``rollback``, ``request`` and ``verify``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .text import escaped, printable
 if TYPE_CHECKING:
     from ..api.client import Client
 
-#: The agent bounds one waiting request to this; longer waits are asked for again.
+#: Longest wait of one request that the agent accepts, in seconds. The command repeats the request for longer waits.
 _ONE_WAIT = 60.0
 
 
@@ -187,7 +187,7 @@ def _add_wait(parser: argparse.ArgumentParser, text: str, default: str | None) -
 
 
 def run_publish(args: argparse.Namespace) -> int:
-    """Publish, and wait for the fleet when asked to."""
+    """Publish a document, and with --wait, wait until enough members have it."""
     given = [source for source in (args.source, args.value, args.file) if source is not None]
     if len(given) != 1:
         raise CommandError(f"publish: expected one of --value, --file and -, got {len(given) or 'none'}", USAGE)
@@ -220,7 +220,7 @@ def run_publish(args: argparse.Namespace) -> int:
 
 
 def _suffix(name: str | None) -> str | None:
-    """The suffix of a file's name, where it may stand for a content type."""
+    """The suffix of a file name, if it can serve as a content type; otherwise None."""
     suffix = os.path.splitext(name or "")[1]
     return suffix if suffix[1:].isalnum() and len(suffix.encode()) <= MAX_CONTENT_TYPE else None
 
@@ -242,7 +242,10 @@ def _print_written(written: dict[str, Any], found: dict[str, Any] | None, args: 
 
 
 async def converge(client: Client, wait: str, timeout: float, **question: Any) -> dict[str, Any]:
-    """Ask whether the fleet holds it until it does or ``timeout`` seconds have passed, in bounded requests."""
+    """Ask the agent whether the fleet holds a document, until it does or ``timeout`` seconds have passed.
+
+    Each request waits at most ``_ONE_WAIT`` seconds. Returns the last answer.
+    """
     start = time.monotonic()
     while True:
         left = max(0.0, timeout - (time.monotonic() - start))
@@ -261,7 +264,7 @@ def _print_convergence(found: dict[str, Any], args: argparse.Namespace, *, delet
 
 
 def run_read(args: argparse.Namespace) -> int:
-    """Print the value as it is, or DOC with the value in base64 as JSON."""
+    """Print the raw value of a document; with --json, the document with its value in base64."""
 
     async def work(client: Client) -> int:
         if wants_json(args):
@@ -284,7 +287,7 @@ def _write(value: bytes, name: str | None) -> None:
 
 
 def run_delete(args: argparse.Namespace) -> int:
-    """Delete a document; 0 also when there was none."""
+    """Delete a document. Returns 0 even if it did not exist."""
 
     async def work(client: Client) -> int:
         author = args.author if args.author is not None else _user()
@@ -358,7 +361,7 @@ def _print_history(
 
 
 def run_rollback(args: argparse.Namespace) -> int:
-    """Publish again what a former version held."""
+    """Publish the value of an earlier version again."""
 
     async def work(client: Client) -> int:
         written = await client.rollback(
@@ -376,7 +379,7 @@ def run_rollback(args: argparse.Namespace) -> int:
 
 
 def run_request(args: argparse.Namespace) -> int:
-    """0 when the write has taken effect, else 1."""
+    """Show the outcome of a write. Returns 0 if the write has taken effect, otherwise 1."""
 
     async def work(client: Client) -> int:
         found = await (client.cancel_request(args.id) if args.cancel else client.find_request(args.id))
@@ -389,7 +392,10 @@ def run_request(args: argparse.Namespace) -> int:
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """0 when as many members as asked for hold it, else 1 with the others listed."""
+    """Check whether as many members as requested hold the document.
+
+    Returns 0 if they do; otherwise prints the members that do not and returns 1.
+    """
     digest = args.digest
     if args.file is not None:
         digest = f"sha256:{hashlib.sha256(read_file(args.file)).hexdigest()}"

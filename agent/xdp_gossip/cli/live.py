@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``top``: a live view of the fleet, its documents, the last publish on its way, and this host's rendered files."""
+"""``top``: a live view of the fleet, its documents, the last publish's progress, and this host's rendered files."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from ..api.client import Client
     from .liveview import Publish, View
 
-#: Seconds for which a publish is followed.
+#: Seconds for which the progress of a publish is tracked.
 _FOLLOW = 60.0
-#: Of the time between two questions who holds a publish, what the answer may take: a large fleet's is long.
+#: Fraction of the time that may be spent on convergence requests. The answer of a large fleet takes longer, so the
+#: requests become rarer.
 _SHARE = 0.1
 _DOCUMENT_COLUMNS = ("document", "size", "published", "author", "held by", "applied by")
 _FILE_COLUMNS = ("rendered file", "path", "state", "error")
@@ -45,7 +46,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run_top(args: argparse.Namespace) -> int:
-    """Show everything once, or on a terminal again and again."""
+    """Show everything once; on a terminal, refresh it until the user quits."""
 
     async def work(client: Client) -> int:
         from .liveview import View
@@ -74,7 +75,7 @@ def _print(view: View, args: argparse.Namespace) -> None:
 
 
 async def _live(client: Client, view: View, interval: float) -> int:
-    """Refresh until the user ends it. Returns the exit code."""
+    """Refresh the screen until the user or a signal ends it. Returns the exit code."""
     import asyncio
 
     from .livescreen import screen
@@ -97,7 +98,7 @@ async def _live(client: Client, view: View, interval: float) -> int:
             awaited: set[asyncio.Future[Any]] = {*tasks, terminal.ended}
             done, _rest = await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()  # raises what has ended it
+                task.result()  # raise the exception that ended the task
             return terminal.ended.result()
         finally:
             for task in tasks:
@@ -106,7 +107,7 @@ async def _live(client: Client, view: View, interval: float) -> int:
 
 
 async def _look(client: Client, view: View) -> None:
-    """An agent that restarts is waited for."""
+    """Refresh ``view``. If the agent does not answer, for example because it restarts, record the error for display."""
     from ..api.client import ApiError, Unreachable
 
     try:
@@ -117,7 +118,7 @@ async def _look(client: Client, view: View) -> None:
 
 
 async def _watch(client: Client, view: View, changed: asyncio.Event) -> None:
-    """Follow publishes; the event is set when there is something new to be drawn."""
+    """Track each new publish; set the event ``changed`` when the screen must be redrawn."""
     import asyncio
 
     from ..api.client import ApiError, Unreachable
@@ -161,6 +162,6 @@ async def _follow(client: Client, publish: Publish, changed: asyncio.Event) -> N
         try:
             publish.note(await holders(client, publish.document))
         except Unreachable:
-            return  # the next look says so
+            return  # the next refresh reports the error
         changed.set()
         await asyncio.sleep(max(0.1, (time.monotonic() - asked) / _SHARE))

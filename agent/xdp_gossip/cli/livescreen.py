@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The screen of ``top``: problems first, and how much did not fit."""
+"""Lays out the screen of ``top``: rows with problems come first, and a line counts the rows that do not fit."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from .liveview import View
 from .nodes import summary
 from .text import escaped, middle
 
-#: What of the status is shown, and what of it only when it is not as it should be.
+#: ``_HEAD``: fields of the status that are always shown. ``_FINE``: fields that are shown only if they differ from
+#: these values.
 _HEAD = ("plane", "kernel", "members", "documents")
 _FINE = {"storage": "ok", "state": "running"}
 _NODES = ("name", "state", "heard", "address", "in sync", "plane", "agent", "private data")
 _DOCUMENTS = ("document", "held by", "applied by", "published", "size", "author")
 _FILES = ("rendered file", "state", "error", "path")
-#: Lines from which on there is room for empty ones.
+#: A terminal with at least this many lines gets empty lines between the tables.
 _ROOMY = 20
 
 
 @dataclass
 class _Section:
-    """One table. The first ``urgent`` of its rows are in trouble; of ``total`` not all may have been asked for."""
+    """One table of the screen.
+
+    The first ``urgent`` rows have problems. ``total`` counts all entries, of which ``rows`` may contain only some.
+    """
 
     what: str
     columns: Sequence[str]
@@ -34,7 +38,7 @@ class _Section:
     total: int
 
     def lines(self, shown: int, columns: int) -> list[str]:
-        """The table's lines, with this many rows."""
+        """The lines of the table with its first ``shown`` rows, for a terminal of ``columns`` columns."""
         lines = tables.drawn(self.columns, self.rows[:shown], columns, drop=True) if shown else []
         left = self.total - shown
         if left > 0:
@@ -44,7 +48,7 @@ class _Section:
 
 
 def screen(view: View, columns: int, lines: int) -> list[str]:
-    """The lines of a terminal of this size, none longer and no more."""
+    """Lay out ``view`` for a terminal of this size: at most ``lines`` lines, each at most ``columns`` wide."""
     gap = [""] if lines >= _ROOMY else []
     head = _head(view, columns)[: max(1, lines - 2)]
     if view.publish is not None and lines >= _ROOMY:
@@ -58,11 +62,11 @@ def screen(view: View, columns: int, lines: int) -> list[str]:
 
 
 def _shares(sections: Sequence[_Section], room: int, gap: int) -> list[int]:
-    """Number of rows of each table: rows in trouble first, then in turn."""
+    """The number of rows to show of each table: first the rows with problems, then one row per table in turn."""
     shown = [0] * len(sections)
 
     def needed() -> int:
-        # A heading, the rows, and the line that says how many are missing.
+        # Each table needs a heading, its rows, and a line that counts the rows that are not shown.
         return sum(gap + (count > 0) + count + (count < section.total) for section, count in zip(sections, shown))
 
     for limit in (lambda section: section.urgent, lambda section: len(section.rows)):
@@ -95,7 +99,7 @@ def _head(view: View, columns: int) -> list[str]:
 
 
 def _trouble(view: View) -> str:
-    """What is wrong, counted."""
+    """A summary of the problems in the fleet with their counts, e.g. "2 dead nodes, 1 failed file"."""
     members = view.status["members"]
     counts = [(f"{state} node", members.get(state, 0)) for state in ("suspect", "dead")]
     counts += [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The data behind ``top``, fetched at a cost that does not grow with nodes and documents."""
+"""The data behind ``top``. The cost of fetching it does not grow with the number of nodes and documents."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 from ..api.client import ApiError, Client
 from . import tables
 
-#: Documents shown, the newest first.
+#: Number of documents that are shown, newest first.
 DOCUMENTS = 8
-#: Nodes that are asked for: more than a terminal has lines for.
+#: Number of nodes that are requested: more than a terminal has lines.
 _NODES = 200
-#: Steps of the line of a publish.
+#: Number of steps of a publish's progress bar.
 _BAR = 30
-#: Seconds for which the list of documents is not read again, though one of the newest was deleted.
+#: Least number of seconds between two reads of the document list, even if one of the newest documents was deleted.
 _REST = 5.0
 _NOBODY: dict[str, Any] = {"members": 0, "confirmed": 0, "results": []}
 
 
 class Publish:
-    """The last publish: how many members hold it and have applied it, and when that was."""
+    """The last publish: how many members hold it and have applied it, and how long that took."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
@@ -35,7 +35,7 @@ class Publish:
         self.took: float | None = None
 
     def note(self, found: dict[str, Any]) -> None:
-        """Note an answer about the members that hold and have applied it."""
+        """Store a convergence answer: which members hold and have applied the document."""
         results = found["results"]
         self.members = found["members"]
         self.held = sum(bool(result["holds"]) for result in results)
@@ -52,7 +52,7 @@ class Publish:
             self.took = time.monotonic() - self.began
 
     def lines(self) -> list[str]:
-        """What is shown of it."""
+        """The lines to display about the publish: progress bars, time taken, and members that refused the document."""
         document = self.document
         what = "deleted" if document["deleted"] else "published"
         seconds = self.took if self.took is not None else time.monotonic() - self.began
@@ -73,27 +73,27 @@ def _applied(result: dict[str, Any]) -> str:
 
 
 async def holders(client: Client, document: dict[str, Any]) -> dict[str, Any]:
-    """Members that hold a version and have applied it; nobody applies a deletion."""
+    """Ask which members hold a version and have applied it. For a deletion, ask only which members hold it."""
     deleted = document["deleted"]
     try:
         return await client.convergence(
             document["key"], version=document["version"], deleted=deleted, applied=not deleted
         )
-    except ApiError:  # the pekonode wire has no such question
+    except ApiError:  # the pekonode wire does not support convergence requests
         return _NOBODY
 
 
 class View:
-    """What the last look at the agent found."""
+    """The data that the last refresh fetched from the agent."""
 
     def __init__(self) -> None:
         self.status: dict[str, Any] = {}
-        #: Those in trouble first, then the local one; as many as a terminal may have lines for.
+        #: Nodes with problems first, then the local node, then others; limited to what a terminal can show.
         self.nodes: list[dict[str, Any]] = []
         self.files: list[dict[str, Any]] = []
         self.held: dict[str, dict[str, Any]] = {}
         self.publish: Publish | None = None
-        #: Why the agent does not answer; "" when it does.
+        #: The error if the agent does not answer; otherwise "".
         self.away = ""
         self._newest: dict[str, dict[str, Any]] = {}
         self._read_at: float | None = None
@@ -102,13 +102,13 @@ class View:
 
     @property
     def documents(self) -> list[dict[str, Any]]:
-        """The newest."""
+        """The newest documents, at most ``DOCUMENTS``."""
         return _newest(self._newest.values())
 
     async def look(self, client: Client, *, whole: bool = False) -> None:
-        """Ask for everything; with ``whole`` for all nodes.
+        """Fetch all data from the agent; with ``whole``, fetch all nodes.
 
-        Who holds a document is asked again only when that may have changed.
+        The holders of a document are requested again only if they may have changed.
         """
         self.status, self.files, self.nodes = await asyncio.gather(
             client.status(), client.rendered(), _all_nodes(client) if whole else _some_nodes(client)
@@ -130,7 +130,7 @@ class View:
         return bool(found["confirmed"] < found["members"])
 
     def note(self, changes: list[dict[str, Any]]) -> None:
-        """Take changes of documents, so that the list need not be read again."""
+        """Apply document changes to the list of the newest documents, so that the list need not be read again."""
         for document in changes:
             if document["deleted"]:
                 self._stale |= self._newest.pop(document["key"], None) is not None
@@ -139,11 +139,11 @@ class View:
         self._newest = {one["key"]: one for one in self.documents}
 
     def missed(self) -> None:
-        """Changes were missed: the list is read again."""
+        """Mark the document list as stale, because changes were missed; the next refresh reads it again."""
         self._stale, self._read_at = True, None
 
     def rows(self) -> list[list[Any]]:
-        """The documents as rows of a table."""
+        """The newest documents as table rows."""
         rows = []
         for one in self.documents:
             found = self.held.get(one["key"], _NOBODY)
@@ -166,7 +166,7 @@ async def _all_nodes(client: Client) -> list[dict[str, Any]]:
 
 
 async def _some_nodes(client: Client) -> list[dict[str, Any]]:
-    """Those in trouble first."""
+    """Fetch a limited number of nodes: suspect and dead nodes, the local node, then other alive nodes."""
     dead, suspect, local, others = await asyncio.gather(
         client.nodes("dead", limit=_NODES),
         client.nodes("suspect", limit=_NODES),

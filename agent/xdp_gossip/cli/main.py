@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Entry point of the command line: parser, dispatch, and the one place that maps errors to exit codes."""
+"""Entry point of the command line: builds the parser, runs the command, and maps errors to exit codes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ examples:
   xdp-gossip COMMAND --help"""
 
 
-#: Modules of the commands, in the order of the help text.
+#: Modules that define the commands, in the order of the help text.
 _COMMANDS = ("agent", "nodes", "documents", "watch", "live", "dataplane", "doctor", "rendered", "completion")
-#: Commands that run for months need not carry the others in memory. Their faults belong into their log, whole.
+#: Services (command -> modules to load). A service runs for months, so it loads no other commands, to save memory. Its
+#: unexpected exceptions are logged with a traceback.
 _SERVICES = {"agent": ("agent",), "files-helper": ("rendered",)}
 
 
 def build_parser(modules: Sequence[str] = _COMMANDS) -> Parser:
-    """The command line: all of it, or the commands of some ``modules``."""
+    """Build the command line parser with the commands of ``modules`` (default: all)."""
     common = connection_options()
     parser = Parser(
         prog="xdp-gossip",
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         status, failure = INTERRUPTED, None
     except BrokenPipeError:
-        # The reader of a pipe went away (| head): nothing to say.
+        # The reader of the pipe closed it (for example ``| head``), so no message is printed.
         status, failure = NO_READER, None
     except CommandError as error:
         status, failure = error.status, error
@@ -79,9 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         streams.finish()
     except OSError:
-        pass  # the first error is the one to tell of
+        pass  # report the first error, not this one
     if failure is not None:
-        # The mistakes in a configuration begin with the name of its file, as a compiler's do.
+        # Problems of a configuration begin with the file's name, as compiler messages do, so they get no prefix.
         prefix = "" if failure.code == "configuration" else "xdp-gossip: "
         streams.tell("error", failure.lines, _asks_for_json(words), prefix, code=failure.code, **failure.details)
     return status
@@ -96,7 +97,7 @@ def _run(words: list[str], modules: Sequence[str]) -> int:
 
 
 def _asks_for_json(words: list[str]) -> bool:
-    """Whether --json is among the words, which may be no command line that can be parsed."""
+    """Whether ``words`` contain --json or an abbreviation of it. The words may be too malformed for the parser."""
     own = words[: words.index("--")] if "--" in words else words
     return any(len(word) > 2 and "--json".startswith(word) for word in own)
 

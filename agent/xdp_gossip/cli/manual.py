@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Makes a release's shell completions and man page from the parser: ``python -m xdp_gossip.cli.manual DIRECTORY``.
+"""Generates a release's shell completions and man page from the parser: ``python -m xdp_gossip.cli.manual DIRECTORY``.
 
-The output is the same on every machine: it depends on no terminal, clock, or version of argparse.
+The output is the same on every machine, because it does not depend on the terminal, the clock or argparse's version.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .completion import script
 from .main import build_parser
 from .parser import Parser
 
-#: Where a shell looks for its script, below a directory such as /usr/local/share.
+#: Shell -> path of its completion script below a directory such as /usr/local/share.
 _SCRIPTS = {
     "bash": "bash-completion/completions/xdp-gossip",
     "zsh": "zsh/site-functions/_xdp-gossip",
@@ -45,13 +45,13 @@ _STATUSES = (
 
 
 def files() -> dict[str, str]:
-    """Each file by its name below ``share``."""
+    """The content of each generated file, by its path below ``share``."""
     scripts = {name: script(shell) for shell, name in _SCRIPTS.items()}
     return {"man/man1/xdp-gossip.1": page(), **scripts}
 
 
 def page() -> str:
-    """The manual page, in the macros of man(7)."""
+    """The man page, written with the macros of man(7)."""
     parser = build_parser()
     return "\n".join(_page(parser)) + "\n"
 
@@ -100,7 +100,7 @@ def _commands(parser: argparse.ArgumentParser, common: set[str]) -> Iterator[str
 
 
 def _own(parser: argparse.ArgumentParser, common: set[str]) -> list[argparse.Action]:
-    """The options that only this command has."""
+    """The options of ``parser`` that are not common to all commands."""
     found = [one for one in parser._actions if one.option_strings and one.help != argparse.SUPPRESS]
     return [one for one in found if not common & set(one.option_strings)]
 
@@ -127,7 +127,7 @@ def _escaped(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """A paragraph in lines that are no requests."""
+    """Format a paragraph so that no line is taken for a roff request."""
     return "\n".join(_line(line) for line in textwrap.wrap(text, 72, break_long_words=False, break_on_hyphens=False))
 
 
@@ -137,7 +137,7 @@ def _line(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write them below a directory."""
+    """Write the generated files below the directory ``arguments[0]``."""
     for name, content in files().items():
         path = Path(arguments[0], name)
         path.parent.mkdir(parents=True, exist_ok=True)

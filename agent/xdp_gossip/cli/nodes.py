@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``members``, ``status``, ``keys`` and ``node``."""
+"""The commands ``members``, ``status``, ``keys`` and ``node``."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def run_members(args: argparse.Namespace) -> int:
 
 
 def summary(status: dict[str, Any]) -> dict[str, object]:
-    """The lines of ``status``."""
+    """Select the fields that ``status`` prints, by label."""
     node, members = status["node"], status["members"]
     plane = status.get("dataplane")
     return {
@@ -136,13 +136,14 @@ def summary(status: dict[str, Any]) -> dict[str, object]:
 
 
 def _kernel(plane: dict[str, Any]) -> str:
-    """What the data plane did since it was put up."""
+    """A line with the packet counts of the kernel data plane since it was loaded."""
     counters = plane["counters"]
 
     def total(prefix: str) -> int:
         return sum(count for name, count in counters.items() if name.startswith(prefix))
 
-    taken = total("take_") - counters["take_newcomer"]  # which are counted by their type too
+    # take_newcomer is left out, because those rumors are also counted by their type
+    taken = total("take_") - counters["take_newcomer"]
     return f"{taken} rumors taken, {counters['relay']} relayed, {total('drop_')} dropped on {plane['interface']}"
 
 
@@ -177,7 +178,7 @@ def run_keys(args: argparse.Namespace) -> int:
 
 
 def run_show(args: argparse.Namespace) -> int:
-    """Show the local node."""
+    """Show the local node as the agent reports it."""
 
     async def work(client: Client) -> int:
         node = await client.node()
@@ -188,7 +189,7 @@ def run_show(args: argparse.Namespace) -> int:
 
 
 def run_set(args: argparse.Namespace) -> int:
-    """Change the local node."""
+    """Change the name or private data of the local node."""
     if args.name is None and args.private_data is None:
         raise CommandError("node set: expected --name, --private-data or both, got neither", USAGE)
 
@@ -201,7 +202,7 @@ def run_set(args: argparse.Namespace) -> int:
 
 
 def run_join(args: argparse.Namespace) -> int:
-    """Contact other nodes."""
+    """Make the agent contact other nodes."""
 
     async def work(client: Client) -> int:
         added = await client.join(args.nodes)
@@ -212,7 +213,7 @@ def run_join(args: argparse.Namespace) -> int:
 
 
 def run_switch(args: argparse.Namespace) -> int:
-    """Start, stop or leave."""
+    """Run ``node start``, ``node stop`` or ``node leave``."""
 
     async def work(client: Client) -> int:
         answer = await client.switch(args.operation)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The parser of the command line: its types, its help, and error messages of one line."""
+"""The command line parser: argument types, help output, and error messages of one line."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from .common import DEFAULT_CONFIG, DEFAULT_SOCKET, USAGE, CommandError
 
 
 class Help(argparse.HelpFormatter):
-    """Paragraphs are filled; lines that begin with spaces, as examples do, are only broken where a shell allows it."""
+    """A help formatter that fills paragraphs.
+
+    Lines that begin with a space, such as examples, are only broken where a shell allows it.
+    """
 
     def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None) -> str:
-        """Options are listed below: in the line for the usage they would take several lines."""
+        """Write the usage line with "[options]", because the single options would take several lines and are listed
+        below it.
+        """
         if usage is None:
             options = ["[options]"] if any(action.option_strings for action in actions) else []
             places = [self._place(action) for action in actions if not action.option_strings]
@@ -55,9 +60,9 @@ def _broken(line: str, width: int) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are :class:`CommandError`, and whose words are UTF-8 unless they have another type.
+    """A parser that raises :class:`CommandError` and checks that arguments without a type are valid UTF-8.
 
-    ``takes_command``: another program's command line may stand behind ``--``. ``examples``: of its use.
+    ``takes_command``: another program's command line may follow ``--``. ``examples``: example command lines.
     """
 
     takes_command = False
@@ -66,23 +71,23 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         options.setdefault("formatter_class", Help)
         super().__init__(*args, **options)
-        # An argument without a type: what is sent to an agent, which takes nothing else.
+        # An argument without a type is sent to the agent, which accepts only UTF-8.
         self.register("type", None, text)
 
     def add_subparsers(self, **options: Any) -> Any:
-        """See argparse. Words after the command's name have the types of its own parser."""
+        """Add subcommands as argparse does, but leave the words after a command's name to that command's parser."""
         action = super().add_subparsers(**options)
         action.type = raw
         return action
 
     def error(self, message: str) -> Any:
-        """Raises :class:`CommandError`."""
+        """Raise :class:`CommandError` with the parser's message."""
         raise CommandError(f"{message} (see '{self.prog} --help')", USAGE)
 
     def parse_known_args(  # type: ignore[override]  # of the forms that argparse declares, the one that it uses
         self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """See argparse."""
+        """Parse as argparse does, but store the words after ``--`` as ``command`` if the parser takes a command."""
         words = list(args or [])
         if not self.takes_command or "--" not in words:
             return super().parse_known_args(args, namespace)
@@ -103,7 +108,7 @@ def add_command(
     common: argparse.ArgumentParser | None = None,
     **options: Any,
 ) -> Any:
-    """A parser for one command. ``summary`` is its line in lists; ``examples`` are command lines."""
+    """Add a parser for one command. ``summary`` is its line in lists of commands; ``examples`` are command lines."""
     parser = commands.add_parser(
         name,
         help=summary,
@@ -117,7 +122,7 @@ def add_command(
 
 
 def connection_options() -> argparse.ArgumentParser:
-    """The options that name an agent, as a parent parser; they may stand before or after the command."""
+    """The options that select an agent, as a parent parser. They are accepted before and after the command."""
     parent = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     group = parent.add_argument_group("agent and output")
     where = group.add_mutually_exclusive_group()
@@ -132,25 +137,25 @@ def connection_options() -> argparse.ArgumentParser:
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """The option that names the configuration file."""
+    """Add the option --config, which names the configuration file."""
     text = f"configuration file of the agent (default: {DEFAULT_CONFIG})"
     parser.add_argument("--config", metavar="FILE", type=path, default=DEFAULT_CONFIG, help=text)
 
 
 def raw(word: str) -> str:
-    """Any bytes: a value, or words of another program."""
+    """Argument type for arbitrary bytes: a value, or words for another program."""
     return word
 
 
 def path(word: str) -> str:
-    """The name of a file, in any bytes."""
+    """Argument type for a file name, which may contain any bytes."""
     if not word:
         raise argparse.ArgumentTypeError("expected the name of a file, got none")
     return word
 
 
 def text(word: str) -> str:
-    """Text for the agent."""
+    """Argument type for text that is sent to the agent: valid UTF-8."""
     try:
         word.encode()
     except UnicodeEncodeError:
@@ -159,28 +164,28 @@ def text(word: str) -> str:
 
 
 def some_text(word: str) -> str:
-    """Text of at least one character."""
+    """Argument type for text of at least one character."""
     if not word:
         raise argparse.ArgumentTypeError("expected text, got none")
     return text(word)
 
 
 def version(word: str) -> str:
-    """The version of a document, as the agent writes it."""
+    """Argument type for a document version in the agent's notation."""
     if not (word and word.isascii() and word.isprintable() and len(word) <= MAX_KEY):
         raise argparse.ArgumentTypeError(f"expected a version that history lists, got {shown(word)}")
     return word
 
 
 def prefix(word: str) -> str:
-    """The beginning of a key, or nothing."""
+    """Argument type for the beginning of a key, which may be empty."""
     if len(text(word).encode()) > MAX_KEY:
         raise argparse.ArgumentTypeError(f"expected at most {MAX_KEY} bytes, got {len(word.encode())}")
     return word
 
 
 def key(word: str) -> str:
-    """The key of a document."""
+    """Argument type for a document key."""
     try:
         return check_key(text(word))
     except ValueError as error:
@@ -188,7 +193,7 @@ def key(word: str) -> str:
 
 
 def seconds(word: str) -> float:
-    """A length of time, from 0 s on."""
+    """Argument type for a duration of at least 0 seconds."""
     try:
         number = float(word)
     except ValueError:
@@ -199,7 +204,7 @@ def seconds(word: str) -> float:
 
 
 def number_from(least: int) -> Callable[[str], int]:
-    """The type of a whole number from ``least`` on."""
+    """Build an argument type for an integer of at least ``least``."""
 
     def number(word: str) -> int:
         found = int(word) if word.isascii() and word.isdigit() and len(word) < 20 else least - 1
@@ -211,7 +216,7 @@ def number_from(least: int) -> Callable[[str], int]:
 
 
 def wait_for(word: str) -> str:
-    """The type of --wait: all, majority or a number from 1."""
+    """Argument type of --wait: all, majority or a number from 1."""
     if word in ("all", "majority") or (word.isascii() and word.isdigit() and 1 <= int(word[:7]) <= 999_999):
         return word
     raise argparse.ArgumentTypeError(f"expected all, majority or a number of members, got {shown(word)}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``rendered`` and ``files-helper``: the rendered files of this host, and the helper that writes them."""
+"""The commands ``rendered``, which lists this host's rendered files, and ``files-helper``, which writes them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run_rendered(args: argparse.Namespace) -> int:
-    """List the rendered files."""
+    """List the rendered files of this host."""
 
     async def work(client: Client) -> int:
         found = await client.rendered()
@@ -58,7 +58,7 @@ def run_rendered(args: argparse.Namespace) -> int:
 
 
 def run_helper(args: argparse.Namespace) -> int:
-    """Serve the agent until SIGTERM; 2 when the configuration is wrong, 1 when it cannot listen."""
+    """Run the files helper until SIGTERM. Returns 2 if the configuration is invalid, 1 if the helper cannot listen."""
     from ..service import logs
     from ..service.systemd import Systemd
     from ..templates.helper import server

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Standard streams, whatever state the caller left them in, and whatever their encoding."""
+"""Makes the standard streams usable whatever their state and encoding, and prints messages to stderr."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 
 from .text import ELLIPSIS, escaped
 
-#: Characters of one line of a message.
+#: Most characters of one line of a message.
 _LINE = 1000
 
 
 def prepare(*, service: bool = False) -> None:
-    """Make standard streams usable that are closed, or whose encoding has no room for every character.
+    """Prepare the standard streams, which may be closed or unable to encode every character.
 
-    A closed stream stays closed: using it is an error, as in a program in C. Only its number is reserved, so that no
-    socket gets it. A ``service`` may print to it; the output is lost.
+    A closed stream stays closed: using it is an error, as in a C program. Its descriptor number is reserved, so that no
+    socket gets it. A ``service`` may print to a closed stdout; the output is discarded.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            # Reading and writing fail as with a closed descriptor, when they may not: what is wanted is not allowed.
+            # Open /dev/null in the wrong direction, so that reading or writing fails as on a closed descriptor.
             closed = (os.O_WRONLY, os.O_WRONLY if service else os.O_RDONLY, os.O_WRONLY)[number]
             _point(number, closed)
             mode = "r" if number == 0 else "w"
@@ -34,7 +34,7 @@ def prepare(*, service: bool = False) -> None:
 
 
 def _point(number: int, flags: int) -> None:
-    """Make a descriptor one of nothing."""
+    """Make the descriptor ``number`` refer to /dev/null."""
     found = os.open(os.devnull, flags)
     if found != number:
         os.dup2(found, number)
@@ -42,7 +42,7 @@ def _point(number: int, flags: int) -> None:
 
 
 def finish() -> None:
-    """Write what is buffered. Raises ``OSError`` for stdout; nothing is written any more after that."""
+    """Flush stdout and stderr. Raises ``OSError`` if stdout fails; the rest of its output is then discarded."""
     try:
         sys.stderr.flush()
     except OSError:
@@ -55,18 +55,19 @@ def finish() -> None:
 
 
 def give_up(stream: Any) -> None:
-    """Let what cannot be written vanish, so that Python does not complain of it at its end."""
+    """Redirect a stream that cannot be written to /dev/null, so that Python does not report an error at exit."""
     try:
         number = stream.fileno()
     except (OSError, ValueError):
-        return  # no file: a test's
+        return  # not a real file, but a test's stream
     _point(number, os.O_WRONLY)
 
 
 def tell(kind: str, lines: Sequence[str], as_json: bool, prefix: str = "xdp-gossip: ", **more: Any) -> None:
-    """One message on stderr; a line of JSON with ``kind`` (error, notice) where ``as_json`` says so, else ``prefix``.
+    """Print one message to stderr.
 
-    Whoever cannot read it has gone: that is no error.
+    With ``as_json``, the message is one line of JSON with the member ``kind`` (error, notice); otherwise ``prefix``
+    precedes the text. If nobody reads stderr any more, the failed write is ignored.
     """
     if as_json:
         written = json.dumps({kind: {**more, "message": "\n".join(lines)}})
@@ -80,5 +81,7 @@ def tell(kind: str, lines: Sequence[str], as_json: bool, prefix: str = "xdp-goss
 
 
 def _short(line: str) -> str:
-    """The first and the last of a line that is too long: what is in the way is a value in its middle."""
+    """Shorten a line that is too long: keep its beginning and end, because a long line usually has a value in its
+    middle.
+    """
     return line if len(line) <= _LINE else f"{line[: _LINE // 2]}{ELLIPSIS}{line[-_LINE // 2 :]}"

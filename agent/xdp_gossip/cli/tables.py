@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tables for people: cut to fit on a terminal, complete anywhere else."""
+"""Tables in text form: cut to the width of a terminal, complete on any other output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from .text import middle, padded, printable, width
 
-#: SGR parameters of states: green, yellow, red, faint; what is drawn bold has "1".
+#: SGR parameters for each state: green, yellow, red or faint; "1" is bold.
 STYLES = {
     "alive": "32",
     "applied": "32",
@@ -24,23 +24,23 @@ STYLES = {
 }
 BOLD = "1"
 _GAP = "  "
-#: Columns below which no column is cut: a beginning, the ellipsis and an end.
+#: A column is not cut below this width, which leaves room for a beginning, the ellipsis and an end.
 _LEAST = 7
 
 Rows = Sequence[Sequence[object]]
 
 
 def styled(text: str, style: str) -> str:
-    """``text`` in a style of the terminal."""
+    """``text`` with the escape codes of ``style``; plain if NO_COLOR is set or the terminal is dumb."""
     plain_one = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return f"\x1b[{style}m{text}\x1b[0m" if style and not plain_one else text
 
 
 def aligned(columns: Sequence[str], rows: Rows, most: int | None = None, rigid: bool = False) -> list[list[str]] | None:
-    """The heading and the rows as fields of equal width.
+    """The heading and the rows as fields of equal width per column.
 
-    With ``most`` columns of a terminal the widest are cut until all fit, with ``rigid`` the first one only; None when
-    they cannot.
+    If ``most`` is given, the widest columns are cut until the table fits into ``most`` terminal columns; with ``rigid``
+    only the first column is cut. Returns None if the table cannot fit.
     """
     cells = [[column.upper() for column in columns], *([printable(value) for value in row] for row in rows)]
     widths = [max(width(row[index]) for row in cells) for index in range(len(columns))]
@@ -56,7 +56,10 @@ def aligned(columns: Sequence[str], rows: Rows, most: int | None = None, rigid: 
 
 
 def _shrunk(widths: list[int], least: list[int], room: int) -> list[int]:
-    """Widths that fit: one bound for all, the greatest that does, and none below its ``least``."""
+    """Reduce column widths until they fit into ``room``.
+
+    All columns are cut to the same bound, the largest that fits; no column becomes narrower than its ``least``.
+    """
     low, high = 0, max(widths, default=0)
     while low < high:
         bound = (low + high + 1) // 2
@@ -66,7 +69,7 @@ def _shrunk(widths: list[int], least: list[int], room: int) -> list[int]:
 
 
 def plain(columns: Sequence[str], rows: Rows, stream: TextIO) -> None:
-    """Aligned columns with a heading; values are never cut."""
+    """Write aligned columns with a heading to ``stream``; values are never cut."""
     for row in aligned(columns, rows) or []:
         stream.write(_GAP.join(row).rstrip() + "\n")
 
@@ -74,7 +77,8 @@ def plain(columns: Sequence[str], rows: Rows, stream: TextIO) -> None:
 def drawn(columns: Sequence[str], rows: Rows, most: int, drop: bool = False) -> list[str]:
     """The lines of a table for a terminal of ``most`` columns, with colours.
 
-    Where the columns do not fit, each row is a block of names and values; with ``drop`` the last columns are left out.
+    If the columns do not fit, each row becomes a block of names and values; with ``drop``, the last columns are omitted
+    instead.
     """
     shown = len(columns)
     table = aligned(columns, rows, most, drop)
@@ -102,7 +106,7 @@ def _block(columns: Sequence[str], row: Sequence[object], most: int) -> list[str
 
 
 def show(columns: Sequence[str], rows: Rows, args: argparse.Namespace | None = None) -> None:
-    """Print a table on stdout: cut to the width of a terminal, unless ``args`` has --wide."""
+    """Print a table on stdout. On a terminal, it is cut to the terminal's width unless ``args`` has --wide."""
     if not sys.stdout.isatty() or getattr(args, "wide", False):
         plain(columns, rows, sys.stdout)
         return
@@ -110,7 +114,7 @@ def show(columns: Sequence[str], rows: Rows, args: argparse.Namespace | None = N
 
 
 def terminal_columns() -> int:
-    """Columns of the terminal on stdout; 80 if unknown."""
+    """The number of columns of the terminal on stdout; 80 if unknown."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 80
     except (OSError, ValueError):
@@ -118,20 +122,20 @@ def terminal_columns() -> int:
 
 
 def show_pairs(pairs: Mapping[str, object]) -> None:
-    """Print names and values, one a line."""
+    """Print each name and its value on one line."""
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
         print(f"{name + ':':<{width + 1}} {printable(value)}")
 
 
 def address(node: Mapping[str, Any]) -> str:
-    """``addr:port`` of a NODE, an IPv6 address in brackets."""
+    """Format the address of a NODE object as ``addr:port``, with an IPv6 address in brackets."""
     addr = str(node["addr"])
     return f"[{addr}]:{node['port']}" if ":" in addr else f"{addr}:{node['port']}"
 
 
 def ago(seconds: float) -> str:
-    """Age in a few characters."""
+    """Format an age in seconds in a few characters, such as "5 min"."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     if seconds < 7200:
@@ -139,12 +143,12 @@ def ago(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h"
 
 
-#: The last column gives way first where there is no room.
+#: Columns of the node table. If the terminal is too narrow, the last column is dropped first.
 NODE_COLUMNS = ("name", "address", "state", "heard", "agent", "plane", "in sync", "private data")
 
 
 def node_rows(nodes: Sequence[Mapping[str, Any]], digest: str) -> list[list[object]]:
-    """A row for each NODE, first that of the member asked; ``digest`` is its documents digest."""
+    """The table rows of ``nodes``, starting with the queried member; ``digest`` is that member's documents digest."""
     return [
         [
             node["name"],

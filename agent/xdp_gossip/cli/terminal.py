@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Takes a terminal over for drawing, and restores it however the program ends."""
+"""Switches the terminal to a full-screen mode for drawing, and restores it when the program ends in any way."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from typing import Any
 from . import tables
 from .common import OK
 
-#: Another screen, no cursor, no line that goes on in the next; and all of it back.
+#: Escape sequences to enter and leave full-screen mode: alternate screen, hidden cursor, no line wrap.
 _TAKE, _GIVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 
 
 class Terminal:
-    """The terminal on stdout, and the keys on stdin where that is one too. Used within a running event loop.
+    """The terminal on stdout in full-screen mode, and key presses on stdin if stdin is a terminal. Needs a running
+    event loop.
 
-    ``ended`` has the exit code once the user or a signal ends it: 0 for the key q, 128 plus its number for a signal.
-    ``wake`` is called when everything must be drawn again. SIGTSTP restores the terminal while the program is stopped.
+    The future ``ended`` receives the exit code when the user or a signal ends the program: 0 for the key q, 128 plus
+    its number for a signal. ``wake`` is called when the whole screen must be drawn again. On SIGTSTP, the terminal is
+    restored while the program is stopped.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -54,10 +56,10 @@ class Terminal:
             self._give()
         except (OSError, termios.error):
             if kind is None and self.ended.done() and self.ended.result() == OK:
-                raise  # else the terminal has gone, and that is known
+                raise  # after a hangup the terminal cannot be restored, and the exit code reports the hangup already
 
     def size(self) -> tuple[int, int]:
-        """Columns and lines; 80 and 24 when the terminal does not say."""
+        """The number of columns and lines of the terminal; 80 and 24 if the terminal does not report them."""
         try:
             found = os.get_terminal_size(sys.stdout.fileno())
         except OSError:
@@ -65,7 +67,7 @@ class Terminal:
         return found.columns or 80, found.lines or 24
 
     def draw(self, lines: list[str]) -> None:
-        """Put these lines, which have to fit, in place of what is there."""
+        """Replace the screen with ``lines``, which must fit."""
         sys.stdout.write("\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
         sys.stdout.flush()
 
@@ -91,7 +93,7 @@ class Terminal:
         except OSError:
             found = b""
         if not found:
-            self._end(128 + signal.SIGHUP)  # the terminal has gone
+            self._end(128 + signal.SIGHUP)  # end of input: the terminal was closed
         elif found in (b"q", b"Q") or b"\x04" in found:
             self._end(OK)
 
@@ -103,7 +105,7 @@ class Terminal:
         self._give()
         self._loop.remove_signal_handler(signal.SIGTSTP)
         os.kill(os.getpid(), signal.SIGTSTP)
-        # Here it goes on after SIGCONT.
+        # SIGCONT resumes execution here.
         self._loop.add_signal_handler(signal.SIGTSTP, self._stop)
         self._take()
         self._wake()

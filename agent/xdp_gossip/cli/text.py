@@ -1,28 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""Makes text safe for a terminal: nothing acts on it or is invisible. Counts the columns that a text takes."""
+"""Escapes text for a terminal, so that no part of it is a control sequence or invisible, and measures its width."""
 
 from __future__ import annotations
 
 import unicodedata
 
-#: Printable characters, says Unicode, that show nothing: fillers of Hangul, the blank of Braille, joiners, selectors.
+#: Characters that Unicode classifies as printable but that show nothing: Hangul fillers, the Braille blank, joiners,
+#: selectors.
 _INVISIBLE = frozenset(
     map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x2800, 0x3164, 0xFFA0, 0x1D159))
 ) | frozenset(map(chr, (*range(0xFE00, 0xFE0F), *range(0xE0100, 0xE01F0))))
-#: Makes the symbol before it an emoji.
+#: Variation selector that turns the symbol before it into an emoji.
 _EMOJI = "\ufe0f"
 ELLIPSIS = "…"
 
 
 def escaped(text: str) -> str:
-    """``text`` with escapes for what is no printable character, or shows nothing.
+    """``text`` with escapes for characters that are not printable or show nothing.
 
-    What other nodes say of themselves must not move the cursor, colour anything or pass for something else.
+    Other nodes choose these texts. They must not move the cursor, add colour, or imitate other output.
     """
     if text.isascii() and text.isprintable():
         return text
     shown: list[str] = []
-    before = ""  # no mark may join what stands before the text
+    before = ""  # a combining mark at the beginning must not join the character on its left
     for char in text:
         good = char.isprintable() and char not in _INVISIBLE
         if good and unicodedata.category(char)[0] == "M":
@@ -33,7 +34,10 @@ def escaped(text: str) -> str:
 
 
 def printable(value: object) -> str:
-    """A value as a field: ``-`` for none, and in quotes what would be taken for none or could not be seen whole."""
+    """Format a value as a table field: ``-`` for no value.
+
+    Text that looks like ``-`` or has spaces at its ends is put in quotes.
+    """
     text = "yes" if value is True else "no" if value is False else "-" if value in (None, "") else str(value)
     if isinstance(value, str) and value and (value == "-" or value != value.strip(" ")):
         return f'"{escaped(text)}"'
@@ -41,7 +45,7 @@ def printable(value: object) -> str:
 
 
 def width(text: str) -> int:
-    """Columns that escaped ``text`` takes: wide characters two (UAX #11), marks none."""
+    """The number of terminal columns of an escaped text: wide characters take two (UAX #11), combining marks none."""
     if text.isascii():
         return len(text)
     columns, before = 0, ""
@@ -55,7 +59,7 @@ def width(text: str) -> int:
 
 
 def middle(text: str, most: int) -> str:
-    """``text`` in at most ``most`` columns (1 or more): an ellipsis stands for what is cut out of its middle."""
+    """Shorten ``text`` to at most ``most`` columns (1 or more), with an ellipsis in place of its middle."""
     if len(text) <= most and width(text) <= most:
         return text
     end = (most - 1) // 2
@@ -74,5 +78,5 @@ def _beginning(text: str, most: int) -> str:
 
 
 def padded(text: str, columns: int) -> str:
-    """``text`` and as many spaces as it takes."""
+    """``text`` padded with spaces to a width of ``columns``."""
     return text + " " * (columns - width(text))

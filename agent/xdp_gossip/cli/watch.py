@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``watch``: prints a line for each change, or runs a command for each burst of changes."""
+"""``watch``: prints one line for each change, or runs a command for each burst of changes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from ..api.client import Client
 
 _POLL = 30.0
-#: Seconds in which changes that follow the first are gathered before the command is run.
+#: Seconds for which changes are collected after the first one, before the command runs.
 _BURST = 0.2
-#: Seconds until a lost connection is tried again, first and at most: a restart of the agent takes a second or two.
+#: Seconds until a lost connection is retried, initially and at most. A restart of the agent takes one or two seconds.
 _BACK_OFF, _BACK_OFF_MOST = 0.25, 2.0
-#: Seconds that a command has to end when the watch is ended.
+#: Seconds that a running command has to end when the watch ends.
 _END = 5.0
 
 Change = dict[str, Any]
@@ -69,7 +69,10 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Watch until the count or the time is reached; 1 when a run of the command failed."""
+    """Watch until the requested number of changes or the time limit is reached.
+
+    Returns 1 if a run of the command failed.
+    """
     if args.since is not None and (args.initial or args.state):
         raise CommandError("--since: expected none with --initial or --state, which say where to begin", USAGE)
     seen = Seen(Path(args.state), args.prefix) if args.state else None
@@ -116,22 +119,26 @@ def _line(change: Change) -> str:
 
 
 async def _bursts(client: Client, args: argparse.Namespace, seen: Seen | None) -> AsyncIterator[list[Change]]:
-    """Changes that came together, never none; what comes while the caller is busy is one burst. Ends with the time."""
+    """Yield non-empty lists of changes until the time limit.
+
+    Changes that arrive while the caller is busy come as one list.
+    """
     import asyncio
 
     from ..api.client import ApiError, Unreachable
 
     deadline = None if args.timeout is None else time.monotonic() + args.timeout
     since, back_off, connected = args.since, _BACK_OFF, False
-    away: float | None = None  # since when the agent does not answer
+    away: float | None = None  # time at which the agent stopped answering
     initial, look = args.initial, args.initial or seen is not None
     while True:
         left = _POLL if deadline is None else min(_POLL, max(0.0, deadline - time.monotonic()))
         if not connected:
-            left = 0.0  # whether there is an agent at all should be known at once
+            left = 0.0  # the first request does not wait, so a missing agent is reported at once
         try:
             if look:
-                # The revision first: what changes while the lists are read comes again after them.
+                # The revision is read before the lists, so changes made while the lists are read are reported after
+                # them.
                 since = (await client.watch(None, 0.0))["revision"]
                 burst = await _look(client, args, seen, since, initial)
                 initial = look = False
@@ -147,7 +154,8 @@ async def _bursts(client: Client, args: argparse.Namespace, seen: Seen | None) -
         except (Unreachable, ApiError) as error:
             if not connected or (isinstance(error, ApiError) and error.status < 500):
                 raise
-            # The agent restarts, say. Nothing is missed: it tells of a gap when it cannot know what came since.
+            # The agent may be restarting. No change is missed: if the agent no longer has the changes, it reports a
+            # gap.
             if away is None:
                 away = time.monotonic()
                 notice(args, f"the agent does not answer ({error}); waiting until it is back")
@@ -165,7 +173,7 @@ async def _bursts(client: Client, args: argparse.Namespace, seen: Seen | None) -
 
 
 async def _poll(client: Client, args: argparse.Namespace, since: int | None, left: float) -> dict[str, Any]:
-    """What comes next; for a command with what follows closely."""
+    """The next changes. If a command is to run, also the changes that follow within ``_BURST`` seconds."""
     import asyncio
 
     found = await client.watch(since, left, args.prefix)
@@ -186,7 +194,9 @@ def _wanted(change: Change, args: argparse.Namespace, seen: Seen | None) -> bool
 async def _look(
     client: Client, args: argparse.Namespace, seen: Seen | None, revision: int, initial: bool
 ) -> list[Change]:
-    """What is there to begin with: all with ``initial``, else what ``seen`` has not."""
+    """The changes at the start: all documents and nodes with ``initial``, otherwise the changes that ``seen`` has
+    missed.
+    """
     if not initial:
         assert seen is not None
         if seen.is_new:
@@ -220,9 +230,9 @@ async def _run_commands(bursts: AsyncIterator[list[Change]], args: argparse.Name
         ended_by.append(number)
         task.cancel()
 
-    # The command is in a session of its own: a terminal that closes tells only the watch of it.
+    # The command runs in its own session, so when the terminal closes, only the watch receives SIGHUP.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             asyncio.get_running_loop().add_signal_handler(number, end, number)
     runs = failed = 0
     try:
@@ -255,7 +265,7 @@ async def _run_command(command: list[str], burst: list[Change]) -> int:
         "XDP_GOSSIP_EVENT": last["event"],
         "XDP_GOSSIP_VERSION": document.get("version") or "",
     }
-    # A file, not a pipe: a command that does not read it is not held up, and neither is the watch.
+    # The changes are passed in a file, because a pipe that the command does not read would block the watch.
     with tempfile.TemporaryFile() as changes:
         changes.write(json.dumps(burst).encode())
         changes.seek(0)
@@ -273,7 +283,7 @@ async def _run_command(command: list[str], burst: list[Change]) -> int:
 
 
 async def _end(process: Any) -> None:
-    """End a command, with all that it started."""
+    """Terminate a command and all processes that it started."""
     import asyncio
 
     for number in (signal.SIGTERM, signal.SIGKILL):

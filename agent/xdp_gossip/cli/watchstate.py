@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The state file of ``watch --state``: the handled version of each document, from which a later run continues.
+"""The state file of ``watch --state``: the processed version of each document, from which a later run continues.
 
-Versions, not a revision of the agent: those begin anew with each run of the agent, and may be of another one.
+The file stores versions and not a revision, because revisions restart with each run of an agent, and the next run may
+ask another agent.
 """
 
 from __future__ import annotations
@@ -17,25 +18,27 @@ from .common import USAGE, CommandError
 if TYPE_CHECKING:
     from ..api.client import Client
 
-#: What the file says that it is.
+#: The value of ``kind`` that identifies a state file.
 _KIND = "xdp-gossip watch 1"
 
 Change = dict[str, Any]
 
 
 class Seen:
-    """The documents under one prefix that were dealt with."""
+    """The versions of the documents under one prefix that were processed."""
 
     def __init__(self, path: Path, prefix: str) -> None:
-        """Raises :class:`CommandError` for a file of something else."""
+        """Load the state file if it exists. Raises :class:`CommandError` if the file is not a state file of this
+        prefix.
+        """
         self._path = path
         self._prefix = prefix
-        #: By key the version that was dealt with; what the file holds.
+        #: Key -> processed version. This is the content of the file.
         self._kept: dict[str, str] = {}
         self.is_new = not path.exists()
         if not self.is_new:
             self._kept = self._read()
-        #: The same and what was given out since, dealt with or not: nothing is given out twice.
+        #: Key -> version that was passed to the caller, processed or not, so that no version is passed twice.
         self._given = dict(self._kept)
 
     def _read(self) -> dict[str, str]:
@@ -55,7 +58,7 @@ class Seen:
         return kept
 
     def fresh(self, change: Change) -> bool:
-        """Whether a change is of a document, and was not given out before; from now on it was."""
+        """Whether ``change`` is a document change that was not passed on before. Marks it as passed on."""
         if change["kind"] != "document":
             return False
         key, version = change["document"]["key"], change["document"]["version"]
@@ -65,10 +68,10 @@ class Seen:
         return True
 
     async def missed(self, client: Client, revision: int) -> list[Change]:
-        """Differences between the file and the agent's documents; only the last version of each document.
+        """The differences between the file and the agent's documents, with only the last version of each document.
 
-        A document that the agent does not have counts as deleted when its history says so: an agent that has lost its
-        state, or is new, has none yet.
+        A document that the agent does not have counts as deleted only if the agent's history contains the deletion: an
+        agent that is new or has lost its state has no documents yet.
         """
         here = {document["key"]: document async for document in client.each_document(self._prefix)}
         found = [("published", document) for document in here.values()]
@@ -80,17 +83,17 @@ class Seen:
             {"revision": revision, "kind": "document", "event": event, "document": document}
             for event, document in found
         ]
-        # Not before all is known: were the agent gone meanwhile, they would count as given out.
+        # Mark the changes as passed on only now: if a request had failed before, they would be lost.
         return [change for change in changes if self.fresh(change)]
 
     async def begin(self, client: Client) -> None:
-        """Take what is there for dealt with."""
+        """Mark all current documents as processed."""
         async for document in client.each_document(self._prefix):
             self._kept[document["key"]] = self._given[document["key"]] = document["version"]
         self._write()
 
     def done(self, changes: list[Change]) -> None:
-        """These were dealt with. On the disk when it returns. Raises :class:`CommandError`."""
+        """Mark ``changes`` as processed and write the file to disk. Raises :class:`CommandError`."""
         for change in changes:
             document = change.get("document")
             if document is None:
@@ -117,7 +120,7 @@ class Seen:
 
 
 async def _deletion(client: Client, key: str) -> dict[str, Any] | None:
-    """The last version of a document, when that is its deletion."""
+    """The last version of a document if it is a deletion; otherwise None."""
     from ..api.client import ApiError
 
     try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""``doctor``: examines everything an agent needs on this host, names what is wrong, and says what to do about it.
+"""``doctor``: checks everything that an agent needs on this host, and reports each problem with a remedy.
 
-Each module has one subject. ``CHECKS`` is their order: what explains other findings comes first. Each check runs in a
-process of its own (:mod:`.apart`), so that none can hang or break the others.
+Each module checks one subject. ``CHECKS`` orders them so that findings which explain others come first. Each check runs
+in its own process (:mod:`.apart`), so a check that hangs or crashes does not affect the others.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from ..parser import add_command, add_config
 from ..text import escaped
 from .finding import LEVELS, Finding, Subject
 
-#: Modules in the order of their findings; each has ``examine(look)``.
+#: Modules of the checks, in the order of their findings. Each has a function ``examine(look)``.
 CHECKS = (
     *("libraries", "configuration", "rights", "certificates", "disks", "units", "asking", "process", "ports"),
     *("identity", "members", "versions", "clocks", "keys", "documents", "rendered", "traffic", "dataplane"),
 )
-#: Seconds that one module may take; the data plane compiles programs, where others have the processors.
+#: Default time limit of one check, in seconds. The data plane's check gets ``_MUCH``, because it compiles programs,
+#: which takes longer on a busy host.
 SECONDS = 10.0
 _MUCH = 12.0
 
@@ -47,14 +48,14 @@ def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
-        seconds = 0.0  # not a number is refused below, as everything outside of the range
+        seconds = 0.0  # not a number: rejected below like a number out of range
     if not 0.1 <= seconds <= 3600:
         raise argparse.ArgumentTypeError(f"expected 0.1 to 3600 seconds, got {shown(text)}")
     return seconds
 
 
 def run_doctor(args: argparse.Namespace) -> int:
-    """0 when there is no error (notes and warnings are allowed), else 1."""
+    """Print all findings. Returns 1 if one of them is an error, otherwise 0 (notes and warnings are allowed)."""
     counts: Counter[str] = Counter()
     findings = []
     for finding in examine(args):
@@ -71,7 +72,7 @@ def run_doctor(args: argparse.Namespace) -> int:
 
 
 def examine(args: argparse.Namespace) -> Iterator[Finding]:
-    """All findings, the ones that explain others first. Nothing that fails in one subject keeps the others away."""
+    """Yield all findings; those that explain others come first. A check that fails does not stop the other checks."""
     from .look import Look, gather
 
     seconds = getattr(args, "timeout", SECONDS)
@@ -92,7 +93,7 @@ def _check(name: str, look: Any) -> Iterator[Finding]:
 
 
 def _bounded(name: str, work: Any, seconds: float) -> Iterator[Any]:
-    """What ``work`` yields; behind it, a finding of what kept it from its end."""
+    """Yield the items of ``work``, then a finding if ``work`` failed or exceeded its time limit."""
     from . import apart
 
     try:
@@ -107,5 +108,5 @@ def _bounded(name: str, work: Any, seconds: float) -> Iterator[Any]:
 
 
 def unseen(what: str) -> Finding:
-    """A note of what this user may not look at."""
+    """A finding that says what this user has no permission to examine."""
     return _SAYS("unseen", f"{what}: not for this user to see", "run doctor as root")

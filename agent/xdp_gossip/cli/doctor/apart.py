@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Runs work in a process of its own, so that a disk or a program that hangs does not hang the caller.
+"""Runs work in a separate process, so that a hanging disk or program does not hang the caller.
 
-A thread would not do: one that waits for a dead disk keeps its process from ending, whatever signal that gets.
+A thread would not be enough: a thread that waits for a dead disk prevents its process from ending, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _CHUNK = 1 << 20
 
 
 class TookTooLong(Exception):
-    """The work was not done in its time; the text says in which."""
+    """The work did not finish within its time limit; the text contains the limit."""
 
 
 class Broken(Exception):
-    """The work ended with an exception, or its process did; the text says which, and where."""
+    """The work raised an exception, or its process died; the text names the exception and where it was raised."""
 
 
 def each(work: Callable[[], Iterable[T]], seconds: float) -> Iterator[T]:
-    """The items of ``work()``, made in another process. Items have to be picklable.
+    """Yield the items of ``work()``, which runs in another process. The items must be picklable.
 
-    Raises :class:`TookTooLong` and :class:`Broken` behind the items that were made until then. What cannot be ended,
-    as it waits for a disk, is left behind and ends when the disk answers.
+    After the items, raises :class:`TookTooLong` or :class:`Broken` if the work did not finish. A child that cannot be
+    killed because it waits for a disk is abandoned; it ends when the disk answers.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -47,9 +47,9 @@ def each(work: Callable[[], Iterable[T]], seconds: float) -> Iterator[T]:
     finally:
         os.close(reading)
         with contextlib.suppress(OSError):
-            os.killpg(child, signal.SIGKILL)  # with what it has started
+            os.killpg(child, signal.SIGKILL)  # kill the child and the processes that it started
         with contextlib.suppress(OSError):
-            os.kill(child, signal.SIGKILL)  # it may not have come to its group
+            os.kill(child, signal.SIGKILL)  # the child may not have created its process group yet
         _reap(child)
     stream = io.BytesIO(raw)
     while True:
@@ -69,7 +69,9 @@ def each(work: Callable[[], Iterable[T]], seconds: float) -> Iterator[T]:
 
 
 def _read(reading: int, deadline: float) -> tuple[bytes, bool]:
-    """All that comes until the other end closes, and whether it did before the deadline."""
+    """Read until the other end closes the pipe or the deadline passes. Returns the bytes, and whether the pipe was
+    closed.
+    """
     raw = bytearray()
     while True:
         left = deadline - time.monotonic()
@@ -82,7 +84,7 @@ def _read(reading: int, deadline: float) -> tuple[bytes, bool]:
 
 
 def _reap(child: int) -> None:
-    """Take the end of a process that was killed; one that cannot die yet is not waited for."""
+    """Wait up to 0.2 seconds for a killed child to end; a child that cannot die yet is abandoned."""
     for _ in range(20):
         with contextlib.suppress(OSError):
             if not os.waitpid(child, os.WNOHANG)[0]:
@@ -92,7 +94,9 @@ def _reap(child: int) -> None:
 
 
 def _work(work: Callable[[], Iterable[object]], writing: int) -> NoReturn:
-    """Body of the child. Its standard streams are /dev/null: a hanging child must not keep the caller's pipes open."""
+    """Body of the child process. Its standard streams are /dev/null: a hanging child must not keep the caller's pipes
+    open.
+    """
     try:
         os.setpgid(0, 0)
         nothing = os.open(os.devnull, os.O_RDWR)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks whether the agent answers, and what it reports of itself."""
+"""Checks whether the agent answers, and which problems it reports about itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NO_STATUS = {
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Findings about the agent, from its socket to its own faults."""
+    """Yield findings about the agent: whether its API answers, and its internal errors."""
     status = look.status
     if look.state == "hidden":
         yield unseen(look.why)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks the certificates of the API: validity, names, issuers, and whether they are in use."""
+"""Checks the certificates of the API: validity, names, issuers, and whether the agent serves them."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _SAYS = Subject(
     chain="warning",
     served="warning",
 )
-#: Days before its end from which on a certificate is to be renewed.
+#: A certificate that expires within this many days should be renewed.
 _SOON = 30
 _NAME = "name a PEM certificate as api.tls.cert"
 _RENEW = "renew it, then systemctl restart xdp-gossip"
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Findings about the API's certificates; none if the API has no TLS."""
+    """Yield findings about the API's certificates; none if the API does not use TLS."""
     path, key = look.files.get("api.tls.cert"), look.files.get("api.tls.key")
     if not path:
         return
@@ -57,7 +57,7 @@ def examine(look: Look) -> Iterator[Finding]:
 
 
 def parse(raw: bytes) -> list[Certificate]:
-    """All certificates of a PEM file, at least one. Raises ``ValueError``."""
+    """Parse all certificates of a PEM file. Raises ``ValueError`` if the file contains none."""
     from cryptography import x509
 
     end = b"-----END CERTIFICATE-----"
@@ -83,7 +83,7 @@ def _times(path: str, chain: list[Certificate]) -> Iterator[Finding]:
 
 
 def _names(path: str, leaf: Certificate, look: Look) -> Iterator[Finding]:
-    """Findings about the names in the certificate: clients use the API's address, else the node's, or its name."""
+    """Check the names in the certificate: clients use the API's address, the node's address, or its host name."""
     from cryptography import x509
 
     if look.config is None:
@@ -112,7 +112,10 @@ def _matches(name: str, hosts: set[str]) -> bool:
 
 
 def _issuers(path: str, chain: list[Certificate], look: Look) -> Iterator[Finding]:
-    """Each certificate is signed by the next; the last one, with ``--ca-file``, by one of that file or as such."""
+    """Check that each certificate is signed by the next one in the file.
+
+    With ``--ca-file``, the last certificate must be signed by a certificate of that file, or be one of them.
+    """
     authorities: list[Certificate] = []
     if look.ca_file:
         try:
@@ -147,7 +150,7 @@ def _signed(certificate: Certificate, issuer: Certificate) -> bool:
         elif isinstance(key, (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)):
             key.verify(signature, signed)
     except InvalidSignature:
-        # RSA with another padding (PSS) is not judged: names agree.
+        # RSA signatures with PSS padding are not verified; matching names are accepted.
         return isinstance(key, rsa.RSAPublicKey) and "pss" in str(certificate.signature_algorithm_oid).lower()
     return True
 
@@ -164,7 +167,9 @@ def _key(path: str, key: str) -> list[Finding]:
 
 
 def _served(path: str, leaf: Certificate, look: Look) -> Iterator[Finding]:
-    """Whether the agent shows what is on disk: it reads its certificate when it starts."""
+    """Check whether the agent serves the certificate on disk, because the agent reads its certificate only at its
+    start.
+    """
     listen = look.config.api.listen if look.config is not None else None
     if look.status is None or not look.local or listen is None:
         return
@@ -183,7 +188,7 @@ def _served(path: str, leaf: Certificate, look: Look) -> Iterator[Finding]:
 
 
 def _fetch(ip: str, port: int) -> str:
-    """The certificate behind a port, in PEM, without checking its issuer. Raises ``OSError``."""
+    """Fetch the certificate that a TLS server presents, in PEM, without verifying its issuer. Raises ``OSError``."""
     import socket
 
     context = ssl.create_default_context()
@@ -198,7 +203,10 @@ def _subject(certificate: Certificate) -> str:
 
 
 def _end(certificate: Certificate) -> datetime.datetime:
-    """cryptography 42 warns of the times without a zone, versions before it have no others."""
+    """The end of a certificate's validity, in UTC.
+
+    cryptography 42 deprecates the attributes without a time zone; older versions have no others.
+    """
     found = getattr(certificate, "not_valid_after_utc", None)
     return found or certificate.not_valid_after.replace(tzinfo=datetime.timezone.utc)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks the clock of this host against the cluster's and against its own source of time."""
+"""Compares the clock of this host with the cluster's clock, and checks whether the host's clock is synchronised."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .look import Look
 
 _SAYS = Subject("clock", offset="error", stepped="note", unsynchronised="warning", stale="warning", ahead="warning")
 _NTP = "synchronise it (timedatectl set-ntp true)"
-#: Default of max_clock_drift, in seconds, for an agent whose configuration cannot be read.
+#: Default of the setting max_clock_drift in seconds, used if the configuration cannot be read.
 _DRIFT = 60.0
-#: STA_UNSYNC of adjtimex(2), and its answer TIME_ERROR.
+#: The status bit STA_UNSYNC of adjtimex(2), and its return value TIME_ERROR.
 _UNSYNC, _TIME_ERROR = 0x40, 5
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """The kernel's word first, then the cluster's."""
+    """Report first whether the kernel says that the clock is synchronised, then the offset from the cluster's clock."""
     if unsynchronised():
         text = "the kernel says that nothing synchronises this host's clock"
         yield _SAYS("unsynchronised", text, f"{_NTP}; chronyc tracking")
@@ -47,7 +47,7 @@ def examine(look: Look) -> Iterator[Finding]:
 
 
 class _Timex(ctypes.Structure):
-    """The beginning of ``struct timex`` (linux/timex.h), and room for the rest."""
+    """The first fields of ``struct timex`` (linux/timex.h), padded to the size of the whole structure."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),
@@ -61,7 +61,7 @@ class _Timex(ctypes.Structure):
 
 
 def unsynchronised() -> bool:
-    """Whether the kernel knows of nothing that disciplines its clock (adjtimex(2), which anybody may ask)."""
+    """Whether the kernel reports that nothing synchronises its clock (adjtimex(2), which needs no privilege)."""
     timex = _Timex()
     answer = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
     return answer == _TIME_ERROR and bool(timex.status & _UNSYNC)

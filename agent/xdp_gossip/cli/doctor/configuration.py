@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks whether the configuration file is valid, and whether the agent runs with what it says."""
+"""Checks whether the configuration file is valid, and whether the running agent uses its settings."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SAYS = Subject(
     another="warning",
     insecure="note",
 )
-#: What another subject says of a problem of the file, and says better.
+#: Problems of the configuration file that another subject reports with a better remedy.
 _ELSEWHERE = re.compile(r": (api\.tls\.[a-z]+: expected|[\w.\[\]]+: expected a file that others cannot use)")
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """The file's own problems first, then how the agent's settings differ from it."""
+    """Report the problems of the configuration file, then the differences between the file and the running agent."""
     remedy = "correct the file, then xdp-gossip check-config"
     for problem in dict.fromkeys(look.problems):
         if os.geteuid() != 0 and "Permission denied" in problem:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks what keeps the kernel data plane from being up, or from a better mode."""
+"""Checks what prevents the kernel data plane from being up, or from using a better mode."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PROCESS = Path("/proc/self/status")
 _NEIGHBOURS = Path("/proc/sys/net")
 #: Bits of the capabilities that the loader needs (linux/capability.h).
 _CAPABILITIES = {"CAP_CHOWN": 0, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
-#: Counters of the data plane that tell of trouble, and what to do.
+#: Data plane counters that indicate a problem, each with its remedy.
 _TROUBLE = {
     "drop_bad_mac": "is the secret the same everywhere?",
     "drop_unknown_key": "add the key as staged everywhere before using it",
@@ -70,13 +70,16 @@ _KERNEL = Subject("kernel", refuses="warning error", rejects="warning", lockdown
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Findings about the data plane; none without a valid configuration, which says what data plane is wanted."""
+    """Yield findings about the data plane; none without a valid configuration, which selects the data plane."""
     if look.sound is not None:
         yield from of(look.sound, look.status, look.nodes)
 
 
 def of(config: AgentConfig, agent: Mapping[str, Any] | None, nodes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """All findings. ``agent``: what the running agent says of itself; ``nodes``: whom it knows."""
+    """Yield all findings about the data plane.
+
+    ``agent`` is the status that the running agent reports; ``nodes`` are the nodes in its node list.
+    """
     directory = Path(settings.directory(config, None))
     try:
         found = status.report(directory)
@@ -88,10 +91,10 @@ def of(config: AgentConfig, agent: Mapping[str, Any] | None, nodes: Sequence[Map
             text = f"{found['mode']} is up on {found['interface']}, but the configuration wants none"
             yield _SAYS("unwanted", text, "xdp-gossip dataplane down")
         return
-    # With auto a host without a data plane is a member all the same.
+    # With protocol auto, a host without a data plane is still a member, so its findings are only warnings.
     level = "warning" if config.protocol == "auto" else "error"
     wanted = None
-    # A missing user must not hide what the interface has to tell.
+    # If the agent's user does not exist, try again with root, so that the interface is still checked.
     for user in (found.get("user", ""), "root"):
         try:
             wanted = settings.wanted(config, user=user)
@@ -116,7 +119,9 @@ def of(config: AgentConfig, agent: Mapping[str, Any] | None, nodes: Sequence[Map
 
 
 def loaded(found: Mapping[str, Any], level: str) -> Iterator[Finding]:
-    """What the loader has left: the mode, why not a better one, and what the counters tell."""
+    """Yield findings about the state that the loader left: the mode, the reasons against a better mode, and the
+    counters.
+    """
     if found["up"]:
         yield _SAYS.ok(f"{found['mode']} on {found['interface']}")
         text = f"{found['mode']} comes before netfilter: no rule of this host's own applies to rumors"
@@ -138,9 +143,11 @@ def loaded(found: Mapping[str, Any], level: str) -> Iterator[Finding]:
 
 
 def kernel(found: Mapping[str, Any], wanted: settings.Settings | None, level: str) -> Iterator[Finding]:
-    """Which programs this kernel accepts, from what the loader saw; as root, with nothing up, from a trial.
+    """Yield findings about which BPF programs this kernel accepts.
 
-    A kernel's version tells nothing: it depends on the compiler's code and on what a distribution changed.
+    They come from what the loader recorded. If nothing is up and doctor runs as root, all programs are loaded as a
+    trial. The kernel's version does not answer this: acceptance depends on the compiler's code and on the
+    distribution's patches.
     """
     rejected = {name: (each["reason"], each["remedy"]) for name, each in found.get("rejected", {}).items()}
     if found["up"]:
@@ -165,12 +172,16 @@ def kernel(found: Mapping[str, Any], wanted: settings.Settings | None, level: st
     for name, (reason, remedy) in rejected.items():
         lost = proof.lost_modes(name)
         if found["up"] and not lost:
-            continue  # a note of the loader's tells of it
+            continue  # the loader's notes report this program already
         yield _KERNEL("rejects", f"{reason}; without it there is no {' or '.join(lost) or 'self-test'}", remedy)
 
 
 def carries(directory: Path, found: Mapping[str, Any]) -> Iterator[Finding]:
-    """Whether what is up carries now (root), which copies vanish, and whose packets are dropped."""
+    """Yield findings on whether the loaded data plane delivers packets now, which copies vanish, and whose packets are
+    dropped.
+
+    Only root can test the delivery.
+    """
     if found["up"] and os.geteuid() == 0:
         try:
             now = state.read(directory)
@@ -199,7 +210,7 @@ def _vanishing(name: str) -> str:
 
 
 def _differences(found: Mapping[str, Any], wanted: settings.Settings) -> Iterator[Finding]:
-    """Findings about differences between the plane that is up and the configuration."""
+    """Yield findings about differences between the loaded data plane and the configuration."""
     if found["mode"] not in wanted.modes:
         text = f"{found['mode']} is up, but protocol is {wanted.protocol}"
         yield _SAYS("differs", text, _UP, level="error")
@@ -215,7 +226,7 @@ def _differences(found: Mapping[str, Any], wanted: settings.Settings) -> Iterato
 
 
 def prospects(wanted: settings.Settings) -> Iterator[Finding]:
-    """What would keep a data plane that is not up from its best mode."""
+    """Yield findings about what would prevent a data plane that is not up from using its best mode."""
     name = wanted.interface.name
     try:
         who = attach.incumbent(wanted.interface)
@@ -242,7 +253,7 @@ def prospects(wanted: settings.Settings) -> Iterator[Finding]:
 
 
 def _host(level: str) -> Iterator[Finding]:
-    """Libraries and privileges."""
+    """Yield findings about the libraries and privileges on this host."""
     yield from privilege()
     if "[confidentiality]" in _read(_LOCKDOWN):
         text = "locked down for confidentiality: the kernel may refuse BPF programs"
@@ -259,7 +270,7 @@ def _host(level: str) -> Iterator[Finding]:
 
 
 def capabilities(level: str) -> Iterator[Finding]:
-    """What root lacks, as in a container."""
+    """Yield a finding about the capabilities that root lacks, for example in a container."""
     effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", _read(_PROCESS), re.MULTILINE)
     held = int(effective[1], 16) if effective else 0
     lacking = [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1]
@@ -269,11 +280,11 @@ def capabilities(level: str) -> Iterator[Finding]:
 
 
 def privilege() -> Iterator[Finding]:
-    """Whether this kernel lets the agent, which has no privilege, use its maps."""
+    """Yield a finding on whether this kernel lets the unprivileged agent use the BPF maps."""
     try:
         refused = unprivileged.maps_refused()
     except libbpf.LibraryMissing:
-        return  # said elsewhere
+        return  # another check reports the missing library
     except OSError as error:
         yield _KERNEL("capability", str(error.strerror), "run doctor as root")
         return
@@ -284,7 +295,7 @@ def privilege() -> Iterator[Finding]:
 
 
 def neighbours(interface: netlink.Interface, nodes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Whether the kernel's table of neighbours has room for all members in the interface's own networks."""
+    """Check whether the kernel's neighbour table has room for all members in the interface's own networks."""
     try:
         networks = netlink.networks(interface.index)
     except OSError:
@@ -301,7 +312,7 @@ def neighbours(interface: netlink.Interface, nodes: Sequence[Mapping[str, Any]])
 
 
 def _use(found: Mapping[str, Any], agent: Mapping[str, Any]) -> Iterator[Finding]:
-    """Whether the agent uses what is up."""
+    """Check whether the agent uses the data plane that is up."""
     mode, reason = agent.get("mode"), agent.get("mode_reason")
     if mode != found["mode"]:
         text = f"{found['mode']} is up, but the agent uses {mode} ({reason or 'no reason given'})"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks the directories that must be writable: the agent's state, and that of the helper for rendered files."""
+"""Checks the directories that must be writable: the agent's state, and the state of the helper for rendered files."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _SAYS = Subject(
     lost="warning",
 )
 _MIB = 1024 * 1024
-#: Bytes left with which publishes are about to fail.
+#: With fewer free bytes than this, publishes are about to fail.
 _LEAST_FREE = 64 * _MIB
-#: Part of a disk in use from which on it is nearly full, unless so many bytes are left.
+#: A disk counts as nearly full if more than this fraction is used and fewer than ``_ENOUGH`` bytes are free.
 _NEARLY = 0.9
 _ENOUGH = 1024 * _MIB
 _LEAST_INODES = 100
-#: Seconds of one small write that reaches the disk, from which on every publish is slow.
+#: If a small synchronous write takes longer than this many seconds, every publish is slow.
 _SLOW = 1.0
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Findings about the disks, and about the agent's own storage errors."""
+    """Yield findings about the disks, and about the agent's own storage errors."""
     config = look.config
     if config is not None:
         yield from _directory(config.state_dir, "the agent's unit makes it at start; by hand: mkdir, chown", True)
@@ -97,7 +97,9 @@ def _room(path: str, room: os.statvfs_result) -> Iterator[Finding]:
 
 
 def _probe(path: str) -> Iterator[Finding]:
-    """Write a block to a file without a name, which is gone with its descriptor."""
+    """Write a block to an unnamed temporary file, which the kernel deletes when it is closed, and report a failed or
+    slow write.
+    """
     try:
         handle = os.open(path, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -110,7 +112,7 @@ def _probe(path: str) -> Iterator[Finding]:
         os.fsync(handle)
         seconds = time.monotonic() - begin
     except OSError as error:
-        if error.errno != errno.ENOSPC:  # told by its size
+        if error.errno != errno.ENOSPC:  # the check of the free space reports this
             yield _SAYS("denied", f"{path}: cannot be written: {error.strerror}", "dmesg")
         return
     finally:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks how many documents there are, how much room is left, and whether a limit kept any out."""
+"""Checks the number of documents, the space left, and whether a limit kept documents out."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from .finding import Finding, Subject
 from .look import Look
 
-#: Part of a limit from which on it is near.
+#: A value above this fraction of its limit counts as close to the limit.
 _NEAR = 0.8
-#: Ends of the counters of documents from others that a limit of this node kept out, and which limit.
+#: Suffix of a counter -> the limit of this node that rejected another node's document.
 _REFUSED = {"too_large": "document", "too_many": "documents", "store_full": "store"}
 
 _SAYS = Subject("document", room="warning", many="warning", refused="error", conflicts="note", given_up="note")
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Bytes and counts against limits, then what was lost."""
+    """Compare the bytes and counts of documents with their limits, then report documents that were lost."""
     status, config, counters = look.status, look.sound, look.counters
     if status is None:
         return

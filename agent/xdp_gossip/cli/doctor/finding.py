@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""What ``doctor`` reports: findings, whose ids are declared by subject."""
+"""Defines the findings that ``doctor`` reports; each subject declares its finding ids."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-#: From harmless to worst. ``note``: worth knowing, nothing is wrong. ``error``: makes ``doctor`` exit with 1.
+#: Levels in ascending severity. ``note``: information, nothing is wrong. ``error``: makes ``doctor`` exit with 1.
 LEVELS = ("ok", "note", "warning", "error")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
-    ``id`` is stable (docs/operations.md, "Findings of doctor"); ``text`` has names and numbers; ``remedy`` says what
-    to do, and is empty when ``level`` is ok.
+    ``id`` is stable (docs/operations.md, "Findings of doctor"). ``text`` contains names and numbers. ``remedy`` says
+    what to do; it is empty if ``level`` is ok.
     """
 
     level: str
@@ -25,12 +25,12 @@ class Finding:
 
 
 class Subject:
-    """Makes the findings of one subject, whose ids are ``SUBJECT.WHAT``.
+    """Creates the findings of one subject, with ids of the form ``SUBJECT.WHAT``.
 
-    The keywords declare each WHAT with the levels that it may have; the first one is the default.
+    The keywords declare each WHAT with its allowed levels; the first level is the default.
     """
 
-    #: All subjects by name, of the modules that were imported.
+    #: Subject name -> subject, for all modules that have been imported.
     ALL: ClassVar[dict[str, Subject]] = {}
 
     def __init__(self, name: str, **levels: str) -> None:
@@ -39,12 +39,12 @@ class Subject:
         self.ALL[name] = self
 
     def __call__(self, what: str, text: str, remedy: str, *, level: str = "") -> Finding:
-        """A finding. Raises ``KeyError`` for an id, ``ValueError`` for a level that was not declared."""
+        """Create a finding. Raises ``KeyError`` for an undeclared id and ``ValueError`` for an undeclared level."""
         level = level or self.levels[what][0]
         if level not in self.levels[what]:
             raise ValueError(f"{self.name}.{what}: expected level {' or '.join(self.levels[what])}, got {level}")
         return Finding(level, f"{self.name}.{what}", text, remedy)
 
     def ok(self, text: str) -> Finding:
-        """Looked at, and as it should be."""
+        """Create the finding of a check that found no problem."""
         return Finding("ok", f"{self.name}.ok", text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks this node's identity as it and others see it: address, twins, reach."""
+"""Checks this node's identity as the node and the other members see it: address, duplicates, reachability."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .. import tables
 from .finding import Finding, Subject
 from .look import Look
 
-#: Problems of nodes (docs/protocol.md): level for the node that has it, what it means, what to do.
+#: Problem of a node (docs/protocol.md) -> level on the node that has it, explanation, remedy.
 PROBLEMS = {
     "twin": (
         "error",
@@ -42,9 +42,9 @@ PROBLEMS = {
         "set node.name (the role: xdp_gossip_agent_name), then reload",
     ),
 }
-#: Packets of others, of any kind.
+#: Received packet types that count as a sign of another node.
 _RECEIVED = ("heartbeat", "swap_request", "swap_response", "metadata", "record", "probe")
-#: Requests without a single packet of anybody, after which nobody seems to reach this node.
+#: After this many requests without a single received packet, the node counts as unreachable for others.
 _IN_VAIN = 5
 
 _SAYS = Subject(
@@ -53,7 +53,9 @@ _SAYS = Subject(
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """The address that the node tells, where it listens, whether anything ever arrives, and its own marks."""
+    """Check the address that the node announces, its listening address, whether any packet arrives, and its own
+    problems.
+    """
     status = look.status
     if status is None:
         return

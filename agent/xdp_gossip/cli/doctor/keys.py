@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks key slots: a rotation in progress, and members at another step of it."""
+"""Checks the key slots: whether a rotation is in progress, and whether members are at different steps of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SAYS = Subject("key", rotation="note", others="warning", unknown="warning", wro
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """What signs here, what is accepted here, and what others sign with."""
+    """Check which key this node signs with, which keys it accepts, and which keys the other members sign with."""
     if look.status is None:
         return
     slots = {slot["id"]: slot["state"] for slot in look.keys}

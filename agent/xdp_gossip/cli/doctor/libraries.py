@@ -18,7 +18,7 @@ _SAYS = Subject("library", python="error", missing="error")
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """One finding for each library."""
+    """Yield a finding for Python and one for each library that the agent needs."""
     version = ".".join(map(str, sys.version_info[:3]))
     if tuple(sys.version_info) < _OLDEST:
         yield _SAYS(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What all checks share: the configuration as far as it can be understood, and what the agent reports."""
+"""Collects the data that all checks share: the configuration, as far as it is valid, and the agent's reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...config.agent import AgentConfig
 
 
-#: What every release of the agent tells in its status.
+#: Members that the status of every release of the agent contains.
 _STATUS = frozenset(
     {
         *("version", "wire", "state", "uptime", "node", "timeout", "members", "documents", "document_bytes"),
@@ -30,13 +30,14 @@ _STATUS = frozenset(
 
 @dataclass(frozen=True)
 class Look:
-    """One look at a host.
+    """The data about one host that the checks examine.
 
-    ``config`` is None where not even the node's address can be understood; ``problems`` are those of the file, so it
-    is sound when there are none. ``files``: those that it names, by setting, whether or not they can be used.
-    ``status`` is None when the agent asked gave none: then ``state`` is down, hidden (from this user), silent,
-    starting or refused, and ``why`` says more. ``local``: the agent asked is the one of ``config``. ``untold`` has what
-    else the agent did not tell, each with the reason. ``pid``, ``uid`` and ``gid`` of the agent are -1 when unknown.
+    ``config`` is None if not even the node's address can be parsed. ``problems`` are the errors in the configuration
+    file; the file is valid if there are none. ``files``: setting -> path of each file that the configuration names,
+    usable or not. ``status`` is None if the agent returned none; then ``state`` is down, hidden (from this user),
+    silent, starting or refused, and ``why`` gives the reason. ``local``: the agent that answered is the one of
+    ``config``. ``untold``: name of each other answer that the agent did not give -> reason. ``pid``, ``uid`` and
+    ``gid`` of the agent are -1 if unknown.
     """
 
     path: str
@@ -59,7 +60,7 @@ class Look:
 
     @property
     def local(self) -> bool:
-        """Whether the agent that was asked is the one of the configuration, as far as one can tell."""
+        """Whether the agent that answered is the one of the configuration: both have the same address and port."""
         if self.config is None or self.status is None:
             return self.config is not None
         node, asked = self.config.node, self.status["node"]
@@ -67,17 +68,19 @@ class Look:
 
     @property
     def sound(self) -> AgentConfig | None:
-        """The configuration, if it is sound and of the agent that was asked."""
+        """The configuration if it is valid and belongs to the agent that answered; otherwise None."""
         return self.config if not self.problems and self.local else None
 
     @property
     def counters(self) -> dict[str, int]:
-        """The agent's."""
+        """The counters of the agent; empty if the agent gave no status."""
         return dict(self.status["counters"]) if self.status is not None else {}
 
 
 def gather(args: argparse.Namespace, seconds: float) -> Iterator[Look]:
-    """The look, better each time: the last one that comes is the best to be had."""
+    """Yield the collected data step by step, each time more complete; the caller uses the last one that arrives in
+    time.
+    """
     from ...config.agent import understood
 
     config, problems = understood(args.config)
@@ -95,7 +98,10 @@ def gather(args: argparse.Namespace, seconds: float) -> Iterator[Look]:
 
 
 def _files(path: str) -> dict[str, str]:
-    """The files that a configuration names, by setting. A wrong one has no value in the checked configuration."""
+    """The files that a configuration names: setting -> path.
+
+    They are read from the raw YAML, because the parsed configuration has no value for a setting that is invalid.
+    """
     from ...config.reader import Problems, parse_yaml, read_text
 
     text, _reason = read_text(path, 1 << 20)
@@ -124,7 +130,7 @@ def _in(value: object, *keys: str) -> object:
 
 
 def _peer(where: str, seconds: float) -> tuple[int, int, int]:
-    """Process, user and group behind a Unix socket (SO_PEERCRED, unix(7)). Raises ``OSError``."""
+    """The process, user and group ids of the server of a Unix socket (SO_PEERCRED, unix(7)). Raises ``OSError``."""
     if not where.startswith("unix://"):
         return -1, -1, -1
     with socket.socket(socket.AF_UNIX) as probe:
@@ -136,7 +142,7 @@ def _peer(where: str, seconds: float) -> tuple[int, int, int]:
 
 
 def _ask(args: argparse.Namespace, look: Look, seconds: float) -> Look:
-    """``look`` with what the agent tells."""
+    """Return ``look`` completed with the agent's answers."""
     import asyncio
 
     try:
@@ -152,7 +158,7 @@ async def _answers(look: Look, token: str | None, seconds: float) -> Look:
     found: dict[str, Any] = {}
     untold: dict[str, str] = {}
     try:
-        # One request may fail by itself; together they have to leave time for what was learnt to be told.
+        # A single request may fail. All requests share one time limit, which leaves time to report what was found.
         async with api.Client(look.endpoint, token=token, ca_file=look.ca_file or None, timeout=seconds) as client:
             found["status"] = _known(await client.status())
             more: dict[str, Callable[[], Awaitable[Any]]] = {
@@ -183,7 +189,9 @@ async def _answers(look: Look, token: str | None, seconds: float) -> Look:
 
 
 def _known(status: dict[str, Any]) -> dict[str, Any]:
-    """``status``. Raises ``ValueError`` when it is none: whatever listens there, it is no agent."""
+    """Return ``status``. Raises ``ValueError`` if it is not the status of an agent, because another program listens
+    there.
+    """
     lacking = sorted(_STATUS - status.keys())
     if lacking:
         raise ValueError(f"expected an agent's status, got one without {', '.join(lacking[:3])}")
@@ -195,5 +203,5 @@ async def _all(nodes: AsyncIterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def may_not(error: OSError) -> bool:
-    """Whether ``error`` only says that this user may not look there."""
+    """Whether ``error`` means that this user lacks the permission, which root has."""
     return isinstance(error, PermissionError) and os.geteuid() != 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks which members this node sees, which it should see, and what is wrong with them."""
+"""Checks which members this node sees, which it should see, and which problems they report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHOWN = 5
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Findings about members; without an agent that answers, only seed names without an address."""
+    """Yield findings about members. If no agent answers, check only whether the seed names resolve to an address."""
     config = look.sound
     unknown = []
     for host, port in config.seed_names if config is not None else ():
@@ -74,11 +74,11 @@ def _absent(seeds: list[str], look: Look) -> Iterator[Finding]:
 
 
 def named(node: dict[str, Any]) -> str:
-    """A node with its name and address."""
+    """Format a node as "name (address)"."""
     return f"{node['name'] or '?'} ({tables.address(node)})"
 
 
 def several(names: Sequence[str]) -> str:
-    """A few of them, and how many more there are."""
+    """Join the first few of ``names``, followed by "and N more"."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

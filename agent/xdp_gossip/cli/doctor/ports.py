@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks whether an agent that is not running could listen on its ports."""
+"""Checks whether an agent that is not running could bind its ports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SAYS = Subject("port", taken="error", address="warning", refused="error")
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Findings about the agent's ports; none while the agent runs, as it holds them itself."""
+    """Yield findings about the agent's ports; none while the agent runs, because it occupies them itself."""
     config = look.config
     if config is None or look.problems or look.state != "down" or look.status is not None:
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks how close the agent's process is to its limits."""
+"""Checks how close the agent's process is to its limits of file descriptors and memory."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .finding import Finding, Subject
 from .look import Look
 
 _SAYS = Subject("process", descriptors="warning", memory="warning")
-#: Part of a limit from which on it is near.
+#: A value above this fraction of its limit counts as close to the limit.
 _NEAR = 0.8
 _MIB = 1024 * 1024
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Findings about the agent's process, from its status."""
+    """Yield findings about the agent's process, taken from the agent's status."""
     process = (look.status or {}).get("process")
     if not process:
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks for rendered files that differ from what the documents say."""
+"""Checks for rendered files that differ from their documents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SAYS = Subject("rendered", failed="error", drifted="warning", pending="note")
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """One finding for each file that is not in place."""
+    """Yield a finding for each rendered file that failed or differs from its documents."""
     for template in look.rendered:
         text = f"{template['name']} ({template['path']}): {template['error'] or template.get('drift')}"
         if template.get("drift"):

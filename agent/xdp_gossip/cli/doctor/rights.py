@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks who may read the secrets, and who may write the files that the agent or root relies on."""
+"""Checks who may read the secrets, and who may write the files that the agent or root uses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _USER = "xdp-gossip"
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Every file that the configuration names, and the directories that they are in."""
+    """Check the permissions of every file that the configuration names, and of the directories that contain them."""
     for problem in look.problems:
         if "a file that others cannot use" in problem:
             yield _SAYS("open", problem, "chmod o= FILE; it was open: replace the secret, too")
@@ -38,7 +38,7 @@ def examine(look: Look) -> Iterator[Finding]:
 
 
 def named(look: Look) -> tuple[list[str], list[str]]:
-    """The existing files with secrets, and those that others must not write."""
+    """The existing files that contain secrets, and the existing files that only root or the agent may write."""
     secrets = [path for setting, path in look.files.items() if not setting.endswith((".cert", ".source"))]
     others = [path for path in (os.path.abspath(look.path), *look.files.values()) if path not in secrets]
     return [path for path in secrets if os.path.exists(path)], [path for path in others if os.path.exists(path)]
@@ -64,7 +64,7 @@ def _one(path: str, secret: bool, look: Look) -> Iterator[Finding]:
 
 
 def _agent(look: Look) -> tuple[int, int]:
-    """User and group of the agent: those of the process that answers, else of the account that the role makes."""
+    """The user and group of the running agent; if it is not running, those of the account that the role creates."""
     if look.uid >= 0:
         return look.uid, look.gid
     try:

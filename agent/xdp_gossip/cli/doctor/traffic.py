@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks the counters of what the agent dropped, refused or lost, by cause."""
+"""Checks the counters of packets and requests that the agent dropped, refused or lost, grouped by cause."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .look import Look
 
 
 class _Cause(NamedTuple):
-    """Counters with one cause and one remedy; ``text`` follows their sum."""
+    """Counters that share one cause and one remedy; in the finding, ``text`` follows their sum."""
 
     counters: tuple[str, ...]
     text: str
@@ -19,7 +19,7 @@ class _Cause(NamedTuple):
     level: str = "warning"
 
 
-#: By id. What other subjects tell (keys, versions, clocks, documents, disks) is not repeated here.
+#: Causes by id. Counters that other subjects check (keys, versions, clocks, documents, disks) are not repeated here.
 CAUSES = {
     "cluster": _Cause(
         ("rx_foreign_cluster",), "packets of another cluster", "give `cluster` the same value on every member"
@@ -120,12 +120,12 @@ CAUSES = {
 }
 
 _SAYS = Subject("traffic", dials="warning", **{what: cause.level for what, cause in CAUSES.items()})
-#: Connections to others that have to fail, and which part of all, before it is more than members that went away.
+#: Report failed connections to members only from this number and this fraction on: members that left explain a few.
 _DIALS, _PART = 5, 0.5
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """What was counted since the agent started."""
+    """Report the nonzero counters since the agent started, one finding per cause."""
     status, counters = look.status, look.counters
     if status is None:
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks the units of systemd, where systemd runs."""
+"""Checks the agent's systemd units, if systemd runs on this host."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _UNITS = (
     *("xdp-gossip-dataplane-again.service", "xdp-gossip-files.service"),
 )
 _SHOWN = "Id,LoadState,ActiveState,SubState,Result,NRestarts,UnitFileState,NeedDaemonReload,ActiveEnterTimestamp"
-#: Restarts by systemd since the unit was started by hand or by a boot.
+#: Number of automatic restarts, since the unit was last started by hand or at boot, that counts as often.
 _OFTEN = 3
 _BOOTED = "/run/systemd/system"
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Findings about installed units; none on a host without systemd (sd_booted(3))."""
+    """Yield findings about the installed units; none on a host without systemd (sd_booted(3))."""
     systemctl = shutil.which("systemctl")
     if systemctl is None or not os.path.isdir(_BOOTED):
         return

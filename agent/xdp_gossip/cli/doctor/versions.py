@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks for releases that differ: between members, and between what is installed and what runs."""
+"""Checks for different releases: between members, and between the installed release and the running one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SAYS = Subject("version", mixed="warning", installed="warning", wire="warning")
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Findings about releases, from the members' own records."""
+    """Yield findings about releases, taken from the members' own records."""
     status = look.status
     if status is None:
         return
