@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A node: an engine with its disk and its network, and the questions that programs ask of it.
+"""A node: an engine with its store and its transport, and the queries that applications make.
 
-``nodelist`` and ``blocking`` are its public face.
+The public interfaces are the modules ``nodelist`` and ``blocking``.
 """

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Chooses engine, transport and steering for a node list; the only place that knows every combination.
+"""Selects engine, transport and steering for a node list. Only this module depends on every combination of them.
 
-What a combination does not use is not imported: a cluster on its own wire over UDP saves the memory of the others.
+Modules that a combination does not use are not imported: for example, a node with the native wire over UDP saves the
+memory of the other wires and transports.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Assembly:
-    """The parts of one node, as its settings require. Raises ``ValueError`` for keys that no cluster can have."""
+    """Builds the parts of one node from its settings. The constructor raises ``ValueError`` for invalid keys."""
 
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
@@ -44,7 +45,9 @@ class Assembly:
         return self.settings.protocol.upper()
 
     def engine(self, node: Node, incarnation: int, plane: str, rng: random.Random) -> ProtocolEngine:
-        """The protocol engine for ``node``. ``plane`` is the transport's name, which the node tells other nodes."""
+        """Build the protocol engine for ``node``. ``plane`` is the name of its transport, which the node announces to
+        others.
+        """
         if self.settings.wire == "pekonode":
             from ..pekonode import PekoNodeEngine
             from ..pekonode import codec as pekonode_codec
@@ -54,10 +57,10 @@ class Assembly:
         return Engine(node, self.settings, codec, rng, incarnation, agent_version=__version__, plane=plane)
 
     def transport(self, node: Node) -> tuple[Transport, str]:
-        """The transport, not opened yet, and the reason why it can have no kernel data plane.
+        """Build the transport, not opened yet. Returns it with the reason why it cannot have a kernel data plane.
 
-        The reason is "" if it may have one, or if none is wanted. Raises ``TransportError`` if a protocol that was
-        requested by name is impossible.
+        The reason is "" if a data plane is possible or none is wanted. Raises ``TransportError`` if the settings
+        request a protocol by name that is impossible.
         """
         listen, own = (self.settings.listen_addr, node.port), node.address
         size, queue = self.settings.size, self.settings.queue
@@ -79,15 +82,15 @@ class Assembly:
 
         try:
             return KernelTransport(listen, own, size=size, buffer=queue), ""
-        except HeaderError as error:  # the library alone, without bpf/ beside it
+        except HeaderError as error:  # the library is installed alone, without bpf/ beside it
             if self._plane != "AUTO":
                 raise TransportError(f"protocol {self.settings.protocol}: {error}") from None
             return UdpTransport(listen, size=size, buffer=queue, own=own), str(error)
 
     def steering(self, engine: ProtocolEngine, transport: Transport, why_not: str) -> PlaneSteering:
-        """The steering that keeps a kernel data plane in step with ``engine``.
+        """Build the steering that keeps a kernel data plane in sync with ``engine``.
 
-        ``why_not``: why ``transport`` can have no data plane, as :meth:`transport` returned it.
+        ``why_not`` is the reason why ``transport`` cannot have a data plane, as returned by :meth:`transport`.
         """
         if self._plane in ("UDP", "TCP") or not isinstance(engine, Engine):
             return WithoutPlane(why_not)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The feed of changes, in order: behind ``watch`` and the wake-ups of ``convergence``."""
+"""The ordered feed of changes, which serves ``watch`` and wakes ``convergence``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from ..core.types import Document, Member, Version
 
-#: Changes to keep. A reader that asks for older ones is told of a gap and must read everything again.
+#: Number of changes to keep. A reader that asks for older ones gets a gap and must read everything again.
 KEPT = 4096
-#: Most bytes of the documents in kept changes. It bounds memory if large documents change often.
+#: Most bytes of documents in kept changes, which limits memory if large documents change often.
 KEPT_BYTES = 32 * 1024 * 1024
 
 _LONG = 3600.0
@@ -24,8 +24,9 @@ class Change:
     """One change. ``kind`` is document or node; exactly one of ``document`` and ``member`` is set.
 
     Events of documents: published, deleted. Events of nodes: joined, updated, suspected, recovered, removed, left.
-    ``watch`` also yields the kind resync (event gap, neither set): changes were missed, read everything again.
-    ``conflict``: the version held here that the document replaced although its author had not read it.
+    ``watch`` also yields the kind resync with the event gap and neither of them set: changes were missed, and the
+    reader must read everything again. ``conflict``: the version that the document replaced here although its author had
+    not read that version.
     """
 
     revision: int
@@ -38,7 +39,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Filter:
-    """The changes that a caller waits for: ``kind`` document or node ("": both), documents only under ``prefix``."""
+    """Selects changes: by ``kind`` (document or node; "" for both), and documents by the key ``prefix``."""
 
     prefix: str = ""
     kind: str = ""
@@ -55,7 +56,10 @@ ALL = Filter()
 
 @dataclass(frozen=True)
 class Changes:
-    """Answer of :meth:`ChangeLog.since`. Continue from ``revision``; after a ``gap`` read everything again."""
+    """The result of :meth:`ChangeLog.since`.
+
+    The next call continues from ``revision``. If ``gap`` is true, the caller must read everything again.
+    """
 
     revision: int
     gap: bool
@@ -63,21 +67,21 @@ class Changes:
 
 
 class ChangeLog:
-    """The latest changes. Revisions never repeat over restarts as long as the clock is not set back.
+    """The latest changes. Revisions never repeat across restarts unless the clock is set back.
 
-    A change costs one check of each *filter* that callers wait with, and wakes only those whose filter lets it through.
-    A woken caller looks at the changes since then, not at all that are kept.
+    Adding a change checks each distinct *filter* of the waiting callers once and wakes only the callers whose filter
+    selects it. A woken caller examines only the changes since then, not all kept changes.
     """
 
     def __init__(self, first: int, kept: int = KEPT, kept_bytes: int = KEPT_BYTES) -> None:
-        """``first``: the revision before the first change, e.g. milliseconds since the epoch."""
+        """Create an empty log. ``first`` is the revision before the first change, e.g. milliseconds since the epoch."""
         self.revision = first
         self.closed = False
         self._oldest = first + 1
-        self._ring: list[Change | None] = [None] * kept  # revision r stands at r modulo the length
+        self._ring: list[Change | None] = [None] * kept  # the change with revision r is at index r modulo the length
         self._bytes = 0
         self._most_bytes = kept_bytes
-        #: Waiting readers by filter. The result is the revision before the change that woke them.
+        #: Waiting readers by filter. The future's result is the revision before the change that woke the reader.
         self._waiting: dict[Filter, set[asyncio.Future[int]]] = {}
         self._pausing: set[asyncio.Future[int]] = set()
 
@@ -89,7 +93,7 @@ class ChangeLog:
         member: Member | None = None,
         conflict: Version | None = None,
     ) -> None:
-        """Append a change and wake all callers that wait for it."""
+        """Append a change and wake the callers whose filter selects it."""
         if self.revision - self._oldest + 1 >= len(self._ring):
             self._drop_oldest()
         self.revision += 1
@@ -123,7 +127,7 @@ class ChangeLog:
         self.wake()
 
     async def pause(self, seconds: float) -> None:
-        """Wait until something happens, at most ``seconds``."""
+        """Wait until a change is added or :meth:`wake` is called, at most ``seconds``."""
         waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._pausing.add(waiting)
         try:
@@ -132,7 +136,7 @@ class ChangeLog:
             self._pausing.discard(waiting)
 
     async def _first(self, waiting: asyncio.Future[int], seconds: float) -> int:
-        """Return the result of ``waiting``, or the present revision if that takes longer than ``seconds``."""
+        """Return the result of ``waiting``, or the current revision if that takes longer than ``seconds``."""
         timer = asyncio.get_running_loop().call_later(seconds, lambda: _settle({waiting}, self.revision))
         try:
             return await waiting
@@ -140,7 +144,7 @@ class ChangeLog:
             timer.cancel()
 
     def since(self, revision: int, wanted: Filter = ALL) -> Changes:
-        """Changes after ``revision`` that ``wanted`` selects."""
+        """The changes after ``revision`` that the filter ``wanted`` selects."""
         if not self._oldest - 1 <= revision <= self.revision:
             return Changes(self.revision, True, ())
         size = len(self._ring)
@@ -149,9 +153,9 @@ class ChangeLog:
         return Changes(self.revision, False, found)
 
     async def wait(self, revision: int, timeout: float, wanted: Filter = ALL) -> Changes:
-        """Return what :meth:`since` does, waiting up to ``timeout`` seconds for the first change.
+        """Return the result of :meth:`since`, waiting up to ``timeout`` seconds for the first change.
 
-        Does not wait once the log is closed.
+        Returns at once if the log is closed.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -163,7 +167,8 @@ class ChangeLog:
             waiting: asyncio.Future[int] = loop.create_future()
             self._waiting.setdefault(wanted, set()).add(waiting)
             try:
-                # What was passed over meanwhile needs no second look, and is no gap however much it was.
+                # The filter rejected all changes up to this revision, so they are not examined again and dropping them
+                # is not a gap.
                 revision = await self._first(waiting, left)
             finally:
                 self._forget(wanted, waiting)
@@ -176,7 +181,9 @@ class ChangeLog:
                 del self._waiting[wanted]
 
     async def follow(self, revision: int, wanted: Filter = ALL) -> AsyncIterator[Change]:
-        """Yield every change after ``revision`` until the log is closed; after a gap, one Change of kind resync."""
+        """Yield every change after ``revision`` until the log is closed; after a gap, first yield one Change of kind
+        resync.
+        """
         while True:
             found = await self.wait(revision, _LONG, wanted)
             if found.gap:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The lines that PekoNode prints with IsPrint, in the shape its README shows (docs/toolkit.md)."""
+"""Formats the lines that PekoNode prints with IsPrint, in the format that its README shows (docs/toolkit.md)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from ..core.types import Address, Node
 
 
 def _plain(text: str) -> str:
-    """Escape what is not printable. Names and private data come from other nodes, so they must not forge a line."""
+    """Escape unprintable characters. Names and private data come from other nodes, so they must not be able to forge a
+    line.
+    """
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
@@ -35,16 +37,16 @@ def _body(event: Event, nodes: Sequence[Node], listen_addr: str) -> str | None:
         document = event.document
         content = "deleted" if document.deleted else f"{document.size} bytes"
         publisher = nodes[0] if nodes else document.version.origin
-        # PekoNode prints the value itself here, but a configuration may hold secrets.
+        # PekoNode prints the value here. It is left out, because a configuration may contain secrets.
         return f"[Publish]: {publisher} / [Metadata]: {document.key} ({content})"
     return None
 
 
 def format_event(event: Event, nodes: Sequence[Node], when: datetime.datetime, listen_addr: str = "") -> str | None:
-    """The console line for ``event``, without a line end; None for an event that PekoNode does not print.
+    """Format ``event`` as a console line without a line end; None for an event that PekoNode does not print.
 
-    ``nodes`` is the node list at that moment, the local node first; ``when`` is printed as it is, in whole seconds;
-    ``listen_addr`` is what ``[Listen]`` names (default: the node's own address).
+    ``nodes`` is the node list at that moment, with the local node first. ``when`` is printed in whole seconds and in
+    its own time zone. ``listen_addr`` is the address after ``[Listen]`` (default: the node's own address).
     """
     body = _body(event, nodes, listen_addr)
     return None if body is None else f"{when:%Y-%m-%d %H:%M:%S} [{_plain(body)}]"

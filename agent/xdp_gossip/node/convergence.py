@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Asks the fleet who holds a document, through one member.
+"""Determines through one member which members of the fleet hold a document.
 
 Every heartbeat carries its sender's documents digest. A member with the same digest as this one holds the same
-documents. The others are asked directly which version of the document they hold, because another document may be the
-reason for a different digest.
+documents. The others are asked directly which version of the document they hold, because their digest may differ
+because of another document.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ..core.types import PRESENT, Address, Member, Version
 from .changes import ChangeLog
 from .runtime import Runtime
 
-#: Seconds that a member gets to answer a query, even if the caller does not want to wait.
+#: Seconds that a member has to answer a query, even if the caller's timeout is shorter.
 _ANSWER = 1.0
 _NO_ANSWER = "no answer yet"
-#: If such a member lost its power now, it would lose the document.
+#: Reason for a member that would lose the document if it lost power now.
 _NOT_STORED = "not on its disk yet"
-#: Seconds between two queries to a member that does not hold it yet.
+#: Seconds between two queries to a member that does not hold the document yet.
 _ASK_AGAIN = 0.25
 
 
 @dataclass(frozen=True)
 class Convergence:
-    """Result of an inquiry. Each of ``results`` has the keys of ``Convergence`` in the OpenAPI file."""
+    """The result of an inquiry. Each item of ``results`` has the members of ``Convergence`` in the OpenAPI file."""
 
     converged: bool
     members: int
@@ -42,10 +42,10 @@ class Convergence:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What members should hold: a document's version and content digest, or (``key`` None) a complete state.
+    """What members should hold: a document with a version and content digest, or (``key`` None) the complete state.
 
-    With ``deleted`` they should hold no such document, and with ``version`` also know of that deletion or of a later
-    one: a member that has not heard of it could still get the document from another one that has not.
+    With ``deleted``, members should not hold the document. If ``version`` is also given, they must know that deletion
+    or a later one: a member that does not know the deletion could still receive the document from another such member.
     """
 
     key: str | None
@@ -55,9 +55,9 @@ class Wanted:
     applied: bool = False
 
     def met_by(self, version: str | None, digest: str | None) -> bool:
-        """Whether a member that holds this version and content satisfies the inquiry.
+        """Whether a member that holds this version and content digest satisfies the inquiry.
 
-        A tombstone has a version and no content.
+        A tombstone has a version but no content, so its ``digest`` is None.
         """
         if self.deleted:
             known = self.version is None or (version is not None and not _older(version, self.version))
@@ -69,14 +69,17 @@ class Wanted:
         return version is not None and digest is not None
 
     def missed_by(self, version: str | None, digest: str | None) -> str:
-        """The reason why a member does not satisfy the inquiry."""
+        """Explain why a member that holds this version and content digest does not satisfy the inquiry."""
         if version is None:
             return "has not heard of the deletion" if self.deleted else "has no such document"
         return f"holds version {version}" if digest is not None else f"deleted it with version {version}"
 
 
 def _speaks_of(result: Mapping[str, Any]) -> bool:
-    """Whether a member's answer is about the version that it holds; rendered files know no tombstones."""
+    """Whether the reported state of the rendered files is about the version that the member holds.
+
+    Rendered files do not know tombstones, so for a deleted document the reported version must be None.
+    """
     held = None if result["deleted"] else result["version"]
     return bool(result["applied"]["version"] == held)
 
@@ -94,7 +97,7 @@ def _older(version: str, than: str) -> bool:
 
 
 class Inquiry:
-    """One question to all members."""
+    """One inquiry to all members about the document in ``wanted``."""
 
     def __init__(self, runtime: Runtime, log: ChangeLog, wanted: Wanted) -> None:
         self._runtime = runtime
@@ -108,19 +111,21 @@ class Inquiry:
         self._born = 0.0
 
     def on_answer(self, event: QueryAnswered) -> None:
-        """Take a member's answer, which may belong to another inquiry."""
+        """Store a member's answer about its version; ignore it if it belongs to another inquiry."""
         if event.query in self._pending:
             self._answers[event.address] = (event.version, event.digest, "" if event.stored else _NOT_STORED)
             self._log.wake()
 
     def on_applied(self, event: AppliedAnswered) -> None:
-        """Take what a member reports of its rendered files."""
+        """Store a member's answer about its rendered files; ignore it if it belongs to another inquiry."""
         if event.query in self._pending:
             self._applied[event.address] = {"state": event.state, "version": event.version, "error": event.error}
             self._log.wake()
 
     async def run(self, enough: Callable[[int, int], bool], timeout: float) -> Convergence:
-        """Ask until ``enough(confirmed, members)``, ``timeout`` seconds have passed or the node list is closed."""
+        """Query members until ``enough(confirmed, members)`` is true, ``timeout`` seconds pass or the node list is
+        closed.
+        """
         loop = asyncio.get_running_loop()
         self._born = loop.time()
         deadline = self._born + timeout
@@ -133,7 +138,7 @@ class Inquiry:
             if self._wanted.applied and not done:
                 open_questions = open_questions or any(_unknown(result) for result in results)
                 if all(self._confirmed(result) or _refused(result) for result in results):
-                    deadline = grace = self._born  # a refusal is final
+                    deadline = grace = self._born  # members that failed to apply the document will not confirm it
             now = loop.time()
             if done or self._log.closed or (now >= deadline and (now >= grace or not open_questions)):
                 digest = f"{self._runtime.engine.state_digest:016x}"
@@ -162,7 +167,7 @@ class Inquiry:
         try:
             self._pending.add(self._runtime.call(lambda engine, time: engine.query(key, addresses, time)))
         except ProtocolError:
-            return  # this wire has no such query: only digests tell
+            return  # this wire has no such query: only the digests can be compared
         self._asked.update(dict.fromkeys(addresses, now))
 
     def _judge(self, engine: Asked, member: Member) -> Mapping[str, Any]:
@@ -189,7 +194,7 @@ class Inquiry:
         return self._with_applied(engine, member, result) if self._wanted.applied else result
 
     def _with_applied(self, engine: Asked, member: Member, result: dict[str, Any]) -> dict[str, Any]:
-        """Add to ``result`` what the member reports of its rendered files."""
+        """Add the state of the member's rendered files to ``result``."""
         if member.local:
             found = engine.applied_source(str(self._wanted.key))
             applied = {
@@ -205,14 +210,14 @@ class Inquiry:
         return result
 
     def _confirmed(self, result: Mapping[str, Any]) -> bool:
-        """Whether a member counts: it holds the document and, if that was asked, has applied what it holds."""
+        """Whether a member counts: it holds the document and, if the inquiry asks for it, has applied that version."""
         if not result["holds"] or not self._wanted.applied:
             return bool(result["holds"])
         applied = result["applied"]
         return applied["state"] == "none" or (applied["state"] == "applied" and _speaks_of(result))
 
     def _held_by(self, engine: Asked, member: Member) -> tuple[str | None, str | None, str]:
-        """The version and the digest that a member holds, and why they are unknown if they are."""
+        """The version and digest that a member holds, and the reason if they are unknown."""
         if self._wanted.key is None:
             return None, f"{member.digest:016x}", "" if member.stored else _NOT_STORED
         if member.local or (member.digest == engine.state_digest and member.stored):
@@ -225,7 +230,7 @@ class Inquiry:
 
 
 def enough_for(wait: str | int) -> Callable[[int, int], bool]:
-    """The predicate for ``all``, ``majority`` or a number of members."""
+    """Build a predicate (confirmed, members) -> bool for ``all``, ``majority`` or a number of members."""
     if wait == "all":
         return lambda confirmed, members: confirmed >= members
     if wait == "majority":

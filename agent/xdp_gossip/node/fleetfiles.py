@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Asks every present member which of its rendered files are in trouble."""
+"""Asks every present member which of its rendered files have failed or drifted."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from . import shapes
 from .changes import ChangeLog
 from .runtime import Runtime
 
-#: Members that are asked at once: their answers must fit into the socket's buffer.
+#: Number of members that are asked at the same time. Their answers must fit into the socket's buffer.
 _AT_ONCE = 128
-#: Seconds until a member without an answer is asked again, and seconds between two checks.
+#: ``_ASK_AGAIN``: seconds until a member without an answer is asked again. ``_LOOK``: seconds between two checks.
 _ASK_AGAIN, _LOOK = 0.5, 0.1
 
 
 @dataclass(frozen=True)
 class FleetFiles:
-    """Rendered files in trouble on all members: ``answered`` of ``members`` answered, about ``templates`` in total.
+    """The rendered files with problems on all members.
 
-    The items of ``files`` and ``silent`` have the keys of the OpenAPI file. Both are sorted by address. ``untold``: how
-    many files in trouble the members left out, because one answer has room for few.
+    Of ``members`` members, ``answered`` have answered; together they have ``templates`` rendered files. The items of
+    ``files`` and ``silent`` have the members of the OpenAPI file; both lists are sorted by address. ``untold``: the
+    number of files with problems that members left out, because one answer has room for only a few.
     """
 
     members: int
@@ -38,7 +39,7 @@ class FleetFiles:
 
 
 class FilesInquiry:
-    """One question to all members."""
+    """One inquiry to all members about their rendered files."""
 
     def __init__(self, runtime: Runtime, log: ChangeLog) -> None:
         self._runtime = runtime
@@ -50,7 +51,7 @@ class FilesInquiry:
         self._all_here = asyncio.Event()
 
     def on_answer(self, event: FilesAnswered) -> None:
-        """Take a member's answer, which may belong to another inquiry."""
+        """Store a member's answer; ignore it if it belongs to another inquiry."""
         if event.query not in self._pending or event.address not in self._asked:
             return
         self._answers[event.address] = event.found
@@ -59,9 +60,9 @@ class FilesInquiry:
             self._all_here.set()
 
     async def run(self, timeout: float) -> FleetFiles:
-        """Ask until all members present now have answered, ``timeout`` seconds passed, or the node list is closed.
+        """Ask until all present members have answered, ``timeout`` seconds have passed, or the node list is closed.
 
-        Raises ``ProtocolError`` (unsupported_operation) on a wire without such a query.
+        Raises ``ProtocolError`` (unsupported_operation) on a wire that does not support this query.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Checks the values that a program passes to the library.
+"""Validates the values that an application passes to the library.
 
-Each error names the parameter, what was expected and what it got. The wrong type is a ``TypeError``, a wrong value a
-``ValueError``. What the protocol checks itself, such as the length of a comment, is not checked twice.
+Each error names the parameter, the expected value and the actual value. A wrong type raises ``TypeError``, a wrong
+value ``ValueError``. Values that the protocol validates itself, such as the length of a comment, are not checked here.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _STATE_DIGEST = re.compile(r"[0-9a-f]{16}")
 
 
 def content(name: str, value: object) -> bytes:
-    """Return bytes-like content as bytes."""
+    """Return the bytes-like object ``value`` as bytes."""
     if not isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError(f"{name}: expected bytes, got {shown(value)}")
     return bytes(value)
 
 
 def path(name: str, value: object) -> Path:
-    """Return a path given as text."""
+    """Return ``value``, a path given as text, as a ``Path``."""
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name}: expected a path, got {shown(value)}")
     found = os.fspath(value)
@@ -50,9 +50,9 @@ def path(name: str, value: object) -> Path:
 
 
 def settings(given: Mapping[str, object]) -> NodeSettings:
-    """The settings of a node, from the parameters of a node list's constructor by name.
+    """Build a node's settings from the parameters of a node list's constructor.
 
-    Raises ``TypeError`` or ``ValueError`` that names the first wrong one.
+    Raises ``TypeError`` or ``ValueError`` for the first invalid parameter.
     """
     first = knobs(NodeSettings)
     wire = first["wire"].check("wire", given["wire"])
@@ -77,7 +77,7 @@ def settings(given: Mapping[str, object]) -> NodeSettings:
 
 
 def listen_address(name: str, value: object) -> str:
-    """Return an IP address of this host, or 0.0.0.0 or ::, in its canonical form."""
+    """Validate an address to listen on (0.0.0.0 and :: are allowed) and return it in canonical form."""
     found = instance(name, value, str, "an IPv4 or IPv6 address")
     try:
         address = Address.of(found, 1)
@@ -89,7 +89,7 @@ def listen_address(name: str, value: object) -> str:
 
 
 def node(name: str, value: object) -> Node:
-    """Return a node whose address is that of one host."""
+    """Return ``value`` if it is a node with the address of a single host."""
     found = instance(name, value, Node, "a Node")
     if found.address.is_group:
         raise ValueError(f"{name}: addr: expected the address of one host, got {found.addr}")
@@ -97,7 +97,7 @@ def node(name: str, value: object) -> Node:
 
 
 def local_node(name: str, value: object, listen_addr: str) -> Node:
-    """Return a node whose address family this node listens to; ``::`` listens to both."""
+    """Return ``value`` if it is a node whose address family matches ``listen_addr``; ``::`` matches both families."""
     found = node(name, value)
     six = ":" in found.addr
     if listen_addr != "::" and (":" in listen_addr) is not six:
@@ -107,9 +107,10 @@ def local_node(name: str, value: object, listen_addr: str) -> Node:
 
 
 def other_node(name: str, value: object, local: Node) -> Node:
-    """Return a node that may be another one than ``local``.
+    """Return ``value`` if it is a node that may differ from ``local``.
 
-    0.0.0.0 names no host. As in PekoNode's example it means this host, among nodes that are all on one host.
+    0.0.0.0 names no host. It is accepted, as in PekoNode's example, only if ``local`` itself has an address that no
+    other host can reach; it then means this host.
     """
     found = node(name, value)
     if not found.address.is_one_host and not local.address.is_here:
@@ -118,7 +119,7 @@ def other_node(name: str, value: object, local: Node) -> Node:
 
 
 def version(name: str, value: object) -> Version:
-    """Return a version, given as one or as its text."""
+    """Return ``value`` as a version; it may be a ``Version`` or its text."""
     if isinstance(value, str):
         try:
             return Version.parse(value)
@@ -134,7 +135,7 @@ def version(name: str, value: object) -> Version:
 
 
 def document_key(name: str, value: object) -> str:
-    """Return the key of a document. Raises ``InvalidError`` for a key that no document can have."""
+    """Validate and return a document key. Raises ``InvalidError`` for an invalid key."""
     found = instance(name, value, str, "text")
     try:
         return check_key(found)
@@ -143,7 +144,7 @@ def document_key(name: str, value: object) -> str:
 
 
 def digest(name: str, value: object, of_state: bool) -> str:
-    """Return the digest of a document's content, or of all documents."""
+    """Validate and return a digest: the documents digest if ``of_state`` is true, otherwise a document's digest."""
     example = "16 hex digits" if of_state else "sha256: and 64 hex digits"
     found = instance(name, value, str, example)
     if not (_STATE_DIGEST if of_state else _DIGEST).fullmatch(found):
@@ -152,7 +153,7 @@ def digest(name: str, value: object, of_state: bool) -> str:
 
 
 def members_wanted(name: str, value: object) -> str | int:
-    """Return how many members are wanted: all, majority or a number."""
+    """Validate and return a number of members to wait for: all, majority or a number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return integer(name, value, 0, 1_000_000)
     if not isinstance(value, str):
@@ -165,7 +166,7 @@ def members_wanted(name: str, value: object) -> str | int:
 
 
 def states(name: str, value: object) -> frozenset[State] | None:
-    """Return a set of states, or None."""
+    """Return ``value`` as a frozen set of states, or None."""
     if value is None:
         return None
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
@@ -174,12 +175,12 @@ def states(name: str, value: object) -> frozenset[State] | None:
 
 
 def generator(name: str, value: object) -> random.Random:
-    """Return a source of random numbers, a new one for None."""
+    """Return ``value`` if it is a random number generator; create a new one for None."""
     return random.Random() if value is None else instance(name, value, random.Random, "a random.Random, or None")
 
 
 def networks(name: str, value: object) -> tuple[str, ...]:
-    """Return networks given as text, such as 10.0.0.0/8, in their canonical form."""
+    """Validate networks given as text, such as 10.0.0.0/8, and return them in canonical form."""
     found = []
     for each in sequence(name, value, "networks as text"):
         if not isinstance(each, str):
@@ -194,7 +195,7 @@ def networks(name: str, value: object) -> tuple[str, ...]:
 
 
 def key_slots(name: str, value: object) -> tuple[KeySlot, ...]:
-    """Return key slots made from (slot, state, secret). An error never quotes the value, which may be a secret."""
+    """Build key slots from tuples (slot, state, secret). Errors never quote the value, which may be a secret."""
     found: dict[int, KeySlot] = {}
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"{name}: expected a list of (slot, state, secret), got {type(value).__name__}")
@@ -216,14 +217,14 @@ def key_slots(name: str, value: object) -> tuple[KeySlot, ...]:
 
 
 def sequence(name: str, value: object, of: str) -> Sequence[object]:
-    """Return a list or a tuple."""
+    """Return ``value`` if it is a list or a tuple."""
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"{name}: expected a list of {of}, got {shown(value)}")
     return value
 
 
 def documents(name: str, value: object) -> list[Document]:
-    """Return a list of documents after checking the version of each."""
+    """Return ``value`` as a list of documents, with all their versions validated."""
     found = [instance(name, each, Document, "a list of Document") for each in sequence(name, value, "Document")]
     for index, each in enumerate(found):
         version(f"{name}[{index}].version", each.version)
@@ -235,9 +236,9 @@ def documents(name: str, value: object) -> list[Document]:
 
 
 def write(name: str, value: object) -> Write:
-    """Return a write after checking the types of its fields; its version may be text.
+    """Return ``value`` if it is a write whose fields have valid types; a version may be given as text.
 
-    ``name`` precedes the names of the fields in errors.
+    ``name`` is the prefix of the field names in errors.
     """
     found = instance(name.rstrip("."), value, Write, "a Write")
     expires_in = found.expires_in

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs an engine: gives it time and packets, carries out what it asks for, and keeps its state on the disk."""
+"""Runs an engine: passes it the time and received packets, executes its requests, and saves its state to disk."""
 
 from __future__ import annotations
 
@@ -33,30 +33,33 @@ from .steering import PlaneSteering, WithoutPlane
 
 _log = logging.getLogger("xdp_gossip.runtime")
 T = TypeVar("T")
-#: This clock goes on while the machine is suspended; the monotonic clock does not.
+#: A clock that advances while the machine is suspended, which the monotonic clock does not.
 _BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
-#: Seconds from a change of the known nodes until they are written, and least seconds between two such writes.
+#: ``_NODES_AFTER``: seconds from a change of the known nodes until they are written. ``_NODES_EVERY``: least seconds
+#: between two such writes.
 _NODES_AFTER = 0.2
 _NODES_EVERY = 2.0
-#: Seconds until a write that failed is tried again.
+#: Seconds until a failed write is retried.
 _RETRY = 5.0
-#: Seconds after which an unfinished transaction makes the disk count as failing.
+#: If a transaction does not finish within this many seconds, the disk counts as failing.
 _HUNG = 30.0
-#: Warnings with the same code are logged once in this many seconds.
+#: Warnings with the same code are logged once per this many seconds.
 _QUIET = 30.0
-#: The same for writes that a failing disk refuses: they are retried every few seconds while the disk is full.
+#: Seconds between two log lines about writes that a failing disk rejects; writes are retried every few seconds.
 _DISK_QUIET = 60.0
-#: Seconds that a due timer may wait before the runtime counts as stuck.
+#: If a timer is overdue by this many seconds, the runtime counts as stuck.
 _STUCK = 10.0
-#: Seconds until the timers are run again after an internal error in one of them.
+#: Seconds until the timers run again after an internal error in one of them.
 _AFTER_FAULT = 0.2
-#: Failed timer runs in a row after which the runtime counts as stuck: a new process may do better.
+#: After this many failed timer runs in a row, the runtime counts as stuck, and a new process should replace it.
 _STUCK_FAULTS = 50
 
 
 class Runtime:
-    """One running engine. All methods belong to the event loop in which :meth:`open` ran."""
+    """One running engine with its transport and disk. All methods must be called in the event loop in which
+    :meth:`open` ran.
+    """
 
     def __init__(
         self,
@@ -71,10 +74,11 @@ class Runtime:
         self.transport = transport
         self.steering = steering
         self._disk_error: str | None = None
-        #: Packets from an address that may not speak; versions that were taken from the disk again since they do not
-        #: hold, and how often that failed; versions that never reached the disk, see ``unsaved``; damage that was found
-        #: in the state file at the start, and set aside; how often documents of others, the incarnation and the list of
-        #: known nodes did not reach the disk, each time that it was tried.
+        #: Counters. ``rx_not_allowed``: packets from an address that is not allowed. ``documents_withdrawn``: versions
+        #: removed from the disk because their publish failed; ``withdrawals_failed``: failed attempts to remove them.
+        #: ``versions_given_up``: versions that never reached the disk (see ``unsaved``). ``state_file_repairs``: damage
+        #: found in the state file at the start, and set aside. ``*_not_stored``: failed attempts to write others'
+        #: documents, the incarnation or the known nodes.
         self.counters = dict.fromkeys(
             (
                 *("rx_not_allowed", "documents_withdrawn", "withdrawals_failed", "versions_given_up"),
@@ -88,21 +92,22 @@ class Runtime:
         self._timer: asyncio.TimerHandle | None = None
         self._unsaved = Unsaved(self.counters)
         engine.unstored_source = lambda: self.unstored
-        self._saved: list[tuple[asyncio.Future[None], int]] = []  # who waits until how many writes are on the disk
+        # callers that wait until this many writes are on the disk
+        self._saved: list[tuple[asyncio.Future[None], int]] = []
         self._work = asyncio.Event()
-        self._raised: int | None = None  # an incarnation that is not on the disk yet
+        self._raised: int | None = None  # the new incarnation while it is not on the disk yet
         self._was_raised = asyncio.Event()
         self._publisher = Publisher(self, disk)
         self._nodes_changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._warned: dict[str, tuple[float, int]] = {}
-        self._timer_faults = 0  # runs that failed since the last that did not
+        self._timer_faults = 0  # consecutive failed timer runs
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
 
     @staticmethod
     def now() -> Now:
-        """The present time on both clocks. A wall clock before 1970 counts as 1970."""
+        """The current time on all clocks. A wall clock before 1970 counts as 1970."""
         mono = time.monotonic()
         slept = time.clock_gettime(_BOOT_CLOCK) - mono if _BOOT_CLOCK is not None else 0.0
         return Now(mono, max(0, time.time_ns()), slept)
@@ -110,7 +115,7 @@ class Runtime:
     async def open(self) -> None:
         """Open the sockets. Packets that arrive before :meth:`start` are lost.
 
-        Raises ``TransportError``, also if a data plane was requested by name and is impossible.
+        Raises ``TransportError``, also if the settings request a kernel mode by name and no data plane is possible.
         """
         self._loop = asyncio.get_running_loop()
         await self.transport.open(self._receive)
@@ -122,7 +127,7 @@ class Runtime:
             raise
 
     def start(self, snapshot: Snapshot) -> None:
-        """Start the engine with the state of an earlier run."""
+        """Start the engine with the saved state of an earlier run."""
         work = (self._save_documents(), self._save_nodes(), self._save_incarnation(), self._publisher.run())
         self._tasks = [self._loop.create_task(job) for job in work]
         for task in self._tasks:
@@ -134,14 +139,14 @@ class Runtime:
         self.steering.begin(now, lambda: self.call(lambda _, later: self.steering.notice(later)))
 
     def call(self, operation: Callable[[Asked, Now], T]) -> T:
-        """Call the engine and carry out the consequences."""
+        """Call ``operation`` with the engine, then execute the engine's requests. Returns the operation's result."""
         try:
             return operation(self.engine, self.now())
         finally:
             self._carry_out()
 
     async def saved(self) -> None:
-        """Wait until all documents written up to now are on the disk. Raises ``StoreError``."""
+        """Wait until all documents written so far are on the disk. Raises ``StoreError``."""
         if self._unsaved.written >= self._unsaved.added:
             return
         done: asyncio.Future[None] = self._loop.create_future()
@@ -151,34 +156,39 @@ class Runtime:
     async def publish(
         self, writes: Sequence[Write], author: str = "", comment: str = ""
     ) -> list[tuple[Document | None, bool]]:
-        """Write documents to the disk first, then spread them, so that a failed publish has not happened.
+        """Write documents to the disk, then commit them in the engine and spread them.
 
-        Returns for each the document held afterwards and whether it changed. Raises ``ProtocolError``, and
-        ``StoreError`` if the disk fails.
+        The disk comes first, so a failed publish never takes effect. Returns for each document the version held
+        afterwards and whether it changed. Raises ``ProtocolError``, and ``StoreError`` if the disk fails.
         """
         return await self._publisher.publish(writes, author, comment)
 
     def undecided(self, document: Document) -> bool:
-        """Whether a version that the disk may show has not happened, or has not happened yet."""
+        """Whether the publish of a version that is on the disk has failed, or has not been committed yet."""
         return self._publisher.undecided(document)
 
     def note_disk(self, error: StoreError | None) -> None:
-        """Note that a write to the state file failed or succeeded. The disk is healthy once it has taken everything."""
+        """Record the result of a write to the state file. The disk counts as healthy again once all pending writes
+        succeed.
+        """
         if error is not None:
             self._disk_error = str(error)
         elif not self._unsaved and not self._publisher.owes and self._raised is None:
             self._disk_error = None
         if self._disk_error is not None:
-            self._nodes_changed.set()  # to be written again and again, which tells when the disk is well again
+            # the nodes are rewritten until it succeeds, which shows that the disk works again
+            self._nodes_changed.set()
 
     @property
     def unstored(self) -> Container[str]:
-        """Keys of documents that are held but not on the disk yet."""
+        """Keys of the documents that the engine holds but that are not on the disk yet."""
         return self._unsaved.keys
 
     @property
     def storage_error(self) -> str | None:
-        """Why the disk refuses writes, and how many documents wait for it; None if the disk is well."""
+        """The reason why the disk rejects writes, with the number of documents that are only in memory; None if the
+        disk works.
+        """
         error = self._disk_error
         if error is None and (busy := self._disk.busy) > _HUNG:
             error = f"the state file has not answered for {busy:.0f} s"
@@ -187,15 +197,15 @@ class Runtime:
         return f"{error}; the last versions of {len(self._unsaved.keys)} documents are in memory only"
 
     def healthy(self) -> bool:
-        """Whether the engine gets its processor time, and uses it."""
+        """Whether the engine's timers run in time and without errors."""
         due = self.engine.next_timer()
         in_time = due is None or time.monotonic() - due < _STUCK
         return not self._closed and in_time and self._timer_faults < _STUCK_FAULTS
 
     async def close(self) -> None:
-        """Send queued packets, write what is not written yet, and release everything.
+        """Send queued packets, write pending data and release all resources.
 
-        It goes on if the caller gives up. A further call waits for the same end.
+        If the caller is cancelled, the close continues. A further call waits for the same close.
         """
         self._closed = True
         if self._closing is None:
@@ -203,7 +213,7 @@ class Runtime:
         await asyncio.shield(self._closing)
 
     async def abandon(self) -> None:
-        """Release everything except the disk after :meth:`open`, if :meth:`start` failed or will not follow."""
+        """Release everything except the disk after :meth:`open`, if :meth:`start` failed or will not be called."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -248,7 +258,7 @@ class Runtime:
         except Exception as error:
             RECORD.add("timer", error)
             self._timer_faults += 1
-            if self._timer is not None:  # the failed timer may be due again at once: do not spin
+            if self._timer is not None:  # the failed timer may be due again at once, which would cause a busy loop
                 self._timer.cancel()
             if not self._closed:
                 self._timer = self._loop.call_later(_AFTER_FAULT, self._on_timer)
@@ -260,9 +270,9 @@ class Runtime:
         self.steering.handle_timer(now)
 
     def _carry_out(self) -> None:
-        """Carry out what the engine asks for.
+        """Execute the engine's requests.
 
-        Events come first, so that data is queued for the disk before anybody hears of it.
+        Events come before packets, so a document is queued for the disk before another member receives it.
         """
         for event in self.engine.take_events():
             self._handle(event)
@@ -281,7 +291,7 @@ class Runtime:
             due = min(due, wanted)
         if self._timer is not None:
             if self._timer.when() <= due < math.inf:
-                return  # it fires in time and then looks again
+                return  # the present timer fires in time and then sets the next one
             self._timer.cancel()
             self._timer = None
         if due < math.inf and not self._closed:
@@ -311,7 +321,7 @@ class Runtime:
         return [*remembered(self.engine.members(now), now), *self.engine.former(now)]
 
     def _warn(self, event: Warned, level: int = logging.WARNING, quiet: float = _QUIET) -> None:
-        """Log a warning, but only once in ``quiet`` seconds for each code; suppressed ones are counted."""
+        """Log a warning at most once per code in ``quiet`` seconds; the log line counts the suppressed warnings."""
         since, hidden = self._warned.get(event.code, (-quiet, 0))
         if time.monotonic() - since < quiet:
             self._warned[event.code] = (since, hidden + 1)
@@ -320,12 +330,12 @@ class Runtime:
         _log.log(level, "%s%s", event.text, f" ({hidden} more like it before)" if hidden else "")
 
     def _not_stored(self, what: str, text: str) -> None:
-        """Count a write that the disk refused, and log it from time to time."""
+        """Count a write that the disk rejected, and log it at a limited rate."""
         self.counters[f"{what}_not_stored"] += 1
         self._warn(Warned(f"{what}_not_stored", text), logging.ERROR, _DISK_QUIET)
 
     async def _save_documents(self) -> None:
-        """Write new documents. Those that arrived together go into one transaction."""
+        """Write new documents to the disk, until cancelled. Documents that arrive together share one transaction."""
         while True:
             await self._work.wait()
             self._work.clear()
@@ -343,7 +353,7 @@ class Runtime:
                 await asyncio.sleep(_RETRY)
                 self._work.set()
             except BaseException:
-                self._unsaved.put_back()  # cancelled: close() writes it
+                self._unsaved.put_back()  # cancelled: close() writes these documents
                 raise
             else:
                 self._unsaved.done()
@@ -351,7 +361,7 @@ class Runtime:
                 self._release()
 
     def _release(self, error: StoreError | None = None) -> None:
-        """Wake waiting callers: all of them after a failure, otherwise those whose writes are done."""
+        """Wake callers of :meth:`saved`: all of them after a failure, otherwise those whose writes are on the disk."""
         waiting, self._saved = self._saved, []
         for done, count in waiting:
             if done.done():
@@ -364,7 +374,7 @@ class Runtime:
                 self._saved.append((done, count))
 
     async def _save_incarnation(self) -> None:
-        """Store the incarnation, so that the next run has a later one."""
+        """Store each new incarnation, until cancelled, so that the next run starts with a later one."""
         while True:
             await self._was_raised.wait()
             self._was_raised.clear()
@@ -384,7 +394,7 @@ class Runtime:
                 self._raised = None
 
     async def _save_nodes(self) -> None:
-        """Store the list of known nodes, so that a restart needs no seeds, however soon it comes."""
+        """Store the list of known nodes after changes, until cancelled, so that a restarted node needs no seeds."""
         while True:
             await self._nodes_changed.wait()
             await asyncio.sleep(_NODES_AFTER)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Converts values of the protocol to plain dictionaries: the shapes ``Node`` and ``Document`` of the OpenAPI file."""
+"""Converts objects of the protocol to plain dictionaries with the schemas ``Node`` and ``Document`` of the OpenAPI
+file.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from ..core.types import Document, Member, Node
 
 
 def node(member: Member) -> dict[str, Any]:
-    """The schema ``Node``: one member as this agent sees it."""
+    """Convert a member, as this agent sees it, to the schema ``Node``."""
     record = member.record
     return {
         "addr": member.address.ip,
@@ -33,12 +35,15 @@ def node(member: Member) -> dict[str, Any]:
 
 
 def pascal_node(value: Node) -> dict[str, Any]:
-    """A node as PekoNode and eGossip write it in JSON."""
+    """Convert a node to the JSON object that PekoNode and eGossip use."""
     return {"Addr": value.addr, "Port": value.port, "Name": value.name, "PrivateData": value.private_data}
 
 
 def published_at(milliseconds: int) -> str:
-    """A time in RFC 3339, UTC. A stamp after the year 9999, which Python cannot represent, becomes its last moment."""
+    """Format a time stamp in RFC 3339, UTC.
+
+    A time after the year 9999, which Python cannot represent, becomes the last millisecond of that year.
+    """
     try:
         moment = datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.timezone.utc)
     except (OverflowError, ValueError, OSError):
@@ -47,10 +52,10 @@ def published_at(milliseconds: int) -> str:
 
 
 def document(value: Document) -> dict[str, Any]:
-    """The schema ``Document``: one version of a document, without its value.
+    """Convert one version of a document, without its value, to the schema ``Document``.
 
-    It is used in lists, so it gives only the number of documents that were written together, not their keys: each
-    document would name all others.
+    Lists use this schema, so it contains only the number of documents that were written together and not their keys:
+    otherwise each document of a batch would list all others.
     """
     return {
         "key": value.key,
@@ -68,10 +73,10 @@ def document(value: Document) -> dict[str, Any]:
 
 
 def document_with_value(value: Document) -> dict[str, Any]:
-    """The schema ``Document`` with ``value_base64``."""
+    """Convert a document to the schema ``Document`` with ``value_base64``."""
     return {**document(value), "value_base64": base64.b64encode(value.value).decode("ascii")}
 
 
 def whole_document(value: Document) -> dict[str, Any]:
-    """Everything about one document: ``Document`` with ``value_base64`` and ``batch``, the keys written together."""
+    """Convert a document to ``Document`` with ``value_base64`` and ``batch``, the keys that were written together."""
     return {**document_with_value(value), "batch": list(value.batch)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How a runtime uses a kernel data plane, and a null object for nodes that cannot have one."""
+"""The interface through which a runtime uses a kernel data plane, and a null object for nodes without one."""
 
 from __future__ import annotations
 
@@ -12,83 +12,89 @@ from ..core.types import Now
 
 
 class PlaneSteering(Protocol):
-    """Keeps a kernel data plane in step with an engine. ``dataplane.steering.Steering`` implements it."""
+    """Keeps a kernel data plane in sync with an engine. ``dataplane.steering.Steering`` implements this interface."""
 
     @property
     def reason(self) -> str:
-        """Why no better mode is in use; "" if the requested or the best mode is."""
+        """The reason why no better mode is in use; "" if the requested or the best mode is in use."""
 
     def status(self) -> dict[str, Any]:
-        """``dataplane`` of GET /v1/status (docs/api.md); empty without a data plane."""
+        """The object ``dataplane`` of GET /v1/status (docs/api.md); empty without a data plane."""
 
     def open(self, now: Now) -> None:
-        """Look for a data plane before the engine starts. Raises ``NoPlane`` when one was asked for by name."""
+        """Look for a data plane before the engine starts.
+
+        Raises ``NoPlane`` if the settings request a kernel mode by name and there is none.
+        """
 
     def begin(self, now: Now, wake: Callable[[], None]) -> None:
-        """Note that the engine runs. ``wake`` is called when :meth:`notice` has something to look at."""
+        """Start steering: the engine runs now. ``wake`` is called when :meth:`notice` has changes to examine."""
 
     def close(self) -> None:
-        """Stop following the host's interfaces and addresses. Idempotent."""
+        """Unsubscribe from changes of the host's interfaces and addresses. Idempotent."""
 
     def look(self, now: Now) -> None:
         """Look for a data plane now."""
 
     def notice(self, now: Now) -> None:
-        """Note that interfaces or addresses have changed."""
+        """React to a change of the host's interfaces or addresses."""
 
     def next_timer(self) -> float:
-        """Monotonic time at which :meth:`handle_timer` is due; infinity: never."""
+        """The monotonic time at which :meth:`handle_timer` must be called next; infinity for never."""
 
     def handle_timer(self, now: Now) -> None:
-        """Do what is due."""
+        """Do the work that is due at ``now``."""
 
     def attend(self, now: Now) -> None:
-        """Note that the engine had an input, so its state may differ from what the kernel knows."""
+        """Update the kernel after the engine has processed an input, because the engine's state may have changed."""
 
     def hold(self, standing: Standing, now: Now) -> None:
-        """Tell the kernel what to hold of a peer."""
+        """Write a peer's state to the kernel's maps."""
 
     def members_changed(self, now: Now) -> None:
-        """Note that members came or went."""
+        """Note that a member was added or removed."""
 
 
 class WithoutPlane:
-    """A node whose packets all go through sockets: nothing to steer. ``reason`` is what :class:`PlaneSteering` says."""
+    """The steering of a node whose packets all go through sockets: every method does nothing.
+
+    ``reason`` is the value of :attr:`PlaneSteering.reason`.
+    """
 
     def __init__(self, reason: str = "") -> None:
         self.reason = reason
 
     def status(self) -> dict[str, Any]:
-        """Empty."""
+        """An empty object."""
         return {}
 
     def next_timer(self) -> float:
-        """Never."""
+        """Infinity: no timer is needed."""
         return math.inf
 
     def open(self, now: Now) -> None:
-        """Nothing to look for."""
+        """Do nothing."""
 
     def begin(self, now: Now, wake: Callable[[], None]) -> None:
-        """Nothing to begin."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
     def look(self, now: Now) -> None:
-        """Nothing to look for."""
+        """Do nothing."""
 
     def notice(self, now: Now) -> None:
-        """Nothing to notice."""
+        """Do nothing."""
 
     def handle_timer(self, now: Now) -> None:
-        """Nothing is due."""
+        """Do nothing."""
 
     def attend(self, now: Now) -> None:
-        """Nobody else has to know."""
+        """Do nothing: there is no kernel state."""
 
     def hold(self, standing: Standing, now: Now) -> None:
-        """Nobody else has to know."""
+        """Do nothing: there is no kernel state."""
 
     def members_changed(self, now: Now) -> None:
-        """Nobody else has to know."""
+        """Do nothing: there is no kernel state."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The agent as a service: the process, its log, systemd, and addresses and seed names that come and go."""
+"""The agent as a service: its process, log, systemd notifications, listening addresses and seed names."""

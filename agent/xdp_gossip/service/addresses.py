@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Watches which of the addresses that the agent listens on this host has now.
+"""Monitors which of the agent's listening addresses are present on this host.
 
-Sockets are bound even to an address that no interface has yet (IP_FREEBIND, ip(7)), and receive as soon as one has it.
-The agent therefore needs no restart when DHCP, keepalived or a slow switch is late; this module reports what is
-missing.
+Sockets are bound even to an address that no interface has yet (IP_FREEBIND, ip(7)), and receive packets as soon as an
+interface has it. So the agent needs no restart if DHCP, keepalived or a slow switch is late. This module reports the
+missing addresses.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ..common.internal_errors import guarded
 
 _log = logging.getLogger("xdp_gossip.addresses")
 
-#: Notifications read per wake-up.
+#: Most notifications that are read per wake-up.
 _BURST = 64
 
 
 class Addresses:
-    """The addresses of ``settings``, which maps the name of a setting to an IP address or "" for none.
+    """The listening addresses in ``settings``, a mapping from setting name to IP address ("" for none).
 
-    Each change is logged once. :attr:`changed` is set with it, for the task that reports it.
+    Each change is logged once. The event :attr:`changed` is set with it, to wake the task that reports to systemd.
     """
 
     def __init__(self, settings: Mapping[str, str]) -> None:
@@ -43,9 +43,9 @@ class Addresses:
         return "; ".join(f"address {ip} ({', '.join(self._names[ip])})" for ip in self._missing)
 
     def open(self) -> None:
-        """Check the addresses and follow them from now on. Must be called in a running loop.
+        """Check the addresses and subscribe to changes. Must be called in a running event loop.
 
-        Where the kernel does not report changes, only :meth:`look` finds them.
+        If the kernel does not report changes, only :meth:`look` finds them.
         """
         self.look()
         if not self._names:
@@ -60,7 +60,7 @@ class Addresses:
             asyncio.get_running_loop().add_reader(self._events, guarded("addresses", self._read))
 
     def look(self) -> None:
-        """Check which addresses are present now."""
+        """Check which addresses are present now, and log changes."""
         missing = [ip for ip in self._names if not present(ip)]
         if missing == self._missing:
             return
@@ -75,7 +75,7 @@ class Addresses:
         self.changed.set()
 
     def _read(self) -> None:
-        """Read notifications. The check that follows makes up for lost ones."""
+        """Read the pending notifications, then check all addresses, so that lost notifications do not matter."""
         channel = self._events
         if channel is None:
             return
@@ -92,7 +92,7 @@ class Addresses:
         self.look()
 
     def close(self) -> None:
-        """Stop following. Idempotent."""
+        """Unsubscribe from changes. Idempotent."""
         channel, self._events = self._events, None
         if channel is not None:
             asyncio.get_running_loop().remove_reader(channel)
@@ -100,7 +100,9 @@ class Addresses:
 
 
 def present(ip: str) -> bool:
-    """Whether sockets of this host can be bound to ``ip``: an IPv6 address only once it is known to be unique."""
+    """Whether sockets on this host can be bound to ``ip``. An IPv6 address counts only after duplicate address
+    detection.
+    """
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
         try:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The agent process: a node list from the configuration, its API, systemd's signals, and an orderly end.
+"""The agent process: builds the node list from the configuration, serves the API, and handles signals and shutdown.
 
-Stopping is not leaving: other members expect a stopped agent back, then suspect it, then drop it after their timeout.
-``xdp-gossip node leave`` leaves the cluster. An unforeseen fault ends the process with an error, so that systemd
-starts a new one instead of keeping a broken one.
+A stopped agent does not leave the cluster: the other members expect it back, then suspect it, then drop it after their
+timeout. ``xdp-gossip node leave`` leaves the cluster. After an unexpected exception, the process exits with an error,
+so that systemd starts a new process.
 """
 
 from __future__ import annotations
@@ -45,15 +45,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("xdp_gossip.daemon")
 
-#: Seconds that closing may take before the process ends anyway.
+#: Seconds that the shutdown may take. After this time, the process exits without waiting any longer.
 CLOSE_SECONDS = 10.0
 _STATUS_SECONDS = 5.0
-#: Wanted number of descriptors. Connections may use a fortieth of them, so that store and sockets never lack one.
+#: Limit of file descriptors that the agent requests. Connections may use a fortieth of it, so that some always remain
+#: for the store and the sockets.
 _DESCRIPTORS = 65536
 
 
 def node_list_from(settings: AgentConfig) -> AsyncNodeList:
-    """The node list that ``settings`` describe, with its local node and seeds, not joined yet."""
+    """Build the node list for ``settings``, with its local node and seeds. It has not joined the cluster yet."""
     node_list = node_list_with(settings)
     node_list.new(settings.node)
     add_seeds(node_list, settings)
@@ -61,14 +62,16 @@ def node_list_from(settings: AgentConfig) -> AsyncNodeList:
 
 
 def add_seeds(node_list: AsyncNodeList, settings: AgentConfig) -> None:
-    """Add the seeds. The node itself may be among them, because one list serves a whole fleet."""
+    """Add the configured seeds to ``node_list``, except the node itself: all hosts of a fleet may share one list of
+    seeds.
+    """
     for seed in settings.seeds:
         if seed != settings.node.address:
             node_list.set(Node(seed.ip, seed.port))
 
 
 class Agent:
-    """One run of the agent."""
+    """One run of the agent process, from start to shutdown."""
 
     def __init__(self, settings: AgentConfig) -> None:
         self.settings = settings
@@ -83,7 +86,7 @@ class Agent:
         )
         self._plane_wait: PlaneWait | None = None
         self.rendering: Rendering | None = None
-        #: Set once the agent has joined its cluster and serves.
+        #: Set once the agent has joined its cluster and serves the API.
         self.ready = asyncio.Event()
         self._end = asyncio.Event()
         self.seed_names = SeedNames(self.node_list, settings.node.address, self.counters)
@@ -93,7 +96,7 @@ class Agent:
         self._resolving: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
-        """Serve until a signal arrives. Returns 0 after an orderly end, 1 after a failure."""
+        """Run the agent until a signal arrives. Returns 0 after an orderly shutdown, 1 after a failure."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_unforeseen)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -106,7 +109,7 @@ class Agent:
             await self._open()
             await self._end.wait()
         finally:
-            # A second signal while closing must not be lost on a handler that only sets an event.
+            # Restore the default handlers, so that a second signal during the shutdown ends the process.
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
             self.systemd.tell("STOPPING=1", "STATUS=stopping")
@@ -116,7 +119,8 @@ class Agent:
         return 1 if self._failed else 0
 
     async def _open(self) -> None:
-        # The API first: two agents with one configuration must clash here, not in the cluster.
+        # Open the API first, so that a second agent with the same configuration fails here, before it joins the
+        # cluster.
         api = self.settings.api
         if api.socket:
             server = self._server(local=True)
@@ -142,14 +146,14 @@ class Agent:
             self.node_list.tell_applied(self.rendering.applied, self.rendering.troubled)
             for task in self.rendering.start():
                 task.add_done_callback(self._on_task_done)
-        # Objects of the start-up live forever: keep the collector from walking them.
+        # Objects created at the start are never freed. Freezing them spares the garbage collector from visiting them.
         gc.collect()
         gc.freeze()
         self.ready.set()
         self.systemd.tell("READY=1", self._told())
 
     async def _join(self) -> bool:
-        """Join the cluster. False if the agent was told to end while it waited for a data plane."""
+        """Join the cluster. Returns False if the agent was stopped while it waited for a data plane."""
         if self.settings.protocol not in ("XDP", "TC"):
             await self.node_list.join()
             return True
@@ -162,15 +166,15 @@ class Agent:
 
     @property
     def _waits(self) -> str:
-        """The data plane that the agent waits for before it joins; "" for none."""
+        """The data plane that the agent waits for before it joins the cluster; "" if it does not wait."""
         return self._plane_wait.waiting if self._plane_wait is not None else ""
 
     def _on_waiting(self) -> None:
-        """Report the unit as started while it waits: a long wait must not delay a boot or a ``systemctl start``."""
+        """Report the unit as started while the agent waits: the wait must not delay the boot or ``systemctl start``."""
         self.systemd.tell("READY=1", self._told())
 
     def _told(self) -> str:
-        """The status line for ``systemctl status``."""
+        """Build the status line that ``systemctl status`` shows."""
         if not self.ready.is_set():
             return f"STATUS=no member yet: waiting for {self._waits}" if self._waits else "STATUS=starting"
         waiting = self.addresses.waiting
@@ -224,10 +228,12 @@ class Agent:
             self.fail("a background task failed", task.exception())
 
     def _on_unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """The loop's exception handler: a peer's broken connection is noted, a fault of our own ends the process."""
+        """The event loop's exception handler: count a peer's broken connection; end the process for any other
+        exception.
+        """
         error = context.get("exception")
         if error is None or isinstance(error, (OSError, asyncio.CancelledError)):
-            # Strangers can cause these errors in any number.
+            # Unauthenticated clients can cause any number of these errors.
             self.counters["loop_errors"] += 1
             what = str(context.get("message", "event loop"))
             self._quiet(what, f"{what}{f': {error}' if error else ''}")
@@ -235,7 +241,7 @@ class Agent:
         self.fail(context.get("message", "event loop"), error)
 
     def fail(self, what: str, error: BaseException | None) -> None:
-        """End the process with an error."""
+        """Log ``error`` and shut the process down with a failure status."""
         if error is not None:
             RECORD.add(what, error)
         trace = (type(error), error, error.__traceback__) if error is not None else None
@@ -244,7 +250,7 @@ class Agent:
         self._stop()
 
     async def _heartbeat(self) -> None:
-        """Report the state to systemd, and feed its watchdog as long as the protocol works."""
+        """Report the state to systemd periodically, and send watchdog messages while the protocol works."""
         watchdog = self.systemd.watchdog_seconds()
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
@@ -261,7 +267,9 @@ class Agent:
             self.systemd.tell(*lines)
 
     def reload(self) -> None:
-        """Apply what a changed configuration file allows (SIGHUP), and log which settings need a restart."""
+        """Reload the configuration file (SIGHUP): apply the settings that can change at run time, and log those that
+        need a restart.
+        """
         self.systemd.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             self._take_over(config.load(self.settings.path))
@@ -271,7 +279,10 @@ class Agent:
         self.systemd.tell("READY=1", self._told())
 
     async def compared(self) -> dict[str, Any]:
-        """The answer of ``GET /v1/configuration``. It does not block the loop, because the file's disk may be slow."""
+        """Build the response of ``GET /v1/configuration``.
+
+        The file is read in a thread, because a slow disk would block the event loop.
+        """
         path = self.settings.path
         try:
             new = await asyncio.to_thread(config.load, path)
@@ -281,14 +292,14 @@ class Agent:
         return {"file": path, "problems": [], "reload": reload, "restart": restart}
 
     def _differences(self, new: AgentConfig) -> tuple[list[str], list[str]]:
-        """The settings in which ``new`` differs: what a reload takes over, and what needs a restart."""
+        """Names of the settings that differ in ``new``: those that a reload applies, those that need a restart."""
         old = self.settings
         differing = [
             name
             for name in ("seed_names", *file_keys(AgentConfig).values())
             if getattr(old, name) != getattr(new, name)
         ]
-        declared = knobs(AgentConfig)  # seed_names are a part of the key seeds
+        declared = knobs(AgentConfig)  # seed_names are parsed from the key seeds
         reload = [name for name in differing if declared.get(name, declared["seeds"]).agent.reload]
         restart = [name for name in differing if name not in reload]
         if new.node.address != old.node.address:
@@ -325,12 +336,12 @@ class Agent:
 
 
 async def run(settings: AgentConfig) -> int:
-    """Run an agent with ``settings`` until it is told to stop; returns the exit code."""
+    """Run an agent with ``settings`` until it is stopped. Returns the exit code."""
     return await Agent(settings).run()
 
 
 def _raise_descriptor_limit() -> None:
-    """Raise the limit of descriptors: the default of 1024 is less than the possible number of connections."""
+    """Raise the limit of file descriptors. The default of 1024 is less than the possible number of connections."""
     if not 0 <= os.sysconf("SC_OPEN_MAX") < _DESCRIPTORS:
         return
     import resource  # the unit's agents do without it
@@ -341,9 +352,11 @@ def _raise_descriptor_limit() -> None:
 
 
 def main(settings: AgentConfig) -> int:
-    """The process: logging, event loop, exit code. 1 with one line on stderr when the agent cannot start."""
+    """Configure logging and run the agent. Returns the exit code: 1, with one line on stderr, if the agent cannot
+    start.
+    """
     logs.configure(settings.log.level, settings.log.format)
-    # It warns of every write to a connection that is lost.
+    # asyncio logs a warning for every write to a lost connection; the filter limits them.
     logging.getLogger("asyncio").addFilter(QuietFilter())
     _raise_descriptor_limit()
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writes the agent's log to stderr, as text or as one JSON object per line."""
+"""Writes the agent's log to stderr, either as text or as one JSON object per line."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ from typing import TextIO
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
-#: syslog priorities (sd-daemon(3)): journald takes them from the beginning of a line.
+#: Log level -> syslog priority (sd-daemon(3)). journald reads the priority from the beginning of a line.
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
 def _printable(text: str) -> str:
-    """Escape control characters, so that text from the network cannot start a line of its own."""
+    """Escape control characters, so that text from the network cannot start a new log line."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 class TextFormatter(logging.Formatter):
-    """``TIME LEVEL LOGGER: MESSAGE``; for the journal, which stamps lines itself, a priority instead of the time."""
+    """Formats lines as ``TIME LEVEL LOGGER: MESSAGE``.
+
+    For the journal, which adds the time itself, the line begins with a priority instead of the time.
+    """
 
     def __init__(self, journal: bool) -> None:
         super().__init__()
         self._journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and below it the traceback when there is one."""
+        """Format ``record`` as a line, followed by the traceback if there is one."""
         text = f"{record.levelname.lower()} {record.name}: {_printable(record.getMessage())}"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
@@ -43,10 +46,12 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """``{"time", "level", "logger", "message"}`` and ``error`` with the traceback when there is one."""
+    """Formats lines as JSON ``{"time", "level", "logger", "message"}``, plus ``error`` with the traceback if there is
+    one.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Format ``record`` as one JSON object."""
         moment = datetime.datetime.fromtimestamp(record.created, datetime.timezone.utc)
         entry = {
             "time": f"{moment:%Y-%m-%dT%H:%M:%S}.{int(record.msecs):03d}Z",
@@ -60,7 +65,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _to_journal(stream: TextIO) -> bool:
-    """Whether ``stream`` is the journal's (systemd.exec(5), JOURNAL_STREAM holds its device and inode)."""
+    """Whether ``stream`` leads to the journal (systemd.exec(5): JOURNAL_STREAM contains its device and inode)."""
     try:
         found = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -69,7 +74,7 @@ def _to_journal(stream: TextIO) -> bool:
 
 
 def configure(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Send all logging to ``stream`` (default stderr). Calling it again replaces what was set before."""
+    """Send all log records to ``stream`` (default: stderr). A further call replaces the previous configuration."""
     stream = stream if stream is not None else sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(_to_journal(stream)))

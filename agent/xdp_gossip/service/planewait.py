@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Joins the cluster once the kernel data plane that ``protocol: XDP`` or ``TC`` requires is there.
+"""Joins the cluster once the kernel data plane that ``protocol: XDP`` or ``TC`` requires is loaded.
 
-The process stays while it waits. If it ended, systemd would start it again every two seconds and have the loader
-compile each time; this process asks the loader less and less often (``dataplane/asking.py``).
+The process keeps running while it waits. If it exited, systemd would restart it every two seconds, and each start would
+make the loader compile the programs. This process asks the loader at growing intervals (``dataplane/asking.py``).
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from ..transport import NoPlane
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
-#: Seconds between two checks of the loader's state while a loader may be at work, and otherwise.
+#: Seconds between two checks of the loader's state: ``PEEK_EVERY`` while a loader may be running, otherwise
+#: ``LOOK_EVERY``.
 PEEK_EVERY, LOOK_EVERY = 0.5, 5.0
 
 
 class Joins(Protocol):
-    """What waiting for a plane needs of a node list."""
+    """The part of a node list that :class:`PlaneWait` uses."""
 
     async def join(self) -> None:
-        """Join; may be called again after ``NoPlane``."""
+        """Join the cluster. Raises ``NoPlane`` if there is no data plane; may be called again after that."""
 
 
 class PlaneWait:
-    """Joins ``node_list``, whose address is ``ip``, with the data plane below ``directory``.
+    """Joins ``node_list`` to its cluster once the data plane in ``directory`` is loaded. ``ip`` is the local node's
+    address.
 
-    ``toward`` are the addresses of seeds, as far as they are known. ``told`` is called whenever :attr:`waiting` has
-    changed.
+    ``toward`` contains the known addresses of seeds. ``told`` is called whenever :attr:`waiting` changes.
     """
 
     def __init__(
@@ -54,13 +55,13 @@ class PlaneWait:
         self._wake = asyncio.Event()
         self._stopped = False
         self._said: deque[str] = deque(maxlen=8)
-        #: What the agent waits for, and why; "" for nothing.
+        #: What the agent waits for, and the reason; "" if it does not wait.
         self.waiting = ""
 
     async def join(self) -> bool:
-        """Join, however long it takes. Returns False if :meth:`stop` was called first.
+        """Join the cluster, however long it takes. Returns False if :meth:`stop` was called first.
 
-        Raises what the node list raises.
+        Raises the errors of the node list, except ``NoPlane``.
         """
         following = False
         try:
@@ -83,11 +84,11 @@ class PlaneWait:
             self._monitor.close()
 
     def look(self) -> None:
-        """Try again now."""
+        """Try to join again now."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Stop waiting; :meth:`join` then returns False."""
+        """Stop waiting. :meth:`join` then returns False."""
         self._stopped = True
         self._wake.set()
 
@@ -96,14 +97,14 @@ class PlaneWait:
         if waiting == self.waiting:
             return
         self.waiting = waiting
-        # The reasons "a loader is at work" and its finding alternate: log each once.
+        # The reason "a loader is at work" alternates with the loader's result, so each reason is logged only once.
         if why not in self._said:
             self._said.append(why)
             _log.warning("%s; no member until there is one; %s", why, self._asking.words())
         self._told()
 
     def _follow(self) -> None:
-        """Follow interfaces and addresses: a change is a reason to ask the loader at once."""
+        """Subscribe to changes of interfaces and addresses. After each change, the loader is asked at once."""
         self._monitor.on_change = self._wake.set
         self._monitor.open()
         now = _now()
@@ -112,7 +113,7 @@ class PlaneWait:
         self._asking.hurry(now.mono)
 
     async def _pause(self, stamp: tuple[int, int] | None) -> None:
-        """Wait until the loader has worked, or :meth:`look` or :meth:`stop` is called."""
+        """Wait until the loader has written a new state, or :meth:`look` or :meth:`stop` is called."""
         while not self._stopped and Loaded.stamp(self._directory) == stamp:
             now = _now()
             self._monitor.refresh()

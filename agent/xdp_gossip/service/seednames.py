@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Resolves seeds that are given by name, repeatedly, so that they may move, and outside the event loop.
+"""Resolves seeds given by host name repeatedly, because their addresses may change, and outside the event loop.
 
-A name that does not resolve is tried again, forever; its former addresses stay seeds meanwhile.
+If a name does not resolve, the lookup is retried forever, and the name's former addresses remain seeds meanwhile.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from ..nodelist import AsyncNodeList
 
 _log = logging.getLogger("xdp_gossip.seeds")
 
-#: Seconds between two lookups of every name: while no other member is present, and otherwise.
+#: Seconds between two lookups of all names: ``ALONE_EVERY`` while no other member is present, otherwise ``EVERY``.
 ALONE_EVERY, EVERY = 5.0, 60.0
-#: Most addresses that are taken from one name.
+#: Most addresses that are used of one name.
 MOST_ADDRESSES = 32
-#: Seconds to wait for one lookup. After that it goes on in its thread, and no other lookup begins until it ends.
+#: Seconds to wait for one lookup. A lookup that takes longer continues in its thread, and no other one starts until it
+#: ends.
 LOOKUP_SECONDS = 10.0
 
 Name = tuple[str, int]
-#: Blocks; returns the addresses of a name. Raises ``OSError``.
+#: A blocking function (host, port) -> addresses of the host. Raises ``OSError``.
 Lookup = Callable[[str, int], Iterable[str]]
 
 
 def look_up(host: str, port: int) -> list[str]:
-    """The addresses that the system's resolver knows for ``host``. Raises ``OSError``."""
+    """Ask the system's resolver for the addresses of ``host``. Raises ``OSError``."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class SeedNames:
-    """Updates the seeds of ``node_list`` to what ``names`` resolve to, until :meth:`run` is cancelled.
+    """Updates the seeds of ``node_list`` to the addresses of the configured names, until :meth:`run` is cancelled.
 
-    ``fixed``: seeds that are given by address, and stay. ``counters``: gets ``seed_lookups`` and
-    ``seed_lookups_failed``.
+    ``counters`` receives ``seed_lookups`` and ``seed_lookups_failed``.
     """
 
     def __init__(
@@ -59,7 +59,9 @@ class SeedNames:
             counters.setdefault(counter, 0)
 
     def configure(self, names: Sequence[Name], fixed: Iterable[Address]) -> None:
-        """Apply another configuration; new names are looked up at once."""
+        """Replace the names to resolve and the ``fixed`` seeds, which are given by address. New names are looked up at
+        once.
+        """
         self._names = tuple(names)
         self._fixed = frozenset(fixed)
         for name in set(self._meaning) - set(names):
@@ -68,7 +70,7 @@ class SeedNames:
         self._again.set()
 
     async def run(self) -> None:
-        """Look up all names repeatedly."""
+        """Look up all names repeatedly, until cancelled."""
         while True:
             self._again.clear()
             for name in self._names:
@@ -100,7 +102,7 @@ class SeedNames:
             self._mean(name, addresses)
 
     async def _look_up(self, name: Name) -> list[str]:
-        """Look up in a thread of its own, one at a time; the thread does not delay the end of the process."""
+        """Look up ``name`` in a separate thread, one lookup at a time. The thread does not delay the process exit."""
         if self._busy is not None and not self._busy.done():
             raise OSError(f"the resolver is still busy with an earlier name after {LOOKUP_SECONDS:g} s")
         loop = asyncio.get_running_loop()

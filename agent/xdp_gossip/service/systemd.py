@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Notifies systemd of the service's state, and feeds its watchdog."""
+"""Reports the agent's state to systemd and sends messages to systemd's watchdog."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import socket
 
 
 class Systemd:
-    """The notification protocol of sd_notify(3): a datagram to the socket that systemd names.
+    """A client of the sd_notify(3) protocol: it sends datagrams to the socket that systemd names.
 
-    It does not use libsystemd, which would load a compressor and a cipher library into every agent's memory.
+    It does not use libsystemd, which would load a compression and a cipher library into every agent's memory.
     """
 
     def __init__(self) -> None:
         name = os.environ.get("NOTIFY_SOCKET", "")
-        # "@" stands for the abstract namespace (unix(7)).
+        # A leading "@" means the abstract namespace (unix(7)).
         self._address = "\0" + name[1:] if name.startswith("@") else name
 
     @property
     def listens(self) -> bool:
-        """Whether a service manager listens."""
+        """Whether a service manager listens for notifications."""
         return bool(self._address)
 
     def tell(self, *lines: str) -> None:
-        """Send assignments such as READY=1. It never fails, even if no manager listens."""
+        """Send assignments such as READY=1. Never raises an error, even if no service manager listens."""
         if self._address:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
                 manager.setblocking(False)
@@ -33,7 +33,7 @@ class Systemd:
 
     @staticmethod
     def watchdog_seconds() -> float | None:
-        """Seconds between watchdog messages: half of what systemd allows; None if it does not watch this process."""
+        """Seconds between watchdog messages: half of systemd's limit; None if systemd does not watch this process."""
         try:
             microseconds = int(os.environ["WATCHDOG_USEC"])
             watched = int(os.environ.get("WATCHDOG_PID", os.getpid()))
