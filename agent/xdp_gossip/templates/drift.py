@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Follows what the helper says of files that were changed by hand, and limits how often they are repaired."""
+"""Receives the helper's reports of files that were changed by hand, and limits how often they are repaired."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from .helper_client import HelperUnreachable, watch
 
 _log = logging.getLogger("xdp_gossip.templates")
 
-#: Seconds until a file is put right again that was changed again after it had been, first and at most. Two programs
-#: that each want a file their own way would otherwise reload a service at full speed.
+#: Seconds until a file that was changed again after a repair is repaired again, initially and at most. Without this
+#: limit, two programs that write the same file differently would reload a service at full speed.
 _REPAIR, _REPAIR_MOST = 2.0, 600.0
-#: Seconds until the helper is asked again when it does not answer, first and at most.
+#: Seconds until a helper that does not answer is contacted again, initially and at most.
 _RETRY, _RETRY_MOST = 2.0, 60.0
 
 
 class Pace:
-    """Decides when a file is repaired: at once, then less and less often until it has stayed unchanged."""
+    """Decides when a file is repaired: at once, then at growing intervals until the file stays unchanged."""
 
     def __init__(self) -> None:
         self._next = 0.0
         self._last: float | None = None
 
     def delay(self, now: float) -> float:
-        """Seconds to wait before the repair that is decided on at ``now`` (seconds of any one clock)."""
+        """Seconds to wait before a repair that is requested at ``now`` (in seconds of any monotonic clock)."""
         if self._last is None or now - self._last > 2 * _REPAIR_MOST:
             self._next = 0.0
         found = self._next
@@ -36,7 +36,7 @@ class Pace:
 
 
 async def follow(socket: str, tell: Callable[[dict[str, str]], None]) -> None:
-    """Call ``tell`` with each report of drift that the helper at ``socket`` sends. Never returns."""
+    """Call ``tell`` with each drift report that the helper at ``socket`` sends. Never returns."""
     retry, said = _RETRY, ""
     while True:
         try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Ansible's filters and tests for templates, with Ansible's names, parameters and results (docs/rendering.md).
 
-All of them take data and return data: none reads a file, a clock or randomness, or starts anything. One that takes too
-long, as a regular expression may, is ended together with the worker.
+All of them are pure functions of data: they do not read files, clocks or random numbers, and start no program. If a
+filter takes too long, as a regular expression may, the agent kills the worker.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MERGES = ("replace", "keep", "append", "prepend", "append_rp", "prepend_rp")
 
 
 def _refuse(value: Any) -> Any:
-    """Refuse a value that JSON and YAML cannot represent. An undefined value raises its own error, which names it."""
+    """Raise an error for a value that JSON cannot represent. An undefined value raises an error that names it."""
     if isinstance(value, jinja2.Undefined):
         str(value)
     raise TypeError(f"expected data, got {type(value).__name__}")
@@ -36,7 +36,7 @@ def to_json(
     ensure_ascii: bool = True,
     separators: tuple[str, str] | None = None,
 ) -> str:
-    """The value as JSON."""
+    """Encode the value as JSON."""
     return json.dumps(
         value,
         indent=indent,
@@ -48,17 +48,17 @@ def to_json(
 
 
 def to_nice_json(value: Any, indent: int = 4, sort_keys: bool = True, ensure_ascii: bool = True) -> str:
-    """The value as indented JSON, keys sorted."""
+    """Encode the value as indented JSON with sorted keys."""
     return to_json(value, indent, sort_keys, ensure_ascii, (",", ": "))
 
 
 def tojson(value: Any, indent: int | None = None) -> str:
-    """Jinja's filter with keys sorted, but without its HTML escapes: a file is not HTML."""
+    """Jinja2's filter with sorted keys, but without HTML escapes, because the output is not HTML."""
     return to_json(value, indent, sort_keys=True)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes the values that templates have: any kind of dictionary, and no undefined value."""
+    """A YAML dumper that accepts any kind of dictionary and rejects undefined values."""
 
 
 _Dumper.add_multi_representer(dict, yaml.SafeDumper.represent_dict)
@@ -74,7 +74,7 @@ def to_yaml(
     explicit_start: bool = False,
     explicit_end: bool = False,
 ) -> str:
-    """The value as YAML; a collection without nested collections takes one line."""
+    """Encode the value as YAML; a collection without nested collections takes one line."""
     text: str = yaml.dump(
         value,
         Dumper=_Dumper,
@@ -98,17 +98,17 @@ def to_nice_yaml(
     explicit_start: bool = False,
     explicit_end: bool = False,
 ) -> str:
-    """The value as YAML in block style."""
+    """Encode the value as YAML in block style."""
     return to_yaml(value, indent, default_flow_style, width, sort_keys, explicit_start, explicit_end)
 
 
 def from_yaml(text: str | None) -> Any:
-    """The value of a YAML document."""
+    """Parse one YAML document."""
     return None if text is None else yaml.safe_load(text)
 
 
 def from_yaml_all(text: str | None) -> list[Any]:
-    """The values of all documents of a YAML stream."""
+    """Parse all documents of a YAML stream into a list."""
     return [] if text is None else list(yaml.safe_load_all(text))
 
 
@@ -145,7 +145,7 @@ def regex_replace(
 
 
 def regex_search(value: Any, regex: str, *groups: str, ignorecase: bool = False, multiline: bool = False) -> Any:
-    """What ``re.search`` finds, or its ``groups`` (``\\1``, ``\\g<name>``); None if it finds nothing."""
+    """The text that ``re.search`` matches, or its ``groups`` (``\\1``, ``\\g<name>``); None without a match."""
     wanted: list[str | int] = []
     for group in groups:
         named = re.fullmatch(r"\\g<(\S+)>", group)
@@ -165,31 +165,31 @@ def regex_findall(value: Any, regex: str, multiline: bool = False, ignorecase: b
 
 
 def ternary(value: Any, true_val: Any, false_val: Any, none_val: Any = None) -> Any:
-    """Choose one of two values, or of three."""
+    """``true_val`` or ``false_val``, depending on ``value``; ``none_val``, if given, when ``value`` is None."""
     if value is None and none_val is not None:
         return none_val
     return true_val if value else false_val
 
 
 def to_bool(value: Any) -> bool:
-    """Whether a value is one of yes, on, true and 1."""
+    """Whether the value is one of yes, on, true and 1."""
     if isinstance(value, (str, int)):
         return str(value).lower() in ("yes", "on", "true", "1")
     return bool(value == 1)
 
 
 def quote(value: Any) -> str:
-    """Quote a text for a shell."""
+    """Quote a text for use in a shell command."""
     return shlex.quote("" if value is None else str(value))
 
 
 def hashed(value: Any, hashtype: str = "sha1") -> str:
-    """A digest in hexadecimal."""
+    """The hash of the value in hexadecimal."""
     return hashlib.new(hashtype, str(value).encode(), usedforsecurity=False).hexdigest()
 
 
 def flatten(values: Iterable[Any], levels: int | None = None, skip_nulls: bool = True) -> list[Any]:
-    """The items of nested lists, ``levels`` deep (None: all)."""
+    """The items of nested lists, down to ``levels`` levels (None: all)."""
     found: list[Any] = []
     for value in values:
         if skip_nulls and value in (None, "None", "null"):
@@ -238,17 +238,17 @@ def _merged_lists(under: list[Any], over: list[Any], how: str) -> list[Any]:
 
 
 def dict2items(values: Mapping[Any, Any], key_name: str = "key", value_name: str = "value") -> list[dict[str, Any]]:
-    """A dictionary as a list of keys and values."""
+    """Convert a dictionary to a list of {key, value} items."""
     return [{key_name: key, value_name: value} for key, value in values.items()]
 
 
 def items2dict(values: Sequence[Any], key_name: str = "key", value_name: str = "value") -> dict[Any, Any]:
-    """The dictionary made from a list of keys and values."""
+    """Convert a list of {key, value} items to a dictionary."""
     return {item[key_name]: item[value_name] for item in values}
 
 
 def mandatory(value: Any, msg: str | None = None) -> Any:
-    """The value; an error when it is undefined."""
+    """Return the value; raise an error if it is undefined."""
     if isinstance(value, jinja2.Undefined):
         if msg is not None:
             raise ValueError(msg)
@@ -265,12 +265,12 @@ def _unique(values: Iterable[Any]) -> list[Any]:
 
 
 def union(first: Iterable[Any], second: Iterable[Any]) -> list[Any]:
-    """The items of either list."""
+    """The distinct items of both lists together."""
     return _unique([*first, *second])
 
 
 def intersect(first: Iterable[Any], second: Iterable[Any]) -> list[Any]:
-    """The items of both lists."""
+    """The distinct items that both lists contain."""
     other = list(second)
     return _unique(value for value in first if value in other)
 
@@ -314,12 +314,12 @@ FILTERS: dict[str, Callable[..., Any]] = {
 
 
 def match(value: Any, pattern: str = "", ignorecase: bool = False, multiline: bool = False) -> bool:
-    """Whether a pattern matches at the beginning."""
+    """Whether the pattern matches at the beginning of the value."""
     return re.match(pattern, str(value), _flags(ignorecase, multiline)) is not None
 
 
 def search(value: Any, pattern: str = "", ignorecase: bool = False, multiline: bool = False) -> bool:
-    """Whether a pattern matches anywhere."""
+    """Whether the pattern matches anywhere in the value."""
     return re.search(pattern, str(value), _flags(ignorecase, multiline)) is not None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sends rendered content to the files helper."""
+"""A client of the files helper: sends rendered contents and receives drift reports."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from .helper import protocol
 
 
 class HelperUnreachable(Exception):
-    """No helper is running, or it did not answer."""
+    """No files helper is running, or it did not answer."""
 
 
 async def hand_over(socket: str, template: TemplateConfig, content: bytes, *, repair: bool = False) -> dict[str, Any]:
     """Send one file to the helper. Returns its answer: state, changed, stage, error, output.
 
-    ``repair``: also replace a file that was changed by hand and that the template leaves so. Raises
+    ``repair``: also replace a file that was changed by hand and that the template leaves alone. Raises
     :class:`HelperUnreachable`.
     """
     header = {"template": template.name, "size": len(content)}
-    # Validation, reload and the reload of the former file, for this template and one that it waits for.
+    # Time for validation, reload and a second reload after a restore, both for this template and for one that it waits
+    # for.
     answer = await _ask(socket, header, content, repair, 6 * template.timeout + 60)
     if answer.get("state") not in ("applied", "refused", "failed", "drifted"):
         raise HelperUnreachable(f"files helper ({socket}): an answer without a state; see its log")
@@ -33,13 +34,13 @@ async def hand_over(socket: str, template: TemplateConfig, content: bytes, *, re
 async def hand_over_together(
     socket: str, service: ServiceConfig, files: dict[TemplateConfig, bytes], *, repair: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Send the files of ``service`` to the helper.
+    """Send all files of ``service`` to the helper.
 
-    Returns an answer for each template name, and raises, as :func:`hand_over` does.
+    Returns the answer for each template name. The answers and errors are those of :func:`hand_over`.
     """
     sizes = {template.name: len(content) for template, content in files.items()}
     header: dict[str, Any] = {"service": service.name, "sizes": sizes}
-    # Each file is validated by itself; then as for one.
+    # Each file is validated separately; the other steps take as long as for one file.
     seconds = 6 * service.timeout + sum(template.timeout for template in files) + 60
     answer = await _ask(socket, header, b"".join(files.values()), repair, seconds)
     results = answer.get("results", dict.fromkeys(sizes, answer))
@@ -70,7 +71,7 @@ def _nobody(socket: str, why: str) -> str:
 async def _exchange(socket: str, header: dict[str, Any], content: bytes) -> dict[str, Any]:
     reader, writer = await asyncio.open_unix_connection(socket)
     try:
-        with contextlib.suppress(ConnectionError):  # it may answer a request that it does not read to the end
+        with contextlib.suppress(ConnectionError):  # the helper may answer a request before it has read all of it
             writer.write(protocol.pack(header) + content)
             await writer.drain()
         return await _frame(reader)
@@ -88,7 +89,7 @@ async def _frame(reader: asyncio.StreamReader) -> dict[str, Any]:
 async def watch(socket: str) -> AsyncIterator[dict[str, str]]:
     """Yield the templates whose file was changed by hand, and how: at once, and repeatedly while there are any.
 
-    Raises :class:`HelperUnreachable` when the helper ends, or does not support watching.
+    Raises :class:`HelperUnreachable` if the helper ends or does not support watching.
     """
     try:
         reader, writer = await asyncio.open_unix_connection(socket)

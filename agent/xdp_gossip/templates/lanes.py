@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Two worker processes, one for quick templates and one for slow ones, so that these do not delay the others."""
+"""Two worker processes, for quick and for slow templates, so that slow templates do not delay quick ones."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from .renderer import RENDER_MEMORY, RENDER_SECONDS, Renderer, Rendering
 if TYPE_CHECKING:
     from ..nodelist import AsyncNodeList
 
-#: Seconds and bytes of memory of what is quick.
+#: Limits of the quick lane for one rendering: seconds, and bytes of memory.
 QUICK_SECONDS = 1.0
 QUICK_MEMORY = 128 * 1024 * 1024
 
 
 class Lanes:
-    """Renders templates. Each one begins in the quick lane.
+    """Renders templates in a quick or a slow lane. Each template starts in the quick lane.
 
-    A rendering that takes too much there is ended and repeated in the slow lane. The template stays in the slow lane
-    until it takes less than half of what the quick lane allows. So a slow template costs the quick ones ``quick``
-    seconds once. Both workers together have ``memory`` bytes.
+    A rendering that exceeds the quick lane's limits is killed and repeated in the slow lane. The template stays in the
+    slow lane until it needs less than half of the quick lane's limits. So a slow template delays the quick ones by
+    ``quick`` seconds, once. The workers of both lanes together may use ``memory`` bytes.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Lanes:
         self._slow: set[str] = set()
 
     async def render(self, name: str, source: str, frozen: bool = False) -> Rendering:
-        """Render the text ``source`` of the template ``name``, as ``Renderer.render`` does."""
+        """Render the text ``source`` of the template ``name``. Returns the same as ``Renderer.render``."""
         if name not in self._slow:
             made = await self._quick.render(source, frozen)
             if made.kind != "exceeded":
@@ -48,6 +48,6 @@ class Lanes:
         return made
 
     async def close(self) -> None:
-        """End the workers."""
+        """Stop the worker processes of both lanes."""
         await self._quick.close()
         await self._patient.close()

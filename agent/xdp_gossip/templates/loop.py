@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keeps rendered files in step with documents and nodes, and records the outcome of each."""
+"""Renders templates again whenever their documents or nodes change, and records the outcome of each."""
 
 from __future__ import annotations
 
@@ -25,58 +25,58 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("xdp_gossip.templates")
 
-#: Bytes of a template file.
+#: Most bytes of a template file.
 MAX_SOURCE = 1 << 20
-#: Seconds until what could not be tried (no helper, a full disk) is tried again, first and at most.
+#: Seconds until an attempt that could not be made (no helper, a full disk) is retried, initially and at most.
 _RETRY, _RETRY_MOST = 2.0, 60.0
 _POLL = 30.0
-#: Seconds after which a file that is still pending counts as in trouble: what it waits for may never come.
+#: After this many seconds, a file that is still pending is reported as a problem: what it waits for may never happen.
 _LONG_PENDING = 60.0
-#: Requests to the helper at one time: fewer than it takes (``helper.server.MAX_CONNECTIONS``).
+#: Most concurrent requests to the helper: fewer than the helper accepts (``helper.server.MAX_CONNECTIONS``).
 HANDED_OVER = 6
-#: Renderings in a row that were overtaken by changes; the next one is made from the state of one moment.
+#: After this many renderings in a row whose input changed meanwhile, the next rendering uses a snapshot.
 _OVERTAKEN = 2
-#: Seconds between two looks whether this node has caught up with the cluster.
+#: Seconds between two checks whether this node has caught up with the cluster.
 _LOOK_EVERY = 0.2
 
 
 class Rendered:
-    """One template: what it read, its last outcome, and whether there is anything to do."""
+    """The state of one template: what it read, its last outcome, and whether it must be rendered again."""
 
     def __init__(self, config: TemplateConfig) -> None:
         self.config = config
         self.reads = Reads()
-        self.complete = False  # the last rendering went to its end: what it read is all that it reads
+        self.complete = False  # the last rendering finished, so ``reads`` contains all its inputs
         self.state = "pending"
         self.error = "not rendered yet"
-        self.output = ""  # what a command said; for this host only, never in an answer to the fleet or in the log
+        self.output = ""  # a command's output: shown on this host only, never sent to the fleet or logged
         self.digest: str | None = None
         self.since_ms = self.now_ms()
         self.changed: str | None = None
         self.due = asyncio.Event()
-        self.refused: bytes | None = None  # digest of content that was refused: not tried again
+        self.refused: bytes | None = None  # hash of the refused content, which is not tried again
         self.working = True
-        self.drift = ""  # how the file in place was changed by hand
+        self.drift = ""  # how the file differs after a manual change
         self.drifts = 0
         self.pace = drift.Pace()
-        self.repair = False  # put right also what is to be left as it was changed: somebody asked for it
-        self.tries = False  # what failed could not be tried, and is tried again
-        self.anew = True  # to be rendered although nothing that it read has changed
-        self.overtaken = 0  # renderings in a row during which something changed
+        self.repair = False  # repair even a file that drift=report leaves alone, because a user asked for it
+        self.tries = False  # the last attempt could not be made and will be retried
+        self.anew = True  # render even if no input has changed
+        self.overtaken = 0  # consecutive renderings whose input changed meanwhile
         self.renderings = 0
 
     @staticmethod
     def now_ms() -> int:
-        """The present time in milliseconds since 1970."""
+        """The current time in milliseconds since 1970."""
         return int(time.time() * 1000)
 
     @classmethod
     def now(cls) -> str:
-        """The present time as text."""
+        """The current time in RFC 3339."""
         return shapes.published_at(cls.now_ms())
 
     def settle(self, state: str, error: str = "", output: str = "") -> None:
-        """Record the outcome of a rendering."""
+        """Record the outcome of a rendering, and log it if it has changed."""
         self.output = output
         if (state, error) != (self.state, self.error):
             self.since_ms = self.now_ms()
@@ -88,30 +88,30 @@ class Rendered:
         self.state, self.error = state, error
 
     def is_busy(self) -> bool:
-        """Whether the template is being rendered, or is about to be."""
+        """Whether the template is being rendered or scheduled to be."""
         return self.working or self.due.is_set()
 
     def wants_repair(self) -> bool:
-        """Whether the helper should replace a file that was changed by hand."""
+        """Whether the helper should replace a file that was changed by hand and that drift=report leaves alone."""
         return self.repair and self.config.drift == "report"
 
     def renew(self) -> None:
-        """Render the template again although none of its input has changed."""
+        """Render the template again, even if no input has changed."""
         self.anew = True
         self.due.set()
 
     def drifted(self, text: str) -> None:
-        """Record how the file was changed by hand, as the helper reports it; "" if it was not."""
+        """Record the helper's report of how the file was changed by hand; "" if it was not."""
         before, self.drift = self.drift, text
         if text == before:
             return
         if text and not before:
             self.drifts += 1
         if self.refused is not None:
-            return  # what was in place before is not known here any more
+            return  # the file before the refused content is unknown here
         if not text:
             if self.state != "applied":
-                self.renew()  # somebody else put it right
+                self.renew()  # the manual change was undone
         elif self.config.drift == "report":
             self.settle("failed", text)
         elif not before:
@@ -121,19 +121,19 @@ class Rendered:
             loop.call_later(delay, self.renew)
 
     def waits(self, why: str) -> None:
-        """Record that the template cannot be rendered for the first time yet; not worth a log line each time."""
+        """Record why the first rendering has to wait. The reason is not logged, because it may change often."""
         if self.state == "pending":
             self.error = why
 
     def trouble(self) -> TroubledFile | None:
-        """What other members are told when they ask for files in trouble; None when all is well."""
+        """The entry about this file for other members that ask for files with problems; None if there is no problem."""
         state = "drifted" if self.drift else self.state
         if state == "applied" or (state == "pending" and self.now_ms() - self.since_ms < _LONG_PENDING * 1000):
             return None
         return TroubledFile(self.config.name, self.config.path, state, self.since_ms, self.error or self.drift)
 
     def json(self) -> dict[str, Any]:
-        """One entry of GET /v1/rendered."""
+        """The entry of this template in GET /v1/rendered."""
         return {
             "name": self.config.name,
             "path": self.config.path,
@@ -151,13 +151,13 @@ class Rendered:
 
 
 class Rendering:
-    """All templates of this agent. Make it inside the event loop."""
+    """All templates of this agent. The object must be created inside the event loop."""
 
     def __init__(self, node_list: AsyncNodeList, templates: Sequence[TemplateConfig], socket: str) -> None:
         self._node_list = node_list
         self._socket = socket
         self._lanes = Lanes(node_list)
-        # Made here, as before Python 3.10 they belong to the loop that they are made in.
+        # Created here, because before Python 3.10 these objects belong to the loop in which they are created.
         self._caught_up = asyncio.Event()
         self._places = asyncio.Semaphore(HANDED_OVER)
         self._groups: dict[object, asyncio.Lock] = {}
@@ -176,7 +176,7 @@ class Rendering:
         }
 
     def start(self) -> list[asyncio.Task[None]]:
-        """Start rendering; the tasks run until :meth:`close`."""
+        """Start rendering and return its tasks, which run until :meth:`close`."""
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._follow()),
@@ -186,16 +186,16 @@ class Rendering:
         return self._tasks
 
     async def close(self) -> None:
-        """Stop rendering. The helper still carries out a request that it has received."""
+        """Stop rendering. A request that the helper has received is still executed."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._lanes.close()
 
     def again(self) -> None:
-        """Render everything again, including what was refused or changed by hand.
+        """Render all templates again, including files that were refused or changed by hand.
 
-        A reload of the configuration calls this.
+        A reload of the configuration calls this method.
         """
         for rendered in self._rendered:
             rendered.refused = None
@@ -203,16 +203,16 @@ class Rendering:
             rendered.renew()
 
     def outcomes(self) -> list[dict[str, Any]]:
-        """The templates of GET /v1/rendered."""
+        """The list ``templates`` of GET /v1/rendered."""
         return [rendered.json() for rendered in self._rendered]
 
     def troubled(self) -> TroubledFiles:
-        """The files that differ from what the documents say, in the order of the configuration."""
+        """The files with problems, in the order of the configuration."""
         found = [file for rendered in self._rendered if (file := rendered.trouble()) is not None]
         return TroubledFiles(len(self._rendered), len(found), tuple(found))
 
     def applied(self, key: str) -> Applied:
-        """The outcome of the document ``key`` on this host: the worst of the templates that use it."""
+        """The outcome of the document ``key`` on this host: the worst outcome of all templates that use it."""
         held = self._node_list.document(key)
         version = held.version if held else None
         worst = Applied("none")
@@ -224,7 +224,7 @@ class Rendering:
             if not rendered.reads.uses(key) or read != (str(version) if version else None):
                 found = Applied("pending", None, f"{rendered.config.name}: {rendered.error or 'to be rendered'}")
             elif rendered.working:
-                # What came of an earlier rendering says nothing about this one.
+                # The outcome of an earlier rendering says nothing about this one.
                 found = Applied("pending", None, f"{rendered.config.name}: at work")
             elif rendered.drift:
                 state = "failed" if rendered.config.drift == "report" else "pending"
@@ -246,7 +246,7 @@ class Rendering:
             rendered.drifted(found.get(rendered.config.name, ""))
 
     async def _catch_up(self) -> None:
-        """Wait until this node knows what the cluster knows: before that, what it holds may be old or missing."""
+        """Wait until this node has caught up with the cluster: until then, its documents may be old or missing."""
         told = False
         while (why := self._node_list.catching_up) != "":
             for rendered in self._rendered:
@@ -260,7 +260,7 @@ class Rendering:
         self._caught_up.set()
 
     async def _follow(self) -> None:
-        """Mark the templates whose input changed."""
+        """Wait for changes, and mark the templates whose input has changed."""
         await self._catch_up()
         revision = self._node_list.revision
         for rendered in self._rendered:
@@ -284,15 +284,15 @@ class Rendering:
         while True:
             await rendered.due.wait()
             rendered.working = True
-            # A burst: what comes in this time is rendered together.
+            # Changes that arrive within this time are rendered together.
             await asyncio.sleep(rendered.config.wait)
             rendered.due.clear()
             if not rendered.anew and rendered.reads.still_true(self._node_list):
-                rendered.working = False  # a node was heard again, say, and is what it was
+                rendered.working = False  # a node was heard again, for example, and its values are unchanged
                 continue
             rendered.anew = False
             could = await self._render(rendered)
-            # What changed meanwhile is still to be rendered.
+            # If an input has changed meanwhile, the template is rendered again.
             rendered.working, rendered.tries = rendered.due.is_set(), not could
             if could:
                 retry = _RETRY
@@ -301,7 +301,7 @@ class Rendering:
                 retry = min(2 * retry, _RETRY_MOST)
 
     async def _render(self, rendered: Rendered) -> bool:
-        """Render a template and hand it over. Returns False if this could not be attempted."""
+        """Render a template and pass it to the helper. Returns False if the attempt could not be made."""
         config = rendered.config
         together = self._services[config.service.name] if config.service is not None else None
         source, why = await asyncio.get_running_loop().run_in_executor(None, read_text, config.source, MAX_SOURCE)
@@ -320,7 +320,7 @@ class Rendering:
         if overtaken:
             rendered.due.set()
             if not frozen:
-                return True  # half old, half new: not to be used
+                return True  # the output mixes old and new input and is discarded
         if made.kind != "done":
             if together is not None:
                 together.without(rendered)
@@ -341,7 +341,7 @@ class Rendering:
 
     @staticmethod
     def _took(rendered: Rendered, content: bytes, answer: dict[str, Any]) -> bool:
-        """Record what the helper did with ``content``. Returns False if it could not attempt it."""
+        """Record the helper's answer about ``content``. Returns False if the helper could not make the attempt."""
         digest = hashlib.sha256(content).digest()
         state, error = answer.get("state"), answer.get("error")
         if state == "waits":
@@ -367,9 +367,10 @@ class Rendering:
         return False
 
     async def _hand_over(self, rendered: Rendered, content: bytes) -> dict[str, Any]:
-        """Give the content to the helper, in turn: it refuses more connections than it can serve.
+        """Send the content to the helper once a slot is free, because the helper refuses connections above its limit.
 
-        Those with one reload command follow each other there anyway: only one of them takes a place.
+        Files with the same reload command are processed one after the other anyway, so only one of them occupies a
+        slot.
         """
         config = rendered.config
         turn = self._groups.setdefault(config.reload or config.name, asyncio.Lock())

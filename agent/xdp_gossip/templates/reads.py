@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Records what a rendering read, and tells whether another rendering would read the same."""
+"""Records what a rendering read, and checks whether a new rendering would read the same."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Provides documents and nodes; ``AsyncNodeList`` is one."""
+    """An object that provides documents and nodes, such as ``AsyncNodeList``."""
 
     def document(self, key: str) -> Document | None:
-        """The document held under ``key``."""
+        """The document stored under ``key``."""
 
     def documents(self, prefix: str = "") -> Sequence[Document]:
-        """All documents below ``prefix``, by key."""
+        """All documents whose key begins with ``prefix``, ordered by key."""
 
     def members(self) -> Sequence[Member]:
         """All nodes, the local one first."""
@@ -27,7 +27,7 @@ class Source(Protocol):
 
 
 class Frozen:
-    """The documents and nodes of one moment."""
+    """A snapshot of all documents and nodes of a source."""
 
     def __init__(self, source: Source) -> None:
         self._documents = {document.key: document for document in source.documents()}
@@ -35,26 +35,26 @@ class Frozen:
         self._local = source.local()
 
     def document(self, key: str) -> Document | None:
-        """The document at that moment."""
+        """The document under ``key`` in the snapshot."""
         return self._documents.get(key)
 
     def documents(self, prefix: str = "") -> Sequence[Document]:
-        """The documents at that moment."""
+        """The documents below ``prefix`` in the snapshot."""
         return [document for key, document in self._documents.items() if key.startswith(prefix)]
 
     def members(self) -> Sequence[Member]:
-        """The nodes at that moment."""
+        """The nodes in the snapshot."""
         return self._members
 
     def local(self) -> Member:
-        """The local node at that moment."""
+        """The local node in the snapshot."""
         return self._local
 
 
 class Reads:
-    """What a rendering read: documents with their versions (None: not there), prefixes, and of the nodes.
+    """What a rendering read: documents with their versions (None: missing), prefixes with their documents, and nodes.
 
-    ``source`` is what it reads from; ``frozen``: from one moment of it.
+    ``source`` provides the data. With ``frozen``, all reads come from one snapshot of it.
     """
 
     def __init__(self, source: Source | None = None, frozen: bool = False) -> None:
@@ -62,12 +62,12 @@ class Reads:
         self.prefixes: dict[str, tuple[tuple[str, str], ...]] = {}
         self.nodes: list[dict[str, Any]] | None = None
         self.node: dict[str, Any] | None = None
-        #: Something was read twice, and changed between: the outcome belongs to no moment.
+        #: Whether something was read twice and changed between the reads, so the output mixes two states.
         self.mixed = False
         self._source: Source | None = Frozen(source) if frozen and source is not None else source
 
     def answer(self, what: str, name: str = "") -> Any:
-        """Answer a worker's question and record what it read. Raises ``ValueError`` for an unknown question."""
+        """Answer a request of the worker and record what it read. Raises ``ValueError`` for an unknown request."""
         source = self._source
         assert source is not None
         if what == "document":
@@ -95,15 +95,15 @@ class Reads:
         self.documents[key] = version
 
     def close(self) -> None:
-        """End the reading and release what was frozen."""
+        """End the recording and release the snapshot."""
         self._source = None
 
     def uses(self, key: str) -> bool:
-        """Whether the rendering depends on this document."""
+        """Whether the rendering read the document ``key``, or a prefix of it."""
         return key in self.documents or any(key.startswith(prefix) for prefix in self.prefixes)
 
     def still_true(self, source: Source) -> bool:
-        """Whether another rendering would read the same."""
+        """Whether a new rendering would read the same data from ``source``."""
         return (
             not self.mixed
             and all(_version(source, key) == version for key, version in self.documents.items())
@@ -123,16 +123,16 @@ def _listing(source: Source, prefix: str) -> tuple[tuple[str, str], ...]:
 
 
 def node_values(source: Source) -> list[dict[str, Any]]:
-    """The present members as templates see them, in an order that is the same on every member.
+    """The present members in the form that templates receive, in an order that is the same on every member.
 
-    A member that is known by its address only (a seed that was not heard yet) is left out, because it has no name.
+    A member known only by its address (a seed that has not been heard yet) is left out, because it has no name.
     """
     found = [_node(member) for member in source.members() if member.local or member.record is not None]
     return sorted(found, key=lambda node: (node["name"], node["addr"], node["port"]))
 
 
 def local_value(source: Source) -> dict[str, Any]:
-    """The local node as templates see it."""
+    """The local node in the form that templates receive."""
     return _node(source.local())
 
 

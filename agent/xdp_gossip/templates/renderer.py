@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The agent's side of a rendering: a worker process that asks for documents and is ended if necessary.
+"""Renders templates in a worker process, answers its requests for documents, and kills it if necessary.
 
-What it read is recorded (``reads``). If documents change while a template is rendered, the file would be half old and
-half new, so the caller compares and renders again.
+What the rendering read is recorded in ``reads``. If documents change during the rendering, the output would mix old and
+new data, so the caller compares ``reads`` with the current data and renders again.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .reads import Reads
 if TYPE_CHECKING:
     from ..nodelist import AsyncNodeList
 
-#: Seconds and bytes of memory that one rendering may take.
+#: Limits of one rendering: seconds, and bytes of memory.
 RENDER_SECONDS = 10.0
 RENDER_MEMORY = 512 * 1024 * 1024
-#: Seconds that a worker process may take to start, on a busy machine.
+#: Seconds within which a worker process must start, even on a busy machine.
 _START_SECONDS = 60.0
 _LOOK_EVERY = 0.05
 _LENGTH = struct.Struct(">I")
@@ -33,11 +33,11 @@ _LENGTH = struct.Struct(">I")
 
 @dataclass(frozen=True)
 class Rendering:
-    """Result of a rendering.
+    """The result of a rendering.
 
-    ``kind``: done (with ``content``), missing (a document does not exist), error (with ``error``), exceeded (it took
-    too much and was ended) or crashed (the worker process ended, which says nothing about the template). ``seconds``
-    and ``memory`` (bytes) are what it used.
+    ``kind``: done (with ``content``), missing (a document does not exist), error (with ``error``), exceeded (it
+    exceeded a limit and was killed) or crashed (the worker process ended, which says nothing about the template).
+    ``seconds`` and ``memory`` (bytes) are the resources used.
     """
 
     kind: str
@@ -58,13 +58,14 @@ class Renderer:
         self._process: asyncio.subprocess.Process | None = None
         self._turn: asyncio.Lock | None = None
         self._reads = Reads(node_list)
-        self._began: float | None = None  # when the worker took the template
+        self._began: float | None = None  # time at which the worker began the template
         self._peak = 0
 
     async def render(self, source: str, frozen: bool = False) -> Rendering:
-        """Render the template text ``source``; ``frozen``: from one moment's documents and nodes."""
+        """Render the template text ``source``. With ``frozen``, all input comes from one snapshot."""
         if self._turn is None:
-            self._turn = asyncio.Lock()  # here, as before Python 3.10 it belongs to the loop it was made in
+            # created here, because before Python 3.10 a lock belongs to the loop in which it is created
+            self._turn = asyncio.Lock()
         async with self._turn:
             self._reads = reads = Reads(self._node_list, frozen)
             self._began, self._peak = None, 0
@@ -111,7 +112,7 @@ class Renderer:
         await self._send({"source": source, "most": MAX_CONTENT})
         while True:
             kind, *rest = await self._receive()
-            if kind == "begun":  # the time to start a process is not the template's
+            if kind == "begun":  # the start of the process does not count against the template's time
                 self._began = asyncio.get_running_loop().time()
             elif kind == "ask":
                 await self._send(self._reads.answer(*rest))
@@ -139,5 +140,5 @@ class Renderer:
             await process.wait()
 
     async def close(self) -> None:
-        """End the worker."""
+        """Stop the worker process."""
         await self._end()

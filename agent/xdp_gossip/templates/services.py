@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Hands the templates of one service over together, once all of them are rendered."""
+"""Sends all rendered files of one service to the helper together, once all of them are rendered."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ _LOOK_EVERY = 0.05
 
 
 class Together:
-    """The ``members``, all templates of ``service``. ``took(member, content, answer)`` is told what came of each, and
-    says whether it could be tried. ``places`` bounds the requests to the helper."""
+    """The templates of ``service``, which are installed together: ``members``.
+
+    ``took(member, content, answer)`` is called with the helper's answer for each member; it returns whether the attempt
+    could be made. ``places`` limits the concurrent requests to the helper.
+    """
 
     def __init__(
         self,
@@ -38,15 +41,15 @@ class Together:
         self._arrived: set[str] = set()
         self._round: asyncio.Task[dict[str, bool]] | None = None
         self._turn = asyncio.Lock()
-        self._refused: list[bytes] = []  # digests of the contents that were refused, and what was said of them
+        self._refused: list[bytes] = []  # hashes of the refused contents, whose answers are in _said
         self._said: dict[str, dict[str, Any]] = {}
 
     def without(self, member: Rendered) -> None:
-        """Note that ``member`` cannot be rendered now; the others wait for it."""
+        """Note that ``member`` cannot be rendered now. The other members wait for it."""
         self._contents.pop(member.config.name, None)
 
     async def hand_over(self, member: Rendered, content: bytes) -> bool:
-        """Have ``content`` put in place with what the others have; whether that could be tried.
+        """Install ``content`` together with the other members' contents. Returns whether the attempt could be made.
 
         Raises HelperUnreachable.
         """
@@ -59,8 +62,8 @@ class Together:
 
     async def _go(self) -> dict[str, bool]:
         async with self._turn:
-            # What is changed by one publish is rendered in several templates: the last of them ends the wait.
-            # An event would have to be set wherever one of them may cease to be busy.
+            # One publish may change several templates, so wait until none of the others is being rendered. Polling is
+            # used because an event would have to be set in every place where a member stops being busy.
             while self._others_come():  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK_EVERY)
             arrived, self._arrived, self._round = self._arrived, set(), None

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The process that renders. It has Jinja2, and gets everything else from the agent through its pipes.
+"""The worker process that renders templates with Jinja2. It receives all its input from the agent through pipes.
 
-A template that does not end, or uses too much memory, is ended together with this process; the agent starts another
-one. Frames are a length (4 bytes, big-endian) and msgpack. Documents are only ever data here: none is compiled as a
-template.
+If a template does not end or uses too much memory, the agent kills this process and starts another one. Frames are a
+length (4 bytes, big-endian) and msgpack. Documents are only data here; they are never compiled as templates.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from .filters import FILTERS, TESTS
 
 _LENGTH = struct.Struct(">I")
 _NO_DEFAULT = object()
-#: First line of a template that says how it is read, as in Ansible; it is not part of the output.
+#: First line of a template with Jinja2 options, as in Ansible. The line is not part of the output.
 _HEADER = re.compile(r"#jinja2:(?P<options>[^\n]*)\n?")
 _STRINGS = tuple(f"{kind}_{end}_string" for kind in ("block", "variable", "comment") for end in ("start", "end"))
 _FLAGS = ("trim_blocks", "lstrip_blocks")
@@ -36,9 +35,9 @@ class Missing(Exception):
 
 
 class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """A sandbox: no attribute that begins with an underscore, no change of its input, no loader.
+    """A Jinja2 sandbox: no access to attributes that begin with an underscore, no change of its input, no loader.
 
-    Otherwise it behaves like Ansible's module ``template``, where a block also removes the newline after it.
+    Otherwise it behaves like Ansible's module ``template``: for example, the newline after a block is removed.
     ``options`` of the template take precedence.
     """
 
@@ -50,33 +49,33 @@ class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
 
 class Pipe:
-    """Questions to the agent over two streams."""
+    """A connection to the agent: frames over two streams."""
 
     def __init__(self, source: BinaryIO, target: BinaryIO) -> None:
         self._source = source
         self._target = target
 
     def read(self) -> Any:
-        """The next frame; None at the end."""
+        """Read the next frame; None at the end of the stream."""
         head = self._source.read(_LENGTH.size)
         if len(head) < _LENGTH.size:
             return None
         return msgpack.unpackb(self._source.read(_LENGTH.unpack(head)[0]), raw=False)
 
     def write(self, value: Any) -> None:
-        """Send a frame."""
+        """Send ``value`` as one frame."""
         body = msgpack.packb(value, use_bin_type=True)
         self._target.write(_LENGTH.pack(len(body)) + body)
         self._target.flush()
 
     def ask(self, *question: Any) -> Any:
-        """Send a question and return its answer."""
+        """Send a request to the agent and return its answer."""
         self.write(["ask", *question])
         return self.read()
 
 
 def functions(ask: Callable[..., Any]) -> dict[str, Any]:
-    """The functions that templates can call."""
+    """The functions that templates can call. They send their requests to the agent with ``ask``."""
 
     def held(key: str, optional: bool) -> bytes | None:
         if not isinstance(key, str):
@@ -126,9 +125,9 @@ def functions(ask: Callable[..., Any]) -> dict[str, Any]:
 
 
 class Listed(dict):  # type: ignore[type-arg]
-    """One of the documents below a prefix: key, version, value, and on demand value_base64.
+    """One document below a prefix: key, version and value, plus value_base64 on first use.
 
-    The value of a document that is not text is undefined, so only a template that uses it fails.
+    If the document is not text, its value is undefined, so only a template that uses the value fails.
     """
 
     def __init__(self, key: str, version: str, value: bytes) -> None:
@@ -147,7 +146,7 @@ class Listed(dict):  # type: ignore[type-arg]
 
 
 def decoded(key: str, value: bytes) -> str:
-    """The text of a document."""
+    """Decode a document as UTF-8. Raises ``ValueError`` that names the document."""
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -159,7 +158,7 @@ def _no_text(key: str, error: UnicodeDecodeError) -> str:
 
 
 def header(source: str) -> tuple[dict[str, Any], str]:
-    """The options in the template's first line, and the rest of the template. Raises ``ValueError``."""
+    """Split a template into the options of its first line and the rest. Raises ``ValueError``."""
     first = _HEADER.match(source)
     if first is None:
         return {}, source
@@ -179,8 +178,8 @@ def header(source: str) -> tuple[dict[str, Any], str]:
 
 
 def render(source: str, most: int, ask: Callable[..., Any]) -> list[Any]:
-    """``["done", content]``, or ``["missing" | "error", text]``."""
-    before = 0  # lines that the environment does not see
+    """Render the template ``source``. Returns ``["done", content]``, or ``["missing" | "error", text]``."""
+    before = 0  # number of lines that were cut off before parsing
     try:
         options, body = header(source)
         before = source.count("\n") - body.count("\n")
@@ -203,7 +202,10 @@ def render(source: str, most: int, ask: Callable[..., Any]) -> list[Any]:
 
 
 def _line(error: BaseException, before: int) -> str:
-    """Line of the template in which an error occurred: the last frame of a compiled template, mapped back by Jinja2."""
+    """The template line in which an error occurred, as a prefix of the message.
+
+    Jinja2 maps the frames of a compiled template back to its lines; the last such frame counts.
+    """
     line, trace = "", error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename in ("<template>", "<unknown>"):
@@ -224,7 +226,7 @@ def _collect(pieces: Iterator[str], most: int) -> bytes:
 def main() -> None:
     """Render templates until the agent closes the pipe."""
     pipe = Pipe(sys.stdin.buffer, sys.stdout.buffer)
-    sys.stdout = sys.stderr  # nothing else may come between the frames
+    sys.stdout = sys.stderr  # print() must not write between the frames
     while True:
         job = pipe.read()
         if job is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The privileged helper that puts rendered files in place (docs/rendering.md).
+"""The privileged helper that installs rendered files (docs/rendering.md).
 
-It imports neither asyncio nor Jinja2.
+To save memory, it imports neither asyncio nor Jinja2.
 """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Puts rendered files in place: write, validate, replace, reload; restores the former files on failure.
+"""Installs rendered files: write, validate, replace, reload; restores the former files on failure.
 
-The files of one service are taken through each step together, so that they are all the new ones or all the former ones
-when a command runs, and one reload does for all. exchange.py has the steps of one file.
+All files of one service go through each step together. So whenever a command runs, either all files are new or all are
+former ones, and one reload is enough. exchange.py contains the steps for a single file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .own import Own
 
 _log = logging.getLogger("xdp_gossip.files")
 
-#: What to look at when the system says no.
+#: Hints that are appended to an error message of the system.
 _HINTS = {
     errno.EROFS: " (is the path in the unit's ReadWritePaths=?)",
     errno.EPERM: " (immutable? lsattr shows an i, chattr -i takes it away)",
@@ -31,11 +31,12 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class Result:
-    """``state``: applied, refused (not to be tried again with this content), failed (it could not be tried) or drifted
-    (the file in place was changed by hand since this was put there, and is to be left).
+    """The outcome of installing one file.
 
-    ``stage``: where it ended: write, validation or reload. ``output``: what the command said, for templates that allow
-    it, and for those only who may read the file.
+    ``state``: applied, refused (this content is not tried again), failed (the attempt could not be made) or drifted
+    (the file was changed by hand since this content was installed, and is left alone). ``stage``: the step that failed:
+    write, validation or reload. ``output``: the command's output, only for templates that allow it, and only for users
+    who may read the file.
     """
 
     state: str
@@ -46,9 +47,9 @@ class Result:
 
 
 def apply(template: TemplateConfig, content: bytes, own: Own, *, repair: bool = False) -> Result:
-    """Put ``content`` in place for ``template``. Raises nothing that a file system or command can cause.
+    """Install ``content`` for ``template``. Errors of the file system or of a command are returned, not raised.
 
-    ``repair``: also where the template leaves a file that was changed by hand as it is.
+    ``repair``: also replace a file that was changed by hand and that the template leaves alone.
     """
     (result,) = apply_together([(template, content)], template, own, repair=repair)
     return result
@@ -61,9 +62,11 @@ def apply_together(
     *,
     repair: bool = False,
 ) -> list[Result]:
-    """Put all ``files`` in place, or none of them, with the commands of ``service``; a result for each, in their order.
+    """Install all ``files`` or none of them, with the commands of ``service``. Returns one result per file, in the same
+    order.
 
-    Otherwise as :func:`apply`. A file that is as it should be is applied whatever becomes of the others.
+    Otherwise the same as :func:`apply`. The result of a file that has the right content already is applied, even if the
+    other files are refused.
     """
     at = files[0][0]
     try:
@@ -86,7 +89,7 @@ def apply_together(
 
 
 class _Together:
-    """Files of one service that are put in place together."""
+    """The files of one service that are installed together."""
 
     def __init__(self, exchanges: Sequence[Exchange], service: ServiceConfig | TemplateConfig) -> None:
         self._exchanges = exchanges
@@ -94,7 +97,7 @@ class _Together:
         self._service = service
 
     def run(self) -> list[Result]:
-        """Take all files that are ready through all steps."""
+        """Take all files that need a change through all steps. Returns the result of each file."""
         for one in self._ready:
             try:
                 one.validate()
@@ -117,7 +120,7 @@ class _Together:
         return self._settle()
 
     def _settle(self) -> list[Result]:
-        """Reload the service with the new files, or restore the former ones."""
+        """Reload the service with the new files; restore the former files if that fails."""
         service = self._service
         after = service.validate if PLACEHOLDER not in " ".join(service.validate) else ()
         for stage, command in (("validation", after), ("reload", service.reload)):
@@ -137,7 +140,7 @@ class _Together:
         return self._results(Result("applied"))
 
     def _bring_back(self, exchanges: Sequence[Exchange], *, reload: bool) -> str:
-        """Restore the former files and reload. Returns what went wrong, for the error text."""
+        """Restore the former files and reload the service. Returns a description of what failed, for the error text."""
         back = [one.bring_back() for one in exchanges]
         trouble = "".join(text for _, text in back)
         if reload and self._service.reload and any(existed for existed, _ in back):
@@ -157,7 +160,9 @@ class _Together:
         return self._results(Result("refused", False, stage, text, error.said if by.show_output else ""), by)
 
     def _results(self, ready: Result, by: ServiceConfig | TemplateConfig | None = None) -> list[Result]:
-        """What came of each, where those that were to be put in place came to ``ready``, which ``by`` decided."""
+        """The result of each file. ``ready`` is the result of the files that were to be changed; ``by`` is what decided
+        it.
+        """
         found = []
         for one in self._exchanges:
             if one.state == "same":

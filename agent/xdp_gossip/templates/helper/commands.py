@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs a configured command as a configured user, for a bounded time and with bounded output."""
+"""Runs a configured command as a configured user, with limits on its time and output."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-#: Bytes of output kept, the last ones: an error message ends with what matters.
+#: Bytes of output that are kept. They are the last ones, because the cause of an error is usually at the end.
 _TAIL = 2000
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class CommandFailed(Exception):
-    """A command ended with an error, took too long, or could not be started.
+    """A command ended with an error, took too long, or could not be started; the text says which.
 
-    The text says how. ``said`` is the end of its output, which may quote secrets of the file, so it may be shown only
-    to those who may read the file.
+    ``said`` is the end of the command's output. It may quote secrets of the file, so it may be shown only to users who
+    may read the file.
     """
 
     def __init__(self, text: str, said: str = "") -> None:
@@ -43,7 +43,8 @@ def run(command: Sequence[str], user: str, timeout: float) -> None:
     """Run ``command`` as ``user``; its process group is killed after ``timeout`` seconds. Raises CommandFailed."""
     entry = account(user)
     identity: dict[str, Any] = {}
-    # Root's commands too: the helper's own group is the one of its socket, and what they make is none of the agent's.
+    # Root's commands also get root's groups: the helper's own group is that of its socket, and files that a command
+    # creates must not belong to the agent.
     if entry.pw_uid != os.geteuid() or (entry.pw_uid == 0 and entry.pw_gid != os.getegid()):
         groups = [group.gr_gid for group in grp.getgrall() if user in group.gr_mem]
         identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
@@ -73,10 +74,11 @@ def run(command: Sequence[str], user: str, timeout: float) -> None:
 
 
 def _follow(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bool]:
-    """Read the output until the process ends. Returns the end of the output, and whether the process ended in time.
+    """Read the command's output until the process ends. Returns the end of the output, and whether the process ended in
+    time.
 
-    A process that it leaves behind (a daemon) may keep the pipe open, so the end of the process counts, not the end of
-    the output.
+    A daemon that the process leaves behind may keep the pipe open, so the end of the process counts, not the end of the
+    output.
     """
     assert process.stdout is not None
     tail = b""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Checks whether files are still what the helper put in place; the helper's own directory remembers what that was.
+"""Checks whether files still have the content that the helper installed, which the helper's own directory records.
 
-The files are checked every two seconds, by inode, size and times first. A check of 64 files takes 3 milliseconds, works
-on every file system and in directories that were replaced, and misses nothing when events come too fast; inotify(7)
+The files are checked every two seconds, first by inode, size and times. A check of 64 files takes 3 milliseconds, works
+on every file system and in directories that were replaced, and misses no change however many there are. inotify(7)
 offers none of this.
 """
 
@@ -22,18 +22,20 @@ _NOTE = "placed"
 
 
 def expected(template: TemplateConfig, content: bytes) -> dict[str, Any]:
-    """What was remembered of a file that was put in place."""
+    """The record of a file with this content and the template's rights."""
     return {"digest": hashlib.sha256(content).hexdigest(), "rights": _rights(template)}
 
 
 def remember(own: Own, template: TemplateConfig, placed: dict[str, Any]) -> None:
-    """Remember what is in place now."""
+    """Record the file that is installed now."""
     if own.recall(template.path, _NOTE) != placed:
         own.note(template.path, _NOTE, placed)
 
 
 def left_alone(own: Own, template: TemplateConfig, wanted: dict[str, Any]) -> bool:
-    """Whether a file that is not as ``wanted`` was changed by hand after exactly that content had been put in place."""
+    """Whether a file that differs from ``wanted`` was changed by hand after ``wanted`` was installed, and is left
+    alone.
+    """
     return template.drift == "report" and own.recall(template.path, _NOTE) == wanted
 
 
@@ -48,19 +50,19 @@ class _Seen:
 
 
 class Watch:
-    """Checks the files of templates repeatedly, and reads only those whose metadata changed."""
+    """Checks the files of templates repeatedly, and reads only files whose metadata changed."""
 
     def __init__(self) -> None:
         self._seen: dict[str, _Seen] = {}
 
     def look(self, template: TemplateConfig, own: Own) -> str:
-        """How the file differs from what was put in place; "" if it does not.
+        """Describe how the file differs from the installed one; "" if it does not.
 
         Raises OSError and PlaceError of ``own``.
         """
         placed = own.recall(template.path, _NOTE)
         if placed is None or placed.get("rights") != _rights(template):
-            return ""  # never put in place, or configured otherwise since: the next rendering decides
+            return ""  # never installed, or the configuration has changed since: the next rendering decides
         directory, base = os.path.split(template.path)
         try:
             descriptor, _ = walk(directory)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The steps that replace one file; apply.py decides which steps run for which files, and when.
 
-Beside the file, where only root can write (place.py), lies from before the exchange until the reload is over its former
-content (``.NAME.xg-former``) or, when there was none, a mark (``.NAME.xg-none``). Whoever finds one of them knows that
-an exchange was not brought to its end (the helper was killed, the power failed), so that equal content is not taken for
-done, and what was good before is not forgotten. At each moment the file itself is the old one or the new one, never a
-part.
+From the exchange until the end of the reload, the private directory (place.py) contains the former content
+(``.NAME.xg-former``) or, if there was no file, an empty mark (``.NAME.xg-none``). If the next run finds one of them, an
+exchange was interrupted: the helper was killed or the power failed. That run then does not take equal content for
+installed, and it can still restore the former content. At each moment, the file itself is either the old or the new
+one, never a part.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _log = logging.getLogger("xdp_gossip.files")
 
 
 class Exchange:
-    """One file of ``template`` that is to have ``content``. Each step raises PlaceError and OSError.
+    """One file of ``template`` that is to receive ``content``. Each step raises PlaceError and OSError.
 
-    ``left``: whether what differs from the content was changed by hand, and is not to be touched. What is open is
-    closed with ``stack``, and the new file is removed unless it is in place.
+    ``left``: whether a file that differs was changed by hand and must be left alone. Open files are closed with
+    ``stack``, and the new file is removed unless it was installed.
     """
 
     def __init__(
         self, template: TemplateConfig, content: bytes, own: Own, stack: contextlib.ExitStack, *, left: bool
     ) -> None:
         self.template = template
-        self.state = "same"  # or ready (to be put in place), or left (as it was changed by hand)
+        self.state = "same"  # or "ready" (to be replaced), or "left" (changed by hand and left alone)
         self.changes = False
         self.unfinished = False
         self._content = content
@@ -48,7 +48,7 @@ class Exchange:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Look at what is in place, and write the new file if that is needed."""
+        """Compare the file in place with the content, and write the new file if they differ."""
         place, template = self._place, self.template
         place.tidy()
         self._held = held = place.held()
@@ -71,7 +71,7 @@ class Exchange:
         self.state = "ready"
 
     def validate(self) -> None:
-        """Run the command that looks at the new file, if there is one. Raises CommandFailed."""
+        """Run the command that validates the new file, if one is configured. Raises CommandFailed."""
         template = self.template
         if PLACEHOLDER not in " ".join(template.validate):
             return
@@ -81,9 +81,9 @@ class Exchange:
             commands.run(command, template.user, template.timeout)
 
     def finish_file(self) -> None:
-        """Give the new file the rights and attributes that it is to have, and put it on the disk."""
+        """Set the final rights and attributes of the new file, and flush it to disk."""
         file = self._file
-        # The mode comes last: a change of owner may clear bits of it, an access list may set some.
+        # The mode is set last: a change of owner may clear mode bits, and an access control list may set some.
         os.fchown(file.descriptor, self._rights.uid, self._rights.gid)
         self._keep_attributes(file)
         os.fchmod(file.descriptor, self._rights.mode)
@@ -95,14 +95,14 @@ class Exchange:
         if self._held is not None:
             attributes = self._held.attributes()
         elif not place.trusted and (label := place.label()) is not None:
-            attributes["security.selinux"] = label  # it was written in another directory
+            attributes["security.selinux"] = label  # the file was written in another directory and has that one's label
         for name in file.take_over(attributes):
             _log.warning("%s (%s): cannot keep %s", self.template.name, place.path, name)
 
     def keep(self) -> None:
-        """Keep the former file, or that there was none, from before the exchange."""
+        """Link the former file in the private directory, or create the mark if there was none, before the exchange."""
         if self.unfinished:
-            return  # what was in place before the one that was cut off is what was good
+            return  # the former file of the interrupted exchange is the last good one
         if self._held is not None:
             self._place.keep(self._held, self._former)
         else:
@@ -110,17 +110,17 @@ class Exchange:
         self._place.sync()
 
     def exchange(self) -> None:
-        """Put the new file in place."""
+        """Replace the file in place with the new file."""
         self._place.rename(self._name, self._place.base)
         self._place.sync()
 
     def check_in_place(self) -> None:
-        """Raise PlaceError unless the new file is still there. The traces stay: the next try goes on from them."""
+        """Raise PlaceError unless the new file is still in place. The former file is kept for the next attempt."""
         if not self._place.holds(self._file):
             raise PlaceError(f"{self._place.path}: another process replaced it at the same moment")
 
     def back_up(self) -> None:
-        """Keep the former file as ``path~``, readable by nobody who cannot read the new one by its mode."""
+        """Keep the former file as ``path~``, with a mode no wider than that of the new file."""
         place, rights = self._place, self._rights
         former = place.open_side(self._former) if self.template.backup else None
         if former is None:
@@ -129,7 +129,7 @@ class Exchange:
             found = os.fstat(former.descriptor)
             mode = stat.S_IMODE(found.st_mode)
             if mode & ~rights.mode and found.st_nlink > 1:
-                # It may be a file of somebody else's, under another name.
+                # Another hard link to it may be someone else's file, whose mode must not be changed.
                 text = "%s (%s): no backup: the former file has other names (hard links), and its mode %04o is wider"
                 _log.warning(text, self.template.name, place.path, mode)
                 return
@@ -138,19 +138,20 @@ class Exchange:
         place.rename(self._former, f"{place.base}~")
 
     def bring_back(self) -> tuple[bool, str]:
-        """Put the former file in place again; whether there was one, and what went wrong, for an error text.
+        """Restore the former file. Returns whether there was one, and a description of what failed, for an error text.
 
-        The traces stay until :meth:`forget`.
+        The former file is kept in the private directory until :meth:`forget`.
         """
         place, trouble = self._place, ""
         existed = place.has(self._former)
         if existed:
-            # A link is put in place of the file: the mark stays until the reload is over.
+            # A second link replaces the file, so that the former file stays in the private directory until the reload
+            # is over.
             name = place.side("tmp-back")
             place.remove(name)
             place.link(self._former, name)
             place.rename(name, place.base)
-            place.remove(name)  # rename() of two names of one file does nothing
+            place.remove(name)  # rename(2) does nothing if both names are links to the same file
         elif place.has(self._lost):
             trouble = "; another process moved the copy of the former file: it cannot be restored"
         else:
@@ -159,7 +160,7 @@ class Exchange:
         return existed, trouble
 
     def forget(self) -> None:
-        """The exchange is at its end."""
+        """End the exchange: remove the former file and the marks from the private directory."""
         for name in (self._former, self._none, self._lost):
             self._place.remove(name)
         self._place.sync()

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""A file held open: everything about it is read from its descriptor, never from its name a second time."""
+"""An open regular file: everything about it is read through its descriptor, so a renamed file cannot mislead the
+helper.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,15 @@ import stat
 from types import TracebackType
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-#: Extended attributes that a new file takes over: access rights, the SELinux label, what users noted. Not capabilities
-#: (security.capability), which belong to the former content.
+#: Extended attributes that a new file gets from the former one: access control list and SELinux label, beside all
+#: user.* ones. Capabilities (security.capability) are left out, because they belong to the former content.
 _KEPT = ("system.posix_acl_access", "security.selinux")
 
 
 class PlaceError(Exception):
-    """The file cannot be written there; the text says why.
+    """The file cannot be written at this path; the text gives the reason.
 
-    ``final``: retrying is useless until somebody changes something.
+    ``final``: a retry is useless until someone changes the configuration or the host.
     """
 
     def __init__(self, text: str, *, final: bool = False) -> None:
@@ -27,7 +29,7 @@ class PlaceError(Exception):
 
 
 class Held:
-    """An open regular file; use it as a context manager."""
+    """An open regular file, used as a context manager."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -35,9 +37,9 @@ class Held:
 
     @classmethod
     def open(cls, name: str, directory: int, path: str) -> Held | None:
-        """Open the file ``name``; None if it is missing.
+        """Open the file ``name`` in ``directory``; None if it does not exist.
 
-        ``path`` is for error texts. Raises a final PlaceError unless it is a regular file.
+        ``path`` is used in error texts. Raises a final PlaceError unless it is a regular file.
         """
         try:
             descriptor = os.open(name, _READ, dir_fd=directory)
@@ -72,11 +74,11 @@ class Held:
         os.close(self.descriptor)
 
     def is_same(self, found: os.stat_result) -> bool:
-        """Whether ``found`` describes this very file."""
+        """Whether ``found`` is the status of this file (same device and inode)."""
         return (found.st_dev, found.st_ino) == (self.status.st_dev, self.status.st_ino)
 
     def digest(self, most: int) -> bytes | None:
-        """SHA-256 of the content if it is at most ``most`` bytes, else None."""
+        """SHA-256 of the content; None if the file is longer than ``most`` bytes."""
         if os.fstat(self.descriptor).st_size > most:
             return None
         found = hashlib.sha256()
@@ -87,7 +89,7 @@ class Held:
         return found.digest()
 
     def attributes(self) -> dict[str, bytes]:
-        """The extended attributes that a file keeps when it replaces this one."""
+        """The extended attributes that must be copied to a file that replaces this one."""
         found = {}
         try:
             for name in os.listxattr(self.descriptor):
@@ -99,9 +101,9 @@ class Held:
         return found
 
     def take_over(self, attributes: dict[str, bytes]) -> list[str]:
-        """Set these extended attributes and remove others of their kind.
+        """Set these extended attributes on the file, and remove its other attributes of the same kinds.
 
-        Returns the names of those that could not be set.
+        Returns the names of the attributes that could not be set.
         """
         lacking = []
         present = self.attributes()
@@ -115,7 +117,7 @@ class Held:
                     raise
                 lacking.append(f"{name} ({error.strerror})")
         for name in present:
-            # A label is never taken away: the kernel gave it.
+            # A label is never removed, because the kernel assigned it.
             if name not in attributes and name != "security.selinux":
                 os.removexattr(self.descriptor, name)
         return lacking

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The helper's own directory, which only root can write: new files before they are placed, and saved state."""
+"""The helper's own directory, which only root can write. It contains new files before they are installed, and saved
+state.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,15 @@ from ...config.templates import who_else_writes
 from .held import PlaceError
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-#: For a new file, which nobody can have put there.
+#: Flags to create a file that must not exist yet.
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def walk(directory: str) -> tuple[int, bool]:
-    """Open ``directory`` without following a symbolic link; and whether only root can write it and all above it.
+    """Open ``directory`` without following symbolic links. Also returns whether only root can write to it and its
+    parents.
 
-    Raises PlaceError; a final one for a symbolic link on the way.
+    Raises PlaceError, which is final if a component is a symbolic link or no directory.
     """
     descriptor = os.open("/", DIRECTORY)
     try:
@@ -34,7 +37,7 @@ def walk(directory: str) -> tuple[int, bool]:
             try:
                 below = os.open(part, DIRECTORY, dir_fd=descriptor)
             except OSError as error:
-                # Both are ENOTDIR with O_DIRECTORY.
+                # With O_DIRECTORY, both a file and a symbolic link cause ENOTDIR.
                 final = error.errno in (errno.ENOTDIR, errno.ELOOP)
                 what = "no directory, or a symbolic link: give the path that it leads to" if final else error.strerror
                 raise PlaceError(
@@ -47,20 +50,20 @@ def walk(directory: str) -> tuple[int, bool]:
     except BaseException:
         os.close(descriptor)
         raise
-    # A sticky bit keeps others from replacing the directory, not from creating it first.
+    # A sticky bit prevents others from replacing the directory, but not from creating it first.
     return descriptor, trusted and not found.st_mode & 0o022
 
 
 class Own:
-    """The directory ``path``; it is made when it is not there. Raises PlaceError when others can write it."""
+    """The directory ``path``, which is created if it does not exist. Raises PlaceError if others can write to it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def open(self) -> int:
-        """A descriptor of the directory, which the caller closes.
+        """Open the directory and return its descriptor, which the caller closes.
 
-        Other users can pass through the directory but list nothing.
+        Other users can traverse the directory but not list it.
         """
         try:
             with contextlib.suppress(FileExistsError):
@@ -79,7 +82,7 @@ class Own:
         return descriptor
 
     def room(self, target: str) -> int:
-        """A descriptor of the directory for what belongs to the file ``target``, mode 0700."""
+        """Open the directory for data about the file ``target`` (mode 0700) and return its descriptor."""
         own = self.open()
         try:
             name = _room(target)
@@ -90,7 +93,7 @@ class Own:
             os.close(own)
 
     def note(self, target: str, name: str, value: dict[str, Any]) -> None:
-        """Store ``value`` under ``name`` for the file ``target``; it is on disk when this returns."""
+        """Store ``value`` under ``name`` for the file ``target``. The value is on disk when this method returns."""
         room = self.room(target)
         try:
             new = f"{name}.new"
@@ -106,7 +109,9 @@ class Own:
             os.close(room)
 
     def recall(self, target: str, name: str) -> dict[str, Any] | None:
-        """The value stored last; None if there is none, or a crash has damaged it."""
+        """The value that was stored under ``name`` for the file ``target``; None if there is none, or a crash has
+        damaged it.
+        """
         room = self.room(target)
         try:
             with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=room), encoding="ascii") as stream:
@@ -118,7 +123,7 @@ class Own:
         return value if isinstance(value, dict) else None
 
     def forget(self, target: str, name: str) -> None:
-        """Delete the stored value."""
+        """Delete the value that was stored under ``name`` for the file ``target``."""
         room = self.room(target)
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -127,7 +132,7 @@ class Own:
             os.close(room)
 
     def room_path(self, target: str) -> str:
-        """The path of the directory for what belongs to a file."""
+        """The path of the directory for data about the file ``target``."""
         return os.path.join(self.path, _room(target))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The place where a file is replaced: its directory, held open, and a second one that only root can write.
+"""The directory in which a file is replaced, held open, and a second directory that only root can write.
 
-All names are used relative to open directories, so a user who can write above cannot redirect a write.
-docs/security.md says which directory the new file is written in, and why.
+All names are used relative to open directories, so a user who can write to a parent directory cannot redirect a write.
+docs/security.md explains in which directory the new file is written.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ...config.templates import who_else_writes
 from .held import Held, PlaceError
 from .own import CREATE, DIRECTORY, Own, walk
 
-#: Longest suffix of a target that a new file has, too; a longer "suffix" is none that a command would go by.
+#: Longest suffix of a target that is copied to the new file's name. A command does not depend on a longer suffix.
 _MOST_SUFFIX = 24
-#: The note in the helper's own directory by which a private directory is known again.
+#: Name of the note, in the helper's own directory, that identifies the private directory.
 _NOTE = "directory"
 
 
 class Place:
-    """The directory of ``path``; use it as a context manager. ``base`` is the file's name in it.
+    """The directory of the file ``path``, used as a context manager. ``base`` is the file's name in it.
 
     ``own`` is the helper's own directory. Raises :class:`PlaceError` and OSError.
     """
@@ -35,7 +35,7 @@ class Place:
         self.path = path
         self.directory, self.base = os.path.split(path)
         self._own = own
-        self._private = ""  # the name of a directory of root's in that of the target
+        self._private = ""  # name of root's private directory inside the target's directory
         self._room: int | None = None
         with contextlib.ExitStack() as stack:
             self._open = stack
@@ -60,13 +60,13 @@ class Place:
     ) -> None:
         with self._open:
             if self._private and not os.listdir(self._work):
-                # Whoever owns the directory may have taken the name away, and put something else there.
+                # The owner of the target's directory may have replaced the private directory by something else.
                 with contextlib.suppress(OSError):
                     os.rmdir(self._private, dir_fd=self.descriptor)
                 self._own.forget(self.path, _NOTE)
 
     def _private_directory(self) -> int:
-        """A directory of root's inside the target's directory: the one that the helper has noted, or a new one."""
+        """Open root's private directory in the target's directory: the noted one if it exists, else a new one."""
         noted = self._own.recall(self.path, _NOTE)
         if noted is not None:
             with contextlib.suppress(OSError):
@@ -84,7 +84,8 @@ class Place:
             if not _private(found) or os.listdir(descriptor):
                 raise PlaceError(f"{self.directory}: {name} was replaced by another process while it was created")
             if noted is not None:
-                # What an exchange that was cut off has left was in the other one, which somebody has moved.
+                # The noted directory, which someone has moved, contained the data of an interrupted exchange, if any.
+                # Mark it as lost.
                 os.close(os.open(self.side("lost"), CREATE, 0o600, dir_fd=descriptor))
             self._own.note(self.path, _NOTE, {"name": name, "identity": [found.st_dev, found.st_ino]})
         except BaseException:
@@ -96,7 +97,7 @@ class Place:
     # -- the file and its directory --------------------------------------------------------------------------------
 
     def held(self) -> Held | None:
-        """The file that is in place, opened, or None. Raises PlaceError for what cannot be replaced."""
+        """Open the file in place; None if there is none. Raises PlaceError if the file cannot be replaced."""
         found = Held.open(self.base, self.descriptor, self.path)
         if found is not None and _mount(found.descriptor) != _mount(self.descriptor):
             found.close()
@@ -108,24 +109,24 @@ class Place:
         return found
 
     def check_replaceable(self, name: str) -> None:
-        """Raise PlaceError unless ``name`` in the target's directory is a regular file or nothing."""
+        """Raise PlaceError unless ``name`` in the target's directory is a regular file or does not exist."""
         found = Held.open(name, self.descriptor, f"{self.directory}/{name}")
         if found is not None:
             found.close()
 
     def holds(self, file: Held) -> bool:
-        """Whether the file in place is ``file`` itself."""
+        """Whether the file in place is still ``file``."""
         with contextlib.suppress(FileNotFoundError):
             return file.is_same(os.stat(self.base, dir_fd=self.descriptor, follow_symlinks=False))
         return False
 
     def remove_base(self) -> None:
-        """Remove the file in place if it is there."""
+        """Remove the file in place, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.base, dir_fd=self.descriptor)
 
     def label(self) -> bytes | None:
-        """The SELinux label of the directory, which a new file in it would have."""
+        """The SELinux label of the directory, which a new file in it would inherit."""
         try:
             return os.getxattr(self.descriptor, "security.selinux")
         except OSError as error:
@@ -136,22 +137,25 @@ class Place:
     # -- what lies beside, where only root can write ---------------------------------------------------------------
 
     def side(self, what: str) -> str:
-        """A hidden name beside the file: no pattern such as ``*.conf`` takes it up."""
+        """A hidden name for an auxiliary file, which no pattern such as ``*.conf`` matches."""
         return f".{self.base}.xg-{what}"
 
     def has(self, name: str) -> bool:
-        """Whether the private directory has a file of this name."""
+        """Whether the private directory contains the file ``name``."""
         with contextlib.suppress(FileNotFoundError):
             os.stat(name, dir_fd=self._work, follow_symlinks=False)
             return True
         return False
 
     def open_side(self, name: str) -> Held | None:
-        """A file that lies beside, opened, or None."""
+        """Open the file ``name`` in the private directory; None if it does not exist."""
         return Held.open(name, self._work, f"{self.directory}/{name}")
 
     def write(self, content: bytes) -> tuple[str, Held]:
-        """Write a new hidden file that only root can read, with the target's suffix; its name, and itself."""
+        """Write ``content`` to a new hidden file that only root can read. Returns its name and the open file.
+
+        The name ends in the target's suffix.
+        """
         suffix = os.path.splitext(self.base)[1]
         suffix = suffix if len(suffix.encode()) <= _MOST_SUFFIX else ""
         name = self.side(f"tmp-{secrets.token_hex(8)}{suffix}")
@@ -167,9 +171,9 @@ class Place:
 
     @contextlib.contextmanager
     def shown(self, name: str, file: Held, content: bytes, group: int | None) -> Iterator[str]:
-        """A path of the new file for a command; nobody but root can replace the file there.
+        """A path of the new file for a command; only root can replace the file there.
 
-        ``group``: whose group may come to the file, None when the command is root's.
+        ``group`` is the group that may access the file; None if the command runs as root.
         """
         if self._room is None:
             yield os.path.join(self.directory, name)
@@ -182,7 +186,7 @@ class Place:
             if self._work == self._room:
                 yield path
                 return
-            # A directory on a mount where nothing is root's alone: the command gets a copy.
+            # The private directory is on a mount where root has no directory of its own, so the command gets a copy.
             with open(os.open(name, CREATE, 0o600, dir_fd=self._room), "wb") as stream:
                 stream.write(content)
                 stream.flush()
@@ -197,26 +201,29 @@ class Place:
                     os.unlink(name, dir_fd=self._room)
 
     def keep(self, held: Held, name: str) -> None:
-        """Give the file in place a second name beside; raise PlaceError when it is no more the one that was opened."""
+        """Link the file in place as ``name`` in the private directory.
+
+        Raises PlaceError if the file in place is no longer the one that was opened.
+        """
         os.link(self.base, name, src_dir_fd=self.descriptor, dst_dir_fd=self._work, follow_symlinks=False)
         if not held.is_same(os.stat(name, dir_fd=self._work, follow_symlinks=False)):
             self.remove(name)
             raise PlaceError(f"{self.path}: another process replaced it at the same moment")
 
     def link(self, source: str, target: str) -> None:
-        """Give a file that lies beside a second name there, one that must be free."""
+        """Link the file ``source`` of the private directory as ``target``, which must not exist there."""
         os.link(source, target, src_dir_fd=self._work, dst_dir_fd=self._work, follow_symlinks=False)
 
     def mark(self, name: str) -> None:
-        """Make an empty file beside."""
+        """Create an empty file in the private directory."""
         os.close(os.open(name, CREATE, 0o600, dir_fd=self._work))
 
     def rename(self, source: str, target: str) -> None:
-        """Put a file that lies beside into the target's directory, in place of ``target``, at once."""
+        """Move the file ``source`` of the private directory to ``target`` in the target's directory atomically."""
         os.rename(source, target, src_dir_fd=self._work, dst_dir_fd=self.descriptor)
 
     def remove(self, name: str) -> None:
-        """Remove a file that lies beside if it is there."""
+        """Remove the file ``name`` from the private directory, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._work)
 
@@ -236,7 +243,7 @@ class Place:
 
 
 def _mount(descriptor: int) -> str:
-    """The mount that an open file is on: two bind mounts of one file system are two, and nothing is renamed between."""
+    """The mount of an open file. Two bind mounts of one file system differ: rename(2) fails between them."""
     with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as stream:
         for line in stream:
             if line.startswith("mnt_id:"):

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""The protocol between agent and helper: a frame with a JSON header, then the content.
+"""The protocol between agent and helper: a frame with a JSON header, followed by the content.
 
-``length (4 bytes, big-endian) | {"template": NAME, "size": N}`` and N bytes; the answer is one frame
-``{"state", "changed", "stage", "error", "output"}``. With ``"repair": true`` a file that was changed by hand is
-replaced also where the template leaves it. One request for each connection.
+A request for one template is ``length (4 bytes, big-endian) | {"template": NAME, "size": N}``, followed by N bytes. The
+answer is one frame ``{"state", "changed", "stage", "error", "output"}``. With ``"repair": true``, the helper also
+replaces a file that was changed by hand and that the template leaves alone. Each connection carries one request.
 
-``{"service": NAME, "sizes": {TEMPLATE: N, ...}}`` (and ``repair``), then the contents in that order, is for all
-templates of a service at once; the answer is ``{"results": {TEMPLATE: what a single one is answered}}``, or a single
-one for all.
+A request for all templates of a service is ``{"service": NAME, "sizes": {TEMPLATE: N, ...}}`` (and ``repair``),
+followed by the contents in that order. The answer is ``{"results": {TEMPLATE: answer for one template}}``, or one
+answer for all of them.
 
-``{"watch": true}`` asks for frames ``{"drifted": {NAME: TEXT}}``, all templates whose file is not what was put in
-place: one at once, one at each change, and one after each look as long as there are any, until either side closes the
-connection.
+``{"watch": true}`` requests frames ``{"drifted": {NAME: TEXT}}``, which list all templates whose file differs from the
+installed content. The helper sends one frame at once, one at each change, and one after each check while any file
+differs, until either side closes the connection.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import json
 import struct
 from typing import Any
 
-#: Bytes of a header or an answer.
+#: Most bytes of a header or an answer.
 MAX_FRAME = 65_536
 LENGTH = struct.Struct(">I")
 
 
 def pack(value: dict[str, Any]) -> bytes:
-    """Encode a frame."""
+    """Encode ``value`` as a frame."""
     body = json.dumps(value).encode("ascii")
     return LENGTH.pack(len(body)) + body
 
 
 def unpack(body: bytes) -> dict[str, Any]:
-    """The value of a frame's body. Raises ``ValueError``."""
+    """Decode the body of a frame. Raises ``ValueError``."""
     value = json.loads(body.decode("utf-8"))
     if not isinstance(value, dict):
         raise ValueError("expected a JSON object")

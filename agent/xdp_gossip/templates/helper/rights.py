@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who owns a rendered file and who may read it, in place and while it is validated."""
+"""Determines who owns a rendered file and who may read it, both in place and during validation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Rights:
 
     @classmethod
     def of(cls, template: TemplateConfig, held: Held | None) -> Rights:
-        """The configured rights, else those of the file in place, else root's.
+        """The configured rights; where none are configured, those of the file in place, otherwise root's.
 
         Raises PlaceError for an unknown account.
         """
@@ -42,14 +42,15 @@ class Rights:
         return cls(uid, gid, mode if template.mode is None else template.mode)
 
     def has(self, held: Held) -> bool:
-        """Whether a file already has these rights."""
+        """Whether the open file already has these rights."""
         found = held.status
         return (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (self.uid, self.gid, self.mode)
 
     def before(self, file: Held, user: str) -> int | None:
-        """Let ``user`` read a new file like the final one, and nobody write it. Returns its group; None for the helper.
+        """Let ``user`` read a new file as it may read the final one, and let nobody write it.
 
-        The file is root's until it has been validated: its owner could replace the content meanwhile.
+        Returns the group that may access the file; None if the user is the helper's own. The file belongs to root until
+        it has been validated, because its owner could replace the content meanwhile.
         """
         account = commands.account(user)
         if account.pw_uid == os.geteuid():

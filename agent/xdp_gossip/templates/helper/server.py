@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The helper's socket: takes (template name, content) from the agent's user, tells it which files were changed by hand,
-and takes nothing else from anybody.
+"""The helper's socket server. It accepts contents for configured templates from the agent's user only.
 
-Which file is written and which commands are run comes from the helper's own reading of the configuration file, anew for
-each request.
+It also reports to the agent which files were changed by hand. The helper itself reads the configuration file for each
+request, to determine which file to write and which commands to run.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ from .own import Own
 
 _log = logging.getLogger("xdp_gossip.files")
 
-#: Connections at one time (eight requests and a watch), and seconds that a request may take to arrive.
+#: Most concurrent connections (eight requests and a watch), and seconds within which a request must arrive.
 MAX_CONNECTIONS = 9
 RECEIVE_SECONDS = 20.0
-#: Seconds between two looks at the files in place.
+#: Seconds between two checks of the installed files.
 LOOK_EVERY = 2.0
-_MOST_TEXT = 150  # for each template: all of them fit into one frame
+_MOST_TEXT = 150  # most characters per template, so that the texts of all templates fit into one frame
 _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
 class Refused(Exception):
-    """A request that the helper does not carry out."""
+    """The helper refuses the request; the text gives the reason."""
 
 
 def listen(path: str, group: int | None = None) -> socket.socket:
-    """The socket that systemd hands over (sd_listen_fds(3)), or one bound to ``path``, mode 0660."""
+    """The socket that systemd passes (sd_listen_fds(3)); otherwise a new one bound to ``path`` with mode 0660."""
     if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
         return socket.socket(fileno=3)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -68,7 +67,7 @@ def listen(path: str, group: int | None = None) -> socket.socket:
 
 
 class Server:
-    """Serves requests until :meth:`stop`."""
+    """Serves requests until :meth:`stop` is called."""
 
     def __init__(self, config_path: str, listening: socket.socket) -> None:
         self._config_path = config_path
@@ -77,18 +76,18 @@ class Server:
         self._locks: dict[object, threading.Lock] = {}
         self._locks_guard = threading.Lock()
         self._stopping = threading.Event()
-        self._watching: object | None = None  # whoever asked last; one at a time
+        self._watching: object | None = None  # the latest watcher; there is only one at a time
         self._watched: tuple[Any, HelperConfig, dict[str, TemplateConfig]] | None = None
 
     def run(self) -> None:
-        """Accept connections; returns after :meth:`stop`, when the requests at work are done."""
+        """Accept connections. Returns after :meth:`stop`, once all running requests are finished."""
         while not self._stopping.is_set():
             try:
                 connection, _ = self._listening.accept()
             except OSError:
                 if self._stopping.is_set():
                     break
-                time.sleep(0.1)  # out of descriptors, say
+                time.sleep(0.1)  # no free descriptors, for example
                 continue
             if not self._places.acquire(blocking=False):
                 _log.warning("a connection refused: %d are at work", MAX_CONNECTIONS)
@@ -99,7 +98,7 @@ class Server:
             self._places.acquire()
 
     def stop(self) -> None:
-        """Accept no more connections."""
+        """Stop accepting connections."""
         self._stopping.set()
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
@@ -128,7 +127,7 @@ class Server:
             self._places.release()
 
     def _handle(self, connection: socket.socket) -> dict[str, Any] | None:
-        """Answer one request. Returns the answer; None if it was sent already."""
+        """Process one request. Returns the answer; None if the answers were sent already."""
         _pid, uid, _gid = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         helper, templates = load_for_helper(self._config_path, os.geteuid())
         _check_peer(uid, helper)
@@ -144,7 +143,7 @@ class Server:
         with contextlib.ExitStack() as stack:
             for name in sorted(template.name for template, _ in files):
                 stack.enter_context(self._lock(name))
-            # Two files with one reload command do not reload at the same time either.
+            # Two files with the same reload command are not reloaded at the same time either.
             stack.enter_context(self._lock(service.reload or (service.name, "no reload")))
             own = Own(helper.state_dir)
             results = apply.apply_together(files, service, own, repair=header.get("repair", False))
@@ -155,16 +154,17 @@ class Server:
         if not together:
             return answers[first.name]
         for name in list(answers)[1:]:
-            answers[name]["output"] = ""  # one command has said it for all
+            answers[name]["output"] = ""  # one command ran for all files, so its output is sent only once
         return {"results": answers}
 
     def _watch(self, connection: socket.socket) -> None:
-        """Report files that were changed by hand until the agent or the helper ends, or another watcher connects."""
+        """Report files that were changed by hand, until the agent or the helper ends, or another watcher connects."""
         me = self._watching = object()
         watch, told = drift.Watch(), None
         while self._watching is me:
             found = self._drifted(watch, told or {})
-            # As long as there are any: what the agent has put right meanwhile may have been changed again.
+            # Repeat the report while any file differs: a file that the agent has repaired meanwhile may have changed
+            # again.
             if found or found != told:
                 for name in found.keys() - (told or {}).keys():
                     _log.warning("%s: %s", name, found[name])
@@ -178,12 +178,12 @@ class Server:
         try:
             helper, templates = self._for_watch()
         except (ConfigError, OSError):
-            return before  # it is being written; whoever hands content over is told
+            return before  # the file is being written; an invalid configuration is reported when content is sent
         found = {}
         for name, template in templates.items():
             lock = self._lock(name)
             if not lock.acquire(blocking=False):
-                # The helper is about to replace it by itself.
+                # The lock is taken, so the helper is replacing this file itself.
                 if name in before:
                     found[name] = before[name]
                 continue
@@ -198,7 +198,7 @@ class Server:
         return found
 
     def _for_watch(self) -> tuple[HelperConfig, dict[str, TemplateConfig]]:
-        """The configuration, parsed only if the file changed: this is called all the time and runs no command."""
+        """The configuration, parsed only when the file has changed, because this method runs every two seconds."""
         found = os.stat(self._config_path)
         identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         if self._watched is None or self._watched[0] != identity:
@@ -232,7 +232,7 @@ def _header(connection: socket.socket, deadline: float) -> dict[str, Any]:
 def _request(
     header: dict[str, Any], templates: dict[str, TemplateConfig]
 ) -> tuple[list[tuple[TemplateConfig, int]], bool]:
-    """The templates and how many bytes for each, and whether they are those of a service, all of them."""
+    """The templates of a request with the size of each content, and whether they are all templates of a service."""
     keys = set(header) - {"repair"}
     if type(header.get("repair", False)) is not bool:
         raise Refused("repair: expected true or false")
@@ -270,7 +270,7 @@ def _say(template: TemplateConfig, result: apply.Result) -> None:
 
 
 def _gone(connection: socket.socket) -> bool:
-    """Whether the other side has closed the connection."""
+    """Whether the client has closed the connection."""
     connection.settimeout(0)
     try:
         return not connection.recv(1)
@@ -293,7 +293,7 @@ def _read(connection: socket.socket, size: int, deadline: float) -> bytes:
 
 
 def _let_go(connection: socket.socket) -> None:
-    """End a connection so that the answer arrives: closed with bytes unread, it would be reset, and the answer lost."""
+    """Close a connection so that the answer arrives: closing it with unread data would reset it and lose the answer."""
     connection.shutdown(socket.SHUT_WR)
     deadline = time.monotonic() + RECEIVE_SECONDS
     while (left := deadline - time.monotonic()) > 0:
@@ -303,7 +303,7 @@ def _let_go(connection: socket.socket) -> None:
 
 
 def main(config_path: str, notify: Callable[..., None] = lambda *lines: None) -> int:
-    """Run the helper. Returns 1 when it cannot listen, 2 when the configuration cannot be used."""
+    """Run the helper. Returns 1 if it cannot listen, 2 if the configuration is invalid."""
     try:
         helper, templates = load_for_helper(config_path, os.geteuid())
     except ConfigError as error:
