@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The kernel data plane seen from user space: the loader (privileged, short-lived) and the maps (unprivileged)."""
+"""The user-space side of the kernel data plane: the privileged loader and the agent's access to the maps."""

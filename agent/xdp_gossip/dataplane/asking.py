@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Decides when the agent asks the loader to look again, and writes the request file.
+"""Decides when the agent asks the loader to check the data plane again, and writes the request file.
 
 The agent has no privilege, so it cannot start the loader. The loader creates a directory ``ask`` that belongs to the
-agent; systemd starts the loader when the file ``request`` appears there (``xdp-gossip-dataplane.path``) and removes the
-file first. A request made while a loader works is therefore not lost: it starts the next one.
+agent. When the file ``request`` appears there, systemd starts the loader (``xdp-gossip-dataplane.path``), which first
+removes the file. So a request that is made while a loader runs is not lost: it starts the next loader.
 
-The request also holds the addresses that the agent's packets go to. Where only the loopback interface has the node's
-address, the loader puts the plane onto the interface that a route to them uses.
+The request also contains the destination addresses of the agent's packets. If only the loopback interface has the
+node's address, the loader attaches the data plane to the interface that a route to these destinations uses.
 """
 
 from __future__ import annotations
@@ -26,26 +26,29 @@ from .links import Facts
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
-#: The agent's directory below the loader's, the request file in it, and the file with the packets' destinations.
+#: The agent's directory below the loader's directory, the request file in it, and the file with the packets'
+#: destinations.
 ASK, REQUEST, _TOWARD_FILE = "ask", "request", "toward"
-#: First and longest pause in seconds between two requests while nothing has changed. Each pause doubles the last one.
-FIRST, MOST = 5.0, 300.0
-#: Least seconds between two requests, whatever happens.
-SPACING = 1.0
-#: Seconds for which the agent checks often for the loader's answer, and waits before it tries a failed plane without
+#: Shortest and longest pause in seconds between two requests while nothing has changed. Each pause doubles the last
 #: one.
+FIRST, MOST = 5.0, 300.0
+#: Least number of seconds between two requests under all circumstances.
+SPACING = 1.0
+#: Seconds after a request during which the agent checks often for the loader's result. After this time, it tries a
+#: failed data plane again even without a result.
 ANSWER = 30.0
-#: Seconds after a request, or the loader's work, during which changes of carrier, features and programs count as the
-#: loader's own: drivers reset when a program is attached. What still differs afterwards counts.
+#: Seconds after a request, or after the loader's work, during which changes of carrier, features and programs are
+#: attributed to the loader, because drivers reset when a program is attached. A difference that remains afterwards
+#: counts.
 SETTLE = 10.0
-#: Seconds for which a plane must carry before an earlier failure is forgotten.
+#: A data plane must work for this many seconds before its earlier failure is forgotten.
 STABLE = 60.0
-#: Most addresses that the loader is told, and most bytes that it reads of them.
+#: Most destination addresses that the agent passes to the loader, and most bytes of them that the loader reads.
 TOWARD, _TOWARD_BYTES = 16, 4096
 
 
 class Request:
-    """The file that asks the loader to look again, and the addresses stored with it."""
+    """The file that asks the loader to check again, and the destination addresses stored beside it."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / ASK
@@ -53,26 +56,26 @@ class Request:
         self._toward = self.directory / _TOWARD_FILE
 
     def there(self) -> bool:
-        """Whether the directory exists, so that a request can be noticed."""
+        """Whether the directory exists, so that systemd can notice a request."""
         return self.directory.is_dir()
 
     def waits(self) -> bool:
-        """Whether no loader has taken the request yet."""
+        """Whether a request exists that no loader has accepted yet."""
         return self.path.exists()
 
     def write(self, reason: str, at: float, toward: Sequence[str] = ()) -> None:
-        """Ask the loader. Raises ``OSError``, also when the loader has not created the directory.
+        """Ask the loader to check again. Raises ``OSError``, also if the loader has not created the directory.
 
-        ``toward``: addresses that packets go to; an empty one keeps the addresses of the last request.
+        ``toward`` contains the packets' destination addresses; an empty list keeps those of the last request.
         """
         if toward:
             _write(self._toward, list(toward[:TOWARD]))
         _write(self.path, {"reason": reason, "at": at})
 
     def toward(self) -> list[str]:
-        """The addresses that the agent stored.
+        """The destination addresses that the agent stored.
 
-        The loader calls this. It is root and validates whatever the agent wrote.
+        The loader calls this method as root, so it validates what the agent wrote.
         """
         try:
             descriptor = os.open(self._toward, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -91,7 +94,7 @@ class Request:
                 return []
 
     def withdraw(self) -> None:
-        """Remove the directory unless the agent's user keeps other files in it. The loader calls this."""
+        """Remove the directory unless it contains other files of the agent's user. The loader calls this method."""
         with contextlib.suppress(OSError):
             for path in (self.path, self._toward):
                 path.unlink(missing_ok=True)
@@ -101,7 +104,8 @@ class Request:
 def _write(path: Path, content: object) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     with open(descriptor, "w", encoding="utf-8") as stream:
-        # The loader runs as root without the right to override permissions, and the agent's umask is strict.
+        # The loader runs as root but without the capability to bypass file permissions, and the agent's umask is
+        # strict.
         os.fchmod(descriptor, 0o644)
         json.dump(content, stream)
         stream.write("\n")
@@ -110,68 +114,71 @@ def _write(path: Path, content: object) -> None:
 class Asking:
     """Schedules requests to the loader. All times are monotonic seconds.
 
-    The first request goes out at once, the next after 5 s, 10 s and so on, up to 5 minutes. A change of the interface
-    or of the address restarts the schedule. A plane that fails again for the same proof within :data:`STABLE` waits
-    until 5 s after the last request, the next time 10 s, and so on. A plane that fails now and then thus returns at
-    once, while one that passes its proof but does not carry packets does not flap.
+    The first request is made at once, the next after 5 s, 10 s and so on, up to 5 minutes. A change of the interface or
+    of the address restarts the schedule. If a data plane fails again with the same finding within :data:`STABLE`, the
+    next request waits until 5 s after the last one, then 10 s, and so on. So a data plane that fails now and then is
+    restored at once, while one that passes the loader's check but does not deliver packets does not flap.
     """
 
     def __init__(self, request: Request, count: Callable[[str], None]) -> None:
         self._request = request
         self._count = count
         self._tries = 0
-        self._repeats = 0  # failures for the same proof after the first one
+        self._repeats = 0  # number of repeated failures with the same finding
         self._proof = ""
         self._wanted = False
-        self._answered = True  # whether the loader was asked since a plane failed
+        self._answered = True  # whether the loader has been asked since the data plane failed
         self._at = self._asked = self._worked = -math.inf
         self._place: object = None
         self._hard: object = None
         self._soft: object = None
         self._complaint = ""
-        self._waits_since = math.inf  # since when the same request lies there
-        #: Addresses that packets go to.
+        self._waits_since = math.inf  # time since which the same request has been waiting
+        #: Destination addresses of the agent's packets.
         self.toward: tuple[str, ...] = ()
 
     @property
     def delay(self) -> float:
-        """Seconds from the next request to the one after it."""
+        """Seconds between the next request and the one after it."""
         return _delay(self._tries)
 
     @property
     def due(self) -> float:
-        """Time of the next request."""
+        """The time of the next request; infinity if none is planned."""
         return self._at if self._wanted else math.inf
 
     @property
     def answer_by(self) -> float:
-        """Time until which the loader may still be working on the last request."""
+        """The time until which the loader may still be processing the last request."""
         return self._asked + ANSWER
 
     def failed(self, proof: str, now: float) -> None:
-        """Note that a plane in use has failed: ask at once, or with a delay if the same proof failed shortly before."""
+        """Plan a request after the data plane in use has failed.
+
+        The request is due at once, or later if the data plane failed with the same finding shortly before.
+        """
         self._repeats = self._repeats + 1 if proof == self._proof else 0
         self._tries = self._repeats
         self._at = max(now, self._asked + (_delay(self._repeats - 1) if self._repeats else SPACING))
         self._proof, self._wanted, self._answered = proof, True, False
 
     def want(self, now: float) -> None:
-        """Note that there is no plane, or that a better mode is possible: keep asking."""
+        """Plan requests, because no data plane is loaded or a better mode may be possible."""
         if not self._wanted:
             self._wanted, self._at = True, now + self.delay
 
     def hurry(self, now: float) -> None:
-        """Ask at once if anything is wanted: what the loader saw may no longer hold."""
+        """Make a planned request due at once, because the conditions that the loader saw may have changed."""
         self._at = max(now, self._asked + SPACING)
 
     def content(self, since: float, now: float) -> None:
-        """Note that the best possible plane is in use, and has worked since ``since``."""
+        """Cancel planned requests: the best possible data plane is in use, and has worked since ``since``."""
         self._wanted = False
         if self.carries(since, now):
             self._tries = 0
 
     def carries(self, since: float, now: float) -> bool:
-        """Note that a plane has worked since ``since``.
+        """Record that the data plane has worked since ``since``.
 
         Returns whether that is long enough to forget earlier failures.
         """
@@ -181,30 +188,33 @@ class Asking:
         return True
 
     def may_take(self, now: float, changed: bool) -> bool:
-        """Whether a plane may be taken into use.
+        """Whether a data plane may be used again after a failure.
 
-        A plane that failed may be used once the loader has proved it again, which it writes down (``changed``). If no
-        loader answers, the plane is tried once more anyway, because the cause may be gone.
+        It may be used once the loader has recorded a new successful check (``changed``). If no loader answers, the data
+        plane is tried again after a while, because the cause may have disappeared.
         """
         patience = ANSWER if self._request.there() else FIRST
         return changed or (self._answered and now >= self._asked + patience)
 
     def loader_worked(self, now: float) -> None:
-        """Note that the loader has written its state."""
+        """Record that the loader has written its state at ``now``."""
         self._worked = now
 
     def other_link(self) -> None:
-        """Note that the next facts describe another interface, so that they do not count as a change."""
+        """Expect facts about another interface, which therefore do not count as a change."""
         self._hard = self._soft = None
 
     def follow(self, facts: Facts | None, ours: int, now: float) -> bool:
-        """Take new facts. Returns True if they changed such that asking starts over. ``ours``: id of our program."""
+        """Compare new facts with the last ones. Returns True if they changed so that the request schedule restarts.
+
+        ``ours`` is the id of the data plane's own program, which is ignored in the comparison.
+        """
         link = facts.link if facts is not None else None
         if facts is None:
             return False
         place = (facts.owners, facts.ways)
         hard = (link and (link.index, link.name, link.up, link.mtu, link.mac),)
-        # On other kinds the features follow our own program.
+        # On other kinds of interfaces, the features change with our own program.
         features = link.features if link is not None and link.kind == "veth" else None
         soft = link and (link.running, features, link.programs - {ours})
         changed = (self._hard is not None and hard != self._hard) or (self._place is not None and place != self._place)
@@ -221,7 +231,7 @@ class Asking:
         return changed
 
     def attend(self, reason: str, now: Now) -> None:
-        """Ask the loader if a request is due."""
+        """Write a request if one is due."""
         if now.mono < self.due:
             return
         self._asked, self._answered = now.mono, True
@@ -243,11 +253,11 @@ class Asking:
         _log.info("asked the loader to look again: %s", reason)
 
     def words(self) -> str:
-        """What happens next, in words for status and log."""
+        """Describe the next step in words, for the status and the log."""
         if not self._request.there():
             remedy = "systemctl reload-or-restart xdp-gossip-dataplane"
             return f"nothing asks the loader ({self._request.directory} is not there): {remedy}"
-        # A loader at work takes it when it has ended.
+        # A running loader accepts the request only when it has finished.
         if self._asked - self._waits_since >= ANSWER and self._request.waits():
             remedy = "is xdp-gossip-dataplane.path started, and does it watch this file?"
             return f"nobody takes the request {self._request.path}: {remedy}"

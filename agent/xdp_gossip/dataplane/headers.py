@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads constants and counters from ``bpf/*.h``, so that C and Python cannot differ."""
+"""Parses constants and counters from ``bpf/*.h``, so that C and Python cannot differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-#: Set to use the headers and programs of another directory.
+#: Environment variable with the directory of other BPF sources, which are used instead of the installed ones.
 DIRECTORY_VARIABLE = "XDP_GOSSIP_BPF"
 
 _DEFINE = re.compile(r"^#define (XG_[A-Z0-9_]+)[ \t]+(.+?)[ \t]*(?:/\*.*)?$", re.MULTILINE)
@@ -18,11 +18,11 @@ _EXPRESSION = re.compile(r"[0-9a-fA-FxX()*+<|\s]+")
 
 
 class HeaderError(Exception):
-    """The data plane's sources are missing or not understood; the message names the file."""
+    """The BPF sources are missing or cannot be parsed; the message names the file."""
 
 
 def directory() -> Path:
-    """Directory of the sources: beside ``agent/`` in a release and in a checkout. Raises ``HeaderError``."""
+    """The directory of the BPF sources: beside ``agent/`` in a release and in a checkout. Raises ``HeaderError``."""
     named = os.environ.get(DIRECTORY_VARIABLE)
     path = Path(named) if named else Path(__file__).resolve().parents[3] / "bpf"
     if not (path / "maps.h").is_file():
@@ -35,23 +35,23 @@ def directory() -> Path:
 
 @functools.cache
 def constants() -> Mapping[str, int]:
-    """Every integer that ``wire.h`` and ``maps.h`` define, by name. Raises ``HeaderError``."""
+    """All integer constants in ``wire.h`` and ``maps.h``, by name. Raises ``HeaderError``."""
     found: dict[str, int] = {}
     for name in ("wire.h", "maps.h"):
         text = _read(name)
         for constant, expression in _DEFINE.findall(text):
             plain = re.sub(r"(?<=[0-9a-fA-F])(?:ULL|UL|U|LL|L)\b", "", expression)
             if _EXPRESSION.fullmatch(plain):
-                # Digits and operators only: checked in the line before.
+                # The line above ensures that the expression consists of digits and operators only.
                 found[constant] = int(eval(plain, {"__builtins__": {}}))
     return found
 
 
 @functools.cache
 def counters(sources: Path | None = None) -> Mapping[str, str]:
-    """Counter name to what it counts, in the order of their index. Raises ``HeaderError``.
+    """Counter name -> description of what it counts, in the order of the counters' indexes. Raises ``HeaderError``.
 
-    ``sources``: the directory of the data plane's sources; default :func:`directory`.
+    ``sources`` is the directory of the BPF sources (default: :func:`directory`).
     """
     found = dict(_COUNTER.findall(_read("counters.h", sources)))
     if not found:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Judges whether a kernel data plane does its work. Pure: totals and facts in, a verdict out.
+"""Judges whether a kernel data plane works. The judgement is a pure function of counters and facts.
 
-The agent calls :meth:`Health.judge` once a cycle. **The tolerance rule**, the only one: a plane has failed when more
-than :data:`TOLERANCE` of the work of one cycle was left undone. A fault that stops the work altogether therefore
-shows at the end of the first whole cycle after it: it is noticed within two cycles. A short gap, such as the loader's
-replacement of programs, or a few copies that a full queue cost, stays below. What the kernel states outright (no such
-interface, other maps pinned) needs no tolerance; a program that is not ours must be seen there in two judgements,
-because a loader replaces programs before it records which they are.
+The agent calls :meth:`Health.judge` once per cycle. **The tolerance rule**, the only rule: a data plane has failed if
+more than :data:`TOLERANCE` of the work of one cycle was not done. So a fault that stops all work is detected at the end
+of the first complete cycle after it, that is, within two cycles. A short gap, such as the loader's replacement of
+programs, or a few copies lost in a full queue, stays below the tolerance. Facts that the kernel reports (no such
+interface, other maps pinned) need no tolerance. A foreign program must be found in two judgements, because a loader
+replaces programs before it records the new ones.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 from .links import Facts
 
-#: The fraction of the work of one cycle that may stay undone.
+#: The fraction of one cycle's work that may remain undone.
 TOLERANCE = 0.25
-#: Judgements in a row that must not find our program at the interface.
+#: Number of consecutive judgements without our program at the interface after which it counts as detached.
 _SEEN = 2
 
-#: What :class:`Finding` may name as its proof -> what it means. Each has a counter ``plane_stepped_down_<proof>``.
+#: Name of a finding -> its meaning. Each has a counter ``plane_stepped_down_<proof>``.
 PROOFS = {
     "passed_by": "rumors reached the socket, past the programs",
     "carriers_lost": "own rumors were not multiplied",
@@ -36,17 +36,21 @@ PROOFS = {
     "taken_down": "the loader has taken the plane down",
 }
 
-#: Outcomes of a copy of another member's rumor (bpf/counters.h). ``copy_due`` counts the requested copies.
+#: Counters of the outcomes of copies of other members' rumors (bpf/counters.h). ``copy_due`` counts the requested
+#: copies.
 COPY_ENDS = ("copy", "copy_surplus", "copy_unresolved", "relay_failed")
 _FANOUT_ENDS = ("fanout_copy", "fanout_surplus", "fanout_unresolved", "fanout_failed")
 _TAKEN = ("take_heartbeat", "take_metadata", "take_leave", "take_record")
-#: Rumors that a program saw and left to the stack on purpose.
+#: Counters of rumors that a program saw and deliberately left to the network stack.
 _PASSED = ("pass_odd", "pass_no_agent")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Why a plane is not reliable. ``proof``: one of :data:`PROOFS`. ``awaited``: what would end the fault."""
+    """The reason why a data plane is not reliable.
+
+    ``proof``: one of :data:`PROOFS`. ``awaited``: the event that would end the fault.
+    """
 
     proof: str
     text: str
@@ -55,10 +59,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Work:
-    """Running totals: the kernel's counters, and what the agent's transport counted.
+    """Running totals: the kernel's counters, and the counters of the agent's transport.
 
-    ``at_socket``: other members' rumors that the agent took from its socket although they arrived by the plane's
-    interface, addressed to this node.
+    ``at_socket``: number of other members' rumors that the agent received from its socket although they arrived on the
+    data plane's interface, addressed to this node.
     """
 
     kernel: Mapping[str, int]
@@ -69,11 +73,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Plane:
-    """What must hold for a plane in use.
+    """The facts that must stay true for a data plane in use.
 
-    ``program``: id of the XDP program at the interface, 0 at TC. ``owners``: indexes of the interfaces that had the
-    node's address when the loader proved the plane: the plane's own, the loopback interface, or none behind NAT.
-    ``named``: the operator has named the interface, so routes do not matter.
+    ``program``: id of the XDP program at the interface, 0 for TC. ``owners``: indexes of the interfaces that had the
+    node's address when the loader verified the data plane: its own interface, the loopback interface, or none behind
+    NAT. ``named``: the operator named the interface, so routes do not matter.
     """
 
     interface: str
@@ -84,22 +88,22 @@ class Plane:
 
 
 def too_much(undone: int, of: int) -> bool:
-    """Whether more of one cycle's work was left undone than :data:`TOLERANCE` allows."""
+    """Whether more of one cycle's work remained undone than :data:`TOLERANCE` allows."""
     return undone > 0 and undone > TOLERANCE * of
 
 
 class Health:
-    """Judges one plane from the moment it is taken into use."""
+    """Judges one data plane while it is in use."""
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self._before: Work | None = None
-        self._explained = 0  # rumors left to the stack on purpose in the former cycle
+        self._explained = 0  # rumors deliberately left to the stack in the last cycle
         self._carrier_changes: int | None = None
-        self._foreign = 0  # judgements in a row that found a program of others
+        self._foreign = 0  # consecutive judgements that found a foreign program
 
     def judge(self, work: Work, facts: Facts | None) -> Finding | None:
-        """The verdict on the cycle that ends now; None while the plane works, or when nothing can be concluded."""
+        """Judge the cycle that ends now. Returns None if the data plane works or if no conclusion is possible."""
         before, self._before = self._before, work
         found = self.stated(facts) or self._foreign_program(facts)
         if found is not None:
@@ -111,11 +115,11 @@ class Health:
         return self._undone(before, work)
 
     def notice(self, facts: Facts | None) -> Finding | None:
-        """The verdict on facts that have just changed, between two judgements of :meth:`judge`."""
+        """Judge facts that have just changed, between two calls of :meth:`judge`."""
         return self.stated(facts) or self._foreign_program(facts)
 
     def stated(self, facts: Facts | None) -> Finding | None:
-        """The verdict on what the kernel states outright. ``facts`` None: nothing is known."""
+        """Judge the facts that the kernel reports; ``facts`` is None if nothing is known."""
         if facts is None:
             return None
         plane = self._plane
@@ -123,7 +127,8 @@ class Health:
         if link is None:
             text = f"{plane.interface} (interface {plane.ifindex}) is gone"
             return Finding("interface_gone", text, f"an interface {plane.interface} with the node's address")
-        # One that has left its own interface for loopback as well as one that loopback has lost.
+        # An address that moved from the data plane's interface to loopback counts as moved, and so does one that
+        # loopback lost.
         had = {plane.ifindex} if plane.ifindex in plane.owners else plane.owners
         if had and not had & set(facts.owners):
             if facts.owners:
@@ -137,7 +142,7 @@ class Health:
         return None
 
     def _holder(self, name: str) -> str:
-        """Names the interface that had the address; ``name`` is the plane's interface."""
+        """Name the interface that had the address; ``name`` is the data plane's interface."""
         plane = self._plane
         return name if plane.ifindex in plane.owners else f"interface {min(plane.owners)}"
 
@@ -153,7 +158,7 @@ class Health:
         return Finding("detached", text, "the loader to attach it again")
 
     def _steady(self, facts: Facts | None) -> bool:
-        """Whether the link was up through the whole cycle: losses without a carrier say nothing about the plane."""
+        """Whether the link was up throughout the cycle: losses without a carrier say nothing about the data plane."""
         link = facts.link if facts is not None else None
         if link is None:
             return True
@@ -166,7 +171,7 @@ class Health:
 
         name = self._plane.interface
         explained = grown(*_PASSED)
-        # A datagram counted by the program in the former cycle may have been read in this one.
+        # A datagram that the program counted in the last cycle may have been read in this one.
         beside = work.at_socket - before.at_socket - explained - self._explained
         self._explained = explained
         if too_much(beside, beside + grown(*_TAKEN)):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Python's view of the structures in ``bpf/maps.h``.
+"""Python declarations of the structures in ``bpf/maps.h``.
 
-They are ``struct`` formats in native order, with the fields in the order of the C.
+Each is a ``struct`` format in native byte order, with the fields in the order of the C structure.
 """
 
 from __future__ import annotations
@@ -10,31 +10,32 @@ import struct
 
 from ..core.types import Address
 
-#: addr 16s, port (big-endian bytes) 2s, amount, wide, flags, cluster (big-endian bytes) 4s, incarnation, state_digest,
-#: lease, clock, timeout, max_clock_drift, ring_half, ring_size
+#: Fields of struct xg_config: addr 16s, port (big-endian bytes) 2s, amount, wide, flags, cluster (big-endian bytes) 4s,
+#: incarnation, state_digest, lease, clock, timeout, max_clock_drift, ring_half, ring_size
 CONFIG = struct.Struct("=16s2sHHH4sIQQqQQII")
-#: present, key of the MAC 16s
+#: Fields of struct xg_key: present, key of the MAC 16s
 KEY = struct.Struct("=I4x16s")
-#: addr 16s, port (big-endian bytes) 2s, zero
+#: Fields of struct xg_node_key: addr 16s, port (big-endian bytes) 2s, zero
 NODE_KEY = struct.Struct("=16s2sH")
-#: lock, incarnation, highest, window, last_seen, clock, state_digest, record_digest, standing, flags, rumors, slot
+#: Fields of struct xg_node: lock, incarnation, highest, window, last_seen, clock, state_digest, record_digest,
+#: standing, flags, rumors, slot
 NODE = struct.Struct("=IIQQQqQQBBHI")
-#: incarnation, slot, passed, highest, 32 words of window
+#: Fields of struct xg_direct: incarnation, slot, passed, highest, 32 words of window
 DIRECT = struct.Struct("=IIQQ32Q")
-#: prefix in bits, addr 16s
+#: Fields of struct xg_allow_key: prefix in bits, addr 16s
 ALLOW_KEY = struct.Struct("=I16s")
-#: addr 16s, port (big-endian bytes) 2s
+#: Fields of struct xg_target: addr 16s, port (big-endian bytes) 2s
 TARGET = struct.Struct("=16s2s6x")
-#: dst 6s, src 6s, ifindex, learnt
+#: Fields of struct xg_nexthop: dst 6s, src 6s, ifindex, learnt
 NEXTHOP = struct.Struct("=6s6sIQ")
-#: time, addr 16s, port (big-endian bytes) 2s, length, kind
+#: Fields of struct xg_event: time, addr 16s, port (big-endian bytes) 2s, length, kind
 EVENT = struct.Struct("=Q16s2sHB3x")
-#: addr 16s, verdict (index of the counter), zero
+#: Fields of struct xg_refusal_key: addr 16s, verdict (index of the counter), zero
 REFUSAL_KEY = struct.Struct("=16sII")
-#: samples, last
+#: Fields of struct xg_refusal: samples, last
 REFUSAL = struct.Struct("=QQ")
 
 
 def node_key(address: Address) -> bytes:
-    """The key of a node in the map."""
+    """The key of the node at ``address`` in the maps of nodes."""
     return NODE_KEY.pack(address.packed, address.port.to_bytes(2, "big"), 0)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The pinned maps of a loaded data plane, with types. Calls raise ``MapError`` when the kernel refuses one.
+"""Typed access to the pinned maps of a loaded data plane. Calls raise ``MapError`` if the kernel refuses an access.
 
-docs/architecture.md says what each map is for; the structures are in ``bpf/maps.h`` and ``layout.py``.
+docs/architecture.md describes the purpose of each map; the structures are in ``bpf/maps.h`` and ``layout.py``.
 """
 
 from __future__ import annotations
@@ -24,33 +24,34 @@ from . import headers, layout
 from .libbpf import EXIST, LOCK, NOEXIST, LibraryMissing, Map, MapError, RingBuffer
 from .totals import Totals
 
-#: The modes of the loader that each value of ``protocol`` accepts.
+#: Value of ``protocol`` -> modes of the loader that it accepts, best first.
 _ACCEPTED = {"AUTO": ("XDP (native)", "XDP (generic)", "TC"), "XDP": ("XDP (native)", "XDP (generic)"), "TC": ("TC",)}
 _STANDINGS = {"present": "XG_PRESENT", "suspect": "XG_SUSPECT", "gone": "XG_GONE"}
 _MASK = (1 << 64) - 1
 _UP = "xdp-gossip dataplane up"
-#: The loader's file, and the program in it that takes what arrives (dataplane/loader/state.py).
+#: The loader's state file, and the key of its receiving XDP program in it (dataplane/loader/state.py).
 _STATE, _XDP_PROGRAM = "state.json", "xg_xdp_ingress"
 
 
 def best_mode(protocol: str) -> str:
-    """The mode that ``protocol`` (auto, XDP or TC) prefers."""
+    """The best mode that ``protocol`` (auto, XDP or TC) allows."""
     return _ACCEPTED[protocol.upper()][0]
 
 
 class PlaneError(Exception):
-    """No data plane can be used by this agent; the message says why and what to do."""
+    """This agent cannot use any data plane; the message gives the reason and the remedy."""
 
 
 class AtWork(PlaneError):
-    """A loader is working, or died while it was."""
+    """A loader is running, or died while it was running, so the data plane is incomplete."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the loader recorded. ``reason``: why no better mode is in use. ``program``: id of the XDP program, 0 at TC.
+    """The data plane that the loader recorded.
 
-    ``owners``: indexes of the interfaces that had the node's address. ``named``: the operator has named the interface.
+    ``reason``: why no better mode is in use. ``program``: id of the XDP program, 0 for TC. ``owners``: indexes of the
+    interfaces that had the node's address. ``named``: whether the operator named the interface.
     """
 
     mode: str
@@ -65,7 +66,7 @@ class Loaded:
 
     @staticmethod
     def stamp(directory: Path) -> tuple[int, int] | None:
-        """A value that differs each time a loader has written its state; None when there is no state."""
+        """A value that changes whenever a loader writes its state; None if there is no state."""
         try:
             found = os.stat(directory / _STATE)
         except OSError:
@@ -74,26 +75,30 @@ class Loaded:
 
     @staticmethod
     def proved(directory: Path) -> float:
-        """Seconds since the epoch when a loader last saw the plane carry packets; 0 if never.
+        """The time, in seconds since the epoch, at which a loader last verified that the data plane delivers packets; 0
+        if never.
 
-        A loader that repairs a plane writes its state first, so that its work is found if it dies.
+        A loader that repairs a data plane writes its state before the repair, so that the next loader finds its work if
+        it dies.
         """
         found = _told(directory, "proved")
         return float(found) if isinstance(found, (int, float)) else 0.0
 
     @staticmethod
     def asked(directory: Path) -> str:
-        """The interface that the operator has named to the loader, "" for none."""
+        """The interface that the operator configured for the loader; "" if none."""
         found = _told(directory, "asked")
         return found if isinstance(found, str) else ""
 
     @classmethod
     def read(cls, directory: Path, protocol: str) -> Loaded:
-        """Read what is up, and check that ``protocol`` (auto, XDP or TC) can use it. Raises ``PlaneError``."""
+        """Read the loader's state, and check that ``protocol`` (auto, XDP or TC) can use the data plane. Raises
+        ``PlaneError``.
+        """
         path = directory / _STATE
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
-            # A refusal of all modes, as of a host without BCC, names none.
+            # A refusal without a mode concerns all modes, for example if BCC is missing.
             refusals = "; ".join(
                 f"{refusal['mode']}: {refusal['reason']}" if refusal["mode"] else str(refusal["reason"])
                 for refusal in state["reasons"]
@@ -136,7 +141,7 @@ class Loaded:
 
 
 def _told(directory: Path, what: str) -> object:
-    """An entry of the loader's state, None where there is none; :meth:`Loaded.read` says what is wrong with it."""
+    """An entry of the loader's state; None if it is missing or unreadable, which :meth:`Loaded.read` reports."""
     try:
         return json.loads((directory / _STATE).read_text(encoding="utf-8")).get(what)
     except (OSError, ValueError, AttributeError):
@@ -145,7 +150,9 @@ def _told(directory: Path, what: str) -> object:
 
 @dataclass(frozen=True)
 class Config:
-    """``struct xg_config``, without who we are and the ring. Times in seconds, ``clock`` in nanoseconds."""
+    """The fields of ``struct xg_config`` without the node's identity and the ring. Times are in seconds, ``clock`` in
+    ns.
+    """
 
     running: bool
     incarnation: int
@@ -157,10 +164,13 @@ class Config:
 
 
 class DataPlane:
-    """An opened data plane. ``amount`` and ``wide``: copies of a rumor that the agent wants, at most what is loaded."""
+    """An open data plane.
+
+    ``amount`` and ``wide`` are the numbers of copies of a rumor that the agent wants; the loaded programs limit them.
+    """
 
     def __init__(self, directory: Path, loaded: Loaded, own: Address, cluster: int, amount: int, wide: int) -> None:
-        """Open the maps. Raises ``PlaneError``; what was opened before is closed then."""
+        """Open the maps. Raises ``PlaneError``, after closing the maps that were already open."""
         constants = headers.constants()
         self.directory = directory
         self.loaded = loaded
@@ -204,12 +214,12 @@ class DataPlane:
 
     @property
     def mode(self) -> str:
-        """The mode in the loader's words: XDP (native), XDP (generic) or TC."""
+        """The mode in the loader's notation: XDP (native), XDP (generic) or TC."""
         return self.loaded.mode
 
     @property
     def events_fd(self) -> int:
-        """A descriptor that is readable while the ring buffer has records."""
+        """A descriptor that is readable while the ring buffer contains records."""
         return int(self._events.fd)
 
     def _look(self) -> tuple[int, int]:
@@ -217,26 +227,27 @@ class DataPlane:
         return found.st_dev, found.st_ino
 
     def there(self) -> bool:
-        """Whether these maps are still the pinned ones: a loader may have removed or replaced them."""
+        """Whether the open maps are still the pinned ones: a loader may have removed or replaced the pins."""
         try:
             return self._look() == self._inode
         except OSError:
             return False
 
     def close(self) -> None:
-        """Close the descriptors; the data plane keeps working until its lease ends. Idempotent."""
+        """Close the descriptors. The data plane continues to work until its lease ends. Idempotent."""
         for opened in self._maps:
             opened.close()
 
     # -- who we are --------------------------------------------------------------------------------------------
 
     def take_over(self, mono: float) -> bool:
-        """Claim the plane for this node: wipe what was recorded for another one. True if the maps were ours before.
+        """Claim the data plane for this node. If the maps belong to another node, delete its entries.
 
-        Raises ``PlaneError`` when another agent on this host uses it.
+        Returns True if the maps already belonged to this node. Raises ``PlaneError`` if another agent on this host uses
+        the data plane.
         """
         held = self._config.lookup(_INDEX)
-        assert held is not None  # an array has all its entries
+        assert held is not None  # an array map has all its entries
         addr, port, _, _, flags, cluster, *_, lease, _, _, _, half, _ = layout.CONFIG.unpack(held)
         if (addr, port, cluster) == self._identity:
             self._half, self.ring_size = half & 1, 0
@@ -252,16 +263,19 @@ class DataPlane:
         return False
 
     def write_keys(self, keys: Sequence[tuple[int, bytes]]) -> None:
-        """Write the slots' MAC keys, 16 bytes each; all other slots become empty."""
+        """Write the MAC keys of the key slots, 16 bytes each. All other slots become empty."""
         slots = [bytes(layout.KEY.size)] * 256
         for number, key in keys:
             slots[number] = layout.KEY.pack(1, key)
         self._keys.update_many(struct.pack("=256I", *range(256)), b"".join(slots))
 
     def write_allow(self, entries: Mapping[tuple[int, bytes], bool]) -> None:
-        """Hand over who may speak (:meth:`AllowList.entries`); none: everybody. In force with :meth:`write_config`."""
+        """Write the list of allowed sources (:meth:`AllowList.entries`); an empty list allows all sources.
+
+        The list takes effect with the next :meth:`write_config`.
+        """
         wanted = {layout.ALLOW_KEY.pack(*network): bytes([admitted]) for network, admitted in entries.items()}
-        # First those that are new: the former list is in force until the next configuration.
+        # Write new entries before deleting old ones, because the old list is in force until the next configuration.
         for key, value in wanted.items():
             self._allow.update(key, value)
         for key in self._allow.keys():
@@ -270,7 +284,7 @@ class DataPlane:
         self._flags = self._flags & ~self._barring | (self._barring if wanted else 0)
 
     def write_config(self, config: Config) -> None:
-        """Write the configuration unless it equals the one written last."""
+        """Write the configuration unless it equals the last one written."""
         addr, port, cluster = self._identity
         packed = layout.CONFIG.pack(
             addr,
@@ -292,7 +306,7 @@ class DataPlane:
             self._written = packed
 
     def write_targets(self, targets: Sequence[Address]) -> None:
-        """Fill the unused half of the ring, which the next :meth:`write_config` puts into use."""
+        """Write relay targets to the unused half of the ring. The next :meth:`write_config` activates this half."""
         half = 1 - self._half
         pack = layout.TARGET.pack
         first, size = half * self._ring, min(len(targets), self._ring)
@@ -303,7 +317,7 @@ class DataPlane:
     # -- the others --------------------------------------------------------------------------------------------
 
     def observations(self, now: Now) -> list[Observation]:
-        """What the kernel recorded of each origin whose standing is not gone. It records nothing of gone ones."""
+        """The kernel's records of all origins whose standing is not gone; of gone ones it records nothing."""
         here = now.wall_ns - _ns(now.mono)
         gone = self._standings["gone"]
         rows: list[Observation] = []
@@ -318,9 +332,9 @@ class DataPlane:
         return rows
 
     def apply(self, standing: Standing, now: Now) -> bool:
-        """Write the standing of a peer into its entry. False if the map has no room for it.
+        """Write the standing of a peer into its entry. Returns False if the map has no room for it.
 
-        A packet that the kernel takes between the read and the write may be taken twice. The engine detects the
+        A packet that the kernel processes between the read and the write may be processed twice. The engine detects the
         duplicate.
         """
         key = layout.node_key(standing.address)
@@ -334,7 +348,7 @@ class DataPlane:
             except MapError as error:
                 if error.errno in (errno.E2BIG, errno.ENOMEM):
                     return False
-                if error.errno not in (errno.EEXIST, errno.ENOENT):  # made or removed in between
+                if error.errno not in (errno.EEXIST, errno.ENOENT):  # the entry was created or removed in between
                     raise
             else:
                 return True
@@ -354,15 +368,15 @@ class DataPlane:
     # -- what happened -----------------------------------------------------------------------------------------
 
     def counters(self) -> dict[str, int]:
-        """Every counter, summed over the processors."""
+        """All counters, summed over the processors."""
         return self._totals.all()
 
     def counter(self, name: str) -> int:
-        """One counter. Raises ``ValueError`` for an unknown name."""
+        """One counter, summed over the processors. Raises ``ValueError`` for an unknown name."""
         return self._totals.one(name)
 
     def consume(self, take: Callable[[bytes], None], most: int) -> int:
-        """Pass up to ``most`` records of the ring buffer to ``take``; returns how many there were."""
+        """Pass up to ``most`` records of the ring buffer to ``take``. Returns the number of records."""
         return self._events.consume(take, most)
 
 
@@ -381,7 +395,9 @@ def open_plane(
     keys: Sequence[tuple[int, bytes]],
     allow: Mapping[tuple[int, bytes], bool],
 ) -> DataPlane:
-    """The data plane that is up, ours, with our keys and our list of who may speak. Raises ``PlaneError``."""
+    """Open the loaded data plane, claim it for this node, and write the keys and allowed sources. Raises
+    ``PlaneError``.
+    """
     plane = DataPlane(directory, Loaded.read(directory, protocol), own, cluster, amount, wide)
     try:
         plane.take_over(time.monotonic())
@@ -397,7 +413,7 @@ def open_plane(
 
 
 def _merge(highest: int, window: int, other: int, bits: int) -> tuple[int, int]:
-    """One 64-wide replay window of two of the same run (as core/members/window.py)."""
+    """Merge two 64-bit replay windows of the same incarnation into one (as core/members/window.py does)."""
     if other > highest:
         return other, (window << min(other - highest, 64) | bits) & _MASK
     return highest, (window | bits << min(highest - other, 64)) & _MASK

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Keeps the facts about an interface and an address current inside an event loop (:mod:`links`).
+"""Keeps facts about an interface and an address up to date inside an event loop (:mod:`links`).
 
-The kernel answers rtnetlink requests under a lock that a driver may hold for a second while it resets. So a thread
-asks, and heartbeats do not wait.
+The kernel answers rtnetlink requests under a lock that a driver may hold for a second while it resets. So requests are
+made in a thread, and heartbeats do not have to wait.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .links import Facts
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
-#: Seconds between a notification and the request that follows: several changes mostly come together.
+#: Seconds between a notification and the request that follows it, because several changes usually arrive together.
 GATHER = 0.1
-#: Datagrams read per wake-up.
+#: Most notifications that are read per wake-up.
 _BURST = 64
 
 
 class Monitor:
-    """Watches one address and the interface of a plane. ``facts`` is None while nothing could be read."""
+    """Watches one address and the interface of a data plane. ``facts`` is None while the kernel could not be asked."""
 
     def __init__(self, ip: str) -> None:
         self._ip = ip
@@ -39,14 +39,14 @@ class Monitor:
         self._asking = self._again = False
         self._gathering: asyncio.TimerHandle | None = None
         self._complaint = ""
-        #: Addresses that packets go to (:func:`links.look`).
+        #: Destination addresses of the agent's packets (:func:`links.look`).
         self.toward: tuple[str, ...] = ()
-        #: Called in the loop when the facts have changed.
+        #: Called in the event loop when the facts have changed.
         self.on_change: Callable[[], None] = lambda: None
         self.facts: Facts | None = None
 
     def open(self) -> None:
-        """Read the facts and follow them from now on. Must be called in a running loop."""
+        """Read the facts and subscribe to changes. Must be called in a running event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="xdp-gossip-links")
         try:
@@ -57,9 +57,9 @@ class Monitor:
         self._look()
 
     def watch(self, index: int, name: str) -> Facts | None:
-        """Follow the interface ``index`` from now on, and return the facts as they are at this moment.
+        """Watch the interface ``index`` from now on, and return the present facts.
 
-        0: the interface called ``name``, or else the one that has the address.
+        If ``index`` is 0, the interface ``name`` is watched; if there is none, the interface that has the address.
         """
         self._index, self._name = index, name
         if self._thread is not None:
@@ -77,7 +77,7 @@ class Monitor:
         return self._ip, self._index, self._name, self.toward
 
     def refresh(self) -> None:
-        """Read the facts again, soon."""
+        """Schedule another read of the facts."""
         if self._thread is None:
             return
         if self._asking:
@@ -114,7 +114,7 @@ class Monitor:
             _log.warning("interfaces and addresses not read over rtnetlink, so changes show late: %s", text)
 
     def _read(self) -> None:
-        """Take notifications; an overrun means that some were lost, so look."""
+        """Read pending notifications. After an overrun, which loses some of them, read the facts again."""
         channel, due = self._events, False
         if channel is None:
             return
@@ -137,7 +137,7 @@ class Monitor:
         self.refresh()
 
     def close(self) -> None:
-        """Release everything. Idempotent."""
+        """Release the socket, the timer and the thread. Idempotent."""
         channel, self._events = self._events, None
         if channel is not None:
             self._loop.remove_reader(channel)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The interface of an engine that a kernel data plane works for."""
+"""The interface of an engine that steering needs for a kernel data plane."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..core.types import Address, Now
 
 
 class SteeredEngine(Protocol):
-    """An engine that a data plane can work for: what steering needs beyond packets and timers."""
+    """An engine that a data plane can work for: the members that steering uses besides packets and timers."""
 
     settings: Settings
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Keeps a data plane in step with the engine: who we are, whom to relay to, what to hold of each peer; and reads back
-what the kernel recorded.
+"""Keeps a kernel data plane in sync with the engine, and passes what the kernel recorded to the engine.
 
-A data plane may come and go while the agent runs. Once a cycle the plane in use is judged (``dataplane/health.py``).
-One that does not do its work is told to pass packets on, the agent goes on over its sockets, and asks the loader to
-look again (``dataplane/asking.py``); it takes the plane back when the loader has worked on it. ``XDP`` and ``TC``
-insist on a plane at the start only (``service/planewait.py``): to take a member out because of a loader's restart
-would help nobody.
+Steering writes the local node's state, the relay targets and the state of each peer to the kernel's maps. A data plane
+may appear and disappear while the agent runs. Once per cycle, steering judges the data plane in use
+(``dataplane/health.py``). If the data plane does not work, steering makes it pass all packets on, the agent continues
+over its sockets, and steering asks the loader to check again (``dataplane/asking.py``). Once the loader has worked on
+the data plane, steering uses it again. ``XDP`` and ``TC`` require a data plane only at the start
+(``service/planewait.py``), because a member that stopped whenever the loader restarts would help nobody.
 """
 
 from __future__ import annotations
@@ -32,17 +32,20 @@ from .transport import EVERYBODY_4, EVERYBODY_6, KernelTransport
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
-#: Seconds between two checks for a data plane while there is none.
+#: Seconds between two checks for a data plane while none is loaded.
 LOOK_EVERY = 5.0
-#: The same while the loader has been asked and may finish at any moment.
+#: Seconds between two such checks after a request to the loader, which may finish at any moment.
 PEEK_EVERY = 0.5
-#: The kernel works this long without a sign of the agent: in seconds, or in timeouts if those are longer.
+#: The kernel works without a sign of life from the agent for the longer of ``LEASE_SECONDS`` and ``LEASE_TIMEOUTS``
+#: timeouts.
 LEASE_SECONDS, LEASE_TIMEOUTS = 60.0, 10
-#: Seconds from a change of the members until the ring follows, so that joint changes are written together.
+#: Seconds from a change of the members until the ring of relay targets is rewritten, so that joint changes are written
+#: together.
 _RING_AFTER = 0.1
 
 _MAPS_GONE = Finding("maps_gone", "its maps were taken down, or others are pinned", "the loader to pin maps again")
-#: After these proofs the pins tell when there is a plane again. After others the loader must have checked it.
+#: After these findings, a new data plane is usable as soon as its maps are pinned. After others, the loader must check
+#: it.
 _PINS_TELL = ("maps_gone", "taken_down")
 COUNTERS = (
     *("plane_taken", "plane_judged", "plane_asked", "plane_ask_failed", "plane_stepped_down"),
@@ -51,10 +54,10 @@ COUNTERS = (
 
 
 class Steering:
-    """One engine and the data plane of its transport.
+    """Steers the data plane of one engine's transport.
 
-    ``find`` opens the data plane of ``directory`` or raises ``PlaneError``; ``protocol`` is the configuration's auto,
-    XDP or TC; ``monitor`` tells of interfaces and addresses.
+    ``find`` opens the data plane of ``directory`` or raises ``PlaneError``. ``protocol`` is auto, XDP or TC, from the
+    configuration. ``monitor`` reports changes of interfaces and addresses.
     """
 
     def __init__(
@@ -78,23 +81,25 @@ class Steering:
         self._ring = headers.constants()["XG_RING"]
         self._cycle_at = self._ring_at = math.inf
         self._look_at = math.inf
-        self._shown: tuple[str, int, int] = ("", 0, 0)  # what the kernel knows of us: status, incarnation, digest
-        self._lost_before = 0  # packets that found no room in the ring buffer
+        # the local node's status, incarnation and digest in the kernel's maps
+        self._shown: tuple[str, int, int] = ("", 0, 0)
+        self._lost_before = 0  # count of packets that found no room in the ring buffer
         self._health: Health | None = None
         self._taken_at = 0.0
-        self._program = 0  # at the interface, ours; it stays there when the agent steps down
-        self._stamp: tuple[int, int] | None = None  # of the loader's file, as it was read last
-        self._refused = 0.0  # when the plane that failed had been proved
-        self._failed = False  # the plane is not taken back just because it is there
+        # id of the data plane's program at the interface, which stays attached when the agent steps down
+        self._program = 0
+        self._stamp: tuple[int, int] | None = None  # stamp of the loader's state file when it was last read
+        self._refused = 0.0  # time at which the loader last verified the data plane that failed
+        self._failed = False  # the data plane has failed, so its presence alone is no reason to use it again
         self._why = self._awaited = self._said = ""
-        self._carriers = (0, 0)  # sent and refused, up to the last judgement
-        self._refusal = ""  # why own rumors are sent one by one although the plane does its work
+        self._carriers = (0, 0)  # numbers of carriers sent and refused until the last judgement
+        self._refusal = ""  # reason why own rumors are sent one by one although the data plane works
         self._asking = Asking(Request(directory), transport.count)
         transport.add_counters(COUNTERS)
 
     @property
     def reason(self) -> str:
-        """Why no better mode is in use, and what would change that; "" if the best mode is in use."""
+        """The reason why no better mode is in use, and what would change that; "" if the best mode is in use."""
         plane, link = self._transport.plane, self._monitor.facts.link if self._monitor.facts is not None else None
         said = [self._why] if self._why else []
         if plane is not None and link is not None and not link.running:
@@ -108,7 +113,7 @@ class Steering:
         return "; ".join(said)
 
     def status(self) -> dict[str, Any]:
-        """``dataplane`` of GET /v1/status (docs/api.md); empty without one."""
+        """The object ``dataplane`` of GET /v1/status (docs/api.md); empty without a data plane."""
         plane = self._transport.plane
         try:
             counters = plane.counters() if plane is not None else {}
@@ -125,7 +130,9 @@ class Steering:
     # -- coming and going --------------------------------------------------------------------------------------
 
     def open(self, now: Now) -> None:
-        """Look for a data plane before the engine starts. Raises ``NoPlane`` when one was asked for by name."""
+        """Look for a data plane before the engine starts. Raises ``NoPlane`` if the settings require one and there is
+        none.
+        """
         self._aim()
         self._monitor.open()
         self._look(now)
@@ -134,9 +141,9 @@ class Steering:
             raise NoPlane(f"protocol {self._protocol}: {self._why}")
 
     def begin(self, now: Now, wake: Callable[[], None] = lambda: None) -> None:
-        """Let the kernel work for the running engine.
+        """Start steering the data plane for the running engine.
 
-        ``wake`` makes the caller call :meth:`notice` when facts change.
+        ``wake`` makes the caller call :meth:`notice` after a change of interfaces or addresses.
         """
         self._monitor.on_change = wake
         self._follow(now)
@@ -148,11 +155,11 @@ class Steering:
             self._guarded(self._first, now)
 
     def close(self) -> None:
-        """Stop following interfaces and addresses. Idempotent."""
+        """Unsubscribe from changes of interfaces and addresses. Idempotent."""
         self._monitor.close()
 
     def look(self, now: Now) -> None:
-        """Look for a data plane, or whether ours is still the one that is up (SIGHUP, timer)."""
+        """Look for a data plane, or check that the one in use is still the loaded one (SIGHUP, timer)."""
         self._failed = False
         self._look_again(now)
 
@@ -212,7 +219,7 @@ class Steering:
         return self._monitor.watch(index, name)
 
     def _take(self, plane: DataPlane, now: Now) -> None:
-        """Work with ``plane`` from now on. Raises ``PlaneError``, ``OSError``."""
+        """Start to use ``plane``. Raises ``PlaneError``, ``OSError``."""
         loaded = plane.loaded
         facts = self._watch(loaded.ifindex, loaded.interface)
         health = Health(Watched(loaded.interface, loaded.ifindex, loaded.program, loaded.owners, loaded.named))
@@ -232,7 +239,9 @@ class Steering:
         self._say(f"kernel data plane: {plane.mode} on {loaded.interface}{note}", "", logging.INFO)
 
     def _renew(self, plane: DataPlane, now: Now) -> None:
-        """Take the plane that the loader has just written, if possible without going over sockets meanwhile."""
+        """Switch to the data plane that the loader has just written, if possible without a switch to the sockets in
+        between.
+        """
         self._stamp = Loaded.stamp(self._directory)
         self._asking.loader_worked(now.mono)
         if self._proved(plane):
@@ -240,7 +249,7 @@ class Steering:
         try:
             fresh = self._find()
         except AtWork:
-            self._stamp = None  # to come back here in the next cycle
+            self._stamp = None  # try again in the next cycle
             if not plane.there():
                 self._step_down(_MAPS_GONE, now)
             return
@@ -256,23 +265,23 @@ class Steering:
         self._guarded(self._first, now)
 
     def _proved(self, plane: DataPlane) -> bool:
-        """Whether the loader left ``plane`` as it was. Then the plane stays in use, and so does its judgement."""
+        """Whether the loader left ``plane`` unchanged. The data plane and its judgement then stay in use."""
         try:
             return plane.there() and Loaded.read(self._directory, self._protocol) == plane.loaded
         except PlaneError:
             return False
 
     def _first(self, plane: DataPlane, now: Now) -> None:
-        """Take what was recorded while no agent ran first, so that those nodes are members at once."""
+        """Read first what the kernel recorded while no agent ran, so that the recorded nodes become members at once."""
         self._lost_before = plane.counter("news_lost")
         self._engine.observe(plane.observations(now), now)
         self._write_all(plane, now)
 
     def _step_down(self, found: Finding, now: Now) -> None:
-        """Step down: go on over the sockets, and make the kernel pass arriving packets to them."""
+        """Stop using the data plane: send over the sockets, and make the kernel pass arriving packets to them."""
         plane = self._transport.plane
         if plane is not None:
-            # Maps that are not there any more, or refuse, have nothing below that reads them.
+            # If the maps are removed or refuse the write, no program reads them, so the failed write does not matter.
             with contextlib.suppress(OSError):
                 self._write_config(plane, now, running=False)
         self._why, self._awaited = found.text, found.awaited
@@ -290,13 +299,13 @@ class Steering:
         self._ask(now)
 
     def _ask(self, now: Now) -> None:
-        """Ask the loader if a request is due. Without a plane, check often for its result."""
+        """Ask the loader if a request is due. Without a data plane, check often for the loader's result."""
         self._asking.attend(self._why, now)
         if self._transport.plane is None and now.mono < self._asking.answer_by:
             self._look_at = min(self._look_at, now.mono + PEEK_EVERY)
 
     def _say(self, line: str, why: str, level: int = logging.WARNING) -> None:
-        """Log a change once."""
+        """Log ``line`` unless the last line was logged for the same reason ``why``."""
         if not why or why != self._said:
             _log.log(level, "%s", line)
         self._said = why
@@ -305,7 +314,7 @@ class Steering:
         return bool(plane.mode != best_mode(self._protocol))
 
     def _aim(self) -> None:
-        """Note whom packets go to, as routes to them may say which interface the plane belongs on."""
+        """Note the packets' destinations, because the routes to them may determine the data plane's interface."""
         facts = self._monitor.facts
         if facts is not None and facts.ways is None:
             return
@@ -313,11 +322,13 @@ class Steering:
         self._monitor.toward = self._asking.toward = toward
 
     def _follow(self, now: Now) -> bool:
-        """Take note of the facts; whether they changed in a way that makes it worth asking at once."""
+        """Pass the monitor's facts to the request schedule. Returns whether they changed so that a request is
+        worthwhile at once.
+        """
         return self._asking.follow(self._monitor.facts, self._program, now.mono)
 
     def _guarded(self, work: Callable[[DataPlane, Now], None], now: Now) -> None:
-        """Run ``work`` on the plane. Give the plane up if its maps refuse."""
+        """Run ``work`` on the data plane. Step down from it if its maps refuse an access."""
         plane = self._transport.plane
         if plane is None:
             return
@@ -329,13 +340,13 @@ class Steering:
     # -- what the runtime calls --------------------------------------------------------------------------------
 
     def next_timer(self) -> float:
-        """Monotonic time at which :meth:`handle_timer` is due."""
+        """The monotonic time at which :meth:`handle_timer` must be called next."""
         if self._transport.plane is None:
             return min(self._look_at, self._asking.due)
         return max(0.0, min(self._cycle_at, self._ring_at, self._engine.observation_due))
 
     def handle_timer(self, now: Now) -> None:
-        """Do what is due."""
+        """Do the work that is due at ``now``."""
         if self._transport.plane is None:
             self._ask(now)
             if now.mono >= self._look_at:
@@ -350,7 +361,8 @@ class Steering:
 
     def _work(self, plane: DataPlane, now: Now) -> None:
         lost = 0
-        # Work that is due soon is done now: a wake-up costs more than most of this work.
+        # Work that is due within a third of a cycle is done now, because an extra wake-up would cost more than the
+        # work.
         soon = now.mono + self._engine.cycle / 3
         if soon >= self._cycle_at:
             if not self._carries(plane, now):
@@ -363,7 +375,7 @@ class Steering:
             self._write_all(plane, now)
 
     def _carries(self, plane: DataPlane, now: Now) -> bool:
-        """Judge the cycle that ends. False if there is another plane now, or none."""
+        """Judge the cycle that ends. Returns False if the data plane was replaced or is no longer in use."""
         self._aim()
         self._monitor.refresh()
         self._follow(now)
@@ -387,7 +399,10 @@ class Steering:
         return True
 
     def _weigh_refusals(self, sent: int, refused: int) -> None:
-        """Say when the host lets no carrier out. No loader could mend it, and what others send is relayed as before."""
+        """Report that the host refuses to send carriers.
+
+        The loader cannot repair this, and the data plane still relays the rumors of other members.
+        """
         (sent_before, before), self._carriers = self._carriers, (sent, refused)
         tried, refused = sent - sent_before + refused - before, refused - before
         if not tried:
@@ -403,12 +418,12 @@ class Steering:
             _log.warning("%s", self._refusal)
 
     def attend(self, now: Now) -> None:
-        """Update the maps after an input of the engine, so that the kernel does not screen by stale data."""
+        """Update the maps after an input of the engine, so that the kernel does not filter packets by outdated data."""
         if self._transport.plane is not None and self._shown != self._state():
             self._guarded(self._write_config, now)
 
     def hold(self, standing: Standing, now: Now) -> None:
-        """Write the standing of a peer for the kernel."""
+        """Write the standing of a peer to the kernel's maps."""
 
         def apply(plane: DataPlane, now: Now) -> None:
             if not plane.apply(standing, now):
@@ -417,14 +432,14 @@ class Steering:
         self._guarded(apply, now)
 
     def members_changed(self, now: Now) -> None:
-        """Schedule an update of the ring after members appeared or left."""
+        """Schedule an update of the ring of relay targets after members were added or removed."""
         if self._transport.plane is not None:
             self._ring_at = min(self._ring_at, now.mono + _RING_AFTER)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
     def _write_all(self, plane: DataPlane, now: Now) -> None:
-        """Once a cycle: shuffle the ring, renew the lease, and write the present clock."""
+        """Write shuffled relay targets, the renewed lease and the current clock to the maps, once per cycle."""
         six = ":" in self._own.ip
         members = self._engine.relay_targets(self._ring)
         plane.write_targets([member for member in members if (":" in member.ip) == six])

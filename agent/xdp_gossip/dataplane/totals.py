@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads the programs' counters, summed over the processors, such that they balance."""
+"""Reads the programs' counters, summed over the processors, so that requested and finished copies are consistent."""
 
 from __future__ import annotations
 
@@ -10,36 +10,37 @@ from . import headers
 from .health import COPY_ENDS
 from .libbpf import processors
 
-#: Copies of others' rumors: first what was asked for, then how they ended (health.py).
+#: Counters of copies of other members' rumors: first the requested copies, then their outcomes (health.py).
 BALANCE = ("copy_due", *COPY_ENDS, "copy_lost")
-#: How often those are read, at most, until they agree.
+#: Most attempts to read these counters until they are consistent.
 _READINGS = 8
 _ENDIAN: Literal["little", "big"] = "little" if struct.pack("=H", 1)[0] else "big"
 
 
 class Table(Protocol):
-    """The pinned map: for each counter one number of 64 bits a processor."""
+    """The pinned map of counters: for each counter, one 64-bit number per processor."""
 
     def lookup(self, key: bytes, flags: int = 0, size: int = 0) -> bytes | None:
-        """The numbers of one counter. Raises ``MapError``."""
+        """The numbers of one counter, one per processor. Raises ``MapError``."""
 
 
 class Totals:
-    """What :class:`Table` holds, by name."""
+    """The counters of a :class:`Table`, by name."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
         self._names = list(headers.counters())
         self._slots = 8 * processors()
-        self._missing = 0  # copies that were asked for and had not ended, at the former reading
+        self._missing = 0  # number of requested copies without an outcome at the last reading
 
     def all(self) -> dict[str, int]:
-        """Every counter. Raises ``MapError``.
+        """All counters, summed over the processors. Raises ``MapError``.
 
-        Those of :data:`BALANCE` are of one moment, where rumors leave a pause as long as a few calls. A rumor that is
-        relayed while they are read would count among the copies and not among what was asked for, and be missed in the
-        next cycle; one whose copies are on their way, which a virtual machine may stop for long, would be missed in
-        this one. Where rumors leave no pause, one is little beside the others.
+        The counters of :data:`BALANCE` are read again until they are consistent, which needs a pause between two rumors
+        of a few calls. If a rumor is relayed during the reading, its copies may be counted but not its request, and the
+        next cycle would then seem to lack copies. If copies are still being made, which may take long on a virtual
+        machine, this cycle would seem to lack them. If rumors leave no pause, a single one is small compared with all
+        others.
         """
         found = {name: self._sum(index) for index, name in enumerate(self._names)}
         for _ in range(_READINGS):
@@ -52,7 +53,7 @@ class Totals:
         return found
 
     def one(self, name: str) -> int:
-        """One counter. Raises ``ValueError`` for an unknown name, ``MapError``."""
+        """One counter, summed over the processors. Raises ``ValueError`` for an unknown name, ``MapError``."""
         return self._sum(self._names.index(name))
 
     def _sum(self, index: int) -> int:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The UDP transport with a kernel data plane below it, if there is one.
+"""A UDP transport that uses a kernel data plane if one is loaded.
 
-Rumors of other nodes do not come through the socket: the kernel judges, records and relays them, and passes news
-through its ring buffer. The agent's own rumor goes out as one datagram, the carrier, which the kernel turns into as
-many copies as its fan-out byte says. Direct packets and frames use the sockets.
+Rumors of other nodes do not arrive through the socket: the kernel validates, records and relays them, and reports new
+information through its ring buffer. The agent sends its own rumor as one datagram, the carrier, and the kernel
+multiplies the carrier into the number of copies in its fan-out byte. Direct packets and frames use the sockets.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .maps import DataPlane
 
 _log = logging.getLogger(__name__)
 
-#: Records of the ring buffer read per wake-up, so that a flood leaves time for timers and the API.
+#: Most records of the ring buffer that are read per wake-up, so that a flood leaves time for timers and the API.
 BURST = 128
 
 COUNTERS = (
@@ -45,21 +45,23 @@ COUNTERS = (
     "plane_elsewhere",
 )
 
-#: All nodes of the link: needs no neighbour entry and no route. The data plane never lets it leave the host.
+#: Multicast address of all nodes on the link. It needs no neighbour entry and no route. The data plane never lets a
+#: packet to it leave the host.
 EVERYBODY_4, EVERYBODY_6 = "224.0.0.1", "ff02::1"
 _FANOUT = 82  # offset of the fan-out byte (bpf/wire.h)
 _RUMOR_BYTES = 88
 _PKTINFO, _PKTINFO6 = struct.Struct("=i4s4s"), struct.Struct("=16si")
-#: Room for either of them.
+#: Space for either of the two ancillary structures.
 _ANCILLARY = socket.CMSG_SPACE(_PKTINFO6.size) + socket.CMSG_SPACE(_PKTINFO.size)
 _LOOPBACK = 1
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
 class KernelTransport(UdpTransport):
-    """See :class:`xdp_gossip.transport.Transport` and :class:`UdpTransport`, whose parameters it takes.
+    """A :class:`UdpTransport`, with the same parameters, that sends rumors through a data plane.
 
-    ``own`` is the address that the data plane knows this node by. Without a plane it works as plain UDP.
+    ``own`` is the address by which the data plane identifies this node. Without a data plane, the transport is plain
+    UDP.
     """
 
     def __init__(self, listen: Address | tuple[str, int], own: Address, *, size: int = 16384, buffer: int = 64) -> None:
@@ -70,15 +72,16 @@ class KernelTransport(UdpTransport):
         self._news, self._ask = constants["XG_EVENT_NEWS"], constants["XG_EVENT_ASK"]
         self._unresolved = constants["XG_EVENT_UNRESOLVED"]
         self._own = own
-        self._carried = 0  # carriers that the kernel has multiplied, as it counts them itself
-        self._arrival: tuple[int, bytes] | None = None  # interface and destination of the datagram being read
+        self._carried = 0  # number of carriers that the kernel has multiplied, from the kernel's own counter
+        # interface and destination address of the datagram that is being read
+        self._arrival: tuple[int, bytes] | None = None
         self.plane: DataPlane | None = None
-        #: What the host said of the carrier that it refused last.
+        #: The host's error for the last carrier that it refused to send.
         self.refusal = ""
 
     @property
     def name(self) -> str:
-        """The mode: that of the data plane, or UDP without one."""
+        """The mode of the data plane; UDP without a data plane."""
         return self.plane.mode if self.plane is not None else "UDP"
 
     async def open(self, receive: Receive) -> None:
@@ -86,7 +89,7 @@ class KernelTransport(UdpTransport):
         await super().open(partial(self._noting, receive))
         self._receive_from_plane = receive
         assert self._sock is not None
-        # Else every carrier came back to whoever listens on all addresses.
+        # Otherwise every program on this host that listens on all addresses would receive each carrier.
         if self._mapped:
             self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
             self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -95,35 +98,39 @@ class KernelTransport(UdpTransport):
         self._sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
 
     def use(self, plane: DataPlane) -> None:
-        """Use ``plane`` from now on. Call it after :meth:`open`. Raises ``MapError``."""
+        """Start to use ``plane``. Must be called after :meth:`open`. Raises ``MapError``."""
         self.leave_plane()
         self._carried = plane.counter("fanout")
         self.plane = plane
         self._loop.add_reader(plane.events_fd, guarded("data plane", self._read_events))
 
     def leave_plane(self) -> None:
-        """Continue over the sockets alone."""
+        """Stop using the data plane; all packets go through the sockets."""
         plane, self.plane = self.plane, None
         if plane is not None:
             self._loop.remove_reader(plane.events_fd)
             plane.close()
 
     def note_no_room(self) -> None:
-        """Note that the kernel's table has no room for a peer, whose rumors the agent keeps judging itself."""
+        """Count a peer for which the kernel's table has no room. The agent itself continues to process that peer's
+        rumors.
+        """
         self._counters["plane_table_full"] += 1
 
     def count(self, name: str) -> None:
-        """Add to a counter of the steering, made with :meth:`add_counters`."""
+        """Increment a counter that was registered with :meth:`add_counters`."""
         self._counters[name] += 1
 
     def add_counters(self, names: Iterable[str]) -> None:
-        """Show further counters among the transport's, from the start."""
+        """Register further counters, which appear among the transport's with the value 0."""
         self._counters.update(dict.fromkeys(names, 0))
 
     # -- in ----------------------------------------------------------------------------------------------------
 
     def _next_datagram(self, sock: socket.socket) -> tuple[bytes, Any]:
-        """See :class:`UdpTransport`; with a plane, where the datagram came in is noted too."""
+        """Receive a datagram as :class:`UdpTransport` does. With a data plane, also note the interface on which it
+        arrived.
+        """
         if self.plane is None:
             return super()._next_datagram(sock)
         data, ancillary, _, name = sock.recvmsg(self._size + 1, _ANCILLARY)
@@ -131,10 +138,10 @@ class KernelTransport(UdpTransport):
         return data, name
 
     def _noting(self, receive: Receive, data: bytes, source: Address, screened: bool = False) -> bool | None:
-        """Pass on a packet from a socket, and count a rumor that the programs should have taken.
+        """Pass on a packet from a socket, and count a rumor that the data plane should have processed.
 
-        Rumors that arrived by another interface (including loopback), or for another address of this host, do not
-        count. A process on this host can make its packets look as if they arrived by the interface.
+        A rumor that arrived on another interface (including loopback), or for another address of this host, is not
+        counted. A process on this host can make its packets look as if they arrived on the interface.
         """
         arrival, self._arrival = self._arrival, None
         taken = receive(data, source)
@@ -149,7 +156,9 @@ class KernelTransport(UdpTransport):
         return taken
 
     def _read_events(self) -> None:
-        """Read one burst. Records that are left make the descriptor readable in the next turn of the loop."""
+        """Read one burst of records. If records remain, the descriptor stays readable for the next turn of the event
+        loop.
+        """
         plane = self.plane
         if plane is None:
             return
@@ -163,7 +172,7 @@ class KernelTransport(UdpTransport):
             self._take(record)
 
     def _take(self, record: bytes) -> None:
-        """Take one record: ``struct xg_event`` and a packet."""
+        """Process one record of the ring buffer: ``struct xg_event`` followed by a packet."""
         counters = self._counters
         head = layout.EVENT.size
         try:
@@ -177,7 +186,8 @@ class KernelTransport(UdpTransport):
             counters["plane_malformed"] += 1
         elif kind == self._unresolved:
             counters["plane_unresolved"] += 1
-            # The stack resolves the neighbour, so the kernel can send the next copy itself.
+            # When the agent sends the packet, the stack resolves the neighbour, so the kernel can send the next copy
+            # itself.
             self.send(Transmit(address, packet))
         elif kind == self._news:
             counters["plane_news"] += 1
@@ -189,9 +199,9 @@ class KernelTransport(UdpTransport):
     # -- out ---------------------------------------------------------------------------------------------------
 
     def send_rumor(self, rumor: Rumor) -> None:
-        """Send one carrier if the kernel has as many targets, otherwise one packet for each target.
+        """Send one carrier if the kernel has enough relay targets; otherwise send one packet per target.
 
-        A carrier that cannot be sent is replaced by one packet for each target, too.
+        If the carrier cannot be sent, the rumor is also sent as one packet per target.
         """
         count = len(rumor.targets)
         if self._can_carry(len(rumor.data), count) and self._send_carrier(rumor.data, count):
@@ -204,7 +214,7 @@ class KernelTransport(UdpTransport):
             plane is not None
             and 1 < count <= min(self._copies, plane.ring_size)
             and _RUMOR_BYTES <= length <= DATAGRAM
-            and not self._queue  # it must not overtake what waits
+            and not self._queue  # a carrier must not overtake queued packets
         )
 
     def _send_carrier(self, data: bytes, count: int) -> bool:
@@ -222,7 +232,7 @@ class KernelTransport(UdpTransport):
         try:
             sock.sendmsg([carrier], [packet_info(self._own, index)], 0, to)
         except OSError as error:
-            # A full buffer or a firewall: separate packets may still get through.
+            # The cause is a full buffer or a firewall; separate packets may still get through.
             if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
                 self._counters["carriers_refused"] += 1
                 self.refusal = error.strerror or str(error)
@@ -231,14 +241,15 @@ class KernelTransport(UdpTransport):
         return self._multiplied(plane)
 
     def _multiplied(self, plane: DataPlane) -> bool:
-        """Whether the kernel took the carrier sent last; it has counted it by the time that the call returns.
+        """Whether the kernel multiplied the last carrier. The kernel has counted it by the time the send call returns.
 
-        The stack can lose a packet without a word: with no room in the neighbour table for its group, or with the
-        program detached by somebody. This rumor is then sent one by one; steering judges the plane by the counter.
+        The stack can drop a packet without an error: if the neighbour table has no room for the multicast address, or
+        if someone has detached the program. The rumor is then sent one by one. Steering judges the data plane by the
+        counter.
         """
         try:
             counted = plane.counter("fanout")
-        except OSError:  # steering will find out why
+        except OSError:  # steering detects the cause
             return False
         if counted > self._carried:
             self._carried = counted
@@ -259,7 +270,7 @@ class KernelTransport(UdpTransport):
 
 
 def _arrival(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, bytes] | None:
-    """Interface that a datagram came in by, and the address (16 bytes) that it was sent to."""
+    """Index of the interface on which a datagram arrived, and its destination (16 bytes); None if unknown."""
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO and len(data) >= _PKTINFO6.size:
             destination, index = _PKTINFO6.unpack_from(data)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Asks the kernel whether a process without privileges, such as the agent, may use BPF maps.
+"""Checks whether a process without privileges, such as the agent, may use BPF maps on this kernel.
 
-Linux 5.19 allows it; earlier kernels only where ``kernel.unprivileged_bpf_disabled`` is 0. Distributions backport such
-changes, and security modules and containers add prohibitions of their own, so the version says nothing.
+Linux 5.19 and later allow it; earlier kernels only if ``kernel.unprivileged_bpf_disabled`` is 0. The version alone does
+not decide: distributions backport such changes, and security modules and containers add restrictions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import sys
 
 from .libbpf import library
 
-#: Asks for what is pinned where nothing is: refused at once (EPERM), or looked for (ENOENT). Prints the error.
+#: Script that opens a pin that does not exist. The kernel either refuses at once (EPERM) or looks for the pin (ENOENT).
+#: The script prints the error number.
 _ASK = """
 import ctypes, sys
 loaded = ctypes.CDLL(sys.argv[1], use_errno=True)
@@ -26,9 +27,10 @@ _SECONDS = 20.0
 
 
 def needed() -> list[str]:
-    """The capabilities that this kernel demands of the agent, for its unit: ``["CAP_BPF"]`` or none.
+    """The capabilities that the agent's unit needs on this kernel: ``["CAP_BPF"]`` or none.
 
-    Also none where nothing can be asked: without libbpf there is no data plane, and doctor reports the rest.
+    Also returns none if the kernel cannot be asked: without libbpf no data plane is possible, and doctor reports the
+    cause.
     """
     try:
         return ["CAP_BPF"] if os.geteuid() == 0 and maps_refused() else []
@@ -37,9 +39,10 @@ def needed() -> list[str]:
 
 
 def maps_refused() -> bool:
-    """Whether the kernel refuses. Raises ``LibraryMissing``, and ``OSError`` when it cannot be asked.
+    """Whether the kernel refuses the use of maps to unprivileged processes.
 
-    Root asks as the user nobody; other users ask as themselves, with whatever capabilities they have.
+    Raises ``LibraryMissing``, and ``OSError`` if the check fails. As root, the check runs as the user nobody; otherwise
+    as the current user, with its capabilities.
     """
     words = [sys.executable, "-Ic", _ASK, library()._name]
     nobody = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The only binding to libbpf, by ctypes. It takes one megabyte of memory, where BCC takes a hundred.
+"""The only binding to libbpf; it uses ctypes. It needs one megabyte of memory, whereas BCC needs a hundred.
 
-``binding`` loads it, ``maps`` has maps and ring buffers, ``programs`` what only the loader calls. Descriptors are plain
-integers that the caller closes. Every failure is an ``OSError`` with the kernel's errno; those of ``Map`` and
-``RingBuffer`` are ``MapError``, which names the map and the call.
+``binding`` loads the library, ``maps`` contains maps and ring buffers, ``programs`` contains the functions that only
+the loader calls. Descriptors are plain integers that the caller closes. Every failure is an ``OSError`` with the
+kernel's errno; failures of ``Map`` and ``RingBuffer`` are ``MapError``, which names the map and the call.
 """
 
 from __future__ import annotations

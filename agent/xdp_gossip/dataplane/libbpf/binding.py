@@ -19,10 +19,10 @@ class LibraryMissing(OSError):
 
 @functools.lru_cache(maxsize=1)
 def library() -> ctypes.CDLL:
-    """libbpf, loaded at the first call. Raises ``LibraryMissing``.
+    """Load libbpf at the first call and return it. Raises ``LibraryMissing``.
 
-    Only the functions that the agent calls must be there. The loader's have the default signature of ctypes, as they
-    take integers and pointers only.
+    Only the functions that the agent calls must exist. The functions of the loader have ctypes' default signature,
+    because they take only integers and pointers.
     """
     loaded = None
     for name in NAMES:
@@ -60,7 +60,10 @@ def library() -> ctypes.CDLL:
 
 
 def check(result: int, what: str) -> int:
-    """Return ``result`` of a libbpf function, or raise ``OSError``: libbpf 1 returns -errno, libbpf 0 returns -1."""
+    """Return the ``result`` of a libbpf function, or raise ``OSError`` if it is an error.
+
+    libbpf 1 returns -errno; libbpf 0 returns -1 and sets errno.
+    """
     if result >= 0:
         return result
     number = ctypes.get_errno() if result == -1 else -result
@@ -73,11 +76,11 @@ def processors() -> int:
 
 
 def get(path: str) -> int:
-    """A descriptor of what is pinned at ``path``. The caller closes it. Raises ``OSError``."""
+    """Open the object that is pinned at ``path``; the caller closes the descriptor. Raises ``OSError``."""
     return check(library().bpf_obj_get(os.fsencode(path)), path)
 
 
 def information(descriptor: int, info: ctypes.Structure, what: str) -> None:
-    """Fill ``info``, the beginning of a ``struct bpf_*_info`` of the kernel, for a descriptor. Raises ``OSError``."""
+    """Fill ``info``, the first fields of a kernel ``struct bpf_*_info``, for a descriptor. Raises ``OSError``."""
     length = ctypes.c_uint32(ctypes.sizeof(info))
     check(library().bpf_obj_get_info_by_fd(descriptor, ctypes.byref(info), ctypes.byref(length)), what)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""BPF maps and ring buffers, by descriptor or as objects for pinned ones.
+"""BPF maps and ring buffers: functions on descriptors, and classes for pinned maps.
 
-Using them needs the right to read and write the pin, and no capability where the kernel asks for none
-(``dataplane/unprivileged.py``).
+Access to a pinned map needs permission to read and write the pin. It needs no capability where the kernel allows
+unprivileged use (``dataplane/unprivileged.py``).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pathlib import Path
 
 from .binding import SAMPLE, check, get, information, library, processors
 
-#: Flags of an update (linux/bpf.h).
+#: Flags of a map update (linux/bpf.h).
 ANY, NOEXIST, EXIST = 0, 1, 2
-#: Copy the value under the ``struct bpf_spin_lock`` in it.
+#: Flag: access the value under the ``struct bpf_spin_lock`` that it contains.
 LOCK = 4
 
-#: enum bpf_map_type
+#: Map types (enum bpf_map_type).
 ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, LPM_TRIE, RINGBUF = 2, 1, 9, 6, 11, 27
 
 
@@ -36,7 +36,7 @@ class MapError(OSError):
 
 
 class _MapInfo(ctypes.Structure):
-    """``struct bpf_map_info``: its beginning, and room for the rest."""
+    """The first fields of ``struct bpf_map_info``, padded to the size of the whole structure."""
 
     _fields_ = (
         ("type", ctypes.c_uint32),
@@ -56,7 +56,7 @@ class _BatchOptions(ctypes.Structure):
 
 @dataclass(frozen=True)
 class MapInfo:
-    """Properties of a map. Maps whose properties are equal, apart from ``id``, can replace each other."""
+    """The properties of a map. Maps with equal properties, apart from ``id``, can replace each other."""
 
     id: int
     type: int
@@ -66,14 +66,14 @@ class MapInfo:
 
 
 def map_info(descriptor: int) -> MapInfo:
-    """The properties of the map with this descriptor."""
+    """Ask the kernel for the properties of the map with this descriptor."""
     info = _MapInfo()
     information(descriptor, info, "map")
     return MapInfo(info.id, info.type, info.key_size, info.value_size, info.max_entries)
 
 
 def lookup(descriptor: int, key: bytes, size: int, flags: int = ANY) -> bytes:
-    """The entry of a map whose values have ``size`` bytes."""
+    """The value under ``key`` in a map whose values have ``size`` bytes."""
     value = ctypes.create_string_buffer(size)
     check(library().bpf_map_lookup_elem_flags(descriptor, key, value, flags), "map entry")
     return value.raw
@@ -91,7 +91,7 @@ def update(descriptor: int, key: bytes, value: bytes, flags: int = ANY) -> None:
 
 
 def delete(descriptor: int, key: bytes) -> None:
-    """Remove one entry of a map. It may be gone already."""
+    """Remove one entry of a map, if it exists."""
     with contextlib.suppress(FileNotFoundError):
         check(library().bpf_map_delete_elem(descriptor, key), "map entry")
 
@@ -99,8 +99,8 @@ def delete(descriptor: int, key: bytes) -> None:
 def keys(descriptor: int, size: int, most: int) -> list[bytes]:
     """The keys of a map, each of ``size`` bytes, at most ``most`` of them. Makes one system call per key.
 
-    Keys that are added or removed meanwhile may be missing, appear twice or restart the walk; the walk ends in any
-    case.
+    Keys that are added or removed during the walk may be missing, appear twice or restart the walk. The walk always
+    ends.
     """
     found: list[bytes] = []
     key, following = None, ctypes.create_string_buffer(size)
@@ -113,7 +113,7 @@ def keys(descriptor: int, size: int, most: int) -> list[bytes]:
 
 
 def _open(path: Path) -> int:
-    """A descriptor of what is pinned at ``path``. Raises ``LibraryMissing`` and ``MapError``."""
+    """Open the object pinned at ``path`` and return its descriptor. Raises ``LibraryMissing``, ``MapError``."""
     library()
     try:
         return get(os.fspath(path))
@@ -124,7 +124,7 @@ def _open(path: Path) -> int:
 class Map:
     """A pinned map. Keys and values are bytes of the map's sizes. Every call raises ``MapError``.
 
-    Opening a map whose sizes differ from the expected ones is an error, because its layout is another one.
+    Opening a map whose sizes differ from the expected ones is an error, because its layout differs.
     """
 
     def __init__(self, path: Path, key_size: int, value_size: int) -> None:
@@ -155,7 +155,7 @@ class Map:
             self.fd = -1
 
     def lookup(self, key: bytes, flags: int = ANY, size: int = 0) -> bytes | None:
-        """The value under ``key``, None when there is none. ``size``: its length if the map is per CPU."""
+        """The value under ``key``; None if there is none. ``size`` is the value's length for a per-CPU map."""
         try:
             return lookup(self.fd, key, size or self._value_size, flags)
         except FileNotFoundError:
@@ -164,23 +164,23 @@ class Map:
             raise self._failed("lookup", error) from None
 
     def update(self, key: bytes, value: bytes, flags: int = ANY) -> None:
-        """Write an entry."""
+        """Write the entry ``key``. Raises ``MapError``."""
         try:
             update(self.fd, key, value, flags)
         except OSError as error:
             raise self._failed("update", error) from None
 
     def delete(self, key: bytes) -> None:
-        """Remove an entry, which may be gone already."""
+        """Remove the entry ``key``, if it exists."""
         try:
             delete(self.fd, key)
         except OSError as error:
             raise self._failed("delete", error) from None
 
     def keys(self) -> list[bytes]:
-        """All keys, with one system call per key.
+        """All keys of the map, with one system call per key.
 
-        Meant for a small map of a kind that the kernel does not read in batches.
+        This method is for small maps of a type that the kernel cannot read in batches.
         """
         try:
             return keys(self.fd, self._key_size, self.max_entries)
@@ -188,22 +188,22 @@ class Map:
             raise self._failed("next key", error) from None
 
     def update_many(self, keys: bytes, values: bytes) -> None:
-        """Write many entries with one call; ``keys`` and ``values`` each in a row."""
+        """Write many entries with one system call. ``keys`` and ``values`` are concatenated."""
         count = ctypes.c_uint32(len(keys) // self._key_size)
         if count.value and self._bpf.bpf_map_update_batch(self.fd, keys, values, ctypes.byref(count), None):
             raise self._error("update of many")
 
     def delete_many(self, keys: bytes) -> None:
-        """Remove many entries with one call; all of them must be there."""
+        """Remove many entries with one system call. All of the keys must exist."""
         count = ctypes.c_uint32(len(keys) // self._key_size)
         if count.value and self._bpf.bpf_map_delete_batch(self.fd, keys, ctypes.byref(count), None):
             raise self._error("removal of many")
 
     def batches(self, size: int = 1024, flags: int = ANY) -> Iterator[tuple[bytes, bytes]]:
-        """Yield all entries, about ``size`` per step: keys in a row and their values in a row.
+        """Yield all entries, about ``size`` per step, as concatenated keys and concatenated values.
 
-        Entries that are added or removed meanwhile may be left out. The walk ends: it meets each bucket of the map
-        once, and is given up after as many steps as there could be entries.
+        Entries that are added or removed during the walk may be left out. The walk always ends: it visits each bucket
+        of the map once, and stops after as many steps as the map can have entries.
         """
         keys = ctypes.create_string_buffer(size * self._key_size)
         values = ctypes.create_string_buffer(size * self._value_size)
@@ -236,17 +236,20 @@ class Map:
 
 
 class RingBuffer:
-    """A pinned ring buffer. Its descriptor ``fd`` is readable while it has records."""
+    """A pinned ring buffer. Its descriptor ``fd`` is readable while the ring buffer contains records."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ``MapError``, and ``MemoryError`` where the process may not make a callback from C."""
+        """Open the ring buffer.
+
+        Raises ``MapError``, and ``MemoryError`` if the process is not allowed to create a callback for C code.
+        """
         self.name = path.name
         self._bpf = library()
         self.fd = _open(path)
         self._take: Callable[[bytes], None] | None = None
         self._left = 0
-        # Kept as long as the ring: C calls it. Under systemd's MemoryDenyWriteExecute this works since libffi 3.4,
-        # whose trampolines are mapped from its file.
+        # Keep a reference to the callback, because C code calls it. Under systemd's MemoryDenyWriteExecute, a callback
+        # needs libffi 3.4 or later, which maps its trampolines from its file.
         self._callback = SAMPLE(self._on_sample)
         self._ring = self._bpf.ring_buffer__new(self.fd, self._callback, None, None)
         if not self._ring:
@@ -255,7 +258,7 @@ class RingBuffer:
             raise MapError(number, f"ring buffer {self.name}")
 
     def consume(self, take: Callable[[bytes], None], most: int) -> int:
-        """Pass up to ``most`` records to ``take``, which must not raise. Returns how many there were."""
+        """Pass up to ``most`` records to ``take``, which must not raise. Returns the number of records."""
         self._take, self._left = take, most
         result = self._bpf.ring_buffer__consume(self._ring)
         taken = most - self._left
@@ -267,11 +270,11 @@ class RingBuffer:
         self._left -= 1
         assert self._take is not None
         self._take(ctypes.string_at(data, size))
-        # A negative answer ends the round; this record is consumed none the less.
+        # A negative return value stops libbpf's loop; the current record is consumed nevertheless.
         return -errno.EAGAIN if self._left <= 0 else 0
 
     def close(self) -> None:
-        """Release memory and descriptor. Idempotent."""
+        """Free the memory and close the descriptor. Idempotent."""
         if self._ring:
             self._bpf.ring_buffer__free(self._ring)
             self._ring = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Programs and links: pins, attachment, test runs. Only the loader calls these functions.
+"""BPF programs and links: pinning, attachment and test runs. Only the loader calls these functions.
 
 Descriptors are plain integers that the caller closes. Every failure is an ``OSError`` with the kernel's errno.
 """
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from .binding import check, information, library
 
-#: enum bpf_attach_type
+#: Attach types (enum bpf_attach_type).
 XDP = 37
 XDP_DEVMAP = 33
 TCX_INGRESS = 46
 TCX_EGRESS = 47
 
-#: Flag of a TCX link (linux/bpf.h): ahead of those that are there. Without a program named, ahead of all.
+#: Flag of a TCX link (linux/bpf.h): insert before existing programs. If no program is named, insert before all of them.
 BEFORE = 1 << 3
 
 #: Flags of an XDP link (linux/if_link.h).
@@ -27,7 +27,7 @@ XDP_GENERIC = 1 << 1
 XDP_NATIVE = 1 << 2
 
 _TEST_RUN_LIVE_FRAMES = 1 << 1
-#: Bytes by which a program may make a frame longer in a test run.
+#: Most bytes by which a program may lengthen a frame in a test run.
 _ROOM = 4096
 
 
@@ -62,7 +62,8 @@ class _TestRun(ctypes.Structure):
 
 
 class _LinkInfo(ctypes.Structure):
-    # The kernel's ends in a union; an XDP and a TCX link both begin it with the interface. The rest is room for it.
+    # The kernel's structure ends in a union; in XDP and TCX links, the union begins with the interface index. The rest
+    # is padding.
     _fields_ = (
         ("type", ctypes.c_uint32),
         ("id", ctypes.c_uint32),
@@ -85,7 +86,7 @@ class _ProgramInfo(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Link:
-    """A bpf_link: its program, and the interface it sits on (0: the interface is gone)."""
+    """The id of a bpf_link, its program, and its interface (0 if the interface no longer exists)."""
 
     id: int
     program: int
@@ -93,12 +94,12 @@ class Link:
 
 
 def pin(descriptor: int, path: str) -> None:
-    """Pin a map, program or link in a bpffs."""
+    """Pin a map, program or link at ``path`` in a bpffs."""
     check(library().bpf_obj_pin(descriptor, path.encode()), path)
 
 
 class RunResult(NamedTuple):
-    """Result of a test run: the program's return value, the frame afterwards, nanoseconds per run."""
+    """The result of a test run: the program's return value, the frame afterwards, and nanoseconds per run."""
 
     value: int
     frame: bytes
@@ -106,37 +107,40 @@ class RunResult(NamedTuple):
 
 
 def link_create(program: int, ifindex: int, kind: int, flags: int = 0) -> int:
-    """Attach a program to an interface; it stays until the last descriptor and pin of the link are gone."""
+    """Attach a program to an interface and return the link's descriptor.
+
+    The program stays attached until the last descriptor and pin of the link are closed.
+    """
     options = _LinkOptions(size=ctypes.sizeof(_LinkOptions), flags=flags)
     return check(library().bpf_link_create(program, ifindex, kind, ctypes.byref(options)), f"interface {ifindex}")
 
 
 def link_update(link: int, program: int) -> None:
-    """Replace the program of a link in one step that loses no packet."""
+    """Replace the program of a link atomically, without losing a packet."""
     check(library().bpf_link_update(link, program, None), "link")
 
 
 def link_detach(link: int) -> None:
-    """Take a link's program off its hook at once; the link stays, without effect (Linux 5.9)."""
+    """Detach a link's program from its hook at once. The link remains, without effect (Linux 5.9)."""
     check(library().bpf_link_detach(link), "link")
 
 
 def link_info(descriptor: int) -> Link:
-    """The properties of a link."""
+    """Ask the kernel for the properties of a link."""
     info = _LinkInfo()
     information(descriptor, info, "link")
     return Link(info.id, info.prog_id, info.ifindex)
 
 
 def program_info(descriptor: int) -> tuple[int, str]:
-    """Id and name (at most 15 characters) of a program."""
+    """The id and name (at most 15 characters) of a program."""
     info = _ProgramInfo()
     information(descriptor, info, "program")
     return info.id, info.name.decode("ascii", "replace")
 
 
 def program_name(number: int) -> str:
-    """Name of the program with this id; "" if it cannot be read (program gone, or no privilege)."""
+    """The name of the program with this id; "" if it cannot be read (no such program, or no privilege)."""
     try:
         descriptor = check(library().bpf_prog_get_fd_by_id(ctypes.c_uint32(number)), f"program {number}")
     except OSError:
@@ -148,17 +152,20 @@ def program_name(number: int) -> str:
 
 
 def tracepoint_open(name: str, program: int) -> int:
-    """Attach to a raw tracepoint. The attachment ends when the returned link descriptor and its pins are gone."""
+    """Attach a program to a raw tracepoint and return the link's descriptor.
+
+    The attachment ends when this descriptor and the link's pins are closed.
+    """
     return check(library().bpf_raw_tracepoint_open(name.encode(), program), f"tracepoint {name}")
 
 
 def run(
     program: int, frame: bytes, *, context: bytes = b"", repeat: int = 1, live: int = 0, batch: int = 0
 ) -> RunResult:
-    """Run a program on a frame (BPF_PROG_TEST_RUN), ``repeat`` times. Raises ``OSError``.
+    """Run a program on a frame ``repeat`` times (BPF_PROG_TEST_RUN). Raises ``OSError``.
 
-    ``context`` is the ``struct __sk_buff`` of a TC program. With ``live`` the frames really travel where an XDP program
-    sends them (Linux 5.18), ``batch`` at a time (0: as many as the kernel chooses), and the result is 0.
+    ``context`` is the ``struct __sk_buff`` of a TC program. With ``live``, the frames are really sent where an XDP
+    program redirects them (Linux 5.18), ``batch`` at a time (0: the kernel decides), and the result is 0.
     """
     options = _TestRun(size=ctypes.sizeof(_TestRun), data_in=frame, data_size_in=len(frame), repeat=live or repeat)
     room = ctypes.create_string_buffer(len(frame) + _ROOM)

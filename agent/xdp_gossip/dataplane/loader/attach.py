@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Attaches programs through links, or says why that is impossible.
+"""Attaches programs through links, or reports the reason why that is impossible.
 
-A link evicts no other program and is never evicted.
+A link never replaces another program, and another program cannot replace it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from . import netlink, traps
 from .errors import Refused
 from .settings import GENERIC, NATIVE
 
-#: Set to ``clsact`` to do without TCX, as kernels before 6.6 have to.
+#: Environment variable: the value ``clsact`` disables TCX, as on kernels before 6.6.
 TC_VARIABLE = "XDP_GOSSIP_DATAPLANE_TC"
 _XDP_FLAGS = {NATIVE: libbpf.XDP_NATIVE, GENERIC: libbpf.XDP_GENERIC}
 _DRIVER_SAYS_NO = (
@@ -25,7 +25,7 @@ _TCX_KINDS = {"ingress": libbpf.TCX_INGRESS, "egress": libbpf.TCX_EGRESS}
 
 
 def link_xdp(program: int, interface: netlink.Interface, mode: str) -> int:
-    """A link at the interface's XDP hook. Raises ``Refused``."""
+    """Attach a program to the interface's XDP hook and return the link. Raises ``Refused``."""
     try:
         return libbpf.link_create(program, interface.index, libbpf.XDP, _XDP_FLAGS[mode])
     except OSError as error:
@@ -33,10 +33,11 @@ def link_xdp(program: int, interface: netlink.Interface, mode: str) -> int:
 
 
 def link_tcx(program: int, interface: netlink.Interface, hook: str) -> int | None:
-    """A link at the head of the interface's TCX hook; None when the kernel has no TCX (before 6.6).
+    """Attach a program at the head of the interface's TCX hook and return the link; None if the kernel has no TCX.
 
-    At the head, because a program that ends the chain (Cilium's do) keeps all later ones from running, while ours
-    passes on whatever is not the agent's. Raises ``Refused``.
+    Kernels before 6.6 have no TCX. The program is placed at the head because a program that ends the chain, as Cilium's
+    programs do, keeps all later ones from running. Our program passes on every packet that is not the agent's. Raises
+    ``Refused``.
     """
     if os.environ.get(TC_VARIABLE) == "clsact":
         return None
@@ -49,7 +50,7 @@ def link_tcx(program: int, interface: netlink.Interface, hook: str) -> int | Non
 
 
 def incumbent(interface: netlink.Interface) -> str:
-    """Who occupies the interface's XDP hook, in words; "" if it is free. Raises ``OSError``."""
+    """Describe the program that occupies the interface's XDP hook; "" if the hook is free. Raises ``OSError``."""
     now = netlink.by_index(interface.index)
     if now is None or not now.xdp_mode:
         return ""
@@ -58,7 +59,7 @@ def incumbent(interface: netlink.Interface) -> str:
 
 
 def refuse_incumbent(interface: netlink.Interface) -> None:
-    """Raise ``Refused`` if a foreign program is at the interface's XDP hook. Raises ``OSError``."""
+    """Raise ``Refused`` if a foreign program is attached to the interface's XDP hook. Raises ``OSError``."""
     who = incumbent(interface)
     if who:
         raise Refused(
@@ -68,7 +69,7 @@ def refuse_incumbent(interface: netlink.Interface) -> None:
 
 
 def why_no_xdp(error: OSError, interface: netlink.Interface, mode: str) -> Refused:
-    """The reason behind the kernel's refusal of an XDP link, and the remedy."""
+    """Build the error for an XDP link that the kernel refused, with its reason and remedy."""
     name, number = interface.name, error.errno
     code = errno.errorcode.get(number or 0, "no errno")
     if number in (errno.EBUSY, errno.EEXIST):
@@ -90,7 +91,7 @@ def why_no_xdp(error: OSError, interface: netlink.Interface, mode: str) -> Refus
 
 
 def why_no_tc(error: OSError, interface: netlink.Interface, hook: str) -> Refused:
-    """The reason behind the kernel's refusal of a TC program, and the remedy."""
+    """Build the error for a TC program that the kernel refused, with its reason and remedy."""
     what = f"TC {hook} of {interface.name}"
     code = errno.errorcode.get(error.errno or 0, "no errno")
     if error.errno == errno.ERANGE:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Compiles the programs with BCC. Only this module imports BCC: LLVM takes 150 MB for the second that it works."""
+"""Compiles the programs with BCC. Only this module imports BCC, because LLVM needs 150 MB while it compiles."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from .settings import Settings
 
 INGRESS, EGRESS, TC_INGRESS, TC_EGRESS = "xg_xdp_ingress", "xg_xdp_egress", "xg_tc_ingress", "xg_tc_egress"
 _USER_HEADERS = Path("/usr/include")
-#: Lines of what the compiler or the verifier said that are kept in ``detail``.
+#: Most lines of compiler or verifier output that are kept in ``detail``.
 _MOST_LINES = 30
-#: What else ends a process while it compiles, which takes 150 MB.
+#: Another reason why a process may end while it compiles, because this takes 150 MB.
 _KILLED = "the process was killed (dmesg says if for want of memory)"
 _LLVM = re.compile(r"libLLVM(?:-|\.so\.)(\d+)")
 _LIBRARIES = re.compile(r"lib(?:bcc|LLVM|clang-cpp)\b")
-#: What the verifier ends its log with; the line before it is the reason of a rejection.
+#: Beginning of the last line of the verifier's log; the line before it is the reason for a rejection.
 _SUMMARY = "processed "
 
 
 def sources_digest(settings: Settings) -> str:
-    """Digest of what the programs are made from: every source, and the constants they are compiled with.
+    """The digest of all inputs of the programs: every source file and the compile-time constants.
 
     Raises ``HeaderError``.
     """
@@ -48,7 +48,7 @@ def sources_digest(settings: Settings) -> str:
 
 
 def missing() -> list[tuple[str, str]]:
-    """What this host lacks for compiling, each with its remedy."""
+    """The things that this host lacks for compiling, each with its remedy."""
     found = []
     bits = 64 if sys.maxsize > 2**32 else 32
     if (sys.byteorder, bits) != ("little", 64):
@@ -72,16 +72,16 @@ def missing() -> list[tuple[str, str]]:
 
 
 def include_directories() -> list[Path]:
-    """Directories of Linux' user-space headers, including the architecture's own."""
+    """The directories of the kernel's user-space headers, including those of the architecture."""
     triplet = sysconfig.get_config_var("MULTIARCH") or f"{platform.machine()}-linux-gnu"
     return [path for path in (_USER_HEADERS, _USER_HEADERS / triplet) if path.is_dir()]
 
 
 class Programs:
-    """One compiled source: loads its functions and finds its maps."""
+    """One compiled source file, whose functions can be loaded and whose maps can be opened."""
 
     def __init__(self, source: str, constants: dict[str, str]) -> None:
-        """Compile ``source`` of the sources' directory. Raises ``LoaderError``."""
+        """Compile the file ``source`` in the directory of the BPF sources. Raises ``LoaderError``."""
         lacking = missing()
         if lacking:
             raise LoaderError(*lacking[0])
@@ -104,7 +104,7 @@ class Programs:
     def load(self, name: str, kind: str, attach_type: int | None = None) -> int:
         """Load one function; ``kind`` is XDP, SCHED_CLS or RAW_TRACEPOINT. Returns a descriptor.
 
-        Raises ``Rejected`` with the sentence that the verifier ended with, ``Refused`` without a privilege for it.
+        Raises ``Rejected`` with the last message of the verifier, and ``Refused`` if a privilege is missing.
         """
         number = getattr(self._bcc.BPF, kind)
         try:
@@ -118,7 +118,7 @@ class Programs:
         return int(function.fd)
 
     def map(self, name: str) -> int:
-        """Descriptor of a map. Raises ``LoaderError``."""
+        """The descriptor of a map. Raises ``LoaderError``."""
         try:
             return int(self._module[name].get_fd())
         except KeyError:
@@ -126,7 +126,7 @@ class Programs:
 
 
 def toolchain() -> str:
-    """Versions of the kernel, BCC and LLVM, in words; those of BCC and LLVM once BCC is imported."""
+    """Describe the versions of kernel, BCC and LLVM; those of BCC and LLVM only once BCC is imported."""
     found = [f"kernel {platform.release()}"]
     bcc = sys.modules.get("bcc")
     if bcc is not None:
@@ -137,7 +137,7 @@ def toolchain() -> str:
 
 
 def tools() -> dict[str, str]:
-    """The compiler's libraries that this process uses, each with its size and time of change."""
+    """Path of each compiler library that this process uses -> its size and modification time."""
     found = {}
     for path in _mapped():
         if _LIBRARIES.match(os.path.basename(path)):
@@ -146,7 +146,7 @@ def tools() -> dict[str, str]:
 
 
 def stamp(path: str) -> str:
-    """Size and time of change of a file, "" when it is gone."""
+    """The size and modification time of a file; "" if it does not exist."""
     try:
         status = os.stat(path)
     except OSError:
@@ -159,18 +159,18 @@ def _mapped() -> list[str]:
         return sorted({line.split(None, 5)[5].strip() for line in stream if "/" in line})
 
 
-#: Errors of a load that say nothing of the program: no memory, a signal, no room for JIT code (ENOTSUPP).
+#: Load errors that are not caused by the program: no memory, a signal, no room for JIT code (ENOTSUPP).
 _PASSING = ("Cannot allocate memory", "Resource temporarily unavailable", "Interrupted system call", "error 524")
 
 
 def _why_not_loaded(name: str, said: _Said) -> Refused:
-    """Makes a refusal from what BCC and the verifier printed."""
+    """Build the error for a failed load from the output of BCC and the verifier."""
     ends = [at for at, line in enumerate(said.lines) if line.startswith(_SUMMARY)]
     before = [line.strip() for line in said.lines[: ends[-1]] if line.strip()] if ends else []
     if not before and "Operation not permitted" in said.text:
         remedy = "run the loader as root with CAP_SYS_ADMIN and CAP_NET_ADMIN; a container or lockdown may forbid it"
         return Refused(f"{name}: the kernel forbids loading programs (Operation not permitted)", remedy)
-    # Not the verifier's word, and it may be over the next time: unlike a rejection this is not remembered.
+    # The verifier did not cause this error, and the next attempt may succeed, so it is not recorded as a rejection.
     if any(error in said.text for error in _PASSING) or (not before and "Permission denied" in said.text):
         remedy = "look for limits of memory and of JIT code (net.core.bpf_jit_limit), and for SELinux: dmesg, audit log"
         return Refused(f"{name}: the kernel does not load it: {said.text.strip()}", remedy)
@@ -184,7 +184,7 @@ def _why_not_loaded(name: str, said: _Said) -> Refused:
 
 
 class _Said(Exception):
-    """BCC failed: the text of its exception, and the last lines that clang or the verifier printed."""
+    """BCC failed. Contains the text of BCC's exception, and the last lines that clang or the verifier printed."""
 
     def __init__(self, text: str, lines: list[str]) -> None:
         super().__init__(text)
@@ -194,9 +194,9 @@ class _Said(Exception):
 
 @contextlib.contextmanager
 def _heard(what: str) -> Iterator[None]:
-    """Catch what clang and the verifier print on stderr. Raises ``_Said``.
+    """Capture what clang and the verifier print on stderr during the block. Raises ``_Said``.
 
-    BCC raises bare ``Exception``; its own text says little.
+    BCC raises a bare ``Exception`` whose text says little, so the captured output contains the cause.
     """
     with tempfile.TemporaryFile() as said:
         kept = os.dup(2)
@@ -215,12 +215,15 @@ def _heard(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _witness(said: int, stderr: int, what: str) -> Iterator[None]:
-    """A process that tells what ``said`` holds if this one ends: LLVM ends it over some sources, a large stack say."""
+    """Fork a process that prints the content of ``said`` if this process ends during the block.
+
+    LLVM ends the process for some sources, for example if a program's stack is too large.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            # systemd ends what is left of a unit whose main process has gone.
+            # When a unit's main process ends, systemd sends SIGTERM to the remaining processes.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             os.close(writer)
             if not os.read(reader, 1):

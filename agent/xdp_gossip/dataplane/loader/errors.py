@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Errors while a data plane is put up, each with its cause and its remedy."""
+"""Errors of the loader, each with its reason and its remedy."""
 
 from __future__ import annotations
 
 
 class LoaderError(Exception):
-    """``up`` or ``down`` cannot go on.
+    """``up`` or ``down`` cannot continue.
 
-    ``reason`` is one line, ``remedy`` says what to do about it, ``detail`` is what compiler or verifier said last.
+    ``reason`` is one line, ``remedy`` says what to do, ``detail`` contains the last output of the compiler or verifier.
     """
 
     def __init__(self, reason: str, remedy: str = "", detail: str = "") -> None:
@@ -18,12 +18,12 @@ class LoaderError(Exception):
 
 
 class Refused(LoaderError):
-    """One mode is not possible here; the next one may be."""
+    """One mode is not possible on this host. The loader then tries the next mode."""
 
 
 class Rejected(Refused):
-    """The kernel does not accept a program, which rules out the modes that need it."""
+    """The kernel rejects a program, so all modes that need this program are impossible."""
 
 
 class Starved(Refused):
-    """A frame that passed a hook did not reach our program: another program keeps it away."""
+    """A frame that passed a hook did not reach our program, because another program intercepts it."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The three hooks of an interface that programs sit on: XDP, TC ingress, TC egress. Attach, replace, inspect, detach.
+"""The three hooks of an interface for programs: XDP, TC ingress, TC egress. Attach, replace, inspect, detach.
 
-Beside them the kernel's tracepoint at which ``xg_watch`` counts the copies that a driver did not send.
+A fourth hook is the kernel's tracepoint at which ``xg_watch`` counts the copies that a driver did not send.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from .errors import LoaderError, Refused
 from .settings import TC
 from .steps import step
 
-#: Pin of the link -> (program, hook of TC or "" for XDP).
+#: Name of the link's pin -> (program, TC hook; "" for XDP).
 HOOKS = {
     "link_xdp": (INGRESS, ""),
     "link_tc_ingress": (TC_INGRESS, "ingress"),
     "link_tc_egress": (TC_EGRESS, "egress"),
 }
-#: The tracepoint of what leaves by device maps, and the pin of our link to it.
+#: The tracepoint for frames that leave through device maps, and the name of the pin of our link to it.
 WATCH_POINT, WATCH_LINK = "xdp_devmap_xmit", "link_watch"
-#: Priorities that are tried for a filter, one after the other.
+#: Most priorities that are tried for a filter.
 _MOST_PRIORITIES = 16
 
 
 def of_mode(mode: str) -> tuple[str, str]:
-    """The two hooks that a mode uses, by the names of their pins: the way in and the way out."""
+    """The names of the two hooks that a mode uses: ingress and egress."""
     return ("link_tc_ingress" if mode == TC else "link_xdp", "link_tc_egress")
 
 
 class Hooks:
-    """The hooks of one interface. ``now`` is saved before any step whose effect outlives this process."""
+    """The hooks of one interface. The state ``now`` is saved before each step whose effect outlives this process."""
 
     def __init__(self, directory: Path, now: state.State, interface: netlink.Interface) -> None:
         self._directory = directory
@@ -46,17 +46,17 @@ class Hooks:
         self._interface = interface
 
     def sits(self, name: str) -> bool:
-        """Whether a program of ours is on a hook now. Raises ``OSError``."""
+        """Whether one of our programs is attached to the hook now. Raises ``OSError``."""
         return bool(self.program_on(name))
 
     def program_on(self, name: str) -> int:
-        """Id of the program of ours on a hook, 0 for none. Raises ``OSError``."""
+        """The id of our program on the hook; 0 if there is none. Raises ``OSError``."""
         return _sitting(self._pins, self._now, name)
 
     def attach(self, name: str, program: int, mode: str = "") -> None:
         """Attach a program to a hook, ahead of other programs if the hook takes several. Raises ``Refused``."""
         hook = HOOKS[name][1]
-        # What is left of a link that was detached, or of a loader that died, would be in the way.
+        # Remove what remains of a detached link or a killed loader, because it would block the new link.
         self.detach(name)
         if not hook:
             link: int | None = attach.link_xdp(program, self._interface, mode)
@@ -69,7 +69,7 @@ class Hooks:
         self._keep(name, link)
 
     def exchange(self, name: str, program: int) -> None:
-        """Replace our program on a hook in one step. Raises ``OSError``, ``Refused``."""
+        """Replace our program on a hook atomically. Raises ``OSError``, ``Refused``."""
         if name in self._now.links:
             with pins.opened(self._pins / name) as link:
                 libbpf.link_update(link, program)
@@ -78,7 +78,7 @@ class Hooks:
         step(f"{name} exchanged")
 
     def detach(self, name: str) -> None:
-        """Detach our program from a hook, if it is there."""
+        """Detach our program from a hook, if it is attached."""
         hook = HOOKS[name][1]
         pins.remove_link(self._pins / name)
         self._now.links.pop(name, None)
@@ -89,7 +89,7 @@ class Hooks:
             clsact_.priorities.pop(hook, None)
 
     def ahead(self, name: str) -> str:
-        """Foreign filters that still run before ours, in words; "" for none. Raises ``OSError``."""
+        """Describe the foreign filters that still run before ours; "" if there are none. Raises ``OSError``."""
         clsact_, hook = self._now.clsact, HOOKS[name][1]
         if name in self._now.links or clsact_ is None or hook not in clsact_.priorities:
             return ""
@@ -100,16 +100,16 @@ class Hooks:
         return f"filters of somebody else run before ours at TC {hook} of {self._interface.name}, under {which}"
 
     def watch(self, program: int) -> None:
-        """Attach to the tracepoint of what leaves by device maps, in place of the program there. Raises ``OSError``."""
+        """Attach a program to the tracepoint for device maps, replacing the present one. Raises ``OSError``."""
         self._keep(WATCH_LINK, libbpf.tracepoint_open(WATCH_POINT, program))
 
     def unwatch(self) -> None:
-        """Take the program off the tracepoint."""
+        """Detach our program from the tracepoint."""
         (self._pins / WATCH_LINK).unlink(missing_ok=True)
         self._now.links.pop(WATCH_LINK, None)
 
     def watches(self) -> bool:
-        """Whether a program of ours is at the tracepoint."""
+        """Whether our program is attached to the tracepoint."""
         return WATCH_LINK in self._now.links and (self._pins / WATCH_LINK).exists()
 
     def _keep(self, name: str, link: int) -> None:
@@ -144,7 +144,10 @@ class Hooks:
         step(f"filter {hook} attached")
 
     def _first_filter(self, hook: str, program: int, ours: list[int]) -> None:
-        """Attach ahead of all others; where the first priority is of another kind of filter, right behind it."""
+        """Attach a filter ahead of all others.
+
+        If the first priority belongs to another kind of filter, attach directly behind it.
+        """
         assert self._now.clsact is not None
         index, priorities = self._interface.index, self._now.clsact.priorities
         for _ in range(_MOST_PRIORITIES):
@@ -160,7 +163,7 @@ class Hooks:
 
 
 def running(directory: Path, now: state.State) -> dict[str, int]:
-    """Hook -> id of the program that really sits there now, 0 where ours is gone (the interface too, maybe)."""
+    """Hook -> id of our program that is attached now; 0 if it, or the interface, no longer exists."""
     pinned = pins.pin_directory(directory, now.layout)
     return {name: _sitting(pinned, now, name) for name in of_mode(now.mode)}
 
@@ -185,7 +188,7 @@ def _link_program(path: Path, ifindex: int) -> int:
 
 
 def detach_all(now: state.State) -> None:
-    """Remove what no pin holds: filters, and a clsact that the loader created. Raises ``LoaderError``."""
+    """Remove what no pin keeps: our filters, and a clsact that the loader created. Raises ``LoaderError``."""
     if now.clsact is None:
         return
     for hook, ours in now.clsact.filters.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The shared maps: the properties each must have, whether pinned ones still fit, and who owns them."""
+"""The shared maps: their expected properties, a check of pinned maps against them, and their owner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .errors import LoaderError
 
 
 def expected(nodes: int) -> dict[str, tuple[int, int, int, int]]:
-    """Map name to type, bytes of a key, bytes of a value, entries; as ``bpf/maps.h`` says, for so many ``nodes``."""
+    """Map name -> (type, bytes of a key, bytes of a value, entries), as in ``bpf/maps.h``, for ``nodes`` nodes."""
     constants = headers.constants()
     return {
         "config": (libbpf.ARRAY, 4, layout.CONFIG.size, 1),
@@ -29,7 +29,7 @@ def expected(nodes: int) -> dict[str, tuple[int, int, int, int]]:
 
 
 def misfits(directory: Path, nodes: int) -> list[str]:
-    """What is wrong with the maps pinned in ``directory``, one line each; nothing when they can be used."""
+    """Differences between the maps pinned in ``directory`` and the expected ones, one line each; empty if none."""
     found = []
     for name, wanted in expected(nodes).items():
         try:
@@ -45,7 +45,7 @@ def misfits(directory: Path, nodes: int) -> list[str]:
 
 
 def forget_next_hops(directory: Path) -> None:
-    """Empty the map of next hops, which are those of one interface. Raises ``OSError``."""
+    """Empty the map of next hops, because its entries belong to one interface. Raises ``OSError``."""
     _, key_size, _, entries = expected(0)["nexthops"]
     with pins.opened(directory / "nexthops") as descriptor:
         for key in libbpf.keys(descriptor, key_size, entries):
@@ -53,15 +53,15 @@ def forget_next_hops(directory: Path) -> None:
 
 
 def hand_over(directory: Path, uid: int) -> dict[str, int]:
-    """Give the maps to the agent's user only. Returns their ids. Raises ``LoaderError``."""
+    """Make the maps accessible to the agent's user only. Returns map name -> id. Raises ``LoaderError``."""
     found = {}
     for name in expected(0):
         path = directory / name
         try:
             with pins.opened(path) as descriptor:
                 found[name] = libbpf.map_info(descriptor).id
-            # The group is root's, so that the next loader may open them without a capability to override modes.
-            # The mode first, while the file is root's.
+            # The group is root's, so that the next loader can open the maps without a capability to bypass permissions.
+            # The mode is set first, while root still owns the file.
             status = path.stat()
             if status.st_uid == 0:
                 os.chmod(path, 0o660)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Selects the best mode that an interface supports: attach, prove, otherwise try the next one.
+"""Selects the best mode that an interface supports: attach a mode, verify it, and try the next one if it fails.
 
-A working mode is kept until a better one is proved, where the hooks allow it: XDP and TC can be on an interface at the
-same time, native and generic XDP cannot.
+A working mode stays in use until a better one is verified, if the hooks allow this: XDP and TC can be attached to an
+interface at the same time, native and generic XDP cannot.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ _WAY_OUT = "link_tc_egress"
 
 
 class Ascent:
-    """One walk over the modes, best first. ``now`` gets the mode, and why not a better one."""
+    """One pass over the modes, best first. It stores the selected mode in ``now``, with the reasons against better
+    ones.
+    """
 
     def __init__(
         self, settings: Settings, programs: supply.Supply, at: hooks.Hooks, now: state.State, pinned: Path
@@ -29,19 +31,19 @@ class Ascent:
         self._at = at
         self._now = now
         self._pinned = pinned
-        #: The mode of the link at the XDP hook.
+        #: The mode of the existing link at the XDP hook.
         self._xdp = now.mode if now.mode in (NATIVE, GENERIC) and at.sits("link_xdp") else ""
-        #: Whether a program was put on a hook that none of ours was on.
+        #: Whether a program was attached to a hook that had none of our programs.
         self.attached = False
         self._notes: list[str] = []
 
     def way_out(self) -> None:
-        """Take the way out, which every mode needs. Raises ``LoaderError``, ``OSError``."""
+        """Attach and verify the TC egress program, which every mode needs. Raises ``LoaderError``, ``OSError``."""
         self._seat(_WAY_OUT)
         self._prove(_WAY_OUT)
 
     def best(self) -> None:
-        """Take the best mode that carries. Raises ``LoaderError`` when none does."""
+        """Attach the best mode that delivers packets. Raises ``LoaderError`` if no mode does."""
         reasons: list[state.Refusal] = []
         common = self._notes
         for mode in self._settings.modes:
@@ -62,7 +64,7 @@ class Ascent:
         raise LoaderError(f"no mode of protocol {self._settings.protocol} can be had:\n{told}", reasons[0].remedy)
 
     def _take(self, mode: str) -> None:
-        """Attach what a mode needs and prove that it carries. Raises ``LoaderError``, ``OSError``."""
+        """Attach the programs of a mode and verify that it delivers packets. Raises ``LoaderError``, ``OSError``."""
         if mode != TC and not self._xdp:
             attach.refuse_incumbent(self._interface)
         self._notes += traps.clear(self._settings, mode, self._now)
@@ -76,7 +78,7 @@ class Ascent:
         self._seat(way_in, mode)
         step("hooks attached")
         if mode == NATIVE:
-            # A veth was proved already: it sends what its peer takes, whatever is attached here.
+            # A veth was verified in _redirects: what it can send depends on its peer, not on the attached program.
             if self._interface.kind != "veth":
                 self._send_copies()
             self._watch()
@@ -85,7 +87,7 @@ class Ascent:
         step("tested")
 
     def _redirects(self, mode: str) -> None:
-        """Prove what needs no program on the interface, and so no gap while the mode in use carries on."""
+        """Verify what needs no attached program, so that the mode in use keeps working meanwhile."""
         selftest.broadcast(self._programs.program(supply.SEND), self._interface)
         if mode == NATIVE and self._interface.kind == "veth":
             self._send_copies()
@@ -99,7 +101,9 @@ class Ascent:
         self._notes += selftest.redirect(sender, watcher, self._programs.map("watched"), self._interface)
 
     def _watch(self) -> None:
-        """Count the copies that the driver does not send. The mode carries without, so a failure is a note."""
+        """Attach the program that counts copies which the driver does not send. The mode works without it, so a failure
+        is only noted.
+        """
         try:
             program = self._programs.program(supply.WATCH)
             if supply.WATCH in self._programs.fresh or not self._at.watches():
@@ -110,7 +114,7 @@ class Ascent:
             self._notes.append(f"copies that the driver does not send are not counted: {error.strerror}")
 
     def _seat(self, name: str, mode: str = "") -> None:
-        """Have the program of a hook sit on it. Raises ``LoaderError``, ``OSError``."""
+        """Ensure that the right program is attached to the hook ``name``. Raises ``LoaderError``, ``OSError``."""
         program = hooks.HOOKS[name][0]
         descriptor = self._programs.program(program)
         if not self._at.sits(name):
@@ -130,7 +134,8 @@ class Ascent:
             self._xdp = mode
 
     def _prove(self, name: str, mode: str = "") -> None:
-        """Send a frame through a hook. Where it does not reach our program, ours is put ahead of the others, once.
+        """Send a frame through a hook. If it does not reach our program, attach ours ahead of the others, and try once
+        more.
 
         Raises ``Refused``.
         """
@@ -159,7 +164,7 @@ class Ascent:
             self._notes.append(f"{ahead}: packets for which one of them ends the chain do not reach the program")
 
     def _give_up(self, mode: str) -> None:
-        """Take a mode's way in off its hook, unless that is another mode's."""
+        """Detach a mode's ingress program, unless it belongs to another mode."""
         if mode == TC:
             self._at.detach("link_tc_ingress")
         elif self._xdp == mode:

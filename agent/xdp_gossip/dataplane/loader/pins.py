@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Manages the loader's directory: its lock, its bpffs and the pins in that.
+"""Manages the loader's directory: its lock, its bpffs and the pins in the bpffs.
 
-The pins keep programs, links and maps alive after the loader has ended.
+The pins keep programs, links and maps alive after the loader has exited.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .. import headers, libbpf
 from ..asking import Request
 from .errors import LoaderError
 
-#: The maps are pinned under their own names.
+#: Prefixes of the pins of links and programs. Maps are pinned under their own names.
 LINK_PREFIX, PROGRAM_PREFIX = "link_", "prog_"
-#: No dot: bpffs takes none in names.
+#: Suffix of a new pin. It contains no dot, because bpffs allows none in names.
 FRESH_SUFFIX = "_new"
 
 LOCK_WAIT = 120.0
@@ -30,21 +30,21 @@ _MS_NOSUID_NODEV_NOEXEC = 2 | 4 | 8
 
 
 def mount_point(directory: Path) -> Path:
-    """Mount point of the bpffs."""
+    """The mount point of the loader's bpffs."""
     return directory / "bpf"
 
 
 def pin_directory(directory: Path, layout: int | None = None) -> Path:
-    """Directory of the pins of a layout (default: this version's)."""
+    """The directory of the pins of a layout (default: this version's layout)."""
     return mount_point(directory) / f"v{layout or headers.constants()['XG_LAYOUT']}"
 
 
 @contextlib.contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Hold the lock that keeps every other loader out. Creates the directory; raises ``LoaderError`` after two minutes.
+    """Hold the lock that excludes other loaders. Creates the directory; raises ``LoaderError`` after two minutes.
 
-    ``down`` removes the lock together with the directory while others wait for it, so a loader that gets a lock checks
-    that it still is the one with that name.
+    ``down`` removes the lock file together with the directory while others wait for it. So a loader that gets the lock
+    checks that its lock file is still the one with that name.
     """
     end = time.monotonic() + LOCK_WAIT
     path = directory / "lock"
@@ -53,12 +53,12 @@ def lock(directory: Path) -> Iterator[None]:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
-            descriptor = -1  # removed in between
+            descriptor = -1  # another loader removed the directory in between
         except OSError as error:
             raise LoaderError(f"{path}: {error.strerror}", "run it as root") from None
         try:
             if descriptor >= 0 and _locked(descriptor, path):
-                # A umask must not keep the agent out.
+                # The umask must not exclude the agent from the directory.
                 os.chmod(directory, 0o755)
                 yield
                 return
@@ -71,16 +71,16 @@ def lock(directory: Path) -> Iterator[None]:
 
 
 def offer_request(directory: Path, uid: int) -> None:
-    """Create the directory where the agent's user asks the loader to look again. Raises ``LoaderError``.
+    """Create the directory in which the agent can place requests for the loader. Raises ``LoaderError``.
 
-    It belongs to root's group, which may remove its entries: the loader's root has no other right to a user's
-    directory.
+    The directory's group is root's, which may remove its entries: the loader runs as root without the capability to
+    bypass the permissions of a user's directory.
     """
     path = Request(directory).directory
     try:
         with contextlib.suppress(FileExistsError):
             path.mkdir(0o775)
-            os.chmod(path, 0o775)  # a umask
+            os.chmod(path, 0o775)  # independent of the umask
         if path.lstat().st_uid != uid:
             os.chown(path, uid, 0, follow_symlinks=False)
     except OSError as error:
@@ -97,12 +97,12 @@ def _locked(descriptor: int, path: Path) -> bool:
 
 
 def is_bpffs(path: Path) -> bool:
-    """Whether a bpffs is mounted at ``path``, and nothing on top of it."""
+    """Whether a bpffs is mounted at ``path`` and not covered by another mount."""
     return _mounts(path)[-1:] == ["bpf"]
 
 
 def uncover(directory: Path, layout: int) -> None:
-    """Unmount whatever is mounted over our bpffs. The programs below it keep running but cannot be reached.
+    """Unmount everything that is mounted over the loader's bpffs. Its programs keep running while they are covered.
 
     Raises ``LoaderError``.
     """
@@ -111,7 +111,7 @@ def uncover(directory: Path, layout: int) -> None:
 
 
 def _mounts(path: Path) -> list[str]:
-    """Kinds of the file systems that are mounted at ``path``, the one that is seen last."""
+    """The types of the file systems that are mounted at ``path``; the visible one is last."""
     wanted = str(path).replace("\\", "\\134").replace(" ", "\\040")
     kinds = []
     with open("/proc/self/mountinfo", encoding="utf-8") as stream:
@@ -123,7 +123,7 @@ def _mounts(path: Path) -> list[str]:
 
 
 def mount(path: Path) -> None:
-    """Mount a bpffs that everybody may walk through. Raises ``LoaderError``."""
+    """Mount a bpffs that all users may traverse. Raises ``LoaderError``."""
     path.mkdir(mode=0o755, exist_ok=True)
     libc = ctypes.CDLL(None, use_errno=True)
     result = libc.mount(b"bpffs", str(path).encode(), b"bpf", ctypes.c_ulong(_MS_NOSUID_NODEV_NOEXEC), b"mode=0755")
@@ -134,7 +134,7 @@ def mount(path: Path) -> None:
 
 
 def unmount(path: Path) -> None:
-    """Unmount the bpffs even while a process uses it. Raises ``LoaderError``."""
+    """Unmount the bpffs, even while a process uses it. Raises ``LoaderError``."""
     libc = ctypes.CDLL(None, use_errno=True)
     for flags in (0, _MNT_DETACH):
         if not libc.umount2(str(path).encode(), flags):
@@ -145,7 +145,7 @@ def unmount(path: Path) -> None:
 
 
 def replace(descriptor: int, path: Path) -> None:
-    """Pin something under a name that may be taken, in one step."""
+    """Pin an object at ``path``, replacing an existing pin atomically."""
     fresh = path.with_name(path.name + FRESH_SUFFIX)
     fresh.unlink(missing_ok=True)
     libbpf.pin(descriptor, str(fresh))
@@ -155,7 +155,7 @@ def replace(descriptor: int, path: Path) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """Context manager: a descriptor of what is pinned at ``path``, closed at the end. Raises ``OSError``."""
+    """Open the object that is pinned at ``path`` for the duration of the ``with`` block. Raises ``OSError``."""
     descriptor = libbpf.get(str(path))
     try:
         yield descriptor
@@ -164,18 +164,18 @@ def opened(path: Path) -> Iterator[int]:
 
 
 def remove_link(path: Path) -> None:
-    """Detach what a pinned link holds, then remove the pin.
+    """Detach the program of a pinned link, then remove the pin.
 
-    Removing the pin alone detaches as well, but some moments later, and the hook stays occupied until then.
+    Removing the pin also detaches the program, but a little later, and until then the hook stays occupied.
     """
-    # It may be gone, or half gone.
+    # The link, or its interface, may no longer exist.
     with contextlib.suppress(OSError), opened(path) as link:
         libbpf.link_detach(link)
     path.unlink(missing_ok=True)
 
 
 def remove_pins(mounted_at: Path, *, links_only: bool = False) -> None:
-    """Remove the pins of every layout, or only those of the links, which detaches the programs."""
+    """Remove the pins of every layout; with ``links_only``, only the pins of links, which detaches the programs."""
     if not is_bpffs(mounted_at):
         return
     directories = [path for path in mounted_at.iterdir() if path.name[:1] == "v" and path.name[1:].isdigit()]
@@ -190,5 +190,5 @@ def remove_pins(mounted_at: Path, *, links_only: bool = False) -> None:
 
 
 def strangers(mounted_at: Path) -> list[str]:
-    """Names in the bpffs that are neither ours nor the kernel's."""
+    """Names in the bpffs that belong neither to the loader nor to the kernel."""
     return [name for name in os.listdir(mounted_at) if name not in ("maps.debug", "progs.debug")]

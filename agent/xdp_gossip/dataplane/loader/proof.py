@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks without changing anything whether the plane that is up still works, and which programs this kernel accepts."""
+"""Checks, without changing anything, whether the loaded data plane works and which programs this kernel accepts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .settings import MODES, NATIVE, Settings
 
 
 def again(directory: Path, now: state.State) -> list[Refused]:
-    """Send the self-test's frames through the hooks of the mode that is up; returns what did not carry.
+    """Send the self-test's frames through the hooks of the loaded mode. Returns the failures.
 
-    Raises ``OSError`` when the pins of the self-test cannot be opened.
+    Raises ``OSError`` if the pins of the self-test cannot be opened.
     """
     interface = netlink.by_index(now.ifindex)
     if interface is None:
@@ -47,8 +47,8 @@ def again(directory: Path, now: state.State) -> list[Refused]:
 def trial(settings: Settings) -> dict[str, Rejected | None]:
     """Load every program with this kernel and compiler, then unload it again.
 
-    Returns for each program why the kernel rejects it, None if it accepts it. Raises ``LoaderError``, ``HeaderError``
-    when the programs cannot even be compiled.
+    Returns for each program the reason why the kernel rejects it; None if the kernel accepts it. Raises ``LoaderError``
+    or ``HeaderError`` if the programs cannot be compiled.
     """
     found: dict[str, Rejected | None] = {}
     for source, names in supply.SOURCES.items():
@@ -63,5 +63,5 @@ def trial(settings: Settings) -> dict[str, Rejected | None]:
 
 
 def lost_modes(rejected: str) -> list[str]:
-    """The modes that are impossible without a program."""
+    """The modes that are impossible without the program ``rejected``."""
     return [mode for mode in MODES["auto"] if rejected in supply.of_mode(mode)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads who sent the packets that the data plane dropped: a sample of at most one packet per processor and tick.
+"""Reads the senders of dropped packets. They are a sample: at most one packet per processor and tick.
 
 The address is the packet's source address, which a sender can forge.
 """
@@ -19,9 +19,9 @@ from . import pins
 
 @dataclass(frozen=True)
 class Source:
-    """Packets from one address that were dropped for one reason.
+    """The packets from one address that were dropped for one reason.
 
-    ``verdict`` is a counter's name, ``ago`` is in seconds.
+    ``verdict`` is the name of a counter; ``ago`` is in seconds.
     """
 
     addr: str
@@ -32,7 +32,7 @@ class Source:
 
 
 def sources(pinned: Path) -> list[Source]:
-    """The senders of dropped packets, the latest first. Raises ``OSError``."""
+    """The senders of dropped packets, most recent first. Raises ``OSError``."""
     names = headers.counters()
     by_index = list(names)
     now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
@@ -42,7 +42,7 @@ def sources(pinned: Path) -> list[Source]:
             try:
                 samples, last = layout.REFUSAL.unpack(libbpf.lookup(descriptor, key, layout.REFUSAL.size))
             except FileNotFoundError:
-                continue  # the map forgot it meanwhile
+                continue  # the map evicted the entry meanwhile
             addr, verdict, _zero = layout.REFUSAL_KEY.unpack(key)
             if verdict >= len(by_index):
                 continue
@@ -54,7 +54,7 @@ def sources(pinned: Path) -> list[Source]:
 
 
 def line(source: Mapping[str, Any]) -> str:
-    """Formats one source for people."""
+    """Format one source as a line of text."""
     number = source["samples"]
     packets = "1 packet" if number == 1 else f"{number} packets"
     return (

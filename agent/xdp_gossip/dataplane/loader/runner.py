@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``up`` and ``down``: the order of the steps, and what is undone if they cannot be finished."""
+"""``up`` and ``down``: the order of the steps, and the cleanup if a step fails."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .errors import LoaderError, Rejected
 from .settings import Absent, Settings
 from .steps import step
 
-#: What ``up`` did.
+#: Results of ``up``, as it reports them.
 STARTED, UPGRADED, REPAIRED, ALREADY = "up", "upgraded", "repaired", "already up"
 
 
 def up(settings: Settings) -> tuple[str, state.State]:
-    """Put the data plane up; or prove the one that is up again, and repair, renew or better it.
+    """Load the data plane. If one is loaded already, verify it again, and repair, upgrade or improve it.
 
-    Programs are replaced under running hooks, and the maps stay, as long as they fit. Returns what was done and the
-    state. Raises ``LoaderError`` when no mode can be had (the state then tells why, and nothing is left in the
+    Programs are replaced while the hooks run, and the maps are kept if they fit. Returns what was done and the state.
+    Raises ``LoaderError`` if no mode is possible (the state then contains the reasons, and nothing is left in the
     kernel), ``HeaderError``, ``OSError``.
     """
     directory = Path(settings.directory)
@@ -49,12 +49,12 @@ def up(settings: Settings) -> tuple[str, state.State]:
 
 
 def wait(settings: Settings, error: LoaderError) -> None:
-    """Record what is missing: an interface or its address. A loaded plane stays as long as its interface exists.
+    """Record that an interface or its address is missing. A loaded data plane stays while its interface exists.
 
-    If the interface disappears, programs and maps stay for the next one. If there are none, they are made in advance,
-    because compiling takes most of the time of ``up``.
+    If the interface disappears, programs and maps are kept for the next one. If there are no programs and maps, they
+    are prepared now, because compiling takes most of the time of ``up``.
 
-    The directories and the state stay, so that the agent knows what is missing, and can ask again. Raises
+    The directories and the state are kept, so that the agent knows what is missing and can send a request. Raises
     ``LoaderError``, ``OSError``.
     """
     directory = Path(settings.directory)
@@ -83,9 +83,9 @@ def wait(settings: Settings, error: LoaderError) -> None:
 
 
 def renamed(directory: Path, name: str) -> str:
-    """The present name of the interface ``name``, if it was renamed while a data plane is on it.
+    """The current name of the interface ``name``, if it was renamed while a data plane was attached to it.
 
-    ``name`` itself in every other case. Raises ``OSError``.
+    Returns ``name`` itself in all other cases. Raises ``OSError``.
     """
     if not name or netlink.by_name(name) is not None:
         return name
@@ -100,7 +100,10 @@ def renamed(directory: Path, name: str) -> str:
 
 
 def down(directory: Path) -> bool:
-    """Remove everything, the directory too. False if there was nothing. Raises ``LoaderError``, ``OSError``."""
+    """Remove the data plane and its directory. Returns False if there was nothing to remove.
+
+    Raises ``LoaderError``, ``OSError``.
+    """
     if not directory.exists():
         return False
     with pins.lock(directory):
@@ -110,7 +113,7 @@ def down(directory: Path) -> bool:
         was_up = old is not None and bool(old.mode)
         if old is not None and old.complete:
             old.complete = False
-            # On a full disk it goes on all the same: whoever comes after a killed loader looks what is there.
+            # Continue even if the disk is full: a loader that runs after a killed one inspects the kernel itself.
             with contextlib.suppress(OSError):
                 state.write(directory, old)
         step("down intended")
@@ -118,7 +121,7 @@ def down(directory: Path) -> bool:
         step("state removed")
         Request(directory).withdraw()
         (directory / "lock").unlink(missing_ok=True)
-        # Something of somebody else's may lie in it.
+        # The directory may contain files of others.
         with contextlib.suppress(OSError):
             pins.mount_point(directory).rmdir()
         with contextlib.suppress(OSError):
@@ -127,13 +130,13 @@ def down(directory: Path) -> bool:
 
 
 def _read_or_undo(directory: Path) -> state.State | None:
-    """The state, None when there is none, or one that cannot be read: what it told of is removed then."""
+    """The state; None if there is none. If the state cannot be read, remove the pins and the state."""
     try:
         return state.read(directory)
     except LoaderError:
         mounted_at = pins.mount_point(directory)
         pins.remove_pins(mounted_at)
-        # It lies in a directory of our own: nobody else is likely to have mounted it.
+        # The mount point is inside the loader's own directory, so it is unlikely that someone else mounted the bpffs.
         if pins.is_bpffs(mounted_at) and not pins.strangers(mounted_at):
             pins.unmount(mounted_at)
         state.remove(directory)
@@ -141,21 +144,26 @@ def _read_or_undo(directory: Path) -> state.State | None:
 
 
 def _fits(directory: Path, old: state.State, settings: Settings) -> bool:
-    """Whether programs and maps can be kept, whatever has to be done to them and to the hooks."""
+    """Whether the existing programs and maps can be kept, whatever must be done to the hooks."""
     if old.layout != headers.constants()["XG_LAYOUT"] or not old.programs or not old.complete:
         return False
     return not maps.misfits(pins.pin_directory(directory), settings.nodes)
 
 
 def _is_current(old: state.State, settings: Settings) -> bool:
-    """Whether the programs are those of these sources; a renewed compiler may make code that the kernel accepts."""
+    """Whether the programs were built from the current sources with the current compiler.
+
+    A new compiler counts as a change, because the kernel may accept its code.
+    """
     if (old.digest, old.version) != (sources_digest(settings), __version__):
         return False
     return all(stamp(path) == known for path, known in old.tools.items())
 
 
 def _take_off(directory: Path, old: state.State) -> None:
-    """Take everything off the interface, which may be gone; programs and maps stay. The state is incomplete then."""
+    """Detach everything from the interface, which may no longer exist. Programs and maps are kept; the state is
+    incomplete.
+    """
     old.complete = False
     state.write(directory, old)
     step("move intended")
@@ -167,7 +175,7 @@ def _take_off(directory: Path, old: state.State) -> None:
 
 
 def _undo(directory: Path, old: state.State | None) -> None:
-    """Remove all that a loader made, but for the directory and the lock; any part of it may be missing."""
+    """Remove all that a loader created, except the directory and the lock; any part may be missing."""
     mounted_at = pins.mount_point(directory)
     pins.remove_pins(mounted_at, links_only=True)
     step("links removed")
@@ -187,7 +195,7 @@ def _undo(directory: Path, old: state.State | None) -> None:
 
 
 def _new_state(settings: Settings, old: state.State | None) -> state.State:
-    """An empty state, except for programs that the kernel is known to reject."""
+    """A new state that contains only the programs which the kernel is known to reject."""
     now = state.State(
         layout=headers.constants()["XG_LAYOUT"],
         version=__version__,
@@ -229,14 +237,14 @@ def _put_up(directory: Path, settings: Settings, now: state.State) -> None:
 
 
 def _prepare(directory: Path, settings: Settings, now: state.State) -> None:
-    """Prepare programs and maps for an interface that is missing. A failure is reported, and repeated by ``up``."""
+    """Compile programs and create maps for a missing interface. A failure is recorded, and ``up`` tries again."""
     waiting = list(now.reasons)
     try:
         with _made(directory, settings, now) as programs:
             for mode in settings.modes:
                 programs.loads(mode)
             for name in (supply.WATCH, *supply.SELFTEST_GROUP):
-                with contextlib.suppress(Rejected):  # which the state tells
+                with contextlib.suppress(Rejected):  # the state records the rejected program
                     programs.program(name)
     except (LoaderError, OSError) as error:
         _undo(directory, now)
@@ -249,7 +257,7 @@ def _prepare(directory: Path, settings: Settings, now: state.State) -> None:
 
 @contextlib.contextmanager
 def _made(directory: Path, settings: Settings, now: state.State) -> Iterator[supply.Supply]:
-    """Programs and maps from nothing; pinned at the end. Raises ``LoaderError``, ``OSError``."""
+    """Create new programs and maps, and pin them at the end of the block. Raises ``LoaderError``, ``OSError``."""
     supply.refuse_known(now.rejected, settings.modes)
     now.mounted = not pins.is_bpffs(pins.mount_point(directory))
     now.complete = False
@@ -271,7 +279,10 @@ def _made(directory: Path, settings: Settings, now: state.State) -> Iterator[sup
 
 
 def _ascend(directory: Path, settings: Settings, now: state.State, programs: supply.Supply) -> bool:
-    """Take the best mode; returns whether a program was put on an empty hook. Raises ``LoaderError``, ``OSError``."""
+    """Attach the best mode. Returns whether a program was attached to an empty hook.
+
+    Raises ``LoaderError``, ``OSError``.
+    """
     at = hooks.Hooks(directory, now, settings.interface)
     ascent = modes.Ascent(settings, programs, at, now, pins.pin_directory(directory))
     ascent.way_out()
@@ -301,9 +312,10 @@ def _programs(
 
 
 def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool) -> tuple[str, state.State]:
-    """Prove, repair, replace or improve what is up. Until the last step the file describes the old state.
+    """Verify, repair, upgrade or improve the loaded data plane. The state file describes the old one until the last
+    step.
 
-    ``moved``: nothing is up, but programs and maps of another interface are there.
+    ``moved``: nothing is attached, but programs and maps of another interface exist.
     """
     pinned = pins.pin_directory(directory)
     before = copy.deepcopy(now)
@@ -322,7 +334,7 @@ def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool
             attached = _ascend(directory, settings, now, programs)
         except (LoaderError, OSError) as error:
             _undo(directory, now)
-            # Not before: a state that is written on the way tells of programs that may be the former ones.
+            # The version is set only here, because a state written earlier may still describe the former programs.
             now.version, now.digest = __version__, sources_digest(settings)
             _tell_failure(directory, now, error)
             raise
@@ -344,13 +356,15 @@ def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool
     now.proved, now.complete = time.time(), True
     if done != ALREADY:
         now.since = now.proved
-    # Also where nothing was changed: an agent that gave the plane up takes it back when it is proved again.
+    # Written even without a change: an agent that stepped down uses the data plane again once it was verified again.
     state.write(directory, now)
     return done, now
 
 
 def _check_before_exchange(settings: Settings, programs: supply.Supply) -> None:
-    """Sources that this kernel rejects altogether must not replace programs that carry. Raises ``LoaderError``."""
+    """Raise ``LoaderError`` if the kernel rejects the new programs in every mode, so that they do not replace working
+    ones.
+    """
     if not any(programs.loads(mode) for mode in settings.modes):
         rejected = list(programs.rejected.values())
         reason = "the new programs are not loaded, the old ones go on: " + "; ".join(each.reason for each in rejected)
@@ -358,7 +372,7 @@ def _check_before_exchange(settings: Settings, programs: supply.Supply) -> None:
 
 
 def _tell_failure(directory: Path, now: state.State, error: Exception) -> None:
-    """Leave the reasons where agent, status and doctor find them."""
+    """Write the reasons of a failure to the state, which agent, status and doctor read."""
     if not now.reasons:
         remedy, detail = getattr(error, "remedy", ""), getattr(error, "detail", "")
         now.reasons.append(state.Refusal("", str(error), remedy, detail))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Proves that packets travel before a plane is called up, and each time ``up`` runs again.
+"""Verifies that packets are delivered, before a new data plane counts as up and each time ``up`` runs again.
 
-Programs that load may still carry nothing. A veth takes redirected frames only when its peer has GRO or XDP switched
-on, and silently drops them otherwise; a kernel before 5.14 cannot broadcast; another program may end the chain at TC
-before ours. So each program is run on frames that are not the agent's; frames really pass the hooks that a frame can be
-sent through; and for native XDP two copies of one frame really leave by the interface.
+Programs that load may still deliver nothing. A veth accepts redirected frames only if its peer has GRO or XDP enabled,
+and silently drops them otherwise. Kernels before 5.14 cannot broadcast. Another program may end the chain at TC before
+ours. So the self-test runs each program on frames that are not the agent's, sends real frames through the hooks where
+this is possible, and for native XDP sends two real copies of one frame out of the interface.
 """
 
 from __future__ import annotations
@@ -23,38 +23,40 @@ from . import netlink, pins
 from .compile import INGRESS, TC_EGRESS, TC_INGRESS
 from .errors import Refused, Rejected, Starved
 
-#: Of the kernel only (include/linux/errno.h).
+#: Kernel-internal error number ENOTSUPP (include/linux/errno.h).
 _ENOTSUPP = 524
 _XDP_PASS, _XDP_REDIRECT = 2, 4
 _TC_NEXT = 0xFFFFFFFF
 _BPF_F_INGRESS = 1
 COPIES = 2
-#: IEEE 802: a bridge does not forward frames to this address, nobody listens on the second (local experiments).
+#: Destination address that no bridge forwards (IEEE 802). The EtherType below is for local experiments, so no host
+#: processes it.
 _NEAREST_BRIDGE = bytes.fromhex("0180c200000e")
 _ETHER_TYPE = 0x88B5
 _TEXT = b"XDP Gossip self-test"
-#: Ports of UDP that nobody minds a frame to (RFC 863, RFC 862); two, as one may be the agent's.
+#: UDP ports discard and echo, where a stray frame does no harm (RFC 863, RFC 862). There are two, because the agent may
+#: use one.
 _DISCARD_ECHO = (9, 7)
-#: struct watched of selftest.c
+#: Layout of struct watched in selftest.c.
 _WATCHED = struct.Struct("=QQIiii")
-#: struct knock of selftest.c
+#: Layout of struct knock in selftest.c.
 _KNOCK = struct.Struct("=II")
-#: Seconds until a frame that was put into an interface's receive queue has come out of it, at the latest.
+#: Seconds within which a frame in an interface's receive queue must reach the program.
 _ARRIVAL = 3.0
 _VERDICTS = {INGRESS: _XDP_PASS, TC_INGRESS: _TC_NEXT, TC_EGRESS: _TC_NEXT}
 
 
 def run_program(name: str, program: int) -> None:
-    """Run a program on frames that are not the agent's and must pass. Raises ``Rejected``.
+    """Run a program on frames that are not the agent's, which it must pass on. Raises ``Rejected``, ``Refused``.
 
-    Programs that never see such frames (the egress of copies, tracepoints, the self-test's own) are not run.
+    Programs that never see such frames (the egress of copies, tracepoints, the self-test's own programs) are not run.
     """
     verdict = _VERDICTS.get(name)
     for kind, frame in _foreign_frames().items() if verdict is not None else ():
         try:
             got = libbpf.run(program, frame).value
         except OSError as error:
-            # Want of memory, say, is no answer of this kernel to this program.
+            # Other errors, such as a lack of memory, do not mean that this kernel rejects the program.
             kind_of = Rejected if error.errno in (errno.EINVAL, errno.EOPNOTSUPP, _ENOTSUPP) else Refused
             raise kind_of(
                 f"self-test: {name} on {kind}: {error.strerror}", "this kernel cannot run programs on test frames"
@@ -67,10 +69,12 @@ def run_program(name: str, program: int) -> None:
 
 
 def knock(program: int, told: int, interface: netlink.Interface, hook: str, pinned: Path, own: Address) -> None:
-    """Make a frame arrive at the interface (``hook`` "ingress") or leave by it ("egress"): our program has to see it.
+    """Send a test frame into the interface (``hook`` "ingress") or out of it ("egress"), and check that our program
+    sees it.
 
-    ``told`` is the map ``knock`` of selftest.c, ``own`` the node's address. At the way in the frame passes generic
-    XDP and TC as one from the network does. Raises ``Starved`` when the program did not count it, ``Refused``.
+    ``told`` is the map ``knock`` of selftest.c, ``own`` is the node's address. On ingress, the frame passes generic XDP
+    and TC as a frame from the network does. Raises ``Starved`` if the program did not count the frame, otherwise
+    ``Refused``.
     """
     where = f"{interface.name} {hook}"
     libbpf.update(told, bytes(4), _KNOCK.pack(interface.index, _BPF_F_INGRESS if hook == "ingress" else 0))
@@ -78,7 +82,7 @@ def knock(program: int, told: int, interface: netlink.Interface, hook: str, pinn
     with pins.opened(pinned / "counters") as counters:
         before = libbpf.lookup_per_cpu(counters, counter)
         try:
-            # Its result is the stack's: at the way out our program makes it a drop.
+            # The return value comes from the network stack: on egress, our program drops the frame.
             libbpf.run(program, frame(interface.mac, own, hook))
         except OSError as error:
             raise Refused(f"self-test: a frame through {where}: {error.strerror}", "see dmesg") from None
@@ -94,7 +98,7 @@ def knock(program: int, told: int, interface: netlink.Interface, hook: str, pinn
 
 
 def broadcast(sender: int, interface: netlink.Interface) -> None:
-    """Ask whether the kernel redirects a frame to several ports at once. Raises ``Refused``."""
+    """Check that the kernel can redirect a frame to several ports at once. Raises ``Refused``."""
     got = libbpf.run(sender, _frame(interface)).value
     if got != _XDP_REDIRECT:
         raise Refused(
@@ -104,10 +108,10 @@ def broadcast(sender: int, interface: netlink.Interface) -> None:
 
 
 def redirect(sender: int, watcher: int | None, watched: int, interface: netlink.Interface) -> list[str]:
-    """Send a frame twice by the interface as the data plane sends: by native XDP's broadcast.
+    """Send two copies of a frame out of the interface in the way the data plane does, with native XDP's broadcast.
 
-    ``watcher`` is None when the kernel rejects that program. Returns nothing when it was proved, else why it could not
-    be tried. Raises ``Refused`` when the frames did not leave.
+    ``watcher`` is None if the kernel rejects that program. Returns an empty list if the copies left; otherwise the
+    reason why the test was not possible. Raises ``Refused`` if the copies did not leave.
     """
     if watcher is None:
         return _untried(interface, "it rejects the program that watches")
@@ -129,10 +133,11 @@ def redirect(sender: int, watcher: int | None, watched: int, interface: netlink.
 
 
 def frame(mac: bytes, own: Address, hook: str) -> bytes:
-    """The frame that selftest.h knows: UDP to (``hook`` "ingress") or from ("egress") ``own``, but for its port.
+    """Build the test frame that selftest.h recognises: UDP to ``own`` (``hook`` "ingress") or from it ("egress").
 
-    Filters of others may be for one IP version, or one address; what they do to the agent's packets they do to it. A
-    stack that it reaches all the same drops it: the other address is for documentation, the port for discarding.
+    It has the node's address, so that filters for one IP version or one address treat it as they treat the agent's
+    packets. If the frame reaches a network stack nevertheless, the stack drops it: the other address is for
+    documentation, and the port is discard or echo.
     """
     ip = ipaddress.ip_address(own.ip)
     other = ipaddress.ip_address(routes.NOBODY[ip.version])
@@ -149,7 +154,7 @@ def frame(mac: bytes, own: Address, hook: str) -> bytes:
 
 
 def _checksum(words: bytes) -> bytes:
-    """RFC 1071."""
+    """The Internet checksum of ``words`` (RFC 1071)."""
     total = sum(struct.unpack(f">{len(words) // 2}H", words))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
@@ -157,7 +162,7 @@ def _checksum(words: bytes) -> bytes:
 
 
 def _frame(interface: netlink.Interface) -> bytes:
-    """A frame that leaves the host, under an unused EtherType."""
+    """Build a frame that leaves the host, with an unused EtherType."""
     return _NEAREST_BRIDGE + interface.mac + struct.pack(">H", _ETHER_TYPE) + _TEXT.ljust(46, b"\0")
 
 
@@ -183,7 +188,7 @@ def _not_sent(interface: netlink.Interface, sent: int, dropped: int, code: int) 
 
 
 def _foreign_frames() -> dict[str, bytes]:
-    """Frames that no agent is addressed by: another EtherType, and UDP to a documentation address (RFC 5737, 3849)."""
+    """Frames that are not for any agent: another EtherType, and UDP to a documentation address (RFC 5737, RFC 3849)."""
     ethernet = bytes(12)
     udp = struct.pack(">HHHH", 9, 9, 8 + 88, 0) + bytes(88)
     ipv4 = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, b"\xc0\0\2\1", b"\xc0\0\2\2")

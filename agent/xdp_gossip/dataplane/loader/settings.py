@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What to put up: modes, interface, sizes and owner, from the agent's configuration and the command line."""
+"""Determines the wanted data plane (modes, interface, sizes and owner) from the configuration and the command line."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
 DEFAULT_DIRECTORY = DataPlaneConfig.directory
 DEFAULT_USER = "xdp-gossip"
 
-#: The modes as status, API and role name them, best first.
+#: The names of the modes in status, API and role, best first.
 NATIVE, GENERIC, TC = "XDP (native)", "XDP (generic)", "TC"
-#: What each value of ``protocol`` allows; for the others there is nothing to load.
+#: Value of ``protocol`` -> allowed modes. For other values, no data plane is loaded.
 MODES = {"auto": (NATIVE, GENERIC, TC), "XDP": (NATIVE, GENERIC), "TC": (TC,)}
 
 
-#: Stands for an interface that is not there yet.
+#: Placeholder for an interface that does not exist yet.
 NOWHERE = netlink.Interface(0, "", 0, "", up=False, loopback=False, mac=b"", xdp_program=0, xdp_mode="")
 
 
 class NoUser(LoaderError):
-    """The user who should get the maps does not exist."""
+    """The user who should own the maps does not exist."""
 
 
 class Absent(LoaderError):
-    """The interface or its address does not exist yet, but may appear."""
+    """The interface or its address does not exist yet, but may appear later."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a data plane for ``node``.
+    """The settings of the data plane for ``node``.
 
-    ``wide`` and ``amount``: copies of a rumor. ``nodes``: entries of the node map. ``asked``: the interface as it was
-    named, "" for the one with node.addr. ``prepare``: the loader may change the interface's settings. ``owners``:
-    indexes of the interfaces that have the node's address.
+    ``wide`` and ``amount``: numbers of copies of a rumor. ``nodes``: entries of the node map. ``asked``: the configured
+    interface name, "" for the interface with node.addr. ``prepare``: the loader may change the interface's settings.
+    ``owners``: indexes of the interfaces that have the node's address.
     """
 
     directory: str
@@ -67,26 +67,27 @@ class Settings:
 
 
 def directory(config: AgentConfig | None, named: str | None) -> str:
-    """The data plane's state directory: ``--directory``, else the configuration's, else the default."""
+    """The state directory of the data plane: ``--directory``, else the configured one, else the default."""
     section = getattr(config, "dataplane", None)
     return named or getattr(section, "directory", "") or DEFAULT_DIRECTORY
 
 
 def wanted(config: AgentConfig, *, interface: str = "", named_directory: str = "", user: str = "") -> Settings:
-    """The settings that ``config`` asks for; keywords, from the command line, take precedence.
+    """The settings that ``config`` requests; the keywords, from the command line, take precedence.
 
-    Raises ``LoaderError``, and ``OSError`` when the kernel does not answer.
+    Raises ``LoaderError``, and ``OSError`` if the kernel does not answer.
     """
     _user(user or DEFAULT_USER)
     found = unplaced(config, interface=interface, named_directory=named_directory, user=user)
-    # An agent knows its members; a configuration may name seeds that are down, or that only a resolver can find.
+    # Prefer the agent's destinations: the configured seeds may be down, or may be host names that only a resolver
+    # knows.
     toward = asking.Request(Path(found.directory)).toward() or [seed.ip for seed in config.seeds]
     placed, owners = _interface(config.node.addr, found.asked, _Aim(toward, found.uid, _now_on(found.directory)))
     return replace(found, interface=placed, owners=owners)
 
 
 def unplaced(config: AgentConfig, *, interface: str = "", named_directory: str = "", user: str = "") -> Settings:
-    """The wanted state on ``NOWHERE``, whatever interfaces exist; root replaces a missing user."""
+    """The wanted settings with the placeholder ``NOWHERE`` as interface; root replaces a missing user."""
     copies = headers.constants()["XG_COPIES"]
     name, uid = owner(user)
     return Settings(
@@ -106,12 +107,12 @@ def unplaced(config: AgentConfig, *, interface: str = "", named_directory: str =
 
 
 def asked(config: AgentConfig, named: str = "") -> str:
-    """The interface by its name: ``--interface``, else what the configuration says, "" for the one with node.addr."""
+    """The name of the requested interface: ``--interface``, else the configured one, "" for the one with node.addr."""
     return named or getattr(getattr(config, "dataplane", None), "interface", "")
 
 
 def owner(name: str) -> tuple[str, int]:
-    """Name and number of the user who gets the maps; root's where the user is missing, as there is no agent then."""
+    """Name and id of the user who owns the maps; root if that user is missing, because then there is no agent."""
     try:
         found = _user(name or DEFAULT_USER)
     except NoUser:
@@ -130,7 +131,9 @@ def _user(name: str) -> pwd.struct_passwd:
 
 @dataclass(frozen=True)
 class _Aim:
-    """Where packets go: ``toward`` addresses, as user ``uid``; ``now``: interface of the running plane, or 0."""
+    """The packets' destinations ``toward``, their user ``uid``, and the index ``now`` of the loaded data plane's
+    interface (or 0).
+    """
 
     toward: Sequence[str]
     uid: int
@@ -138,19 +141,20 @@ class _Aim:
 
 
 def _now_on(directory: str) -> int:
-    """Index of the interface that a data plane is on, 0 for none."""
+    """The index of the loaded data plane's interface; 0 if none is loaded."""
     try:
         old = state.read(Path(directory))
-    except LoaderError:  # told by whoever puts it up
+    except LoaderError:  # ``up`` reports this error
         return 0
     return old.ifindex if old is not None and old.mode else 0
 
 
 def _interface(ip: str, name: str, aim: _Aim) -> tuple[netlink.Interface, tuple[int, ...]]:
-    """The interface that rumors come in by, and the indexes of those that have ``ip``.
+    """The interface on which rumors arrive, and the indexes of the interfaces that have the address ``ip``.
 
-    It is the one that was named, else the one that has node.addr, and if that is loopback, a dummy or a VRF, the one
-    by which packets to most others leave (else, the default route's). Raises ``Absent``, ``LoaderError``.
+    If an interface is configured, it is used; otherwise the one that has node.addr. If that one is loopback, a dummy or
+    a VRF, the interface by which packets to most destinations leave is used; without destinations, the default route's.
+    Raises ``Absent``, ``LoaderError``.
     """
     every = {found.index: found for found in netlink.interfaces()}
     owners = tuple(index for index in netlink.owners(ip) if index in every)
@@ -185,15 +189,16 @@ def _only_holds(interface: netlink.Interface) -> bool:
 
 
 def _by_route(ip: str, holder: netlink.Interface, aim: _Aim, every: dict[int, netlink.Interface]) -> netlink.Interface:
-    """The interface that packets from ``ip`` to most others leave by; with as many, the first one.
+    """The interface by which packets from ``ip`` to most destinations leave; the first one of several.
 
-    A plane stays where it is as long as packets to any of them leave by that. Raises ``Absent``, ``LoaderError``.
+    A loaded data plane keeps its interface while packets to any destination leave by it. Raises ``Absent``,
+    ``LoaderError``.
     """
 
     def usable(index: int) -> bool:
         return index in every and not _only_holds(every[index])
 
-    # An address of a VRF may be on the VRF itself, or on a dummy in it.
+    # An address in a VRF may be on the VRF interface itself, or on a dummy interface in the VRF.
     vrf = holder if holder.kind == "vrf" else every.get(holder.master)
     within = vrf.index if vrf is not None and vrf.kind == "vrf" else 0
     try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""``state.json``: what is attached, for people, for the agent, and for the loader that runs after one was killed.
+"""``state.json``: the attached programs, for people, for the agent, and for the next loader after one was killed.
 
-Whatever would outlive a killed loader is written down before it is done. Pins need no record: their paths show what
-they are.
+Everything that would outlive a killed loader is recorded before it is done. Pins need no record, because their paths
+identify them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAME = "state.json"
 
 @dataclass
 class Refusal:
-    """Why a better mode is not in use, and what to do about it. ``detail`` is the end of the verifier's log."""
+    """The reason why a better mode is not in use, with the remedy. ``detail`` is the end of the verifier's log."""
 
     mode: str
     reason: str
@@ -30,17 +30,17 @@ class Refusal:
 
 @dataclass
 class Clsact:
-    """Filters on a clsact queueing discipline (before TCX): ``filters`` is hook -> ids of programs that are ours."""
+    """Our filters on a clsact queueing discipline (kernels before TCX). ``filters``: hook -> ids of our programs."""
 
     ifindex: int
-    made: bool  # the clsact is ours to delete
+    made: bool  # the loader created the clsact and may delete it
     filters: dict[str, list[int]] = field(default_factory=dict)
     priorities: dict[str, int] = field(default_factory=dict)  # hook -> priority of our filter
 
 
 @dataclass
 class Change:
-    """A setting of an interface that the loader changed. ``down`` restores it if it is still ``after``."""
+    """An interface setting that the loader changed. ``down`` restores ``before`` if the value is still ``after``."""
 
     ifindex: int
     setting: str
@@ -52,43 +52,43 @@ class Change:
 class State:
     """The state of a loaded data plane.
 
-    ``complete`` is false while a loader works on it, or if a loader died meanwhile. ``mode`` is "" if no mode is
-    possible.
+    ``complete`` is false while a loader works on the data plane, or if a loader died meanwhile. ``mode`` is "" if no
+    mode is possible.
     """
 
     layout: int
     version: str
     protocol: str
-    node: str  # whose it is, as ADDRESS:PORT
+    node: str  # the node that owns the data plane, as ADDRESS:PORT
     interface: str
     ifindex: int
     amount: int
     wide: int
     nodes: int
     user: str
-    digest: str  # of the sources and the constants that they are compiled with
+    digest: str  # digest of the BPF sources and their compile-time constants
     mode: str = ""
     since: float = 0.0  # seconds since the epoch
-    proved: float = 0.0  # when a loader saw last that it carries, seconds since the epoch
+    proved: float = 0.0  # time of the last successful check by a loader, seconds since the epoch
     complete: bool = False
-    mounted: bool = False  # the bpffs is ours to unmount
+    mounted: bool = False  # the loader mounted the bpffs and may unmount it
     reasons: list[Refusal] = field(default_factory=list)
     programs: dict[str, int] = field(default_factory=dict)  # name -> id
     links: dict[str, int] = field(default_factory=dict)  # name -> id
     maps: dict[str, int] = field(default_factory=dict)  # name -> id
     clsact: Clsact | None = None
-    notes: list[str] = field(default_factory=list)  # what the self-test could not prove, and traps that are no bar
-    asked: str = ""  # dataplane.interface, "" for the one that has node.addr
-    waiting: str = ""  # what is not there yet: an interface, an address
+    notes: list[str] = field(default_factory=list)  # checks that the self-test could not make, and tolerated traps
+    asked: str = ""  # the setting dataplane.interface; "" for the interface with node.addr
+    waiting: str = ""  # the missing interface or address
     owners: list[int] = field(default_factory=list)  # indexes of the interfaces that had the node's address
-    rejected: dict[str, Refusal] = field(default_factory=dict)  # program -> why the kernel does not accept it
-    tools: dict[str, str] = field(default_factory=dict)  # library of the compiler -> its size and time of change
+    rejected: dict[str, Refusal] = field(default_factory=dict)  # program -> reason why the kernel rejects it
+    tools: dict[str, str] = field(default_factory=dict)  # compiler library -> its size and modification time
     compiler: str = ""
-    changes: list[Change] = field(default_factory=list)  # made to the interface by dataplane.prepare_interface
+    changes: list[Change] = field(default_factory=list)  # changes made to the interface for dataplane.prepare_interface
 
 
 def read(directory: Path) -> State | None:
-    """The state that a loader wrote; None if there is none. Raises ``LoaderError`` for another version's file."""
+    """Read the last loader's state; None if there is none. Raises ``LoaderError`` for a file of another version."""
     path = directory / NAME
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -110,7 +110,7 @@ def read(directory: Path) -> State | None:
 
 
 def write(directory: Path, state: State) -> None:
-    """Replace the file in one step; everybody may read it. Raises ``OSError`` that names it."""
+    """Replace the state file atomically; all users may read it. Raises ``OSError`` that names the file."""
     path, fresh = directory / NAME, directory / f"{NAME}.new"
     with contextlib.suppress(FileNotFoundError):
         fresh.unlink()
@@ -128,7 +128,7 @@ def write(directory: Path, state: State) -> None:
 
 
 def remove(directory: Path) -> None:
-    """Remove the file."""
+    """Remove the state file, if it exists."""
     for name in (NAME, f"{NAME}.new"):
         with contextlib.suppress(FileNotFoundError):
             (directory / name).unlink()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reports what is up, for programs. Root and the agent's user see everything; other users see no counters."""
+"""Reports the state of the loaded data plane. Root and the agent's user see everything; others see no counters."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .. import headers, libbpf
 from ..health import COPY_ENDS
 from . import hooks, netlink, pins, refusals, state
 
-#: Seconds within which a copy that was asked for has been made, refused or lost.
+#: Seconds within which a requested copy is made, refused or lost.
 _FLIGHT = 0.05
 
 
 def report(directory: Path) -> dict[str, Any]:
-    """Everything about the data plane in ``directory``. Raises ``LoaderError`` when its state cannot be read."""
+    """Describe the data plane in ``directory``. Raises ``LoaderError`` if its state cannot be read."""
     now = state.read(directory)
     base: dict[str, Any] = {"up": False, "directory": str(directory)}
     if now is None:
@@ -67,10 +67,10 @@ def report(directory: Path) -> dict[str, Any]:
 
 
 def copies_missing(before: Mapping[str, int], pinned: Path) -> int:
-    """Copies that were asked for and that no program accounts for: what the kernel lost before our program saw it.
+    """The number of requested copies without an outcome: the kernel lost them before our program saw them.
 
-    ``before`` are the counters of a moment ago. What was asked for then is accounted for now, unless it is lost; a
-    copy is in flight for microseconds. Raises ``OSError``.
+    ``before`` contains the counters of a moment ago. A copy is in flight for microseconds, so every copy requested then
+    has an outcome now, unless it was lost. Raises ``OSError``.
     """
     time.sleep(_FLIGHT)
     now = counters(pinned)
@@ -78,7 +78,7 @@ def copies_missing(before: Mapping[str, int], pinned: Path) -> int:
 
 
 def _name_now(now: state.State) -> str:
-    """The interface's name: it may have been renamed since."""
+    """The current name of the interface, which may have been renamed."""
     try:
         found = netlink.by_index(now.ifindex) if now.ifindex else None
     except OSError:
@@ -87,13 +87,16 @@ def _name_now(now: state.State) -> str:
 
 
 def counters(pinned: Path) -> dict[str, int]:
-    """Every counter, summed over the CPUs. Raises ``OSError``."""
+    """All counters, summed over the CPUs. Raises ``OSError``."""
     with pins.opened(pinned / "counters") as descriptor:
         return {name: libbpf.lookup_per_cpu(descriptor, index) for index, name in enumerate(headers.counters())}
 
 
 def _fault(directory: Path, now: state.State) -> str:
-    """Why what was put up is up no longer, "" when it is. Links are root's: others have to believe the state."""
+    """The reason why the loaded data plane is no longer up; "" if it is up.
+
+    Only root can inspect links, so for other users the recorded state is returned.
+    """
     try:
         gone = [name for name, program in hooks.running(directory, now).items() if not program]
     except PermissionError:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Names of the moments at which a killed loader leaves something behind; tests kill it at each."""
+"""Names of the steps after which a killed loader leaves something behind; tests kill the loader at each step."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-#: Set to the name of a step: the loader then dies there as by ``kill -9``.
+#: Environment variable with the name of a step at which the loader kills itself, as ``kill -9`` would.
 VARIABLE = "XDP_GOSSIP_DATAPLANE_DIE_AT"
 
 UP = (
@@ -21,7 +21,7 @@ UPGRADE = (
     *("compiled", "loaded", "link_tc_egress exchanged", "link_xdp exchanged", "hooks attached", "tested"),
     *("hooks proved", "programs pinned"),
 )
-#: Of an ``up`` that waits for an interface.
+#: Steps of an ``up`` that waits for an interface.
 PREPARE = (
     *("state written", "mounted", "pin directory made", "compiled", "loaded", "maps handed over", "programs pinned"),
 )
@@ -30,6 +30,6 @@ DOWN = ("down intended", "links removed", "filters removed", "pins removed", "un
 
 
 def step(name: str) -> None:
-    """Mark a moment."""
+    """Mark the step ``name`` as reached; kill this process if the environment variable names it."""
     if os.environ.get(VARIABLE) == name:
         os.kill(os.getpid(), signal.SIGKILL)

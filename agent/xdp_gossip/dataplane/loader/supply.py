@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Provides the programs for a mode: from their pins while these are current, otherwise compiled and loaded.
+"""Provides the programs of a mode: opened from their pins if these are current, otherwise compiled and loaded.
 
-Only the programs that a mode needs are loaded, so one that this kernel rejects costs only the modes that need it. The
-state remembers what the kernel rejected: asking again would need the compiler and get the same answer.
+Only the programs that a mode needs are loaded, so a program that this kernel rejects only excludes the modes that need
+it. The state records which programs the kernel rejected, because another attempt would need the compiler and give the
+same result.
 """
 
 from __future__ import annotations
@@ -32,45 +33,49 @@ KINDS: dict[str, tuple[str, int | None]] = {
     SEND_WATCH: ("RAW_TRACEPOINT", None),
     KNOCK: ("SCHED_CLS", None),
 }
-#: Programs that share maps nobody else has: they are of one compilation, or none of them is taken from its pin.
+#: Groups of programs that share private maps. The programs of a group come from one compilation: either all are opened
+#: from their pins or none.
 _XDP_GROUP = (INGRESS, EGRESS, WATCH)
 SELFTEST_GROUP = (SEND, SEND_WATCH, KNOCK)
 _SELFTEST_MAPS = ("ports", "watched", "knock")
 _RELAY_MAPS = ("relay", "relay_wide")
-#: Beginnings of the names of their pins.
+#: Prefixes of the pins of these maps.
 _MAP_PREFIX, _DEVMAP_PREFIX = "selftest_", "devmap_"
-#: The files that are compiled, each with its programs.
+#: The source files that are compiled, each with its programs.
 MAIN, SELFTEST = "dataplane.c", "selftest.c"
 SOURCES = {MAIN: (INGRESS, EGRESS, WATCH, TC_INGRESS, TC_EGRESS), SELFTEST: SELFTEST_GROUP}
 
 
 def of_mode(mode: str) -> tuple[str, ...]:
-    """The programs that a mode needs."""
+    """The names of the programs that a mode needs."""
     return (TC_INGRESS, TC_EGRESS) if mode == TC else (INGRESS, EGRESS, TC_EGRESS)
 
 
 def refuse_known(rejected: Mapping[str, state.Refusal], modes: Sequence[str]) -> None:
-    """Raise ``Rejected`` if a program that every mode needs is known to be rejected, instead of compiling it again."""
+    """Raise ``Rejected`` without compiling if every mode needs a program that the kernel is known to reject."""
     known = [next((rejected[name] for name in of_mode(mode) if name in rejected), None) for mode in modes]
     if known and known[0] is not None and all(known):
         raise Rejected(known[0].reason, known[0].remedy, known[0].detail)
 
 
 def pin(program: str) -> str:
-    """Name of a program's pin."""
+    """The name of a program's pin."""
     return pins.PROGRAM_PREFIX + program
 
 
 def constants(settings: Settings) -> dict[str, str]:
-    """What ``dataplane.c`` is compiled with."""
+    """The compile-time constants of ``dataplane.c``."""
     return {"XG_NODES": str(settings.nodes), "XG_AMOUNT": str(settings.amount), "XG_WIDE": str(settings.wide)}
 
 
 class Supply:
-    """Descriptors of programs and of the self-test's maps, open until :meth:`close`."""
+    """Descriptors of the programs and of the self-test's maps, open until :meth:`close`."""
 
     def __init__(self, settings: Settings, pinned: Path, now: state.State, *, renew: bool, moved: bool = False) -> None:
-        """``renew``: the pins are of other sources, so they are not used; ``moved``: they are of another interface."""
+        """Prepare for ``settings``; nothing is opened yet.
+
+        ``renew``: the pins are from other sources and are not used. ``moved``: the pins are from another interface.
+        """
         self._settings = settings
         self._pinned = pinned
         self._now = now
@@ -79,24 +84,24 @@ class Supply:
         self._open: dict[str, int] = {}
         self._own: list[int] = []  # descriptors that no BCC module closes
         self._modules: dict[str, Programs] = {}
-        #: Programs that were loaded now, each with its descriptor.
+        #: Program -> descriptor, for programs that were loaded by this object.
         self.fresh: dict[str, int] = {}
 
     @property
     def rejected(self) -> dict[str, state.Refusal]:
-        """Programs that the kernel rejects, each with the reason."""
+        """Program -> reason, for programs that the kernel rejects."""
         return self._now.rejected
 
     def close(self) -> None:
-        """Close every descriptor; what is pinned or attached stays."""
+        """Close every descriptor. Pinned and attached objects remain."""
         while self._own:
             os.close(self._own.pop())
         self._open.clear()
         self.fresh.clear()
-        self._modules.clear()  # BCC closes what it has opened
+        self._modules.clear()  # BCC closes the descriptors that it opened
 
     def program(self, name: str) -> int:
-        """A program's descriptor. Raises ``Rejected``, ``Refused``, ``LoaderError``."""
+        """The descriptor of a program. Raises ``Rejected``, ``Refused``, ``LoaderError``."""
         if name not in self._open:
             known = self._now.rejected.get(name)
             if known is not None:
@@ -106,7 +111,7 @@ class Supply:
         return self._open[name]
 
     def loads(self, mode: str) -> bool:
-        """Whether the kernel accepts all programs of a mode. Raises ``LoaderError`` for any other trouble."""
+        """Whether the kernel accepts all programs of a mode. Raises ``LoaderError`` for any other error."""
         try:
             for name in of_mode(mode):
                 self.program(name)
@@ -115,13 +120,13 @@ class Supply:
         return True
 
     def map(self, name: str) -> int:
-        """A map of the self-test: ``ports``, ``watched`` or ``knock``; after one of its programs."""
+        """Descriptor of a self-test map (``ports``, ``watched`` or ``knock``), once a self-test program is loaded."""
         return self._open[_MAP_PREFIX + name]
 
     def pin(self) -> None:
-        """Pin what was loaded, for the next loader, and write the programs' ids into the state."""
+        """Pin the newly loaded programs for the next loader, and record their ids in the state."""
         if self._renew:
-            # A pin of the former sources must not be taken for one of these.
+            # A pin of the former sources must not be used as a program of the new sources.
             for name in [name for name in self._now.programs if name not in self.fresh]:
                 (self._pinned / pin(name)).unlink(missing_ok=True)
                 del self._now.programs[name]
@@ -144,7 +149,9 @@ class Supply:
         return (name,)
 
     def _from_pins(self, name: str) -> bool:
-        """Open the pins of the program's group; False when one is missing that the kernel does not reject."""
+        """Open the pins of the program's group. Returns False if a pin is missing for a program that the kernel
+        accepts.
+        """
         if self._renew:
             return False
         group = [each for each in self._group(name) if each not in self._now.rejected]
@@ -168,7 +175,7 @@ class Supply:
         return True
 
     def _fill(self, name: str) -> None:
-        """Let the device maps of a program's group lead to the interface, once there is one. Raises ``Refused``."""
+        """Write the interface, if it exists, into the device maps of a program's group. Raises ``Refused``."""
         if self._settings.interface is NOWHERE:
             return
         if name in SELFTEST_GROUP:
@@ -178,7 +185,7 @@ class Supply:
             self._fill_devmap("relay_wide", _DEVMAP_PREFIX, self._settings.wide, self._open[EGRESS])
 
     def _fill_devmap(self, name: str, prefix: str, count: int, program: int | None) -> None:
-        """Make the first ``count`` entries the interface, with ``program`` for what leaves by them."""
+        """Set the first ``count`` entries to the interface, with ``program`` for the frames that leave through them."""
         interface = self._settings.interface
         value = struct.pack("=ii", interface.index, -1 if program is None else program)
         for index in range(count):
@@ -191,7 +198,7 @@ class Supply:
                 ) from None
 
     def _load(self, name: str) -> None:
-        """Compile and load the program and those of its group. Raises what keeps ``name`` itself from loading."""
+        """Compile and load the programs of the group of ``name``. Raises the error of ``name`` itself."""
         source = self._source(SELFTEST if name in SELFTEST_GROUP else MAIN)
         trouble: Rejected | None = None
         for each in self._group(name):
@@ -201,7 +208,8 @@ class Supply:
                 selftest.run_program(each, program)
                 self._open[each] = self.fresh[each] = program
             except Rejected as rejected:
-                # Two programs of one source may share a cause; each is told, the one that was asked for is raised.
+                # Programs of one source may be rejected for the same cause. Each rejection is recorded; that of
+                # ``name`` is raised.
                 self._now.rejected[each] = state.Refusal("", rejected.reason, rejected.remedy, rejected.detail)
                 self._now.tools, self._now.compiler = tools(), toolchain()
                 trouble = rejected if each == name else trouble

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Finds settings of an interface that would make a mode fail, before attaching, and names the command that helps.
+"""Finds interface settings that would make a mode fail, before attaching, and names the command that changes them.
 
-With ``dataplane.prepare_interface`` the loader changes them itself, writes down the former values, and restores them at
-``down``. A command that cannot work on an interface is not suggested. The MTU is never changed: peers would keep
-sending frames of the former size.
+With ``dataplane.prepare_interface``, the loader changes the settings itself, records the former values, and restores
+them at ``down``. A command that cannot work on an interface is not suggested. The MTU is never changed, because peers
+would keep sending frames of the former size.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .errors import LoaderError, Refused
 from .settings import GENERIC, NATIVE, Settings
 
 _CHANNELS = "channels"
-#: Largest MTU of native XDP with drivers that want a frame, its headroom and the kernel's accounting in one page.
+#: Largest MTU for native XDP with drivers that need a frame, its headroom and the kernel's metadata in one page.
 LARGE_MTU = os.sysconf("SC_PAGE_SIZE") - 256 - 320 - 22
 
 
 @dataclass(frozen=True)
 class Trap:
-    """An obstacle to a mode. ``bars``: the mode is impossible with it. Setting ``setting`` to ``value`` would help."""
+    """An obstacle to a mode. ``bars``: it makes the mode impossible. The remedy is to set ``setting`` to ``value``."""
 
     reason: str
     remedy: str
@@ -37,7 +37,7 @@ class Trap:
 
 
 def refuse_other_than_ethernet(interface: netlink.Interface) -> None:
-    """Raise ``LoaderError`` for an interface whose packets have no Ethernet header: wireguard, tun, ppp."""
+    """Raise ``LoaderError`` for an interface without Ethernet headers, such as wireguard, tun and ppp."""
     if not interface.ethernet:
         raise LoaderError(
             f"{interface.name} is not an Ethernet interface ({interface.kind or 'no kind'}): its packets have no "
@@ -47,7 +47,7 @@ def refuse_other_than_ethernet(interface: netlink.Interface) -> None:
 
 
 def clear(settings: Settings, mode: str, now: state.State) -> list[str]:
-    """Find what keeps ``mode`` from working, and mend it if allowed. Returns notes.
+    """Find the obstacles to ``mode``, and remove them if the settings allow it. Returns notes about the others.
 
     Raises ``Refused``.
     """
@@ -62,7 +62,8 @@ def clear(settings: Settings, mode: str, now: state.State) -> list[str]:
 
 
 def prepare_native(settings: Settings, now: state.State) -> bool:
-    """Change what makes drivers refuse native XDP, where that is allowed; whether anything was changed.
+    """Change the settings that make drivers refuse native XDP, if this is allowed. Returns whether anything was
+    changed.
 
     Raises ``Refused``.
     """
@@ -73,7 +74,7 @@ def prepare_native(settings: Settings, now: state.State) -> bool:
 
 
 def survey(interface: netlink.Interface, mode: str) -> Iterator[Trap]:
-    """The obstacles that are known before a mode is tried. Facts that cannot be read count as no obstacle."""
+    """Yield the obstacles that are known before a mode is tried. Facts that cannot be read are no obstacle."""
     if mode == GENERIC:
         yield from _warns(interface)
         yield from _hidden_tags(interface, bars=True)
@@ -83,7 +84,7 @@ def survey(interface: netlink.Interface, mode: str) -> Iterator[Trap]:
 
 
 def offloads_and_queues(interface: netlink.Interface) -> list[Trap]:
-    """What makes a driver refuse native XDP, as far as it could be changed: receive offloads, too many queues."""
+    """The changeable settings that make a driver refuse native XDP: receive offloads, too many queues."""
     found = []
     name, known = interface.name, _features(interface)
     for feature in (ethtool.LRO, ethtool.GRO_HW):
@@ -101,7 +102,7 @@ def offloads_and_queues(interface: netlink.Interface) -> list[Trap]:
 
 
 def native_remedy(interface: netlink.Interface) -> str:
-    """Commands that may make the driver take native XDP: those that can work on this interface."""
+    """The commands that may make the driver accept native XDP, limited to those that can work on this interface."""
     commands = [trap.remedy for trap in offloads_and_queues(interface)]
     if interface.mtu > LARGE_MTU:
         commands.append(f"ip link set {interface.name} mtu {min(1500, LARGE_MTU)}")
@@ -109,7 +110,8 @@ def native_remedy(interface: netlink.Interface) -> str:
         return "; ".join(commands) + " (dmesg says what the driver wants)"
     fixed = [word for feature, word in ethtool.WORDS.items() if _is_fixed_on(interface, feature)]
     driver = ethtool.driver(interface.name)
-    # virtio_net also refuses for fixed receive checksums alone, which it always shows as fixed: no flag tells them.
+    # virtio_net may refuse only because of fixed receive checksums. No flag shows this, because it always reports them
+    # as fixed.
     if driver == "virtio_net" or {"lro", "rx-gro-hw"} & set(fixed):
         return (
             "the receive offload is fixed in this machine: have its hypervisor offer VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, "
@@ -120,9 +122,9 @@ def native_remedy(interface: netlink.Interface) -> str:
 
 
 def set_back(now: state.State, keep: int = 0) -> None:
-    """Undo all but the first ``keep`` changes, the last one first, unless the setting was changed again meanwhile.
+    """Undo all changes after the first ``keep``, last one first, unless someone has changed the setting meanwhile.
 
-    Prints what cannot be undone on stderr.
+    Prints the changes that cannot be undone on stderr.
     """
     while len(now.changes) > keep:
         change = now.changes.pop()
@@ -138,7 +140,11 @@ def set_back(now: state.State, keep: int = 0) -> None:
 
 
 def _warns(interface: netlink.Interface) -> Iterator[Trap]:
-    """Generic XDP switches LRO and rx-gro-hw off, here and below; where they are fixed the kernel warns and taints."""
+    """Offloads that make generic XDP taint the kernel.
+
+    Generic XDP disables LRO and rx-gro-hw on the interface and those below it. If an offload is fixed, the kernel warns
+    and taints itself.
+    """
     for each in (interface, *_below(interface)):
         for feature in (ethtool.LRO, ethtool.GRO_HW):
             if _is_fixed_on(each, feature):
@@ -151,12 +157,13 @@ def _warns(interface: netlink.Interface) -> Iterator[Trap]:
                 )
 
 
-#: Kinds of interfaces that get their frames from another one's receive handler: the stack has untagged them by then.
+#: Kinds of interfaces that receive frames from another interface's receive handler, after the stack has removed VLAN
+#: tags.
 _HANDED_UP = ("bridge", "macvlan", "macvtap", "ipvlan", "bond", "team")
 
 
 def _hidden_tags(interface: netlink.Interface, *, bars: bool) -> Iterator[Trap]:
-    """VLAN tags that the device has taken out of the frame: XDP would take frames of other VLANs for the agent's."""
+    """VLAN tags that the device has removed from the frame: XDP would take frames of other VLANs for the agent's."""
     if bars and interface.kind in _HANDED_UP:
         text = (
             f"{interface.name} is a {interface.kind}: the kernel takes VLAN tags out of the frames that it hands up to "
@@ -164,7 +171,7 @@ def _hidden_tags(interface: netlink.Interface, *, bars: bool) -> Iterator[Trap]:
         )
         yield Trap(text, "nothing: TC understands such tags", True, interface)
         return
-    # A VLAN interface gets frames whose tag has been looked at.
+    # A VLAN interface receives only frames whose tag was checked already.
     group = (interface, *_below(interface, past_vlan=False))
     for each in group:
         tags = _features(each).get(ethtool.RX_VLAN)
@@ -190,7 +197,7 @@ def _hidden_tags(interface: netlink.Interface, *, bars: bool) -> Iterator[Trap]:
 
 
 def _few_queues(interface: netlink.Interface) -> Iterator[Trap]:
-    """virtio_net sends what XDP redirects under a lock when it has no queue for each processor to spare."""
+    """Too few queues: without a spare queue per processor, virtio_net sends XDP's redirected frames under a lock."""
     queues, processors = _channels(interface), os.cpu_count() or 1
     if queues is None or ethtool.driver(interface.name) != "virtio_net":
         return
@@ -208,7 +215,7 @@ def _few_queues(interface: netlink.Interface) -> Iterator[Trap]:
 
 
 def _below(interface: netlink.Interface, *, past_vlan: bool = True) -> list[netlink.Interface]:
-    """The interfaces that this one is made of: members of a bond, what a VLAN or macvlan sits on, all the way down."""
+    """The interfaces below this one, at all levels: members of a bond, and the base of a VLAN or macvlan."""
     every = {each.index: each for each in netlink.interfaces()}
     found: dict[int, netlink.Interface] = {}
     waiting = [interface]
@@ -246,7 +253,10 @@ def _channels(interface: netlink.Interface) -> ethtool.Channels | None:
 
 
 def _change(settings: Settings, trap: Trap, now: state.State) -> bool:
-    """Mend a trap; the change is written down first, as it outlives this process. False when it cannot be made."""
+    """Change the setting of a trap. The change is recorded first, because it outlives this process.
+
+    Returns False if the change is not possible.
+    """
     before = _value(trap.interface, trap.setting)
     change = state.Change(trap.interface.index, trap.setting, before, trap.value)
     now.changes.append(change)

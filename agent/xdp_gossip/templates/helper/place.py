@@ -186,7 +186,7 @@ class Place:
             if self._work == self._room:
                 yield path
                 return
-            # The private directory is on a mount where root has no directory of its own, so the command gets a copy.
+            # The path to the private directory leads through a directory that others can write: use a copy.
             with open(os.open(name, CREATE, 0o600, dir_fd=self._room), "wb") as stream:
                 stream.write(content)
                 stream.flush()
