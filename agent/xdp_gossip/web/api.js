@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Requests to the member that served this page. The token lives in sessionStorage: it goes with the tab.
+// Requests to the member that served this page. The token is stored in sessionStorage, so it disappears with the tab.
 
 const TOKEN = "xdp-gossip-token";
 const SECONDS = 20;
@@ -38,7 +38,8 @@ async function failure(response) {
   }
 }
 
-// An open response, whose body the caller reads. Throws ApiError, or what fetch throws when nobody answers.
+// Sends a request and returns the open response, whose body the caller reads. Throws ApiError, or fetch's error if
+// there is no answer.
 export async function open(path, { query, signal, accept }) {
   const options = { headers: headers({ Accept: accept }), cache: "no-store", redirect: "error", signal };
   const response = await fetch(address(path, query), options);
@@ -46,7 +47,8 @@ export async function open(path, { query, signal, accept }) {
   return response;
 }
 
-// The JSON at a path, within `seconds`. `cache`: "no-cache" lets the browser ask with the entity tag it knows.
+// Fetches the JSON at a path within `seconds`. `cache: "no-cache"` makes the browser revalidate its cached copy with
+// the entity tag.
 export async function get(path, { query, signal, cache = "no-store", seconds = SECONDS } = {}) {
   const control = new AbortController();
   const abort = () => control.abort();
@@ -67,7 +69,7 @@ export async function get(path, { query, signal, cache = "no-store", seconds = S
   }
 }
 
-// A key as it stands in a path: its slashes stay, all else is encoded.
+// Encodes a key for a path: slashes stay, all other characters are percent-encoded.
 export function keyPath(key) {
   return key.split("/").map(encodeURIComponent).join("/");
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The page: signs in, chooses the view that the address names, and tells how the connection is.
+// The page's main module: signs in, selects the view that the URL names, and shows the state of the connection.
 
 import { ApiError, get, token } from "./api.js";
 import { OneDocument } from "./document.js";
@@ -16,9 +16,9 @@ import { Trouble } from "./trouble.js";
 
 const $ = (id) => document.getElementById(id);
 const main = $("main");
-// A connection that is back at once is not worth a word.
+// Milliseconds for which a lost connection is not reported, because it may be back at once.
 const PATIENCE = 1_500;
-// Members up to which publishes are followed while another view is shown.
+// Most members for which publishes are tracked while another view is shown.
 const FOLLOWED = 200;
 
 let store = null;
@@ -27,7 +27,7 @@ let trouble = null;
 let views = {};
 let view = null;
 let warned = null;
-let followed = false; // a link was clicked, which the address follows
+let followed = false; // whether the current change of the URL comes from a clicked link
 
 function put(next) {
   view?.hide();
@@ -37,7 +37,7 @@ function put(next) {
   view.show();
 }
 
-// How much is wrong comes first: a tab shows little of its title.
+// The number of problems comes first in the title, because a tab shows only its beginning.
 function retitle() {
   const wrong = trouble?.found.length ? `(${trouble.found.length}) ` : "";
   const node = store?.status?.node;
@@ -62,11 +62,11 @@ function route() {
     else link.removeAttribute("aria-current");
   }
   const what = rest ? decode(rest) : "";
-  // No key ends with a slash: that is a prefix.
+  // A key never ends with a slash, so a path that does is a prefix.
   const one = known === "documents" && what !== "" && !what.endsWith("/");
   const next = one ? new OneDocument(store, what) : views[known];
   const moved = view !== null && view !== next;
-  // Who goes back, without following a link, goes on where they were.
+  // If the user goes back in the browser's history, without a link, the scroll position is restored.
   const back = moved && !followed && next.address === location.hash;
   followed = false;
   if (moved) view.scrolled = window.scrollY;
@@ -114,7 +114,7 @@ function where() {
     remote(status.node.name || address(status.node), null, 64));
 }
 
-// The way to what is wrong, from every view.
+// Draws the link to the problems, which every view shows.
 function alarm() {
   const place = $("alarm");
   place.className = `alarm ${trouble.kind}`;
@@ -146,7 +146,7 @@ function enter() {
   store.onDenied = () => denied("The token is not accepted any more.");
   store.onPublished = (published) => {
     if (document.hidden) return;
-    // Each step is an answer about every member: in a large fleet only for who looks at it.
+    // Each step fetches an answer about every member, so in a large fleet publishes are tracked only in the live view.
     if (view === views.live || (store.nodes?.size ?? 0) <= FOLLOWED) runs.begin(published);
     else runs.pass();
   };
@@ -167,7 +167,7 @@ function enter() {
   route();
 }
 
-// Sign in is needed where the member asks for a token: on TCP.
+// Starts the page. A sign-in is needed only if the member asks for a token, as it does on TCP.
 async function begin() {
   try {
     await get("status");
@@ -185,7 +185,7 @@ async function begin() {
 }
 
 $("alarm").addEventListener("click", () => {
-  // Where the address is the same already nothing else would happen.
+  // If the URL is the same already, setting it has no effect, so the page also scrolls and sets the focus.
   location.hash = "#/fleet";
   scrollTo(0, 0);
   trouble?.element.focus({ preventScroll: true });

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-// Buttons that copy a text exactly as it is, whatever of it can be seen.
+// Buttons that copy a text exactly, including its invisible characters.
 
 import { h, say, svg } from "./dom.js";
 
 const SHOWN = 2_000;
 
-// Where the page is not in a secure context there is no navigator.clipboard. The text is put into the event itself: a
-// text field would change line ends.
+// Copies without navigator.clipboard, which exists only in a secure context. The text is set in the copy event itself,
+// because a text field would change line ends.
 function copyByEvent(text) {
   let taken = false;
   const take = (event) => {
@@ -29,7 +29,7 @@ function copyByEvent(text) {
   return taken;
 }
 
-// Whether the text is in the clipboard now.
+// Copies the text. Returns whether the text is in the clipboard.
 export async function copy(text) {
   try {
     if (navigator.clipboard) {
@@ -37,7 +37,7 @@ export async function copy(text) {
       return true;
     }
   } catch {
-    // Refused, for example as the window has no focus: the other way may do.
+    // The browser refused, for example because the window has no focus. Try the copy event instead.
   }
   return copyByEvent(text);
 }
@@ -48,7 +48,7 @@ function icon() {
     svg("path", { class: "tick", d: "M3 8.5l3.5 3.5L13 4.5" }));
 }
 
-// `what` is a word for the text; with `words` the button has a label instead of an icon.
+// Creates a copy button. `what` names the text; with `words`, the button has a label instead of an icon.
 export function copyButton(what, text, words) {
   let timer;
   const label = `Copy ${what}`;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// One document: what is known of it, who holds and applied it, its content, and its history.
+// The view of one document: its properties, the members that hold and have applied it, its content and its history.
 
 import { get, keyPath } from "./api.js";
 import { copyButton } from "./copy.js";
@@ -40,7 +40,7 @@ export class OneDocument {
       this.holders.element, this.contentPart, this.history.element);
   }
 
-  // The documents, and each prefix of the key.
+  // Builds the breadcrumb links: the list of documents, and each prefix of the key.
   way() {
     const names = this.key.split("/").slice(0, -1);
     return h("ol", null, h("li", null, h("a", { href: "#/documents" }, "Documents")), names.map((one, index) =>
@@ -85,7 +85,8 @@ export class OneDocument {
   }
 
   rows(held) {
-    // Written together is what has one version; the others of those were written again, or are gone.
+    // Documents that were written together have the same version. Those that are missing here were written again or
+    // deleted.
     const others = [...this.store.documents.values()]
       .filter((one) => one.version === held.version && one.key !== this.key).map((one) => one.key);
     const changed = held.batch_size - 1 - others.length;

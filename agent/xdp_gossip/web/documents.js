@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The documents that this member holds: as a tree of prefixes, or as a list that can be searched and ordered.
+// The view of this member's documents: a tree of prefixes, or a list that can be searched and sorted.
 
 import { copyButton } from "./copy.js";
 import { exact, h, note, remote } from "./dom.js";
@@ -58,7 +58,7 @@ export class Documents {
     this.draw();
   }
 
-  // Opens the tree at a prefix.
+  // Shows the tree with this prefix opened.
   reveal(prefix) {
     this.tree.reveal(prefix);
     this.choose("tree");
@@ -77,7 +77,7 @@ export class Documents {
   draw() {
     const { documents, problems } = this.store;
     const all = documents ? [...documents.values()] : [];
-    // Who looks for something sees what was found, with whole keys.
+    // A search shows its results as a list with complete keys.
     const tree = all.length > 0 && this.mode === "tree" && !this.table.words.length;
     for (const one of this.choices.children) one.setAttribute("aria-pressed", String((one.dataset.mode === "tree") === tree));
     this.tree.element.hidden = !tree;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-// Elements from text only: nothing in this page ever turns text into markup.
+// Creates elements from text only: this page never turns text into markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-// What is not seen, or changes the direction or the look of text around it: controls, format characters, fillers,
-// unassigned and private ones. Shown, not obeyed.
+// Characters that are invisible, or that change the direction or look of the text around them: controls, format
+// characters, fillers, unassigned and private ones. They are shown by name.
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Cn}\p{Co}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]/gu;
-// In a key every character counts: also spaces that look like none or like another, and marks with nothing to sit on.
+// In a key, every character counts, so keys also show unusual spaces and combining marks without a base character.
 const UNSEEN_IN_KEY = new RegExp(`${UNSEEN.source}|[\\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u3000]`
   + "|^ +| +$| {2,}|(?<=/) +| +(?=/)|(?<=^|/)\\p{M}+", "gu");
 
@@ -21,12 +21,13 @@ function cut(text, most) {
   return value.length > most ? `${value.slice(0, most)} … (${value.length.toLocaleString("en")} characters)` : value;
 }
 
-// Remote text for a line: what is invisible is named, what is endless is cut, and the cut is told.
+// Prepares remote text for one line: invisible characters are replaced by names, and a long text is cut with a note of
+// its length.
 export function plain(text, most = 600) {
   return cut(text, most).replace(UNSEEN, naming);
 }
 
-// The same for text of several lines, which keeps its line feeds and tabs.
+// Prepares remote text of several lines: as plain(), but line feeds and tabs are kept and nothing is cut.
 export function plainLines(text) {
   return String(text).replace(UNSEEN, (found) => (found === "\n" || found === "\t" ? found : naming(found)));
 }
@@ -41,7 +42,7 @@ function fill(element, properties, children) {
   return element;
 }
 
-// An element: functions among the properties are event listeners, children that are text stay text.
+// Creates an HTML element: properties that are functions become event listeners, and text children stay text.
 export function h(tag, properties, ...children) {
   return fill(document.createElement(tag), properties, children);
 }
@@ -50,7 +51,8 @@ export function svg(tag, properties, ...children) {
   return fill(document.createElementNS(SVG, tag), properties, children);
 }
 
-// Text as nodes, with what is invisible named and marked, so that nobody can write such a name by hand.
+// Splits text into nodes. Names of invisible characters get their own element, so that written text cannot imitate
+// them.
 function marked(text, pattern) {
   const parts = [];
   let from = 0;
@@ -63,33 +65,33 @@ function marked(text, pattern) {
   return parts;
 }
 
-// Remote text, whose direction must not reach beyond it.
+// Remote text in a <bdi> element, so that its text direction does not affect its surroundings.
 export function remote(text, properties, most = 600) {
   return h("bdi", properties, marked(cut(text, most), UNSEEN));
 }
 
-// A key, or a part of one.
+// A key, or a part of one, with all invisible characters shown by name.
 export function exact(key, properties) {
   return h("bdi", properties, marked(String(key), UNSEEN_IN_KEY));
 }
 
-// Whether a key has something in it that cannot be seen.
+// Whether a key contains characters that cannot be seen.
 export function hasUnseen(key) {
   return String(key).search(UNSEEN_IN_KEY) >= 0;
 }
 
-// Tells those who do not see the page.
+// Announces a text to screen readers.
 export function say(text) {
   const place = document.getElementById("said");
   if (place.textContent !== text) place.textContent = text;
 }
 
-// A word for a state, with a mark that does not rely on colour.
+// A state as a word with a mark, so that it does not depend on colour alone.
 export function state(word, kind) {
   return h("span", { class: `state ${kind}` }, h("span", { class: "mark", "aria-hidden": "true" }), word);
 }
 
-// A page's message in place of content.
+// A message that is shown in place of content.
 export function note(kind, title, ...more) {
   return h("div", { class: `note ${kind}` }, h("p", { class: "title" }, title), more.map((line) => h("p", null, line)));
 }

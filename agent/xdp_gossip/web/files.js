@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Rendered files: those in trouble on all members, and all of this member, with the documents that each was made from.
+// The view of rendered files: those with problems on all members, and all of this member with the documents they were
+// made from.
 
 import { copyButton } from "./copy.js";
 import { documentLink, version } from "./documents.js";
@@ -12,7 +13,7 @@ import { time } from "./tree.js";
 const KINDS = { applied: "ok", pending: "warn", drifted: "warn", failed: "bad" };
 const RANK = { failed: 0, drifted: 1, pending: 2, applied: 3 };
 
-/** What went wrong, and what the command said if that may be shown. */
+/** The error of a rendered file, with the command's output if it may be shown. */
 function told(one) {
   return [one.error, one.output].filter(Boolean).join(": ");
 }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
-// What is wrong, as far as this member knows: the nodes, itself, and the rendered files of all. Each finding says what to do.
+// The problems that this member knows of: of the nodes, of itself, and of all rendered files. Each finding has a
+// remedy.
 
 import { address, bytes, clock, duration, plural } from "./format.js";
 
-// How long a node may show other documents: a publish takes its time to travel.
+// Milliseconds for which a node's documents may differ without a finding, because a publish takes time to spread.
 const BEHIND = 30_000;
 const NEARLY_FULL = 0.8;
 
-// Problems of nodes (docs/protocol.md), the worst first: how bad, what it means, what to do.
+// Problems of nodes (docs/protocol.md), worst first: severity, explanation, remedy.
 const PROBLEMS = {
   twin: ["bad", "Two hosts use the same address and port", "Stop one of the agents, or give it a node.addr of its own."],
   clock: ["bad", "The clock is more than half of max_clock_drift from the cluster's", "On that host: timedatectl set-ntp true"],
@@ -18,7 +19,7 @@ const PROBLEMS = {
   same_name: ["warn", "Several nodes have the same name", "Set node.name (role: xdp_gossip_agent_name) of one, then reload its agent."],
 };
 
-// Counters that should stand still, what it means when they do not, and what to do.
+// Counters that should not grow: explanation, and remedy if they do.
 const COUNTERS = {
   rx_bad_mac: ["packets with a wrong signature", "Compare the secrets of all hosts."],
   rx_unknown_key: ["packets with a key slot that is unknown here", "Add the key as staged on every host before any uses it."],
@@ -77,7 +78,7 @@ function* ofNodes(store) {
   }
 }
 
-// What is not known: nobody may take that for nothing.
+// Yields findings about data that is missing, so that its absence is not taken for health.
 function* ofThePage(store) {
   if (store.lost) {
     yield { id: "lost", kind: "bad", title: "No connection to this member", about: store.heard ? `What is shown is from ${clock(store.heard)}.` : "",
@@ -145,7 +146,7 @@ function* ofFiles(store) {
   }
 }
 
-// All that is known to be wrong, the worst first: { id, kind, title, about, todo, who, show, view }.
+// All known problems, worst first: { id, kind, title, about, todo, who, show, view }.
 export function findings(store) {
   const found = [
     ...ofThePage(store),
@@ -156,5 +157,5 @@ export function findings(store) {
   return [...found.filter((one) => one.kind === "bad"), ...found.filter((one) => one.kind !== "bad")];
 }
 
-// The names of the counters above.
+// The names of the counters in COUNTERS.
 export const WATCHED = Object.keys(COUNTERS);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The fleet: who is there, in which state and mode, and who holds what this member holds.
+// The view of the fleet: its nodes with state and mode, and which of them hold the same documents as this member.
 
 import { copyButton } from "./copy.js";
 import { h, note, remote, state } from "./dom.js";
@@ -12,7 +12,7 @@ const PROBLEMS = {
   twin: "address used twice", same_name: "name used twice", short_datagrams: "long datagrams are lost", unreached: "not reached",
   no_common_family: "no common address family", clock: "clock is wrong",
 };
-// What is wrong comes first.
+// Sort order: nodes with problems come first.
 const rank = (node) => RANK[node.state] * 2 - (node.problems?.length ? 1 : 0);
 const present = (node) => node.state === "alive" || node.state === "suspect";
 
@@ -62,7 +62,7 @@ export class Fleet {
       (node.problems ?? []).map((one) => state(PROBLEMS[one] ?? one, "warn")));
   }
 
-  // Shows only the nodes that a word stands for; "" shows all.
+  // Shows only the nodes in the group `word`; "" shows all.
   choose(word) {
     const found = this.wanted([]).find((one) => one.id === word);
     this.only = found ? word : null;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Values as people read them.
+// Formats values for people.
 
 const UNITS = ["B", "KiB", "MiB", "GiB"];
 
@@ -23,7 +23,7 @@ export function bytes(size) {
   return `${unit && value < 100 ? value.toFixed(1) : Math.round(value)} ${UNITS[unit]}`;
 }
 
-// A duration in seconds, with two significant places at most.
+// A duration in seconds, with at most two significant digits.
 export function duration(seconds) {
   if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
@@ -35,7 +35,7 @@ export function duration(seconds) {
 
 const pad = (number) => String(number).padStart(2, "0");
 
-// Local date and time of an RFC 3339 text; the text itself when it is none.
+// The local date and time of an RFC 3339 text; the text itself if it is not a time.
 export function moment(text) {
   const date = new Date(text);
   if (Number.isNaN(date.getTime())) return String(text);
@@ -51,7 +51,8 @@ export function address(node) {
   return node.addr.includes(":") ? `[${node.addr}]:${node.port}` : `${node.addr}:${node.port}`;
 }
 
-// Whether one document version is later than another: its stamp has a fixed width, its origin decides between equals.
+// Whether one document version is later than another: its time stamp has a fixed width, and the origin decides between
+// equal ones.
 export function later(version, than) {
   return version > than;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The versions of a document that this member still has, each with what it changed.
+// The versions of a document that this member has stored, each with its difference from the version before.
 
 import { get, keyPath } from "./api.js";
 import { h, note, plainLines, remote, state } from "./dom.js";
@@ -16,7 +16,7 @@ function diffLine(text) {
   return h("span", { class: `diffline ${KINDS[text[0]] ?? ""}` }, `${plainLines(shown)}\n`);
 }
 
-// A unified diff; the names of its two files say nothing here.
+// Renders a unified diff without its two lines of file names, which carry no information here.
 export function diff(text) {
   const lines = text.split("\n").filter((line, index) => !(index < 2 && /^(---|\+\+\+)/.test(line)));
   if (lines.at(-1) === "") lines.pop();

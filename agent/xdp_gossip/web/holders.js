@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Who holds a version of a document, and who applied it: asked of the whole fleet when somebody wants to know.
+// The members that hold a version of a document, and those that have applied it. The fleet is asked only on the user's
+// request.
 
 import { get } from "./api.js";
 import { copyButton } from "./copy.js";
@@ -10,7 +11,7 @@ import { Table } from "./table.js";
 
 const WAIT = 2;
 
-// The answer of /v1/convergence; `applied` is false when this member does not know that question.
+// Fetches /v1/convergence. In the result, `applied` is false if this member does not support that parameter.
 export async function ask(query, { signal, applied = true } = {}) {
   const options = { signal, seconds: Number(query.timeout) + 30 };
   if (!applied) return { found: await get("convergence", { query, ...options }), applied };
@@ -45,7 +46,7 @@ export class Holders {
       h("div", { class: "heading" }, h("h2", null, "Who holds it, who applied it"), this.button), this.told, this.place);
   }
 
-  // Another version is held now: what was answered is about the former one.
+  // If the document has a new version now, the answer shown is about the former one.
   about(version) {
     if (this.version && version !== this.version) this.told.textContent = "Another version is held now: ask again.";
     this.version = version;
@@ -86,7 +87,7 @@ export class Holders {
         { id: "address", title: "Address", kind: "mono", value: address,
           cell: (one) => h("div", { class: "at" }, address(one), copyButton("address", address(one))) },
         { id: "holds", title: "Holds it", value: (one) => `${one.holds} ${one.reason}`,
-          // Who lacks it first: that is what one looks for.
+          // Members that lack the document come first, because users look for them.
           order: (a, b) => Number(a.holds) - Number(b.holds) || collator.compare(a.name, b.name),
           cell: (one) => (one.holds ? state("yes", "ok") : h("div", { class: "stack" }, state("no", "warn"), h("span", { class: "sub" }, remote(one.reason)))) },
         ...(applied ? [{ id: "applied", title: "Applied", value: (one) => JSON.stringify(one.applied ?? null), cell: appliedCell }] : []),

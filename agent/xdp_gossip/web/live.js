@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Publishes as they travel: a plot of the one chosen, and the last few to choose from.
+// The view of publishes in progress: a plot of the selected one, and a list of the last few.
 
 import { documentLink, version } from "./documents.js";
 import { exact, h, note, remote, state } from "./dom.js";
@@ -67,7 +67,7 @@ export class Live {
 
   update() {}
 
-  // Drawn at most every 100 ms, however fast things happen.
+  // Schedules a redraw, at most one per 100 ms.
   later() {
     this.timer ??= setTimeout(() => {
       this.timer = null;

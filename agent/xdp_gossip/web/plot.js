@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The way of one publish as a plot: members over time, one line for who holds it and one for who applied it.
+// Plots one publish: the number of members over time, with one line for those that hold it and one for those that
+// applied it.
 
 import { svg } from "./dom.js";
 import { count, duration } from "./format.js";
@@ -10,7 +11,7 @@ const RIGHT = 16;
 const TOP = 14;
 const BOTTOM = 28;
 
-// Round distances between ticks: at most `most` of them up to `end`.
+// Tick positions at round numbers: at most `most` of them up to `end`.
 function ticks(end, most) {
   const rough = end / most;
   const power = 10 ** Math.floor(Math.log10(rough));

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Rows of a table that stay the same elements while their items change: a cell is made anew when its value is another.
+// Table rows whose elements are kept while their items change: only a cell with a new value is drawn again.
 
 import { h } from "./dom.js";
 
-// columns: [{ title, kind?, value(item) -> text, cell(item)? -> node }]; `key(item)` tells one row from another.
+// columns: [{ title, kind?, value(item) -> text, cell(item)? -> node }]. `key(item)` identifies a row.
 export class Rows {
   constructor(columns, key) {
     Object.assign(this, { columns, key });
@@ -42,7 +42,7 @@ export class Rows {
       if (row.values[index] === value) return;
       row.values[index] = value;
       const cell = row.cells[index];
-      // Whoever is there with the keyboard stays there.
+      // If the cell has the keyboard focus, it keeps the focus after the redraw.
       const focused = cell.contains(document.activeElement)
         ? [...cell.querySelectorAll("a, button")].indexOf(document.activeElement) : -1;
       cell.replaceChildren(column.cell ? column.cell(item) : value);

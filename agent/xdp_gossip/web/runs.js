@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Follows publishes on their way: how many members hold a version, and applied it, over the time since it was heard of.
+// Tracks publishes in progress: how many members hold and have applied a version, over the time since this page heard
+// of it.
 
 import { ask } from "./holders.js";
 import { address } from "./format.js";
@@ -21,8 +22,9 @@ class Run {
     this.control = new AbortController();
     this.members = 0;
     this.lines = { held: [], applied: [] };
-    this.seen = new Map(); // address -> { name, held, applied, state, error }: when, in seconds
-    this.applying = null; // whether any member renders a file from it; null while nobody has answered
+    // address -> { name, held, applied, state, error }; `held` and `applied` are times in seconds
+    this.seen = new Map();
+    this.applying = null; // whether any member renders a file from the document; null before the first answer
     this.outcome = { held: null, applied: null };
     this.state = "running";
     this.problem = "";
@@ -63,7 +65,7 @@ class Run {
     if (line === "applied") this.applying = found.results.some((one) => one.applied && one.applied.state !== "none");
   }
 
-  // Asks to be answered at the next step, so that nobody has to ask again and again; ends when nothing more can come.
+  // Asks for an answer at the next step of progress, to avoid polling. Ends when no further step can come.
   async follow(line, changed) {
     let confirmed = 0;
     while (!this.ended) {
@@ -113,18 +115,18 @@ export class Runs {
     this.passed = 0;
   }
 
-  // A publish that is not followed, as nobody looks.
+  // Counts a publish that is not tracked, because the user does not look at it.
   pass() {
     this.passed += 1;
     this.changed();
   }
 
-  // A document was published or deleted.
+  // Starts tracking a document that was published or deleted.
   begin(document) {
     for (const run of this.all) if (run.key === document.key && run.state === "running") run.end("superseded");
     const running = this.all.filter((run) => run.state === "running");
     if (running.length >= AT_ONCE) {
-      // In a burst only the newest are followed.
+      // In a burst, only the newest publishes are tracked.
       running.at(-1).end("left");
       this.skipped += 1;
     }
@@ -135,7 +137,7 @@ export class Runs {
   }
 
   async run(run) {
-    // A tombstone is rendered by nobody.
+    // No member renders a tombstone.
     if (run.deleted) run.outcome.applied = "unknown";
     const lines = run.deleted ? ["held"] : ["held", "applied"];
     await Promise.all(lines.map((line) => run.follow(line, this.changed)));

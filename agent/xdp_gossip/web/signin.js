@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Asks for the token of the API.
+// The form that asks for the API's token.
 
 import { token } from "./api.js";
 import { h, note } from "./dom.js";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What this member tells: lists read at first, then kept up to date by its event stream.
+// The data of this member: lists that are fetched once and then kept up to date by the member's event stream.
 
 import { ApiError, get } from "./api.js";
 import { WATCHED } from "./findings.js";
@@ -10,13 +10,13 @@ const GATHER = 150;
 const STATUS_EVERY = 15_000;
 const SETTLE = 1_500;
 const DOCUMENTS_EVERY = 60_000;
-// Ages are only told by the list; a large one is not asked for often.
+// Only the list contains the ages of files, and a large list is fetched less often.
 const filesEvery = (known) => Math.min(60_000, 5_000 + known * 25);
-// Seconds that members may take to tell of their files.
+// Seconds that members have to answer about their files.
 const FILES_WAIT = 3;
-// How long a counter that has grown is told of.
+// Milliseconds for which the growth of a counter is reported.
 const GROWN = 300_000;
-// Seconds between this clock and the cluster's that are worth a word.
+// Seconds of difference between this clock and the cluster's that are reported.
 const CLOCK = 5;
 const nodesEvery = (known) => Math.min(60_000, 5_000 + known * 5);
 
@@ -24,19 +24,19 @@ export class Store {
   constructor() {
     this.connection = "connecting";
     this.why = "";
-    this.heard = null; // when the last answer came
+    this.heard = null; // time of the last answer
     this.status = null;
-    this.nodes = null; // Map, null before the first answer
+    this.nodes = null; // a Map; null before the first answer
     this.nodesAt = 0;
     this.digest = "";
-    this.documents = null; // Map
-    this.files = null; // rendered files in trouble, of the whole fleet
+    this.documents = null; // a Map; null before the first answer
+    this.files = null; // the whole fleet's rendered files with problems
     this.own = null; // the rendered files of this member
-    this.behind = new Map(); // address -> { digest, since } of a node that shows other documents
-    this.lost = false; // the connection has been lost for longer than a moment
+    this.behind = new Map(); // address -> { digest, since } of each node whose documents differ
+    this.lost = false; // whether the connection has been lost for a while
     this.growth = new Map(); // counter -> { by, at }
     this.clockLimit = CLOCK;
-    this.problems = {}; // list -> message
+    this.problems = {}; // list -> error message
     this.onPublished = () => {};
     this.onDenied = () => {};
     this.views = new Set();
@@ -44,7 +44,7 @@ export class Store {
     this.timers = [];
     this.soon = null;
     this.loads = new Map();
-    this.since = null; // document changes heard while the list is on its way
+    this.since = null; // document changes that arrived while the list was being fetched
     this.stream = new Stream((name, data) => this.event(name, data), (state, why) => this.state(state, why));
   }
 
@@ -75,7 +75,7 @@ export class Store {
     next();
   }
 
-  // `view(topics)` is called soon after something changed, with all that did.
+  // Registers `view(topics)`, which is called shortly after changes with the set of all changed topics.
   subscribe(view) {
     this.views.add(view);
     return () => this.views.delete(view);
@@ -123,7 +123,7 @@ export class Store {
       this.notify("documents");
     }
     this.onPublished(document);
-    // Who is in sync is told by the list of nodes only: read it when the change has had time to travel.
+    // Only the list of nodes shows which nodes are in sync, so it is fetched once the change has had time to spread.
     this.soon ??= setTimeout(() => {
       this.soon = null;
       if (this.connection === "live") this.loadNodes();
@@ -144,7 +144,7 @@ export class Store {
     this.loadFiles();
   }
 
-  // One request for a list at a time; who asks meanwhile gets another one after it.
+  // Fetches a list, one request at a time. Calls during a request cause one more request after it.
   load(what, work) {
     const running = this.loads.get(what);
     if (running) {
@@ -175,14 +175,14 @@ export class Store {
     return this.load("status", async () => {
       const before = this.status;
       this.status = await get("status");
-      // A counter that stands still tells of what is over.
+      // Only growth is reported: a constant counter is about the past.
       if (before && before.uptime <= this.status.uptime) this.compare(before.counters, this.status.counters);
     });
   }
 
   loadNodes() {
     return this.load("nodes", async () => {
-      // Not with an entity tag: that one ignores the ages, which are wanted here.
+      // The request has no entity tag, because the tag does not change with the ages, which are needed here.
       const answer = await get("nodes", { query: { state: "all" } });
       this.nodes = new Map(answer.nodes.map((node) => [address(node), node]));
       this.nodesAt = performance.now();
@@ -201,13 +201,13 @@ export class Store {
     }
   }
 
-  // By how much a counter has grown in the last minutes.
+  // The growth of a counter within the last minutes.
   grown(name) {
     return this.growth.get(name)?.by ?? 0;
   }
 
-  // Milliseconds for which a node has shown the same other documents than this member, as far as this page has seen it. One
-  // whose documents change is on its way: where somebody publishes all the time, no two nodes are ever the same.
+  // Milliseconds for which a node has had the same documents digest, different from this member's, as seen by this
+  // page. If the digest keeps changing, the node is catching up: with constant publishes, no two nodes are ever equal.
   behindFor(node) {
     const entry = this.behind.get(address(node));
     return entry ? performance.now() - entry.since : 0;
@@ -234,7 +234,7 @@ export class Store {
     });
   }
 
-  // On a wire on which members cannot ask each other there are the files of this one.
+  // The rendered files of this member, for a wire on which members cannot ask each other.
   ownFiles() {
     const { node } = this.status ?? { node: {} };
     const files = this.own.map((one) => ({ ...one, state: one.drift ? "drifted" : one.state }))
@@ -250,7 +250,7 @@ export class Store {
       try {
         const answer = await get("documents", { cache: "no-cache", seconds: 60 });
         this.documents = new Map(answer.documents.map((document) => [document.key, document]));
-        // The list may be older than what was heard while it was on its way.
+        // Apply the changes that arrived during the request, because the list may be older.
         this.since.forEach((document) => this.apply(document));
       } finally {
         this.since = null;
@@ -262,7 +262,7 @@ export class Store {
     return this.status?.node ?? null;
   }
 
-  // Seconds since a node was heard, as of now.
+  // Seconds since a node was last heard.
   age(node) {
     return node.local ? 0 : node.last_heard + (performance.now() - (node.at ?? this.nodesAt)) / 1000;
   }

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT
-// Server-sent events of /v1/watch. Read with fetch(): EventSource cannot send the token.
+// Reads the server-sent events of /v1/watch with fetch(), because EventSource cannot send the token.
 
 import { ApiError, open } from "./api.js";
 
-// A keep-alive comes every 15 seconds; without any byte for so long the connection is dead, whatever TCP thinks.
+// Milliseconds without any data after which the connection counts as dead. The agent sends a keep-alive every 15
+// seconds.
 const SILENCE = 40_000;
 const LONGEST_LINE = 1 << 22;
 const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 10_000;
 
-// Hands each complete event to `onEvent(name, data)`.
+// Passes each complete event to `onEvent(name, data)`.
 export class Parser {
   constructor(onEvent) {
     this.onEvent = onEvent;
@@ -40,7 +41,7 @@ export class Parser {
   }
 }
 
-// Keeps one stream open until stop(). `onState` hears "live", "lost" (with why) and "denied".
+// Keeps one stream open until stop(). Calls `onState` with "live", "lost" (and the reason) or "denied".
 export class Stream {
   constructor(onEvent, onState) {
     this.onEvent = onEvent;
@@ -93,7 +94,7 @@ export class Stream {
     }
   }
 
-  // Try again now instead of after the pause, for example when the network is back.
+  // Reconnects at once instead of after the pause, for example when the network is back.
   hurry() {
     this.wake?.();
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A table for lists of any length: filter, order, and no more rows in the page than somebody can read.
+// A table for lists of any length: it can be filtered and sorted, and it limits the number of rows on the page.
 
 import { h, say } from "./dom.js";
 import { collator, count, plural } from "./format.js";
@@ -7,16 +7,16 @@ import { Rows } from "./rows.js";
 
 const ROWS = 200;
 const TYPING = 120;
-// A list as short as that is read, not searched.
+// A list of at most this many items has no filter.
 const SHORT = 8;
 
-// columns: as of Rows, each with an `id` and, where its values are no order, `order(a, b)`. `search(item)` is the text that
-// the filter looks into; without it there is no filter. `filtered()` hears that other words are looked for.
+// columns: those of Rows, each with an `id` and, if its values cannot be compared, `order(a, b)`. `search(item)`
+// returns the text to filter by; without it there is no filter. `filtered()` is called when the filter changes.
 export class Table {
   constructor({ label, columns, key, search, sort, empty, extra, noun = "row", hint = "Filter", filtered = () => {} }) {
     Object.assign(this, { columns, key, search, empty, extra, noun, filtered });
-    this.texts = new WeakMap(); // item -> the text that the filter looks into
-    this.places = new Map(); // key -> place in the last order: sorting what is nearly sorted is quick
+    this.texts = new WeakMap(); // item -> the text to filter by
+    this.places = new Map(); // key -> position in the last order, because sorting a nearly sorted list is fast
     this.items = [];
     this.sort = { id: sort ?? columns[0].id, down: false };
     this.rows = new Rows(columns, key);
@@ -51,7 +51,7 @@ export class Table {
     this.draw();
   }
 
-  // Looks for these words.
+  // Sets the filter to the words of a text.
   look(text) {
     this.filter.value = text;
     this.words = text.toLowerCase().split(/\s+/).filter(Boolean);
@@ -64,7 +64,7 @@ export class Table {
       this.most = ROWS;
       this.filtered();
       this.draw();
-      // Only what somebody asked for is told aloud: a fleet changes all the time.
+      // Screen readers hear the result of a filter only, because a fleet changes all the time.
       say(this.words.length ? this.told.textContent : "");
     }, TYPING);
   }
@@ -73,11 +73,11 @@ export class Table {
     const next = this.most;
     this.most += ROWS;
     this.draw();
-    // The button may be gone now: go on reading where the new rows begin.
+    // The button may have disappeared, so move the focus to the first new row.
     this.rows.body.rows[next]?.querySelector("a")?.focus();
   }
 
-  // Only items for which `accept` is true count as matching.
+  // Limits the matching items to those for which `accept` is true.
   restrict(accept) {
     this.accept = accept;
     this.most = ROWS;

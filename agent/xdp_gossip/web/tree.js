@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Documents by the prefixes of their keys: a folder for each, with how many are below it. Only what is open is in the page.
+// Documents as a tree of key prefixes: one folder per prefix with its number of documents. Only open folders are in the
+// page.
 
 import { copyButton } from "./copy.js";
 import { exact, h, plain, remote } from "./dom.js";
@@ -7,7 +8,7 @@ import { bytes, collator, count, moment, plural } from "./format.js";
 import { Rows } from "./rows.js";
 
 const ROWS = 100;
-// A tree as small as that needs no clicks.
+// A tree of at most this many documents is shown completely open.
 const SMALL = 40;
 const DEEPEST = 8;
 
@@ -17,7 +18,8 @@ export function time(text) {
   return h("time", { datetime: text, title: text }, moment(text));
 }
 
-// Folders by name; `leaves` are the documents right in a folder, `count`, `size` and `newest` tell of all below it.
+// Builds the tree of folders. `leaves` are the documents directly in a folder; `count`, `size` and `newest` include all
+// folders below it.
 export function plant(documents) {
   const folder = (prefix, name) => ({ prefix, name, folders: new Map(), leaves: [], count: 0, size: 0, newest: "" });
   const root = folder("", "");
@@ -39,7 +41,7 @@ export function plant(documents) {
   return root;
 }
 
-// A folder that has nothing but one folder in it is shown as one with that.
+// A folder that contains only one folder is shown together with it, as one row.
 function joined(folder) {
   const chain = [folder];
   while (!chain.at(-1).leaves.length && chain.at(-1).folders.size === 1) chain.push([...chain.at(-1).folders.values()][0]);
@@ -51,8 +53,8 @@ const byKey = (a, b) => collator.compare(a.key, b.key) || (a.key < b.key ? -1 : 
 
 export class Tree {
   constructor() {
-    this.open = null; // prefixes; null before the first documents
-    this.most = new Map(); // prefix -> how many of its entries are shown
+    this.open = null; // open prefixes; null before the first documents
+    this.most = new Map(); // prefix -> number of its entries that are shown
     const empty = () => "";
     const of = (leaf, folder = empty) => ({
       value: (row) => (row.document ? leaf(row.document) : row.folder ? folder(row.folder) : ""),
@@ -100,7 +102,7 @@ export class Tree {
     this.table.querySelector("[data-at]")?.focus();
   }
 
-  // Opens a prefix and all above it.
+  // Opens a prefix and all its parents.
   reveal(prefix) {
     const names = prefix.split("/").slice(0, -1);
     const all = names.map((_, index) => `${names.slice(0, index + 1).join("/")}/`);
@@ -127,7 +129,7 @@ export class Tree {
     return this.most.get(prefix) ?? ROWS;
   }
 
-  // What is open, row by row.
+  // Adds the rows of all open folders.
   list(folder, depth, rows) {
     const folders = [...folder.folders.values()].sort(byName);
     const most = this.limit(folder.prefix);
@@ -135,7 +137,7 @@ export class Tree {
     for (const one of folders.slice(0, most)) {
       const chain = joined(one);
       const last = chain.at(-1);
-      // What holds one document only is shown as that.
+      // A folder with a single document is shown as that document.
       if (last.count === 1) {
         leaf(last.leaves[0]);
         continue;
@@ -180,7 +182,7 @@ export class Tree {
       `Show ${count(Math.min(ROWS, row.left))} more of ${count(row.left)}`));
   }
 
-  // Arrows as in any tree; the tabulator goes from one to the next, too.
+  // Handles the arrow keys as usual in a tree; the tab key also moves between its links.
   key(event) {
     const all = [...this.table.querySelectorAll("[data-at]")];
     const at = all.indexOf(event.target);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What is wrong, at the top of the page, with what to do next; one line when nothing is.
+// The list of problems at the top of the page, each with its remedy; a single line if there are none.
 
 import { copyButton } from "./copy.js";
 import { h, plain, remote, say, state } from "./dom.js";
@@ -7,7 +7,7 @@ import { findings } from "./findings.js";
 import { address, count, plural } from "./format.js";
 
 const NAMED = 4;
-// What comes and goes within that time is not told aloud.
+// Milliseconds for which a problem must last before screen readers announce it.
 const SETTLED = 4_000;
 
 export class Trouble {
@@ -20,12 +20,12 @@ export class Trouble {
     this.element = h("section", { class: "trouble", tabindex: "-1", "aria-labelledby": "trouble-head" }, this.head, this.list, this.fine);
   }
 
-  // "3 problems", "" for none.
+  // "3 problems", or "" if there are none.
   get summary() {
     return this.found.length ? plural(this.found.length, "problem") : "";
   }
 
-  // Looks again; true when what is to be told in a word has changed.
+  // Updates the list. Returns true if the summary has changed.
   update() {
     const { store } = this;
     const before = this.kind;
