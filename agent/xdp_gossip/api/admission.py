@@ -193,7 +193,7 @@ def _give_back() -> None:
     library does not return freed memory to the system by itself, hence ``malloc_trim``.
     """
     gc.collect()
-    with contextlib.suppress(ImportError, AttributeError, OSError, MemoryError):  # no glibc, or no such calls
+    with contextlib.suppress(ImportError, AttributeError, OSError, MemoryError):  # no malloc_trim without glibc
         import ctypes
 
         ctypes.CDLL(None).malloc_trim(0)

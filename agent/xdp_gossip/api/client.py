@@ -187,7 +187,7 @@ class Client:
             raise Unreachable(self.endpoint, text, request=number) from lost
         if found.get("state") == "done":
             return dict(found["answer"])
-        raise Unreachable(self.endpoint, f"{lost.why}; it was given up, and does not take effect") from lost
+        raise Unreachable(self.endpoint, f"{lost.why}; the request was cancelled and does not take effect") from lost
 
     async def find_request(self, number: str) -> dict[str, Any]:
         """GET /v1/requests/ID: the outcome of a write."""

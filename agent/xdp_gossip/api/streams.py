@@ -128,7 +128,7 @@ class Streams:
                     await stream.write(keep_alive(found.revision))
                 position, told = found.revision, True
         except NotReadyError:
-            return  # the node list was closed before its API
+            return  # the node list was closed while the API was still open
         finally:
             closing.cancel()
             await asyncio.gather(closing, return_exceptions=True)

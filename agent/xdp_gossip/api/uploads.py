@@ -97,7 +97,9 @@ class Uploads:
                 left = max(0.0, end - self._clock())
                 await asyncio.wait(either, timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 if upload.cut.done():
-                    raise _busy(f"less than {LEAST_PACE} bytes a second came while others needed the room, try again")
+                    raise _busy(
+                        f"the body came at less than {LEAST_PACE} bytes/s while other uploads needed memory, try again"
+                    )
                 if not piece.done():
                     raise asyncio.TimeoutError
                 chunk = piece.result()

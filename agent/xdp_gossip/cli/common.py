@@ -79,7 +79,7 @@ def call(args: argparse.Namespace, work: Callable[[Client], Awaitable[int]], tim
     ``timeout`` is the limit for one request, in seconds. Raises :class:`CommandError` with the matching exit code for
     every error of the agent or the connection.
     """
-    import asyncio  # these two cost 200 ms, which --help need not pay
+    import asyncio  # imported late: asyncio and the client take 200 ms, too long for --help
 
     from ..api import client as api
 

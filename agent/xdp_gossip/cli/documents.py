@@ -46,7 +46,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     condition = publish.add_mutually_exclusive_group()
     text = "only if the agent holds this version"
     condition.add_argument("--if-version", metavar="VERSION", type=version, help=text)
-    condition.add_argument("--if-absent", action="store_true", help="only if there is no such document")
+    condition.add_argument("--if-absent", action="store_true", help="write only if the document does not exist")
     kind = (
         "json, yaml, text, raw or a media type (default: as in the current version, else by the suffix of KEY or FILE)"
     )
@@ -135,8 +135,8 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         ["xdp-gossip request 3f6c0d1e5a7b9c8d --cancel"],
         common,
     )
-    request.add_argument("id", metavar="ID", type=some_text, help="the id in the error message of the write")
-    request.add_argument("--cancel", action="store_true", help="prevent the write, unless it has taken effect")
+    request.add_argument("id", metavar="ID", type=some_text, help="the id from the write's error message")
+    request.add_argument("--cancel", action="store_true", help="cancel the write, unless it has taken effect")
     request.set_defaults(handler=run_request)
 
     verify = add_command(
@@ -161,7 +161,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     content.add_argument("--digest", metavar="DIGEST", type=some_text, help=text)
     content.add_argument("--file", metavar="FILE", type=path, help="file with the value that members must hold")
     content.add_argument("--deleted", action="store_true", help="check that no member holds the document")
-    verify.add_argument("--applied", action="store_true", help="also require that their rendered files use it")
+    verify.add_argument("--applied", action="store_true", help="also require that the members' rendered files use it")
     _add_wait(verify, "how many members must hold it: all, majority or a number", "all")
     verify.set_defaults(handler=run_verify)
 

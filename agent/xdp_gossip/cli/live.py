@@ -41,7 +41,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     text = "time between refreshes, at least 0.1 (default: %(default)g)"
     top.add_argument("--interval", metavar="SECONDS", type=seconds, default=1.0, help=text)
-    top.add_argument("--once", action="store_true", help="print one view and end")
+    top.add_argument("--once", action="store_true", help="print one view and exit")
     top.set_defaults(handler=run_top)
 
 

@@ -127,9 +127,9 @@ def connection_options() -> argparse.ArgumentParser:
     group = parent.add_argument_group("agent and output")
     where = group.add_mutually_exclusive_group()
     where.add_argument("--socket", metavar="PATH", type=path, help=f"Unix socket of the agent ({DEFAULT_SOCKET})")
-    where.add_argument("--endpoint", metavar="URL", type=some_text, help="http://, https:// or unix:// URL of its API")
+    where.add_argument("--endpoint", metavar="URL", type=some_text, help="http://, https:// or unix:// URL of the API")
     group.add_argument("--token-file", metavar="FILE", type=path, help="file with the API token, for --endpoint")
-    text = "CA certificates that an https endpoint must be signed by"
+    text = "file with the CA certificates that verify an https endpoint"
     group.add_argument("--ca-file", metavar="FILE", type=path, help=text)
     group.add_argument("--json", action="store_true", help="print JSON, also for errors")
     group.add_argument("--wide", action="store_true", help="do not cut tables on a terminal")

@@ -63,7 +63,9 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     text = "end after N changes, or N runs of the command"
     watch.add_argument("--count", metavar="N", type=number_from(1), help=text)
-    watch.add_argument("--timeout", metavar="SECONDS", type=seconds, help="end after this time (default: never)")
+    watch.add_argument(
+        "--timeout", metavar="SECONDS", type=seconds, help="end after this many seconds (default: never)"
+    )
     watch.add_argument("--documents", action="store_true", help="report no changes of nodes (as with a PREFIX)")
     watch.set_defaults(handler=run, command=[])
 

@@ -202,7 +202,9 @@ class DataPlane:
             raise PlaneError(str(error)) from None
         except MemoryError:
             self.close()
-            raise PlaneError("no callback from C can be made (MemoryDenyWriteExecute needs libffi 3.4)") from None
+            raise PlaneError(
+                "libffi cannot create a callback for C code (MemoryDenyWriteExecute needs libffi 3.4)"
+            ) from None
         except OSError as error:
             self.close()
             raise PlaneError(f"{_words(error)}{_hint(error)}") from None

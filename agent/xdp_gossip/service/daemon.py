@@ -157,7 +157,7 @@ class Agent:
         if self.settings.protocol not in ("XDP", "TC"):
             await self.node_list.join()
             return True
-        from .planewait import PlaneWait  # most agents take what there is
+        from .planewait import PlaneWait  # imported late: protocol auto does not need it
 
         plane, ip = Path(self.settings.dataplane.directory), self.settings.node.address.ip
         seeds = [seed.ip for seed in self.settings.seeds if (":" in seed.ip) == (":" in ip)]
@@ -344,7 +344,7 @@ def _raise_descriptor_limit() -> None:
     """Raise the limit of file descriptors. The default of 1024 is less than the possible number of connections."""
     if not 0 <= os.sysconf("SC_OPEN_MAX") < _DESCRIPTORS:
         return
-    import resource  # the unit's agents do without it
+    import resource  # imported late: the unit sets the limit, so this is rarely needed
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)

@@ -234,7 +234,7 @@ def prospects(wanted: settings.Settings) -> Iterator[Finding]:
         yield _SAYS("interface", f"{name}: {error.strerror}", "run doctor as root")
         return
     if who and wanted.modes != (settings.TC,):
-        yield _SAYS("interface", f"XDP is not available: {who}", f"leave it, or detach it: ip link show {name}")
+        yield _SAYS("interface", f"XDP is not available: {who}", f"keep it, or detach it: ip link show {name}")
     if not wanted.interface.ethernet:
         try:
             traps.refuse_other_than_ethernet(wanted.interface)

@@ -64,7 +64,7 @@ def refuse_incumbent(interface: netlink.Interface) -> None:
     if who:
         raise Refused(
             f"{interface.name} has an XDP program already: {who}",
-            f"leave it, or detach it: ip link show {interface.name}",
+            f"keep it, or detach it: ip link show {interface.name}",
         )
 
 
@@ -75,7 +75,7 @@ def why_no_xdp(error: OSError, interface: netlink.Interface, mode: str) -> Refus
     if number in (errno.EBUSY, errno.EEXIST):
         who = incumbent(interface) or "another program was attached a moment ago"
         return Refused(
-            f"{name} has an XDP program already ({code}): {who}", f"leave it, or detach it: ip link show {name}"
+            f"{name} has an XDP program already ({code}): {who}", f"keep it, or detach it: ip link show {name}"
         )
     if number in _DRIVER_SAYS_NO and mode == NATIVE and interface.mtu > 1500 and interface.mtu > traps.LARGE_MTU:
         return Refused(

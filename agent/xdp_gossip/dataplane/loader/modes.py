@@ -61,7 +61,7 @@ class Ascent:
             return
         self._now.reasons = reasons
         told = "\n".join(f"  {refusal.mode}: {refusal.reason}" for refusal in reasons)
-        raise LoaderError(f"no mode of protocol {self._settings.protocol} can be had:\n{told}", reasons[0].remedy)
+        raise LoaderError(f"no mode of protocol {self._settings.protocol} is possible:\n{told}", reasons[0].remedy)
 
     def _take(self, mode: str) -> None:
         """Attach the programs of a mode and verify that it delivers packets. Raises ``LoaderError``, ``OSError``."""

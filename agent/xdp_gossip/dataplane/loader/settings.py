@@ -125,7 +125,7 @@ def _user(name: str) -> pwd.struct_passwd:
         return pwd.getpwnam(name)
     except KeyError:
         raise NoUser(
-            f"user {name}: expected the agent's user, found none", "make it, or name another with --user"
+            f"user {name}: expected the agent's user, found none", "create it, or name another user with --user"
         ) from None
 
 
@@ -163,13 +163,13 @@ def _interface(ip: str, name: str, aim: _Aim) -> tuple[netlink.Interface, tuple[
         if chosen is None:
             raise Absent(
                 f"interface {name}: expected one of {', '.join(sorted(i.name for i in every.values()))}, found none",
-                "correct dataplane.interface, or leave it empty for the one that has node.addr",
+                "correct dataplane.interface, or leave it empty to use the interface that has node.addr",
             )
     else:
         if not owners:
             raise Absent(
                 f"node.addr {ip}: no interface has this address",
-                "give the address to an interface, or name the one that its packets arrive on as dataplane.interface",
+                "add the address to an interface, or set dataplane.interface to the one on which its packets arrive",
             )
         chosen = min((every[index] for index in owners), key=lambda found: (not found.up, _only_holds(found)))
         if _only_holds(chosen):
@@ -177,7 +177,7 @@ def _interface(ip: str, name: str, aim: _Aim) -> tuple[netlink.Interface, tuple[
     if _only_holds(chosen):
         raise LoaderError(
             f"interface {chosen.name} ({chosen.kind or 'loopback'}): no packet from a network arrives on it",
-            "name the one that packets for node.addr arrive on as dataplane.interface",
+            "set dataplane.interface to the interface on which packets for node.addr arrive",
         )
     if not chosen.up:
         raise Absent(f"interface {chosen.name} is down", f"ip link set {chosen.name} up")
@@ -215,5 +215,5 @@ def _by_route(ip: str, holder: netlink.Interface, aim: _Aim, every: dict[int, ne
     raise Absent(
         f"node.addr {ip} is on {holder.name}, which no packet from a network arrives on, and no route leads from it to "
         f"{'the members' if aim.toward else 'anywhere'}",
-        "name the interface that packets for node.addr arrive on as dataplane.interface, or add the route",
+        "set dataplane.interface to the interface on which packets for node.addr arrive, or add the route",
     )

@@ -73,9 +73,9 @@ class State:
     complete: bool = False
     mounted: bool = False  # the loader mounted the bpffs and may unmount it
     reasons: list[Refusal] = field(default_factory=list)
-    programs: dict[str, int] = field(default_factory=dict)  # name -> id
-    links: dict[str, int] = field(default_factory=dict)  # name -> id
-    maps: dict[str, int] = field(default_factory=dict)  # name -> id
+    programs: dict[str, int] = field(default_factory=dict)  # program name -> id
+    links: dict[str, int] = field(default_factory=dict)  # link name -> id
+    maps: dict[str, int] = field(default_factory=dict)  # map name -> id
     clsact: Clsact | None = None
     notes: list[str] = field(default_factory=list)  # checks that the self-test could not make, and tolerated traps
     asked: str = ""  # the setting dataplane.interface; "" for the interface with node.addr

@@ -194,7 +194,7 @@ class Supply:
             except OSError as error:
                 raise Refused(
                     f"map {name}: entry {index} for {interface.name}: {error.strerror} ({toolchain()})",
-                    "this kernel takes no program for the entries of a device map (Linux 5.8 and later do)",
+                    "this kernel does not support programs in device map entries (Linux 5.8 and later do)",
                 ) from None
 
     def _load(self, name: str) -> None:

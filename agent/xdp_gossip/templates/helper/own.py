@@ -41,7 +41,7 @@ def walk(directory: str) -> tuple[int, bool]:
                 final = error.errno in (errno.ENOTDIR, errno.ELOOP)
                 what = "no directory, or a symbolic link: give the path that it leads to" if final else error.strerror
                 raise PlaceError(
-                    f"{directory}: expected directories all the way, got {part}: {what}", final=final
+                    f"{directory}: expected only directories in this path, got {part}: {what}", final=final
                 ) from None
             os.close(descriptor)
             descriptor = below
@@ -74,8 +74,8 @@ class Own:
         if not trusted:
             os.close(descriptor)
             raise PlaceError(
-                f"files_helper.state_dir: {self.path}: it has to belong to root, as all above it, and be writable by"
-                " nobody else"
+                f"files_helper.state_dir: {self.path}: it and all its parents must belong to root and be writable by"
+                " root only"
             )
         if stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o711:
             os.fchmod(descriptor, 0o711)

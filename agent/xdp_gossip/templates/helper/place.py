@@ -102,8 +102,7 @@ class Place:
         if found is not None and _mount(found.descriptor) != _mount(self.descriptor):
             found.close()
             raise PlaceError(
-                f"{self.path}: it is a mount of its own, which nothing can take the place of: mount its directory, or"
-                " unmount it",
+                f"{self.path}: it is a mount point and cannot be replaced: mount its directory instead, or unmount it",
                 final=True,
             )
         return found
