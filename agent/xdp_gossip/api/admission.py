@@ -32,7 +32,7 @@ MAX_USERS = 384
 #: ``_TRIM_SECONDS``.
 _TRIM_AFTER, _TRIM_SECONDS = 64, 5.0
 
-#: The names of the admission's counters. All of them are reported from the start, with 0.
+#: The names of the admission's counters. All counters are reported from the start, with 0.
 NAMES = (
     *("api_refused_full", "api_refused_source", "api_evicted", "api_closed_idle", "api_closed_stalled"),
     *("api_closed_flood", "api_malformed", "api_tls_failed", "api_unauthorized"),
@@ -99,8 +99,10 @@ class Admission:
         self.quiet = Quiet(log)
         self._local = local
         self._places: collections.OrderedDict[Place, None] = collections.OrderedDict()
-        self._strangers: dict[str, collections.OrderedDict[Place, None]] = {}  # by source, oldest first
-        self._number = 0  # total number of strangers
+        self._strangers: dict[
+            str, collections.OrderedDict[Place, None]
+        ] = {}  # Unauthenticated, by source, oldest first.
+        self._number = 0  # Number of all unauthenticated connections.
         self._per_source: collections.Counter[str] = collections.Counter()
         self._gone = 0
         self._trims = False

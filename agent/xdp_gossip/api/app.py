@@ -113,7 +113,7 @@ def build_app(
     middlewares: list[Middleware] = [errors_as_json(context.counters)]
     if not local:
         middlewares.append(_auth_middleware(str(token), public))
-    # This is the body limit for handlers that do not use params.read_body, which sets its own.
+    # This body limit applies to handlers that do not use params.read_body, which has its own limit.
     app = web.Application(middlewares=middlewares, client_max_size=max_document)
     for topic in (Info, Nodes, Documents, Requests, Waits, EGossip):
         app.add_routes(

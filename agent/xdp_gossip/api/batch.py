@@ -19,7 +19,7 @@ _MEMBERS = (
 
 
 def text(body: dict[str, Any], name: str, most: int, *, required: bool = False, where: str = "") -> str:
-    """The member ``name`` of ``body``: printable text of at most ``most`` bytes; "" if it is missing.
+    """The JSON key ``name`` of ``body``: printable text of at most ``most`` bytes; "" if it is missing.
 
     Raises :class:`Fault` 400.
     """
@@ -71,7 +71,7 @@ def _flag(item: dict[str, Any], name: str, where: str) -> bool:
 
 
 def seconds(item: dict[str, Any], where: str) -> float | None:
-    """The member ``expires_in`` of ``item``, in seconds; None if it is missing. Raises :class:`Fault` 400."""
+    """The JSON key ``expires_in`` of ``item``, in seconds; None if it is missing. Raises :class:`Fault` 400."""
     value = item.get("expires_in")
     if value is None:
         return None

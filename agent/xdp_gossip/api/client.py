@@ -41,7 +41,7 @@ _SILENCE = 45.0
 class ApiError(Exception):
     """The agent's error response.
 
-    ``status`` is the HTTP status; ``details`` are the members beside code and message.
+    ``status`` is the HTTP status; ``details`` are the JSON keys beside code and message.
     """
 
     def __init__(self, code: str, message: str, status: int, details: Mapping[str, Any]) -> None:
@@ -165,7 +165,7 @@ class Client:
             raise Unreachable(self.endpoint, _reason(error), sent=sent) from error
 
     async def _write(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Send a request that changes documents. If its answer is lost, cancel the request or find out its outcome.
+        """Send a request that changes documents. If the answer is lost, cancel the request or find out its outcome.
 
         Raises :class:`Unreachable`, whose ``request`` is set if the write may still take effect.
         """
@@ -321,7 +321,7 @@ class Client:
     ) -> dict[str, Any]:
         """POST /v1/documents: writes several documents, all or none.
 
-        Each document is a mapping with the API's members (``key``, ``value``, ...).
+        Each document is a mapping with the API's keys (``key``, ``value``, ...).
         """
         value = {"documents": documents, "author": author, "comment": comment}
         return await self._write("POST", "/v1/documents", value=value)

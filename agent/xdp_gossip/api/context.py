@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 #: Most requests that may wait (watch, convergence, publish with a wait) at the same time.
 MAX_WAITING = 256
-#: Most event streams that may be open at the same time. They do not count against ``MAX_WAITING``.
+#: Most event streams that may be open at the same time. Streams do not count against ``MAX_WAITING``.
 MAX_STREAMS = 128
 #: Longest wait of one request, in seconds. A client that wants to wait longer repeats its request.
 MAX_WAIT = 60.0

@@ -197,7 +197,7 @@ class Documents:
         key = params.path_key(request, _PREFIX)
         expected, absent = self._expected(request, key)
         if absent:
-            raise bad_request("If-None-Match: expected If-Match, to delete a certain version", "invalid_header")
+            raise bad_request("If-None-Match: expected If-Match instead, with the version to delete", "invalid_header")
 
         async def write() -> dict[str, Any]:
             result = await self._node_list.delete(key, expected=expected, author=author, comment=comment)
@@ -267,7 +267,7 @@ class Documents:
         key = params.path_key(request, _ROLLBACK)
         expected, absent = self._expected(request, key)
         if absent:
-            raise bad_request("If-None-Match: expected If-Match, to replace a certain version", "invalid_header")
+            raise bad_request("If-None-Match: expected If-Match instead, with the version to replace", "invalid_header")
         members = ("version", "author", "comment", "expires_in")
         body = await params.read_object(request, self._context.uploads, members)
         version = params.version(batch.text(body, "version", MAX_KEY, required=True), "version")

@@ -35,7 +35,7 @@ _PROTOCOL_STATUS = {
 
 
 class Fault(Exception):
-    """An error response, raised as an exception. ``details`` become members beside ``code`` and ``message``."""
+    """An error response, raised as an exception. ``details`` become JSON keys beside ``code`` and ``message``."""
 
     def __init__(
         self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None, **details: Any

@@ -21,7 +21,7 @@ from .connection import GuardedProtocol
 
 #: Seconds within which a TLS handshake must be complete.
 HANDSHAKE_SECONDS = 5.0
-_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
+_CREDENTIALS = struct.Struct("3i")  # layout of struct ucred: pid, uid, gid (unix(7))
 
 
 class Listener:

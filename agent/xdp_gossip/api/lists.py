@@ -63,7 +63,7 @@ async def answer(
     more: dict[str, Any],
     headers: dict[str, str],
 ) -> web.Response:
-    """Build the JSON response with ``entries`` under ``name``, and the members of ``more`` beside them.
+    """Build the JSON response with ``entries`` under the key ``name``, and the keys of ``more`` beside it.
 
     The entries are encoded in slices, and the event loop runs other tasks between slices. The response is compressed if
     the client accepts gzip. Only lists are compressed: the length of a compressed document would reveal its content to

@@ -46,8 +46,8 @@ _PREFIX = "/ui/"
 #: Paths served without a token: the files contain no data, and a browser that opens the page has no token yet.
 PUBLIC = frozenset(_PREFIX + name for name in FILES)
 
-#: The page may run its own scripts and connect to this member only. It may not be framed and may not submit forms.
-#: Since no Trusted Types policy is allowed, a browser rejects every attempt to turn text into markup or code.
+#: The page may run its own scripts and connect to this member only. The page may not be framed and may not submit
+#: forms. Since no Trusted Types policy is allowed, a browser rejects every attempt to turn text into markup or code.
 _POLICY = "; ".join(
     (
         "default-src 'none'",

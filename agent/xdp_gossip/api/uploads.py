@@ -33,7 +33,7 @@ class Upload:
         self.data = bytearray()
         #: Monotonic time until which the body is on schedule for the minimum rate.
         self.due = now + PATIENCE
-        #: Completes when the body is dropped to make room for another. Its received bytes are freed at that moment.
+        #: Completes when the body is dropped to make room for another. The received bytes are freed at that moment.
         self.cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 

@@ -77,7 +77,7 @@ def _spare_charset_detection() -> None:
 
 
 def check_config(args: argparse.Namespace) -> int:
-    """Print every problem of the configuration file to stderr, one per line. Returns 2 if there is one."""
+    """Print every problem of the configuration file to stderr, one per line. Returns 2 if the file has any."""
     from ..config.agent import ConfigError, describe, load
 
     try:

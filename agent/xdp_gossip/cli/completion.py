@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """``completion``: completion scripts for bash, zsh and fish, and the candidates that they offer.
 
-The scripts contain no candidates. They call this command, which takes the candidates from the parser, so they are
-always current. Keys, versions and addresses come from the agent.
+The scripts contain no candidates. The scripts call this command, which takes the candidates from the parser, so the
+candidates are always current. Keys, versions and addresses come from the agent.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ..config.agent import AgentConfig
     from ..dataplane.loader.state import State
 
-#: Exit code if nothing is up, the same as systemctl's. ``status`` uses it, and ``up`` if the configuration allows UDP.
+#: Exit code if nothing is up, the same as systemctl's. Both ``status`` and, if the configuration allows UDP, ``up`` use
+#: this exit code.
 NOT_UP = 3
 #: Most lines of compiler or verifier output in the log; ``status --json`` contains more.
 _LOG_LINES = 10
@@ -66,10 +67,10 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 def run_up(args: argparse.Namespace) -> int:
     """Load the data plane and return the exit code.
 
-    0: it is up, or the configuration selects none. 1: no mode can be loaded. 3: no mode can be loaded but the
-    configuration allows UDP, or a missing interface, address or route is being waited for. If the BPF source makes LLVM
-    abort, LLVM ends this process with exit code 1, whatever the configuration: this is a fault of the release, not of
-    the host.
+    0: the data plane is up, or the configuration selects none. 1: no mode can be loaded. 3: no mode can be loaded but
+    the configuration allows UDP, or a missing interface, address or route is being waited for. If the BPF source makes
+    LLVM abort, LLVM ends this process with exit code 1, whatever the configuration: this is a fault of the release, not
+    of the host.
     """
     from ..config.agent import ConfigError, load
     from ..dataplane.headers import HeaderError
@@ -110,7 +111,7 @@ def _print_up(done: str, state: State) -> None:
 
 
 def _up(config: AgentConfig, args: argparse.Namespace) -> tuple[str, State]:
-    """Load the data plane. If its interface or address is missing, record what the loader waits for and raise the
+    """Load the data plane. If the interface or address is missing, record what the loader waits for and raise the
     error.
 
     Raises ``LoaderError``, ``HeaderError``.
@@ -139,7 +140,7 @@ def _failure(config: AgentConfig, error: Exception) -> int:
 
 
 def run_down(args: argparse.Namespace) -> int:
-    """Remove the data plane. Returns 0 once it is down, whether or not one was up before."""
+    """Remove the data plane. Returns 0 once no data plane is up, whether or not one was up before."""
     from ..dataplane.loader import runner
     from ..dataplane.loader.errors import LoaderError
 
@@ -152,7 +153,7 @@ def run_down(args: argparse.Namespace) -> int:
 
 
 def run_status(args: argparse.Namespace) -> int:
-    """Print the state of the data plane. Returns 0 if it is up, 3 if it is not."""
+    """Print the state of the data plane. Returns 0 if a data plane is up, 3 if none is."""
     from ..dataplane import unprivileged
     from ..dataplane.loader import status
     from ..dataplane.loader.errors import LoaderError

@@ -287,7 +287,7 @@ def _write(value: bytes, name: str | None) -> None:
 
 
 def run_delete(args: argparse.Namespace) -> int:
-    """Delete a document. Returns 0 even if it did not exist."""
+    """Delete a document. Returns 0 even if the document did not exist."""
 
     async def work(client: Client) -> int:
         author = args.author if args.author is not None else _user()
@@ -394,7 +394,7 @@ def run_request(args: argparse.Namespace) -> int:
 def run_verify(args: argparse.Namespace) -> int:
     """Check whether as many members as requested hold the document.
 
-    Returns 0 if they do; otherwise prints the members that do not and returns 1.
+    Returns 0 if enough members hold it; otherwise prints the members that do not, and returns 1.
     """
     digest = args.digest
     if args.file is not None:

@@ -99,7 +99,7 @@ def _head(view: View, columns: int) -> list[str]:
 
 
 def _trouble(view: View) -> str:
-    """A summary of the problems in the fleet with their counts, e.g. "2 dead nodes, 1 failed file"."""
+    """A summary of the problems in the fleet with their counts, such as "2 dead nodes, 1 failed file"."""
     members = view.status["members"]
     counts = [(f"{state} node", members.get(state, 0)) for state in ("suspect", "dead")]
     counts += [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The data behind ``top``. The cost of fetching it does not grow with the number of nodes and documents."""
+"""The data behind ``top``. The cost of fetching this data does not grow with the number of nodes and documents."""
 
 from __future__ import annotations
 

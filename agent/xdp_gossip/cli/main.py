@@ -29,8 +29,8 @@ examples:
 
 #: Modules that define the commands, in the order of the help text.
 _COMMANDS = ("agent", "nodes", "documents", "watch", "live", "dataplane", "doctor", "rendered", "completion")
-#: Services (command -> modules to load). A service runs for months, so it loads no other commands, to save memory. Its
-#: unexpected exceptions are logged with a traceback.
+#: Services (command -> modules to load). A service runs for months, so it loads no other commands, to save memory.
+#: Unexpected exceptions of a service are logged with a traceback.
 _SERVICES = {"agent": ("agent",), "files-helper": ("rendered",)}
 
 

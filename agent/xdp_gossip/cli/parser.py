@@ -122,7 +122,7 @@ def add_command(
 
 
 def connection_options() -> argparse.ArgumentParser:
-    """The options that select an agent, as a parent parser. They are accepted before and after the command."""
+    """The options that select an agent, as a parent parser. The options are accepted before and after the command."""
     parent = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     group = parent.add_argument_group("agent and output")
     where = group.add_mutually_exclusive_group()

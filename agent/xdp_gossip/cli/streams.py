@@ -19,8 +19,8 @@ _LINE = 1000
 def prepare(*, service: bool = False) -> None:
     """Prepare the standard streams, which may be closed or unable to encode every character.
 
-    A closed stream stays closed: using it is an error, as in a C program. Its descriptor number is reserved, so that no
-    socket gets it. A ``service`` may print to a closed stdout; the output is discarded.
+    A closed stream stays closed: using it is an error, as in a C program. The descriptor number of a closed stream is
+    reserved, so that no socket gets it. A ``service`` may print to a closed stdout; the output is discarded.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:

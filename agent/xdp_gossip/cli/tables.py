@@ -106,7 +106,7 @@ def _block(columns: Sequence[str], row: Sequence[object], most: int) -> list[str
 
 
 def show(columns: Sequence[str], rows: Rows, args: argparse.Namespace | None = None) -> None:
-    """Print a table on stdout. On a terminal, it is cut to the terminal's width unless ``args`` has --wide."""
+    """Print a table on stdout. On a terminal, the table is cut to the terminal's width unless ``args`` has --wide."""
     if not sys.stdout.isatty() or getattr(args, "wide", False):
         plain(columns, rows, sys.stdout)
         return

@@ -18,7 +18,7 @@ ELLIPSIS = "…"
 def escaped(text: str) -> str:
     """``text`` with escapes for characters that are not printable or show nothing.
 
-    Other nodes choose these texts. They must not move the cursor, add colour, or imitate other output.
+    Other nodes choose these texts. Such texts must not move the cursor, add colour, or imitate other output.
     """
     if text.isascii() and text.isprintable():
         return text

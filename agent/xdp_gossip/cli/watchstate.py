@@ -33,7 +33,7 @@ class Seen:
         """
         self._path = path
         self._prefix = prefix
-        #: Key -> processed version. This is the content of the file.
+        #: Key -> processed version. The file contains exactly this mapping.
         self._kept: dict[str, str] = {}
         self.is_new = not path.exists()
         if not self.is_new:
@@ -58,7 +58,7 @@ class Seen:
         return kept
 
     def fresh(self, change: Change) -> bool:
-        """Whether ``change`` is a document change that was not passed on before. Marks it as passed on."""
+        """Whether ``change`` is a document change that was not passed on before. Marks the change as passed on."""
         if change["kind"] != "document":
             return False
         key, version = change["document"]["key"], change["document"]["version"]

@@ -34,8 +34,8 @@ ASK, REQUEST, _TOWARD_FILE = "ask", "request", "toward"
 FIRST, MOST = 5.0, 300.0
 #: Least number of seconds between two requests under all circumstances.
 SPACING = 1.0
-#: Seconds after a request during which the agent checks often for the loader's result. After this time, it tries a
-#: failed data plane again even without a result.
+#: Seconds after a request during which the agent checks often for the loader's result. After this time, the agent tries
+#: a failed data plane again even without a result.
 ANSWER = 30.0
 #: Seconds after a request, or after the loader's work, during which changes of carrier, features and programs are
 #: attributed to the loader, because drivers reset when a program is attached. A difference that remains afterwards
@@ -190,8 +190,8 @@ class Asking:
     def may_take(self, now: float, changed: bool) -> bool:
         """Whether a data plane may be used again after a failure.
 
-        It may be used once the loader has recorded a new successful check (``changed``). If no loader answers, the data
-        plane is tried again after a while, because the cause may have disappeared.
+        The data plane may be used once the loader has recorded a new successful check (``changed``). If no loader
+        answers, the data plane is tried again after a while, because the cause may have disappeared.
         """
         patience = ANSWER if self._request.there() else FIRST
         return changed or (self._answered and now >= self._asked + patience)
@@ -205,7 +205,8 @@ class Asking:
         self._hard = self._soft = None
 
     def follow(self, facts: Facts | None, ours: int, now: float) -> bool:
-        """Compare new facts with the last ones. Returns True if they changed so that the request schedule restarts.
+        """Compare new facts with the last ones. Returns True if the facts changed so that the request schedule
+        restarts.
 
         ``ours`` is the id of the data plane's own program, which is ignored in the comparison.
         """

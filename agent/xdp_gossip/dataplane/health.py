@@ -21,7 +21,7 @@ TOLERANCE = 0.25
 #: Number of consecutive judgements without our program at the interface after which it counts as detached.
 _SEEN = 2
 
-#: Name of a finding -> its meaning. Each has a counter ``plane_stepped_down_<proof>``.
+#: Name of a finding -> its meaning. Each finding has a counter ``plane_stepped_down_<proof>``.
 PROOFS = {
     "passed_by": "rumors reached the socket, past the programs",
     "carriers_lost": "own rumors were not multiplied",

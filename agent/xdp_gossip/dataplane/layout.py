@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Python declarations of the structures in ``bpf/maps.h``.
 
-Each is a ``struct`` format in native byte order, with the fields in the order of the C structure.
+Each declaration is a ``struct`` format in native byte order, with the fields in the order of the C structure.
 """
 
 from __future__ import annotations

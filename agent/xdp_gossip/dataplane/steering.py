@@ -88,12 +88,12 @@ class Steering:
         self._taken_at = 0.0
         # id of the data plane's program at the interface, which stays attached when the agent steps down
         self._program = 0
-        self._stamp: tuple[int, int] | None = None  # stamp of the loader's state file when it was last read
-        self._refused = 0.0  # time at which the loader last verified the data plane that failed
-        self._failed = False  # the data plane has failed, so its presence alone is no reason to use it again
+        self._stamp: tuple[int, int] | None = None  # Stamp of the loader's state file when it was last read.
+        self._refused = 0.0  # Time at which the loader last verified the data plane that failed.
+        self._failed = False  # The data plane has failed, so its presence alone is no reason to use it again.
         self._why = self._awaited = self._said = ""
-        self._carriers = (0, 0)  # numbers of carriers sent and refused until the last judgement
-        self._refusal = ""  # reason why own rumors are sent one by one although the data plane works
+        self._carriers = (0, 0)  # Numbers of carriers sent and refused until the last judgement.
+        self._refusal = ""  # Reason why own rumors are sent one by one although the data plane works.
         self._asking = Asking(Request(directory), transport.count)
         transport.add_counters(COUNTERS)
 
@@ -322,13 +322,11 @@ class Steering:
         self._monitor.toward = self._asking.toward = toward
 
     def _follow(self, now: Now) -> bool:
-        """Pass the monitor's facts to the request schedule. Returns whether they changed so that a request is
-        worthwhile at once.
-        """
+        """Pass the monitor's facts to the request schedule. Returns whether a request is worthwhile at once."""
         return self._asking.follow(self._monitor.facts, self._program, now.mono)
 
     def _guarded(self, work: Callable[[DataPlane, Now], None], now: Now) -> None:
-        """Run ``work`` on the data plane. Step down from it if its maps refuse an access."""
+        """Run ``work`` on the data plane. Stop using the data plane if its maps refuse an access."""
         plane = self._transport.plane
         if plane is None:
             return
@@ -401,7 +399,7 @@ class Steering:
     def _weigh_refusals(self, sent: int, refused: int) -> None:
         """Report that the host refuses to send carriers.
 
-        The loader cannot repair this, and the data plane still relays the rumors of other members.
+        The loader cannot repair a firewall, and the data plane still relays the rumors of other members.
         """
         (sent_before, before), self._carriers = self._carriers, (sent, refused)
         tried, refused = sent - sent_before + refused - before, refused - before

@@ -12,7 +12,7 @@ from .libbpf import processors
 
 #: Counters of copies of other members' rumors: first the requested copies, then their outcomes (health.py).
 BALANCE = ("copy_due", *COPY_ENDS, "copy_lost")
-#: Most attempts to read these counters until they are consistent.
+#: Most attempts to read the counters of ``BALANCE`` until they are consistent.
 _READINGS = 8
 _ENDIAN: Literal["little", "big"] = "little" if struct.pack("=H", 1)[0] else "big"
 

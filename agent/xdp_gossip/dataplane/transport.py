@@ -45,8 +45,8 @@ COUNTERS = (
     "plane_elsewhere",
 )
 
-#: Multicast address of all nodes on the link. It needs no neighbour entry and no route. The data plane never lets a
-#: packet to it leave the host.
+#: Multicast address of all nodes on the link. A packet to this address needs no neighbour entry and no route. The data
+#: plane never lets a packet to it leave the host.
 EVERYBODY_4, EVERYBODY_6 = "224.0.0.1", "ff02::1"
 _FANOUT = 82  # offset of the fan-out byte (bpf/wire.h)
 _RUMOR_BYTES = 88
@@ -241,7 +241,7 @@ class KernelTransport(UdpTransport):
         return self._multiplied(plane)
 
     def _multiplied(self, plane: DataPlane) -> bool:
-        """Whether the kernel multiplied the last carrier. The kernel has counted it by the time the send call returns.
+        """Whether the kernel multiplied the last carrier. The kernel counts a carrier before the send call returns.
 
         The stack can drop a packet without an error: if the neighbour table has no room for the multicast address, or
         if someone has detached the program. The rumor is then sent one by one. Steering judges the data plane by the

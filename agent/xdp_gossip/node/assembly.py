@@ -57,7 +57,8 @@ class Assembly:
         return Engine(node, self.settings, codec, rng, incarnation, agent_version=__version__, plane=plane)
 
     def transport(self, node: Node) -> tuple[Transport, str]:
-        """Build the transport, not opened yet. Returns it with the reason why it cannot have a kernel data plane.
+        """Build the transport, not opened yet. Returns the transport, and the reason why it cannot have a kernel data
+        plane.
 
         The reason is "" if a data plane is possible or none is wanted. Raises ``TransportError`` if the settings
         request a protocol by name that is impossible.

@@ -37,7 +37,7 @@ def _body(event: Event, nodes: Sequence[Node], listen_addr: str) -> str | None:
         document = event.document
         content = "deleted" if document.deleted else f"{document.size} bytes"
         publisher = nodes[0] if nodes else document.version.origin
-        # PekoNode prints the value here. It is left out, because a configuration may contain secrets.
+        # PekoNode prints the value here. This value is left out, because a configuration may contain secrets.
         return f"[Publish]: {publisher} / [Metadata]: {document.key} ({content})"
     return None
 

@@ -30,7 +30,7 @@ _ASK_AGAIN = 0.25
 
 @dataclass(frozen=True)
 class Convergence:
-    """The result of an inquiry. Each item of ``results`` has the members of ``Convergence`` in the OpenAPI file."""
+    """The result of an inquiry. Each item of ``results`` has the properties of ``Convergence`` in the OpenAPI file."""
 
     converged: bool
     members: int

@@ -15,7 +15,7 @@ from . import shapes
 from .changes import ChangeLog
 from .runtime import Runtime
 
-#: Number of members that are asked at the same time. Their answers must fit into the socket's buffer.
+#: Number of members that are asked at the same time. The answers of these members must fit into the socket's buffer.
 _AT_ONCE = 128
 #: ``_ASK_AGAIN``: seconds until a member without an answer is asked again. ``_LOOK``: seconds between two checks.
 _ASK_AGAIN, _LOOK = 0.5, 0.1
@@ -26,7 +26,7 @@ class FleetFiles:
     """The rendered files with problems on all members.
 
     Of ``members`` members, ``answered`` have answered; together they have ``templates`` rendered files. The items of
-    ``files`` and ``silent`` have the members of the OpenAPI file; both lists are sorted by address. ``untold``: the
+    ``files`` and ``silent`` have the properties in the OpenAPI file; both lists are sorted by address. ``untold``: the
     number of files with problems that members left out, because one answer has room for only a few.
     """
 

@@ -353,7 +353,7 @@ class Runtime:
                 await asyncio.sleep(_RETRY)
                 self._work.set()
             except BaseException:
-                self._unsaved.put_back()  # cancelled: close() writes these documents
+                self._unsaved.put_back()  # if this task is cancelled, close() writes the documents
                 raise
             else:
                 self._unsaved.done()

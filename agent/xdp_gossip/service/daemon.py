@@ -54,7 +54,7 @@ _DESCRIPTORS = 65536
 
 
 def node_list_from(settings: AgentConfig) -> AsyncNodeList:
-    """Build the node list for ``settings``, with its local node and seeds. It has not joined the cluster yet."""
+    """Build the node list for ``settings``, with its local node and seeds; it does not join the cluster yet."""
     node_list = node_list_with(settings)
     node_list.new(settings.node)
     add_seeds(node_list, settings)
@@ -344,7 +344,7 @@ def _raise_descriptor_limit() -> None:
     """Raise the limit of file descriptors. The default of 1024 is less than the possible number of connections."""
     if not 0 <= os.sysconf("SC_OPEN_MAX") < _DESCRIPTORS:
         return
-    import resource  # imported late: the unit sets the limit, so this is rarely needed
+    import resource  # imported late: under systemd, the unit has set the limit already
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Joins the cluster once the kernel data plane that ``protocol: XDP`` or ``TC`` requires is loaded.
 
-The process keeps running while it waits. If it exited, systemd would restart it every two seconds, and each start would
-make the loader compile the programs. This process asks the loader at growing intervals (``dataplane/asking.py``).
+The process keeps running while it waits. If the process exited, systemd would restart it every two seconds, and each
+start would make the loader compile the programs. This process asks the loader at growing intervals
+(``dataplane/asking.py``).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _log = logging.getLogger("xdp_gossip.seeds")
 
 #: Seconds between two lookups of all names: ``ALONE_EVERY`` while no other member is present, otherwise ``EVERY``.
 ALONE_EVERY, EVERY = 5.0, 60.0
-#: Most addresses that are used of one name.
+#: Most addresses of one host name that are used as seeds.
 MOST_ADDRESSES = 32
 #: Seconds to wait for one lookup. A lookup that takes longer continues in its thread, and no other one starts until it
 #: ends.

@@ -11,7 +11,7 @@ import socket
 class Systemd:
     """A client of the sd_notify(3) protocol: it sends datagrams to the socket that systemd names.
 
-    It does not use libsystemd, which would load a compression and a cipher library into every agent's memory.
+    The class does not use libsystemd, which would load a compression and a cipher library into every agent's memory.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Ansible's filters and tests for templates, with Ansible's names, parameters and results (docs/rendering.md).
 
-All of them are pure functions of data: they do not read files, clocks or random numbers, and start no program. If a
-filter takes too long, as a regular expression may, the agent kills the worker.
+All filters and tests are pure functions of data: they do not read files, clocks or random numbers, and start no
+program. If a filter takes too long, as a regular expression may, the agent kills the worker.
 """
 
 from __future__ import annotations

@@ -59,10 +59,10 @@ class Rendered:
         self.drift = ""  # how the file differs after a manual change
         self.drifts = 0
         self.pace = drift.Pace()
-        self.repair = False  # repair even a file that drift=report leaves alone, because a user asked for it
-        self.tries = False  # the last attempt could not be made and will be retried
-        self.anew = True  # render even if no input has changed
-        self.overtaken = 0  # consecutive renderings whose input changed meanwhile
+        self.repair = False  # Repair even a file that drift=report leaves alone, because a user asked for it.
+        self.tries = False  # The last attempt could not be made and will be retried.
+        self.anew = True  # Render even if no input has changed.
+        self.overtaken = 0  # Consecutive renderings whose input changed meanwhile.
         self.renderings = 0
 
     @staticmethod

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The worker process that renders templates with Jinja2. It receives all its input from the agent through pipes.
+"""The worker process that renders templates with Jinja2. The process receives all its input from the agent through
+pipes.
 
 If a template does not end or uses too much memory, the agent kills this process and starts another one. Frames are a
 length (4 bytes, big-endian) and msgpack. Documents are only data here; they are never compiled as templates.
@@ -37,8 +38,8 @@ class Missing(Exception):
 class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     """A Jinja2 sandbox: no access to attributes that begin with an underscore, no change of its input, no loader.
 
-    Otherwise it behaves like Ansible's module ``template``: for example, the newline after a block is removed.
-    ``options`` of the template take precedence.
+    In other respects, the sandbox behaves like Ansible's module ``template``: for example, the newline after a block is
+    removed. ``options`` of the template take precedence.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -75,7 +76,7 @@ class Pipe:
 
 
 def functions(ask: Callable[..., Any]) -> dict[str, Any]:
-    """The functions that templates can call. They send their requests to the agent with ``ask``."""
+    """The functions that templates can call. The functions send their requests to the agent with ``ask``."""
 
     def held(key: str, optional: bool) -> bytes | None:
         if not isinstance(key, str):

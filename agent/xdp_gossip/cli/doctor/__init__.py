@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """``doctor``: checks everything that an agent needs on this host, and reports each problem with a remedy.
 
-Each module checks one subject. ``CHECKS`` orders them so that findings which explain others come first. Each check runs
-in its own process (:mod:`.apart`), so a check that hangs or crashes does not affect the others.
+Each module checks one subject. ``CHECKS`` orders the modules so that findings which explain others come first. Each
+check runs in its own process (:mod:`.apart`), so a check that hangs or crashes does not affect the others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..parser import add_command, add_config
 from ..text import escaped
 from .finding import LEVELS, Finding, Subject
 
-#: Modules of the checks, in the order of their findings. Each has a function ``examine(look)``.
+#: Modules of the checks, in the order of their findings. Each module has a function ``examine(look)``.
 CHECKS = (
     *("libraries", "configuration", "rights", "certificates", "disks", "units", "asking", "process", "ports"),
     *("identity", "members", "versions", "clocks", "keys", "documents", "rendered", "traffic", "dataplane"),

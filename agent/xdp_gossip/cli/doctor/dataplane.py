@@ -145,7 +145,7 @@ def loaded(found: Mapping[str, Any], level: str) -> Iterator[Finding]:
 def kernel(found: Mapping[str, Any], wanted: settings.Settings | None, level: str) -> Iterator[Finding]:
     """Yield findings about which BPF programs this kernel accepts.
 
-    They come from what the loader recorded. If nothing is up and doctor runs as root, all programs are loaded as a
+    The findings come from the loader's records. If nothing is up and doctor runs as root, all programs are loaded as a
     trial. The kernel's version does not answer this: acceptance depends on the compiler's code and on the
     distribution's patches.
     """

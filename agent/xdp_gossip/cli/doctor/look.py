@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...config.agent import AgentConfig
 
 
-#: Members that the status of every release of the agent contains.
+#: JSON keys that the status of every release of the agent contains.
 _STATUS = frozenset(
     {
         *("version", "wire", "state", "uptime", "node", "timeout", "members", "documents", "document_bytes"),
@@ -100,7 +100,7 @@ def gather(args: argparse.Namespace, seconds: float) -> Iterator[Look]:
 def _files(path: str) -> dict[str, str]:
     """The files that a configuration names: setting -> path.
 
-    They are read from the raw YAML, because the parsed configuration has no value for a setting that is invalid.
+    The paths are read from the raw YAML, because the parsed configuration has no value for an invalid setting.
     """
     from ...config.reader import Problems, parse_yaml, read_text
 

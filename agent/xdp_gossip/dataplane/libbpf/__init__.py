@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The only binding to libbpf; it uses ctypes. It needs one megabyte of memory, whereas BCC needs a hundred.
+"""The only binding to libbpf; it uses ctypes. This binding needs one megabyte of memory, whereas BCC needs a hundred.
 
 ``binding`` loads the library, ``maps`` contains maps and ring buffers, ``programs`` contains the functions that only
 the loader calls. Descriptors are plain integers that the caller closes. Every failure is an ``OSError`` with the

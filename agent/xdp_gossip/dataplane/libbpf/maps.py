@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """BPF maps and ring buffers: functions on descriptors, and classes for pinned maps.
 
-Access to a pinned map needs permission to read and write the pin. It needs no capability where the kernel allows
+Access to a pinned map needs permission to read and write the pin. Access needs no capability where the kernel allows
 unprivileged use (``dataplane/unprivileged.py``).
 """
 

@@ -18,7 +18,7 @@ _WAY_OUT = "link_tc_egress"
 
 
 class Ascent:
-    """One pass over the modes, best first. It stores the selected mode in ``now``, with the reasons against better
+    """One pass over the modes, best first. The selected mode is stored in ``now``, with the reasons against better
     ones.
     """
 
@@ -87,7 +87,7 @@ class Ascent:
         step("tested")
 
     def _redirects(self, mode: str) -> None:
-        """Verify what needs no attached program, so that the mode in use keeps working meanwhile."""
+        """Run the checks that need no attached program, so that the mode in use keeps working meanwhile."""
         selftest.broadcast(self._programs.program(supply.SEND), self._interface)
         if mode == NATIVE and self._interface.kind == "veth":
             self._send_copies()
@@ -101,8 +101,8 @@ class Ascent:
         self._notes += selftest.redirect(sender, watcher, self._programs.map("watched"), self._interface)
 
     def _watch(self) -> None:
-        """Attach the program that counts copies which the driver does not send. The mode works without it, so a failure
-        is only noted.
+        """Attach the program that counts copies which the driver does not send. The mode works without this program, so
+        a failure is only noted.
         """
         try:
             program = self._programs.program(supply.WATCH)
@@ -134,8 +134,8 @@ class Ascent:
             self._xdp = mode
 
     def _prove(self, name: str, mode: str = "") -> None:
-        """Send a frame through a hook. If it does not reach our program, attach ours ahead of the others, and try once
-        more.
+        """Send a frame through a hook. If the frame does not reach our program, attach ours ahead of the others, and
+        try once more.
 
         Raises ``Refused``.
         """

@@ -21,7 +21,7 @@ from .errors import LoaderError
 
 #: Prefixes of the pins of links and programs. Maps are pinned under their own names.
 LINK_PREFIX, PROGRAM_PREFIX = "link_", "prog_"
-#: Suffix of a new pin. It contains no dot, because bpffs allows none in names.
+#: Suffix of a new pin. The suffix contains no dot, because bpffs allows none in names.
 FRESH_SUFFIX = "_new"
 
 LOCK_WAIT = 120.0
@@ -102,7 +102,8 @@ def is_bpffs(path: Path) -> bool:
 
 
 def uncover(directory: Path, layout: int) -> None:
-    """Unmount everything that is mounted over the loader's bpffs. Its programs keep running while they are covered.
+    """Unmount everything that is mounted over the loader's bpffs. The pinned programs keep running while the bpffs is
+    covered.
 
     Raises ``LoaderError``.
     """

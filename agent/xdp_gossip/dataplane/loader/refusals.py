@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Reads the senders of dropped packets. They are a sample: at most one packet per processor and tick.
+"""Reads the senders of dropped packets. The senders are a sample: at most one packet per processor and tick is
+recorded.
 
 The address is the packet's source address, which a sender can forge.
 """

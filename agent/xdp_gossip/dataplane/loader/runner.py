@@ -19,7 +19,7 @@ from .errors import LoaderError, Rejected
 from .settings import Absent, Settings
 from .steps import step
 
-#: Results of ``up``, as it reports them.
+#: The results that ``up`` reports.
 STARTED, UPGRADED, REPAIRED, ALREADY = "up", "upgraded", "repaired", "already up"
 
 

@@ -135,7 +135,7 @@ def redirect(sender: int, watcher: int | None, watched: int, interface: netlink.
 def frame(mac: bytes, own: Address, hook: str) -> bytes:
     """Build the test frame that selftest.h recognises: UDP to ``own`` (``hook`` "ingress") or from it ("egress").
 
-    It has the node's address, so that filters for one IP version or one address treat it as they treat the agent's
+    The frame has the node's address, so that filters for one IP version or one address treat it like the agent's
     packets. If the frame reaches a network stack nevertheless, the stack drops it: the other address is for
     documentation, and the port is discard or echo.
     """

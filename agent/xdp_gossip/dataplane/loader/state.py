@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """``state.json``: the attached programs, for people, for the agent, and for the next loader after one was killed.
 
-Everything that would outlive a killed loader is recorded before it is done. Pins need no record, because their paths
+Everything that would outlive a killed loader is recorded before it is created. Pins need no record, because their paths
 identify them.
 """
 
@@ -68,21 +68,21 @@ class State:
     user: str
     digest: str  # digest of the BPF sources and their compile-time constants
     mode: str = ""
-    since: float = 0.0  # seconds since the epoch
-    proved: float = 0.0  # time of the last successful check by a loader, seconds since the epoch
+    since: float = 0.0  # Seconds since the epoch.
+    proved: float = 0.0  # Time of the last successful check by a loader, seconds since the epoch.
     complete: bool = False
     mounted: bool = False  # the loader mounted the bpffs and may unmount it
     reasons: list[Refusal] = field(default_factory=list)
-    programs: dict[str, int] = field(default_factory=dict)  # program name -> id
-    links: dict[str, int] = field(default_factory=dict)  # link name -> id
-    maps: dict[str, int] = field(default_factory=dict)  # map name -> id
+    programs: dict[str, int] = field(default_factory=dict)  # Program name -> id.
+    links: dict[str, int] = field(default_factory=dict)  # Link name -> id.
+    maps: dict[str, int] = field(default_factory=dict)  # Map name -> id.
     clsact: Clsact | None = None
-    notes: list[str] = field(default_factory=list)  # checks that the self-test could not make, and tolerated traps
-    asked: str = ""  # the setting dataplane.interface; "" for the interface with node.addr
-    waiting: str = ""  # the missing interface or address
-    owners: list[int] = field(default_factory=list)  # indexes of the interfaces that had the node's address
-    rejected: dict[str, Refusal] = field(default_factory=dict)  # program -> reason why the kernel rejects it
-    tools: dict[str, str] = field(default_factory=dict)  # compiler library -> its size and modification time
+    notes: list[str] = field(default_factory=list)  # Checks that the self-test could not make, and tolerated traps.
+    asked: str = ""  # The setting dataplane.interface; "" for the interface with node.addr.
+    waiting: str = ""  # The missing interface or address.
+    owners: list[int] = field(default_factory=list)  # Indexes of the interfaces that had the node's address.
+    rejected: dict[str, Refusal] = field(default_factory=dict)  # Program -> reason why the kernel rejects it.
+    tools: dict[str, str] = field(default_factory=dict)  # Compiler library -> its size and modification time.
     compiler: str = ""
     changes: list[Change] = field(default_factory=list)  # changes made to the interface for dataplane.prepare_interface
 

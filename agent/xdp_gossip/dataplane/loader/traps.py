@@ -26,7 +26,7 @@ LARGE_MTU = os.sysconf("SC_PAGE_SIZE") - 256 - 320 - 22
 
 @dataclass(frozen=True)
 class Trap:
-    """An obstacle to a mode. ``bars``: it makes the mode impossible. The remedy is to set ``setting`` to ``value``."""
+    """An obstacle to a mode. ``bars``: whether the mode is impossible. As a remedy, set ``setting`` to ``value``."""
 
     reason: str
     remedy: str

@@ -65,8 +65,8 @@ def apply_together(
     """Install all ``files`` or none of them, with the commands of ``service``. Returns one result per file, in the same
     order.
 
-    Otherwise the same as :func:`apply`. The result of a file that has the right content already is applied, even if the
-    other files are refused.
+    In other respects, the same as :func:`apply`. The result of a file that has the right content already is applied,
+    even if the other files are refused.
     """
     at = files[0][0]
     try:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-#: Bytes of output that are kept. They are the last ones, because the cause of an error is usually at the end.
+#: Bytes of output that are kept. The end of the output is kept, because it usually contains the cause of an error.
 _TAIL = 2000
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -22,8 +22,8 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class CommandFailed(Exception):
     """A command ended with an error, took too long, or could not be started; the text says which.
 
-    ``said`` is the end of the command's output. It may quote secrets of the file, so it may be shown only to users who
-    may read the file.
+    ``said`` is the end of the command's output. This text may quote secrets of the file, so it may be shown only to
+    users who may read the file.
     """
 
     def __init__(self, text: str, said: str = "") -> None:

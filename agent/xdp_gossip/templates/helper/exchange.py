@@ -3,9 +3,9 @@
 
 From the exchange until the end of the reload, the private directory (place.py) contains the former content
 (``.NAME.xg-former``) or, if there was no file, an empty mark (``.NAME.xg-none``). If the next run finds one of these
-files, an exchange was interrupted: the helper was killed or the power failed. That run then does not take equal content
-for installed, and it can still restore the former content. At each moment, the file itself is either the old or the new
-one, never a part.
+files, an exchange was interrupted: the helper was killed or the power failed. After an interruption, equal content does
+not count as installed, and the former content can still be restored. At each moment, the file itself is either the old
+or the new one, never a part.
 """
 
 from __future__ import annotations

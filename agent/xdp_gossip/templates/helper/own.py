@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The helper's own directory, which only root can write. It contains new files before they are installed, and saved
-state.
+"""The helper's own directory, which only root can write. The directory contains new files before they are installed,
+and saved state.
 """
 
 from __future__ import annotations

@@ -151,7 +151,8 @@ class Place:
         return Held.open(name, self._work, f"{self.directory}/{name}")
 
     def write(self, content: bytes) -> tuple[str, Held]:
-        """Write ``content`` to a new hidden file that only root can read. Returns its name and the open file.
+        """Write ``content`` to a new hidden file that only root can read. Returns the name of the new file and the open
+        file.
 
         The name ends in the target's suffix.
         """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The helper's socket server. It accepts contents for configured templates from the agent's user only.
+"""The helper's socket server. The server accepts contents for configured templates from the agent's user only.
 
-It also reports to the agent which files were changed by hand. The helper itself reads the configuration file for each
-request, to determine which file to write and which commands to run.
+The server also reports to the agent which files were changed by hand. The helper itself reads the configuration file
+for each request, to determine which file to write and which commands to run.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ MAX_CONNECTIONS = 9
 RECEIVE_SECONDS = 20.0
 #: Seconds between two checks of the installed files.
 LOOK_EVERY = 2.0
-_MOST_TEXT = 150  # most characters per template, so that the texts of all templates fit into one frame
-_PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
+_MOST_TEXT = 150  # Most characters per template, so that the texts of all templates fit into one frame.
+_PEER = struct.Struct("3i")  # Layout of struct ucred: pid, uid, gid (unix(7)).
 
 
 class Refused(Exception):
@@ -303,7 +303,7 @@ def _let_go(connection: socket.socket) -> None:
 
 
 def main(config_path: str, notify: Callable[..., None] = lambda *lines: None) -> int:
-    """Run the helper. Returns 1 if it cannot listen, 2 if the configuration is invalid."""
+    """Run the helper. Returns 1 if the helper cannot listen, 2 if the configuration is invalid."""
     try:
         helper, templates = load_for_helper(config_path, os.geteuid())
     except ConfigError as error:
