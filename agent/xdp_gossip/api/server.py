@@ -46,8 +46,7 @@ class _NoTraceback(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep records that do not concern a single request.
 
-        Of the others, errors caused by clients are counted, and errors of the agent are recorded; both are dropped from
-        the log.
+        For records about one request, count errors that clients cause and record errors of the agent, but log neither.
         """
         error = record.exc_info[1] if record.exc_info else None
         if error is None:

@@ -319,7 +319,7 @@ class DataPlane:
     # -- the others --------------------------------------------------------------------------------------------
 
     def observations(self, now: Now) -> list[Observation]:
-        """The kernel's records of all origins whose standing is not gone; of gone ones it records nothing."""
+        """The kernel's records of all origins, except those whose standing is "gone"."""
         here = now.wall_ns - _ns(now.mono)
         gone = self._standings["gone"]
         rows: list[Observation] = []

@@ -44,8 +44,8 @@ LEASE_SECONDS, LEASE_TIMEOUTS = 60.0, 10
 _RING_AFTER = 0.1
 
 _MAPS_GONE = Finding("maps_gone", "its maps were taken down, or others are pinned", "the loader to pin maps again")
-#: After these findings, a new data plane is usable as soon as its maps are pinned. After others, the loader must check
-#: it.
+#: After these findings, a new data plane is usable as soon as its maps are pinned. After any other finding, the loader
+#: must check the data plane first.
 _PINS_TELL = ("maps_gone", "taken_down")
 COUNTERS = (
     *("plane_taken", "plane_judged", "plane_asked", "plane_ask_failed", "plane_stepped_down"),

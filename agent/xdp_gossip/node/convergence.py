@@ -2,8 +2,8 @@
 """Determines through one member which members of the fleet hold a document.
 
 Every heartbeat carries its sender's documents digest. A member with the same digest as this one holds the same
-documents. The others are asked directly which version of the document they hold, because their digest may differ
-because of another document.
+documents. Members with another digest are asked directly which version of the document they hold, because another
+document may be the reason for the difference.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ _QUIET = 30.0
 _DISK_QUIET = 60.0
 #: If a timer is overdue by this many seconds, the runtime counts as stuck.
 _STUCK = 10.0
-#: Seconds until the timers run again after an internal error in one of them.
+#: Seconds until the timers run again after an internal error in a timer.
 _AFTER_FAULT = 0.2
 #: After this many failed timer runs in a row, the runtime counts as stuck, and a new process should replace it.
 _STUCK_FAULTS = 50

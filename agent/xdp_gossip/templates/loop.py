@@ -369,8 +369,7 @@ class Rendering:
     async def _hand_over(self, rendered: Rendered, content: bytes) -> dict[str, Any]:
         """Send the content to the helper once a slot is free, because the helper refuses connections above its limit.
 
-        Files with the same reload command are processed one after the other anyway, so only one of them occupies a
-        slot.
+        Files with the same reload command are processed one after the other anyway, so they share one slot.
         """
         config = rendered.config
         turn = self._groups.setdefault(config.reload or config.name, asyncio.Lock())

@@ -55,7 +55,7 @@ def _seconds(text: str) -> float:
 
 
 def run_doctor(args: argparse.Namespace) -> int:
-    """Print all findings. Returns 1 if one of them is an error, otherwise 0 (notes and warnings are allowed)."""
+    """Print all findings. Returns 1 if a finding is an error, otherwise 0 (notes and warnings are allowed)."""
     counts: Counter[str] = Counter()
     findings = []
     for finding in examine(args):

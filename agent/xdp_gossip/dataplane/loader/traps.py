@@ -47,7 +47,8 @@ def refuse_other_than_ethernet(interface: netlink.Interface) -> None:
 
 
 def clear(settings: Settings, mode: str, now: state.State) -> list[str]:
-    """Find the obstacles to ``mode``, and remove them if the settings allow it. Returns notes about the others.
+    """Find the obstacles to ``mode``, and remove them if the settings allow it. Returns notes about the obstacles that
+    remain.
 
     Raises ``Refused``.
     """

@@ -120,7 +120,7 @@ class _Together:
         return self._settle()
 
     def _settle(self) -> list[Result]:
-        """Reload the service with the new files; restore the former files if that fails."""
+        """Reload the service with the new files; restore the former files if the reload fails."""
         service = self._service
         after = service.validate if PLACEHOLDER not in " ".join(service.validate) else ()
         for stage, command in (("validation", after), ("reload", service.reload)):
