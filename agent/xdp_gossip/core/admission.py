@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Decides which packets are admitted: authentic, of this cluster, not seen before, and not recordings."""
+"""Admits only packets that are authentic, belong to this cluster, are new, and are not replayed recordings."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from .runs import later
 from .sync.anti_entropy import AntiEntropy
 from .types import Address, Now, State
 
-#: If the local clock moves this much (seconds) against the monotonic one, it was set, not slewed.
+#: Seconds. If the wall clock moves by at least this much against the monotonic clock, it was set, not slewed.
 _CLOCK_STEP = 0.5
-#: Most nodes that are asked at once to prove that they are alive.
+#: Maximum number of open challenges. A challenge is a sync request whose answer proves that a node is alive.
 _MAX_CHALLENGES = 1024
 
 
 class Admission:
     """Admits or rejects packets. The cheapest checks come first (docs/protocol.md, "What a packet goes through").
 
-    It also tracks the clocks of other members, because it judges freshness by the clock of the packet's origin.
+    The class also tracks the clocks of other members, because the clock of a packet's origin decides whether the packet
+    is fresh.
     """
 
     def __init__(
@@ -52,17 +53,18 @@ class Admission:
         self._timing = timing
         self._max_clock_drift = max_clock_drift
         self._challenged: dict[Address, float] = {}
-        self._told: dict[tuple[Address, bool], float] = {}  # nodes told of a later incarnation, when
+        self._told: dict[tuple[Address, bool], float] = {}  # last notice of a later incarnation
         self._clocks_apart: float | None = None  # wall clock minus monotonic clock at the last input, seconds
-        self._slept = 0.0  # as the last input said
+        self._slept = 0.0  # seconds suspended since boot, at the last input
         self._known_offset = 0.0
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_stale_run: Callable[[Peer, Header, Now], None] = lambda peer, header, now: None
 
     def admit(self, data: bytes, now: Now, screened: bool = False) -> tuple[Peer, Header, Message | None]:
-        """Check a packet, and add its origin to the membership if it is unknown. Mark nothing as used yet.
+        """Check a packet and return its origin, header and message. Add an unknown origin to the membership.
 
-        ``screened``: a data plane has already found the packet authentic, fresh and new. Raises ``Rejected``.
+        The replay window does not change yet. ``screened``: a data plane has already found the packet authentic, fresh
+        and new. Raises ``Rejected``.
         """
         header = self._codec.parse(data)
         self._out.count(f"rx_{header.type.name.lower()}")
@@ -85,14 +87,14 @@ class Admission:
         return peer or self._newcomer(header, now), header, message
 
     def tick(self, now: Now) -> None:
-        """Forget challenges and notices that are too old."""
+        """Drop challenges older than one cycle, and notices of a later incarnation older than one second."""
         self._challenged = {a: t for a, t in self._challenged.items() if now.mono - t < self._timing.cycle}
         self._told = {a: t for a, t in self._told.items() if now.mono - t < 1.0}
 
     # -- clocks ------------------------------------------------------------------------------------------------
 
     def cluster_offset(self) -> float | None:
-        """Seconds by which the cluster's clock is ahead of the local one; None while no other member is alive."""
+        """Seconds by which the cluster's clock is ahead of the local clock; None while no other member is alive."""
         samples = self._samples()
         return cluster_offset(samples) if samples else None
 
@@ -101,23 +103,24 @@ class Admission:
         return [peer.clock_ahead for peer in alive if peer.clock_ahead is not None]
 
     def note_clock(self, peer: Peer, ahead: float) -> None:
-        """The wall clock of ``peer`` is ``ahead`` seconds ahead of the local one."""
+        """Store that the wall clock of ``peer`` is ``ahead`` seconds ahead of the local wall clock."""
         peer.clock_ahead = ahead
 
     def known_offset(self) -> float:
-        """Seconds to add to the local clock for the cluster's time, as far as it is known.
+        """Seconds to add to the local clock to get the cluster's time; 0 if the cluster's time is unknown.
 
-        With fewer than two other members no member can know which clock is right, so the local clock counts. It does
-        not override what more members said before: a clock that was known to run ahead still counts as ahead.
+        With fewer than two other members alive, no member can know which clock is right, so the local clock counts as
+        right. Exception: a local clock that earlier ran ahead of the cluster still counts as ahead.
         """
         samples = self._samples()
         self._known_offset = cluster_offset(samples) if len(samples) > 1 else min(0.0, self._known_offset)
         return self._known_offset
 
     def mark_clocks(self, offset: float) -> None:
-        """Mark the members whose clocks are far from the cluster's, which is ``offset`` seconds ahead of the local one.
+        """Mark the members whose clocks differ too much from the cluster's clock.
 
-        A member that is no longer alive loses the mark, because its clock is not known any more.
+        ``offset``: seconds by which the cluster's clock is ahead of the local clock. A member that is no longer alive
+        loses the mark, because its clock is unknown from then on.
         """
         for peer in self._membership:
             known = peer.liveness.state is State.ALIVE and peer.clock_ahead is not None
@@ -131,11 +134,12 @@ class Admission:
                     self._out.emit(Warned("clock_apart", told))
 
     def clock_was_set(self, now: Now) -> bool:
-        """Whether the local clock was set since the last call. If so, shift the known clocks of other members at once.
+        """Return whether the local clock was set since the last call. If so, shift the known clocks of other members.
 
-        Otherwise this node would take current documents for future ones until it has heard from enough members again.
+        Without this shift, this node would refuse current documents as documents from the future until it has heard
+        enough members again.
         """
-        # During a suspend the wall clock goes on while the monotonic clock stands still: that is no step.
+        # During a suspend the wall clock runs on and the monotonic clock stops. This difference is not a clock step.
         apart = now.wall_ns / 1e9 - now.mono - now.slept
         step = 0.0 if self._clocks_apart is None else apart - self._clocks_apart
         self._clocks_apart = apart
@@ -151,7 +155,7 @@ class Admission:
         return True
 
     def woke_up(self, now: Now) -> bool:
-        """Whether the machine was suspended since the last call."""
+        """Return whether the machine was suspended since the last call; if so, emit a warning."""
         slept, self._slept = now.slept - self._slept, now.slept
         if slept < _CLOCK_STEP or self._clocks_apart is None:
             return False
@@ -162,7 +166,7 @@ class Admission:
     # -- freshness ---------------------------------------------------------------------------------------------
 
     def _answers(self, message: Message | None) -> bool:
-        """Whether a packet answers an open question of this node, and so cannot be a recording."""
+        """Whether a packet answers an open request of this node. Such a packet cannot be a replayed recording."""
         if isinstance(message, SyncResponse):
             return self._anti_entropy.answered(message.nonce)
         if isinstance(message, Ack):
@@ -170,11 +174,11 @@ class Admission:
         return False
 
     def _require_fresh(self, peer: Peer | None, header: Header, message: Message | None, now: Now) -> None:
-        """Compare the packet's time with its origin's clock, so that a recording cannot bring back a dead node.
+        """Compare the packet's time with its origin's clock, so that a replayed recording cannot revive a dead node.
 
-        If the origin's clock is unknown, or was set meanwhile, challenge the node with a ping that only a live node can
-        answer. The node may be challenging us for the same reason. Acknowledge its ping, which changes nothing here;
-        otherwise both would ask forever.
+        If the two differ too much, reject the packet and challenge the origin with a sync request that only a live node
+        can answer. The origin may challenge this node for the same reason, so a rejected sync request is acknowledged.
+        Otherwise the two nodes would challenge each other forever. Raises ``Rejected``: stale_time.
         """
         known = peer.clock_ahead if peer is not None else None
         expected = self.cluster_offset() or 0.0 if known is None else known
@@ -190,7 +194,7 @@ class Admission:
         raise Rejected("stale_time")
 
     def _challenge(self, origin: Address, now: Now) -> None:
-        """Send a node a ping that only a live node can answer."""
+        """Send a node a sync request that only a live node can answer, at most once per cycle."""
         lately = self._challenged.get(origin, -math.inf) > now.mono - self._timing.cycle
         if not lately and len(self._challenged) < _MAX_CHALLENGES:
             self._challenged[origin] = now.mono
@@ -204,7 +208,10 @@ class Admission:
         return self._membership.add(header.origin, now)
 
     def _require_node_address(self, origin: Address) -> None:
-        """Reject an origin that is not one host before anything is sent there: all members would call a whole group."""
+        """Reject an origin whose address is no single host, before this node sends packets to it.
+
+        Otherwise all members would send packets to a whole multicast group. Raises ``Rejected``: bad_address.
+        """
         if not origin.may_be_node(self._local.address):
             self._out.emit(
                 Warned(
@@ -216,10 +223,11 @@ class Admission:
             raise Rejected("bad_address")
 
     def _own_packet(self, data: bytes, header: Header, now: Now) -> None:
-        """Handle a packet with our own address: our rumor came back, or another host claims the address."""
+        """Handle a packet whose origin is this node's address: our own rumor, or a packet of another host."""
         if not later(header.incarnation, self._local.incarnation):
             return
-        self._codec.verify(data, header)  # a run of ours that we do not know of: we lost our state, or have a twin
+        # A later incarnation than ours: this node lost its state, or another host uses its address (a twin).
+        self._codec.verify(data, header)
         self._out.count("own_address_conflicts")
         self._out.emit(
             Warned(
@@ -231,7 +239,10 @@ class Admission:
         self.on_accused(header.incarnation, now)
 
     def _tell_later_incarnation(self, data: bytes, header: Header, now: Now) -> None:
-        """Tell a node that lost its state which incarnation of it we know, so that it raises its own above that."""
+        """Send a node that lost its state the incarnation that this member knows of it.
+
+        The node then raises its own incarnation above that one.
+        """
         peer = self._membership.get(header.origin)
         asks = header.type is PacketType.SWAP_REQUEST
         told = (header.origin, asks)
@@ -240,10 +251,10 @@ class Admission:
         self._codec.verify(data, header)
         self.on_stale_run(peer, header, now)
         self._told[told] = now.mono
-        # Its clock may differ so much that it accepts no packets until its own challenge is answered.
+        # The node's clock may differ so much that the node accepts no packets until we answer its challenge.
         message = self._codec.open(data, header) if asks else None
         if isinstance(message, SyncRequest) and self._local.status == "running":
             self._out.send(Ack(message.nonce), header.origin, now)
-        # Not as a suspicion: a twin that runs under that very incarnation would refute it each time.
+        # suspect=False: otherwise a twin that runs under that incarnation would refute the suspicion each time.
         ping = Ping(self._out.rng.getrandbits(63), header.origin, peer.incarnation, False)
         self._out.send(ping, header.origin, now)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The networks that may send to this node, looked up by a packet's source address.
+"""The list of networks whose packets this node accepts, by a packet's source address.
 
-The kernel programs use the same list (map ``allow`` of ``bpf/dataplane.c``): XDP and TC come before netfilter, so a
-host's firewall cannot filter for them.
+The kernel programs use the same list (map ``allow`` of ``bpf/dataplane.c``). XDP and TC run before netfilter, so the
+host's firewall rules do not apply to packets that these programs handle.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from .shown import cut, shown
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
-#: Most networks in a list. The map has room for as many.
+#: Maximum number of networks in a list, which is also the size of the BPF map ``allow``.
 MOST = 256
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
 def parse_network(text: object) -> Network:
-    """A network such as ``10.0.0.0/8``, ``2001:db8::/32``, or one address. Raises ``ValueError``, also for no text."""
+    """Parse a network such as ``10.0.0.0/8`` or ``2001:db8::/32``, or a single address.
+
+    Raises ``ValueError`` for any other text, and for a value that is no text.
+    """
     if not isinstance(text, str):
         raise ValueError(f"expected a network such as 10.0.0.0/8 or 2001:db8::/32, got {shown(text)}")
     try:
@@ -38,16 +41,17 @@ def parse_network(text: object) -> Network:
 
 
 class AllowList:
-    """The networks whose packets are accepted. An empty list accepts all."""
+    """The networks whose packets this node accepts. An empty list accepts packets from every address."""
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
         given = tuple(networks)
-        #: Without networks that lie within another one.
+        #: The networks, without those that lie within another network of the list.
         self.networks: tuple[Network, ...] = (
             *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv4Network)),
             *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv6Network)),
         )
-        # Sorted and without overlaps: an admitted address lies in the last network that begins at or before it.
+        # The networks are sorted and do not overlap. So only the last network that begins at or before an address can
+        # contain that address.
         self._first: dict[int, list[int]] = {4: [], 6: []}
         self._last: dict[int, list[int]] = {4: [], 6: []}
         for network in self.networks:
@@ -59,9 +63,9 @@ class AllowList:
         return bool(self.networks)
 
     def admits(self, ip: str) -> bool:
-        """Whether packets from ``ip``, as text, are accepted.
+        """Whether this node accepts packets from the address ``ip`` (text).
 
-        It runs before every other check, so it must stay cheap.
+        This check runs before every other check of a packet, so it must stay cheap.
         """
         if not self.networks:
             return True
@@ -70,10 +74,10 @@ class AllowList:
         return at >= 0 and int(address) <= self._last[address.version][at]
 
     def entries(self) -> dict[tuple[int, bytes], bool]:
-        """Entries for a longest-prefix table: (prefix length in bits, address of 16 bytes) -> whether it is admitted.
+        """Entries for a longest-prefix table: (prefix length in bits, address of 16 bytes) -> whether to accept it.
 
-        IPv4 addresses are IPv4-mapped there, and so lie within an IPv6 network such as ::/0. An entry of its own
-        excludes IPv4 from such a network.
+        The table stores IPv4 addresses as IPv4-mapped IPv6 addresses, so they would match an IPv6 network such as ::/0.
+        The entry for ::ffff:0:0/96 prevents such a match.
         """
         if not self.networks:
             return {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Answers which version of a document a member has applied, not only holds, and which of its files are in trouble."""
+"""Data classes for a member's rendered files: which document version they use, and which files are in trouble."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ APPLIED_STATES = ("none", "pending", "applied", "failed")
 class Applied:
     """The state of a document in a member's rendered files.
 
-    ``state``: none (no template there uses the document), pending, applied or failed. ``version``: the version that the
-    state refers to (None: no document).
+    ``state``: none (no template of the member uses the document), pending, applied or failed. ``version``: the version
+    that ``state`` refers to; None if there is no such document.
     """
 
     state: str
@@ -35,10 +35,10 @@ def nothing_applied(_key: str) -> Applied:
 
 @dataclass(frozen=True)
 class TroubledFile:
-    """A rendered file that differs from what the documents say.
+    """A rendered file whose content is not what its template and the documents produce.
 
-    ``state``: failed, drifted (changed by hand) or pending (for too long). ``since_ms``: start of that state, in
-    milliseconds since 1970.
+    ``state``: failed, drifted (the file was changed by hand) or pending (for too long). ``since_ms``: start of that
+    state, in milliseconds since 1970.
     """
 
     template: str
@@ -63,16 +63,17 @@ FilesSource = Callable[[], TroubledFiles]
 
 #: The ``files_source`` of a member that renders no files.
 NO_FILES = TroubledFiles()
-#: Most bytes of a file's path, of its error, and of all files in one answer: it must fit into any path's datagram.
+#: Maximum bytes of a file's path, of its error, and of all files in one answer. An answer must fit into one datagram on
+#: every network path.
 _MAX_PATH, _MAX_REASON, _MAX_FILES = 255, 256, 960
-#: Bytes that a file takes in an answer, besides its texts.
+#: Bytes of one file in an answer, without its texts.
 _FRAME = 24
 
 
 def for_an_answer(found: TroubledFiles) -> TroubledFiles:
-    """The same with long texts cut, and without the files that do not fit into one datagram.
+    """Return ``found`` with long texts cut, and without the files that do not fit into one datagram.
 
-    The first one always fits.
+    The first file always fits.
     """
     files: list[TroubledFile] = []
     left = _MAX_FILES

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Checks of single values by type and range. Each returns the value, or raises an error that names it.
+"""Checks of single values by type and range. Each function returns the value, or raises an error with its name.
 
-A wrong type is a ``TypeError``, a wrong value a ``ValueError``. The message is ``NAME: expected WHAT, got WHAT``.
+A wrong type raises ``TypeError``, a wrong value ``ValueError``. The message is ``NAME: expected WHAT, got WHAT``.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from .shown import shown
 
 T = TypeVar("T")
 
-#: Most bytes of UTF-8 in a name, a secret or the like. More is a mistake.
+#: Maximum bytes of UTF-8 in a text such as a name or a secret. A longer text must be a mistake of the caller.
 MOST_TEXT = 64 * 1024
 
 
 def refuse(name: str, expected: str, value: object) -> NoReturn:
-    """Raise the ``ValueError`` for a wrong value of the right type."""
+    """Raise ``ValueError`` for a ``value`` of the right type that breaks the rule ``expected``."""
     raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
 
 
 def instance(name: str, value: object, kind: type[T], words: str) -> T:
-    """Return ``value`` if it is of type ``kind``, which ``words`` describe in the error."""
+    """Return ``value`` if it is of type ``kind``. ``words``: description of that type for the error message."""
     if not isinstance(value, kind):
         raise TypeError(f"{name}: expected {words}, got {shown(value)}")
     return value
 
 
 def number(name: str, value: object, least: float, most: float) -> float:
-    """A finite number from ``least`` to ``most``."""
+    """Return ``value`` as a float if it is a number from ``least`` to ``most``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: expected a number from {least:g} to {most:g}, got {shown(value)}")
     if not least <= value <= most:
@@ -39,7 +39,7 @@ def number(name: str, value: object, least: float, most: float) -> float:
 
 
 def integer(name: str, value: object, least: int, most: int) -> int:
-    """A whole number from ``least`` to ``most``. A float is refused, even one without a fraction."""
+    """Return ``value`` if it is an int from ``least`` to ``most``. A float such as 2.0 raises ``TypeError``."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: expected a whole number from {least} to {most}, got {shown(value)}")
     if not least <= value <= most:
@@ -48,12 +48,15 @@ def integer(name: str, value: object, least: int, most: int) -> int:
 
 
 def flag(name: str, value: object) -> bool:
-    """True or False."""
+    """Return ``value`` if it is True or False."""
     return instance(name, value, bool, "True or False")
 
 
 def text(name: str, value: object, least: int = 0, most: int = MOST_TEXT, secret: bool = False) -> str:
-    """Text of ``least`` to ``most`` bytes of UTF-8. The error about a ``secret`` names only its type."""
+    """Return ``value`` if it is text of ``least`` to ``most`` bytes of UTF-8.
+
+    With ``secret``, an error message states only the type of the value.
+    """
     got = type(value).__name__ if secret else shown(value)
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected text, got {got}")
@@ -67,7 +70,7 @@ def text(name: str, value: object, least: int = 0, most: int = MOST_TEXT, secret
 
 
 def choice(name: str, value: object, choices: Collection[str], any_case: bool = False) -> str:
-    """One of ``choices``; with ``any_case`` the case of letters does not matter."""
+    """Return ``value`` if it is one of ``choices``. With ``any_case``, the comparison ignores case."""
     found = instance(name, value, str, f"one of {', '.join(choices)}")
     if found not in choices and not (any_case and found.lower() in [each.lower() for each in choices]):
         refuse(name, f"one of {', '.join(choices)}", value)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Every counter of the engines by name, so that each exists as 0 before it first counts.
+"""The names of all counters of the engines, so that each counter starts at 0.
 
-A counter that appears with its first event would start at 1, and Prometheus' ``increase()`` sees no increase in that.
+If a counter first appeared with the value 1, Prometheus' ``increase()`` would miss that first event.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import ClassVar
 from .packets import PacketType
 from .types import State
 
-#: Counts uses of a name that was not declared, which is a bug of this program.
+#: Name of the counter of events whose counter is not declared here. Each such event is a bug of this program.
 UNDECLARED = "counters_undeclared"
 
-#: Reasons for which a packet is rejected (``packets.Rejected``), by the file that raises them.
+#: Reasons for rejecting a packet (``packets.Rejected``), grouped by the file that raises them.
 REJECTED = (
     # wire/native.py, wire/bodies.py
     *("truncated", "malformed", "foreign_version", "foreign_cluster", "bad_mac", "bad_body", "unknown_key"),
@@ -54,8 +54,8 @@ PEKONODE = (
 class Counters(dict[str, int]):
     """Counters by name. Every declared counter is present from the start."""
 
-    #: Whether an undeclared name is an error, as in tests. Otherwise it is counted, and :data:`UNDECLARED` with it: a
-    #: missing declaration must not cost a packet.
+    #: Whether :meth:`add` raises for an undeclared name; tests set this. Otherwise :meth:`add` creates the counter and
+    #: also counts :data:`UNDECLARED`, so that a missing declaration does not drop a packet.
     strict: ClassVar[bool] = False
 
     def __init__(self, names: Iterable[str]) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Who is alive: silence, suspicion, direct and indirect probes, removal, and second chances.
+"""The failure detector: it suspects silent members, probes them, and declares them dead.
 
-SWIM (Das, Gupta, Motivala 2002) supplies suspicion and indirect probes, Lifeguard (Dadgar, Phillips, Currey 2017)
-the rule that a member which runs late or gets no answers from anybody distrusts itself before it accuses others.
-Unlike SWIM, heartbeats come as rumors: probes are sent only to nodes that fell silent.
+Suspicion and indirect probes are from SWIM (Das, Gupta, Motivala 2002). Local health is from Lifeguard (Dadgar,
+Phillips, Currey 2017): a member that runs late, or gets no answers from any member, waits longer before it declares
+others dead. Unlike in SWIM, heartbeats travel as rumors, and a member probes only nodes that fell silent.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from .received import Received
 from .runs import after, later
 from .types import Address, Member, Now, State
 
-#: Members asked to probe on our behalf (SWIM's k; memberlist's default).
+#: Number of members that this member asks for an indirect probe (SWIM's k; memberlist's default).
 INDIRECT = 3
-#: Probe rounds after which a silent node counts as dead.
+#: Number of unanswered probe rounds after which a silent node counts as dead.
 ROUNDS = 3
 #: The worst local health (0 is healthy): probe timeouts are stretched by 1 + local health (Lifeguard's S).
 MAX_LOCAL_HEALTH = 8
 _STANDINGS = {State.ALIVE: "present", State.SUSPECT: "suspect", State.DEAD: "gone", State.LEFT: "gone"}
-#: Seconds for which another member vouches for a peer that this host cannot reach. Seconds after which others are asked
-#: again about a peer that nobody reached.
+#: Seconds after an indirect acknowledgement during which heartbeats of a peer count although this host cannot reach it.
+#: Seconds after which this member asks others again to probe a peer that no member reached.
 _VOUCHED, _ASK_OTHERS_AGAIN = 600.0, 60.0
 #: Seconds between two searches for dead nodes that are due to be forgotten.
 _FORGET_EVERY = 10.0
 
 
 class Detector:
-    """Moves peers between states, and reports each move as an event."""
+    """Moves peers between states, and reports each transition as an event."""
 
     def __init__(self, local: Local, membership: Membership, outbox: Outbox, timing: Timing) -> None:
         self._local = local
@@ -45,7 +45,7 @@ class Detector:
         self._out = outbox
         self._timing = timing
         self._expected: float | None = None
-        self._oldest = -math.inf  # every peer that is alive was heard at or after this time
+        self._oldest = -math.inf  # lower bound of ``last_heard`` over all peers that are alive
         self._forget_at = 0.0
         self._asked: dict[int, tuple[Address, int]] = {}  # nonce of our ping on request -> who asked, its nonce
         self.local_health = 0
@@ -54,9 +54,9 @@ class Detector:
     # -- what the engine reports -------------------------------------------------------------------------------
 
     def enter(self, peer: Peer, state: State, last_heard: float, now: Now) -> None:
-        """Give a new peer the state that another member reported, and report the peer to the shell.
+        """Set a new peer's state to the state that another member reported, and report the peer to the shell.
 
-        ``last_heard``: when any member last heard it, in monotonic seconds.
+        ``last_heard``: monotonic time in seconds at which any member last heard the peer.
         """
         peer.liveness.last_heard = last_heard
         if state is State.ALIVE and not self._out.reaches(peer.address):
@@ -65,17 +65,20 @@ class Detector:
             self._move(peer, state, now)
 
     def remember(self, peer: Peer, last_heard: float) -> None:
-        """Add a peer of an earlier run of this member. It counts as dead, and is not reported, until it is heard."""
+        """Mark a peer that an earlier run of this member knew as dead, and do not report it until it is heard.
+
+        ``last_heard``: monotonic time in seconds at which the peer was last heard.
+        """
         peer.liveness.last_heard = last_heard
         peer.liveness.move(State.DEAD)
         self._membership.changed(peer)
 
     def never_heard(self, peer: Peer) -> None:
-        """Mark a new peer as never heard: no member has had a sign of life from it yet."""
+        """Mark a new peer as never heard by any member."""
         peer.liveness.last_heard = 0.0
 
     def heard(self, peer: Peer, now: Now, age: float = 0.0) -> None:
-        """Note a sign of life of ``peer`` that is ``age`` seconds old."""
+        """Record a sign of life of ``peer`` that is ``age`` seconds old. A peer that was not alive becomes alive."""
         if now.mono >= peer.liveness.vouched_until and not self._out.reaches(peer.address):
             self._doubt_reach(peer, now)
             return
@@ -86,17 +89,17 @@ class Detector:
 
     @staticmethod
     def recorded(live: Liveness, last_seen: float) -> None:
-        """Note a sign of life that a data plane recorded of a live peer at ``last_seen``, in monotonic seconds.
+        """Record a sign of life that a data plane saw from a live peer at ``last_seen`` (monotonic seconds).
 
-        This is a cheaper :meth:`heard`, called for thousands of peers at once.
+        This method is a cheaper form of :meth:`heard`, for thousands of peers at once.
         """
         live.last_heard = last_seen
         live.probes = 0
 
     def _doubt_reach(self, peer: Peer, now: Now) -> None:
-        """Have others probe a peer that is heard, but shares no address family with this host.
+        """Ask other members to probe a peer that sends heartbeats but shares no address family with this host.
 
-        Without an answer it is not listed, however long its heartbeats go on.
+        If no other member gets an answer from the peer, the peer is not listed, even if its heartbeats continue.
         """
         if peer.mark("no_common_family", True):
             self._out.count("members_no_common_family")
@@ -113,14 +116,14 @@ class Detector:
         self._probe(peer, now, self._timing.probe_gap)
 
     def left(self, peer: Peer, incarnation: int, sequence: int, now: Now) -> None:
-        """Note that the node announced its departure."""
+        """Record that the node ``peer`` announced its leave, in the rumor ``sequence`` of ``incarnation``."""
         if after((incarnation, sequence), peer.liveness.gone_at):
             peer.liveness.gone_at = (incarnation, sequence)
         if peer.liveness.state is not State.LEFT:
             self._move(peer, State.LEFT, now)
 
     def on_ping(self, ping: Ping, packet: Received) -> None:
-        """Answer a ping, unless this node is paused. Refute if we are suspected under our current incarnation."""
+        """Answer a ping if this node is running, and refute a suspicion against its current incarnation."""
         if ping.target != self._local.address:
             self._out.count("rx_misdirected")
             return
@@ -132,10 +135,10 @@ class Detector:
             self.on_accused(ping.incarnation, packet.now)
 
     def on_ack(self, ack: Ack, packet: Received) -> None:
-        """Handle the answer of a probed node, and pass it on if another member asked for the probe.
+        """Handle the answer of a probed node, and report it to the member that asked for the probe, if any.
 
-        A member that we asked to probe acknowledges the request with the same nonce. It can hear us, so the silence is
-        the target's and not ours (Lifeguard's NACK).
+        A helper, a member that we asked for an indirect probe, acknowledges that request with the same nonce. Such an
+        acknowledgement shows that our network works, so the silent target is at fault (Lifeguard's NACK).
         """
         self.local_health = max(0, self.local_health - 1)
         for suspect in self._membership:
@@ -148,14 +151,14 @@ class Detector:
             self._out.send(IndirectAck(nonce, sighting), asker, packet.now)
 
     def answered(self, nonce: int) -> bool:
-        """Whether one of our pings with that nonce is open."""
+        """Whether this node sent a ping with ``nonce`` that still waits for its answer."""
         return nonce in self._asked or any(peer.liveness.pinged == nonce for peer in self._membership)
 
     def on_ping_request(self, request: PingRequest, packet: Received) -> None:
         """Ping a node on behalf of another member, and acknowledge the request at once."""
         if self._local.status != "running":
             return
-        # An honest member never asks a node to probe itself.
+        # An honest member never asks this node to probe itself.
         if request.target == self._local.address or not request.target.may_be_node(self._local.address):
             self._out.count("rx_bad_address")
             return
@@ -167,7 +170,7 @@ class Detector:
         self._out.send(Ack(request.nonce), packet.origin, packet.now)
 
     def on_indirect_ack(self, ack: IndirectAck, packet: Received) -> None:
-        """Handle the report that another member reached a node that we could not."""
+        """Handle the report of another member that it reached a node which this node could not reach."""
         peer = self._membership.get(ack.sighting.address)
         if peer is None or later(peer.incarnation, ack.sighting.incarnation) or peer.liveness.state is State.LEFT:
             return
@@ -178,7 +181,10 @@ class Detector:
     # -- time --------------------------------------------------------------------------------------------------
 
     def tick(self, now: Now, interval: float) -> None:
-        """Check every peer. The caller calls it again after ``interval`` seconds."""
+        """Suspect silent peers, probe suspects, and forget peers that died long ago.
+
+        ``interval``: seconds until the next call.
+        """
         timeout = self._timing.timeout
         gap = self._timing.probe_gap * (1 + self.local_health)
         self._forgive_own_absence(now, interval, timeout)
@@ -193,7 +199,10 @@ class Detector:
                     self._membership.forget(peer)
 
     def _suspect_silent(self, timeout: float, gap: float, now: Now) -> None:
-        """Suspect live peers that are silent, and note when the next check is due: mostly no peer is late."""
+        """Suspect the live peers that are silent for longer than ``timeout``, and probe them.
+
+        The method also stores the oldest sign of life, so that :meth:`tick` skips this walk while no peer can be late.
+        """
         silent = []
         self._oldest = math.inf
         for peer in self._membership:
@@ -209,7 +218,7 @@ class Detector:
             self._probe(peer, now, gap)
 
     def _tick_suspect(self, peer: Peer, silence: float, timeout: float, now: Now, gap: float) -> None:
-        if not peer.heard:  # a seed that never answered: there is nothing to probe
+        if not peer.heard:  # a seed that never answered: do not probe it
             if silence > timeout:
                 self._move(peer, State.DEAD, now)
         elif now.mono >= peer.liveness.probe_due:
@@ -221,7 +230,7 @@ class Detector:
             self._move(peer, State.DEAD, now)
 
     def _probe(self, peer: Peer, now: Now, gap: float) -> None:
-        """Probe a peer: in round 1 by datagram, in later rounds also over TCP and through other members."""
+        """Probe a peer: in round 1 by datagram, in later rounds over TCP and also through other members."""
         live = peer.liveness
         live.probes += 1
         live.probe_due = now.mono + gap
@@ -235,7 +244,10 @@ class Detector:
             self._out.send(PingRequest(nonce, peer.address, peer.incarnation), helper, now)
 
     def _forgive_own_absence(self, now: Now, interval: float, timeout: float) -> None:
-        """Discount the time in which this member did not run: it could not hear, so no peer was silent."""
+        """If this member did not run for a while, subtract that time from the silence of every peer.
+
+        A member that does not run hears no peer, so that time says nothing about the peers.
+        """
         expected, self._expected = self._expected, now.mono + interval
         if expected is None:
             return
@@ -250,9 +262,9 @@ class Detector:
                 peer.liveness.probe_due += late
 
     def _move(self, peer: Peer, state: State, now: Now) -> None:
-        """Move a peer to ``state``, and update the NodeList and its digest, the counter and the events.
+        """Move a peer to ``state``, update the NodeList and its digest, count the transition and emit its events.
 
-        The first call for a peer reports it to the shell, even if its state stays the same.
+        The first call for a peer reports the peer to the shell, even if its state stays the same.
         """
         live = peer.liveness
         previous = live.state if live.introduced else None
@@ -268,7 +280,7 @@ class Detector:
 
 
 def standing_of(peer: Peer, standing: str = "") -> Standing:
-    """The standing that a data plane should hold for a peer: by its state, unless ``standing`` overrides it."""
+    """The standing of a peer for the data plane. It follows from the peer's state unless ``standing`` is given."""
     window = peer.rumors
     return Standing(
         peer.address,
@@ -281,7 +293,7 @@ def standing_of(peer: Peer, standing: str = "") -> Standing:
 
 
 def snapshot(peer: Peer, now: Now) -> Member:
-    """An immutable copy of a peer."""
+    """An immutable copy of a peer's data at the time ``now``."""
     return Member(
         address=peer.address,
         state=peer.liveness.state,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The path of a packet: admitted, noted, relayed, and passed to the handler of its message."""
+"""The dispatcher: it admits a packet, updates its origin, relays it, and calls the handler of its message."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ Handler = Callable[[Any, Received], None]
 
 
 class Dispatcher:
-    """Takes packets through all steps of docs/protocol.md, "What a packet goes through".
+    """Processes each packet by the steps in docs/protocol.md, "What a packet goes through".
 
-    ``handlers`` has one handler for each message class (``messages.py``).
+    ``handlers`` maps each message class of ``messages.py`` to its handler.
     """
 
     def __init__(
@@ -122,10 +122,10 @@ class Dispatcher:
         }
 
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
-        """Take one packet. The cheapest checks come first (docs/protocol.md).
+        """Process one packet that came from ``source``. The cheapest checks come first (docs/protocol.md).
 
         ``screened``: a data plane has already found the packet authentic, fresh and new, and has relayed it. Returns
-        True for an accepted rumor of another node (authentic, fresh and not seen before), False for a refused packet.
+        True for an accepted rumor, False for a rejected packet, None for any other accepted packet.
         """
         try:
             peer, header, message = self._admission.admit(data, now, screened)
@@ -135,7 +135,7 @@ class Dispatcher:
         self._accept(peer, header, now)
         if header.type in RUMORS and not screened:
             self._relay_on(data, header, source)
-            if self._kernel_view.observing:  # the plane could not judge this packet: tell it the peer's standing
+            if self._kernel_view.observing:  # the data plane could not judge this packet: send it the peer's standing
                 self._out.emit(standing_of(peer))
         over_stream = source != header.origin and header.type not in RUMORS
         if over_stream and header.type is PacketType.SWAP_REQUEST and len(data) <= LONG:
@@ -151,7 +151,7 @@ class Dispatcher:
         return True if header.type in RUMORS else None
 
     def _accept(self, peer: Peer, header: Header, now: Now) -> None:
-        """Commit an authentic, fresh packet to the replay window, and note its sender."""
+        """Mark an authentic, fresh packet as seen, and update its origin's clock, liveness and documents digest."""
         if self._membership.commit(peer, header):
             self._records.expect(peer, now)
         self._admission.note_clock(peer, (header.wall_ns - now.wall_ns) / 1e9)

@@ -12,7 +12,7 @@ from .types import Address, Document, Member, Node, State
 
 @dataclass(frozen=True)
 class Transmit:
-    """Send ``data`` to ``to``: as one datagram, or as one TCP frame when ``reliable`` or too long for a datagram."""
+    """A packet to send to ``to``: as one datagram, or as one TCP frame if ``reliable`` or too long for a datagram."""
 
     to: Address
     data: bytes
@@ -21,9 +21,9 @@ class Transmit:
 
 @dataclass(frozen=True)
 class Rumor:
-    """Send a rumor of this node to each of ``targets``.
+    """A rumor of this node to send to each of ``targets``.
 
-    They were picked at random; any other members would do as well.
+    The targets are random members, so a data plane may pick other members instead.
     """
 
     data: bytes
@@ -53,7 +53,7 @@ class Resumed:
 
 @dataclass(frozen=True)
 class HeartbeatSent:
-    """The local node published a heartbeat (PekoNode's ``[Listen]`` line shows the node list at that moment)."""
+    """The local node published a heartbeat. PekoNode's console then prints the node list in a ``[Listen]`` line."""
 
     node: Node
 
@@ -70,9 +70,9 @@ class MemberChanged:
 class Standing:
     """The standing of a peer, for a data plane that screens packets by itself.
 
-    ``standing`` is present, suspect, gone (the engine judges its packets) or forgotten. ``highest`` and ``window`` are
-    its replay window; bit i stands for ``highest`` - i. ``clock_ahead`` is its wall clock minus the local one, in
-    seconds.
+    ``standing`` is present, suspect, gone (the engine then judges the peer's packets) or forgotten. ``highest`` and
+    ``window`` are the peer's replay window: bit i is set if sequence ``highest`` - i was seen. ``clock_ahead`` is the
+    peer's wall clock minus the local wall clock, in seconds.
     """
 
     address: Address
@@ -85,17 +85,17 @@ class Standing:
 
 @dataclass(frozen=True)
 class IncarnationChanged:
-    """The local incarnation was raised (refutation, resume). It must reach the disk before the next run starts."""
+    """The local node raised its incarnation (refutation, resume). The shell must store the number for the next run."""
 
     incarnation: int
 
 
 @dataclass(frozen=True)
 class DocumentChanged:
-    """A document took a new version here. ``local``: published on this very node.
+    """A document has a new version on this node. ``local``: this node published the version itself.
 
-    ``replaced`` is the version that it replaced, if any. ``conflict``: the author of the new version had not read the
-    replaced one (concurrent publish), so the author of the replaced version lost.
+    ``replaced`` is the version that the new one replaced, if any. ``conflict``: the author of the new version had not
+    read the replaced version (concurrent publish), so the author of the replaced version lost.
     """
 
     document: Document
@@ -106,9 +106,9 @@ class DocumentChanged:
 
 @dataclass(frozen=True)
 class TombstonesCollected:
-    """Tombstones whose grace period is over. Earlier versions of their keys may be deleted; the tombstones are kept.
+    """The grace period of ``tombstones`` is over: the store keeps them, but may delete earlier versions of their keys.
 
-    ``dropped``: older retired tombstones that exceed the limit.
+    ``dropped``: the oldest retired tombstones, which exceed their maximum number and are deleted.
     """
 
     tombstones: tuple[Document, ...]
@@ -133,7 +133,7 @@ class SwapAnswered:
 
 @dataclass(frozen=True)
 class Warned:
-    """A warning for the operator. ``code`` is stable, ``text`` is a sentence."""
+    """A warning for the operator. ``code`` is a stable identifier, ``text`` is a sentence for humans."""
 
     code: str
     text: str
@@ -141,16 +141,19 @@ class Warned:
 
 @dataclass(frozen=True)
 class CaughtUp:
-    """This node has caught up: it knows what the cluster knew at its start. ``how`` says by which rule."""
+    """This node has caught up: it has all documents that the cluster had at this node's start.
+
+    ``how``: the reason, as a sentence.
+    """
 
     how: str
 
 
 @dataclass(frozen=True)
 class QueryAnswered:
-    """A member answered a query: it holds ``version`` of the document (None: it has no such document).
+    """A member answered a query with the ``version`` of the document that it holds (None: it has no such document).
 
-    Without a ``digest`` that version is a tombstone: the document was deleted. ``stored``: the version is on its disk.
+    ``digest`` None with a ``version``: that version is a tombstone. ``stored``: the version is on the member's disk.
     """
 
     query: int

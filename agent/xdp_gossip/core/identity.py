@@ -19,25 +19,24 @@ from .outbox import Local, Outbox
 from .packets import Header
 from .types import PRESENT, Address, Now
 
-#: A node that lost its state raises its incarnation once. A node that has to do so again and again has a twin.
+#: Raises of the incarnation after which a node assumes a twin. A node that lost its state raises it only once.
 RAISES = 3
-#: Seconds in which raises are counted, and for which a twin stays marked.
+#: Length in seconds of the interval in which raises are counted. A twin stays marked for as long.
 RAISES_IN = 600.0
-#: This many packets of an earlier run, in a minute or ten cycles, come from another host.
+#: Packets of an earlier run of a node, within a minute or ten cycles, that prove a second host with its address.
 STALE = 5
-#: Seconds of uptime before a member takes a crowd of strangers for another fleet. Earlier, its own fleet may be
-#: forming.
+#: Seconds of uptime before a member takes many unknown nodes for another fleet. Before, its own fleet may be forming.
 _FORMED_AFTER = 600.0
-#: Least number of members on each side that make a fleet.
+#: Minimum number of members for a group of nodes to count as a fleet.
 _FLEET = 2
-#: Most addresses whose runs are watched.
+#: Maximum number of addresses for which stale packets are counted.
 _WATCHED = 1024
 
 
 class Identity:
-    """Detects clashes and marks the nodes.
+    """Detects identity conflicts and marks the nodes involved.
 
-    ``Peer.problems`` and ``Local.problems`` carry the marks into the NodeList.
+    The marks are entries of ``Peer.problems`` and ``Local.problems``, and appear in the NodeList.
     """
 
     def __init__(self, local: Local, membership: Membership, out: Outbox, timing: Timing) -> None:
@@ -54,10 +53,10 @@ class Identity:
     # -- one address, two hosts --------------------------------------------------------------------------------
 
     def may_go_beyond(self, now: Now) -> bool:
-        """Whether to raise our incarnation above a later run of this address that another member knows.
+        """Whether to raise our incarnation above a later incarnation of this address that another member knows.
 
-        The first times, the likely cause is a lost state directory. After that it is a twin that answers each raise
-        with its own, and this side stops: the one of the two that raised last is heard.
+        A lost state directory causes one raise. If more raises are needed, a twin answers each raise with its own; then
+        this node stops, and the cluster hears the twin that raised last.
         """
         lately = [when for when in self._raises if now.mono - when <= RAISES_IN]
         if len(lately) < RAISES:
@@ -79,14 +78,14 @@ class Identity:
         )
 
     def stale_run(self, peer: Peer, header: Header, now: Now) -> None:
-        """Note an authentic packet of ``peer`` from an earlier run than the known one.
+        """Count an authentic packet of ``peer`` from an earlier run than the latest known run.
 
-        A node that lost its state sends a few such packets until it is told. Fresh packets that keep coming are those
-        of a twin.
+        A node that lost its state sends a few such packets until another member sends it the later incarnation. If
+        fresh packets of the earlier run continue, a twin sends them.
         """
         age = (peer.clock_ahead or 0.0) - (header.wall_ns - now.wall_ns) / 1e9
         if abs(age) > self._timing.timeout:
-            return  # a recording
+            return  # the packet is a replayed recording
         runs = self._runs.get(peer.address)
         if runs is None:
             if len(self._runs) >= _WATCHED:
@@ -102,9 +101,9 @@ class Identity:
             )
 
     def shared(self, address: Address) -> bool:
-        """Whether two hosts may use ``address``, or this node's address.
+        """Whether two hosts may use ``address``, or two hosts may use this node's address.
 
-        Then one gets the answers that the other waits for.
+        In that case an answer may arrive at the wrong one of the two hosts.
         """
         return address in self._runs or bool(self._raises) or "twin" in self._local.problems
 
@@ -115,7 +114,7 @@ class Identity:
     # -- one name, two members ---------------------------------------------------------------------------------
 
     def named(self, peer: Peer) -> None:
-        """Note that a peer's record became known or changed."""
+        """Check the name of a peer whose record is new or changed, and warn if another member has the same name."""
         name = peer.record.value.name if peer.record.value is not None else ""
         self.forget(peer)
         if not name:
@@ -127,7 +126,7 @@ class Identity:
             self._tell_sharing(name, sharing)
 
     def named_here(self, before: str) -> None:
-        """Note that the local node's name changed from ``before``."""
+        """Check the new name of the local node, which was ``before``, and warn if another member has the same name."""
         self._review(before)
         sharing = self._review(self._local.node.name)
         if len(sharing) > 1:
@@ -145,9 +144,9 @@ class Identity:
         self._review(name)
 
     def _review(self, name: str) -> list[Address]:
-        """Mark every member that shares ``name`` with another one.
+        """Mark every present member whose ``name`` another present member has, too, and unmark the others.
 
-        Returns the addresses of all members with that name.
+        Returns the addresses of all present members with that name.
         """
         peers = [self._membership.get(address) for address in self._names.get(name, ())]
         present = [peer for peer in peers if peer is not None and peer.present]
@@ -171,7 +170,7 @@ class Identity:
     # -- one name and secret, two fleets -----------------------------------------------------------------------
 
     def met(self, sender: Peer, infos: Iterable[MemberInfo], now: Now) -> None:
-        """Check a received list of members: warn if it names many nodes, none of which was ever known here."""
+        """Warn if a received member list names two nodes or more and this node knows none of them."""
         if self._started is None or now.mono - self._started < _FORMED_AFTER:
             return
         others = [info.address for info in infos if info.state in PRESENT and info.address != self._local.address]
@@ -191,7 +190,7 @@ class Identity:
         )
 
     def tick(self, now: Now) -> None:
-        """Remove marks that have expired."""
+        """Remove expired ``twin`` marks."""
         self._started = now.mono if self._started is None else self._started
         if self._raises and now.mono - self._raises[-1] > RAISES_IN:
             self._raises.clear()

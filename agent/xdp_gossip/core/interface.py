@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The interface that every protocol engine offers its shell (see docs/architecture.md, "The core").
 
-An engine owns no clock, socket, thread, file or randomness: each input carries the time, the shell drains
-:meth:`Driven.take_transmits` and :meth:`Driven.take_events` after each input, and calls :meth:`Driven.handle_timer`
-when :meth:`Driven.next_timer` is due.
+An engine has no clock, socket, thread, file or randomness of its own. Each input carries the time. After each input
+the shell calls :meth:`Driven.take_transmits` and :meth:`Driven.take_events`. At the time :meth:`Driven.next_timer` the
+shell calls :meth:`Driven.handle_timer`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .types import Address, Document, Member, Node, Now, Prepared, State, Versio
 
 @dataclass(frozen=True)
 class Known:
-    """A node remembered from an earlier run. It is tried at the start, so that a rejoin needs no seeds."""
+    """A node known from an earlier run of this agent. The agent contacts it at start, so a rejoin needs no seeds."""
 
     address: Address
     incarnation: int
@@ -31,7 +31,7 @@ class Known:
 
 
 def remembered(members: Iterable[Member], now: Now) -> list[Known]:
-    """The ``members`` to keep for the next run: those that were heard and did not leave."""
+    """The ``members`` to store for the next run: remote members that were heard and have not left."""
     return [
         Known(
             member.address,
@@ -47,7 +47,7 @@ def remembered(members: Iterable[Member], now: Now) -> list[Known]:
 
 
 class ProtocolError(Exception):
-    """An operation that the protocol refuses. ``code`` is stable (snake_case) and appears in the API's errors."""
+    """Raised when the protocol refuses an operation. ``code``: stable identifier (snake_case), also in API errors."""
 
     def __init__(self, code: str, message: str, **details: object) -> None:
         super().__init__(message)
@@ -56,56 +56,56 @@ class ProtocolError(Exception):
 
 
 class InvalidError(ProtocolError, ValueError):
-    """A parameter that is invalid in every state of the cluster."""
+    """Raised for a parameter that is invalid in every state of the cluster."""
 
 
 class Driven(Protocol):
-    """An engine as its runtime drives it: time and packets in; packets, events and the next deadline out.
+    """The engine as its runtime sees it: inputs are time and packets; outputs are packets, events and a deadline.
 
-    The attributes are callbacks by which the engine asks its runtime. The runtime sets them.
+    The runtime sets the attributes, which are callbacks from the engine into the runtime.
     """
 
-    #: Whether this host shares an address family with an address.
+    #: Returns whether this host has an address of the same family as the given address.
     reaches: Callable[[Address], bool]
-    #: Keys of documents that are held but not on the disk yet. No member counts them as held here until they are.
+    #: Returns the keys of documents that are not on the disk yet. Other members do not count them as stored here.
     unstored_source: Callable[[], Container[str]]
 
     def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
-        """Join the cluster: load what an earlier run knew (retired tombstones included), and contact seeds.
+        """Join the cluster: load the nodes and documents of an earlier run, and contact seeds.
 
-        The local node is announced to the seeds and to the known nodes.
+        ``documents`` includes retired tombstones. The engine announces the local node to seeds and ``known`` nodes.
         """
 
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
-        """Take one packet from ``source``. Bad input never raises; it is counted.
+        """Process one packet from ``source``. A bad packet is counted; it never raises.
 
         ``screened``: a data plane has already found the packet authentic, fresh and new, and has relayed it. Returns
         True for an accepted rumor of another node (authentic, fresh, not seen before), on a wire that relays rumors;
-        False for a refused packet; None for any other.
+        False for a rejected packet; None for any other packet.
         """
 
     def handle_timer(self, now: Now) -> None:
-        """Do what is due."""
+        """Run all timers that are due at ``now``."""
 
     def next_timer(self) -> float | None:
         """Monotonic time at which :meth:`handle_timer` is due; None: no timer is set."""
 
     def take_transmits(self) -> list[Transmit | Rumor]:
-        """Packets to send, in order; each is returned once."""
+        """Return the packets to send since the last call, in order, and remove them from the queue."""
 
     def take_events(self) -> list[Event]:
-        """Events since the last call, in order."""
+        """Return the events since the last call, in order, and remove them from the queue."""
 
     def former(self, now: Now) -> list[Known]:
-        """Members that were silent for a day and are still tried; the shell stores them for the next run."""
+        """Members that were silent for a day and that the engine still contacts; the shell stores them."""
 
 
 class Asked(Protocol):
-    """An engine as its users see it: members, documents, and queries to other members."""
+    """The engine as the API and the library see it: members, documents, and queries to other members."""
 
     settings: Settings
-    #: The state of a document in this node's rendered files, and the files in trouble. Other members ask for them; the
-    #: part that renders files sets them.
+    #: Return the state of a document in this node's rendered files, and the rendered files in trouble, for queries of
+    #: other members. The renderer sets both callbacks.
     applied_source: Callable[[str], Applied]
     files_source: Callable[[], TroubledFiles]
 
@@ -115,44 +115,53 @@ class Asked(Protocol):
 
     @property
     def status(self) -> str:
-        """new, running, paused or left."""
+        """The status of the local node: new, running, paused or left."""
 
     @property
     def cycle(self) -> float:
-        """Seconds between two heartbeats at present."""
+        """The current number of seconds between two heartbeats."""
 
     @property
     def timeout(self) -> float:
-        """Seconds of silence after which a member is suspected at present."""
+        """The current number of seconds of silence after which a member becomes suspect."""
 
     @property
     def tells_ancestry(self) -> bool:
-        """Whether documents name the versions that their authors had read.
+        """Whether documents on this wire list the versions that their authors had read.
 
-        Without that, conflicts cannot be detected.
+        An engine without such lists cannot detect conflicts.
         """
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """Counters by name. Every packet that is not used adds to one of them."""
+        """Counters by name. Every received packet that is not used increments one of them."""
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now, and again whenever it is absent, forever (PekoNode's ``Set``)."""
+        """Add ``node`` as a seed: contact it now, and whenever it is absent (PekoNode's ``Set``)."""
 
     def unseed(self, address: Address) -> None:
-        """Stop treating ``address`` as a seed. Nothing else about it is forgotten."""
+        """Remove ``address`` from the seeds. The node stays in the NodeList."""
 
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
-        """Change the local record and spread it; False when nothing changed."""
+        """Change the local node's record and spread it. Returns False if nothing changed."""
 
     def pause(self, now: Now) -> bool:
-        """Stop publishing heartbeats (PekoNode's ``Stop``): others drop this node after their timeout."""
+        """Stop publishing heartbeats (PekoNode's ``Stop``). Other members drop this node after their timeout.
+
+        Returns False if the node was not running.
+        """
 
     def resume(self, now: Now) -> bool:
-        """Publish heartbeats again (PekoNode's ``Start``)."""
+        """Publish heartbeats again (PekoNode's ``Start``), after a pause or a leave.
+
+        Returns False if the node was neither paused nor had left.
+        """
 
     def leave(self, now: Now) -> bool:
-        """Announce to all members that this node leaves. They drop it at once."""
+        """Announce to all members that this node leaves. They drop the node at once.
+
+        Returns False if the node had left already.
+        """
 
     def publish(
         self,
@@ -167,9 +176,9 @@ class Asked(Protocol):
         comment: str = "",
         expires_in: float | None = None,
     ) -> tuple[Document, bool]:
-        """Write a document. Returns it and whether anything changed.
+        """Write a document. Returns the document and whether anything changed.
 
-        ``expected``/``absent``: compare-and-set against the version held here. ``expires_in``: seconds until the
+        ``expected`` and ``absent``: compare-and-set against this node's version. ``expires_in``: seconds until the
         document expires. ``content_type`` None: see ``Write``. Raises ``ProtocolError``: invalid_document,
         document_too_large, too_many_documents, version_mismatch.
         """
@@ -177,10 +186,11 @@ class Asked(Protocol):
     def publish_many(
         self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
     ) -> list[tuple[Document | None, bool]]:
-        """Write several documents, all or none. On each member they become visible together.
+        """Write several documents, all or none. On each member the documents become visible together.
 
-        Returns for each what :meth:`publish` or :meth:`delete` would return. Raises ``ProtocolError`` as these do, with
-        ``key`` among the details, and ``TypeChanged`` if a value was checked for another type than it would get.
+        Returns for each write the result of :meth:`publish` or :meth:`delete`. Raises ``ProtocolError`` like these two
+        methods, with ``key`` among the details, and ``TypeChanged`` if a value was checked for another content type
+        than the document would get.
         """
 
     def prepare(
@@ -192,55 +202,55 @@ class Asked(Protocol):
         comment: str = "",
         pending: Sequence[Prepared] = (),
     ) -> list[Prepared] | None:
-        """Prepare what :meth:`publish_many` would write, so that the shell stores it before other members hear of it.
+        """Prepare the documents of a :meth:`publish_many`, so that the shell can store them before they spread.
 
-        Nothing has happened until :meth:`commit`. Returns None on a wire that cannot do so: use :meth:`publish_many`.
-        ``pending``: what was prepared before and may still be committed; it counts in the limits, and shares no key
-        with ``writes``. Raises as :meth:`publish_many` does.
+        The engine's documents do not change before :meth:`commit`. Returns None on a wire without this operation; the
+        caller then uses :meth:`publish_many`. ``pending``: documents prepared earlier and not committed yet. They count
+        toward the limits, and share no key with ``writes``. Raises the same errors as :meth:`publish_many`.
         """
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
-        """Make the prepared documents hold, and spread them.
+        """Apply the prepared documents, and spread them to other members.
 
-        Returns False if another version of one of these documents came between, or others took the room. Then nothing
-        happened.
+        Returns False, and changes nothing, if one of these documents has received another version since
+        :meth:`prepare`, or if other documents have since used up a limit.
         """
 
     def repair(self, now: Now) -> int:
-        """Sync at once with every member whose documents digest differs. Returns how many were asked."""
+        """Sync at once with every member whose documents digest differs. Returns the number of these members."""
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
-        """Write a tombstone. Returns it (None: there never was such a document) and whether anything changed."""
+        """Write a tombstone. Returns it (None: no such document ever existed) and whether anything changed."""
 
     def document(self, key: str) -> Document | None:
-        """The document held here, or None. A tombstone is not a document."""
+        """This node's version of the document ``key``; None if it has none or only a tombstone."""
 
     def held(self, key: str) -> Document | None:
-        """The document held here, otherwise its tombstone, as long as that is kept."""
+        """This node's version of the document ``key`` or its tombstone; None if it has neither."""
 
     def documents(self, prefix: str = "") -> list[Document]:
         """All documents whose keys start with ``prefix``, sorted by key, without tombstones."""
 
     def documents_after(self, key: str, prefix: str = "") -> Iterator[Document]:
-        """Like :meth:`documents`, but only those after ``key`` ("": all).
+        """Iterate over the documents of :meth:`documents` whose keys come after ``key`` ("": all of them).
 
-        Documents that the caller does not take cost nothing.
+        The iterator is lazy: documents that the caller does not consume cost no work.
         """
 
     @property
     def documents_held(self) -> tuple[int, int]:
-        """The number of documents, and the bytes of their values. Cheap, however many there are."""
+        """The number of documents, and the total bytes of their values, in constant time."""
 
     def tally(self) -> dict[State, int]:
-        """How many nodes are known in each state, the local one included. Cheap, however many there are."""
+        """The number of known nodes in each state, the local node included, in constant time."""
 
     def members(self, now: Now) -> list[Member]:
-        """Every known node in any state: the local one first, then the others by address."""
+        """Every known node in any state: first the local node, then the other nodes sorted by address."""
 
     def members_after(self, address: Address | None, now: Now) -> Iterator[Member]:
-        """The other nodes after ``address`` (None: all), by address.
+        """Iterate over the remote nodes whose addresses come after ``address`` (None: all), sorted by address.
 
-        Nodes that the caller does not take cost nothing.
+        The iterator is lazy: nodes that the caller does not consume cost no work.
         """
 
     @property
@@ -249,44 +259,46 @@ class Asked(Protocol):
 
     @property
     def revision(self) -> int:
-        """A number that grows with every change of another node that :meth:`members` would show, except signs of life.
+        """A number that grows whenever the data of a remote node in :meth:`members` change.
 
-        Signs of life are a node's sequence and when it was last heard.
+        Exception: a sign of life (a new sequence, a new time of ``last_heard``) does not change the number.
         """
 
     @property
     def catching_up(self) -> str:
-        """What this node still waits for to know what the cluster knew at this node's start; "" once it knows it.
+        """What this node still waits for while it catches up with the cluster; "" once it has caught up.
 
-        A ``CaughtUp`` event reports that moment.
+        The engine emits ``CaughtUp`` when the value becomes "".
         """
 
     @property
     def state_digest(self) -> int:
-        """64-bit digest of all documents and tombstones held here."""
+        """64-bit digest of all documents and tombstones of this node."""
 
     @property
     def clock_offset(self) -> float:
-        """Seconds by which the cluster's clock (median of the members) is ahead of the local one."""
+        """Seconds by which the cluster's clock (median of the members' clocks) is ahead of the local clock."""
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members which version of ``key`` they hold.
+        """Ask members which version of ``key`` they hold, and return the number of this query.
 
-        Answers arrive as ``QueryAnswered`` with the returned number.
+        Each answer arrives as a ``QueryAnswered`` event with that number.
         """
 
     def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members for the state of ``key`` in their rendered files. Answers arrive as ``AppliedAnswered``.
+        """Ask members for the state of ``key`` in their rendered files, and return the number of this query.
 
+        Each answer arrives as an ``AppliedAnswered`` event with that number.
         Raises ``ProtocolError`` (unsupported_operation) on a wire without such a query.
         """
 
     def query_files(self, to: Iterable[Address], now: Now) -> int:
-        """Ask members which of their rendered files are in trouble. Answers arrive as ``FilesAnswered``.
+        """Ask members which of their rendered files are in trouble, and return the number of this query.
 
+        Each answer arrives as a ``FilesAnswered`` event with that number.
         Raises ``ProtocolError`` (unsupported_operation) on a wire without such a query.
         """
 
 
 class ProtocolEngine(Driven, Asked, Protocol):
-    """A gossip protocol as a state machine."""
+    """The complete interface of an engine: a gossip protocol as a state machine without I/O."""

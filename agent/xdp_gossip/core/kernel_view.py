@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Brings what a kernel data plane recorded into the membership.
+"""Applies the observations of a kernel data plane to the membership.
 
-The plane authenticates, de-duplicates and relays rumors without asking the engine, and records what each origin said
-last. The engine reads that about once a cycle; a heartbeat that brings nothing new costs it nothing else.
+The data plane authenticates, de-duplicates and relays rumors without the engine, and stores the newest header fields
+of each origin. The engine reads these observations about once a cycle, so a heartbeat without news costs the engine
+only that read.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from .runs import after, later
 from .sync.records import NodeRecords
 from .types import Address, Now, State
 
-#: One origin whose standing is not gone: key (20 bytes, ``peer.key_of``), incarnation, highest rumor sequence, window
-#: (bit i: highest - i was seen), last sign of life (monotonic seconds; 0: none), its wall clock minus the local one
-#: (seconds), documents digest, record digest, flags of its newest packet. A plain tuple, because ten thousand of them
-#: are read at once.
+#: The observation of one origin whose standing is not gone: key (20 bytes, ``peer.key_of``), incarnation, highest rumor
+#: sequence, window (bit i: highest - i was seen), last sign of life (monotonic seconds; 0: none), its wall clock minus
+#: the local wall clock (seconds), documents digest, record digest, flags of its newest packet. The type is a plain
+#: tuple for speed, because the engine reads up to ten thousand observations at once.
 Observation = tuple[bytes, int, int, int, float, float, int, int, int]
 
 
 class KernelView:
-    """Takes observations, and tells when the next ones are due."""
+    """Applies observations of the data plane, and computes when to read the next observations."""
 
     def __init__(
         self,
@@ -51,31 +52,32 @@ class KernelView:
         self._out = out
         self._timing = timing
         self._last: float | None = None
-        #: Monotonic time at which a suspend of the machine was last noticed.
+        #: Monotonic time in seconds at which the engine last detected a suspend of the machine.
         self.woke_up_at = -math.inf
 
     @property
     def observing(self) -> bool:
-        """Whether a data plane records signs of life."""
+        """Whether a data plane is active and records signs of life."""
         return self._last is not None
 
     @property
     def due(self) -> float:
-        """Monotonic time of the next reading: once a cycle, more often while a member is suspected."""
+        """Monotonic time in seconds of the next read: one cycle after the last, sooner while a member is suspect."""
         if self._last is None:
             return -math.inf
         suspects = self._membership.suspects
         return self._last + (self._timing.tick if suspects else self._timing.cycle)
 
     def stop(self) -> None:
-        """Stop: without a data plane, every packet comes to the engine from now on."""
+        """Note that the data plane has stopped: from now on the engine receives every packet itself."""
         self._last = None
         self._membership.informed_until = math.inf
 
     def take(self, rows: Iterable[Observation], state_digest: int, now: Now) -> None:
-        """Carry ``rows`` into the membership. ``state_digest`` is the digest of the documents held here."""
+        """Apply the observations ``rows`` to the membership. ``state_digest``: this node's documents digest."""
         first = self._last is None
-        # A plane that is new to us takes replays and dead nodes for news until it is told about them.
+        # A data plane that has just started knows no replay window and no dead node. So the first call reports the
+        # standing of every known peer to it.
         known = [peer for peer in self._membership if peer.heard] if first else []
         self._last = self._membership.informed_until = now.mono
         by_key = self._membership.by_key
@@ -91,7 +93,8 @@ class KernelView:
                 self._records.expect(peer, now)
             if highest != peer.rumors.highest or window != peer.rumors.bits:
                 self._membership.recorded(peer, highest, window, state, flags)
-                # The plane measures other clocks against one that stood still while the machine was suspended.
+                # The data plane compares other clocks with a clock that stops during a suspend, so its older clock
+                # differences are wrong after a suspend.
                 if last_seen >= self.woke_up_at:
                     self._admission.note_clock(peer, clock_ahead)
             live = peer.liveness
@@ -118,8 +121,8 @@ class KernelView:
             self._out.emit(Standing(address, "forgotten", 0, 0, 0, 0.0))
             return None
         if last_seen and now.mono - last_seen < self._timing.timeout:
-            self._detector.never_heard(peer)  # the member that heard it will tell when that was
-        elif last_seen:  # it died while no agent looked
+            self._detector.never_heard(peer)  # the member that heard the node will report when it did
+        elif last_seen:  # the node died while this agent was not running
             self._membership.recorded_run(peer, incarnation, 0)
             self._detector.enter(peer, State.DEAD, last_seen, now)
         return peer

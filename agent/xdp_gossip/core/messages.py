@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The protocol's messages: values that know how they travel. ``docs/protocol.md`` describes what each is for.
+"""The protocol's message classes and their wire formats. ``docs/protocol.md`` describes the purpose of each message.
 
-To add a message, write a class here, in the next tag's place, and a handler (``dispatcher.py``). The wire format is
-what the decorators say (docs/wire.md): add fields at the end, with a default, never renumber.
+To add a message, add a class with the next free tag at the end of this file, and a handler in ``dispatcher.py``. The
+decorators define the wire format (docs/wire.md). Add new fields at the end, with a default; never renumber tags.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .types import Address, Document, Record, State, Version
 
 @dataclass(frozen=True)
 class Sighting:
-    """The newest sign of life that the sender has of a node."""
+    """The newest sign of life that the sender knows of the node ``address``."""
 
     address: Address
     incarnation: int
@@ -49,7 +49,7 @@ SIGHTING = Struct(Sighting, address=ADDRESS, incarnation=U32, sequence=U64)
 
 @dataclass(frozen=True)
 class MemberInfo:
-    """What the sender knows of a node. ``age_ms``: milliseconds since it was last heard."""
+    """The sender's data about one node. ``age_ms``: milliseconds since the node was last heard."""
 
     address: Address
     incarnation: int
@@ -74,7 +74,7 @@ MEMBER = Struct(
 
 @dataclass(frozen=True)
 class Entry:
-    """A document without its value."""
+    """The version and the content hash of a document, without its value."""
 
     key: str
     version: Version
@@ -84,7 +84,7 @@ class Entry:
 
     @property
     def rank(self) -> tuple[Version, bool, bytes]:
-        """As :attr:`Document.rank`."""
+        """The rank of the document; see :attr:`Document.rank`."""
         return (self.version, self.deleted, self.content_hash)
 
 
@@ -94,7 +94,7 @@ ENTRY = Struct(Entry, key=KEY, version=VERSION, deleted=BOOLEAN, content_hash=HA
 @message(1, PacketType.SWAP_REQUEST, nonce=U64, members_digest=U64, overdue=many(SIGHTING.field))
 @dataclass(frozen=True)
 class SyncRequest(Message):
-    """Opens a sync. The header carries the documents digest, this message the other digests to compare."""
+    """Opens a sync. The packet's header has the documents digest; this message has the digest of the NodeList."""
 
     nonce: int
     members_digest: int
@@ -113,11 +113,12 @@ class SyncRequest(Message):
 )
 @dataclass(frozen=True)
 class SyncResponse(Message):
-    """Answers a ``SyncRequest`` with what differs.
+    """Answers a ``SyncRequest`` with the differences between requester and responder.
 
-    ``members``: newer sightings of the overdue members. If the digests of the node lists differ, the whole list follows
-    in ``MemberList`` messages, and ``want_members`` asks for the requester's list in return. If the documents digests
-    differ, the answer carries either all ``entries`` (``entries_complete``) or the digests of the 256 ``buckets``.
+    ``members``: newer sightings of the overdue members. If the digests of the NodeLists differ, the responder also
+    sends its whole NodeList in ``MemberList`` messages, and ``want_members`` asks for the requester's NodeList. If the
+    documents digests differ, the response has either all ``entries`` (``entries_complete``) or the digests of the 256
+    ``buckets``.
     """
 
     nonce: int
@@ -139,7 +140,7 @@ class MemberList(Message):
 @message(4, PacketType.SWAP_REQUEST, later=("known",), buckets=many(U8, 256), known=many(U64))
 @dataclass(frozen=True)
 class ListRequest(Message):
-    """Asks for the entries of some buckets, except documents whose state hash is among ``known``."""
+    """Requests the entries of some buckets, except those of documents whose state hash is in ``known``."""
 
     buckets: tuple[int, ...]
     known: tuple[int, ...] = ()
@@ -155,9 +156,10 @@ class ListRequest(Message):
 )
 @dataclass(frozen=True)
 class ListResponse(Message):
-    """Answers a ``ListRequest`` with entries. ``finished`` names the buckets that are complete with this message.
+    """Answers a ``ListRequest`` with entries. ``finished``: buckets whose last entries are in this message.
 
-    ``unknown``: hashes of the request that match no document of the sender; None: the sender did not check them.
+    ``unknown``: hashes from the request's ``known`` that match no document of the responder; None: the request had no
+    hashes.
     """
 
     entries: tuple[Entry, ...]
@@ -167,7 +169,7 @@ class ListResponse(Message):
 
 @dataclass(frozen=True)
 class Want:
-    """A document, or the rest of one from ``offset`` on."""
+    """A document version to fetch, from byte ``offset`` on."""
 
     key: str
     version: Version
@@ -180,7 +182,7 @@ WANT = Struct(Want, key=KEY, version=VERSION, offset=U64)
 @message(6, PacketType.SWAP_REQUEST, wants=many(WANT.field))
 @dataclass(frozen=True)
 class FetchRequest(Message):
-    """Asks for documents."""
+    """Requests the documents in ``wants``."""
 
     wants: tuple[Want, ...]
 
@@ -188,7 +190,7 @@ class FetchRequest(Message):
 @message(7, PacketType.SWAP_RESPONSE, PacketType.METADATA, documents=many(DOCUMENT.field))
 @dataclass(frozen=True)
 class Documents(Message):
-    """Whole documents: an answer to a fetch, a push of what the other lacks, or (type 4) a rumor."""
+    """Whole documents: the answer to a fetch, a push of documents that the receiver lacks, or (type 4) a rumor."""
 
     documents: tuple[Document, ...]
 
@@ -210,7 +212,7 @@ class Chunk(Message):
 @message(9, PacketType.SWAP_RESPONSE, keys=many(KEY))
 @dataclass(frozen=True)
 class NotHere(Message):
-    """Tells that the sender does not hold these documents in a version as new as the wanted one."""
+    """Answers a fetch: the sender has no version of ``keys`` that is as new as the requested version."""
 
     keys: tuple[str, ...]
 
@@ -218,7 +220,7 @@ class NotHere(Message):
 @message(10, PacketType.SWAP_RESPONSE, PacketType.METADATA, entries=many(ENTRY.field))
 @dataclass(frozen=True)
 class Announce(Message):
-    """Announces documents that can be fetched (type 4 if they do not fit a datagram)."""
+    """Announces documents that the receiver can fetch (type 4: a rumor about documents that do not fit a datagram)."""
 
     entries: tuple[Entry, ...]
 
@@ -226,7 +228,7 @@ class Announce(Message):
 @message(11, PacketType.SWAP_REQUEST, addresses=many(ADDRESS))
 @dataclass(frozen=True)
 class RecordsRequest(Message):
-    """Asks for node records."""
+    """Requests the records of the nodes ``addresses``."""
 
     addresses: tuple[Address, ...]
 
@@ -234,7 +236,7 @@ class RecordsRequest(Message):
 @message(12, PacketType.SWAP_RESPONSE, records=many(pair(ADDRESS, RECORD.field)))
 @dataclass(frozen=True)
 class Records(Message):
-    """Node records, each with the node it describes."""
+    """Node records, each with the address of its node."""
 
     records: tuple[tuple[Address, Record], ...]
 
@@ -242,7 +244,7 @@ class Records(Message):
 @message(13, PacketType.RECORD, record=RECORD.field)
 @dataclass(frozen=True)
 class RecordRumor(Message):
-    """The origin's own record (type 6)."""
+    """A rumor with the origin's own node record (type 6)."""
 
     record: Record
 
@@ -250,10 +252,10 @@ class RecordRumor(Message):
 @message(14, PacketType.PROBE, nonce=U64, target=ADDRESS, incarnation=U32, suspect=BOOLEAN, padding=raw_bytes(1232))
 @dataclass(frozen=True)
 class Ping(Message):
-    """Asks ``target`` for a sign of life. Any other node that receives it received a recording.
+    """Asks ``target`` for a sign of life. Any other node that receives the ping ignores it.
 
-    ``incarnation`` is the target's newest one that the sender knows. ``suspect`` tells the target that the sender no
-    longer hears it. ``padding`` makes the ping longer, to find out what a path carries.
+    ``incarnation``: the target's newest incarnation that the sender knows. ``suspect``: the sender suspects the target.
+    ``padding``: extra bytes, to test which datagram length a network path supports.
     """
 
     nonce: int
@@ -266,7 +268,7 @@ class Ping(Message):
 @message(15, PacketType.PROBE, nonce=U64)
 @dataclass(frozen=True)
 class Ack(Message):
-    """Answers a ping. The header is the sign of life."""
+    """Acknowledges a ping or another request. The packet's header is the sign of life."""
 
     nonce: int
 
@@ -274,7 +276,7 @@ class Ack(Message):
 @message(16, PacketType.PROBE, nonce=U64, target=ADDRESS, incarnation=U32)
 @dataclass(frozen=True)
 class PingRequest(Message):
-    """Asks a third member to ping ``target`` (SWIM's indirect probe)."""
+    """Asks the receiver to ping ``target`` on behalf of the sender (SWIM's indirect probe)."""
 
     nonce: int
     target: Address
@@ -284,7 +286,7 @@ class PingRequest(Message):
 @message(17, PacketType.PROBE, nonce=U64, sighting=SIGHTING.field)
 @dataclass(frozen=True)
 class IndirectAck(Message):
-    """Tells the requester of an indirect probe that ``sighting.address`` answered the ping."""
+    """Reports to the requester of an indirect probe that the node ``sighting.address`` answered the ping."""
 
     nonce: int
     sighting: Sighting
@@ -293,7 +295,7 @@ class IndirectAck(Message):
 @message(18, PacketType.PROBE, nonce=U64, key=KEY)
 @dataclass(frozen=True)
 class Query(Message):
-    """Asks which version of a document the target holds."""
+    """Asks which version of the document ``key`` the receiver holds."""
 
     nonce: int
     key: str
@@ -304,9 +306,10 @@ class Query(Message):
 )
 @dataclass(frozen=True)
 class Answer(Message):
-    """Answers a query. No ``version``: there is no such document. No ``content_hash``: the document was deleted.
+    """Answers a ``Query``. ``version`` None: the sender has no such document.
 
-    ``stored``: the version is on the disk, or there is nothing to store.
+    ``content_hash`` empty: the version is a tombstone. ``stored``: the version is on the sender's disk, or there is no
+    version to store.
     """
 
     nonce: int
@@ -319,7 +322,7 @@ class Answer(Message):
 @message(20, PacketType.PROBE, nonce=U64, key=KEY)
 @dataclass(frozen=True)
 class AppliedQuery(Message):
-    """Asks for the state of a document in the target's rendered files."""
+    """Asks for the state of the document ``key`` in the receiver's rendered files."""
 
     nonce: int
     key: str
@@ -330,7 +333,7 @@ class AppliedQuery(Message):
 class AppliedAnswer(Message):
     """Answers an ``AppliedQuery``.
 
-    ``state``: none, pending, applied or failed, as of ``version`` (None: no document).
+    ``state``: none, pending, applied or failed. ``version``: the version that ``state`` refers to (None: no document).
     """
 
     nonce: int
@@ -343,7 +346,7 @@ class AppliedAnswer(Message):
 @message(22, PacketType.PROBE, nonce=U64)
 @dataclass(frozen=True)
 class FilesQuery(Message):
-    """Asks which of the target's rendered files are in trouble."""
+    """Asks which of the receiver's rendered files are in trouble."""
 
     nonce: int
 
@@ -359,8 +362,8 @@ class FilesAnswer(Message):
     files: tuple[TroubledFile, ...]
 
 
-#: Every message, by the tag of its body and by its class.
+#: The registration of every message, by its tag and by its class.
 BY_TAG: Mapping[int, Registration] = MappingProxyType(registered)
 BY_CLASS: Mapping[type[Message], Registration] = MappingProxyType({each.schema.cls: each for each in BY_TAG.values()})
-#: Packet types that carry no message, because the header says all.
+#: Packet types without a message. A packet of such a type is only a header.
 BODILESS = frozenset(PacketType).difference(*(each.kinds for each in BY_TAG.values()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A packet around its message: types, flags, header, and what turns both into bytes (``docs/wire.md``)."""
+"""Packets of the native wire: types, flags, header, and the interface of the codec (``docs/wire.md``)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PacketType(enum.IntEnum):
-    """Types of packets. The first three have eGossip's numbers."""
+    """Types of packets. Types 1 to 3 have the same numbers as in eGossip."""
 
     HEARTBEAT = 1
     SWAP_REQUEST = 2
@@ -25,20 +25,20 @@ class PacketType(enum.IntEnum):
     PROBE = 7
 
 
-#: Types that are relayed from node to node and share the origin's rumor sequence. All others go to one node.
+#: Packet types that nodes relay, and that use the origin's rumor sequence. Packets of other types go to one node only.
 RUMORS = frozenset({PacketType.HEARTBEAT, PacketType.METADATA, PacketType.LEAVE, PacketType.RECORD})
 
-#: The origin publishes no heartbeats at present (``Stop``), so its packets are no sign of life.
+#: Flag: the origin has paused its heartbeats (``Stop``), so its packets do not count as signs of life.
 FLAG_PAUSED = 0x01
-#: Some documents in the digest are not on the origin's disk yet.
+#: Flag: some documents in the header's documents digest are not on the origin's disk yet.
 FLAG_UNSTORED = 0x02
-#: The origin has just started and has not caught up yet: the documents that it holds may be old or missing.
+#: Flag: the origin has not caught up since its start, so its documents may be old or missing.
 FLAG_CATCHING_UP = 0x04
 
 
 @dataclass(frozen=True)
 class Header:
-    """The signed block and the relay area of a packet (``bpf/wire.h`` states the layout)."""
+    """The signed block and the relay area of a packet (layout: ``bpf/wire.h``)."""
 
     type: PacketType
     origin: Address
@@ -54,7 +54,7 @@ class Header:
 
 
 class Rejected(Exception):
-    """A packet is not used. ``reason`` is the name of its counter without the ``rx_`` prefix."""
+    """Raised for a packet that this node rejects. ``reason``: name of the counter, without its prefix ``rx_``."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -62,22 +62,22 @@ class Rejected(Exception):
 
 
 class Codec(Protocol):
-    """Encodes and decodes packets. Cheap checks come first, so the engine can drop duplicates before any crypto."""
+    """Encodes and decodes packets. :meth:`parse` needs no cryptography, so the engine can drop duplicates early."""
 
     def parse(self, data: bytes) -> Header:
-        """The header, unverified. Raises ``Rejected``: truncated, malformed, foreign_version, foreign_cluster."""
+        """The unverified header. Raises ``Rejected``: truncated, malformed, foreign_version, foreign_cluster."""
 
     def verify(self, data: bytes, header: Header) -> None:
-        """Check the MAC. Raises ``Rejected``: unknown_key, bad_mac."""
+        """Check the MAC of a packet. Raises ``Rejected``: unknown_key, bad_mac."""
 
     def open(self, data: bytes, header: Header) -> Message | None:
-        """Decrypt and check the body; None for types without. Raises ``Rejected``: bad_body."""
+        """Decrypt the body and return its message; None for a type without a body. Raises ``Rejected``: bad_body."""
 
     def encode(self, header: Header, message: Message | None) -> bytes:
-        """A signed and sealed packet, with the active key."""
+        """A packet with ``header`` and ``message``, signed and encrypted with the active key."""
 
     def relayed(self, data: bytes) -> bytes | None:
-        """The packet as it goes to the next hop; None if this was its last hop."""
+        """A copy of the packet for the next hop; None if its hop limit is used up."""
 
     def size_of(self, message: Message) -> int:
-        """Bytes of the whole packet that would carry ``message``."""
+        """Length in bytes of a packet with ``message``."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Finds how long a datagram to each peer may be: some paths lose long ones silently (RFC 2923, 2.1).
+"""Finds the longest datagram that the path to each peer supports. Some paths lose long datagrams (RFC 2923, 2.1).
 
-A peer that asks again over a connection what it had asked by datagram shows that something was lost. This member then
-sends it short and long pings, and compares which are answered (RFC 8899's idea of a probe). If only short ones are
-answered, twice in a row, whatever is longer than ``SHORT`` goes over TCP. Of twins neither gets all answers, which says
-nothing about the path.
+If a peer repeats a request over TCP, the datagram with the request or the answer was lost. This member then sends the
+peer short and long pings, and compares which of them the peer answers (probes as in RFC 8899). If the peer answers only
+short pings in two tests in a row, packets longer than ``SHORT`` go over TCP. A test of an address that two hosts share
+has no result, because each host misses some of the answers.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from .messages import Ping
 from .outbox import Outbox
 from .types import Address, Now
 
-#: Longest packet sent as a datagram: what IPv6 carries everywhere (1,280 bytes) less its and UDP's headers.
+#: Bytes of the longest packet sent as a datagram: IPv6's minimum MTU (1,280 bytes) less the headers of IPv6 and UDP.
 LONG = 1232
-#: Bytes that even a path with IPv4's least MTU (576) and tunnels carries.
+#: Bytes of a packet that passes every path: it fits IPv4's minimum datagram of 576 bytes with room for tunnel headers.
 SHORT = 508
-#: This many requests over a connection, within this many seconds, start a test.
+#: Number of repeated requests over TCP, within this many seconds, that start a test of the path.
 _HINTS, _HINTS_IN = 2, 60.0
-#: Tests in a row that must agree that long datagrams are lost: a single test may lose all of them by chance.
+#: Number of tests in a row that must lose all long datagrams. One test may lose them all by chance.
 _TESTS = 2
-#: Pings of each length, and seconds after which an unanswered ping counts as lost.
+#: Number of pings of each length in a test, and seconds after which an unanswered ping counts as lost.
 _PINGS, _ANSWERS_IN = 3, 3.0
-#: Seconds after which a path is trusted again. If it still loses long datagrams, a new test shows that soon.
+#: Seconds until long datagrams are sent over a limited path again. If they are still lost, a new test limits it again.
 _AGAIN = 600.0
-#: Most bytes of a ping's header and body without padding. The padding makes it as long as a datagram may be.
+#: Maximum bytes of a ping without its padding. The padding fills a long ping up to about ``LONG`` bytes.
 _OVERHEAD = 88 + 16 + 64
 
 
@@ -41,15 +41,15 @@ class _Test:
     until: float
     short: set[int]
     long: set[int]
-    number: int  # of those in a row, from 1
+    number: int  # 1 for the first test in a row
     short_answered: bool = False
     long_answered: bool = False
 
 
 class Paths:
-    """Tests suspicious paths, and tells the outbox what they carry.
+    """Tests suspicious paths, and sets the longest datagram of each path in the outbox.
 
-    ``shared``: tells whether two hosts may use an address, or this node's address.
+    ``shared``: returns whether two hosts may use the given address, or this node's address.
     """
 
     def __init__(self, membership: Membership, out: Outbox, shared: Callable[[Address], bool]) -> None:
@@ -66,7 +66,7 @@ class Paths:
         return bool(self._tests)
 
     def asked_again(self, peer: Peer, now: Now) -> None:
-        """Note that a peer asked over a connection what a datagram would have carried."""
+        """Count a request from ``peer`` that came over TCP although it fits a datagram; after some, test the path."""
         address = peer.address
         if address in self._tests or address in self._limited or not peer.present:
             return
@@ -86,14 +86,14 @@ class Paths:
                 self._out.send(Ping(nonce, address, peer.incarnation, False, padding), address, now)
 
     def on_ack(self, nonce: int, peer: Peer) -> None:
-        """Note the answer to a ping of a test."""
+        """Record that ``peer`` answered the ping ``nonce`` of a test."""
         test = self._tests.get(peer.address)
         if test is not None:
             test.short_answered = test.short_answered or nonce in test.short
             test.long_answered = test.long_answered or nonce in test.long
 
     def tick(self, now: Now) -> None:
-        """Judge tests whose time is over, and trust paths again whose limit has expired."""
+        """Evaluate the tests that are over, and remove limits that have expired."""
         for address, test in list(self._tests.items()):
             if now.mono >= test.until:
                 del self._tests[address]
@@ -124,7 +124,7 @@ class Paths:
         self._out.emit(Warned("path_mtu", text))
 
     def forget(self, address: Address) -> None:
-        """Forget what is known of the path to ``address``."""
+        """Remove the limit and the mark of the path to ``address``."""
         self._limited.pop(address, None)
         self._out.datagram_limits.pop(address, None)
         self._mark(address, False)

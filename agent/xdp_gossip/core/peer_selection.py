@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Selects the peers to contact: seeds, a random member each cycle, nodes that are gone, and members that differ."""
+"""Selects the peers to sync with: seeds, a random member each cycle, dead nodes, and members with other documents."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from .sync.records import NodeRecords
 from .timers import Timers
 from .types import Address, Node, Now, State
 
-#: Dead nodes that are tried again each cycle.
+#: Maximum number of dead nodes that are contacted again in each cycle.
 _RETRIES = 4
-#: While no member is overdue, one sync in this many cycles: it costs more than everything else that an idle member
-#: does.
+#: Cycles between two syncs with a random member while no member is overdue. A sync is the most expensive work of an
+#: idle member.
 _CALM = 3
-#: Nodes known from an earlier run that are tried at once at the start. The others follow as dead nodes.
+#: Maximum number of nodes known from an earlier run that are contacted at start. The other known nodes count as dead
+#: and are contacted in later cycles.
 _FIRST_TRIES = 8
 
 
@@ -59,7 +60,7 @@ class PeerSelection:
         self._round_at = math.inf
 
     def start(self, known: Iterable[Known], now: Now) -> None:
-        """Begin the rounds. ``known`` nodes of an earlier run count as dead until they answer."""
+        """Contact some of the ``known`` nodes, and start the rounds. Known nodes count as dead until they answer."""
         remembered = [item.address for item in known if self._remember(item, now)]
         for address in self._rng.sample(remembered, min(len(remembered), _FIRST_TRIES)):
             self._seeds.hurry(address, now)
@@ -67,7 +68,10 @@ class PeerSelection:
         self._round_at = now.mono + self._rng.uniform(0.1, 1.0) * self._timing.cycle
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now and whenever it is absent. As in PekoNode, it counts as present until the timeout."""
+        """Contact ``node`` now, and whenever it is absent.
+
+        As in PekoNode, a new seed counts as present until the timeout.
+        """
         address = node.address
         peer = self._membership.get(address)
         if address == self._local.address:
@@ -78,7 +82,7 @@ class PeerSelection:
         if peer is None:
             try:
                 peer = self._membership.add(address, now)
-            except Rejected as rejected:  # still tried: the node may use another address
+            except Rejected as rejected:  # the seed is contacted nevertheless: its node may use another address
                 self._out.count(f"rx_{rejected.reason}")
             else:
                 self._records.remember(peer, node.name, node.private_data)
@@ -91,21 +95,21 @@ class PeerSelection:
 
     @property
     def seeds(self) -> Seeds:
-        """Configured seeds and former members, which are both tried."""
+        """The configured seeds and the former members that this node contacts."""
         return self._seeds
 
     @property
     def waiting(self) -> bool:
-        """Whether a seed or a record is still missing."""
+        """Whether a new seed has not answered yet, or the record of a member is missing."""
         return bool(self._seeds.waiting or self._membership.incomplete)
 
     def answered(self, address: Address) -> None:
-        """Note that a node was heard, so it needs no contact for now."""
+        """Note that the node at ``address`` was heard, and stop contacting it."""
         self._seeds.answered(address)
 
     def tick(self, now: Now) -> None:
-        """Retry seeds that did not answer, request records, and once a cycle do a round."""
-        # Ticks may be a cycle apart, so a round that is due soon runs now.
+        """Contact seeds that did not answer, request missing records, and run a round once a cycle."""
+        # The next tick may be a cycle away, so a round that is due within a third of a cycle runs now.
         if now.mono + self._timing.cycle / 3 >= self._round_at:
             self._round(now)
         for address in self._seeds.due(now):
@@ -113,10 +117,10 @@ class PeerSelection:
         self._records.tick(now)
 
     def differs(self, now: Now) -> None:
-        """Note that a member advertises another documents digest than ours, and plan a sync.
+        """Schedule a sync, because a member advertises a documents digest that differs from this node's digest.
 
-        Mostly a rumor is just on its way, so wait a moment before the sync. Wait longer each time a sync did not remove
-        the difference (a member may hold what we refuse).
+        The sync waits a moment, because a rumor usually removes the difference. The wait doubles with each sync that
+        does not remove the difference, for example because a member holds documents that this node refuses.
         """
         if not self._settling and self._local.status == "running":
             self._settling = True
@@ -135,7 +139,7 @@ class PeerSelection:
         self._anti_entropy.request(self._rng.choice(differing).address, now)
 
     def _round(self, now: Now) -> None:
-        """Once a cycle: sync with a random member, unless all is well, and retry some dead nodes."""
+        """Contact, once a cycle, some dead nodes and absent seeds, and a random member if one is due."""
         self._round_at = now.mono + self._timing.cycle * self._rng.uniform(0.9, 1.1)
         if self._local.status == "left":
             return

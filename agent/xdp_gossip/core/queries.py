@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Questions to members: what they hold of a document, whether they applied it, which of their files are in trouble."""
+"""Queries to members: which version of a document they hold or have applied, and which files are in trouble."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from .outbox import Outbox
 from .received import Received
 from .types import Address, Now
 
-#: Most open queries. Beyond that the oldest are dropped.
+#: Maximum number of open queries. A new query beyond it drops the oldest one.
 _MOST = 256
-#: Most bytes of the error in an answer.
+#: Maximum bytes of the error text in an answer.
 _MAX_ERROR = 512
-#: Stands for the key in a query about all files. No document has this key.
+#: The key of a query about all rendered files. No document can have this key.
 _ALL_FILES = ""
 
 
 class Queries:
-    """Sends and answers queries.
+    """Sends queries, answers those of other members, and reports received answers.
 
-    ``applied_source`` returns the state of a document in this node's rendered files, ``files_source`` the rendered
-    files in trouble. Neither may raise.
+    ``applied_source`` returns the state of a document in this node's rendered files. ``files_source`` returns the
+    rendered files in trouble. Both callbacks must not raise.
     """
 
     def __init__(self, metadata: Metadata, out: Outbox) -> None:
@@ -45,21 +45,21 @@ class Queries:
         self.files_source: FilesSource = lambda: NO_FILES
 
     def ask(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members which version of ``key`` they hold. Answers carry the returned number."""
+        """Ask members which version of ``key`` they hold. Returns the query's number, which all its answers repeat."""
         nonce = self._new(key)
         for address in to:
             self._out.send(Query(nonce, key), address, now)
         return nonce
 
     def ask_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members for the state of ``key`` in their rendered files. Answers carry the returned number."""
+        """Ask members for the state of ``key`` in their rendered files. Returns the query's number."""
         nonce = self._new(key)
         for address in to:
             self._out.send(AppliedQuery(nonce, key), address, now)
         return nonce
 
     def ask_files(self, to: Iterable[Address], now: Now) -> int:
-        """Ask members which of their rendered files are in trouble. Answers carry the returned number."""
+        """Ask members which of their rendered files are in trouble. Returns the query's number."""
         nonce = self._new(_ALL_FILES)
         for address in to:
             self._out.send(FilesQuery(nonce), address, now)
@@ -73,14 +73,14 @@ class Queries:
         return nonce
 
     def on_applied_query(self, query: AppliedQuery, packet: Received) -> None:
-        """Answer with the document's state in this node's rendered files."""
+        """Answer a query with the document's state in this node's rendered files."""
         found = self.applied_source(query.key)
         error = found.error.encode("utf-8", "replace")[:_MAX_ERROR].decode("utf-8", "ignore")
         answer = AppliedAnswer(query.nonce, query.key, found.state, found.version, error)
         self._out.send(answer, packet.origin, packet.now)
 
     def on_applied_answer(self, answer: AppliedAnswer, packet: Received) -> None:
-        """Pass an answer on to the shell, if it belongs to an open query."""
+        """Report an answer to the shell if it belongs to an open query; otherwise count and drop it."""
         if self._open.get(answer.nonce) != answer.key or answer.state not in APPLIED_STATES:
             self._out.count("rx_unasked_response")
             return
@@ -88,13 +88,13 @@ class Queries:
         self._out.emit(AppliedAnswered(answer.nonce, packet.origin, answer.state, version, answer.error))
 
     def on_files_query(self, query: FilesQuery, packet: Received) -> None:
-        """Answer with the rendered files in trouble on this node, as many as fit into a datagram."""
+        """Answer a query with this node's rendered files in trouble, as many as fit into one datagram."""
         found = for_an_answer(self.files_source())
         answer = FilesAnswer(query.nonce, found.templates, found.troubled, found.files)
         self._out.send(answer, packet.origin, packet.now)
 
     def on_files_answer(self, answer: FilesAnswer, packet: Received) -> None:
-        """Pass an answer on to the shell, if it belongs to an open query."""
+        """Report an answer to the shell if it belongs to an open query; otherwise count and drop it."""
         asked = self._open.get(answer.nonce) == _ALL_FILES
         if not asked or any(file.state not in TROUBLES for file in answer.files):
             self._out.count("rx_unasked_response")
@@ -104,7 +104,7 @@ class Queries:
         )
 
     def on_query(self, query: Query, packet: Received) -> None:
-        """Answer with the version held here. A tombstone has a version and no content."""
+        """Answer a query with this node's version of the document. For a tombstone, the content hash is empty."""
         held = self._metadata.table.get(query.key)
         if held is None:
             answer = Answer(query.nonce, query.key, None, b"")
@@ -114,7 +114,7 @@ class Queries:
         self._out.send(answer, packet.origin, packet.now)
 
     def on_answer(self, answer: Answer, packet: Received) -> None:
-        """Pass an answer on to the shell, if it belongs to an open query."""
+        """Report an answer to the shell if it belongs to an open query; otherwise count and drop it."""
         if self._open.get(answer.nonce) != answer.key:
             self._out.count("rx_unasked_response")
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An admitted packet, as the handler of its message gets it."""
+"""The argument with which a message handler receives the admitted packet of its message."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .types import Address, Now
 
 
 class Received(NamedTuple):
-    """An authentic, fresh packet.
+    """An authentic, fresh packet, without its message.
 
-    ``peer``: its origin. ``source``: the address that it came from; this differs from the origin's address if a relay
-    or a TCP connection delivered it. ``now``: the time of arrival.
+    ``peer``: the packet's origin. ``source``: the sender's address, which differs from the origin's address if a relay
+    or a TCP connection delivered the packet. ``now``: the time of arrival.
     """
 
     peer: Peer

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Registration of messages: what the encoder, the decoder and the outbox know of a message class.
+"""Registration of message classes, for the encoder, the decoder and the outbox.
 
-A message class is registered where it is defined, by the decorator :func:`message`. Nothing else lists messages but
-the dispatcher's table of handlers (``dispatcher.py``).
+The decorator :func:`message` registers a message class at its definition. The only other list of message classes is the
+dispatcher's table of handlers (``dispatcher.py``).
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ M = TypeVar("M", bound=Message)
 
 @dataclasses.dataclass(frozen=True)
 class Registration:
-    """How messages of one class travel.
+    """The wire format of one message class.
 
-    ``tag``: first item of the body. ``kinds``: packet types that may carry it. ``schema``: its fields on the wire.
+    ``tag``: number of the class, the first item of a body. ``kinds``: packet types that may carry the message.
+    ``schema``: the message's fields on the wire.
     """
 
     tag: int
@@ -37,11 +38,12 @@ class Registration:
 
     @property
     def direct(self) -> PacketType | None:
-        """Packet type that carries it to one node; None for a message that travels as a rumor only."""
+        """The packet type that carries the message to a single node; None if the message travels only as a rumor."""
         return next(iter(self.kinds - RUMORS), None)
 
 
-#: The messages registered so far. ``messages.py`` exports the complete tables ``BY_CLASS`` and ``BY_TAG``: use these.
+#: The messages registered so far, by tag. Other modules use the complete tables ``BY_CLASS`` and ``BY_TAG`` of
+#: ``messages.py``.
 registered: dict[int, Registration] = {}
 
 
@@ -50,10 +52,10 @@ def message(
 ) -> Callable[[type[M]], type[M]]:
     """Register a dataclass as a message.
 
-    ``tag`` is the permanent number of the message: never change or reuse one. ``kinds``: the packet types that may
-    carry it, of which at most one goes to a single node. ``fields``: every field of the dataclass, in the order of both
-    the dataclass and the wire. ``later``: see :class:`.schema.Struct`. Raises ``TypeError`` if a registration
-    contradicts itself or another one.
+    ``tag``: the permanent number of the message; never change or reuse a tag. ``kinds``: the packet types that may
+    carry the message; at most one of them goes to a single node. ``fields``: every field of the dataclass, in its order
+    there, which is also the order on the wire. ``later``: see :class:`.schema.Struct`. Raises ``TypeError`` if the
+    fields are not those of the dataclass, the tag is in use, or ``kinds`` is wrong.
     """
 
     def register(cls: type[M]) -> type[M]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tells whether a list of nodes shows anything new, without looking at any node."""
+"""A revision number for a list of nodes: a reader compares two numbers to detect a change of any node."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 
 class Revision:
-    """A number that grows with every change that a list of nodes shows. A sign of life alone is no change."""
+    """A number that grows with every visible change in a list of nodes. A sign of life alone does not count."""
 
     __slots__ = ("number",)
 
@@ -15,22 +15,22 @@ class Revision:
         self.number = 0
 
     def advance(self) -> None:
-        """Note a change."""
+        """Add one to the revision number, because a node in the list has changed."""
         self.number += 1
 
 
 class Shown:
-    """Base class of a node in such a list. A change of an attribute in :attr:`SHOWN` advances the list's revision.
+    """Base class of a node in a list with a revision. A change of an attribute in :attr:`SHOWN` advances the revision.
 
-    The attributes are watched here, not where they are written: if one writer forgot to advance the revision, a reader
-    would keep an old list for good.
+    ``__setattr__`` detects the change. If every writer had to advance the revision instead, one that forgot it would
+    leave readers with an outdated list.
     """
 
     __slots__ = ("revision",)
 
     SHOWN: ClassVar[frozenset[str]] = frozenset()
 
-    #: The revision of the list that contains the node; None before it is in a list.
+    #: The revision of the list that contains the node; None while the node is in no list.
     revision: Revision | None
 
     def __setattr__(self, name: str, value: Any) -> None:

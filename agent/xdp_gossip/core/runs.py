@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Incarnations: which of two runs of a node came later.
+"""Incarnations: numbers that identify the runs of a node, and the order between them.
 
-They are serial numbers of 32 bits (RFC 1982): one is later than another when it is less than half the range ahead. So
-they never come to an end, and a leap by a wrong clock or a lying member burns no address: what is further ahead than
-that counts as earlier, and its node goes beyond whatever is known of it. 0 stands for "no run is known".
+Incarnations are serial numbers of 32 bits (RFC 1982): a number is later than another if it is less than half the range
+ahead. So incarnations never run out. If a wrong clock or a lying member raises an incarnation too far, the node can
+still choose a later one: a number more than half the range ahead counts as earlier. 0 means that no run is known.
 """
 
 from __future__ import annotations
@@ -12,38 +12,39 @@ _BITS = 32
 _HALF = 1 << (_BITS - 1)
 MAX_INCARNATION = (1 << _BITS) - 1
 
-#: Incarnation, and a sequence within it.
+#: An incarnation, and a sequence number within that incarnation.
 Stamp = tuple[int, int]
 
 
 def later(one: int, other: int) -> bool:
-    """Whether the run ``one`` came after ``other``."""
+    """Whether the incarnation ``one`` is later than the incarnation ``other``."""
     if not one or not other:
         return bool(one)
     ahead = (one - other) & MAX_INCARNATION
-    return 0 < ahead < _HALF or (ahead == _HALF and one > other)  # of two that are as far apart as can be, the greater
+    # If the two are exactly half the range apart, the greater number is later.
+    return 0 < ahead < _HALF or (ahead == _HALF and one > other)
 
 
 def latest(one: int, other: int) -> int:
-    """The later of two runs."""
+    """The later one of two incarnations."""
     return one if later(one, other) else other
 
 
 def following(incarnation: int) -> int:
-    """The next run; after the last number comes 1."""
+    """The incarnation that follows ``incarnation``; after the greatest number comes 1."""
     return incarnation % MAX_INCARNATION + 1
 
 
 def first_after(last: int, now_s: int) -> int:
-    """The incarnation of a run that starts at ``now_s`` seconds since the epoch. ``last``: that of the run before.
+    """The incarnation of a run that starts at ``now_s`` (seconds since the epoch). ``last``: the previous incarnation.
 
-    It is the time if that is later than ``last``, so that a node that lost its state is mostly beyond its earlier runs.
-    Otherwise it is the next number.
+    The incarnation is ``now_s`` if that is later than ``last``, otherwise the number after ``last``. So a node that
+    lost its state usually starts with a later incarnation than all its earlier runs.
     """
     wanted = min(max(now_s, 1), MAX_INCARNATION)
     return wanted if later(wanted, last) else following(last)
 
 
 def after(stamp: Stamp, other: Stamp) -> bool:
-    """Whether ``stamp`` is newer than ``other``."""
+    """Whether ``stamp`` has a later incarnation than ``other``, or the same one and a greater sequence."""
     return stamp[1] > other[1] if stamp[0] == other[0] else later(stamp[0], other[0])

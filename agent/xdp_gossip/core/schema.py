@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Building blocks for message bodies: each packs a value into plain values, and checks what it unpacks.
+"""Building blocks for message bodies: each packs a value into plain values, and checks every value that it unpacks.
 
-Plain values are what msgpack carries: integers, booleans, texts, bytes, lists and None. :mod:`.messages` states the
-fields of every message in their order; ``wire/bodies.py`` turns the list into bytes.
+Plain values are those that msgpack can encode: integers, booleans, texts, bytes, lists and None. :mod:`.messages`
+defines the fields of every message and their order; ``wire/bodies.py`` encodes the list of fields as bytes.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ T = TypeVar("T")
 
 
 class Field(NamedTuple):
-    """Packs one kind of value, and unpacks it with every check. ``unpack`` raises ``ValueError``."""
+    """Packs and unpacks values of one type. ``unpack`` checks the value completely and raises ``ValueError``."""
 
     pack: Callable[[Any], Any]
     unpack: Callable[[Any], Any]
 
 
 class Struct(Generic[T]):
-    """A dataclass as an array of its fields.
+    """Packs an instance of the dataclass ``cls`` as an array of its fields.
 
-    Fields named in ``later`` came after the first release. They are left off the end if they have the dataclass's
-    default, so that an older member can read a value that does not use them.
+    ``later`` names the fields that were added after the first release. :meth:`pack` omits such fields at the end of the
+    array while they have their default, so that an older member can read the array.
     """
 
     def __init__(self, cls: type[T], later: Sequence[str] = (), **fields: Field) -> None:
@@ -37,15 +37,15 @@ class Struct(Generic[T]):
         self._defaults = [_default_of(cls, name) for name in list(fields)[self._least :]]
 
     def pack(self, value: T) -> list[Any]:
-        """The array."""
+        """Pack ``value``, an instance of the dataclass, into an array."""
         values = [getattr(value, name) for name in self._fields]
         while len(values) > self._least and values[-1] == self._defaults[len(values) - self._least - 1]:
             values.pop()
         return [field.pack(item) for field, item in zip(self._fields.values(), values)]
 
     def unpack(self, raw: Any) -> T:
-        """The value. Raises ``ValueError``."""
-        # Fields of a later release after the known ones are ignored.
+        """Build an instance of the dataclass from an array. Raises ``ValueError``."""
+        # Additional items at the end are fields of a later release. They are ignored.
         if not isinstance(raw, (list, tuple)) or len(raw) < self._least:
             raise ValueError(f"{self.cls.__name__}: expected {len(self._fields)} fields")
         pairs = zip(self._fields.items(), raw)
@@ -66,7 +66,7 @@ def _same(value: Any) -> Any:
 
 
 def uint(bits: int) -> Field:
-    """An unsigned integer."""
+    """A field for an unsigned integer of ``bits`` bits."""
     limit = 1 << bits
 
     def unpack(raw: Any) -> int:
@@ -78,7 +78,7 @@ def uint(bits: int) -> Field:
 
 
 def raw_bytes(limit: int, exact: bool = False) -> Field:
-    """Bytes, at most or exactly ``limit``."""
+    """A field for at most ``limit`` bytes, or with ``exact`` for exactly ``limit`` bytes."""
 
     def unpack(raw: Any) -> bytes:
         if not isinstance(raw, bytes) or len(raw) > limit or (exact and len(raw) != limit):
@@ -89,7 +89,7 @@ def raw_bytes(limit: int, exact: bool = False) -> Field:
 
 
 def text(limit: int) -> Field:
-    """Text of at most ``limit`` bytes of UTF-8."""
+    """A field for text of at most ``limit`` bytes of UTF-8."""
 
     def unpack(raw: Any) -> str:
         if not isinstance(raw, str) or len(raw.encode()) > limit:
@@ -106,7 +106,7 @@ def _boolean(raw: Any) -> bool:
 
 
 def many(item: Field, limit: int = 20_000) -> Field:
-    """A tuple of at most ``limit`` items."""
+    """A field for a tuple of at most ``limit`` items, each packed by ``item``."""
 
     def unpack(raw: Any) -> tuple[Any, ...]:
         if not isinstance(raw, (list, tuple)) or len(raw) > limit:
@@ -117,7 +117,7 @@ def many(item: Field, limit: int = 20_000) -> Field:
 
 
 def pair(first: Field, second: Field) -> Field:
-    """A tuple of two items. Items of a later release after them are ignored."""
+    """A field for a tuple of two items. :attr:`Field.unpack` ignores additional items of a later release."""
 
     def unpack(raw: Any) -> tuple[Any, Any]:
         if not isinstance(raw, (list, tuple)) or len(raw) < 2:
@@ -128,7 +128,7 @@ def pair(first: Field, second: Field) -> Field:
 
 
 def optional(item: Field) -> Field:
-    """The item or None."""
+    """A field for either a value of the field ``item`` or None."""
     return Field(
         lambda value: None if value is None else item.pack(value), lambda raw: None if raw is None else item.unpack(raw)
     )

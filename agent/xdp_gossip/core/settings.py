@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What can be set, declared once: the kind of declaration, and the settings that the protocol reads.
+"""The declarations of the settings that an engine reads, and the classes for such declarations.
 
-A setting is a field of a dataclass. :func:`setting` gives the field its default and a :class:`Knob`: meaning, unit and
-range, for the library and for ``agent.yml``. Two readers follow it: the library's (:mod:`xdp_gossip.node.parameters`)
-and that of ``agent.yml`` (:mod:`xdp_gossip.config.reader`). ``.ci/settings_tables`` writes the tables of the
-documentation, and ``tests/tools/test_settings.py`` compares the variables of the role.
+A setting is a field of a dataclass. :func:`setting` gives the field its default and a :class:`Knob` with its meaning,
+unit and range, for the library and for ``agent.yml``. The library (:mod:`xdp_gossip.node.parameters`) and the reader of
+``agent.yml`` (:mod:`xdp_gossip.config.reader`) check values by these declarations. ``.ci/settings_tables`` writes the
+tables of the documentation from them, and ``tests/tools/test_settings.py`` compares them with the role's variables.
 
-Here are the settings that an engine reads. :mod:`xdp_gossip.config.settings` adds those of the node around it.
+:mod:`xdp_gossip.config.settings` declares the other settings of a node.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from . import checks
 
 #: Bytes of the largest payload that a UDP datagram over IPv4 holds: 65,535 less the headers of IP and UDP.
 MAX_DATAGRAM = 65_507
-#: Bytes of the largest packet on PekoNode's wire over TCP. Go's ``Size`` has no bound; this one bounds memory.
+#: Maximum bytes of a packet on PekoNode's wire over TCP. PekoNode's ``Size`` has no maximum; this one limits memory.
 MAX_OBJECT = 16 * 1024 * 1024
 
 #: States of a key slot. Packets signed with any slot are accepted; only the active slot signs.
@@ -34,12 +34,14 @@ _KNOB = "knob"
 
 @dataclass(frozen=True)
 class AgentYml:
-    """How a setting in ``agent.yml`` differs from the library. None for the default, least or most: as in the library.
+    """The differences between a setting in ``agent.yml`` and the same setting in the library.
 
-    ``least`` and ``most``: a narrower range, because an operator's typing error is likelier than an extreme value.
-    ``key``: the name of the setting in the file, "" for the field's name; None: there is no such key, the agent sets
-    the value itself. ``reload``: a running agent takes a new value over on SIGHUP; any other setting needs a restart.
-    ``pattern``: a regular expression that a text must match. ``words``: the rule in words.
+    ``default``, ``least`` and ``most``: None means the same value as in the library.
+
+    The range in ``agent.yml`` is narrower, because an extreme value there is probably a typing error. ``key``: the name
+    of the setting in the file, "" for the field's name; None if the file has no such key because the agent sets the
+    value itself. ``reload``: a running agent applies a new value on SIGHUP; any other setting needs a restart.
+    ``pattern``: regular expression that a text must match. ``words``: description of that rule for messages and tables.
     """
 
     default: Any = None
@@ -55,11 +57,12 @@ class AgentYml:
 class Knob:
     """The declaration of one setting. Its name is the name of the field.
 
-    ``doc``: a sentence fragment for tables, without a full stop at its end. ``unit``: seconds, bytes, versions, ...
-    ``least``, ``most``: the range of a number, or the bytes of UTF-8 of a text. ``choices``: the allowed texts.
-    ``auto``: the meaning of the value 0, which ``agent.yml`` spells ``auto``. ``never``: infinity is allowed; the
-    library spells it None, ``agent.yml`` ``never``. ``any_case``: the library accepts ``choices`` in any case.
-    ``words``: the rule for a value that is no plain number, flag, choice or text; such a value has a check of its own.
+    ``doc``: description for tables, a sentence fragment without a full stop. ``unit``: seconds, bytes, versions, ...
+    ``least``, ``most``: range of a number, or of a text's length in bytes of UTF-8. ``choices``: the allowed texts.
+    ``auto``: meaning of the value 0, which is written ``auto`` in ``agent.yml``. ``never``: whether infinity is
+    allowed, which is None in the library and ``never`` in ``agent.yml``. ``any_case``: whether the library accepts
+    ``choices`` in any case. ``words``: description of a value that is no plain number, flag, choice or text, and that
+    separate code checks.
     """
 
     default: Any
@@ -77,28 +80,28 @@ class Knob:
 
     @property
     def kind(self) -> type:
-        """The type of a value: bool, int, float or str if :meth:`check` can check it."""
+        """The type of the setting's value. :meth:`check` supports bool, int, float and str."""
         return type(self.default)
 
     @property
     def agent_default(self) -> Any:
-        """The default of ``agent.yml``."""
+        """The default of the setting in ``agent.yml``."""
         return self.default if self.agent.default is None else self.agent.default
 
     @property
     def agent_range(self) -> tuple[float, float]:
-        """Least and most in ``agent.yml``."""
+        """The minimum and the maximum of the setting in ``agent.yml``."""
         least = self.least if self.agent.least is None else self.agent.least
         return least, self.most if self.agent.most is None else self.agent.most
 
     @property
     def agent_choices(self) -> tuple[str, ...]:
-        """The allowed texts in ``agent.yml``: in the same order, but its own default comes first if it has one."""
+        """The allowed texts in ``agent.yml``, rotated so that the default of ``agent.yml`` comes first."""
         first = 0 if self.agent.default is None else self.choices.index(self.agent.default)
         return self.choices[first:] + self.choices[:first]
 
     def check(self, name: str, value: object) -> Any:
-        """Check a value that a program passed as ``name``.
+        """Check a ``value`` that a program passed to the library for the setting ``name``.
 
         Returns the value to use. Raises ``TypeError`` or ``ValueError``.
         """
@@ -122,7 +125,7 @@ class Knob:
 
 
 def setting(default: Any, doc: str, **more: Any) -> Any:
-    """Declare a dataclass field as a setting. ``more`` takes the other fields of :class:`Knob`."""
+    """Declare a dataclass field as a setting. ``more``: values for the other fields of :class:`Knob`."""
     knob = Knob(default, doc, **more)
     return dataclasses.field(default=default, repr=not knob.secret, metadata={_KNOB: knob})
 
@@ -134,13 +137,16 @@ def knobs(kind: type) -> Mapping[str, Knob]:
 
 
 def file_keys(kind: type) -> dict[str, str]:
-    """Key in ``agent.yml`` -> name of the field, for the section that a dataclass declares."""
+    """A map from key in ``agent.yml`` to name of the field, for the section that the dataclass ``kind`` declares."""
     return {knob.agent.key or name: name for name, knob in knobs(kind).items() if knob.agent.key is not None}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on what others can make this node keep. Raises ``TypeError`` or ``ValueError`` for a wrong value."""
+    """Limits on the data that other nodes can make this node store.
+
+    The constructor raises ``TypeError`` or ``ValueError`` for a wrong value.
+    """
 
     document: int = setting(
         16 * 1024 * 1024,
@@ -172,9 +178,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings that an engine reads. Defaults are those of PekoNode.
+    """The settings that an engine reads. The defaults are those of PekoNode.
 
-    A program that makes one by hand, such as the simulator, is trusted: only :class:`Limits` checks itself.
+    The constructor checks no value except :class:`Limits`, because only trusted code such as the simulator calls it.
     """
 
     amount: int = setting(
@@ -185,7 +191,7 @@ class Settings:
         most=64,
         agent=AgentYml(default=4),
     )
-    # The least: more than 20 heartbeats a second carry no news, and a tiny cycle would spin.
+    # Minimum 0.05 s: more than 20 heartbeats a second have no use, and a shorter cycle would use all of the processor.
     cycle: float = setting(
         6.0,
         "time between heartbeats",
@@ -195,7 +201,7 @@ class Settings:
         auto="1 s up to 250 nodes, then nodes/250 s",
         agent=AgentYml(default=0.0, most=3600),
     )
-    # A timeout not above the cycle counts as auto, as in PekoNode. agent.yml refuses it instead.
+    # As in PekoNode, a timeout that is not greater than the cycle means auto. agent.yml rejects such a timeout.
     timeout: float = setting(
         0.0,
         "silence after which a node becomes suspect",
@@ -213,7 +219,7 @@ class Settings:
         most=1_000,
         agent=AgentYml(default=5, key=None),
     )
-    # PekoNode's wire has another range: config.settings.rules.
+    # With PekoNode's wire the range is another one: see config.settings.rules.
     size: int = setting(
         16384,
         "the longest datagram and the longest TCP frame; longer documents are sent in chunks. "

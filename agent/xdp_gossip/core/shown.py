@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""Values in messages: short whatever they are."""
+"""Formats values for messages to humans, in at most 80 characters each."""
 
 from __future__ import annotations
 
 import reprlib
 
-#: Most characters of one value in a message.
+#: Maximum characters of one value in a message.
 MOST = 80
-#: Bits of the longest whole number that is written out. Python refuses to write one of more than 4,300 digits.
+#: Maximum bits of a whole number that is written in full. Python raises for a number of more than 4,300 digits.
 _MOST_BITS = 256
 
 
 class _Short(reprlib.Repr):
-    """Formats only the beginning of a value, instead of building megabytes of text and cutting them."""
+    """Formats only the beginning of a long value, so that no megabytes of text are built and cut."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxstring = self.maxother = MOST
 
     def repr_int(self, x: int, level: int) -> str:
-        """A whole number, or its length if it is too long."""
+        """The digits of a whole number, or the number of its bits if it is too long."""
         return repr(x) if x.bit_length() <= _MOST_BITS else f"a whole number of {x.bit_length()} bits"
 
     def repr_bytes(self, x: bytes, level: int) -> str:
-        """Bytes, or only the first of them."""
+        """The ``repr`` of bytes, cut after the first 80 bytes."""
         return repr(x) if len(x) <= MOST else f"{x[:MOST]!r}..."
 
     repr_bytearray = repr_bytes
@@ -38,5 +38,5 @@ def shown(value: object) -> str:
 
 
 def cut(text: str, most: int = MOST) -> str:
-    """``text`` cut to at most ``most`` characters; dots stand for the rest."""
+    """``text``, cut to at most ``most`` characters. A cut text ends with three dots."""
     return text if len(text) <= most else f"{text[: most - 3]}..."

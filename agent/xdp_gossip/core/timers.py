@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Timers of an engine. They have no clock: the shell passes the time in."""
+"""Timers of an engine. They read no clock: the shell passes the current time as an argument."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ Callback = Callable[[Now], None]
 
 
 class Timers:
-    """A heap of callbacks by monotonic time. Callbacks of one instant run in the order in which they were set."""
+    """A heap of callbacks by monotonic time. Callbacks for the same time run in the order in which they were added."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callback]] = []
         self._order = itertools.count()
 
     def at(self, when: float, callback: Callback) -> None:
-        """Call ``callback(now)`` once, at or after ``when``."""
+        """Call ``callback(now)`` once, at or after the monotonic time ``when`` (seconds)."""
         heapq.heappush(self._heap, (when, next(self._order), callback))
 
     def next(self) -> float | None:
-        """When the earliest callback is due; None if there is none."""
+        """Monotonic time in seconds of the earliest callback; None if there is no callback."""
         return self._heap[0][0] if self._heap else None
 
     def run(self, now: Now) -> None:
-        """Call all callbacks that are due at ``now``. Those that they set for the same instant wait for the next run.
+        """Call all callbacks that are due at ``now``. Callbacks that they add for the same time wait for the next run.
 
-        If one raises, the ones after it stay due.
+        If a callback raises, the callbacks after it stay due.
         """
         due = []
         while self._heap and self._heap[0][0] <= now.mono:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The values of the protocol: addresses, nodes, members, versions, documents.
+"""The data classes of the protocol: addresses, nodes, members, versions, documents.
 
-All are immutable, and none uses a clock, a socket or a file.
+All of them are immutable, and none uses a clock, a socket or a file.
 """
 
 from __future__ import annotations
@@ -16,33 +16,34 @@ from dataclasses import dataclass, field, replace
 
 from .shown import shown
 
-#: The document that PekoNode's ``Publish`` and ``Read`` use.
+#: The key of the document that PekoNode's calls ``Publish`` and ``Read`` use.
 DEFAULT_KEY = "default"
 
-#: Longest node name and private data, in bytes of UTF-8. A short node record fits one datagram of the smallest MTU that
-#: IPv6 guarantees (1,280 bytes); longer records travel over TCP.
+#: Maximum length of a node's name and of its private data, in bytes of UTF-8. A short node record fits one datagram at
+#: the smallest MTU that IPv6 guarantees (1,280 bytes); a longer record travels over TCP.
 MAX_NAME = 255
 MAX_PRIVATE_DATA = 4096
 MAX_KEY = 512
 MAX_CONTENT_TYPE = 32
 MAX_AUTHOR = 255
 MAX_COMMENT = 1024
-#: Most documents in a batch, and most bytes of all their keys: each document names all keys, and must fit a frame.
+#: Maximum number of documents in a batch, and maximum bytes of all their keys. Each document of a batch lists all keys
+#: of the batch, and must fit a frame.
 MAX_BATCH = 64
 MAX_BATCH_KEYS = 4096
-#: Most versions before its base that a document names.
+#: Maximum number of ancestors (versions before its base) that a document lists.
 MAX_ANCESTORS = 7
-#: Content type by suffix of the key (docs/protocol.md, "Documents").
+#: The default content type of a document, by the suffix of its key (docs/protocol.md, "Documents").
 _TYPES = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".txt": "text"}
-#: Longest time until a document expires, in seconds (ten years).
+#: Maximum number of seconds until a document expires (ten years).
 MAX_EXPIRES_IN = 10 * 366 * 86_400
 
 
 @dataclass(frozen=True)
 class Now:
-    """One instant on both clocks: ``mono`` in seconds (never jumps), ``wall_ns`` in nanoseconds since the epoch.
+    """One point in time on both clocks: ``mono`` in seconds (monotonic), ``wall_ns`` in nanoseconds since the epoch.
 
-    ``slept``: seconds for which the machine was suspended since its boot; ``mono`` stood still then.
+    ``slept``: total seconds for which the machine was suspended since its boot. ``mono`` does not count these seconds.
     """
 
     mono: float
@@ -53,21 +54,21 @@ class Now:
 @functools.total_ordering
 @dataclass(frozen=True)
 class Address:
-    """An IP address and a port. ``ip`` is the canonical text form; IPv4-mapped IPv6 becomes IPv4."""
+    """An IP address and a port. ``ip`` is the canonical text of the address; an IPv4-mapped one is stored as IPv4."""
 
     ip: str
     port: int
 
     @classmethod
     def of(cls, ip: str, port: int) -> Address:
-        """Check and normalise an address. Raises ``ValueError``, also for a host name: gossip uses addresses."""
-        # The module ipaddress would also accept a number or bytes.
+        """Check and normalise an address. Raises ``ValueError``, also for a host name, which is never resolved here."""
+        # ``ipaddress.ip_address`` would also accept a number or bytes.
         try:
             parsed = ipaddress.ip_address(ip if isinstance(ip, str) else "")
         except ValueError:
             raise ValueError(f"expected an IPv4 or IPv6 address, got {shown(ip)}") from None
         if getattr(parsed, "scope_id", None) is not None:
-            # The wire has 16 bytes for an address, and the name of an interface means nothing on other hosts.
+            # An address has 16 bytes on the wire, without a zone, because an interface name is valid on one host only.
             raise ValueError(f"expected an IPv6 address without a zone, got {shown(ip)}")
         mapped = getattr(parsed, "ipv4_mapped", None)
         if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
@@ -76,7 +77,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read ``198.18.0.11:8000`` or ``[fd00::1]:8000``. Raises ``ValueError``."""
+        """Parse a text such as ``198.18.0.11:8000`` or ``[fd00::1]:8000``. Raises ``ValueError``."""
         host, colon, port = text.rpartition(":")
         if not colon or not port.isascii() or not port.isdigit() or len(port) > 20:
             raise ValueError(f"expected ADDRESS:PORT (an IPv6 address in brackets), got {shown(text)}")
@@ -88,7 +89,7 @@ class Address:
 
     @classmethod
     def unpack(cls, packed: bytes, port: int) -> Address:
-        """Build an address from 16 bytes (IPv4-mapped) and a port, as in the signed block. Raises ``ValueError``."""
+        """Build an address from 16 bytes (IPv4 as IPv4-mapped) and a port, as in a packet. Raises ``ValueError``."""
         return _unpacked(packed, port)
 
     @functools.cached_property
@@ -101,24 +102,24 @@ class Address:
 
     @property
     def is_group(self) -> bool:
-        """Whether it addresses many hosts (multicast, broadcast), so that no node can have it."""
+        """Whether the address stands for many hosts (multicast, broadcast), so that no node can have it."""
         return self.ip == "255.255.255.255" or ipaddress.ip_address(self.ip).is_multicast
 
     @property
     def is_one_host(self) -> bool:
-        """Whether it names one host. Groups do not, nor do 0.0.0.0 and ::, which Linux takes for the sender."""
+        """Whether the address stands for one host: it is no group, and not 0.0.0.0 or ::, which mean the local host."""
         return not self.is_group and self.ip not in ("0.0.0.0", "::")
 
     @property
     def is_here(self) -> bool:
-        """Whether it means the host that uses it (loopback, unspecified), so that no other host can reach it."""
+        """Whether the address always means the local host (loopback, unspecified), so that no other host can use it."""
         parsed = ipaddress.ip_address(self.ip)
         return parsed.is_loopback or parsed.is_unspecified
 
     def may_be_node(self, of: Address) -> bool:
         """Whether the node ``of`` can reach another node at this address.
 
-        It applies this rule to every address it learns.
+        A node applies this rule to every address that it receives.
         """
         return not self.is_group and (not self.is_here or of.is_here)
 
@@ -137,15 +138,19 @@ class Address:
 
 @functools.lru_cache(maxsize=8192)
 def _unpacked(packed: bytes, port: int) -> Address:
-    """Unpack an address, cached: every packet names its origin, and unpacking it was half the cost of a packet."""
+    """Unpack an address. Every packet has the address of its origin, so the result is cached.
+
+    Without the cache, unpacking that address took half the processing time of a packet.
+    """
     return Address.of(str(ipaddress.IPv6Address(packed)), port)
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node in PekoNode's terms: where it listens, and what it says about itself.
+    """A node in PekoNode's terms.
 
-    ``addr`` and ``port`` are its identity. ``name`` and ``private_data`` are attributes that it may change.
+    ``addr`` and ``port``: where the node listens; they identify the node. ``name`` and ``private_data``: attributes
+    that the node may change.
     """
 
     addr: str
@@ -165,7 +170,7 @@ class Node:
 
     @property
     def address(self) -> Address:
-        """The node's identity."""
+        """The address and the port that identify the node."""
         return Address(self.addr, self.port)
 
     def __str__(self) -> str:
@@ -188,9 +193,10 @@ PRESENT = frozenset({State.ALIVE, State.SUSPECT})
 
 @dataclass(frozen=True)
 class Record:
-    """What a node says about itself beyond its address. It is spread when it changes; every heartbeat names its digest.
+    """A node's description of itself: name, private data, agent version, mode. The node spreads it after each change.
 
-    ``stamp`` is (incarnation, sequence) at the time of the change. Of two records the one with the higher stamp holds.
+    Every heartbeat has the digest of its origin's record. ``plane``: the mode. ``stamp``: (incarnation, sequence) at
+    the time of the last change; a record with a higher stamp replaces one with a lower stamp.
     """
 
     name: str = ""
@@ -201,7 +207,7 @@ class Record:
 
     @functools.cached_property
     def digest(self) -> int:
-        """64-bit digest over all fields except the stamp; never 0, which stands for "not known"."""
+        """64-bit digest over all fields except the stamp. It is never 0, because 0 means that the record is unknown."""
         digest = hashlib.blake2b(digest_size=8, person=b"xg-record")
         for text in (self.name, self.private_data, self.agent_version, self.plane):
             raw = text.encode()
@@ -209,13 +215,13 @@ class Record:
         return int.from_bytes(digest.digest(), "big") or 1
 
 
-#: Problems that a node can have (docs/protocol.md, "Identity", "Reach" and "Time").
+#: The names of the problems that a node can have (docs/protocol.md, "Identity", "Reach" and "Time").
 PROBLEMS = ("twin", "same_name", "short_datagrams", "unreached", "no_common_family", "clock")
 
 
 @dataclass(frozen=True)
 class Member:
-    """A snapshot of a node as this member sees it. It does not change afterwards."""
+    """An immutable snapshot of a node in this member's view."""
 
     address: Address
     state: State
@@ -223,14 +229,14 @@ class Member:
     sequence: int
     record: Record | None
     last_heard: float  # seconds ago
-    digest: int  # documents digest it last advertised
+    digest: int  # documents digest that the node last advertised
     local: bool = False
-    #: Its problems by stable names (docs/protocol.md, "Identity" and "Reach"); usually none.
+    #: Stable names of the node's problems (docs/protocol.md, "Identity" and "Reach"); usually empty.
     problems: tuple[str, ...] = ()
-    #: Whether all documents in ``digest`` are on its disk.
+    #: Whether all documents in ``digest`` are on the node's disk.
     stored: bool = True
-    #: The key slot that it signs with, as far as known in this run. None for the local node and on a wire without
-    #: slots.
+    #: The key slot with which the node signs its packets. None if the slot is unknown in this run, for the local node,
+    #: and on a wire without key slots.
     key_slot: int | None = None
 
     @property
@@ -245,7 +251,7 @@ _VERSION = re.compile(r"([0-9a-f]{16})@(.+)")
 
 @dataclass(frozen=True, order=True)
 class Version:
-    """Version of a document: a hybrid logical clock reading (48 bits of ms, 16 bits of counter) and its author's node.
+    """Version of a document: a reading of a hybrid logical clock (48 bits of ms, 16 bits of counter), and its node.
 
     Versions are totally ordered, so every member picks the same winner of two concurrent publishes (Kulkarni et al.
     2014, "Logical Physical Clocks").
@@ -259,7 +265,7 @@ class Version:
 
     @classmethod
     def parse(cls, text: str) -> Version:
-        """Inverse of ``str``. Raises ``ValueError``."""
+        """Parse the text that ``str`` returns for a version. Raises ``ValueError``."""
         match = _VERSION.fullmatch(text) if isinstance(text, str) else None
         if not match:
             raise ValueError(f"expected a version such as 019a3c1e5b2f0000@198.18.0.11:8000, got {shown(text)}")
@@ -267,13 +273,13 @@ class Version:
 
     @property
     def wall_ms(self) -> int:
-        """Time of its publish in milliseconds since the epoch, by the publisher's (corrected) clock."""
+        """Time of the publish in milliseconds since the epoch, by the publisher's clock (corrected to cluster time)."""
         return self.hlc >> 16
 
 
 @dataclass(frozen=True)
 class Document:
-    """One version of one configuration document. ``deleted`` marks a tombstone (its value is empty)."""
+    """One version of one configuration document. ``deleted``: the version is a tombstone, and its value is empty."""
 
     key: str
     version: Version
@@ -282,16 +288,15 @@ class Document:
     author: str = ""
     comment: str = ""
     deleted: bool = False
-    #: The version its author knew when writing it; None when the author knew of none.
+    #: The version that the author had read before writing this one; None if the author had read none.
     base: Version | None = None
-    #: Expiry in milliseconds since the epoch, by the cluster's clock; 0: it never expires.
+    #: Time of expiry in milliseconds since the epoch, by the cluster's clock; 0: the document never expires.
     expires: int = 0
-    #: Keys of all documents written together with this one under one version, its own included; () for a single
-    #: document.
+    #: Keys of all documents that were written together under this version, including ``key``; () for a single document.
     batch: tuple[str, ...] = ()
-    #: The versions before ``base``, the latest first, at most ``MAX_ANCESTORS``. With ``base`` they tell a successor
-    #: from a concurrent publish: if a member holds a version that is not among them, the author had not read that
-    #: version.
+    #: The versions before ``base``, the latest first, at most ``MAX_ANCESTORS``. A member uses ``base`` and
+    #: ``ancestors`` to detect a concurrent publish: if neither contains the version that the member holds, the author
+    #: of this version had not read the member's version.
     ancestors: tuple[Version, ...] = ()
 
     @functools.cached_property
@@ -306,12 +311,12 @@ class Document:
 
     @property
     def size(self) -> int:
-        """Bytes of the value."""
+        """Length of the value in bytes."""
         return len(self.value)
 
     @functools.cached_property
     def state_hash(self) -> int:
-        """64-bit hash of (key, version, content). The sum over all documents is the documents digest."""
+        """64-bit hash of (key, version, content). The documents digest is the sum of these hashes of all documents."""
         digest = hashlib.blake2b(digest_size=8, person=b"xg-document")
         for part in (
             self.key.encode(),
@@ -324,10 +329,10 @@ class Document:
 
     @property
     def rank(self) -> tuple[Version, bool, bytes]:
-        """The rank that decides between two documents of one key: the higher rank holds.
+        """The rank of the document among documents of the same key: the document with the highest rank wins.
 
-        The version comes first. The rest only matters if an origin lost its state and wrote one version twice: even
-        then every member must pick the same document.
+        The version comes first. The other parts decide only if a node lost its state and used one version for two
+        documents. Even then every member must pick the same document.
         """
         return (self.version, self.deleted, self.content_hash)
 
@@ -337,11 +342,11 @@ class Document:
 
     @property
     def ended(self) -> Document:
-        """The tombstone that an expired document leaves. Every member computes the same one, without communication.
+        """The tombstone that replaces the document when it expires. Every member computes the same tombstone by itself.
 
-        Its version is the next one above. Every author of a document with an expiry, or of its successor, leaves this
-        version free. The tombstone keeps the expiry, so that a member whose clock is corrected can tell that the
-        document has not expired yet.
+        The version of the tombstone is the next one above the document's version. No author uses that version for a
+        successor of a document with an expiry. The tombstone keeps the time of expiry, so that a member whose clock is
+        corrected later can detect that the document has not expired yet.
         """
         version = Version(self.version.hlc + 1, self.version.origin)
         return Document(
@@ -360,14 +365,15 @@ class Document:
 
     @property
     def lineage(self) -> tuple[Version, ...]:
-        """The ``ancestors`` of a version whose author has read this version."""
+        """The ``ancestors`` for a new version whose author has read this version."""
         return () if self.base is None else (self.base, *self.ancestors)[:MAX_ANCESTORS]
 
     def overtakes(self, held: Document, ours: bool) -> bool:
-        """Whether this version replaces ``held`` although its author had not read ``held``.
+        """Whether the author of this version had not read ``held``, the version that this version replaces.
 
-        If ``held`` is older than every listed ancestor, the member cannot tell whether it had been read. It then counts
-        as read, unless it is the node's own (``ours``), which no other node may have seen.
+        If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read ``held``. In
+        that case ``held`` counts as read, unless this node published it (``ours``), because then it is possible that no
+        other node ever received ``held``.
         """
         if held.version == self.base or held.version in self.ancestors:
             return False
@@ -378,11 +384,11 @@ class Document:
 class Write:
     """A request to write one document or, with ``deleted``, its tombstone.
 
-    ``expected``/``absent``: write only if that version / no document is held. ``expires_in``: seconds until the
-    document expires; ``expires``: instead, the time of expiry as in ``Document``. ``content_type`` None: the type of
-    the version held, otherwise the type by the key's suffix, otherwise by ``suffix`` (of the file that contained the
-    value), otherwise raw. ``checked_as``: the type that the value was checked for, and the only one that it may get
-    (None: any).
+    ``expected``: write only if the node holds this version. ``absent``: write only if the node holds no such document.
+    ``expires_in``: seconds until the document expires. ``expires``: the time of expiry, as in ``Document``, instead of
+    ``expires_in``. ``content_type`` None: the type of the current version; without one, the type by the key's suffix,
+    then by ``suffix`` (the suffix of the file with the value), then raw. ``checked_as``: the only content type that the
+    document may get, because the value was checked for this type (None: any type).
     """
 
     key: str
@@ -397,7 +403,7 @@ class Write:
     checked_as: str | None = None
 
     def type_over(self, held: Document | None) -> str:
-        """The content type that the document gets if ``held`` is the version held."""
+        """The content type that the document gets if ``held`` is its current version (None: there is none)."""
         if self.content_type is not None:
             return self.content_type
         if self.deleted:
@@ -408,7 +414,7 @@ class Write:
         return by_key or _TYPES.get(self.suffix.lower(), "raw")
 
     def typed(self, held: Document | None) -> Write:
-        """This write with an explicit content type. Raises :class:`TypeChanged` if it was checked for another type."""
+        """A copy of this write with an explicit content type. Raises :class:`TypeChanged` if ``checked_as`` differs."""
         content_type = self.type_over(held)
         if self.checked_as not in (None, content_type):
             raise TypeChanged(self.key)
@@ -416,15 +422,16 @@ class Write:
 
 
 class TypeChanged(Exception):
-    """The type of a document changed after its new value was checked. The caller must check the value again."""
+    """Raised if a document's content type changed after its new value was checked. Check the value again then."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One document of a publish that is checked but not committed yet.
+    """One document of a publish that is prepared but not committed yet.
 
-    ``document``: what holds afterwards (None: nothing, as before). ``changed``: whether that is new. ``held``: the
-    version that the publish saw; the publish is void once another version came between.
+    ``document``: the current version after the commit (None: there is no document, as before). ``changed``: whether the
+    commit changes the document. ``held``: the current version during the preparation; if another version replaces
+    ``held`` before the commit, the commit fails.
     """
 
     key: str
@@ -448,7 +455,7 @@ def check_text(label: str, value: object, limit: int, least: int = 0) -> str:
 
 
 def check_key(key: object) -> str:
-    """Return ``key`` if it may name a document, otherwise raise ``ValueError`` that names the broken rule."""
+    """Return ``key`` if it is a valid document key, otherwise raise ``ValueError`` with the rule that it breaks."""
     text = check_text("document key", key, MAX_KEY, least=1)
     if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
         raise ValueError(f"document key: expected no control character, got {text!r}")

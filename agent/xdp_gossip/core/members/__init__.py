@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The NodeList: known members, timing of the protocol, relay targets, and replay windows."""
+"""The NodeList: known members, their replay windows, relay targets, and the timing of the protocol."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The liveness of a peer: its state, the transitions between states, and the notes by which the detector decides.
+"""The liveness of a peer: its state, the allowed transitions between states, and the progress of its probes.
 
-Only the detector (``core/detector.py``) writes this. ``tests/agent/test_core_members.py`` enforces that.
+Only the detector (``core/detector.py``) writes liveness data. ``tests/agent/test_core_members.py`` enforces this rule.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from ..revision import Shown
 from ..types import Now, State
 
-#: Every transition of a peer, with its cause. A peer begins as SUSPECT: it counts as present, but this member has not
-#: heard it. No peer goes from ALIVE directly to DEAD: it is suspected and probed in between.
+#: All allowed transitions of a peer, each with its cause. A new peer is SUSPECT: it counts as present, but this member
+#: has not heard it yet. No peer goes from ALIVE directly to DEAD, because this member suspects and probes it first.
 TRANSITIONS: Mapping[State, Mapping[State, str]] = {
     State.SUSPECT: {
         State.ALIVE: "it was heard, by this member or by one that tells of it",
@@ -48,20 +48,20 @@ class Liveness(Shown):
     def __init__(self, now: Now) -> None:
         self.revision = None
         self.state = State.SUSPECT
-        self.introduced = False  # it was reported to the shell
+        self.introduced = False  # the peer was reported to the shell
         self.last_heard = now.mono
-        self.gone_at = (0, 0)  # (incarnation, sequence) of its leave
-        self.vouched_until = 0.0  # until then another member vouches for it, as this host cannot reach it
-        self.probes = 0  # rounds
+        self.gone_at = (0, 0)  # (incarnation, sequence) of the peer's leave
+        self.vouched_until = 0.0  # end of the time in which an answer to another member counts as reachability
+        self.probes = 0  # number of probe rounds so far
         self.pinged = 0  # nonce of the last ping
         self.probe_due = 0.0
-        self.probe_nonce = 0  # of the last round in which others were asked to probe it
-        self.helped = False  # one of these members answered us
+        self.probe_nonce = 0  # nonce of the last round in which helpers were asked to probe the peer
+        self.helped = False  # a helper acknowledged such a request
 
     def move(self, state: State) -> None:
-        """Change the state; moving to the same state changes nothing.
+        """Change the state. A move to the current state changes nothing.
 
-        Raises ``ValueError`` for an unknown transition.
+        Raises ``ValueError`` for a transition that :data:`TRANSITIONS` does not allow.
         """
         if state is self.state:
             return
@@ -70,6 +70,6 @@ class Liveness(Shown):
         self.state = state
 
     def restart_probes(self) -> None:
-        """Reset the probes for a new suspicion: no rounds yet, and no helper has answered."""
+        """Reset the progress of the probes for a new suspicion: no probe rounds yet, and no answer from a helper."""
         self.probes = self.probe_nonce = 0
         self.helped = False

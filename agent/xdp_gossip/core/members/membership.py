@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The NodeList: every known node, what was last heard of it, and a digest for two members to compare."""
+"""The NodeList: every known node with its newest data, and a digest by which two members compare their lists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..types import Address, Now, State
 from .peer import DIRECT_WINDOW, RUMOR_WINDOW, Peer, SyncState
 from .window import ReplayWindow
 
-#: Seconds for which a dead node stays known and is tried again.
+#: Seconds for which a dead node stays in the NodeList and is contacted again from time to time.
 FORGET_AFTER = 86_400.0
 
 _MASK = (1 << 64) - 1
@@ -33,18 +33,18 @@ class Membership:
         self._max_nodes = max_nodes
         self._rng = rng
         self._peers: dict[Address, Peer] = {}
-        #: The same peers by the key that a data plane uses.
+        #: The same peers as in ``_peers``, by their key in a data plane's table.
         self.by_key: dict[bytes, Peer] = {}
-        # Peers that need attention, so that no caller has to walk through all peers. Dicts keep the order.
+        # The peers by state, so that no caller has to walk through all peers. Dicts keep the order of insertion.
         self.suspects: dict[Address, Peer] = {}
         self.gone: dict[Address, Peer] = {}
         self.incomplete: dict[Address, Peer] = {}
         self._left: dict[Address, Peer] = {}
-        #: Grows with every visible change of a peer.
+        #: The revision number, which grows with every visible change of a peer.
         self.revision = Revision()
         self.on_forget: Callable[[Peer], None] = lambda peer: None
-        #: Liveness data is complete up to this monotonic time; silence after it does not count. Infinite unless a data
-        #: plane records signs of life, which are read only now and then.
+        #: Monotonic time up to which liveness data are complete; silence after it does not count. The value is infinite
+        #: unless a data plane is active, whose signs of life are read only once a cycle.
         self.informed_until = math.inf
         self._present: list[Address] | None = None
         self._ordered: list[Address] | None = None
@@ -57,13 +57,14 @@ class Membership:
         return iter(self._peers.values())
 
     def get(self, address: Address) -> Peer | None:
-        """The peer with that address; None if unknown."""
+        """The peer with the address ``address``; None if there is no such peer."""
         return self._peers.get(address)
 
     def add(self, address: Address, now: Now) -> Peer:
-        """Add a new peer. Every address that becomes a peer passes this method, from whatever source.
+        """Add a new peer and return it. No other method adds peers, so the checks here apply to every new address.
 
-        Raises ``Rejected``: bad_address (no other host can have it), table_full (all entries are present nodes).
+        Raises ``Rejected``: bad_address (no remote node can have the address), table_full (all entries are present
+        nodes).
         """
         if not address.may_be_node(self._local):
             raise Rejected("bad_address")
@@ -80,7 +81,7 @@ class Membership:
         return peer
 
     def forget(self, peer: Peer) -> None:
-        """Drop every trace of a node."""
+        """Remove a peer from the NodeList and from all indexes."""
         del self._peers[peer.address]
         del self.by_key[peer.key]
         for kind in (self.suspects, self.gone, self.incomplete, self._left):
@@ -92,7 +93,7 @@ class Membership:
         self.on_forget(peer)
 
     def changed(self, peer: Peer) -> None:
-        """Update the digest and the lists. Call it after a peer's state, incarnation or record digest changed."""
+        """Update the digest and the indexes after a change of a peer's state, incarnation or record digest."""
         token = _token(peer.address, peer.incarnation, peer.record_digest) if peer.present and peer.heard else 0
         self._digest = (self._digest + token - peer.token) & _MASK
         peer.token = token
@@ -103,7 +104,7 @@ class Membership:
         _sort(self.incomplete, peer, peer.present and peer.record_missing)
 
     def digest(self, local_incarnation: int, local_record_digest: int) -> int:
-        """64-bit digest over all present members, the local one included. Equal on members with the same NodeList."""
+        """64-bit digest over all present members, including the local one. Equal NodeLists have equal digests."""
         return (self._digest + _token(self._local, local_incarnation, local_record_digest)) & _MASK
 
     @property
@@ -114,14 +115,14 @@ class Membership:
         return self._present
 
     def after(self, address: Address | None) -> Iterator[Peer]:
-        """The peers after ``address`` (None: all), by address."""
+        """Iterate over the peers whose addresses come after ``address`` (None: all peers), sorted by address."""
         if self._ordered is None:
             self._ordered = sorted(self._peers, key=Address.order)
         first = 0 if address is None else bisect.bisect_right(self._ordered, address)
         return (self._peers[each] for each in itertools.islice(self._ordered, first, None))
 
     def pick(self, amount: int, *exclude: Address) -> list[Address]:
-        """Up to ``amount`` different present peers, uniformly at random, none of ``exclude``."""
+        """Up to ``amount`` addresses of different present peers, uniformly at random, without those in ``exclude``."""
         present = self.present
         if len(present) <= amount:
             chosen = [address for address in present if address not in exclude]
@@ -131,7 +132,7 @@ class Membership:
         return [address for address in chosen if address not in exclude][:amount]
 
     def screen(self, header: Header, screened: bool = False) -> Peer | None:
-        """The cheap test before any crypto. Returns the origin's peer, or None if it is unknown.
+        """Check a header against the replay window, without cryptography. Returns the origin's peer; None if unknown.
 
         ``screened``: the data plane has already dropped duplicates. Raises ``Rejected``: duplicate, stale_incarnation.
         """
@@ -146,12 +147,15 @@ class Membership:
         return peer
 
     def remember(self, peer: Peer, incarnation: int, sequence: int) -> None:
-        """Take over what an earlier run of this member knew. The caller must call :meth:`changed`."""
+        """Set a peer's incarnation and sequence to those that an earlier run of this member stored.
+
+        The caller must call :meth:`changed` afterwards.
+        """
         self._begin(peer, incarnation)
         peer.sighted = sequence
 
     def commit(self, peer: Peer, header: Header) -> bool:
-        """Take over the fields of an authentic header. Returns whether its incarnation or its record digest changed."""
+        """Update ``peer`` from an authentic header. Returns whether the peer's incarnation or record digest changed."""
         before = (peer.incarnation, peer.record_digest)
         if later(header.incarnation, peer.incarnation):
             self._begin(peer, header.incarnation)
@@ -173,7 +177,10 @@ class Membership:
         return news
 
     def told(self, peer: Peer, info: MemberInfo) -> None:
-        """Take over what another member heard of a peer. Only the peer's own packets tell what is on its disk."""
+        """Update a peer from another member's report ``info``.
+
+        The report does not say whether the peer's documents are on its disk. Only the peer's own packets say so.
+        """
         sync = peer.sync
         if later(info.incarnation, peer.incarnation):
             self._begin(peer, info.incarnation)
@@ -184,21 +191,21 @@ class Membership:
         self.changed(peer)
 
     def recorded_run(self, peer: Peer, incarnation: int, record_digest: int) -> None:
-        """Take over a new run or record of a peer that a data plane recorded."""
+        """Update a peer whose new incarnation or record digest was observed by a data plane."""
         if later(incarnation, peer.incarnation):
             self._begin(peer, incarnation)
         peer.record_digest = record_digest
         self.changed(peer)
 
     def recorded(self, peer: Peer, highest: int, window: int, state_digest: int, flags: int) -> None:
-        """Take over what a data plane recorded of a peer's rumors: the replay window, and fields of the newest one."""
+        """Update a peer from a data plane's observation: the replay window, and fields of the newest rumor's header."""
         peer.rumors.merge(highest, window)
         if highest > peer.sighted:
             peer.sighted = highest
         self._holds(peer.sync, state_digest, flags)
 
     def _begin(self, peer: Peer, incarnation: int) -> None:
-        """Begin a new run of the node: its sequences start again."""
+        """Reset a peer for its new incarnation. The sequence numbers of a new run start again."""
         peer.incarnation = incarnation
         peer.sync.caught_up = False
         peer.sighted = 0
@@ -212,7 +219,7 @@ class Membership:
         sync.caught_up = not flags & FLAG_CATCHING_UP
 
     def tally(self, local: State) -> dict[State, int]:
-        """How many nodes are in each state. The local node is included; its state is ``local``."""
+        """The number of nodes in each state, including the local node, whose state is ``local``."""
         left = len(self._left)
         counts = {
             State.ALIVE: len(self._peers) - len(self.suspects) - len(self.gone),
@@ -224,18 +231,18 @@ class Membership:
         return counts
 
     def silence(self, peer: Peer, now: Now) -> float:
-        """Seconds for which a peer was not heard, up to :attr:`informed_until`."""
+        """Seconds of silence of a peer. Time after :attr:`informed_until` does not count."""
         return min(now.mono, self.informed_until) - peer.liveness.last_heard
 
     def overdue(self, silence: float, limit: int, now: Now) -> tuple[Sighting, ...]:
-        """Up to ``limit`` present peers that were not heard for ``silence`` seconds, the longest silence first."""
+        """Sightings of up to ``limit`` present peers that were silent for ``silence`` seconds, longest first."""
         before = min(now.mono, self.informed_until) - silence
         late = [peer for peer in self if peer.liveness.last_heard < before and peer.present and peer.heard]
         late.sort(key=lambda peer: peer.liveness.last_heard)
         return tuple(Sighting(peer.address, peer.incarnation, peer.sighted) for peer in late[:limit])
 
     def info(self, peer: Peer, now: Now) -> MemberInfo:
-        """What this member tells other members about a peer."""
+        """The data about ``peer`` that this member sends to other members."""
         return MemberInfo(
             address=peer.address,
             incarnation=peer.incarnation,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One other node, as this member knows it."""
+"""A remote node: its address, run, replay windows, liveness, record and documents digest."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from ..types import PRESENT, Address, Now, Record
 from .liveness import Liveness
 from .window import ReplayWindow
 
-#: Rumors of one origin arrive out of order only by the time that they take to spread. The kernel keeps 64, too.
+#: Number of rumors in a replay window. Rumors of one origin overtake each other only while they spread, so few numbers
+#: suffice. The data plane's replay window has the same size.
 RUMOR_WINDOW = 64
-#: Direct packets take UDP and TCP, which overtake each other; a transfer has at most a few dozen in flight.
+#: Number of direct packets in a replay window. Packets over UDP and TCP overtake each other, and a transfer has a few
+#: dozen packets in flight.
 DIRECT_WINDOW = 1024
 
 
 class PeerRecord(Shown):
-    """A node's record as far as it is known, and the state of requests for it. ``NodeRecords`` writes it."""
+    """The newest known record of a node, and the state of the requests for it. Only ``NodeRecords`` writes it."""
 
     __slots__ = ("value", "ask_at", "asks")
 
@@ -24,12 +26,12 @@ class PeerRecord(Shown):
     def __init__(self) -> None:
         self.revision = None
         self.value: Record | None = None
-        self.ask_at = 0.0  # monotonic seconds
-        self.asks = 0  # since a packet named another record
+        self.ask_at = 0.0  # time of the next request, monotonic seconds
+        self.asks = 0  # number of requests for the current record
 
 
 class SyncState(Shown):
-    """What a node says about the documents that it holds. The membership writes it."""
+    """The state of a node's documents, from the headers of its packets. Only the membership writes it."""
 
     __slots__ = ("state_digest", "stored", "caught_up")
 
@@ -38,15 +40,15 @@ class SyncState(Shown):
     def __init__(self) -> None:
         self.revision = None
         self.state_digest = 0
-        self.stored = True  # the node said that all documents in its digest are on its disk
-        self.caught_up = False  # the node said so in this run (``catchup``)
+        self.stored = True  # all documents in the digest are on the node's disk
+        self.caught_up = False  # the node has caught up in its present run (``catchup``)
 
 
 class Peer(Shown):
-    """One other node. It is mutable, and only the protocol core holds it.
+    """A remote node. The object is mutable and never leaves the protocol core.
 
     Each attribute has one writer (``tests/agent/test_core_members.py``): the detector writes ``liveness``,
-    ``NodeRecords`` writes ``record``, and the membership writes ``sync`` and what packets say of themselves.
+    ``NodeRecords`` writes ``record``, and the membership writes ``sync`` and the fields from packet headers.
     """
 
     __slots__ = (
@@ -61,47 +63,47 @@ class Peer(Shown):
         self.address = address
         self.key = key_of(address)
         self.incarnation = 0
-        self.sighted = 0  # newest rumor sequence that any member heard of it
+        self.sighted = 0  # newest rumor sequence of this node that any member received
         self.rumors = ReplayWindow(RUMOR_WINDOW)
         self.directs = ReplayWindow(DIRECT_WINDOW)
-        self.record_digest = 0  # as its newest packet says
+        self.record_digest = 0  # record digest in the node's newest packet
         self.key_slot: int | None = None  # the slot that signed its newest packet in this run
-        self.clock_ahead: float | None = None  # its wall clock minus ours, seconds; ``Admission`` writes it
-        self.token = 0  # its part in the digest of the NodeList
-        self.problems: tuple[str, ...] = ()  # what is wrong with it: twin, same_name, ...
+        self.clock_ahead: float | None = None  # the node's wall clock minus ours, seconds; ``Admission`` writes it
+        self.token = 0  # the node's summand in the digest of the NodeList
+        self.problems: tuple[str, ...] = ()  # the node's problems (``types.PROBLEMS``)
         self.liveness = Liveness(now)
         self.record = PeerRecord()
         self.sync = SyncState()
 
     def watched_by(self, revision: Revision | None) -> None:
-        """Advance ``revision`` with every change that a list of nodes shows; None: stop doing so."""
+        """Advance ``revision`` with every visible change of this peer from now on; None: stop advancing it."""
         self.revision = self.liveness.revision = self.record.revision = self.sync.revision = revision
 
     @property
     def present(self) -> bool:
-        """Whether it counts as a member: alive, or suspected and not yet dead."""
+        """Whether the peer counts as a present member: it is alive or suspect."""
         return self.liveness.state in PRESENT
 
     @property
     def heard(self) -> bool:
-        """Whether any member has heard it at least once (not so for a seed that never answered)."""
+        """Whether any member has heard the peer at least once. False for a seed that never answered."""
         return self.incarnation > 0
 
     @property
     def record_missing(self) -> bool:
-        """Whether its newest packet names a record that is not held here."""
+        """Whether the record digest in the peer's newest packet differs from the digest of the stored record."""
         held = self.record.value
         return self.record_digest != 0 and (held is None or held.digest != self.record_digest)
 
     def mark(self, problem: str, on: bool) -> bool:
-        """Add or remove one of its problems. Returns whether that changed anything."""
+        """Add (``on``) or remove a problem of this peer. Returns whether its problems changed."""
         before = self.problems
         self.problems = with_mark(before, problem, on)
         return self.problems != before
 
 
 def with_mark(problems: tuple[str, ...], problem: str, on: bool) -> tuple[str, ...]:
-    """``problems`` with ``problem`` added or removed, sorted."""
+    """A sorted copy of ``problems`` in which ``problem`` is added (``on``) or removed."""
     if (problem in problems) is on:
         return problems
     return tuple(sorted({*problems, problem})) if on else tuple(name for name in problems if name != problem)

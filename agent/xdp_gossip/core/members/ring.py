@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The members that a data plane relays rumors to: a shuffled sample, partly replaced at each refresh."""
+"""The members to which a data plane relays rumors: a random sample, of which each refresh replaces a part."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import random
 from ..types import Address
 from .membership import Membership
 
-#: One part in this many of a full sample is replaced at each refresh. Replacing all of it would make the kernel resolve
-#: as many new next hops each cycle. This way each target stays for a few cycles.
+#: Each refresh replaces one part in this many of a full sample, so a target stays in the sample for a few cycles.
+#: Replacing the whole sample would make the kernel resolve a new next hop for every target in each cycle.
 _EXCHANGED = 8
 
 
 class RelayRing:
-    """Keeps the sample of relay targets."""
+    """A random sample of relay targets that changes slowly."""
 
     def __init__(self, membership: Membership, rng: random.Random) -> None:
         self._membership = membership
@@ -22,7 +22,7 @@ class RelayRing:
         self._sample: list[Address] = []
 
     def refresh(self, limit: int) -> list[Address]:
-        """Up to ``limit`` different present members in random order; all of them if there are not more."""
+        """Replace a part of the sample, and return it: up to ``limit`` different present members in random order."""
         present = self._membership.present
         rng = self._rng
         if len(present) <= limit:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Timing: cycle, timeout and what derives from them. Automatic values follow the size of the cluster."""
+"""Timing: cycle, timeout and the values that derive from them. Automatic values depend on the size of the cluster."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from ..packets import PacketType
 from ..settings import Settings
 from .membership import Membership
 
-#: Rare and urgent rumors go to this many times ``amount`` members. At 50 nodes and Amount 4, only about one rumor in
-#: 3,000 then misses a member, instead of most of them.
+#: Factor on ``amount`` for rare and urgent rumors. At 50 nodes and an amount of 4, only about one such rumor in 3,000
+#: misses a member; without the factor most of them would.
 WIDE = 3
 WIDE_RUMORS = frozenset({PacketType.METADATA, PacketType.LEAVE})
 MAX_COPIES = 64
@@ -30,7 +30,7 @@ class Timing:
 
     @property
     def timeout(self) -> float:
-        """Seconds without a sign of life before a member becomes suspect. Default: PekoNode's rule."""
+        """Seconds without a sign of life after which a member becomes suspect. The default follows PekoNode's rule."""
         if self._settings.timeout > self.cycle:
             return self._settings.timeout
         return self._settings.timeout_cycles * self.cycle + 2
@@ -47,15 +47,15 @@ class Timing:
 
     @property
     def overdue(self) -> float:
-        """Seconds of silence before others are asked about a member in a sync: two heartbeats in a row were missed."""
+        """Seconds of silence after which a sync asks for news about a member: it missed two heartbeats in a row."""
         return self.cycle * 2.5
 
     def copies(self, kind: PacketType) -> int:
-        """To how many members a node relays a rumor. With k, about one member in e^k misses it (docs/protocol.md)."""
+        """Number of members k to which a node sends a rumor. About one member in e^k misses it (docs/protocol.md)."""
         amount = self._settings.amount
         return min(MAX_COPIES, WIDE * amount) if kind in WIDE_RUMORS else amount
 
     @property
     def members(self) -> int:
-        """Present members, the local one included."""
+        """Number of present members, including the local one."""
         return len(self._membership.present) + 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 
 class ReplayWindow:
-    """Remembers which of the last ``width`` sequence numbers of one sender were used.
+    """Stores which of the last ``width`` sequence numbers of one sender were received.
 
-    ``fresh`` only looks, ``commit`` marks. A number may be marked only after the packet proved authentic. Otherwise a
-    forger could use up the numbers of future packets.
+    ``fresh`` only reads the window, ``commit`` marks a number. Call ``commit`` only for a packet that has proved
+    authentic. Otherwise a forged packet could use up the numbers of future packets.
     """
 
     __slots__ = ("highest", "_bits", "_width", "_mask")
@@ -20,7 +20,7 @@ class ReplayWindow:
         self._bits = 0
 
     def fresh(self, sequence: int) -> bool:
-        """Whether ``sequence`` was not seen yet and is not older than the window."""
+        """Whether ``sequence`` is not marked as seen and is not older than the window."""
         if sequence > self.highest:
             return True
         age = self.highest - sequence
@@ -36,11 +36,11 @@ class ReplayWindow:
 
     @property
     def bits(self) -> int:
-        """The window as bits: bit i tells whether ``highest`` - i was seen."""
+        """The window as an integer: bit i is set if the sequence ``highest`` - i was seen."""
         return self._bits
 
     def merge(self, highest: int, bits: int) -> None:
-        """Mark what another window of the same sender saw; that window is at most as wide as this one."""
+        """Mark all numbers that are set in another window of the same sender, which is at most as wide as this one."""
         if highest > self.highest:
             self._bits = (self._bits << min(highest - self.highest, self._width) | bits) & self._mask
             self.highest = highest

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Anti-entropy: compare digests, sync what differs, fetch and supply documents."""
+"""Anti-entropy: members compare digests, sync the differences, and fetch documents from each other."""

@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""Bounds what one member may cost another: an allowance of work for each, renewed every few seconds."""
+"""Limits the work that one member can cause on another: each member has an allowance, renewed every few seconds."""
 
 from __future__ import annotations
 
 from ..types import Address, Now
 
-#: Seconds for which an allowance lasts.
+#: Seconds after which an allowance is renewed.
 WINDOW = 5.0
-#: Most requesters that are remembered. Beyond that the first remembered one is dropped first.
+#: Maximum number of members with an entry. Beyond that, the member that has made no request for longest is dropped.
 _MOST = 4096
 
 
 class Allowance:
-    """The work that each other member may cause, in whatever unit the caller of ``take`` uses."""
+    """The work that each member has caused in its current window. The caller of :meth:`take` chooses the unit."""
 
     def __init__(self) -> None:
         self._used: dict[Address, tuple[float, int]] = {}  # start of the window, amount used
 
     def take(self, address: Address, amount: int, most: int, now: Now) -> int:
-        """Take up to ``amount`` from what is left of ``most`` in this window. Returns how much was taken."""
+        """Use up to ``amount`` of the allowance of ``address``, which is ``most`` per window.
+
+        Returns the amount that was still available, at most ``amount``.
+        """
         since, used = self._used.pop(address, (now.mono, 0))
         if now.mono - since >= WINDOW:
             since, used = now.mono, 0

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Anti-entropy: two members compare digests and sync what differs (PekoNode's swap; Demers et al. 1987).
+"""Anti-entropy: two members compare digests and sync the differences (PekoNode's swap; Demers et al. 1987).
 
-If both sides hold the same, one round costs a request and a response. Differences are found step by step: documents
-digest, then 256 buckets, then the entries of the buckets that differ, then the documents themselves.
+If both members have equal NodeLists and documents, a sync costs one request and one response. Otherwise the members
+find the differences step by step: they compare the documents digest, the digests of 256 buckets, and the entries of the
+buckets that differ. Then they fetch the documents.
 """
 
 from __future__ import annotations
@@ -40,17 +41,20 @@ from .catchup import CatchUp
 from .fetch import Fetcher
 from .supply import Supply
 
-#: Up to this many documents are listed at once, without comparing buckets.
+#: Maximum number of documents for which a response lists all entries at once, without bucket digests.
 FEW_DOCUMENTS = 32
-#: Most bytes that are pushed to a member that lacks them. The rest is announced, and the member fetches it at its pace.
+#: Maximum bytes of documents that are pushed at once to a member that lacks them. The other documents are announced,
+#: and the member fetches them at its own pace.
 PUSH_BYTES = 64 * 1024
-#: Most bytes of announcements at once. A member that lacks more sees that the digests differ, and requests a list.
+#: Maximum bytes of announcements at once to one member. A member that lacks further documents detects that the digests
+#: still differ, and requests a list.
 ANNOUNCE_BYTES = 64 * 1024
-#: Above this many pending fetches, neither request nor send entry lists: most entries are already in flight. One list
-#: in this many seconds is still allowed: some pending entries may be invented, and must not block real ones.
+#: With ``BUSY`` or more pending fetches, this member neither requests nor sends entry lists, because most entries are
+#: already in flight. One list every ``_BUSY_LISTS`` seconds is still allowed, because a malicious member may have
+#: listed documents that do not exist.
 BUSY, _BUSY_LISTS = 256, 10.0
-#: Most state hashes in one request for a list; the answer leaves these documents out. If more buckets than that differ,
-#: most documents differ, and the hashes would not help.
+#: KNOWN: maximum number of state hashes in one list request; the answer omits the documents with these hashes.
+#: MOSTLY_EQUAL: if more buckets than this differ, most documents differ, so the request omits the hashes.
 KNOWN = 512
 MOSTLY_EQUAL = 192
 #: Upper bounds in bytes on the wire for one item of a list.
@@ -58,21 +62,21 @@ _HASH_BYTES = 9
 _MEMBER_BYTES = 80
 _ENTRY_BYTES = 112
 _OVERDUE_LIMIT = 200
-#: In each window of an allowance: whole member lists for one requester, entries of documents beyond four times all that
-#: exist, and unknown nodes that one member may report.
+#: Limits for one member in each window of its allowance. _LISTS: complete member lists that it gets. _ENTRIES: entries
+#: that it gets in addition to four times the number of documents. _NEWCOMERS: unknown nodes that it may report.
 _LISTS = 10
 _ENTRIES = 4096
 _NEWCOMERS = 2048
-#: Seconds within which a member answers if datagrams arrive in both directions.
+#: Seconds within which a member answers a request if no datagram is lost.
 _ANSWER_WITHIN = 0.5
-#: Unanswered requests after which a member that is heard counts as unreachable.
+#: Number of unanswered requests after which a member whose heartbeats arrive counts as unreachable.
 _UNANSWERED = 5
-#: Seconds for which a half-received list of a peer is kept.
+#: Seconds for which an incomplete entry list of a peer is kept.
 _LIST_LIFETIME = 30.0
 
 
 class AntiEntropy:
-    """Both sides of a sync."""
+    """Implements both roles in a sync: the requester and the responder."""
 
     def __init__(
         self,
@@ -104,21 +108,21 @@ class AntiEntropy:
         self._lists = Allowance()
         self._entries = Allowance()
         self._newcomers = Allowance()
-        self._silent: dict[Address, tuple[float, int]] = {}  # no answer: since when, how many requests
+        self._silent: dict[Address, tuple[float, int]] = {}  # first unanswered request, their number
         self._asked: dict[Address, float] = {}  # when a member was last asked for entries
         self._listed_at = {"asked": -math.inf, "told": -math.inf}
-        #: Keys held here that a member has listed, by member and bucket, because its lists arrive in parts.
+        #: Keys of this node's documents that a member has listed so far, by member and bucket. A list arrives in parts.
         self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}
 
     @property
     def state_digest(self) -> int:
-        """The digest of the documents held here."""
+        """This node's documents digest."""
         return self._metadata.table.digest
 
     # -- the asking side ---------------------------------------------------------------------------------------
 
     def request(self, to: Address, now: Now) -> None:
-        """Open a sync with ``to``."""
+        """Open a sync with the node ``to``: send it a sync request."""
         nonce = self._out.rng.getrandbits(63)
         self._open[nonce] = (to, now.mono)
         overdue = self._membership.overdue(self._timing.overdue, self._most_overdue, now)
@@ -127,7 +131,10 @@ class AntiEntropy:
         self._out.emit(SwapRequested(self._local.address, to))
 
     def _stays_silent(self, to: Address, now: Now) -> bool:
-        """Whether a live member did not answer the last request. Then ask it over TCP, which loses nothing."""
+        """Count a request to ``to``, and return whether to send it over TCP because the last one was not answered.
+
+        A live member that answers no request for a while is marked as unreached.
+        """
         since, asked = self._silent.get(to, (now.mono, 0))
         self._silent[to] = (since, asked + 1)
         peer = self._membership.get(to)
@@ -144,7 +151,7 @@ class AntiEntropy:
         return now.mono - since > _ANSWER_WITHIN
 
     def on_response(self, response: SyncResponse, packet: Received) -> None:
-        """Merge what the other side knows, and supply what it lacks."""
+        """Merge the members and entries in a response, and send the responder the members and documents it lacks."""
         peer, now = packet.peer, packet.now
         opened = self._open.get(response.nonce)
         if opened is None:
@@ -169,16 +176,19 @@ class AntiEntropy:
                 self._ask_for_lists(differing, peer.address, now)
 
     def _busy(self, what: str, now: Now) -> bool:
-        """Whether too many fetches are pending for lists to be ``asked`` for or ``told``. If not, count this list."""
+        """Whether too many fetches are pending to request (``asked``) or send (``told``) a list now.
+
+        If not, store the time of this list.
+        """
         if len(self._fetcher) >= BUSY and now.mono - self._listed_at[what] < _BUSY_LISTS:
             return True
         self._listed_at[what] = now.mono
         return False
 
     def _folded_buckets(self, nonce: int) -> tuple[int, ...]:
-        """Half of each bucket's digest.
+        """One half (32 bits) of the digest of each bucket.
 
-        The nonce selects the half, so a chance match does not repeat in the next sync.
+        The nonce selects the half, so two buckets that match by chance will differ in a later sync.
         """
         shift = 32 if nonce & 1 else 0
         return tuple(digest >> shift & 0xFFFFFFFF for digest in self._metadata.table.buckets)
@@ -204,29 +214,34 @@ class AntiEntropy:
             self._out.send(ListRequest(tuple(asked), tuple(known)), peer, now)
 
     def _forget_alias(self, asked: Address, peer: Peer) -> None:
-        """Merge a seed that was given by another address than the node itself uses: it is one node, not two."""
+        """If ``peer`` answered a request to another address ``asked``, remove ``asked`` from the NodeList.
+
+        ``asked`` is then an alias: a seed address that differs from the node's own address.
+        """
         alias = self._membership.get(asked)
         if asked != peer.address and alias is not None and not alias.heard:
             self._membership.forget(alias)
             self.on_alias(asked, peer.address)
 
     def answered(self, nonce: int) -> bool:
-        """Whether ``nonce`` belongs to a sync that this node opened, which proves that the answer is not a recording.
+        """Whether ``nonce`` belongs to a sync that this node opened. An answer with such a nonce is no recording.
 
-        The answer may come from another address than the request went to: a seed may be given by any address of the
-        node.
+        The answer may come from another address than the request went to, because a seed may be any address of a node.
         """
         return nonce in self._open
 
     def on_list(self, response: ListResponse, packet: Received) -> None:
-        """Take entries of buckets that differ. Refuse them if the sender was not asked lately."""
+        """Fetch the listed documents that this node lacks, and send documents that the sender lacks.
+
+        The list is rejected if this node has not requested one from the sender within 30 s.
+        """
         peer, now = packet.peer, packet.now
         if peer.address not in self._asked:
             self._out.count("rx_unasked_response")
             return
         owed: list[Entry] = []
         for entry in response.entries:
-            if entry.key in self._metadata.table:  # other keys are not asked for, and a liar could make us keep them
+            if entry.key in self._metadata.table:  # storing other keys would let a malicious member fill our memory
                 seen, _ = self._seen.setdefault((peer.address, bucket_of(entry.key)), (set(), now.mono))
                 seen.add(entry.key)
             if self._take_entry(entry, peer.address, now):
@@ -240,7 +255,7 @@ class AntiEntropy:
         self._fetcher.pump(now)
 
     def tick(self, now: Now) -> None:
-        """Forget requests that were never answered."""
+        """Drop requests that were never answered, and lists that were never completed."""
         self._open = {nonce: item for nonce, item in self._open.items() if now.mono - item[1] < _LIST_LIFETIME}
         for to, (since, _) in list(self._silent.items()):
             peer = self._membership.get(to)
@@ -254,14 +269,14 @@ class AntiEntropy:
     # -- the answering side ------------------------------------------------------------------------------------
 
     def on_request(self, request: SyncRequest, packet: Received) -> None:
-        """Answer a sync request."""
+        """Answer a sync request with a response, and with the NodeList if the digests of the NodeLists differ."""
         requester, now = packet.origin, packet.now
         self._out.emit(SwapRequested(requester, self._local.address))
         table = self._metadata.table
         entries: tuple[Entry, ...] = ()
         buckets: tuple[int, ...] = ()
         complete = False
-        # A member that is catching up opens its own sync; what it holds meanwhile is not worth a list.
+        # While many fetches are pending, this member sends no list: it will open a sync itself when they have arrived.
         if packet.header.state_digest != table.digest and not self._busy("told", now):
             complete = len(table) <= FEW_DOCUMENTS
             if complete:
@@ -277,7 +292,7 @@ class AntiEntropy:
         self._out.emit(SwapAnswered(requester, self._local.address))
 
     def on_list_request(self, request: ListRequest, packet: Received) -> None:
-        """List the entries of the buckets asked for, in as many frames as it takes."""
+        """Send the entries of the requested buckets, in as many frames as necessary."""
         requester, now = packet.origin, packet.now
         table = self._metadata.table
         buckets = sorted(set(request.buckets))
@@ -306,9 +321,9 @@ class AntiEntropy:
         self._out.send(ListResponse(tuple(batch), tuple(finished), unknown), requester, now)
 
     def on_documents(self, message: Documents, packet: Received) -> None:
-        """Take whole documents, from a rumor, an answer or a push.
+        """Apply whole documents from a rumor, an answer or a push.
 
-        Pushed documents that were deleted long ago are dropped.
+        Documents from answers and pushes that were deleted long ago are dropped.
         """
         documents = message.documents
         if packet.header.type not in RUMORS:
@@ -316,7 +331,7 @@ class AntiEntropy:
         self._fetcher.take(documents, packet.origin, packet.now)
 
     def on_announce(self, announce: Announce, packet: Received) -> None:
-        """Fetch announced documents newer than ours, from the origin or the member that relayed the announcement."""
+        """Fetch announced documents that are newer than ours, from the announcement's origin or its relay."""
         origin, source = packet.origin, packet.source
         relay = self._membership.get(source)
         for holder in [origin] if relay is None or source == origin else [source, origin]:
@@ -328,15 +343,15 @@ class AntiEntropy:
     # -- members -----------------------------------------------------------------------------------------------
 
     def on_members(self, message: MemberList, packet: Received) -> None:
-        """Take a part or all of another member's node list."""
+        """Merge one message of another member's NodeList."""
         self.merge_members(message.members, packet.origin, packet.now)
         self._catch_up.members_told(packet.peer, packet.now)
 
     def merge_members(self, infos: Iterable[MemberInfo], teller: Address, now: Now) -> None:
-        """Learn from another member's list. Only news that is later than ours counts.
+        """Update the NodeList from another member's data ``infos``. Data older than this node's data are ignored.
 
-        In each window one ``teller`` may report at most ``_NEWCOMERS`` unknown nodes. Real ones are heard directly or
-        reported by others; invented ones would cost probes.
+        The member ``teller`` may report at most ``_NEWCOMERS`` unknown nodes per window of its allowance. Further nodes
+        that exist are heard directly or reported by others; nodes that do not exist would cost probes.
         """
         for info in infos:
             if info.address == self._local.address:
@@ -349,9 +364,9 @@ class AntiEntropy:
                 self._out.count("members_withheld")
 
     def _hear_of_myself(self, info: MemberInfo, now: Now) -> None:
-        """Refute if others know a later run of this node than the present one, or count it as dead.
+        """Refute a report that this node is dead, or that it has a later incarnation than the current one.
 
-        The same applies if they heard more rumors of this run than this node has sent: then a twin runs under it, too.
+        If the report names a later rumor of this incarnation than this node has sent, a twin uses the same incarnation.
         """
         if self._local.status != "running":
             return
@@ -390,7 +405,7 @@ class AntiEntropy:
             self._detector.heard(peer, now, age)
 
     def send_members(self, to: Address, now: Now) -> None:
-        """Send everything we know about other nodes. A member that asks too often does not get it each time."""
+        """Send the data of all heard peers to the member ``to``, unless its allowance for such lists is used up."""
         if not self._lists.take(to, 1, _LISTS, now):
             self._out.count("member_lists_withheld")
             return
@@ -413,7 +428,10 @@ class AntiEntropy:
     # -- documents ---------------------------------------------------------------------------------------------
 
     def _compare(self, entries: Iterable[Entry], buckets: Iterable[int], peer: Address, now: Now) -> list[Entry]:
-        """Take a complete list of what ``peer`` holds in ``buckets``. Returns the entries that are being fetched."""
+        """Compare the complete list ``entries`` of ``peer`` for ``buckets`` with this node's documents.
+
+        Fetches newer documents, and sends documents that ``peer`` lacks. Returns the entries that are being fetched.
+        """
         seen = set()
         owed = []
         for entry in entries:
@@ -426,7 +444,10 @@ class AntiEntropy:
         return owed
 
     def _take_entry(self, entry: Entry, peer: Address, now: Now) -> bool:
-        """Fetch what ``peer`` has and we lack, or supply what it lacks. True if the entry is being fetched."""
+        """Compare one entry of ``peer`` with this node's version, and fetch or send the newer one of the two.
+
+        Returns whether the entry is being fetched.
+        """
         held = self._metadata.table.get(entry.key)
         if self._buried(entry, peer, now):
             return False
@@ -437,14 +458,20 @@ class AntiEntropy:
         return entry.key in self._fetcher or self._metadata.awaited(entry)
 
     def _buried(self, entry: Entry, peer: Address, now: Now) -> bool:
-        """Whether ``peer`` offers what was deleted here long ago. It was away, so it is sent the tombstone."""
+        """Whether ``peer`` offers a document that was deleted long ago. If so, send ``peer`` the tombstone.
+
+        Such a peer was absent during the deletion.
+        """
         tombstone = self._metadata.buried(entry, now)
         if tombstone is not None:
             self._give([tombstone], peer, now)
         return tombstone is not None
 
     def _unknown_to_peer(self, seen: set[str], bucket: int, unknown: Iterable[int] | None = None) -> list[Document]:
-        """Documents that the other side lacks: not in its list, or with a hash that it reported as ``unknown``."""
+        """Documents in ``bucket`` that a peer lacks, because its list ``seen`` does not contain their keys.
+
+        ``unknown``: the state hashes that the peer reported as unknown; if given, only documents with these hashes.
+        """
         lacking = [document for document in self._metadata.table.in_bucket(bucket) if document.key not in seen]
         if unknown is None:
             return lacking
@@ -452,7 +479,7 @@ class AntiEntropy:
         return [document for document in lacking if document.state_hash in hashes]
 
     def _give(self, documents: list[Document], to: Address, now: Now) -> None:
-        """Push small documents up to a limit, and announce the others."""
+        """Push small documents to ``to``, up to ``PUSH_BYTES``, and announce the other documents."""
         pushed: list[Document] = []
         announced: list[Entry] = []
         budget = PUSH_BYTES

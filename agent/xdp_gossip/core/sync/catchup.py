@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Whether this node knows what the cluster knew when it started; until then, its documents may be old or missing.
+"""Decides when this node has caught up: when it has all documents and nodes that the cluster had at its start.
 
-The rules are in docs/protocol.md, "Catching up". A node that has caught up stays so until it ends: what it misses
-during an interruption is then a fact of the cluster, not a start from nothing.
+Until then, its documents may be old or missing. docs/protocol.md, "Catching up", states the rules. A node that has
+caught up keeps that state until it ends, even if it is cut off from the cluster later.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..types import Address, Now
 
 @dataclass
 class _Comparison:
-    """Entries that a member listed and that are not here yet, and buckets that it has not listed yet."""
+    """The progress of a comparison with one member: entries still to fetch, and buckets that it has not listed yet."""
 
     with_caught_up: bool
     owed: dict[str, Entry] = field(default_factory=dict)
@@ -30,10 +30,10 @@ class _Comparison:
 
 
 class CatchUp:
-    """Follows the syncs of a node that has just started.
+    """Follows the syncs of a node that has just started, and emits ``CaughtUp`` when the node has caught up.
 
-    ``wait``: seconds after which the node counts as caught up although no caught-up member answered (infinity: never).
-    ``expects_seeds``: seeds are given later, so a node without any does not count as alone.
+    ``wait``: seconds after which the node counts as caught up although no member that has caught up answered (infinity:
+    never). ``expects_seeds``: whether seeds are added later, so that a node without seeds does not count as alone.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class CatchUp:
         self._expects_seeds = expects_seeds
         self._began = 0.0
         self._comparisons: dict[Address, _Comparison] = {}
-        self._documents = False  # all documents of a caught-up member are here
-        self._members = False  # its NodeList was received
-        self._records: dict[Address, None] = {}  # nodes on it whose records are missing
+        self._documents = False  # this node has all documents of a member that has caught up
+        self._members = False  # this node has received the NodeList of such a member
+        self._records: dict[Address, None] = {}  # nodes in that NodeList whose records are missing
         self._records_until = 0.0
         self._why = "not started yet"
 
@@ -68,41 +68,41 @@ class CatchUp:
 
     @property
     def fetching(self) -> bool:
-        """Whether something that a member listed is being fetched."""
+        """Whether this node still fetches documents that a member listed, while it catches up."""
         return not self.done and bool(self._comparisons)
 
     @property
     def why(self) -> str:
-        """What the node waits for; "" once it has caught up."""
+        """What the node waits for, as a sentence; "" once it has caught up."""
         return "" if self.done else self._why
 
     def begin(self, now: Now) -> None:
-        """Note the start of this node."""
+        """Set the time of this node's start."""
         self._began = now.mono
         self._why = "no member has answered yet"
 
     # -- what syncs tell ---------------------------------------------------------------------------------------
 
     def equals(self, peer: Peer) -> None:
-        """Note that ``peer`` advertises the same documents as this node."""
+        """Record that ``peer`` advertises the same documents digest as this node."""
         if not self.done and peer.sync.caught_up:
             self._documents = True
 
     def compared(self, peer: Peer, owed: Iterable[Entry], unlisted: Iterable[int] = ()) -> None:
-        """Note what ``peer`` listed: ``owed`` are being fetched, the buckets ``unlisted`` are listed later."""
+        """Record a comparison with ``peer``: it will supply the entries ``owed``, and list the buckets ``unlisted``."""
         if not self.done:
             entries = {entry.key: entry for entry in owed}
             self._comparisons[peer.address] = _Comparison(peer.sync.caught_up, entries, set(unlisted))
 
     def listed(self, peer: Peer, owed: Iterable[Entry], finished: Iterable[int]) -> None:
-        """Note a further part of the list of ``peer``."""
+        """Record a further list of ``peer``: entries ``owed`` that it will supply, and buckets ``finished`` with it."""
         comparison = self._comparisons.get(peer.address)
         if comparison is not None:
             comparison.owed.update((entry.key, entry) for entry in owed)
             comparison.unlisted.difference_update(finished)
 
     def members_told(self, peer: Peer, now: Now) -> None:
-        """Note that ``peer`` has sent its whole NodeList, or has the same one."""
+        """Record that ``peer`` has sent its NodeList, or has the same NodeList as this node."""
         if not self.done and peer.sync.caught_up:
             self._members = True
             self._records = dict.fromkeys(self._membership.incomplete)
@@ -111,7 +111,10 @@ class CatchUp:
     # -- time --------------------------------------------------------------------------------------------------
 
     def tick(self, absent_seeds: Sequence[Address], any_seed: bool, now: Now) -> None:
-        """Check whether everything has arrived. ``absent_seeds``: seeds that are not present members."""
+        """Check whether the node has caught up. ``absent_seeds``: seeds that are not present members.
+
+        ``any_seed``: whether the node has any seed.
+        """
         if self.done:
             return
         for address, comparison in list(self._comparisons.items()):
@@ -137,7 +140,7 @@ class CatchUp:
             self._finish(f"{self._why}, {self._wait:g} s after the start: what is here has to do")
 
     def _settled(self, comparison: _Comparison) -> bool:
-        """Whether every listed entry is here. What has arrived stays, so each entry is checked only until it has."""
+        """Whether this node holds every listed entry. Entries that have arrived are removed from ``comparison``."""
         while comparison.owed:
             entry = next(iter(comparison.owed.values()))
             held = self._metadata.table.get(entry.key)

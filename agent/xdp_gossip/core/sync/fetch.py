@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Fetches documents that others hold: small ones many at a time, large ones in windows, from all holders.
+"""Fetches documents from their holders, the members that have them: small documents together, large ones in windows.
 
-Announcements and lists name holders of a document; a member with the same documents digest as a holder is one, too. So
-requests go to several members at once, and to another when one falls silent.
+An announcement or a list shows that its sender holds a document. A member with the same documents digest as a holder is
+a holder, too. Requests go to several holders at once. If a holder falls silent, the request goes to another holder.
 """
 
 from __future__ import annotations
@@ -21,31 +21,34 @@ from ..types import Address, Document, Now
 from .reassembly import Reassembly
 from .supply import CHUNKS, REQUEST_WANTS, Supply
 
-#: Most bytes of one request. We send a holder a new request only while less than one request is outstanding, so at most
-#: two are in flight. This bounds its queue (transport/streams.py) and our memory.
+#: Maximum bytes of documents in one request. We send a holder a new request only while less than one request is
+#: outstanding, so at most two are in flight. This bounds the holder's queue (transport/streams.py) and our memory.
 REQUEST_BYTES = 256 * 1024
-#: Most members asked at once, and most of them for one large document.
+#: Maximum number of holders with open requests, and maximum number of holders for one large document.
 MAX_HOLDERS = 8
 MAX_WINDOWS = 4
-#: Most large documents that are reassembled at once, and their bytes in total (one is always allowed).
+#: Maximum number of large documents that are reassembled at once, and of their bytes in total. One document of any size
+#: is always allowed.
 MAX_LARGE = 4
 BUFFER_BYTES = 32 * 1024 * 1024
-#: Seconds without progress after which a request goes to another holder, and tries before it is left to the next sync.
-#: A holder that was too slow is the last choice for some seconds.
+#: RETRY: seconds without progress after which a request goes to another holder. TRIES: failed requests after which a
+#: document is given up until the next sync. SLOW: seconds for which a holder that was too slow is only the last choice.
 RETRY = 1.0
 TRIES = 6
 SLOW = 5.0
-#: Seconds until a holder without the document is asked again: it may have relayed an announcement before it had it.
+#: Seconds until a member that lacks a document is asked again. It may have relayed the document's announcement before
+#: it had the document itself.
 NOT_HERE = 0.1
-#: Seconds without new requests after all holders were found to have enough outstanding, unless one of them supplies.
+#: Seconds without new requests after all holders had their maximum of open requests. The pause ends early when a
+#: request is answered.
 STALLED = 0.05
-#: Seconds until the members are searched again for those that hold the same documents.
+#: Seconds until the index of members by documents digest is built again.
 _TWINS_AGE = 0.5
 
 
 @dataclass
 class _Asked:
-    """What one holder owes of one document: ``bytes``; for a large one, the pieces from ``begin`` to ``end``."""
+    """An open request to one holder: ``bytes`` of one document; for a large document, chunks ``begin`` to ``end``."""
 
     bytes: int
     begin: int
@@ -54,7 +57,7 @@ class _Asked:
 
 
 class _Wanted:
-    """A document that is wanted here."""
+    """A document to fetch, with its known holders and its open requests."""
 
     __slots__ = ("entry", "teller", "holders", "asked", "reassembly", "head", "due", "tries", "absent")
 
@@ -67,11 +70,11 @@ class _Wanted:
         self.head: Document | None = None
         self.due = 0.0
         self.tries = 0
-        self.absent: set[Address] = set()  # members that said they do not have it
+        self.absent: set[Address] = set()  # members that reported that they lack the document
 
 
 class _Load:
-    """What a holder owes in total, and when it last supplied something."""
+    """The open requests to one holder in total (documents and bytes), and when the holder last sent a document."""
 
     __slots__ = ("wants", "bytes", "heard")
 
@@ -85,7 +88,7 @@ class _Load:
 
 
 class Fetcher:
-    """Requests the wanted documents and reassembles large ones."""
+    """Requests missing documents from their holders, and reassembles large documents."""
 
     def __init__(
         self, metadata: Metadata, out: Outbox, supply: Supply, membership: Membership, max_documents: int
@@ -95,13 +98,13 @@ class Fetcher:
         self._supply = supply
         self._membership = membership
         self._wanted: dict[str, _Wanted] = {}
-        # Keys without a request, in order, by the member that named them first, so that one member's keys do not delay
-        # others'.
+        # Keys of documents without an open request, in order of arrival, by the member that named them first. With one
+        # queue for each member, a long queue of one member does not delay the documents named by others.
         self._queues: dict[Address, dict[str, None]] = {}
         self._flying: dict[str, _Wanted] = {}  # wanted documents with open requests
-        self._large: dict[str, _Wanted] = {}  # all those that are being reassembled
+        self._large: dict[str, _Wanted] = {}  # large documents that are being reassembled
         self._loads: dict[Address, _Load] = {}
-        self._slow: dict[Address, float] = {}  # until when
+        self._slow: dict[Address, float] = {}  # slow holder -> until when it is the last choice
         self._twins: dict[int, list[Address]] = {}
         self._twins_at = float("-inf")
         self._most = max_documents
@@ -116,7 +119,7 @@ class Fetcher:
     # -- the asking side ---------------------------------------------------------------------------------------
 
     def want(self, entry: Entry, holder: Address, now: Now) -> None:
-        """Note that ``holder`` has a document. The next :meth:`pump` requests it if we lack it."""
+        """Record that ``holder`` has a document. If this node lacks the document, the next :meth:`pump` requests it."""
         if not self._metadata.outranked_by(entry, now) or self._metadata.refuses(entry, now):
             return
         wanted = self._wanted.get(entry.key)
@@ -128,7 +131,7 @@ class Fetcher:
                 wanted.holders.append(holder)
 
     def pump(self, now: Now) -> None:
-        """Send requests for as much as may be in flight."""
+        """Send as many requests as the limits on open requests allow."""
         for wanted in list(self._large.values()):
             if wanted.asked:
                 self._ask_windows(wanted, now)
@@ -163,16 +166,16 @@ class Fetcher:
             self._stalled_until = now.mono + STALLED
 
     def _first_queued(self) -> list[_Wanted]:
-        """Enough queued documents for all requests that may be sent at once, instead of all queues at each packet."""
+        """Queued documents, enough for all requests that may be sent now. Walking all queues would take too long."""
         tellers = list(islice(self._queues, MAX_HOLDERS))
         share = MAX_HOLDERS * 2 * REQUEST_WANTS // max(1, len(tellers))
         found = [self._wanted[key] for teller in tellers for key in islice(self._queues[teller], share)]
         for teller in tellers if len(self._queues) > MAX_HOLDERS else ():
-            self._queues[teller] = self._queues.pop(teller)  # the others get their turn next time
+            self._queues[teller] = self._queues.pop(teller)  # move these queues to the end: the others come next
         return found
 
     def tick(self, now: Now) -> None:
-        """Request what did not arrive from other holders."""
+        """Cancel requests that made no progress, and send them to other holders."""
         for wanted in list(self._flying.values()):
             for holder, asked in list(wanted.asked.items()):
                 if now.mono >= asked.due and now.mono - self._load(holder).heard >= RETRY:
@@ -187,14 +190,14 @@ class Fetcher:
             self._loads.clear()
 
     def take(self, documents: Iterable[Document], holder: Address, now: Now) -> None:
-        """Take whole documents, requested or pushed."""
+        """Apply whole documents that ``holder`` sent, requested or pushed."""
         for document in documents:
             self._take(document, holder, now)
         if self._wanted:
             self.pump(now)
 
     def on_chunk(self, chunk: Chunk, packet: Received) -> None:
-        """Take a piece of a large document."""
+        """Add a chunk to the reassembly of its large document."""
         holder, now = packet.origin, packet.now
         head = chunk.head
         wanted = self._wanted.get(head.key)
@@ -202,7 +205,7 @@ class Fetcher:
             self._out.count("chunks_unwanted")
             return
         rank = (head.version, head.deleted, chunk.content_hash)
-        if rank > wanted.entry.rank:  # the holder has a newer version by now
+        if rank > wanted.entry.rank:  # the holder has received a newer version since the request
             entry = Entry(head.key, head.version, head.deleted, chunk.content_hash, chunk.size)
             if chunk.offset == 0 and not self._metadata.refuses(entry, now):
                 wanted = _Wanted(entry, holder)
@@ -233,7 +236,10 @@ class Fetcher:
             self._settle(wanted)
 
     def on_not_here(self, message: NotHere, packet: Received) -> None:
-        """Note that a holder lacks a document. It may have relayed an announcement before it fetched the document."""
+        """Record that a member lacks documents, and ask again soon.
+
+        The member may have relayed an announcement before it fetched the document itself.
+        """
         holder, now = packet.origin, packet.now
         for key in message.keys:
             wanted = self._wanted.get(key)
@@ -246,7 +252,10 @@ class Fetcher:
     # -- whom to ask -------------------------------------------------------------------------------------------
 
     def _choose(self, wanted: _Wanted, now: Now, batches: dict[Address, list[_Wanted]] | None = None) -> Address | None:
-        """The holder that owes least. One whose current request can be extended comes first, a slow one last."""
+        """The best holder for a request: one whose unsent batch has room, else the one with the fewest open bytes.
+
+        Slow holders are the last choice. None if every holder has its maximum of open requests.
+        """
         best: tuple[bool, int, float] | None = None
         chosen: Address | None = None
         busy = sum(load.wants > 0 and other not in self._slow for other, load in self._loads.items())
@@ -280,7 +289,7 @@ class Fetcher:
         return able or list(found)
 
     def _may_open(self, wanted: _Wanted) -> bool:
-        """Whether one more large document may be reassembled at the same time."""
+        """Whether the limits allow to reassemble one more large document at the same time."""
         others = [item for key, item in self._large.items() if key != wanted.entry.key]
         total = sum(item.entry.size for item in others) + wanted.entry.size
         return not others or (len(others) < MAX_LARGE and total <= BUFFER_BYTES)
@@ -294,7 +303,7 @@ class Fetcher:
     # -- requests ----------------------------------------------------------------------------------------------
 
     def _ask_windows(self, wanted: _Wanted, now: Now) -> None:
-        """Request missing parts of a large document that no holder owes, each from another holder."""
+        """Request windows of a large document that are neither here nor requested, each from another holder."""
         reassembly = wanted.reassembly
         while len(wanted.asked) < MAX_WINDOWS:
             begin = 0
@@ -304,7 +313,7 @@ class Fetcher:
                     return
                 begin = gap
             elif wanted.asked:
-                return  # the first piece tells the length of all pieces
+                return  # the length of a chunk is known only after the first chunk
             holder = self._choose(wanted, now)
             if holder is None:
                 return
@@ -314,7 +323,7 @@ class Fetcher:
 
     @staticmethod
     def _next_gap(wanted: _Wanted, reassembly: Reassembly) -> int | None:
-        """The first missing piece that is in no holder's window."""
+        """Index of the first missing chunk that no open request covers; None if there is none."""
         at = 0
         for asked in sorted(wanted.asked.values(), key=lambda item: item.begin):
             gap = reassembly.gap(at, asked.begin) if at < asked.begin else None
@@ -325,7 +334,7 @@ class Fetcher:
 
     def _request(self, holder: Address, batch: list[_Wanted], now: Now) -> None:
         wants = tuple(Want(wanted.entry.key, wanted.entry.version) for wanted in batch)
-        # After a datagram without result, over a connection: the answer then comes the same way.
+        # A repeated request goes over TCP, because the datagram had no result. The answer then also comes over TCP.
         again = any(wanted.tries for wanted in batch)
         self._out.send(FetchRequest(wants), holder, now, reliable=again)
 
@@ -344,7 +353,7 @@ class Fetcher:
         self._stalled_until = float("-inf")
 
     def _settle(self, wanted: _Wanted) -> None:
-        """Put a wanted document among those that wait, or among those with open requests."""
+        """Move a wanted document to its queue, or to the documents with open requests if it has any."""
         key = wanted.entry.key
         if self._wanted.get(key) is not wanted:
             return
@@ -366,7 +375,7 @@ class Fetcher:
 
     def _failed(self, wanted: _Wanted, delay: float, now: Now) -> None:
         if wanted.asked:
-            return  # other holders are supplying it
+            return  # other holders still supply the document
         wanted.due = now.mono + delay
         wanted.tries += 1
         self._settle(wanted)
@@ -379,7 +388,7 @@ class Fetcher:
         if former is not None:
             self._drop(former)
         elif len(self._wanted) >= self._most:
-            # More than can exist, so some are invented: drop those of the member that named the most.
+            # More documents than the cluster's limit, so some do not exist: drop one of the member that named the most.
             queue = max(self._queues.values(), key=len, default=None)
             self._drop(self._wanted[next(iter(queue or self._wanted))])
             self._out.count("fetches_dropped")
@@ -408,7 +417,7 @@ class Fetcher:
             self._out.count("fetches_corrupt")
             return
         document = replace(wanted.head, value=reassembly.value())
-        # It was hashed as it arrived: hashing it again would block everything else for a while.
+        # The value was hashed while its chunks arrived. Hashing it again here would block the engine for a while.
         document.__dict__["content_hash"] = wanted.entry.content_hash
         self._take(document, holder, now)
         self.pump(now)

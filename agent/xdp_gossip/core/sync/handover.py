@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Hands over what a leaving node announced a moment ago, because it cannot be fetched from that node any more."""
+"""Sends the newest documents of a leaving node to other members, which cannot fetch them after the node has left."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from ..outbox import Outbox
 from ..types import Document, Now
 from .supply import Supply
 
-#: Members that get the documents, and the most documents and bytes of values that are handed over, newest first.
+#: Number of members that receive the documents, maximum number of documents, and maximum bytes of all their values. The
+#: newest documents come first.
 _HEIRS = 3
 _DOCUMENTS = 32
 _BYTES = 64 * 1024
 
 
 def hand_over(table: DocumentTable, membership: Membership, supply: Supply, out: Outbox, now: Now) -> None:
-    """Push the newest documents of this node to some members that advertise another state than it holds.
+    """Push the newest documents of this node to some members whose documents digest differs from this node's digest.
 
-    Large documents, which travel in chunks, are left out. Other members get them when this node is back.
+    Large documents, which travel in chunks, are not pushed. Other members get them when this node is back.
     """
     lacking = [peer.address for peer in membership if peer.present and peer.sync.state_digest != table.digest]
     if not lacking:

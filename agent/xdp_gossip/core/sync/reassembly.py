@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reassembles a large document that arrives in parts, in any order and from several holders."""
+"""Reassembles a large document from chunks, which arrive in any order and from several members."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import io
 
 
 class Reassembly:
-    """Joins pieces of ``step`` bytes (the last may be shorter), and hashes them as they become contiguous.
+    """Joins chunks of ``step`` bytes (the last may be shorter) into a value of ``size`` bytes.
 
-    So neither the last piece nor the check of the whole takes long, and memory holds the value only once.
+    The chunks are hashed as soon as they are contiguous, so no step takes long, not even the last one. Memory contains
+    the value only once.
     """
 
     def __init__(self, size: int, step: int) -> None:
@@ -19,12 +20,12 @@ class Reassembly:
         self.count = -(-size // step)
         self.left = self.count
         self._there = bytearray(self.count)
-        self._front = 0  # number of contiguous pieces from the start
+        self._front = 0  # number of contiguous chunks from the start
         self._buffer = io.BytesIO()
         self._hash = hashlib.sha256()
 
     def put(self, offset: int, data: bytes) -> bool | None:
-        """Take a piece. Returns whether it is new; None if it does not belong to this document."""
+        """Add the chunk at byte ``offset``. Returns whether the chunk is new; None if offset or length is wrong."""
         number, rest = divmod(offset, self.step)
         if rest or number >= self.count or len(data) != min(self.step, self.size - offset):
             return None
@@ -42,14 +43,14 @@ class Reassembly:
         return True
 
     def gap(self, begin: int, end: int) -> int | None:
-        """Number of the first missing piece from ``begin`` to ``end`` - 1."""
+        """Index of the first missing chunk from ``begin`` to ``end`` - 1; None if none is missing."""
         found = self._there.find(0, begin, end)
         return found if found >= 0 else None
 
     def digest(self) -> bytes:
-        """SHA-256 of the contiguous pieces from the start."""
+        """SHA-256 of the contiguous chunks from the start."""
         return self._hash.digest()
 
     def value(self) -> bytes:
-        """The whole value. Call it once nothing is missing."""
+        """The whole value. Call this only when no chunk is missing."""
         return self._buffer.getvalue()

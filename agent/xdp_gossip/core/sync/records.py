@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Node records: each node writes its own and names the current one in every packet; any member passes it on."""
+"""Node records: each node writes its own record, and puts its digest into every packet; any member supplies it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from ..runs import after
 from ..types import Address, Now, Record
 from .allowance import Allowance
 
-#: Most records that one member gets in each window of an allowance.
+#: Maximum number of records that this node sends to one member in each window of its allowance.
 _MOST = 4096
-#: Seconds from a packet that names a new record until that is requested: mostly it is on its way as a rumor.
+#: Seconds from a packet with a new record digest until the record is requested. Usually the record arrives before, as a
+#: rumor.
 _FIRST_ASK = 0.3
-#: Seconds between the first two requests, and the longest pause. Each pause is twice the one before.
+#: Seconds between the first two requests for a record, and the longest pause. Each pause is twice the pause before.
 _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-#: Most tries that are counted. After these the pause does not grow.
+#: Maximum of the count of requests, which limits the exponent of the pause.
 _MOST_TRIES = 10
 
 
 class NodeRecords:
-    """Takes records, requests missing ones, and supplies those held here.
+    """Stores received node records, requests missing records, and supplies records to other members.
 
-    ``frame_bytes``: most bytes of a packet.
+    ``frame_bytes``: maximum bytes of a packet.
     """
 
     def __init__(self, local: Local, membership: Membership, identity: Identity, out: Outbox, frame_bytes: int) -> None:
@@ -40,33 +41,33 @@ class NodeRecords:
         self._sent = Allowance()
 
     def remember(self, peer: Peer, name: str, private_data: str) -> None:
-        """Set what is known of a peer that was not heard in this run. Its own record will replace it."""
+        """Set a provisional record of a peer that was not heard in this run. The peer's own record will replace it."""
         if name or private_data:
             peer.record.value = Record(name, private_data)
 
     def expect(self, peer: Peer, now: Now) -> None:
-        """Expect a record: the newest packet of ``peer`` began a run or named another record.
+        """Schedule a request for the record of ``peer``, whose newest packet has a new incarnation or record digest.
 
-        Request it if it does not come.
+        The request is not sent if the record arrives before, as a rumor.
         """
         peer.record.ask_at, peer.record.asks = now.mono + _FIRST_ASK, 0
 
     def on_rumor(self, rumor: RecordRumor, packet: Received) -> None:
-        """Take a node's own record."""
+        """Store the record that a node spread about itself."""
         self._take(packet.peer, rumor.record, packet.now)
 
     def on_records(self, message: Records, packet: Received) -> None:
-        """Take records that were requested from a member."""
+        """Store the records with which a member answered a request."""
         for address, record in message.records:
             peer = self._membership.get(address)
             if peer is not None:
                 self._take(peer, record, packet.now)
 
     def on_request(self, request: RecordsRequest, packet: Received) -> None:
-        """Send the requested records, as many to a frame as fit.
+        """Send the requested records, with as many records in each frame as fit.
 
-        A request from another address than its origin's came over a connection, because datagrams were lost. The answer
-        goes the same way.
+        If the request's source address differs from its origin's address, the request came over TCP because datagrams
+        were lost. The answer then also goes over TCP.
         """
         requester, now = packet.origin, packet.now
         reliable = packet.source != requester
@@ -89,14 +90,14 @@ class NodeRecords:
             self._out.send(Records(tuple(batch)), requester, now, reliable)
 
     def tick(self, now: Now) -> None:
-        """Request missing records, first from their owners, then also from other members."""
+        """Request missing records, in turn from the nodes themselves and from random members."""
         for peer in list(self._membership.incomplete.values()):
             if not peer.record_missing:
                 del self._membership.incomplete[peer.address]
                 continue
             if now.mono < peer.record.ask_at:
                 continue
-            again = peer.record.asks > 0  # a datagram had no result, so use TCP
+            again = peer.record.asks > 0  # the first request, a datagram, had no result, so use TCP
             helpers = self._membership.pick(1, peer.address) if peer.record.asks % 2 else []
             peer.record.ask_at = now.mono + min(_LONGEST_PAUSE, _PAUSE * 2**peer.record.asks)
             peer.record.asks = min(_MOST_TRIES, peer.record.asks + 1)
@@ -111,7 +112,7 @@ class NodeRecords:
         if fresh:
             self._identity.named(peer)
         if peer.record_missing:
-            self._membership.changed(peer)  # the record is still missing
+            self._membership.changed(peer)  # the current record is still missing
         else:
             peer.record.asks = 0
         if fresh and peer.liveness.introduced:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Supplies others with documents held here: those they ask for, and those they are sent because they lack them."""
+"""Sends documents of this node to other members: documents that they request, and documents that they lack."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ..received import Received
 from ..types import Address, Document, Now
 from .allowance import Allowance
 
-#: Most items of one request: small documents, and the next chunks of a large one (a window).
+#: Maximum number of small documents that one request gets, and number of chunks of a large document (its window).
 REQUEST_WANTS = 64
 CHUNKS = 16
-#: In each window of an allowance one member gets four times all documents held here, and this many bytes more. A member
-#: that catches up gets each document once. A document counts with this many bytes on top of its value, for its other
-#: fields.
+#: The allowance of one member, in bytes per window, is ``_SHARE`` times the size of all documents plus ``_BYTES``. A
+#: member that catches up needs each document only once. The size of a document is that of its value plus ``_OVERHEAD``
+#: for its other fields.
 _BYTES = 16 * 1024 * 1024
 _SHARE = 4
 _OVERHEAD = 1024
 
 
 class Supply:
-    """Sends documents: small ones many to a frame, large ones in windows of chunks."""
+    """Sends documents to other members: several small ones in one frame, large ones in windows of chunks."""
 
     def __init__(self, table: DocumentTable, out: Outbox, frame_bytes: int) -> None:
         self._table = table
@@ -33,10 +33,10 @@ class Supply:
         self._sent = Allowance()
 
     def on_request(self, request: FetchRequest, packet: Received) -> None:
-        """Send what is requested: small documents together, and the next few chunks of one large document.
+        """Send the requested documents: small ones together, and the next window of chunks of one large document.
 
-        An honest member requests one large document at a time. If a request names more, the rest is withheld, and the
-        member asks for it again.
+        An honest member requests one large document at a time. If a request names several, only the first is sent, and
+        the member has to request the others again.
         """
         requester, now = packet.origin, packet.now
         small: dict[str, Document] = {}
@@ -59,7 +59,7 @@ class Supply:
         self.push(list(small.values()), requester, now)
 
     def push(self, documents: list[Document], to: Address, now: Now) -> None:
-        """Send small documents, as many to a frame as fit, within the allowance of ``to``."""
+        """Send small documents to ``to`` within its allowance, with as many documents in each frame as fit."""
         batch: list[Document] = []
         used = 0
         for document in documents:
@@ -86,7 +86,7 @@ class Supply:
             self._out.send(Chunk(head, held.size, held.content_hash, start, data), to, now, reliable=True)
 
     def _may_send(self, size: int, to: Address, now: Now) -> bool:
-        """Whether the allowance of ``to`` covers ``size`` bytes of a document. A refusal is counted."""
+        """Use the allowance of ``to`` for ``size`` bytes of a document. If it is used up, count this; return False."""
         most = _BYTES + _SHARE * (self._table.bytes + _OVERHEAD * len(self._table))
         wanted = max(0, size) + _OVERHEAD
         if self._sent.take(to, wanted, most, now) == wanted:
@@ -95,10 +95,10 @@ class Supply:
         return False
 
     def chunk_bytes(self, head: Document) -> int:
-        """Bytes of value that fit a frame beside the head. Both sides compute the same number."""
+        """Number of bytes of the value in one chunk. Sender and receiver compute the same number from ``head``."""
         return self._frame_bytes - self._out.codec.size_of(Chunk(head, 1 << 32, bytes(32), 1 << 32, b"")) - 8
 
     def is_large(self, item: Document | Entry) -> bool:
-        """Whether a document travels in chunks."""
-        # An entry does not tell the length of author and comment, so leave room for the longest.
+        """Whether a document is so large that it travels in chunks."""
+        # An entry does not contain author and comment, so the limit leaves room for the longest ones.
         return item.size > self._frame_bytes // 2
