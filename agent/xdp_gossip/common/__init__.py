@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What every wing may use: a record of unforeseen errors, rate-limited log lines, forks."""
+"""Modules for all parts of the agent: a record of unexpected errors, rate-limited log lines, handling of forks."""

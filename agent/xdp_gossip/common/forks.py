@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Makes a forked child close the ports and state files of its parent's node lists.
+"""Makes a forked child release the sockets and state files of its parent's node lists.
 
-A child inherits every descriptor, and a port, or the lock of a file, is free only once nobody has it open any more:
-a child that lives on would hold both after its parent closed them, or died. SQLite, moreover, writes to a file that
-it believes to be in a transaction when the child ends. So the child's descriptors lead to /dev/null. They are not
-closed: the objects that close them are still there, and the number may be another file's then.
+A child inherits every file descriptor of its parent. A port or a file lock becomes free only when no process has it
+open, so a child would keep both after its parent closed them or died. When the child ends, SQLite may also write to a
+file in which the parent has a transaction. Therefore the child redirects these descriptors to /dev/null. It does not
+close them, because Python objects in the child still refer to the descriptors and would later close their numbers,
+which may belong to other files by then.
 """
 
 from __future__ import annotations
@@ -21,17 +22,20 @@ _files: set[str] = set()
 
 
 def own_socket(sock: socket.socket) -> None:
-    """Register ``sock`` as this process's own: forked children give it up."""
+    """Register ``sock``, so that forked children release it."""
     _sockets.add(sock)
 
 
 def own_file(path: str | os.PathLike[str]) -> None:
-    """Register a file, and files whose names begin with its name, as this process's own. Call it before opening."""
+    """Register a file, and all files whose paths begin with ``path``, so that forked children release them.
+
+    Call this before opening the file.
+    """
     _files.add(os.path.realpath(path))
 
 
 def _let_go() -> None:
-    """Redirect the registered descriptors. It runs in the child before anything else."""
+    """Redirect the registered descriptors to /dev/null. ``os.fork`` calls this in the child."""
     found = {sock.fileno() for sock in list(_sockets)} - {-1}
     if _files:
         found.update(_descriptors_of(tuple(_files)))
@@ -47,7 +51,7 @@ def _let_go() -> None:
 def _descriptors_of(names: tuple[str, ...]) -> set[int]:
     found = set()
     for descriptor in os.listdir(_DESCRIPTORS) if os.path.isdir(_DESCRIPTORS) else ():
-        with contextlib.suppress(OSError):  # the listing's own one is closed again
+        with contextlib.suppress(OSError):  # the list contains the closed descriptor of the listing itself
             if os.readlink(f"{_DESCRIPTORS}/{descriptor}").startswith(names):
                 found.add(int(descriptor))
     return found

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Records exceptions that nothing in this program foresaw; log, ``status``, ``doctor`` and metrics show them.
+"""Records unexpected exceptions (internal errors). The log, ``status``, ``doctor`` and the metrics show them.
 
-A packet, a timer or a request that fails this way must cost no more than itself, and must not go unseen. The count
-belongs to the process: whatever runs in it, a node list or the API, reports to one :data:`RECORD`.
+An unexpected exception fails only the packet, timer or request in which it occurs, but must not go unnoticed. All node
+lists and APIs of a process report their errors to the same :data:`RECORD`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any, TypeVar, cast
 _log = logging.getLogger("xdp_gossip.internal_errors")
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-#: The errors of one place are logged once in this many seconds.
+#: Seconds between two log lines about errors at the same place in the code.
 QUIET = 60.0
-#: Most places that are counted separately. All others share one entry.
+#: Maximum number of places in the code that are counted separately. All others share one entry.
 MAX_PLACES = 200
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,10 +30,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class InternalError:
-    """The errors of one place.
+    """The internal errors at one place in the code.
 
-    ``task`` is what was being done (packet, timer, ...), ``place`` the line of this package that failed, ``error`` the
-    last exception in one line, ``count`` how often it happened since the process started.
+    ``task``: the work that failed (packet, timer, ...). ``place``: the line of this package in which it failed.
+    ``error``: the last exception, in one line. ``count``: number of errors there since the process started.
     """
 
     task: str
@@ -48,7 +48,7 @@ class Record:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._found: dict[tuple[str, str], InternalError] = {}
-        self._logged: dict[tuple[str, str], tuple[float, int]] = {}  # when, and the count then
+        self._logged: dict[tuple[str, str], tuple[float, int]] = {}  # time of the last log line, and the count then
 
     @property
     def count(self) -> int:
@@ -56,11 +56,11 @@ class Record:
         return sum(found.count for found in self._found.values())
 
     def all(self) -> list[InternalError]:
-        """Every place that failed, the most frequent first."""
+        """All recorded errors by place, the most frequent place first."""
         return sorted(self._found.values(), key=lambda found: -found.count)
 
     def add(self, task: str, error: BaseException) -> None:
-        """Count ``error``, which occurred in ``task``, and log it with its traceback once a minute for each place."""
+        """Count ``error``, which occurred in ``task``. Log it with its traceback, once a minute for each place."""
         key = (task, _place(error))
         if key not in self._found and len(self._found) >= MAX_PLACES:
             key = ("other", "other places")
@@ -79,19 +79,19 @@ class Record:
         _log.error("internal error in %s at %s: %s%s", *key, text, more, exc_info=trace)
 
     def clear(self) -> list[InternalError]:
-        """Forget all errors, and return them. For tests."""
+        """Remove all errors from the record and return them. Tests use this method."""
         found = self.all()
         self._found.clear()
         self._logged.clear()
         return found
 
 
-#: The process's record.
+#: The record of all internal errors in this process.
 RECORD = Record()
 
 
 def guarded(task: str, callback: F) -> F:
-    """Wrap ``callback`` for an event loop: record what it raises instead of raising it."""
+    """Wrap ``callback`` so that an exception in it is recorded as an error in ``task`` and not raised."""
 
     @functools.wraps(callback)
     def call(*args: Any) -> Any:
@@ -104,7 +104,7 @@ def guarded(task: str, callback: F) -> F:
 
 
 def watch(task: asyncio.Future[Any], name: str, *foreseen: type[Exception]) -> None:
-    """Record the exception that ``task`` ends with, unless it is one of ``foreseen``."""
+    """Record the exception with which ``task`` ends, if any, unless its type is in ``foreseen``."""
 
     def ended(done: asyncio.Future[Any]) -> None:
         if done.cancelled():
@@ -117,7 +117,7 @@ def watch(task: asyncio.Future[Any], name: str, *foreseen: type[Exception]) -> N
 
 
 def is_own(error: BaseException) -> bool:
-    """Whether the traceback of ``error`` has a line of this package."""
+    """Whether the traceback of ``error`` contains a line of this package."""
     return bool(_own(traceback.extract_tb(error.__traceback__)))
 
 
@@ -137,7 +137,7 @@ def _own(frames: traceback.StackSummary) -> list[traceback.FrameSummary]:
 
 
 def _place(error: BaseException) -> str:
-    """The deepest line of this package that ``error`` passed: ``core/engine/drive.py:12 in receive``."""
+    """The innermost line of this package in a traceback, such as ``core/engine/drive.py:12 in receive``."""
     frames = traceback.extract_tb(error.__traceback__)
     own = _own(frames)
     if not own and not frames:

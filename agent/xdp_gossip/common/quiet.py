@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Limits log lines that others can cause to one a minute for each kind.
+"""Limits log lines that other hosts can cause, to one line a minute for each kind of message.
 
-Otherwise anybody who reaches a port could fill the journal. The line names the source and says how many more there
-were; the counters show the rest.
+Without the limit, anyone who can reach a port could fill the journal. A log line names its source and the number of
+lines suppressed since the last one. The counters count every event.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-#: One kind is logged once in this many seconds.
+#: Seconds between two log lines of the same kind.
 QUIET_S = 60.0
-#: Kinds and, of each kind, sources that are told apart at most; the others share one entry.
+#: Maximum number of kinds, and maximum number of sources for each kind, that are counted separately. All others share
+#: one entry.
 MAX_KINDS = 100
 MAX_SOURCES = 100
 _OTHERS = "others"
@@ -39,7 +40,7 @@ class Quiet:
             self._log.log(self._level, "%s", line)
 
     def line(self, kind: str, text: str, source: str = "") -> str | None:
-        """``text`` with the number of suppressed lines, or None if this line is suppressed too."""
+        """``text`` with the number of lines suppressed before it; None if this line is suppressed itself."""
         if kind not in self._said and len(self._said) >= MAX_KINDS:
             kind = _OTHERS
         now = self._clock()
@@ -60,14 +61,14 @@ class Quiet:
 
 
 class QuietFilter(logging.Filter):
-    """Lets each message of a logger through once a minute, with the number of suppressed ones."""
+    """Logging filter that passes each message once a minute, and adds the number of suppressed messages."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._quiet = Quiet(logging.getLogger(), clock=clock)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether ``record``, whose kind is its message before the arguments are filled in, is logged."""
+        """Whether to log ``record``. The kind is the record's message before its arguments are inserted."""
         line = self._quiet.line(str(record.msg), record.getMessage())
         if line is None:
             return False

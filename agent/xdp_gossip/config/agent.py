@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The agent's configuration file: read, checked completely, and turned into one immutable value.
+"""Reads and checks the agent's configuration file, and returns it as one immutable :class:`AgentConfig`.
 
-:func:`load` reports every problem at once, each as ``FILE: KEY: expected WHAT, got WHAT``, so that one look
-at ``xdp-gossip check-config`` is enough. Keys and defaults: docs/operations.md.
+:func:`load` reports all problems at once, each as ``FILE: KEY: expected WHAT, got WHAT``. So one run of
+``xdp-gossip check-config`` shows them all. docs/operations.md lists the keys and their defaults.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from .reader import Problems, Section, parse_yaml, read_text, show
 from .settings import DataPlaneConfig, KeySlot, NodeSettings, rules
 from .templates import HelperConfig, ServiceConfig, TemplateConfig, files_helper, services, templates
 
-#: Shortest secret of a native cluster and shortest API token, in bytes. Keys are derived from the secret with
-#: HKDF, which does not slow a guesser down: a short one could be searched for with one recorded packet.
+#: Minimum length in bytes of the secret of a native cluster, and of an API token. The keys derive from the secret by
+#: HKDF, which is fast, so an attacker with one recorded packet could find a short secret by trying all secrets.
 MIN_SECRET = 16
 
-#: The kernel's ``sun_path`` holds 108 bytes with the final NUL (unix(7)).
+#: Maximum bytes of a Unix socket's path. The kernel's ``sun_path`` has 108 bytes, including the final NUL (unix(7)).
 _MAX_SOCKET_PATH = 107
 
-#: Bytes of a configuration file.
+#: Maximum bytes of a configuration file.
 _MAX_FILE = 1 << 20
 
-#: A DNS name and a port. The last label must not be a number, so that a mistyped address is not taken for a name.
+#: Pattern of a DNS name and a port. The last label must not be a number, so that a mistyped address is no valid name.
 _SEED_NAME = re.compile(
     r"(?P<host>(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*"
     r"(?=[^.:]*[A-Za-z])[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)\.?:(?P<port>[0-9]{1,5})"
 )
-#: The kernel's rule (dev_valid_name): no white space, no slash, no colon, not "." or "..".
+#: Pattern of an interface name, by the kernel's rule (dev_valid_name): no white space, slash or colon, not "." or "..".
 _INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}")
 
 
-#: The section ``node``, which becomes a :class:`Node`.
+#: The settings of the section ``node``, which becomes a :class:`Node`.
 NODE = {
     "addr": Knob("", "required: the address at which other nodes reach this one", words="an IP address of one host"),
     "port": Knob(8000, "gossip port, UDP and TCP", least=1, most=65535),
@@ -52,7 +52,11 @@ NODE = {
 
 @dataclass(frozen=True)
 class ApiConfig:
-    """Where the HTTP API listens. ``socket`` "" and ``listen`` None: not at all. ``ui``: serve the web page, too."""
+    """Settings of the HTTP API.
+
+    ``socket``: path of its Unix socket ("": none). ``listen``: its TCP address (None: none). ``ui``: whether it also
+    serves the web page.
+    """
 
     socket: str = setting(
         "/run/xdp-gossip/api.sock",
@@ -84,7 +88,10 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class _Origin:
-    """The fields without a default. The fields of the base class listed last come first."""
+    """The fields of :class:`AgentConfig` without a default, which must come before all other fields.
+
+    They come first because the fields of the base class that is listed last come first.
+    """
 
     path: str
     node: Node
@@ -92,9 +99,9 @@ class _Origin:
 
 @dataclass(frozen=True)
 class AgentConfig(NodeSettings, _Origin):
-    """A checked configuration: the settings of the node, and those of the agent around it.
+    """A checked configuration: the settings of the node and of the agent.
 
-    ``path`` is that of the file. ``secret_key`` is "" when ``keys`` or ``allow_insecure`` stands in for it.
+    ``path``: path of the configuration file. ``secret_key`` is "" if ``keys`` or ``allow_insecure`` is set instead.
     """
 
     allow_insecure: bool = setting(False, "run without any secret")
@@ -104,7 +111,7 @@ class AgentConfig(NodeSettings, _Origin):
         words="a list of ADDRESS:PORT or NAME:PORT",
         agent=AgentYml(reload=True),
     )
-    #: Seeds given by name: (host, port).
+    #: Seeds whose address is given by a DNS name: (host name, port).
     seed_names: tuple[tuple[str, int], ...] = ()
     api: ApiConfig = setting(ApiConfig(), "the HTTP API", words="a section")
     log: LogConfig = setting(LogConfig(), "the agent's log", words="a section", agent=AgentYml(reload=True))
@@ -115,12 +122,12 @@ class AgentConfig(NodeSettings, _Origin):
     )
 
 
-#: Keys of the file.
+#: The keys at the top level of the configuration file.
 _TOP = tuple(dict.fromkeys(["cluster", "node", *file_keys(AgentConfig)]))
 
 
 def load(path: str) -> AgentConfig:
-    """Read and check the file at ``path``. Raises :class:`ConfigError` with every problem found."""
+    """Read and check the configuration file at ``path``. Raises :class:`ConfigError` with all problems."""
     text, reason = read_text(path, _MAX_FILE)
     if text is None:
         raise ConfigError([f"{path}: file: expected a readable configuration file, got {reason}"])
@@ -128,21 +135,22 @@ def load(path: str) -> AgentConfig:
 
 
 def parse(text: str, path: str) -> AgentConfig:
-    """Check configuration ``text``. ``path`` names it in errors; relative file names are relative to it.
+    """Check the configuration ``text`` of the file ``path``. Raises :class:`ConfigError` with all problems.
 
-    Raises :class:`ConfigError`.
+    Error messages name ``path``. File names in the text are relative to the directory of ``path``.
     """
     config, problems = _understood(text, path)
     if problems:
         raise ConfigError(problems)
-    assert config is not None  # without a problem every required value was there
+    assert config is not None  # a missing required value would have been a problem
     return config
 
 
 def understood(path: str) -> tuple[AgentConfig | None, tuple[str, ...]]:
-    """Read as much as possible of the file at ``path``, and list every problem. A wrong setting gets its default.
+    """Read the file at ``path`` despite errors. Returns the configuration and all problems.
 
-    This is for diagnosis, not for running an agent. The configuration is None if not even ``node.addr`` is usable.
+    Wrong values are replaced by defaults, so this function is for diagnosis, not for running an agent. The
+    configuration is None if ``node.addr`` is missing or wrong.
     """
     text, reason = read_text(path, _MAX_FILE)
     if text is None:
@@ -206,7 +214,7 @@ def _node(top: Section) -> Node | None:
     try:
         return Node(str(address), **rest) if address else None
     except ValueError:
-        return None  # each part has been reported above
+        return None  # the problem of each value has been reported above
 
 
 def _listen_addr(top: Section, node: Node | None) -> str:
@@ -290,7 +298,7 @@ def _key_slots(top: Section, least: int) -> tuple[KeySlot, ...]:
 
 
 def _seeds(top: Section) -> tuple[tuple[Address, ...], tuple[tuple[str, int], ...]]:
-    """Seeds by address, and seeds by name."""
+    """Read the seeds. Returns those given by address, and those given by DNS name."""
     seeds: dict[Address, None] = {}
     names: dict[tuple[str, int], None] = {}
     for index, item in enumerate(top.items("seeds", most=100_000)):
@@ -312,7 +320,7 @@ def _seeds(top: Section) -> tuple[tuple[Address, ...], tuple[tuple[str, int], ..
 
 
 def _seed_name(item: object) -> tuple[str, int] | None:
-    """Host and port of a seed given by name; None if ``item`` is not one."""
+    """Parse a seed given as NAME:PORT. Returns host name and port; None if ``item`` has another form."""
     match = _SEED_NAME.fullmatch(item) if isinstance(item, str) else None
     if match is None or not 1 <= int(match["port"]) <= 65535 or len(match["host"]) > 253:
         return None
@@ -358,7 +366,7 @@ def _tls(api: Section) -> tuple[str, str]:
         missing = "key" if section.text("cert", "") else "cert"
         section.expected(missing, "both cert and key, or neither", "none")
     elif cert and key:
-        import ssl  # only a configuration with TLS needs it
+        import ssl  # imported here to save memory, because few configurations use TLS
 
         try:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
@@ -368,7 +376,7 @@ def _tls(api: Section) -> tuple[str, str]:
 
 
 def describe(config: AgentConfig) -> dict[str, Any]:
-    """What ``check-config --json`` prints: the effective settings, with no secret in them."""
+    """The effective settings without secrets, as ``check-config --json`` prints them."""
     return {
         "file": config.path,
         "cluster": config.cluster,

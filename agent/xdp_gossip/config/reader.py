@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Reads a YAML file strictly: every value is requested by type and range, and nothing is guessed.
+"""Reads a YAML file strictly: the caller requests every value by type and range, and no value is converted.
 
-Every problem is collected, so that one report names them all.
+The reader collects all problems, so that one report names every problem of the file.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..core.shown import MOST, cut, shown
 IpAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 
-#: Bytes of UTF-8 of a text for which nothing else is declared.
+#: Maximum bytes of UTF-8 of a text without a declared maximum.
 _MOST_TEXT = 4096
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used. ``problems`` has one line for each error."""
+    """Raised for a configuration with errors. ``problems`` has one line for each error."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -35,19 +35,19 @@ class ConfigError(ValueError):
 
 
 class Problems(list[str]):
-    """The lines found so far for the file ``path``."""
+    """The list of problems found so far in the file ``path``, one line each."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self.path = path
 
     def expected(self, key: str, what: str, got: str) -> None:
-        """Note that ``key`` should be ``what`` and is ``got``."""
+        """Add the problem that ``key`` has the value ``got`` where ``what`` was expected."""
         self.append(f"{self.path}: {key}: expected {what}, got {got}")
 
 
 def show(value: object) -> str:
-    """A value for an error message: its kind, and the value itself if it is short."""
+    """Format a value for an error message: its type, and the beginning of the value unless it is a collection."""
     if value is None:
         return "nothing"
     kinds = {bool: "boolean", int: "integer", float: "number", str: "text", list: "list", dict: "mapping"}
@@ -60,7 +60,10 @@ def show(value: object) -> str:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """The safe loader, except that a repeated key is an error (YAML 1.2, 3.2.1.3) instead of the last one winning."""
+    """The safe loader of PyYAML, which also collects duplicate keys in ``duplicates``.
+
+    A duplicate key is an error (YAML 1.2, 3.2.1.3), but PyYAML uses the last value without an error.
+    """
 
     duplicates: list[tuple[str, int]]
 
@@ -76,7 +79,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str, problems: Problems) -> Any:
-    """The document in ``text``, or None with the reason in ``problems``."""
+    """Parse the YAML document in ``text``. On an error, return None and add the error to ``problems``."""
     try:
         loader = _StrictLoader(text)
     except yaml.YAMLError as error:  # a character that YAML forbids
@@ -101,7 +104,7 @@ def parse_yaml(text: str, problems: Problems) -> Any:
 
 
 def read_text(path: str, most: int) -> tuple[str | None, str]:
-    """The UTF-8 text of a regular file of at most ``most`` bytes, or None and why not."""
+    """Read a regular file of at most ``most`` bytes. Returns (text, ""), or (None, reason) if that is not possible."""
     try:
         # Opening a FIFO would block until a process writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -123,10 +126,10 @@ def read_text(path: str, most: int) -> tuple[str | None, str]:
 
 
 def _closest(word: object, known: Sequence[str]) -> str:
-    """The known word that was probably meant, as a hint, or ""."""
+    """A hint with the word of ``known`` that is most similar to ``word``; "" if none is similar."""
     if not isinstance(word, str) or len(word) > MOST:
         return ""
-    import difflib  # only for a file with a mistake
+    import difflib  # imported here to save memory, because few files have a mistake
 
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), list(by_lower), 1)
@@ -134,7 +137,10 @@ def _closest(word: object, known: Sequence[str]) -> str:
 
 
 class Section:
-    """One mapping of the file. Getters always return a usable value; a wrong one is noted as a problem."""
+    """One mapping of the file, with getters for its values.
+
+    A getter always returns a valid value. For a wrong value in the file, it adds a problem and returns the default.
+    """
 
     def __init__(self, problems: Problems, name: str, data: object, allowed: Sequence[str]) -> None:
         self.problems = problems
@@ -155,15 +161,15 @@ class Section:
         return f"{self.name}.{key}" if self.name else key
 
     def expected(self, key: str, what: str, got: str) -> None:
-        """Note a problem with ``key``."""
+        """Add the problem that ``key`` of this section has the value ``got`` where ``what`` was expected."""
         self.problems.expected(self.path(key), what, got)
 
     def given(self, key: str) -> bool:
-        """Whether the file sets ``key`` to something other than nothing or an empty text."""
+        """Whether the file has a value for ``key`` other than null and the empty text."""
         return self.data.get(key) not in (None, "")
 
     def text(self, key: str, default: str, *, most: int = _MOST_TEXT) -> str:
-        """Text of at most ``most`` bytes in UTF-8."""
+        """The text under ``key``, of at most ``most`` bytes in UTF-8."""
         value = self.data.get(key)
         if value is None:
             return default
@@ -181,7 +187,7 @@ class Section:
         return value
 
     def choice(self, key: str, default: str, choices: Sequence[str], *, required: bool = False) -> str:
-        """One of ``choices``, exactly as written there."""
+        """The value under ``key``, which must be one of ``choices`` (case matters)."""
         value = self.data.get(key)
         if value is None and not required:
             return default
@@ -191,7 +197,7 @@ class Section:
         return value
 
     def boolean(self, key: str, default: bool) -> bool:
-        """true or false."""
+        """The boolean under ``key``."""
         value = self.data.get(key)
         if value is None:
             return default
@@ -201,7 +207,7 @@ class Section:
         return value
 
     def integer(self, key: str, default: int, least: int, most: int, *, auto: bool = False) -> int:
-        """An integer from ``least`` to ``most``; the word auto gives ``default`` where allowed."""
+        """The integer under ``key``, from ``least`` to ``most``. With ``auto``, the word ``auto`` means ``default``."""
         value = self.data.get(key)
         if value is None or (auto and value == "auto"):
             return default
@@ -211,7 +217,7 @@ class Section:
         return value
 
     def number(self, key: str, default: float, least: float, most: float, *, auto: bool = False) -> float:
-        """A finite number from ``least`` to ``most``; the word auto gives ``default`` where allowed."""
+        """The number under ``key``, from ``least`` to ``most``. With ``auto``, the word ``auto`` means ``default``."""
         value = self.data.get(key)
         if value is None or (auto and value == "auto"):
             return default
@@ -222,7 +228,7 @@ class Section:
         return float(value)  # type: ignore[arg-type]
 
     def setting(self, key: str, knob: Knob) -> Any:
-        """The value of a setting that is a flag, a choice, a number or a text, as it is declared."""
+        """The value of the setting that ``knob`` declares: a flag, a choice, a number or a text."""
         default, (least, most) = knob.agent_default, knob.agent_range
         if knob.never and self.data.get(key) == "never":
             return math.inf
@@ -240,13 +246,13 @@ class Section:
         return text
 
     def settings(self, declared: Mapping[str, Knob]) -> dict[str, Any]:
-        """The values of all of these that :meth:`setting` can read from a key of their name."""
+        """The values by name of all ``declared`` settings that :meth:`setting` supports and whose key is their name."""
         return {
             name: self.setting(name, knob) for name, knob in declared.items() if knob.agent.key == "" and not knob.words
         }
 
     def ip(self, key: str, default: str) -> IpAddress | None:
-        """An IP address, an IPv4-mapped one as IPv4; None if there is none."""
+        """The IP address under ``key``; None if there is none. An IPv4-mapped address is returned as IPv4."""
         text = self.text(key, default)
         if not text:
             return None
@@ -261,7 +267,7 @@ class Section:
         return getattr(address, "ipv4_mapped", None) or address
 
     def items(self, key: str, most: int) -> list[object]:
-        """A list of at most ``most`` entries."""
+        """The list under ``key``, of at most ``most`` entries."""
         value = self.data.get(key)
         if value is None:
             return []
@@ -272,14 +278,14 @@ class Section:
         return value
 
     def section(self, key: str, allowed: Sequence[str], *, required: bool = False) -> Section:
-        """The mapping under ``key``, empty when there is none."""
+        """The mapping under ``key`` as a section; an empty section if there is none. ``allowed``: its allowed keys."""
         value = self.data.get(key)
         if value is None and not required:
             value = {}
         return Section(self.problems, self.path(key), value, allowed)
 
     def absolute_path(self, key: str, default: str, *, empty: bool = False) -> str:
-        """A path starting with ``/``, or "" where ``empty`` allows it."""
+        """The absolute path under ``key``. With ``empty``, the value may also be ""."""
         value = self.text(key, default)
         if (value or not empty) and not os.path.isabs(value):
             self.expected(key, "an absolute path" + (" or nothing" if empty else ""), show(value))
@@ -287,7 +293,10 @@ class Section:
         return value
 
     def file(self, key: str, *, private: bool = False) -> str:
-        """The full path of a readable file, or "" when none is given or it cannot be used."""
+        """The absolute path of the file under ``key``; "" if the key is not set or the file is not readable.
+
+        ``private``: other users must have no access to the file.
+        """
         name = self.text(key, "")
         if not name:
             return ""
@@ -307,7 +316,10 @@ class Section:
         return path
 
     def secret_file(self, key: str, least: int) -> str:
-        """The one line of a private file, at least ``least`` bytes, without the white space around it."""
+        """The secret in the private file under ``key``: one line of at least ``least`` bytes, stripped of white space.
+
+        Returns "" if the key is not set or the file has an error.
+        """
         path = self.file(key, private=True)
         if not path:
             return ""

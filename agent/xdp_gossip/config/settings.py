@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The settings of a node: those that its engine reads (:mod:`xdp_gossip.core.settings`), and the others.
+"""All settings of a node: the engine's settings (:mod:`xdp_gossip.core.settings`), and those of the parts around it.
 
-The library's constructor or the reader of ``agent.yml`` makes a :class:`NodeSettings` once. It is passed on as it is: a
-node list, its transport, its store and its engine each read from it what they need.
+The library's constructor or the reader of ``agent.yml`` creates a :class:`NodeSettings`. The node list, its transport,
+its store and its engine all receive this object and read their settings from it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class KeySlot:
 
 @dataclass(frozen=True)
 class DataPlaneConfig:
-    """Where the loader attaches the kernel data plane, where agent and loader meet, and whom this node hears."""
+    """Settings of the kernel data plane: its interface, its directory, and the networks whose packets are accepted."""
 
     interface: str = setting(
         "", "interface of the data plane; none: the interface that has `node.addr`", words="the name of an interface"
@@ -52,7 +52,7 @@ class DataPlaneConfig:
 
 @dataclass(frozen=True)
 class NodeSettings(Settings):
-    """All settings of a node. ``state_dir`` "": nodes and documents are kept in memory only."""
+    """All settings of a node. ``state_dir`` "": nodes and documents are stored in memory only."""
 
     buffer: int = setting(
         0,
@@ -111,16 +111,17 @@ class NodeSettings(Settings):
 
     @property
     def queue(self) -> int:
-        """Most packets that a transport queues for one peer: ``buffer``, or the automatic value for 0."""
+        """Maximum number of packets that a transport queues for one peer: ``buffer``, or for 0 the automatic value."""
         return self.buffer or 3 * self.amount
 
 
 def rules(kind: type[NodeSettings], wire: str, protocol: str) -> Mapping[str, Knob]:
-    """The settings that ``kind`` declares, for this wire and protocol, which change the range of two of them."""
+    """The settings that ``kind`` declares. PekoNode's wire changes the allowed values of ``size`` and ``protocol``."""
     found = knobs(kind)
     if wire != "pekonode":
         return found
-    # The kernel cannot read PekoNode's packets, so there is no data plane; and these may be of any size.
+    # The kernel cannot parse PekoNode's packets, so the modes of the data plane are not allowed. PekoNode's packets
+    # have no minimum size.
     most = MAX_OBJECT if protocol.upper() == "TCP" else MAX_DATAGRAM
     size = replace(found["size"], least=1, most=most, agent=AgentYml(least=1024))
     plain = tuple(name for name in PROTOCOLS if name not in ("XDP", "TC"))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The sections ``templates:``, ``services:`` and ``files_helper:``: which files are rendered, and how they are placed.
+"""Reads the sections ``templates:``, ``services:`` and ``files_helper:``, which define the rendered files.
 
-The agent reads these sections as a part of its whole configuration. The files helper reads only them, by itself with
-:func:`load_for_helper`, and from a file that only root can have written: what it writes and runs comes from there,
-never from the agent.
+The agent reads these sections as a part of its configuration. The files helper reads only these sections, with
+:func:`load_for_helper`, from a file that only root can write. So paths and commands of the files helper come from that
+file, and never from the agent.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from dataclasses import dataclass
 from ..core.settings import file_keys, setting
 from .reader import ConfigError, Problems, Section, parse_yaml, read_text, show
 
-#: Bytes of a rendered file, and so of what the helper takes.
+#: Maximum bytes of one rendered file, and of one file in a request to the files helper.
 MAX_CONTENT = 16 * 1024 * 1024
-#: Bytes of the files of one service.
+#: Maximum bytes of all files of one service.
 MAX_SERVICE_CONTENT = 4 * MAX_CONTENT
-#: Most templates of one agent.
+#: Maximum number of templates of one agent.
 MAX_TEMPLATES = 64
-#: What stands in a validation command for the path of the new content.
+#: Placeholder in a validation command for the path of the new file.
 PLACEHOLDER = "{file}"
-#: What happens to a file that was changed by hand: it is repaired, or left as it is and reported.
+#: Values of ``drift``, the action for a file that was changed by hand: render it again, or only report it.
 DRIFT = ("repair", "report")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
-#: No set-user-ID, set-group-ID or sticky bit.
+#: Pattern of a file mode without set-user-ID, set-group-ID and sticky bit.
 _MODE = re.compile(r"0?[0-7]{3}")
 _KEYS = (
     *("name", "source", "path", "owner", "group", "mode", "backup"),
@@ -40,12 +40,12 @@ _KEYS = (
 _SERVICE_KEYS = ("name", "validate", "reload", "user", "timeout", "show_output")
 _SECTIONS = ("templates", "services", "files_helper")
 _MAX_PATH = 4000
-_MAX_FILE_NAME = 200  # names beside it are made from it; NAME_MAX is 255
+_MAX_FILE_NAME = 200  # less than NAME_MAX (255), because temporary files have this name and a suffix
 
 
 @dataclass(frozen=True)
 class ServiceConfig:
-    """Commands for the files of several templates together. ``validate`` runs when all are in place."""
+    """Commands for the rendered files of several templates. ``validate`` runs when all these files are in place."""
 
     name: str
     validate: tuple[str, ...] = ()
@@ -57,12 +57,13 @@ class ServiceConfig:
 
 @dataclass(frozen=True)
 class TemplateConfig:
-    """One rendered file. ``validate`` and ``reload`` are argument lists, empty for none; both run as ``user``.
+    """One rendered file. ``validate`` and ``reload``: argument lists (empty: no command), which run as ``user``.
 
-    ``owner``, ``group`` and ``mode``: None keeps those of the present file (a new one: root, root, 0644). ``timeout``:
-    seconds for each command. ``wait``: seconds in which a burst of changes is gathered. ``show_output``: report the
-    output of a failed command, not only its exit status. ``drift``: what happens to a file that was changed by hand,
-    one of :data:`DRIFT`. ``service``: name of the service whose files are put in place together.
+    ``owner``, ``group`` and ``mode``: None keeps those of the existing file (a new file: root, root, 0644).
+    ``timeout``: maximum seconds for each command. ``wait``: seconds from a change until the file is rendered, so that
+    one rendering covers a burst of changes. ``show_output``: report the output of a failed command, not only its exit
+    status. ``drift``: action for a file that was changed by hand, one of :data:`DRIFT`. ``service``: the service to
+    which the file belongs, and whose files are replaced together.
     """
 
     name: str
@@ -84,7 +85,7 @@ class TemplateConfig:
 
 @dataclass(frozen=True)
 class HelperConfig:
-    """Where the files helper listens, whose requests it takes (the agent's ``user``), and its own directory."""
+    """Settings of the files helper: its socket, the user whose requests it accepts (the agent's), its own directory."""
 
     socket: str = setting(
         "/run/xdp-gossip-files/helper.sock", "Unix socket of the files helper", words="an absolute path"
@@ -98,7 +99,10 @@ class HelperConfig:
 
 
 def templates(top: Section, known_services: tuple[ServiceConfig, ...]) -> tuple[TemplateConfig, ...]:
-    """The section ``templates`` of a configuration, which may name services; problems are noted."""
+    """Read the section ``templates`` of a configuration, and add its problems to the section's list of problems.
+
+    ``known_services``: the services that a template may name.
+    """
     found: list[TemplateConfig] = []
     names: set[str] = set()
     paths: set[str] = set()
@@ -114,7 +118,7 @@ def templates(top: Section, known_services: tuple[ServiceConfig, ...]) -> tuple[
 
 
 def services(top: Section) -> tuple[ServiceConfig, ...]:
-    """The section ``services`` of a configuration; problems are noted."""
+    """Read the section ``services`` of a configuration, and add its problems to the section's list of problems."""
     found: dict[str, ServiceConfig] = {}
     for index, item in enumerate(top.items("services", most=MAX_TEMPLATES)):
         section = Section(top.problems, f"services[{index}]", item, _SERVICE_KEYS)
@@ -144,7 +148,7 @@ def _name(section: Section) -> str:
 
 
 def files_helper(top: Section) -> HelperConfig:
-    """The section ``files_helper`` of a configuration; problems are noted."""
+    """Read the section ``files_helper`` of a configuration, and add its problems to the section's list of problems."""
     section = top.section("files_helper", tuple(file_keys(HelperConfig)))
     socket = section.absolute_path("socket", HelperConfig.socket)
     if len(socket.encode()) > 107:
@@ -217,7 +221,7 @@ def _mode(section: Section) -> int | None:
 
 
 def _command(section: Section, key: str) -> tuple[str, ...]:
-    """An argument list. No shell interprets it."""
+    """Read the argument list of a command, which runs without a shell."""
     words = section.items(key, most=64)
     if not all(isinstance(word, str) and word and "\0" not in word for word in words):
         section.expected(key, "a list of texts, none of them empty", show(words))
@@ -233,10 +237,10 @@ def _command(section: Section, key: str) -> tuple[str, ...]:
 
 
 def load_for_helper(path: str, owner: int = 0) -> tuple[HelperConfig, dict[str, TemplateConfig]]:
-    """Read these sections from the configuration file at ``path``; templates by name.
+    """Read the helper's settings and the templates, by name, from the configuration file at ``path``.
 
-    The file and all directories above it have to belong to root or ``owner`` (the helper's own user), and be writable
-    by nobody else. Raises :class:`ConfigError`.
+    The file and all its parent directories must belong to root or ``owner`` (the helper's own user), and no other user
+    may be able to write to them. Raises :class:`ConfigError`.
     """
     problems = Problems(path)
     _check_trusted(problems, os.path.abspath(path), {0, owner})
@@ -250,7 +254,7 @@ def load_for_helper(path: str, owner: int = 0) -> tuple[HelperConfig, dict[str, 
         data = {}
         problems = problems or Problems(path)
         problems.expected("file", "a mapping", "something else")
-    # The agent and check-config look at the rest.
+    # The agent and check-config check the other sections.
     sections = {key: data[key] for key in _SECTIONS if key in data}
     top = Section(problems, "", sections, _SECTIONS)
     helper, found = files_helper(top), templates(top, services(top))
@@ -260,7 +264,10 @@ def load_for_helper(path: str, owner: int = 0) -> tuple[HelperConfig, dict[str, 
 
 
 def _check_trusted(problems: Problems, path: str, owners: set[int]) -> None:
-    """Check who can write or replace the file or a directory above it, as they decide what the helper runs."""
+    """Add a problem if another user than ``owners`` can change the file at ``path`` or one of its parent directories.
+
+    Such a user could make the helper run any command.
+    """
     real = os.path.realpath(path)
     steps = [real]
     while steps[-1] != "/":
@@ -277,9 +284,10 @@ def _check_trusted(problems: Problems, path: str, owners: set[int]) -> None:
 
 
 def who_else_writes(found: os.stat_result, owners: Set[int] | None = None) -> str:
-    """Who but ``owners`` can change a file, or replace their files in a directory, as a text; "" for nobody.
+    """Describe who can change a file or replace files in a directory beside ``owners``; "" if nobody else can.
 
-    ``owners`` are root and the process's own user if not given. A sticky directory keeps others from replacing files.
+    ``owners`` defaults to root and the process's own user. A directory with the sticky bit counts as safe, because
+    other users cannot replace files of ``owners`` there.
     """
     if found.st_uid not in ({0, os.geteuid()} if owners is None else owners):
         return f"of user {found.st_uid}"

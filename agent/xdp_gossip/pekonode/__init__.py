@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The protocol of PekoNode clusters, without its packet storms (docs/pekonode.md)."""
+"""An engine with PekoNode's protocol, which however relays each rumor only once (docs/pekonode.md)."""
 
 from .engine import PekoNodeEngine
 

@@ -4,11 +4,12 @@
 ``{"Node":{"Addr":text,"Port":int,"Name":text,"PrivateData":text},"Infected":{"addr:port":true,...},
 "Metadata":{"Data":base64 or null,"Update":int64},"IsUpdate":bool,"IsSwap":0|1|2,"SecretKey":text}``
 
-Encoding is byte for byte what Go (1.22 and later; older ones write the control characters 8 and 12 as \\u0008 and
-\\u000c) makes of the same packet: field order of the struct, map keys sorted, ``<``, ``>``, ``&``, U+2028 and U+2029
-escaped. Decoding takes what a Go node can send, and like it ignores unknown fields and reads a missing or null
-field as its zero value; ``Node`` with a port has to be there. It refuses more than Go does: fields in other case,
-invalid UTF-8 and lone surrogates (Go would replace them), negative versions and unknown swap roles.
+The encoder writes the same bytes as Go 1.22 and later for the same packet: fields in the order of the struct, map keys
+sorted, ``<``, ``>``, ``&``, U+2028 and U+2029 escaped. (Older versions of Go write the control characters 8 and 12 as
+\\u0008 and \\u000c.) The decoder accepts every packet that a Go node can send. Like Go, it ignores unknown fields, and
+reads a missing or null field as the zero value of its type; ``Node`` with a port is required. The decoder rejects some
+packets that Go accepts: fields in another case, invalid UTF-8 and lone surrogates (Go would replace them), negative
+versions and unknown swap roles.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from .packet import MAX_STAMP, Packet, PekoNodeId, Swap, WireError
 
 __all__ = ["DEFAULT_SIZE", "Packet", "PekoNodeId", "Swap", "WireError", "decode", "encode", "secret_digest"]
 
-#: PekoNode's default ``Size``; a node drops packets of this many bytes and more.
+#: PekoNode's default ``Size`` in bytes. A node drops packets of ``Size`` bytes or more.
 DEFAULT_SIZE = 16384
 
-#: What Go escapes in JSON beyond what JSON asks for. Outside of strings none of these can occur.
+#: Characters that Go escapes in JSON although JSON does not require it. They can occur only within JSON strings.
 _GO_ESCAPES = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})
 
 
 def secret_digest(secret_key: str) -> str:
     """Lower-case hexadecimal MD5 of the cluster's key; empty for an empty key, as in PekoNode's ``New``.
 
-    It is no protection: whoever sees one packet can send others. PekoNode knows nothing better.
+    The digest is weak protection: an attacker who sees one packet can send others. PekoNode has no stronger method.
     """
     if not secret_key:
         return ""
@@ -41,7 +42,7 @@ def secret_digest(secret_key: str) -> str:
 
 
 def encode(packet: Packet) -> bytes:
-    """The packet as a Go node would write it. ``Infected`` is never null: Go nodes would crash adding to it."""
+    """Encode a packet as a Go node would. ``Infected`` is never null, because Go nodes crash when they add to null."""
     node = packet.node
     data = None if packet.data is None else base64.b64encode(packet.data).decode("ascii")
     fields = {
@@ -62,7 +63,7 @@ def encode(packet: Packet) -> bytes:
 
 
 def decode(data: bytes, size: int = DEFAULT_SIZE) -> Packet:
-    """Read one packet. Raises ``WireError``: ``oversized`` for ``size`` bytes or more, else ``malformed``."""
+    """Decode one packet. Raises ``WireError``: ``oversized`` for ``size`` bytes or more, otherwise ``malformed``."""
     if len(data) >= size:
         raise WireError("oversized", f"packet: expected less than {size} bytes, got {len(data)}")
     fields = _object(_parse(data), "packet")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """PekoNode's metadata as a document: one value for the whole cluster, versioned by its publisher's clock.
 
-On the wire a version is a *stamp*: nanoseconds since the epoch. Everywhere else here it is a ``Version``, which has
-48 bits of milliseconds, 16 bits of counter and an origin. A stamp says nothing of its origin, and one millisecond
-has a million nanoseconds (20 bits), so the origin field is a placeholder that carries the 4 bits that do not fit:
-``0.0.0.0:1`` to ``0.0.0.0:16``. The mapping is exact and keeps the order, so members agree on every version.
+On PekoNode's wire, a version is a *stamp*: nanoseconds since the epoch. In this project, a version is a ``Version``: 48
+bits of milliseconds, 16 bits of counter, and an origin. A stamp has no origin. One millisecond has a million
+nanoseconds (20 bits), 4 bits more than the counter. Therefore the origin is a placeholder that encodes these 4 bits:
+``0.0.0.0:1`` to ``0.0.0.0:16``. The mapping is exact and preserves the order, so members agree on every version.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from .packet import MAX_STAMP
 
 _NS_PER_MS = 1_000_000
 _PLACEHOLDER = "0.0.0.0"
-_STEP = 16  # stamps that share a counter value: 62,500 values then cover a millisecond, which 16 bits hold
+_STEP = 16  # stamps per counter value, so that 62,500 counter values, which fit 16 bits, cover a millisecond
 
 
 def version_of(stamp: int) -> Version:
-    """The version that stands for a stamp (nanoseconds, 0 to ``MAX_STAMP``)."""
+    """Convert a stamp (nanoseconds, 0 to ``MAX_STAMP``) to a version."""
     millis, rest = divmod(stamp, _NS_PER_MS)
     counter, low = divmod(rest, _STEP)
     return Version(millis << 16 | counter, Address(_PLACEHOLDER, low + 1))
 
 
 def stamp_of(version: Version) -> int:
-    """Inverse of :func:`version_of`. For a version of another origin (the agent ran another wire before): a stamp
-    of the same millisecond, so that what was published then keeps its age."""
+    """Convert a version to a stamp: the inverse of :func:`version_of`.
+
+    A version of the native wire, which the agent used before, becomes a stamp in the same millisecond. So the document
+    keeps its age.
+    """
     millis, counter = version.hlc >> 16, version.hlc & 0xFFFF
     low = version.origin.port - 1 if version.origin.ip == _PLACEHOLDER and version.origin.port <= _STEP else 0
     rest = min(counter * _STEP + low, _NS_PER_MS - 1)
@@ -40,12 +43,12 @@ def stamp_of(version: Version) -> int:
 
 
 def document_of(stamp: int, value: bytes | None) -> Document:
-    """The document that a packet's metadata is. Author, comment and content type do not travel on this wire."""
+    """The document with a packet's metadata. PekoNode's wire has no author, comment and content type."""
     return Document(DEFAULT_KEY, version_of(stamp), value or b"")
 
 
 class ClusterDocument:
-    """The one document: the later stamp holds; of equal stamps, on this side, the higher rank."""
+    """The only document of a PekoNode cluster. The latest stamp wins. If stamps are equal, the higher rank wins."""
 
     def __init__(self, settings: Settings, out: PekoNodeOutbox) -> None:
         self.stamp = 0
@@ -55,7 +58,7 @@ class ClusterDocument:
 
     @property
     def limit(self) -> int:
-        """Bytes of the largest value that can be published."""
+        """Maximum bytes of a value that can be published."""
         return min(self._out.room(self._settings.amount), self._settings.limits.document)
 
     def write(
@@ -68,7 +71,10 @@ class ClusterDocument:
         author: str,
         comment: str,
     ) -> bool:
-        """Publish, unless the value is held already. Raises ``ProtocolError`` as the engine's ``publish``."""
+        """Write a new version of the document, and return True; return False if value and content type are unchanged.
+
+        Raises ``ProtocolError`` like the engine's ``publish``.
+        """
         held = self.held
         self._compare(expected, absent)
         if len(value) > self.limit:
@@ -94,7 +100,7 @@ class ClusterDocument:
         return True
 
     def take(self, document: Document, stamp: int, now: Now) -> bool:
-        """Take another node's document if it outranks ours; True when it was strictly newer, which makes it news."""
+        """Store another node's document if it outranks ours. Returns whether its stamp is newer than ours."""
         newer = stamp > self.stamp
         if not newer:
             if self.held is None or stamp < self.stamp or document.content_hash == self.held.content_hash:
@@ -110,11 +116,14 @@ class ClusterDocument:
         return newer
 
     def outranks(self, document: Document) -> bool:
-        """Whether what is held here holds against ``document``."""
+        """Whether this node's document has a higher rank than ``document``."""
         return self.held is not None and self.held.rank > document.rank
 
     def restore(self, document: Document) -> None:
-        """Take a stored document over, also one of the native wire; what this wire cannot carry stays on disk."""
+        """Load a document from the store, also one of the native wire.
+
+        A document that PekoNode's wire cannot carry stays on the disk, and causes a warning.
+        """
         if document.key != DEFAULT_KEY or document.deleted or document.size > self.limit:
             self._out.count("documents_not_restored")
             text = f"document {document.key!r}: PekoNode's wire cannot carry it, left out"

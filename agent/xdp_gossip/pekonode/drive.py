@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What drives a member of a PekoNode cluster: packets and time come in; packets and events go out.
+"""The protocol part of a PekoNode engine: its inputs are packets and time, its outputs are packets and events.
 
-PekoNode (github.com/dpwgc/pekonode) is the Go toolkit whose interface this project keeps. Heartbeats, metadata
-rumors and the periodic exchange follow it exactly as far as other nodes can see; docs/pekonode.md lists what is done
-better on this side, and what cannot be had while Go nodes take part.
+PekoNode (github.com/dpwgc/pekonode) is the Go toolkit whose interface this project provides, too. Heartbeats, metadata
+rumors and the periodic swap look to other nodes exactly like those of a Go node. docs/pekonode.md lists the
+improvements on this side, and the features that are not possible in a cluster with Go nodes.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from .packet import Packet, PacketCodec, PekoNodeId, Swap, WireError
 from .peers import Peer, Peers, record_of
 from .relay import Relay
 
-#: PekoNode's cycle, used when the settings leave it open: a node has to beat as often as the others expect.
+#: PekoNode's cycle in seconds, for the setting ``cycle`` 0. A node must send heartbeats as often as the others expect.
 DEFAULT_CYCLE = 6.0
-#: Seconds after which a question that nobody answered is forgotten.
+#: Seconds after which an unanswered query is dropped.
 QUERY_EXPIRY = 60.0
 
 
 class PekoNodeDrive:
-    """A member as its runtime sees it (``core.interface.Driven``), and what it does by itself.
+    """A member of a PekoNode cluster as its runtime sees it (``core.interface.Driven``).
 
-    ``codec`` is the module ``xdp_gossip.pekonode.codec``; ``secret_key`` the cluster's key as text, empty for none.
-    Of the settings, ``cycle`` 0 means PekoNode's 6 s, and ``size`` has to equal the other nodes' ``Size``.
+    ``codec``: the module ``xdp_gossip.pekonode.codec``. ``secret_key``: the cluster's key as text, empty for none. In
+    ``settings``, a ``cycle`` of 0 means PekoNode's 6 s, and ``size`` must be equal to the other nodes' ``Size``.
     Raises ``ProtocolError`` (node_too_large) when the node's name and private data do not fit a packet.
     """
 
@@ -72,14 +72,14 @@ class PekoNodeDrive:
         self.counters: Mapping[str, int] = self._out.counters
         self._sweep_every = min(1.0, self.cycle / 4)
         self._swept = self._began = 0.0
-        self._heard_at: float | None = None  # the first other node
+        self._heard_at: float | None = None  # when the first remote node was heard
         self._caught_up = False
         self._query = 0
         self.applied_source: AppliedSource = nothing_applied
         self.files_source: FilesSource = lambda: NO_FILES
-        self.reaches: Callable[[Address], bool] = lambda address: True  # nobody probes others on this wire
-        self.unstored_source: UnstoredSource = frozenset  # nobody is told: packets of this wire say nothing of disks
-        self._queries: dict[tuple[Address, int], float] = {}  # -> when it was asked, monotonic seconds
+        self.reaches: Callable[[Address], bool] = lambda address: True  # this wire has no probes
+        self.unstored_source: UnstoredSource = frozenset  # unused: this wire has no flag for it
+        self._queries: dict[tuple[Address, int], float] = {}  # query -> its time, monotonic seconds
 
     @property
     def local(self) -> Member:
@@ -91,18 +91,18 @@ class PekoNodeDrive:
 
     @property
     def state_digest(self) -> int:
-        """The state hash of the document held here, 0 without one."""
+        """The state hash of this node's document; 0 if there is no document."""
         return self._document.held.state_hash if self._document.held else 0
 
     # -- packets ------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
-        """Take one packet; False, as no data plane works below this wire (``Driven.receive``)."""
+        """Process one packet. Returns False, because this wire has no data plane (see ``Driven.receive``)."""
         self._take(data, source, now)
         return False
 
     def _take(self, data: bytes, source: Address, now: Now) -> None:
-        """One packet. The origin is who the packet says: relays do not show on this wire."""
+        """Process one packet. Its origin is the node in the packet, because a packet does not show who relayed it."""
         if self.status in ("new", "left"):
             return self._out.count("rx_ignored")
         try:
@@ -127,7 +127,7 @@ class PekoNodeDrive:
             self._on_rumor(packet, origin, now)
 
     def _on_rumor(self, packet: Packet, origin: Address, now: Now) -> None:
-        """A heartbeat, or news of the document, which counts as one."""
+        """Process a heartbeat, or a rumor with a new document, which also counts as a heartbeat."""
         peer = self._hear(packet.node, origin, now)
         if peer is None:
             return
@@ -146,7 +146,7 @@ class PekoNodeDrive:
         self._out.emit(SwapRequested(origin, self._address))
         document = self._show(packet, self._peers.get(origin))
         self._document.take(document, packet.stamp, now)
-        # Of equal stamps with different content a Go node keeps its own; another agent takes the winner.
+        # If stamps are equal and contents differ, a Go node keeps its own content. An agent stores the one that wins.
         if self._document.outranks(document):
             self._out.swap(Swap.RESPONSE, self._document.held, self._document.stamp, origin)
             self._out.emit(SwapAnswered(origin, self._address))
@@ -162,14 +162,17 @@ class PekoNodeDrive:
         self._document.take(document, packet.stamp, now)
 
     def _show(self, packet: Packet, peer: Peer | None) -> Document:
-        """The packet's document; what a node shows that it holds is remembered."""
+        """Return the packet's document, and store its state hash as the digest of ``peer``."""
         document = document_of(packet.stamp, packet.data)
         if peer is not None and packet.stamp:
             peer.digest = document.state_hash
         return document
 
     def _hear(self, node: PekoNodeId, origin: Address, now: Now) -> Peer | None:
-        """Note a sign of life. None for one that is not to be passed on: it is out of date, or there is no room."""
+        """Record a sign of life of ``origin``, and return its peer.
+
+        Returns None for a packet that must not be relayed: its node record is out of date, or the NodeList is full.
+        """
         peer = self._peers.get(origin)
         if peer is None:
             peer = Peer(origin, node, now.mono)
@@ -181,7 +184,7 @@ class PekoNodeDrive:
         first = not peer.heard
         changed = first or peer.id != node
         if not first and node == peer.former and now.mono - peer.changed_at < self.cycle:
-            # A late copy from before the node changed its record; passing it on would keep a ghost alive.
+            # A late copy with the node's former record. Relaying it would keep the former node alive on Go nodes.
             self._out.count("rx_stale_record")
             return None
         if changed:
@@ -200,25 +203,31 @@ class PekoNodeDrive:
         return peer
 
     def _pass_on(self, packet: Packet) -> None:
-        """To nodes that are not infected, and when these are too few to some that are: "infected" only says that
-        somebody sent it to them, and a datagram may have been lost. Their copies infect nobody further."""
+        """Relay a rumor to nodes that are not infected; if these are too few, also to some infected nodes.
+
+        A node counts as infected if the rumor was sent to it, but the datagram may have been lost. A node that has the
+        rumor already does not relay the additional copy.
+        """
         amount, origin = self.settings.amount, packet.node.label
         targets = self._peers.pick(amount, packet.infected | {origin})
         chosen = {origin, *(peer.id.label for peer in targets)}
         self._out.spread(packet, targets + self._peers.pick(amount - len(targets), chosen))
 
     def take_transmits(self) -> list[Transmit | Rumor]:
-        """All packets queued since the last call. Each goes out whole: PekoNode has no framing."""
+        """Return all packets queued since the last call. Each is sent as a whole, because PekoNode has no frames."""
         return [*self._out.take_transmits()]
 
     def take_events(self) -> list[Event]:
-        """All events queued since the last call."""
+        """Return all events queued since the last call."""
         return self._out.take_events()
 
     # -- time ---------------------------------------------------------------------------------------------------
 
     def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
-        """Join: contact seeds and nodes known from earlier, take the stored document over. A second call is idle."""
+        """Join the cluster: load the stored document, and contact seeds and nodes known from an earlier run.
+
+        A second call has no effect.
+        """
         if self.status != "new":
             return
         for document in documents:
@@ -239,11 +248,11 @@ class PekoNodeDrive:
         self._tick(now)
 
     def next_timer(self) -> float | None:
-        """Monotonic deadline of the next ``handle_timer``."""
+        """Monotonic time in seconds at which ``handle_timer`` is due."""
         return self._timers.next()
 
     def handle_timer(self, now: Now) -> None:
-        """Do what is due."""
+        """Run all timers that are due at ``now``."""
         self._timers.run(now)
 
     def _tick(self, now: Now) -> None:
@@ -259,7 +268,7 @@ class PekoNodeDrive:
             self._out.emit(SwapRequested(self._address, partner[0].address))
 
     def _heartbeat(self) -> None:
-        """To ``amount`` live nodes, and to at least one that is to be tried, so that partitions heal."""
+        """Send a heartbeat to ``amount`` live nodes, and to at least one silent node, so that partitions heal."""
         targets = self._peers.pick(self.settings.amount)
         targets += self._peers.pick_silent(max(1, self.settings.amount - len(targets)))
         self._out.spread(self._out.heartbeat(), targets)
@@ -271,7 +280,7 @@ class PekoNodeDrive:
         late = now.mono - self._swept - self._sweep_every
         self._swept = now.mono
         if late > self.cycle:
-            # This process was frozen: what it did not hear meanwhile says nothing of the others.
+            # This process did not run for a while, so silence of the peers in that time does not count.
             self._out.count("stalls")
             for peer in self._peers.alive:
                 peer.last_heard += late
@@ -281,7 +290,7 @@ class PekoNodeDrive:
                 self._out.emit(MemberChanged(peer.member(now.mono), former))
         for peer in [peer for peer in self._peers if peer.state is State.SUSPECT]:
             if now.mono - peer.last_heard > self.timeout:
-                self._peers.move(peer, State.DEAD)  # a seed that never answered goes as silently as it came
+                self._peers.move(peer, State.DEAD)  # a seed that never answered: its state causes no event
         self._peers.forget(now.mono)
         self._relay.sweep(now)
         if not self._caught_up:
@@ -304,5 +313,5 @@ class PekoNodeDrive:
         self._out.emit(CaughtUp(how))
 
     def former(self, now: Now) -> list[Known]:
-        """None: this wire has no memory beyond a day but its seeds."""
+        """Return no members: on this wire only seeds are contacted after a day of silence."""
         return []

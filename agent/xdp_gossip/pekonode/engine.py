@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The part of a PekoNode engine that answers its users: nodes, the one document, publishing."""
+"""The part of a PekoNode engine that the API and the library use: nodes, the document, publishing, queries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PekoNodeEngine(PekoNodeDrive):
     # -- members ------------------------------------------------------------------------------------------------
 
     def tally(self) -> dict[State, int]:
-        """How many nodes are known in each state."""
+        """The number of nodes in each state, including the local node."""
         counts = dict.fromkeys(State, 0)
         for peer in self._peers:
             counts[peer.state] += peer.listed
@@ -30,23 +30,24 @@ class PekoNodeEngine(PekoNodeDrive):
 
     @property
     def revision(self) -> int:
-        """Grows with every change of the other nodes but signs of life."""
+        """A number that grows with every change of the remote nodes, except signs of life."""
         return self._peers.revision.number
 
     def members(self, now: Now) -> list[Member]:
-        """The local node, then every node that was ever heard or was named a timeout ago at most, by address."""
+        """The local node, then by address every node that was ever heard, and new seeds until their timeout."""
         return [self.local, *self.members_after(None, now)]
 
     def members_after(self, address: Address | None, now: Now) -> Iterator[Member]:
-        """Those behind ``address`` (None: all), without the local one."""
+        """Iterate over the remote nodes of :meth:`members` whose addresses come after ``address`` (None: all)."""
         behind = [peer for peer in self._peers if peer.listed and (address is None or address < peer.address)]
         return (peer.member(now.mono) for peer in sorted(behind, key=lambda peer: peer.address.order()))
 
     @property
     def catching_up(self) -> str:
-        """What this node waits for until it has asked a live one for its document; "" once it has.
+        """What this node waits for while it catches up; "" once it has caught up.
 
-        Who has nothing newer does not answer on this wire: so two exchanges without an answer count as one.
+        On this wire, a node without a newer document does not answer a swap request. Therefore this node has caught up
+        two cycles after it first heard another node.
         """
         if self._caught_up:
             return ""
@@ -54,16 +55,16 @@ class PekoNodeEngine(PekoNodeDrive):
 
     @property
     def clock_offset(self) -> float:
-        """Always 0: no packet of this wire tells its sender's time."""
+        """0, because the packets of this wire do not contain their sender's time."""
         return 0.0
 
     @property
     def tells_ancestry(self) -> bool:
-        """False: a document on this wire is a value and a time."""
+        """False, because a document on this wire has no base and no ancestors."""
         return False
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now and each cycle until it is heard."""
+        """Add ``node`` as a seed: contact it now, and again and again while it is silent."""
         address = node.address
         if address == self._address:
             return
@@ -76,23 +77,24 @@ class PekoNodeEngine(PekoNodeDrive):
                 return
         peer.pinned = True
         if not peer.heard and peer.state is State.DEAD:
-            # As PekoNode's Set: listed until the timeout. Here it is a suspect, so that nobody takes it for heard.
+            # PekoNode's Set lists a new seed until the timeout. Its state here is SUSPECT, because it was never heard.
             self._peers.move(peer, State.SUSPECT)
             peer.last_heard = now.mono
         if self.status == "running" and peer.state is not State.ALIVE:
             self._out.spread(self._out.heartbeat(), [peer])
 
     def unseed(self, address: Address) -> None:
-        """A seed that is none any more is forgotten when it was silent for a day, as others are."""
+        """Remove ``address`` from the seeds. The node stays known until it was silent for a day."""
         peer = self._peers.get(address)
         if peer is not None:
             peer.pinned = False
 
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
-        """Change the local record; a heartbeat says so at once.
+        """Change name or private data of the local node, and send a heartbeat with them at once.
 
-        Go nodes hold the former record for a second node until their timeout: to them it is part of the identity.
-        Raises ``ValueError`` for a bad record, ``ProtocolError`` (node_too_large) for one that fits no packet.
+        Returns False if nothing changed. Go nodes list the node twice until their timeout, because they identify a node
+        by its name and private data, too. Raises ``ValueError`` for a wrong value, ``ProtocolError`` (node_too_large)
+        if the values do not fit a packet.
         """
         node = Node(
             self.node.addr,
@@ -110,7 +112,10 @@ class PekoNodeEngine(PekoNodeDrive):
         return True
 
     def pause(self, now: Now) -> bool:
-        """Stop heartbeats and exchanges; rumors of others are still passed on, exchanges still answered."""
+        """Stop heartbeats and swap requests. The node still relays rumors and answers swap requests.
+
+        Returns False if the node was not running.
+        """
         if self.status != "running":
             return False
         self.status = "paused"
@@ -118,7 +123,7 @@ class PekoNodeEngine(PekoNodeDrive):
         return True
 
     def resume(self, now: Now) -> bool:
-        """Beat again, at once. Also after ``leave``."""
+        """Publish heartbeats again, the first one at once, after a pause or a leave. Returns False otherwise."""
         if self.status not in ("paused", "left"):
             return False
         self.status = "running"
@@ -127,7 +132,10 @@ class PekoNodeEngine(PekoNodeDrive):
         return True
 
     def leave(self, now: Now) -> bool:
-        """Fall silent. This wire has no leave message: others drop this node after their timeout."""
+        """Stop sending packets. Other nodes drop this node after their timeout, because this wire has no leave message.
+
+        Returns False if the node had not joined or had left already.
+        """
         if self.status in ("new", "left"):
             return False
         self.status = "left"
@@ -138,31 +146,31 @@ class PekoNodeEngine(PekoNodeDrive):
     # -- the document -------------------------------------------------------------------------------------------
 
     def document(self, key: str) -> Document | None:
-        """The document held here."""
+        """This node's document if ``key`` is its key; otherwise None."""
         return self._document.held if key == DEFAULT_KEY else None
 
     def held(self, key: str) -> Document | None:
-        """The same: this wire has no tombstones."""
+        """The same as :meth:`document`, because this wire has no tombstones."""
         return self.document(key)
 
     def documents(self, prefix: str = "") -> list[Document]:
-        """The document held here, in a list."""
+        """A list with this node's document if its key starts with ``prefix``; otherwise an empty list."""
         held = self._document.held
         return [held] if held and DEFAULT_KEY.startswith(prefix) else []
 
     def documents_after(self, key: str, prefix: str = "") -> Iterator[Document]:
-        """The same, unless its key is not behind ``key``."""
+        """Iterate over the documents of :meth:`documents` whose keys come after ``key``."""
         return iter(self.documents(prefix) if key < DEFAULT_KEY else ())
 
     @property
     def documents_held(self) -> tuple[int, int]:
-        """Whether there is a document, and the bytes of its value."""
+        """The number of documents (0 or 1), and the bytes of the document's value."""
         held = self._document.held
         return (0, 0) if held is None else (1, held.size)
 
     @property
     def max_document(self) -> int:
-        """Bytes of the largest document that can be published: what other nodes can receive, in base64, in ``size``."""
+        """Maximum bytes of a document, so that a packet with its base64 form is shorter than ``size``."""
         return self._document.limit
 
     def publish(
@@ -178,11 +186,11 @@ class PekoNodeEngine(PekoNodeDrive):
         comment: str = "",
         expires_in: float | None = None,
     ) -> tuple[Document, bool]:
-        """Write the cluster's one document.
+        """Write the only document of the cluster. Returns the document and whether anything changed.
 
-        Its version is later than any seen, however far in the future that is. ``content_type``, ``author`` and
-        ``comment`` stay on this node; what comes from another is of type raw. Raises ``ProtocolError``:
-        unsupported_key, version_mismatch, document_too_large, version_exhausted.
+        Its version is later than the version held here, even if that one is in the future. ``content_type``,
+        ``author`` and ``comment`` are stored on this node only; a document from another node has the type raw. Raises
+        ``ProtocolError``: unsupported_key, version_mismatch, document_too_large, version_exhausted.
         """
         self._check_key(key)
         if expires_in is not None:
@@ -199,7 +207,10 @@ class PekoNodeEngine(PekoNodeDrive):
     def publish_many(
         self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
     ) -> list[tuple[Document | None, bool]]:
-        """The same for one document. Raises ``ProtocolError`` (unsupported_operation) for more, and for a deletion."""
+        """Write one document, like :meth:`publish`.
+
+        Raises ``ProtocolError`` (unsupported_operation) for several documents, and for a deletion.
+        """
         if len(writes) == 1 and writes[0].deleted:
             return [self.delete(writes[0].key, now)]
         if len(writes) != 1:
@@ -229,22 +240,22 @@ class PekoNodeEngine(PekoNodeDrive):
         comment: str = "",
         pending: Sequence[Prepared] = (),
     ) -> list[Prepared] | None:
-        """None: here a document is on its way before it is on the disk."""
+        """Return None, because this engine sends a document before the document is on the disk."""
         return None
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
-        """Never called, as nothing is prepared: raises ``ProtocolError``."""
+        """Raise ``ProtocolError`` (unsupported_operation), because :meth:`prepare` prepares no documents."""
         raise ProtocolError("unsupported_operation", "PekoNode's wire publishes in one step")
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
-        """Not possible: raises ``ProtocolError`` (unsupported_operation)."""
+        """Raise ``ProtocolError`` (unsupported_operation), because this wire has no tombstones."""
         raise ProtocolError(
             "unsupported_operation",
             "PekoNode's wire cannot delete the document; publish an empty one instead",
         )
 
     def repair(self, now: Now) -> int:
-        """Not possible: raises ``ProtocolError`` (unsupported_operation)."""
+        """Raise ``ProtocolError`` (unsupported_operation), because this wire has no documents digest."""
         raise ProtocolError("unsupported_operation", "PekoNode's wire does not tell who holds other documents")
 
     def _check_key(self, key: str) -> None:
@@ -256,10 +267,10 @@ class PekoNodeEngine(PekoNodeDrive):
     # -- questions to members -----------------------------------------------------------------------------------
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask nodes directly what they hold, Go nodes included.
+        """Ask nodes, also Go nodes, which version of the document they hold. Returns the number of the query.
 
-        An exchange request with version 0 makes whoever holds a document send it. Who holds none stays silent.
-        Raises ``ProtocolError`` (unsupported_key).
+        The query is a swap request with version 0. A node answers it with its document, if it has one; otherwise it
+        does not answer. Raises ``ProtocolError`` (unsupported_key).
         """
         self._check_key(key)
         self._query += 1
@@ -269,9 +280,9 @@ class PekoNodeEngine(PekoNodeDrive):
         return self._query
 
     def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """This wire has no such question. Raises ``ProtocolError`` (unsupported_operation)."""
+        """Raise ``ProtocolError`` (unsupported_operation), because this wire has no such query."""
         raise ProtocolError("unsupported_operation", "applied: members cannot be asked over wire pekonode")
 
     def query_files(self, to: Iterable[Address], now: Now) -> int:
-        """This wire has no such question. Raises ``ProtocolError`` (unsupported_operation)."""
+        """Raise ``ProtocolError`` (unsupported_operation), because this wire has no such query."""
         raise ProtocolError("unsupported_operation", "rendered files: members cannot be asked over wire pekonode")

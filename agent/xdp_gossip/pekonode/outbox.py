@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Everything that leaves a PekoNode engine: packets, events, counters."""
+"""The outputs of a PekoNode engine: packets, events and counters."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..core.types import Address, Document, Node
 from .packet import MAX_STAMP, Packet, PacketCodec, PekoNodeId, Swap
 from .peers import Peer
 
-#: Characters of the longest infected entry: 255.255.255.255:65535, and its IPv6 counterpart.
+#: Maximum characters of an infected entry, by IP version: 255.255.255.255:65535, and the longest one for IPv6.
 _LONGEST_LABEL = {4: 21, 6: 45}
 
 
 class PekoNodeOutbox:
-    """Builds and queues packets of the local node, queues events, counts."""
+    """Builds and queues packets of the local node, queues events, and counts."""
 
     def __init__(self, codec: PacketCodec, node: Node, size: int, secret_key: str) -> None:
-        """``size``: bytes from which on a receiver drops a packet. Raises ``ProtocolError`` (node_too_large)."""
+        """``size``: receivers drop a packet of this many bytes or more. Raises ``ProtocolError`` (node_too_large)."""
         self.counters = Counters(PEKONODE)
         self.secret = codec.secret_digest(secret_key)
         self._codec = codec
@@ -30,7 +30,10 @@ class PekoNodeOutbox:
         self.rename(node)
 
     def rename(self, node: Node) -> None:
-        """Speak as ``node`` from now on. Raises ``ProtocolError`` (node_too_large) and changes nothing."""
+        """Use name and private data of ``node`` in all packets from now on.
+
+        Raises ``ProtocolError`` (node_too_large), and then changes nothing.
+        """
         identity = PekoNodeId(node.addr, node.port, node.name, node.private_data)
         heartbeat = Packet(identity, frozenset({identity.label}), secret=self.secret)
         size = len(self._codec.encode(heartbeat))
@@ -43,33 +46,33 @@ class PekoNodeOutbox:
         self.id = identity
 
     def heartbeat(self) -> Packet:
-        """A heartbeat before anybody got it."""
+        """A new heartbeat of this node, with an empty infected list."""
         return Packet(self.id, secret=self.secret)
 
     def update(self, document: Document, stamp: int) -> Packet:
-        """News of the document before anybody got it."""
+        """A new metadata rumor with ``document``, with an empty infected list."""
         return Packet(self.id, data=document.value, stamp=stamp, is_update=True, secret=self.secret)
 
     def swap(self, role: Swap, document: Document | None, stamp: int, to: Address) -> None:
-        """Send our side of an exchange; no document is version 0, as on a new Go node."""
+        """Send a swap request or response with ``document``. None is sent as version 0, as by a new Go node."""
         value = document.value if document else b""
         self._transmit(self._codec.encode(Packet(self.id, data=value, stamp=stamp, swap=role, secret=self.secret)), to)
 
     def spread(self, packet: Packet, peers: list[Peer]) -> None:
-        """Send a rumor, with its origin, us and its targets marked as infected, as a Go node does."""
+        """Send a rumor to ``peers``. Like a Go node, add its origin, this node and the targets to its infected list."""
         if not peers:
             return
         reached = frozenset({self.id.label, packet.node.label, *(peer.id.label for peer in peers)})
         data = self._codec.encode(replace(packet, infected=packet.infected | reached))
         if len(data) >= self._size and packet.infected:
-            # Better a short infected list than a packet that every receiver drops.
+            # Omit the former infected list, because receivers would drop a packet that is too long.
             self.count("infected_trimmed")
             data = self._codec.encode(replace(packet, infected=reached))
         for peer in peers:
             self._transmit(data, peer.address)
 
     def room(self, amount: int) -> int:
-        """Bytes of the largest document that fits a rumor in which we and ``amount`` targets are infected."""
+        """Maximum bytes of a document in a rumor whose infected list has this node and ``amount`` targets."""
         longest = _LONGEST_LABEL[6 if ":" in self.id.addr else 4]
         labels = frozenset(str(index).rjust(longest, "x") for index in range(amount + 1))
         empty = Packet(self.id, labels, b"", MAX_STAMP, is_update=True, secret=self.secret)
@@ -84,12 +87,12 @@ class PekoNodeOutbox:
         self.counters.add(name)
 
     def take_transmits(self) -> list[Transmit]:
-        """All packets queued since the last call."""
+        """Return all packets queued since the last call."""
         taken, self._transmits = self._transmits, []
         return taken
 
     def take_events(self) -> list[Event]:
-        """All events queued since the last call."""
+        """Return all events queued since the last call."""
         taken, self._events = self._events, []
         return taken
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The one packet of PekoNode's protocol, and what the engine expects of the codec that puts it on the wire."""
+"""The only packet type of PekoNode's protocol, and the interface of its codec."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Protocol
 
 from ..core.types import Address
 
-#: Greatest document stamp: nanoseconds since the epoch in a signed 64-bit integer (Go's int64), the year 2262.
+#: Maximum stamp of a document: nanoseconds since the epoch in a signed 64-bit integer (Go's int64), the year 2262.
 MAX_STAMP = (1 << 63) - 1
 
 
 class Swap(enum.IntEnum):
-    """Role of a packet in the exchange of metadata between two nodes (field ``IsSwap``)."""
+    """Role of a packet in a swap, PekoNode's sync of metadata between two nodes (field ``IsSwap``)."""
 
     NONE = 0
     REQUEST = 1
@@ -23,7 +23,7 @@ class Swap(enum.IntEnum):
 
 @dataclass(frozen=True)
 class PekoNodeId:
-    """A node as PekoNode states it. ``addr`` stays as its owner wrote it: Go nodes compare all four as text."""
+    """A node in PekoNode's packets. ``addr`` is not normalised, because Go nodes compare all four fields as text."""
 
     addr: str
     port: int
@@ -32,22 +32,22 @@ class PekoNodeId:
 
     @property
     def label(self) -> str:
-        """Its key in an infected list: address, colon, port; an IPv6 address gets no brackets there."""
+        """The node's key in an infected list: address, colon, port. An IPv6 address has no brackets there."""
         return f"{self.addr}:{self.port}"
 
     @property
     def address(self) -> Address:
-        """Where it listens. Raises ``ValueError`` when ``addr`` is no IP address (PekoNode's default is 0.0.0.0)."""
+        """The address of the node. Raises ``ValueError`` if ``addr`` is no IP address. An empty one means 0.0.0.0."""
         return Address.of(self.addr or "0.0.0.0", self.port)
 
 
 @dataclass(frozen=True)
 class Packet:
-    """Heartbeat (neither flag set), metadata rumor (``is_update``) or exchange (``swap``).
+    """A packet: a metadata rumor (``is_update``), a swap (``swap`` is not NONE), or otherwise a heartbeat.
 
-    ``infected`` holds the labels of nodes that got this rumor already. ``data`` None and b"" differ on the wire
-    (null and "") and mean the same. ``stamp`` is the metadata's version: nanoseconds since the epoch, 0 for none.
-    ``secret`` is the digest of the cluster's key, empty for none.
+    ``infected``: labels of the nodes to which the rumor was sent. ``data``: None and b"" differ on the wire (null and
+    "") and mean the same. ``stamp``: version of the metadata, in nanoseconds since the epoch; 0 for none. ``secret``:
+    digest of the cluster's key; empty for none.
     """
 
     node: PekoNodeId
@@ -60,7 +60,7 @@ class Packet:
 
 
 class WireError(Exception):
-    """Bytes that are no packet. ``reason`` is stable (``oversized``, ``malformed``) and names a counter."""
+    """Raised for bytes that are no packet. ``reason`` (``oversized``, ``malformed``) is stable and names a counter."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -68,13 +68,13 @@ class WireError(Exception):
 
 
 class PacketCodec(Protocol):
-    """What the engine needs of ``xdp_gossip.pekonode.codec`` (the module itself will do)."""
+    """The interface of a codec for the engine. The module ``xdp_gossip.pekonode.codec`` implements it."""
 
     def encode(self, packet: Packet) -> bytes:
-        """The packet as it goes on the wire."""
+        """Encode a packet as bytes."""
 
     def decode(self, data: bytes, size: int) -> Packet:
-        """Inverse of ``encode``. Raises ``WireError``, also for ``size`` bytes and more."""
+        """Decode a packet. Raises ``WireError``, also for ``size`` bytes or more."""
 
     def secret_digest(self, secret_key: str) -> str:
-        """What stands for the cluster's key in each packet."""
+        """The digest of the cluster's key, which every packet contains."""

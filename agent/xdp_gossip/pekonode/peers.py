@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The NodeList by PekoNode's rule: a node that was heard within the timeout is present.
 
-There is one entry for each address and port.
+The list has one entry for each address and port.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from ..core.revision import Revision, Shown
 from ..core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Member, Record, State
 from .packet import PekoNodeId
 
-#: Seconds for which a node that is gone stays known and is tried again.
+#: Seconds for which a silent node stays known and is contacted again from time to time.
 FORGET_AFTER = 86_400.0
 
 
 class Peer(Shown):
-    """One other node. Mutable; only the engine holds it."""
+    """A remote node. The object is mutable and never leaves the engine."""
 
     __slots__ = (
         "address",
@@ -43,18 +43,18 @@ class Peer(Shown):
         self.changed_at = last_heard
         self.record, _ = record_of(node)
         self.state = State.DEAD  # a suspect is a seed that has not answered yet
-        self.heard = 0  # heartbeats, in any number of copies; 0: a seed that never answered
+        self.heard = 0  # number of received heartbeats, copies included; 0: a seed that never answered
         self.last_heard = last_heard  # monotonic seconds
         self.digest = 0
-        self.pinned = pinned  # given as a seed: tried forever
+        self.pinned = pinned  # a seed, which is contacted forever
 
     @property
     def listed(self) -> bool:
-        """Whether it was ever heard, or named a timeout ago at most."""
+        """Whether the NodeList shows the peer: it was heard at least once, or is a new seed before its timeout."""
         return self.heard > 0 or self.state is State.SUSPECT
 
     def member(self, mono: float) -> Member:
-        """A snapshot of it. There is no incarnation on this wire; ``sequence`` counts sightings."""
+        """A snapshot of the peer at the monotonic time ``mono``. Its incarnation is 0, its sequence is ``heard``."""
         return Member(
             self.address,
             self.state,
@@ -74,7 +74,7 @@ class Peers:
         self._rng = rng
         self._peers: dict[Address, Peer] = {}
         self._alive: list[Peer] | None = None
-        #: Of what the peers show.
+        #: The revision number, which grows with every visible change of a peer.
         self.revision = Revision()
 
     def __len__(self) -> int:
@@ -84,11 +84,11 @@ class Peers:
         return iter(self._peers.values())
 
     def get(self, address: Address) -> Peer | None:
-        """The peer of that address."""
+        """The peer with the address ``address``; None if there is no such peer."""
         return self._peers.get(address)
 
     def add(self, peer: Peer) -> bool:
-        """Take a new peer in; False when the table is full of nodes that are alive."""
+        """Add a new peer. Returns False if the list is full and all its peers are alive."""
         if len(self._peers) >= self._max_nodes:
             gone = [other for other in self if other.state is not State.ALIVE]
             if not gone:
@@ -101,13 +101,13 @@ class Peers:
         return True
 
     def move(self, peer: Peer, state: State) -> State:
-        """Change a peer's state; returns the former one."""
+        """Change a peer's state. Returns its former state."""
         former, peer.state = peer.state, state
         self._alive = None
         return former
 
     def forget(self, mono: float) -> None:
-        """Drop what was not heard for a day, unless it was given as a seed."""
+        """Remove all peers that were silent for a day, except seeds."""
         for peer in [
             peer
             for peer in self
@@ -118,7 +118,7 @@ class Peers:
 
     @property
     def alive(self) -> list[Peer]:
-        """All peers that were heard within the timeout. Not to be changed by the caller."""
+        """All peers that were heard within the timeout. The caller must not change the list."""
         if self._alive is None:
             self._alive = [peer for peer in self if peer.state is State.ALIVE]
         return self._alive
@@ -129,13 +129,13 @@ class Peers:
         return self._rng.sample(candidates, min(amount, len(candidates)))
 
     def pick_silent(self, amount: int) -> list[Peer]:
-        """Up to ``amount`` peers that are to be tried: seeds that never answered, and nodes that are gone."""
+        """Up to ``amount`` random peers that are not alive: seeds that never answered, and dead nodes."""
         candidates = [peer for peer in self if peer.state is not State.ALIVE]
         return self._rng.sample(candidates, min(amount, len(candidates)))
 
 
 def record_of(node: PekoNodeId) -> tuple[Record, bool]:
-    """What the node says of itself, and whether it had to be shortened: PekoNode knows no limits, we do."""
+    """The record with name and private data of ``node``, and whether these exceeded our limits and were shortened."""
     name, private_data = _shorten(node.name, MAX_NAME), _shorten(node.private_data, MAX_PRIVATE_DATA)
     return Record(name, private_data), name != node.name or private_data != node.private_data
 

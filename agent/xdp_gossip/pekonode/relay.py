@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Relaying rumors once, on a wire whose packets carry no sequence.
+"""Relays each rumor only once, on a wire whose packets have no sequence number.
 
-A Go node passes on every copy of a heartbeat it gets, which at fan-out 3 costs about 3^(N/3) packets for one
-heartbeat of a cluster of N. Here a rumor is passed on once in a window of half a cycle, and not at once: for a few
-milliseconds further copies may arrive, and each tells by its infected list whom the rumor reached already. Picking
-targets outside the union of these lists reaches more nodes with fewer packets (docs/pekonode.md has the figures).
+A Go node relays every copy of a heartbeat that it receives. With fan-out 3, one heartbeat in a cluster of N nodes costs
+about 3^(N/3) packets. This agent relays a rumor only once in a window of half a cycle. It waits a few milliseconds
+before relaying, because further copies may arrive. The infected list of each copy names nodes that the rumor has
+reached. Targets outside of all these lists reach more nodes with fewer packets (figures: docs/pekonode.md).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ..core.timers import Timers
 from ..core.types import Now
 from .packet import Packet
 
-#: Longest time for which a rumor is held to learn from its copies, seconds.
+#: Maximum seconds for which a rumor is delayed, to collect the infected lists of its copies.
 HOLD = 0.02
 
 
 class Relay:
-    """Which rumors were seen lately, and which wait to be passed on."""
+    """Stores which rumors were received lately, and which of them wait to be relayed."""
 
     def __init__(self, window: float, limit: int, rng: random.Random, timers: Timers) -> None:
-        """``window``: seconds in which a rumor counts as one; ``limit``: rumors remembered at most."""
+        """``window``: seconds in which copies count as the same rumor. ``limit``: maximum number of stored rumors."""
         self._window = window
         self._hold = min(HOLD, window / 10)
         self._limit = limit
@@ -37,8 +37,11 @@ class Relay:
         self.send: Callable[[Packet], None] = lambda packet: None
 
     def offer(self, key: Hashable, packet: Packet, now: Now) -> str:
-        """Take a copy of rumor ``key``. Returns ``relayed`` for the first of a window, ``duplicate`` for a later
-        copy, ``full`` when too many rumors are under way to remember one more."""
+        """Process a copy of the rumor ``key``. Returns the outcome as the name of a counter.
+
+        The outcome is ``relayed`` for the first copy in a window, ``duplicate`` for a later copy, and ``full`` if the
+        maximum number of rumors is stored.
+        """
         if self.merge(key, packet):
             return "duplicate"
         seen = self._seen.get(key)
@@ -52,19 +55,19 @@ class Relay:
         return "relayed"
 
     def merge(self, key: Hashable, packet: Packet) -> bool:
-        """Learn from a copy whom a held rumor reached; False when none is held."""
+        """Add the infected list of a copy to that of its delayed rumor. Returns False if the rumor is not delayed."""
         held = self._held.get(key)
         if held is not None:
             self._held[key] = replace(held, infected=held.infected | packet.infected)
         return held is not None
 
     def sweep(self, now: Now) -> None:
-        """Forget what is older than the window."""
+        """Remove rumors that are older than the window."""
         for key in [key for key, seen in self._seen.items() if now.mono - seen >= self._window]:
             del self._seen[key]
 
     def clear(self) -> None:
-        """Drop what waits: the node leaves."""
+        """Drop all delayed rumors, because the node leaves."""
         self._held.clear()
 
     def _release(self, key: Hashable) -> None:

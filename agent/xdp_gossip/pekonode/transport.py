@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""TCP the way PekoNode uses it: one connection for each packet. Dial, write one JSON object, close; no frames.
+"""A transport over TCP like PekoNode's: it opens a connection for each packet, writes one JSON object, and closes it.
 
-For ``UDP`` PekoNode needs nothing of its own: ``UdpTransport(..., frames=False)`` sends every packet as one datagram.
+PekoNode's protocol ``UDP`` needs no own transport: ``UdpTransport(..., frames=False)`` sends packets as datagrams.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ..transport.streams import MAX_INCOMING, MAX_INCOMING_PER_ADDRESS, MAX_OUTG
 
 DIAL_DEADLINE_S = 3.0
 WRITE_DEADLINE_S = 5.0
-#: A connection has to have brought its packet by then.
+#: Seconds after which an incoming connection without a complete packet is closed.
 READ_DEADLINE_S = 5.0
-#: Bytes of packets that are still arriving, all connections together; at least two of ``size`` always have room.
+#: Maximum bytes of incomplete packets on all connections together. Two packets of ``size`` bytes are always allowed.
 MAX_BUFFERED = 64 * 1024 * 1024
 
 COUNTERS = (
@@ -47,10 +47,10 @@ COUNTERS = (
 
 
 class OneShotTransport(TcpListening):
-    """See :class:`xdp_gossip.transport.Transport` and :class:`TcpListening`, whose parameters it takes.
+    """A :class:`xdp_gossip.transport.Transport` over TCP. The parameters are those of :class:`TcpListening`.
 
-    A connection that brings ``size`` bytes or more is cut off, as PekoNode does. Each peer has its own queue, so that
-    one that does not answer delays nobody else.
+    Like PekoNode, it closes a connection with ``size`` bytes or more. Each peer has its own queue, so a peer that does
+    not answer delays no other peer.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class OneShotTransport(TcpListening):
         super().__init__(listen, size=size, buffer=buffer, own=own)
         self.counters_.update(dict.fromkeys(COUNTERS, 0))
         self.incoming: set[_Incoming] = set()
-        self.buffered = 0  # bytes of packets that are still arriving
+        self.buffered = 0  # bytes of incomplete packets on all connections
         self.per_address: Counter[str] = Counter()
         self.receive: Receive | None = None
         self._queues: dict[Address, deque[bytes]] = {}
@@ -76,7 +76,7 @@ class OneShotTransport(TcpListening):
         self.counters_[name] += amount
 
     def reaches(self, address: Address) -> bool:
-        """See :class:`Transport`: each connection has a socket of its peer's family."""
+        """Return True: each connection has a socket of its peer's address family. See :class:`Transport`."""
         return True
 
     async def open(self, receive: Receive) -> None:
@@ -120,16 +120,16 @@ class OneShotTransport(TcpListening):
         await server.settled()
         for connection in list(self.incoming):
             connection.abort()
-        # Their sockets are closed in the next turn of the loop.
+        # asyncio closes the sockets of aborted connections in the next turn of the loop.
         await asyncio.sleep(0)
 
     async def _drain(self, to: Address, queue: deque[bytes]) -> None:
-        """Send what is queued for one peer, a connection each, then end."""
+        """Send all packets queued for one peer, each in its own connection, then end."""
         try:
             while queue:
                 outcome = await self._deliver(to, queue[0])
                 if outcome == "packets_dropped_dial":
-                    # It would be the same for the others, three seconds each.
+                    # Drop the whole queue: each further packet would also wait three seconds and fail.
                     self.count(outcome, len(queue))
                     return
                 self.count(outcome)
@@ -142,7 +142,7 @@ class OneShotTransport(TcpListening):
             del self._senders[to]
 
     async def _deliver(self, to: Address, data: bytes) -> str:
-        """One packet to one peer; returns the counter to add to."""
+        """Send one packet to one peer. Returns the name of the counter for the outcome."""
         try:
             sock = await asyncio.wait_for(self._source.connect(self._loop, to), DIAL_DEADLINE_S)
         except (OSError, asyncio.TimeoutError):
@@ -156,7 +156,7 @@ class OneShotTransport(TcpListening):
 
 
 class _Incoming(asyncio.Protocol):
-    """One accepted connection: collects one packet, hands it on, closes."""
+    """An accepted connection. It receives one packet, delivers the packet, and closes."""
 
     def __init__(self, owner: OneShotTransport) -> None:
         self._owner = owner
@@ -175,7 +175,7 @@ class _Incoming(asyncio.Protocol):
             self.abort()
             return
         self._source = source = normalised(*name[:2])
-        # Loopback is exempt: there a whole cluster may share one address.
+        # Loopback is exempt, because a whole local cluster may share one loopback address.
         shared = source.ip == "::1" or source.ip.startswith("127.")
         crowded = owner.per_address[source.ip] >= MAX_INCOMING_PER_ADDRESS and not shared
         owner.incoming.add(self)
@@ -246,9 +246,9 @@ class _Incoming(asyncio.Protocol):
 
 
 class ObjectEnd:
-    """Finds the end of a JSON object that arrives in pieces, so that a sender need not close to be understood.
+    """Finds the end of a JSON object in a stream, so that a packet is complete before its sender closes the connection.
 
-    It only follows braces and strings: whether the object is valid is the codec's business.
+    The class only tracks braces and strings. The codec checks whether the object is valid.
     """
 
     _MARKS = re.compile(rb'[{}"\\]')
@@ -259,7 +259,7 @@ class ObjectEnd:
         self._escaped = False
 
     def feed(self, data: bytes) -> bool:
-        """Take the next piece; True when the first object that began is closed in it."""
+        """Process the next bytes of the stream. Returns True if the object ends in them."""
         start = 0
         while start < len(data):
             if self._escaped:

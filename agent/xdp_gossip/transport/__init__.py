@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Transports: thin shells around sockets that send and receive packets and know nothing of the protocol.
+"""Transports: thin layers around sockets that send and receive packets. They are independent of the protocol.
 
-A transport lives in one asyncio event loop. It does not report losses, because the protocol repairs them, but it drops
-nothing without adding to a counter.
+A transport runs in one asyncio event loop. It counts every packet that it drops. It does not report drops to the
+engine, because the protocol repairs losses.
 """
 
 from __future__ import annotations
@@ -16,58 +16,58 @@ from ..core.types import Address
 
 
 class Receive(Protocol):
-    """Takes one packet and the address of its sender.
+    """The callback to which a transport passes each received packet and the address of its sender.
 
-    For a frame the sender is the peer's address with the connection's own port. The kernel data plane passes
-    ``screened=True`` for packets that it has judged and relayed already. Returns True for a rumor of another node that
-    was accepted, False for a packet that was refused, None for any other packet.
+    For a frame over TCP, ``source`` is the peer's address with the port of the connection. The kernel data plane passes
+    ``screened=True`` for packets that it has already checked and relayed. Returns True for an accepted rumor of another
+    node, False for a rejected packet, None for any other packet.
     """
 
     def __call__(self, data: bytes, source: Address, screened: bool = False) -> bool | None: ...
 
 
 class TransportError(Exception):
-    """The transport could not be opened. The message names the address and the reason."""
+    """Raised if a transport cannot be opened. The message names the address and the reason."""
 
 
 class NoPlane(TransportError):
-    """The protocol requires a kernel data plane and none can be used now; the message says why."""
+    """Raised if the setting ``protocol`` requires a kernel data plane and none is usable. The message says why."""
 
 
 class Transport(Protocol):
-    """What a node needs of a transport."""
+    """The interface of a transport for the runtime of a node."""
 
-    #: The address that it listens on. If port 0 was requested, this has the port that the kernel chose.
+    #: The address on which the transport listens. If port 0 was requested, its port is the one that the kernel chose.
     local: Address
 
     @property
     def name(self) -> str:
-        """The mode: "UDP" or "TCP", or that of the kernel data plane."""
+        """The mode of the transport: "UDP", "TCP", or the mode of the kernel data plane."""
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """Events so far by counter name; every name is present from the start."""
+        """Counters of the transport by name. Every counter is present from the start."""
 
     def reaches(self, address: Address) -> bool:
-        """Whether packets can be sent to addresses of this family at all."""
+        """Whether the transport can send packets to the address family of ``address``."""
 
     async def open(self, receive: Receive) -> None:
-        """Bind and begin to pass packets to ``receive``. Raises ``TransportError``."""
+        """Bind the sockets, and pass received packets to ``receive`` from now on. Raises ``TransportError``."""
 
     def send(self, transmit: Transmit) -> None:
-        """Send or queue one packet. Never blocks, and raises nothing that a peer or the network causes."""
+        """Send or queue one packet. The method never blocks, and raises no errors that a peer or the network causes."""
 
     def send_rumor(self, rumor: Rumor) -> None:
-        """Send one rumor of this node to each of its targets, as :meth:`send` does."""
+        """Send or queue one rumor of this node for each of its targets."""
 
     async def close(self) -> None:
-        """Send what is queued, for at most one second, then close every socket. Idempotent."""
+        """Send the queued packets, for at most one second, then close every socket. Idempotent."""
 
 
 @functools.lru_cache(maxsize=4096)
 def normalised(host: str, port: int) -> Address:
-    """The address of a packet's source as nodes write it: an IPv4 peer of a dual-stack socket becomes IPv4.
+    """The source of a packet as an ``Address``: an IPv4-mapped address from a dual-stack socket becomes IPv4.
 
-    The zone of a link-local address is removed, because no address of a node has one.
+    The zone of a link-local address is removed, because addresses of nodes have no zone.
     """
     return Address.of(host.partition("%")[0], port)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Accepts connections in place of asyncio's servers.
+"""Accepts TCP and Unix connections. It replaces asyncio's own servers.
 
-When descriptors run out, asyncio retries as often as the queue may be long within one turn of the loop, and logs each
-attempt. Here accepting pauses instead. One turn accepts only a few connections, so a crowd does not keep the loop from
-its other work.
+If no file descriptor is left, asyncio's servers retry up to ``backlog`` times in one turn of the event loop, and log
+each attempt. This module pauses accepting instead. It also accepts only a few connections per turn, so that many new
+connections do not delay the other work of the loop.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from ..common.quiet import Quiet
 
 _log = logging.getLogger("xdp_gossip.accepting")
 
-#: Connections accepted in one turn of the event loop.
+#: Maximum number of connections accepted in one turn of the event loop.
 TURN = 8
-#: Seconds for which accepting pauses after the system had no descriptor or no memory for a connection.
+#: Seconds for which accepting pauses after the system had no file descriptor or no memory for a connection.
 PAUSE_S = 1.0
 _SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-#: Takes an accepted, non-blocking socket, which it has to close, and the peer's address.
+#: Callback for an accepted connection: (non-blocking socket, peer's address). The callback must close the socket.
 Take = Callable[[socket.socket, Any], None]
 
 
 class Acceptor:
-    """Accepts on a listening, non-blocking ``sock``, which it owns, from :meth:`start` to :meth:`close`.
+    """Accepts connections on a listening, non-blocking ``sock`` after :meth:`start`. :meth:`close` closes ``sock``.
 
-    ``counters[counter]`` counts what could not be accepted; ``what`` names the port in the log.
+    ``counters[counter]`` counts failures to accept a connection. ``what``: name of the port in log messages.
     """
 
     def __init__(self, sock: socket.socket, take: Take, counters: dict[str, int], counter: str, what: str) -> None:
@@ -48,7 +48,7 @@ class Acceptor:
         counters.setdefault(counter, 0)
 
     def start(self) -> None:
-        """Accept from now on."""
+        """Accept connections from now on."""
         self._resume = None
         self._loop.add_reader(self._sock.fileno(), guarded("connections", self._accept))
 
@@ -68,7 +68,7 @@ class Acceptor:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                # accept(2): any other error belongs to the one connection, which is gone with it.
+                # accept(2): errors not in _SCARCE concern one connection only, and that connection is closed.
                 self._counters[self._counter] += 1
                 self._quiet(errno.errorcode.get(error.errno or 0, ""), f"{self._what}: not accepted: {error.strerror}")
                 if error.errno in _SCARCE:
@@ -81,7 +81,10 @@ class Acceptor:
 
 
 class Listener:
-    """A protocol of ``factory`` for each connection that comes in on a listening ``sock``; arguments of Acceptor."""
+    """Creates an asyncio protocol by ``factory`` for each connection accepted on a listening ``sock``.
+
+    ``counters``, ``counter`` and ``what`` are those of :class:`Acceptor`.
+    """
 
     def __init__(
         self,
@@ -98,16 +101,16 @@ class Listener:
         self._acceptor.start()
 
     def _take(self, connection: socket.socket, peer: Any) -> None:
-        # From here on asyncio closes the socket, also when this fails.
+        # asyncio closes the socket from now on, also if this call fails.
         task = self._loop.create_task(self._loop.connect_accepted_socket(self._factory, connection))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
         watch(task, "connections", OSError)
 
     def close(self) -> None:
-        """Stop accepting. Connections that are established stay open."""
+        """Stop accepting connections. Established connections stay open."""
         self._acceptor.close()
 
     async def settled(self) -> None:
-        """Wait until each accepted connection has its protocol."""
+        """Wait until every accepted connection has its asyncio protocol."""
         await asyncio.gather(*self._starting, return_exceptions=True)

@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""Frames: packets on a byte stream, each preceded by its length in four bytes, big-endian."""
+"""Frames: packets on a byte stream, each after its length in four bytes, big-endian."""
 
 from __future__ import annotations
 
 HEADER = 4
-#: Bytes a frame may have beyond the configured size: a peer may count its headers differently.
+#: Bytes by which a frame may exceed the configured size, because a peer may count headers differently.
 SLACK = 256
 
 
 class FrameError(Exception):
-    """The stream is not a sequence of frames: it has a length of zero or one above the limit."""
+    """Raised if a stream is not a sequence of frames: a length in it is zero or above the limit."""
 
 
 def encode(packet: bytes) -> bytes:
-    """One frame. An empty packet has no frame: ``ValueError``."""
+    """The frame for ``packet``. Raises ``ValueError`` for an empty packet."""
     if not packet:
         raise ValueError("frame: expected at least one byte")
     return len(packet).to_bytes(HEADER, "big") + packet
 
 
 class FrameDecoder:
-    """Splits a stream into packets. Holds at most ``limit`` bytes plus what one :meth:`feed` brought."""
+    """Splits a stream into packets. It buffers at most ``limit`` bytes plus the bytes of one :meth:`feed`."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -29,20 +29,20 @@ class FrameDecoder:
 
     @property
     def partial(self) -> bool:
-        """Whether bytes are held that are not a complete frame yet, or that were not taken yet."""
+        """Whether the buffer contains bytes that :meth:`take` has not returned yet."""
         return len(self._buffer) > self._start
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the stream."""
+        """Append the next bytes of the stream to the buffer."""
         if self._start:
             del self._buffer[: self._start]
             self._start = 0
         self._buffer += data
 
     def take(self) -> bytes | None:
-        """The next packet, or None when no complete one is held.
+        """Remove the next packet from the buffer and return it; None if the buffer has no complete frame.
 
-        Raises ``FrameError``; the stream is useless then.
+        Raises ``FrameError``; the caller must close the stream then.
         """
         body = self._start + HEADER
         if self._start and not self.partial:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Base of the transports that listen on TCP: where they listen, what they count, how a rumor goes out."""
+"""Base class of the transports that use only TCP: listening address, counters, sending of rumors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .source import Source
 class TcpListening:
     """Base of a :class:`xdp_gossip.transport.Transport` that listens on TCP.
 
-    ``listen`` is the address to accept on, or ``(ip, port)``, which allows port 0; ``::`` accepts IPv4 too. ``size`` is
-    the longest packet in bytes, ``buffer`` the maximum number of packets queued for one peer. ``own`` is the address
-    that peers know: connections leave from it while the host has it (:class:`Source`).
+    ``listen``: the address to accept connections on, or ``(ip, port)``, which allows port 0; ``::`` accepts IPv4, too.
+    ``size``: maximum bytes of a packet. ``buffer``: maximum number of packets queued for one peer. ``own``: the address
+    by which peers know this node; outgoing connections use it as their source while the host has it (:class:`Source`).
     """
 
     name = "TCP"
@@ -44,7 +44,7 @@ class TcpListening:
         return self.counters_
 
     def _listener(self) -> socket.socket:
-        """The socket to accept on; :attr:`local` is its address from now on. Raises ``TransportError``."""
+        """Create the listening socket, and set :attr:`local` to its address. Raises ``TransportError``."""
         sock = listening_socket(self._listen, socket.SOCK_STREAM)
         self.local = normalised(*sock.getsockname()[:2])
         return sock

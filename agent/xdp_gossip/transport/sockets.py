@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sockets with the options that the transports need."""
+"""Creates listening sockets with the options that the transports need."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..common.forks import own_socket
 from ..core.types import Address
 from . import TransportError
 
-#: Linux: an address that no interface has yet can be bound to, and is served once it is there (ip(7), ipv6(7)).
+#: Linux socket options that allow to bind to an address which no interface has yet (ip(7), ipv6(7)).
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78
-#: Connections that wait to be accepted.
+#: Maximum number of connections that wait to be accepted.
 BACKLOG = 512
 
 
 def listening_socket(listen: Address | tuple[str, int], kind: socket.SocketKind) -> socket.socket:
-    """A listening TCP socket, made like :func:`bound_socket`. Raises ``TransportError`` naming the address."""
+    """A socket of :func:`bound_socket` for ``listen``. Raises ``TransportError``, which names the address."""
     ip, port = listen if isinstance(listen, tuple) else (listen.ip, listen.port)
     try:
         return bound_socket(ip, port, kind)
@@ -29,10 +29,10 @@ def listening_socket(listen: Address | tuple[str, int], kind: socket.SocketKind)
 
 
 def bound_socket(ip: str, port: int, kind: socket.SocketKind, *, only_six: bool = False) -> socket.socket:
-    """A bound, non-blocking socket; a TCP socket listens. ``::`` takes IPv4 too unless ``only_six``.
+    """A bound, non-blocking socket. A TCP socket also listens. ``::`` accepts IPv4, too, unless ``only_six`` is set.
 
-    An address that no interface has yet is no error: the socket receives as soon as an interface has it. Raises
-    ``OSError``.
+    The address may be one that no interface has yet. The socket then receives packets as soon as an interface has the
+    address. Raises ``OSError``.
     """
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -47,7 +47,7 @@ def bound_socket(ip: str, port: int, kind: socket.SocketKind, *, only_six: bool 
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((ip, port))
         if kind == socket.SOCK_STREAM:
-            # At once: with SO_REUSEADDR a port in use shows only here.
+            # Listen at once: with SO_REUSEADDR, only listen(2) reports that the port is in use.
             sock.listen(BACKLOG)
     return sock
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Chooses the source address of packets: the one that peers know, whenever the host has it.
+"""Sets the source address of packets to the address that peers know (``node.addr``), whenever the host has it.
 
-A socket that listens on every address lets the kernel choose the source by the route. On a host with several addresses
-this is often not ``node.addr``; the data plane and the peers' firewalls then see a stranger.
+For a socket that listens on every address, the kernel chooses the source address by the route. On a host with several
+addresses the kernel often chooses another address than ``node.addr``. Firewalls and data planes of the peers may then
+reject the packets, because they know only ``node.addr``.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ _log = logging.getLogger(__name__)
 
 COUNTER = "source_unavailable"
 
-#: Seconds until the address is tried again after the kernel refused it. DHCP and keepalived bring it later.
+#: Seconds until the address is tried again after the kernel refused it. DHCP or keepalived may add it later.
 TRY_AGAIN_S = 1.0
 
-#: How the kernel says that no interface has the address: of IPV6_PKTINFO, of bind(), of a route from it (IP_PKTINFO).
+#: Errors by which the kernel reports that no interface has the address: with IPV6_PKTINFO, bind() and IP_PKTINFO.
 _NOT_HERE = (errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH)
 IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # in the socket module since Python 3.12
-#: Choose the port at connect(), so that it has to be unique per peer only.
+#: Socket option that makes connect() choose the local port, which then has to be unique for each peer only.
 _IP_BIND_ADDRESS_NO_PORT = 24
 
 Ancillary = tuple[int, int, bytes]
 
 
 class Source:
-    """The source address of one transport.
+    """Sends datagrams and opens connections from the source address of one transport.
 
-    ``own`` is the address that peers know this node by, or None for the kernel's choice. ``bound`` is the address
-    that the transport listens on. ``counters`` is shared with the transport: :data:`COUNTER` counts the datagrams and
-    connections that left from another address because the host did not have ``own``.
+    ``own``: the address by which peers know this node; None for the kernel's choice. ``bound``: the address on which
+    the transport listens. ``counters``: the transport's counters, of which :data:`COUNTER` counts the datagrams and
+    connections that had another source address because the host did not have ``own``.
     """
 
     def __init__(self, own: Address | None, bound: str, counters: dict[str, int]) -> None:
@@ -47,16 +48,16 @@ class Source:
         counters.setdefault(COUNTER, 0)
         self._again_at = 0.0
         self._absent = False
-        #: For sendmsg(); empty when the socket is bound to the address already.
+        #: Ancillary data for sendmsg(2) that set the source address; empty if the socket is bound to that address.
         self._ancillary: list[Ancillary] = []
         if own is not None and own.ip != bound:
             self._ancillary = [packet_info(own, 0)]
         self._bound = None if _is_any(bound) else bound
 
     def send(self, sock: socket.socket, data: bytes, name: tuple[str, int], six: bool) -> None:
-        """Send one datagram to ``name``; ``six`` tells whether the peer's address is IPv6.
+        """Send one datagram to ``name`` from the source address. ``six``: whether the peer's address is IPv6.
 
-        Raises ``OSError`` as ``sendto`` does, but never because the host lacks the address.
+        If the host lacks the source address, the kernel chooses another one. Raises ``OSError`` like ``sendto``.
         """
         if six is not self._six or not self._ancillary:
             sock.sendto(data, name)
@@ -70,15 +71,15 @@ class Source:
         except OSError as error:
             if error.errno not in _NOT_HERE:
                 raise
-            sock.sendto(data, name)  # raises when it is the destination that the kernel refuses
+            sock.sendto(data, name)  # raises if the kernel refuses the destination and not the source
             self._refused(error)
         else:
             self._accepted()
 
     async def connect(self, loop: asyncio.AbstractEventLoop, to: Address) -> socket.socket:
-        """Connect a TCP socket from ``own``, or from the kernel's choice while the host lacks it.
+        """Connect a TCP socket with the source address ``own``, or with the kernel's choice while the host lacks it.
 
-        Raises ``OSError``. The caller bounds the time.
+        Raises ``OSError``. The caller must set a timeout.
         """
         six = ":" in to.ip
         bound = self._bound if self._bound is not None and (":" in self._bound) is six else None
@@ -93,14 +94,14 @@ class Source:
         except OSError as error:
             if error.errno not in _NOT_HERE:
                 raise
-            sock = await _connect(loop, to, bound)  # raises when it is the destination that the kernel refuses
+            sock = await _connect(loop, to, bound)  # raises if the kernel refuses the destination and not the source
             self._refused(error)
         else:
             self._accepted()
         return sock
 
     def _waiting(self) -> bool:
-        """Whether the kernel refused the address a moment ago, so that it is not tried again yet."""
+        """Whether the kernel refused the source address within the last second, so that it is not tried again yet."""
         return self._absent and time.monotonic() < self._again_at
 
     def _refused(self, error: OSError) -> None:
@@ -124,7 +125,7 @@ class Source:
 
 
 def packet_info(own: Address, ifindex: int) -> Ancillary:
-    """The control message by which a datagram leaves from ``own``, through an interface or (0) by the route."""
+    """The control message that sets a datagram's source to ``own``, and its interface to ``ifindex`` (0: by route)."""
     if ":" in own.ip:
         return socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, own.packed + struct.pack("=I", ifindex)
     return socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=I4s4x", ifindex, own.packed[12:])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Frames over TCP in both directions, for every transport that needs them.
+"""Sends and receives frames over TCP, for every transport that needs frames.
 
-A connection carries frames in one direction: each side dials its own. One timer checks all deadlines once a second.
-Peers are strangers, so what each may hold is bounded in connections, bytes and time.
+A connection carries frames in one direction only: each node opens its own connections to its peers. One timer checks
+all deadlines once a second. Connections, bytes and time of each peer are limited, because peers are not trusted.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ from .sockets import closing_on_error
 from .source import Source
 
 DIAL_DEADLINE_S = 3.0
-#: A peer that takes nothing for this long is dropped with its queue.
+#: Seconds without progress after which a connection is closed, and the frames queued for it are dropped.
 WRITE_DEADLINE_S = 10.0
-#: A frame that has begun has to end within this time.
+#: Maximum seconds from the first to the last byte of a received frame.
 FRAME_DEADLINE_S = 10.0
 OUTGOING_IDLE_S = 30.0
-#: Above the peers' own idle time, so that it is the sender who closes: nothing is in flight then.
+#: Seconds without a frame after which an incoming connection is closed. This is longer than ``OUTGOING_IDLE_S``, so
+#: that the sender closes an idle connection: the sender knows that no frame is in flight.
 INCOMING_IDLE_S = 60.0
 MAX_OUTGOING = 256
 MAX_INCOMING = 512
-#: Loopback is exempt: there many agents share one address, and strangers do not come from it.
+#: Maximum number of connections from one address. Loopback is exempt, because many local agents may share its address.
 MAX_INCOMING_PER_ADDRESS = 32
-#: Refused frames in a row after which a connection is closed: its peer has another secret, or bad intent.
+#: Number of rejected frames in a row after which a connection is closed: its peer has another secret or is an attacker.
 MAX_REFUSED = 64
-#: Frames handed on per connection before other connections get their turn.
+#: Maximum number of frames that one connection delivers in one turn of the event loop.
 BURST = 64
 _HIGH_WATER = 256 * 1024
-#: Queued bytes up to which the number of frames does not matter: the answers to two requests for chunks
-#: (core/sync/fetch.py) come at once, and a buffer of a few packets would cut them off.
+#: Bytes in a queue up to which the number of its frames is not limited. The answers to two requests for chunks
+#: (core/sync/fetch.py) are queued at once, and a limit of a few frames would drop some of them.
 QUEUE_BYTES = 512 * 1024
 _SWEEP_S = 1.0
 
@@ -67,10 +68,10 @@ COUNTERS = (
 
 
 class Streams:
-    """A listener and a pool of dialled connections.
+    """A listener for incoming connections, and a pool of outgoing connections.
 
-    ``size`` is the longest packet in bytes, ``buffer`` the frames queued for one peer at most, or
-    :data:`QUEUE_BYTES` when that is more. ``counters`` and ``source`` are shared with the transport that owns this.
+    ``size``: maximum bytes of a packet. ``buffer``: maximum number of frames queued for one peer; more frames are
+    queued while they have at most :data:`QUEUE_BYTES` in total. ``counters`` and ``source`` belong to the transport.
     """
 
     def __init__(self, size: int, buffer: int, counters: dict[str, int], source: Source) -> None:
@@ -82,7 +83,7 @@ class Streams:
         self.receive: Receive = _nowhere
         self.incoming: OrderedDict[Incoming, None] = OrderedDict()
         self.outgoing: OrderedDict[Address, Outgoing] = OrderedDict()
-        #: Connections whose sockets may still be open.
+        #: All connections whose sockets may still be open, incoming and outgoing.
         self.alive: set[_Connection] = set()
         self.source = source
         self._listener: Listener | None = None
@@ -90,7 +91,7 @@ class Streams:
         self.open = False
 
     def start(self, sock: socket.socket, receive: Receive) -> None:
-        """Accept on a listening ``sock``."""
+        """Accept connections on a listening ``sock``, and pass their packets to ``receive``."""
         self.loop = asyncio.get_running_loop()
         self.receive = receive
         self._listener = Listener(lambda: Incoming(self), sock, self.counters, "accept_errors", "gossip port")
@@ -98,7 +99,7 @@ class Streams:
         self._sweeper = self.loop.call_later(_SWEEP_S, guarded("connections", self._sweep))
 
     def send(self, to: Address, packet: bytes) -> None:
-        """Queue one packet for ``to``, dialling when there is no connection."""
+        """Queue one packet for ``to``, and open a connection if there is none."""
         if not 1 <= len(packet) <= self.limit:
             self.counters["frames_dropped_oversized"] += 1
             return
@@ -122,10 +123,10 @@ class Streams:
         return False
 
     def admit(self, connection: Incoming) -> None:
-        """Accept a new incoming connection, closing another one when there are too many.
+        """Add a new incoming connection, and close another one if there are too many.
 
-        A stranger's connection is closed first, so that strangers cannot take members' places; among several, the one
-        that was last useful longest ago.
+        Connections that have not delivered an accepted packet are closed first, so that they cannot displace members'
+        connections. Among several, the least recently used connection is closed.
         """
         self.counters["connections_accepted"] += 1
         same = [other for other in self.incoming if other.source.ip == connection.source.ip]
@@ -142,12 +143,12 @@ class Streams:
             connection.check_deadlines(now)
 
     async def close(self, grace: float) -> None:
-        """Wait for the queues, at most ``grace`` seconds, then close everything."""
+        """Send the queued packets, for at most ``grace`` seconds, then close all connections."""
         self.open = False
         if self._listener is not None:
             self._listener.close()
         deadline = self.loop.time() + grace
-        # Polling, once in a process's life: not worth an event.
+        # Polling is good enough here, because a process closes its transport only once.
         while any(not peer.drained for peer in self.outgoing.values()) and self.loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         if self._sweeper is not None:
@@ -158,16 +159,16 @@ class Streams:
         for connection in list(self.incoming):
             connection.drop("connections_idle", count=0)
         await asyncio.gather(*tasks, return_exceptions=True)
-        # Connections accepted a moment ago come up within a few turns of the loop, find us closed and go.
+        # Connections that were just accepted call connection_made() within a few turns, and are closed there.
         for _ in range(5):
             await asyncio.sleep(0)
-        # Polling, once in a process's life: not worth an event.
+        # Polling is good enough here, because a process closes its transport only once.
         while self.alive:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
 
 def _evict(connections: Collection[Incoming]) -> None:
-    """Close one of ``connections``, which are ordered by their last use."""
+    """Close one of ``connections``, which are ordered by last use: the first unproven one, else the first."""
     strangers = (connection for connection in connections if not connection.proven)
     next(strangers, next(iter(connections))).drop("connections_evicted")
 
@@ -177,12 +178,12 @@ def _is_loopback(ip: str) -> bool:
 
 
 def _nowhere(data: bytes, source: Address, screened: bool = False) -> bool:
-    """Stands in for the receiver before the transport is open."""
+    """Reject a packet. This is the receiver before the transport is open."""
     return False
 
 
 class _Connection(asyncio.Protocol):
-    """Base of both directions: a socket that is closed once and counted."""
+    """Base class of incoming and outgoing connections. Each connection is closed only once, and counted."""
 
     def __init__(self, streams: Streams) -> None:
         self.streams = streams
@@ -197,21 +198,21 @@ class _Connection(asyncio.Protocol):
         self.forget()
 
     def drop(self, counter: str, count: int = 1) -> None:
-        """Close now, without waiting for the peer, and count why."""
+        """Close the connection without waiting for the peer, and add ``count`` to ``counter``."""
         self.streams.counters[counter] += count
         self.forget()
         if self.transport is not None:
             self.transport.abort()
 
     def forget(self) -> None:
-        """Leave the pool."""
+        """Remove the connection from its pool."""
 
     def check_deadlines(self, now: float) -> None:
-        """Close what is idle or stalled."""
+        """Close the connection if it is idle or stalled. ``now``: time of the event loop in seconds."""
 
 
 class Incoming(_Connection):
-    """A connection that a peer made to this node: bytes in, packets out."""
+    """A connection that a peer opened to this node. It decodes frames and delivers their packets."""
 
     def __init__(self, streams: Streams) -> None:
         super().__init__(streams)
@@ -219,8 +220,8 @@ class Incoming(_Connection):
         self._decoder = FrameDecoder(streams.limit)
         self._useful = self._begun = streams.loop.time()
         self._scheduled = False
-        self._refused = 0  # frames in a row
-        #: Whether it delivered a packet that was not refused, and so is a member's.
+        self._refused = 0  # number of rejected frames in a row
+        #: Whether the connection has delivered an accepted packet, so its peer is a member.
         self.proven = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -240,7 +241,7 @@ class Incoming(_Connection):
             self._hand_on()
 
     def _hand_on(self) -> None:
-        """Pass on whole packets, a burst at a time: one busy peer must not hold up the others."""
+        """Deliver complete packets, at most ``BURST`` in one turn, so that a busy peer does not delay other peers."""
         self._scheduled = False
         if self not in self.streams.incoming:
             return
@@ -282,7 +283,7 @@ class Incoming(_Connection):
 
 
 class Outgoing(_Connection):
-    """A connection to one peer, from the first frame queued for it until it idles, stalls or breaks."""
+    """A connection to one peer. It begins with the first queued frame, and ends when it is idle, stalled or broken."""
 
     def __init__(self, streams: Streams, to: Address) -> None:
         super().__init__(streams)
@@ -296,11 +297,11 @@ class Outgoing(_Connection):
 
     @property
     def drained(self) -> bool:
-        """Whether everything queued went to the kernel."""
+        """Whether all queued frames have been passed to the kernel."""
         return not self._queue and (self.transport is None or self.transport.get_write_buffer_size() == 0)
 
     def dial(self) -> None:
-        """Begin to connect."""
+        """Start to connect in a background task."""
         self.streams.counters["dials"] += 1
         self.dialling = self.streams.loop.create_task(self._dial())
         watch(self.dialling, "connections")
@@ -358,7 +359,7 @@ class Outgoing(_Connection):
             self.streams.counters["frames_sent"] += 1
 
     def data_received(self, data: bytes) -> None:
-        """Close the connection: peers do not answer on it, so this one speaks another protocol."""
+        """Close the connection. Members never send data on it, so the peer uses another protocol."""
         self.streams.counters["frames_malformed"] += 1
         self.lose("frames_dropped_broken")
 
@@ -367,7 +368,7 @@ class Outgoing(_Connection):
         self.lose("frames_dropped_broken")
 
     def lose(self, counter: str) -> None:
-        """Close now and count the frames still queued."""
+        """Close the connection, drop its queued frames, and add their number to ``counter``."""
         lost, self._queued = len(self._queue), 0
         self._queue.clear()
         self.drop(counter, count=lost)
@@ -392,7 +393,10 @@ class Outgoing(_Connection):
 
 
 def deliver(receive: Receive, packet: bytes, source: Address, counters: dict[str, int]) -> bool:
-    """Pass a packet to the receiver. False if it was refused. An error in the receiver must not cost the socket."""
+    """Pass a packet to the receiver, and return False if the receiver rejected it.
+
+    An exception in the receiver is recorded and not raised, so that it does not close the socket.
+    """
     try:
         return receive(packet, source) is not False
     except Exception as error:

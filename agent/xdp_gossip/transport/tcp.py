@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""All packets as frames over TCP (PekoNode's ``Protocol: TCP``)."""
+"""A transport that sends all packets as frames over TCP (PekoNode's ``Protocol: TCP``)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .streams import Streams
 
 
 class TcpTransport(TcpListening):
-    """See :class:`xdp_gossip.transport.Transport` and :class:`TcpListening`, whose parameters it takes."""
+    """A :class:`xdp_gossip.transport.Transport` over TCP. The parameters are those of :class:`TcpListening`."""
 
     _streams: Streams | None = None
 
     def reaches(self, address: Address) -> bool:
-        """See :class:`Transport`: each connection has a socket of its peer's family."""
+        """Return True: each connection has a socket of its peer's address family. See :class:`Transport`."""
         return True
 
     async def open(self, receive: Receive) -> None:

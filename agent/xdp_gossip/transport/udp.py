@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Packets as datagrams, and longer ones as frames over TCP on the same port (PekoNode's ``Protocol: UDP``)."""
+"""A transport that sends short packets as datagrams, and longer packets as frames over TCP on the same port.
+
+This corresponds to PekoNode's ``Protocol: UDP``.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,10 @@ from .sockets import closing_on_error, listening_socket
 from .source import Source
 from .streams import Streams, deliver
 
-#: IPv6's least MTU (RFC 8200, section 5) less its header and UDP's: a datagram that no path has to fragment.
+#: Maximum bytes of a datagram that no path has to fragment: IPv6's minimum MTU (RFC 8200, section 5) less the headers
+#: of IPv6 and UDP.
 DATAGRAM = 1280 - 40 - 8
-#: Datagrams read per wake-up, so that a flood leaves time for timers and the API.
+#: Maximum number of datagrams read in one turn of the event loop, so that a flood leaves time for timers and the API.
 BURST = 256
 _RECEIVE_BUFFER = 4 * 1024 * 1024
 _SO_MEMINFO = 55
@@ -40,13 +44,13 @@ COUNTERS = (
 
 
 class UdpTransport:
-    """See :class:`xdp_gossip.transport.Transport`.
+    """A :class:`xdp_gossip.transport.Transport` over UDP and TCP.
 
-    ``listen`` is where to receive, as an address or as ``(ip, port)``, which allows port 0; ``::`` takes IPv4 too.
-    ``size`` is the longest packet in bytes, ``buffer`` the packets queued at most when the kernel takes no more, and
-    the frames queued for one peer. ``datagram`` is the longest packet sent as a datagram, and ``frames=False`` sends
-    all as datagrams and does not listen on TCP: both are for the PekoNode wire, which knows no frames. ``own`` is the
-    address that peers know: packets leave from it while the host has it (:class:`Source`).
+    ``listen``: the address to listen on, or ``(ip, port)``, which allows port 0; ``::`` receives IPv4, too. ``size``:
+    maximum bytes of a packet. ``buffer``: maximum number of datagrams queued while the kernel's buffer is full, and of
+    frames queued for one peer. ``datagram``: maximum bytes of a packet that is sent as a datagram. ``frames=False``
+    sends all packets as datagrams and does not listen on TCP, for PekoNode's wire, which has no frames. ``own``: the
+    address by which peers know this node; packets have it as their source while the host has it (:class:`Source`).
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class UdpTransport:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """See :class:`Transport`; asks the kernel how many datagrams found its buffer full."""
+        """The counters, with the current number of datagrams that the kernel dropped. See :class:`Transport`."""
         if self._sock is not None:
             self._counters["datagrams_dropped_kernel"] = _kernel_drops(self._sock)
         return self._counters
@@ -86,7 +90,7 @@ class UdpTransport:
         self._receive = receive
         sock, listener = self._bind()
         with closing_on_error(sock):
-            # The kernel grants what net.core.rmem_max allows.
+            # The kernel limits the size of the buffer to net.core.rmem_max.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
             if listener is not None:
                 self._streams = Streams(self._size, self._buffer, self._counters, self._source)
@@ -97,11 +101,14 @@ class UdpTransport:
         self._loop.add_reader(sock, guarded("socket", self._read))
 
     def reaches(self, address: Address) -> bool:
-        """See :class:`Transport`: a socket of IPv4 sends to IPv4 only, one of IPv6 to both."""
+        """Return whether the socket supports the address: an IPv4 socket sends to IPv4 only, an IPv6 socket to both."""
         return self._sock is None or self._mapped or ":" not in address.ip
 
     def _bind(self) -> tuple[socket.socket, socket.socket | None]:
-        """Both sockets on one port; with port 0 the kernel's choice for UDP may be taken on TCP, so try again."""
+        """Create the UDP socket and the listening TCP socket on the same port. Raises ``TransportError``.
+
+        With port 0, the port that the kernel chooses for UDP may be in use for TCP. The method then tries another port.
+        """
         ip, port = self._listen if isinstance(self._listen, tuple) else (self._listen.ip, self._listen.port)
         for attempts_left in range(0 if port else 30, -1, -1):
             sock = listening_socket(self._listen, socket.SOCK_DGRAM)
@@ -116,7 +123,7 @@ class UdpTransport:
         raise AssertionError("unreachable")
 
     def _read(self) -> None:
-        """Drain the socket, a burst at a time."""
+        """Receive and deliver datagrams, at most ``BURST`` in one turn of the event loop."""
         sock, counters = self._sock, self._counters
         for _ in range(BURST):
             if sock is None or sock is not self._sock:
@@ -126,20 +133,20 @@ class UdpTransport:
             except BlockingIOError:
                 return
             except OSError:
-                # An error an earlier datagram caused (ICMP), reported here.
+                # The kernel reports here an ICMP error that a datagram of ours has caused.
                 counters["datagrams_unsendable"] += 1
                 continue
             if len(data) > self._size:
                 counters["datagrams_oversized"] += 1
             elif not name[1]:
-                # Port 0 is no address that could be answered.
+                # No answer can be sent to port 0.
                 counters["datagrams_malformed"] += 1
             else:
                 counters["datagrams_received"] += 1
                 deliver(self._receive, data, normalised(name[0], name[1]), counters)
 
     def _next_datagram(self, sock: socket.socket) -> tuple[bytes, Any]:
-        """One datagram, and who sent it. Raises ``OSError``."""
+        """Receive one datagram, and return it with its sender's address. Raises ``OSError``."""
         return sock.recvfrom(self._size + 1)
 
     def send(self, transmit: Transmit) -> None:
@@ -175,7 +182,7 @@ class UdpTransport:
         self._loop.remove_writer(self._sock)
 
     def _send_now(self, sock: socket.socket, transmit: Transmit) -> bool:
-        """Give one datagram to the kernel; False when it has no room now."""
+        """Pass one datagram to the kernel. Returns False if the kernel's buffer is full."""
         to = transmit.to
         six = ":" in to.ip
         ip = f"::ffff:{to.ip}" if self._mapped and not six else to.ip
@@ -198,7 +205,7 @@ class UdpTransport:
         if sock is None:
             return
         deadline = self._loop.time() + 1.0
-        # Polling, once in a process's life: not worth an event.
+        # Polling is good enough here, because a process closes its transport only once.
         while self._queue and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         self._counters["datagrams_dropped_kernel"] = _kernel_drops(sock)
@@ -214,7 +221,7 @@ class UdpTransport:
 
 
 def _kernel_drops(sock: socket.socket) -> int:
-    """Datagrams the kernel dropped because the socket's buffer was full (sock_diag(7), SK_MEMINFO_DROPS)."""
+    """Number of datagrams that the kernel dropped because the socket's buffer was full (SK_MEMINFO_DROPS)."""
     try:
         info = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64)
     except OSError:

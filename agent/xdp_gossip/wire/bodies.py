@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bodies of native packets: ``[tag, fields...]`` in msgpack. ``core/messages.py`` states the tags and fields."""
+"""Bodies of native packets: ``[tag, fields...]`` in msgpack. ``core/messages.py`` defines the tags and fields."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..core.registry import Message
 
 
 def pack(message: Message) -> bytes:
-    """A message as bytes."""
+    """Encode a message as the bytes of a body."""
     registered = BY_CLASS[type(message)]
     return bytes(msgpack.packb([registered.tag, *registered.schema.pack(message)], use_bin_type=True))
 
 
 def unpack(kind: PacketType, raw: bytes) -> Message:
-    """Inverse of :func:`pack`, with every check. Raises ``Rejected("bad_body")``."""
+    """Decode the body of a packet of type ``kind``, and check it completely. Raises ``Rejected``: bad_body."""
     try:
         fields = msgpack.unpackb(raw, raw=False, strict_map_key=True, max_map_len=0, max_ext_len=0)
         tagged = isinstance(fields, list) and fields and type(fields[0]) is int

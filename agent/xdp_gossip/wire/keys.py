@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Keys of a cluster: 256 slots, each derived from a shared secret for each purpose. No key is ever on the wire.
+"""Keys of a cluster: up to 256 key slots. The keys of a slot derive from its secret, and are never sent.
 
-Rotation without interruption: put the new secret into another slot as ``staged`` on every node (accepted), then make it
-``active`` everywhere (signs; the former becomes ``retiring``, still accepted), then remove the former.
+To rotate keys without interruption: first add the new secret to every node in a slot with state ``staged`` (packets
+with it are accepted). Then make the new slot ``active`` on every node (it signs packets), and the old slot ``retiring``
+(packets with it are still accepted). Then remove the old slot.
 """
 
 from __future__ import annotations
@@ -19,22 +20,25 @@ from ..core.settings import KEY_STATES
 
 @dataclass(frozen=True)
 class SlotKeys:
-    """The keys of one slot: ``mac``, 16 bytes, for packets; ``body``, 32, to derive each packet's AEAD key."""
+    """The keys of one slot: ``mac``, 16 bytes, for the MAC; ``body``, 32 bytes, to derive each packet's AEAD key."""
 
     mac: bytes = field(repr=False)
     body: bytes = field(repr=False)
 
 
 def cluster_id(name: str) -> int:
-    """32 bits that tell clusters apart on the wire (not a secret)."""
+    """The 32-bit number of the cluster ``name`` on the wire. The number is no secret."""
     return int.from_bytes(hashlib.blake2s(name.encode(), digest_size=4, person=b"xg-clust").digest(), "big")
 
 
 class Keyring:
-    """Key slots of one cluster."""
+    """The key slots of one cluster."""
 
     def __init__(self, cluster: str, slots: Mapping[int, tuple[str, str]]) -> None:
-        """``slots``: slot number (0-255) to (secret, state). Raises ``ValueError`` unless exactly one is active."""
+        """Derive the keys of ``slots``: slot number (0-255) -> (secret, state).
+
+        Raises ``ValueError`` for a wrong number or state, and unless exactly one slot is active.
+        """
         for number, (_, state) in slots.items():
             if not 0 <= number <= 255:
                 raise ValueError(f"key slot: expected 0 to 255, got {number}")
@@ -50,16 +54,16 @@ class Keyring:
 
     @classmethod
     def single(cls, cluster: str, secret: str) -> Keyring:
-        """One secret in slot 0, as PekoNode's ``SecretKey``."""
+        """A keyring with one secret, in slot 0, for a cluster without key slots."""
         return cls(cluster, {0: (secret, "active")})
 
     def get(self, number: int) -> SlotKeys | None:
-        """The keys of a slot; None if it is empty."""
+        """The keys of the slot ``number``; None if there is no such slot."""
         return self._keys.get(number)
 
 
 def _derive(cluster: str, secret: str) -> SlotKeys:
-    """HKDF (RFC 5869) with the cluster as salt: one secret used for two clusters gives unrelated keys."""
+    """Derive the keys of a slot by HKDF (RFC 5869). With the cluster as salt, two clusters never share a key."""
 
     def expand(purpose: bytes, length: int) -> bytes:
         kdf = HKDF(algorithm=SHA256(), length=length, salt=b"xdp-gossip/1 " + cluster.encode(), info=purpose)

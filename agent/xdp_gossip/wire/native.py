@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The native packet: 88 bytes, then a sealed body for the types that have one (docs/wire.md; ``bpf/wire.h``).
+"""Codec of native packets: a header of 88 bytes, then an encrypted body for some types (docs/wire.md; ``bpf/wire.h``).
 
 =======  =============================================================================================
 bytes    field, all integers big-endian
@@ -47,9 +47,9 @@ _TYPES = {int(kind): kind for kind in PacketType}
 
 
 class NativeCodec:
-    """Packets of one cluster (``core.packets.Codec``).
+    """Encodes and decodes the packets of one cluster (``core.packets.Codec``).
 
-    ``salt``: 4 bytes that no other run of this node has; random by default. See docs/wire.md, "Keys".
+    ``salt``: 4 bytes that differ between the runs of this node; random by default. See docs/wire.md, "Keys".
     """
 
     def __init__(self, keyring: Keyring, salt: bytes | None = None) -> None:
@@ -58,7 +58,7 @@ class NativeCodec:
         self._cluster = cluster_id(keyring.cluster)
 
     def parse(self, data: bytes) -> Header:
-        """The header, unverified. Raises ``Rejected``."""
+        """The unverified header of a packet. Raises ``Rejected``."""
         if len(data) < HEADER_BYTES:
             raise Rejected("truncated")
         (
@@ -106,13 +106,13 @@ class NativeCodec:
         )
 
     def verify(self, data: bytes, header: Header) -> None:
-        """Check the MAC. Raises ``Rejected``."""
+        """Check the MAC of a packet. Raises ``Rejected``."""
         keys = self._keys(header)
         if not hmac.compare_digest(mac(keys.mac, data), data[BLOCK_BYTES:_TTL_AT]):
             raise Rejected("bad_mac")
 
     def open(self, data: bytes, header: Header) -> Message | None:
-        """Decrypt and check the body. Raises ``Rejected``."""
+        """Decrypt the body and return its message; None for a type without a body. Raises ``Rejected``."""
         if header.type in BODILESS:
             return None
         block = data[:BLOCK_BYTES]
@@ -124,7 +124,7 @@ class NativeCodec:
         return bodies.unpack(header.type, raw)
 
     def encode(self, header: Header, message: Message | None) -> bytes:
-        """A signed and sealed packet; the active key's slot replaces the header's."""
+        """A signed and encrypted packet. It names the active key slot, whatever slot ``header`` names."""
         slot = self._keyring.active
         keys = self._keyring.get(slot)
         assert keys is not None
@@ -150,14 +150,14 @@ class NativeCodec:
         return block + mac(keys.mac, block + bytes(MAC_BYTES) + relay + sealed) + relay + sealed
 
     def relayed(self, data: bytes) -> bytes | None:
-        """The packet for the next hop: ttl one lower, hops one higher."""
+        """A copy of the packet for the next hop, with ttl reduced and hops increased by one; None if ttl is 0."""
         ttl, hops = _RELAY.unpack_from(data, _TTL_AT)
         if ttl == 0:
             return None
         return data[:_TTL_AT] + _RELAY.pack(ttl - 1, min(hops + 1, 255)) + data[_SALT_AT:]
 
     def size_of(self, message: Message) -> int:
-        """Bytes of the whole packet."""
+        """Length in bytes of a packet with ``message``."""
         return HEADER_BYTES + _TAG_BYTES + len(bodies.pack(message))
 
     def _keys(self, header: Header) -> SlotKeys:
@@ -168,14 +168,15 @@ class NativeCodec:
 
 
 def mac(key: bytes, packet: bytes) -> bytes:
-    """The MAC that ``packet`` must have under ``key`` (16 bytes), whatever its MAC field contains."""
+    """The correct MAC of ``packet`` under ``key`` (16 bytes). The present content of its MAC field does not matter."""
     tag: bytes = crypto_shorthash_siphashx24(packet[:BLOCK_BYTES] + packet[_SALT_AT:], key)
     return tag
 
 
 def _aead(keys: SlotKeys, block: bytes, salt: bytes) -> ChaCha20Poly1305:
-    """The cipher with a separate key for each packet: no two packets of a run have the same signed block.
+    """The cipher for one packet. The key derives from the signed block, which differs between all packets of a run.
 
-    Packets of two runs might, if a state directory is restored and the clock stands still. The salt tells them apart.
+    Packets of two runs may have equal signed blocks, if a state directory is restored and the clock stands still. The
+    salt makes their keys different.
     """
     return ChaCha20Poly1305(hashlib.blake2s(block, digest_size=32, key=keys.body, salt=salt).digest())

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Bounded worker processes for content that others wrote, so that checking it never blocks the agent."""
+"""Worker processes with limits on time and memory. They check untrusted content, so that it never blocks the agent."""

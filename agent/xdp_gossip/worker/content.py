@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Checks that a content is what its type says, and shows how two versions differ.
+"""Checks whether the content of a document matches its content type, and computes diffs between versions.
 
-JSON and YAML are parsed before they are accepted.
+JSON and YAML are parsed completely before they are accepted.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any
 from ..core.interface import ProtocolError
 from ..core.shown import cut, shown
 
-#: Bytes of a version up to which it is compared with another line by line.
+#: Maximum bytes of a version for which a diff is computed.
 MAX_DIFF = 256 * 1024
-#: Types that say something of the content.
+#: Content types whose content is checked. A document of another type may have any content.
 CHECKED = frozenset({"text", "json", "yaml"})
-#: Characters of a reason: parsers quote what they stumble over, however long it is.
+#: Maximum characters of the reason in an error. Parsers quote the wrong text in their errors, however long it is.
 _MOST_REASON = 300
 
 
 def check(key: str, value: bytes, content_type: str) -> None:
-    """Raise ``ProtocolError`` (invalid_content), saying where, unless ``value`` is what its type says.
+    """Check that ``value`` matches its content type. Raises ``ProtocolError`` (invalid_content) with the position.
 
-    ``text`` is UTF-8; ``json`` is RFC 8259, hence without NaN; ``yaml`` is one YAML document without application tags,
-    as ``yamlgraph.check`` bounds it. A duplicate key is an error in both, because readers disagree on which one counts.
-    Any other type, ``raw`` among them, promises nothing about the content.
+    ``text``: UTF-8. ``json``: JSON by RFC 8259, hence without NaN. ``yaml``: one YAML document without application
+    tags, within the limits of ``yamlgraph.check``. A duplicate key is an error in JSON and YAML, because parsers
+    disagree on which value counts. The content of any other type, such as ``raw``, is not checked.
     """
     if content_type not in CHECKED:
         return
@@ -45,7 +45,7 @@ def check(key: str, value: bytes, content_type: str) -> None:
 
 
 def _check_yaml(key: str, text: str) -> None:
-    import yaml  # only who publishes YAML needs it in memory
+    import yaml  # imported here to save memory in processes that check no YAML
 
     from . import yamlgraph
 
@@ -55,12 +55,12 @@ def _check_yaml(key: str, text: str) -> None:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
         raise refused(key, "yaml", f"{where}{error.problem or error.context}") from None
-    except Exception as error:  # what a tag makes of its text raises whatever the calls in it raise
+    except Exception as error:  # the constructor of a tag may raise any exception
         raise refused(key, "yaml", _reason(error)) from None
 
 
 def refused(key: str, content_type: str, reason: str) -> ProtocolError:
-    """The error for a content that does not match its type."""
+    """The error for the document ``key``, whose content does not match its content type."""
     message = f"document {key!r}: expected valid {content_type}, {cut(reason, _MOST_REASON)}"
     return ProtocolError("invalid_content", message, key=key, content_type=content_type)
 
@@ -74,7 +74,7 @@ def _reason(error: BaseException) -> str:
 
 
 def parse_json(raw: bytes) -> Any:
-    """The value of a JSON text (RFC 8259: UTF-8, no NaN, no key twice). Raises ``ValueError``, ``RecursionError``."""
+    """Parse a JSON text (RFC 8259: UTF-8, no NaN, no duplicate key). Raises ``ValueError``, ``RecursionError``."""
     return json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
 
 
@@ -88,7 +88,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> None:
-    """Object hook that builds nothing, so that the parser keeps nothing."""
+    """Object hook that raises ``ValueError`` for a duplicate key, and returns None to save memory."""
     if len(dict(pairs)) < len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
@@ -96,8 +96,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> None:
 
 
 def diff(old: bytes, new: bytes, old_name: str, new_name: str) -> str | None:
-    """How ``new`` differs from ``old``, as a unified diff; None when either is not text or too long to compare."""
-    import difflib  # only a process that compares needs it in memory
+    """The unified diff from ``old`` to ``new``; None if one of them is not text or exceeds ``MAX_DIFF``."""
+    import difflib  # imported here to save memory in processes that compute no diff
 
     if len(old) > MAX_DIFF or len(new) > MAX_DIFF or b"\0" in old or b"\0" in new:
         return None

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Checks, parses and compares contents in bounded processes (docs/security.md, "What untrusted content can cost")."""
+"""Checks, parses and compares contents in worker processes with limits.
+
+docs/security.md, "What untrusted content can cost", describes these limits.
+"""
 
 from __future__ import annotations
 
@@ -10,29 +13,29 @@ from ..core.interface import ProtocolError
 from . import content
 from .process import BoundedProcess, Broken, TooMuch
 
-#: Bytes of JSON that are parsed at once: its parser makes no more of a text than is in it.
+#: Maximum bytes of JSON that the agent checks in its own process. Parsing so little JSON needs little time and memory.
 SMALL_JSON = 16 * 1024
-#: Bytes up to which a content does not wait for larger ones.
+#: Maximum bytes of a small content, which has a process of its own and so never waits for larger contents.
 SMALL = 64 * 1024
 
-#: Seconds of processor for a content, and more for each MiB of it; and bytes of memory.
+#: Limits for one job: seconds of processor time, additional seconds for each MiB of the content, and bytes of memory.
 SECONDS, SECONDS_FOR_MIB = 5.0, 4.0
 MEMORY = 768 * 1024 * 1024
-#: Seconds for all differences of one history.
+#: Maximum seconds of processor time for all diffs of one history.
 DIFF_SECONDS = 5.0
 
 
 class Contents:
-    """Two worker processes, one of them reserved for small contents, so that these never wait for large ones."""
+    """Two worker processes. One is reserved for small contents, so that small contents never wait for large ones."""
 
     def __init__(self) -> None:
         self._small = BoundedProcess()
         self._large = BoundedProcess()
 
     async def check(self, key: str, value: bytes, content_type: str) -> None:
-        """Check a content as ``content.check`` does.
+        """Check a content by ``content.check``, in a worker process if it may be expensive.
 
-        Raises ``ProtocolError``: invalid_content, or busy when no process is free.
+        Raises ``ProtocolError``: invalid_content, or busy if the worker process failed.
         """
         at_once = content_type == "text" or (content_type == "json" and len(value) <= SMALL_JSON)
         if at_once or content_type not in content.CHECKED:
@@ -46,9 +49,10 @@ class Contents:
             raise ProtocolError(answer[1], answer[2], **answer[3])
 
     async def differences(self, pairs: Sequence[tuple[bytes, bytes, str, str]]) -> list[str | None]:
-        """The diff of each pair (old, new, name of old, name of new); None where none was made in time.
+        """The diff of each pair (old, new, name of old, name of new); None for a pair without a diff.
 
-        Raises ``ProtocolError`` (busy).
+        There is no diff if a version is too long or not text, or if the diffs exceed their limits. Raises
+        ``ProtocolError`` (busy).
         """
         texts: list[str | None] = [None] * len(pairs)
         compared = [at for at, pair in enumerate(pairs) if max(len(pair[0]), len(pair[1])) <= content.MAX_DIFF]
@@ -63,7 +67,7 @@ class Contents:
         return texts
 
     async def parse_json(self, raw: bytes, most: int) -> Any:
-        """The value of a JSON text with at most ``most`` values. Raises ``ValueError``, ``ProtocolError`` (busy)."""
+        """Parse a JSON text with at most ``most`` values. Raises ``ValueError``, and ``ProtocolError`` (busy)."""
         try:
             answer = await self._run(["parse", raw, most], len(raw))
         except TooMuch as error:
@@ -83,7 +87,7 @@ class Contents:
         return answer
 
     async def close(self) -> None:
-        """End the processes together with their jobs."""
+        """End both processes and their jobs."""
         await self._small.close()
         await self._large.close()
 

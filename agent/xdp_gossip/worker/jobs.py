@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The worker's main loop: checks, parses and compares contents until the agent closes the pipe."""
+"""The main loop of a worker process: it checks, parses and compares contents until the agent closes the pipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LENGTH = struct.Struct(">I")
 
 
 def check(key: str, value: bytes, content_type: str) -> list[Any]:
-    """``["done", None]`` or ``["refused", code, text, details]``."""
+    """Check a content. Returns ``["done", None]`` or ``["refused", code, text, details]``."""
     try:
         content.check(key, value, content_type)
     except ProtocolError as error:
@@ -27,12 +27,15 @@ def check(key: str, value: bytes, content_type: str) -> list[Any]:
 
 
 def differences(pairs: Sequence[Sequence[Any]]) -> list[Any]:
-    """``["done", texts]``: for each pair (old, new, name of old, name of new) as of ``content.diff``."""
+    """Compute a diff by ``content.diff`` for each pair (old, new, name of old, name of new).
+
+    Returns ``["done", texts]``.
+    """
     return ["done", [content.diff(*pair) for pair in pairs]]
 
 
 def parse(raw: bytes, most: int) -> list[Any]:
-    """``["done", value]`` of a JSON text with at most ``most`` values in it, or ``["refused", reason]``."""
+    """Parse a JSON text with at most ``most`` values. Returns ``["done", value]`` or ``["refused", reason]``."""
     try:
         value = content.parse_json(raw)
     except (ValueError, RecursionError) as error:
@@ -57,11 +60,11 @@ _JOBS: dict[str, Callable[..., list[Any]]] = {"check": check, "differences": dif
 
 
 def main() -> None:
-    """Serve jobs until the agent closes the pipe."""
+    """Read jobs from standard input and write their answers to standard output, until the agent closes the pipe."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
-        stream.write("1000")  # where memory is short, this process is to go and not the agent
+        stream.write("1000")  # if memory runs out, the kernel kills this process first and not the agent
     source, target = sys.stdin.buffer, sys.stdout.buffer
-    sys.stdout = sys.stderr  # nothing else may come between the frames
+    sys.stdout = sys.stderr  # a print() must not write between the frames
     while True:
         head = source.read(_LENGTH.size)
         if len(head) < _LENGTH.size:

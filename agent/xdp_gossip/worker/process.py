@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The agent's side of a worker: one job at a time, watched, and ended at its limits.
+"""The agent's side of a worker process: it runs one job at a time, and kills the process at its limits.
 
-Frames are a length (4 bytes, big-endian) and msgpack, in both directions. The process is made when there is a job, and
-ended when there was none for a while, or when it has kept much memory: so nothing of it stays.
+Both sides send frames: a length (4 bytes, big-endian), then msgpack. The process is started for the first job. It is
+ended after some time without a job, or if it uses much memory after a job, so that it occupies no memory while idle.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import msgpack
 
 _LENGTH = struct.Struct(">I")
 _LOOK_EVERY = 0.05
-#: Seconds without a job, and bytes of memory after one, with which the process is ended.
+#: Seconds without a job after which the process is ended, and bytes of memory after a job above which it is ended.
 _IDLE_SECONDS = 30.0
 _KEPT_MEMORY = 64 * 1024 * 1024
-#: A process that is not given the processor counts no time: this many seconds for each that it may use.
+#: Maximum seconds of real time for each second of processor time that a job may use. This also ends a job that waits.
 _WALL_FACTOR = 20.0
-#: Bytes of an answer.
+#: Maximum bytes of an answer.
 _MAX_ANSWER = 64 * 1024 * 1024
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -33,17 +33,17 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class TooMuch(Exception):
-    """A job took more time or memory than allowed; the text says which limit it was and how high."""
+    """Raised if a job exceeded its time or memory. The text names the limit and its value."""
 
 
 class Broken(Exception):
-    """The process cannot be started, or has ended unexpectedly."""
+    """Raised if the process cannot be started, or has ended unexpectedly."""
 
 
 class BoundedProcess:
-    """One process that does one job at a time; others wait for their turn.
+    """One worker process that runs one job at a time. Further jobs wait for their turn.
 
-    It may be created anywhere, but is used in one event loop.
+    The object may be created outside of an event loop, but must be used in one event loop only.
     """
 
     def __init__(self) -> None:
@@ -52,12 +52,12 @@ class BoundedProcess:
         self._idle: asyncio.TimerHandle | None = None
 
     async def run(self, job: list[Any], seconds: float, memory: int) -> Any:
-        """The answer to ``job``, for which it may use ``seconds`` of processor and ``memory`` bytes.
+        """Run ``job`` and return its answer. Limits: ``seconds`` of processor time, ``memory`` bytes.
 
-        A caller that is cancelled ends the process with its job. Raises :class:`TooMuch`, :class:`Broken`.
+        If the caller is cancelled, the process and its job end. Raises :class:`TooMuch`, :class:`Broken`.
         """
         if self._turn is None:
-            self._turn = asyncio.Lock()  # here, as before Python 3.10 it belongs to the loop it was made in
+            self._turn = asyncio.Lock()  # created here: before Python 3.10 a lock belongs to the loop that is running
         async with self._turn:
             if self._idle is not None:
                 self._idle.cancel()
@@ -93,7 +93,7 @@ class BoundedProcess:
                     raise TooMuch(f"it takes more than {memory >> 20} MiB of memory")
         finally:
             if not work.done():
-                await self._end()  # which also ends the work
+                await self._end()  # the end of the process also ends ``work``
             await asyncio.gather(work, return_exceptions=True)
 
     async def _running(self) -> asyncio.subprocess.Process:
@@ -128,10 +128,10 @@ class BoundedProcess:
             await process.wait()
             if process.stdin is not None:
                 with contextlib.suppress(OSError):
-                    await process.stdin.wait_closed()  # takes note of the error that its end was for the pipe
+                    await process.stdin.wait_closed()  # retrieve the pipe's error, which asyncio would log otherwise
 
     async def close(self) -> None:
-        """End the process together with its job."""
+        """End the process and its job."""
         if self._idle is not None:
             self._idle.cancel()
         await self._end()
@@ -149,7 +149,10 @@ async def started(module: str) -> asyncio.subprocess.Process:
 
 
 def _used(pid: int) -> float:
-    """Seconds of processor that it has used. (A limit of the process would need a call that the unit denies.)"""
+    """Seconds of processor time that the process has used.
+
+    The agent polls this value because ``setrlimit`` is not possible: the systemd unit denies that system call.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as stream:
             fields = stream.read().rpartition(b")")[2].split()
@@ -159,7 +162,7 @@ def _used(pid: int) -> float:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that it has."""
+    """Resident memory of the process in bytes; 0 if it has ended."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as stream:
             return int(stream.read().split()[1]) * _PAGE

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Finds what is wrong with a YAML document by its node graph, at a cost that grows with its text only.
+"""Checks a YAML document by its node graph, without loading it. The cost is proportional to the length of the text.
 
-Loading a document can cost any multiple of that: an alias in a merge key (``<<``) copies the entries that it names, and
-each of ten such lines multiplies them by ten.
+Loading a document can cost much more: an alias in a merge key (``<<``) copies the entries of a mapping, so ten such
+lines can multiply the entries by ten each.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import yaml
 
 from ..core.shown import shown
 
-#: Levels: the loader in C calls itself for each, and ends the process where the stack does.
+#: Maximum depth of nesting. The loader in C recurses once for each level, and a stack overflow would kill the process.
 MAX_LEVELS = 200
-#: Entries that merge keys may add to the mappings of one document: who loads it makes them all.
+#: Maximum number of entries that merge keys may add to the mappings of one document. A loader creates all of them.
 MAX_MERGED = 1_000_000
-#: Characters of one whole number. To read one costs the square of them; Python's own limit is the same.
+#: Maximum characters of a whole number, as in Python. The time to parse a number is quadratic in its length.
 _MAX_DIGITS = 4300
 
 _TAG = "tag:yaml.org,2002:"
@@ -30,10 +30,11 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def check(text: str) -> None:
-    """Raise ``yaml.YAMLError`` (mostly with a mark) unless ``text`` is one YAML document that a safe loader accepts.
+    """Check that ``text`` is one YAML document that a safe loader accepts. Raises ``yaml.YAMLError``.
 
-    Also raises whatever constructing a scalar raises, and ``RecursionError`` beyond ``MAX_LEVELS`` levels. A key that
-    occurs twice in a mapping is an error; a key that also occurs in a merged mapping is not.
+    The error usually has a mark with the position. The function also raises ``RecursionError`` above ``MAX_LEVELS``
+    levels, and any error from the construction of a scalar. A duplicate key in a mapping is an error. A key that also
+    occurs in a merged mapping is allowed.
     """
     level = 0
     for event in yaml.parse(text, Loader=_Loader):
@@ -50,16 +51,16 @@ def check(text: str) -> None:
 
 
 class _Graph:
-    """The nodes of one document. Each is visited once, however many aliases it has."""
+    """Walks the nodes of one document. A node with several aliases is visited only once."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
-        self._entries: dict[int, int] = {}  # by id of a mapping: how many it has once it is merged
+        self._entries: dict[int, int] = {}  # id of a mapping -> number of its entries, including merged ones
         self._seen: set[int] = set()
         self._merged = 0
 
     def look(self, node: Any) -> None:
-        """Raise unless the loader could make something of ``node`` and of what is in it."""
+        """Check ``node`` and the nodes in it. Raises an error that the loader would raise for them."""
         if id(node) in self._seen:
             return
         self._seen.add(id(node))
@@ -71,7 +72,7 @@ class _Graph:
             self._made(node)
 
     def _made(self, node: Any) -> Any:
-        """What the loader makes of a scalar, or of a collection that is tagged as something else: mostly an error."""
+        """Construct the value of a scalar, or of a collection with the tag of another type (usually an error)."""
         if node.tag == _STR and isinstance(node, yaml.ScalarNode):
             return node.value
         if node.tag == _INT and len(node.value) > _MAX_DIGITS:
@@ -114,14 +115,14 @@ class _Graph:
         self._entries[id(node)] = len(keys) + added
 
     def _merge(self, value: Any) -> int:
-        """Number of entries that the value of a merge key adds."""
+        """Return the number of entries that ``value``, the value of a merge key, adds to its mapping."""
         parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
         added = 0
         for part in parts:
             if not isinstance(part, yaml.MappingNode):
                 raise _wrong(part, f"expected a mapping for merging, but found {part.id}")
             self.look(part)
-            added += self._entries.get(id(part), len(part.value))  # the latter when it merges itself
+            added += self._entries.get(id(part), len(part.value))  # the default is for a mapping that merges itself
         return added
 
 
