@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The node list for programs without an event loop: the same calls, blocking, safe to use from any thread."""
+"""The node list for programs without an event loop: the same methods, but blocking and thread-safe."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds of one wait for a change; there is no end to how many follow each other.
+#: Seconds after which a wait for a change returns and is repeated.
 _LONG = 3600.0
 
 
 def _with_parameters_of(
     model: Callable[Concatenate[Any, P], None],
 ) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
-    """Give a function the signature of ``model``: for type checkers, editors and ``help()``."""
+    """Decorator that gives a function the signature of ``model``, for type checkers, editors and ``help()``."""
 
     def give(function: Callable[..., None]) -> Callable[Concatenate[Any, P], None]:
         function.__signature__ = inspect.signature(model)  # type: ignore[attr-defined]
@@ -42,12 +42,11 @@ def _with_parameters_of(
 
 
 class NodeList:
-    """A member of a gossip cluster that works in a background thread; takes the parameters of :class:`AsyncNodeList`.
+    """A member of a gossip cluster, running in a background thread. The parameters are those of :class:`AsyncNodeList`.
 
-    ``with NodeList(...) as node_list:`` closes it at the end of the block. The thread is a daemon: a program that ends
-    without :meth:`close` is not kept alive, but its last publish may not have been sent. A log handler runs in that
-    thread: calls that wait, such as :meth:`publish`, raise ``RuntimeError`` there. A signal handler may make every
-    call.
+    ``with NodeList(...) as node_list:`` closes the node list at the end of the block. The thread is a daemon thread: a
+    program may end without :meth:`close`, but its last publish may be lost then. Log handlers run in the background
+    thread, where blocking methods such as :meth:`publish` raise ``RuntimeError``. Signal handlers may call any method.
     """
 
     @_with_parameters_of(AsyncNodeList.__init__)
@@ -55,41 +54,42 @@ class NodeList:
         self._inner = AsyncNodeList(*args, **kwargs)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._ending = threading.RLock()  # a signal's handler may call while its thread holds it
-        self._changing = threading.RLock()  # one join() or close() at a time
+        self._ending = threading.RLock()  # reentrant: a signal handler may call in a thread that holds the lock
+        self._changing = threading.RLock()  # only one join() or close() runs at a time
         self._ended = False
 
     def new(self, node: Node) -> None:
-        """Declare the local node. Must be called first, and once."""
+        """Declare the local node. Call this once, before every other method."""
         self._do(lambda: self._inner.new(node))
 
     def unset(self, node: Node) -> None:
-        """See ``AsyncNodeList.unset``."""
+        """Remove a node from the seeds; see ``AsyncNodeList.unset``."""
         self._do(lambda: self._inner.unset(node))
 
     def set(self, node: Node) -> None:
-        """Name another node of the cluster; it is contacted whenever it is absent."""
+        """Add another node of the cluster as a seed, which is contacted whenever it is absent."""
         self._do(lambda: self._inner.set(node))
 
     def join(self) -> None:
-        """Open the sockets, load the stored state and start to gossip in the background.
+        """Open the sockets, load the stored state, and start to gossip in the background.
 
-        Raises ``StoreError``, ``TransportError`` (the address is in use, say).
+        Raises ``StoreError``, or ``TransportError`` (for example if the address is in use).
         """
-        self.get()  # says when new() is missing or all is over, before a thread is started
+        self.get()  # raises if new() was not called or the node list is closed, before a thread is started
         with self._changing:
             if self._loop is not None:
                 raise NotReadyError("join() was called before")
             loop = asyncio.new_event_loop()
             loop.set_exception_handler(_record)
-            # Whoever takes it out has the loop: the thread, or a join() that was interrupted while that started.
+            # The loop belongs to the one that takes the item out of this queue: the thread, or a join() that was
+            # interrupted while the thread started.
             turn: queue.SimpleQueue[None] = queue.SimpleQueue()
             turn.put(None)
             thread = threading.Thread(target=_serve, args=[loop, turn], name="xdp-gossip", daemon=True)
             try:
-                self._inner._process = os.getpid()  # of a fork from here on, too
+                self._inner._process = os.getpid()  # set before the thread starts, so that any later fork is detected
                 self._ended = False
-                # The loop comes last: until the thread runs, the handler of a signal cannot wait for it.
+                # Set the loop last, because a signal handler must not wait for the loop before the thread runs.
                 thread.start()
                 self._thread, self._loop = thread, loop
                 self._wait(self._inner.join())
@@ -98,7 +98,7 @@ class NodeList:
                     if _taken(turn):
                         loop.close()
                     elif not self._ended:
-                        # An interrupt may come when all is open: then it is to be closed again.
+                        # An interrupt may arrive after everything was opened. In that case close everything again.
                         self._thread, self._loop = thread, loop
                         self._wait(self._inner._take_back())
                 finally:
@@ -108,15 +108,15 @@ class NodeList:
                 raise
 
     def get(self) -> list[Node]:
-        """Return all present nodes, the local one first."""
+        """Return all present nodes, the local node first."""
         return self._do(self._inner.get)
 
     def stop(self) -> bool:
-        """Stop publishing heartbeats. Returns False if they were stopped already."""
+        """Stop publishing heartbeats. Returns False if heartbeats were stopped already."""
         return self._do(self._inner.stop)
 
     def start(self) -> bool:
-        """Publish heartbeats again. Returns False if they were published already."""
+        """Publish heartbeats again. Returns False if heartbeats were not stopped."""
         return self._do(self._inner.start)
 
     def publish(
@@ -146,7 +146,7 @@ class NodeList:
         )
 
     def publish_many(self, writes: Sequence[Write], *, author: str = "", comment: str = "") -> list[Published]:
-        """Write and delete several documents: all or none, and on each node visible together."""
+        """Write and delete several documents: all or none. On each node the changes become visible together."""
         return self._wait(self._inner.publish_many(writes, author=author, comment=comment))
 
     def rollback(
@@ -159,17 +159,17 @@ class NodeList:
         comment: str = "",
         expires_in: float | Literal["never"] | None = None,
     ) -> Published:
-        """Publish again what ``version`` held; see :meth:`AsyncNodeList.rollback`."""
+        """Publish the value of an earlier ``version`` again; see :meth:`AsyncNodeList.rollback`."""
         return self._wait(
             self._inner.rollback(key, version, expected=expected, author=author, comment=comment, expires_in=expires_in)
         )
 
     def repair(self) -> int:
-        """Sync at once with every node that shows other documents; returns how many were asked."""
+        """Sync at once with every node whose documents digest differs. Returns the number of these nodes."""
         return self._do(self._inner.repair)
 
     def read(self, key: str = DEFAULT_KEY) -> bytes:
-        """Return the document's value; empty if there is no such document."""
+        """Return the value of the document ``key``; empty if there is no such document."""
         return self._do(lambda: self._inner.read(key))
 
     def delete(
@@ -179,18 +179,18 @@ class NodeList:
         return self._wait(self._inner.delete(key, expected=expected, author=author, comment=comment))
 
     def document(self, key: str) -> Document | None:
-        """Return the document held here; None if there is none."""
+        """Return this node's version of the document ``key``; None if there is none."""
         return self._do(lambda: self._inner.document(key))
 
     def documents(self, prefix: str = "", after: str = "", limit: int | None = None) -> list[Document]:
-        """Return documents under ``prefix``, ordered by key.
+        """Return documents whose keys start with ``prefix``, sorted by key.
 
-        ``after`` and ``limit`` select the first ``limit`` (None: all) after the key ``after``.
+        Only the first ``limit`` documents (None: all) whose keys come after ``after`` are returned.
         """
         return self._do(lambda: self._inner.documents(prefix, after, limit))
 
     def history(self, key: str) -> list[Document]:
-        """Return the latest versions of a document seen here, newest first."""
+        """Return the latest versions of a document that this node has stored, newest first."""
         return self._wait(self._inner.history(key))
 
     def version(self, key: str, version: Version | str) -> Document:
@@ -198,7 +198,7 @@ class NodeList:
         return self._wait(self._inner.version(key, version))
 
     def members(self, states: frozenset[State] | None = PRESENT) -> list[Member]:
-        """Return nodes in ``states`` (None: all), the local one first."""
+        """Return all nodes whose state is in ``states`` (None: all nodes), the local node first."""
         return self._do(lambda: self._inner.members(states))
 
     def update_node(self, name: str | None = None, private_data: str | None = None) -> bool:
@@ -206,22 +206,22 @@ class NodeList:
         return self._do(lambda: self._inner.update_node(name, private_data))
 
     def leave(self) -> bool:
-        """Leave the cluster: the others drop this node at once."""
+        """Leave the cluster. The other members drop this node at once. Returns False if it had left already."""
         return self._wait(self._inner.leave())
 
     def status(self) -> dict[str, Any]:
-        """See :meth:`AsyncNodeList.status`."""
+        """Return the status of the node list; see :meth:`AsyncNodeList.status`."""
         return self._do(self._inner.status)
 
     def watch(self, prefix: str = "", since: int | None = None, kind: str = "") -> Iterator[Change]:
         """Yield every change from now on; see :meth:`AsyncNodeList.watch`.
 
-        Blocks between changes, and ends when another thread closes the node list, after the last change before that.
-        Several threads may watch at one time. In a forked child it raises ``NotReadyError``.
+        The iterator blocks until the next change. It ends when another thread closes the node list, after the last
+        change. Several threads may watch at the same time. In a forked child the iterator raises ``NotReadyError``.
         """
 
         def first() -> int:
-            self._inner.watch(prefix, since, kind)  # says what is wrong now, not at the first change
+            self._inner.watch(prefix, since, kind)  # raises for wrong arguments now, not at the first change
             return self._inner.revision if since is None else since
 
         return self._changes(self._do(first), prefix, kind)
@@ -233,7 +233,7 @@ class NodeList:
                 found = self._wait(self._inner.changes(revision, _LONG, prefix, kind))
             except NotReadyError:
                 self._inner._not_forked()
-                with self._changing:  # whoever closes it has come to the end: nothing is added any more
+                with self._changing:  # wait until close() has ended, so that no change is added any more
                     found, over = self._inner._log.since(revision, Filter(prefix, kind)), True
             if found.gap:
                 yield Change(found.revision, "resync", "gap")
@@ -243,13 +243,13 @@ class NodeList:
             revision = found.revision
 
     def close(self) -> None:
-        """Stop gossiping and release everything. Idempotent; in a forked child without effect."""
+        """Stop gossiping, and close all sockets and files. Idempotent. In a forked child the method has no effect."""
         if self._inner._forked:
             return
         self._elsewhere()
-        with self._changing:  # whoever comes second waits for the first
+        with self._changing:  # a second call waits for the first
             if self._loop is None:
-                self._inner._closed = True  # nothing runs yet, and nothing will
+                self._inner._closed = True  # not joined, and join() fails from now on
             elif not self._ended:
                 self._wait(self._inner.close())
                 self._end_thread()
@@ -263,7 +263,7 @@ class NodeList:
         self.close()
 
     def _do(self, call: Callable[[], T]) -> T:
-        """Run a call that does not wait, on the loop's thread once there is one."""
+        """Run a non-blocking call in the background thread, or directly if there is no such thread yet."""
         if self._loop is None or threading.current_thread() is self._thread:
             return call()
 
@@ -273,22 +273,22 @@ class NodeList:
         return self._wait(run())
 
     def _elsewhere(self) -> None:
-        """Raise ``RuntimeError`` on the node list's own thread, which cannot wait for itself."""
+        """Raise ``RuntimeError`` if the caller runs in the background thread, which cannot wait for itself."""
         if threading.current_thread() is self._thread:
             raise RuntimeError("expected another thread than the node list's own, which a handler of its log runs in")
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._inner._forked:  # neither the thread nor whoever held the lock is here
+        if self._inner._forked:  # a forked child has no background thread, and its locks may be held forever
             work.close()
             self._inner._usable()
         if threading.current_thread() is self._thread:
             work.close()
             self._elsewhere()
-        # Under the lock: what is handed over before the thread ends is ended by it, and nothing is handed over later.
+        # With the lock held, no work is handed over after the thread has ended. Earlier work is cancelled by its end.
         with self._ending:
             if self._loop is None or self._ended:
                 work.close()
-                self._inner._joined()  # says what is missing
+                self._inner._joined()  # raises an error that names the missing call
                 raise NotReadyError("the node list was closed")
             handed = _Handed(work, self._loop)
         try:
@@ -296,7 +296,7 @@ class NodeList:
         except asyncio.CancelledError:
             raise NotReadyError("the node list was closed") from None
         except BaseException:
-            handed.give_up()  # an interrupted wait leaves nothing behind in the thread
+            handed.give_up()  # an interrupted wait must not leave work running in the thread
             raise
 
     def _end_thread(self) -> None:
@@ -313,11 +313,11 @@ class NodeList:
 
 
 class _Handed(Generic[T]):
-    """Work handed to another thread's loop, and the way back for its result.
+    """Runs a coroutine in another thread's event loop, and passes its result back.
 
-    ``run_coroutine_threadsafe`` is not used: its future has a lock. A signal handler that interrupts the lock's holder
-    and then waits for the loop would keep the loop from handing the result over, forever. ``SimpleQueue`` operations
-    cannot be interrupted half way.
+    ``run_coroutine_threadsafe`` is not used, because its future has a lock. If a signal handler interrupts the code
+    that holds the lock, and then waits for the loop, the loop can never set the result: a deadlock. Operations of
+    ``SimpleQueue`` are atomic.
     """
 
     def __init__(self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
@@ -331,23 +331,23 @@ class _Handed(Generic[T]):
         self._task.add_done_callback(self._done.put)
 
     def result(self) -> T:
-        """Wait for the result. Raises what the work raises, and ``CancelledError`` if the loop ended first."""
+        """Wait for the result and return it. Raises errors of the work, or ``CancelledError`` if the loop ended."""
         return self._done.get().result()
 
     def give_up(self) -> None:
-        """Cancel the work if it still runs."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and the work with it
+        """Cancel the work if it is not finished yet."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so the work has ended
             self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
 
 
 def _serve(loop: asyncio.AbstractEventLoop, turn: queue.SimpleQueue[None]) -> None:
-    """Run the background thread."""
+    """Run the event loop in the background thread, unless join() was interrupted and has taken the loop back."""
     if _taken(turn):
         loop.run_forever()
 
 
 def _taken(turn: queue.SimpleQueue[None]) -> bool:
-    """Whether it was still there to be taken."""
+    """Take the item out of the queue ``turn``. Returns False if another thread has taken it already."""
     try:
         turn.get_nowait()
     except queue.Empty:
@@ -356,7 +356,7 @@ def _taken(turn: queue.SimpleQueue[None]) -> bool:
 
 
 def _record(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """The loop's exception handler, for what no task or callback caught."""
+    """Exception handler of the event loop: record an exception that no task or callback caught."""
     error = context.get("exception")
     if isinstance(error, Exception) and not isinstance(error, OSError):
         RECORD.add("event loop", error)
@@ -365,7 +365,7 @@ def _record(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 async def _cancel_others() -> None:
-    """Cancel all other tasks of this loop, so that nobody waits for them forever."""
+    """Cancel all other tasks of this loop, so that no thread waits for their results forever."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()

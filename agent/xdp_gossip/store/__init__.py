@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The durable state of an agent."""
+"""Stores for the state of an agent: its incarnation, known nodes and documents."""

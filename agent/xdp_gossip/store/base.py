@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The interface of a store for an agent's durable state, whatever it keeps the state in."""
+"""The interface of a store for an agent's state, and functions that are common to all stores."""
 
 from __future__ import annotations
 
@@ -14,74 +14,76 @@ from ..core.members.seeds import MAX_FORMER
 from ..core.types import Document
 from . import rows
 
-#: A node silent for this long is forgotten (docs/architecture.md, "Semantics").
+#: Seconds of silence after which a node is forgotten (docs/architecture.md, "Semantics").
 FORGET_AFTER_S = 86400
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What an earlier run knew: nodes, and the current version of every document (all tombstones included)."""
+    """The stored state of an earlier run: known nodes, and the current version of every document or tombstone."""
 
     known: list[Known] = field(default_factory=list)
     documents: list[Document] = field(default_factory=list)
 
 
 class Unread(NamedTuple):
-    """A version that gave way to a ``successor`` of lower rank whose author had not read it."""
+    """A ``document`` version that was replaced by ``successor``, of lower rank, whose author had not read it."""
 
     document: Document
     successor: Document
 
 
 class StateStore(Protocol):
-    """What a node list needs of a store. :class:`Store` is durable; :class:`MemoryStore` forgets everything at exit."""
+    """The interface of a store for a node list. :class:`Store` uses a file, :class:`MemoryStore` only memory."""
 
     problems: list[str]
 
     def next_incarnation(self, now_s: int) -> int:
-        """Persist and return the incarnation of this run (``core.runs.first_after``)."""
+        """Choose the incarnation of this run (``core.runs.first_after``), persist it and return it."""
 
     def save_incarnation(self, incarnation: int) -> None:
-        """Persist a raised incarnation. One that is earlier than the stored one changes nothing."""
+        """Persist a raised incarnation. An incarnation that is earlier than the stored one is ignored."""
 
     def load(self) -> Snapshot:
-        """Everything an engine starts from."""
+        """Load the stored nodes and documents, with which an engine starts."""
 
     def save_documents(
         self, documents: Sequence[Document], withdrawn: Sequence[Document] = (), unread: Sequence[Unread] = ()
     ) -> None:
-        """Persist document versions in one transaction. Versions older than the stored one go to the history only.
+        """Persist document versions in one transaction. Versions older than the current one go to the history only.
 
-        ``withdrawn``: versions to forget, which were written under a wrong clock and were replaced by lower ones since.
-        Such a version outranks all that follow, and would come back with the next start. A version in both lists is
-        forgotten. ``unread``: such versions whose successor's author had not read them; they stay in the history.
+        ``withdrawn``: versions to delete. They were written under a wrong clock, and have since been replaced by
+        versions of lower rank. If such a version stayed, it would be the current version after the next start, because
+        its rank is higher. A version in both lists is deleted. ``unread``: versions that were replaced in the same way,
+        but by authors who had not read them. They stay in the history.
         """
 
     def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
-        """Persist versions that are not decided yet, at most one for each key, in one transaction.
+        """Persist staged versions, which may still be withdrawn, in one transaction. At most one for each key.
 
-        After a restart they hold like any other version. Until :meth:`settle` they take no place in the history, and no
-        version leaves it for them. ``kept``: versions of an earlier call, see :meth:`settle`.
+        After a restart, staged versions count like any other version. Until :meth:`settle`, they do not count toward
+        the length of the history. ``kept``: versions staged by an earlier call that are confirmed now, as by
+        :meth:`settle`.
         """
 
     def settle(self, kept: Sequence[Document], withdrawn: Sequence[Document]) -> int:
-        """Decide on staged versions in one transaction: ``kept`` ones count, ``withdrawn`` ones are forgotten.
+        """Confirm the staged versions ``kept``, and delete the staged versions ``withdrawn``, in one transaction.
 
-        Returns how many withdrawn rows there were. If no row has to go, nothing is written, so this works on a full
-        disk. Raises ``NotedError`` if the rows are still there but will be removed at the next start.
+        Returns the number of deleted rows. If there is no row to delete, the method writes nothing, so it works on a
+        full disk. Raises ``NotedError`` if the rows could not be deleted now but will be deleted at the next start.
         """
 
     def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:
-        """Forget the versions before ``tombstones``, and ``dropped`` with all before them, in one transaction."""
+        """Delete all versions before ``tombstones``, and ``dropped`` with all versions before it, in one transaction."""
 
     def history(self, key: str) -> list[Document]:
-        """The last versions of ``key``, newest first."""
+        """The stored versions of the document ``key``, newest first."""
 
     def save_nodes(self, known: Sequence[Known]) -> None:
-        """Replace the known nodes, without those silent for a day. The first day of a run forgets no node."""
+        """Replace the stored nodes by ``known``, without nodes that were silent for a day (see :func:`remembered`)."""
 
     def close(self) -> None:
-        """Release the file. Idempotent."""
+        """Close the file and release its lock. Idempotent."""
 
 
 def persist(
@@ -89,11 +91,11 @@ def persist(
     batch: Sequence[DocumentChanged | TombstonesCollected],
     withdrawn: Mapping[tuple[object, ...], Document] | None = None,
 ) -> None:
-    """Write events of documents to the disk, in order. Raises ``StoreError``.
+    """Persist the documents of events in ``store``, in order. Raises ``StoreError``.
 
-    A version that is replaced by a lower one was written under a wrong clock and must not come back. If the lower one's
-    author had not read it, it stays in the history, as :class:`Warned` tells the operator. ``withdrawn``: such versions
-    of earlier events, by key and rank.
+    A version that is replaced by a version of lower rank was written under a wrong clock, and is deleted. If the author
+    of the lower version had not read it, it stays in the history, and a :class:`Warned` event informs the operator.
+    ``withdrawn``: versions to delete because of earlier events, by key and rank.
     """
     gone = dict(withdrawn or {})
     documents: list[DocumentChanged] = []
@@ -101,7 +103,7 @@ def persist(
         if isinstance(event, DocumentChanged):
             documents.append(event)
             continue
-        # What comes afterwards may have taken the place of a tombstone: not before that is where it belongs.
+        # A later event may replace a tombstone. So the events before the tombstone's collection are persisted first.
         _persist_documents(store, documents, gone)
         documents, gone = [], {}
         store.collect(event.tombstones, event.dropped)
@@ -128,10 +130,11 @@ def _persist_documents(
 
 
 def remembered(known: Sequence[Known], opened: float) -> list[Known]:
-    """Drop nodes that were silent for a day, except the last ``MAX_FORMER``, once this run is a day old.
+    """Remove nodes that were silent for a day, except the last ``MAX_FORMER``, if this run is at least a day old.
 
-    Earlier, silence tells nothing: after a weekend without power every node was last heard three days ago. The run's
-    age is monotonic, because setting the clock after boot would otherwise age all nodes at once.
+    ``opened``: monotonic time in seconds at which the run began. In the first day of a run no node is removed: after a
+    weekend without power, for example, every node was silent for days. The age of the run is monotonic, so that setting
+    the clock after boot does not remove nodes.
     """
     if time.monotonic() - opened < FORGET_AFTER_S:
         return list(known)

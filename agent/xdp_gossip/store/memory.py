@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A store in memory that forgets everything at exit."""
+"""A store in memory, whose content is lost at exit."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .statefile import HISTORY
 
 
 def _standing(ranks: Iterable[bytes]) -> list[bytes]:
-    """See :func:`xdp_gossip.store.tables.standing`."""
+    """Sort ranks of versions: the current version first, then by rank. See :func:`xdp_gossip.store.tables.standing`."""
     ranks = list(ranks)
     holds = max((rank for rank in ranks if len(rank) == rows.RANK_BYTES), default=b"")
     return sorted(ranks, key=lambda rank: (rank == holds, rank), reverse=True)
 
 
 class MemoryStore:
-    """A store without a file: for a node list that has no state directory. Nothing survives :meth:`close`."""
+    """A store without a file, for a node list without a state directory. Its content is lost at :meth:`close`."""
 
     def __init__(self, history: int = HISTORY) -> None:
         self.problems: list[str] = []
@@ -30,7 +30,7 @@ class MemoryStore:
         self._opened = time.monotonic()
         self._incarnation = 0
         self._known: list[Known] = []
-        #: By key and rank as the file has them (see ``rows``), newest first.
+        #: The versions by key and by rank (``rows.rank_key``), newest first.
         self._versions: dict[str, dict[bytes, Document]] = {}
         self._undecided: dict[str, bytes] = {}
 
@@ -107,4 +107,4 @@ class MemoryStore:
         self._known = remembered(known, self._opened)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing, because there is no file to close."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Rows of the state file: their columns, their checksums, and the values that they stand for.
+"""Rows of the state file: their columns, their checksums, and conversions between rows and objects.
 
-Every row carries a checksum over its table's name and all its columns. SQLite notices damage to the structure of its
-file, but not to the values in it.
+Every row has a checksum over the name of its table and all its columns, because SQLite detects damage to the structure
+of its file, but not to the values in it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import TypeVar, Union
 from ..core.interface import Known
 from ..core.types import Document, Node, Version
 
-#: One column as SQLite keeps it.
+#: Type of a column's value in SQLite.
 Value = Union[None, int, float, str, bytes]
 Row = tuple[Value, ...]
 T = TypeVar("T")
 
 PAGE = 4096
-#: Columns after the row id and their types, the checksum last. In every layout ``meta`` has its number first.
+#: Columns of each table after the row id, with their types; the checksum is the last one. In every layout, the first
+#: column of ``meta`` is the layout's number.
 COLUMNS = {
     "meta": {"layout": "INTEGER", "total": "INTEGER", "digest": "BLOB", "checksum": "BLOB"},
     "identity": {"incarnation": "INTEGER", "cluster": "TEXT", "checksum": "BLOB"},
@@ -54,7 +55,7 @@ COLUMNS = {
 
 
 def checksum(table: str, columns: Row) -> bytes:
-    """16 bytes over the table's name and ``columns`` (without the checksum itself), types and lengths included."""
+    """Checksum (16 bytes) over the table's name and ``columns`` (without the checksum), including types and lengths."""
     digest = hashlib.blake2b(digest_size=16, person=b"xg-row")
     for value in (table, *columns):
         if isinstance(value, bytes):
@@ -69,12 +70,12 @@ def checksum(table: str, columns: Row) -> bytes:
 
 
 def seal(table: str, columns: Row) -> Row:
-    """``columns`` with their checksum appended."""
+    """A sealed row: ``columns`` with their checksum appended."""
     return (*columns, checksum(table, columns))
 
 
 def intact(table: str, row: Row) -> bool:
-    """Whether the checksum of ``row`` fits, whatever columns the layout of its file gives to ``table``."""
+    """Whether the checksum of ``row`` is correct. The row may have the columns of another layout."""
     try:
         return checksum(table, row[:-1]) == row[-1]
     except UnicodeEncodeError:
@@ -82,7 +83,7 @@ def intact(table: str, row: Row) -> bool:
 
 
 def sound(table: str, row: Row) -> bool:
-    """Whether ``row`` is :func:`intact`, and what ``table`` is to hold."""
+    """Whether ``row`` is :func:`intact`, and its columns have valid values for ``table``."""
     if len(row) != len(COLUMNS[table]) or not intact(table, row):
         return False
     try:
@@ -100,20 +101,20 @@ def sound(table: str, row: Row) -> bool:
 
 
 def row_identity(row: Row) -> tuple[int, str]:
-    """Incarnation, and the name of the cluster; empty for none. Raises ``ValueError`` for other values."""
+    """Read incarnation and cluster name (empty for none) from a row of ``identity``. Raises ``ValueError``."""
     return _whole(row[0], 2**32), _typed(row[1], str)
 
 
 def row_sum(row: Row) -> tuple[int, int]:
-    """How many rows the other tables have, and the sum over their checksums (:func:`weight`), from table ``meta``.
+    """Read a row of ``meta``: the number of rows in the other tables, and the sum of their weights (:func:`weight`).
 
-    Raises ``ValueError`` for other values.
+    Raises ``ValueError`` for wrong values.
     """
     return _whole(row[1], 2**63), int.from_bytes(_typed(row[2], bytes), "big")
 
 
 def weight(row: Row) -> int:
-    """What a sealed row adds to the sum over all rows (modulo 2**64). Raises ``ValueError`` without a checksum."""
+    """The summand of a sealed row in the sum over all rows (modulo 2**64). Raises ``ValueError`` without a checksum."""
     return int.from_bytes(_typed(row[-1], bytes)[:8], "big")
 
 
@@ -131,26 +132,28 @@ def _whole(value: Value, beyond: int) -> int:
 
 
 def rank_key(document: Document) -> bytes:
-    """``Document.rank`` as bytes whose order is that of the ranks, so that SQLite can sort and index it."""
+    """``Document.rank`` as bytes with the same order, so that SQLite can sort and index ranks."""
     version, deleted, content = document.rank
     origin = version.origin
     return struct.pack(">Q16sHB", version.hlc, origin.packed, origin.port, deleted) + content
 
 
-#: Bytes of :func:`rank_key`. A longer key is an :func:`unread_key`: such a row is history, and never what holds.
+#: Length in bytes of a :func:`rank_key`. A longer key is an :func:`unread_key`, whose row is only history and never the
+#: current version.
 RANK_BYTES = 8 + 16 + 2 + 1 + 32
 
 
 def unread_key(document: Document, successor: Document) -> bytes:
-    """The rank of a version that gave way to a lower one: right below its ``successor``, and of another length.
+    """The key of a version that was replaced by ``successor``, of lower rank. It sorts right below the successor's key.
 
-    Under its own rank it would hold again after the next start.
+    With its own rank as key, the version would be the current version again after the next start. The length of the key
+    differs from that of a :func:`rank_key`.
     """
     return struct.pack(">Q", successor.version.hlc).ljust(RANK_BYTES, b"\0") + rank_key(document)
 
 
 def document_row(document: Document, successor: Document | None = None) -> Row:
-    """A document as a sealed row; with ``successor`` one that gave way to this lower version."""
+    """Convert a document to a sealed row. ``successor``: the version of lower rank that replaced it, if any."""
     return seal(
         "document",
         (
@@ -171,7 +174,7 @@ def document_row(document: Document, successor: Document | None = None) -> Row:
 
 
 def row_document(row: Row) -> Document:
-    """Inverse of :func:`document_row`. Raises ``ValueError`` for a row that no document makes."""
+    """Convert a row to a document: the inverse of :func:`document_row`. Raises ``ValueError`` for wrong values."""
     key, rank, version, value, content_type, author, comment, deleted, base, expires, batch, ancestors = row[:12]
     _typed(rank, bytes)
     return Document(
@@ -190,12 +193,12 @@ def row_document(row: Row) -> Document:
 
 
 def _texts(value: Value) -> tuple[str, ...]:
-    """The strings of a JSON array."""
+    """Parse a JSON array of strings. Raises ``ValueError``."""
     return tuple(_typed(text, str) for text in _typed(json.loads(_typed(value, str)), list))
 
 
 def known_row(known: Known) -> Row:
-    """A known node as a sealed row. The sequence is text: it is a peer's unsigned 64 bits, SQLite's are signed."""
+    """Convert a known node to a sealed row. The sequence (unsigned 64 bits) is text: SQLite's integers are signed."""
     return seal(
         "node",
         (
@@ -211,7 +214,7 @@ def known_row(known: Known) -> Row:
 
 
 def row_known(row: Row) -> Known:
-    """Inverse of :func:`known_row`. Raises ``ValueError`` for a row that no known node makes."""
+    """Convert a row to a known node: the inverse of :func:`known_row`. Raises ``ValueError`` for wrong values."""
     ip, port, incarnation, sequence, heard, name, private_data = row[:7]
     node = Node(_typed(ip, str), _typed(port, int), _typed(name, str), _typed(private_data, str))
     numbers = _whole(incarnation, 2**32), _whole(int(_typed(sequence, str)), 2**64), _typed(heard, int)

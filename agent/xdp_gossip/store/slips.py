@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Notes rows that the state file must forget where a full disk has room: in blocks that were allocated before.
+"""Records rows that are to be deleted from the state file, in a way that works on a full disk.
 
-A transaction needs new blocks for its journal, so a full disk refuses even one that only deletes. Overwriting the
-contents of a file needs none, on file systems that write in place. A slip names a row by a digest of its key and rank:
-a torn slip, or one of a row that is gone, names nothing.
+SQLite needs new blocks for the journal of each transaction. On a full disk even a transaction that only deletes rows
+fails. Overwriting an existing file needs no new blocks on file systems that write in place. So this module writes slips
+to a file of fixed size. A slip is a digest of a row's key and rank. A partly written slip, or a slip of a row that does
+not exist, matches no row.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ def _slip(name: Name) -> bytes:
 
 
 class Slips:
-    """The slips in an open file that contains nothing else. The file grows to its full size at once."""
+    """The slips in an open file. The constructor extends the file to its full size."""
 
     def __init__(self, descriptor: int) -> None:
-        """Raises ``OSError`` when there is no room for them."""
+        """Read the slips of the file ``descriptor``. Raises ``OSError`` if the disk has no room for the file."""
         self._descriptor = descriptor
         found = os.pread(descriptor, _ROOM, 0)
         if len(found) < _ROOM:
@@ -41,25 +42,25 @@ class Slips:
         self._slips = [slip for slip in slips if slip != _NONE]
 
     def __bool__(self) -> bool:
-        """Whether there are any slips."""
+        """Whether the file contains any slips."""
         return bool(self._slips)
 
     def names(self, name: Name) -> bool:
-        """Whether there is a slip for this row."""
+        """Whether the file contains a slip for the row ``name``."""
         return _slip(name) in self._slips
 
     def add(self, names: Iterable[Name]) -> None:
-        """Note rows. The slips are durable on return. Raises ``OSError``, also if there are too many."""
+        """Add slips for the rows ``names``, and sync the file. Raises ``OSError``, also if there are too many slips."""
         self._write(list(dict.fromkeys([*self._slips, *(_slip(name) for name in names)])))
 
     def discard(self, names: Iterable[Name]) -> None:
-        """Remove the slips of rows that are gone. Raises ``OSError``; then the slips stay, which does no harm."""
+        """Remove the slips of deleted rows. Raises ``OSError``; the slips then stay, which is harmless."""
         gone = {_slip(name) for name in names}
         if not gone.isdisjoint(self._slips):
             self._write([slip for slip in self._slips if slip not in gone])
 
     def clear(self) -> None:
-        """Remove all slips. Raises ``OSError``, as :meth:`discard` does."""
+        """Remove all slips. Raises ``OSError``; the slips then stay."""
         self._write([])
 
     def _write(self, slips: list[bytes]) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The file under :class:`xdp_gossip.store.sqlite.Store`: how it is made, connected, inspected and repaired.
+"""Creates, opens, inspects and repairs the state file of :class:`xdp_gossip.store.sqlite.Store`.
 
-A new file is built beside and renamed into place, so an empty or half-made ``state.db`` is always damage and never
-taken for a fresh start. A damaged one is linked to ``state.db.corrupt-<UTC time>`` before its successor replaces it:
-a crash at any point leaves either the damaged file or the repaired one under the name.
+A new file is built under another name and then renamed to ``state.db``. So an empty or incomplete ``state.db`` is
+always a damaged file and never a new one. A damaged file is hard-linked as ``state.db.corrupt-<UTC time>`` before the
+repaired file replaces it. So after a crash at any point, ``state.db`` is either the damaged or the repaired file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from . import rows
 from .tables import LAYOUT, Transaction, insert, schema, select, sum_row
 
 APPLICATION_ID = 0x58474F53
-#: Versions kept of each key, the current one included.
+#: Default number of versions stored for each key, including the current one.
 HISTORY = 10
 
 _SIDECARS = ("-journal", "-wal", "-shm")
@@ -33,17 +33,17 @@ _KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSO
 
 
 class StoreError(Exception):
-    """The state could not be opened, read or written; the message names the file. Nothing was acknowledged."""
+    """Raised if the state could not be opened, read or written. The message names the file. Nothing was stored."""
 
 
 class NotedError(StoreError):
-    """The state could not be written, but what was to be withdrawn is noted elsewhere, and holds in no later run."""
+    """Raised if the state could not be written, but slips will delete the withdrawn versions at the next start."""
 
 
 def take_lock(path: Path) -> int:
-    """Lock the state for this process; the lock ends with the returned descriptor. Raises ``StoreError``, ``OSError``.
+    """Lock the state for this process, until the returned descriptor is closed. Raises ``StoreError``, ``OSError``.
 
-    A file of its own: SQLite's locks are gone for the moment in which a repair renames the file.
+    The lock is a separate file, because SQLite's locks are lost when a repair renames the state file.
     """
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     try:
@@ -59,14 +59,14 @@ def take_lock(path: Path) -> int:
 
 
 def open_or_repair(path: Path, problems: list[str]) -> sqlite3.Connection:
-    """A connection to a file that passed inspection; tells in ``problems`` what had to be repaired.
+    """Open the state file, and create or repair it if necessary. Each repair adds a line to ``problems``.
 
     Raises ``StoreError`` or ``OSError``.
     """
     _check_kinds(path)
     _new_name(path).unlink(missing_ok=True)
     if not path.exists():
-        # The directory itself may be new, and its own entry not yet on the disk.
+        # The directory may be new, so sync its parent to bring the directory's own entry to the disk.
         _sync(path.parent.parent)
         strays = _set_sidecars_aside(path, _aside_name(path))
         if strays:
@@ -83,7 +83,7 @@ def open_or_repair(path: Path, problems: list[str]) -> sqlite3.Connection:
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors and values it cannot keep into ``StoreError``."""
+    """Convert SQLite's errors, and errors for values that SQLite cannot store, to ``StoreError``."""
     try:
         yield
     except (sqlite3.Error, ValueError, OverflowError) as error:
@@ -91,9 +91,9 @@ def translated(path: Path) -> Iterator[None]:
 
 
 def _check_kinds(path: Path) -> None:
-    """Raise ``StoreError`` where something stands that is no file: nobody may set that aside, and SQLite could hang.
+    """Raise ``StoreError`` if one of the state's paths is no regular file. SQLite could hang on such a path.
 
-    A link that leads nowhere is no file either: the disk that it leads to may be missing, with the state on it.
+    A dangling symbolic link is an error, too: its target may be a disk that is not mounted and that has the state.
     """
     for each in (path, _new_name(path), *(Path(f"{path}{suffix}") for suffix in _SIDECARS)):
         try:
@@ -108,7 +108,7 @@ def _check_kinds(path: Path) -> None:
 
 
 def check_file(path: Path, mode: int) -> None:
-    """Raise ``StoreError`` unless ``mode`` is that of a file."""
+    """Raise ``StoreError`` unless ``mode`` is the mode of a regular file."""
     if not stat.S_ISREG(mode):
         raise StoreError(f"{path}: expected a file, got {_KINDS.get(stat.S_IFMT(mode), 'a device')}; move it away")
 
@@ -120,7 +120,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = TRUNCATE")
         database.execute("PRAGMA synchronous = EXTRA")
         database.execute("PRAGMA cache_size = -1024")
-        # What was deleted does not stay readable in free pages.
+        # Overwrite deleted values, so that they cannot be read from free pages.
         database.execute("PRAGMA secure_delete = ON")
         database.execute("BEGIN EXCLUSIVE")
         database.execute("COMMIT")
@@ -131,7 +131,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _bare_connection(path: Path) -> sqlite3.Connection:
-    # mode=rw: a file that vanished in between must not be made anew without its schema.
+    # mode=rw: if the file has disappeared since the check, SQLite must not create an empty one.
     return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, timeout=1.0)
 
 
@@ -139,9 +139,9 @@ _NOT_DAMAGE = ("locked", "busy", "disk i/o", "is full", "unable to open", "reado
 
 
 def _inspect(path: Path) -> str | None:
-    """What is wrong with the file's content, None when nothing is. Raises ``StoreError`` for what is not damage."""
+    """Describe the damage of the file; None if it is sound. Raises ``StoreError`` for errors that are no damage."""
     try:
-        # SQLite first: it rolls an unfinished transaction back, which may rewrite the header.
+        # Open the file with SQLite first: it rolls back an unfinished transaction, which may change the header.
         with contextlib.closing(_bare_connection(path)) as database:
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         fault = _inspect_header(path)
@@ -155,9 +155,9 @@ def _inspect(path: Path) -> str | None:
 
 
 def _fault(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> str:
-    """The damage that ``error`` tells of. Raises ``StoreError`` when it tells of something else."""
+    """Describe the damage that caused ``error``. Raises ``StoreError`` if ``error`` has another cause than damage."""
     if isinstance(error, UnicodeDecodeError):
-        # SQLite's message quotes the file, and Python wants that in UTF-8.
+        # SQLite's error message quotes a text of the file, which Python cannot decode as UTF-8.
         return "text that is not UTF-8 where tables are described"
     if any(word in str(error).lower() for word in _NOT_DAMAGE):
         raise StoreError(f"{path}: {error}") from error
@@ -165,20 +165,23 @@ def _fault(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> str:
 
 
 def _lenient(text: bytes) -> str:
-    """What is no UTF-8 becomes text that fails its row's checksum."""
+    """Decode text of the file. Invalid UTF-8 is replaced, so the checksum of its row is wrong afterwards."""
     return text.decode(errors="replace")
 
 
 def _inspect_header(path: Path) -> str | None:
-    """Check the fixed fields of the SQLite header (file format, section 1.3), which SQLite partly trusts."""
+    """Describe damage to the constant fields of the SQLite header, not all of which SQLite checks; None if sound.
+
+    See "Database File Format", section 1.3, in SQLite's documentation.
+    """
     with path.open("rb") as file:
         header = file.read(100)
     if len(header) < 100 or header[:16] != b"SQLite format 3\0":
         return "not an SQLite file"
     if header[68:72] != APPLICATION_ID.to_bytes(4, "big"):
         return "not a state file of XDP Gossip"
-    # Page size, file format versions 1 (2 when somebody turned the write-ahead log on), no reserved bytes,
-    # payload fractions, schema format 4, UTF-8.
+    # Expected: page size, file format versions 1 (2 if the write-ahead log was turned on), no reserved bytes, payload
+    # fractions, schema format 4, UTF-8.
     expected = {16: rows.PAGE.to_bytes(2, "big"), 20: b"\0\x40\x20\x20", 44: b"\0\0\0\4", 56: b"\0\0\0\1"}
     wrong = [at for at, value in expected.items() if header[at : at + len(value)] != value]
     if wrong or header[18:20] not in (b"\1\1", b"\2\2"):
@@ -187,7 +190,7 @@ def _inspect_header(path: Path) -> str | None:
 
 
 def _inspect_meta(path: Path, database: sqlite3.Connection) -> str | None:
-    # All its columns: another layout may have others.
+    # SELECT * because another layout may have other columns.
     found = database.execute("SELECT * FROM meta").fetchall()
     if len(found) != 1 or not rows.intact("meta", found[0][1:]):
         return "damaged row in table meta"
@@ -229,7 +232,7 @@ class _Salvaged:
     nodes: int = 0
     documents: int = 0
     versions: int = 0
-    #: Rows that the ``meta`` row of the damaged file counted; None when that row is damaged, too.
+    #: Number of rows by the ``meta`` row of the damaged file; None if that row is damaged, too.
     expected: int | None = None
     damaged: set[str] = field(default_factory=set)
 
@@ -248,7 +251,10 @@ class _Salvaged:
 
 
 def _repair(path: Path, fault: str) -> str:
-    """Build a new file from the rows that SQLite can read, set the old one aside; returns the report."""
+    """Build a new file from the rows that SQLite can read, and keep the damaged file under another name.
+
+    Returns a report for the operator.
+    """
     aside = _aside_name(path)
     salvaged = _Salvaged()
     _build(_new_name(path), _readable(path, salvaged.damaged), salvaged)
@@ -261,26 +267,26 @@ def _repair(path: Path, fault: str) -> str:
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
-    # Before the successor takes the name: SQLite would play a journal left there into it.
+    # Move the journal away before the new file gets the name: SQLite would apply the old journal to the new file.
     _set_sidecars_aside(path, aside)
     _put_in_place(path)
     return f"{path}: {fault}: set aside as {aside.name}; {salvaged}"
 
 
 def _readable(path: Path, damaged: set[str]) -> Iterator[tuple[str, rows.Row]]:
-    """Tables and their sound rows, as far as SQLite can read a damaged file; ``damaged`` takes the names of the rest.
+    """Yield the sound rows of a damaged file, each with its table. Adds damaged rows and tables to ``damaged``.
 
-    A scan ends at the first page that is damaged. So each table is scanned from both ends, and one damaged page costs
-    its own rows only; most rows come twice. The end with the latest row ids comes first: where an old copy of a page
-    holds another row of the same name, the later one counts.
+    A scan ends at the first damaged page. So each table is scanned from both ends, and a single damaged page loses only
+    its own rows. Most rows are yielded twice. The scan from the highest row ids comes first, because an old copy of a
+    page may contain an outdated row with the same unique columns.
 
-    Raises ``StoreError`` for what is not damage, such as a failing disk.
+    Raises ``StoreError`` for errors that are no damage, such as a failing disk.
     """
     for table in rows.COLUMNS:
         for step in (-1, 1):
             try:
                 with contextlib.closing(_bare_connection(path)) as database:
-                    # Damage to the definition of one table does not hide the others.
+                    # With this setting, a damaged definition of one table does not make the other tables unreadable.
                     database.execute("PRAGMA writable_schema = ON")
                     database.text_factory = _lenient
                     for row in _scan(database, table, step):
@@ -294,9 +300,9 @@ def _readable(path: Path, damaged: set[str]) -> Iterator[tuple[str, rows.Row]]:
 
 
 def _scan(database: sqlite3.Connection, table: str, step: int) -> Iterator[rows.Row]:
-    """Rows in the order of their ids, backwards when ``step`` is -1. Raises ``sqlite3.Error`` where it cannot go on.
+    """Yield the rows of a table by row id, descending if ``step`` is -1. Raises ``sqlite3.Error`` at damage.
 
-    One query a row: Python's cursors read one row ahead, so damage there would cost the row before it.
+    Each row has its own query. Python's cursors read one row ahead, so damage to a row would also lose the row before.
     """
     beyond, order, at = (">", "ASC", 0) if step > 0 else ("<", "DESC", 2**63 - 1)
     columns = ", ".join(rows.COLUMNS[table])
@@ -304,19 +310,19 @@ def _scan(database: sqlite3.Connection, table: str, step: int) -> Iterator[rows.
     while (found := database.execute(query, (at,)).fetchone()) is not None:
         number, *row = found
         if not isinstance(number, int) or (number - at) * step <= 0:
-            raise sqlite3.DatabaseError("row ids are out of order")  # the scan would go round forever
+            raise sqlite3.DatabaseError("row ids are out of order")  # otherwise the scan might never end
         at = number
         yield tuple(row)
 
 
 def _build(target: Path, found: Iterable[tuple[str, rows.Row]], salvaged: _Salvaged) -> None:
-    """Make a complete, synced file at ``target`` from sound rows; counts them in ``salvaged``. Raises ``StoreError``.
+    """Create a complete, synced state file at ``target`` from sound rows, and count these rows in ``salvaged``.
 
-    Of two rows with one name the first one counts.
+    Of two rows with the same unique columns, the first one is used. Raises ``StoreError``.
     """
     os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with translated(target), contextlib.closing(_bare_connection(target)) as database:
-        # No journal: until the rename nobody sees this file.
+        # No journal is needed, because no process uses the file before it is renamed.
         for pragma in (
             f"page_size = {rows.PAGE}",
             "journal_mode = OFF",
@@ -369,7 +375,7 @@ def _aside_name(path: Path) -> Path:
 
 
 def _set_sidecars_aside(path: Path, aside: Path) -> str:
-    """Move SQLite's side files to ``aside`` plus their suffix; empty ones just go. Returns what was moved."""
+    """Rename SQLite's journal files to ``aside`` plus their suffix, and delete empty ones. Returns the former names."""
     moved = []
     for suffix in _SIDECARS:
         sidecar = Path(f"{path}{suffix}")

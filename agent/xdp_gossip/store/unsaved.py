@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Documents of others that are held but not on the disk yet, in the order in which they were accepted.
+"""A queue of changes to documents from other nodes that are not on the disk yet, in the order of their acceptance.
 
-They wait here while the disk fails. The winning version of each document costs nothing, because the engine has it, too,
-and limits it. Earlier versions are for the history only. Their number is limited here, and the oldest are given up.
+Changes stay in the queue while writes to the disk fail. The current version of each document needs no more memory,
+because the engine also has it and limits its size. Earlier versions are needed only for the history. Their total size
+is limited here; beyond the limit, the oldest are dropped.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ..core.events import DocumentChanged, TombstonesCollected
 from ..core.types import Document
 from .sqlite import StateStore, persist
 
-#: Bytes of versions that another one followed, and what each of them counts beside its value.
+#: Maximum bytes of queued versions that have a later version in the queue, and bytes for each of them beside its value.
 _MOST = 32 * 1024 * 1024
 _EACH = 1024
 
@@ -23,48 +24,49 @@ Change = Union[DocumentChanged, TombstonesCollected]
 
 
 class Batch(NamedTuple):
-    """Changes by number, and ``withdrawn``: versions withdrawn by earlier changes that were dropped."""
+    """Changes by number. ``withdrawn``: versions to delete because of earlier changes, which were dropped."""
 
     changes: dict[int, Change]
     withdrawn: dict[tuple[object, ...], Document]
 
     def write(self, store: StateStore) -> None:
-        """Bring all to the disk. Raises ``StoreError``."""
+        """Write all changes to ``store``. Raises ``StoreError``."""
         persist(store, list(self.changes.values()), self.withdrawn)
 
 
 class Unsaved:
-    """A queue with one reader, which calls :meth:`take` and then :meth:`done` or :meth:`put_back`."""
+    """A queue of changes with one reader, which calls :meth:`take` and then :meth:`done` or :meth:`put_back`."""
 
     def __init__(self, counters: dict[str, int]) -> None:
-        """``counters``: where ``versions_given_up`` is counted."""
+        """``counters``: the counters that contain ``versions_given_up``."""
         self._counters = counters
-        #: Changes that were added, and how many of the first of them are on the disk or given up.
+        #: ``added``: number of changes added so far. ``written``: number of the first of them that are on the disk or
+        #: dropped.
         self.added = 0
         self.written = 0
-        #: Keys of documents that are held and not on the disk, those that are being written among them.
+        #: Keys of documents with changes that are not on the disk yet, including changes that are being written.
         self.keys: Counter[str] = Counter()
         self._waiting = Batch({}, {})
         self._taken = Batch({}, {})
-        self._newest: dict[str, int] = {}  # by key, the number of the last change that waits
-        self._followed: deque[int] = deque()  # numbers of those that wait, and another one of that key after them
+        self._newest: dict[str, int] = {}  # key -> number of its last waiting change
+        self._followed: deque[int] = deque()  # numbers of waiting changes with a later waiting change of the same key
         self._bytes = 0
 
     def __bool__(self) -> bool:
-        """Whether anything is not on the disk."""
+        """Whether there are changes that are not on the disk yet."""
         return bool(self._waiting.changes or self._waiting.withdrawn or self._taken.changes)
 
     def add(self, change: Change) -> None:
-        """Queue a change."""
+        """Append a change to the queue."""
         self.added += 1
         if isinstance(change, DocumentChanged):
             self.keys[change.document.key] += 1
             if change.replaced is not None and change.replaced.rank < change.document.rank:
-                change = replace(change, replaced=None)  # is on the disk, or in line itself
+                change = replace(change, replaced=None)  # the replaced version is on the disk or in the queue
         self._line_up(self.added, change)
 
     def take(self) -> Batch:
-        """Take all waiting changes. Later changes wait behind them."""
+        """Take all waiting changes out of the queue and return them. Changes added later wait for the next call."""
         self._taken, self._waiting = self._waiting, Batch({}, {})
         self._newest, self._bytes = {}, 0
         self._followed.clear()
@@ -111,5 +113,5 @@ class Unsaved:
         self._counters["versions_given_up"] += 1
         self.keys[change.document.key] -= 1
         gone = change.replaced
-        if gone is not None:  # it outranks all that follow, and may be on the disk
+        if gone is not None:  # delete this version: it may be on the disk, with a higher rank than the later ones
             self._waiting.withdrawn[gone.key, gone.rank] = gone
