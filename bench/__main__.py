@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``python -m bench [BENCHMARK...] [--json FILE] [--quick]``, as root."""
+"""The command ``python -m bench [BENCHMARK...] [--json FILE] [--quick]``, which must run as root."""
 
 from __future__ import annotations
 
@@ -25,21 +25,31 @@ BENCHMARKS = (
 
 
 def main() -> int:
-    """Run what was asked for; 1 when a goal was missed (with --short: never), 2 when something was not measured."""
+    """Run the benchmarks on the command line. Returns the exit status.
+
+    The status is 2 if a benchmark failed, 1 if a goal was missed (never with --short), otherwise 0.
+    """
     parser = argparse.ArgumentParser(prog="bench", description="Measure the agent and its data plane on this machine.")
     parser.add_argument("names", metavar="BENCHMARK", nargs="*", default=["all"], help=", ".join((*BENCHMARKS, "all")))
-    parser.add_argument("--json", metavar="FILE", type=Path, help="where the figures go (default: build/bench/)")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter runs: to see that it works")
-    parser.add_argument("--short", action="store_true", help="see that it works: --quick, --no-wait, no goal is judged")
-    parser.add_argument("--no-wait", action="store_true", help="do not wait until the machine is quiet")
-    parser.add_argument("--former", metavar="DIR", type=Path, help="dataplane: programs to measure beside (a bpf/)")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="file for the figures (default: build/bench/NAME.json)"
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter runs, to check that a benchmark works")
+    parser.add_argument("--short", action="store_true", help="like --quick and --no-wait, and without judging any goal")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait until other processes are idle")
+    parser.add_argument(
+        "--former",
+        metavar="DIR",
+        type=Path,
+        help="for dataplane: directory with the BPF sources of an earlier release, to compare with",
+    )
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in (*BENCHMARKS, "all")]
     if unknown:
         parser.error(f"expected {', '.join(BENCHMARKS)} or all, got {', '.join(unknown)}")
     if os.geteuid() != 0:
         parser.error("expected to run as root: namespaces and programs have to be made")
-    # Ended from outside, everything is removed as after a failure.
+    # SIGTERM raises SystemExit, so that the context managers remove namespaces and programs.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if args.short:
         os.environ[SHORT] = "1"
@@ -61,7 +71,7 @@ def main() -> int:
             continue
         report.show()
         reports.append(report)
-        # After each: a long run that is broken off leaves what it found.
+        # Write the file after each benchmark, so that an interrupted run keeps its results so far.
         written = save(reports, about, args.json) if args.json else save([report], about, DIRECTORY / f"{name}.json")
         print(f"\nwritten: {written}", flush=True)
     lock.close()
@@ -71,7 +81,10 @@ def main() -> int:
 
 
 def _only_one(parser: argparse.ArgumentParser) -> IO[str]:
-    """Two at once would take each other's namespaces away, and their figures."""
+    """Lock this checkout for benchmarks, and return the open lock file. Exit with an error if it is locked already.
+
+    Two runs at the same time would delete each other's namespaces and distort each other's figures.
+    """
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     lock = (DIRECTORY / "lock").open("w")
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Real agents as processes, each in a network namespace and a directory of its own, with or without a data plane."""
+"""Runs real agents as processes, each in its own network namespace and directory, with or without a data plane."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ARRIVAL = struct.Struct("=QQ")
 
 
 class Agent(AgentProcess):
-    """One agent in the namespace of a host. ``settings`` go into its configuration file."""
+    """One agent in the network namespace of a host. ``settings``: values for its configuration file."""
 
     failure = BenchError
 
@@ -53,9 +53,9 @@ class Agent(AgentProcess):
     # -- the processes -----------------------------------------------------------------------------------------
 
     def bring_plane_up(self) -> None:
-        """``dataplane up``, when this plane needs it; a failure is shown and followed by one more try.
+        """Write the configuration, and run ``dataplane up`` if the agent's mode is XDP or TC.
 
-        Raises :class:`BenchError`.
+        After a first failure, print it and try once more. Raises :class:`BenchError` for a second failure.
         """
         self.write_config()
         if self.plane not in ("XDP", "TC"):
@@ -67,31 +67,32 @@ class Agent(AgentProcess):
             self.dataplane("up", "--user", "root")
 
     def dataplane(self, *words: str) -> str:
-        """A ``dataplane`` command of the product in this host's namespace. Raises :class:`BenchError`."""
+        """Run ``xdp-gossip dataplane`` in this host's namespace. Returns its output. Raises :class:`BenchError`."""
         where = ("--directory", str(self.plane_directory))
         command = (str(COMMAND), "dataplane", words[0], "--config", str(self.config), *where, *words[1:])
         return run(*command, namespace=self.namespace, seconds=_UP_SECONDS)
 
     def launch(self, cpu: int | None = None, probed: bool = False) -> None:
-        """Start the agent's process, on one processor or with the probe in it; does not wait.
+        """Start the agent's process, without waiting until it serves its API.
 
-        From the main thread: its end is the agents' end.
+        ``cpu``: processor to pin it to (None: any). ``probed``: run the agent in bench/probe.py. Call this in the main
+        thread, because the agent is killed when the thread that started it ends.
         """
         pinned = ("taskset", "-c", str(cpu)) if cpu is not None else ()
         self.prefix = (*enter(self.namespace), *pinned)
         self.start((sys.executable, str(PROBE), str(self.arrivals_file)) if probed else (str(COMMAND),))
 
     def wait_ready(self, seconds: float = 60.0) -> None:
-        """Until it serves. Raises :class:`BenchError`."""
+        """Wait until the agent serves its API. Raises :class:`BenchError` after ``seconds``."""
         until(self.not_ready, seconds, 0.1)
 
     def end(self) -> None:
-        """Kill the process group."""
+        """Kill the agent's process group."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.kill()
 
     def expect_no_internal_errors(self) -> None:
-        """Raises :class:`BenchError` with the first line of an exception that the agent did not foresee."""
+        """Raise :class:`BenchError` if the agent's log contains internal errors. The message quotes the first one."""
         found = [line for line in self.log_text().splitlines() if "internal error in " in line]
         if found:
             raise BenchError(f"{self.name}: {len(found)} internal errors, the first: {found[0]}")
@@ -99,7 +100,7 @@ class Agent(AgentProcess):
     # -- what it says ------------------------------------------------------------------------------------------
 
     def arrivals(self) -> dict[int, int]:
-        """Number of the document to CLOCK_MONOTONIC ns of its first arrival."""
+        """Read the probe's file. Returns the first arrival (CLOCK_MONOTONIC, ns) by the document's number."""
         found: dict[int, int] = {}
         raw = self.arrivals_file.read_bytes() if self.arrivals_file.exists() else b""
         for when, number in _ARRIVAL.iter_unpack(raw[: len(raw) - len(raw) % _ARRIVAL.size]):
@@ -109,7 +110,7 @@ class Agent(AgentProcess):
     # -- what it uses ------------------------------------------------------------------------------------------
 
     def run_time(self) -> int:
-        """Nanoseconds that all its threads were on a processor, system calls included."""
+        """Nanoseconds of processor time that all threads of the agent have used, including system calls."""
         total = 0
         for thread in os.listdir(f"/proc/{self.pid}/task"):
             with contextlib.suppress(FileNotFoundError), open(f"/proc/{self.pid}/task/{thread}/schedstat") as file:
@@ -124,22 +125,22 @@ class Agent(AgentProcess):
 
     @property
     def resident_kib(self) -> int:
-        """Resident memory in KiB."""
+        """Resident memory of the agent in KiB."""
         return self._field("VmRSS")
 
     @property
     def peak_kib(self) -> int:
-        """The most memory that was ever resident, in KiB."""
+        """Peak resident memory of the agent in KiB."""
         return self._field("VmHWM")
 
     @property
     def wake_ups(self) -> int:
-        """How often its main thread waited for something and was woken."""
+        """Number of wake-ups (voluntary context switches) of the agent's main thread."""
         return self._field("voluntary_ctxt_switches")
 
 
 class Pins:
-    """The pinned maps of one agent's data plane, read without asking the agent."""
+    """The pinned BPF maps of one agent's data plane, which the benchmark reads directly."""
 
     def __init__(self, agent: Agent) -> None:
         directory = agent.plane_directory / "bpf" / f"v{headers.constants()['XG_LAYOUT']}"
@@ -148,7 +149,7 @@ class Pins:
         self._counters = libbpf.get(str(directory / "counters"))
 
     def node(self, address: Address) -> tuple[int, int, int] | None:
-        """(highest sequence, last seen in ns, documents digest) of an origin; None when it is not known."""
+        """(highest sequence, last seen in ns, documents digest) of an origin; None if it has no entry in the map."""
         try:
             fields = layout.NODE.unpack(libbpf.lookup(self._nodes, layout.node_key(address), layout.NODE.size))
         except FileNotFoundError:
@@ -156,7 +157,7 @@ class Pins:
         return fields[2], fields[4], fields[6]
 
     def entries(self) -> dict[bytes, bytes]:
-        """The whole node map, as bytes."""
+        """All entries of the node map: key -> value, as bytes."""
         found = {}
         for key in libbpf.keys(self._nodes, layout.NODE_KEY.size, libbpf.map_info(self._nodes).max_entries):
             with contextlib.suppress(FileNotFoundError):
@@ -164,18 +165,18 @@ class Pins:
         return found
 
     def counters(self) -> dict[str, int]:
-        """Every counter, summed over the processors."""
+        """The value of every counter, summed over the processors."""
         return {name: libbpf.lookup_per_cpu(self._counters, number) for number, name in enumerate(self._names)}
 
     def close(self) -> None:
-        """Let go of the maps."""
+        """Close the file descriptors of the maps."""
         os.close(self._nodes)
         os.close(self._counters)
 
 
 @contextlib.contextmanager
 def workspace() -> Iterator[Path]:
-    """A directory for agents. What a run that was killed left of its own is removed first."""
+    """Context manager: a temporary directory for agents. Directories of runs that were killed are removed first."""
     temporary = Path(tempfile.gettempdir())
     for left in temporary.glob(f"{PREFIX}-*-*"):
         owner = left.name.split("-")[1]
@@ -189,7 +190,7 @@ def workspace() -> Iterator[Path]:
 
 
 def _clear(base: Path) -> None:
-    """Unmount everything below ``base`` and remove it: with the pins go programs, links and maps."""
+    """Unmount all file systems below ``base`` and delete it. This removes the pins, and so programs, links and maps."""
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for path in sorted((path for path in mounts if path.startswith(f"{base}/")), reverse=True):
         run("umount", "--lazy", path)
@@ -197,7 +198,10 @@ def _clear(base: Path) -> None:
 
 
 def until(missing: Callable[[], str | None], seconds: float, pause: float = 0.2) -> float:
-    """Wait until ``missing()`` is None; the seconds it took. Raises :class:`BenchError` with its text."""
+    """Wait until ``missing()`` returns None. Returns the seconds until then.
+
+    After ``seconds``, raises :class:`BenchError` with the last text that ``missing()`` returned.
+    """
     began = time.monotonic()
     while (text := missing()) is not None:
         if time.monotonic() - began > seconds:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""From a publish to nginx running with it, on a lab of systemd hosts.
+"""Measures the time from a publish until nginx on all hosts uses the new value, on a lab of systemd hosts.
 
-Each host renders the whole configuration of nginx from one document, has nginx check it, and systemd reload nginx.
-A document is published through one member, which is then asked until all hold it, and until all have
-applied it; at the end every host's nginx is asked for the value. ``wait``, the time in which a burst is
-gathered, is its default of 0.5 s, and 0 for comparison.
+Each host renders the configuration of nginx from a document, checks it with nginx, and reloads nginx by systemd. The
+benchmark publishes the document through one member. It queries that member until all members hold the document, and
+until all have applied it. At the end it requests the value from nginx on every host. The template's ``wait`` (seconds
+from a change until the file is rendered) is the default of 0.5 s, and 0 for comparison.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from .report import Report, Spread
 _SIZES, _RUNS = (3, 5), 10
 _QUICK_SIZES, _QUICK_RUNS = (3,), 1
 _WAITS = (0.5, 0.0)
-#: Seconds from the request until the last host's nginx has been reloaded with it.
+#: Goal: maximum seconds from the publish request until the last host has reloaded nginx with the new value.
 GOAL = 2.0
 
-#: Trusts the lab's authority, once there is one.
+#: TLS context that trusts the lab's certificate authority, which is added when the lab exists.
 _TRUSTED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 _TEMPLATE = """worker_processes 1;
@@ -47,7 +47,7 @@ _START = """
 
 
 def run(quick: bool) -> Report:
-    """Measure. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
     sizes, runs = (_QUICK_SIZES, _QUICK_RUNS) if quick else (_SIZES, _RUNS)
     report = Report(
         "applied",
@@ -77,7 +77,7 @@ def _deploy(made: Lab, wait: float) -> None:
         "reload": ["/usr/bin/systemctl", "reload", "nginx.service"],
         "wait": wait,
     }
-    # The template's expressions are the agent's, not Ansible's.
+    # !unsafe, because the agent renders the expressions in the template, and not Ansible.
     text = yaml.safe_dump({"xdp_gossip_agent_templates": [template]}).replace("content:", "content: !unsafe")
     (made.directory / "templates.yml").write_text(text)
     made.deploy("-e", "@templates.yml")
@@ -87,7 +87,7 @@ def _one(report: Report, made: Lab, size: int, wait: float, runs: int, token: st
     held, applied = [], []
     for number in range(runs + 1):
         times = _publish(made, f"value {wait:g} {size} {number}", token)
-        if number:  # the first brings everybody from no document to one
+        if number:  # the first publish is not counted, because there was no document before
             held.append(times[0])
             applied.append(times[1])
     spreads = Spread.of(held), Spread.of(applied)
@@ -112,7 +112,7 @@ def _publish(made: Lab, value: str, token: str) -> tuple[float, float]:
         raise BenchError(f"{first}: expected all members to apply the document within 30 s: {found}")
     applied = time.monotonic() - began
     for endpoint in made.endpoints:
-        # A reload returns before the new workers answer; the old ones finish what they have.
+        # A reload of nginx returns before the new workers answer, so the old value may be served for a moment.
         deadline = time.monotonic() + 5
         while (served := _served(endpoint)) != value:
             if time.monotonic() > deadline:

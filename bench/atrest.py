@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What an agent costs while nothing happens but heartbeats and syncs, cycle 1 s.
+"""Measures the processor time of an agent at rest, with only heartbeats and syncs, at a cycle of 1 s.
 
-Two ways to count. The run time of the agents and of ksoftirqd (schedstat, exact): a namespace's packets are received
-and relayed in softirqs of whoever sent them, which is charged to the sender, or in ksoftirqd. And the processor time of
-the whole machine (/proc/stat, in ticks), softirqs of idle processors included, less what it uses without agents: right
-only on a machine that does nothing else, so it stands beside the other as a check.
+The benchmark measures in two ways. The first is the run time of all agents and of ksoftirqd (schedstat, exact). It
+includes the softirqs that receive and relay packets, because these run in the sending process or in ksoftirqd. The
+second is the processor time of the whole machine (/proc/stat, in ticks), including softirqs of idle processors, less
+the time that the machine uses without agents. The second figure is only a check of the first, because any other work on
+the machine makes it wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ GOAL = 0.16
 
 
 def run(quick: bool) -> Report:
-    """Measure. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
     sizes, seconds, windows = ((4,), 5.0, 1) if quick else (_SIZES, _SECONDS, _WINDOWS)
     idle = _busy(seconds)
     report = Report(
@@ -48,14 +49,14 @@ def run(quick: bool) -> Report:
 
 
 def _busy(seconds: float) -> float:
-    """Processor seconds a second that the machine uses."""
+    """Wait for ``seconds``. Returns the processor seconds per second that the machine used meanwhile."""
     before, began = busy_times(), time.monotonic()
     time.sleep(seconds)
     return (busy_times() - before) / (time.monotonic() - began)
 
 
 def _run_time(hosts: Sequence[Agent]) -> int:
-    """Nanoseconds of all agents and of the kernel's softirq threads."""
+    """Nanoseconds of processor time that all agents and the kernel's ksoftirqd threads have used so far."""
     helpers = [lane.kernel_thread(f"ksoftirqd/{cpu}") for cpu in os.sched_getaffinity(0)]
     return sum(host.run_time() for host in hosts) + sum(map(lane.run_time, helpers))
 

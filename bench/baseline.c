@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What the data plane is held against: doing nothing, and copying with rewriting but without any protocol.
+ * Baseline programs to compare the data plane with. They drop every frame, or copy and readdress every frame, without
+ * any protocol.
  */
 #include <uapi/linux/bpf.h>
 #include <linux/if_ether.h>

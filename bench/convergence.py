@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""How long a small document takes from one agent to all: into every kernel, and into every agent.
+"""Measures how long a small document takes from one agent to the data planes and to the agents of all hosts.
 
-One agent after the other, chosen at random, is asked over its API to publish a few bytes. Two times are taken, both by
-CLOCK_MONOTONIC, which all namespaces share: when the data plane of each host recorded the rumor (``last_seen`` of
-its entry, read from the pinned maps as soon as the entry shows the new digest), and when each agent's core had taken
-the document (noted by bench/probe.py). Both count from the request, so they contain the publisher's HTTP and disk.
+The benchmark publishes a few bytes through the API of a random agent, again and again. It takes two times for each
+host, both by CLOCK_MONOTONIC, which all namespaces share. The first is the time at which the host's data plane recorded
+the rumor: ``last_seen`` of the publisher's entry in the pinned maps, read as soon as the entry has the new digest. The
+second is the time at which the host's agent had applied the document (written by bench/probe.py). Both count from the
+publish request, so they include HTTP and disk of the publisher.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from .netns import BenchError
 from .report import Report, Spread
 
 _SIZES, _PUBLISHES = (10, 30, 50), 20
-#: Seconds from one publish to the next: the heartbeats and syncs that follow it are over by then.
+#: Minimum seconds between two publishes, so that heartbeats and syncs after the first are over before the second.
 _PAUSE = 1.0
-#: Seconds to wait for a publish to arrive everywhere, and between two looks at the maps.
+#: Maximum seconds to wait until a publish has reached all hosts, and seconds between two reads of the maps.
 _PATIENCE, _LOOK = 10.0, 0.002
 KERNEL_GOAL, AGENT_GOAL = 0.005, 0.050
 
 
 def run(quick: bool) -> Report:
-    """Measure. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
     sizes, publishes = ((4,), 2) if quick else (_SIZES, _PUBLISHES)
     report = Report(
         "convergence",
@@ -81,7 +82,7 @@ def _one(report: Report, plane: str, size: int, publishes: int) -> None:
 
 
 class _Times:
-    """Milliseconds from the request, of each host reached."""
+    """Milliseconds from the publish request until the document reached each host: its kernel, and its agent."""
 
     def __init__(self) -> None:
         self.kernels: list[float] = []
@@ -124,7 +125,10 @@ def _watch(
     began: int,
     times: _Times,
 ) -> None:
-    """Look at the maps until each shows the publisher's new digest; its ``last_seen`` then is the kernel's time."""
+    """Read the maps of all hosts until each has the publisher's new digest, and add the kernels' times to ``times``.
+
+    The time of a kernel is ``last_seen`` of the publisher's entry.
+    """
     waiting = dict(enumerate(pins))
     deadline = time.monotonic() + 1.0
     while waiting and time.monotonic() < deadline:

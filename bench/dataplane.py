@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What a packet costs in the kernel: one core does everything, and every figure is a ratio to doing nothing.
+"""Measures the cost of a packet in the data plane, as a ratio to XDP programs that drop or copy every packet.
 
-The generator, the link and the program under test share one pinned processor, so what is measured is packets a second
-with everything included. In every round each case runs once; a ratio is taken within its round. Frames are heartbeats,
-the same for all cases but for their MAC (forged) or their time to live (not relayed). What the MAC of a body costs is
-seen by the longest packets with a wrong one: nothing else happens to them.
+The generator, the link and the program under test share one pinned processor. So the measured packets per second
+include the work of all three. Each case runs once in every round, and ratios are computed within a round. The frames
+are heartbeats. They are the same in all cases except for the MAC (wrong if forged) or the ttl (0 if not relayed). The
+longest packets with a wrong MAC show the cost of the MAC of a body, because the data plane only checks and drops them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .plane import Plane
 from .programs import Generator
 from .report import Report, Spread, sound
 
-#: So many that no origin exhausts its budget (XG_RUMOR_LIMIT) within a pass.
+#: Number of origins, large enough that no origin exceeds its rate limit (XG_RUMOR_LIMIT) within a pass.
 ORIGINS = 1000
 FRAMES = 1 << 17
-#: Of the longest packets, in a pass.
+#: Number of the longest packets in a pass.
 LONG_FRAMES = 1 << 15
 _ROUNDS, _PASSES = 5, 4
-#: Case to the least ratio wanted, to XDP_DROP and to its bare twin.
+#: Goals: case -> minimum ratio of its rate to XDP_DROP, and to its bare twin (a program without the protocol).
 _GOALS = {
     "XDP: duplicate": (0.6, 0.0),
     "XDP: new heartbeat, recorded": (0.3, 0.0),
@@ -39,17 +39,21 @@ _GOALS = {
 }
 
 
-#: Programs that drop everything: heartbeats, and the longest packets.
+#: Names of the cases in which a program drops every frame: heartbeats, and the longest packets.
 DROP, DROP_LONG = "XDP_DROP", "XDP_DROP, longest"
-#: Names the cases of former programs.
+#: Prefix of the names of cases with the programs of the option --former.
 FORMER = "former "
-#: Least rate of a case in units of its former one: what is below is slower by more than two runs differ.
+#: Goal: minimum ratio of a case's rate to the rate with the former programs. Two runs differ by less than that.
 _NO_SLOWER = 0.97
 
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the table. ``prepare`` comes before each pass and is not timed; ``handled`` counts."""
+    """One row of the table.
+
+    ``prepare``: called before each pass, and not timed. ``handled``: returns the number of frames with the expected
+    verdict so far. ``copies``: expected copies of each frame. ``twin``: name of the bare case to compare with.
+    """
 
     name: str
     generator: Generator
@@ -61,9 +65,10 @@ class Case:
 
 
 def run(quick: bool, former: Path | None = None) -> Report:
-    """Measure. ``former``: a ``bpf/`` of the same wire and maps that is measured in the same run.
+    """Run this benchmark and return its report. ``quick``: fewer and shorter runs.
 
-    Raises ``BenchError``.
+    ``former``: directory with the sources (``bpf/``) of an earlier data plane with the same wire and maps, which is
+    measured, too. Raises ``BenchError``.
     """
     rounds, passes = (1, 1) if quick else (_ROUNDS, _PASSES)
     cpu = max(os.sched_getaffinity(0))
@@ -80,7 +85,7 @@ def run(quick: bool, former: Path | None = None) -> Report:
 
 
 def _measure(case: Case, passes: int) -> float:
-    """Packets a second in one round."""
+    """Run a case for one round. Returns its packets per second."""
     seconds, handled = 0.0, 0
     with case.attached():
         case.generator.rewind()
@@ -103,12 +108,12 @@ def _nothing() -> None:
 
 
 def _through_stack() -> int:
-    """Frames that went up the stack at the node's end."""
+    """Number of frames that the network stack received at the node's end."""
     return int(link(lane.NODE, lane.INSIDE)["stats64"]["rx"]["packets"])
 
 
 class _Frames:
-    """Generators by what they send: made when first asked for."""
+    """The generators of the frames for all cases."""
 
     def __init__(self) -> None:
         framer = lane.framer()
@@ -129,7 +134,7 @@ _frames: _Frames | None = None
 
 
 def frames() -> _Frames:
-    """The load, made once."""
+    """The generators, created at the first call."""
     global _frames
     if _frames is None:
         _frames = _Frames()
@@ -137,7 +142,7 @@ def frames() -> _Frames:
 
 
 def _bare() -> list[Case]:
-    """Programs that do not know the protocol."""
+    """The bare cases: programs without the protocol, which drop or copy every frame."""
     load = frames().genuine
     module = programs.compile_source(programs.HERE / "baseline.c", {})
     hop = lane.PEER_MAC + lane.LOCAL_MAC
@@ -181,7 +186,7 @@ def _bare() -> list[Case]:
 
 
 def _product(sources: Path = programs.BPF_SOURCES, prefix: str = "") -> list[Case]:
-    """The data plane of ``sources``, in XDP and at TC."""
+    """The cases with the data plane from ``sources``, in XDP and in TC. ``prefix``: prefix of their names."""
     found = []
     members = [packets.origin(number) for number in range(ORIGINS)]
     for way, tc in (("XDP", False), ("TC", True)):
@@ -195,12 +200,12 @@ def _product(sources: Path = programs.BPF_SOURCES, prefix: str = "") -> list[Cas
 
 
 def _verdicts(way: str, plane: Plane) -> list[Case]:
-    """Packets that are not relayed."""
+    """The cases with packets that the data plane does not relay."""
     twin, long_twin = ("TC drop", "TC drop, longest") if way == "TC" else ("", DROP_LONG)
     load = frames()
 
     def seen() -> None:
-        """Every origin's sequences are behind its window."""
+        """Set the replay window of every origin so that all frames count as duplicates."""
         plane.admit(ORIGINS, highest=1 << 40)
 
     duplicates, taken = _count(plane, "drop_duplicate"), _count(plane, "take_heartbeat")

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""What a deployment that changes nothing costs the controller, beside roles of the usual kind.
+"""Measures the controller's processor time for a deployment that changes nothing, in comparison with usual roles.
 
-All are whole ``ansible-playbook`` commands on a lab of systemd hosts reached by ssh, with pipelining as in the lab's
-inventory, or without as Ansible has it by default. Counted is processor time, of the command and all that it starts
-and waits for, as other work on the machine hardly changes it. What ansible-playbook takes for the same hosts and no
-task at all is subtracted. The ways take turns:
+Each measurement is a complete ``ansible-playbook`` command on a lab of systemd hosts reached by ssh, with pipelining
+(as in the lab's inventory) or without (Ansible's default). The figure is the processor time of the command and of all
+its child processes, because other work on the machine hardly changes that. The time of ansible-playbook for the same
+hosts without any task is subtracted. The following commands alternate:
 
-- *deploy*: the playbook ``deploy`` of this collection, whole: facts, checks, release, configuration, units, gate;
-- *plain role*: package, user, directories, configuration, unit, service, as roles are usually written: a task each;
-- *zabbix_agent* and *memcached*: public roles for one service (:mod:`.publicroles`); not with ``--quick``.
+- *deploy*: the complete playbook ``deploy`` of this collection: facts, checks, release, configuration, units, gate;
+- *plain role*: package, user, directories, configuration, unit, service, one task each, as roles are usually written;
+- *zabbix_agent* and *memcached*: public roles for one service (:mod:`.publicroles`), not measured with ``--quick``.
 
-``DEPLOY_HOSTS`` gives other numbers of hosts, as ``3,10,30``.
+The environment variable ``DEPLOY_HOSTS`` sets other numbers of hosts, such as ``3,10,30``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .report import Report, Spread
 
 _SIZES, _RUNS = (3, 10), 3
 _QUICK_SIZES, _QUICK_RUNS = (3,), 1
-#: Processor seconds of the controller for each host, and how much more they may be at the largest number of hosts than
-#: at the smallest to be called flat.
+#: Goals: maximum processor seconds of the controller for each host, and maximum ratio of these seconds at the largest
+#: number of hosts to those at the smallest.
 GOAL, FLAT_GOAL = 1.5, 1.2
 _SECONDS = 600.0
 
@@ -36,7 +36,7 @@ _EMPTY = """
   gather_facts: false
   tasks: []
 """
-# In the manner of well-known roles for one service: facts, variables of the system, package, user, files, service.
+# A role as well-known roles for one service are written: facts, variables by system, package, user, files, service.
 _PLAIN = """
 - hosts: fleet
   become: true
@@ -97,7 +97,7 @@ _NOTHING, _DEPLOY, _PLAIN_ROLE = "no task", "deploy", "plain role"
 
 
 def run(quick: bool) -> Report:
-    """Measure. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
     sizes, runs = (_QUICK_SIZES, _QUICK_RUNS) if quick else (_SIZES, _RUNS)
     kinds = _KINDS[:1] if quick else _KINDS
     if given := os.environ.get("DEPLOY_HOSTS"):
@@ -129,7 +129,7 @@ def run(quick: bool) -> Report:
 
 
 def _ways(made: Lab, public: Sequence[PublicRole]) -> dict[str, str]:
-    """What is measured, and the playbook of each."""
+    """Write the playbooks to compare. Returns their paths or names by the name of the command in the report."""
     texts = {_NOTHING: _EMPTY, _PLAIN_ROLE: _PLAIN, **{role.name: role.play for role in public}}
     for number, text in enumerate(texts.values()):
         (made.directory / f"way{number}.yml").write_text(text)
@@ -146,7 +146,7 @@ def _one(report: Report, made: Lab, ways: dict[str, str], size: int, runs: int, 
             before = _processor()
             made.playbook(ways[way], *words, seconds=_SECONDS)
             spent = _processor() - before
-            if number:  # the first of each fills caches, and makes what is not there yet
+            if number:  # the first run is not counted, because it fills caches and makes changes on the hosts
                 times[way].append(spent)
     start = Spread.of(times[_NOTHING]).median
     spreads = {way: Spread.of([(spent - start) / size for spent in times[way]]) for way in ways if way != _NOTHING}
@@ -156,6 +156,6 @@ def _one(report: Report, made: Lab, ways: dict[str, str], size: int, runs: int, 
 
 
 def _processor() -> float:
-    """Seconds of processor time that the children of this process took by now, with all that they waited for."""
+    """Processor seconds that the child processes of this process, and their children, have used so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Many hosts on one bridge, each a network namespace with an agent; everything is removed afterwards."""
+"""A fleet of hosts on one bridge. Each host is a network namespace with an agent, and is removed at the end."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .agents import Agent
 HUB = f"{netns.PREFIX}-hub"
 _FIRST = ipaddress.IPv4Address("198.18.64.10")
 _NEIGHBOURS = Path("/proc/sys/net/ipv4/neigh/default")
-#: Data planes made at one time: each compiles for a second on one core.
+#: Number of data planes that are brought up in parallel. Each compiles for about a second on one core.
 _AT_ONCE = 2
 
 
 @contextlib.contextmanager
 def fleet(count: int, plane: str, **settings: Any) -> Iterator[list[Agent]]:
-    """``count`` hosts with their data planes up and no agent started yet.
+    """Context manager: ``count`` hosts with their data planes up, but no agent started yet.
 
-    Raises ``BenchError``, also when an agent met an exception that it did not foresee.
+    Raises ``BenchError``, also if the log of an agent contains internal errors at the end.
     """
     names = [f"{netns.PREFIX}{number}" for number in range(count)]
     with agents.workspace() as base, netns.namespaces(HUB, *names), _neighbour_room(count):
@@ -48,7 +48,10 @@ def fleet(count: int, plane: str, **settings: Any) -> Iterator[list[Agent]]:
 
 
 def form(hosts: Sequence[Agent], total: int, probed: bool = False, seconds: float = 90.0) -> float:
-    """Start ``hosts`` and wait until each of them lists ``total`` members; the seconds from the last start."""
+    """Start the agents of ``hosts``, and wait until each of them lists ``total`` members.
+
+    Returns the seconds since all agents serve their APIs.
+    """
     for host in hosts:
         host.launch(probed=probed)
     for host in hosts:
@@ -65,7 +68,10 @@ def form(hosts: Sequence[Agent], total: int, probed: bool = False, seconds: floa
 
 
 def _wire(names: Sequence[str]) -> None:
-    """A bridge in the hub, and a veth pair to each host with GRO on at the hub's end: XDP's frames need it there."""
+    """Create a bridge in the hub's namespace, and a veth pair from the bridge to each host.
+
+    GRO is on at the hub's end, because veth drops frames redirected by XDP otherwise.
+    """
     bridge = f"{netns.PREFIX}br"
     netns.run("ip", "-n", HUB, "link", "add", bridge, "type", "bridge")
     netns.run("ip", "-n", HUB, "link", "set", bridge, "up")
@@ -80,7 +86,10 @@ def _wire(names: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _neighbour_room(count: int) -> Iterator[None]:
-    """The kernel's neighbour tables share one bound for all namespaces: room for everybody to know everybody."""
+    """Context manager: the kernel's limits on neighbour entries are high enough for ``count`` hosts.
+
+    All namespaces share these limits, and every host has an entry for every other host.
+    """
     needed = 4 * count * count + 4096
     before = {}
     try:

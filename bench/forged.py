@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Millions of forged packets against one agent: it is not woken, nothing changes, nothing is relayed.
+"""Sends millions of forged packets to one agent: they must not wake the agent, change its state, or be relayed.
 
-First the agent is watched at rest. Then forged heartbeats of its members come as fast as one processor sends them: each
-has to be counted as such, the node map has to stay as it is to the byte, and the agent may wait and wake no more often
-than at rest. Last the same flood with genuine heartbeats among it, all of which have to be recorded.
+First the benchmark counts the agent's wake-ups at rest. Then it sends forged heartbeats of the agent's members as fast
+as one processor can. The data plane must count each of them as forged, the node map must not change, and the agent must
+not wake up more often than at rest. Finally it sends genuine heartbeats during such a flood, and the data plane must
+record all of them.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ from .report import Report
 _MEMBERS, _FRAMES = 100, 1 << 17
 _FORGED, _QUICK = 10_000_000, 200_000
 _GENUINE_RATE = 200
-#: What counts as nothing: counters that must not move under forged packets alone.
+#: Counters that must not change while only forged packets arrive.
 _STILL = ("take_heartbeat", "relay", "copy", "news", "news_lost", "pass_direct")
 _REST = 12.0
 
 
 def run(quick: bool) -> Report:
-    """Measure. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: fewer packets. Raises ``BenchError``."""
     wanted = _QUICK if quick else _FORGED
     with lane.pinned(0), lane_agent("XDP", _MEMBERS, 4, 1) as node, contextlib.closing(Pins(node)) as pins:
         load = Load(_MEMBERS)
         introduce(node, load, _MEMBERS)
         framer = lane.framer()
-        # Sequences that genuine heartbeats do not come near: behind the window they would count as copies.
+        # The forged heartbeats have far higher sequences than the genuine ones. Otherwise the data plane would count
+        # some of them as duplicates.
         ahead = packets.heartbeats(_MEMBERS, _FRAMES, first=1 << 40)
         frames = [framer.frame(packets.forged(packet, number)) for number, packet in enumerate(ahead)]
         generator = Generator(lane.GENERATOR, lane.OUTSIDE, frames)
@@ -52,7 +54,7 @@ def run(quick: bool) -> Report:
 
 
 def _wakes(node: Agent, work: object) -> float:
-    """How often a second the agent waited and was woken during ``work``."""
+    """Call ``work``, and return the agent's wake-ups per second meanwhile."""
     assert callable(work)
     before, began = node.wake_ups, time.monotonic()
     work()
@@ -68,7 +70,7 @@ def _flood(generator: Generator, pins: Pins, until: int) -> None:
 
 
 def _among(generator: Generator, pins: Pins, load: Load, wanted: int) -> tuple[int, int]:
-    """Genuine heartbeats sent during a flood, and how many of them were recorded."""
+    """Send genuine heartbeats during a flood. Returns their number, and the number of those that were recorded."""
     before = pins.counters()
     sent, over = [0], threading.Event()
 

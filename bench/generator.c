@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The load: sends ready-made frames from a map, one after the other. Run with BPF_PROG_TEST_RUN and live frames, whose
- * pages come back without being reset: so every byte is written anew, each time.
+ * The load generator: sends ready-made frames from a map, one after the other. It runs by BPF_PROG_TEST_RUN with live
+ * frames. The kernel reuses the pages of sent frames without a reset, so the program writes every byte of each frame.
  */
 #include <uapi/linux/bpf.h>
 
 #define WORDS (FRAME_BYTES / 8)
-/* More than so many words at once LLVM would leave to a function memcpy(), which there is none of. */
+/* Maximum words per copy. For more words, LLVM would call the function memcpy(), which does not exist in BPF. */
 #define AT_ONCE 128
 #define FIRST (WORDS < AT_ONCE ? WORDS : AT_ONCE)
 
-/* Looks at the clock, some 30 ns each, before a frame goes out in any case. */
+/* Maximum reads of the clock, about 30 ns each, before a frame is sent even if it is not due yet. */
 #define WAIT_LOOKS 256
 
-/* Words first: the compiler copies bytes one by one otherwise. */
+/* A frame as words and the remaining bytes. Without the words, the compiler would copy every byte separately. */
 struct frame {
 	__u64 words[WORDS];
 	__u8 rest[8];
@@ -21,8 +21,8 @@ struct frame {
 
 BPF_TABLE("array", u32, struct frame, frames, FRAMES); /* a power of two */
 struct position {
-	__u64 gap; /* ns between two frames at least, up to WAIT_LOOKS looks; 0: as fast as it goes */
-	__u64 due; /* CLOCK_MONOTONIC ns */
+	__u64 gap; /* minimum ns between two frames, limited by WAIT_LOOKS; 0: as fast as possible */
+	__u64 due; /* time of the next frame, CLOCK_MONOTONIC in ns */
 	__u32 next;
 	__u32 zero;
 };

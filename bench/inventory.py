@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What it costs to read a large fleet with the inventory plugin instead of from a file that says the same.
+"""Compares the time to read a large fleet with the inventory plugin with that for a static file of the same content.
 
-``ansible-inventory --list`` is run over a static file, once written as JSON and once as YAML, and over the plugin,
-which asks the agent's own API in a process of its own. The runs take turns. All must list the same hosts with the same
-variables; the plugin's strings are shown with a mark that says that they are no templates.
+The benchmark runs ``ansible-inventory --list`` with a static file in JSON, with one in YAML, and with the plugin, which
+queries the agent's API in another process. The runs alternate. All runs must list the same hosts with the same
+variables, except that Ansible marks the plugin's strings as unsafe (no templates).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LIVE, _CACHED, _UNCHANGED = "nodelist, asked", "nodelist, from its cache", "nod
 
 
 def run(quick: bool) -> Report:
-    """Measure. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: fewer hosts and runs. Raises ``BenchError``."""
     count, runs = (_QUICK_NODES, _QUICK_RUNS) if quick else (_NODES, _RUNS)
     if not _ANSIBLE.exists():
         raise BenchError(f"expected {_ANSIBLE}: make venv-ansible link")
@@ -54,12 +54,12 @@ def run(quick: bool) -> Report:
     )
     with tempfile.TemporaryDirectory(prefix="xgp-inventory-") as name, _server(Path(name), count) as api:
         sources = _sources(Path(name), api)
-        first = {source: _list(Path(name), path) for source, path in sources.items()}  # warms up, too
+        first = {source: _list(Path(name), path) for source, path in sources.items()}  # this also fills caches
         _check_same({source: output for source, (_, _, output) in first.items()}, count)
         times: dict[str, list[tuple[float, float]]] = {source: [] for source in sources}
         slow = max(_FILES, key=lambda source: first[source][1])
         if first[slow][1] > 2 * min(first[source][1] for source in _FILES):
-            # Out of the race for the faster file; more runs of it would only cost minutes.
+            # The slower file is not needed for the comparison, and more runs with it would take minutes.
             times[slow].append(first[slow][:2])
             del sources[slow]
         for _ in range(runs):
@@ -82,7 +82,7 @@ def _tell(report: Report, times: dict[str, list[tuple[float, float]]]) -> None:
 
 @contextlib.contextmanager
 def _server(directory: Path, count: int) -> Iterator[Path]:
-    """The API's process; yields its Unix socket."""
+    """Context manager: a process that serves the API. Yields the path of its Unix socket."""
     api = directory / "api.sock"
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.nodeapi", str(api), str(count)],
@@ -102,7 +102,7 @@ def _server(directory: Path, count: int) -> Iterator[Path]:
 
 
 def _sources(directory: Path, api: Path) -> dict[str, Path]:
-    """Inventory files by what they are."""
+    """Write the inventory files. Returns their paths by the name of the source."""
     with contextlib.closing(HTTPConnection("localhost")) as connection:
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(_START_SECONDS)
@@ -127,7 +127,10 @@ def _sources(directory: Path, api: Path) -> dict[str, Path]:
 
 
 def _list(directory: Path, source: Path) -> tuple[float, float, Path]:
-    """One run: seconds, processor seconds, and the file that it wrote. Raises ``BenchError``."""
+    """Run ``ansible-inventory --list`` once. Returns its seconds, its processor seconds, and its output file.
+
+    Raises ``BenchError``.
+    """
     output = directory / f"{source.name}.out"
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "XDP_GOSSIP_"))},
@@ -153,7 +156,7 @@ def _list(directory: Path, source: Path) -> tuple[float, float, Path]:
 
 
 def _check_same(outputs: dict[str, Path], count: int) -> None:
-    """All must list the same hosts and variables, or the comparison is of different things. Raises ``BenchError``."""
+    """Check that all outputs list the same hosts and variables. Raises ``BenchError``."""
     listed = {source: json.loads(path.read_text(), object_hook=_unmarked) for source, path in outputs.items()}
     wanted = listed[_FILES[0]]
     found = len(wanted["_meta"]["hostvars"])

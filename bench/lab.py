@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A lab of real hosts for benchmarks of Ansible, made with the collection's own roles, and removed at the end."""
+"""A lab of systemd hosts for benchmarks of Ansible. The collection's role creates the lab and removes it at the end."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .netns import BenchError
 ROOT = Path(__file__).resolve().parents[1]
 _BIN = ROOT / ".cache" / "venv" / "ansible" / "bin"
 _COLLECTIONS = ROOT / ".cache" / "collections"
-#: Collections of others that a benchmark compares with.
+#: Directory of the public collections that a benchmark compares with.
 PUBLIC = ROOT / ".cache" / "bench" / "collections"
-#: A lab of its own, beside the demo's and Molecule's.
+#: Directory of this lab. It differs from those of the demo's lab and of Molecule's lab.
 _HOME = "/var/lib/xdp-gossip-bench"
 _LAB = {
     "lab_name": "xgb",
@@ -30,7 +30,7 @@ _LAB = {
     "lab_network6": "fd00:198:18:7::/64",
     "lab_inventory": f"{_HOME}/inventory.yml",
 }
-#: Seconds that making the lab (with its image, the first time), a deployment, and any other command may take.
+#: Maximum seconds to create the lab (with its image, the first time), for a deployment, and for any other command.
 _MAKE, _DEPLOY, _SECONDS = 1200.0, 600.0, 120.0
 
 _PLAY = """
@@ -39,7 +39,7 @@ _PLAY = """
   gather_facts: false
   roles: [xdp_gossip.fleet.lab]
 """
-# What an operator has who set nothing, and no colours.
+# Ansible's default settings, except for paths and warnings.
 _SETTINGS = f"""
 [defaults]
 collections_path = {_COLLECTIONS}:{PUBLIC}
@@ -53,9 +53,10 @@ inventory_unparsed_warning = false
 
 
 class Lab:
-    """Hosts with agents, and ansible-playbook to be used on them.
+    """The hosts of a lab, each with an agent, and methods to run Ansible on them.
 
-    ``directory`` is for the files of a benchmark. ``packages``: Debian packages that the hosts have beside the usual.
+    ``directory``: working directory of a benchmark, for its playbooks and other files. ``packages``: Debian packages
+    that the hosts have in addition to those of every lab.
     """
 
     def __init__(self, directory: Path, packages: Sequence[str] = ()) -> None:
@@ -68,52 +69,53 @@ class Lab:
         (directory / "variables.yml").write_text(yaml.safe_dump(variables))
 
     def grow(self, hosts: int) -> None:
-        """So many hosts, each with an agent that is a member of one fleet. Raises :class:`BenchError`."""
+        """Create the lab with ``hosts`` hosts, and deploy agents that form one fleet. Raises :class:`BenchError`."""
         self.playbook("lab.yml", "-e", "@variables.yml", "-e", f"lab_hosts={hosts}", seconds=_MAKE)
         self.deploy()
 
     def deploy(self, *words: str) -> None:
-        """The playbook ``deploy`` on all hosts, with more words on its command line. Raises :class:`BenchError`."""
+        """Run the playbook ``deploy`` on all hosts. ``words``: additional arguments. Raises :class:`BenchError`."""
         self.playbook("xdp_gossip.fleet.deploy", "-i", str(self.inventory), *words, seconds=_DEPLOY)
 
     def remove(self) -> None:
-        """Everything that was made, but for the base image."""
+        """Remove the lab and its files, except the base image."""
         self.playbook("lab.yml", "-e", "@variables.yml", "-e", "lab_state=absent")
         self.run("rm", "-rf", "--one-file-system", _HOME)
 
-    #: The command that all is measured with.
+    #: Path of the command ``ansible-playbook`` that the benchmarks run.
     ansible_playbook = _BIN / "ansible-playbook"
 
     @property
     def endpoints(self) -> list[str]:
-        """Where the members listen, in the inventory's order."""
+        """The URLs of the members' APIs, in the order of the inventory."""
         hosts = yaml.safe_load(self.inventory.read_text())["fleet"]["hosts"]
         return [f"https://{host['ansible_host']}:8001" for host in hosts.values()]
 
     @property
     def token_file(self) -> Path:
-        """Where the role left the API's token: beside the inventory."""
+        """The file with the API's token, which the role created beside the inventory."""
         return self.inventory.parent / ".xdp-gossip" / "api.token"
 
     @property
     def ca_path(self) -> Path:
-        """The certificate authority of the members' API, beside the token."""
+        """The file with the certificate authority of the members' APIs, beside the token's file."""
         return self.token_file.parent / "ca.crt"
 
     def close_connections(self) -> None:
-        """End the connections that ssh has kept open, as they do a minute after the last command."""
+        """Close the connections that ssh keeps open for a minute after the last command (ControlPersist)."""
         for control in Path(_HOME, "cp").glob("*"):
             self.run("ssh", "-O", "exit", "-o", f"ControlPath={control}", "any")
 
     def playbook(self, *words: str, seconds: float = _SECONDS, **environment: str) -> float:
-        """One ansible-playbook command, as a whole; the seconds it took. Raises :class:`BenchError` when it fails."""
+        """Run ``ansible-playbook``. Returns the seconds of the command. Raises :class:`BenchError` if it fails."""
         return self.run(str(self.ansible_playbook), *words, seconds=seconds, **environment)
 
     def run(self, *command: str, seconds: float = _SECONDS, **environment: str) -> float:
-        """Any command in the benchmark's directory; as :meth:`playbook`."""
+        """Run a command in the benchmark's directory. Returns its seconds. Raises :class:`BenchError` if it fails."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE")}
         clean["PATH"] = f"{_BIN}:{clean['PATH']}"
-        # To a file: an ssh that stays behind to keep its connection open would hold a pipe open, too.
+        # The output goes to a file and not to a pipe, because an ssh process that stays in the background would keep
+        # the pipe open.
         with (self.directory / "output").open("w+b") as output:
             began = time.monotonic()
             try:
@@ -140,10 +142,13 @@ class Lab:
 
 @contextlib.contextmanager
 def lab(packages: Sequence[str] = ()) -> Iterator[Lab]:
-    """A lab without hosts yet, see :class:`Lab`. Everything of it is removed at the end, also after a failure."""
+    """Context manager: a lab without hosts yet. It is removed at the end, also after an error.
+
+    ``packages``: see :class:`Lab`.
+    """
     with tempfile.TemporaryDirectory(prefix="xgp-lab-") as name:
         made = Lab(Path(name), packages)
-        made.remove()  # what a run that was killed left
+        made.remove()  # remove the lab of an earlier run that was killed
         try:
             yield made
         finally:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One link between a generator and a node under test, each in a namespace of its own."""
+"""The lane: one link between a generator and a node under test, each in its own network namespace."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ OUTSIDE, INSIDE = f"{netns.PREFIX}a", f"{netns.PREFIX}b"
 PEER = Address("198.18.64.1", packets.PORT)
 LOCAL = Address("198.18.64.2", packets.PORT)
 PEER_MAC, LOCAL_MAC = bytes.fromhex("02584700000a"), bytes.fromhex("02584700000b")
-#: Seconds to wait until the last frames have gone through.
+#: Seconds to wait after a burst until its last frames have been processed.
 _SETTLE = 0.02
 
 
 @contextlib.contextmanager
 def lane() -> Iterator[None]:
-    """Both namespaces and the link; what the node sends is dropped by an XDP program at the generator's end.
+    """Context manager: both namespaces and the link. An XDP program at the generator's end drops the node's frames.
 
-    The neighbours are known beforehand. GRO is on at both ends: without it, or a program, veth drops what XDP sends.
+    The neighbour entries are permanent. GRO is on at both ends, because veth drops frames redirected by XDP if the
+    receiving end has neither GRO nor an XDP program.
     """
     with netns.namespaces(GENERATOR, NODE):
         netns.run(
@@ -46,12 +47,12 @@ def lane() -> Iterator[None]:
 
 
 def framer() -> packets.Framer:
-    """Makes frames from the generator's end to the node's."""
+    """A framer for frames from the generator to the node."""
     return packets.Framer(PEER, LOCAL, PEER_MAC, LOCAL_MAC)
 
 
 def neighbours(addresses: list[Address]) -> None:
-    """Let the node know every address of the list as a neighbour behind the link."""
+    """Add permanent neighbour entries for all ``addresses`` to the node, so that their frames go over the link."""
     ips = sorted({address.ip for address in addresses})
     netns.batch([f"neighbour replace {ip} lladdr {_text(PEER_MAC)} dev {INSIDE} nud permanent" for ip in ips], NODE)
 
@@ -61,12 +62,12 @@ def _text(mac: bytes) -> str:
 
 
 def received() -> int:
-    """Frames that the node's end took since it was made, by the driver's count."""
+    """Number of frames that XDP received at the node's end so far, by the driver's counters."""
     return _taken(NODE, INSIDE)
 
 
 def copies() -> int:
-    """Frames that came back to the generator's end since it was made."""
+    """Number of frames that the generator's end received from the node so far."""
     return _taken(GENERATOR, OUTSIDE)
 
 
@@ -77,7 +78,7 @@ def _taken(namespace: str, name: str) -> int:
 
 @dataclass(frozen=True)
 class Burst:
-    """What became of the frames of one burst: ``seconds`` of processor time, frames ``handled``, ``copies`` made."""
+    """The result of one burst: ``seconds`` of processor time, number of frames ``handled``, number of ``copies``."""
 
     seconds: float
     handled: int
@@ -85,10 +86,10 @@ class Burst:
 
 
 def burst(generator: Generator, count: int, handled: Callable[[], int] = received) -> Burst:
-    """Send ``count`` frames from the one processor that the caller is pinned to, and which does the node's work too.
+    """Send ``count`` frames from the only processor to which the caller is pinned. That processor also runs the node.
 
-    The time is that of the calling thread, in which the receivers' polls run as well, and of the processor's
-    ksoftirqd, which takes over when they become too many. What other processes use does not count.
+    The processor time is that of the calling thread, in which the receivers' polls also run, and of the processor's
+    ksoftirqd, which continues the polls if they take too long. The time of other processes does not count.
     """
     (cpu,) = os.sched_getaffinity(0)
     helper = kernel_thread(f"ksoftirqd/{cpu}")
@@ -102,7 +103,7 @@ def burst(generator: Generator, count: int, handled: Callable[[], int] = receive
 
 
 def kernel_thread(name: str) -> int:
-    """Process id of a kernel thread. Raises ``BenchError``."""
+    """The process id of the kernel thread ``name``. Raises ``BenchError`` if there is no such thread."""
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{entry}/comm", encoding="ascii", errors="replace") as comm:
@@ -112,14 +113,14 @@ def kernel_thread(name: str) -> int:
 
 
 def run_time(pid: int) -> int:
-    """Nanoseconds that a process was on a processor since it began."""
+    """Nanoseconds of processor time that the main thread of a process has used."""
     with open(f"/proc/{pid}/schedstat", encoding="ascii") as file:
         return int(file.read().split()[0])
 
 
 @contextlib.contextmanager
 def pinned(cpu: int) -> Iterator[None]:
-    """The calling thread runs on one processor meanwhile."""
+    """Context manager: the calling thread is pinned to the processor ``cpu``."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cpu})
     try:

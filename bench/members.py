@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What it takes to hold ten thousand members: one agent, cycle 6 s, every member's heartbeats injected.
+"""Measures the processor time and memory of one agent with ten thousand simulated members, at a cycle of 6 s.
 
-The members have node records. Their heartbeats come through an ordinary socket, evenly spread, and are recorded and
-relayed. The agent's processor time is its schedstat. The kernel's is that of the sending thread, in which the
-receiver's softirq runs too, less what the same packets cost it when an XDP program drops them all. Each heartbeat
-comes once, then as many times as a fleet would bring it.
+The members have node records. A thread sends their heartbeats through an ordinary socket, evenly spread; the data plane
+records and relays them. The agent's processor time is from its schedstat. The kernel's processor time is that of the
+sending thread, because the receiver's softirq runs in that thread, less the time for the same packets when an XDP
+program drops all of them. Each heartbeat is sent once in a first run, and as often as a fleet would relay it in a
+second run.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CPU_GOAL, MEMORY_GOAL = 2.0, 80.0
 
 
 def run(quick: bool) -> Report:
-    """Measure. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
     seconds, members = (_QUICK_SECONDS, _QUICK_MEMBERS) if quick else (_SECONDS, _MEMBERS)
     report = Report(
         "members",
@@ -44,7 +45,7 @@ def run(quick: bool) -> Report:
 
 
 def _introduce(node: Agent, load: Load, members: int) -> None:
-    """Node records and first heartbeats, and again until the agent lists all."""
+    """Send node records and heartbeats of all members, again and again until the agent lists all members."""
     with sender() as sock:
 
         def missing() -> str | None:
@@ -57,7 +58,7 @@ def _introduce(node: Agent, load: Load, members: int) -> None:
 
 
 def _sending(members: int, copies: int, seconds: float) -> float:
-    """Processor seconds a second of the sender when a program drops everything."""
+    """Processor seconds per second that the sender needs while an XDP program drops all packets."""
     with lane.pinned(0), lane.lane(), dropping():
         load = Load(members, records=True, copies=copies)
         return send_timed(load, members / _CYCLE * copies, min(seconds, 30.0))

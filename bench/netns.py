@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Network namespaces and links of the benchmarks: made here, and removed whatever happens.
+"""Creates the network namespaces and links of the benchmarks, and removes them at the end, also after an error.
 
-Every name begins with :data:`PREFIX`; what an earlier run left under it is removed first. Addresses come from
-198.18.64.0/20 (RFC 2544), and no namespace has a way out of the machine.
+Every name begins with :data:`PREFIX`. Namespaces of an earlier run are removed first. Addresses are from 198.18.64.0/20
+(RFC 2544), and no namespace is connected to the network of the machine.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 
 PREFIX = "xgp"
 _CLONE_NEWNET = 0x40000000
-#: Seconds one ip(8) or ethtool(8) may take.
+#: Maximum seconds for one ip(8) or ethtool(8) command.
 _SECONDS = 30.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class BenchError(Exception):
-    """A benchmark cannot go on; the message says what was expected."""
+    """Raised if a benchmark cannot continue. The message states what was expected."""
 
 
 def run(*words: str, namespace: str | None = None, seconds: float = _SECONDS) -> str:
-    """Run a command, in ``namespace`` if given; its output. Raises :class:`BenchError` with its error text."""
+    """Run a command, in ``namespace`` if given. Returns its output. Raises :class:`BenchError` with its error text."""
     command = [*(enter(namespace) if namespace else ()), *words]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds)
@@ -42,15 +42,16 @@ def run(*words: str, namespace: str | None = None, seconds: float = _SECONDS) ->
 
 
 def enter(namespace: str) -> tuple[str, ...]:
-    """Command words before those to run in a namespace.
+    """The prefix of a command that runs in a network namespace.
 
-    Not ``ip netns exec``: that gives a command mounts of its own, and a bpffs mounted there ends with it.
+    ``ip netns exec`` is not used, because it gives the command its own mount namespace. A bpffs that the command mounts
+    there would disappear when the command ends.
     """
     return ("nsenter", f"--net=/run/netns/{namespace}")
 
 
 def batch(lines: Sequence[str], namespace: str | None = None) -> None:
-    """Many ip(8) commands in one process. Raises :class:`BenchError`."""
+    """Run many ip(8) commands in one process. Raises :class:`BenchError`."""
     command = ["ip", *(["-n", namespace] if namespace else []), "-batch", "-"]
     done = subprocess.run(command, input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=2 * _SECONDS)
     if done.returncode:
@@ -59,7 +60,7 @@ def batch(lines: Sequence[str], namespace: str | None = None) -> None:
 
 @contextlib.contextmanager
 def inside(namespace: str) -> Iterator[None]:
-    """The calling thread works in ``namespace`` meanwhile."""
+    """Context manager: the calling thread is in the network namespace ``namespace``."""
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         other = os.open(f"/run/netns/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
@@ -83,7 +84,7 @@ def _setns(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def namespaces(*names: str) -> Iterator[None]:
-    """Fresh namespaces with loopback up; with them go their links, programs and TC filters."""
+    """Context manager: new network namespaces with loopback up. They are deleted at the end, with all their links."""
     remove()
     try:
         for name in names:
@@ -95,20 +96,20 @@ def namespaces(*names: str) -> Iterator[None]:
 
 
 def remove() -> None:
-    """Take away every namespace of ours."""
+    """Delete all network namespaces whose names begin with :data:`PREFIX`."""
     for entry in json.loads(run("ip", "-j", "netns", "list") or "[]"):
         if str(entry["name"]).startswith(PREFIX):
             run("ip", "netns", "delete", entry["name"])
 
 
 def link(namespace: str, name: str) -> dict[str, Any]:
-    """What ip(8) tells of a link, its programs and statistics included."""
+    """The output of ip(8) for a link, with its BPF programs and statistics."""
     found: list[dict[str, Any]] = json.loads(run("ip", "-n", namespace, "-j", "-d", "-s", "link", "show", "dev", name))
     return found[0]
 
 
 def statistics(namespace: str, name: str) -> dict[str, int]:
-    """The driver's counters (``ethtool -S``)."""
+    """The counters of an interface's driver (``ethtool -S``)."""
     found = {}
     for line in run("ethtool", "-S", name, namespace=namespace).splitlines():
         key, _, value = line.strip().rpartition(": ")

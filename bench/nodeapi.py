@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""``python -m bench.nodeapi SOCKET COUNT``: the agent's own API over a NodeList of so many members that do not exist.
+"""``python -m bench.nodeapi SOCKET COUNT``: serves the agent's API on a Unix socket, with COUNT simulated members.
 
-Serves until its standard input closes.
+The process ends when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PLANES = ("XDP (native)", "XDP (native)", "XDP (generic)", "TC", "UDP")
 
 
 class _Members:
-    """As much of a node list as ``GET /v1/nodes`` asks for. The same for the same ``count``."""
+    """A simulated node list with the methods that ``GET /v1/nodes`` uses. The members depend only on ``count``."""
 
     revision = 1
     cluster = "bench"
@@ -46,16 +46,16 @@ class _Members:
         )
 
     def page(self, states: Collection[State], after: Address | None = None, limit: int | None = None) -> list[Member]:
-        """All of them by address: they are all alive."""
+        """Up to ``limit`` members after ``after``, by address, if ``states`` contains ALIVE: all members are alive."""
         found = self._members if State.ALIVE in states else []
         return [member for member in found if after is None or after < member.address][:limit]
 
     def tag(self) -> str:
-        """They never change."""
+        """A constant ETag, because the members never change."""
         return "bench"
 
     def state_digest(self) -> str:
-        """Of no documents."""
+        """A constant documents digest, because there are no documents."""
         return f"{0x5EED:016x}"
 
 

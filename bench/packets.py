@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Frames with authentic packets of a cluster that exists in its heartbeats only."""
+"""Generates frames with authentic packets of a simulated cluster, whose members exist only in these packets."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _FIRST_ORIGIN = int(ipaddress.IPv4Address("198.18.70.0"))
 
 
 def origin(number: int) -> Address:
-    """Address of the origin with this number, below 16384: a port of its own for each 512 of them."""
+    """The address of the simulated origin ``number`` (0 to 16383). Every 512 origins have another port."""
     return Address(str(ipaddress.IPv4Address(_FIRST_ORIGIN + number % 512)), PORT + number // 512)
 
 
 def codec(secret: str = SECRET) -> NativeCodec:
-    """What signs the packets."""
+    """A codec that signs packets of the benchmarks' cluster."""
     return NativeCodec(Keyring.single(CLUSTER, secret))
 
 
 def heartbeats(origins: int, count: int, *, first: int = 1, ttl: int = TTL, records: bool = False) -> Iterator[bytes]:
-    """``count`` heartbeats, in turn from each origin, sequences from ``first`` on, of now.
+    """Generate ``count`` heartbeats with the current time, in turn from each origin, with sequences from ``first`` on.
 
-    ``records``: their origins have node records (:func:`records`), else they say that they have none.
+    ``records``: whether the heartbeats have the digest of a node record (:func:`record_of`).
     """
     sign = codec().encode
     digests = [record_of(number).digest if records else 0 for number in range(origins)]
@@ -60,12 +60,12 @@ def heartbeats(origins: int, count: int, *, first: int = 1, ttl: int = TTL, reco
 
 
 def record_of(number: int) -> Record:
-    """What the origin with this number says of itself."""
+    """The node record of the simulated origin ``number``."""
     return Record(f"host{number}", f"role=web rack={number % 40}", "1.0.0", "XDP")
 
 
 def record_rumors(origins: int, sequence: int = 1) -> Iterator[bytes]:
-    """The node record of each origin, as a rumor with this sequence."""
+    """Generate a rumor with the node record of each origin. ``sequence``: sequence of these rumors."""
     sign, wall = codec().encode, time.time_ns()
     for number in range(origins):
         record = record_of(number)
@@ -76,7 +76,7 @@ def record_rumors(origins: int, sequence: int = 1) -> Iterator[bytes]:
 
 
 def documents(origins: int, count: int) -> Iterator[bytes]:
-    """``count`` rumors of a document each, in turn from each origin, as long as a packet may be."""
+    """Generate ``count`` rumors with one document each, in turn from each origin, with the maximum packet length."""
     sign, wall = codec(), time.time_ns()
     addresses = [origin(number) for number in range(origins)]
     most = headers.constants()["XG_DATAGRAM_BYTES"]
@@ -85,7 +85,7 @@ def documents(origins: int, count: int) -> Iterator[bytes]:
         version = Version(wall // 10**6 << 16 | number // origins, addresses[number % origins])
         return Documents((Document("bench/document", version, bytes(size)),))
 
-    # What stands around the value; its own length is told in as many bytes as that of one of 1,000.
+    # Length of a packet without the document's value. The length field is as long as that of a value of 1,000 bytes.
     around = sign.size_of(rumor(0, 1000)) - 1000
     for number in range(count):
         header = Header(PacketType.METADATA, addresses[number % origins], 1, 1 + number // origins, wall, 0, 0, ttl=TTL)
@@ -95,14 +95,14 @@ def documents(origins: int, count: int) -> Iterator[bytes]:
 
 
 def forged(packet: bytes, number: int) -> bytes:
-    """The packet with a MAC that is wrong."""
+    """A copy of ``packet`` with a wrong MAC."""
     mac = bytearray(packet[BLOCK_BYTES : BLOCK_BYTES + 16])
     mac[number % 16] ^= 1 + number % 255
     return packet[:BLOCK_BYTES] + bytes(mac) + packet[BLOCK_BYTES + 16 :]
 
 
 class Framer:
-    """Puts packets into Ethernet, IPv4 and UDP."""
+    """Builds frames of Ethernet, IPv4 and UDP around packets."""
 
     def __init__(self, source: Address, destination: Address, source_mac: bytes, destination_mac: bytes) -> None:
         self._ports = struct.pack("!HH", source.port, destination.port)
@@ -110,7 +110,7 @@ class Framer:
         self._addresses = ipaddress.IPv4Address(source.ip).packed + ipaddress.IPv4Address(destination.ip).packed
 
     def frame(self, packet: bytes) -> bytes:
-        """The whole frame, checksums right."""
+        """The complete frame for ``packet``, with correct checksums."""
         length = 8 + len(packet)
         ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, 0x4000, 64, 17, 0) + self._addresses
         ip = ip[:10] + struct.pack("!H", _checksum(ip)) + ip[12:]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The product's programs on the node's end of the lane, with maps of their own and no agent behind them."""
+"""The data plane's BPF programs on the node's end of the lane, with maps of their own and without an agent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ _HOUR = 3600 * 10**9
 
 
 class Plane:
-    """``dataplane.c`` of ``sources``, compiled, configured for the lane's node, attached by the caller."""
+    """The data plane ``dataplane.c`` from ``sources``, compiled and configured for the lane's node.
+
+    The caller attaches its programs. ``amount``: fan-out. ``members``: addresses of the relay targets. ``tc``: use the
+    TC program and not XDP.
+    """
 
     def __init__(
         self, amount: int, members: Sequence[Address], tc: bool = False, sources: Path = programs.BPF_SOURCES
@@ -39,7 +43,7 @@ class Plane:
             interface = programs.index_of(lane.INSIDE)
             if not tc:
                 copier = programs.load(self._module, "xg_xdp_egress", "XDP", programs.DEVMAP)
-                self._copier = copier  # its last reference goes with this object
+                self._copier = copier  # this reference keeps the program loaded
                 for table, count in (("relay", amount), ("relay_wide", 3 * amount)):
                     programs.set_devmap(self._module[table], [(interface, copier.fd)] * count)
         keys = Keyring.single(packets.CLUSTER, packets.SECRET).get(0)
@@ -80,7 +84,10 @@ class Plane:
         self._write("config", struct.pack("=I", 0), config)
 
     def admit(self, origins: int, highest: int = 0) -> None:
-        """Every origin a member whose sequences were seen up to ``highest``: what comes then is new but no news."""
+        """Add ``origins`` members to the node map, with ``highest`` as the highest sequence seen of each.
+
+        So the data plane knows all these members, and only their sequences can be new.
+        """
         import bcc
 
         now = time.monotonic_ns()
@@ -97,6 +104,6 @@ class Plane:
             raise BenchError(f"nodes: {os.strerror(ctypes.get_errno())}")
 
     def counters(self) -> dict[str, int]:
-        """Every counter, summed over the processors."""
+        """The value of every counter, summed over the processors."""
         table = self._module["counters"]
         return {name: sum(table[ctypes.c_int(number)]) for number, name in enumerate(self._names)}

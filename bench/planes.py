@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""Heartbeats that one node handles per second of processor time that it uses, in the XDP and in the UDP plane.
+"""Measures how many heartbeats one node handles per second of processor time, in the modes XDP and UDP.
 
-At saturation, in three mixes of heartbeats of N origins in turn:
+First the benchmark sends as many heartbeats as the node can handle, from N origins in turn, in these mixes:
 
-- new: each comes once, and is verified, recorded and relayed to `amount` members;
-- fleet: each comes `amount` times, as in a fleet where all relay to so many: one is new, the others are copies;
-- last: each comes once and on its last hop: verified and recorded;
-- copies: each comes 32 times, so that nearly all are copies, the commonest packet there is.
+- new: each heartbeat arrives once, and is verified, recorded and relayed to `amount` members;
+- fleet: each heartbeat arrives `amount` times, as in a real fleet: the first is new, the others are duplicates;
+- last: each heartbeat arrives once and on its last hop, so it is verified and recorded, but not relayed;
+- copies: each heartbeat arrives 32 times, so that nearly all are duplicates, the most frequent packets of a fleet.
 
-UDP is a real agent, pinned to one processor; the load comes from the other one, by a socket, faster than it is taken.
-Its time is the agent's (schedstat: its system calls included, softirqs of reception not): so PekoNode's figures were
-taken. XDP is the data plane alone, as no heartbeat reaches the agent. Generator, node and the far end of the copies
-share one processor, and all of their time counts: the figure is a lower bound.
+For UDP, a real agent is pinned to one processor. The load comes through a socket from another processor, faster than
+the agent can handle it. The processor time is the agent's (schedstat: with its system calls, without the softirqs of
+reception), as for PekoNode's figures. For XDP, there is only the data plane, because no heartbeat reaches an agent.
+Generator, node and the receiver of the copies share one processor, and the processor time of all three counts. So the
+figure for XDP is a lower bound.
 
-Then at a pace: `fleet` at 1,000 heartbeats a second, the most that a member gets with the automatic cycle, with a real
-agent in both planes. Its time counts, and the kernel's: that of the sending thread, in which the softirqs of reception
-run, less what the same packets cost it when an XDP program drops them all.
+Then the benchmark sends the mix `fleet` at 1,000 heartbeats a second, the maximum that a member receives with the
+automatic cycle, to a real agent in both modes. The processor time is that of the agent and of the kernel. The kernel's
+time is that of the sending thread, in which the softirqs of reception run, less the time for the same packets when an
+XDP program drops all of them.
 """
 
 from __future__ import annotations
@@ -37,9 +39,9 @@ from .report import Report, Spread, sound
 PEKONODE = {100: 13_300, 1000: 5_330}
 _GOALS = {100: 30, 1000: 80}
 _RUNS, _SECONDS = 5, 3.0
-#: Packets a second offered to the UDP plane: more than it takes of each mix.
+#: Packets per second sent to the agent in mode UDP, by mix. Each value is higher than the agent can handle.
 _OFFERED = {"new": 45_000, "fleet": 90_000, "last": 130_000, "copies": 160_000}
-#: Mix, members, amount.
+#: The cases, each as (mix, number of members, fan-out).
 _CASES = (("new", 100, 3), ("new", 1000, 3), ("new", 100, 4), ("fleet", 100, 4), ("last", 100, 4), ("copies", 100, 4))
 _AT_PACE = ("fleet at 1,000/s", 100, 4)
 _PACE, _COPIES = 1_000, 32
@@ -49,7 +51,7 @@ _WAIT = 20.0
 
 
 def run(quick: bool) -> Report:
-    """Measure. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
     runs = 1 if quick else _RUNS
     if len(os.sched_getaffinity(0)) < 2:
         raise BenchError("expected two processors: one for the load, one for the node")
@@ -103,7 +105,10 @@ def _fill(report: Report, mix: str, members: int, amount: int, found: dict[str, 
 
 @contextlib.contextmanager
 def lane_agent(plane: str, members: int, amount: int, cpu: int | None, cycle: float = 6) -> Iterator[Agent]:
-    """A lane with an agent at its end, and room for ``members`` origins. Raises ``BenchError``."""
+    """Context manager: a lane with an agent at the node's end, which knows ``members`` origins as neighbours.
+
+    ``cpu``: processor to pin the agent to (None: any). Raises ``BenchError``.
+    """
     with agents.workspace() as base, lane.lane():
         lane.neighbours([packets.origin(number) for number in range(members)])
         settings: dict[str, Any] = {"amount": amount, "cycle": cycle, "timeout": 3600}
@@ -118,20 +123,20 @@ def lane_agent(plane: str, members: int, amount: int, cpu: int | None, cycle: fl
 
 
 class Load:
-    """Heartbeats of ``members`` origins whose sequences go on where the last ones ended."""
+    """Generates heartbeats of ``members`` origins. The sequences continue from one call of :meth:`next` to the next."""
 
     def __init__(self, members: int, *, copies: int = 1, ttl: int = packets.TTL, records: bool = False) -> None:
         self._members, self.copies = members, copies
         self._settings: dict[str, Any] = {"ttl": ttl, "records": records}
-        self._first = 2  # node records have the first
+        self._first = 2  # rumors with node records have the sequence 1
 
     def skip(self) -> int:
-        """A sequence that no heartbeat will have."""
+        """Reserve a sequence that no heartbeat will have, and return it."""
         self._first += 1
         return self._first - 1
 
     def next(self, count: int) -> list[bytes]:
-        """``count`` packets or somewhat more: whole rounds of all members, each with its copies after it."""
+        """Generate at least ``count`` packets: complete rounds of one heartbeat of each member, each round repeated."""
         rounds = -(-count // (self._members * self.copies))
         found = list(packets.heartbeats(self._members, rounds * self._members, first=self._first, **self._settings))
         self._first += rounds
@@ -146,7 +151,7 @@ class Load:
 
 
 def sender() -> socket.socket:
-    """A socket at the generator's end, connected to the node."""
+    """A UDP socket at the generator's end of the lane, connected to the node."""
     with inside(lane.GENERATOR):
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind((lane.PEER.ip, lane.PEER.port))
@@ -155,7 +160,7 @@ def sender() -> socket.socket:
 
 
 def send(sock: socket.socket, load: list[bytes], rate: float) -> None:
-    """Send the packets at ``rate`` a second, in steps of a millisecond."""
+    """Send the packets of ``load`` at ``rate`` packets per second, a part of them each millisecond."""
     step = max(1, round(rate / 1000))
     due = time.perf_counter()
     for start in range(0, len(load), step):
@@ -167,7 +172,7 @@ def send(sock: socket.socket, load: list[bytes], rate: float) -> None:
 
 
 def introduce(node: Agent, load: Load, members: int) -> None:
-    """Let the node hear of every origin once, and wait until it lists them."""
+    """Send a heartbeat of every origin to the node, and wait until the node lists all of them."""
     with sender() as sock:
         send(sock, load.next(members), 2000)
 
@@ -187,7 +192,7 @@ def _load(mix: str, members: int, amount: int) -> Load:
 
 
 def _udp(mix: str, members: int, amount: int, runs: int) -> list[float]:
-    """Heartbeats per core-second in each run."""
+    """Heartbeats per second of processor time in each run, for an agent in mode UDP."""
     load, offered, found = _load(mix, members, amount), _OFFERED[mix], []
     with lane.pinned(_LOAD_CPU), lane_agent("UDP", members, amount, _NODE_CPU) as node:
         introduce(node, load, members)
@@ -206,7 +211,7 @@ def _handled_by_agent(node: Agent) -> int:
 
 
 def _xdp(mix: str, members: int, amount: int, runs: int) -> list[float]:
-    """Heartbeats per core-second in each run."""
+    """Heartbeats per second of processor time in each run, for the XDP data plane without an agent."""
     framer, load = lane.framer(), _load(mix, members, amount)
     found = []
     with lane.pinned(_NODE_CPU), lane.lane():
@@ -231,7 +236,7 @@ def _xdp(mix: str, members: int, amount: int, runs: int) -> list[float]:
 
 
 def _paced(plane: str, members: int, amount: int, seconds: float) -> float:
-    """Heartbeats per core-second at _PACE a second."""
+    """Heartbeats per second of processor time of agent and kernel, at ``_PACE`` heartbeats per second."""
     plain = _sending(members, amount, seconds)
     load = _load(_AT_PACE[0], members, amount)
     with lane.pinned(_LOAD_CPU), lane_agent(plane, members, amount, _NODE_CPU) as node:
@@ -243,21 +248,24 @@ def _paced(plane: str, members: int, amount: int, seconds: float) -> float:
 
 
 def _sending(members: int, amount: int, seconds: float) -> float:
-    """What send_timed() tells when a program drops everything."""
+    """Processor seconds per second that the sender needs while an XDP program drops all packets."""
     with lane.pinned(_LOAD_CPU), lane.lane(), dropping():
         return send_timed(_load(_AT_PACE[0], members, amount), _PACE, seconds)
 
 
 @contextlib.contextmanager
 def dropping() -> Iterator[None]:
-    """The node's end drops everything that comes."""
+    """Context manager: an XDP program at the node's end of the lane drops every frame."""
     module = programs.compile_source(programs.HERE / "baseline.c", {})
     with programs.attached(programs.load(module, "drop", "XDP"), lane.NODE, lane.INSIDE):
         yield
 
 
 def send_timed(load: Load, rate: float, seconds: float) -> float:
-    """Send for so long; the processor seconds a second that it takes the caller, and ksoftirqd on its processor."""
+    """Send heartbeats at ``rate`` per second for ``seconds``.
+
+    Returns the processor seconds per second that the calling thread and ksoftirqd on its processor used meanwhile.
+    """
     (cpu,) = os.sched_getaffinity(0)
     helper = lane.kernel_thread(f"ksoftirqd/{cpu}")
     batch = load.next(int(rate * seconds))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""An agent that notes when a document has arrived.
+"""Runs an agent, and records the arrival time of each document in a file.
 
 usage: probe.py FILE agent --config CONFIG
 
-Each document whose value is a decimal number adds 16 bytes to FILE: CLOCK_MONOTONIC in ns, and that number. They come
-from ``AsyncNodeList.watch``, as any program would take them; asking agents over their API instead would cost the
-machine more than what is measured.
+Each document whose value is a decimal number adds 16 bytes to FILE: CLOCK_MONOTONIC in ns, and that number. The probe
+receives the documents from ``AsyncNodeList.watch``. Queries over the API would cost more processor time than the
+measured operation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RECORD = struct.Struct("=QQ")
 
 
 async def note_arrivals(node_list: AsyncNodeList, path: str) -> None:
-    """Write down every document's arrival, until the node list is closed."""
+    """Write the arrival of every document to the file ``path``, until the node list is closed."""
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         async for change in node_list.watch(kind="document"):
@@ -42,7 +42,7 @@ async def note_arrivals(node_list: AsyncNodeList, path: str) -> None:
 
 
 async def run(settings: config.AgentConfig, path: str) -> int:
-    """Run an agent until it is told to stop, taking notes as soon as it has joined; returns the exit status."""
+    """Run an agent until it is stopped, and record arrivals once it has joined. Returns the exit status."""
     agent = daemon.Agent(settings)
 
     async def follow() -> None:
@@ -61,7 +61,7 @@ async def run(settings: config.AgentConfig, path: str) -> int:
 
 
 def main() -> int:
-    """Read the command line and run."""
+    """Parse the command line, run the agent, and return the exit status."""
     parser = argparse.ArgumentParser(prog="probe")
     parser.add_argument("file")
     parser.add_argument("command", choices=["agent"])

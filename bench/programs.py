@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Compiles BPF programs with BCC, attaches them, and runs the generator with live frames."""
+"""Compiles BPF programs with BCC, attaches them to interfaces, and runs the frame generator."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ BPF_SOURCES = headers.directory()
 
 XDP, TC_INGRESS, TC_EGRESS = 37, 46, 47  # enum bpf_attach_type
 DEVMAP = 33
-#: Frames the kernel sends before it lets the receivers work: what a NIC's poll brings.
+#: Number of frames that the kernel sends before the receivers run, as many as in one poll of a NIC.
 BATCH = 64
-#: Live frames of one system call at most: it cannot be interrupted.
+#: Maximum number of live frames in one system call, because the call cannot be interrupted.
 _MOST = 1 << 20
 
 
 def compile_source(path: Path, defines: Mapping[str, int], sources: Path = BPF_SOURCES) -> Any:
-    """A ``bcc.BPF`` of the file, with the headers in ``sources``. Raises :class:`BenchError`."""
+    """Compile the file ``path`` with the headers in ``sources``. Returns a ``bcc.BPF``. Raises :class:`BenchError`."""
     try:
         os.environ["BCC_KERNEL_SOURCE"] = str(sources / "kshim")
         import bcc
@@ -46,7 +46,7 @@ def compile_source(path: Path, defines: Mapping[str, int], sources: Path = BPF_S
 
 
 def load(module: Any, name: str, kind: str, attach_type: int | None = None) -> Any:
-    """A function of a compiled file; ``kind`` XDP or SCHED_CLS. Raises :class:`BenchError`."""
+    """Load the program ``name`` of a compiled file. ``kind``: XDP or SCHED_CLS. Raises :class:`BenchError`."""
     import bcc
 
     try:
@@ -58,7 +58,7 @@ def load(module: Any, name: str, kind: str, attach_type: int | None = None) -> A
 
 @contextlib.contextmanager
 def attached(function: Any, namespace: str, interface: str, kind: int = XDP) -> Iterator[None]:
-    """The program at work on an interface meanwhile. Raises :class:`BenchError`."""
+    """Context manager: the program is attached to an interface. Raises :class:`BenchError`."""
     import bcc
 
     with inside(namespace):
@@ -74,12 +74,12 @@ def attached(function: Any, namespace: str, interface: str, kind: int = XDP) -> 
 
 
 def index_of(interface: str) -> int:
-    """Index of an interface of the current namespace."""
+    """The index of an interface in the current network namespace."""
     return socket.if_nametoindex(interface)
 
 
 def set_devmap(table: Any, entries: Sequence[tuple[int, int]]) -> None:
-    """Fill a devmap whose values are (interface index, program or 0), in the current namespace."""
+    """Fill a devmap with ``entries`` (interface index, program or 0), in the current network namespace."""
     import bcc
 
     for number, (index, program) in enumerate(entries):
@@ -91,7 +91,7 @@ def set_devmap(table: Any, entries: Sequence[tuple[int, int]]) -> None:
 
 
 def write(table: Any, key: bytes, value: bytes) -> None:
-    """One entry of a map, as bytes. Raises :class:`BenchError`."""
+    """Write one entry of a BPF map, as bytes. Raises :class:`BenchError`."""
     import bcc
 
     keys, values = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
@@ -100,12 +100,12 @@ def write(table: Any, key: bytes, value: bytes) -> None:
 
 
 class Generator:
-    """Sends frames out of an interface of a namespace, as fast as one processor can or at a pace."""
+    """Sends frames from an interface of a namespace, as fast as one processor can or with a minimum gap."""
 
     def __init__(self, namespace: str, interface: str, frames: Sequence[bytes], gap: int = 0) -> None:
-        """All ``frames`` are of one length; their number is rounded down to a power of two.
+        """``frames``: frames of equal length, whose number is rounded down to a power of two.
 
-        ``gap``: nanoseconds between two frames, up to about 5,000.
+        ``gap``: minimum nanoseconds between two frames, at most about 5,000.
         """
         self._gap = gap
         self.count = 1 << (len(frames).bit_length() - 1)
@@ -119,7 +119,7 @@ class Generator:
         self.fill(frames)
 
     def fill(self, frames: Sequence[bytes]) -> None:
-        """Other frames, of the same length, from the first one on."""
+        """Replace the frames by others of the same length, and start with the first one."""
         import bcc
 
         blob = b"".join(frame + self._padding for frame in frames[: self.count])
@@ -134,7 +134,7 @@ class Generator:
         self.rewind()
 
     def rewind(self) -> None:
-        """Go on with the first frame."""
+        """Continue with the first frame."""
         write(self._module["position"], struct.pack("=I", 0), struct.pack("=QQII", self._gap, 0, 0, 0))
 
     def send(self, count: int) -> None:
@@ -143,7 +143,7 @@ class Generator:
         with inside(self._namespace):
             while count > 0:
                 part = min(count, _MOST)
-                # A signal ends a run early; the frames that it cost are not missed.
+                # A signal ends the system call early. The frames that are not sent then do not matter.
                 with contextlib.suppress(InterruptedError):
                     libbpf.run(self._program.fd, data, live=part, batch=min(part, BATCH))
                 count -= part

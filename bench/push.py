@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Getting one settings file onto all hosts of a fleet: copied to each by Ansible, and published through one member.
+"""Measures the time to bring one settings file to all hosts of a fleet, by Ansible's copy and by a publish.
 
-All are whole ``ansible-playbook`` commands, as an operator types them, on a lab of systemd hosts reached by ssh. The
-machine is the control node and all the hosts at once. The ways take turns, and each run brings new content:
+Each measurement is a complete ``ansible-playbook`` command, as an operator types it, on a lab of systemd hosts reached
+by ssh. One machine runs the control node and all hosts. The commands alternate, and each run has new content:
 
-- *copy*: one play over all hosts with ``ansible.builtin.copy``, without facts, as many forks as hosts, with pipelining
-  as in the lab's inventory; once with connections that ssh kept open from the run before, which it does for a minute,
-  and once without;
+- *copy*: one play on all hosts with ``ansible.builtin.copy``, without facts, with as many forks as hosts, with
+  pipelining as in the lab's inventory. It runs once over connections that ssh kept open since the previous run (for at
+  most a minute), and once over new connections;
 - *publish*: one play on localhost with ``xdp_gossip_publish`` and ``wait: all``, over HTTP with a token. It ends when
-  every member has said that it holds this version;
-- *nothing*: one play on localhost with ``ansible.builtin.command`` and ``true``, which is what any task costs.
+  every member has confirmed that it holds the new version;
+- *nothing*: one play on localhost with ``ansible.builtin.command`` and ``true``, which shows the cost of any task.
 
-The time of the task alone, without what starts and ends the command, is noted beside.
+The report also shows the time of the task alone, without start and end of the command.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from .report import Report, Spread
 
 _SIZES, _RUNS = (3, 5, 10), 5
 _QUICK_SIZES, _QUICK_RUNS = (3,), 1
-#: How many times faster a publish is to be than a copy, at the largest size.
+#: Goal: minimum ratio of a copy's time to a publish's time, at the largest number of hosts.
 RATIO_GOAL = 5.0
-#: How much slower a publish may be at the largest size than at the smallest, to be called flat.
+#: Goal: maximum ratio of a publish's time at the largest number of hosts to its time at the smallest.
 FLAT_GOAL = 1.2
 
 _COPY = """
@@ -69,7 +69,7 @@ def _publish_play(made: Lab) -> str:
         "name": "Push",
         "xdp_gossip.fleet.xdp_gossip_publish": arguments,
         "register": "pushed",
-        # Not a benchmark of doing nothing, nor of reaching some.
+        # A publish that changes nothing, or does not reach all hosts, must not be measured.
         "failed_when": f"pushed is failed or pushed is not changed or pushed.confirmed != {len(made.endpoints)}",
     }
     return yaml.safe_dump([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}])
@@ -80,7 +80,7 @@ _WAYS = (_ANEW, _KEPT, _PUBLISH, _NOTHING)
 
 
 def run(quick: bool) -> Report:
-    """Measure. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
     sizes, runs = (_QUICK_SIZES, _QUICK_RUNS) if quick else (_SIZES, _RUNS)
     report = Report(
         "push",
@@ -110,7 +110,7 @@ def _one(report: Report, made: Lab, size: int, runs: int) -> None:
     for number in range(runs + 1):
         for way in _WAYS:
             measured = _push(made, way, size)
-            if number:  # the first of each fills caches
+            if number:  # the first run is not counted, because it fills caches
                 times[way].append(measured)
     for position, part in enumerate(("command", "task")):
         spreads = {way: Spread.of([pair[position] for pair in pairs]) for way, pairs in times.items()}
@@ -121,7 +121,7 @@ def _one(report: Report, made: Lab, size: int, runs: int) -> None:
 
 
 def _push(made: Lab, way: str, size: int) -> tuple[float, float]:
-    """Seconds of the whole command, and of its task."""
+    """Run one command with new content. Returns the seconds of the whole command, and those of its task."""
     settings = {"currency": "EUR", "stock_limit": 40, "id": str(uuid.uuid4())}
     (made.directory / "settings.json").write_text(json.dumps(settings) + "\n")
     notes = made.directory / "task-times"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The machine described, tables for people, JSON for machines."""
+"""Reports of benchmarks: a description of the machine, tables for humans, JSON for programs."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from typing import Any
 from .netns import run
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "build" / "bench"
-#: A machine this busy gives no figures worth having; a benchmark waits for better times, up to so many seconds.
+#: Share of processor time used by others (a quarter of ``_BUSY``) above which a benchmark waits, and maximum seconds of
+#: that wait.
 _BUSY, _PATIENCE = 0.6, 300.0
-#: Environment variable that --short sets: no figure is judged, so none has to be sound.
+#: Environment variable that the option --short sets. No goal is judged then, so the figures need not be accurate.
 SHORT = "XDP_GOSSIP_BENCH_SHORT"
 
 
 def sound() -> float:
-    """Least share of frames and copies that a measurement has to account for; with --short any will do.
+    """The minimum share of frames and copies that a measurement must have processed; 0 with --short.
 
-    A busy machine loses some, which says nothing of whether the benchmark works.
+    A busy machine loses some frames, and --short only checks whether a benchmark works.
     """
     return 0.0 if os.environ.get(SHORT) else 0.98
 
 
 def machine() -> dict[str, Any]:
-    """Processor, kernel, versions, load."""
+    """A description of this machine: processor, kernel, versions, load."""
     with open("/proc/cpuinfo", encoding="utf-8") as lines:
         model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
     with open("/proc/meminfo", encoding="utf-8") as lines:
@@ -63,12 +64,12 @@ def _commit() -> str:
     try:
         directory = str(Path(__file__).resolve().parent)
         return run("git", "-c", "safe.directory=*", "-C", directory, "describe", "--always", "--dirty").strip()
-    except Exception:  # a release has no history
+    except Exception:  # the code is not a git checkout, as in a release
         return "none"
 
 
 def busy_share(seconds: float = 0.5) -> float:
-    """Share of the machine's processor time that was used in the next ``seconds``."""
+    """Wait for ``seconds``, and return the share of the machine's processor time that was used meanwhile (0 to 1)."""
     before = _processor_times()
     time.sleep(seconds)
     after = _processor_times()
@@ -78,7 +79,7 @@ def busy_share(seconds: float = 0.5) -> float:
 
 
 def busy_times() -> float:
-    """Processor seconds used since the machine started: everything but idle, waiting and stolen."""
+    """Processor seconds used since the machine started, without idle time, waiting for I/O, and stolen time."""
     user, nice, system, _, _, interrupts, soft, _ = _processor_times()
     return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
 
@@ -89,7 +90,10 @@ def _processor_times() -> list[int]:
 
 
 def wait_for_quiet(most: float = _BUSY * 0.25, patience: float = _PATIENCE) -> float:
-    """Wait until others leave the machine alone; the share they use when the wait ends."""
+    """Wait until other processes use at most the share ``most`` of the processors, for at most ``patience`` seconds.
+
+    Returns the share that they use at the end.
+    """
     deadline = time.monotonic() + patience
     while (share := busy_share()) > most and time.monotonic() < deadline:
         time.sleep(2)
@@ -98,7 +102,7 @@ def wait_for_quiet(most: float = _BUSY * 0.25, patience: float = _PATIENCE) -> f
 
 @dataclass(frozen=True)
 class Spread:
-    """Several runs of one thing: median, least and greatest."""
+    """Median, minimum and maximum of a figure over several runs."""
 
     median: float
     least: float
@@ -107,21 +111,21 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value."""
+        """Compute the spread of at least one value."""
         return cls(statistics.median(values), min(values), max(values), len(values))
 
     def text(self, form: str = ",.0f") -> str:
-        """``median [least..most]``."""
+        """The spread as text: ``median [least..most]``."""
         return f"{self.median:{form}} [{self.least:{form}}..{self.most:{form}}]"
 
     def json(self) -> dict[str, float]:
-        """For the file."""
+        """The spread as a dictionary for the JSON file."""
         return {"median": self.median, "least": self.least, "most": self.most, "runs": self.runs}
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure that is wanted, and what came out."""
+    """A goal for a figure, the measured figure, and whether the goal is met."""
 
     name: str
     wanted: str
@@ -131,7 +135,7 @@ class Goal:
 
 @dataclass
 class Report:
-    """What one benchmark found out."""
+    """The result of one benchmark: a table, goals, and data for the JSON file."""
 
     name: str
     text: str
@@ -141,15 +145,15 @@ class Report:
     data: dict[str, Any] = field(default_factory=dict)
 
     def least(self, name: str, got: float, wanted: float) -> None:
-        """A goal that is met from ``wanted`` upwards."""
+        """Add a goal that is met if ``got`` is at least ``wanted``."""
         self.goals.append(Goal(name, f">= {wanted:g}", got, got >= wanted))
 
     def most(self, name: str, got: float, wanted: float) -> None:
-        """A goal that is met up to ``wanted``."""
+        """Add a goal that is met if ``got`` is at most ``wanted``."""
         self.goals.append(Goal(name, f"<= {wanted:g}", got, got <= wanted))
 
     def show(self) -> None:
-        """The table and the goals, on standard output."""
+        """Print the table and the goals."""
         print(f"\n{self.name}: {self.text}\n")
         _table([list(self.columns), *[list(row) for row in self.rows]])
         if self.goals:
@@ -161,7 +165,7 @@ class Report:
         sys.stdout.flush()
 
     def json(self) -> dict[str, Any]:
-        """For the file."""
+        """The report as a dictionary for the JSON file."""
         goals = [{"name": g.name, "wanted": g.wanted, "got": g.got, "met": g.met} for g in self.goals]
         return {"name": self.name, "text": self.text, "goals": goals, **self.data}
 
@@ -176,7 +180,7 @@ def _table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def save(reports: Sequence[Report], about: dict[str, Any], path: Path) -> Path:
-    """Write all of it; the path written."""
+    """Write the reports and the machine's description ``about`` to the JSON file ``path``. Returns ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": about, "reports": [r.json() for r in reports]}, indent=2) + "\n")
     return path

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What it takes a member that was away to catch up: 1, 100 and 10,000 changed documents among 10,000, and 16 MiB.
+"""Measures how long a member that was stopped takes to catch up, and how many bytes it needs.
 
-Three agents over UDP, each in a namespace. One is stopped, documents change on another, and the first is started again.
-Seconds count from the moment when it serves its API until it shows the same digest as the others. Bytes are those of
-its network interface, both directions, with all headers, from just before its start until then. What the start costs
-when nothing has changed (heartbeats, joining) is a row of its own, and is subtracted in the column beyond it.
+Cases: 1, 100 and 10,000 changed documents among 10,000, and one document of 16 MiB. Three agents run over UDP, each in
+a network namespace. One agent is stopped, documents change on another agent, and the first agent is started again. The
+time counts from the moment at which its API answers until its documents digest is equal to that of the others. The
+bytes are those of its network interface in both directions, with all headers, from just before its start. One row shows
+the cost of a start without changes (heartbeats, joining). The column "kB beyond no change" subtracts that cost.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from .report import Report
 _DOCUMENTS, _LARGE = 10_000, 16 * 2**20
 _QUICK_DOCUMENTS, _QUICK_LARGE = 300, 2**20
 _CHANGED, _QUICK_CHANGED = (0, 1, 100, 10_000), (0, 1)
-#: Seconds within which a member that was away is to be whole again, and bytes that one changed key may cost.
+#: Goal: maximum seconds until a member that was stopped has all documents again.
 SECONDS_GOAL = 10.0
-#: Bytes for one changed document among 10,000, above those of a start without a change.
+#: Goal: maximum bytes for one changed document among 10,000, in addition to those of a start without a change.
 ONE_GOAL = 6_000.0
 
 
 def run(quick: bool) -> Report:
-    """Measure. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
     documents, large = (_QUICK_DOCUMENTS, _QUICK_LARGE) if quick else (_DOCUMENTS, _LARGE)
     report = Report(
         "sync",
@@ -64,7 +65,10 @@ def _row(report: Report, what: str, seconds: float, sent: float, idle: float, pe
 
 
 def _away(hosts: list[Agent], change: object) -> tuple[float, float, float]:
-    """Stop the last host, let ``change`` happen, start it again: seconds, bytes and peak memory until it is whole."""
+    """Stop the last host, call ``change``, start the host again, and wait until it has all documents.
+
+    Returns the seconds and the bytes until then, and the peak resident memory in MiB.
+    """
     away = hosts[-1]
     away.stop()
     change()  # type: ignore[operator]
@@ -84,7 +88,7 @@ def _away(hosts: list[Agent], change: object) -> tuple[float, float, float]:
 
 
 def _write(host: Agent, numbers: range, text: str) -> None:
-    """A publish for each: every one is on the disk before the next."""
+    """Publish one document for each number. Each publish waits until its document is on the disk."""
     for number in numbers:
         value = f"{text:8} value of document {number:05d}, for what that is worth"
         host.call("PUT", f"/v1/documents/settings/host{number:05d}", value.encode())
@@ -96,7 +100,7 @@ def _differ(hosts: list[Agent]) -> str | None:
 
 
 def _bytes(host: Agent) -> int:
-    """Bytes in and out of the host's interface."""
+    """Bytes received and sent so far by the host's network interface."""
     (link,) = json.loads(command("ip", "-s", "-j", "link", "show", "dev", host.interface, namespace=host.namespace))
     counters = link["stats64"]
     return int(counters["rx"]["bytes"]) + int(counters["tx"]["bytes"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Callback for ansible-playbook: appends how long each task took on all its hosts to the file named in TASK_TIMES."""
+"""Callback plugin: appends the duration of each task, on all its hosts, to the file in the variable TASK_TIMES."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ description: Appends one JSON object a task, with its name and the seconds until
 
 
 class CallbackModule(CallbackBase):
-    """Seconds from the start of a task to that of the next, or to the end of the last play."""
+    """Measures the seconds from the start of a task to the start of the next task, or to the end of the last play."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
@@ -31,12 +31,12 @@ class CallbackModule(CallbackBase):
         self._running: tuple[str, float] | None = None
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        """A task begins: the one before has ended on all hosts."""
+        """Write the duration of the previous task, which has ended on all hosts, and start to measure ``task``."""
         self._note()
         self._running = (task.get_name(), time.monotonic())
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """All is done."""
+        """Write the duration of the last task."""
         self._note()
 
     def _note(self) -> None:

@@ -74,7 +74,7 @@ class StateStore(Protocol):
         """
 
     def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:
-        """Delete all versions before ``tombstones``, and ``dropped`` with all versions before it, in one transaction."""
+        """Delete all versions before ``tombstones``, and ``dropped`` with all versions before, in one transaction."""
 
     def history(self, key: str) -> list[Document]:
         """The stored versions of the document ``key``, newest first."""
