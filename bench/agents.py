@@ -190,7 +190,7 @@ def workspace() -> Iterator[Path]:
 
 
 def _clear(base: Path) -> None:
-    """Unmount all file systems below ``base`` and delete it. This removes the pins, and so programs, links and maps."""
+    """Unmount all file systems below ``base``, with the pins of programs, links and maps, and delete ``base``."""
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for path in sorted((path for path in mounts if path.startswith(f"{base}/")), reverse=True):
         run("umount", "--lazy", path)
@@ -198,7 +198,7 @@ def _clear(base: Path) -> None:
 
 
 def until(missing: Callable[[], str | None], seconds: float, pause: float = 0.2) -> float:
-    """Wait until ``missing()`` returns None. Returns the seconds until then.
+    """Wait until ``missing()`` returns None. Returns the seconds of the wait.
 
     After ``seconds``, raises :class:`BenchError` with the last text that ``missing()`` returned.
     """

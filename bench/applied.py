@@ -2,9 +2,9 @@
 """Measures the time from a publish until nginx on all hosts uses the new value, on a lab of systemd hosts.
 
 Each host renders the configuration of nginx from a document, checks it with nginx, and reloads nginx by systemd. The
-benchmark publishes the document through one member. It queries that member until all members hold the document, and
-until all have applied it. At the end it requests the value from nginx on every host. The template's ``wait`` (seconds
-from a change until the file is rendered) is the default of 0.5 s, and 0 for comparison.
+benchmark publishes the document through one member. The benchmark queries that member until all members hold the
+document, and until all have applied it. At the end the benchmark requests the value from nginx on every host. The
+template's ``wait`` (seconds from a change until the file is rendered) is the default of 0.5 s, and 0 for comparison.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Measures the cost of a packet in the data plane, as a ratio to XDP programs that drop or copy every packet.
 
-The generator, the link and the program under test share one pinned processor. So the measured packets per second
+The generator, the link and the program under test share one pinned processor, so the measured packets per second
 include the work of all three. Each case runs once in every round, and ratios are computed within a round. The frames
-are heartbeats. They are the same in all cases except for the MAC (wrong if forged) or the ttl (0 if not relayed). The
-longest packets with a wrong MAC show the cost of the MAC of a body, because the data plane only checks and drops them.
+are the same heartbeats in all cases, except for the MAC (wrong if forged) or the ttl (0 if not relayed). The longest
+packets with a wrong MAC show the cost of the MAC of a body, because the data plane only checks and drops them.
 """
 
 from __future__ import annotations

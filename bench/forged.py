@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Sends millions of forged packets to one agent: they must not wake the agent, change its state, or be relayed.
 
-First the benchmark counts the agent's wake-ups at rest. Then it sends forged heartbeats of the agent's members as fast
-as one processor can. The data plane must count each of them as forged, the node map must not change, and the agent must
-not wake up more often than at rest. Finally it sends genuine heartbeats during such a flood, and the data plane must
-record all of them.
+First the benchmark counts the agent's wake-ups at rest. Then the benchmark sends forged heartbeats of the agent's
+members as fast as one processor can. The data plane must count each of them as forged, the node map must not change,
+and the agent must not wake up more often than at rest. Finally the benchmark sends genuine heartbeats during a flood of
+forged heartbeats, and the data plane must record all genuine heartbeats.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def run(quick: bool) -> Report:
         load = Load(_MEMBERS)
         introduce(node, load, _MEMBERS)
         framer = lane.framer()
-        # The forged heartbeats have far higher sequences than the genuine ones. Otherwise the data plane would count
-        # some of them as duplicates.
+        # The forged heartbeats have far higher sequences than the genuine ones, because the data plane would count
+        # forged heartbeats with old sequences as duplicates.
         ahead = packets.heartbeats(_MEMBERS, _FRAMES, first=1 << 40)
         frames = [framer.frame(packets.forged(packet, number)) for number, packet in enumerate(ahead)]
         generator = Generator(lane.GENERATOR, lane.OUTSIDE, frames)

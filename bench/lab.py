@@ -20,7 +20,7 @@ _BIN = ROOT / ".cache" / "venv" / "ansible" / "bin"
 _COLLECTIONS = ROOT / ".cache" / "collections"
 #: Directory of the public collections that a benchmark compares with.
 PUBLIC = ROOT / ".cache" / "bench" / "collections"
-#: Directory of this lab. It differs from those of the demo's lab and of Molecule's lab.
+#: Directory of the benchmarks' lab, which differs from those of the demo's lab and of Molecule's lab.
 _HOME = "/var/lib/xdp-gossip-bench"
 _LAB = {
     "lab_name": "xgb",
@@ -142,7 +142,7 @@ class Lab:
 
 @contextlib.contextmanager
 def lab(packages: Sequence[str] = ()) -> Iterator[Lab]:
-    """Context manager: a lab without hosts yet. It is removed at the end, also after an error.
+    """Context manager: a lab, at first without hosts, which is removed at the end, also after an error.
 
     ``packages``: see :class:`Lab`.
     """

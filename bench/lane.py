@@ -86,7 +86,7 @@ class Burst:
 
 
 def burst(generator: Generator, count: int, handled: Callable[[], int] = received) -> Burst:
-    """Send ``count`` frames from the only processor to which the caller is pinned. That processor also runs the node.
+    """Send ``count`` frames from the only processor to which the caller is pinned, and which also runs the node.
 
     The processor time is that of the calling thread, in which the receivers' polls also run, and of the processor's
     ksoftirqd, which continues the polls if they take too long. The time of other processes does not count.

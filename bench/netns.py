@@ -84,7 +84,7 @@ def _setns(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def namespaces(*names: str) -> Iterator[None]:
-    """Context manager: new network namespaces with loopback up. They are deleted at the end, with all their links."""
+    """Context manager: new network namespaces with loopback up, which are deleted at the end with all their links."""
     remove()
     try:
         for name in names:

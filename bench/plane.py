@@ -86,7 +86,7 @@ class Plane:
     def admit(self, origins: int, highest: int = 0) -> None:
         """Add ``origins`` members to the node map, with ``highest`` as the highest sequence seen of each.
 
-        So the data plane knows all these members, and only their sequences can be new.
+        The data plane then treats a packet of such a member as new if its sequence is above ``highest``.
         """
         import bcc
 

@@ -21,7 +21,8 @@ DIRECTORY = Path(__file__).resolve().parents[1] / "build" / "bench"
 #: Share of processor time used by others (a quarter of ``_BUSY``) above which a benchmark waits, and maximum seconds of
 #: that wait.
 _BUSY, _PATIENCE = 0.6, 300.0
-#: Environment variable that the option --short sets. No goal is judged then, so the figures need not be accurate.
+#: Environment variable that the option --short sets. With --short no goal is judged, so inaccurate figures do not
+#: matter.
 SHORT = "XDP_GOSSIP_BENCH_SHORT"
 
 

@@ -67,7 +67,7 @@ def _row(report: Report, what: str, seconds: float, sent: float, idle: float, pe
 def _away(hosts: list[Agent], change: object) -> tuple[float, float, float]:
     """Stop the last host, call ``change``, start the host again, and wait until it has all documents.
 
-    Returns the seconds and the bytes until then, and the peak resident memory in MiB.
+    Returns the seconds and bytes that the host needed to catch up, and its peak resident memory in MiB.
     """
     away = hosts[-1]
     away.stop()

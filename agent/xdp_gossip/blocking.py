@@ -44,8 +44,8 @@ def _with_parameters_of(
 class NodeList:
     """A member of a gossip cluster, running in a background thread. The parameters are those of :class:`AsyncNodeList`.
 
-    ``with NodeList(...) as node_list:`` closes the node list at the end of the block. The thread is a daemon thread: a
-    program may end without :meth:`close`, but its last publish may be lost then. Log handlers run in the background
+    ``with NodeList(...) as node_list:`` closes the node list at the end of the block. The background thread is a daemon
+    thread: a program that ends without :meth:`close` may lose its last publish. Log handlers run in the background
     thread, where blocking methods such as :meth:`publish` raise ``RuntimeError``. Signal handlers may call any method.
     """
 
@@ -98,7 +98,8 @@ class NodeList:
                     if _taken(turn):
                         loop.close()
                     elif not self._ended:
-                        # An interrupt may arrive after everything was opened. In that case close everything again.
+                        # An interrupt may arrive after everything was opened. Then the handler below closes everything
+                        # again.
                         self._thread, self._loop = thread, loop
                         self._wait(self._inner._take_back())
                 finally:
@@ -216,8 +217,9 @@ class NodeList:
     def watch(self, prefix: str = "", since: int | None = None, kind: str = "") -> Iterator[Change]:
         """Yield every change from now on; see :meth:`AsyncNodeList.watch`.
 
-        The iterator blocks until the next change. It ends when another thread closes the node list, after the last
-        change. Several threads may watch at the same time. In a forked child the iterator raises ``NotReadyError``.
+        The iterator blocks until the next change. The iterator ends after the last change when another thread closes
+        the node list. Several threads may watch at the same time. In a forked child the iterator raises
+        ``NotReadyError``.
         """
 
         def first() -> int:

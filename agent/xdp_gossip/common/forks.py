@@ -3,9 +3,9 @@
 
 A child inherits every file descriptor of its parent. A port or a file lock becomes free only when no process has it
 open, so a child would keep both after its parent closed them or died. When the child ends, SQLite may also write to a
-file in which the parent has a transaction. Therefore the child redirects these descriptors to /dev/null. It does not
-close them, because Python objects in the child still refer to the descriptors and would later close their numbers,
-which may belong to other files by then.
+file in which the parent has a transaction. Therefore the child redirects the descriptors of its parent's sockets and
+state files to /dev/null. The child does not close these descriptors, because Python objects in the child still refer to
+the descriptors and would later close their numbers, which may belong to other files by then.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Records unexpected exceptions (internal errors). The log, ``status``, ``doctor`` and the metrics show them.
+"""Records unexpected exceptions. The log, ``status``, ``doctor`` and the metrics show these internal errors.
 
 An unexpected exception fails only the packet, timer or request in which it occurs, but must not go unnoticed. All node
 lists and APIs of a process report their errors to the same :data:`RECORD`.
@@ -124,8 +124,8 @@ def is_own(error: BaseException) -> bool:
 def without_frames(error: BaseException | None) -> None:
     """Remove the tracebacks from ``error`` and from the errors that led to it.
 
-    The frames in a traceback and the error form a reference cycle. It keeps everything in these frames alive until the
-    garbage collector runs, which is seldom.
+    The frames in a traceback and the error form a reference cycle. The cycle keeps all objects in the frames alive
+    until the garbage collector runs, which is seldom.
     """
     while error is not None and error.__traceback__ is not None:
         error.__traceback__ = None

@@ -2,7 +2,7 @@
 """Reads and checks the agent's configuration file, and returns it as one immutable :class:`AgentConfig`.
 
 :func:`load` reports all problems at once, each as ``FILE: KEY: expected WHAT, got WHAT``. So one run of
-``xdp-gossip check-config`` shows them all. docs/operations.md lists the keys and their defaults.
+``xdp-gossip check-config`` shows all problems. docs/operations.md lists the keys and their defaults.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class LogConfig:
 class _Origin:
     """The fields of :class:`AgentConfig` without a default, which must come before all other fields.
 
-    They come first because the fields of the base class that is listed last come first.
+    A dataclass takes the fields of its last base class first, so :class:`AgentConfig` lists this class last.
     """
 
     path: str

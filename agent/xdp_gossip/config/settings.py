@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""All settings of a node: the engine's settings (:mod:`xdp_gossip.core.settings`), and those of the parts around it.
+"""All settings of a node: those of its engine (:mod:`xdp_gossip.core.settings`), transport, store and data plane.
 
 The library's constructor or the reader of ``agent.yml`` creates a :class:`NodeSettings`. The node list, its transport,
-its store and its engine all receive this object and read their settings from it.
+its store and its engine all receive the same :class:`NodeSettings` and read their settings from it.
 """
 
 from __future__ import annotations

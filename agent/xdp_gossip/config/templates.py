@@ -2,8 +2,8 @@
 """Reads the sections ``templates:``, ``services:`` and ``files_helper:``, which define the rendered files.
 
 The agent reads these sections as a part of its configuration. The files helper reads only these sections, with
-:func:`load_for_helper`, from a file that only root can write. So paths and commands of the files helper come from that
-file, and never from the agent.
+:func:`load_for_helper`, from a file that only root can write. So the agent cannot choose the paths and commands of the
+files helper.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ def load_for_helper(path: str, owner: int = 0) -> tuple[HelperConfig, dict[str, 
 def _check_trusted(problems: Problems, path: str, owners: set[int]) -> None:
     """Add a problem if another user than ``owners`` can change the file at ``path`` or one of its parent directories.
 
-    Such a user could make the helper run any command.
+    A user who can change the configuration file could make the files helper run any command.
     """
     real = os.path.realpath(path)
     steps = [real]

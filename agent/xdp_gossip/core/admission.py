@@ -110,7 +110,7 @@ class Admission:
         """Seconds to add to the local clock to get the cluster's time; 0 if the cluster's time is unknown.
 
         With fewer than two other members alive, no member can know which clock is right, so the local clock counts as
-        right. Exception: a local clock that earlier ran ahead of the cluster still counts as ahead.
+        right. But if the local clock was ahead when more members were alive, it still counts as ahead.
         """
         samples = self._samples()
         self._known_offset = cluster_offset(samples) if len(samples) > 1 else min(0.0, self._known_offset)
@@ -139,7 +139,7 @@ class Admission:
         Without this shift, this node would refuse current documents as documents from the future until it has heard
         enough members again.
         """
-        # During a suspend the wall clock runs on and the monotonic clock stops. This difference is not a clock step.
+        # Subtract the time of suspends: then the wall clock runs on while the monotonic clock stops, which is no step.
         apart = now.wall_ns / 1e9 - now.mono - now.slept
         step = 0.0 if self._clocks_apart is None else apart - self._clocks_apart
         self._clocks_apart = apart
@@ -166,7 +166,7 @@ class Admission:
     # -- freshness ---------------------------------------------------------------------------------------------
 
     def _answers(self, message: Message | None) -> bool:
-        """Whether a packet answers an open request of this node. Such a packet cannot be a replayed recording."""
+        """Whether a packet answers an open request of this node, which proves that it is no replayed recording."""
         if isinstance(message, SyncResponse):
             return self._anti_entropy.answered(message.nonce)
         if isinstance(message, Ack):
@@ -177,8 +177,8 @@ class Admission:
         """Compare the packet's time with its origin's clock, so that a replayed recording cannot revive a dead node.
 
         If the two differ too much, reject the packet and challenge the origin with a sync request that only a live node
-        can answer. The origin may challenge this node for the same reason, so a rejected sync request is acknowledged.
-        Otherwise the two nodes would challenge each other forever. Raises ``Rejected``: stale_time.
+        can answer. The origin may challenge this node for the same reason. Therefore this node acknowledges a rejected
+        sync request; otherwise two such nodes would challenge each other forever. Raises ``Rejected``: stale_time.
         """
         known = peer.clock_ahead if peer is not None else None
         expected = self.cluster_offset() or 0.0 if known is None else known
@@ -210,7 +210,8 @@ class Admission:
     def _require_node_address(self, origin: Address) -> None:
         """Reject an origin whose address is no single host, before this node sends packets to it.
 
-        Otherwise all members would send packets to a whole multicast group. Raises ``Rejected``: bad_address.
+        If members accepted a multicast address as an origin, all of them would send packets to the whole group. Raises
+        ``Rejected``: bad_address.
         """
         if not origin.may_be_node(self._local.address):
             self._out.emit(

@@ -50,8 +50,8 @@ class AllowList:
             *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv4Network)),
             *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv6Network)),
         )
-        # The networks are sorted and do not overlap. So only the last network that begins at or before an address can
-        # contain that address.
+        # First and last addresses of the sorted networks. The networks do not overlap, so only the last network that
+        # begins at or before an address can contain that address.
         self._first: dict[int, list[int]] = {4: [], 6: []}
         self._last: dict[int, list[int]] = {4: [], 6: []}
         for network in self.networks:
@@ -77,7 +77,7 @@ class AllowList:
         """Entries for a longest-prefix table: (prefix length in bits, address of 16 bytes) -> whether to accept it.
 
         The table stores IPv4 addresses as IPv4-mapped IPv6 addresses, so they would match an IPv6 network such as ::/0.
-        The entry for ::ffff:0:0/96 prevents such a match.
+        The entry for ::ffff:0:0/96 prevents that an IPv4 address matches an IPv6 network.
         """
         if not self.networks:
             return {}

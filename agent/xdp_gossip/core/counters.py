@@ -12,7 +12,7 @@ from typing import ClassVar
 from .packets import PacketType
 from .types import State
 
-#: Name of the counter of events whose counter is not declared here. Each such event is a bug of this program.
+#: Name of the counter of events whose own counter is not declared here, which is a bug of this program.
 UNDECLARED = "counters_undeclared"
 
 #: Reasons for rejecting a packet (``packets.Rejected``), grouped by the file that raises them.
@@ -54,7 +54,7 @@ PEKONODE = (
 class Counters(dict[str, int]):
     """Counters by name. Every declared counter is present from the start."""
 
-    #: Whether :meth:`add` raises for an undeclared name; tests set this. Otherwise :meth:`add` creates the counter and
+    #: Whether :meth:`add` raises for an undeclared name; tests set this. If not, :meth:`add` creates the counter and
     #: also counts :data:`UNDECLARED`, so that a missing declaration does not drop a packet.
     strict: ClassVar[bool] = False
 

@@ -137,8 +137,8 @@ class Detector:
     def on_ack(self, ack: Ack, packet: Received) -> None:
         """Handle the answer of a probed node, and report it to the member that asked for the probe, if any.
 
-        A helper, a member that we asked for an indirect probe, acknowledges that request with the same nonce. Such an
-        acknowledgement shows that our network works, so the silent target is at fault (Lifeguard's NACK).
+        A helper, a member that we asked for an indirect probe, acknowledges that request with the same nonce. The
+        acknowledgement of a helper shows that our network works, so the silent target is at fault (Lifeguard's NACK).
         """
         self.local_health = max(0, self.local_health - 1)
         for suspect in self._membership:
@@ -280,7 +280,7 @@ class Detector:
 
 
 def standing_of(peer: Peer, standing: str = "") -> Standing:
-    """The standing of a peer for the data plane. It follows from the peer's state unless ``standing`` is given."""
+    """The standing of a peer for the data plane: ``standing`` if given, otherwise the standing for the peer's state."""
     window = peer.rumors
     return Standing(
         peer.address,

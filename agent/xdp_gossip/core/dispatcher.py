@@ -53,7 +53,7 @@ from .sync.records import NodeRecords
 from .sync.supply import Supply
 from .types import Address, Now, State
 
-#: A handler takes a message of its class, and the packet that carried it.
+#: Type of a message handler. Its arguments are the message, and the packet that carried the message.
 Handler = Callable[[Any, Received], None]
 
 

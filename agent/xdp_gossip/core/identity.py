@@ -25,7 +25,8 @@ RAISES = 3
 RAISES_IN = 600.0
 #: Packets of an earlier run of a node, within a minute or ten cycles, that prove a second host with its address.
 STALE = 5
-#: Seconds of uptime before a member takes many unknown nodes for another fleet. Before, its own fleet may be forming.
+#: Seconds of uptime before a member takes many unknown nodes for another fleet. A young member's own fleet may be
+#: forming.
 _FORMED_AFTER = 600.0
 #: Minimum number of members for a group of nodes to count as a fleet.
 _FLEET = 2
@@ -80,8 +81,8 @@ class Identity:
     def stale_run(self, peer: Peer, header: Header, now: Now) -> None:
         """Count an authentic packet of ``peer`` from an earlier run than the latest known run.
 
-        A node that lost its state sends a few such packets until another member sends it the later incarnation. If
-        fresh packets of the earlier run continue, a twin sends them.
+        A node that lost its state sends a few packets with an earlier incarnation, until another member sends it the
+        later incarnation. If fresh packets with the earlier incarnation continue, a twin sends them.
         """
         age = (peer.clock_ahead or 0.0) - (header.wall_ns - now.wall_ns) / 1e9
         if abs(age) > self._timing.timeout:
@@ -103,7 +104,7 @@ class Identity:
     def shared(self, address: Address) -> bool:
         """Whether two hosts may use ``address``, or two hosts may use this node's address.
 
-        In that case an answer may arrive at the wrong one of the two hosts.
+        An answer to one of two hosts with the same address may arrive at the other host.
         """
         return address in self._runs or bool(self._raises) or "twin" in self._local.problems
 

@@ -129,7 +129,7 @@ class Asked(Protocol):
     def tells_ancestry(self) -> bool:
         """Whether documents on this wire list the versions that their authors had read.
 
-        An engine without such lists cannot detect conflicts.
+        An engine without lists of read versions cannot detect conflicts.
         """
 
     @property
@@ -158,7 +158,7 @@ class Asked(Protocol):
         """
 
     def leave(self, now: Now) -> bool:
-        """Announce to all members that this node leaves. They drop the node at once.
+        """Announce to all members that this node leaves, so that they drop the node at once.
 
         Returns False if the node had left already.
         """
@@ -205,8 +205,9 @@ class Asked(Protocol):
         """Prepare the documents of a :meth:`publish_many`, so that the shell can store them before they spread.
 
         The engine's documents do not change before :meth:`commit`. Returns None on a wire without this operation; the
-        caller then uses :meth:`publish_many`. ``pending``: documents prepared earlier and not committed yet. They count
-        toward the limits, and share no key with ``writes``. Raises the same errors as :meth:`publish_many`.
+        caller then uses :meth:`publish_many`. ``pending``: documents prepared earlier and not committed yet. Pending
+        documents count toward the limits, and share no key with ``writes``. Raises the same errors as
+        :meth:`publish_many`.
         """
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
@@ -220,7 +221,7 @@ class Asked(Protocol):
         """Sync at once with every member whose documents digest differs. Returns the number of these members."""
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
-        """Write a tombstone. Returns it (None: no such document ever existed) and whether anything changed."""
+        """Write a tombstone. Returns the tombstone (None: there never was a document) and whether anything changed."""
 
     def document(self, key: str) -> Document | None:
         """This node's version of the document ``key``; None if it has none or only a tombstone."""
@@ -261,7 +262,7 @@ class Asked(Protocol):
     def revision(self) -> int:
         """A number that grows whenever the data of a remote node in :meth:`members` change.
 
-        Exception: a sign of life (a new sequence, a new time of ``last_heard``) does not change the number.
+        A sign of life alone (a new sequence, a new time of ``last_heard``) does not change the number.
         """
 
     @property
@@ -288,15 +289,15 @@ class Asked(Protocol):
     def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
         """Ask members for the state of ``key`` in their rendered files, and return the number of this query.
 
-        Each answer arrives as an ``AppliedAnswered`` event with that number.
-        Raises ``ProtocolError`` (unsupported_operation) on a wire without such a query.
+        Each answer arrives as an ``AppliedAnswered`` event with that number. Raises ``ProtocolError``
+        (unsupported_operation) on a wire without such a query.
         """
 
     def query_files(self, to: Iterable[Address], now: Now) -> int:
         """Ask members which of their rendered files are in trouble, and return the number of this query.
 
-        Each answer arrives as a ``FilesAnswered`` event with that number.
-        Raises ``ProtocolError`` (unsupported_operation) on a wire without such a query.
+        Each answer arrives as a ``FilesAnswered`` event with that number. Raises ``ProtocolError``
+        (unsupported_operation) on a wire without such a query.
         """
 
 

@@ -76,8 +76,8 @@ class KernelView:
     def take(self, rows: Iterable[Observation], state_digest: int, now: Now) -> None:
         """Apply the observations ``rows`` to the membership. ``state_digest``: this node's documents digest."""
         first = self._last is None
-        # A data plane that has just started knows no replay window and no dead node. So the first call reports the
-        # standing of every known peer to it.
+        # A data plane that has just started knows no replay window and no dead node. Therefore the first call reports
+        # the standing of every known peer to the data plane.
         known = [peer for peer in self._membership if peer.heard] if first else []
         self._last = self._membership.informed_until = now.mono
         by_key = self._membership.by_key

@@ -365,5 +365,5 @@ class FilesAnswer(Message):
 #: The registration of every message, by its tag and by its class.
 BY_TAG: Mapping[int, Registration] = MappingProxyType(registered)
 BY_CLASS: Mapping[type[Message], Registration] = MappingProxyType({each.schema.cls: each for each in BY_TAG.values()})
-#: Packet types without a message. A packet of such a type is only a header.
+#: Packet types without a message, whose packets are only a header.
 BODILESS = frozenset(PacketType).difference(*(each.kinds for each in BY_TAG.values()))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Finds the longest datagram that the path to each peer supports. Some paths lose long datagrams (RFC 2923, 2.1).
 
-If a peer repeats a request over TCP, the datagram with the request or the answer was lost. This member then sends the
-peer short and long pings, and compares which of them the peer answers (probes as in RFC 8899). If the peer answers only
-short pings in two tests in a row, packets longer than ``SHORT`` go over TCP. A test of an address that two hosts share
-has no result, because each host misses some of the answers.
+If a peer repeats a request over TCP, the datagram with the request or the answer was lost. In response, this member
+sends the peer short and long pings, and compares which of them it answers (probes as in RFC 8899). If the peer answers
+only short pings in two tests in a row, packets longer than ``SHORT`` go over TCP. A test of an address that two hosts
+share has no result, because each host misses some of the answers.
 """
 
 from __future__ import annotations

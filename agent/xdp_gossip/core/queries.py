@@ -34,7 +34,7 @@ class Queries:
     """Sends queries, answers those of other members, and reports received answers.
 
     ``applied_source`` returns the state of a document in this node's rendered files. ``files_source`` returns the
-    rendered files in trouble. Both callbacks must not raise.
+    rendered files in trouble. ``applied_source`` and ``files_source`` must not raise.
     """
 
     def __init__(self, metadata: Metadata, out: Outbox) -> None:

@@ -2,8 +2,9 @@
 """Incarnations: numbers that identify the runs of a node, and the order between them.
 
 Incarnations are serial numbers of 32 bits (RFC 1982): a number is later than another if it is less than half the range
-ahead. So incarnations never run out. If a wrong clock or a lying member raises an incarnation too far, the node can
-still choose a later one: a number more than half the range ahead counts as earlier. 0 means that no run is known.
+ahead. Because the numbers wrap around, incarnations never run out. If a wrong clock or a lying member raises an
+incarnation too far, the node can still choose a later one: a number more than half the range ahead counts as earlier. 0
+means that no run is known.
 """
 
 from __future__ import annotations

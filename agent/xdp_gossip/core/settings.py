@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The declarations of the settings that an engine reads, and the classes for such declarations.
+"""The declarations of the settings that an engine reads, and the classes for declarations of settings.
 
 A setting is a field of a dataclass. :func:`setting` gives the field its default and a :class:`Knob` with its meaning,
 unit and range, for the library and for ``agent.yml``. The library (:mod:`xdp_gossip.node.parameters`) and the reader of
@@ -55,7 +55,7 @@ class AgentYml:
 
 @dataclass(frozen=True)
 class Knob:
-    """The declaration of one setting. Its name is the name of the field.
+    """The declaration of one setting. The setting's name is the name of the dataclass field.
 
     ``doc``: description for tables, a sentence fragment without a full stop. ``unit``: seconds, bytes, versions, ...
     ``least``, ``most``: range of a number, or of a text's length in bytes of UTF-8. ``choices``: the allowed texts.
@@ -180,7 +180,7 @@ class Limits:
 class Settings:
     """The settings that an engine reads. The defaults are those of PekoNode.
 
-    The constructor checks no value except :class:`Limits`, because only trusted code such as the simulator calls it.
+    The constructor checks only ``limits``, because only trusted code such as the simulator calls the constructor.
     """
 
     amount: int = setting(
@@ -201,7 +201,7 @@ class Settings:
         auto="1 s up to 250 nodes, then nodes/250 s",
         agent=AgentYml(default=0.0, most=3600),
     )
-    # As in PekoNode, a timeout that is not greater than the cycle means auto. agent.yml rejects such a timeout.
+    # As in PekoNode, a timeout that is not greater than the cycle means auto; only agent.yml rejects it.
     timeout: float = setting(
         0.0,
         "silence after which a node becomes suspect",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Timers of an engine. They read no clock: the shell passes the current time as an argument."""
+"""Timers of an engine. The timers read no clock: the shell passes the current time as an argument."""
 
 from __future__ import annotations
 

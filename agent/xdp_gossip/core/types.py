@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The data classes of the protocol: addresses, nodes, members, versions, documents.
 
-All of them are immutable, and none uses a clock, a socket or a file.
+All classes in this module are immutable, and none uses a clock, a socket or a file.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ class Record:
 
     @functools.cached_property
     def digest(self) -> int:
-        """64-bit digest over all fields except the stamp. It is never 0, because 0 means that the record is unknown."""
+        """64-bit digest over all fields except the stamp. Never 0, because a digest of 0 means an unknown record."""
         digest = hashlib.blake2b(digest_size=8, person=b"xg-record")
         for text in (self.name, self.private_data, self.agent_version, self.plane):
             raw = text.encode()
@@ -371,9 +371,8 @@ class Document:
     def overtakes(self, held: Document, ours: bool) -> bool:
         """Whether the author of this version had not read ``held``, the version that this version replaces.
 
-        If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read ``held``. In
-        that case ``held`` counts as read, unless this node published it (``ours``), because then it is possible that no
-        other node ever received ``held``.
+        If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read ``held``. An
+        unclear ``held`` counts as read, unless this node published it (``ours``): other nodes may not have received it.
         """
         if held.version == self.base or held.version in self.ancestors:
             return False
@@ -422,7 +421,7 @@ class Write:
 
 
 class TypeChanged(Exception):
-    """Raised if a document's content type changed after its new value was checked. Check the value again then."""
+    """Raised if a document's content type changed after its new value was checked, which requires a new check."""
 
 
 @dataclass(frozen=True)

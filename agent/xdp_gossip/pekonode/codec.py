@@ -27,7 +27,7 @@ __all__ = ["DEFAULT_SIZE", "Packet", "PekoNodeId", "Swap", "WireError", "decode"
 #: PekoNode's default ``Size`` in bytes. A node drops packets of ``Size`` bytes or more.
 DEFAULT_SIZE = 16384
 
-#: Characters that Go escapes in JSON although JSON does not require it. They can occur only within JSON strings.
+#: Characters that Go escapes in JSON although JSON does not require it. These characters occur only in JSON strings.
 _GO_ESCAPES = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})
 
 

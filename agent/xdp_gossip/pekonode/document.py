@@ -3,8 +3,8 @@
 
 On PekoNode's wire, a version is a *stamp*: nanoseconds since the epoch. In this project, a version is a ``Version``: 48
 bits of milliseconds, 16 bits of counter, and an origin. A stamp has no origin. One millisecond has a million
-nanoseconds (20 bits), 4 bits more than the counter. Therefore the origin is a placeholder that encodes these 4 bits:
-``0.0.0.0:1`` to ``0.0.0.0:16``. The mapping is exact and preserves the order, so members agree on every version.
+nanoseconds (20 bits), 4 bits more than the counter. Therefore the origin is a placeholder that encodes these 4 bits,
+from ``0.0.0.0:1`` to ``0.0.0.0:16``. The mapping is exact and preserves the order, so members agree on every version.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def version_of(stamp: int) -> Version:
 def stamp_of(version: Version) -> int:
     """Convert a version to a stamp: the inverse of :func:`version_of`.
 
-    A version of the native wire, which the agent used before, becomes a stamp in the same millisecond. So the document
-    keeps its age.
+    A version of the native wire, which the agent used before, becomes a stamp in the same millisecond, so that the
+    document keeps its age.
     """
     millis, counter = version.hlc >> 16, version.hlc & 0xFFFF
     low = version.origin.port - 1 if version.origin.ip == _PLACEHOLDER and version.origin.port <= _STEP else 0

@@ -102,7 +102,7 @@ class PekoNodeDrive:
         return False
 
     def _take(self, data: bytes, source: Address, now: Now) -> None:
-        """Process one packet. Its origin is the node in the packet, because a packet does not show who relayed it."""
+        """Process one packet. The node in the packet counts as its origin: a packet does not show who relayed it."""
         if self.status in ("new", "left"):
             return self._out.count("rx_ignored")
         try:

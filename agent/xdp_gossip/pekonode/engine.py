@@ -46,8 +46,8 @@ class PekoNodeEngine(PekoNodeDrive):
     def catching_up(self) -> str:
         """What this node waits for while it catches up; "" once it has caught up.
 
-        On this wire, a node without a newer document does not answer a swap request. Therefore this node has caught up
-        two cycles after it first heard another node.
+        This node has caught up two cycles after it first heard another node, even without an answer to its swap
+        requests. On this wire, a node without a newer document does not answer a swap request.
         """
         if self._caught_up:
             return ""
@@ -77,7 +77,7 @@ class PekoNodeEngine(PekoNodeDrive):
                 return
         peer.pinned = True
         if not peer.heard and peer.state is State.DEAD:
-            # PekoNode's Set lists a new seed until the timeout. Its state here is SUSPECT, because it was never heard.
+            # PekoNode's Set lists a new seed until the timeout. A new seed is SUSPECT here, because it was never heard.
             self._peers.move(peer, State.SUSPECT)
             peer.last_heard = now.mono
         if self.status == "running" and peer.state is not State.ALIVE:
@@ -188,7 +188,7 @@ class PekoNodeEngine(PekoNodeDrive):
     ) -> tuple[Document, bool]:
         """Write the only document of the cluster. Returns the document and whether anything changed.
 
-        Its version is later than the version held here, even if that one is in the future. ``content_type``,
+        The new version is later than the current version, even if that one is in the future. ``content_type``,
         ``author`` and ``comment`` are stored on this node only; a document from another node has the type raw. Raises
         ``ProtocolError``: unsupported_key, version_mismatch, document_too_large, version_exhausted.
         """

@@ -54,7 +54,7 @@ class Peer(Shown):
         return self.heard > 0 or self.state is State.SUSPECT
 
     def member(self, mono: float) -> Member:
-        """A snapshot of the peer at the monotonic time ``mono``. Its incarnation is 0, its sequence is ``heard``."""
+        """A snapshot of the peer at the monotonic time ``mono``, with incarnation 0 and the sequence ``heard``."""
         return Member(
             self.address,
             self.state,

@@ -2,9 +2,9 @@
 """Relays each rumor only once, on a wire whose packets have no sequence number.
 
 A Go node relays every copy of a heartbeat that it receives. With fan-out 3, one heartbeat in a cluster of N nodes costs
-about 3^(N/3) packets. This agent relays a rumor only once in a window of half a cycle. It waits a few milliseconds
-before relaying, because further copies may arrive. The infected list of each copy names nodes that the rumor has
-reached. Targets outside of all these lists reach more nodes with fewer packets (figures: docs/pekonode.md).
+about 3^(N/3) packets. This agent relays a rumor only once in a window of half a cycle. The agent waits a few
+milliseconds before relaying, because further copies may arrive. The infected list of each copy names nodes that the
+rumor has reached. Targets outside of all these lists reach more nodes with fewer packets (figures: docs/pekonode.md).
 """
 
 from __future__ import annotations

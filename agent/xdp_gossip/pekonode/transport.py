@@ -156,7 +156,7 @@ class OneShotTransport(TcpListening):
 
 
 class _Incoming(asyncio.Protocol):
-    """An accepted connection. It receives one packet, delivers the packet, and closes."""
+    """An accepted connection, which receives one packet, delivers the packet, and closes."""
 
     def __init__(self, owner: OneShotTransport) -> None:
         self._owner = owner
@@ -259,7 +259,7 @@ class ObjectEnd:
         self._escaped = False
 
     def feed(self, data: bytes) -> bool:
-        """Process the next bytes of the stream. Returns True if the object ends in them."""
+        """Process the next bytes of the stream. Returns True if the JSON object ends in these bytes."""
         start = 0
         while start < len(data):
             if self._escaped:

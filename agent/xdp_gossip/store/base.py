@@ -52,10 +52,10 @@ class StateStore(Protocol):
     ) -> None:
         """Persist document versions in one transaction. Versions older than the current one go to the history only.
 
-        ``withdrawn``: versions to delete. They were written under a wrong clock, and have since been replaced by
-        versions of lower rank. If such a version stayed, it would be the current version after the next start, because
-        its rank is higher. A version in both lists is deleted. ``unread``: versions that were replaced in the same way,
-        but by authors who had not read them. They stay in the history.
+        ``withdrawn``: versions to delete, because they were written under a wrong clock and replaced by versions of
+        lower rank. If a withdrawn version stayed, it would be the current version after the next start, because its
+        rank is higher. A version in both lists is deleted. ``unread``: versions that were replaced by versions of lower
+        rank whose authors had not read them. Unread versions stay in the history.
         """
 
     def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
@@ -103,7 +103,8 @@ def persist(
         if isinstance(event, DocumentChanged):
             documents.append(event)
             continue
-        # A later event may replace a tombstone. So the events before the tombstone's collection are persisted first.
+        # Persist the events before the collection of a tombstone first, because a later event may replace the
+        # tombstone.
         _persist_documents(store, documents, gone)
         documents, gone = [], {}
         store.collect(event.tombstones, event.dropped)

@@ -22,7 +22,7 @@ def _standing(ranks: Iterable[bytes]) -> list[bytes]:
 
 
 class MemoryStore:
-    """A store without a file, for a node list without a state directory. Its content is lost at :meth:`close`."""
+    """A store without a file, for a node list without a state directory. The content is lost when the program ends."""
 
     def __init__(self, history: int = HISTORY) -> None:
         self.problems: list[str] = []

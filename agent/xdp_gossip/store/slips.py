@@ -2,9 +2,9 @@
 """Records rows that are to be deleted from the state file, in a way that works on a full disk.
 
 SQLite needs new blocks for the journal of each transaction. On a full disk even a transaction that only deletes rows
-fails. Overwriting an existing file needs no new blocks on file systems that write in place. So this module writes slips
-to a file of fixed size. A slip is a digest of a row's key and rank. A partly written slip, or a slip of a row that does
-not exist, matches no row.
+fails. Overwriting an existing file needs no new blocks on file systems that write in place. Therefore this module
+writes slips to a file of fixed size. A slip is a digest of a row's key and rank. A partly written slip, or a slip of a
+row that does not exist, matches no row.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Creates, opens, inspects and repairs the state file of :class:`xdp_gossip.store.sqlite.Store`.
 
-A new file is built under another name and then renamed to ``state.db``. So an empty or incomplete ``state.db`` is
+A new file is built under another name and then renamed to ``state.db``, so an empty or incomplete ``state.db`` is
 always a damaged file and never a new one. A damaged file is hard-linked as ``state.db.corrupt-<UTC time>`` before the
-repaired file replaces it. So after a crash at any point, ``state.db`` is either the damaged or the repaired file.
+repaired file replaces it, so after a crash at any point ``state.db`` is either the damaged or the repaired file.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def translated(path: Path) -> Iterator[None]:
 
 
 def _check_kinds(path: Path) -> None:
-    """Raise ``StoreError`` if one of the state's paths is no regular file. SQLite could hang on such a path.
+    """Raise ``StoreError`` if one of the state's paths is no regular file, on which SQLite could hang.
 
     A dangling symbolic link is an error, too: its target may be a disk that is not mounted and that has the state.
     """
@@ -276,9 +276,9 @@ def _repair(path: Path, fault: str) -> str:
 def _readable(path: Path, damaged: set[str]) -> Iterator[tuple[str, rows.Row]]:
     """Yield the sound rows of a damaged file, each with its table. Adds damaged rows and tables to ``damaged``.
 
-    A scan ends at the first damaged page. So each table is scanned from both ends, and a single damaged page loses only
-    its own rows. Most rows are yielded twice. The scan from the highest row ids comes first, because an old copy of a
-    page may contain an outdated row with the same unique columns.
+    A scan ends at the first damaged page. Each table is scanned from both ends, so that a single damaged page loses
+    only its own rows. Most rows are yielded twice. The scan from the highest row ids comes first, because an old copy
+    of a page may contain an outdated row with the same unique columns.
 
     Raises ``StoreError`` for errors that are no damage, such as a failing disk.
     """

@@ -39,7 +39,7 @@ def select(table: str) -> str:
 
 
 def insert(table: str) -> str:
-    """The SQL statement ``INSERT`` for a sealed row. It does not change an existing row."""
+    """The SQL statement ``INSERT`` for a sealed row. The statement does not change an existing row."""
     # OR IGNORE is not used, because it would also ignore a NULL without an error.
     marks = ", ".join("?" * len(rows.COLUMNS[table]))
     return f"INSERT INTO {table} ({', '.join(rows.COLUMNS[table])}) VALUES ({marks}) ON CONFLICT DO NOTHING"

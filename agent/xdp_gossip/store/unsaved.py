@@ -2,8 +2,8 @@
 """A queue of changes to documents from other nodes that are not on the disk yet, in the order of their acceptance.
 
 Changes stay in the queue while writes to the disk fail. The current version of each document needs no more memory,
-because the engine also has it and limits its size. Earlier versions are needed only for the history. Their total size
-is limited here; beyond the limit, the oldest are dropped.
+because the engine also has it and limits its size. Earlier versions are needed only for the history. The queue
+limits the total size of earlier versions, and drops the oldest of them beyond the limit.
 """
 
 from __future__ import annotations

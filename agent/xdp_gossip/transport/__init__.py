@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Transports: thin layers around sockets that send and receive packets. They are independent of the protocol.
+"""Transports: thin layers around sockets that send and receive packets, independent of the gossip protocol.
 
-A transport runs in one asyncio event loop. It counts every packet that it drops. It does not report drops to the
-engine, because the protocol repairs losses.
+A transport runs in one asyncio event loop. A transport counts every packet that it drops, but does not report drops to
+the engine, because the protocol repairs losses.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Accepts TCP and Unix connections. It replaces asyncio's own servers.
+"""Accepts TCP and Unix connections, in place of asyncio's own servers.
 
 If no file descriptor is left, asyncio's servers retry up to ``backlog`` times in one turn of the event loop, and log
-each attempt. This module pauses accepting instead. It also accepts only a few connections per turn, so that many new
-connections do not delay the other work of the loop.
+each attempt. This module pauses accepting if no file descriptor is left. This module also accepts only a few
+connections per turn, so that many new connections do not delay the other work of the loop.
 """
 
 from __future__ import annotations

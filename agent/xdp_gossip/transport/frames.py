@@ -20,7 +20,7 @@ def encode(packet: bytes) -> bytes:
 
 
 class FrameDecoder:
-    """Splits a stream into packets. It buffers at most ``limit`` bytes plus the bytes of one :meth:`feed`."""
+    """Splits a stream into packets, and buffers at most ``limit`` bytes plus the bytes of one :meth:`feed`."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -42,7 +42,7 @@ class FrameDecoder:
     def take(self) -> bytes | None:
         """Remove the next packet from the buffer and return it; None if the buffer has no complete frame.
 
-        Raises ``FrameError``; the caller must close the stream then.
+        Raises ``FrameError``, after which the caller must close the stream.
         """
         body = self._start + HEADER
         if self._start and not self.partial:

@@ -28,8 +28,8 @@ WRITE_DEADLINE_S = 10.0
 #: Maximum seconds from the first to the last byte of a received frame.
 FRAME_DEADLINE_S = 10.0
 OUTGOING_IDLE_S = 30.0
-#: Seconds without a frame after which an incoming connection is closed. This is longer than ``OUTGOING_IDLE_S``, so
-#: that the sender closes an idle connection: the sender knows that no frame is in flight.
+#: Seconds without a frame after which an incoming connection is closed. The value is greater than ``OUTGOING_IDLE_S``,
+#: so that the sender closes an idle connection, because the sender knows that no frame is in flight.
 INCOMING_IDLE_S = 60.0
 MAX_OUTGOING = 256
 MAX_INCOMING = 512
@@ -178,7 +178,7 @@ def _is_loopback(ip: str) -> bool:
 
 
 def _nowhere(data: bytes, source: Address, screened: bool = False) -> bool:
-    """Reject a packet. This is the receiver before the transport is open."""
+    """Reject a packet. This function is the receiver until the transport is open."""
     return False
 
 
@@ -212,7 +212,7 @@ class _Connection(asyncio.Protocol):
 
 
 class Incoming(_Connection):
-    """A connection that a peer opened to this node. It decodes frames and delivers their packets."""
+    """A connection that a peer opened to this node. The class decodes frames and delivers their packets."""
 
     def __init__(self, streams: Streams) -> None:
         super().__init__(streams)
@@ -283,7 +283,7 @@ class Incoming(_Connection):
 
 
 class Outgoing(_Connection):
-    """A connection to one peer. It begins with the first queued frame, and ends when it is idle, stalled or broken."""
+    """A connection to one peer, opened for the first queued frame, and closed when it is idle, stalled or broken."""
 
     def __init__(self, streams: Streams, to: Address) -> None:
         super().__init__(streams)
@@ -359,7 +359,7 @@ class Outgoing(_Connection):
             self.streams.counters["frames_sent"] += 1
 
     def data_received(self, data: bytes) -> None:
-        """Close the connection. Members never send data on it, so the peer uses another protocol."""
+        """Close the connection: members never send data on a connection that they accepted, so the peer is none."""
         self.streams.counters["frames_malformed"] += 1
         self.lose("frames_dropped_broken")
 

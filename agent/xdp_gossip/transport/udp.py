@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A transport that sends short packets as datagrams, and longer packets as frames over TCP on the same port.
-
-This corresponds to PekoNode's ``Protocol: UDP``.
-"""
+"""The transport for ``protocol: UDP``: short packets are datagrams, long packets frames over TCP on the same port."""
 
 from __future__ import annotations
 

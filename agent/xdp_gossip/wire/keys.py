@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Keys of a cluster: up to 256 key slots. The keys of a slot derive from its secret, and are never sent.
 
-To rotate keys without interruption: first add the new secret to every node in a slot with state ``staged`` (packets
-with it are accepted). Then make the new slot ``active`` on every node (it signs packets), and the old slot ``retiring``
-(packets with it are still accepted). Then remove the old slot.
+To rotate keys without interruption, first add the new secret to every node in a slot with state ``staged``: packets
+signed with a staged slot are accepted. In a second step, set the new slot to ``active`` on every node, so that it signs
+packets, and the old slot to ``retiring``, so that packets signed with it are still accepted. Finally remove the old
+slot.
 """
 
 from __future__ import annotations

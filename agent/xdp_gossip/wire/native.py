@@ -124,7 +124,7 @@ class NativeCodec:
         return bodies.unpack(header.type, raw)
 
     def encode(self, header: Header, message: Message | None) -> bytes:
-        """A signed and encrypted packet. It names the active key slot, whatever slot ``header`` names."""
+        """A signed and encrypted packet, with the active key slot in place of the key slot in ``header``."""
         slot = self._keyring.active
         keys = self._keyring.get(slot)
         assert keys is not None

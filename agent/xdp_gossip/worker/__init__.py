@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Worker processes with limits on time and memory. They check untrusted content, so that it never blocks the agent."""
+"""Worker processes with limits on time and memory, which check untrusted content without blocking the agent."""

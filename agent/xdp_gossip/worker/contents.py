@@ -51,8 +51,8 @@ class Contents:
     async def differences(self, pairs: Sequence[tuple[bytes, bytes, str, str]]) -> list[str | None]:
         """The diff of each pair (old, new, name of old, name of new); None for a pair without a diff.
 
-        There is no diff if a version is too long or not text, or if the diffs exceed their limits. Raises
-        ``ProtocolError`` (busy).
+        A pair has no diff if one of its versions is too long or not text, or if all diffs together take too much time
+        or memory. Raises ``ProtocolError`` (busy).
         """
         texts: list[str | None] = [None] * len(pairs)
         compared = [at for at, pair in enumerate(pairs) if max(len(pair[0]), len(pair[1])) <= content.MAX_DIFF]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The agent's side of a worker process: it runs one job at a time, and kills the process at its limits.
 
-Both sides send frames: a length (4 bytes, big-endian), then msgpack. The process is started for the first job. It is
-ended after some time without a job, or if it uses much memory after a job, so that it occupies no memory while idle.
+Both sides send frames: a length (4 bytes, big-endian), then msgpack. The process is started for the first job. The
+process is ended after some time without a job, or if it uses much memory after a job, so that an idle agent has no
+worker in memory.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _LOOK_EVERY = 0.05
 #: Seconds without a job after which the process is ended, and bytes of memory after a job above which it is ended.
 _IDLE_SECONDS = 30.0
 _KEPT_MEMORY = 64 * 1024 * 1024
-#: Maximum seconds of real time for each second of processor time that a job may use. This also ends a job that waits.
+#: Maximum seconds of real time for each second of processor time that a job may use, to end also a job that only waits.
 _WALL_FACTOR = 20.0
 #: Maximum bytes of an answer.
 _MAX_ANSWER = 64 * 1024 * 1024

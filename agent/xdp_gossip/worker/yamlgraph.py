@@ -16,7 +16,7 @@ from ..core.shown import shown
 
 #: Maximum depth of nesting. The loader in C recurses once for each level, and a stack overflow would kill the process.
 MAX_LEVELS = 200
-#: Maximum number of entries that merge keys may add to the mappings of one document. A loader creates all of them.
+#: Maximum number of entries that merge keys may add to the mappings of one document, because a loader creates them all.
 MAX_MERGED = 1_000_000
 #: Maximum characters of a whole number, as in Python. The time to parse a number is quadratic in its length.
 _MAX_DIGITS = 4300
@@ -60,7 +60,7 @@ class _Graph:
         self._merged = 0
 
     def look(self, node: Any) -> None:
-        """Check ``node`` and the nodes in it. Raises an error that the loader would raise for them."""
+        """Check ``node`` and its child nodes. Raises the error that the loader would raise for a wrong node."""
         if id(node) in self._seen:
             return
         self._seen.add(id(node))

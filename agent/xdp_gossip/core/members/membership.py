@@ -61,7 +61,7 @@ class Membership:
         return self._peers.get(address)
 
     def add(self, address: Address, now: Now) -> Peer:
-        """Add a new peer and return it. No other method adds peers, so the checks here apply to every new address.
+        """Add a new peer and return it. Only this method adds peers, so its checks apply to every new address.
 
         Raises ``Rejected``: bad_address (no remote node can have the address), table_full (all entries are present
         nodes).

@@ -31,7 +31,7 @@ class PeerRecord(Shown):
 
 
 class SyncState(Shown):
-    """The state of a node's documents, from the headers of its packets. Only the membership writes it."""
+    """The state of a node's documents, from the headers of its packets. Only the membership writes these attributes."""
 
     __slots__ = ("state_digest", "stored", "caught_up")
 

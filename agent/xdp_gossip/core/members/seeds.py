@@ -62,7 +62,7 @@ class Seeds:
         return bool(self._urgent)
 
     def give(self, address: Address, now: Now) -> None:
-        """Add a seed. It is contacted at once, and from now on whenever it is absent."""
+        """Add a seed. The seed is contacted at once, and from now on whenever it is absent."""
         self._given.setdefault(address, address)
         if not self._present(address):
             self.hurry(address, now)

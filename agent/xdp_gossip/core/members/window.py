@@ -7,8 +7,8 @@ from __future__ import annotations
 class ReplayWindow:
     """Stores which of the last ``width`` sequence numbers of one sender were received.
 
-    ``fresh`` only reads the window, ``commit`` marks a number. Call ``commit`` only for a packet that has proved
-    authentic. Otherwise a forged packet could use up the numbers of future packets.
+    ``fresh`` only reads the window. ``commit`` marks a number as seen. Call ``commit`` only for a packet that has
+    proved authentic, so that a forged packet cannot use up the numbers of future packets.
     """
 
     __slots__ = ("highest", "_bits", "_width", "_mask")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Anti-entropy: two members compare digests and sync the differences (PekoNode's swap; Demers et al. 1987).
 
-If both members have equal NodeLists and documents, a sync costs one request and one response. Otherwise the members
-find the differences step by step: they compare the documents digest, the digests of 256 buckets, and the entries of the
-buckets that differ. Then they fetch the documents.
+If both members have equal NodeLists and documents, a sync costs one request and one response. Two members find
+different documents step by step: they compare the documents digest, the digests of 256 buckets, and the entries of the
+buckets that differ. Finally each member fetches the documents that it lacks.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ class AntiEntropy:
             self.on_alias(asked, peer.address)
 
     def answered(self, nonce: int) -> bool:
-        """Whether ``nonce`` belongs to a sync that this node opened. An answer with such a nonce is no recording.
+        """Whether ``nonce`` belongs to a sync that this node opened. An answer with this nonce is no recording.
 
         The answer may come from another address than the request went to, because a seed may be any address of a node.
         """
@@ -405,7 +405,7 @@ class AntiEntropy:
             self._detector.heard(peer, now, age)
 
     def send_members(self, to: Address, now: Now) -> None:
-        """Send the data of all heard peers to the member ``to``, unless its allowance for such lists is used up."""
+        """Send the data of all heard peers to the member ``to``, unless its allowance for member lists is used up."""
         if not self._lists.take(to, 1, _LISTS, now):
             self._out.count("member_lists_withheld")
             return
@@ -458,10 +458,7 @@ class AntiEntropy:
         return entry.key in self._fetcher or self._metadata.awaited(entry)
 
     def _buried(self, entry: Entry, peer: Address, now: Now) -> bool:
-        """Whether ``peer`` offers a document that was deleted long ago. If so, send ``peer`` the tombstone.
-
-        Such a peer was absent during the deletion.
-        """
+        """Whether ``peer`` offers a document that was deleted long ago. If so, send the tombstone to ``peer``."""
         tombstone = self._metadata.buried(entry, now)
         if tombstone is not None:
             self._give([tombstone], peer, now)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Decides when this node has caught up: when it has all documents and nodes that the cluster had at its start.
 
-Until then, its documents may be old or missing. docs/protocol.md, "Catching up", states the rules. A node that has
-caught up keeps that state until it ends, even if it is cut off from the cluster later.
+The documents of a node that has not caught up may be old or missing. docs/protocol.md, "Catching up", states the rules.
+A node that has caught up keeps that state until it ends, even if it is cut off from the cluster later.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from .reassembly import Reassembly
 from .supply import CHUNKS, REQUEST_WANTS, Supply
 
 #: Maximum bytes of documents in one request. We send a holder a new request only while less than one request is
-#: outstanding, so at most two are in flight. This bounds the holder's queue (transport/streams.py) and our memory.
+#: outstanding, so at most two are in flight. The limit bounds the holder's queue (transport/streams.py) and our memory.
 REQUEST_BYTES = 256 * 1024
 #: Maximum number of holders with open requests, and maximum number of holders for one large document.
 MAX_HOLDERS = 8
@@ -36,8 +36,8 @@ BUFFER_BYTES = 32 * 1024 * 1024
 RETRY = 1.0
 TRIES = 6
 SLOW = 5.0
-#: Seconds until a member that lacks a document is asked again. It may have relayed the document's announcement before
-#: it had the document itself.
+#: Seconds until a member that lacks a document is asked again. A member may have relayed a document's announcement
+#: before it had the document itself.
 NOT_HERE = 0.1
 #: Seconds without new requests after all holders had their maximum of open requests. The pause ends early when a
 #: request is answered.
