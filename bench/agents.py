@@ -55,7 +55,8 @@ class Agent(AgentProcess):
     def bring_plane_up(self) -> None:
         """Write the configuration, and run ``dataplane up`` if the agent's mode is XDP or TC.
 
-        After a first failure, print it and try once more. Raises :class:`BenchError` for a second failure.
+        After a first failure of ``dataplane up``, print the error and try once more. Raises :class:`BenchError` for a
+        second failure.
         """
         self.write_config()
         if self.plane not in ("XDP", "TC"):
@@ -75,8 +76,8 @@ class Agent(AgentProcess):
     def launch(self, cpu: int | None = None, probed: bool = False) -> None:
         """Start the agent's process, without waiting until it serves its API.
 
-        ``cpu``: processor to pin it to (None: any). ``probed``: run the agent in bench/probe.py. Call this in the main
-        thread, because the agent is killed when the thread that started it ends.
+        ``cpu``: processor to pin it to (None: any). ``probed``: run the agent in bench/probe.py. Call this method in
+        the main thread, because the agent is killed when the thread that started it ends.
         """
         pinned = ("taskset", "-c", str(cpu)) if cpu is not None else ()
         self.prefix = (*enter(self.namespace), *pinned)
@@ -92,7 +93,7 @@ class Agent(AgentProcess):
             self.kill()
 
     def expect_no_internal_errors(self) -> None:
-        """Raise :class:`BenchError` if the agent's log contains internal errors. The message quotes the first one."""
+        """Raise :class:`BenchError` if the agent's log contains internal errors. The message quotes the first error."""
         found = [line for line in self.log_text().splitlines() if "internal error in " in line]
         if found:
             raise BenchError(f"{self.name}: {len(found)} internal errors, the first: {found[0]}")

@@ -2,10 +2,10 @@
 """Measures the processor time of an agent at rest, with only heartbeats and syncs, at a cycle of 1 s.
 
 The benchmark measures in two ways. The first figure is the run time of all agents and of ksoftirqd (schedstat, exact).
-It includes the softirqs that receive and relay packets, because these run in the sending process or in ksoftirqd. The
-second figure is the processor time of the whole machine (/proc/stat, in ticks), including softirqs of idle processors,
-less the time that the machine uses without agents. The second figure is only a check of the first, because any other
-work on the machine makes it wrong.
+The first figure includes the softirqs that receive and relay packets, because these run in the sending process or in
+ksoftirqd. The second figure is the processor time of the whole machine (/proc/stat, in ticks), including softirqs of
+idle processors, less the time that the machine uses without agents. The second figure is only a check of the first,
+because any other work on the machine makes it wrong.
 """
 
 from __future__ import annotations

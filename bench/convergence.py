@@ -2,10 +2,10 @@
 """Measures how long a small document takes from one agent to the data planes and to the agents of all hosts.
 
 The benchmark publishes a few bytes through the API of a random agent, again and again. The benchmark takes two times
-for each host, both by CLOCK_MONOTONIC, which all namespaces share. The first is the time at which the host's data plane
-recorded the rumor: ``last_seen`` of the publisher's entry in the pinned maps, read as soon as the entry has the new
-digest. The second is the time at which the host's agent had applied the document (written by bench/probe.py). Both
-times count from the publish request, so they include HTTP and disk of the publisher.
+for each host, both by CLOCK_MONOTONIC, which all namespaces share. The first time is that at which the host's data
+plane recorded the rumor, which is ``last_seen`` of the publisher's entry in the pinned maps, read as soon as the entry
+has the new digest. The second time is that at which the host's agent had applied the document (written by
+bench/probe.py). Both times count from the publish request, so they include HTTP and disk of the publisher.
 """
 
 from __future__ import annotations

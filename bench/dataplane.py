@@ -43,7 +43,8 @@ _GOALS = {
 DROP, DROP_LONG = "XDP_DROP", "XDP_DROP, longest"
 #: Prefix of the names of cases with the programs of the option --former.
 FORMER = "former "
-#: Goal: minimum ratio of a case's rate to the rate with the former programs. Two runs differ by less than that.
+#: Goal: minimum ratio of a case's rate to the rate with the former programs. A lower ratio is more than the usual
+#: difference of two runs.
 _NO_SLOWER = 0.97
 
 
@@ -85,7 +86,7 @@ def run(quick: bool, former: Path | None = None) -> Report:
 
 
 def _measure(case: Case, passes: int) -> float:
-    """Run a case for one round. Returns its packets per second."""
+    """Run a case for one round. Returns the packets per second of the case."""
     seconds, handled = 0.0, 0
     with case.attached():
         case.generator.rewind()

@@ -3,8 +3,8 @@
 
 Each measurement is a complete ``ansible-playbook`` command on a lab of systemd hosts reached by ssh, with pipelining
 (as in the lab's inventory) or without (Ansible's default). The figure is the processor time of the command and of all
-its child processes, because other work on the machine hardly changes that. The time of ansible-playbook for the same
-hosts without any task is subtracted. The following commands alternate:
+its child processes, because other work on the machine hardly changes processor time. The time of ansible-playbook for
+the same hosts without any task is subtracted. The following commands alternate:
 
 - *deploy*: the complete playbook ``deploy`` of this collection: facts, checks, release, configuration, units, gate;
 - *plain role*: package, user, directories, configuration, unit, service, one task each, as roles are usually written;

@@ -18,7 +18,7 @@ from .agents import Agent
 HUB = f"{netns.PREFIX}-hub"
 _FIRST = ipaddress.IPv4Address("198.18.64.10")
 _NEIGHBOURS = Path("/proc/sys/net/ipv4/neigh/default")
-#: Number of data planes that are brought up in parallel. Each compiles for about a second on one core.
+#: Number of data planes that are brought up in parallel. Each data plane compiles for about a second on one core.
 _AT_ONCE = 2
 
 
@@ -70,7 +70,7 @@ def form(hosts: Sequence[Agent], total: int, probed: bool = False, seconds: floa
 def _wire(names: Sequence[str]) -> None:
     """Create a bridge in the hub's namespace, and a veth pair from the bridge to each host.
 
-    GRO is on at the hub's end, because veth drops frames redirected by XDP otherwise.
+    GRO is on at the hub's end, because veth without GRO drops frames redirected by XDP.
     """
     bridge = f"{netns.PREFIX}br"
     netns.run("ip", "-n", HUB, "link", "add", bridge, "type", "bridge")

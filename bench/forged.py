@@ -70,7 +70,7 @@ def _flood(generator: Generator, pins: Pins, until: int) -> None:
 
 
 def _among(generator: Generator, pins: Pins, load: Load, wanted: int) -> tuple[int, int]:
-    """Send genuine heartbeats during a flood. Returns their number, and the number of those that were recorded."""
+    """Send genuine heartbeats during a flood. Returns the numbers of sent and of recorded heartbeats."""
     before = pins.counters()
     sent, over = [0], threading.Event()
 

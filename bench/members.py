@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Measures the processor time and memory of one agent with ten thousand simulated members, at a cycle of 6 s.
 
-The members have node records. A thread sends their heartbeats through an ordinary socket, evenly spread; the data plane
-records and relays them. The agent's processor time is from its schedstat. The kernel's processor time is that of the
-sending thread, because the receiver's softirq runs in that thread, less the time for the same packets when an XDP
-program drops all of them. Each heartbeat is sent once in a first run, and as often as a fleet would relay it in a
-second run.
+The members have node records. A thread sends the members' heartbeats through an ordinary socket, evenly spread; the
+data plane records and relays them. The agent's processor time is from its schedstat. The kernel's processor time is
+that of the sending thread, because the receiver's softirq runs in that thread, less the time for the same packets when
+an XDP program drops all of them. Each heartbeat is sent once in a first run, and as often as a fleet would relay it in
+a second run.
 """
 
 from __future__ import annotations

@@ -9,15 +9,15 @@ First the benchmark sends as many heartbeats as the node can handle, from N orig
 - copies: each heartbeat arrives 32 times, so that nearly all are duplicates, the most frequent packets of a fleet.
 
 For UDP, a real agent is pinned to one processor. The load comes through a socket from another processor, faster than
-the agent can handle it. The processor time is the agent's (schedstat: with its system calls, without the softirqs of
-reception), as for PekoNode's figures. For XDP, there is only the data plane, because no heartbeat reaches an agent.
-Generator, node and the receiver of the copies share one processor, and the processor time of all three counts, so
-the figure for XDP is a lower bound.
+the agent can handle it. The processor time for UDP is the agent's (schedstat: with its system calls, without the
+softirqs of reception), as for PekoNode's figures. For XDP, there is only the data plane, because no heartbeat reaches
+an agent. Generator, node and the receiver of the copies share one processor, and the processor time of all three
+counts, so the figure for XDP is a lower bound.
 
 Then the benchmark sends the mix `fleet` at 1,000 heartbeats a second, the maximum that a member receives with the
-automatic cycle, to a real agent in both modes. The processor time is that of the agent and of the kernel. The kernel's
-time is that of the sending thread, in which the softirqs of reception run, less the time for the same packets when an
-XDP program drops all of them.
+automatic cycle, to a real agent in both modes. The processor time of this last measurement is that of the agent and of
+the kernel. The kernel's time is that of the sending thread, in which the softirqs of reception run, less the time for
+the same packets when an XDP program drops all of them.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ class Generator:
         with inside(self._namespace):
             while count > 0:
                 part = min(count, _MOST)
-                # A signal ends the system call early. The frames that are not sent then do not matter.
+                # A signal ends the system call early. Frames that are not sent because of a signal do not matter.
                 with contextlib.suppress(InterruptedError):
                     libbpf.run(self._program.fd, data, live=part, batch=min(part, BATCH))
                 count -= part

@@ -5,10 +5,10 @@ Each measurement is a complete ``ansible-playbook`` command, as an operator type
 by ssh. One machine runs the control node and all hosts. The commands alternate, and each run has new content:
 
 - *copy*: one play on all hosts with ``ansible.builtin.copy``, without facts, with as many forks as hosts, with
-  pipelining as in the lab's inventory. It runs once over connections that ssh kept open since the previous run (for at
-  most a minute), and once over new connections;
-- *publish*: one play on localhost with ``xdp_gossip_publish`` and ``wait: all``, over HTTP with a token. It ends when
-  every member has confirmed that it holds the new version;
+  pipelining as in the lab's inventory. The copy runs once over connections that ssh kept open since the previous run
+  (for at most a minute), and once over new connections;
+- *publish*: one play on localhost with ``xdp_gossip_publish`` and ``wait: all``, over HTTP with a token. The play ends
+when every member has confirmed that it holds the new version;
 - *nothing*: one play on localhost with ``ansible.builtin.command`` and ``true``, which shows the cost of any task.
 
 The report also shows the time of the task alone, without start and end of the command.

@@ -93,7 +93,7 @@ def _processor_times() -> list[int]:
 def wait_for_quiet(most: float = _BUSY * 0.25, patience: float = _PATIENCE) -> float:
     """Wait until other processes use at most the share ``most`` of the processors, for at most ``patience`` seconds.
 
-    Returns the share that they use at the end.
+    Returns the share that other processes use at the end.
     """
     deadline = time.monotonic() + patience
     while (share := busy_share()) > most and time.monotonic() < deadline:

@@ -3,9 +3,10 @@
 
 Cases: 1, 100 and 10,000 changed documents among 10,000, and one document of 16 MiB. Three agents run over UDP, each in
 a network namespace. One agent is stopped, documents change on another agent, and the first agent is started again. The
-time counts from the moment at which its API answers until its documents digest is equal to that of the others. The
-bytes are those of its network interface in both directions, with all headers, from just before its start. One row shows
-the cost of a start without changes (heartbeats, joining). The column "kB beyond no change" subtracts that cost.
+time counts from the moment at which the API of the restarted agent answers until its documents digest is equal to that
+of the others. The bytes are those of the restarted agent's network interface in both directions, with all headers, from
+just before its start. One row shows the cost of a start without changes (heartbeats, joining). The column "kB beyond no
+change" subtracts that cost.
 """
 
 from __future__ import annotations

@@ -98,8 +98,7 @@ class NodeList:
                     if _taken(turn):
                         loop.close()
                     elif not self._ended:
-                        # An interrupt may arrive after everything was opened. Then the handler below closes everything
-                        # again.
+                        # If an interrupt arrived after everything was opened, close everything again.
                         self._thread, self._loop = thread, loop
                         self._wait(self._inner._take_back())
                 finally:
@@ -166,7 +165,7 @@ class NodeList:
         )
 
     def repair(self) -> int:
-        """Sync at once with every node whose documents digest differs. Returns the number of these nodes."""
+        """Sync at once with every node whose documents digest differs. Returns the number of nodes asked."""
         return self._do(self._inner.repair)
 
     def read(self, key: str = DEFAULT_KEY) -> bytes:
@@ -207,7 +206,7 @@ class NodeList:
         return self._do(lambda: self._inner.update_node(name, private_data))
 
     def leave(self) -> bool:
-        """Leave the cluster. The other members drop this node at once. Returns False if it had left already."""
+        """Leave the cluster. The other members drop this node at once. Returns False if the node had left already."""
         return self._wait(self._inner.leave())
 
     def status(self) -> dict[str, Any]:
@@ -286,7 +285,8 @@ class NodeList:
         if threading.current_thread() is self._thread:
             work.close()
             self._elsewhere()
-        # With the lock held, no work is handed over after the thread has ended. Earlier work is cancelled by its end.
+        # With the lock held, no work is handed over after the thread has ended. The end of the thread cancels earlier
+        # work.
         with self._ending:
             if self._loop is None or self._ended:
                 work.close()
@@ -349,7 +349,7 @@ def _serve(loop: asyncio.AbstractEventLoop, turn: queue.SimpleQueue[None]) -> No
 
 
 def _taken(turn: queue.SimpleQueue[None]) -> bool:
-    """Take the item out of the queue ``turn``. Returns False if another thread has taken it already."""
+    """Take the item out of the queue ``turn``. Returns False if another thread has taken the item."""
     try:
         turn.get_nowait()
     except queue.Empty:

@@ -22,7 +22,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 #: Seconds between two log lines about errors at the same place in the code.
 QUIET = 60.0
-#: Maximum number of places in the code that are counted separately. All others share one entry.
+#: Maximum number of places in the code that are counted separately. All other places share one entry.
 MAX_PLACES = 200
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -60,7 +60,7 @@ class Record:
         return sorted(self._found.values(), key=lambda found: -found.count)
 
     def add(self, task: str, error: BaseException) -> None:
-        """Count ``error``, which occurred in ``task``. Log it with its traceback, once a minute for each place."""
+        """Count ``error``, which occurred in ``task``. Log the traceback, once a minute for each place."""
         key = (task, _place(error))
         if key not in self._found and len(self._found) >= MAX_PLACES:
             key = ("other", "other places")

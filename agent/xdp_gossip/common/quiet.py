@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 #: Seconds between two log lines of the same kind.
 QUIET_S = 60.0
-#: Maximum number of kinds, and maximum number of sources for each kind, that are counted separately. All others share
-#: one entry.
+#: Maximum number of kinds, and maximum number of sources for each kind, that are counted separately. All other kinds
+#: and sources share one entry.
 MAX_KINDS = 100
 MAX_SOURCES = 100
 _OTHERS = "others"

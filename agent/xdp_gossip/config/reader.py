@@ -139,7 +139,8 @@ def _closest(word: object, known: Sequence[str]) -> str:
 class Section:
     """One mapping of the file, with getters for its values.
 
-    A getter always returns a valid value. For a wrong value in the file, it adds a problem and returns the default.
+    A getter always returns a valid value. For a wrong value in the file, the getter adds a problem and returns the
+    default.
     """
 
     def __init__(self, problems: Problems, name: str, data: object, allowed: Sequence[str]) -> None:

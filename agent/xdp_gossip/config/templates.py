@@ -45,7 +45,10 @@ _MAX_FILE_NAME = 200  # less than NAME_MAX (255), because temporary files have t
 
 @dataclass(frozen=True)
 class ServiceConfig:
-    """Commands for the rendered files of several templates. ``validate`` runs when all these files are in place."""
+    """Commands for the rendered files of several templates.
+
+    ``validate`` runs when all files of the service are in place.
+    """
 
     name: str
     validate: tuple[str, ...] = ()
@@ -59,7 +62,7 @@ class ServiceConfig:
 class TemplateConfig:
     """One rendered file. ``validate`` and ``reload``: argument lists (empty: no command), which run as ``user``.
 
-    ``owner``, ``group`` and ``mode``: None keeps those of the existing file (a new file: root, root, 0644).
+    ``owner``, ``group`` and ``mode``: None keeps the values of the existing file (a new file: root, root, 0644).
     ``timeout``: maximum seconds for each command. ``wait``: seconds from a change until the file is rendered, so that
     one rendering covers a burst of changes. ``show_output``: report the output of a failed command, not only its exit
     status. ``drift``: action for a file that was changed by hand, one of :data:`DRIFT`. ``service``: the service to

@@ -63,8 +63,8 @@ class Admission:
     def admit(self, data: bytes, now: Now, screened: bool = False) -> tuple[Peer, Header, Message | None]:
         """Check a packet and return its origin, header and message. Add an unknown origin to the membership.
 
-        The replay window does not change yet. ``screened``: a data plane has already found the packet authentic, fresh
-        and new. Raises ``Rejected``.
+        The packet is not yet marked as seen in the replay window. ``screened``: a data plane has already found the
+        packet authentic, fresh and new. Raises ``Rejected``.
         """
         header = self._codec.parse(data)
         self._out.count(f"rx_{header.type.name.lower()}")
@@ -134,10 +134,10 @@ class Admission:
                     self._out.emit(Warned("clock_apart", told))
 
     def clock_was_set(self, now: Now) -> bool:
-        """Return whether the local clock was set since the last call. If so, shift the known clocks of other members.
+        """Return whether the local clock was set since the last call.
 
-        Without this shift, this node would refuse current documents as documents from the future until it has heard
-        enough members again.
+        If it was, shift the known clocks of other members. Without the shift of known clocks, this node would refuse
+        current documents as documents from the future until it has heard enough members again.
         """
         # Subtract the time of suspends: then the wall clock runs on while the monotonic clock stops, which is no step.
         apart = now.wall_ns / 1e9 - now.mono - now.slept
@@ -176,9 +176,10 @@ class Admission:
     def _require_fresh(self, peer: Peer | None, header: Header, message: Message | None, now: Now) -> None:
         """Compare the packet's time with its origin's clock, so that a replayed recording cannot revive a dead node.
 
-        If the two differ too much, reject the packet and challenge the origin with a sync request that only a live node
-        can answer. The origin may challenge this node for the same reason. Therefore this node acknowledges a rejected
-        sync request; otherwise two such nodes would challenge each other forever. Raises ``Rejected``: stale_time.
+        If the packet's time and that clock differ too much, reject the packet and challenge the origin with a sync
+        request that only a live node can answer. The origin may also challenge this node. Therefore this node
+        acknowledges a rejected sync request; otherwise two such nodes would challenge each other forever. Raises
+        ``Rejected``: stale_time.
         """
         known = peer.clock_ahead if peer is not None else None
         expected = self.cluster_offset() or 0.0 if known is None else known
@@ -242,7 +243,7 @@ class Admission:
     def _tell_later_incarnation(self, data: bytes, header: Header, now: Now) -> None:
         """Send a node that lost its state the incarnation that this member knows of it.
 
-        The node then raises its own incarnation above that one.
+        The node then raises its own incarnation above the received incarnation.
         """
         peer = self._membership.get(header.origin)
         asks = header.type is PacketType.SWAP_REQUEST

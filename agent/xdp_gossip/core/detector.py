@@ -137,7 +137,7 @@ class Detector:
     def on_ack(self, ack: Ack, packet: Received) -> None:
         """Handle the answer of a probed node, and report it to the member that asked for the probe, if any.
 
-        A helper, a member that we asked for an indirect probe, acknowledges that request with the same nonce. The
+        A helper, a member that we asked for an indirect probe, acknowledges our request with the request's nonce. The
         acknowledgement of a helper shows that our network works, so the silent target is at fault (Lifeguard's NACK).
         """
         self.local_health = max(0, self.local_health - 1)
@@ -201,7 +201,8 @@ class Detector:
     def _suspect_silent(self, timeout: float, gap: float, now: Now) -> None:
         """Suspect the live peers that are silent for longer than ``timeout``, and probe them.
 
-        The method also stores the oldest sign of life, so that :meth:`tick` skips this walk while no peer can be late.
+        The method also stores the oldest sign of life, so that :meth:`tick` does not walk over all peers while no peer
+        can be late.
         """
         silent = []
         self._oldest = math.inf
@@ -246,7 +247,7 @@ class Detector:
     def _forgive_own_absence(self, now: Now, interval: float, timeout: float) -> None:
         """If this member did not run for a while, subtract that time from the silence of every peer.
 
-        A member that does not run hears no peer, so that time says nothing about the peers.
+        A member that does not run hears no peer, so the time of a stall says nothing about the peers.
         """
         expected, self._expected = self._expected, now.mono + interval
         if expected is None:

@@ -53,14 +53,17 @@ class Resumed:
 
 @dataclass(frozen=True)
 class HeartbeatSent:
-    """The local node published a heartbeat. PekoNode's console then prints the node list in a ``[Listen]`` line."""
+    """The local node published a heartbeat.
+
+    At each heartbeat, PekoNode's console prints the node list in a ``[Listen]`` line.
+    """
 
     node: Node
 
 
 @dataclass(frozen=True)
 class MemberChanged:
-    """A member appeared, changed its record, or changed state. ``previous`` is its former state; None if it is new."""
+    """A member appeared, changed its record, or changed state. ``previous``: former state; None for a new member."""
 
     member: Member
     previous: State | None
@@ -85,7 +88,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class IncarnationChanged:
-    """The local node raised its incarnation (refutation, resume). The shell must store the number for the next run."""
+    """The local node raised its incarnation (refutation, resume). The shell stores the new incarnation."""
 
     incarnation: int
 

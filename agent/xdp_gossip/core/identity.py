@@ -19,9 +19,9 @@ from .outbox import Local, Outbox
 from .packets import Header
 from .types import PRESENT, Address, Now
 
-#: Raises of the incarnation after which a node assumes a twin. A node that lost its state raises it only once.
+#: Raises of the incarnation after which a node assumes a twin. A node that lost its state raises its incarnation once.
 RAISES = 3
-#: Length in seconds of the interval in which raises are counted. A twin stays marked for as long.
+#: Length in seconds of the interval in which raises are counted. A twin also stays marked for this time.
 RAISES_IN = 600.0
 #: Packets of an earlier run of a node, within a minute or ten cycles, that prove a second host with its address.
 STALE = 5
@@ -56,8 +56,8 @@ class Identity:
     def may_go_beyond(self, now: Now) -> bool:
         """Whether to raise our incarnation above a later incarnation of this address that another member knows.
 
-        A lost state directory causes one raise. If more raises are needed, a twin answers each raise with its own; then
-        this node stops, and the cluster hears the twin that raised last.
+        A lost state directory causes one raise. If more raises are needed, a twin raises its incarnation each time,
+        too. In a fight between twins this node stops, and the cluster hears the twin that raised last.
         """
         lately = [when for when in self._raises if now.mono - when <= RAISES_IN]
         if len(lately) < RAISES:
@@ -147,7 +147,7 @@ class Identity:
     def _review(self, name: str) -> list[Address]:
         """Mark every present member whose ``name`` another present member has, too, and unmark the others.
 
-        Returns the addresses of all present members with that name.
+        Returns the addresses of all present members with the name ``name``.
         """
         peers = [self._membership.get(address) for address in self._names.get(name, ())]
         present = [peer for peer in peers if peer is not None and peer.present]

@@ -20,7 +20,7 @@ from .types import Address, Document, Member, Node, Now, Prepared, State, Versio
 
 @dataclass(frozen=True)
 class Known:
-    """A node known from an earlier run of this agent. The agent contacts it at start, so a rejoin needs no seeds."""
+    """A node known from an earlier run of this agent. At start the agent contacts known nodes."""
 
     address: Address
     incarnation: int
@@ -67,7 +67,8 @@ class Driven(Protocol):
 
     #: Returns whether this host has an address of the same family as the given address.
     reaches: Callable[[Address], bool]
-    #: Returns the keys of documents that are not on the disk yet. Other members do not count them as stored here.
+    #: Returns the keys of documents that are not on the disk yet. Other members count a document as stored here only
+    #: after that.
     unstored_source: Callable[[], Container[str]]
 
     def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
@@ -77,7 +78,7 @@ class Driven(Protocol):
         """
 
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
-        """Process one packet from ``source``. A bad packet is counted; it never raises.
+        """Process one packet from ``source``. A bad packet is counted and raises no error.
 
         ``screened``: a data plane has already found the packet authentic, fresh and new, and has relayed it. Returns
         True for an accepted rumor of another node (authentic, fresh, not seen before), on a wire that relays rumors;
@@ -105,7 +106,7 @@ class Asked(Protocol):
 
     settings: Settings
     #: Return the state of a document in this node's rendered files, and the rendered files in trouble, for queries of
-    #: other members. The renderer sets both callbacks.
+    #: other members. The renderer sets ``applied_source`` and ``files_source``.
     applied_source: Callable[[str], Applied]
     files_source: Callable[[], TroubledFiles]
 
@@ -213,12 +214,12 @@ class Asked(Protocol):
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
         """Apply the prepared documents, and spread them to other members.
 
-        Returns False, and changes nothing, if one of these documents has received another version since
+        Returns False, and changes nothing, if one of the prepared documents has received another version since
         :meth:`prepare`, or if other documents have since used up a limit.
         """
 
     def repair(self, now: Now) -> int:
-        """Sync at once with every member whose documents digest differs. Returns the number of these members."""
+        """Sync at once with every member whose documents digest differs. Returns the number of members asked."""
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
         """Write a tombstone. Returns the tombstone (None: there never was a document) and whether anything changed."""
@@ -283,20 +284,20 @@ class Asked(Protocol):
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
         """Ask members which version of ``key`` they hold, and return the number of this query.
 
-        Each answer arrives as a ``QueryAnswered`` event with that number.
+        Each answer arrives as a ``QueryAnswered`` event with the returned number.
         """
 
     def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
         """Ask members for the state of ``key`` in their rendered files, and return the number of this query.
 
-        Each answer arrives as an ``AppliedAnswered`` event with that number. Raises ``ProtocolError``
+        Each answer arrives as an ``AppliedAnswered`` event with the returned number. Raises ``ProtocolError``
         (unsupported_operation) on a wire without such a query.
         """
 
     def query_files(self, to: Iterable[Address], now: Now) -> int:
         """Ask members which of their rendered files are in trouble, and return the number of this query.
 
-        Each answer arrives as a ``FilesAnswered`` event with that number. Raises ``ProtocolError``
+        Each answer arrives as a ``FilesAnswered`` event with the returned number. Raises ``ProtocolError``
         (unsupported_operation) on a wire without such a query.
         """
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Applies the observations of a kernel data plane to the membership.
 
-The data plane authenticates, de-duplicates and relays rumors without the engine, and stores the newest header fields
-of each origin. The engine reads these observations about once a cycle, so a heartbeat without news costs the engine
-only that read.
+The data plane authenticates, de-duplicates and relays rumors without the engine, and stores the newest header fields of
+each origin. The engine reads the stored observations about once a cycle, so a heartbeat without news costs the engine
+no other work.
 """
 
 from __future__ import annotations

@@ -268,7 +268,7 @@ class Ping(Message):
 @message(15, PacketType.PROBE, nonce=U64)
 @dataclass(frozen=True)
 class Ack(Message):
-    """Acknowledges a ping or another request. The packet's header is the sign of life."""
+    """Acknowledges a ping or another request. An ``Ack`` is a sign of life of its origin."""
 
     nonce: int
 

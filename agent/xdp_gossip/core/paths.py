@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Finds the longest datagram that the path to each peer supports. Some paths lose long datagrams (RFC 2923, 2.1).
 
-If a peer repeats a request over TCP, the datagram with the request or the answer was lost. In response, this member
-sends the peer short and long pings, and compares which of them it answers (probes as in RFC 8899). If the peer answers
-only short pings in two tests in a row, packets longer than ``SHORT`` go over TCP. A test of an address that two hosts
-share has no result, because each host misses some of the answers.
+If a peer repeats a request over TCP, the datagram with the request or the answer was lost. A member that receives a
+repeated request sends the peer short and long pings, and compares which of them it answers (probes as in RFC 8899). If
+the peer answers only short pings in two tests in a row, packets longer than ``SHORT`` go over TCP. A test of an address
+that two hosts share has no result, because each host misses some of the answers.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from .messages import Ping
 from .outbox import Outbox
 from .types import Address, Now
 
-#: Bytes of the longest packet sent as a datagram: IPv6's minimum MTU (1,280 bytes) less the headers of IPv6 and UDP.
+#: Bytes of the longest packet sent as a datagram, which are IPv6's minimum MTU (1,280 bytes) less the headers of IPv6
+#: and UDP.
 LONG = 1232
 #: Bytes of a packet that passes every path: it fits IPv4's minimum datagram of 576 bytes with room for tunnel headers.
 SHORT = 508
 #: Number of repeated requests over TCP, within this many seconds, that start a test of the path.
 _HINTS, _HINTS_IN = 2, 60.0
-#: Number of tests in a row that must lose all long datagrams. One test may lose them all by chance.
+#: Number of tests in a row that must lose all long datagrams. A single test may lose all long datagrams by chance.
 _TESTS = 2
 #: Number of pings of each length in a test, and seconds after which an unanswered ping counts as lost.
 _PINGS, _ANSWERS_IN = 3, 3.0
-#: Seconds until long datagrams are sent over a limited path again. If they are still lost, a new test limits it again.
+#: Seconds until long datagrams are sent over a limited path again. If long datagrams are still lost, a new test limits
+#: the path again.
 _AGAIN = 600.0
 #: Maximum bytes of a ping without its padding. The padding fills a long ping up to about ``LONG`` bytes.
 _OVERHEAD = 88 + 16 + 64

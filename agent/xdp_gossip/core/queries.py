@@ -22,7 +22,7 @@ from .outbox import Outbox
 from .received import Received
 from .types import Address, Now
 
-#: Maximum number of open queries. A new query beyond it drops the oldest one.
+#: Maximum number of open queries. If a new query exceeds the maximum, the oldest open query is dropped.
 _MOST = 256
 #: Maximum bytes of the error text in an answer.
 _MAX_ERROR = 512

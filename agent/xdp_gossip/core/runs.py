@@ -39,8 +39,8 @@ def following(incarnation: int) -> int:
 def first_after(last: int, now_s: int) -> int:
     """The incarnation of a run that starts at ``now_s`` (seconds since the epoch). ``last``: the previous incarnation.
 
-    The incarnation is ``now_s`` if that is later than ``last``, otherwise the number after ``last``. So a node that
-    lost its state usually starts with a later incarnation than all its earlier runs.
+    The incarnation is ``now_s`` if that is later than ``last``, otherwise the number after ``last``. Therefore a node
+    that lost its state usually starts with a later incarnation than all its earlier runs.
     """
     wanted = min(max(now_s, 1), MAX_INCARNATION)
     return wanted if later(wanted, last) else following(last)

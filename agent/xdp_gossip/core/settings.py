@@ -4,7 +4,8 @@
 A setting is a field of a dataclass. :func:`setting` gives the field its default and a :class:`Knob` with its meaning,
 unit and range, for the library and for ``agent.yml``. The library (:mod:`xdp_gossip.node.parameters`) and the reader of
 ``agent.yml`` (:mod:`xdp_gossip.config.reader`) check values by these declarations. ``.ci/settings_tables`` writes the
-tables of the documentation from them, and ``tests/tools/test_settings.py`` compares them with the role's variables.
+tables of the documentation from the declarations, and ``tests/tools/test_settings.py`` compares the declarations with
+the role's variables.
 
 :mod:`xdp_gossip.config.settings` declares the other settings of a node.
 """
@@ -21,7 +22,8 @@ from . import checks
 
 #: Bytes of the largest payload that a UDP datagram over IPv4 holds: 65,535 less the headers of IP and UDP.
 MAX_DATAGRAM = 65_507
-#: Maximum bytes of a packet on PekoNode's wire over TCP. PekoNode's ``Size`` has no maximum; this one limits memory.
+#: Maximum bytes of a packet on PekoNode's wire over TCP. PekoNode's ``Size`` has no maximum; this maximum limits the
+#: memory for a packet.
 MAX_OBJECT = 16 * 1024 * 1024
 
 #: States of a key slot. Packets signed with any slot are accepted; only the active slot signs.

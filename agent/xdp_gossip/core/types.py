@@ -43,7 +43,8 @@ MAX_EXPIRES_IN = 10 * 366 * 86_400
 class Now:
     """One point in time on both clocks: ``mono`` in seconds (monotonic), ``wall_ns`` in nanoseconds since the epoch.
 
-    ``slept``: total seconds for which the machine was suspended since its boot. ``mono`` does not count these seconds.
+    ``slept``: total seconds for which the machine was suspended since its boot. ``mono`` does not count the seconds of
+    suspends.
     """
 
     mono: float
@@ -193,10 +194,11 @@ PRESENT = frozenset({State.ALIVE, State.SUSPECT})
 
 @dataclass(frozen=True)
 class Record:
-    """A node's description of itself: name, private data, agent version, mode. The node spreads it after each change.
+    """A node's description of itself: name, private data, agent version, mode.
 
-    Every heartbeat has the digest of its origin's record. ``plane``: the mode. ``stamp``: (incarnation, sequence) at
-    the time of the last change; a record with a higher stamp replaces one with a lower stamp.
+    A node spreads its record after each change. Every heartbeat has the digest of its origin's record. ``plane``: the
+    mode. ``stamp``: (incarnation, sequence) at the time of the last change; a record with a higher stamp replaces one
+    with a lower stamp.
     """
 
     name: str = ""
@@ -316,7 +318,7 @@ class Document:
 
     @functools.cached_property
     def state_hash(self) -> int:
-        """64-bit hash of (key, version, content). The documents digest is the sum of these hashes of all documents."""
+        """64-bit hash of (key, version, content). The documents digest is the sum of these hashes."""
         digest = hashlib.blake2b(digest_size=8, person=b"xg-document")
         for part in (
             self.key.encode(),
@@ -331,8 +333,8 @@ class Document:
     def rank(self) -> tuple[Version, bool, bytes]:
         """The rank of the document among documents of the same key: the document with the highest rank wins.
 
-        The version comes first. The other parts decide only if a node lost its state and used one version for two
-        documents. Even then every member must pick the same document.
+        The version comes first. Deleted flag and content hash decide only if a node lost its state and used one version
+        for two documents, because every member must pick the same document even in this case.
         """
         return (self.version, self.deleted, self.content_hash)
 
@@ -344,9 +346,9 @@ class Document:
     def ended(self) -> Document:
         """The tombstone that replaces the document when it expires. Every member computes the same tombstone by itself.
 
-        The version of the tombstone is the next one above the document's version. No author uses that version for a
-        successor of a document with an expiry. The tombstone keeps the time of expiry, so that a member whose clock is
-        corrected later can detect that the document has not expired yet.
+        The version of the tombstone is the next one above the document's version. No author uses the tombstone's
+        version for a successor of a document with an expiry. The tombstone keeps the time of expiry, so that a member
+        whose clock is corrected later can detect that the document has not expired yet.
         """
         version = Version(self.version.hlc + 1, self.version.origin)
         return Document(

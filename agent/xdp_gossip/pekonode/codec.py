@@ -6,10 +6,10 @@
 
 The encoder writes the same bytes as Go 1.22 and later for the same packet: fields in the order of the struct, map keys
 sorted, ``<``, ``>``, ``&``, U+2028 and U+2029 escaped. (Older versions of Go write the control characters 8 and 12 as
-\\u0008 and \\u000c.) The decoder accepts every packet that a Go node can send. Like Go, it ignores unknown fields, and
-reads a missing or null field as the zero value of its type; ``Node`` with a port is required. The decoder rejects some
-packets that Go accepts: fields in another case, invalid UTF-8 and lone surrogates (Go would replace them), negative
-versions and unknown swap roles.
+\\u0008 and \\u000c.) The decoder accepts every packet that a Go node can send. Like Go, the decoder ignores unknown
+fields, and reads a missing or null field as the zero value of its type; ``Node`` with a port is required. The decoder
+rejects some packets that Go accepts: fields in another case, invalid UTF-8 and lone surrogates (Go would replace them),
+negative versions and unknown swap roles.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ __all__ = ["DEFAULT_SIZE", "Packet", "PekoNodeId", "Swap", "WireError", "decode"
 #: PekoNode's default ``Size`` in bytes. A node drops packets of ``Size`` bytes or more.
 DEFAULT_SIZE = 16384
 
-#: Characters that Go escapes in JSON although JSON does not require it. These characters occur only in JSON strings.
+#: Characters that Go escapes in JSON strings although JSON does not require it. Outside of strings, JSON has none of
+#: these characters.
 _GO_ESCAPES = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})
 
 

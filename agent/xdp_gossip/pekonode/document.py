@@ -100,7 +100,7 @@ class ClusterDocument:
         return True
 
     def take(self, document: Document, stamp: int, now: Now) -> bool:
-        """Store another node's document if it outranks ours. Returns whether its stamp is newer than ours."""
+        """Store another node's document if it outranks ours. Returns whether ``stamp`` is newer than ours."""
         newer = stamp > self.stamp
         if not newer:
             if self.held is None or stamp < self.stamp or document.content_hash == self.held.content_hash:

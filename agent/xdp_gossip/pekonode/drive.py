@@ -146,7 +146,8 @@ class PekoNodeDrive:
         self._out.emit(SwapRequested(origin, self._address))
         document = self._show(packet, self._peers.get(origin))
         self._document.take(document, packet.stamp, now)
-        # If stamps are equal and contents differ, a Go node keeps its own content. An agent stores the one that wins.
+        # If stamps are equal and contents differ, a Go node keeps its own content. An agent stores the content with the
+        # higher rank.
         if self._document.outranks(document):
             self._out.swap(Swap.RESPONSE, self._document.held, self._document.stamp, origin)
             self._out.emit(SwapAnswered(origin, self._address))
@@ -184,7 +185,8 @@ class PekoNodeDrive:
         first = not peer.heard
         changed = first or peer.id != node
         if not first and node == peer.former and now.mono - peer.changed_at < self.cycle:
-            # A late copy with the node's former record. Relaying it would keep the former node alive on Go nodes.
+            # A late copy with the node's former record. Relaying a late copy would keep the former node alive on Go
+            # nodes.
             self._out.count("rx_stale_record")
             return None
         if changed:
@@ -214,7 +216,7 @@ class PekoNodeDrive:
         self._out.spread(packet, targets + self._peers.pick(amount - len(targets), chosen))
 
     def take_transmits(self) -> list[Transmit | Rumor]:
-        """Return all packets queued since the last call. Each is sent as a whole, because PekoNode has no frames."""
+        """Return all packets queued since the last call. A packet is sent as a whole: PekoNode has no frames."""
         return [*self._out.take_transmits()]
 
     def take_events(self) -> list[Event]:

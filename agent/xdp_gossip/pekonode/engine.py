@@ -269,8 +269,8 @@ class PekoNodeEngine(PekoNodeDrive):
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
         """Ask nodes, also Go nodes, which version of the document they hold. Returns the number of the query.
 
-        The query is a swap request with version 0. A node answers it with its document, if it has one; otherwise it
-        does not answer. Raises ``ProtocolError`` (unsupported_key).
+        The query is a swap request with version 0. A node that has a document answers a query with that document; other
+        nodes do not answer. Raises ``ProtocolError`` (unsupported_key).
         """
         self._check_key(key)
         self._query += 1

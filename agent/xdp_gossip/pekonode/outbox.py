@@ -54,12 +54,15 @@ class PekoNodeOutbox:
         return Packet(self.id, data=document.value, stamp=stamp, is_update=True, secret=self.secret)
 
     def swap(self, role: Swap, document: Document | None, stamp: int, to: Address) -> None:
-        """Send a swap request or response with ``document``. None is sent as version 0, as by a new Go node."""
+        """Send a swap request or response with ``document``.
+
+        Without a document it has version 0, as of a new Go node.
+        """
         value = document.value if document else b""
         self._transmit(self._codec.encode(Packet(self.id, data=value, stamp=stamp, swap=role, secret=self.secret)), to)
 
     def spread(self, packet: Packet, peers: list[Peer]) -> None:
-        """Send a rumor to ``peers``. Like a Go node, add its origin, this node and the targets to its infected list."""
+        """Send a rumor to ``peers``. Like a Go node, mark its origin, this node and the targets as infected."""
         if not peers:
             return
         reached = frozenset({self.id.label, packet.node.label, *(peer.id.label for peer in peers)})

@@ -37,7 +37,10 @@ class PekoNodeId:
 
     @property
     def address(self) -> Address:
-        """The address of the node. Raises ``ValueError`` if ``addr`` is no IP address. An empty one means 0.0.0.0."""
+        """The address of the node. Raises ``ValueError`` if ``addr`` is no IP address.
+
+        An empty ``addr`` means 0.0.0.0.
+        """
         return Address.of(self.addr or "0.0.0.0", self.port)
 
 

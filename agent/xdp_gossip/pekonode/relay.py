@@ -4,7 +4,7 @@
 A Go node relays every copy of a heartbeat that it receives. With fan-out 3, one heartbeat in a cluster of N nodes costs
 about 3^(N/3) packets. This agent relays a rumor only once in a window of half a cycle. The agent waits a few
 milliseconds before relaying, because further copies may arrive. The infected list of each copy names nodes that the
-rumor has reached. Targets outside of all these lists reach more nodes with fewer packets (figures: docs/pekonode.md).
+rumor has reached. Targets that are in no infected list reach more nodes with fewer packets (figures: docs/pekonode.md).
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ COUNTERS = (
 class OneShotTransport(TcpListening):
     """A :class:`xdp_gossip.transport.Transport` over TCP. The parameters are those of :class:`TcpListening`.
 
-    Like PekoNode, it closes a connection with ``size`` bytes or more. Each peer has its own queue, so a peer that does
-    not answer delays no other peer.
+    Like PekoNode, the transport closes a connection with ``size`` bytes or more. Each peer has its own queue, so a peer
+    that does not answer delays no other peer.
     """
 
     def __init__(

@@ -59,11 +59,11 @@ class StateStore(Protocol):
         """
 
     def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
-        """Persist staged versions, which may still be withdrawn, in one transaction. At most one for each key.
+        """Persist staged versions (at most one for each key), which may still be withdrawn, in one transaction.
 
-        After a restart, staged versions count like any other version. Until :meth:`settle`, they do not count toward
-        the length of the history. ``kept``: versions staged by an earlier call that are confirmed now, as by
-        :meth:`settle`.
+        After a restart, staged versions count like any other version. Until :meth:`settle`, staged versions do not
+        count toward the length of the history. ``kept``: versions staged by an earlier call that are confirmed now, as
+        by :meth:`settle`.
         """
 
     def settle(self, kept: Sequence[Document], withdrawn: Sequence[Document]) -> int:
@@ -94,8 +94,9 @@ def persist(
     """Persist the documents of events in ``store``, in order. Raises ``StoreError``.
 
     A version that is replaced by a version of lower rank was written under a wrong clock, and is deleted. If the author
-    of the lower version had not read it, it stays in the history, and a :class:`Warned` event informs the operator.
-    ``withdrawn``: versions to delete because of earlier events, by key and rank.
+    of the lower version had not read the replaced version, the replaced version stays in the history, and a
+    :class:`Warned` event informs the operator. ``withdrawn``: versions to delete because of earlier events, by key and
+    rank.
     """
     gone = dict(withdrawn or {})
     documents: list[DocumentChanged] = []

@@ -146,8 +146,8 @@ RANK_BYTES = 8 + 16 + 2 + 1 + 32
 def unread_key(document: Document, successor: Document) -> bytes:
     """The key of a version that was replaced by ``successor``, of lower rank. The key sorts right below the successor.
 
-    With its own rank as key, the version would be the current version again after the next start. The length of the key
-    differs from that of a :func:`rank_key`.
+    With its own rank as key, the replaced version would be the current version again after the next start. The length
+    of the key differs from that of a :func:`rank_key`.
     """
     return struct.pack(">Q", successor.version.hlc).ljust(RANK_BYTES, b"\0") + rank_key(document)
 

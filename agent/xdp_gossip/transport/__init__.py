@@ -37,7 +37,8 @@ class NoPlane(TransportError):
 class Transport(Protocol):
     """The interface of a transport for the runtime of a node."""
 
-    #: The address on which the transport listens. If port 0 was requested, its port is the one that the kernel chose.
+    #: The address on which the transport listens. If port 0 was requested, ``local`` has the port that the kernel
+    #: chose.
     local: Address
 
     @property

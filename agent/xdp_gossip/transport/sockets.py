@@ -31,7 +31,7 @@ def listening_socket(listen: Address | tuple[str, int], kind: socket.SocketKind)
 def bound_socket(ip: str, port: int, kind: socket.SocketKind, *, only_six: bool = False) -> socket.socket:
     """A bound, non-blocking socket. A TCP socket also listens. ``::`` accepts IPv4, too, unless ``only_six`` is set.
 
-    The address may be one that no interface has yet. The socket then receives packets as soon as an interface has the
+    The address may be one that no interface has yet; the socket receives packets as soon as an interface has the
     address. Raises ``OSError``.
     """
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET

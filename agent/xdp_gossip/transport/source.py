@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 COUNTER = "source_unavailable"
 
-#: Seconds until the address is tried again after the kernel refused it. DHCP or keepalived may add it later.
+#: Seconds until the address is tried again after the kernel refused it. DHCP or keepalived may add the address later.
 TRY_AGAIN_S = 1.0
 
 #: Errors by which the kernel reports that no interface has the address: with IPV6_PKTINFO, bind() and IP_PKTINFO.

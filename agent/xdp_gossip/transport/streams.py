@@ -126,7 +126,7 @@ class Streams:
         """Add a new incoming connection, and close another one if there are too many.
 
         Connections that have not delivered an accepted packet are closed first, so that they cannot displace members'
-        connections. Among several, the least recently used connection is closed.
+        connections. Among several connections, the least recently used one is closed.
         """
         self.counters["connections_accepted"] += 1
         same = [other for other in self.incoming if other.source.ip == connection.source.ip]

@@ -19,8 +19,8 @@ from .sockets import closing_on_error, listening_socket
 from .source import Source
 from .streams import Streams, deliver
 
-#: Maximum bytes of a datagram that no path has to fragment: IPv6's minimum MTU (RFC 8200, section 5) less the headers
-#: of IPv6 and UDP.
+#: Maximum bytes of a datagram that no path has to fragment, which are IPv6's minimum MTU (RFC 8200, section 5) less the
+#: headers of IPv6 and UDP.
 DATAGRAM = 1280 - 40 - 8
 #: Maximum number of datagrams read in one turn of the event loop, so that a flood leaves time for timers and the API.
 BURST = 256
@@ -104,7 +104,8 @@ class UdpTransport:
     def _bind(self) -> tuple[socket.socket, socket.socket | None]:
         """Create the UDP socket and the listening TCP socket on the same port. Raises ``TransportError``.
 
-        With port 0, the port that the kernel chooses for UDP may be in use for TCP. The method then tries another port.
+        With port 0, the port that the kernel chooses for UDP may be in use for TCP. In that case the method tries
+        another port for both.
         """
         ip, port = self._listen if isinstance(self._listen, tuple) else (self._listen.ip, self._listen.port)
         for attempts_left in range(0 if port else 30, -1, -1):

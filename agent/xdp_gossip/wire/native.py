@@ -168,7 +168,7 @@ class NativeCodec:
 
 
 def mac(key: bytes, packet: bytes) -> bytes:
-    """The correct MAC of ``packet`` under ``key`` (16 bytes). The present content of its MAC field does not matter."""
+    """The correct MAC of ``packet`` under ``key`` (16 bytes). The present MAC in the packet does not matter."""
     tag: bytes = crypto_shorthash_siphashx24(packet[:BLOCK_BYTES] + packet[_SALT_AT:], key)
     return tag
 
@@ -177,6 +177,6 @@ def _aead(keys: SlotKeys, block: bytes, salt: bytes) -> ChaCha20Poly1305:
     """The cipher for one packet. The key derives from the signed block, which differs between all packets of a run.
 
     Packets of two runs may have equal signed blocks, if a state directory is restored and the clock stands still. The
-    salt makes their keys different.
+    salt makes the keys of two runs different.
     """
     return ChaCha20Poly1305(hashlib.blake2s(block, digest_size=32, key=keys.body, salt=salt).digest())

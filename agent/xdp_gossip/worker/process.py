@@ -152,7 +152,7 @@ async def started(module: str) -> asyncio.subprocess.Process:
 def _used(pid: int) -> float:
     """Seconds of processor time that the process has used.
 
-    The agent polls this value because ``setrlimit`` is not possible: the systemd unit denies that system call.
+    The agent polls the processor time because ``setrlimit`` is not possible: the systemd unit denies that system call.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as stream:

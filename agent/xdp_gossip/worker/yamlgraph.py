@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks a YAML document by its node graph, without loading it. The cost is proportional to the length of the text.
+"""Checks a YAML document by its node graph, without loading it. The cost of the check is proportional to the length.
 
 Loading a document can cost much more: an alias in a merge key (``<<``) copies the entries of a mapping, so ten such
 lines can multiply the entries by ten each.

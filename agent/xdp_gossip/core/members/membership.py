@@ -179,7 +179,7 @@ class Membership:
     def told(self, peer: Peer, info: MemberInfo) -> None:
         """Update a peer from another member's report ``info``.
 
-        The report does not say whether the peer's documents are on its disk. Only the peer's own packets say so.
+        Only the peer's own packets say whether the peer's documents are on its disk; ``info`` does not.
         """
         sync = peer.sync
         if later(info.incarnation, peer.incarnation):

@@ -31,7 +31,7 @@ class PeerRecord(Shown):
 
 
 class SyncState(Shown):
-    """The state of a node's documents, from the headers of its packets. Only the membership writes these attributes."""
+    """The state of a node's documents, from the headers of its packets. Only the membership writes it."""
 
     __slots__ = ("state_digest", "stored", "caught_up")
 
@@ -96,7 +96,7 @@ class Peer(Shown):
         return self.record_digest != 0 and (held is None or held.digest != self.record_digest)
 
     def mark(self, problem: str, on: bool) -> bool:
-        """Add (``on``) or remove a problem of this peer. Returns whether its problems changed."""
+        """Add (``on``) or remove a problem of this peer. Returns whether the peer's problems changed."""
         before = self.problems
         self.problems = with_mark(before, problem, on)
         return self.problems != before

@@ -7,8 +7,8 @@ from ..packets import PacketType
 from ..settings import Settings
 from .membership import Membership
 
-#: Factor on ``amount`` for rare and urgent rumors. At 50 nodes and an amount of 4, only about one such rumor in 3,000
-#: misses a member; without the factor most of them would.
+#: Factor on ``amount`` for rare and urgent rumors. At 50 nodes and an amount of 4, only about one rumor in 3,000 misses
+#: a member with the factor; most do without it.
 WIDE = 3
 WIDE_RUMORS = frozenset({PacketType.METADATA, PacketType.LEAVE})
 MAX_COPIES = 64
@@ -51,7 +51,7 @@ class Timing:
         return self.cycle * 2.5
 
     def copies(self, kind: PacketType) -> int:
-        """Number of members k to which a node sends a rumor. About one member in e^k misses it (docs/protocol.md)."""
+        """Number of members k to which a node sends a rumor. About one in e^k misses the rumor (docs/protocol.md)."""
         amount = self._settings.amount
         return min(MAX_COPIES, WIDE * amount) if kind in WIDE_RUMORS else amount
 

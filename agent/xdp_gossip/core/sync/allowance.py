@@ -7,7 +7,8 @@ from ..types import Address, Now
 
 #: Seconds after which an allowance is renewed.
 WINDOW = 5.0
-#: Maximum number of members with an entry. Beyond that, the member that has made no request for longest is dropped.
+#: Maximum number of members with an entry. If there are more members, the one whose last request is the oldest is
+#: dropped.
 _MOST = 4096
 
 

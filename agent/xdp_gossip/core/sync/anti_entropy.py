@@ -178,7 +178,7 @@ class AntiEntropy:
     def _busy(self, what: str, now: Now) -> bool:
         """Whether too many fetches are pending to request (``asked``) or send (``told``) a list now.
 
-        If not, store the time of this list.
+        If there are not, store the present time as that of the last list.
         """
         if len(self._fetcher) >= BUSY and now.mono - self._listed_at[what] < _BUSY_LISTS:
             return True
@@ -216,7 +216,7 @@ class AntiEntropy:
     def _forget_alias(self, asked: Address, peer: Peer) -> None:
         """If ``peer`` answered a request to another address ``asked``, remove ``asked`` from the NodeList.
 
-        ``asked`` is then an alias: a seed address that differs from the node's own address.
+        An alias is a seed address that differs from the own address of its node.
         """
         alias = self._membership.get(asked)
         if asked != peer.address and alias is not None and not alias.heard:
@@ -233,7 +233,7 @@ class AntiEntropy:
     def on_list(self, response: ListResponse, packet: Received) -> None:
         """Fetch the listed documents that this node lacks, and send documents that the sender lacks.
 
-        The list is rejected if this node has not requested one from the sender within 30 s.
+        The list is rejected if this node has not requested an entry list from the sender within 30 s.
         """
         peer, now = packet.peer, packet.now
         if peer.address not in self._asked:
@@ -350,8 +350,8 @@ class AntiEntropy:
     def merge_members(self, infos: Iterable[MemberInfo], teller: Address, now: Now) -> None:
         """Update the NodeList from another member's data ``infos``. Data older than this node's data are ignored.
 
-        The member ``teller`` may report at most ``_NEWCOMERS`` unknown nodes per window of its allowance. Further nodes
-        that exist are heard directly or reported by others; nodes that do not exist would cost probes.
+        The member ``teller`` may report at most ``_NEWCOMERS`` unknown nodes per window of its allowance. A node that
+        exists is heard directly or reported by others, too; a node that does not exist would cost probes.
         """
         for info in infos:
             if info.address == self._local.address:
@@ -458,7 +458,7 @@ class AntiEntropy:
         return entry.key in self._fetcher or self._metadata.awaited(entry)
 
     def _buried(self, entry: Entry, peer: Address, now: Now) -> bool:
-        """Whether ``peer`` offers a document that was deleted long ago. If so, send the tombstone to ``peer``."""
+        """If ``peer`` offers a document that was deleted long ago, send ``peer`` the tombstone and return True."""
         tombstone = self._metadata.buried(entry, now)
         if tombstone is not None:
             self._give([tombstone], peer, now)

@@ -334,7 +334,8 @@ class Fetcher:
 
     def _request(self, holder: Address, batch: list[_Wanted], now: Now) -> None:
         wants = tuple(Want(wanted.entry.key, wanted.entry.version) for wanted in batch)
-        # A repeated request goes over TCP, because the datagram had no result. The answer then also comes over TCP.
+        # A repeated request goes over TCP, because the datagram had no result. The answer to a request over TCP also
+        # comes over TCP.
         again = any(wanted.tries for wanted in batch)
         self._out.send(FetchRequest(wants), holder, now, reliable=again)
 
@@ -417,7 +418,8 @@ class Fetcher:
             self._out.count("fetches_corrupt")
             return
         document = replace(wanted.head, value=reassembly.value())
-        # The value was hashed while its chunks arrived. Hashing it again here would block the engine for a while.
+        # The value was hashed while its chunks arrived. Hashing the value again here would block the engine for a
+        # while.
         document.__dict__["content_hash"] = wanted.entry.content_hash
         self._take(document, holder, now)
         self.pump(now)

@@ -19,7 +19,7 @@ _BYTES = 64 * 1024
 def hand_over(table: DocumentTable, membership: Membership, supply: Supply, out: Outbox, now: Now) -> None:
     """Push the newest documents of this node to some members whose documents digest differs from this node's digest.
 
-    Large documents, which travel in chunks, are not pushed. Other members get them when this node is back.
+    Large documents, which travel in chunks, are not pushed. Other members get large documents when this node is back.
     """
     lacking = [peer.address for peer in membership if peer.present and peer.sync.state_digest != table.digest]
     if not lacking:

@@ -17,8 +17,8 @@ from .allowance import Allowance
 
 #: Maximum number of records that this node sends to one member in each window of its allowance.
 _MOST = 4096
-#: Seconds from a packet with a new record digest until the record is requested. Usually the record arrives before, as a
-#: rumor.
+#: Seconds from a packet with a new record digest until the record is requested. Usually the record arrives within this
+#: time, as a rumor.
 _FIRST_ASK = 0.3
 #: Seconds between the first two requests for a record, and the longest pause. Each pause is twice the pause before.
 _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
@@ -41,7 +41,10 @@ class NodeRecords:
         self._sent = Allowance()
 
     def remember(self, peer: Peer, name: str, private_data: str) -> None:
-        """Set a provisional record of a peer that was not heard in this run. The peer's own record will replace it."""
+        """Set a provisional record of a peer that was not heard in this run.
+
+        The peer's own record will replace this record.
+        """
         if name or private_data:
             peer.record.value = Record(name, private_data)
 
@@ -67,7 +70,7 @@ class NodeRecords:
         """Send the requested records, with as many records in each frame as fit.
 
         If the request's source address differs from its origin's address, the request came over TCP because datagrams
-        were lost. The answer then also goes over TCP.
+        were lost. The answer to a request over TCP also goes over TCP.
         """
         requester, now = packet.origin, packet.now
         reliable = packet.source != requester

@@ -35,8 +35,8 @@ class Supply:
     def on_request(self, request: FetchRequest, packet: Received) -> None:
         """Send the requested documents: small ones together, and the next window of chunks of one large document.
 
-        An honest member requests one large document at a time. If a request names several, only the first is sent, and
-        the member has to request the others again.
+        An honest member requests one large document at a time. If a request names several large documents, only the
+        first is sent, and the member has to request the others again.
         """
         requester, now = packet.origin, packet.now
         small: dict[str, Document] = {}
@@ -86,7 +86,7 @@ class Supply:
             self._out.send(Chunk(head, held.size, held.content_hash, start, data), to, now, reliable=True)
 
     def _may_send(self, size: int, to: Address, now: Now) -> bool:
-        """Use the allowance of ``to`` for ``size`` bytes of a document. If it is used up, count this; return False."""
+        """Use the allowance of ``to`` for ``size`` bytes of a document. If used up, count it and return False."""
         most = _BYTES + _SHARE * (self._table.bytes + _OVERHEAD * len(self._table))
         wanted = max(0, size) + _OVERHEAD
         if self._sent.take(to, wanted, most, now) == wanted:
