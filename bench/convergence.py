@@ -62,7 +62,7 @@ def _one(report: Report, plane: str, size: int, publishes: int) -> None:
                 pin.close()
     complete = [times for times in found if len(times.agents) == size]
     if not complete:
-        raise BenchError(f"of {publishes} publishes none reached all {size} agents within {_PATIENCE:g} s")
+        raise BenchError(f"none of {publishes} publishes reached all {size} agents within {_PATIENCE:g} s")
     agent = Spread.of([max(times.agents) for times in complete])
     middle = Spread.of([sorted(times.agents)[size // 2] for times in complete])
     kernels = [max(times.kernels) for times in found if len(times.kernels) == size - 1]
@@ -107,7 +107,7 @@ def _publish(hosts: Sequence[Agent], pins: Sequence[Pins], number: int) -> _Time
         _watch(others, before, publisher, began, times)
         answer = connection.recv(4096)
     if not answer.startswith(b"HTTP/1.1 200") and not answer.startswith(b"HTTP/1.1 201"):
-        raise BenchError(f"{publisher.name}: expected it to publish, got {answer[:200]!r}")
+        raise BenchError(f"{publisher.name}: expected the API to publish the document, got {answer[:200]!r}")
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         arrived = [host.arrivals().get(number) for host in hosts]

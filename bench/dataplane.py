@@ -94,10 +94,11 @@ def _measure(case: Case, passes: int) -> float:
             case.prepare()
             found = lane.burst(case.generator, case.generator.count, case.handled)
             if found.handled < sound() * case.generator.count:
-                raise BenchError(f"{case.name}: of {case.generator.count} frames {found.handled} met with its verdict")
+                wanted = f"{case.name}: expected its verdict for {case.generator.count} frames"
+                raise BenchError(f"{wanted}, got it for {found.handled}")
             if found.copies < sound() * case.copies * found.handled:
                 raise BenchError(
-                    f"{case.name}: {found.handled} frames left as {found.copies} copies, expected {case.copies} each"
+                    f"{case.name}: expected {case.copies} copies of {found.handled} frames, got {found.copies} in all"
                 )
             seconds += found.seconds
             handled += found.handled

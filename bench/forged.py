@@ -65,7 +65,7 @@ def _flood(generator: Generator, pins: Pins, until: int) -> None:
     deadline = time.monotonic() + 120
     while (left := until - pins.counters()["drop_bad_mac"]) > 0:
         if time.monotonic() > deadline:
-            raise BenchError(f"after 120 s {left} forged packets are still to come")
+            raise BenchError(f"{left} forged packets were not counted within 120 s")
         generator.send(min(left, 1 << 20))
 
 

@@ -94,7 +94,7 @@ def _server(directory: Path, count: int) -> Iterator[Path]:
     assert process.stdout is not None
     try:
         if not select.select([process.stdout], [], [], _START_SECONDS)[0] or not process.stdout.readline():
-            raise BenchError("expected the API's process to serve, it did not start")
+            raise BenchError(f"bench.nodeapi: expected it to serve the API within {_START_SECONDS:g} s")
         yield api
     finally:
         process.kill()

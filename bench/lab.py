@@ -131,7 +131,7 @@ class Lab:
             except subprocess.TimeoutExpired:
                 raise BenchError(f"{' '.join(command)}: expected an end within {seconds:g} s") from None
             except OSError as error:
-                raise BenchError(f"{command[0]}: {error.strerror}; make venv-ansible link makes it") from None
+                raise BenchError(f"{command[0]}: {error.strerror}; run make venv-ansible link") from None
             took = time.monotonic() - began
             if done.returncode:
                 output.seek(0)

@@ -74,7 +74,7 @@ def _hold(
     taken, copied = (after[name] - before[name] for name in ("take_heartbeat", "copy"))
     wanted = members / _CYCLE * seconds
     if taken < 0.98 * wanted or copied < 0.95 * _AMOUNT * taken:
-        raise BenchError(f"of {wanted:.0f} heartbeats {taken} were recorded, and {copied} copies sent")
+        raise BenchError(f"only {taken} of {wanted:.0f} heartbeats were recorded, or only {copied} copies sent")
     kernel = max(0.0, sending - plain) * 100
     memory = node.resident_kib / 1024
     cells = (f"{agent:.2f}", f"{kernel:.2f}", f"{agent + kernel:.2f}", f"{memory:.1f}")

@@ -229,7 +229,7 @@ def _xdp(mix: str, members: int, amount: int, runs: int) -> list[float]:
                 wanted = 0 if mix == "last" else amount * taken
                 if taken + seen < sound() * generator.count or copies < sound() * wanted:
                     raise BenchError(
-                        f"of {generator.count} frames {taken} were taken and {seen} seen before, {copies} copies left"
+                        f"of {generator.count} frames {taken} were new and {seen} duplicates, {copies} copies were sent"
                     )
                 found.append((taken + seen) / burst.seconds)
     return found

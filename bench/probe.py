@@ -34,7 +34,7 @@ async def note_arrivals(node_list: AsyncNodeList, path: str) -> None:
         async for change in node_list.watch(kind="document"):
             now = time.monotonic_ns()
             if change.kind == "resync":
-                raise RuntimeError("expected to follow every change, missed some")
+                raise RuntimeError("expected every change of the node list, missed some")
             if change.document is not None and change.document.value.isdigit():
                 os.write(file, RECORD.pack(now, int(change.document.value)))
     finally:

@@ -42,7 +42,7 @@ def compile_source(path: Path, defines: Mapping[str, int], sources: Path = BPF_S
     try:
         return bcc.BPF(src_file=str(path).encode(), cflags=flags)
     except Exception as error:
-        raise BenchError(f"{path}: BCC does not compile it: {error}") from None
+        raise BenchError(f"{path}: BCC cannot compile the file: {error}") from None
 
 
 def load(module: Any, name: str, kind: str, attach_type: int | None = None) -> Any:
@@ -53,7 +53,7 @@ def load(module: Any, name: str, kind: str, attach_type: int | None = None) -> A
         arguments = (None, attach_type) if attach_type is not None else ()
         return module.load_func(name.encode(), getattr(bcc.BPF, kind), *arguments)
     except Exception as error:
-        raise BenchError(f"{name}: the kernel does not load it: {error}") from None
+        raise BenchError(f"{name}: the kernel does not load the program: {error}") from None
 
 
 @contextlib.contextmanager

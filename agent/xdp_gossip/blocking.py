@@ -276,7 +276,7 @@ class NodeList:
     def _elsewhere(self) -> None:
         """Raise ``RuntimeError`` if the caller runs in the background thread, which cannot wait for itself."""
         if threading.current_thread() is self._thread:
-            raise RuntimeError("expected another thread than the node list's own, which a handler of its log runs in")
+            raise RuntimeError("expected a call in another thread than the node list's, in which its log handlers run")
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         if self._inner._forked:  # a forked child has no background thread, and its locks may be held forever

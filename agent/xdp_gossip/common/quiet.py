@@ -2,7 +2,7 @@
 """Limits log lines that other hosts can cause, to one line a minute for each kind of message.
 
 Without the limit, anyone who can reach a port could fill the journal. A log line names its source and the number of
-lines suppressed since the last one. The counters count every event.
+lines suppressed since the last one. The counters also count the suppressed events.
 """
 
 from __future__ import annotations

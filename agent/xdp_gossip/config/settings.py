@@ -111,7 +111,7 @@ class NodeSettings(Settings):
 
     @property
     def queue(self) -> int:
-        """Maximum number of packets that a transport queues for one peer: ``buffer``, or for 0 the automatic value."""
+        """Maximum number of packets that a transport queues for one peer, from ``buffer`` or its automatic value."""
         return self.buffer or 3 * self.amount
 
 

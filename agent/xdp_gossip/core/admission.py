@@ -136,8 +136,8 @@ class Admission:
     def clock_was_set(self, now: Now) -> bool:
         """Return whether the local clock was set since the last call.
 
-        If it was, shift the known clocks of other members. Without the shift of known clocks, this node would refuse
-        current documents as documents from the future until it has heard enough members again.
+        If the local clock was set, shift the known clocks of other members. Without the shift of known clocks, this
+        node would refuse current documents as documents from the future until it has heard enough members again.
         """
         # Subtract the time of suspends: then the wall clock runs on while the monotonic clock stops, which is no step.
         apart = now.wall_ns / 1e9 - now.mono - now.slept

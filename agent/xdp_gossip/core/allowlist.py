@@ -31,7 +31,7 @@ def parse_network(text: object) -> Network:
     try:
         network = ipaddress.ip_network(text)
         if "%" in text:
-            raise ValueError("a zone is of an interface")
+            raise ValueError("a network cannot have a zone")
     except ValueError as error:
         got = f"{shown(text)}: {cut(str(error))}"
         raise ValueError(f"expected a network such as 10.0.0.0/8 or 2001:db8::/32, got {got}") from None

@@ -43,7 +43,7 @@ class _Test:
     until: float
     short: set[int]
     long: set[int]
-    number: int  # 1 for the first test in a row
+    number: int  # number of this test among the tests in a row, from 1
     short_answered: bool = False
     long_answered: bool = False
 

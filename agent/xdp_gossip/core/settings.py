@@ -38,7 +38,7 @@ _KNOB = "knob"
 class AgentYml:
     """The differences between a setting in ``agent.yml`` and the same setting in the library.
 
-    ``default``, ``least`` and ``most``: None means the same value as in the library.
+    ``default``, ``least`` and ``most`` are None if the setting has the same value in the library.
 
     The range in ``agent.yml`` is narrower, because an extreme value there is probably a typing error. ``key``: the name
     of the setting in the file, "" for the field's name; None if the file has no such key because the agent sets the
@@ -108,7 +108,7 @@ class Knob:
         Returns the value to use. Raises ``TypeError`` or ``ValueError``.
         """
         if self.words:
-            raise AssertionError(f"{name}: expected a check of its own")
+            raise AssertionError(f"{name}: expected separate code to check this setting")
         if self.never and value is None:
             return math.inf
         if self.kind is bool:

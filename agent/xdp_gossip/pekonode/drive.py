@@ -78,7 +78,7 @@ class PekoNodeDrive:
         self.applied_source: AppliedSource = nothing_applied
         self.files_source: FilesSource = lambda: NO_FILES
         self.reaches: Callable[[Address], bool] = lambda address: True  # this wire has no probes
-        self.unstored_source: UnstoredSource = frozenset  # unused: this wire has no flag for it
+        self.unstored_source: UnstoredSource = frozenset  # unused on this wire
         self._queries: dict[tuple[Address, int], float] = {}  # query -> its time, monotonic seconds
 
     @property

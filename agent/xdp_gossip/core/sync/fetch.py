@@ -389,7 +389,8 @@ class Fetcher:
         if former is not None:
             self._drop(former)
         elif len(self._wanted) >= self._most:
-            # More documents than the cluster's limit, so some do not exist: drop one of the member that named the most.
+            # Drop a document of the member that named the most documents. More documents are wanted than the cluster
+            # can have, so some of them do not exist.
             queue = max(self._queues.values(), key=len, default=None)
             self._drop(self._wanted[next(iter(queue or self._wanted))])
             self._out.count("fetches_dropped")

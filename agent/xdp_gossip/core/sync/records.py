@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Node records: each node writes its own record, and puts its digest into every packet; any member supplies it."""
+"""Node records: each node writes its own record, and puts the record's digest into every packet.
+
+Any member supplies the records of all nodes.
+"""
 
 from __future__ import annotations
 
