@@ -6,7 +6,7 @@ a network namespace. One agent is stopped, documents change on another agent, an
 time counts from the moment at which the API of the restarted agent answers until its documents digest is equal to that
 of the others. The bytes are those of the restarted agent's network interface in both directions, with all headers, from
 just before its start. One row shows the cost of a start without changes (heartbeats, joining). The column "kB beyond no
-change" subtracts that cost.
+change" subtracts the bytes of a start without changes.
 """
 
 from __future__ import annotations

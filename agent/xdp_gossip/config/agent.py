@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Reads and checks the agent's configuration file, and returns it as one immutable :class:`AgentConfig`.
 
-:func:`load` reports all problems at once, each as ``FILE: KEY: expected WHAT, got WHAT``. So one run of
-``xdp-gossip check-config`` shows all problems. docs/operations.md lists the keys and their defaults.
+:func:`load` reports all problems at once, each as ``FILE: KEY: expected WHAT, got WHAT``. One run of ``xdp-gossip
+check-config`` shows all problems of a file. docs/operations.md lists the keys and their defaults.
 """
 
 from __future__ import annotations

@@ -115,10 +115,10 @@ class SyncRequest(Message):
 class SyncResponse(Message):
     """Answers a ``SyncRequest`` with the differences between requester and responder.
 
-    ``members``: newer sightings of the overdue members. If the digests of the NodeLists differ, the responder also
-    sends its whole NodeList in ``MemberList`` messages, and ``want_members`` asks for the requester's NodeList. If the
-    documents digests differ, the response has either all ``entries`` (``entries_complete``) or the digests of the 256
-    ``buckets``.
+    ``members``: newer data about the nodes that the request lists as overdue. If the digests of the NodeLists differ,
+    the responder also sends its whole NodeList in ``MemberList`` messages, and ``want_members`` asks for the
+    requester's NodeList. If the documents digests differ, the response has either all ``entries``
+    (``entries_complete``) or the digests of the 256 ``buckets``.
     """
 
     nonce: int

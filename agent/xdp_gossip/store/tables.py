@@ -80,7 +80,7 @@ class Transaction:
         return self._delete("document", "key = ? AND rank = ?", (key, rank))
 
     def remove_unread(self, key: str, rank: bytes) -> None:
-        """Delete the row under which a version was kept as unread, because the version is stored under its own rank."""
+        """Delete the row of an unread version, because the version is now stored under its own ``rank``."""
         self._delete(
             "document",
             "key = ? AND length(rank) > ? AND substr(rank, ?) = ?",

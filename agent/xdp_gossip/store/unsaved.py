@@ -73,7 +73,7 @@ class Unsaved:
         return self._taken
 
     def done(self) -> None:
-        """Note that the taken changes are on the disk."""
+        """Drop the taken changes, because they are on the disk now."""
         taken, self._taken = self._taken, Batch({}, {})
         self.written = max(taken.changes, default=self.written)
         documents = [change.document for change in taken.changes.values() if isinstance(change, DocumentChanged)]

@@ -2,7 +2,7 @@
 """Addresses of absent nodes to contact: configured seeds, and former members.
 
 Invariant (docs/protocol.md, "Reach"): while a seed or a former member is absent, this node contacts it again and again,
-with pauses. So a partition of any length heals as long as one side knows an address of the other side.
+with pauses. Therefore a partition of any length heals as long as one side knows an address of the other side.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class CatchUp:
             self._comparisons[peer.address] = _Comparison(peer.sync.caught_up, entries, set(unlisted))
 
     def listed(self, peer: Peer, owed: Iterable[Entry], finished: Iterable[int]) -> None:
-        """Record a further list of ``peer``: entries ``owed`` that it will supply, and buckets ``finished`` with it."""
+        """Record a further list of ``peer``: the entries ``owed`` that it will supply, and finished buckets."""
         comparison = self._comparisons.get(peer.address)
         if comparison is not None:
             comparison.owed.update((entry.key, entry) for entry in owed)

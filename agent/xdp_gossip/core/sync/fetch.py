@@ -171,7 +171,7 @@ class Fetcher:
         share = MAX_HOLDERS * 2 * REQUEST_WANTS // max(1, len(tellers))
         found = [self._wanted[key] for teller in tellers for key in islice(self._queues[teller], share)]
         for teller in tellers if len(self._queues) > MAX_HOLDERS else ():
-            self._queues[teller] = self._queues.pop(teller)  # move these queues to the end: the others come next
+            self._queues[teller] = self._queues.pop(teller)  # move the queue to the end, so that others are next
         return found
 
     def tick(self, now: Now) -> None:
