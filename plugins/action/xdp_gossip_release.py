@@ -17,7 +17,7 @@ import typing as t
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-#: Where this collection is, and what only an installed one has.
+#: Root of this collection, and the file that only an installed collection has.
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 INSTALLED = os.path.join(COLLECTION, "MANIFEST.json")
 CARRIED = os.path.join(COLLECTION, "roles", "agent", "files")
@@ -28,13 +28,13 @@ _NAME = re.compile(r"xdp-gossip-([0-9][^/]*)\.tar\.gz\Z")
 
 
 class ActionModule(ActionBase):
-    """Works on the controller, in Ansible's own process: no connection, whatever the inventory says of localhost."""
+    """Action that runs in Ansible's own process on the controller, without a connection to any host."""
 
     _supports_check_mode = True
     _requires_connection = False
 
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
-        """See the module's documentation. Raises ``AnsibleActionFail``."""
+        """Find or build the release archive, and return its path, versions and name. Raises ``AnsibleActionFail``."""
         super().run(tmp, task_vars)
         options = self.validate_argument_spec(argument_spec={"archive": {"type": "str", "default": ""}})[1]
         path = os.path.realpath(os.path.expanduser(options["archive"])) if options["archive"] else _own()
@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
 
 
 def _own() -> str:
-    """The release that an installed collection carries; of a checkout a new one, so that no stale one is deployed."""
+    """Return the path of the installed collection's release; in a checkout, build a new release and return its path."""
     if os.path.exists(INSTALLED):
         return max(glob.glob(os.path.join(CARRIED, "xdp-gossip-*.tar.gz")), default=CARRIED)
     command = [sys.executable, "-I", BUILDER, "--output", os.path.expanduser(BUILT)]
@@ -70,7 +70,7 @@ def _own() -> str:
 
 
 def _wire(archive: tarfile.TarFile) -> str:
-    """The wire version that the release speaks; one that does not say so speaks an unknown one."""
+    """Return the wire version from the file WIRE of the release; "unknown" for an old release without this file."""
     try:
         member = archive.extractfile("WIRE")
     except KeyError:

@@ -14,13 +14,13 @@ from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils import _fleet_sec
 
 
 class ActionModule(ActionBase):
-    """Works on the controller, in Ansible's own process: no connection, whatever the inventory says of localhost."""
+    """Action that runs in Ansible's own process on the controller, without a connection to any host."""
 
     _supports_check_mode = True
     _requires_connection = False
 
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
-        """See the module's documentation. Raises ``AnsibleActionFail``."""
+        """Check the fleet's secrets, and with ``state=present`` create missing ones. Raises ``AnsibleActionFail``."""
         super().run(tmp, task_vars)
         options = self.validate_argument_spec(
             argument_spec={
@@ -70,7 +70,7 @@ class ActionModule(ActionBase):
         missing = fleet_secrets.missing(wanted)
         renew = "" if told else fleet_secrets.stale(wanted, self._read, now)
         return {
-            # In a check what would be made is still missing.
+            # Check mode creates nothing, so files that it would create are still missing.
             "changed": bool(made) or (made is not None and bool(missing or renew)),
             "missing": missing,
             "problems": told,
@@ -83,7 +83,7 @@ class ActionModule(ActionBase):
         }
 
     def _read(self, path: str) -> bytes:
-        """The file's content, decrypted where ansible-vault has encrypted it."""
+        """Return the content of a file on the controller, decrypted if ansible-vault has encrypted it."""
         real = self._loader.get_real_file(path)
         try:
             with open(real, "rb") as stream:

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation of what every module supports; a module states only where it differs.
+"""Documentation of the attributes that all modules have in common; a module documents only its differences.
 
-Of two fragments that a module extends, the first one's word counts. So READ_ONLY stands before the others.
+If two fragments define the same key, Ansible uses the one that a module lists first. So modules list READ_ONLY first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ attributes:
     description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
     support: full
   idempotent:
-    description: A second run with the same options changes nothing, unless the fleet or the host changed meanwhile.
+    description: A second run with the same options changes nothing, unless the fleet or the host has changed since.
     support: full
   platform:
     description: Where the module can run.
@@ -52,6 +52,6 @@ attributes:
 options: {}
 attributes:
   action:
-    description: Runs on the controller, without a connection to anything.
+    description: Runs on the controller, without a connection to a host.
     support: full
 """

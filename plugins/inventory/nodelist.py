@@ -10,20 +10,20 @@ short_description: Live members of a fleet as an inventory
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Reads the live NodeList from any one member of a fleet. The configuration file's name must end in
+  - Reads the live NodeList from any one member of a fleet. The name of the inventory file must end in
     C(nodelist.yml), C(nodelist.yaml), C(xdp_gossip.yml) or C(xdp_gossip.yaml).
   - Every host has exactly two variables. C(ansible_host) is the node's address, and C(xdp_gossip) is a dictionary with
     C(addr), C(port), C(name), C(private_data), C(state), C(incarnation), C(sequence),
-    C(version), C(protocol), C(last_heard), C(digest), C(local) and C(record_known); with O(private_data_format) also
-    C(data). O(compose) adds more.
-  - Data from members is never a template, never the name of a variable, and never the name of a group without a prefix.
-  - A node is left out, with a warning, or with an error under O(strict), if none of O(hostnames) is a valid host name,
-    or if its name is reserved, shared with another node, the name of a group, or the name of a host with another
-    address in an earlier inventory source. It is also left out if its address leads to no other machine (loopback, for
-    example).
-  - Relative paths in the inventory file (O(token_file), O(ca_path), O(client_cert), O(client_key)) are relative to it.
-    In C(ansible.cfg) they are relative to that file; in the environment and in extra variables, to the current
-    directory.
+    C(version), C(protocol), C(last_heard), C(digest), C(local) and C(record_known). With O(private_data_format), the
+    dictionary also has C(data). O(compose) adds more variables.
+  - Data from members never becomes a template, the name of a variable, or the name of a group without a prefix.
+  - The inventory leaves a node out if none of O(hostnames) is a valid host name, or if its name is reserved, shared
+    with another node, the name of a group, or the name of a host with another address in an earlier inventory source.
+    It also leaves out a node whose address leads to no other machine, such as a loopback address. Each node that is
+    left out causes a warning, or under O(strict) an error.
+  - Relative paths in the inventory file (O(token_file), O(ca_path), O(client_cert), O(client_key)) start at the
+    directory of that file. Paths in C(ansible.cfg) start at the directory of C(ansible.cfg). Paths in the environment
+    and in extra variables start at the current directory.
   - If no member answers, the source fails. Ansible continues without it unless C(INVENTORY_ANY_UNPARSED_IS_FAILED) is
     set.
 extends_documentation_fragment:
@@ -33,12 +33,12 @@ extends_documentation_fragment:
   - ansible.builtin.inventory_cache
 options:
   plugin:
-    description: Marks the file as one for this plugin.
+    description: Name of this plugin, which marks the file as its inventory source.
     type: str
     required: true
     choices: [xdp_gossip.fleet.nodelist]
   states:
-    description: Include nodes in one of these states.
+    description: Include only nodes in one of these states.
     type: list
     elements: str
     choices: [alive, suspect, dead, left]
@@ -52,29 +52,29 @@ options:
       - name: xdp_gossip_states
   filters:
     description:
-      - Which of these nodes become hosts. A list of rules, each a dictionary with the one key C(include) or C(exclude)
-        and a Jinja condition over the node's variables. The first rule whose condition is true decides; a node for
-        which none is true is included.
-      - A node for which a condition cannot be evaluated is left out, with a warning, or with an error under O(strict).
-        Otherwise it could escape an exclusion by writing data on which the condition fails.
-      - Use the condition C(true) in a last rule, as in C(exclude) of every node that no earlier rule has included.
+      - Rules that select which nodes in O(states) become hosts. Each rule is a dictionary with one key, C(include) or
+        C(exclude), whose value is a Jinja condition over the node's variables. The first rule whose condition is true
+        decides. A node for which no condition is true is included.
+      - If a condition cannot be evaluated for a node, the inventory leaves the node out, with a warning, or under
+        O(strict) an error. Otherwise a node could escape an exclusion with data on which the condition fails.
+      - A last rule with C(exclude) and the condition C(true) excludes every node that no earlier rule has included.
     type: list
     elements: dict
     default: []
     suboptions:
       include:
-        description: Include nodes for which this is true.
+        description: Jinja condition; include the nodes for which it is true.
         type: raw
       exclude:
-        description: Exclude nodes for which this is true.
+        description: Jinja condition; exclude the nodes for which it is true.
         type: raw
   hostnames:
     description:
-      - Sources of host names in order of preference; the first that is not empty and a valid host name is used. If a
-        name is not valid, for example because of a space, the next one is used with a warning, or that is an error
-        under O(strict).
-      - V(name) is the name that the node gives itself, V(addr) its address, V(addr_port) its address and port as in
-        C(198.18.0.11_8000) and C(fd00--11_8000). Anything else is a Jinja expression over the node's variables.
+      - Sources of host names in order of preference. The first source that yields a valid host name is used, and empty
+        names are skipped. If a name is not valid, for example because of a space, the plugin uses the next source with
+        a warning, or under O(strict) fails.
+      - V(name) is the name that the node gives itself. V(addr) is its address. V(addr_port) is its address and port, as
+        in C(198.18.0.11_8000) and C(fd00--11_8000). Any other value is a Jinja expression over the node's variables.
     type: list
     elements: str
     default: [name, addr_port]
@@ -87,12 +87,12 @@ options:
       - name: xdp_gossip_hostnames
   private_data_format:
     description:
-      - Format of the nodes' private data. With V(json) or V(yaml) it is parsed, and the result is C(xdp_gossip.data);
-        with V(text) there is no such key.
-      - C(xdp_gossip.data) is C(null) for a node without private data, and for one whose private data cannot be read or
-        is refused; that is a warning, or an error under O(strict).
-      - YAML aliases, tags and several documents, more than 16 levels, keys that are not text or start with two
-        underscores, numbers that JSON does not have, and invalid Unicode are refused.
+      - Format of the nodes' private data. With V(json) or V(yaml), the plugin parses the private data into
+        C(xdp_gossip.data). With V(text), this variable does not exist.
+      - C(xdp_gossip.data) is C(null) for a node without private data. It is also C(null) if the private data cannot be
+        parsed or is refused, which causes a warning, or under O(strict) an error.
+      - The plugin refuses YAML aliases, tags and several documents, more than 16 levels, keys that are not text or
+        start with two underscores, numbers that JSON does not have, and invalid Unicode.
     type: str
     choices: [text, json, yaml]
     default: text
@@ -106,11 +106,11 @@ options:
   consistency:
     description:
       - V(one) uses the first endpoint that answers.
-      - V(majority) asks all O(endpoints) at once and needs answers from more than half of them, so a member that is cut
-        off or lags behind does not decide alone. Each endpoint should be another member.
-      - Only views with a node's latest incarnation count, and among these the state that most members see. In a tie,
-        C(left) comes before C(dead), C(suspect) and C(alive).
-      - It is no defence against a member that lies.
+      - V(majority) asks all O(endpoints) at once and needs answers from more than half of them. So a member that is cut
+        off or lags behind does not decide alone. Each endpoint should belong to another member.
+      - With V(majority), only views with a node's latest incarnation count. The node gets the state that most of these
+        members see. In a tie, C(left) wins over C(dead), C(suspect) and C(alive), in this order.
+      - A majority is no defence against a member that lies.
     type: str
     choices: [one, majority]
     default: one
@@ -124,15 +124,17 @@ options:
   cache_timeout:
     description:
       - Seconds for which the cached NodeList is valid. V(0) means forever.
-      - After that the plugin asks the members that gave it whether it has changed (a conditional request). If not, it
-        is valid for that time again, with C(last_heard) and C(sequence) as they were.
+      - After that time, the plugin asks the members from which the NodeList came whether it has changed, with a
+        conditional request. If it has not changed, the cached NodeList is valid for the same time again, with its old
+        C(last_heard) and C(sequence).
   keyed_groups:
     description:
-      - As in other inventories, except that the default of C(prefix) is C(xdp_gossip), and that an empty prefix and a
-        template as C(parent_group) are refused. Otherwise a node could choose to be in any group and read its secrets.
+      - As in other inventory plugins, with three exceptions. The default of C(prefix) is C(xdp_gossip), an empty prefix
+        is an error, and a template as C(parent_group) is an error. Otherwise a node could join any group and receive
+        the group's secrets.
   strict:
     description:
-      - As in other inventories. In addition, a node that must be left out is an error instead of a warning.
+      - As in other inventory plugins. In addition, a node that must be left out causes an error instead of a warning.
 """
 
 EXAMPLES = r"""
@@ -218,7 +220,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._private_data imp
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._source import Answer, Source, majority_of
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._templates import condition_holds, untrusted
 
-#: Connection options, and those of them that the operator may write as templates.
+#: Connection options; _PATHS are those that name files, _TEMPLATED those that the operator may write as templates.
 _CONNECTION = (
     "endpoints",
     "token",
@@ -233,7 +235,7 @@ _CONNECTION = (
 _PATHS = ("token_file", "ca_path", "client_cert", "client_key")
 _TEMPLATED = ("token",) + _PATHS
 
-#: Complaints that are shown one by one; a fleet of thousands must not fill the terminal.
+#: Most warnings shown one by one, because a fleet of thousands must not fill the terminal; -vvv shows the rest.
 _MOST_WARNINGS = 20
 
 _FIELDS: dict[str, t.Callable[[dict[str, t.Any]], str]] = {
@@ -249,12 +251,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     NAME = "xdp_gossip.fleet.nodelist"
 
     def verify_file(self, path: str) -> bool:
-        """Whether the file's name says that it is ours."""
+        """Return whether the name of the file marks it as an inventory source of this plugin."""
         ours = ("nodelist.yml", "nodelist.yaml", "xdp_gossip.yml", "xdp_gossip.yaml")
         return super().verify_file(path) and path.endswith(ours)
 
     def parse(self, inventory: t.Any, loader: t.Any, path: str, cache: bool = True) -> None:
-        """Fill the inventory. Raises ``AnsibleParserError`` and then leaves it as it was."""
+        """Add the fleet's nodes to ``inventory``. Raises ``AnsibleParserError``, and then adds no node."""
         super().parse(inventory, loader, path, cache)
         self._given = self._read_config_data(path)
         self._problems: list[str] = []
@@ -267,7 +269,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             raise AnsibleParserError("%s%s" % (_ME, exc)) from exc
         hosts = self._name([node for node in nodes if self._is_chosen(node)])
         self._complain()
-        # All hosts before any group: a variable set for a name that is a group too would go to the group.
+        # Add all hosts before any group. If a group of the same name existed, Ansible would set the variables on it.
         for name, variables in hosts:
             self._add(name, variables)
         for name, variables in hosts:
@@ -276,16 +278,16 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     # Where nodes come from
 
     def _nodes(self, path: str, cache: bool) -> list[dict[str, t.Any]]:
-        """The nodes in the wanted states. Raises ``ClientError`` and ``ValueError``."""
+        """Return the nodes in the wanted states. Raises ``ClientError`` and ``ValueError``."""
         answers = self._answers(path, cache)
-        # Several members tell of the same nodes: what is wrong with one is said once.
+        # Several members report the same nodes, so each problem is listed once.
         self._problems.extend(dict.fromkeys(problem for answer in answers for problem in answer.problems))
-        # A single answer is of the wanted states already, unless the member ignored the question.
+        # The filter below also covers a member that ignored the parameter ``state`` of the request.
         nodes = answers[0].nodes if self.get_option("consistency") == "one" else merge(answers)
         return [node for node in nodes if node["state"] in self.get_option("states")]
 
     def _answers(self, path: str, cache: bool) -> list[Answer]:
-        """From the cache when that is wanted and possible, else from members, who may say that nothing has changed."""
+        """Return the answers from a valid cache, else ask members, with conditional requests if the cache is old."""
         consistency = self.get_option("consistency")
         endpoints = self._endpoints()
         states = sorted(str(state) for state in self.get_option("states"))
@@ -306,12 +308,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             what = "unchanged at" if held.get(answer.endpoint) is answer else "from"
             self.display.vvv("nodelist: %d nodes %s %s" % (len(answer.nodes), what, answer.endpoint))
         if self.get_option("cache"):
-            # Only now that members have answered: a hit must not make what it found any younger.
+            # Store only fresh answers. A cache hit must not renew the time of the entry that it found.
             self._cache[key] = Entry(asked, now, answers).encode()
         return answers
 
     def _keep_longer(self) -> None:
-        """Open the cache so that it still gives out what has ceased to count, to ask members whether it has changed."""
+        """Open the cache with a longer timeout, so that it still returns expired entries for conditional requests."""
         timeout = self.get_option("cache_timeout")
         self.set_option("cache_timeout", timeout and timeout + RETENTION)
         try:
@@ -325,7 +327,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         except KeyError:
             return None
         except Exception as exc:
-            # Every cache plugin fails in its own way; none of them may keep the live answer away.
+            # Cache plugins raise exceptions of any type. Whatever fails, the plugin asks the live fleet instead.
             self.display.warning("%sthe cache cannot be read: %s" % (_ME, clip(str(exc))))
             return None
 
@@ -345,21 +347,22 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return options
 
     def _beside(self, path: str, option: str) -> str:
-        """A file that the configuration at ``path`` names, looked up beside it.
+        """Return the path of a file that ``option`` names, relative to the inventory file at ``path``.
 
-        Taken as it was written: Ansible makes paths absolute from the current directory, templates too.
+        Uses the option as written in the inventory file, because ``get_option`` returns paths that Ansible has already
+        resolved from the current directory.
         """
         named = os.path.expandvars(os.path.expanduser(str(self._templated(self._given[option]))))
         return os.path.join(os.path.dirname(os.path.abspath(path)), named)
 
     def _templated(self, value: t.Any) -> t.Any:
-        # The configuration is the operator's own, so lookups and vaulted variables are welcome in it.
+        # The operator wrote the inventory file, so its templates may use lookups and vaulted variables.
         return self.templar.template(value) if value and self.templar.is_template(value) else value
 
     # Hosts
 
     def _complain(self) -> None:
-        """Tell what was left out, and forget it. Raises ``AnsibleParserError`` under ``strict``."""
+        """Show a warning for each node that was left out or renamed. Raises ``AnsibleParserError`` under ``strict``."""
         problems, self._problems = self._problems, []
         if problems and self.get_option("strict"):
             raise AnsibleParserError("%sleft out: %s" % (_ME, problems[0]))
@@ -367,7 +370,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._warn_each("renamed", self._renamed)
 
     def _warn_each(self, what: str, texts: list[str]) -> None:
-        """Warnings, the first few one by one."""
+        """Show the first ``_MOST_WARNINGS`` texts as warnings, the rest with -vvv; warn how many these are."""
         for position, text in enumerate(texts):
             show = self.display.warning if position < _MOST_WARNINGS else self.display.vvv
             show("%s%s: %s" % (_ME, what, text))
@@ -375,7 +378,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self.display.warning("%s%s: %d more, which -vvv shows" % (_ME, what, len(texts) - _MOST_WARNINGS))
 
     def _is_chosen(self, node: dict[str, t.Any]) -> bool:
-        """Parse the node's private data into ``node`` if that is wanted, and ask the filters."""
+        """Return whether the filters include the node. Before, parse its private data into ``node`` if configured."""
         form = self.get_option("private_data_format")
         if form != "text":
             try:
@@ -399,7 +402,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return {"ansible_host": node["addr"], "xdp_gossip": untrusted(node)}
 
     def _name(self, nodes: list[dict[str, t.Any]]) -> list[tuple[str, dict[str, t.Any]]]:
-        """Host names and variables of those that may be hosts."""
+        """Return host name and variables of each node that may become a host; the others go to the problems."""
         prefixes, groups = group_names(
             self.inventory.groups, self.get_option("groups"), self.get_option("keyed_groups"), self._sanitize_group_name
         )
@@ -417,9 +420,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return [(str(name), self._variables(node)) for name, node in kept]
 
     def _preferred(self, node: dict[str, t.Any], prefixes: list[str], groups: t.Container[str]) -> str:
-        """The first of the preferences that is not empty and can be a host name; raises ``NameRefused``.
+        """Return the first name that is not empty and valid as a host name. Raises ``NameRefused``.
 
-        What means something else to Ansible ends the search: who calls itself so is not taken under another name.
+        A name that means something else to Ansible, such as a group's, ends the search. The node is then refused, and
+        the plugin tries no other name for it.
         """
         malformed: NameMalformed | None = None
         for wanted in self._wanted_names(node):
@@ -436,7 +440,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         raise malformed or NameRefused("none of the hostnames preferences gives it a name")
 
     def _wanted_names(self, node: dict[str, t.Any]) -> t.Iterator[t.Any]:
-        """What the preferences make of the node, without what is empty."""
+        """Yield the name that each entry of ``hostnames`` gives the node, without empty ones."""
         for preference in self.get_option("hostnames"):
             if preference in _FIELDS:
                 name = _FIELDS[preference](node)
@@ -444,7 +448,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 try:
                     name = self._compose(preference, self._variables(node))
                 except Exception as exc:
-                    # Templates raise whatever the filters in them raise.
+                    # A template raises any exception that its filters raise.
                     if self.get_option("strict"):
                         text = "%shostnames: %s: %s" % (_ME, preference, clip(str(exc), 400))
                         raise AnsibleParserError(text) from exc
@@ -453,7 +457,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 yield str(name) if isinstance(name, (str, int)) else name
 
     def _check_known(self, name: str, node: dict[str, t.Any]) -> None:
-        """A host of an earlier source keeps its name, unless the node is at that host's own address."""
+        """Raise ``NameRefused`` if an earlier inventory source has a host of this name with another address."""
         known = self.inventory.hosts.get(name)
         if known is not None and str(known.vars.get("ansible_host", name)) != node["addr"]:
             raise NameRefused("host name %r belongs to a host of another inventory source" % clip(name, 80))

@@ -10,9 +10,9 @@ short_description: Read configuration documents of a fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Reads documents of a fleet from any one member. Runs on the control machine.
+  - Reads documents of a fleet from any one member. The lookup runs on the control machine.
   - Documents are untrusted data and are not templated.
-  - A missing document is an error unless there is a O(default). If no member answers, that is always an error.
+  - A missing document is an error unless O(default) is given. If no member answers, the lookup always fails.
 extends_documentation_fragment:
   - xdp_gossip.fleet.connection
   - xdp_gossip.fleet.connection.plugins
@@ -20,14 +20,14 @@ options:
   _terms:
     description:
       - Names of the documents. Without terms, the document V(default) is read.
-      - With O(prefix), beginnings of names. Without terms, all documents are read.
+      - With O(prefix), each term is the beginning of names. Without terms, all documents are read.
     type: list
     elements: str
   prefix:
     description:
-      - Read all documents whose names begin with a term. Each term becomes one dictionary of full names and
-        contents, sorted by name.
-      - If no name begins with a term, that counts as a missing document.
+      - Read all documents whose names begin with a term. For each term, the lookup returns one dictionary of full names
+        and contents, sorted by name.
+      - A term with which no name begins counts as a missing document.
     type: bool
     default: false
   strip_prefix:
@@ -35,7 +35,7 @@ options:
     type: bool
     default: false
   default:
-    description: Value to return for a missing document. Without it, a missing document is an error.
+    description: Value to return for a missing document. Without O(default), a missing document is an error.
     type: raw
   version:
     description:
@@ -45,16 +45,16 @@ options:
     type: str
   parse:
     description:
-      - Parse the content and return data instead of text; V(auto) does so for documents of type V(json) or V(yaml).
-        Content that cannot be parsed is an error.
-      - V(yaml) accepts one document of data that JSON can express, without tags and aliases and with at most 16 levels;
-        dates are text. V(json) has the same bounds. Content that is only white space gives V(none).
+      - Parse the content and return data instead of text. V(auto) parses documents of type V(json) or V(yaml), and
+        returns other documents as text. Content that cannot be parsed is an error.
+      - V(yaml) accepts one YAML document without tags and aliases, with at most 16 levels and only data that JSON can
+        express. Dates stay text. V(json) has the same limits. Content that is only white space becomes V(none).
     type: str
     choices: [json, yaml, auto]
   encoding:
     description:
-      - V(utf-8) returns text; a document that is not text is an error. V(base64) returns any bytes in base64, and
-        excludes O(parse).
+      - V(utf-8) returns text, and a document that is not UTF-8 text is an error. V(base64) returns any content in
+        base64, and excludes O(parse).
     type: str
     choices: [utf-8, base64]
     default: utf-8
@@ -98,7 +98,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _raw:
-  description: For each term, in their order, the content of the document; with O(prefix), a dictionary of them.
+  description:
+    - The content of the document for each term, in the order of the terms. With O(prefix), a dictionary of names and
+      contents for each term.
   type: list
   elements: raw
 """
@@ -120,7 +122,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._private_data import parse_private_data
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._templates import untrusted
 
-#: Where the connection options may come from beside the task (see the documentation fragment).
+#: Ansible variables that set the connection options (see the documentation fragment ``connection``).
 _VARIABLES = ["xdp_gossip_" + option for option in OPTIONS]
 
 
@@ -147,7 +149,7 @@ class LookupModule(LookupBase):
             raise AnsibleLookupError("xdp_gossip.fleet.metadata: %s" % exc) from exc
 
     def _rendered(self, variables: dict[str, t.Any]) -> dict[str, t.Any]:
-        """Those of ``variables`` that hold options, rendered: lookups get variables as they were written."""
+        """Render those of ``variables`` that set connection options, because Ansible gives lookups raw templates."""
         ours = {name: variables[name] for name in _VARIABLES if name in variables}
         return {name: self._templar.template(value) for name, value in ours.items()} if self._templar else ours
 
@@ -160,7 +162,7 @@ class LookupModule(LookupBase):
 
     def _read_all(self, fleet: Fleet, prefix: str) -> t.Any:
         listed = fleet.documents(prefix)["documents"]
-        # Whoever answers decides what it lists; names that were not asked for are left out.
+        # The answer is untrusted, so skip names that do not begin with the prefix.
         keys = sorted({str(entry["key"]) for entry in listed if str(entry["key"]).startswith(prefix)})
         contents = {}
         for key in keys:
@@ -190,13 +192,13 @@ class LookupModule(LookupBase):
                 content = parse_private_data(content, form)
             except ValueError as exc:
                 raise ConfigError("document %r: expected %s: %s" % (key, form, exc)) from None
-        # What is read is nobody's template, also where lookups are trusted by configuration.
+        # Document contents must never become templates, even if the configuration trusts lookups.
         return untrusted({"content": content})["content"]
 
 
 def _checked(term: t.Any) -> str:
     if isinstance(term, int) and not isinstance(term, bool):
-        return str(term)  # as an option that is text takes a number
+        return str(term)  # as an option of type str accepts a number
     if not isinstance(term, str):
         raise ConfigError("expected names of documents as text, got %s" % clip(type(term).__name__))
     return term

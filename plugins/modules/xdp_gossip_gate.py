@@ -11,10 +11,11 @@ short_description: Wait until the agent of this host runs and sees the fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Asks the agent of this host, over its Unix socket, until it runs, is the one that was deployed, and sees other
+  - Asks the agent of this host over its Unix socket until the agent runs, has the deployed version, and sees other
     members. Changes nothing.
-  - Fails with what the agent said and the journal of its units when that does not come true.
-  - Part of the role P(xdp_gossip.fleet.agent#role), which gives it what it needs.
+  - If the agent does not get that far within O(retries), the module fails and shows the agent's last answers and the
+    journal of its units.
+  - Part of the role P(xdp_gossip.fleet.agent#role), which sets all options.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.read_only
   - xdp_gossip.fleet.attributes
@@ -32,7 +33,9 @@ options:
     type: str
     required: true
   above:
-    description: The agent's incarnation must be later than this one, V(-1) for any. Another process has a later one.
+    description:
+      - The agent's incarnation must be later than this one; V(-1) accepts any. A restarted agent has a later
+        incarnation.
     type: int
     default: -1
   others:
@@ -40,7 +43,7 @@ options:
     type: int
     default: 0
   retries:
-    description: How often each of the two questions is asked.
+    description: How often the module asks each of its two questions, whether the agent runs and whom it sees.
     type: int
     default: 40
   delay:
@@ -48,7 +51,7 @@ options:
     type: int
     default: 1
   units:
-    description: Units whose journal a failure shows.
+    description: Units whose journal the error message shows.
     type: list
     elements: str
     default: [xdp-gossip.service]
@@ -63,7 +66,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 gate:
-  description: Whether all holds, what does not, the agent's status, how many others it sees alive, and up to 20 names.
+  description:
+    - The outcome. C(passed) says whether the agent fulfils all conditions, and C(unmet) names the condition that it
+      does not fulfil. C(status) is the agent's status, C(others) the number of other members that it sees alive, and
+      C(alive) up to 20 of their names.
   returned: always
   type: dict
   sample: {"passed": true, "unmet": "", "status": {"state": "running"}, "others": 1, "alive": ["host2"]}
@@ -81,7 +87,7 @@ _LINES = 60
 
 
 def asked(question: t.Callable[[], bool], retries: int, delay: int) -> bool:
-    """Whether the answer was yes, at the latest when asked for the last time."""
+    """Ask up to ``retries`` times with ``delay`` seconds between; return whether one answer was yes."""
     for rest in reversed(range(max(1, retries))):
         if question():
             return True

@@ -11,50 +11,53 @@ short_description: Bring a host into its state as a member of a fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Compares account, release, configuration, units and what runs with what is wanted, writes what differs, and lets
-    the agent take it over by exactly one start, restart or reload. All of it is one execution, so a host in order
-    costs the controller hardly more than a ping.
-  - Part of the role P(xdp_gossip.fleet.agent#role), which gives it what it needs. Packages and releases are brought
-    by other tasks. The module says whether they are missing.
+  - Compares the host's account, release, configuration, systemd units and running services with the wanted state, and
+    writes what differs. Then exactly one start, restart or reload makes the agent use the changes.
+  - All of this is one module execution, so a host that is already in the wanted state costs the controller hardly more
+    than a ping.
+  - Part of the role P(xdp_gossip.fleet.agent#role), which sets all options. Other tasks of the role install packages
+    and copy releases. The module reports which of them are missing.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes
 attributes:
   diff_mode:
-    details: Secrets are not shown.
+    details: The diff does not show secrets.
 options:
   parts:
-    description: What is looked at. V(install) is account and release, V(configure) the configuration, V(run) the
-      units and what runs.
+    description:
+      - Parts of the host that the module manages. V(install) manages the account and the release, V(configure) the
+        configuration, and V(run) the systemd units and the running services.
     type: list
     elements: str
     choices: [install, configure, run]
     default: [install, configure, run]
   proceed:
-    description: With V(false), nothing is changed on a host where a package or the release is missing.
+    description: With V(false), the module changes nothing on a host on which a package or the release is missing.
     type: bool
     default: true
   packages:
-    description: Distribution packages that are looked for.
+    description: Distribution packages whose presence the module checks.
     type: dict
     required: true
     suboptions:
       query:
-        description: Command that prints C(NAME installed) for each of the packages given to it that is installed.
+        description:
+          - Command that gets the packages as arguments and prints C(NAME installed) for each installed package.
         type: list
         elements: str
         required: true
       required:
-        description: Packages that have to be there.
+        description: Packages that have to be installed.
         type: list
         elements: str
         default: []
       optional:
-        description: Packages that may be missing.
+        description: Packages without which the agent can run.
         type: list
         elements: str
         default: []
   account:
-    description: User and group of the agent.
+    description: User and group that the agent runs as.
     type: dict
     required: true
     suboptions:
@@ -67,44 +70,46 @@ options:
         type: str
         required: true
       comment:
-        description: What the user is.
+        description: Comment of the user in C(/etc/passwd).
         type: str
         required: true
       home:
-        description: Home directory. It is not made.
+        description: Home directory of the user. The module does not create it.
         type: path
         required: true
       shell:
-        description: Login shell.
+        description: Login shell of the user.
         type: path
         required: true
   release:
-    description: The release that is to run.
+    description: The release of the agent that should run.
     type: dict
     required: true
     suboptions:
       root:
-        description: Directory with C(releases), and C(current), which leads to one of them.
+        description: Directory that contains the directory C(releases) and the link C(current) to one release.
         type: path
         required: true
       name:
-        description: Name of the directory in C(releases).
+        description: Name of the release's directory in C(releases).
         type: str
         required: true
       command:
-        description: Where to put a link to its program.
+        description: Path of the link to the program of the current release.
         type: path
         required: true
       links:
-        description: Paths of further links, each with the file of the release that it leads to, if there is one.
+        description:
+          - Further links. Each key is the path of a link, each value a file of the release. The module creates a link
+            only if the release has that file.
         type: dict
         default: {}
       keep:
-        description: How many releases stay.
+        description: Number of releases that stay on the host.
         type: int
         required: true
   configuration:
-    description: What the agent is told.
+    description: The agent's configuration file and templates.
     type: dict
     required: true
     suboptions:
@@ -117,53 +122,56 @@ options:
         type: str
         required: true
       reloadable:
-        description: Keys of C(agent.yml), nested as there, that a running agent takes over without a restart.
+        description: Keys of C(agent.yml), nested as in the file, that a running agent reloads without a restart.
         type: dict
         default: {}
       secret_names:
-        description: Names that secrets may have. A file that has one of them is removed when it is no longer one of
-          O(secrets).
+        description:
+          - Names of files that are secrets. The module removes a file with such a name if O(secrets) does not contain
+            it.
         type: list
         elements: str
         default: []
       templates:
-        description: Name and text of each template that is put beside C(agent.yml).
+        description: Name and text of each template that the module writes to the directory C(templates).
         type: dict
         default: {}
       template_sources:
-        description: Further files that templates are read from.
+        description: Further template files on the host, which the module does not write and does not remove.
         type: list
         elements: path
         default: []
       has_templates:
-        description: Whether there are templates at all. The directory is removed otherwise.
+        description: Whether the agent has templates. With V(false), the module removes the directory C(templates).
         type: bool
         default: false
   secrets:
-    description: Files below the directory of the configuration that only root and the agent may read.
+    description: Files in the configuration directory that only root and the agent may read.
     type: list
     elements: dict
     default: []
     suboptions:
       name:
-        description: Path of the file below the directory.
+        description: Path of the file, relative to the configuration directory.
         type: str
         required: true
       content:
-        description: What is in it. White space at both ends is removed, and a newline is put at the end.
+        description: Content of the file. The module strips white space at both ends and appends a newline.
         type: str
         required: true
   units:
-    description: The units of systemd.
+    description: The systemd units of the agent.
     type: dict
     required: true
     suboptions:
       enabled:
-        description: Whether they start with the host.
+        description: Whether systemd starts the units at boot.
         type: bool
         default: true
       judged:
-        description: Whether a gate follows, which judges an agent that does not start.
+        description:
+          - With V(true), an agent that does not start is no failure of this module, because a later task checks the
+            agent's health. The reason is in RV(start_failure).
         type: bool
         default: false
       agent:
@@ -172,56 +180,60 @@ options:
         required: true
         suboptions:
           path:
-            description: Where its file is.
+            description: Path of the agent's unit file.
             type: path
             required: true
           content:
-            description: Its text, in which C(@CAPABILITIES@) stands for what the kernel wants of the agent.
+            description:
+              - Text of the agent's unit file. The module replaces C(@CAPABILITIES@) with the capabilities that this
+                kernel requires for BPF maps.
             type: str
             required: true
       helper:
-        description: The helper of rendered files.
+        description: The privileged helper that writes the files that the agent renders.
         type: dict
         required: true
         suboptions:
           path:
-            description: Where the file of its unit is.
+            description: Path of the helper's unit file.
             type: path
             required: true
           content:
-            description: Text of its unit. Empty takes it away.
+            description: Text of the helper's unit file. If empty, the module removes the helper.
             type: str
             required: true
           state_directory:
-            description: What it remembers. Goes with it.
+            description: State directory of the helper, which the module removes together with the helper.
             type: path
             required: true
       dataplane:
-        description: The kernel data plane, whose units are in the release.
+        description: The kernel data plane. The release contains its unit files.
         type: dict
         required: true
         suboptions:
           wanted:
-            description: Whether the host is to have it if it can. It is taken away otherwise.
+            description: Whether to load the kernel data plane if the host supports it. With V(false), it is removed.
             type: bool
             required: true
           needed:
-            description: Whether the host has to have it.
+            description: Whether the module fails if the kernel data plane does not load.
             type: bool
             required: true
           paths:
-            description: Where the files of its units are, of the loader, the path unit, and the one that loads again.
+            description:
+              - Paths of three unit files, of the loader, of the path unit that waits for the agent's requests, and of
+                the service that loads the data plane again.
             type: list
             elements: path
             required: true
           directory:
-            description: Directory that is there while it is loaded.
+            description: Directory that exists while the kernel data plane is loaded.
             type: path
             required: true
   gate:
     description:
-      - What must hold of the running agent, see M(xdp_gossip.fleet.xdp_gossip_gate). It is asked once.
-      - Whether it holds is in RV(gate).
+      - Conditions that the running agent must fulfil, as in M(xdp_gossip.fleet.xdp_gossip_gate). The module asks the
+        agent once, and returns the outcome in RV(gate).
     type: dict
     required: true
     suboptions:
@@ -234,7 +246,7 @@ options:
         type: str
         required: true
       above:
-        description: The agent's incarnation must be later than this one, V(-1) for any.
+        description: The agent's incarnation must be later than this one; V(-1) accepts any.
         type: int
         default: -1
       others:
@@ -242,7 +254,7 @@ options:
         type: int
         default: 0
   snapshot:
-    description: Directory with a copy of what was there before a deployment. Whether there is one is in RV(snapshot).
+    description: Directory that may contain the snapshot taken before a deployment, see RV(snapshot).
     type: path
     required: true
 """
@@ -256,46 +268,50 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: What was changed, in order, one line each.
+  description: The changes in order, one line each.
   returned: always
   type: list
   elements: str
   sample: ["/etc/xdp-gossip/agent.yml", "xdp-gossip.service (reloaded)"]
 missing:
-  description: Packages that are not installed, V(required) and V(optional) ones.
+  description: Packages that are not installed, in the lists V(required) and V(optional).
   returned: success
   type: dict
   sample: {"required": [], "optional": ["python3-bpfcc"]}
 release_missing:
-  description: Whether the release has to be brought.
+  description: Whether the release is missing on the host and has to be copied there.
   returned: success
   type: bool
 done:
-  description: Whether the host is what it is to be. If not, packages or the release have to be brought first.
+  description:
+    - Whether the host is now in the wanted state. V(false) if packages or the release have to be installed first.
   returned: success
   type: bool
 retry:
-  description: Whether the kernel data plane is wanted and not up.
+  description: Whether the kernel data plane is wanted but not loaded.
   returned: success
   type: bool
 surplus:
-  description: Releases on the host that are too many. They are not removed before a gate has passed.
+  description:
+    - Releases on the host in excess of C(keep). A later task removes them once the agent has passed its health check.
   returned: success
   type: list
   elements: str
   sample: []
 snapshot:
-  description: Whether there is a copy of what was before a deployment.
+  description: Whether the host has a snapshot from before a deployment.
   returned: success
   type: bool
 start_failure:
-  description: Why the agent did not start, if a gate is to judge it.
+  description: Why the agent did not start, if C(judged) is set. Empty if the agent started.
   returned: success
   type: str
   sample: ""
 gate:
-  description: Whether what must hold of the agent does, what does not, its status, how many others it sees alive,
-    and names of up to 20.
+  description:
+    - The outcome of O(gate). C(passed) says whether the agent fulfils all conditions, and C(unmet) names the condition
+      that it does not fulfil. C(status) is the agent's status, C(others) the number of other members that it sees
+      alive, and C(alive) up to 20 of their names.
   returned: success
   type: dict
   sample: {"passed": true, "unmet": "", "status": {"state": "running"}, "others": 1, "alive": ["host2"]}
@@ -397,7 +413,7 @@ OPTIONS = {
 
 
 class Deployment:
-    """All of it, in the order in which one part needs the other."""
+    """The wanted state of the host, applied in order of dependency: account, release, configuration, units."""
 
     def __init__(self, host: Host, options: dict[str, t.Any]) -> None:
         self._host, self._options = host, options
@@ -409,12 +425,12 @@ class Deployment:
         self._agent = Agent(host, units["agent"])
 
     def run(self) -> dict[str, t.Any]:
-        """Look at the host, change it, and tell what it is. Raises ``Refused``."""
+        """Compare the host with the wanted state, change it, and return the module's results. Raises ``Refused``."""
         lacking: dict[str, list[str]] = {"required": [], "optional": []}
         release_missing = "install" in self._parts and not self._release.present
         if "install" in self._parts:
             lacking = {kind: missing(self._host, self._options["packages"], kind) for kind in lacking}
-        # A check says what would be done further on, too.
+        # Check mode goes on, so that it also predicts the changes after the installation.
         stopped = not self._options["proceed"] and bool(release_missing or lacking["required"] or lacking["optional"])
         if not stopped or self._host.check:
             self._change()

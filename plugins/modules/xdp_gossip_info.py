@@ -11,8 +11,8 @@ short_description: Read a fleet's members, documents and status from one member
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Reads what one member knows of the fleet. Changes nothing.
-  - Names and private data come from the members themselves. Treat them as untrusted text.
+  - Reads from one member its view of the fleet. Changes nothing.
+  - Each member chooses its own name and private data. Treat both as untrusted text.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.read_only
   - xdp_gossip.fleet.connection
@@ -30,22 +30,22 @@ options:
     choices: [status, nodes, documents, rendered]
     default: [status, nodes, documents]
   states:
-    description: Return members in one of these states.
+    description: Return only members in one of these states.
     type: list
     elements: str
     choices: [alive, suspect, dead, left]
     default: [alive, suspect]
   prefix:
-    description: Return only documents whose key begins with this.
+    description: Return only documents whose key begins with this text.
     type: str
     default: ""
   history:
-    description: Names of documents whose versions to return, without their content, as RV(history).
+    description: Names of documents whose versions RV(history) returns, without their content.
     type: list
     elements: str
     default: []
   history_diffs:
-    description: Return with each version how its content differs from the one before it.
+    description: Return with each version in RV(history) how its content differs from the version before it.
     type: bool
     default: false
 seealso:
@@ -74,7 +74,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 status:
-  description: The member's own status, as the agent's API gives it.
+  description: The member's own status, as the agent's API returns it.
   returned: O(gather) contains V(status)
   type: dict
   sample:
@@ -105,39 +105,39 @@ nodes:
       type: str
       returned: always
     state:
-      description: What the member that was asked holds it to be.
+      description: State of the node in the view of the asked member.
       type: str
       returned: always
     incarnation:
-      description: Grows with every start of the node.
+      description: Incarnation of the node, a number that grows with every start of the node.
       type: int
       returned: always
     sequence:
-      description: Grows with every heartbeat.
+      description: Sequence number of the node, which grows with every heartbeat.
       type: int
       returned: always
     version:
-      description: Version of its agent.
+      description: Version of the node's agent.
       type: str
       returned: always
     protocol:
-      description: Its data plane.
+      description: Data plane that the node uses.
       type: str
       returned: always
     last_heard:
-      description: Seconds since it was heard; 0 for the member itself.
+      description: Seconds since the asked member last heard of the node; 0 for the member itself.
       type: float
       returned: always
     digest:
-      description: Digest of all documents that it holds.
+      description: Digest of all documents that the node holds.
       type: str
       returned: always
     local:
-      description: Whether it is the member that was asked.
+      description: Whether the node is the asked member itself.
       type: bool
       returned: always
     record_known:
-      description: Whether its name and private data have arrived yet.
+      description: Whether the asked member has received the node's name and private data.
       type: bool
       returned: always
 documents:
@@ -163,7 +163,7 @@ documents:
       type: int
       returned: always
     content_type:
-      description: What kind of content it is.
+      description: Type of the content.
       type: str
       returned: always
     author:
@@ -175,55 +175,56 @@ documents:
       type: str
       returned: always
     published_at:
-      description: When, by the clock of the publisher (UTC).
+      description: Time of the publish, by the clock of the publisher (UTC).
       type: str
       returned: always
     deleted:
-      description: Whether it is a tombstone.
+      description: Whether this version is a tombstone.
       type: bool
       returned: always
     expires:
-      description: When it will be gone (UTC); V(null) for never.
+      description: Time at which members delete the document (UTC); V(null) if it never expires.
       type: str
       returned: always
     batch_size:
       description:
-        - How many documents were published at once, this one among them. They have one C(version).
-        - V(null) of an older agent.
+        - Number of documents that were published in one request, including this one. All of them have the same
+          C(version).
+        - V(null) if the asked member runs an older agent.
       type: int
       returned: always
 rendered:
-  description: The files that the agent of this member makes of documents.
+  description: The files that the asked member's agent renders from documents.
   returned: O(gather) contains V(rendered)
   type: list
   elements: dict
   sample: []
 history:
   description:
-    - For each name in O(history) the versions that the member has, newest first, described as RV(documents) are, with
-      C(diff) where O(history_diffs) asks for it.
+    - For each name in O(history), the versions that the asked member has, newest first. Each version has the same
+      fields as an entry of RV(documents), and with O(history_diffs) also C(diff).
   returned: O(history) is not empty
   type: dict
   sample: {}
 digest:
-  description: Digest over all documents of the member that was asked.
+  description: Digest over all documents of the asked member.
   returned: O(gather) contains V(documents)
   type: str
   sample: 3b1f0c5d2a998877
 endpoint:
-  description: The member that was asked; the first of O(endpoints) when none answered.
+  description: Endpoint of the member that answered; the first of O(endpoints) if no member answered.
   returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock
 failed_endpoints:
-  description: Each endpoint that did not answer, and why.
+  description: Each endpoint that did not answer, with the reason.
   returned: unless options are wrong
   type: list
   elements: dict
   sample: [{"endpoint": "http://198.18.0.11:8001", "reason": "Connection refused"}]
 error:
   description:
-    - What a program can tell the failure by, see RV(xdp_gossip.fleet.xdp_gossip_publish#module:error).
+    - The failure in a form that a playbook can test, see RV(xdp_gossip.fleet.xdp_gossip_publish#module:error).
   returned: failure, when a member refused the request or none answered
   type: dict
   sample: {"code": "no_member_answered", "status": null, "details": {}}
@@ -238,7 +239,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 
 
 def gather(module: FleetModule, fleet: Fleet) -> dict[str, t.Any]:
-    """Read what was asked for."""
+    """Read from one member the parts that ``gather`` and ``history`` name. Raises ``ClientError``."""
     wanted = module.params["gather"]
     result: dict[str, t.Any] = {}
     if "status" in wanted:

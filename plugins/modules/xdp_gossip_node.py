@@ -13,8 +13,8 @@ author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Changes a node's name or private data, makes it join other nodes, pauses or resumes its heartbeats, or makes it
     leave the fleet.
-  - Acts on exactly one node, that of the B(first) of O(endpoints). Further endpoints are not used, because another
-    member is another node.
+  - Acts on exactly one node, the node at the B(first) of O(endpoints). The module ignores further endpoints, because
+    each of them belongs to another node.
 extends_documentation_fragment:
   - xdp_gossip.fleet.connection
   - xdp_gossip.fleet.attributes
@@ -26,19 +26,19 @@ options:
   private_data:
     description:
       - Private data of the node, at most 4096 bytes of text. Every member can read it.
-      - Data is written as JSON, in the same form as in
+      - A list or dictionary is converted to JSON, in the same form as in
         O(xdp_gossip.fleet.agent#role:main:xdp_gossip_agent_private_data).
     type: raw
   join:
     description:
-      - Addresses of nodes to contact, as V(addr:port); an IPv6 address in brackets.
-      - Nodes that are already known do not count as a change.
+      - Addresses of nodes to contact, as V(addr:port). Write an IPv6 address in brackets.
+      - An address that the node already knows does not count as a change.
     type: list
     elements: str
   state:
     description:
-      - V(started) sends heartbeats, V(stopped) sends none, so other members will consider the node dead, and V(left)
-        has left the cluster.
+      - With V(started), the node sends heartbeats. With V(stopped), it sends none, so other members will declare it
+        dead. With V(left), it has left the cluster.
       - If not given, the state is not changed.
     type: str
     choices: [started, stopped, left]
@@ -68,7 +68,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 node:
-  description: The node after the task (in check mode, as it would be).
+  description: The node after the task. In check mode, the node as the task would leave it.
   returned: success
   type: dict
   sample: {"addr": "198.18.0.11", "port": 8000, "name": "host1", "private_data": "", "state": "alive", "local": true}
@@ -83,19 +83,19 @@ joined:
   type: int
   sample: 0
 endpoint:
-  description: The agent that was talked to.
+  description: Endpoint of the agent that the module used.
   returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock
 failed_endpoints:
-  description: The endpoint that did not answer, and why. Empty when it did at once.
+  description: The endpoint if it did not answer, with the reason. Empty if it answered the first request.
   returned: unless options are wrong
   type: list
   elements: dict
   sample: [{"endpoint": "unix:///run/xdp-gossip/api.sock", "reason": "No such file or directory"}]
 error:
   description:
-    - What a program can tell the failure by, see RV(xdp_gossip.fleet.xdp_gossip_publish#module:error).
+    - The failure in a form that a playbook can test, see RV(xdp_gossip.fleet.xdp_gossip_publish#module:error).
   returned: failure, when the agent refused the request or did not answer
   type: dict
   sample: {"code": "no_member_answered", "status": null, "details": {}}
@@ -111,12 +111,12 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import Fl
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import STATES, parse_seed
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError, ConfigError
 
-#: state option -> (the agent's word for it, the call that leads there)
+#: Value of the option ``state`` -> (state that the agent reports, API call that leads to it).
 STATE = {"started": ("running", "start"), "stopped": ("paused", "stop"), "left": ("left", "leave")}
 
 
 def seed_of(text: str) -> tuple[str, int]:
-    """Address and port of one to join. Raises ``ConfigError``."""
+    """Parse the address and port of a node to join. Raises ``ConfigError``."""
     try:
         return parse_seed(text)
     except ValueError:
@@ -124,12 +124,12 @@ def seed_of(text: str) -> tuple[str, int]:
 
 
 def text_of_data(field: str, value: t.Any) -> str:
-    """Private data that is given as data becomes JSON, written as the role ``agent`` writes it."""
+    """Convert a list, a dictionary or a boolean to JSON, in the same form as the role ``agent``; keep text as it is."""
     return json.dumps(value, sort_keys=True) if isinstance(value, (dict, list, bool)) else plain_text(field, value)
 
 
 def update(module: FleetModule, fleet: Fleet) -> tuple[dict[str, t.Any], dict[str, t.Any]]:
-    """Name and private data; returns the node before and after."""
+    """Change the node's name and private data. Returns the node before and after the change."""
     before = fleet.local_node()
     wanted = {}
     if module.params["name"] is not None:
@@ -145,7 +145,7 @@ def update(module: FleetModule, fleet: Fleet) -> tuple[dict[str, t.Any], dict[st
 
 
 def join(module: FleetModule, fleet: Fleet) -> int:
-    """Returns how many addresses were (or would be) new."""
+    """Make the node contact the addresses in ``join``. Returns how many of them were new, or would be in check mode."""
     seeds = sorted({seed_of(text) for text in module.params["join"] or []})
     if not seeds:
         return 0
@@ -169,9 +169,9 @@ def move(module: FleetModule, fleet: Fleet) -> tuple[str, str]:
 
 
 def steer(module: FleetModule, fleet: Fleet) -> dict[str, t.Any]:
-    """Do it all; returns the module's results."""
+    """Apply name, private data, join and state to the node. Returns the module's results."""
     node_before, node = update(module, fleet)
-    # A node that has left must be back before it can meet anybody.
+    # A node that has left must start again before it can contact other nodes.
     first = module.params["state"] == "started"
     states = move(module, fleet) if first else None
     joined = join(module, fleet)

@@ -12,17 +12,17 @@ version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Part of the role P(xdp_gossip.fleet.agent#role).
-  - Says everything that stands in the way of a deployment at once, and changes nothing.
+  - Reports all obstacles to a deployment in one run. Changes nothing.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.read_only
   - xdp_gossip.fleet.attributes
 options:
   addr:
-    description: Address of the node, as others reach it.
+    description: Address at which other nodes reach this node.
     type: str
     required: true
   listen:
-    description: Address that the agent binds, empty for all.
+    description: Address that the agent binds; if empty, all addresses.
     type: str
     default: ""
   port:
@@ -30,7 +30,7 @@ options:
     type: int
     required: true
   api_addr:
-    description: Address that the API binds, empty for no API over TCP.
+    description: Address that the API binds; if empty, no API over TCP.
     type: str
     default: ""
   api_port:
@@ -42,28 +42,29 @@ options:
     type: bool
     default: false
   seeds:
-    description: Addresses and names of others, each with a port. Those that accept a connection are returned.
+    description:
+      - Addresses or names of other nodes, each with a port. RV(answering) lists those that accept a connection.
     type: list
     elements: str
     default: []
   command:
-    description: Path of the link to the command.
+    description: Path of the link to the command C(xdp-gossip).
     type: path
     required: true
   root:
-    description: Directory of the releases.
+    description: Directory in which the agent's releases are installed.
     type: path
     required: true
   config_dir:
-    description: Directory of configuration and secrets.
+    description: Directory of the agent's configuration and secrets.
     type: path
     required: true
   unit:
-    description: The agent's unit.
+    description: Name of the agent's systemd unit.
     type: str
     required: true
   interface:
-    description: Interface of the kernel data plane, empty for the address's own.
+    description: Network interface of the kernel data plane; if empty, the interface that has the node's address.
     type: str
     default: ""
   templates:
@@ -72,22 +73,22 @@ options:
     elements: raw
     default: []
   secrets:
-    description: The secrets that the host is to have. A host that has others only is refused.
+    description: Secrets that the host should have. A host that has only other secrets is a problem.
     type: list
     elements: str
     default: []
   authority:
-    description: The certificate authority of the fleet, PEM. A host that has another is refused.
+    description: Certificate of the fleet's authority (PEM). A host that has another authority is a problem.
     type: str
     default: ""
   tls_cert:
-    description: Path on the host of a certificate for the API that is there already.
+    description: Path of a certificate for the API that is already on the host.
     type: path
   tls_key:
-    description: Path on the host of its key.
+    description: Path of the key of O(tls_cert), also on the host.
     type: path
   replace_secrets:
-    description: Accept a host that has other secrets.
+    description: Do not report secrets or an authority that differ from those on the controller.
     type: bool
     default: false
 seealso:
@@ -108,15 +109,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 addr:
-  description: As given.
+  description: The value of O(addr).
   type: str
   returned: success
 port:
-  description: As given.
+  description: The value of O(port).
   type: int
   returned: success
 problems:
-  description: What stands in the way, a sentence each.
+  description: Obstacles to a deployment, one sentence each.
   type: list
   elements: str
   returned: success
@@ -126,7 +127,7 @@ answering:
   elements: str
   returned: success
 deployed:
-  description: Whether the host has a fleet's secrets.
+  description: Whether the host already has secrets of a fleet.
   type: bool
   returned: success
 installed:
@@ -134,7 +135,7 @@ installed:
   type: bool
   returned: success
 wire:
-  description: The wire version of that release, or V(unknown); empty without one.
+  description: The wire version of the installed release, or V(unknown). Empty if no release is installed.
   type: str
   returned: success
 """
@@ -144,7 +145,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils import _preflight
 
 
 def main() -> None:
-    """Look, and answer."""
+    """Inspect the host and end the module with the result."""
     module = AnsibleModule(
         argument_spec={
             "addr": {"type": "str", "required": True},

@@ -11,13 +11,13 @@ short_description: Publish configuration documents to a fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Writes or deletes named documents of the fleet's metadata through a single member. From there they spread to all
+  - Writes or deletes named documents of the fleet's metadata through a single member. Gossip carries the change to all
     other members.
   - Takes one document (O(key)) or many (O(documents)). With many, the module checks all options, reads all documents
-    and compares all O(if_version) conditions before it writes anything. Then it writes them at once, all or none, and
-    each member shows them together; see O(atomic).
-  - If the fleet already holds the wanted content, nothing is written, whatever O(if_version) says. So it is safe to
-    repeat a task whose answer was lost.
+    and compares all O(if_version) conditions before it writes anything. Then it writes all documents or none in one
+    request, and each member makes them visible at the same moment; see O(atomic).
+  - If the fleet already holds the wanted content, the module writes nothing, whatever O(if_version) says. So it is safe
+    to repeat a task whose answer was lost.
 requirements:
   - PyYAML on the target, only for O(value) with O(content_type=yaml)
 extends_documentation_fragment:
@@ -27,32 +27,33 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     details:
-      - Predicts the change and the digest, and a failing O(if_version). It does not know the version of a new document,
-        and does not wait.
+      - Predicts whether the document changes, its new digest, and whether O(if_version) fails. Check mode cannot
+        predict the version of a new document, and does not wait.
 options:
   key:
     description:
-      - Name of the document, 1 to 512 bytes. Slashes divide it into segments, none of which may be empty, C(.) or
+      - Name of the document, 1 to 512 bytes. Slashes divide the name into segments. No segment may be empty, C(.) or
         C(..).
-      - If neither this nor O(documents) is given, the document is V(default).
+      - If neither O(key) nor O(documents) is given, the name is V(default).
     type: str
   documents:
     description:
-      - Many documents. The names are keys, as for O(key). The values are dictionaries of options with the same meaning
-        as here, C(content), C(value), C(src), C(remote_src), C(content_type), C(state), C(if_version), C(expires),
-        C(author) and C(comment).
+      - Several documents to write or delete. Each key is the name of a document, as in O(key). Each value is a
+        dictionary of the options C(content), C(value), C(src), C(remote_src), C(content_type), C(state),
+        C(if_version), C(expires), C(author) and C(comment), which mean the same as the module's options.
       - O(content_type), O(state), O(remote_src), O(expires), O(author) and O(comment) are the defaults of all
         documents.
-      - An empty dictionary changes nothing.
+      - If O(documents) is an empty dictionary, the task changes nothing.
       - Mutually exclusive with O(key), O(content), O(value), O(src), O(if_version) and O(rollback_to).
     type: dict
   atomic:
     description:
-      - Whether O(documents) are written together, all or none.
-      - V(auto) writes them together if possible, and otherwise one by one in the order given, with a warning.
-        V(required) fails before anything is written if it is not possible. V(never) always writes them one by one.
-      - It is not possible with an agent that is too old, with more than 64 documents, with names of more than 4096
-        bytes together, or if the documents differ in C(author) or C(comment).
+      - Whether to write all O(documents) or none, in one request.
+      - V(auto) writes the documents together if possible, and otherwise one by one in the order given, with a warning.
+        V(required) fails before anything is written if the documents cannot be written together. V(never) always
+        writes the documents one by one.
+      - Documents cannot be written together if the agent is too old, if there are more than 64 documents, if their
+        names have more than 4096 bytes in total, or if they differ in C(author) or C(comment).
     type: str
     choices: [auto, required, never]
     default: auto
@@ -64,92 +65,102 @@ options:
   content:
     description:
       - The document's content, byte for byte (UTF-8).
-      - Must be text or a number. Before ansible-core 2.19 a template whose text looks like a list or a dictionary
-        becomes one, unless it ends in the filter P(ansible.builtin.string#filter).
+      - Must be text or a number. Before ansible-core 2.19, Ansible turns the result of a template into a list or a
+        dictionary if it looks like one. The filter P(ansible.builtin.string#filter) at the end keeps it text.
     type: raw
   value:
     description:
-      - The document's content as data. Text is published as it is; anything else is written as JSON, or as YAML with
-        O(content_type=yaml), always in the same way, so equal data has an equal digest.
+      - The document's content as data. Text is published as it is. Any other data is written as JSON, or as YAML with
+        O(content_type=yaml), with sorted keys, so equal data has an equal digest.
     type: raw
   src:
     description:
-      - File whose bytes are the content, on the controller unless O(remote_src=true). It is searched there like in
-        M(ansible.builtin.copy), in C(files) of the role or beside the playbook, and decrypted if it is encrypted with
-        Ansible Vault. Playbooks of collections also search in the current directory.
+      - File whose bytes are the content. The file is on the controller unless O(remote_src=true). On the controller,
+        the module searches for the file like M(ansible.builtin.copy), in C(files) of the role or beside the playbook,
+        and decrypts a file that Ansible Vault has encrypted. In the playbooks of a collection, the module also searches
+        in the current directory.
     type: path
   remote_src:
     description:
       - Whether O(src) is a file on the target host.
-      - With V(false), which is the default, the task cannot run with C(async).
+      - With V(false), the default, the task cannot run with C(async).
     type: bool
   content_type:
     description:
-      - Type of the content, for its readers. If given, a document that differs only in its type is written again.
-      - The default is V(json) for data in O(value), else the type of the current version. For a new document the suffix
-        of its key, else of O(src), decides (C(.json), C(.yaml), C(.yml) or C(.txt)), else it is V(raw).
+      - Type of the content, for programs that read the document. If O(content_type) is given, a document that differs
+        only in its type is written again.
+      - The default is V(json) for data in O(value), else the type of the document's current version. The type of a new
+        document follows from the suffix of its key, else of O(src) (C(.json), C(.yaml), C(.yml) or C(.txt)). Without a
+        known suffix, the type is V(raw).
       - V(raw), V(text), V(json), V(yaml), or any other name or media type, such as V(toml) and V(application/pdf).
         Members check only contents of type V(text), V(json) or V(yaml).
     type: str
   if_version:
     description:
-      - Write only if the document has this version on the member that is asked; V(absent) means no document.
-      - If it has another version, the task fails with both versions in RV(expected) and RV(actual), or RV(conflicts).
-      - One member checks. Two writers on different members at the same moment may both pass; then one wins everywhere,
-        and the other's content stays in the history.
-      - Two writers of the same content both succeed, but only one of them with a change.
+      - Write only if the member that receives the request has this version of the document. V(absent) requires that
+        the member has no such document.
+      - If the member has another version, the task fails and returns both versions in RV(expected) and RV(actual), or
+        in RV(conflicts).
+      - Only the member that receives the request checks the version. If two writers use different members at the same
+        moment, both checks may pass. Then one version wins on all members, and the other version stays in the history.
+      - If two tasks write the same content, both succeed, but only one of them is changed.
     type: str
   expires:
     description:
-      - Lifetime of the document, in seconds, or a number followed by V(s), V(m), V(h), V(d) or V(w), such as V(30m) or
-        V(7d), at most ten years; or V(never). Afterwards it is deleted on every member.
-      - An unchanged document is written again, and counts as changed, if less than half of this time is left, or more
-        than all of it. So a task that runs regularly keeps the document alive, and an immediate repetition changes
-        nothing.
-      - If not given, an unchanged document keeps its expiry, and a written one never expires.
+      - Lifetime of the document. Either V(never), or a number of seconds, or a number followed by V(s), V(m), V(h),
+        V(d) or V(w), such as V(30m) or V(7d), at most ten years. When the lifetime ends, every member deletes the
+        document.
+      - If the content is unchanged, the document is still written again, and counts as changed, when less than half of
+        the lifetime is left, or more than the whole lifetime. So a task that runs regularly keeps the document alive,
+        and an immediate repetition changes nothing.
+      - If O(expires) is not given, an unchanged document keeps its expiry, and a document that is written never
+        expires.
     type: str
   rollback_to:
     description:
-      - A former version of the document. Its content and type are published again, as a new version.
-      - It must be in the history of the member that is asked. If the document already has that content and type,
-        nothing is written.
-      - The new version expires when the former one would have. If that time has passed, the task fails, unless
-        O(expires) is given.
+      - A former version of the document. The module publishes the content and type of that version again, as a new
+        version.
+      - The former version must be in the history of the member that receives the request. If the document already has
+        that content and type, the module writes nothing.
+      - The new version expires at the time at which the former version would have expired. If that time has passed, the
+        task fails, unless O(expires) is given.
       - Mutually exclusive with O(documents), O(content), O(value), O(src) and O(content_type).
     type: str
   author:
-    description: Author, kept with the version.
+    description: Author of the change, stored with the version.
     type: str
   comment:
-    description: Reason, kept with the version.
+    description: Reason for the change, stored with the version.
     type: str
   wait:
     description:
-      - How many members must hold each document before the task succeeds. V(none), V(majority), V(all), or a number
-        of members.
+      - How many members must hold each document before the task succeeds. One of V(none), V(majority), V(all), or a
+        number of members.
       - The default is V(all) if O(wait_for) is given, else V(none).
-      - The task also waits if nothing was changed, so a second run proves the same as the first.
-      - After a deletion, members count if they know of it and hold no such document.
+      - The task also waits if it changed nothing, so a second run proves the same as the first.
+      - After a deletion, a member counts if it has received the deletion and holds no document of that name.
     type: str
   wait_for:
     description:
-      - What a member must do to count. With V(held) it holds the document. With V(applied) it has also put the files in
-        place that its agent renders from it; a member that renders none only has to hold it.
-      - With V(applied) the task fails as soon as all missing members have refused the document, and names each reason.
+      - Which members count for O(wait). With V(held), a member counts once it holds the document. With V(applied), it
+        counts once its agent has also written the files that it renders from the document. A member that renders no
+        file from the document only has to hold it.
+      - With V(applied), the task fails as soon as every member that does not count has refused the document. The error
+        names each reason.
       - After a deletion, V(applied) means V(held). The default is V(held).
     type: str
     choices: [held, applied]
   wait_timeout:
     description:
-      - Longest time to wait in seconds, for all documents together. Then the task fails and names the members that lag
-        behind.
+      - Longest time to wait for all documents together, in seconds. After this time the task fails and names the
+        members that lag behind.
     type: int
     default: 60
   sensitive:
     description:
-      - Keep contents out of the diff, of the module's reported arguments, and of errors. Names, sizes and digests are
-        still shown; a short content can be guessed from its digest.
-      - Nothing is ever written to the system log of the target.
+      - Do not show contents in the diff, in the module's reported arguments, and in errors. Names, sizes and digests
+        are still shown. A short content can be guessed from its digest.
+      - The module never writes to the system log of the target.
     type: bool
     default: false
 seealso:
@@ -241,13 +252,13 @@ key:
   sample: app/limits
 version:
   description:
-    - Version of the document; of its tombstone after a deletion. V(null) in check mode when it would change, and when
-      there was nothing to delete.
+    - Version of the document, or after a deletion, of its tombstone. V(null) if there was nothing to delete, and in
+      check mode if the document would change.
   returned: without O(documents)
   type: str
   sample: 019a3c1e5b2f0000@198.18.0.11:8000
 previous_version:
-  description: Version before the task, V(null) when there was none.
+  description: Version of the document before the task; V(null) if there was no document.
   returned: without O(documents)
   type: str
   sample: 019a3c1e5a000000@198.18.0.12:8000
@@ -257,14 +268,14 @@ digest:
   type: str
   sample: sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824
 size:
-  description: Bytes of the content.
+  description: Size of the content in bytes.
   returned: without O(documents), and with O(state=present)
   type: int
   sample: 5
 documents:
   description:
-    - For each name C(changed), and C(key), C(version), C(previous_version), C(digest), C(size), C(members),
-      C(confirmed) and C(laggards) as they are returned of a single document.
+    - Result of each document by its name. Each result has C(changed), and C(key), C(version), C(previous_version),
+      C(digest), C(size), C(members), C(confirmed) and C(laggards) as for a single document.
   returned: with O(documents)
   type: dict
   sample:
@@ -279,46 +290,47 @@ documents:
       confirmed: 3
       laggards: []
 atomic:
-  description: Whether all that was written was written at once; V(null) when less than two documents were.
+  description: Whether all documents were written in one request; V(null) if fewer than two documents were written.
   returned: with O(documents)
   type: bool
   sample: true
 members:
   description:
-    - Members that were asked whether they hold the document. V(null) in check mode, and with O(documents) and
-      O(wait=none).
+    - Number of members of which the module learned whether they hold the document. V(null) in check mode, and with
+      O(documents) and O(wait=none).
   returned: once a member has answered
   type: int
   sample: 3
 confirmed:
-  description: How many of them hold it; with O(documents), the one held by the fewest.
+  description:
+    - Number of members that hold the document. With O(documents), the lowest of these numbers over all documents.
   returned: once a member has answered
   type: int
   sample: 3
 laggards:
   description:
-    - The members that do not hold the document (yet), as they were reported; with O(documents), each with C(key).
+    - The members that do not hold the document yet. With O(documents), each entry also has the C(key) of its document.
   returned: once a member has answered
   type: list
   elements: dict
   sample: []
 elapsed:
-  description: Seconds spent waiting for them.
+  description: Seconds that the task waited for members.
   returned: once a member has answered
   type: float
   sample: 0.4
 expected:
-  description: The version given as O(if_version).
+  description: The version that O(if_version) requires.
   returned: failure of O(if_version), without O(documents)
   type: str
   sample: 019a3c1e5a000000@198.18.0.12:8000
 actual:
-  description: The version that the document has, V(absent) when there is none.
+  description: The version that the document has; V(absent) if there is no document.
   returned: failure of O(if_version), without O(documents)
   type: str
   sample: 019a3c1e5b2f0000@198.18.0.11:8000
 conflicts:
-  description: Every document that has another version than the one expected.
+  description: Every document whose version differs from its O(if_version).
   returned: failure of O(if_version)
   type: list
   elements: dict
@@ -328,11 +340,11 @@ conflicts:
       type: str
       returned: always
     expected:
-      description: The version given as O(if_version).
+      description: The version that O(if_version) requires.
       type: str
       returned: always
     actual:
-      description: The version that the document has, V(absent) when there is none.
+      description: The version that the document has; V(absent) if there is no document.
       type: str
       returned: always
   sample:
@@ -346,45 +358,47 @@ written:
   elements: str
   sample: [app/motd]
 unwritten:
-  description: Names of the documents that should have been written and have not been.
+  description: Names of the documents that the task should have written and has not written.
   returned: failure, once a member has answered
   type: list
   elements: str
   sample: [app/limits]
 uncertain:
-  description: The document that was sent, and whose answer did not come. Running the task again settles it.
+  description:
+    - Names of the documents that were sent to a member without an answer, so they may have been written. Run the task
+      again to find out.
   returned: failure, once a member has answered
   type: list
   elements: str
   sample: []
 endpoint:
-  description: The member that was talked to; the first of O(endpoints) when none answered.
+  description: Endpoint of the member that answered; the first of O(endpoints) if no member answered.
   returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock
 failed_endpoints:
-  description: Each endpoint that did not answer, and why.
+  description: Each endpoint that did not answer, with the reason.
   returned: unless options are wrong
   type: list
   elements: dict
   sample: [{"endpoint": "http://198.18.0.11:8001", "reason": "Connection refused"}]
 error:
-  description: What a program can tell the failure by.
+  description: The failure in a form that a playbook can test.
   returned: failure, when a member refused the request or none answered
   type: dict
   contains:
     code:
       description:
-        - The agent's code. V(no_member_answered) when there was none to say so, and V(answer_lost) when a change was
-          sent and not answered.
+        - The agent's error code. V(no_member_answered) if no member answered, and V(answer_lost) if a change was sent
+          and no answer came.
       type: str
       returned: always
     status:
-      description: HTTP status, V(null) without an answer.
+      description: HTTP status of the answer; V(null) if there was no answer.
       type: int
       returned: always
     details:
-      description: What the agent added; empty with O(sensitive).
+      description: Further fields of the agent's error; empty with O(sensitive).
       type: dict
       returned: always
   sample: {"code": "document_too_large", "status": 413, "details": {"limit": 16777216}}
@@ -408,15 +422,15 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import FleetModule
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError, ConfigError
 
-#: Options of one of many documents that the module's option of the same name stands in for.
+#: Options that a document of ``documents`` takes from the module's option of the same name if it does not set them.
 _SHARED = ("state", "content_type", "remote_src", "expires", "author", "comment")
 
-#: Documents that a message about waiting names.
+#: Largest number of documents that the message about a wait that timed out describes.
 _MOST_TOLD = 5
 
 
 def document_spec() -> dict[str, t.Any]:
-    """Argument spec of what is said of one document, alone or as one of many."""
+    """Return the argument spec of one document: of the module's own options, and of each entry of ``documents``."""
     return dict(
         content_spec(),
         state={"type": "str", "choices": ["present", "absent"]},
@@ -428,7 +442,10 @@ def document_spec() -> dict[str, t.Any]:
 
 
 def wishes_of(params: dict[str, t.Any]) -> list[Wish]:
-    """All documents that are asked for, checked. Raises ``ConfigError`` naming the document and its option."""
+    """Check the options and return one wish for each document.
+
+    Raises ``ConfigError`` naming the document and its option.
+    """
     if params["documents"] is None:
         return [Wish("default" if params["key"] is None else params["key"], params)]
     shared = {name: params[name] for name in _SHARED}
@@ -450,7 +467,7 @@ def wishes_of(params: dict[str, t.Any]) -> list[Wish]:
 
 
 class Publication:
-    """One run of the module, and what can be told of it at any time."""
+    """One run of the module, with the results that it reports at the end or on a failure."""
 
     def __init__(self, module: FleetModule, wishes: list[Wish]) -> None:
         self._module = module
@@ -463,7 +480,7 @@ class Publication:
         self._wait = wait_of(module.params)
 
     def run(self, fleet: Fleet) -> t.NoReturn:
-        """Read all, compare all, write all, wait for all; ends the module."""
+        """Read all documents, check ``if_version``, write, wait for members, and end the module."""
         try:
             self._changes = [Change(wish, fleet) for wish in self._wishes]
             self._compare()
@@ -484,7 +501,7 @@ class Publication:
             self._fail("; ".join(str(exc) for exc in conflicts), conflicts)
 
     def _write(self, fleet: Fleet) -> None:
-        """Write what is planned: at once where that is wanted and can be done."""
+        """Write the planned changes: together if ``atomic`` wants that and the member can, else one by one."""
         planned = [change for change in self._changes if change.planned]
         if len(planned) > 1 and self._module.params["atomic"] != "never":
             try:
@@ -508,7 +525,7 @@ class Publication:
             return
         started = time.monotonic()
         end = started + self._module.params["wait_timeout"]
-        # When the time is over, what members hold of the rest is still worth a look, but not an endless one.
+        # After wait_timeout, each remaining document is still counted once, but for at most ``timeout`` seconds more.
         last_look = end + self._module.params["timeout"]
         for change in self._changes:
             now = time.monotonic()
@@ -541,7 +558,7 @@ class Publication:
         return self._counts.get(change.wish.key, {})
 
     def _describe(self, change: Change) -> str:
-        """Of a document that too few members hold."""
+        """Describe for an error message a document that too few members hold."""
         count = self._counted(change)
         what = "document %r version %s" % (clip(change.wish.key), change.version)
         if not count:
@@ -557,7 +574,7 @@ class Publication:
         )
 
     def _fail(self, problem: ClientError | str, conflicts: t.Sequence[Conflict] = ()) -> t.NoReturn:
-        """End the module; what was written and what was not is told whatever happened."""
+        """End the module with a failure, and report which documents were written and which were not."""
         results = self._results(predicted=False)
         results["written"] = [change.wish.key for change in self._changes if change.written]
         results["unwritten"] = [change.wish.key for change in self._changes if change.planned]
@@ -571,7 +588,7 @@ class Publication:
         self._module.fail(problem, **results)
 
     def _results(self, predicted: bool) -> dict[str, t.Any]:
-        """What is returned; ``predicted`` counts what is planned as done."""
+        """Return the module's results. With ``predicted``, planned changes count as done, as check mode needs it."""
         shown = {change.wish.key: self._result_of(change, predicted) for change in self._changes}
         diffs = [
             change.diff(self._module.sensitive)
@@ -602,7 +619,7 @@ class Publication:
 
 
 def wait_of(params: dict[str, t.Any]) -> str:
-    """How many members to wait for. Raises ``ConfigError``."""
+    """Return the effective value of ``wait``. Raises ``ConfigError``."""
     wait: str | None = params["wait"]
     if wait is None:
         return "all" if params["wait_for"] else "none"
@@ -630,7 +647,7 @@ def main() -> None:
         + [("documents", name) for name in ("key", "if_version", "rollback_to") + SOURCES]
         + [("rollback_to", name) for name in ("content_type",) + SOURCES],
         required_if=[("state", "present", ("documents", "rollback_to") + SOURCES, True)],
-        # The system log would keep whole documents, secret ones too.
+        # Otherwise Ansible would write whole documents to the system log, secret ones too.
         no_log=True,
     )
     try:

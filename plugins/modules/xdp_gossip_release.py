@@ -11,8 +11,9 @@ version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Part of the role P(xdp_gossip.fleet.agent#role).
-  - An installed collection carries a release and deploys that one. A checkout builds its own, in
-    C(~/.cache/xdp-gossip) on the controller, so that no stale one is deployed.
+  - An installed collection contains a release of the agent, and this release is deployed. In a checkout of the
+    repository, the module builds a new release in C(~/.cache/xdp-gossip) on the controller, so that no stale release is
+    deployed.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.read_only
   - xdp_gossip.fleet.attributes
@@ -22,7 +23,9 @@ attributes:
     details: Changes nothing on any host in either mode.
 options:
   archive:
-    description: A release archive C(xdp-gossip-VERSION.tar.gz) on the controller. Empty takes the collection's own.
+    description:
+      - A release archive C(xdp-gossip-VERSION.tar.gz) on the controller. If empty, the module uses the release of the
+        collection.
     type: str
     default: ""
 seealso:
@@ -41,7 +44,7 @@ path:
   type: str
   returned: success
 version:
-  description: Version of the agent in it.
+  description: Version of the agent in the archive.
   type: str
   returned: success
 release:

@@ -11,21 +11,22 @@ version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Part of the role P(xdp_gossip.fleet.agent#role), which calls it for each host.
-  - A fleet's secrets are files on the controller that their owner alone may read, or that ansible-vault has encrypted.
-    They are the secret key, the API token, and a certificate authority, which signs a certificate for each host.
+  - A fleet's secrets are files on the controller. Only their owner may read them, unless ansible-vault has encrypted
+    them. The files are the secret key, the API token, and a certificate authority, which signs a certificate for each
+    host.
   - Never returns the content of a file.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes
   - xdp_gossip.fleet.attributes.on_controller
 attributes:
   check_mode:
-    details: With O(state=present) it says that it would make them, and makes none.
+    details: With O(state=present), the module reports that it would create missing files, and creates none.
   diff_mode:
     support: none
     details: The content is secret.
 options:
   cluster:
-    description: Name of the cluster, which a new authority is named after.
+    description: Name of the cluster. A new certificate authority gets this name.
     type: str
     required: true
   directory:
@@ -33,28 +34,28 @@ options:
     type: path
     required: true
   secret_key_file:
-    description: File of the secret key. Not given where the host takes none from a file.
+    description: File of the secret key. Omit it if the host gets no secret key from a file.
     type: path
   api_token_file:
-    description: File of the API token. Not given where the host takes none from a file.
+    description: File of the API token. Omit it if the host gets no API token from a file.
     type: path
   key_files:
-    description: Files of key slots. They are looked at and never made.
+    description: Files with the secrets of key slots. The module checks these files and never creates them.
     type: list
     elements: path
     default: []
   ca_cert_file:
-    description: File of the authority's certificate. Not given where the host takes no certificate from it.
+    description: File of the authority's certificate. Omit it if the authority signs no certificate for the host.
     type: path
   ca_key_file:
-    description: File of the authority's key.
+    description: File of the authority's private key.
     type: path
   host:
     description: Name of the host in the inventory.
     type: str
     required: true
   names:
-    description: Addresses and DNS names that the host's certificate holds for.
+    description: Addresses and DNS names for which the host's certificate is valid.
     type: list
     elements: str
     default: []
@@ -64,7 +65,7 @@ options:
     elements: str
     default: []
   state:
-    description: V(query) only looks, V(present) makes what is missing.
+    description: With V(query), the module only checks the files. With V(present), it also creates missing files.
     type: str
     choices: [query, present]
     default: query
@@ -84,17 +85,17 @@ EXAMPLES = r"""
 
 RETURN = r"""
 missing:
-  description: The fleet's files that are not there.
+  description: Paths of the fleet's files that do not exist.
   type: list
   elements: str
   returned: success
 problems:
-  description: What is wrong with files that are there, a sentence each.
+  description: Problems with existing files, one sentence each.
   type: list
   elements: str
   returned: success
 certificate:
-  description: Path of the host's certificate, empty where it takes none from the authority.
+  description: Path of the host's certificate; empty if the authority signs no certificate for the host.
   type: str
   returned: success
 key:
@@ -102,11 +103,12 @@ key:
   type: str
   returned: success
 renew:
-  description: Why the host's certificate has to be made, empty when it does not.
+  description: Why the host needs a new certificate; empty if it needs none.
   type: str
   returned: success
 strangers:
-  description: The hosts that have been deployed with these secrets, when none of them is of O(fleet).
+  description:
+    - The hosts that have been deployed with these secrets, if none of them is in O(fleet). Otherwise an empty list.
   type: list
   elements: str
   returned: success

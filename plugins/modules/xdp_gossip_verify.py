@@ -11,12 +11,12 @@ short_description: Prove that a fleet holds a configuration document
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Asks one member whether the members of the fleet hold a given version, digest or content of a document, whether all
-    of them have deleted it, or, without O(key), whether all of them hold the same documents. With O(applied), also
-    whether the files that they render from it are in effect.
-  - If fewer members hold it than O(wait) asks for, the task fails and names each member that lags behind, with the
-    reason. It changes nothing, unless O(repair) makes members catch up.
-  - The member that is asked knows from gossip what the others hold. With O(direct) the module asks each of them itself.
+  - Asks one member whether the members of the fleet hold a given version, digest or content of a document, or whether
+    all members have deleted the document. Without O(key), asks whether all members hold the same documents. With
+    O(applied), asks also whether members have written the files that they render from the document.
+  - If fewer members hold the document than O(wait) requires, the task fails and names each member that lags behind,
+    with the reason. The module changes nothing, unless O(repair) is set and members have to catch up.
+  - The asked member knows from gossip what the other members hold. With O(direct), the module asks each member itself.
 requirements:
   - PyYAML on the target, only for O(value) with O(content_type=yaml)
 extends_documentation_fragment:
@@ -25,92 +25,99 @@ extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.action_group
 attributes:
   check_mode:
-    details: With O(repair), members that lag behind are not asked to sync, and are no failure.
+    details: With O(repair), members that lag behind are not asked to sync, and the task does not fail because of them.
   diff_mode:
     support: N/A
-    details: Has no content to show.
+    details: The module changes no content.
 options:
   key:
     description:
       - Name of the document. If omitted, the module compares the complete state of the members.
-      - Without O(version), O(digest) or a content, the members must hold the version of the member that is asked.
+      - Without O(version), O(digest) or a content, all members must hold the version that the asked member holds.
     type: str
   state:
     description:
-      - V(present) expects members to hold the document, V(absent) to hold none of this name.
-      - With V(absent) and the O(version) of the deletion, they must also know of it or of a later one. Two members that
-        do not could still pass the document on.
+      - V(present) requires that members hold the document. V(absent) requires that members hold no document of this
+        name.
+      - With V(absent) and the O(version) of the deletion, members must also have received that deletion or a later one.
+        A member without the deletion would still accept the document from another member.
     type: str
     choices: [present, absent]
     default: present
   version:
-    description: Version that the members must hold, as RV(xdp_gossip.fleet.xdp_gossip_publish#module:version) gave it.
+    description: Version that members must hold, as returned in RV(xdp_gossip.fleet.xdp_gossip_publish#module:version).
     type: str
   digest:
-    description: SHA-256 of the content that they must hold, with or without C(sha256:) in front.
+    description: SHA-256 of the content that members must hold, with or without C(sha256:) in front.
     type: str
   content:
-    description: The content that they must hold, byte for byte (UTF-8).
+    description: The content that members must hold, byte for byte (UTF-8).
     type: raw
   value:
-    description: The content as data, written as O(xdp_gossip.fleet.xdp_gossip_publish#module:value) is.
+    description:
+      - The content that members must hold, as data. It is converted to text in the same way as
+        O(xdp_gossip.fleet.xdp_gossip_publish#module:value).
     type: raw
   src:
     description:
-      - File whose bytes they must hold, on the controller unless O(remote_src=true). It is searched there like in
-        M(ansible.builtin.copy), in C(files) of the role or beside the playbook, and decrypted if it is encrypted with
-        Ansible Vault. Playbooks of collections also search in the current directory.
+      - File whose bytes members must hold. The file is on the controller unless O(remote_src=true). On the controller,
+        the module searches for the file like M(ansible.builtin.copy), in C(files) of the role or beside the playbook,
+        and decrypts a file that Ansible Vault has encrypted. In the playbooks of a collection, the module also searches
+        in the current directory.
     type: path
   remote_src:
     description:
       - Whether O(src) is a file on the target host.
-      - With V(false), which is the default, the task cannot run with C(async).
+      - With V(false), the default, the task cannot run with C(async).
     type: bool
   content_type:
-    description: Format in which O(value) is written if it is not text, V(json) or V(yaml). It is not compared.
+    description:
+      - Format to which O(value) is converted if it is not text, V(json) or V(yaml). The module does not compare the
+        documents' content types.
     type: str
   wait:
-    description: How many members must hold it. V(majority), V(all), or a number of members.
+    description: How many members must hold the document. One of V(majority), V(all), or a number of members.
     type: str
     default: all
   wait_timeout:
-    description: Longest time to wait for them in seconds; 0 asks once.
+    description: Longest time to wait for these members, in seconds. With 0, the module asks once.
     type: int
     default: 30
   applied:
     description:
-      - Count only members that have also put the files in place that their agents render from the document, or render
-        none.
+      - Count only members whose agents have also written all files that they render from the document, or render no
+        file from it.
       - Needs O(key), and excludes O(state=absent) and O(direct).
-      - Waiting ends early if all missing members have refused the document.
+      - Waiting ends early if every member that does not count has refused the document.
     type: bool
     default: false
   repair:
     description:
-      - If members lag behind, make the member that is asked sync with them at once, before waiting.
-      - The task is changed if there were any.
+      - If members lag behind, make the asked member sync with them at once, before waiting.
+      - The task counts as changed if any members lagged behind.
     type: bool
     default: false
   direct:
     description:
-      - Ask each member over its own API, and count only these answers. The module reads the document's bytes and
-        computes their digest itself.
-      - Members are asked at the address of the NodeList, 16 at a time, each within O(timeout) and O(retries). One that
-        does not answer is in RV(unreachable_members) and counts as not holding it.
-      - O(token) is sent to each of these addresses; use V(https) if members are not trusted with it.
-      - A deletion is proved by the absence of the document; this API does not tell its version.
+      - Ask each member over its own API, and count only these answers. The module reads the document's bytes from each
+        member and computes their digest itself.
+      - Members are asked at their addresses in the NodeList, 16 at a time, each within O(timeout) and O(retries). A
+        member that does not answer is listed in RV(unreachable_members) and counts as not holding the document.
+      - O(token) is sent to each of these addresses. With V(https), only hosts with a valid certificate get it.
+      - A member that has no such document counts as having deleted it. The members' API does not report the version of
+        a deletion.
     type: bool
     default: false
   direct_scheme:
-    description: V(http) or V(https) for O(direct). The default is that of the first TCP endpoint, or else V(http).
+    description: V(http) or V(https) for O(direct). The default is the scheme of the first TCP endpoint, else V(http).
     type: str
     choices: [http, https]
   direct_port:
     description:
-      - TCP port of the members' API for O(direct). The default is that of the first TCP endpoint, or else 8001.
+      - TCP port of the members' API for O(direct). The default is the port of the first TCP endpoint, else 8001.
     type: int
   sensitive:
-    description: Keep O(content) and O(value) out of the module's reported arguments and of errors.
+    description: Do not show O(content) and O(value) in the module's reported arguments and in errors.
     type: bool
     default: false
 seealso:
@@ -169,33 +176,33 @@ EXAMPLES = r"""
 
 RETURN = r"""
 converged:
-  description: Whether as many members as O(wait) asks for hold it.
+  description: Whether as many members as O(wait) requires hold the document.
   returned: once a member has answered
   type: bool
   sample: true
 members:
-  description: Members that were asked about.
+  description: Number of members that the answer is about.
   returned: once a member has answered
   type: int
   sample: 3
 confirmed:
-  description: How many of them hold it.
+  description: Number of members that hold the document.
   returned: once a member has answered
   type: int
   sample: 3
 elapsed:
-  description: Seconds until the member that was asked had its answer.
+  description: Seconds until the asked member gave its last answer.
   returned: once a member has answered
   type: float
   sample: 0.1
 version:
-  description: Version that was compared, or else one that is held by a member that counts.
+  description: Version that members had to hold, or if none was given, the version of a member that counts.
   returned: once a member has answered
   type: str
   sample: 019a3c1e5b2f0000@198.18.0.11:8000
 digest:
   description:
-    - Digest that was compared, of the document or (without O(key)) of the whole state. V(null) when no member holds
+    - Digest that members had to hold, of the document, or without O(key), of all documents. V(null) if no member holds
       the document.
   returned: once a member has answered
   type: str
@@ -223,23 +230,23 @@ holdings:
       type: str
       returned: always
     holds:
-      description: Whether it holds what was asked for.
+      description: Whether the member holds the version, digest or content that was asked for.
       type: bool
       returned: always
     version:
-      description: The version that it holds, V(null) when it holds none or that is not known.
+      description: The version that the member holds; V(null) if it holds none or its version is unknown.
       type: str
       returned: always
     digest:
-      description: The digest that it holds, V(null) for a deletion and when it is not known.
+      description: The digest that the member holds; V(null) for a deletion or if the digest is unknown.
       type: str
       returned: always
     deleted:
-      description: Whether C(version) is that of a deletion.
+      description: Whether C(version) is the version of a deletion.
       type: bool
       returned: always
     reason:
-      description: Why it does not count.
+      description: Why the member does not count.
       type: str
       returned: always
     reached:
@@ -257,40 +264,42 @@ holdings:
       deleted: false
       reason: ""
 laggards:
-  description: Those of RV(holdings) that do not hold it. Each is in exactly one of the next three lists.
+  description:
+    - Entries of RV(holdings) whose member does not hold the document. Each is in exactly one of RV(missing), RV(stale)
+      and RV(mismatched).
   returned: once a member has answered
   type: list
   elements: dict
   sample: []
 missing:
   description:
-    - Members that have no version of the document, or have not answered. With O(state=absent), those that have not
-      heard of the deletion.
+    - Members that have no version of the document, or have not answered. With O(state=absent), members that have not
+      received the deletion.
   returned: once a member has answered
   type: list
   elements: dict
   sample: []
 stale:
   description:
-    - Members with an older version than the one that was asked for or, when that was a content, than the newest one
-      that members with this content have.
+    - Members with an older version than the one that was asked for. If a content was asked for, members with an older
+      version than the newest version with that content.
   returned: once a member has answered
   type: list
   elements: dict
   sample: []
 mismatched:
   description:
-    - Members with something else that is not known to be older, such as a newer version, other content while nobody
-      has the right one, or (without O(key)) other documents.
+    - Members that hold something else that is not known to be older. Examples are a newer version, other content while
+      no member has the right content, or without O(key), other documents.
   returned: once a member has answered
   type: list
   elements: dict
   sample: []
 refused:
   description:
-    - Members that hold the document and could not apply it. C(applied.error) of each says why.
-    - With O(applied), each of RV(laggards) is in exactly one of RV(missing), RV(stale), RV(mismatched), this list and
-      the next.
+    - Members that hold the document and could not apply it. C(applied.error) of each entry says why.
+    - With O(applied), each of RV(laggards) is in exactly one of RV(missing), RV(stale), RV(mismatched), RV(refused) and
+      RV(pending).
   returned: with O(applied)
   type: list
   elements: dict
@@ -302,36 +311,36 @@ pending:
   elements: dict
   sample: []
 applied:
-  description: Members that have applied the document. Those that make no file of it are not among them.
+  description: Members that have applied the document. Members that render no file from the document are not listed.
   returned: with O(applied)
   type: list
   elements: dict
   sample: []
 asked:
-  description: Members that were asked to sync; V(null) when none lagged behind, and in check mode.
+  description: Number of members that were asked to sync; V(null) if no member lagged behind, and in check mode.
   returned: with O(repair)
   type: int
   sample: 1
 unreachable_members:
-  description: Those of RV(missing) that did not answer O(direct).
+  description: Entries of RV(missing) whose member did not answer the request that O(direct) made.
   returned: once a member has answered
   type: list
   elements: dict
   sample: []
 endpoint:
-  description: The member that was asked; the first of O(endpoints) when none answered.
+  description: Endpoint of the member that answered; the first of O(endpoints) if no member answered.
   returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock
 failed_endpoints:
-  description: Each of O(endpoints) that did not answer, and why.
+  description: Each of O(endpoints) that did not answer, with the reason.
   returned: unless options are wrong
   type: list
   elements: dict
   sample: [{"endpoint": "http://198.18.0.11:8001", "reason": "Connection refused"}]
 error:
   description:
-    - What a program can tell the failure by, see RV(xdp_gossip.fleet.xdp_gossip_publish#module:error).
+    - The failure in a form that a playbook can test, see RV(xdp_gossip.fleet.xdp_gossip_publish#module:error).
   returned: failure, when a member refused the request or none answered
   type: dict
   sample: {"code": "no_member_answered", "status": null, "details": {}}
@@ -350,10 +359,10 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 
 
 def question_of(params: dict[str, t.Any]) -> Question:
-    """What is asked. Raises ``ConfigError``."""
+    """Build the question from the module's options. Raises ``ConfigError``."""
     if params["key"] is None:
         if params["state"] == "absent":
-            # A key that is null passes Ansible's own check, and the whole state is not what is meant then.
+            # Ansible's own check accepts a key that is null. Without this error, the module would compare everything.
             raise ConfigError("key: expected the name of the document that is to be absent")
         return Question()
     key = check_key(params["key"])
@@ -372,7 +381,7 @@ def question_of(params: dict[str, t.Any]) -> Question:
 
 
 def direct_of(params: dict[str, t.Any]) -> Direct | None:
-    """How to ask members directly, if that is wanted. Raises ``ConfigError``."""
+    """Return how to ask members over their own APIs; ``None`` without ``direct``. Raises ``ConfigError``."""
     if not params["direct"]:
         return None
     port = params["direct_port"]
@@ -382,12 +391,12 @@ def direct_of(params: dict[str, t.Any]) -> Direct | None:
 
 
 def ask_directly(direct: Direct, question: Question, answer: Convergence, wait: str) -> list[dict[str, t.Any]]:
-    """Put what each member says itself into ``answer``; returns those that did not answer."""
+    """Ask each member itself and replace the results in ``answer``. Returns the members that did not answer."""
     exact = question
     if question.key is None:
         exact = Question(digest=answer.digest)
     elif not question.absent and question.version is None and question.digest is None:
-        # The version that the first member holds, as it said.
+        # The version that the asked member reports for the first member that holds the document.
         held = [result.get("version") for result in answer.results if result.get("holds") is True]
         exact = Question(question.key, held[0] if held else None)
     answer.replace(direct.ask(exact, answer.results), wait)
@@ -395,7 +404,7 @@ def ask_directly(direct: Direct, question: Question, answer: Convergence, wait: 
 
 
 def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct | None) -> t.NoReturn:
-    """Ask, and end the module with the answer. Raises ``ClientError``."""
+    """Ask the fleet, with ``repair`` make members sync, and end the module. Raises ``ClientError``."""
     wait = module.params["wait"]
     asked, needed = None, False
     if module.params["repair"]:
