@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: write several documents, all or nothing. Python 3.8 or later."""
+"""PRIVATE to this collection: writes several documents in one request, all or none. Python 3.8 or later."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import Ap
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, not_offered
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError
 
-#: What the agent takes at once.
+#: Most documents that the agent accepts in one request, and most bytes of all their names together.
 MAX_DOCUMENTS = 64
 MAX_KEY_BYTES = 4096
 
-#: How often the fleet is looked at again because somebody else wrote meanwhile.
+#: How often the write is tried again if others have written the documents since they were read.
 _ROUNDS = 5
 
 
 class NotTogether(Exception):
-    """These cannot be written as one; nothing was. ``str()`` says why."""
+    """Raised if the documents cannot be written in one request and nothing was written; ``str()`` says why."""
 
 
 class Conflicts(Exception):
-    """Nothing was written: each of ``conflicts`` has another version than the one expected."""
+    """Raised if nothing was written because each document of ``conflicts`` has another version than expected."""
 
     def __init__(self, conflicts: list[Conflict]) -> None:
         self.conflicts = conflicts
@@ -33,7 +33,7 @@ class Conflicts(Exception):
 
 
 def conflicts_of(changes: t.Sequence[Change]) -> list[Conflict]:
-    """Every conflict among ``changes``."""
+    """Return the conflict of each change whose document has another version than expected."""
     found = []
     for change in changes:
         try:
@@ -44,9 +44,9 @@ def conflicts_of(changes: t.Sequence[Change]) -> list[Conflict]:
 
 
 def write_together(fleet: Fleet, changes: t.Sequence[Change]) -> None:
-    """Write what is planned of ``changes`` with one request.
+    """Write all planned ``changes`` with one request.
 
-    Raises ``NotTogether``, ``Conflicts``, and ``ClientError`` as ``Change.apply`` does.
+    Raises ``NotTogether``, ``Conflicts``, or ``ClientError`` if nothing was written or the outcome is unknown.
     """
     for _round in range(_ROUNDS):
         planned = [change for change in changes if change.planned]

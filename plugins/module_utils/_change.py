@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: one document, as it is wanted and as the fleet holds it. Python 3.8 or later."""
+"""PRIVATE to this collection: compares a wanted document with the fleet's and writes it. Python 3.8 or later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 
 
 class Wish:
-    """What a document shall be, from its checked options. Raises ``ConfigError``."""
+    """The wanted state of one document, built from checked options. Raises ``ConfigError``."""
 
     def __init__(self, key: str, options: t.Mapping[str, t.Any]) -> None:
         self.key = check_key(key)
@@ -28,20 +28,20 @@ class Wish:
         if options["state"] == "present" and self.rollback_to is None:
             self.value, self.content_type = content_of(options)
             if self.value is None:
-                # Options that are given as null pass Ansible's own checks; no value here would mean a deletion.
+                # Ansible's own checks accept options that are null. A missing value would delete the document.
                 raise ConfigError("expected one of %s with state=present, got none" % ", ".join(SOURCES))
         self.suffix = suffix_of(options["src"])
-        #: Only a type that was asked for is a reason to write what is otherwise there.
+        #: Whether a different content type alone is a reason to write; only if the task gives a type.
         self.type_counts = options["content_type"] is not None
         self.if_version: str | None = options["if_version"]
-        #: Seconds to live; 0 forever, ``None``: not said.
+        #: Lifetime in seconds: 0 forever, ``None`` not given.
         self.expires = seconds_of(options.get("expires"))
         self.author: str | None = options["author"]
         self.comment: str | None = options["comment"]
 
 
 class Conflict(Exception):
-    """Another version is there than the one to write over; ``actual`` is it, or ``absent``."""
+    """Raised if the document has another version than ``if_version``; ``actual`` is that version, or ``absent``."""
 
     def __init__(self, wish: Wish, actual: str) -> None:
         self.key = wish.key
@@ -54,7 +54,10 @@ class Conflict(Exception):
 
 
 class Change:
-    """What is to be done about one document. The fleet is read at once, and written by ``apply``."""
+    """The change that makes one document equal to its wish.
+
+    The constructor reads the document from the fleet and plans the change. ``apply`` writes it.
+    """
 
     def __init__(self, wish: Wish, fleet: Fleet) -> None:
         self.wish = wish
@@ -67,18 +70,18 @@ class Change:
             wish.value, wish.content_type, wish.type_counts = kept[1], kept[0]["content_type"], True
         self._held, self._value, self.planned = self._look()
         self.written = False
-        #: Sent, and not answered.
+        #: Whether the change was sent and no answer came, so that it may have been written.
         self.uncertain = False
         self.previous: str | None = self._held.get("version")
         self.version = self.previous
         self.digest = None if wish.value is None else digest_of(wish.value)
 
     def _look(self) -> tuple[dict[str, t.Any], bytes | None, bool]:
-        """The document held, its value, and whether it differs from what is wanted."""
+        """Read the document. Returns its description, its value, and whether it has to be written."""
         wish = self.wish
         held, value = self._fleet.read(wish.key) or ({}, None)
         retyped = wish.value is not None and wish.type_counts and wish.content_type != held.get("content_type")
-        #: Written only to live longer, or shorter.
+        #: Whether the content is unchanged and only the expiry has to be renewed.
         self._renewed = (
             value is not None and wish.value == value and to_renew(held.get("expires"), wish.expires, self._fleet.now)
         )
@@ -86,15 +89,16 @@ class Change:
         return held, value, retyped or self._renewed or wish.value != value
 
     def check(self) -> None:
-        """Raise ``Conflict`` when there is something to write, but not over the version that is there."""
+        """Raise ``Conflict`` if a change is planned and the document has another version than ``if_version``."""
         actual = self.previous or "absent"
         if self.planned and self.wish.if_version not in (None, actual):
             raise Conflict(self.wish, actual)
 
     def apply(self) -> None:
-        """Write what is planned.
+        """Write the planned change.
 
-        Raises ``Conflict`` when somebody else was quicker, ``ClientError`` when it was not, or perhaps, written.
+        Raises ``Conflict`` if someone else has written the document since it was read, and ``ClientError`` if the
+        change was not written or its outcome is unknown.
         """
         wish = self.wish
         try:
@@ -120,13 +124,16 @@ class Change:
             self.done(answer)
 
     def _kind(self) -> dict[str, str | None]:
-        """The type, or what the agent finds it by: at the moment of writing it knows best what is held."""
+        """Return the request's parameter for the content type, or the file's suffix from which the agent derives one.
+
+        The agent derives the type itself because it knows the document's current type at the moment of the write.
+        """
         if self.wish.content_type is not None:
             return {"content_type": self.wish.content_type}
         return {"suffix": self.wish.suffix} if self.wish.suffix else {}
 
     def entry(self) -> dict[str, t.Any]:
-        """What is planned, as one of many for ``Fleet.write_many``."""
+        """Return the planned change as an entry for ``Fleet.write_many``."""
         wish = self.wish
         entry: dict[str, t.Any] = {"key": wish.key}
         if wish.value is None:
@@ -146,30 +153,30 @@ class Change:
         return entry
 
     def done(self, answer: dict[str, t.Any]) -> None:
-        """Take the member's answer to what was planned."""
+        """Store the member's answer to the planned change."""
         self.written = answer["changed"]
         self.version = answer["version"]
         self.planned = False
 
     def unanswered(self, problem: Unreachable) -> None:
-        """Note that nobody answered; what was sent may have been done."""
+        """Record that no member answered; ``problem`` says whether the change may have been written."""
         self.uncertain = problem.maybe_applied
         self.planned = not problem.maybe_applied
 
     def look_again(self) -> None:
-        """Read the document anew, after somebody else wrote."""
+        """Read the document again after someone else has written it."""
         self._held, self._value, self.planned = self._look()
         self.previous = self.version = self._held.get("version")
 
     def _overtaken(self, actual: str) -> None:
-        """Somebody wrote since we looked. Only if that is just what is wanted, nothing is left to do."""
+        """Read the document again after a lost compare-and-set. Raises ``Conflict`` unless it equals the wish."""
         held, _value, self.planned = self._look()
         if self.planned:
             raise Conflict(self.wish, actual)
         self.version = held.get("version")
 
     def diff(self, sensitive: bool) -> dict[str, str]:
-        """As Ansible shows it."""
+        """Return the diff of the document in the form that Ansible shows."""
         key, value = self.wish.key, self.wish.value
         shown = {
             "before_header": "%s (%s)" % (key, self.previous or "absent"),
@@ -189,7 +196,7 @@ class Change:
         return shown
 
     def result(self, predicted: bool = False) -> dict[str, t.Any]:
-        """What the module returns of this document; ``predicted``: as if what is planned were done."""
+        """Return the module's result for this document. With ``predicted``, a planned change counts as done."""
         foreseen = predicted and self.planned
         shown: dict[str, t.Any] = {
             "key": self.wish.key,
@@ -203,7 +210,7 @@ class Change:
         return shown
 
     def question(self) -> Question:
-        """What members must hold for this document to have arrived."""
+        """Return the question whether members hold this document, or have deleted it."""
         if self.wish.value is None:
             return Question(self.wish.key, self.version, absent=True)
         return Question(self.wish.key, self.version, self.digest)

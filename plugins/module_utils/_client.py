@@ -3,16 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: the HTTP client that modules, inventory and lookup share.
 
-It speaks to the first of several members that answers. An answer comes from another machine, so everything
-about it is bounded: the time of the whole request (not of one read), size, nesting and number of values.
-Redirects, proxies, netrc and content encodings are not used: each would hand the token or the bounds to
-somebody else. Runs on targets: standard library only, Python 3.8 or later.
+The client uses the first of several members that answers. An answer comes from another machine, so the client limits
+the time of the whole request (not of one read), and the size, nesting and number of values of the answer. It ignores
+redirects, proxies, netrc and content encodings, because each of these could leak the token or evade the limits. The
+client runs on targets: standard library only, Python 3.8 or later.
 
-Ansible's own ``open_url`` could replace the connection and the TLS context, not the promises made here. Its timeout
-bounds each read and leaves the name lookup unbounded, so a member that sends a byte now and then holds a task for
-hours. It reports a refused connection and a connection lost while sending as the same ``URLError``, so nobody could
-tell whether a write may have been made. It loses the answer of a member that refuses a long body early, and takes no
-directory as ``ca_path``.
+Ansible's own ``open_url`` could replace the connection and the TLS context, but it gives weaker guarantees. Its timeout
+limits each read, and the name lookup has no limit. So a member that sends a byte now and then could block a task for
+hours. It reports a refused connection and a connection lost while sending as the same ``URLError``, so the caller could
+not tell whether a write may have been made. It loses the answer of a member that refuses a long body early, and does
+not accept a directory as ``ca_path``.
 """
 
 from __future__ import annotations
@@ -35,32 +35,33 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
     Settings,
 )
 
-#: Bytes of one answer; the largest honest one is a long NodeList or a document in base64.
+#: Largest answer that is read, bytes. The largest valid answers are a long NodeList and a document in base64.
 MAX_BODY = 64 * 1024 * 1024
 
 _BACKOFF = 0.3
 _MAX_BACKOFF = 5.0
 
-#: Answers that say "not me, not now" rather than "your request is wrong": the next endpoint is asked.
+#: HTTP statuses that mean that this endpoint cannot answer now, so the client tries the next endpoint.
 _REFUSED_HERE = frozenset((401, 403, 421, 429, 500, 502, 503, 504))
 
 
-#: Of the time that a request has, what the member may take to let a change take effect; the answer has to travel, too.
+#: Fraction of a request's timeout within which the member must apply a change. The rest is for the answer's transfer.
 _SHARE = 0.9
-#: Seconds in which it has to be settled what became of a change whose answer did not come.
+#: Timeout of a request that asks for the outcome of a change whose answer was lost, seconds.
 _SETTLE = 5.0
-#: What every answer of an agent has. Those of release 0.1.0 lack it, and are told by the title of their description.
+#: Header of every answer of an agent. Agents of release 0.1.0 do not send it, but the title of their API description
+#: identifies them.
 _API_HEADER = "x-xdp-gossip-api"
 _DESCRIPTION = "/v1/openapi.yaml"
 _TITLE = b"title: XDP Gossip agent"
-#: What writes documents: such requests have an id, by which that can be settled.
+#: Paths whose requests write documents. Such requests have an id, with which the client can ask for their outcome.
 _SETTLED = ("/v1/documents", "/v1/rollback/")
 
 
 class Unreachable(ClientError):
-    """No endpoint answered. ``attempts`` lists (endpoint, reason).
+    """Raised if no endpoint answered. ``attempts`` lists pairs of endpoint and reason.
 
-    ``maybe_applied``: a write may have arrived, and what became of it could not be learnt.
+    ``maybe_applied`` says whether a member may have applied the write, because its outcome is unknown.
     """
 
     def __init__(self, attempts: t.Sequence[tuple[str, str]], maybe_applied: bool = False) -> None:
@@ -73,20 +74,23 @@ class Unreachable(ClientError):
 
 
 class ApiError(ClientError):
-    """The member answered with an error (status 4xx): asking another one would not help."""
+    """Raised if a member answered with an error (status 4xx) that any other member would answer, too."""
 
     def __init__(self, endpoint: str, status: int, code: str, message: str, details: dict[str, t.Any]) -> None:
         self.endpoint = endpoint
         self.status = status
         self.code = code
         self.details = details
-        #: The error without the member's own words.
+        #: The error without the member's message, which may repeat parts of the request.
         self.summary = "%s answered %d %s" % (endpoint, status, code)
         super().__init__("%s: %s" % (self.summary, message))
 
 
 class _EndpointFailed(Exception):
-    """One endpoint gave no usable answer; internal."""
+    """Raised inside this module if one endpoint gave no usable answer.
+
+    ``sent`` says whether the endpoint may have received the request, ``permanent`` that a retry would not help.
+    """
 
     def __init__(self, reason: str, sent: bool, permanent: bool = False) -> None:
         super().__init__(reason)
@@ -96,7 +100,7 @@ class _EndpointFailed(Exception):
 
 
 class Response:
-    """A whole answer: status, headers (lower-case names), body, and the endpoint that gave it."""
+    """A complete answer: the URL of the endpoint, HTTP status, headers (lower-case names) and body."""
 
     def __init__(self, endpoint: str, status: int, headers: dict[str, str], body: bytes) -> None:
         self.endpoint = endpoint
@@ -105,7 +109,7 @@ class Response:
         self.body = body
 
     def json(self) -> dict[str, t.Any]:
-        """The body as a JSON object. Raises ``BadAnswer``."""
+        """Parse the body as a JSON object. Raises ``BadAnswer``."""
         try:
             answer = parse_json(self.body)
         except ValueError as exc:
@@ -116,10 +120,10 @@ class Response:
 
 
 class Client:
-    """Sends each request to the endpoints in order until one answers, and then stays with that one.
+    """Sends each request to the endpoints in order until one answers, and uses that endpoint first from then on.
 
-    ``log`` is called with one line when endpoints failed before one answered, and for every round in which none did
-    and another follows; what ends in an error is told by the error. ``attempts`` has all failures.
+    ``log`` is called with one line if some endpoints failed before one answered, and before each retry of all
+    endpoints. A request that fails for good raises an error instead. ``attempts`` lists all failures.
     """
 
     def __init__(self, settings: Settings, log: t.Callable[[str], None] | None = None) -> None:
@@ -127,17 +131,17 @@ class Client:
         self._endpoints = list(settings.endpoints)
         self._log = log or (lambda text: None)
         self._failures: dict[tuple[str, str], None] = {}
-        #: Endpoints behind which there is an agent of release 0.1.0.
+        #: URLs of endpoints that belong to an agent of release 0.1.0.
         self._old_agents: set[str] = set()
 
     @property
     def endpoint(self) -> str:
-        """URL of the endpoint that answered last (before the first answer: the first one)."""
+        """Return the URL of the endpoint that answered last, or before any answer, of the first endpoint."""
         return self._endpoints[0].url
 
     @property
     def attempts(self) -> list[dict[str, str]]:
-        """Every endpoint that failed so far and why, in order, without repetitions."""
+        """Return each failed endpoint with the reason, in order and without repetitions."""
         return [{"endpoint": endpoint, "reason": reason} for endpoint, reason in self._failures]
 
     def request(
@@ -151,14 +155,17 @@ class Client:
         repeatable: bool = True,
         held: t.Mapping[str, str] | None = None,
     ) -> Response:
-        """Ask the fleet.
+        """Send a request to the first endpoint that answers, with retries, and return the answer.
 
-        ``extra_time`` (seconds) is added to the timeout for calls that wait on purpose. With
-        ``repeatable=False`` the request goes to no second endpoint once it may have been carried out.
-        No change takes effect after this has failed, unless the error says ``maybe_applied``.
-        ``held`` maps endpoints to the entity tags of their answers that the caller still holds: such an endpoint is
-        asked for another one only, and may answer with status 304 and no body.
-        Raises ``Unreachable`` when nobody answers, ``ApiError`` for a 4xx answer, ``ConfigError`` for TLS files.
+        ``extra_time`` (seconds) is added to the timeout for requests that wait on purpose. With ``repeatable=False``,
+        the request is not sent to a second endpoint once it may have been applied. A request that failed has no effect
+        later, unless the error says ``maybe_applied``.
+
+        ``held`` maps endpoints to the entity tags of answers that the caller still has. Such an endpoint gets a
+        conditional request, and may answer with status 304 and no body.
+
+        Raises ``Unreachable`` if no endpoint answers, ``ApiError`` for a 4xx answer, and ``ConfigError`` if a TLS file
+        cannot be used.
         """
         if query:
             path += "?" + urlencode({name: value for name, value in query.items() if value is not None})
@@ -171,12 +178,12 @@ class Client:
             for endpoint in list(candidates):
                 fields = dict(headers or {})
                 if held and endpoint.url in held:
-                    # Of this endpoint's own: what another member calls by the same tag may be something else.
+                    # Use only this endpoint's own tag. The same tag may mean another NodeList on another member.
                     fields["If-None-Match"] = held[endpoint.url]
                 if method != "GET":
                     fields["X-XDP-Gossip-Timeout"] = "%.3f" % ((self._settings.timeout + extra_time) * _SHARE)
                 if method != "GET" and path.startswith(_SETTLED):
-                    # The same one for each attempt there, so that it is done once.
+                    # Every attempt at this endpoint has the same id, so that the member applies the change only once.
                     fields["X-XDP-Gossip-Request-Id"] = numbers.setdefault(endpoint.url, uuid.uuid4().hex)
                 try:
                     try:
@@ -205,7 +212,7 @@ class Client:
                     raise _api_error(response)
                 return response
             if not candidates or not left:
-                break  # who refused us once will do so again
+                break  # endpoints that refused the request permanently would refuse it again
             pause = min(_BACKOFF * 2 ** (self._settings.retries - left), _MAX_BACKOFF)
             self._log(
                 "no member answered: %s; %d %s left, the next in %.1f s"
@@ -224,10 +231,10 @@ class Client:
         extra: float,
         most: float = float("inf"),
     ) -> Response:
-        """The answer of an agent that serves this request, or ``_EndpointFailed``."""
+        """Return the answer of the agent at ``endpoint``. Raises ``_EndpointFailed`` if it cannot serve the request."""
         response = self._send(endpoint, method, path, body, headers, extra, most)
         status = response.status
-        # Redirects are not followed. "Not modified" answers only who said what it holds.
+        # Redirects are not followed. Status 304 is an answer only to a conditional request.
         unchanged = status == 304 and method == "GET" and "If-None-Match" in headers
         if status in _REFUSED_HERE or (300 <= status < 400 and not unchanged):
             reason = "answered %d %s" % (status, _api_error(response).code)
@@ -235,16 +242,16 @@ class Client:
                 reason += " (a token is needed)" if not self._settings.token else " (the token was refused)"
             elif _API_HEADER not in response.headers:
                 reason += _server(response)
-            # A refusal to start with is certain; after a 5xx, a proxy's too, the write may be there.
+            # With the other statuses, the request had no effect. After these 5xx, also from a proxy, it may have had.
             raise _EndpointFailed(reason, sent=status in (500, 502, 504), permanent=status in (401, 403))
         if _API_HEADER not in response.headers and not self._is_old_agent(endpoint, status):
-            # Whatever it has done with a write, no member has taken it.
+            # The program that answered is no agent, so no member has received the write.
             reason = "answered %d, and is no agent of XDP Gossip%s" % (status, _server(response))
             raise _EndpointFailed(reason, sent=False, permanent=True)
         return response
 
     def _is_old_agent(self, endpoint: Endpoint, status: int) -> bool:
-        """Whether who answered with ``status``, and did not say that it is an agent, is one of release 0.1.0."""
+        """Return whether an endpoint that answered ``status`` without the API header is an agent of release 0.1.0."""
         if endpoint.url not in self._old_agents:
             try:
                 told = self._send(endpoint, "GET", _DESCRIPTION, None, {}, 0.0, _SETTLE)
@@ -252,7 +259,7 @@ class Client:
                     raise _EndpointFailed("answered %d" % told.status, True)
             except _EndpointFailed as failure:
                 reason = "answered %d, and did not say whether it is an agent: %s" % (status, failure.reason)
-                # An agent of that release has not carried out what it refuses.
+                # An agent of release 0.1.0 has not applied a request that it refuses.
                 raise _EndpointFailed(reason, status < 400) from None
             if told.status != 200 or _TITLE not in told.body:
                 return False
@@ -269,7 +276,7 @@ class Client:
         extra: float,
         most: float,
     ) -> Response:
-        """Whatever is answered there, or ``_EndpointFailed``."""
+        """Send one request to ``endpoint`` and return any HTTP answer. Raises ``_EndpointFailed`` without an answer."""
         seconds = min(self._settings.timeout + extra, most)
         deadline = Deadline(seconds)
         sock: socket.socket | None = None
@@ -288,10 +295,11 @@ class Client:
                 sock.close()
 
     def _settle(self, endpoint: Endpoint, number: str, lost: _EndpointFailed) -> Response:
-        """The answer that did not come, or ``_EndpointFailed`` with the word that it never takes effect.
+        """Ask the endpoint for the outcome of the write with the id ``number``, whose answer was ``lost``.
 
-        Where that cannot be learnt either, ``lost`` is raised as it is. (The member drops by itself what came over a
-        connection that is closed; but whether that was in time, nobody knows here.)
+        Returns the missing answer if the member has applied the write. Raises ``_EndpointFailed`` with ``sent=False``
+        if the member has cancelled the write. Raises ``lost`` if the outcome stays unknown. A member also cancels a
+        write whose connection was closed, but the client cannot tell whether it did so in time.
         """
         try:
             told = self._ask(endpoint, "DELETE", "/v1/requests/" + number, None, {}, 0.0, _SETTLE)
@@ -345,7 +353,7 @@ class Client:
         try:
             connection.request(method, path, body=body, headers=headers)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # a member that refuses a long body answers and closes before having read it all
+            pass  # a member that refuses a long body answers and closes the connection before it has read the body
         answer = connection.getresponse()
         fields = {name.lower(): value for name, value in answer.getheaders()}
         if fields.get("content-encoding", "identity").lower() != "identity":
@@ -363,7 +371,7 @@ def _read_body(answer: http.client.HTTPResponse) -> bytes:
     while True:
         chunk = answer.read(CHUNK)
         if not chunk:
-            if answer.length:  # http.client does not mind
+            if answer.length:  # http.client reports no error for a truncated body
                 raise BadAnswer("the answer broke off after %d bytes" % size)
             return b"".join(chunks)
         size += len(chunk)
@@ -373,7 +381,7 @@ def _read_body(answer: http.client.HTTPResponse) -> bytes:
 
 
 def _server(response: Response) -> str:
-    """What the other program calls itself, in brackets, if it does."""
+    """Return the name of the server program from the header Server, in brackets; "" without this header."""
     name = response.headers.get("server")
     return " (Server: %s)" % clip(name, 80) if name else ""
 
@@ -401,5 +409,5 @@ def _api_error(response: Response) -> ApiError:
         code, message = clip(str(error["code"]), 64), clip(str(error["message"]), 400)
         details = {str(name): error[name] for name in error if name not in ("code", "message")}
     except (BadAnswer, KeyError, TypeError):
-        pass  # a proxy's or another program's error page; the status says enough
+        pass  # the error page of a proxy or another program; the status is sufficient
     return ApiError(response.endpoint, response.status, code, message, details)

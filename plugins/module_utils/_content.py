@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: from options to a document's bytes, and to the lines of a diff. Python 3.8 or later."""
+"""PRIVATE to this collection: converts options to a document's bytes, and bytes to a diff. Python 3.8 or later."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ansible.module_utils.common.yaml import HAS_YAML, yaml_dump
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import check_content_type
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
 
-#: The options that hold a content; at most one of them is given.
+#: The options that provide a document's content; they are mutually exclusive.
 SOURCES = ("content", "value", "src")
 
-#: Bytes that a document may have.
+#: Largest size of a document, bytes.
 MAX_VALUE = 16 * 1024 * 1024
 
-#: Longest suffix that an agent takes, bytes.
+#: Longest file suffix that an agent accepts, bytes.
 _MAX_SUFFIX = 32
 
 #: Longest text shown in a diff, bytes.
@@ -28,7 +28,7 @@ _MAX_DIFF = 256 * 1024
 
 
 def content_spec() -> dict[str, t.Any]:
-    """Argument spec of the options that say what a document holds."""
+    """Return the argument spec of the options that describe a document's content."""
     return {
         "content": {"type": "raw", "no_log": False},
         "value": {"type": "raw", "no_log": False},
@@ -39,11 +39,10 @@ def content_spec() -> dict[str, t.Any]:
 
 
 def content_of(params: t.Mapping[str, t.Any]) -> tuple[bytes | None, str | None]:
-    """The bytes that ``content``, ``value`` or ``src`` stand for, ``None`` without any; and what type they are.
+    """Return the bytes that ``content``, ``value`` or ``src`` describe, and their content type; each may be ``None``.
 
-    The type is the one that was asked for, or else that of data that was written here, or else ``None``. Data is
-    written in one way only (sorted keys), so that the same data has the same digest on every run.
-    Raises ``ConfigError``.
+    The type is ``content_type`` if given, else the format into which data in ``value`` was converted. Data is converted
+    with sorted keys, so that the same data has the same digest on every run. Raises ``ConfigError``.
     """
     kind = params["content_type"]
     if kind is not None:
@@ -73,10 +72,10 @@ def content_of(params: t.Mapping[str, t.Any]) -> tuple[bytes | None, str | None]
 
 
 def plain_text(option: str, value: t.Any, advice: str = "") -> str:
-    """A ``raw`` option that must be text (or a number). Raises ``ConfigError``, with ``advice`` for data.
+    """Return the text of a ``raw`` option that must be text or a number. Raises ``ConfigError``, with ``advice``.
 
-    Type ``str`` would turn a dictionary into Python source without a word. Templates of ansible-core 2.18 make data
-    of text that looks like it, and its exact spelling is lost by then.
+    The type ``str`` would silently convert a dictionary to Python source. Templates of ansible-core 2.18 convert text
+    that looks like data to data, and its exact spelling is then lost.
     """
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ConfigError(
@@ -87,7 +86,7 @@ def plain_text(option: str, value: t.Any, advice: str = "") -> str:
 
 
 def _encode(option: str, text: str) -> bytes:
-    # Ansible passes bytes of its own command line that are no UTF-8 as lone surrogates.
+    # Ansible passes bytes of its command line that are not UTF-8 as lone surrogates, which cannot be encoded.
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
@@ -95,13 +94,13 @@ def _encode(option: str, text: str) -> bytes:
 
 
 def suffix_of(path: str | None) -> str:
-    """The suffix of a file's name, of which the agent makes a content type where nothing else says one."""
+    """Return the suffix of a file's name, from which the agent derives a content type if none is given; or ""."""
     suffix = os.path.splitext(path or "")[1]
     return suffix if suffix[1:].isalnum() and len(suffix.encode("utf-8")) <= _MAX_SUFFIX else ""
 
 
 def read_source(path: str) -> bytes:
-    """A file's bytes. Raises ``ConfigError`` naming it."""
+    """Return the bytes of a file. Raises ``ConfigError`` naming the file if it cannot be read or is too large."""
     try:
         with open(path, "rb") as handle:
             value = handle.read(MAX_VALUE + 1)
@@ -113,7 +112,10 @@ def read_source(path: str) -> bytes:
 
 
 def diff_text(value: bytes | None, digest: str | None, sensitive: bool) -> str:
-    """How one side of a diff is shown: the text, or a line in its place. ``None`` (absent) is the empty text."""
+    """Return the text of one side of a diff, or for sensitive, long or binary content one line with size and digest.
+
+    ``None`` as ``value`` means no document, and yields an empty text.
+    """
     if value is None:
         return ""
     if sensitive:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: who holds what was asked for, and what the others hold instead. Python 3.8 or later."""
+"""PRIVATE to this collection: evaluates which members hold a document and how the others lag. Python 3.8 or later."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import BadAnswer, ConfigError
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._versions import newest, older
 
-#: Why a member does not count; each is a list in results.
+#: Reasons why a member does not count; each is the name of a list in a module's results.
 KINDS = ("missing", "stale", "mismatched")
 
 
 def check_wait(wait: str) -> str:
-    """Return ``wait`` when it is none, majority, all or a whole number above 0. Raises ``ConfigError``."""
+    """Return ``wait`` if it is none, majority, all or a whole number above 0, else raise ``ConfigError``."""
     number = int(wait) if wait.isascii() and wait.isdigit() and len(wait) < 7 else 0
     if number > 0 or wait in ("none", "majority", "all"):
         return wait
@@ -24,7 +24,7 @@ def check_wait(wait: str) -> str:
 
 
 def enough(wait: str, confirmed: int, members: int) -> bool:
-    """Whether so many members are what ``wait`` asks for."""
+    """Return whether ``confirmed`` of ``members`` members fulfil ``wait``."""
     if wait == "all":
         return confirmed >= members
     if wait == "majority":
@@ -33,7 +33,7 @@ def enough(wait: str, confirmed: int, members: int) -> bool:
 
 
 def refused(result: dict[str, t.Any]) -> bool:
-    """Whether the member holds the document and could not apply this version of it."""
+    """Return whether the member holds the document but failed to apply this version."""
     applied = result.get("applied")
     if result.get("holds") is not True or not isinstance(applied, dict):
         return False
@@ -41,9 +41,10 @@ def refused(result: dict[str, t.Any]) -> bool:
 
 
 class Question:
-    """What members are asked to hold: a version or digest of ``key``, no such document (``absent``), or one state.
+    """The question whether members hold a document.
 
-    Without ``key`` all documents are meant. With ``absent``, ``version`` is that of the deletion.
+    Members must hold the ``version`` or the ``digest`` of the document ``key``, or with ``absent`` no such document.
+    Without ``key``, members must hold the same documents. With ``absent``, ``version`` is the version of the deletion.
     """
 
     def __init__(
@@ -58,11 +59,11 @@ class Question:
         self.version = version
         self.digest = digest
         self.absent = absent
-        #: Whether the files that members make of the document count, too.
+        #: Whether members must also have written the files that they render from the document.
         self.applied = applied
 
     def parameters(self) -> dict[str, str | None]:
-        """As parameters of ``GET /v1/convergence``."""
+        """Return the question as parameters of ``GET /v1/convergence``."""
         deleted = "1" if self.absent else None
         return {
             "key": self.key,
@@ -80,7 +81,7 @@ class Question:
 
 
 class Convergence:
-    """How many members hold something: the agent's answer, checked. Raises ``BadAnswer``."""
+    """The checked answer of an agent to a question, with the result of each member. Raises ``BadAnswer``."""
 
     def __init__(self, answer: dict[str, t.Any], applied: bool = False) -> None:
         self._applied = applied
@@ -96,7 +97,7 @@ class Convergence:
         self.results: list[dict[str, t.Any]] = results
 
     def replace(self, results: list[dict[str, t.Any]], wait: str) -> None:
-        """Take ``results`` for what the members hold, and count them anew."""
+        """Replace the results of the members by ``results``, and count again how many members hold the document."""
         self.results = results
         self.members = len(results)
         self.confirmed = self.members - len(self.laggards)
@@ -104,7 +105,7 @@ class Convergence:
 
     @property
     def laggards(self) -> list[dict[str, t.Any]]:
-        """The members that do not hold it, or have not applied it when that was asked for."""
+        """Return the members that do not hold the document, or if the question says so, have not applied it."""
         return [result for result in self.results if not self._counts(result)]
 
     def _counts(self, result: dict[str, t.Any]) -> bool:
@@ -116,14 +117,14 @@ class Convergence:
 
     @property
     def final(self) -> bool:
-        """Whether waiting is in vain: every member that does not count has refused what it holds."""
+        """Return whether further waiting is useless, because every member that does not count refused the document."""
         return self._applied and all(refused(result) for result in self.laggards)
 
     def kinds(self, question: Question) -> dict[str, list[dict[str, t.Any]]]:
-        """The laggards by why they are: each stands in exactly one of the lists of ``KINDS``.
+        """Return the laggards by reason. Each laggard is in exactly one of the lists.
 
-        What is older is told by the version that was asked for, or else by the newest one that confirming members
-        have. Without either, nothing is known to be older.
+        A member is stale if its version is older than the version that was asked for. If none was asked for, the newest
+        version of the members that hold the document counts instead. Without any such version, no member is stale.
         """
         wanted = question.version or newest(result.get("version") for result in self.results if result.get("holds"))
         kinds = KINDS + (("refused", "pending") if question.applied else ())
@@ -140,7 +141,7 @@ class Convergence:
         return found
 
     def describe_laggards(self, limit: int = 10) -> str:
-        """One line naming at most ``limit`` of them."""
+        """Return one line that describes at most ``limit`` laggards."""
         shown = []
         for result in self.laggards[:limit]:
             text = "%s (%s:%s, %s)" % (

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: name look-up and sockets under one deadline. Python 3.8 or later."""
+"""PRIVATE to this collection: resolves names and uses sockets within one deadline. Python 3.8 or later."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import Endpoint
 
-#: Bytes that are read or written at once.
+#: Largest number of bytes that one call reads or writes.
 CHUNK = 64 * 1024
 
 
 class Deadline:
-    """An instant by which everything must have happened."""
+    """The time at which a whole request must be complete, ``seconds`` from now."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -31,7 +31,7 @@ class Deadline:
 
 
 class _Reader(io.RawIOBase):
-    """Reads a socket; the time left shrinks with every read, so a slow drip ends too."""
+    """Reads from a socket until the deadline. Every read gets only the time left, so a slow sender cannot extend it."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class _Reader(io.RawIOBase):
 
 
 class Channel:
-    """What ``http.client`` needs of a socket, under one deadline. The owner closes the real socket."""
+    """The socket methods that ``http.client`` uses, within one deadline. The caller closes the real socket."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         self._sock = sock
@@ -67,10 +67,9 @@ class Channel:
 
 
 def resolve(endpoint: Endpoint, deadline: Deadline) -> list[t.Any]:
-    """The endpoint's addresses, as of ``getaddrinfo``.
+    """Return the endpoint's addresses in the form of ``getaddrinfo``. Raises ``OSError``.
 
-    The system's resolver knows no time limit of ours. So it works in a thread, which is left to itself when the
-    deadline comes first.
+    The system's resolver has no timeout parameter. So it runs in a thread, which is abandoned when the deadline passes.
     """
     found: list[t.Any] = []
     problems: list[str] = []

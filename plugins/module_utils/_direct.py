@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: ask every member over its own API what it holds. Python 3.8 or later."""
+"""PRIVATE to this collection: asks every member over its own API what it holds. Python 3.8 or later."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import canonical_address
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import DEFAULT_PORT, ClientError, Settings
 
-#: Members asked at the same time; a document of each may be in memory.
+#: Number of members asked at the same time. One document per member may be in memory.
 _AT_ONCE = 16
 
 
 class Direct:
-    """How to reach the members: all at one port, over ``scheme`` (``http`` or ``https``).
+    """Client that asks all members directly, at the same ``port`` and over ``scheme`` (``http`` or ``https``).
 
-    What is not given is as with the first endpoint that is not a Unix socket, or else ``http`` and 8001. Every
-    member gets the timeout and the retries of ``settings``, so ``n`` of them take at most ``n / 16`` times as long
-    as one (rounded up).
+    Without ``scheme`` or ``port``, the value of the first endpoint that is not a Unix socket applies, else ``http`` and
+    8001. Each member is asked with the timeout and retries of ``settings``. So ``n`` members take at most ``n / 16``
+    times (rounded up) as long as one.
     """
 
     def __init__(self, settings: Settings, scheme: str | None, port: int | None) -> None:
@@ -33,12 +33,12 @@ class Direct:
         self._scheme = scheme or (tcp[0].scheme if tcp else "http")
         self._port = port or (tcp[0].port if tcp else DEFAULT_PORT)
         if self._scheme == "https":
-            settings.tls()  # made here, not by all threads at once
+            settings.tls()  # create the context once, before the threads use it
 
     def ask(self, question: Question, results: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
-        """``results`` with what each member says itself, and ``reached``: whether it said anything.
+        """Return a copy of ``results`` with each member's own answer, and ``reached``, whether it answered.
 
-        ``question`` has a version or digest, or is about absence.
+        ``question`` must have a version or a digest, or be about absence.
         """
         with ThreadPoolExecutor(max_workers=min(_AT_ONCE, max(1, len(results)))) as pool:
             return list(pool.map(lambda result: self._ask(question, result), results))

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: the calls of the agent's HTTP API that the plugins need. Python 3.8 or later."""
+"""PRIVATE to this collection: the calls of the agent's HTTP API that the plugins use. Python 3.8 or later."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import parse_nodes
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import BadAnswer, ConfigError
 
-#: One long poll, seconds. The agent allows 60; shorter ones notice a member that dies meanwhile.
+#: Duration of one long poll, seconds. The agent allows 60, but shorter polls detect a dead member earlier.
 _POLL = 20.0
 
-#: As the agent has it.
+#: Pattern of a content type, the same as in the agent.
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,62}(?:/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,62})?")
 
-#: Fields of a document's description that are handed on.
+#: Fields of a document's description that the plugins return.
 _DOCUMENT = (
     "key",
     "version",
@@ -44,12 +44,12 @@ _DOCUMENT = (
 
 
 def digest_of(value: bytes) -> str:
-    """``sha256:<hex>``, as the API writes a document's digest."""
+    """Return the digest of a document's value in the API's form ``sha256:<hex>``."""
     return "sha256:" + hashlib.sha256(value).hexdigest()
 
 
 def check_key(key: str) -> str:
-    """Return ``key`` when it may name a document. Raises ``ConfigError`` with the rule that it breaks."""
+    """Return ``key`` if it is a valid name of a document. Raises ``ConfigError`` with the rule that it breaks."""
     size = len(key.encode("utf-8", "replace"))
     if not 1 <= size <= 512:
         raise ConfigError("key: expected 1 to 512 bytes of UTF-8, got %d" % size)
@@ -61,31 +61,31 @@ def check_key(key: str) -> str:
 
 
 def check_content_type(kind: str) -> str:
-    """Return ``kind`` when a document may be of it: a name or a media type. Raises ``ConfigError``."""
+    """Return ``kind`` if it is a valid content type, a name or a media type. Raises ``ConfigError``."""
     if not _CONTENT_TYPE.fullmatch(kind):
         raise ConfigError("content_type: expected a name such as json, or a media type, got %r" % clip(kind))
     return kind
 
 
 class Fleet:
-    """The API of whichever member answers. Every method raises ``ClientError`` (see ``_client``)."""
+    """The API of a fleet, through the first member that answers. Every method raises ``ClientError``."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        #: Seconds since the epoch by the clock of the member that was last read from.
+        #: Clock of the member from which a document was last read, seconds since the epoch.
         self.now = time.time()
 
     @property
     def endpoint(self) -> str:
-        """URL of the member that answered last."""
+        """Return the URL of the endpoint that answered last."""
         return self.client.endpoint
 
     def status(self) -> dict[str, t.Any]:
-        """``GET /v1/status``."""
+        """Return the member's status (``GET /v1/status``)."""
         return self.client.request("GET", "/v1/status").json()
 
     def nodes(self, states: t.Sequence[str]) -> tuple[list[dict[str, t.Any]], list[str]]:
-        """The NodeList: nodes in one of ``states``, and why any were left out (see ``parse_nodes``)."""
+        """Return the nodes in one of ``states``, and one line for each node that was left out (see ``parse_nodes``)."""
         answer = self.client.request("GET", "/v1/nodes", {"state": ",".join(states)}).json()
         try:
             nodes, problems = parse_nodes(answer.get("nodes"))
@@ -94,26 +94,26 @@ class Fleet:
         return [node for node in nodes if node["state"] in states], problems
 
     def local_node(self) -> dict[str, t.Any]:
-        """``GET /v1/node``: the member itself."""
+        """Return the member itself as a node (``GET /v1/node``)."""
         return self.client.request("GET", "/v1/node").json()
 
     def update_node(self, changes: dict[str, str], body: bytes) -> dict[str, t.Any]:
-        """``PATCH /v1/node`` with ``body``, the JSON of ``changes``."""
+        """Change the member's name or private data (``PATCH /v1/node``). ``body`` is the JSON of ``changes``."""
         return self._send("PATCH", "/v1/node", body).json()
 
     def join(self, body: bytes) -> int:
-        """``POST /v1/node/join``; returns how many addresses were new."""
+        """Make the member contact nodes (``POST /v1/node/join``). Returns how many addresses were new."""
         return number_of(self._send("POST", "/v1/node/join", body).json(), "added")
 
     def move(self, verb: str) -> dict[str, t.Any]:
-        """``POST /v1/node/start``, ``stop`` or ``leave``."""
+        """Start or stop heartbeats, or leave the cluster: ``POST /v1/node/VERB``, with start, stop or leave."""
         return self._send("POST", "/v1/node/" + verb, b"").json()
 
     def _send(self, method: str, path: str, body: bytes) -> Response:
         return self.client.request(method, path, body=body, headers={"Content-Type": "application/json"})
 
     def documents(self, prefix: str = "") -> dict[str, t.Any]:
-        """``GET /v1/documents``: ``{"documents": [...], "digest": ...}`` without values."""
+        """List documents without their values (``GET /v1/documents``) as ``{"documents": [...], "digest": ...}``."""
         answer = self.client.request("GET", "/v1/documents", {"prefix": prefix or None}).json()
         documents = answer.get("documents")
         if not isinstance(documents, list) or not all(isinstance(entry, dict) for entry in documents):
@@ -121,7 +121,7 @@ class Fleet:
         return {"documents": [_describe(entry) for entry in documents], "digest": text_of(answer, "digest")}
 
     def read(self, key: str) -> tuple[dict[str, t.Any], bytes] | None:
-        """A document's description and value; ``None`` when there is none (or it was deleted)."""
+        """Return a document's description and value; ``None`` if it does not exist or was deleted."""
         try:
             return self._document(key, None)
         except ApiError as exc:
@@ -145,13 +145,19 @@ class Fleet:
     def write(
         self, key: str, value: bytes, if_version: str | None, about: t.Mapping[str, str | None]
     ) -> dict[str, t.Any]:
-        """``PUT``; ``about`` may hold content_type, author, comment. A lost compare-and-set is an ``ApiError`` 412."""
+        """Write a document (``PUT``). A failed ``if_version`` raises ``ApiError`` with status 412.
+
+        ``about`` contains further parameters, such as content_type, author and comment.
+        """
         headers = dict(_condition(if_version), **{"Content-Type": "application/octet-stream"})
         repeatable = if_version is None
         return _written(self.client.request("PUT", _path(key), about, value, headers, repeatable=repeatable).json())
 
     def delete(self, key: str, if_version: str | None, about: t.Mapping[str, str | None]) -> dict[str, t.Any]:
-        """``DELETE``, likewise; ``about`` may hold author and comment."""
+        """Delete a document (``DELETE``). A failed ``if_version`` raises ``ApiError`` with status 412.
+
+        ``about`` may contain author and comment.
+        """
         headers = _condition(if_version)
         repeatable = if_version is None
         return _written(self.client.request("DELETE", _path(key), about, headers=headers, repeatable=repeatable).json())
@@ -159,7 +165,7 @@ class Fleet:
     def write_many(
         self, entries: list[dict[str, t.Any]], author: str | None, comment: str | None
     ) -> list[dict[str, t.Any]]:
-        """``POST /v1/documents``: all of ``entries`` or none; the answers in their order."""
+        """Write all documents of ``entries`` or none (``POST /v1/documents``). Returns one answer for each entry."""
         said = {name: text for name, text in (("author", author), ("comment", comment)) if text is not None}
         body = json.dumps(dict(said, documents=entries), ensure_ascii=False).encode("utf-8")
         free = not any("if_version" in entry or "if_absent" in entry for entry in entries)
@@ -173,7 +179,7 @@ class Fleet:
         return [_written(one) for one in written]
 
     def history(self, key: str, diff: bool = False) -> list[dict[str, t.Any]]:
-        """``GET /v1/history``: the versions that the member has, newest first; none of a document never heard of."""
+        """Return the versions that the member has, newest first (``GET /v1/history``); none for an unknown document."""
         asked = {"diff": "1" if diff else None}
         try:
             answer = self.client.request("GET", "/v1/history/" + quote(key, safe="/"), asked).json()
@@ -188,7 +194,10 @@ class Fleet:
         return [dict(_describe(one), **{name: one.get(name) for name in more}) for one in versions]
 
     def version(self, key: str, version: str) -> tuple[dict[str, t.Any], bytes]:
-        """One version of a document from the member's history. Raises ``ConfigError`` when it is not there."""
+        """Return description and value of one version in the member's history.
+
+        Raises ``ConfigError`` if the history does not contain the version, or if it is a deletion.
+        """
         try:
             return self._document(key, version)
         except ApiError as exc:
@@ -212,7 +221,10 @@ class Fleet:
         comment: str | None,
         expires: int | None,
     ) -> dict[str, t.Any]:
-        """``POST /v1/rollback``: a new version with the content of ``version``. ``expires``: seconds, 0 forever."""
+        """Publish the content of a former ``version`` as a new version (``POST /v1/rollback``).
+
+        ``expires`` is the lifetime in seconds, 0 for forever; ``None`` keeps the expiry of the former version.
+        """
         said: dict[str, t.Any] = {"version": version, "author": author or "", "comment": comment or ""}
         if expires is not None:
             said["expires_in"] = expires or "never"
@@ -233,7 +245,7 @@ class Fleet:
             raise
 
     def repair(self, key: str | None) -> int:
-        """``POST /v1/repair``: members that differ sync at once; returns how many were asked."""
+        """Make the member sync at once with members that differ (``POST /v1/repair``). Returns how many it asked."""
         body = json.dumps({} if key is None else {"key": key}).encode("utf-8")
         try:
             return number_of(self._send("POST", "/v1/repair", body).json(), "asked")
@@ -243,7 +255,7 @@ class Fleet:
             raise
 
     def rendered(self) -> list[dict[str, t.Any]]:
-        """``GET /v1/rendered``: the files that the member makes of documents."""
+        """Return the files that the member renders from documents (``GET /v1/rendered``)."""
         try:
             templates = self.client.request("GET", "/v1/rendered").json().get("templates")
         except ApiError as exc:
@@ -255,9 +267,9 @@ class Fleet:
         return templates
 
     def converge(self, question: Question, wait: str, timeout: float) -> tuple[Convergence, float]:
-        """Ask until ``wait`` holds or ``timeout`` (seconds) is over; 0 asks once.
+        """Ask until enough members for ``wait`` fulfil the question, or ``timeout`` seconds are over; 0 asks once.
 
-        Returns the last answer and the seconds it took.
+        Returns the last answer, and the seconds since the first request.
         """
         started = time.monotonic()
         while True:
@@ -277,19 +289,19 @@ class Fleet:
             now = time.monotonic()
             if answer.converged or answer.final or now - started >= timeout:
                 return answer, now - started
-            # An agent that answers at once although nothing has converged must not be asked in a tight loop.
+            # Pause if the agent answers at once without convergence, so that this is no busy loop.
             time.sleep(min(max(0.0, 0.2 - (now - before)), max(0.0, timeout - (now - started))))
 
 
 def not_offered(problem: ApiError) -> bool:
-    """Whether the member does not know the request at all, as an older agent does not."""
+    """Return whether the member does not know this request, because it runs an older agent."""
     return problem.status == 405 or (
         problem.status == 404 and problem.code not in ("document_not_found", "version_not_found")
     )
 
 
 def _clock(headers: t.Mapping[str, str]) -> float:
-    """The answer's Date, so that a wrong clock here does not count; or else the time here."""
+    """Return the time in the answer's header Date, which does not depend on the local clock; else the local time."""
     try:
         return parsedate_to_datetime(headers["date"]).timestamp()
     except (KeyError, TypeError, ValueError):

@@ -1,17 +1,20 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: judges an agent by what it says of itself, and by what another member says of it.
+"""PRIVATE to this collection: checks an agent's health, by its own answers and by those of another member.
 
-A module imports the first half. As a script, ``_gate.py QUESTION`` is the second half: the role ``agent`` runs it on
-another host, the witness. QUESTION is a JSON object: ``socket`` (of the witness's agent), ``addr`` and ``port`` (the
-node to judge), and what must hold: ``version`` (of the node's agent, "" for any), ``incarnation`` (the least, 0 for
-any), ``documents`` (bool: the node must hold what the witness holds), within ``timeout`` seconds; 0 asks once. It
-prints ``{"answered": true, "passed": bool, "unmet": [sentence, ...], "elapsed": seconds}``. When the witness's agent
-does not answer within a few seconds, it prints nothing and exits with status 1.
+Modules import the class ``Gate``, which asks the agent itself. The role ``agent`` also runs this file as a script,
+``_gate.py QUESTION``, on another host, the witness.
 
-Runs on targets: standard library only, Python 3.8 or later. Nothing of this collection is imported, as the script
-travels alone.
+QUESTION is a JSON object. ``socket`` is the Unix socket of the witness's agent, ``addr`` and ``port`` identify the node
+to check. The other keys are the conditions: ``version`` (of the node's agent, "" for any), ``incarnation`` (the lowest,
+0 for any) and ``documents`` (bool: the node must hold the same documents as the witness). The script asks until all
+conditions are met or ``timeout`` seconds have passed; with 0 it asks once. It prints
+``{"answered": true, "passed": bool, "unmet": [sentence, ...], "elapsed": seconds}``. If the witness's agent does not
+answer within a few seconds, the script prints nothing and exits with status 1.
+
+The file runs on targets: standard library only, Python 3.8 or later. It imports nothing of this collection, because the
+script is copied to the witness alone.
 """
 
 from __future__ import annotations
@@ -23,22 +26,23 @@ import sys
 import time
 import typing as t
 
-#: Seconds that one answer may take.
+#: Timeout of one answer of the agent itself, seconds.
 ANSWER = 20.0
-#: The same for a witness, and the seconds that a witness which does not answer gets to begin with it.
+#: Timeout of one answer of a witness, and the time within which a witness must answer for the first time, seconds.
 WITNESS_ANSWER = 10.0
 PATIENCE = 5.0
-#: Seconds between two questions to a witness, or a few times what an answer takes: a large NodeList is work for it.
+#: Shortest pause between two questions to a witness, seconds, and the pause as a multiple of the last answer's time.
+#: The longer of the two applies, because a large NodeList is much work for the witness.
 PAUSE = 0.1
 PAUSE_FACTOR = 4
-#: Bytes of an answer. 20,000 nodes with the most private data have less.
+#: Largest answer that is read, bytes. The NodeList of 20,000 nodes with the most private data is smaller.
 LIMIT = 256 * 1024 * 1024
-#: How many of the other members are told by name: a controller with many hosts has no use for all of them from each.
+#: Largest number of other members that a result names. With many hosts, complete lists would flood the controller.
 TOLD = 20
 
 
 class Unanswered(Exception):
-    """The agent cannot be asked; ``str()`` says why."""
+    """Raised if the agent gave no usable answer; ``str()`` says why."""
 
 
 class _Connection(http.client.HTTPConnection):
@@ -56,7 +60,10 @@ class _Connection(http.client.HTTPConnection):
 
 
 def ask(path: str, question: str, seconds: float = ANSWER) -> dict[str, t.Any]:
-    """The agent's answer to a GET at its socket, each read within ``seconds``. Raises ``Unanswered``."""
+    """Send a GET request to the agent's socket and return the JSON object that it answers.
+
+    Each read must complete within ``seconds``. Raises ``Unanswered``.
+    """
     connection = _Connection(path, seconds)
     try:
         connection.request("GET", question)
@@ -75,29 +82,29 @@ def ask(path: str, question: str, seconds: float = ANSWER) -> dict[str, t.Any]:
 
 
 def later(now: int, before: int) -> bool:
-    """Whether an incarnation is above another one, any being above -1.
+    """Return whether incarnation ``now`` is later than ``before``; every incarnation is later than -1.
 
-    Incarnations are serial numbers of 32 bits (RFC 1982): one that is less than half the range ahead is later.
+    Incarnations are 32-bit serial numbers (RFC 1982): a number that is ahead by less than half the range is later.
     """
     return before < 0 or 0 < (now - before) % 2**32 < 2**31
 
 
 class Gate:
-    """What must hold of the agent by its own words, and what it said at the last look.
+    """Checks an agent by its own answers, and stores its last answers.
 
-    ``wanted``: ``socket``, ``version``, ``above`` (the incarnation that its own must exceed, -1 for any) and
-    ``others`` (how many other members it must see alive).
+    ``wanted`` has the keys ``socket``, ``version``, ``above`` (the agent's incarnation must be later; -1 for any) and
+    ``others`` (the number of other members that the agent must see alive).
     """
 
     def __init__(self, wanted: dict[str, t.Any]) -> None:
         self._wanted = wanted
         self.status: dict[str, t.Any] = {}
         self.alive: list[str] = []
-        #: What does not hold, in words; empty when all does.
+        #: The condition that is not met, in words; empty if all are met.
         self.unmet = ""
 
     def runs(self) -> bool:
-        """Whether the agent answers, runs, and is the one that is expected."""
+        """Return whether the agent answers, runs, and has the expected version and a new incarnation."""
         wanted = self._wanted
         try:
             self.status = status = ask(wanted["socket"], "/v1/status")
@@ -118,7 +125,7 @@ class Gate:
         return not self.unmet
 
     def sees(self) -> bool:
-        """Whether it sees as many other members as it must."""
+        """Return whether the agent sees at least ``others`` other members alive."""
         try:
             nodes = ask(self._wanted["socket"], "/v1/nodes?state=alive")["nodes"]
             self.alive = [str(node["name"]) for node in nodes if not node["local"]]
@@ -137,7 +144,7 @@ class Gate:
         return not few
 
     def told(self) -> dict[str, t.Any]:
-        """The outcome, as a module returns it."""
+        """Return the outcome in the form of a module's result."""
         return {
             "passed": not self.unmet,
             "unmet": self.unmet,
@@ -148,22 +155,22 @@ class Gate:
 
 
 class Witness:
-    """What must hold of a node by the words of another member, and what of it did at the last look.
+    """Checks a node by the NodeList of another member, and stores which conditions were not met last.
 
-    ``question``: as for the script.
+    ``question`` is the JSON object that the script gets, see the module's docstring.
     """
 
     def __init__(self, question: dict[str, t.Any]) -> None:
         self._question = question
-        # Every state that the witness was seen in since the question was put. Under a stream of publishes the two are
-        # hardly ever seen equal at one moment; but a node that shows any of these holds all that was there to begin
-        # with.
+        # Every documents digest of the witness since the first look. Under a stream of publishes, the digests of
+        # witness and node are rarely equal at the same moment. But a node that has any of these digests holds every
+        # document that existed at the first look.
         self._states: set[str] = set()
-        #: What does not hold, a sentence each; empty when all does.
+        #: The conditions that are not met, one sentence each; empty if all are met.
         self.unmet: list[str] = []
 
     def look(self) -> bool:
-        """Whether everything holds in the witness's present NodeList. Raises ``Unanswered``."""
+        """Return whether the witness's current NodeList meets all conditions. Raises ``Unanswered``."""
         question = self._question
         found = ask(question["socket"], "/v1/nodes?state=all", WITNESS_ANSWER).get("nodes")
         if found is None:
@@ -182,7 +189,7 @@ class Witness:
         if version and node["version"] != version:
             unmet.append("expected version %s of it, sees %s" % (version, node["version"] or "none"))
         least, shown = int(question.get("incarnation", 0)), node["incarnation"]
-        # 0 stands for "no run is known".
+        # Incarnation 0 means that the witness does not know the node's incarnation.
         if least and not (shown and (shown == least or later(shown, least))):
             unmet.append("expected incarnation %d of it or later, sees %d" % (least, shown))
         if question.get("documents") and node["digest"] not in self._states:
@@ -192,7 +199,10 @@ class Witness:
 
 
 def testify(question: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Look until all holds or the time is over. Raises ``Unanswered`` when the witness never answers."""
+    """Ask the witness until all conditions are met or the time is over. Returns the object that the script prints.
+
+    Raises ``Unanswered`` if the witness never answers.
+    """
     begin = time.monotonic()
     deadline = begin + float(question.get("timeout", 0))
     patience = min(PATIENCE, deadline - begin)
@@ -215,7 +225,7 @@ def testify(question: dict[str, t.Any]) -> dict[str, t.Any]:
 
 
 def main() -> int:
-    """Answer the question given as the only argument."""
+    """Answer the question in the first argument on stdout. Returns the exit status."""
     try:
         json.dump(testify(json.loads(sys.argv[1])), sys.stdout)
     except Unanswered as error:

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: looks at a host and changes it, one file, link or command at a time. Python 3.8 or later.
+"""PRIVATE to this collection: compares and changes single files, links and commands of a host. Python 3.8 or later.
 
-Nothing is changed in check mode; what would be is noted in the same words.
+Check mode changes nothing, and records the changes that it would make in the same form.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ansible.module_utils.common.text.converters import to_bytes, to_text
 
 
 class Refused(Exception):
-    """A step that could not be done; ``str()`` says where, what was expected and what was found."""
+    """Raised if a step failed; ``str()`` says where, what was expected and what was found."""
 
 
 class Host:
-    """The host that a module runs on.
+    """The host on which a module runs.
 
-    ``changes`` has one line for each thing that was changed, or would be in check mode; ``diffs`` what ``--diff``
-    shows of them, without secrets.
+    ``changes`` has one line for each change that was made, or in check mode would be made. ``diffs`` contains what
+    ``--diff`` shows of these changes, without secrets.
     """
 
     def __init__(self, module: AnsibleModule) -> None:
@@ -35,13 +35,13 @@ class Host:
         self._module = module
 
     def note(self, change: str) -> None:
-        """Remember a change."""
+        """Append one line to ``changes``."""
         self.changes.append(change)
 
     def run(self, words: t.Sequence[str], data: str | None = None) -> tuple[int, str, str]:
-        """Exit status, output and errors of a command that reads ``data``; 127 when there is no such program.
+        """Run a command with ``data`` as its input. Returns exit status, standard output and standard error.
 
-        It is run in check mode, too.
+        The status is 127 if the program does not exist. The command also runs in check mode.
         """
         if not shutil.which(words[0]):
             return 127, "", "%s: not found" % words[0]
@@ -49,7 +49,7 @@ class Host:
         return status, to_text(output), to_text(errors)
 
     def must(self, words: t.Sequence[str]) -> str:
-        """Output of a command that has to succeed. Raises ``Refused``."""
+        """Run a command and return its output. Raises ``Refused`` if the exit status is not 0."""
         status, output, errors = self.run(words)
         if status:
             raise Refused(
@@ -58,9 +58,10 @@ class Host:
         return output
 
     def directory(self, path: str, group: str, mode: str) -> bool:
-        """Whether the directory had to be made, or given to root and the group. Its parent must be there.
+        """Create the directory, owned by root and ``group``. Returns whether that changed anything.
 
-        A link to a directory is the directory that it leads to.
+        The parent directory must exist. If the path is a link to a directory, the target of the link is used. Raises
+        ``Refused``.
         """
         path = os.path.realpath(path)
         made = not os.path.isdir(path)
@@ -84,10 +85,10 @@ class Host:
         validate: t.Sequence[str] = (),
         secret: bool = False,
     ) -> bool:
-        """Whether the file had to be written, or given to root and the group.
+        """Write the file, owned by root and ``group``. Returns whether that changed anything.
 
-        A new content takes its place in one step, once the command ``validate`` has accepted it in the file that its
-        last argument is replaced by. Raises ``Refused`` when it does not.
+        The command ``validate`` gets the path of a temporary file with the new content as its last argument. If it
+        succeeds, the temporary file replaces the old file in one step. Otherwise raises ``Refused``.
         """
         wanted = to_bytes(content)
         found = _read(path)
@@ -103,7 +104,7 @@ class Host:
         return self._permit(path, group, mode, noted=written) or written
 
     def parents(self, path: str) -> None:
-        """Make the directories that lead to the path, readable by all. Raises ``Refused``."""
+        """Create the missing parent directories of the path, readable by all. Raises ``Refused``."""
         place = os.path.dirname(path)
         if self.check or os.path.isdir(place):
             return
@@ -115,8 +116,10 @@ class Host:
             raise Refused("%s: expected to make the directory: %s" % (place, error)) from None
 
     def link(self, path: str, target: str) -> bool:
-        """Whether the symbolic link had to be put in place, which is one step. Raises ``Refused``, so for a
-        directory."""
+        """Create or replace the symbolic link in one step. Returns whether that changed anything.
+
+        Raises ``Refused`` if the path is something else than a symbolic link.
+        """
         if os.path.islink(path) and os.readlink(path) == target:
             return False
         if os.path.lexists(path) and not os.path.islink(path):
@@ -130,7 +133,7 @@ class Host:
         return True
 
     def remove(self, path: str) -> bool:
-        """Whether there was a file, link or directory to remove."""
+        """Remove the file, link or directory. Returns whether it existed."""
         if not os.path.lexists(path):
             return False
         self.note("%s (removed)" % path)
@@ -155,8 +158,10 @@ class Host:
         self._module.atomic_move(fresh, path)
 
     def _permit(self, path: str, group: str, mode: str, noted: bool) -> bool:
-        """Give a file or a directory to root and the group; with ``noted`` it is part of a change that is told
-        already."""
+        """Set owner root, group and mode. Returns whether that changed anything.
+
+        With ``noted``, ``changes`` already has a line for this path, and no other is added.
+        """
         wanted = {"path": path, "owner": "root", "group": group, "mode": mode}
         arguments = self._module.load_file_common_arguments(wanted)
         diff: dict[str, t.Any] = {}
@@ -178,7 +183,7 @@ class Host:
 
 
 def _read(path: str) -> bytes | None:
-    """Content of a file, None when there is none; a link is none, whatever it leads to."""
+    """Return the content of a file; ``None`` if it does not exist or is a symbolic link. Raises ``Refused``."""
     if os.path.islink(path) or not os.path.lexists(path):
         return None
     try:

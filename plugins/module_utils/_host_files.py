@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: what a host is to have of an agent's files, and how it comes to it. Python 3.8 or later.
+"""PRIVATE to this collection: installs the account, release and configuration of an agent. Python 3.8 or later.
 
-The order is that of a deployment: account and release, then the configuration. What runs is ``_host_run``'s.
+The classes stand in the order of a deployment. ``_host_run`` then starts the services.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host import Host, Refused
 
-#: Run by the interpreter that the agent itself uses, which has PyYAML: Ansible's need not have it. Reads a JSON list:
-#: the former agent.yml, the new one, and what to blank out in both. Exit status 0 when the rest is the same.
+#: Script that compares two versions of agent.yml. It runs under the agent's Python, because Ansible's may lack PyYAML.
+#: Its input is a JSON list of the former agent.yml, the new one, and the keys to ignore. Exit status 0 if the rest is
+#: the same.
 _COMPARE = """
 import json, sys, yaml
 
@@ -36,8 +37,10 @@ _PYTHON = "/usr/bin/python3"
 
 
 def missing(host: Host, packages: dict[str, t.Any], kind: str) -> list[str]:
-    """Which of the packages ``required`` or ``optional`` are not installed; ``query`` prints "NAME installed" for the
-    others."""
+    """Return the packages of ``packages[kind]`` that are not installed; ``kind`` is "required" or "optional".
+
+    The command ``packages["query"]`` prints "NAME installed" for each installed package.
+    """
     wanted = packages[kind]
     if not wanted:
         return []
@@ -46,7 +49,8 @@ def missing(host: Host, packages: dict[str, t.Any], kind: str) -> list[str]:
 
 
 class Release:
-    """The release that a host is to run: a directory below ``root``, to which ``current`` leads."""
+    """The release that a host should run: a directory in ``root/releases``, to which the link ``root/current`` points.
+    """
 
     def __init__(self, wanted: dict[str, t.Any]) -> None:
         self.root = wanted["root"]
@@ -60,11 +64,14 @@ class Release:
 
     @property
     def present(self) -> bool:
-        """Whether the host has it, whole."""
+        """Return whether the release is completely unpacked on the host."""
         return os.path.exists(os.path.join(self.directory, "VERSION"))
 
     def install(self, host: Host) -> bool:
-        """Make it the current one; whether it was not. It has to be present, but for a check."""
+        """Make this release the current one. Returns whether another one was current before.
+
+        Raises ``Refused`` if the release is not present, except in check mode.
+        """
         for path in (self.root, self.releases):
             host.directory(path, "root", "0755")
         if not self.present:
@@ -74,17 +81,17 @@ class Release:
         changed = host.link(self.current, self.directory)
         host.link(self._command, self.program)
         for path, target in sorted(self._links.items()):
-            # An older release may have nothing to lead to.
+            # An older release may lack the file to link to.
             if os.path.exists(os.path.join(self.directory, target)):
                 host.parents(path)
                 host.link(path, os.path.join(self.current, target))
         return changed
 
     def surplus(self, foreseen: bool) -> list[str]:
-        """The releases that are one too many, sorted: the newest by the time they were put in place stay, and the
-        current one.
+        """Return the directories of surplus releases, sorted.
 
-        With ``foreseen`` that is the one that is wanted.
+        The current release stays, and so many of the most recently installed ones that ``keep`` releases stay in total.
+        With ``foreseen``, the wanted release counts as the current one.
         """
         if not os.path.isdir(self.releases):
             return []
@@ -97,7 +104,7 @@ class Release:
 
 
 def account(host: Host, wanted: dict[str, str]) -> None:
-    """The user and the group that the agent runs as. Raises ``Refused``."""
+    """Create or change the user and the group that the agent runs as. Raises ``Refused``."""
     user, group = wanted["user"], wanted["group"]
     try:
         gid = grp.getgrnam(group).gr_gid
@@ -122,7 +129,7 @@ def account(host: Host, wanted: dict[str, str]) -> None:
 
 
 class Configuration:
-    """What is in the directory of the configuration: secrets, templates, and ``agent.yml``, which names them."""
+    """The configuration directory with its secrets, templates, and ``agent.yml``, which refers to both."""
 
     def __init__(
         self, host: Host, release: Release, wanted: dict[str, t.Any], secrets: list[dict[str, str]], group: str
@@ -132,11 +139,11 @@ class Configuration:
         self.directory = wanted["directory"]
         self.path = os.path.join(self.directory, "agent.yml")
         self._templates = os.path.join(self.directory, "templates")
-        #: Whether the agent has to be restarted for what was written, or told to read ``agent.yml`` again.
+        #: Whether the written files require a restart of the agent, or only a reload of ``agent.yml``.
         self.restart = self.reload = False
 
     def write(self) -> None:
-        """Write it all, and remove what it no longer names. Raises ``Refused``."""
+        """Write all files, then remove secrets and templates that are no longer wanted. Raises ``Refused``."""
         host, group = self._host, self._group
         names = [secret["name"] for secret in self._secrets]
         folders = [self.directory]
@@ -145,13 +152,13 @@ class Configuration:
         )
         made = [host.directory(path, group, "0750") for path in folders]
         if any(made) and host.check:
-            return  # a blank host has no directory yet to compare with
+            return  # in check mode on a new host, there is no directory to compare with
         for secret in self._secrets:
             path = os.path.join(self.directory, secret["name"])
             self.restart |= host.file(path, secret["content"].strip() + "\n", group, "0640", secret=True)
         self._write_templates()
         self._write_settings()
-        # After the new agent.yml: the old one may still name them.
+        # Remove files only after the new agent.yml is written, because the old one may still refer to them.
         for path in self._unnamed(names):
             host.remove(path)
 
@@ -174,7 +181,7 @@ class Configuration:
         if self._host.file(self.path, text, self._group, "0640", validate=validate):
             question = json.dumps([former, text, self._wanted["reloadable"]])
             status = self._host.run([_PYTHON, "-I", "-c", _COMPARE], data=question)[0]
-            # Where it cannot be told, a restart is right in any case.
+            # If the comparison fails, restart: a restart applies any change.
             self.reload, self.restart = status == 0, self.restart or status != 0
 
     def _unnamed(self, names: list[str]) -> list[str]:

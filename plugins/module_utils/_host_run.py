@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: what runs on a host of an agent's units, and in which order. Python 3.8 or later.
+"""PRIVATE to this collection: writes and starts the systemd units of an agent, in order. Python 3.8 or later.
 
-The kernel data plane is loaded before the agent looks for it, and the helper of rendered files runs before the agent
-that asks it. The agent itself is started, restarted or reloaded by exactly one command.
+The kernel data plane is loaded first, because the agent looks for it at its start. Then the helper that writes rendered
+files starts, because the agent sends requests to it. Exactly one command starts, restarts or reloads the agent itself.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host import Host
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host_files import Configuration, Release
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host_units import Unit
 
-#: In the text of the agent's unit: the capabilities that this kernel wants of a process which uses BPF maps.
+#: Placeholder in the agent's unit file for the capabilities that this kernel requires for BPF maps.
 CAPABILITIES = "@CAPABILITIES@"
 
 
 class Dataplane:
-    """The kernel data plane, loaded by units of the release.
+    """The kernel data plane, which systemd units of the release load.
 
-    It is never stopped for an upgrade: a reload replaces the programs in one step, and the kernel keeps relaying
-    meanwhile.
+    An upgrade never stops the data plane. A reload replaces its programs in one step, so the kernel continues to relay
+    packets.
     """
 
     def __init__(self, host: Host, release: Release, configuration: Configuration, wanted: dict[str, t.Any]) -> None:
@@ -35,24 +35,24 @@ class Dataplane:
         self._loader = Unit(host, wanted["paths"][0])
         self._listener = Unit(host, wanted["paths"][1])
         self._again = Unit(host, wanted["paths"][2])
-        #: Whether an agent that runs without one has to be restarted to find it.
+        #: Whether the agent has to be restarted to use a data plane that was just loaded.
         self.restart = False
-        #: Whether it is not up although it is wanted, so that the loader is to try again.
+        #: Whether the data plane is wanted but not loaded, so that the loader has to try again.
         self.down = False
         self._needs: list[str] = []
 
     @property
     def capabilities(self) -> str:
-        """Capabilities that the agent needs, separated by spaces. The kernel said so when the release asked it."""
+        """Return the capabilities that the agent needs on this kernel, separated by spaces."""
         return " ".join(self._needs)
 
     def provide(self, enabled: bool) -> None:
-        """Load it, or take it away where it is not wanted. Raises ``Refused``."""
+        """Load the data plane, or remove it if it is not wanted. Raises ``Refused``."""
         if not self._wanted:
             if os.path.exists(self._loader.path):
                 self._remove()
             return
-        # In a check of a host without this release its units are not there yet.
+        # In check mode, the release and its unit files may not be on the host yet.
         if self._release.present:
             try:
                 self._load(enabled)
@@ -63,7 +63,6 @@ class Dataplane:
 
     def _load(self, enabled: bool) -> None:
         own = self._write_units()
-        # An agent that runs without one looks for it when it starts.
         files = [self._configuration.path, self._release.current]
         renewed = started = False
         if self._loader.stale(files):
@@ -72,22 +71,23 @@ class Dataplane:
             started = self._try(self._loader.start)
             self._try(lambda: self._loader.enable(enabled))
             self.restart |= started
-        # The unit wants it; but one that was up before this release came has not started anything since.
+        # The loader's unit starts the listener. But a loader that already ran before this release was installed has not
+        # started it.
         if self._listener.path in own and not self._listener.foreseen:
             self._listener.start()
         self._ask()
-        # With `auto` the unit is content with a host that can have none, and so is not started again by itself. What
-        # kept it from one may be gone: a package has come, another XDP program is off the interface.
+        # With `auto`, the unit succeeds on a host that does not support the data plane, so systemd does not retry it.
+        # Try again here, because the obstacle may be gone: a package was installed, or another XDP program was removed.
         if self.down and not self._host.check and not renewed and not started:
             known = len(self._host.changes)
             self._try(self._loader.reload)
             self._ask()
             if self.down:
-                del self._host.changes[known:]  # tried in vain, as each time: no change
+                del self._host.changes[known:]  # a failed attempt in every run must not count as a change
             self.restart |= not self.down
 
     def _write_units(self) -> list[str]:
-        """Paths of the units that the release has, each in its place. An older release has fewer."""
+        """Write the release's unit files and return their paths. Removes units that an older release does not have."""
         folder = os.path.join(self._release.directory, "systemd")
         own = [path for path in self._paths if os.path.exists(os.path.join(folder, os.path.basename(path)))]
         if self._listener.path not in own:
@@ -100,12 +100,13 @@ class Dataplane:
             if unit.path in own:
                 with open(os.path.join(folder, unit.name), encoding="utf-8") as stream:
                     written |= unit.write(stream.read())
-        # Systemd reads all of them at once.
+        # One daemon-reload of systemd covers all three units.
         self._loader.rewritten = self._listener.rewritten = written
         return own
 
     def _try(self, step: t.Callable[[], bool]) -> bool:
-        """A step that may fail where the agent can do without: it goes on, and tells why."""
+        """Run a step, and ignore its failure if the data plane is optional. Returns whether the step changed anything.
+        """
         known = len(self._host.changes)
         try:
             return step()
@@ -116,8 +117,10 @@ class Dataplane:
             return False
 
     def _ask(self) -> None:
-        """Whether it is up, and what the kernel wants of the agent. What cannot be found out keeps an agent from maps
-        anyway."""
+        """Find out whether the data plane is loaded and which capabilities the agent needs; sets ``down``.
+
+        If the status cannot be read, the agent could not use BPF maps anyway.
+        """
         if not os.path.exists(self._release.program):
             return
         status, output, _errors = self._host.run([self._release.program, "dataplane", "status", "--json"])
@@ -129,19 +132,19 @@ class Dataplane:
         self._needs = [str(name) for name in told.get("agent_needs", [])] if isinstance(told, dict) else []
 
     def _leave(self, unit: Unit) -> None:
-        """Stop a unit that may not be there."""
+        """Stop a unit, and ignore the failure if it does not exist."""
         try:
             unit.stop()
         except Refused:
             pass
 
     def _remove(self) -> None:
-        # With its unit failed these go on when that is stopped, and would put it up again.
+        # Stop these first. If the loader's unit has failed, they stay active and would load the data plane again.
         self._leave(self._listener)
         self._leave(self._again)
         self._loader.stop()
         self._loader.enable(False)
-        # One loaded by hand, or by a unit that has failed since: its programs would outlive everything else.
+        # A data plane that was loaded by hand, or by a unit that failed later, is still in the kernel. Unload it.
         program = self._release.program
         if os.path.exists(self._directory) and os.path.exists(program) and not self._host.check:
             if "was not up" not in self._host.must([program, "dataplane", "down"]):
@@ -156,9 +159,9 @@ class Dataplane:
 def provide_helper(
     host: Host, release: Release, configuration: Configuration, wanted: dict[str, t.Any], enabled: bool
 ) -> None:
-    """Run the privileged helper of rendered files; without a unit's text, take away the one that is there.
+    """Run the privileged helper that writes rendered files, or without text of a unit, remove the helper.
 
-    It goes by its own reading of ``agent.yml``, so it is restarted when that has changed. Raises ``Refused``.
+    The helper reads ``agent.yml`` when it starts, so it is restarted if the file has changed. Raises ``Refused``.
     """
     unit = Unit(host, wanted["path"])
     if not wanted["content"]:
@@ -191,25 +194,28 @@ class Agent:
         self._host = host
         self._content = wanted["content"]
         self.unit = Unit(host, wanted["path"])
-        #: Why the agent was not started; where a gate judges it, that shows its journal.
+        #: Why the agent did not start, if a later health check reports the failure; "" otherwise.
         self.failed = ""
 
     def write(self, capabilities: str) -> bool:
-        """Whether its unit had to be written."""
+        """Write the agent's unit file. Returns whether that changed anything."""
         return self.unit.write(self._content.replace(CAPABILITIES, capabilities))
 
     def apply(self, restart: bool, reload: bool, judged: bool) -> None:
-        """Let it take over what was changed. ``judged``: a gate follows, so a failure is not the end."""
+        """Restart or reload the agent so that it uses the changes. With ``judged``, a failure is only recorded."""
         if self.unit.foreseen or not (os.path.exists(self.unit.path) or self._host.check):
             return
         self._try(judged, self.unit.restart if restart else self.unit.reload if reload else None)
 
     def run(self, stale: t.Sequence[str], applied: bool, enabled: bool, judged: bool) -> None:
-        """See that it runs, with all that was written, also by an earlier run that was interrupted; ``applied``: by
-        this one."""
+        """Start the agent, or restart it if files in ``stale`` are newer than its start.
+
+        Such files may come from an earlier run that was interrupted. ``applied`` says that this run has already
+        restarted or reloaded the agent.
+        """
         if self.unit.foreseen:
             return
-        # In a check it is as it was, whatever it was told to do.
+        # In check mode, the restart was only predicted, so the agent would still look stale.
         if not (self.failed or (applied and self._host.check)):
             self._try(judged, self.unit.restart if self.unit.stale(stale) else self.unit.start)
         self._try(judged, lambda: self.unit.enable(enabled))

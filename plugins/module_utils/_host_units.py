@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: systemd's units, asked for and acted on. Python 3.8 or later."""
+"""PRIVATE to this collection: queries and controls systemd units. Python 3.8 or later."""
 
 from __future__ import annotations
 
@@ -16,66 +16,66 @@ _LINES = 30
 
 
 class Unit:
-    """A unit whose file is at a path. All that changes it is noted."""
+    """A systemd unit with its unit file at ``path``. Each change is recorded in the host's ``changes``."""
 
     def __init__(self, host: Host, path: str) -> None:
         self.path = path
         self.name = os.path.basename(path)
-        #: Whether its file differs from what systemd has read; in check mode, from what it would read.
+        #: Whether the unit file was written after systemd last read it; in check mode, whether it would be written.
         self.rewritten = False
         self._host = host
 
     def write(self, content: str) -> bool:
-        """Whether the unit's file had to be written."""
+        """Write the unit file. Returns whether that changed anything."""
         self.rewritten = self._host.file(self.path, content, "root", "0644")
         return self.rewritten
 
     @property
     def foreseen(self) -> bool:
-        """In check mode with another file, systemd cannot be asked what it would do."""
+        """Return whether check mode would write the unit file; systemd's answers are about the old file then."""
         return self._host.check and self.rewritten
 
     def active(self) -> bool:
-        """Whether it runs, or is about to."""
+        """Return whether the unit runs or is starting."""
         return self._show()["ActiveState"] in ("active", "activating", "reloading")
 
     def start(self) -> bool:
-        """Whether it had to be started. Raises ``Refused``, as all below."""
+        """Start the unit unless it runs. Returns whether it was started. Raises ``Refused``."""
         return not self.active() and self._act("start", "started")
 
     def stop(self) -> bool:
-        """Whether it had to be stopped."""
+        """Stop the unit if it runs. Returns whether it was stopped. Raises ``Refused``."""
         return self._show()["ActiveState"] not in ("inactive", "failed") and self._act("stop", "stopped")
 
     def restart(self) -> bool:
-        """Always true."""
+        """Restart the unit. Returns true. Raises ``Refused``."""
         return self._act("restart", "restarted")
 
     def reload(self) -> bool:
-        """Always true: one that does not run is started."""
+        """Reload the unit, or start it if it does not run. Returns true. Raises ``Refused``."""
         return self._act("reload", "reloaded") if self.active() else self._act("start", "started")
 
     def enable(self, wanted: bool) -> bool:
-        """Whether it had to be enabled, or disabled."""
+        """Enable the unit, or disable it if not ``wanted``. Returns whether that was a change. Raises ``Refused``."""
         if (self._show()["UnitFileState"] == "enabled") == wanted:
             return False
         return self._act("enable", "enabled") if wanted else self._act("disable", "disabled")
 
     def stale(self, paths: t.Sequence[str]) -> list[str]:
-        """The files that changed after it was last started or reloaded; none when it does not run.
+        """Return the files that changed after the unit was last started or reloaded; none if the unit does not run.
 
-        A run that ends between writing a file and applying it would otherwise never be made up for, as the next one
-        finds the file in order.
+        An earlier run may have been interrupted after it wrote a file and before it restarted the unit. The next run
+        finds the file up to date, so only this comparison detects the missing restart.
         """
         shown = self._show()
         if shown["ActiveState"] != "active":
             return []
-        # systemd's monotonic clock, because its printed dates end at the second.
+        # Use systemd's monotonic time stamps, because its dates have a resolution of one second.
         elapsed = time.clock_gettime(time.CLOCK_MONOTONIC) - int(shown["StateChangeTimestampMonotonic"]) / 1e6
         return newer(list(paths) + [self.path], time.time() - elapsed)
 
     def journal(self) -> str:
-        """Its last lines, as far as they can be read."""
+        """Return the last lines of the unit's journal; "" if the journal cannot be read."""
         return journal(self._host, [self.name], _LINES)
 
     def _act(self, verb: str, told: str) -> bool:
@@ -97,16 +97,16 @@ class Unit:
 
 
 def journal(host: Host, names: t.Sequence[str], lines: int) -> str:
-    """The last lines of units, as far as they can be read."""
+    """Return the last ``lines`` lines of the journal of units; "" if the journal cannot be read."""
     units = ["--unit=" + name for name in names]
     return host.run(["journalctl"] + units + ["--lines=%d" % lines, "--no-pager", "--output=short-iso"])[1]
 
 
 def newer(paths: t.Sequence[str], since: float) -> list[str]:
-    """The files that changed after ``since`` (seconds of the wall clock), sorted.
+    """Return the files that changed after ``since`` (seconds since the epoch), sorted.
 
-    A directory counts with the files in and below it; a symbolic link counts itself, not what it points to; a path that
-    does not exist does not count.
+    For a directory, all files in and below it are checked. For a symbolic link, the link itself is checked, not its
+    target. A path that does not exist is skipped.
     """
     found = []
     for path in paths:

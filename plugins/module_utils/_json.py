@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: bounded reading of JSON that another machine wrote. Python 3.8 or later."""
+"""PRIVATE to this collection: parses JSON from other machines within limits. Python 3.8 or later."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import BadAnswer
 
-#: The largest honest answer is a NodeList of 20,000 nodes.
+#: Largest number of values in one text. The largest valid answer is a NodeList of 20,000 nodes.
 MAX_JSON_VALUES = 5 * 1000 * 1000
 MAX_JSON_DEPTH = 32
 MAX_JSON_DIGITS = 40
 
 
 def number_of(answer: dict[str, t.Any], field: str) -> int:
-    """A whole number in an answer. Raises ``BadAnswer``."""
+    """Return the whole number in a field of an answer. Raises ``BadAnswer``."""
     value = answer.get(field)
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadAnswer("%s: expected a number, got %s" % (field, type(value).__name__))
@@ -25,7 +25,7 @@ def number_of(answer: dict[str, t.Any], field: str) -> int:
 
 
 def text_of(answer: dict[str, t.Any], field: str) -> str:
-    """A text in an answer. Raises ``BadAnswer``."""
+    """Return the text in a field of an answer. Raises ``BadAnswer``."""
     value = answer.get(field)
     if not isinstance(value, str):
         raise BadAnswer("%s: expected text, got %s" % (field, type(value).__name__))
@@ -33,15 +33,15 @@ def text_of(answer: dict[str, t.Any], field: str) -> str:
 
 
 def clip(text: str, limit: int = 200) -> str:
-    """``text`` made fit for a message: printable on one line, at most ``limit`` characters."""
+    """Return ``text`` for use in a message: on one line, cut after ``limit`` characters, only printable characters."""
     shown = "".join(char if char.isprintable() else "?" for char in text[:limit])
     return shown + "..." if len(text) > limit else shown
 
 
 def parse_json(body: bytes) -> t.Any:
-    """Read JSON from somebody not trusted. Raises ``ValueError`` for bad JSON and for any bound that is passed.
+    """Parse JSON from an untrusted source. Raises ``ValueError`` if it is not JSON or exceeds a limit.
 
-    RFC 8259 leaves limits to the reader (section 9); NaN and infinities are not JSON.
+    RFC 8259, section 9, allows parsers to set limits. NaN and infinities are not JSON.
     """
     if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_JSON_VALUES:
         raise ValueError("more than %d values" % MAX_JSON_VALUES)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: what all modules have in common. Python 3.8 or later."""
+"""PRIVATE to this collection: the base class of the modules that connect to agents. Python 3.8 or later."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
     Settings,
 )
 
-#: What a sensitive content is replaced by, as Ansible does it with options that are secret always.
+#: Text that replaces sensitive content, the same that Ansible uses for options with ``no_log``.
 HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
-#: The options whose values are contents.
+#: Options whose values are contents of documents.
 _CONTENTS = ("content", "value")
 
 
 class FleetModule(AnsibleModule):
-    """A module with the connection options, that reports endpoints and their failures in one way.
+    """A module with the connection options, which reports the endpoint used and the endpoints that failed.
 
-    ``argument_spec`` holds the module's own options; one named ``sensitive`` keeps what is in ``content``, ``value``
-    and ``documents`` out of everything the module reports.
+    ``argument_spec`` contains the module's own options. If it has an option ``sensitive``, that option keeps the values
+    of ``content``, ``value`` and ``documents`` out of all results and errors.
     """
 
     def __init__(self, argument_spec: dict[str, t.Any], **kwargs: t.Any) -> None:
@@ -46,23 +46,26 @@ class FleetModule(AnsibleModule):
         return spec
 
     def _unless_given(self, other: str, variable: str) -> str:
-        """A token of the environment must not stand in the way of a token file of the task, nor the reverse."""
+        """Return the value of the environment variable, unless the task sets the ``other`` of token and token_file.
+
+        Raises ``AnsibleFallbackNotFound`` then, because the two options exclude each other.
+        """
         if self.params.get(other) is not None:
             raise AnsibleFallbackNotFound
         return str(env_fallback(variable))
 
     @property
     def sensitive(self) -> bool:
-        """Whether contents are to be hidden. True also when that is not yet checked and not clearly false."""
+        """Return whether to hide contents. Until Ansible has checked the options, any value but a false one is true."""
         wanted = (getattr(self, "params", None) or {}).get("sensitive")
         if isinstance(wanted, str):
             wanted = wanted.strip().lower()
         return wanted is not None and not (isinstance(wanted, (str, int, float)) and wanted in BOOLEANS_FALSE)
 
     def open_fleet(self, first_only: bool = False) -> Fleet:
-        """The fleet behind the connection options; with ``first_only`` just the first of the endpoints.
+        """Return the fleet that the connection options describe; with ``first_only``, use only the first endpoint.
 
-        Raises ``ConfigError``. Endpoints that fail are told as warnings, unless an error tells them.
+        Failed endpoints cause warnings, unless an error lists them. Raises ``ConfigError``.
         """
         settings = Settings(self.params)
         if first_only:
@@ -71,11 +74,11 @@ class FleetModule(AnsibleModule):
         return self._fleet
 
     def succeed(self, **results: t.Any) -> t.NoReturn:
-        """End the module, with the member that was talked to and those that did not answer."""
+        """End the module with ``results``, the endpoint that answered, and the endpoints that failed."""
         self.exit_json(**dict(results, **self._connection()))
 
     def fail(self, problem: ClientError | str, **results: t.Any) -> t.NoReturn:
-        """End the module with what went wrong, in words and as data."""
+        """End the module with a failure: a message, and for a problem with a member also ``error`` as data."""
         message = str(problem)
         if isinstance(problem, Unreachable):
             code = "answer_lost" if problem.maybe_applied else "no_member_answered"
@@ -83,7 +86,7 @@ class FleetModule(AnsibleModule):
         elif isinstance(problem, ApiError):
             results["error"] = {"code": problem.code, "status": problem.status, "details": problem.details}
             if self.sensitive:
-                # What a member says of a request that it does not like may repeat the request.
+                # The message and details of a member's error may repeat parts of the request.
                 message = problem.summary
                 results["error"]["details"] = {}
         self.fail_json(msg=message, **dict(results, **self._connection()))
@@ -94,12 +97,15 @@ class FleetModule(AnsibleModule):
         return {"endpoint": self._fleet.endpoint, "failed_endpoints": self._fleet.client.attempts}
 
     def exit_json(self, **kwargs: t.Any) -> t.NoReturn:
-        """As ``AnsibleModule`` does it, without sensitive arguments."""
+        """End the module like ``AnsibleModule.exit_json``, without sensitive arguments."""
         super().exit_json(**self._redacted(kwargs))
         raise AssertionError("exit_json ends the process")
 
     def fail_json(self, msg: str, **kwargs: t.Any) -> t.NoReturn:
-        """Likewise; ``AnsibleModule`` itself comes here with options that are wrong."""
+        """End the module like ``AnsibleModule.fail_json``, without sensitive arguments.
+
+        ``AnsibleModule`` itself also calls this method if options are invalid.
+        """
         super().fail_json(msg, **self._redacted(kwargs))
         raise AssertionError("fail_json ends the process")
 
@@ -113,14 +119,14 @@ class FleetModule(AnsibleModule):
             if name == "documents" and isinstance(value, dict):
                 value = {key: _hide_contents(entry) for key, entry in value.items()}
             elif name in _CONTENTS or name == "documents" or name not in self._own_options:
-                # A misspelt option may be meant to hold the content.
+                # The user may have misspelt the name of an option with content, so hide unknown options, too.
                 value = value if value is None else HIDDEN
             arguments[name] = value
         return dict(results, invocation={"module_args": arguments})
 
 
 def _hide_contents(entry: t.Any) -> t.Any:
-    """One of ``documents``: known options are shown, everything else may be a content."""
+    """Return an entry of ``documents`` in which all values are hidden except those of known harmless options."""
     shown = ("state", "src", "remote_src", "expires", "content_type", "if_version", "author", "comment")
     if not isinstance(entry, dict):
         return entry if entry is None else HIDDEN

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: checks the NodeList that a member answered. Python 3.8 or later.
 
-Every value in it was written by some other machine. What leaves here is plain data of known fields, types and
-lengths; a node that breaks a rule is left out and named in the list of problems. Which *host names* may be
-made of it is the inventory plugin's business.
+Every value in a NodeList comes from another machine. The result contains only known fields with checked types and
+lengths. A node that breaks a rule is left out, and the list of problems names it. The inventory plugin decides which
+values may become *host names*.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 STATES = ("alive", "suspect", "dead", "left")
 MAX_NODES = 50 * 1000
 
-#: Bytes of UTF-8, from the agent's own limits (name, private data) or well above what it writes (the others).
+#: Longest value of each text field, bytes of UTF-8. For name and private_data these are the agent's own limits, for the
+#: other fields more than the agent writes.
 _TEXTS = {"name": 255, "private_data": 4096, "version": 255, "protocol": 64, "digest": 64}
 _COUNTS = {"incarnation": 2**32 - 1, "sequence": 2**64 - 1}
 _FLAGS = ("local", "record_known")
 
 
 def parse_nodes(nodes: t.Any) -> tuple[list[dict[str, t.Any]], list[str]]:
-    """Check the ``nodes`` of an answer (or of a cache file).
+    """Check the list ``nodes`` of an answer.
 
-    Returns the good ones, sorted by address and port, and one line for each that was left out. Unknown fields
-    are dropped, so that a newer agent can be read. Raises ``ValueError`` when it is no list or far too long.
+    Returns the valid nodes, sorted by address and port, and one line for each node that was left out. Unknown fields
+    are dropped, so that answers of newer agents are accepted. Raises ``ValueError`` if ``nodes`` is not a list or has
+    more than ``MAX_NODES`` entries.
     """
     if not isinstance(nodes, list):
         raise ValueError("nodes: expected a list, got %s" % type(nodes).__name__)
@@ -54,7 +56,10 @@ def _order(identity: tuple[str, int]) -> tuple[int, bytes, int]:
 
 
 def parse_node(entry: t.Any) -> dict[str, t.Any]:
-    """Check one node. Raises ``ValueError`` naming the field and what was expected."""
+    """Check one entry of a NodeList and return its known fields.
+
+    Raises ``ValueError`` naming the field and what was expected.
+    """
     if not isinstance(entry, dict):
         raise ValueError("expected an object, got %s" % type(entry).__name__)
     node: dict[str, t.Any] = {"addr": canonical_address(entry.get("addr")), "port": _count(entry, "port", 65535)}
@@ -77,9 +82,10 @@ def parse_node(entry: t.Any) -> dict[str, t.Any]:
 
 
 def canonical_address(value: t.Any) -> str:
-    """The one spelling of an IP address; IPv4-mapped IPv6 becomes IPv4. Raises ``ValueError``.
+    """Return the canonical spelling of an IP address; an IPv4-mapped IPv6 address becomes IPv4. Raises ``ValueError``.
 
-    Zones (``fe80::1%eth0``) are refused: they mean nothing on another machine and Python lets any text stand there.
+    Addresses with a zone (``fe80::1%eth0``) are refused. A zone has no meaning on another machine, and Python accepts
+    any text as a zone.
     """
     if not isinstance(value, str) or len(value) > 64 or "%" in value:
         raise ValueError("addr: expected an IP address, got %r" % (clip(value) if isinstance(value, str) else value,))
@@ -91,7 +97,7 @@ def canonical_address(value: t.Any) -> str:
 
 
 def parse_seed(text: str) -> tuple[str, int]:
-    """``addr:port`` or ``[addr]:port``, as the agent takes it. Raises ``ValueError``."""
+    """Parse ``addr:port`` or ``[addr]:port`` into address and port, like the agent. Raises ``ValueError``."""
     host, _colon, port = text.strip().rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     number = int(port) if port.isascii() and port.isdigit() and len(port) <= 20 else 0
@@ -101,7 +107,10 @@ def parse_seed(text: str) -> tuple[str, int]:
 
 
 def _plain(value: str) -> str:
-    """A copy without the subclass: ansible-core marks strings as templates by their type."""
+    """Return a copy of type ``str``, because ansible-core marks templates with a subclass of ``str``.
+
+    Raises ``ValueError`` for invalid Unicode.
+    """
     try:
         return value.encode("utf-8").decode("utf-8")
     except UnicodeEncodeError:

@@ -1,9 +1,10 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: a look at a host before the role changes it, and what stands in the way.
+"""PRIVATE to this collection: checks a host for obstacles before the role changes it.
 
-Each sentence says where, what was expected and what was found. Runs on targets: standard library only.
+Each obstacle is one sentence that says where, what was expected and what was found. The code runs on targets: standard
+library only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._template_rules import check_templates
 
-#: Runs a command: its exit status and its output.
+#: Function that runs a command and returns its exit status and its output.
 Run = t.Callable[[t.List[str]], t.Tuple[int, str]]
 
 PYTHON = "/usr/bin/python3"
@@ -28,7 +29,7 @@ MINIMUM = (3, 9)
 
 
 def check_base(run: Run) -> list[str]:
-    """Root, systemd, the tools that unpacking needs, and the Python that the agent will run under."""
+    """Check for root privileges, systemd, the tools to unpack a release, and the Python that the agent runs under."""
     errors = []
     if os.geteuid() != 0:
         errors.append("privileges: expected root (become: true), got user id %d" % os.geteuid())
@@ -37,7 +38,7 @@ def check_base(run: Run) -> list[str]:
     for tool in ("tar", "gzip", "systemctl"):
         if not shutil.which(tool):
             errors.append("command %s: expected it to be installed, found none" % tool)
-    if os.path.exists(PYTHON):  # else the package installation brings it
+    if os.path.exists(PYTHON):  # otherwise the role installs Python as a package
         code = "import sys; print('%d.%d' % sys.version_info[:2])"
         status, output = run([PYTHON, "-I", "-c", code])
         text = output.strip()
@@ -47,7 +48,7 @@ def check_base(run: Run) -> list[str]:
 
 
 def check_address(question: dict[str, t.Any]) -> list[str]:
-    """The node's address must be one that other nodes can send to."""
+    """Check that other nodes can send to the node's address."""
     text = question["addr"]
     if not text:
         return [
@@ -68,7 +69,7 @@ def check_address(question: dict[str, t.Any]) -> list[str]:
 
 
 def check_interface(question: dict[str, t.Any]) -> list[str]:
-    """An interface that is named must be there; which one owns the address is for the loader to find out."""
+    """Check that the data plane's interface exists if one is set. Otherwise the loader finds the interface later."""
     name = question["interface"]
     found = sorted(os.listdir("/sys/class/net"))
     if not name or name in found:
@@ -80,7 +81,7 @@ def check_interface(question: dict[str, t.Any]) -> list[str]:
 
 
 def check_paths(question: dict[str, t.Any]) -> list[str]:
-    """What the role will write must not be somebody else's."""
+    """Check that paths that the role will replace do not belong to another program."""
     errors = []
     command, root = question["command"], question["root"]
     if os.path.lexists(command) and not (os.path.islink(command) and os.readlink(command).startswith(root + "/")):
@@ -92,7 +93,7 @@ def check_paths(question: dict[str, t.Any]) -> list[str]:
 
 
 def check_ports(question: dict[str, t.Any], run: Run) -> list[str]:
-    """The ports must be free, or held by the agent itself; the addresses must be this host's."""
+    """Check that the ports are free or used by the agent itself, and that the addresses belong to this host."""
     listen = question["listen"] or ("::" if ":" in question["addr"] else "0.0.0.0")
     wanted = [
         ("xdp_gossip_agent_port", "UDP", socket.SOCK_DGRAM, listen, question["port"]),
@@ -114,7 +115,7 @@ def check_ports(question: dict[str, t.Any], run: Run) -> list[str]:
         if number:
             why = WHY.get(number) or os.strerror(number)
             errors.append("%s: expected %s port %d on %s to be free, but %s" % (name, label, port, host, why))
-    # Asked of any port: that the address is not this host's does not depend on it.
+    # Bind to port 0, any free port: whether the address belongs to this host does not depend on the port.
     if not question["listen"] and bind_error(socket.SOCK_DGRAM, question["addr"], 0) == errno.EADDRNOTAVAIL:
         errors.append(
             "xdp_gossip_agent_addr: expected an address of this host, got %s. Where the others reach it by an "
@@ -131,9 +132,9 @@ WHY = {
 
 
 def bind_error(kind: int, host: str, port: int) -> int:
-    """The error number with which ``host:port`` cannot be bound, 0 when it can.
+    """Try to bind ``host:port``. Returns 0, or the error number if that fails.
 
-    SO_REUSEADDR as the agent sets it, for TCP only.
+    Sets SO_REUSEADDR for TCP only, like the agent.
     """
     host, zone = host.partition("%")[::2]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -148,7 +149,7 @@ def bind_error(kind: int, host: str, port: int) -> int:
 
 
 def agent_sockets(unit: str, run: Run) -> set[str]:
-    """The inodes of the sockets that processes of the unit hold."""
+    """Return the inodes of the sockets that processes of the systemd unit have open."""
     command = ["systemctl", "show", "--property=ControlGroup", "--value", unit]
     group = run(command)[1].strip()
     found: set[str] = set()
@@ -163,14 +164,17 @@ def agent_sockets(unit: str, run: Run) -> set[str]:
         for process in processes:
             try:
                 links = [os.readlink(entry.path) for entry in os.scandir("/proc/%s/fd" % process)]
-            except OSError:  # it has ended
+            except OSError:  # the process has ended
                 continue
             found |= {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
     return found
 
 
 def sockets_at(kind: str, port: int) -> set[str]:
-    """The inodes of the sockets bound to the port, listening ones of TCP, of either family (proc(5))."""
+    """Return the inodes of the IPv4 and IPv6 sockets that are bound to the port, for TCP of listening ones only.
+
+    Source: the tables in /proc/net, see proc(5).
+    """
     found = set()
     for table in (kind, kind + "6"):
         try:
@@ -184,9 +188,9 @@ def sockets_at(kind: str, port: int) -> set[str]:
 
 
 def answering(seeds: list[str], own: tuple[str, int]) -> list[str]:
-    """Which of the seeds, ``addr:port`` or ``name:port``, accept a connection: somebody listens there.
+    """Return the seeds, ``addr:port`` or ``name:port``, that accept a TCP connection.
 
-    All are asked at once, within two seconds beside the time that names take.
+    Connects to all seeds at the same time, for at most two seconds after their names have been resolved.
     """
     waiting: dict[socket.socket, str] = {}
     found = []
@@ -224,7 +228,7 @@ def answering(seeds: list[str], own: tuple[str, int]) -> list[str]:
 
 
 def resolvable(seeds: list[str]) -> bool:
-    """Whether at least one seed is an address, or a name that this host knows."""
+    """Return whether at least one seed is an address, or a name that this host can resolve."""
     for seed in seeds:
         host, port = seed.rpartition(":")[::2]
         try:
@@ -236,7 +240,7 @@ def resolvable(seeds: list[str]) -> bool:
 
 
 def check_certificate(question: dict[str, t.Any], run: Run) -> list[str]:
-    """A certificate that is on the host already must be one that the API can use."""
+    """Check that the API can use the certificate that is already on the host, if one is set."""
     paths = question["tls_cert"], question["tls_key"]
     if not all(paths):
         return []
@@ -257,9 +261,10 @@ def check_certificate(question: dict[str, t.Any], run: Run) -> list[str]:
 
 
 def check_secrets(question: dict[str, t.Any]) -> list[str]:
-    """The host must not be another fleet's, or this fleet's with secrets that the controller does not have.
+    """Check that the secrets on the host are those of the controller, if the host has any.
 
-    Overwriting what it has would cut it off from the members that it hears.
+    Other secrets mean that the host belongs to another fleet, or that another controller has deployed it. If the role
+    overwrote them, the host could no longer communicate with its members.
     """
     if question["replace_secrets"]:
         return []
@@ -281,7 +286,7 @@ def check_secrets(question: dict[str, t.Any]) -> list[str]:
 
 
 def held_secrets(place: str) -> set[str]:
-    """The secrets that the host has, of the file and of the key slots."""
+    """Return the secrets on the host, from the file ``secret.key`` and from key slots."""
     paths = [place + "/secret.key"]
     try:
         paths += [entry.path for entry in os.scandir(place + "/keys")]
@@ -291,7 +296,7 @@ def held_secrets(place: str) -> set[str]:
 
 
 def read(path: str) -> str:
-    """The file's text, "" where there is none."""
+    """Return the text of a file, at most 1 MiB; "" if the file cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as stream:
             return stream.read(1 << 20)
@@ -300,10 +305,10 @@ def read(path: str) -> str:
 
 
 def look(question: dict[str, t.Any], run: Run) -> dict[str, t.Any]:
-    """Everything that stands in the way, and what the role wants to know of the host before it changes anything."""
+    """Run all checks. Returns the obstacles, and the facts about the host that the role needs before it changes it."""
     errors = check_base(run) + check_address(question) + check_interface(question) + check_paths(question)
     errors += check_templates(question["templates"])
-    if not errors:  # without a sound address and systemd the question about ports makes no sense
+    if not errors:  # the check of ports needs a valid address and systemd
         errors = check_ports(question, run)
     errors += check_secrets(question) + check_certificate(question, run)
     if not resolvable(question["seeds"]):

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: connection options, read and checked. Python 3.8 or later, standard library only."""
+"""PRIVATE to this collection: reads and checks the connection options. Python 3.8 or later, standard library only."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import ssl
 import typing as t
 from urllib.parse import urlsplit
 
-#: Where an agent listens unless its configuration says otherwise.
+#: Endpoint and TCP port of an agent's API unless its configuration sets others.
 DEFAULT_ENDPOINT = "unix:///run/xdp-gossip/api.sock"
 DEFAULT_PORT = 8001
 MAX_TOKEN = 4096
 
-#: The connection options as in the documentation fragment ``connection`` (a test holds them equal). Modules build
-#: their argument spec from this; every option can also come from the environment variable that ENVIRONMENT names.
+#: The connection options. Modules build their argument spec from them. A test compares them with the documentation
+#: fragment ``connection``. ENVIRONMENT names the environment variable that can set each option.
 OPTIONS: dict[str, dict[str, t.Any]] = {
     "endpoints": {"type": "list", "elements": "str", "default": [DEFAULT_ENDPOINT]},
     "token": {"type": "str", "no_log": True},
@@ -33,19 +33,19 @@ ENVIRONMENT = {option: "XDP_GOSSIP_" + option.upper() for option in OPTIONS}
 
 
 class ClientError(Exception):
-    """Anything that keeps a request from being answered; ``str()`` is fit for a user."""
+    """Base class of all errors of the client; ``str()`` is a message for the user."""
 
 
 class BadAnswer(ClientError):
-    """The member's answer breaks the API or a bound."""
+    """Raised if a member's answer violates the API or exceeds a limit."""
 
 
 class ConfigError(ClientError):
-    """An endpoint, token or TLS option that cannot be used as given."""
+    """Raised if an option, such as an endpoint, token or TLS file, cannot be used as given."""
 
 
 class Endpoint:
-    """Where one member listens: ``unix:///path``, ``http://host:port`` or ``https://host:port``."""
+    """The parsed URL of a member's API: ``unix:///path``, ``http://host:port`` or ``https://host:port``."""
 
     def __init__(self, url: str) -> None:
         self.url = url.strip().rstrip("/")
@@ -72,14 +72,14 @@ class Endpoint:
 
     @property
     def authority(self) -> str:
-        """Value of the Host header."""
+        """Return the value of the Host header."""
         if self.scheme == "unix":
             return "localhost"
         return "%s:%d" % ("[%s]" % self.host if ":" in self.host else self.host, self.port)
 
 
 class Settings:
-    """Connection options, checked; names and defaults as in ``OPTIONS``. Raises ``ConfigError``."""
+    """The checked connection options, with names and defaults as in ``OPTIONS``. Raises ``ConfigError``."""
 
     def __init__(self, options: t.Mapping[str, t.Any]) -> None:
         given: dict[str, t.Any] = {name: options.get(name) for name in OPTIONS}
@@ -88,7 +88,7 @@ class Settings:
                 given[name] = spec.get("default")
         self.endpoints = [Endpoint(str(url)) for url in given["endpoints"]]
         if not self.endpoints:
-            # An expression that finds no member must not end up at the machine's own agent.
+            # A template that yields no endpoints must not fall back to the default, the local agent.
             raise ConfigError("endpoints: expected at least one, got an empty list")
         self.timeout = float(given["timeout"])
         self.retries = int(given["retries"])
@@ -106,20 +106,20 @@ class Settings:
         self._context: ssl.SSLContext | None = None
 
     def at(self, url: str) -> Settings:
-        """The same settings for one other endpoint."""
+        """Return a copy of these settings with ``url`` as the only endpoint."""
         other = copy.copy(self)
         other.endpoints = [Endpoint(url)]
         return other
 
     def tls(self) -> ssl.SSLContext:
-        """The TLS context, made once. Raises ``ConfigError`` naming the file that cannot be used."""
+        """Return the TLS context, which is created once. Raises ``ConfigError`` naming the file that cannot be used."""
         if self._context is None:
             self._context = self._make_context()
         return self._context
 
     def _make_context(self) -> ssl.SSLContext:
         try:
-            # With a CA of its own a fleet is vouched for by that one only, not by every public CA as well.
+            # If ca_path is set, trust only that authority and no public one.
             if self._ca_path and os.path.isdir(self._ca_path):
                 context = ssl.create_default_context(capath=self._ca_path)
             else:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: whether the role's templates are whole, before anything is changed."""
+"""PRIVATE to this collection: checks the role's variable xdp_gossip_agent_templates before anything is changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import typing as t
 
 _ACCOUNT = (r"[a-z_0-9][A-Za-z0-9_.-]{0,31}\$?\Z", "the name of an account")
-#: key -> a pattern of its text, and what to call that
+#: Key of a template -> pattern of its value, and a description of the expected value for error messages.
 TEMPLATE_TEXTS = {
     "name": (
         r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z",
@@ -28,7 +28,10 @@ TEMPLATE_KEYS = {*TEMPLATE_TEXTS, "content", "src", "validate", "reload", "timeo
 
 
 def check_templates(templates: list[t.Any]) -> list[str]:
-    """Every template must be whole, and none may share its name or its file with another."""
+    """Check that every template is complete and valid, and that no two templates have the same name or path.
+
+    Returns one sentence for each problem.
+    """
     errors = []
     for index, template in enumerate(templates):
         where = "xdp_gossip_agent_templates[%d]" % index
@@ -48,7 +51,7 @@ def check_templates(templates: list[t.Any]) -> list[str]:
 
 
 def check_template(given: dict[str, t.Any]) -> list[str]:
-    """What is wrong with the values of one template; each sentence begins with the key."""
+    """Check the keys and values of one template. Returns one sentence for each problem."""
     errors = []
     unknown = sorted(set(given) - TEMPLATE_KEYS)
     if unknown:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: the order of documents' versions. Python 3.8 or later."""
+"""PRIVATE to this collection: compares the versions of documents. Python 3.8 or later."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import typing as t
 
 _VERSION = re.compile(r"([0-9a-f]{16})@(?:\[([0-9a-f:.]{2,45})\]|([0-9.]{7,15})):([0-9]{1,5})")
 
-#: What stands before an IPv4 address that is written as an IPv6 address (RFC 4291, 2.5.5.2).
+#: Prefix of an IPv4 address in the form of an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2).
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
 def rank(version: t.Any) -> tuple[int, bytes, int] | None:
-    """What orders versions as the agents do: clock reading, then address (16 bytes) and port of the publisher.
+    """Return a key that sorts versions like the agents: clock reading, then address and port of the publisher.
 
-    ``None`` for what is no version, such as 019a3c1e5b2f0000@198.18.0.11:8000 is one.
+    The address has 16 bytes. Returns ``None`` for a value that is no version. An example of a version is
+    019a3c1e5b2f0000@198.18.0.11:8000.
     """
     match = _VERSION.fullmatch(version) if isinstance(version, str) else None
     if not match:
@@ -32,13 +33,13 @@ def rank(version: t.Any) -> tuple[int, bytes, int] | None:
 
 
 def newest(versions: t.Iterable[t.Any]) -> str | None:
-    """The newest of ``versions``; what is no version is passed over."""
+    """Return the newest of ``versions``, ignoring values that are no versions; ``None`` if there is none."""
     known = [(rank(version), version) for version in versions]
     ranked = sorted((order, version) for order, version in known if order is not None)
     return ranked[-1][1] if ranked else None
 
 
 def older(version: t.Any, than: t.Any) -> bool:
-    """Whether both are versions and the first is the older one."""
+    """Return whether ``version`` is older than ``than``; false if one of them is no version."""
     first, second = rank(version), rank(than)
     return first is not None and second is not None and first < second

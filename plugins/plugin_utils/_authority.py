@@ -1,9 +1,10 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: the certificate authority of a fleet, and the certificates that it gives to hosts.
+"""PRIVATE to this collection: creates the certificate authority of a fleet and issues certificates to hosts.
 
-Keys are ECDSA over P-256, which browsers accept. Everything is PEM. ``cryptography`` comes with ansible-core.
+Keys are ECDSA over P-256, which browsers accept. Keys and certificates are PEM. ansible-core depends on
+``cryptography``, so it is always installed.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ try:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-except ImportError:  # Only where nothing is run: ansible-core needs it itself.
+except ImportError:  # only in tools that read the documentation; ansible-core itself requires cryptography
     pass
 
-#: How long certificates are valid. A host's is renewed by a deployment in the last third of its time.
+#: How long certificates of authorities and of hosts are valid. A deployment in the last third renews a host's.
 AUTHORITY = datetime.timedelta(days=20 * 365)
 HOST = datetime.timedelta(days=3 * 365)
-#: A certificate begins before it is made, for hosts whose clock is behind the controller's.
+#: Start of validity before the time of issue, for hosts whose clock is behind the controller's.
 EARLY = datetime.timedelta(days=7)
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -33,14 +34,14 @@ _NAME = re.compile(r"(?=.{1,253}\Z)%s(\.%s)*\Z" % (_LABEL, _LABEL))
 
 
 class Pair(t.NamedTuple):
-    """A certificate and its private key, PEM."""
+    """A certificate and its private key, both in PEM."""
 
     certificate: bytes
     key: bytes
 
 
 def found(cluster: str, now: datetime.datetime) -> Pair:
-    """A new authority for the fleet ``cluster``. ``now``: aware, UTC."""
+    """Create a new authority for the fleet ``cluster``. ``now`` is a timezone-aware time in UTC."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _subject("XDP Gossip fleet " + cluster)
     builder = _builder(name, name, key, now, AUTHORITY)
@@ -50,9 +51,10 @@ def found(cluster: str, now: datetime.datetime) -> Pair:
 
 
 def issue(authority: Pair, host: str, names: t.Sequence[str], now: datetime.datetime) -> Pair:
-    """A certificate for ``host`` that holds for ``names`` (addresses and DNS names; what is neither is left out).
+    """Issue a certificate for ``host`` that is valid for ``names``.
 
-    Raises ``ValueError`` when the authority's files are none, do not fit, or the certificate has ended.
+    Names that are neither addresses nor DNS names are left out. Raises ``ValueError`` if the authority's certificate or
+    key cannot be read, if they do not match, or if the authority's certificate has expired.
     """
     parent = _certificate(authority.certificate)
     parent_key = _private(authority.key)
@@ -74,9 +76,9 @@ def issue(authority: Pair, host: str, names: t.Sequence[str], now: datetime.date
 
 
 def stale(held: Pair, authority: bytes, names: t.Sequence[str], now: datetime.datetime) -> str:
-    """Why a host needs another certificate than ``held``; "" when it does not.
+    """Return why a host needs a new certificate instead of ``held``; "" if it needs none.
 
-    Raises ``ValueError`` when the authority's is none.
+    Raises ``ValueError`` if ``authority`` is not a certificate.
     """
     parent = _certificate(authority)
     try:
@@ -97,7 +99,7 @@ def stale(held: Pair, authority: bytes, names: t.Sequence[str], now: datetime.da
 
 
 def is_authority(certificate: bytes) -> bool:
-    """Whether this may sign others. Raises ``ValueError`` when it is no certificate."""
+    """Return whether the certificate may sign other certificates. Raises ``ValueError`` if it is no certificate."""
     try:
         return bool(_certificate(certificate).extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
     except x509.ExtensionNotFound:
@@ -105,7 +107,7 @@ def is_authority(certificate: bytes) -> bool:
 
 
 def _subject(name: str) -> x509.Name:
-    # At most 64 characters (RFC 5280, appendix A.1). Clients go by the alternative names.
+    # A common name has at most 64 characters (RFC 5280, appendix A.1). Clients check the alternative names anyway.
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
 
 
@@ -189,7 +191,7 @@ def _is_edwards(key: t.Any) -> bool:
 
 
 def _end(certificate: x509.Certificate) -> datetime.datetime:
-    # cryptography before 42 has the naive one only, in UTC.
+    # cryptography before version 42 has only the attribute without time zone, which is in UTC.
     if hasattr(certificate, "not_valid_after_utc"):
         return t.cast(datetime.datetime, certificate.not_valid_after_utc)
     return certificate.not_valid_after.replace(tzinfo=datetime.timezone.utc)

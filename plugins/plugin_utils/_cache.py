@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: what of the NodeList is kept between runs, and for how long it counts.
+"""PRIVATE to this collection: encodes NodeLists for Ansible's cache plugins and decides how long they are valid.
 
-Cache plugins forget what is older than their timeout, and with it the entity tag by which a member could say that
-nothing has changed. So an entry carries its own time and is kept for longer than it counts.
+Cache plugins drop entries that are older than their timeout, together with the entity tags for conditional requests.
+So each entry contains its own time, and the cache plugin stores it for longer than it is valid.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._source import Answer
 
-#: Seconds for which an entry is kept to be asked with, after it has ceased to count.
+#: Seconds for which the cache stores an expired entry, because its entity tags allow conditional requests.
 RETENTION = 7 * 86400
 
 _FORMAT = 2
 
 
 class Entry:
-    """Answers that were true at ``stored_at`` (seconds since 1970) to the question ``asked``."""
+    """A cache entry: the ``answers`` of members to the request ``asked`` at ``stored_at`` (seconds since 1970)."""
 
     def __init__(self, asked: c.Mapping[str, t.Any], stored_at: float, answers: c.Sequence[Answer]) -> None:
         self.asked = dict(asked)
@@ -30,24 +30,24 @@ class Entry:
         self.answers = list(answers)
 
     def counts(self, timeout: int, now: float) -> bool:
-        """Whether it is younger than ``timeout`` seconds; 0 means forever, as in Ansible's own cache plugins.
+        """Return whether the entry is younger than ``timeout`` seconds; 0 means forever, as in Ansible's cache plugins.
 
-        An entry from the future is not young: somebody's clock was wrong, or somebody wrote it.
+        An entry from the future is not valid: a clock was wrong, or another program wrote the entry.
         """
         age = now - self.stored_at
         return age >= 0 and (timeout == 0 or age < timeout)
 
     def encode(self) -> dict[str, t.Any]:
-        """For a cache plugin. Answers are text, which no plugin makes anything else of."""
+        """Return the entry as data for a cache plugin. Answers stay text, which cache plugins store without change."""
         answers = [{"endpoint": each.endpoint, "etag": each.etag, "body": each.body} for each in self.answers]
         return {"format": _FORMAT, "asked": self.asked, "stored_at": self.stored_at, "answers": answers}
 
 
 def decode(held: t.Any, asked: c.Mapping[str, t.Any], at_least: int, at_most: int) -> Entry | None:
-    """What a cache plugin gave back; ``None`` when it answers another question than ``asked``.
+    """Decode the entry ``held`` that a cache plugin returned; ``None`` if it answers another request than ``asked``.
 
-    A cache is as little to be trusted as a member: its answers are checked in the same way, and there must be
-    ``at_least`` to ``at_most`` of them, of different endpoints that were asked. Raises ``ValueError``.
+    The answers in a cache are checked like the answers of members. There must be ``at_least`` to ``at_most`` answers,
+    each from a different endpoint in ``asked``. Raises ``ValueError`` if the entry breaks a rule.
     """
     if not isinstance(held, dict) or held.get("format") != _FORMAT or held.get("asked") != dict(asked):
         return None

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: ordered include and exclude conditions."""
+"""PRIVATE to this collection: selects nodes by an ordered list of include and exclude conditions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _VERBS = ("include", "exclude")
 
 
 class Filter(t.NamedTuple):
-    """One rule: whether the nodes for which ``condition`` holds are taken. ``name`` is for messages."""
+    """One rule, which includes or excludes the nodes for which ``condition`` is true. Messages use ``name``."""
 
     name: str
     include: bool
@@ -20,7 +20,7 @@ class Filter(t.NamedTuple):
 
 
 def parse_filters(entries: t.Any) -> list[Filter]:
-    """The rules of the option ``filters``. Raises ``ValueError`` naming the entry and what was expected."""
+    """Parse the option ``filters`` into rules. Raises ``ValueError`` naming the entry and what was expected."""
     if entries is None:
         return []
     if not isinstance(entries, list):
@@ -46,15 +46,16 @@ def _parse(position: int, entry: t.Any) -> Filter:
 
 
 def chosen(rules: c.Iterable[Filter], holds: c.Callable[[str | bool], bool]) -> bool:
-    """Whether a node is taken: the first rule whose condition ``holds`` decides, and without one it is.
+    """Return whether the rules include a node; ``holds`` evaluates a condition for it.
 
-    Raises ``ValueError`` naming the rule when its condition cannot be evaluated. To read that as "does not hold"
-    would let a node slip past an exclusion by writing data on which the condition fails.
+    The first rule whose condition is true decides. If no condition is true, the node is included. Raises
+    ``ValueError`` naming the rule if its condition cannot be evaluated. If a failed condition counted as false, a node
+    could escape an exclusion with data on which the condition fails.
     """
     for rule in rules:
         try:
             if holds(rule.condition):
                 return rule.include
-        except Exception as exc:  # conditions raise whatever the filters in them raise
+        except Exception as exc:  # a condition raises any exception that its Jinja filters raise
             raise ValueError("%s: %s" % (rule.name, exc)) from exc
     return True

@@ -1,11 +1,12 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: a fleet's secrets on the controller: looked at, and made where there are none.
+"""PRIVATE to this collection: checks a fleet's secrets on the controller and creates missing ones.
 
-The directory of secrets holds ``secret.key``, ``api.token``, ``ca.crt`` and ``ca.key``, a certificate and key of each
-host in ``hosts/``, and ``members``, the names of the hosts that have been deployed with them. All are their owner's
-alone. A file that ansible-vault has encrypted may be read by anybody, and in a repository it is.
+The directory of secrets contains ``secret.key``, ``api.token``, ``ca.crt`` and ``ca.key``, a certificate and a key for
+each host in ``hosts/``, and ``members``, the names of the hosts that have been deployed with these secrets. Only their
+owner may read the files. A file that ansible-vault has encrypted may be readable by others, for example in a
+repository.
 """
 
 from __future__ import annotations
@@ -22,30 +23,31 @@ from urllib.parse import quote
 
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils import _authority
 
-#: Reads a file of the controller, decrypted. Raises ``OSError`` or an error of Ansible's.
+#: Function that returns the decrypted content of a file on the controller. Raises ``OSError`` or an error of Ansible.
 Reader = t.Callable[[str], bytes]
 
 VAULTED = b"$ANSIBLE_VAULT;"
 LETTERS = string.ascii_letters + string.digits
 LENGTH = 43
-#: A fleet's secret and token: one line of at least so many characters.
+#: Minimum length of the one line in the files of the secret key, the API token and key slots, in characters.
 LEAST = 16
 
 
 class SecretsError(Exception):
-    """The secrets cannot be used; ``str()`` says which file, why, and what to do."""
+    """Raised if the secrets cannot be used; ``str()`` names the file, the reason and the remedy."""
 
 
 class Wanted(t.NamedTuple):
-    """What a host needs of the controller. Paths are absolute; "" where it needs nothing of the kind."""
+    """The secrets that a host needs from the controller. Paths are absolute; "" means that the host needs no such file.
+    """
 
     cluster: str
     directory: str
     secret: str
     token: str
-    #: Files of key slots, which are never made.
+    #: Files with the secrets of key slots, which the user provides.
     keys: list[str]
-    #: The authority's certificate and key, the host's name here, and the names its certificate is to hold for.
+    #: The authority's certificate and key, the host's inventory name, and the names for the host's certificate.
     ca_cert: str
     ca_key: str
     host: str
@@ -53,12 +55,12 @@ class Wanted(t.NamedTuple):
 
     @property
     def certificate(self) -> str:
-        """Path of the host's certificate."""
+        """Return the path of the host's certificate."""
         return os.path.join(self.directory, "hosts", _file_name(self.host) + ".crt")
 
     @property
     def key(self) -> str:
-        """Path of the key of the host's certificate."""
+        """Return the path of the key of the host's certificate."""
         return os.path.join(self.directory, "hosts", _file_name(self.host) + ".key")
 
 
@@ -68,14 +70,14 @@ def _file_name(host: str) -> str:
 
 
 def missing(wanted: Wanted) -> list[str]:
-    """The fleet's own files that are not there: without them a host would be in no fleet, or in another one."""
-    # An authority whose key is elsewhere is no missing one: whether it can sign shows when it has to.
+    """Return the paths of the fleet's files that do not exist. Without them, a host cannot join the fleet."""
+    # The authority's key may be elsewhere. It is only needed when a certificate has to be issued.
     fleet = [wanted.secret, wanted.token, wanted.ca_cert]
     return [path for path in fleet if path and not os.path.exists(path)]
 
 
 def problems(wanted: Wanted, read: Reader) -> list[str]:
-    """What is wrong with the files that are there, a sentence each."""
+    """Return the problems with existing files, one sentence each."""
     told = []
     private = [wanted.secret, wanted.token, *wanted.keys, wanted.ca_key, wanted.key if wanted.ca_cert else ""]
     for path in private:
@@ -91,13 +93,13 @@ def problems(wanted: Wanted, read: Reader) -> list[str]:
         try:
             if not _authority.is_authority(read(wanted.ca_cert)):
                 told.append("%s: expected the certificate of an authority (CA: true), got another" % wanted.ca_cert)
-        except Exception as exc:  # Ansible's own errors, too
+        except Exception as exc:  # includes Ansible's own errors
             told.append("%s: %s" % (wanted.ca_cert, exc))
     return told
 
 
 def stale(wanted: Wanted, read: Reader, now: datetime.datetime) -> str:
-    """Why the host's certificate has to be made; "" when it does not, or none is wanted. Raises ``SecretsError``."""
+    """Return why the host needs a new certificate; "" if it needs none. Raises ``SecretsError``."""
     if not wanted.ca_cert:
         return ""
     if not os.path.exists(wanted.ca_cert):
@@ -112,7 +114,10 @@ def stale(wanted: Wanted, read: Reader, now: datetime.datetime) -> str:
 
 
 def make(wanted: Wanted, read: Reader, now: datetime.datetime) -> list[str]:
-    """Make what is missing, or has to be renewed. Returns the paths that were written. Raises ``SecretsError``."""
+    """Create missing files and renew the host's certificate if needed. Returns the paths of the files written.
+
+    Raises ``SecretsError``.
+    """
     with _locked(wanted.directory):
         made = []
         for path in (wanted.secret, wanted.token):
@@ -151,18 +156,21 @@ def _issue(wanted: Wanted, read: Reader, now: datetime.datetime) -> list[str]:
 
 
 def strangers(wanted: Wanted, fleet: t.Sequence[str]) -> list[str]:
-    """The hosts that these secrets belong to, where none of them is of ``fleet``: so they are another fleet's."""
+    """Return the hosts deployed with these secrets if none of them is in ``fleet``, else an empty list.
+
+    Such secrets belong to another fleet.
+    """
     known = _members(wanted)
     return [] if set(known) & set(fleet) else known
 
 
 def remembered(wanted: Wanted) -> bool:
-    """Whether the host is noted as one that is deployed with these secrets; without the directory nothing is."""
+    """Return whether the file ``members`` lists the host; also true if the directory of secrets does not exist."""
     return wanted.host in _members(wanted) or not os.path.isdir(wanted.directory)
 
 
 def remember(wanted: Wanted) -> None:
-    """Note that the host is deployed with these secrets. Raises ``SecretsError``."""
+    """Add the host to the file ``members``, the list of deployed hosts. Raises ``SecretsError``."""
     if remembered(wanted):
         return
     with _locked(wanted.directory):
@@ -196,7 +204,7 @@ def _rights(path: str) -> list[str]:
 def _line(path: str, read: Reader) -> list[str]:
     try:
         text = read(path).decode("utf-8").strip()
-    except Exception as exc:  # Ansible's own errors, too
+    except Exception as exc:  # includes Ansible's own errors
         return ["%s on the controller: %s" % (path, exc)]
     if len(text) >= LEAST and "\n" not in text:
         return []
@@ -205,7 +213,7 @@ def _line(path: str, read: Reader) -> list[str]:
 
 @contextlib.contextmanager
 def _locked(directory: str) -> t.Iterator[None]:
-    """Alone with the directory, which is made when it is not there: hosts are prepared side by side."""
+    """Lock the directory of secrets, because Ansible prepares several hosts in parallel. Creates the directory."""
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         with open(os.open(os.path.join(directory, ".lock"), os.O_RDWR | os.O_CREAT, 0o600), "rb") as lock:
@@ -222,7 +230,7 @@ def _locked(directory: str) -> t.Iterator[None]:
 
 
 def _write(path: str, content: bytes) -> None:
-    """The whole file or none, its owner's alone."""
+    """Write the file in one step, readable only by its owner."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     new = "%s.%d.new" % (path, os.getpid())
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:

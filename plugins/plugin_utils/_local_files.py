@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: brings files of the controller to the host, as ansible.builtin.copy does."""
+"""PRIVATE to this collection: copies files from the controller to the host, like ansible.builtin.copy."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import M
 
 
 class LocalFiles(ActionBase):
-    """Runs ``MODULE`` with each ``src`` that lies on the controller replaced by a copy on the host."""
+    """Action that copies each ``src`` on the controller to the host, and then runs ``MODULE`` with the copies."""
 
     TRANSFERS_FILES = True
     MODULE = ""
 
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
-        """Transfer, execute, and remove what was transferred. Raises ``AnsibleActionFail`` for a file."""
+        """Copy the files, run the module, and remove the copies. Raises ``AnsibleActionFail`` if a file is unusable."""
         arguments = dict(self._task.args)
         if isinstance(arguments.get("documents"), dict):
             arguments["documents"] = {
                 key: dict(entry) if isinstance(entry, dict) else entry for key, entry in arguments["documents"].items()
             }
         local = [options for options in self._options(arguments) if not _is_remote(options, arguments)]
-        # A task that goes on in the background would lose the copies.
+        # A task in the background would still run when the copies are removed.
         self._supports_async = not local
         self._supports_check_mode = True
         super().run(tmp, task_vars)
@@ -49,17 +49,17 @@ class LocalFiles(ActionBase):
                 self._remove_tmp_path(self._connection._shell.tmpdir)
 
     def _options(self, arguments: dict[str, t.Any]) -> list[dict[str, t.Any]]:
-        """What may name a file: the options of the module, and of each document."""
+        """Return the dictionaries of options that have ``src``: the module's own, and those of each document."""
         documents = arguments.get("documents")
         entries = list(documents.values()) if isinstance(documents, dict) else []
         found = [entry for entry in [arguments] + entries if isinstance(entry, dict)]
         return [entry for entry in found if isinstance(entry.get("src"), str)]
 
     def _find(self, source: str) -> str:
-        """Where the file is. Raises ``AnsibleError`` with each place that was looked at.
+        """Return the path of the file on the controller. Raises ``AnsibleError`` with each searched directory.
 
-        The places of ``ansible.builtin.copy``; and when the playbook is one of a collection, whose own directory no
-        user puts files into, the current directory.
+        Searches like ``ansible.builtin.copy``. For a playbook of a collection, it also searches in the current
+        directory, because users put no files into the directory of a collection.
         """
         try:
             return str(self._find_needle("files", source))
@@ -75,7 +75,7 @@ class LocalFiles(ActionBase):
         source = options["src"]
         real = None
         try:
-            # Encrypted files are read in clear text.
+            # get_real_file decrypts files that Ansible Vault has encrypted.
             real = self._loader.get_real_file(self._find(source))
             size = os.path.getsize(real)
             if not os.path.isfile(real):

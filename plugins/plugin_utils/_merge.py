@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: one NodeList out of the answers of several members."""
+"""PRIVATE to this collection: merges the NodeLists of several members into one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typing as t
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._source import Answer
 
-#: In a tie between members: a node's own leave first, then the more cautious judgement.
+#: Order of states in a tie between members: a node's own leave wins, then the more pessimistic state.
 _RANK = {"left": 3, "dead": 2, "suspect": 1, "alive": 0}
 
 #: A node as one member sees it.
@@ -21,14 +21,14 @@ View = dict[str, t.Any]
 
 
 def merge(answers: c.Sequence[Answer]) -> list[View]:
-    """The nodes that any of ``answers`` lists, each once.
+    """Return each node that any of ``answers`` lists, once.
 
-    Of what members say of one node only the views with the latest incarnation count: a node raises it when it
-    starts, and to contradict that it is gone. Among these the state that most members see is taken. A member that is
-    cut off holds everybody else for dead, so neither "dead wins" nor "alive wins" would do. Sequence numbers, by
-    which members tell whose news is later, are no help here: those of an answer that was only confirmed are old.
+    Only the views with a node's latest incarnation count. A node raises its incarnation when it starts, and to refute
+    that it is suspect or dead. The node gets the state that most of these members see. A member that is cut off sees
+    all others as dead, so neither "dead wins" nor "alive wins" would be right. Sequence numbers cannot decide, because
+    an unchanged answer from the cache contains old ones.
 
-    Raises ``ValueError`` when the members are not of one cluster.
+    Raises ``ValueError`` if the members belong to different clusters.
     """
     clusters = {answer.endpoint: answer.cluster for answer in answers}
     if len(set(map(str, clusters.values()))) > 1:
@@ -42,7 +42,7 @@ def merge(answers: c.Sequence[Answer]) -> list[View]:
 
 
 def _later(one: int, other: int) -> int:
-    """The later of two incarnations: serial numbers of 32 bits (RFC 1982), 0 when no run is known."""
+    """Return the later of two incarnations, which are 32-bit serial numbers (RFC 1982); 0 means unknown."""
     if not one or not other:
         return one or other
     return one if 0 <= (one - other) % 2**32 < 2**31 else other
@@ -53,6 +53,6 @@ def _agree(views: c.Sequence[View]) -> View:
     views = [view for view in views if view["incarnation"] == newest]
     votes = collections.Counter(view["state"] for view in views)
     state = max(votes, key=lambda name: (votes[name], _RANK[name]))
-    # The rest comes from one view: one that has the node's record, the node's own rather than others'.
+    # All other fields come from a single view. Prefer one with the node's name and private data, then the node's own.
     best = max(views, key=lambda view: (view["record_known"], view["local"], view["state"] == state, view["sequence"]))
     return dict(best, state=state)

@@ -1,11 +1,11 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: which remote names may become host names of an inventory.
+"""PRIVATE to this collection: decides which names of members may become host names of an inventory.
 
-A member of the fleet chooses its own name, and an inventory gives names power: ``all`` is a group that every host
-is in, ``localhost`` is the control machine, a host that other sources already know has variables and secrets.
-So names pass a strict pattern, and one that already means something is refused.
+A member of the fleet chooses its own name, and names have power in an inventory. ``all`` is a group that contains every
+host, ``localhost`` is the control machine, and a host of another inventory source has variables and secrets. So names
+must match a strict pattern, and names that already have a meaning are refused.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 
-#: Host names as in DNS, with underscores; colons only in IPv6 addresses, which are checked apart.
+#: Pattern of host names as in DNS, and with underscores. IPv6 addresses, which contain colons, are checked separately.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _RESERVED = re.compile(r"(?i)(?:all|ungrouped|(?:[a-z0-9]+-)?localhost[0-9]*(?:\..*)?)")
 
 
-#: A host name and the node that it stands for.
+#: A host name and the node that has it.
 Named = tuple[str, dict[str, t.Any]]
 
 
 class NameRefused(ValueError):
-    """A name, or a whole node, that must not enter the inventory; ``str()`` says why."""
+    """Raised for a name, or a node, that must not become part of the inventory; ``str()`` says why."""
 
 
 class NameMalformed(NameRefused):
-    """A name that no host can have, as one with a space: it means nothing to Ansible, and another may do instead."""
+    """Raised for a name that no host can have, such as one with a space. Another name of the node may be valid."""
 
 
 def address_of(node: c.Mapping[str, t.Any]) -> str:
-    """The address to connect to. Raises ``NameRefused`` for one that does not lead to another machine.
+    """Return the node's address. Raises ``NameRefused`` if the address does not lead to one other machine.
 
-    A node behind a loopback or unspecified address would make the control machine connect to itself.
+    A node with a loopback or unspecified address would make the control machine connect to itself.
     """
     address = ipaddress.ip_address(node["addr"])
     for kind in ("loopback", "unspecified", "multicast", "link_local"):
@@ -49,16 +49,16 @@ def address_of(node: c.Mapping[str, t.Any]) -> str:
 
 
 def address_and_port(node: c.Mapping[str, t.Any]) -> str:
-    """``198.18.0.11_8000``, ``fd00--11_8000``: a name without colons, which host patterns would split at."""
+    """Return a name such as ``198.18.0.11_8000`` or ``fd00--11_8000``, without colons, which split host patterns."""
     return "%s_%d" % (str(node["addr"]).replace(":", "-"), node["port"])
 
 
 def check_name(
     name: t.Any, node: c.Mapping[str, t.Any], group_prefixes: c.Sequence[str], groups: c.Container[str]
 ) -> str:
-    """Return ``name`` when ``node`` may be called so. Raises ``NameRefused``; ``NameMalformed`` if no host can.
+    """Return ``name`` if ``node`` may have it. Raises ``NameRefused``, or ``NameMalformed`` if no host can have it.
 
-    ``groups`` are names of groups, in lower case, ``group_prefixes`` beginnings of groups still to be made.
+    ``groups`` contains the names of groups in lower case, ``group_prefixes`` the prefixes of future groups.
     """
     if not isinstance(name, str):
         raise NameRefused("host name: expected text, got %s" % type(name).__name__)
@@ -70,7 +70,7 @@ def check_name(
                 "host name %r: expected at most 253 letters, digits, dots, dashes and underscores" % clip(name, 80)
             ) from None
     else:
-        # Somebody else's address would catch plays and variables meant for that machine.
+        # With another machine's address as its name, the node would get plays and variables of that machine.
         if address != node["addr"] or "%" in name:
             raise NameRefused("host name %r is an address that is not the node's own" % clip(name, 80))
         return address
@@ -83,10 +83,10 @@ def check_name(
 
 
 def refuse_shared(named: c.Sequence[Named]) -> tuple[list[Named], list[str]]:
-    """Leave out nodes that claim one name together; returns the rest and why the others are missing.
+    """Leave out nodes that share a name. Returns the other nodes, and one line for each node that was left out.
 
-    No member can prove that a name is its own, so taking the first would let one pass for another. Only when a
-    single claimant is alive it keeps the name: the others are what it left behind at an earlier address.
+    No member can prove that it owns a name, so with "the first one wins" a node could pose as another. If only one of
+    the nodes is alive, it keeps the name: the others are its entries from earlier addresses.
     """
     claims: dict[str, list[dict[str, t.Any]]] = {}
     for name, node in named:

@@ -1,11 +1,11 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: reads the private data of nodes as JSON or YAML.
+"""PRIVATE to this collection: parses the private data of nodes as JSON or YAML.
 
-The text was written by some other machine (4 KiB at most, see ``_nodes``). What leaves here are dictionaries, lists,
-texts, numbers, booleans and ``None``, of bounded depth: nothing that a loader made an object of, nothing that grows
-when it is written out.
+The text comes from another machine (at most 4 KiB, see ``_nodes``). The result consists only of dictionaries, lists,
+texts, numbers, booleans and ``None``, with limited depth. It contains no objects that a YAML loader constructs, and no
+aliases that expand to gigabytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ except ImportError:  # PyYAML built without libyaml
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
 FORMATS = ("text", "json", "yaml")
-#: Levels of nesting; what describes a machine needs three or four.
+#: Largest number of nested levels. The description of a machine needs three or four.
 MAX_DEPTH = 16
 
 _OPEN = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
@@ -31,7 +31,7 @@ _ANCHORED = (yaml.ScalarEvent, *_OPEN)
 
 
 class _PlainLoader(_Loader):
-    """Leaves dates and times alone: they are text in JSON too, and nothing else reads them as objects."""
+    """YAML loader that keeps dates and times as text, as in JSON."""
 
 
 _PlainLoader.yaml_implicit_resolvers = {
@@ -41,9 +41,9 @@ _PlainLoader.yaml_implicit_resolvers = {
 
 
 def parse_private_data(text: str, form: str) -> t.Any:
-    """``text`` as data. ``form`` is one of ``FORMATS`` other than text; ``None`` stands for no private data.
+    """Parse ``text``, where ``form`` is "json" or "yaml". Returns ``None`` for text that is empty or white space.
 
-    Raises ``ValueError`` for what cannot be read, and for what must not be.
+    Raises ``ValueError`` if the text cannot be parsed or contains data that is refused.
     """
     if not text.strip():
         return None
@@ -59,12 +59,12 @@ def _parse_yaml(text: str) -> t.Any:
     except yaml.YAMLError as exc:
         raise ValueError("not YAML: %s" % clip(" ".join(str(exc).split()))) from None
     except (TypeError, AttributeError, OverflowError, RecursionError) as exc:
-        # The loader's own slips: "!!float x" and the like.
+        # Exceptions from defects of the loader, for example for "!!float x".
         raise ValueError("not YAML: %s" % clip(str(exc))) from None
 
 
 def _check_events(text: str) -> None:
-    """Refuse what would grow, run or recurse, before anything is built of it."""
+    """Raise ``ValueError`` for aliases, tags, several documents and deep nesting, before the loader builds objects."""
     depth = documents = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent):
@@ -107,7 +107,7 @@ def _check_key(key: t.Any) -> None:
         raise ValueError("expected text as keys, got %s" % type(key).__name__)
     _check_text(key)
     if key.startswith("__"):
-        # "__ansible_unsafe" and its kin mean something to whoever reads Ansible's JSON.
+        # Ansible gives keys such as "__ansible_unsafe" a special meaning when it reads JSON.
         raise ValueError("expected no keys that start with two underscores, got %r" % clip(key, 80))
 
 
@@ -115,5 +115,5 @@ def _check_text(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        # JSON can write half a character; whoever prints it later would fail.
+        # JSON can contain a lone surrogate, on which printing would fail later.
         raise ValueError("expected valid Unicode, got %r" % clip(text, 80)) from None

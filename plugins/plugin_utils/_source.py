@@ -23,18 +23,18 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 CONSISTENCIES = ("one", "majority")
 
 _AT_ONCE = 32
-#: RFC 9110, 8.8.3. It goes into a header later, so nothing else may be in it.
+#: Pattern of an entity tag (RFC 9110, 8.8.3). It becomes part of a request header, so other characters are refused.
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,200}"')
 
 
 class Answer:
-    """What one member answered, checked.
+    """The checked NodeList of one member.
 
-    ``etag`` is empty when there is none to ask with again. ``body`` is the answer as it came, for the cache.
+    ``etag`` is the entity tag for a conditional request, or empty. ``body`` is the original text for the cache.
     """
 
     def __init__(self, endpoint: str, etag: str, body: str) -> None:
-        """Raises ``ValueError`` when ``body`` is no NodeList."""
+        """Parse and check ``body``. Raises ``ValueError`` if it is no NodeList."""
         answer = parse_json(body.encode("utf-8", "surrogatepass"))
         if not isinstance(answer, dict):
             raise ValueError("expected a JSON object, got %s" % type(answer).__name__)
@@ -46,7 +46,11 @@ class Answer:
 
 
 class Source:
-    """Asks members for nodes in ``states``. ``options`` are the connection options, ``log`` gets one line a failure."""
+    """Requests NodeLists from members.
+
+    ``options`` are the connection options, ``states`` the wanted states of nodes. ``log`` is called with one line for
+    each failed endpoint.
+    """
 
     def __init__(self, options: c.Mapping[str, t.Any], states: c.Sequence[str], log: c.Callable[[str], None]) -> None:
         self._options = options
@@ -54,17 +58,18 @@ class Source:
         self._log = log
 
     def one(self, held: c.Mapping[str, Answer]) -> list[Answer]:
-        """The answer of the first endpoint that gives one; ``held`` are earlier answers by endpoint.
+        """Return the answer of the first endpoint that answers. Raises ``ClientError``.
 
-        Raises ``ClientError``.
+        ``held`` maps endpoints to earlier answers, for conditional requests.
         """
         return [_ask(Settings(self._options), self._states, held, self._log)]
 
     def majority(self, held: c.Mapping[str, Answer]) -> list[Answer]:
-        """The answers of all endpoints that give one, at least of more than half of them, in their order.
+        """Return the answers of all endpoints that answer, in the order of the endpoints.
 
-        All are asked for the nodes in *every* state, at the same time, each within its own timeout. Raises
-        ``ClientError`` naming each endpoint that did not answer and why when too few did.
+        Asks all endpoints at the same time for the nodes in *every* state, each within its own timeout. If half of the
+        endpoints or more fail, raises ``ClientError`` naming each failed endpoint and the reason. ``held`` maps
+        endpoints to earlier answers, for conditional requests.
         """
         endpoints = list(dict.fromkeys(endpoint.url for endpoint in Settings(self._options).endpoints))
         failures: dict[str, str] = {}
@@ -96,7 +101,7 @@ class Source:
 
 
 def majority_of(endpoints: int) -> int:
-    """How many of so many endpoints are more than half."""
+    """Return the smallest number of endpoints that is more than half of ``endpoints``."""
     return endpoints // 2 + 1
 
 
