@@ -49,8 +49,7 @@ def missing(host: Host, packages: dict[str, t.Any], kind: str) -> list[str]:
 
 
 class Release:
-    """The release that a host should run: a directory in ``root/releases``, to which the link ``root/current`` points.
-    """
+    """The release that a host should run: a directory in ``root/releases``, the target of the link ``root/current``."""
 
     def __init__(self, wanted: dict[str, t.Any]) -> None:
         self.root = wanted["root"]

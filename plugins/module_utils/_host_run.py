@@ -105,8 +105,7 @@ class Dataplane:
         return own
 
     def _try(self, step: t.Callable[[], bool]) -> bool:
-        """Run a step, and ignore its failure if the data plane is optional. Returns whether the step changed anything.
-        """
+        """Run a step, and ignore its failure if the data plane is optional. Returns whether the step was a change."""
         known = len(self._host.changes)
         try:
             return step()

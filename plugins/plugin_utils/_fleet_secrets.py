@@ -38,8 +38,7 @@ class SecretsError(Exception):
 
 
 class Wanted(t.NamedTuple):
-    """The secrets that a host needs from the controller. Paths are absolute; "" means that the host needs no such file.
-    """
+    """The secrets that a host needs from the controller. Paths are absolute; "" means that no such file is needed."""
 
     cluster: str
     directory: str

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Event source for ansible-rulebook: what happens in a fleet, as any one member sees it."""
+"""Event source for ansible-rulebook: reports events of a fleet in the view of one member."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ import typing as t
 DOCUMENTATION = r"""
 ---
 author: XDP Gossip contributors (@xdp-gossip)
-short_description: What happens to the hosts and documents of a fleet
+short_description: Report events about the hosts and documents of a fleet
 description:
   - Reports to rulebooks when hosts join, fall silent, die, come back, leave or change their name or private data, when
     documents are changed or deleted, and when all hosts hold the same documents or no longer do.
-  - Waits at one member of the fleet, the first of I(endpoints) that answers, and moves to the next if that one fails.
-    The member reports changes at once; the source does not poll while nothing happens.
-  - Each change of state is reported at least once, also across lost connections, restarts of the agent and a move to
-    another member, because the source compares the members' lists with what it has reported. Changes that undo each
-    other between two looks are not reported.
-  - Data of nodes and publishers is untrusted. Text that Ansible would evaluate as a template is withheld; I(withheld)
-    of the event lists the fields. Never put text of an event into a shell command.
+  - Connects to one member of the fleet, the first of I(endpoints) that answers. If that member fails, the source moves
+    to the next endpoint. The member reports changes at once, so the source does not poll while nothing happens.
+  - The source reports each change of state at least once, also across lost connections, restarts of the agent and a
+    move to another member, because it compares the members' lists with its own reports. Changes that undo each other
+    between two comparisons are not reported.
+  - Data of nodes and publishers is untrusted. The source removes text that Ansible would evaluate as a template, and
+    lists these fields in I(withheld) of the event. Never put text of an event into a shell command.
 requirements:
   - aiohttp, on which ansible-rulebook depends
 options:
   endpoints:
     description:
-      - Endpoints of members of the fleet, tried in this order. C(unix:///path), C(http://host:port)
-        or C(https://host:port); without a port, 8001 is used.
+      - Endpoints of members of the fleet, tried in this order. Each is C(unix:///path), C(http://host:port) or
+        C(https://host:port). The default port is 8001.
     type: list
     elements: str
     default: ["unix:///run/xdp-gossip/api.sock"]
   token:
     description:
-      - The agents' API token. Needed over TCP, never sent over a Unix socket. Excludes I(token_file).
+      - The agents' API token. It is required over TCP and never sent over a Unix socket. Excludes I(token_file).
     type: str
   token_file:
     description:
-      - File that holds the token on one line. It is read again whenever a connection is lost.
+      - File that contains the token on one line. The source reads the file again whenever a connection is lost.
     type: str
   ca_path:
     description:
       - File or directory with the certificates (PEM) of the authorities that may sign the agents' certificates.
-        The default is the system's authorities.
+        By default, the system's authorities are trusted.
     type: str
   client_cert:
     description:
-      - Client certificate (PEM); the file may also contain the key.
+      - Client certificate (PEM). The file may also contain the private key.
     type: str
   client_key:
     description:
@@ -58,49 +58,50 @@ options:
     type: str
   validate_certs:
     description:
-      - Whether the certificate of a C(https://) endpoint must be valid and name its host.
+      - Whether the certificate of a C(https://) endpoint must be valid and contain the endpoint's host name.
     type: bool
     default: true
   timeout:
     description:
-      - Seconds for the complete answer of a member, including the connection. The time that I(poll) waits on purpose is
-        added.
+      - Seconds within which a member must have answered completely, including the connection. If a request waits on
+        purpose, as set by I(poll), that time is added.
     type: float
     default: 10
   events:
     description:
-      - Types of events to report. All by default.
+      - Types of events to report. By default, the source reports all types.
     type: list
     elements: str
     choices: [join, recover, suspect, dead, leave, update, document_changed, document_deleted, convergence_reached,
       convergence_lost, fleet_unreachable, fleet_reachable]
   states:
     description:
-      - Report an event about a node only if the node is in one of these states afterwards. All by default.
+      - Report an event about a node only if the node is in one of these states afterwards. By default, any state is
+        accepted.
     type: list
     elements: str
     choices: [alive, suspect, dead, left]
   prefix:
     description:
-      - Report an event about a document only if its key starts with this.
+      - Report an event about a document only if its key starts with this text.
     type: str
     default: ""
   initial:
     description:
-      - Whether to report the state at the start, too, as events with I(initial) true. A rulebook that was not running
-        for a while learns from these what it missed.
+      - Whether to report the state at the start, too, as events with I(initial) true. From these events, a rulebook
+        that was not running for a while learns the current state.
     type: bool
     default: false
   settle:
     description:
-      - Seconds for which hosts may hold different documents, or no member may answer, before that is reported. A
-        publish needs a moment to arrive everywhere, which is no loss of convergence.
+      - Seconds for which hosts may hold different documents, or no member may answer, before the source reports it.
+        After each publish, hosts differ for a moment, which is no loss of convergence.
     type: float
     default: 5
   poll:
     description:
       - Seconds, 1 to 60, that one request waits for a change. If a member's machine dies without closing the
-        connection, that is noticed after this and I(timeout).
+        connection, the source detects that after the sum of I(poll) and I(timeout).
     type: float
     default: 20
 """
@@ -125,12 +126,13 @@ _OPTIONS = "ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_u
 
 
 def _make_importable(file: str) -> None:
-    """Let the collection that this file is part of be imported.
+    """Make the collection that contains ``file`` importable.
 
-    ansible-rulebook runs an event source as a file of its own, outside any package. The collection's modules beside it
-    can then be found only by where the file is. Raises ``ImportError`` when that is no installed collection.
+    ansible-rulebook runs an event source as a single file outside any package. So the directory of the file is the only
+    way to find the other modules of the collection. Raises ``ImportError`` if the file is not in an installed
+    collection.
     """
-    # Not the real path: a checkout that is linked into a collections directory has its place there.
+    # Do not resolve links: a checkout may be linked into a collections directory, and the path of the link counts.
     root, found, _rest = os.path.abspath(file).rpartition(os.sep + os.path.join("ansible_collections", ""))
     if not found:
         raise ImportError(
@@ -140,7 +142,7 @@ def _make_importable(file: str) -> None:
     if root not in sys.path:
         sys.path.insert(0, root)
     importlib.invalidate_caches()
-    # The package "ansible" brings a directory of that name too, and may have been imported before.
+    # The package "ansible" also contains a directory ansible_collections, which may have been imported before.
     package = importlib.import_module("ansible_collections")
     place = os.path.join(root, "ansible_collections")
     if place not in package.__path__:
@@ -148,9 +150,9 @@ def _make_importable(file: str) -> None:
 
 
 async def main(queue: t.Any, args: dict[str, t.Any]) -> None:
-    """Put events into ``queue`` until cancelled.
+    """Follow the fleet and put events into ``queue`` until cancelled.
 
-    ``args`` are those of the documentation above. Raises ``ConfigError`` for one that cannot be used.
+    ``args`` are the options in DOCUMENTATION. Raises ``ConfigError`` if an option cannot be used.
     """
     _make_importable(__file__)
     options = importlib.import_module(_OPTIONS).Options(args)
@@ -160,12 +162,12 @@ async def main(queue: t.Any, args: dict[str, t.Any]) -> None:
 if __name__ == "__main__":
 
     class _Printer:
-        """Stands in for the rules: shows events."""
+        """Replaces the queue of ansible-rulebook, and prints each event."""
 
         async def put(self, event: dict[str, t.Any]) -> None:
             """Print the event."""
             print(event, flush=True)
 
-    # Endpoints on the command line; the token file in the environment, as for the other plugins.
+    # The command line gives endpoints, the environment the token file, as for the other plugins.
     _arguments = {"endpoints": sys.argv[1:] or None, "token_file": os.environ.get("XDP_GOSSIP_TOKEN_FILE")}
     asyncio.run(main(_Printer(), dict(_arguments, initial=True)))

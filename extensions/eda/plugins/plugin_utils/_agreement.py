@@ -1,18 +1,21 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: whether all members hold the same documents, over time. No I/O, no clock."""
+"""PRIVATE to this collection: tracks whether all members hold the same documents. No I/O, no clock."""
 
 from __future__ import annotations
 
 import typing as t
 
-#: Members named that do not hold what the others do.
+#: Most members that an event lists because they hold other documents.
 MAX_LAGGARDS = 20
 
 
 class Finding:
-    """One answer of a member to the question who holds the same documents as itself. Raises ``ValueError``."""
+    """The checked answer of a member to the question which members hold the same documents as itself.
+
+    Raises ``ValueError`` if the answer is malformed.
+    """
 
     def __init__(self, answer: t.Mapping[str, t.Any]) -> None:
         results = answer.get("results")
@@ -29,7 +32,7 @@ class Finding:
         ]
 
     def told(self) -> dict[str, t.Any]:
-        """For the event."""
+        """Return the fields that an event contains."""
         return {name: getattr(self, name) for name in ("digest", "members", "confirmed", "laggards")}
 
 
@@ -41,16 +44,19 @@ def _text(entry: t.Mapping[str, t.Any], name: str, limit: int) -> str:
 
 
 class Agreement:
-    """Tells when the fleet agrees on other documents than before, and when it has not agreed for a while."""
+    """Creates an event when all members agree on new documents, and when they have disagreed for a while."""
 
     def __init__(self, settle: float) -> None:
-        """``settle``: seconds of disagreement that are not worth telling, because every publish makes some."""
+        """``settle``: seconds of disagreement before an event, because every publish causes a short disagreement."""
         self._settle = settle
-        self._told: str | None = None  # digest agreed on, as told; "" when it was told that there is none
+        self._told: str | None = None  # digest in the last event; "" after an event about lost convergence
         self._since: float | None = None
 
     def observe(self, finding: Finding, now: float, tell_initial: bool = False) -> list[dict[str, t.Any]]:
-        """The event, if there is one, that follows from a member's answer at the monotonic time ``now``."""
+        """Return the events, at most one, that follow from an answer at the monotonic time ``now`` (seconds).
+
+        The first state only becomes an event with ``tell_initial``.
+        """
         first = self._told is None
         if finding.converged:
             self._since = None
@@ -66,7 +72,7 @@ class Agreement:
         return [] if first and not tell_initial else [_event("convergence_lost", finding, first)]
 
     def due(self) -> float | None:
-        """When a disagreement is to be told, as a monotonic time."""
+        """Return the monotonic time at which the current disagreement becomes an event; ``None`` if there is none."""
         return None if self._since is None or self._told == "" else self._since + self._settle
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: what changed among the documents, from one list to the next. No I/O, no clock."""
+"""PRIVATE to this collection: compares lists of documents and creates events. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_DOCUMENTS = 200 * 1000
 
 _VERSION = re.compile(r"[0-9a-f]{16}@[0-9a-fA-F.:\[\]]{1,100}")
 _MAX_KEY = 512
-#: Free text about a document, and the most characters of each: the agent's own limits, or above what it writes.
+#: Longest value of each text field, characters. The limits are the agent's own or higher than what it writes.
 _TEXTS = {"digest": 80, "content_type": 127, "author": 255, "comment": 1024, "published_at": 40}
 
 Document = dict[str, t.Any]
@@ -22,10 +22,10 @@ Event = dict[str, t.Any]
 
 
 def parse_documents(documents: t.Any) -> tuple[dict[str, Document], list[str]]:
-    """Check the ``documents`` of an answer.
+    """Check the list ``documents`` of an answer.
 
-    Returns the good ones by key, and one line for each that was left out. Raises ``ValueError`` when it is no
-    list or far too long.
+    Returns the valid documents by key, and one line for each document that was left out. Raises ``ValueError`` if
+    ``documents`` is not a list or has more than ``MAX_DOCUMENTS`` entries.
     """
     if not isinstance(documents, list):
         raise ValueError(f"documents: expected a list, got {type(documents).__name__}")
@@ -72,11 +72,11 @@ def _is_control(char: str) -> bool:
 
 
 class DocumentView:
-    """The documents as they were told, held against the lists of whichever member answers.
+    """The documents as reported in events so far. It compares them with the list of the member that answers.
 
-    A list may lag behind what is known: after a fail-over the member asked may not have all that the other had. So a
-    document that is missing, or older than what was told, is believed only when the member says that it was deleted
-    (its change feed has the tombstone), or when all members hold the same documents as the one asked.
+    A list may lag behind the reported documents: after a fail-over, the new member may not have received all documents
+    yet. So a document that is missing or older than reported becomes an event in two cases only. Either the member's
+    change feed contains the tombstone, or all members hold the same documents as this member.
     """
 
     def __init__(self) -> None:
@@ -89,10 +89,10 @@ class DocumentView:
         agreed: bool,
         tell_initial: bool = False,
     ) -> list[Event]:
-        """The events that lead from what is known to ``listed``, which is known from then on.
+        """Return the events for the differences between the reported documents and ``listed``, and remember ``listed``.
 
-        ``tombstones`` has, by key, the deletions in the member's change feed since the last list; ``agreed`` says
-        that all members hold what is listed. The first list is told only with ``tell_initial``.
+        ``tombstones`` contains, by key, the deletions in the member's change feed since the last list. ``agreed`` says
+        that all members hold the documents in ``listed``. The first list only becomes events with ``tell_initial``.
         """
         first = self._known is None
         known = self._known = {} if self._known is None else self._known
@@ -107,7 +107,7 @@ class DocumentView:
         for key in [key for key in known if key not in listed]:
             held, tombstone = known[key], tombstones.get(key)
             if tombstone is not None and _clock(tombstone) >= _clock(held):
-                # Kept, because another member may still list what was deleted.
+                # Remember the tombstone, because another member may still list the deleted document.
                 known[key] = tombstone
             elif agreed:
                 del known[key]
@@ -120,14 +120,17 @@ class DocumentView:
 
 
 def _is_news(document: Document, held: Document, agreed: bool) -> bool:
-    """An older version is news too when everybody holds it: one written under a wrong clock is replaced by such."""
+    """Return whether ``document`` is a new state. With ``agreed``, an older version is one, too.
+
+    Members replace a version that was written under a wrong clock by a version with an earlier time.
+    """
     if document["version"] == held["version"]:
         return False
     return agreed or _clock(document) >= _clock(held)
 
 
 def _clock(document: Document) -> str:
-    """The time in a version, as text that sorts by time. What orders equal times is left to the agents."""
+    """Return the time in a version, as text that sorts by time. It does not order versions with equal times."""
     return str(document["version"])[:16]
 
 

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: the agent's HTTP API over aiohttp, as far as the event source needs it.
+"""PRIVATE to this collection: client of the agent's HTTP API for the event source, based on aiohttp.
 
-An answer comes from another machine, so its time and size are bounded. Redirects, proxies, netrc, cookies and content
-encodings are not used: each would hand the token or the bounds to somebody else.
+An answer comes from another machine, so the client limits its time and size. It ignores redirects, proxies, netrc,
+cookies and content encodings, because each of these could leak the token or evade the limits.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import parse_nodes
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import Endpoint, Settings
 
-#: Bytes of one answer; the largest honest one is the list of 100,000 documents.
+#: Largest answer that is read, bytes. The largest valid answer is a list of 100,000 documents.
 MAX_ANSWER = 64 * 1024 * 1024
 
 A = t.TypeVar("A")
 
 
 class MemberFailed(Exception):
-    """A member gave no usable answer; ``str()`` says why."""
+    """Raised if a member gave no usable answer; ``str()`` says why."""
 
 
 class Feed(t.NamedTuple):
-    """What changed since a revision: the one to go on from, and the documents that were deleted, by key.
+    """An answer of the change feed: the ``revision`` to continue from, and the tombstones of deleted documents by key.
 
-    When changes were missed, the revision is the present one and nothing is known of what was deleted.
+    If the feed no longer has all changes since the requested revision, ``revision`` is the current one and
+    ``tombstones`` is empty.
     """
 
     revision: int
@@ -47,7 +48,7 @@ class Feed(t.NamedTuple):
 
 
 class NodeList(t.NamedTuple):
-    """The nodes, checked, in all states, and the revision of the change feed that they stand for."""
+    """The checked nodes in all states, and the revision of the change feed at which the member listed them."""
 
     nodes: list[dict[str, t.Any]]
     problems: list[str]
@@ -56,7 +57,7 @@ class NodeList(t.NamedTuple):
 
 
 class DocumentList(t.NamedTuple):
-    """The documents by key, and the digest of the state that they are."""
+    """The checked documents by key, and the documents digest of the member."""
 
     documents: dict[str, Document]
     problems: list[str]
@@ -64,13 +65,13 @@ class DocumentList(t.NamedTuple):
 
 
 class Member:
-    """One member's API; an asynchronous context manager. All methods raise ``MemberFailed``."""
+    """Client of one member's API; an asynchronous context manager. All methods raise ``MemberFailed``."""
 
     def __init__(self, endpoint: Endpoint, settings: Settings) -> None:
         self.endpoint = endpoint
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
-        # By path: the entity tag of the last answer, and what was made of it.
+        # For each path, the entity tag of the last answer and the parsed answer.
         self._held: dict[str, tuple[str, t.Any]] = {}
 
     async def __aenter__(self) -> Member:
@@ -93,24 +94,24 @@ class Member:
             await self._session.close()
 
     async def nodes(self) -> NodeList:
-        """The NodeList."""
+        """Return the member's NodeList with the nodes in all states."""
         return await self._list("/v1/nodes?state=all", _read_nodes)
 
     async def documents(self, prefix: str) -> DocumentList:
-        """The documents under ``prefix``."""
+        """Return the documents whose keys begin with ``prefix``, without their values."""
         return await self._list("/v1/documents?" + urlencode({"prefix": prefix}), _read_documents)
 
     async def agreement(self) -> Finding:
-        """Who holds the same documents as this member, as it knows now."""
+        """Return which members hold the same documents as this member, in its current view."""
         return await self._read("/v1/convergence?wait=all&timeout=0", Finding)
 
     async def changes(self, since: int, seconds: float, prefix: str) -> Feed:
-        """What changes after revision ``since``: as soon as there is something, or nothing after ``seconds``."""
+        """Wait at most ``seconds`` for changes after revision ``since``, and return them; none after that time."""
         query = urlencode({"since": since, "timeout": f"{seconds:g}", "prefix": prefix})
         return await self._read("/v1/watch?" + query, _read_feed, seconds)
 
     async def _list(self, path: str, read: t.Callable[[dict[str, t.Any]], A]) -> A:
-        """A list that the member need not send again while it is unchanged."""
+        """Request a list with a conditional request, so that the member does not send an unchanged list again."""
         tag, held = self._held.get(path, ("", None))
         status, body, new_tag = await self._ask(path, {"If-None-Match": tag} if tag else {})
         if status == 304 and held is not None:
@@ -126,14 +127,14 @@ class Member:
 
     @staticmethod
     async def _parse(body: bytes, read: t.Callable[[dict[str, t.Any]], A]) -> A:
-        # The list of a large fleet takes a while to check, and the rules shall go on meanwhile.
+        # Check the answer in a thread, because the list of a large fleet would block the event loop for a while.
         try:
             return await asyncio.to_thread(_parse_object, body, read)
         except ValueError as exc:
             raise MemberFailed(f"not an agent's answer: {clip(str(exc))}") from None
 
     async def _ask(self, path: str, headers: dict[str, str], wait: float = 0.0) -> tuple[int, bytes, str]:
-        """Status (200 or 304), body and entity tag."""
+        """Send a GET request and return the status (200 or 304), the body and the entity tag."""
         assert self._session is not None
         scheme = "http" if self.endpoint.scheme == "unix" else self.endpoint.scheme
         seconds = self._settings.timeout + wait

@@ -1,13 +1,13 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: what changed among the nodes, from one NodeList to the next. No I/O, no clock."""
+"""PRIVATE to this collection: compares NodeLists and creates events about nodes. No I/O, no clock."""
 
 from __future__ import annotations
 
 import typing as t
 
-#: Fields of a node that are told, and those whose change alone is told.
+#: Fields of a node that events contain, and fields whose change alone causes an event.
 _TOLD = (
     "addr",
     "port",
@@ -23,12 +23,12 @@ _TOLD = (
 )
 _WATCHED = ("name", "private_data", "incarnation", "version", "protocol")
 
-#: How far gone a node is. To be held for less gone takes newer evidence, see ``_Known.refutes``.
+#: Rank of the states. A change to a lower rank requires newer evidence, see ``_Known.refutes``.
 _GONE = {"alive": 0, "suspect": 1, "dead": 2, "left": 3}
 
-#: Seconds for which a newcomer's name may take to arrive before its join is told without.
+#: Seconds to wait for the name of a new node before its join is reported without a name.
 NAME_WAIT = 3.0
-#: Seconds after which a node that is not listed any more counts as dead: a member that starts lists nobody at first.
+#: Seconds after which a node that is no longer listed counts as dead. A member that just started lists no nodes yet.
 UNLISTED_WAIT = 60.0
 
 Node = t.Mapping[str, t.Any]
@@ -37,7 +37,7 @@ Identity = tuple[str, int]
 
 
 class _Known:
-    """What was told last of one node."""
+    """The last reported state of one node."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -45,12 +45,13 @@ class _Known:
         self.unlisted_since: float | None = None
 
     def refutes(self, node: Node) -> bool:
-        """Whether what is known is better than ``node``, which a member with older news may list.
+        """Return whether the last reported state is newer than ``node``, which may come from a member that lags behind.
 
-        The newest heartbeat that a member heard of a node, by incarnation and sequence, is evidence that it lived
-        then. A node is less gone than was told only when there is newer evidence. That it is further gone is always
-        believed: the member asked now may be the one that heard of it last. Nodes of the PekoNode wire have
-        no incarnation, and their sequences are each member's own; there is nothing to compare.
+        The evidence of a view is the newest heartbeat in it, by incarnation and sequence. A view that says that the
+        node is more alive than reported counts only with newer evidence. A view that says that the node is suspect,
+        dead or left always counts, because the asked member may be the last that heard of the node. Nodes of the
+        PekoNode wire have no incarnation, and each member counts their sequences itself, so their views cannot be
+        compared.
         """
         if not node["incarnation"] or not self.node["incarnation"]:
             return False
@@ -63,17 +64,17 @@ class _Known:
 
 
 class NodeView:
-    """The nodes as they were told, held against NodeLists of whichever member answers."""
+    """The nodes as reported in events so far. It compares them with the NodeList of the member that answers."""
 
     def __init__(self) -> None:
         self._known: dict[Identity, _Known] = {}
-        self._nameless: dict[Identity, float] = {}  # when a newcomer without a name was seen first
+        self._nameless: dict[Identity, float] = {}  # monotonic time at which a new node without name was first seen
         self._last: float | None = None
 
     def compare(self, nodes: t.Iterable[Node], now: float, tell_initial: bool = False) -> list[Event]:
-        """The events that lead from what is known to ``nodes``, which are known from then on.
+        """Return the events for the differences between the reported nodes and ``nodes``, and remember ``nodes``.
 
-        ``now`` is a monotonic time in seconds. The first list is told only with ``tell_initial``.
+        ``now`` is a monotonic time in seconds. The first list only becomes events with ``tell_initial``.
         """
         first, since = self._last is None, self._last
         self._last = now
@@ -96,7 +97,7 @@ class NodeView:
         return events + self._unlisted(listed, now)
 
     def due(self) -> float | None:
-        """When to compare again even if nothing is heard of a change, as a monotonic time."""
+        """Return the monotonic time at which to compare again without a change in the feed; ``None`` for never."""
         return min(self._nameless.values()) + NAME_WAIT if self._nameless else None
 
     def _wait_for_name(self, identity: Identity, node: Node, now: float) -> bool:
@@ -137,7 +138,7 @@ def _evidence(node: Node) -> tuple[int, int]:
 
 
 def _died_before(node: Node, seconds: float) -> bool:
-    """Whether a node that is gone was gone already ``seconds`` ago, and so is no news."""
+    """Return whether a node was already dead or left ``seconds`` ago, so that this needs no event."""
     heard = node["last_heard"]
     return _GONE[node["state"]] >= 2 and (heard is None or heard > seconds)
 
@@ -149,7 +150,7 @@ def _first_type(node: Node) -> str:
 def _type(previous: Node, node: Node) -> str:
     if node["state"] != "alive":
         return _first_type(node)
-    # A node that a member was only told to contact counts as suspect until it answers; then it joins.
+    # A seed or an address to join counts as suspect until the node answers. Its first answer is then a join.
     heard_before = previous["incarnation"] or previous["record_known"]
     return "recover" if previous["state"] == "suspect" and heard_before else "join"
 

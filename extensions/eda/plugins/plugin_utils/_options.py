@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: the arguments of the event source, checked."""
+"""PRIVATE to this collection: checks the arguments of the event source."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import typing as t
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import STATES
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError, Settings
 
-#: What can happen to a node, and what else is told.
+#: Types of events about nodes, documents, convergence and the source itself.
 NODE_EVENTS = ("join", "recover", "suspect", "dead", "leave", "update")
 DOCUMENT_EVENTS = ("document_changed", "document_deleted")
 AGREEMENT_EVENTS = ("convergence_reached", "convergence_lost")
 SOURCE_EVENTS = ("fleet_unreachable", "fleet_reachable")
 EVENTS = NODE_EVENTS + DOCUMENT_EVENTS + AGREEMENT_EVENTS + SOURCE_EVENTS
 
-#: The arguments by name, with the types that YAML gives them.
+#: The arguments by name, with the Python types of their YAML values.
 ARGUMENTS: dict[str, tuple[type, ...]] = {
     "endpoints": (list,),
     "token": (str,),
@@ -35,13 +35,13 @@ ARGUMENTS: dict[str, tuple[type, ...]] = {
     "poll": (int, float),
 }
 
-#: Put among the arguments by ansible-rulebook itself.
+#: Argument that ansible-rulebook itself adds.
 _NOT_OURS = "eda_feedback_queue"
 _NAMES = {str: "text", list: "a list", bool: "true or false", int: "a number", float: "a number"}
 
 
 class Options:
-    """The arguments of one source. Raises ``ConfigError``, naming the argument and what was expected."""
+    """The checked arguments of one event source. Raises ``ConfigError`` naming the argument and what was expected."""
 
     def __init__(self, args: t.Mapping[str, t.Any]) -> None:
         self._args = {name: value for name, value in args.items() if name != _NOT_OURS and value is not None}
@@ -61,11 +61,11 @@ class Options:
         self.settings()
 
     def settings(self) -> Settings:
-        """The connection options, with the files that they name read now: a new token needs no restart."""
+        """Return the connection options. Reads their files each time, so that a new token needs no restart."""
         return Settings(self._args)
 
     def wants(self, event: t.Mapping[str, t.Any]) -> bool:
-        """Whether the filters let an event through."""
+        """Return whether the arguments ``events`` and ``states`` select an event."""
         if event["type"] not in self.events:
             return False
         return "node" not in event or event["node"]["state"] in self.states
@@ -76,7 +76,7 @@ def _check_type(name: str, value: t.Any) -> None:
     if types is None:
         known = ", ".join(ARGUMENTS)
         raise ConfigError(f"{name}: expected one of the arguments {known}")
-    # A bool is an int to Python, not to a user.
+    # In Python a bool is also an int, but a user who gives true for a number made a mistake.
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise ConfigError(f"{name}: expected {_NAMES[types[0]]}, got {type(value).__name__}")
 

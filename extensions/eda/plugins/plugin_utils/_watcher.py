@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: follows a fleet through whichever member answers, and puts what changed into a queue.
+"""PRIVATE to this collection: follows a fleet through one member that answers, and puts events into a queue.
 
-The change feed of a member only says when to look. What is told follows from comparing what the member lists with what
-was told before, so a gap in the feed, a restart of the agent or another member in its place loses nothing.
+The change feed of a member only says when to read its lists. The events follow from a comparison of these lists with
+the events so far. So a gap in the feed, a restart of the agent or a change to another member loses no event.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils._n
 from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils._options import Options
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError, Endpoint, Settings
 
-#: Seconds between two looks, at least: what changes meanwhile is told together.
+#: Shortest time between two reads of the lists, seconds. Changes within this time are reported together.
 _BREATH = 0.2
-#: Seconds between two looks while the members do not agree, because nothing in the feed says when they do: just after
-#: a publish, and when it lasts.
+#: Seconds between two reads while members disagree, shortly after a publish and later. The feed does not report
+#: convergence, so the source has to poll.
 _LOOK_AGAIN, _LOOK_LATER = 0.25, 2.0
-#: Seconds of the first pause when no member answered, and of the longest.
+#: First and longest pause after no member answered, seconds.
 _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-#: Complaints about what members list that are kept, in order not to repeat them.
+#: Largest number of warnings about members' lists that are remembered, so that none is logged twice.
 _MAX_COMPLAINTS = 1000
 
 _log = logging.getLogger("xdp_gossip.fleet.membership")
 
 
 class Queue(t.Protocol):
-    """What events are put into."""
+    """The queue of ansible-rulebook, into which the source puts its events."""
 
     async def put(self, event: t.Any) -> None:
-        """Append; may wait."""
+        """Append an event, and wait while the queue is full."""
 
 
 class _Bell:
-    """One request at a time to a member's change feed; an asynchronous context manager."""
+    """Waits for changes in a member's change feed with one request at a time; an asynchronous context manager."""
 
     def __init__(self, member: Member, options: Options) -> None:
         self._member = member
@@ -67,17 +67,18 @@ class _Bell:
             await asyncio.gather(self._request, return_exceptions=True)
 
     async def wait(self, revision: int, seconds: float) -> dict[str, Document]:
-        """Wait for a change, but no longer than ``seconds``; returns the tombstones among what changed.
+        """Wait for a change, at most ``seconds``. Returns the tombstones of deleted documents by key.
 
-        ``revision`` is where the feed begins, the first time. Raises ``MemberFailed``.
+        The first call starts at ``revision`` of the feed, later calls after the last answer. Raises ``MemberFailed``.
         """
         if self._request is None:
-            # On from the last answer, not from the newest NodeList: what lies between the two may be missing in the
-            # documents that were read then.
+            # Continue from the last answer, not from the revision of the newest NodeList. The documents may have been
+            # read before changes between these two revisions.
             since = revision if self._revision is None else self._revision
             feed = self._member.changes(since, self._options.poll, self._options.prefix)
             self._request = asyncio.ensure_future(feed)
-        # Not cancelled when the time is up: the agent would go on to serve it, and only so many may wait there.
+        # Keep the request after the time is up. If it were cancelled, the agent would still serve it, and an agent
+        # limits the number of waiting requests.
         await asyncio.wait({self._request}, timeout=seconds)
         if not self._request.done():
             return {}
@@ -87,7 +88,7 @@ class _Bell:
 
 
 class Watcher:
-    """One event source."""
+    """One event source, which follows a fleet and puts events into a queue."""
 
     def __init__(self, queue: Queue, options: Options) -> None:
         self._queue = queue
@@ -111,7 +112,7 @@ class Watcher:
                 reason, served = await self._follow(endpoint)
                 _log.warning("%s: %s", endpoint.url, reason)
                 if served:
-                    # The others get their turn at once, this one only after them.
+                    # Try all other endpoints next, without a pause, and this endpoint last.
                     endpoints = endpoints[place:] + endpoints[:place]
                     pauses = 0
                     break
@@ -123,7 +124,7 @@ class Watcher:
             self._settings = self._read_settings()
 
     def _read_settings(self) -> Settings:
-        """The connection options again: the token or a certificate may have been replaced."""
+        """Read the connection options again, because the token or a certificate may have been replaced."""
         try:
             return self._options.settings()
         except ConfigError as exc:
@@ -131,7 +132,10 @@ class Watcher:
             return self._settings
 
     async def _follow(self, endpoint: Endpoint) -> tuple[str, bool]:
-        """Stay with one member as long as it answers; why it does not any more, and whether its feed ever did."""
+        """Follow the fleet through one member as long as it answers.
+
+        Returns the reason of the failure, and whether the member's change feed has answered at least once.
+        """
         bell: _Bell | None = None
         try:
             async with Member(endpoint, self._settings) as member, _Bell(member, self._options) as bell:
@@ -145,10 +149,11 @@ class Watcher:
             return str(exc), bell is not None and bell.has_rung
 
     async def _look(self, member: Member, tombstones: dict[str, Document]) -> tuple[NodeList, Finding]:
-        """Read what the member lists, and tell what is new in it."""
+        """Read the member's lists, and put an event for each difference into the queue."""
         nodes = await member.nodes()
         self._check(nodes)
-        # Before the documents: when these have the digest that all agreed on, they are what all hold.
+        # Ask for convergence before the documents. If the documents then have the digest on which all members agree,
+        # all members hold exactly these documents.
         finding = await member.agreement()
         documents = await member.documents(self._options.prefix)
         agreed = finding.converged and finding.digest == documents.digest
@@ -165,7 +170,10 @@ class Watcher:
         return nodes, finding
 
     def _check(self, nodes: NodeList) -> None:
-        """Refuse what would make a whole fleet seem to come or go. Raises ``MemberFailed``."""
+        """Raise ``MemberFailed`` if the member belongs to another cluster or has left the fleet.
+
+        Its NodeList would otherwise cause join or dead events for the whole fleet.
+        """
         if self._cluster is None:
             self._cluster = nodes.cluster
         if nodes.cluster != self._cluster:
@@ -180,7 +188,7 @@ class Watcher:
                 _log.warning("%s: left out: %s", endpoint.url, problem)
 
     def _patience(self, finding: Finding) -> float:
-        """Seconds until the next look at the latest."""
+        """Return the seconds after which to read the lists again even without a change in the feed."""
         due = [when - _now() for when in (self._nodes.due(), self._agreement.due()) if when is not None]
         if not finding.converged:
             due.append(_LOOK_LATER if self._agreement.due() is None else _LOOK_AGAIN)
@@ -197,7 +205,7 @@ class Watcher:
         event = {"initial": False, "endpoint": "", **event}
         if self._options.wants(event):
             await self._queue.put(withhold_templates(event))
-            await asyncio.sleep(0)  # a queue without a limit would never let the rules run
+            await asyncio.sleep(0)  # put() on a queue without a limit never yields to the rules
 
 
 def _now() -> float:
