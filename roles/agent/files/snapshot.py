@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keep a copy of release, configuration and units before a deployment, and put it back when that fails.
+"""Take a snapshot of release, configuration and units before a deployment, and restore it if the deployment fails.
 
-Usage: ``snapshot.py take|restore PLACES``. PLACES is a JSON object of paths: ``directory`` (the copy), ``root`` (of the
-releases; ``current`` in it links to one), ``config`` (directory), ``agent``, ``dataplane`` and ``files`` (unit files),
-``dataplane_path`` and ``dataplane_again`` (unit files that follow ``dataplane``),
-``socket`` (of the agent). Both print the same JSON object: ``present`` (false when the host has no release yet),
-``release`` (directory name), ``version``, ``incarnation`` (of the running agent, -1 when it does not answer),
-``agent``, ``dataplane`` and ``files`` (each ``present``, ``active``, ``enabled``). Errors go to stderr, exit status 1.
+Usage: ``snapshot.py take|restore PLACES``. PLACES is a JSON object of paths: ``directory`` (of the snapshot), ``root``
+(of the releases; its link ``current`` points to one of them), ``config`` (directory), ``agent``, ``dataplane`` and
+``files`` (unit files), ``dataplane_path`` and ``dataplane_again`` (further unit files of the data plane) and ``socket``
+(of the agent).
 
-The copy holds the fleet's secret: nobody but root may look into its directory. One that an interrupted run left is
-kept, since what is on the host since then has never passed a gate. ``restore`` moves files only; units are the role's.
+Both commands print the same JSON object: ``present`` (false if the host has no release yet), ``release`` (directory
+name), ``version``, ``incarnation`` (of the running agent, -1 if it does not answer), ``agent``, ``dataplane`` and
+``files`` (each with ``present``, ``active`` and ``enabled``). Errors go to stderr, with exit status 1.
 
-Runs on the target under whatever Python Ansible found, hence no newer syntax and only the standard library.
+The snapshot contains the fleet's secret, so only root may read its directory. If an interrupted run has left a
+snapshot, ``take`` reuses it, because the current state of the host has never passed a health check. ``restore`` only
+replaces files. The role then starts and stops the units.
+
+The script runs on the target under the Python that Ansible found. So it uses no newer syntax and only the standard
+library.
 """
 
 from __future__ import annotations
@@ -25,15 +29,15 @@ import subprocess
 import sys
 
 STATE = "state.json"
-#: What of the places is a unit, and all that is copied.
+#: Keys of PLACES that are units, and keys of all places that are copied.
 UNITS = ("agent", "dataplane", "files")
 KEPT = ("config", "dataplane_path", "dataplane_again") + UNITS
-#: Seconds for a copy, and for an answer of systemd or the agent.
+#: Timeout of one command, and of one answer of the agent, seconds.
 COPY, ANSWER = 60, 20
 
 
 def run(*words: str) -> str:
-    """Output of a command. Raises ``OSError`` or ``subprocess.SubprocessError``."""
+    """Run a command and return its output. Raises ``OSError`` or ``subprocess.SubprocessError``."""
     done = subprocess.run(words, stdout=subprocess.PIPE, timeout=COPY, check=True)
     return done.stdout.decode("utf-8", "replace")
 
@@ -44,20 +48,20 @@ def copy(source: str, target: str) -> None:
 
 
 def unit(path: str) -> dict[str, bool]:
-    """What systemd does with a unit."""
+    """Return whether the unit file exists, and whether the unit is active and enabled in systemd."""
     name = os.path.basename(path)
     shown = run("systemctl", "show", name, "--property=ActiveState,UnitFileState")
     values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     return {
         "present": os.path.exists(path),
-        # One that is just starting is meant to run; one that has failed is, too: the deployment is to mend it.
+        # A unit that is starting or has failed counts as active, because it should run after the deployment.
         "active": values.get("ActiveState") not in ("inactive", "deactivating"),
         "enabled": values.get("UnitFileState") == "enabled",
     }
 
 
 def incarnation(path: str) -> int:
-    """The running agent's own, -1 when it does not answer."""
+    """Return the incarnation of the running agent, -1 if the agent does not answer."""
     connection = http.client.HTTPConnection("localhost", timeout=ANSWER)
     try:
         connection.sock = socket.socket(socket.AF_UNIX)
@@ -72,14 +76,14 @@ def incarnation(path: str) -> int:
 
 
 def describe(places: dict[str, str]) -> dict:
-    """The host as it is."""
+    """Return the JSON object that describes the current state of the host."""
     link = os.path.join(places["root"], "current")
     target = os.readlink(link) if os.path.islink(link) else ""
     try:
         with open(os.path.join(places["root"], target, "VERSION"), encoding="ascii") as stream:
             version = stream.read().strip()
     except OSError:
-        target = version = ""  # no link, or one to nowhere: nothing to go back to
+        target = version = ""  # no link, or a dangling one: there is no release to restore
     state = {
         "present": bool(target),
         "release": os.path.basename(target),
@@ -91,7 +95,7 @@ def describe(places: dict[str, str]) -> dict:
 
 
 def read(places: dict[str, str]) -> dict | None:
-    """What an earlier ``take`` wrote, None when there is no whole copy."""
+    """Return the state that ``take`` has stored, ``None`` if there is no complete snapshot."""
     try:
         with open(os.path.join(places["directory"], STATE), encoding="utf-8") as stream:
             return json.load(stream)
@@ -100,7 +104,10 @@ def read(places: dict[str, str]) -> dict | None:
 
 
 def take(places: dict[str, str]) -> dict:
-    """Copy and describe; a directory under its final name is always a whole copy."""
+    """Take the snapshot unless there is one, and return the stored state.
+
+    The copy is made in a temporary directory that is then renamed, so a directory with the final name is complete.
+    """
     kept = read(places)
     if kept is not None:
         return kept
@@ -121,7 +128,10 @@ def take(places: dict[str, str]) -> dict:
 
 
 def restore(places: dict[str, str]) -> dict:
-    """Put the copy back; it stays. Raises ``OSError`` when there is none, or its release is gone."""
+    """Restore the snapshot, without removing it, and return the stored state.
+
+    Raises ``OSError`` if there is no snapshot or its release is no longer installed.
+    """
     state = read(places)
     if state is None:
         raise FileNotFoundError("%s: expected the copy that `take` made, found none" % places["directory"])
@@ -132,7 +142,7 @@ def restore(places: dict[str, str]) -> dict:
 
 
 def put_link(target: str, link: str) -> None:
-    """Let ``link`` point to ``target``. Raises ``OSError`` when that is gone."""
+    """Make ``link`` a symbolic link to ``target``, in one step. Raises ``OSError`` if ``target`` does not exist."""
     os.stat(target)
     fresh = link + ".restored"
     if os.path.lexists(fresh):
@@ -142,7 +152,7 @@ def put_link(target: str, link: str) -> None:
 
 
 def put_back(kept: str, path: str) -> None:
-    """Make ``path`` what was kept of it, a file in one step; remove it when there was nothing."""
+    """Replace ``path`` by the copy ``kept``, or remove it if there is no copy. A file is replaced in one step."""
     fresh, failed = path + ".restored", path + ".failed"
     for leftover in (fresh, failed):
         remove(leftover)
@@ -157,7 +167,7 @@ def put_back(kept: str, path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file or a directory, if it is there."""
+    """Remove a file or a directory if it exists."""
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
     elif os.path.lexists(path):
@@ -165,7 +175,7 @@ def remove(path: str) -> None:
 
 
 def main() -> int:
-    """Do what the first argument says to the places in the second."""
+    """Run the command in the first argument with the places in the second. Returns the exit status."""
     work = {"take": take, "restore": restore}[sys.argv[1]]
     try:
         json.dump(work(json.loads(sys.argv[2])), sys.stdout)

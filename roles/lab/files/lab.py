@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Command line of the throw-away fleet; the role calls it, a person may too.
+"""Command line of the throw-away fleet, which the role calls. Users may call it, too: see `lab.py --help`.
 
-Run `lab.py --help`. The work is done in the package `xg_lab` next to this file.
+The package `xg_lab` next to this file contains the implementation.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A control group for each host, so that no two of their systemd instances manage the same one.
+"""A control group for each host, so that the systemd instances of two hosts never manage the same group.
 
-Where systemd runs the machine, each host gets a scope with delegation from it. Where it does not, the lab makes
-the groups itself, in the unified hierarchy and, when there is one, in version 1's `name=systemd` hierarchy.
+If the machine runs systemd, each host gets a scope unit with delegation. Otherwise the lab creates the groups itself,
+in the unified hierarchy and, if it exists, in the `name=systemd` hierarchy of version 1.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .system import LabError, ProcessId, mounts, run, wait_until
 
 
 def systemd_runs_machine() -> bool:
-    """Tell whether PID 1 of this machine is systemd; the test is that of sd_booted(3)."""
+    """Return whether PID 1 of this machine is systemd, with the same test as sd_booted(3)."""
     return Path("/run/systemd/system").is_dir()
 
 
 def scope(config: Config, host: Host) -> str:
-    """Return the name of the host's scope unit, on a machine that systemd runs."""
+    """Return the name of the host's scope unit, for a machine that runs systemd."""
     return f"xdp-gossip-lab-{config.bridge}-{host.name}.scope"
 
 
@@ -32,12 +32,15 @@ def _parents(config: Config) -> list[Path]:
         for entry in mounts()
         if entry.kind == "cgroup2" or (entry.kind == "cgroup" and "name=systemd" in entry.options.split(","))
     ]
-    # A machine may show one hierarchy at several places; the first is the one the whole system uses.
+    # A hierarchy may be mounted at several places. The first mount is the one that the system uses.
     return [root / f"xdp-gossip-lab-{config.bridge}" for root in dict.fromkeys(roots)]
 
 
 def enter(config: Config, host: Host) -> None:
-    """Move the calling process into the host's group, made when missing. Not for use under systemd."""
+    """Move the calling process into the host's control group, and create the group if it is missing.
+
+    Only for machines that do not run systemd. Raises LabError.
+    """
     parents = _parents(config)
     if not parents:
         raise LabError("no cgroup hierarchy for systemd is mounted; expected cgroup2 at /sys/fs/cgroup")
@@ -51,9 +54,9 @@ def enter(config: Config, host: Host) -> None:
 
 
 def sweep(config: Config, host: Host) -> bool:
-    """Kill what is left in the host's group and delete the group; return whether there was one.
+    """Kill all processes in the host's control group and delete the group; return whether it existed.
 
-    Only descendants of a process this lab started can be in it.
+    The group can only contain descendants of a process that this lab started.
     """
     if systemd_runs_machine():
         unit = scope(config, host)
@@ -69,7 +72,7 @@ def sweep(config: Config, host: Host) -> bool:
             found = True
             _empty(folder)
             _delete(folder)
-        # Fails, as it should, while other hosts have their groups in it.
+        # The parent can be removed only after the groups of all other hosts.
         _rmdir(parent)
     return found
 
@@ -100,7 +103,7 @@ def _empty(folder: Path) -> None:
 
 def _delete(folder: Path) -> None:
     for path, _dirs, _names in os.walk(folder, topdown=False):
-        # The kernel lets go of a group a moment after its last process.
+        # The kernel releases a group a moment after its last process has ended.
         if not wait_until(lambda: _rmdir(Path(path)), 5.0):  # noqa: B023
             raise LabError(f"{path}: cannot be deleted though it holds no process")
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Command line: reads the settings, does one thing, prints one JSON object. Exit status 1 and a reason on failure."""
+"""Command line of the lab: reads the settings, runs one sub-command and prints its result as one JSON object.
+
+If the sub-command fails, the reason goes to stderr and the exit status is 1.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from .system import LabError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one sub-command; return the exit status."""
+    """Run the sub-command in `arguments` and return the exit status."""
     options = _parser().parse_args(arguments)
     started = time.monotonic()
     try:
@@ -39,19 +42,19 @@ def _parser() -> argparse.ArgumentParser:
         "--config",
         required=True,
         metavar="FILE",
-        help="settings as JSON; - reads standard input; a lab keeps its own in <lab_dir>/config.json",
+        help="file with the settings as JSON, - for standard input; a lab stores its settings in <lab_dir>/config.json",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("image", help="build the base image unless it is in the cache")
-    commands.add_parser("cached", help="tell whether the base image is in the cache")
-    commands.add_parser("present", help="make the lab as the settings say")
+    commands.add_parser("cached", help="show whether the base image is in the cache")
+    commands.add_parser("present", help="create or change the lab as the settings say")
     absent = commands.add_parser("absent", help="remove the lab")
-    absent.add_argument("--purge-cache", action="store_true", help="delete the cached images too")
-    planned = commands.add_parser("plan", help="say what present or absent would do")
+    absent.add_argument("--purge-cache", action="store_true", help="also delete the cached images")
+    planned = commands.add_parser("plan", help="show what present or absent would do")
     planned.add_argument("state", choices=("present", "absent"))
     for name, text in (("kill", "cut the power of one host"), ("start", "boot one host again")):
         commands.add_parser(name, help=text).add_argument("target")
-    commands.add_parser("status", help="show the hosts and whether they are on")
+    commands.add_parser("status", help="show the hosts and whether each is on")
     return parser
 
 

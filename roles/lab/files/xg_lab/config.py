@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lab's settings, checked once before anything is touched."""
+"""The lab's settings, which are checked before the lab is changed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 from .system import LabError
 
 FIRST_HOST = 11
-"""Number of the first host's address within the network; the machine itself is number 1."""
+"""Number of the first host's address within the network; the machine itself has number 1."""
 
-# Characters that mean nothing to overlayfs mount options, ssh options or YAML.
+# Only characters without a special meaning in overlayfs mount options, ssh options and YAML.
 _PATH = re.compile(r"/[A-Za-z0-9._/+@-]+")
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,6}[a-z])?")
 _LINK = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
@@ -25,7 +25,7 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?")
 
 @dataclass(frozen=True)
 class Host:
-    """One host of the lab: what it is called and where it is."""
+    """One host of the lab, with its name, addresses, network interface and directories."""
 
     name: str
     address: str
@@ -34,18 +34,18 @@ class Host:
     link: str
     """Name of the machine's end of the host's veth pair."""
     folder: Path
-    """Everything of this host on disk."""
+    """Directory with all files of this host."""
     log: Path
 
     @property
     def root(self) -> Path:
-        """Where the host's file system (an overlay on the image) is mounted."""
+        """Return the mount point of the host's file system, an overlay on the image."""
         return self.folder / "root"
 
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of one lab; the names are those of the role's variables without `lab_`."""
+    """Settings of one lab, named like the role's variables without `lab_`. Raises LabError for an invalid value."""
 
     hosts: int
     name: str
@@ -92,7 +92,7 @@ class Config:
             "hosts",
             f"0 to {max(min(room, 999), 0)}, what the networks have room for",
         )
-        # The IPv6 host part repeats the decimal digits of the IPv4 one; 9999 is the most that can be.
+        # The IPv6 host part consists of the decimal digits of the IPv4 one, at most 9999, so it needs 16 bits.
         self._expect(network6.prefixlen <= 112, "network6", "a prefix of at most 112 bits")
 
     def _network(self, key: str, version: int) -> Any:
@@ -109,7 +109,7 @@ class Config:
 
     @classmethod
     def from_object(cls, value: Any) -> Config:
-        """Build from a JSON object; LabError names each missing, unknown or ill-typed key."""
+        """Build the settings from a JSON object. Raises LabError naming a missing, unknown or ill-typed key."""
         if not isinstance(value, dict):
             raise LabError(f"lab settings: {type(value).__name__}: expected an object")
         names = {field.name for field in fields(cls)}
@@ -139,39 +139,39 @@ class Config:
 
     @property
     def home(self) -> Path:
-        """The lab's directory."""
+        """Return the lab's directory."""
         return Path(self.dir)
 
     @property
     def key_file(self) -> Path:
-        """The private ssh key that opens every host."""
+        """Return the path of the private ssh key for root on every host."""
         return self.home / "ssh" / "id_ed25519"
 
     @property
     def known_hosts(self) -> Path:
-        """The real host keys of all hosts."""
+        """Return the path of the known_hosts file with the host keys of all hosts."""
         return self.home / "ssh" / "known_hosts"
 
     @property
     def gateway(self) -> str:
-        """The machine's own IPv4 address on the bridge, with its prefix length."""
+        """Return the machine's own IPv4 address on the bridge, with its prefix length."""
         network = ipaddress.ip_network(self.network)
         return f"{network[1]}/{network.prefixlen}"
 
     @property
     def gateway6(self) -> str:
-        """The machine's own IPv6 address on the bridge, with its prefix length."""
+        """Return the machine's own IPv6 address on the bridge, with its prefix length."""
         network = ipaddress.ip_network(self.network6)
         return f"{network[1]}/{network.prefixlen}"
 
     @property
     def bridge_mac(self) -> str:
-        """A locally administered MAC that only this lab gives its bridge: the mark of ownership."""
+        """Return the locally administered MAC address of this lab's bridge, by which the lab recognises the bridge."""
         digest = hashlib.sha256(f"xdp-gossip-lab {self.dir} {self.bridge}".encode()).digest()
         return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
 
     def host(self, name: str) -> Host:
-        """Return the host called `name`; LabError when the lab has no such name."""
+        """Return the host called `name`. Raises LabError if no host of this lab can have that name."""
         digits = name[len(self.name) :]
         if not name.startswith(self.name) or not re.fullmatch(r"[1-9][0-9]{0,2}", digits):
             raise LabError(f"{name}: no host of this lab; its hosts are {self.name}1 to {self.name}{self.hosts}")
@@ -186,5 +186,5 @@ class Config:
         )
 
     def wanted(self) -> list[Host]:
-        """Return the hosts that are to run, in order."""
+        """Return the hosts that should run, in order."""
         return [self.host(f"{self.name}{number}") for number in range(1, self.hosts + 1)]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole lab: what has to be done for it to be as asked, and doing it.
+"""Creates, changes and removes the whole lab.
 
-`plan` only looks. `present` and `absent` may be interrupted anywhere and called again: they go by what is there,
-not by what an earlier run believed.
+`plan` changes nothing. `present` and `absent` may be interrupted at any point and run again, because they compare the
+settings with the actual state of the machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def existing(config: Config) -> list[Host]:
     names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     found = []
     for name in sorted(names, key=lambda name: (len(name), name)):
-        # A lab may have been made under another lab_name; its hosts are still this directory's.
+        # The hosts may have been created with another lab_name. They still belong to the lab in this directory.
         stem = name.rstrip("0123456789")
         found.append(_renamed(config, stem).host(name))
     return found
@@ -40,7 +40,7 @@ def _renamed(config: Config, name: str) -> Config:
 
 
 def stored(config: Config) -> Config:
-    """Return the settings the lab in this directory was last made with; the given ones when none are readable."""
+    """Return the stored settings of the lab in this directory; `config` if none are stored or readable."""
     value = read_json(config.home / "config.json")
     try:
         return config if value is None else Config.from_object(value)
@@ -49,7 +49,7 @@ def stored(config: Config) -> Config:
 
 
 def plan(config: Config, state: str) -> list[str]:
-    """Return in words what `present` or `absent` would do, changing nothing."""
+    """Return what `present` or `absent` would do, one line for each step. Changes nothing."""
     if state == "absent":
         config = stored(config)
         steps = [f"remove {host.name}" for host in existing(config)]
@@ -82,9 +82,9 @@ def plan(config: Config, state: str) -> list[str]:
 
 
 def present(config: Config) -> dict[str, Any]:
-    """Make the lab as asked and wait until every host has booted; the result tells what was done.
+    """Create or change the lab, and wait until every host has booted. Returns the steps taken and the hosts.
 
-    Raises LabError when the image is missing, a host does not come up, or a new host has failed units.
+    Raises LabError if the image is missing, a host does not boot, or a new host has failed units.
     """
     base = image.image_path(config)
     if not base.is_dir():
@@ -120,7 +120,7 @@ def present(config: Config) -> dict[str, Any]:
 
 
 def _moved(config: Config) -> bool:
-    """Tell whether the lab was made with another bridge or other networks: its hosts cannot be taken along."""
+    """Return whether the lab was created with another bridge or networks, so that its hosts must be created again."""
     old = stored(config)
     return (old.bridge, old.network, old.network6) != (config.bridge, config.network, config.network6)
 
@@ -134,7 +134,10 @@ def _leave_old_network(config: Config) -> list[str]:
 
 
 def _bring_up(config: Config, wanted: Sequence[Host], off: Sequence[Host], base: Path, steps: list[str]) -> list[str]:
-    """Start the hosts that are off, wait for all, restart once any that was on but does not answer; return states."""
+    """Start the hosts in `off`, and wait until all in `wanted` are ready. Returns systemd's state of each host.
+
+    A host that was on but does not answer is restarted once. Raises LabError if a host then does not answer.
+    """
     for host in off:
         hosts.start(config, host, base)
 
@@ -157,7 +160,10 @@ def _bring_up(config: Config, wanted: Sequence[Host], off: Sequence[Host], base:
 
 
 def _each(action: Callable[[Host], Any], chosen: Sequence[Host]) -> list[Any]:
-    """Do it for all hosts at the same time; when some fail, finish the others and raise the reasons together."""
+    """Run `action` for all hosts in parallel and return the results.
+
+    If some fail, waits for the others and then raises LabError with all reasons.
+    """
     if not chosen:
         return []
     with ThreadPoolExecutor(min(len(chosen), PARALLEL)) as pool:
@@ -176,7 +182,7 @@ def _make_key(config: Config) -> None:
     if config.key_file.exists() and public.exists():
         return
     config.key_file.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-    # A pair of which a crash left one half is no use.
+    # If a crash has left only one file of the pair, create both again.
     config.key_file.unlink(missing_ok=True)
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "xdp-gossip-lab", "-f", str(config.key_file)])
 
@@ -189,7 +195,7 @@ def _report(chosen: Sequence[Host], states: Sequence[str]) -> list[dict[str, str
 
 
 def absent(config: Config, purge: bool) -> dict[str, Any]:
-    """Remove hosts, network and directory of the lab, and with `purge` the cached images; the result tells what."""
+    """Remove hosts, network and directory of the lab, and with `purge` the cached images. Returns the steps taken."""
     steps: list[str] = []
     config = stored(config)
     if config.home.is_dir():
@@ -213,7 +219,7 @@ def absent(config: Config, purge: bool) -> dict[str, Any]:
 
 
 def _remove_home(config: Config) -> None:
-    """Delete what the lab put into its directory, and the directory unless somebody else keeps files there."""
+    """Delete the lab's files in its directory, and the directory itself unless it contains other files."""
     for name in LAB_FOLDERS:
         remove_tree(config.home / name)
     for name in (*LAB_FILES, ".lock"):
@@ -223,7 +229,7 @@ def _remove_home(config: Config) -> None:
 
 
 def cut_power(config: Config, name: str) -> dict[str, Any]:
-    """Switch one host off abruptly; its disk stays."""
+    """Kill one host abruptly, like a power cut. The host's disk stays. Returns the steps taken."""
     config = _made(config)
     with locked(config.home / ".lock", LOCK_TIMEOUT):
         changed = hosts.cut_power(config, _known(config, name))
@@ -231,7 +237,7 @@ def cut_power(config: Config, name: str) -> dict[str, Any]:
 
 
 def switch_on(config: Config, name: str) -> dict[str, Any]:
-    """Boot one host again from its own disk and wait until it answers, as long as `config` says."""
+    """Boot one host from its own disk, and wait at most `config.boot_timeout` seconds until it answers."""
     config = replace(_made(config), boot_timeout=config.boot_timeout)
     with locked(config.home / ".lock", LOCK_TIMEOUT):
         host = _known(config, name)
@@ -261,7 +267,7 @@ def _known(config: Config, name: str) -> Host:
 
 
 def status(config: Config) -> dict[str, Any]:
-    """Return for each host on disk whether its power is on, and what is left on the machine without a host."""
+    """Return whether the bridge exists, and for each host on disk its power state, process and number of mounts."""
     report = []
     for host in existing(config):
         nspawn = hosts.process(host)

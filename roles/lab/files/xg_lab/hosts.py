@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One host: its disk, its power switch, and whether it answers.
+"""Creates, starts, stops and removes one host, and waits until it answers.
 
-On disk, below <lab_dir>/hosts/<name>: `host.json` (written last, so without it the host is half made),
-`process.json` (the systemd-nspawn process and its start time), `upper` and `work` (the overlay's own layers), `root`.
+The directory <lab_dir>/hosts/<name> contains `host.json` (written last, so a host without it is incomplete),
+`process.json` (the systemd-nspawn process and its start time), `upper` and `work` (the layers of the overlay), and
+`root` (its mount point).
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from .system import LabError, ProcessId, read_json, remove_tree, run, unmount_un
 
 STOP_TIMEOUT = 20.0
 POWER_OFF = signal.SIGRTMIN + 4
-"""Asks systemd as PID 1 to power off, see systemd(1)."""
+"""Signal that makes systemd as PID 1 power off, see systemd(1)."""
 
 
 def is_complete(host: Host, image: Path, config: Config) -> bool:
-    """Tell whether the host's disk was fully made, from this image and with these addresses."""
+    """Return whether the host's disk is complete and was created from this image with these addresses."""
     return read_json(host.folder / "host.json") == _description(host, image, config)
 
 
 def create(host: Host, image: Path, config: Config) -> None:
-    """Make the host's disk anew and leave it mounted."""
+    """Create the host's disk again from the image, and leave it mounted."""
     remove_tree(host.folder)
     for name in ("upper", "work", "root"):
         (host.folder / name).mkdir(parents=True)
@@ -45,7 +46,7 @@ def create(host: Host, image: Path, config: Config) -> None:
     write_file(
         host.root / "etc/systemd/network/10-lab.network",
         "[Match]\nName=host0\n\n[Network]\n"
-        # No router advertises here; waiting for one would hold network-online.target back for 14 seconds.
+        # The network has no IPv6 router. Waiting for one would delay network-online.target by 14 seconds.
         "IPv6AcceptRA=no\nLinkLocalAddressing=ipv6\nLLMNR=no\n"
         f"Address={host.address}/{prefix}\n\n[Address]\nAddress={host.address6}/{prefix6}\nDuplicateAddressDetection=none\n",
     )
@@ -56,7 +57,7 @@ def create(host: Host, image: Path, config: Config) -> None:
 
 
 def image_of(host: Host) -> Path | None:
-    """Return the image the host was made from, None when it is half made."""
+    """Return the image from which the host was created, None if the host is incomplete."""
     value = read_json(host.folder / "host.json")
     return Path(value["image"]) if value is not None and isinstance(value.get("image"), str) else None
 
@@ -74,7 +75,7 @@ def _description(host: Host, image: Path, config: Config) -> dict[str, str]:
 
 
 def mount(host: Host, image: Path) -> None:
-    """Mount the host's overlay, replacing whatever a crash left mounted there."""
+    """Mount the host's overlay, after unmounting what a crash may have left. Raises LabError."""
     unmount_under(host.folder)
     options = f"lowerdir={image},upperdir={host.folder}/upper,workdir={host.folder}/work"
     done = run(["mount", "-t", "overlay", "overlay", "-o", options, str(host.root)], check=False)
@@ -86,13 +87,13 @@ def mount(host: Host, image: Path) -> None:
 
 
 def process(host: Host) -> ProcessId | None:
-    """Return the systemd-nspawn process of the host if it runs."""
+    """Return the systemd-nspawn process of the host, None if it does not run."""
     recorded = ProcessId.load(host.folder / "process.json")
     return recorded if recorded is not None and recorded.alive() else None
 
 
 def init_of(nspawn: ProcessId) -> ProcessId | None:
-    """Return the host's PID 1: the child of systemd-nspawn that is number 1 in its own PID namespace."""
+    """Return the host's init, the child of systemd-nspawn with number 1 in its own PID namespace; None without it."""
     for child in nspawn.children():
         with contextlib.suppress(OSError):
             status = Path(f"/proc/{child.pid}/status").read_text(encoding="utf-8", errors="replace")
@@ -102,9 +103,10 @@ def init_of(nspawn: ProcessId) -> ProcessId | None:
 
 
 def start(config: Config, host: Host, image: Path) -> None:
-    """Switch the host on. It is booting when this returns; `wait_ready` waits for the rest.
+    """Start the host. The function returns while the host boots; `wait_ready` waits for the end.
 
-    Raises LabError when the machine's end of its veth belongs to something else or systemd-nspawn cannot be run.
+    Raises LabError if another program owns an interface with the name of the host's veth, or if systemd-nspawn cannot
+    be run.
     """
     clear(config, host)
     if not wait_until(lambda: network.link(host.link) is None, 5.0):
@@ -115,7 +117,7 @@ def start(config: Config, host: Host, image: Path) -> None:
     if os.fork() == 0:
         _become_nspawn(config, host, writer)
     os.close(writer)
-    # The pipe closes at a successful exec, so anything to read is the reason why there was none.
+    # A successful exec closes the pipe, so any text in it is the reason why exec failed.
     with os.fdopen(reader, encoding="utf-8", errors="replace") as stream:
         reason = stream.read()
     if reason:
@@ -123,13 +125,13 @@ def start(config: Config, host: Host, image: Path) -> None:
 
 
 def _become_nspawn(config: Config, host: Host, errors: int) -> None:
-    """In a forked child: leave the caller's session, record who we are, turn into systemd-nspawn. Never returns."""
+    """Start a new session, record this process, and execute systemd-nspawn. Runs in a forked child, never returns."""
     try:
         os.setsid()
         null = os.open(os.devnull, os.O_RDONLY)
         log = os.open(host.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
-        # The record is written by the process itself, before it is anything worth stopping: no crash of the caller
-        # can leave a host that nobody knows of. Process number and start time survive exec.
+        # The child writes the record itself before it executes systemd-nspawn. So a crash of the caller cannot leave a
+        # host without a record. Process number and start time survive exec.
         ProcessId.of(os.getpid()).save(host.folder / "process.json")
         command = _command(config, host)
         if not cgroups.systemd_runs_machine():
@@ -158,12 +160,12 @@ def _command(config: Config, host: Host) -> list[str]:
         f"--machine={host.name}",
         f"--network-bridge={config.bridge}",
         "--capability=all",
-        # The one system call that all capabilities do not bring: an agent's host loads its data plane with it.
+        # systemd-nspawn blocks bpf(2) even with all capabilities, and the agent needs it to load its data plane.
         "--system-call-filter=bpf",
         "--boot",
     ]
     if cgroups.systemd_runs_machine():
-        # A scope is entered by the caller itself, so the process number stays the recorded one.
+        # With --scope, systemd-run executes the command in its own process, so the recorded process number stays valid.
         unit = cgroups.scope(config, host)
         return [
             "systemd-run",
@@ -179,9 +181,9 @@ def _command(config: Config, host: Host) -> list[str]:
 
 
 def wait_ready(config: Config, host: Host, timeout: float) -> str:
-    """Wait until the host answers over ssh and has finished booting; return systemd's word for its state.
+    """Wait at most `timeout` seconds until the host has booted and answers over ssh. Returns systemd's state.
 
-    `running` is good, `degraded` means that units failed. Raises LabError when the host dies or time runs out.
+    The state is `running`, or `degraded` if units have failed. Raises LabError if the host dies or the time is over.
     """
     deadline = time.monotonic() + timeout
     last = "its ssh server has made no host key yet"
@@ -195,7 +197,7 @@ def wait_ready(config: Config, host: Host, timeout: float) -> str:
             try:
                 done = ssh(config, host, "systemctl is-system-running --wait", timeout=left)
             except LabError as error:
-                # Cut off by the deadline: what went before says more.
+                # The deadline has interrupted this attempt, so the error of an earlier attempt is more useful.
                 last = str(error) if attempts == 1 else last
             else:
                 state = done.stdout.strip()
@@ -210,13 +212,13 @@ def wait_ready(config: Config, host: Host, timeout: float) -> str:
 
 
 def failed_units(config: Config, host: Host) -> str:
-    """Return the names of the host's failed units."""
+    """Return the names of the host's failed units, separated by commas."""
     listing = ssh(config, host, "systemctl list-units --failed --plain --no-legend", timeout=15).stdout
     return ", ".join(line.split()[0] for line in listing.splitlines() if line.split())
 
 
 def ssh(config: Config, host: Host, command: str, timeout: float) -> subprocess.CompletedProcess[str]:
-    """Run a command on the host as root, its key checked against the one on its disk."""
+    """Run a command on the host as root over ssh. ssh checks the host key against the key on the host's disk."""
     options = {
         "UserKnownHostsFile": f"{host.folder}/known_hosts",
         "GlobalKnownHostsFile": "/dev/null",
@@ -237,9 +239,9 @@ def ssh(config: Config, host: Host, command: str, timeout: float) -> subprocess.
 
 
 def record_host_key(host: Host) -> bool:
-    """Copy the host's public key from its disk into its known_hosts line; return whether it has one.
+    """Write a known_hosts file with the public key on the host's disk; return whether the host has a key yet.
 
-    Read from the disk, not from the network, it needs no trust on first use.
+    Because the key comes from the disk and not from the network, no trust on first use is needed.
     """
     path = host.root / "etc/ssh/ssh_host_ed25519_key.pub"
     try:
@@ -253,7 +255,7 @@ def record_host_key(host: Host) -> bool:
 
 
 def cut_power(config: Config, host: Host) -> bool:
-    """Kill the host's init at once, as a power cut would; return whether the host was on."""
+    """Kill the host's init with SIGKILL, like a power cut; return whether the host was on."""
     nspawn = process(host)
     if nspawn is None:
         return False
@@ -265,7 +267,7 @@ def cut_power(config: Config, host: Host) -> bool:
 
 
 def shut_down(config: Config, host: Host) -> bool:
-    """Ask the host to power off, wait a bounded time, then insist; return whether it was on."""
+    """Ask the host to power off, and kill it if it is still on after STOP_TIMEOUT seconds; return whether it was on."""
     nspawn = process(host)
     if nspawn is not None:
         init = init_of(nspawn)
@@ -281,11 +283,11 @@ def shut_down(config: Config, host: Host) -> bool:
 
 
 def clear(config: Config, host: Host) -> None:
-    """Take away what a host that is off leaves on the machine: processes, veth, ssh connections, mounts."""
+    """Remove what a host that is off has left on the machine: processes, veth, ssh connections and mounts."""
     cgroups.sweep(config, host)
     network.detach(config, host)
     for path in sorted((config.home / "cp").glob(f"*@{host.address}:*")):
-        # The connection behind it is dead, and a client that uses it would hang.
+        # The control socket leads to a dead connection, so an ssh client that used it would hang.
         run(
             ["ssh", "-F", "none", "-O", "exit", "-o", f"ControlPath={path}", host.address],
             timeout=5,
@@ -293,7 +295,8 @@ def clear(config: Config, host: Host) -> None:
         )
         path.unlink(missing_ok=True)
     unmount_under(host.folder)
-    # A killed systemd-nspawn leaves its directory for passing mounts in; newer ones also a mounted socket directory.
+    # A killed systemd-nspawn leaves its directory for mount propagation. Newer versions also leave a mounted directory
+    # for sockets.
     for name in ("propagate", "unix-export"):
         left = Path("/run/systemd/nspawn") / name / host.name
         if left.is_dir():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The base image: one Debian tree in the cache that all hosts share as the lower layer of their overlay."""
+"""Builds the base image: a Debian file system in the cache that all hosts use as the lower layer of their overlay."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from .sources import package_sources
 from .system import NOT_FOUND, WITH_US, LabError, locked, mounts, remove_tree, run, unmount_under
 
 IMAGE_VERSION = 1
-"""Raise when the way the image is made changes other than through the tables below."""
+"""Version of the build. Increase it after a change to the build that the constants below do not contain."""
 
 NEEDED_BYTES = 2 * 1024**3
 
 FILES = {
     "etc/hostname": "localhost\n",
     "etc/fstab": "",
-    # Empty, not missing: systemd then makes a new one at each host's first boot without calling it a first boot.
+    # If the file is empty, systemd creates an id at each host's first boot. If it were missing, systemd would also run
+    # its first-boot setup.
     "etc/machine-id": "",
     "etc/apt/sources.list": "# The hosts of the lab have no way to a package mirror.\n",
     "etc/ssh/sshd_config.d/lab.conf": (
@@ -33,7 +34,8 @@ FILES = {
         "UseDNS no\n"
         "MaxStartups 100:30:200\n"
     ),
-    # A key cut short by a power cut is made anew; the stock unit checks the configuration before a key exists.
+    # Create the host key at the first boot, and again if a power cut has truncated it. Debian's unit would check the
+    # configuration before the key exists.
     "etc/systemd/system/ssh.service.d/lab.conf": (
         "[Service]\n"
         "ExecStartPre=\n"
@@ -41,7 +43,7 @@ FILES = {
         'test -s $k.pub || { rm -f $k $k.pub; ssh-keygen -q -t ed25519 -N "" -f $k; }\'\n'
         "ExecStartPre=/usr/sbin/sshd -t\n"
     ),
-    # The journal is what a test looks at after it cut the power.
+    # Keep the journal on disk, because tests read it after a power cut.
     "etc/systemd/journald.conf.d/lab.conf": "[Journal]\nStorage=persistent\nSystemMaxUse=64M\n",
 }
 ENABLED = ("systemd-networkd.service", "ssh.service")
@@ -54,13 +56,13 @@ MASKED = (
     "e2scrub_all.timer",
     "e2scrub_reap.service",
     "fstrim.timer",
-    # Modules are the machine's. kmod of Debian 13 fails in a container.
+    # Containers use the kernel modules of the machine, and kmod of Debian 13 fails in a container.
     "systemd-modules-load.service",
 )
 
 
 def image_path(config: Config) -> Path:
-    """Return where the image for these settings is, or will be: a change of any ingredient changes the name."""
+    """Return the path of the image for these settings. The name changes with everything that affects the image."""
     recipe = [
         IMAGE_VERSION,
         config.suite,
@@ -76,10 +78,10 @@ def image_path(config: Config) -> Path:
 
 
 def build(config: Config) -> bool:
-    """Make the image unless it is there; return whether it was made.
+    """Build the image unless it exists; return whether it was built.
 
-    It is built aside and renamed when complete and on disk, so an interrupted build is never used.
-    Raises LabError with the end of the log when a step fails.
+    The image is built in a temporary directory, synced to disk and then renamed, so an incomplete image is never used.
+    Raises LabError with the end of the log if a step fails.
     """
     target = image_path(config)
     if target.is_dir():
@@ -102,7 +104,7 @@ def build(config: Config) -> bool:
 
 
 def _bootstrap(config: Config, work: Path, log: Path) -> None:
-    # apt's resolver, unlike debootstrap's, knows virtual packages, which python3-cryptography depends on.
+    # Use mmdebstrap, because python3-cryptography depends on virtual packages, which debootstrap cannot resolve.
     command = [
         *WITH_US,
         "mmdebstrap",
@@ -161,7 +163,7 @@ def _customise(root: Path) -> None:
 
 
 def purge(config: Config) -> bool:
-    """Delete everything the lab keeps in its cache; LabError while a host of any lab still runs on an image."""
+    """Delete the cached images; return whether the cache existed. Raises LabError if a host still uses an image."""
     cache = Path(config.cache_dir)
     if not cache.is_dir():
         return False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Ansible inventory of the lab and the list of its host keys."""
+"""Writes the Ansible inventory of the lab and the known_hosts file of its hosts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .system import write_file
 
 MARK = "# Written by the role xdp_gossip.fleet.lab; removed with the lab.\n"
 MAX_SOCKET_PATH = 107
-"""Longest path of a Unix socket on Linux, without the closing zero."""
+"""Longest path of a Unix socket on Linux, without the terminating zero byte."""
 
 
 def render(config: Config, hosts: Sequence[Host]) -> str:
-    """Return the inventory file: the hosts in group `fleet`, and how to reach them with keys checked."""
+    """Return the text of the inventory: the hosts in the group `fleet`, and ssh options that check host keys."""
     lines = [MARK.rstrip("\n"), "fleet:", "  hosts:" if hosts else "  hosts: {}"]
     for host in hosts:
         lines += [
@@ -31,7 +31,7 @@ def render(config: Config, hosts: Sequence[Host]) -> str:
         "ansible_ssh_private_key_file": str(config.key_file),
         "ansible_ssh_common_args": " ".join(f"-o {option}" for option in _options(config)),
         "ansible_ssh_pipelining": True,
-        # The secrets of a throw-away fleet lie with it, not with those of real ones.
+        # Store the secrets of a throw-away fleet beside its inventory, not beside the secrets of real fleets.
         "xdp_gossip_agent_secret_dir": str(Path(config.inventory).parent / ".xdp-gossip"),
     }
     lines += ["  vars:", *(f"    {key}: {_text(value)}" for key, value in variables.items())]
@@ -50,19 +50,19 @@ def _options(config: Config) -> list[str]:
         "StrictHostKeyChecking=yes",
         "IdentitiesOnly=yes",
         "ConnectTimeout=10",
-        # A connection kept open to a host whose power was cut has to end by itself.
+        # These options close a shared connection to a host whose power was cut.
         "ServerAliveInterval=5",
         "ServerAliveCountMax=3",
     ]
     sockets = config.home / "cp"
-    # ssh adds a dot and 16 characters while it makes the socket. Too long a path: Ansible's own place then.
+    # ssh appends a dot and 16 characters while it creates the socket. If the path is too long, use Ansible's default.
     if len(str(sockets / f"root@{config.network}:65535")) + 17 <= MAX_SOCKET_PATH:
         options.append(f"ControlPath={sockets}/%r@%h:%p")
     return options
 
 
 def write(config: Config, hosts: Sequence[Host]) -> bool:
-    """Write inventory and known_hosts; return whether either changed."""
+    """Write the inventory and known_hosts; return whether one of the files changed."""
     keys = [(host.folder / "known_hosts").read_text(encoding="ascii") for host in hosts]
     (config.home / "cp").mkdir(mode=0o700, exist_ok=True)
     changed = write_file(config.known_hosts, "".join(keys))
@@ -70,7 +70,7 @@ def write(config: Config, hosts: Sequence[Host]) -> bool:
 
 
 def delete(config: Config) -> bool:
-    """Delete the inventory file if it is one of ours; return whether it was."""
+    """Delete the inventory file if the role has written it; return whether it was deleted."""
     path = Path(config.inventory)
     try:
         ours = path.read_text(encoding="utf-8").startswith(MARK)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lab's network: one bridge, an address on it, and a guard route so that nothing leaves the machine."""
+"""Sets up the lab's network: a bridge with an address, and guard routes so that no packet leaves the machine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .config import Config, Host
 from .system import LabError, run
 
 BENCHMARK_NET = ipaddress.IPv4Network("198.18.0.0/15")
-"""Reserved for tests of network devices by RFC 2544."""
+"""Network that RFC 2544 reserves for tests of network devices."""
 GUARD_METRIC = 4_000_000
-"""So high that every other route comes first; also tells the lab's own guard route from others."""
-# systemd-networkd, where it runs the machine, removes routes it does not know, except the kernel's own.
+"""Metric of the lab's guard routes. It is so high that every other route has precedence, and identifies the routes."""
+# Protocol of the guard routes. systemd-networkd removes foreign routes, except those of the protocol `kernel`.
 GUARD_PROTOCOL = "kernel"
 
 
@@ -28,20 +28,20 @@ def _query(*arguments: str) -> list[dict[str, Any]]:
 
 
 def link(name: str) -> dict[str, Any] | None:
-    """Return what `ip link` knows of the interface, None when there is none."""
+    """Return the description of an interface from `ip link`, None if it does not exist."""
     found = _query("-details", "link", "show", "dev", name)
     return found[0] if found else None
 
 
 def guards(config: Config) -> list[str]:
-    """Return the networks for which an `unreachable` route stands behind the bridge's own."""
+    """Return the networks that get a guard route, an `unreachable` route with a higher metric than the bridge's."""
     network = ipaddress.IPv4Network(config.network)
     inside = network.subnet_of(BENCHMARK_NET)
     return [str(BENCHMARK_NET if inside else network), *([config.network6] if has_ipv6() else [])]
 
 
 def has_ipv6() -> bool:
-    """Tell whether this machine has IPv6 switched on."""
+    """Return whether IPv6 is enabled on this machine."""
     try:
         return Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text(encoding="ascii").strip() == "0"
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def has_ipv6() -> bool:
 
 
 def is_ours(config: Config, found: dict[str, Any]) -> bool:
-    """Tell whether the interface is the bridge this lab made."""
+    """Return whether the interface `found` is the bridge that this lab created."""
     return found.get("linkinfo", {}).get("info_kind") == "bridge" and found.get("address") == config.bridge_mac
 
 
@@ -63,7 +63,10 @@ def _guard_exists(network: str) -> bool:
 
 
 def missing(config: Config) -> list[str]:
-    """Return what `ensure` would do, in words. LabError when a name or network of the lab is taken by others."""
+    """Return one line for each guard route, bridge and address that `ensure` would create.
+
+    Raises LabError if the bridge's name or a network of the lab is already in use.
+    """
     found = link(config.bridge)
     if found is not None and not is_ours(config, found):
         raise LabError(f"lab_bridge: {config.bridge} exists and is not this lab's; choose another name")
@@ -86,11 +89,11 @@ def missing(config: Config) -> list[str]:
 
 
 def ensure(config: Config) -> list[str]:
-    """Make guard routes, bridge and addresses where missing; return what was done."""
+    """Create missing guard routes, the bridge and its addresses. Returns one line for each."""
     steps = missing(config)
     if not steps:
         return []
-    # The guard comes first: from here on no packet of the lab can take the default route.
+    # Create the guard routes first, so that no packet of the lab can ever take the default route.
     for network in guards(config):
         run(
             [
@@ -132,9 +135,10 @@ def ensure(config: Config) -> list[str]:
 
 
 def attach(config: Config, host: Host, timeout: float = 5.0) -> bool:
-    """Put the machine's end of a running host's veth on the bridge, up and with GRO; return whether it was not.
+    """Attach the machine's end of a running host's veth to the bridge, up and with GRO; return whether it changed.
 
-    Without GRO (which switches NAPI on) this end drops every frame that XDP redirects out of the host's end.
+    GRO enables NAPI on this end. Without NAPI, it drops every frame that XDP redirects out of the host's end. Raises
+    LabError if the interface does not appear within `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while (found := link(host.link)) is None:
@@ -152,7 +156,7 @@ def attach(config: Config, host: Host, timeout: float = 5.0) -> bool:
 
 
 def describe(host: Host) -> str:
-    """Say in words how the machine's end of the host's veth stands, for an error text."""
+    """Describe the state of the machine's end of the host's veth, for an error message."""
     found = link(host.link)
     if found is None:
         return f"its interface {host.link} is gone"
@@ -160,17 +164,20 @@ def describe(host: Host) -> str:
 
 
 def detach(config: Config, host: Host) -> bool:
-    """Delete the machine's end of a host's veth if a crash left it behind; one on a foreign bridge is not ours."""
+    """Delete the machine's end of a host's veth if a crash has left it; return whether it existed.
+
+    An interface on another bridge does not belong to the lab and stays.
+    """
     found = link(host.link)
     if found is None or found.get("master") not in (None, config.bridge):
         return False
-    # It may vanish by itself between the question and the deed, with the host's network namespace.
+    # The command may fail, because the interface disappears with the host's network namespace.
     run(["ip", "link", "delete", "dev", host.link], check=False)
     return True
 
 
 def remove(config: Config) -> bool:
-    """Delete the bridge and, unless another lab still stands behind it, the guard route."""
+    """Delete the bridge, and each guard route that no other lab needs; return whether anything was deleted."""
     changed = False
     found = link(config.bridge)
     if found is not None and is_ours(config, found):

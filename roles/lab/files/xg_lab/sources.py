@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the base image's packages come from: by default, from where this machine takes its own.
+"""Finds the package sources for the base image; by default, the sources of this machine.
 
-Formats: sources.list(5), both the one-line and the deb822 style.
+Reads both formats of sources.list(5), the one-line style and the deb822 style.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P
 def package_sources(suite: str, mirror: str, apt: Path = Path("/etc/apt")) -> list[str]:
     """Return one-line apt sources for the release `suite` (component main only).
 
-    An explicit `mirror` is used alone. Otherwise the sources of this machine for that release, its updates and
-    its security fixes; an empty list (this machine runs something else) leaves the choice to the bootstrap tool.
+    With `mirror`, returns only that mirror. Otherwise returns the sources of this machine for that release, its updates
+    and its security fixes. If this machine runs another release, the list is empty, and mmdebstrap uses its default.
     """
     if mirror:
         return [f"deb {mirror} {suite} main"]
@@ -26,7 +26,7 @@ def package_sources(suite: str, mirror: str, apt: Path = Path("/etc/apt")) -> li
     for options, uri, its_suite, components in _entries(apt):
         if its_suite in wanted and "main" in components:
             lines.append(f"deb {f'[{options}] ' if options else ''}{uri} {its_suite} main")
-    # Fixes alone are no release.
+    # The sources of updates and security fixes do not contain a complete release.
     has_release = any(line.split()[-2] == suite for line in lines)
     return list(dict.fromkeys(lines)) if has_release else []
 
@@ -51,7 +51,7 @@ def _entries(apt: Path) -> Iterator[tuple[str, str, str, list[str]]]:
 
 
 def _stanzas(text: str) -> Iterator[dict[str, str]]:
-    """Yield the stanzas of a deb822 file, field names in lower case, continuation lines joined."""
+    """Yield the stanzas of a deb822 file, with field names in lower case and continuation lines joined."""
     stanza: dict[str, str] = {}
     name = ""
     for line in [*text.splitlines(), ""]:
@@ -74,7 +74,7 @@ def _deb822(stanza: dict[str, str]) -> Iterator[tuple[str, str, str, list[str]]]
         return
     options = []
     signed_by = stanza.get("signed-by", "")
-    # A key written into the stanza itself has no one-line form; the machine's keyrings must then do.
+    # The one-line style cannot express a key inside the stanza. Then apt uses the keyrings of this machine.
     if signed_by.startswith("/"):
         options.append(f"signed-by={','.join(signed_by.split())}")
     if stanza.get("trusted", "").lower() in ("yes", "true", "1"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the lab needs of the machine: commands, files, locks, mounts and process identity."""
+"""Helpers for commands, files, locks, mounts and processes of the machine."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from typing import Any
 
 
 class LabError(Exception):
-    """Something the user can act on; its text says what, where and what was expected."""
+    """An error for the user; its text says what was wrong, where, and what was expected."""
 
 
 NOT_FOUND = 127
-"""Exit status of setpriv, as of a shell, when there is no such program."""
-# A command must not outlive the run that wanted it: the next run, which may want the opposite, would race with it.
+"""Exit status of setpriv if the program does not exist, the same as in a shell."""
+# Prefix that kills a command when this process dies. Otherwise the command could race with those of the next run.
 WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 def run(argv: Sequence[str], *, timeout: float = 30.0, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a command for at most `timeout` seconds and return it with its output as text.
+    """Run a command for at most `timeout` seconds, and return its exit status and its output as text.
 
-    Raises LabError when the program is missing, overruns, or (with `check`) exits with a status other than 0.
+    Raises LabError if the program does not exist, if it takes longer, or with `check`, if its exit status is not 0.
     """
     try:
         done = subprocess.run(
@@ -55,7 +55,7 @@ def run(argv: Sequence[str], *, timeout: float = 30.0, check: bool = True) -> su
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, interval: float = 0.05) -> bool:
-    """Poll `condition` until it holds or `timeout` seconds have passed; return whether it held."""
+    """Poll `condition` every `interval` seconds until it is true or `timeout` seconds have passed; return its value."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() >= deadline:
@@ -65,7 +65,7 @@ def wait_until(condition: Callable[[], bool], timeout: float, interval: float = 
 
 
 def write_file(path: Path, text: str, mode: int = 0o644) -> bool:
-    """Replace `path` atomically when its content differs; return whether it was written."""
+    """Replace the file `path` atomically if its content differs from `text`; return whether it was written."""
     try:
         if path.read_text(encoding="utf-8") == text:
             return False
@@ -84,7 +84,7 @@ def write_file(path: Path, text: str, mode: int = 0o644) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in `path`, or None when there is no file or a crash left it unreadable."""
+    """Return the JSON object in the file `path`, or None if the file does not exist or is damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -94,9 +94,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def locked(path: Path, timeout: float) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (made when missing); LabError when it is not free within `timeout` s.
+    """Hold an exclusive lock on the file `path`, which is created if it is missing.
 
-    The holder may delete the file, so a lock counts only while the path still names the locked file.
+    Raises LabError if another process holds the lock for more than `timeout` seconds. That process may delete the file,
+    so the lock counts only if `path` still refers to the locked file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout
@@ -128,7 +129,7 @@ class Mount:
 
 
 def mounts() -> list[Mount]:
-    """Return the mounts this process sees, oldest first."""
+    """Return the mounts in this process's mount namespace, oldest first."""
     found = []
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         left, _dash, right = line.partition(" - ")
@@ -139,12 +140,12 @@ def mounts() -> list[Mount]:
 
 
 def mounts_under(path: Path) -> list[Mount]:
-    """Return the mounts at or below `path`, the last one first: the order to unmount them in."""
+    """Return the mounts at or below `path`, newest first, which is the order for unmounting."""
     return [entry for entry in reversed(mounts()) if path == entry.point or path in entry.point.parents]
 
 
 def unmount_under(path: Path) -> bool:
-    """Unmount everything at or below `path`; return whether there was anything. A busy mount is detached lazily."""
+    """Unmount all mounts at or below `path`, busy ones lazily; return whether there were any."""
     found = mounts_under(path)
     for entry in found:
         point = str(entry.point)
@@ -154,7 +155,10 @@ def unmount_under(path: Path) -> bool:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a directory tree, refusing to reach through a mount: that would empty what is mounted there."""
+    """Unmount all mounts in a directory tree, and delete the tree. Raises LabError if a mount remains.
+
+    A deletion through a mount would delete the files of the mounted file system.
+    """
     if not path.exists():
         return
     unmount_under(path)
@@ -166,7 +170,7 @@ def remove_tree(path: Path) -> None:
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A process named so that a later one with the same number is not taken for it."""
+    """The identity of a process. It differs from the identity of a later process with the same number."""
 
     pid: int
     start: int
@@ -176,7 +180,7 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> ProcessId:
-        """Return the identity of the running process `pid`; LabError when there is none."""
+        """Return the identity of the running process `pid`. Raises LabError if it does not exist."""
         fields = _stat(pid)
         if fields is None:
             raise LabError(f"process {pid}: gone")
@@ -184,7 +188,7 @@ class ProcessId:
 
     @classmethod
     def load(cls, path: Path) -> ProcessId | None:
-        """Return the identity recorded in `path`, None when there is none."""
+        """Return the identity stored in the file `path`, None if there is none."""
         value = read_json(path)
         try:
             return None if value is None else cls(int(value["pid"]), int(value["start"]), str(value["boot"]))
@@ -192,24 +196,24 @@ class ProcessId:
             return None
 
     def save(self, path: Path) -> None:
-        """Record this identity in `path`."""
+        """Store this identity in the file `path`."""
         write_file(path, json.dumps(asdict(self)) + "\n")
 
     def alive(self) -> bool:
-        """Tell whether exactly this process still runs (a zombie does not)."""
+        """Return whether this process still runs. A zombie does not count as running."""
         fields = _stat(self.pid)
         return (
             fields is not None and fields[0] not in "ZX" and int(fields[19]) == self.start and self.boot == _boot_id()
         )
 
     def send(self, number: int) -> None:
-        """Send a signal to exactly this process; nothing happens when it is gone."""
+        """Send a signal to this process; does nothing if the process has ended."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
             return
         try:
-            # The descriptor pins the process first, so the identity checked is the one signalled.
+            # Open the descriptor before the check, so that the signal goes to the same process that was checked.
             if self.alive():
                 signal.pidfd_send_signal(descriptor, number)
         except ProcessLookupError:
@@ -232,7 +236,10 @@ def _boot_id() -> str:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """Fields of /proc/<pid>/stat from the state on (so the parent is 1 and the start time 19), None when gone."""
+    """Return the fields of /proc/<pid>/stat, or None if the process does not exist.
+
+    The list starts with the state, so index 1 is the parent and index 19 the start time.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
