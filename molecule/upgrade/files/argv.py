@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write down every command line seen on this machine, the lab's hosts included, as anybody can with ps.
+"""Record all command lines on this machine and on the lab's hosts, which any user can read with ps.
 
-Usage: ``argv.py STOP OUTPUT``. Looks until the file STOP exists, ten minutes at most.
+Usage: ``argv.py STOP OUTPUT``. The script runs until the file STOP exists, at most ten minutes, and then writes OUTPUT.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 LIMIT = 600.0
-#: Seconds between two looks. A process that is gone sooner may be missed; Ansible's live for tenths of seconds.
+#: Seconds between two reads of /proc. A process that ends sooner may be missed, but Ansible's run for longer.
 EVERY = 0.02
 
 
 def command_lines() -> set[bytes]:
-    """Those of all processes at this moment."""
+    """Return the command lines of all running processes."""
     found = set()
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -25,12 +25,12 @@ def command_lines() -> set[bytes]:
                 with open(f"/proc/{name}/cmdline", "rb") as stream:
                     found.add(stream.read().replace(b"\0", b" "))
             except OSError:
-                continue  # gone in the meantime
+                continue  # the process has ended
     return found
 
 
 def main() -> int:
-    """Look until told to stop."""
+    """Record command lines until the file STOP exists, and write them to OUTPUT."""
     stop, output = map(Path, sys.argv[1:3])
     deadline = time.monotonic() + LIMIT
     seen: set[bytes] = set()

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Publish without a pause through one member while every member is asked, ten times a second, who is alive.
+"""Publish documents through one member without a pause, and ask every member ten times a second who is alive.
 
-Usage: ``load.py MEMBERS PUBLISHER SECRETS STOP REPORT``. MEMBERS is a JSON object, name -> URL of the API; PUBLISHER
-one of the names; SECRETS the directory with ``api.token`` and ``ca.crt``. Goes on until the file STOP exists, ten
-minutes at most, then waits until every member holds what was acknowledged, and writes REPORT (JSON):
-``members``: for each ``samples`` (answers), ``unanswered``, ``seen_away`` (hosts that it saw in any state but alive, at
-any time) and ``most_away`` (how many of them at once); ``acknowledged``, ``refused`` (publishes) and ``lost``
-(member -> acknowledged documents that it does not hold).
+Usage: ``load.py MEMBERS PUBLISHER SECRETS STOP REPORT``. MEMBERS is a JSON object that maps names to URLs of APIs.
+PUBLISHER is one of the names. SECRETS is the directory with ``api.token`` and ``ca.crt``. The script runs until the
+file STOP exists, at most ten minutes. Then it waits until every member holds all acknowledged documents, and writes the
+JSON file REPORT.
 
-A member that is being restarted cannot be asked, and for a few seconds after that it does not know yet who else is
-there: its answers count from its tenth second on. It is a bystander to the others' upgrades, not to its own.
+REPORT has these keys. ``members`` contains for each member the numbers ``samples`` (of answers) and ``unanswered``,
+``seen_away`` (all hosts that it saw in another state than alive) and ``most_away`` (the largest number of such hosts at
+one time). ``acknowledged`` and ``refused`` are numbers of publishes. ``lost`` maps members to acknowledged documents
+that they do not hold.
+
+The answers of a member count only from its tenth second of uptime on, because a restarted member needs a few seconds to
+learn which members are alive. So each member observes the upgrades of the others, not its own.
 """
 
 from __future__ import annotations
@@ -25,15 +28,15 @@ from urllib.parse import urlsplit
 
 LIMIT = 600.0
 EVERY = 0.1
-#: Seconds that documents may still be on their way at the end.
+#: Longest time to wait at the end until all members hold all documents, seconds.
 SETTLE = 30.0
-#: Seconds of uptime from which on a member's view of the others is taken for one.
+#: Uptime of a member from which its answers count, seconds.
 GROWN_UP = 10.0
 FAULTS = (OSError, http.client.HTTPException, ValueError, KeyError)
 
 
 class Member:
-    """One member's API, over one connection that is made anew when it breaks."""
+    """Client of one member's API, with one connection that is opened again after a failure."""
 
     def __init__(self, url: str, secrets: Path) -> None:
         place = urlsplit(url)
@@ -44,7 +47,7 @@ class Member:
         self._connection: http.client.HTTPConnection | None = None
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> dict:
-        """The answer's JSON. Raises one of ``FAULTS``."""
+        """Send a request and return the answer's JSON. Raises one of ``FAULTS``."""
         try:
             if self._connection is None:
                 self._connection = http.client.HTTPSConnection(self._host, self._port, timeout=5, context=self._tls)
@@ -62,7 +65,7 @@ class Member:
 
 
 class Run:
-    """The threads and what they found."""
+    """The state that all threads share: the report, and the documents written."""
 
     def __init__(self, members: dict[str, str], publisher: str, secrets: Path, stop: Path) -> None:
         self._urls, self._publisher, self._secrets = members, publisher, secrets
@@ -76,7 +79,7 @@ class Run:
         return time.monotonic() < self._deadline and not self._stop.exists()
 
     def watch(self, name: str) -> None:
-        """Be the bystander ``name``."""
+        """Ask the member ``name`` who is alive until the run stops, and count its answers in the report."""
         member = Member(self._urls[name], self._secrets)
         seen = {"samples": 0, "unanswered": 0, "seen_away": [], "most_away": 0}
         self.report["members"][name] = seen
@@ -88,7 +91,7 @@ class Run:
                 nodes = member.ask("GET", "/v1/nodes?state=all")["nodes"]
             except FAULTS:
                 seen["unanswered"] += 1
-                since = 0.0  # when it answers again it may be another process
+                since = 0.0  # the next answer may come from a new process
                 continue
             if time.monotonic() - since < GROWN_UP:
                 continue
@@ -98,7 +101,7 @@ class Run:
             seen["seen_away"] = sorted(away.union(seen["seen_away"]))
 
     def publish(self) -> None:
-        """One document after the other, each under a name of its own."""
+        """Publish documents with different names until the run stops, and count them in the report."""
         member = Member(self._urls[self._publisher], self._secrets)
         number = 0
         while self._goes_on():
@@ -112,7 +115,7 @@ class Run:
                 self.report["refused"] += 1
 
     def settle(self) -> None:
-        """Wait until all members hold all; note what is missing when the time is over."""
+        """Wait until all members hold all documents, at most ``SETTLE`` seconds, and report the missing ones."""
         deadline = time.monotonic() + SETTLE
         lost = self.missing()
         while lost and time.monotonic() < deadline:
@@ -121,7 +124,7 @@ class Run:
         self.report["lost"] = lost
 
     def missing(self) -> dict[str, list[str]]:
-        """Member -> acknowledged documents that it does not hold in that version."""
+        """Return for each member the acknowledged documents that it does not hold in the acknowledged version."""
         found = {}
         for name, url in self._urls.items():
             try:
@@ -137,7 +140,7 @@ class Run:
 
 
 def main() -> int:
-    """Run until told to stop."""
+    """Run the threads until they stop, wait for the members, and write the report."""
     members, publisher, secrets, stop, report = sys.argv[1:6]
     run = Run(json.loads(members), publisher, Path(secrets), Path(stop))
     threads = [threading.Thread(target=run.watch, args=[name]) for name in json.loads(members)]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Build the releases of the scenario from copies of the checkout, each changed in its own way.
+"""Build the releases of the scenario from copies of the checkout, each with its own changes.
 
-Usage: ``releases.py CHECKOUT OUTPUT``. Leaves ``OUTPUT/NAME/xdp-gossip-VERSION.tar.gz`` for each of ``RELEASES``. All
-come from one copy: what is edited in the checkout meanwhile does not get in between two of them.
+Usage: ``releases.py CHECKOUT OUTPUT``. Writes ``OUTPUT/NAME/xdp-gossip-VERSION.tar.gz`` for each of ``RELEASES``. The
+checkout is copied only once, so that edits during the build do not cause further differences between the releases.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ BEGIN = "        self.settings = settings\n        self.node_list ="
 SEND = "for transmit in self.engine.take_transmits():"
 OTHER_PROGRAMS = (PROGRAMS, "", "\n/* another release */\n")
 
-#: name -> (version, changes: (file, text that must stand in it once, what takes its place)); no text: at the end.
+#: Name of a release -> (version, changes). A change is (file, text that occurs once in it, replacement). If the text is
+#: empty, the replacement is appended to the file.
 RELEASES = {
     "first": ("9.0.0", ()),
     "next": ("9.1.0", (OTHER_PROGRAMS, (DAEMON, BEGIN, "        time.sleep(7)\n" + BEGIN))),
@@ -40,7 +41,10 @@ RELEASES = {
 
 
 def change(path: Path, old: str, new: str) -> None:
-    """Replace ``old``; the source that it was written for may have changed, and then nothing would be tested."""
+    """Replace the text ``old`` in the file. Exits the script unless ``old`` occurs exactly once.
+
+    Otherwise a later change of the source could make the release a plain copy, which tests nothing.
+    """
     text = path.read_text(encoding="utf-8")
     if old and text.count(old) != 1:
         raise SystemExit(f"{path}: expected once, found {text.count(old)} times: {old!r}")
@@ -48,7 +52,7 @@ def change(path: Path, old: str, new: str) -> None:
 
 
 def build(base: Path, output: Path, version: str, changes: tuple[tuple[str, str, str], ...]) -> None:
-    """Copy, change and build one release."""
+    """Copy the source, apply the changes, and build one release into ``output``."""
     copy = output / "tree"
     shutil.copytree(base, copy)
     package = copy / "agent/xdp_gossip/__init__.py"
@@ -62,7 +66,7 @@ def build(base: Path, output: Path, version: str, changes: tuple[tuple[str, str,
 
 
 def main() -> int:
-    """Build all of them anew."""
+    """Delete the output directory and build all releases again."""
     checkout, output = map(Path, sys.argv[1:3])
     shutil.rmtree(output, ignore_errors=True)
     base = output / "base"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Take away and exchange every file in DIRECTORY, as its owner, without a pause, for five minutes.
+"""Attack the helper of rendered files: rename and replace every file in DIRECTORY, as its owner, for five minutes.
 
-What is put in the place of a file is a link to a file of root's, or a configuration that has nginx load code.
+Each file is replaced by a link to a file of root, or by a configuration that makes nginx load code.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ deadline = time.monotonic() + 300
 
 
 def exchange(name):
-    """Do one of these."""
+    """Rename the file ``name``, and put a random kind of replacement in its place."""
     if name.startswith("stolen"):
         with contextlib.suppress(OSError):
             os.unlink(name)
@@ -29,7 +29,7 @@ def exchange(name):
     away = f"stolen-{dice.randrange(50)}"
     with contextlib.suppress(OSError):
         os.rename(name, away)
-    # A link ends an attempt of the helper early: most of the time it is to go on.
+    # Choose a link rarely, because the helper stops at a link early and would not reach its later steps.
     what = dice.choice((0, *(1, 2, 3) * 6))
     if what == 0:
         os.symlink("/etc/shadow", name)

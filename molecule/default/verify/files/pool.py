@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many documents, and a host that is rebuilt with them: ``publish N``, ``remove N`` or ``rebuild N``, as root.
+"""Publish or remove N documents, or rebuild a host that has them.
 
-``rebuild`` takes the agent's state away while nginx serves a file that is rendered from all documents, and asks nginx
-ten times a second until the agent has rendered that file again. It fails when one answer was not the whole file.
+Usage: ``pool.py publish|remove|rebuild N``, as root. ``rebuild`` deletes the agent's state while nginx serves a file
+that is rendered from all documents. It requests the file from nginx ten times a second until the agent has rendered it
+again, and fails if one answer was not the complete file.
 """
 
 import http.client
@@ -21,7 +22,7 @@ SECONDS = 300
 
 
 class Connection(http.client.HTTPConnection):
-    """HTTP over the agent's socket."""
+    """HTTP connection over the agent's Unix socket."""
 
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -30,7 +31,7 @@ class Connection(http.client.HTTPConnection):
 
 
 def call(method, path, body=None):
-    """The answer as JSON; an error for any other status than 200."""
+    """Send a request to the agent and return the answer as JSON. Exits the script for any other status than 200."""
     connection = Connection("localhost")
     connection.request(method, path, None if body is None else json.dumps(body))
     answer = connection.getresponse()
@@ -41,7 +42,7 @@ def call(method, path, body=None):
 
 
 def write(count, entry):
-    """Write documents in batches."""
+    """Write ``count`` documents in batches; ``entry`` returns the entry of the document with a number."""
     for start in range(0, count, BATCH):
         documents = [entry(number) for number in range(start, min(count, start + BATCH))]
         call("POST", "/v1/documents", {"documents": documents})
@@ -57,7 +58,7 @@ def served():
 
 
 def applied():
-    """Whether the agent of this run has rendered the file."""
+    """Return whether the restarted agent has caught up and rendered the file."""
     try:
         status, templates = call("GET", "/v1/status"), call("GET", "/v1/rendered")["templates"]
     except OSError:
@@ -67,7 +68,7 @@ def applied():
 
 
 def until(true, what):
-    """Wait for ``true``; what it returned."""
+    """Wait until the function ``true`` returns true. After ``SECONDS``, exit the script with ``what`` as the reason."""
     deadline = time.monotonic() + SECONDS
     while not true():
         if time.monotonic() > deadline:
@@ -76,8 +77,8 @@ def until(true, what):
 
 
 def rebuild(count):
-    """Lose the state and come back."""
-    expected = "".join(f"{number};" for number in range(count))  # the loop's end takes the newline along
+    """Delete the agent's state, restart the agent, and check every answer of nginx until the file is rendered again."""
+    expected = "".join(f"{number};" for number in range(count))  # Jinja removes the newline after the end of the loop
     until(lambda: served() == expected, "the whole file, before")
     subprocess.run(["systemctl", "stop", "xdp-gossip.service"], check=True)
     for file in STATE.glob("state.db*"):
