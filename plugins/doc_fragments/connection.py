@@ -24,7 +24,7 @@ options:
     default: ["unix:///run/xdp-gossip/api.sock"]
   token:
     description:
-      - The agents' API token. It is required over TCP and not used on a Unix socket.
+      - The agents' API token, required over TCP and not used on a Unix socket.
       - Over V(http://), the token crosses the network in clear text.
     type: str
   token_file:
@@ -55,7 +55,7 @@ options:
   timeout:
     description:
       - Seconds within which one endpoint must have answered completely, including the connection.
-      - If a request waits on purpose, as for convergence, that time is added.
+      - If a request waits on purpose, as for convergence, that waiting time is added to O(timeout).
     type: float
     default: 10
   retries:

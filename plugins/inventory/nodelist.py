@@ -19,13 +19,13 @@ description:
   - Data from members never becomes a template, the name of a variable, or the name of a group without a prefix.
   - The inventory leaves a node out if none of O(hostnames) is a valid host name, or if its name is reserved, shared
     with another node, the name of a group, or the name of a host with another address in an earlier inventory source.
-    It also leaves out a node whose address leads to no other machine, such as a loopback address. Each node that is
-    left out causes a warning, or under O(strict) an error.
+    The inventory also leaves out a node whose address leads to no other machine, such as a loopback address. Each node
+    that is left out causes a warning, or under O(strict) an error.
   - Relative paths in the inventory file (O(token_file), O(ca_path), O(client_cert), O(client_key)) start at the
     directory of that file. Paths in C(ansible.cfg) start at the directory of C(ansible.cfg). Paths in the environment
     and in extra variables start at the current directory.
-  - If no member answers, the source fails. Ansible continues without it unless C(INVENTORY_ANY_UNPARSED_IS_FAILED) is
-    set.
+  - If no member answers, the inventory source fails. Ansible continues without this source unless
+    C(INVENTORY_ANY_UNPARSED_IS_FAILED) is set.
 extends_documentation_fragment:
   - xdp_gossip.fleet.connection
   - xdp_gossip.fleet.connection.plugins
@@ -89,8 +89,8 @@ options:
     description:
       - Format of the nodes' private data. With V(json) or V(yaml), the plugin parses the private data into
         C(xdp_gossip.data). With V(text), this variable does not exist.
-      - C(xdp_gossip.data) is C(null) for a node without private data. It is also C(null) if the private data cannot be
-        parsed or is refused, which causes a warning, or under O(strict) an error.
+      - C(xdp_gossip.data) is C(null) for a node without private data. The variable is also C(null) if the private data
+        cannot be parsed or is refused, which causes a warning, or under O(strict) an error.
       - The plugin refuses YAML aliases, tags and several documents, more than 16 levels, keys that are not text or
         start with two underscores, numbers that JSON does not have, and invalid Unicode.
     type: str
@@ -125,8 +125,8 @@ options:
     description:
       - Seconds for which the cached NodeList is valid. V(0) means forever.
       - After that time, the plugin asks the members from which the NodeList came whether it has changed, with a
-        conditional request. If it has not changed, the cached NodeList is valid for the same time again, with its old
-        C(last_heard) and C(sequence).
+        conditional request. If the NodeList has not changed, the cached one is valid for the same time again, with its
+        old C(last_heard) and C(sequence).
   keyed_groups:
     description:
       - As in other inventory plugins, with three exceptions. The default of C(prefix) is C(xdp_gossip), an empty prefix
@@ -269,7 +269,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             raise AnsibleParserError("%s%s" % (_ME, exc)) from exc
         hosts = self._name([node for node in nodes if self._is_chosen(node)])
         self._complain()
-        # Add all hosts before any group. If a group of the same name existed, Ansible would set the variables on it.
+        # Add all hosts before any group. If a group with the name of a host existed, Ansible would set the host's
+        # variables on the group.
         for name, variables in hosts:
             self._add(name, variables)
         for name, variables in hosts:

@@ -169,7 +169,7 @@ class Change:
         self.previous = self.version = self._held.get("version")
 
     def _overtaken(self, actual: str) -> None:
-        """Read the document again after a lost compare-and-set. Raises ``Conflict`` unless it equals the wish."""
+        """Read the document again after a lost compare-and-set. Raises ``Conflict`` if it still differs from the wish."""
         held, _value, self.planned = self._look()
         if self.planned:
             raise Conflict(self.wish, actual)

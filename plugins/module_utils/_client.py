@@ -4,15 +4,15 @@
 """PRIVATE to this collection: the HTTP client that modules, inventory and lookup share.
 
 The client uses the first of several members that answers. An answer comes from another machine, so the client limits
-the time of the whole request (not of one read), and the size, nesting and number of values of the answer. It ignores
-redirects, proxies, netrc and content encodings, because each of these could leak the token or evade the limits. The
-client runs on targets: standard library only, Python 3.8 or later.
+the time of the whole request (not of one read), and the size, nesting and number of values of the answer. The client
+ignores redirects, proxies, netrc and content encodings, because each of these could leak the token or evade the limits.
+The client runs on targets: standard library only, Python 3.8 or later.
 
-Ansible's own ``open_url`` could replace the connection and the TLS context, but it gives weaker guarantees. Its timeout
-limits each read, and the name lookup has no limit. So a member that sends a byte now and then could block a task for
-hours. It reports a refused connection and a connection lost while sending as the same ``URLError``, so the caller could
-not tell whether a write may have been made. It loses the answer of a member that refuses a long body early, and does
-not accept a directory as ``ca_path``.
+Ansible's own ``open_url`` could replace the connection and the TLS context, but it gives weaker guarantees. The timeout
+of ``open_url`` limits each read, and the name lookup has no limit. So a member that sends a byte now and then could
+block a task for hours. ``open_url`` reports a refused connection and a connection lost while sending as the same
+``URLError``, so the caller could not tell whether a write may have been made. ``open_url`` loses the answer of a member
+that refuses a long body early, and does not accept a directory as ``ca_path``.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ _MAX_BACKOFF = 5.0
 _REFUSED_HERE = frozenset((401, 403, 421, 429, 500, 502, 503, 504))
 
 
-#: Fraction of a request's timeout within which the member must apply a change. The rest is for the answer's transfer.
+#: Fraction of a request's timeout within which the member must apply a change. The remaining time is for the transfer
+#: of the answer.
 _SHARE = 0.9
 #: Timeout of a request that asks for the outcome of a change whose answer was lost, seconds.
 _SETTLE = 5.0
-#: Header of every answer of an agent. Agents of release 0.1.0 do not send it, but the title of their API description
-#: identifies them.
+#: Header of every answer of an agent. Agents of release 0.1.0 do not send this header, but the title of their API
+#: description identifies them.
 _API_HEADER = "x-xdp-gossip-api"
 _DESCRIPTION = "/v1/openapi.yaml"
 _TITLE = b"title: XDP Gossip agent"
@@ -231,7 +232,7 @@ class Client:
         extra: float,
         most: float = float("inf"),
     ) -> Response:
-        """Return the answer of the agent at ``endpoint``. Raises ``_EndpointFailed`` if it cannot serve the request."""
+        """Return the agent's answer. Raises ``_EndpointFailed`` if ``endpoint`` cannot serve the request."""
         response = self._send(endpoint, method, path, body, headers, extra, most)
         status = response.status
         # Redirects are not followed. Status 304 is an answer only to a conditional request.
@@ -242,7 +243,7 @@ class Client:
                 reason += " (a token is needed)" if not self._settings.token else " (the token was refused)"
             elif _API_HEADER not in response.headers:
                 reason += _server(response)
-            # With the other statuses, the request had no effect. After these 5xx, also from a proxy, it may have had.
+            # After status 500, 502 or 504, the request may have had an effect. After the other statuses, it had none.
             raise _EndpointFailed(reason, sent=status in (500, 502, 504), permanent=status in (401, 403))
         if _API_HEADER not in response.headers and not self._is_old_agent(endpoint, status):
             # The program that answered is no agent, so no member has received the write.

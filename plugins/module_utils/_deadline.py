@@ -31,7 +31,7 @@ class Deadline:
 
 
 class _Reader(io.RawIOBase):
-    """Reads from a socket until the deadline. Every read gets only the time left, so a slow sender cannot extend it."""
+    """Reads from a socket until the deadline. The timeout of each read is the time left."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         super().__init__()

@@ -245,7 +245,7 @@ class Fleet:
             raise
 
     def repair(self, key: str | None) -> int:
-        """Make the member sync at once with members that differ (``POST /v1/repair``). Returns how many it asked."""
+        """Make the member sync at once with members that differ (``POST /v1/repair``). Returns their number."""
         body = json.dumps({} if key is None else {"key": key}).encode("utf-8")
         try:
             return number_of(self._send("POST", "/v1/repair", body).json(), "asked")

@@ -9,12 +9,12 @@ Modules import the class ``Gate``, which asks the agent itself. The role ``agent
 QUESTION is a JSON object. ``socket`` is the Unix socket of the witness's agent, ``addr`` and ``port`` identify the node
 to check. The other keys are the conditions: ``version`` (of the node's agent, "" for any), ``incarnation`` (the lowest,
 0 for any) and ``documents`` (bool: the node must hold the same documents as the witness). The script asks until all
-conditions are met or ``timeout`` seconds have passed; with 0 it asks once. It prints
+conditions are met or ``timeout`` seconds have passed; with 0 it asks once. The script prints
 ``{"answered": true, "passed": bool, "unmet": [sentence, ...], "elapsed": seconds}``. If the witness's agent does not
 answer within a few seconds, the script prints nothing and exits with status 1.
 
-The file runs on targets: standard library only, Python 3.8 or later. It imports nothing of this collection, because the
-script is copied to the witness alone.
+The file runs on targets: standard library only, Python 3.8 or later. The file imports nothing of this collection,
+because the script is copied to the witness alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ANSWER = 20.0
 WITNESS_ANSWER = 10.0
 PATIENCE = 5.0
 #: Shortest pause between two questions to a witness, seconds, and the pause as a multiple of the last answer's time.
-#: The longer of the two applies, because a large NodeList is much work for the witness.
+#: The longer pause applies, because a large NodeList is much work for the witness.
 PAUSE = 0.1
 PAUSE_FACTOR = 4
 #: Largest answer that is read, bytes. The NodeList of 20,000 nodes with the most private data is smaller.
@@ -163,8 +163,8 @@ class Witness:
     def __init__(self, question: dict[str, t.Any]) -> None:
         self._question = question
         # Every documents digest of the witness since the first look. Under a stream of publishes, the digests of
-        # witness and node are rarely equal at the same moment. But a node that has any of these digests holds every
-        # document that existed at the first look.
+        # witness and node are rarely equal at the same moment. But a node that has any of the stored digests holds
+        # every document that existed at the first look.
         self._states: set[str] = set()
         #: The conditions that are not met, one sentence each; empty if all are met.
         self.unmet: list[str] = []

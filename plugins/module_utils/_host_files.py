@@ -17,9 +17,9 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host import Host, Refused
 
-#: Script that compares two versions of agent.yml. It runs under the agent's Python, because Ansible's may lack PyYAML.
-#: Its input is a JSON list of the former agent.yml, the new one, and the keys to ignore. Exit status 0 if the rest is
-#: the same.
+#: Script that compares two versions of agent.yml. The script runs under the agent's Python, because Ansible's may lack
+#: PyYAML. The script's input is a JSON list of the former agent.yml, the new one, and the keys to ignore. Exit status 0
+#: if the rest is the same.
 _COMPARE = """
 import json, sys, yaml
 

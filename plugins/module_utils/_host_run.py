@@ -71,8 +71,8 @@ class Dataplane:
             started = self._try(self._loader.start)
             self._try(lambda: self._loader.enable(enabled))
             self.restart |= started
-        # The loader's unit starts the listener. But a loader that already ran before this release was installed has not
-        # started it.
+        # The loader's unit starts the listener. But a loader that ran before this release was installed has not
+        # started the listener.
         if self._listener.path in own and not self._listener.foreseen:
             self._listener.start()
         self._ask()
@@ -138,7 +138,7 @@ class Dataplane:
             pass
 
     def _remove(self) -> None:
-        # Stop these first. If the loader's unit has failed, they stay active and would load the data plane again.
+        # Stop the listener first. If the loader's unit has failed, the listener stays active and would load it again.
         self._leave(self._listener)
         self._leave(self._again)
         self._loader.stop()

@@ -39,7 +39,7 @@ def clip(text: str, limit: int = 200) -> str:
 
 
 def parse_json(body: bytes) -> t.Any:
-    """Parse JSON from an untrusted source. Raises ``ValueError`` if it is not JSON or exceeds a limit.
+    """Parse JSON from an untrusted source. Raises ``ValueError`` if the text is not JSON or exceeds a limit.
 
     RFC 8259, section 9, allows parsers to set limits. NaN and infinities are not JSON.
     """

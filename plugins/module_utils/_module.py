@@ -28,7 +28,7 @@ _CONTENTS = ("content", "value")
 class FleetModule(AnsibleModule):
     """A module with the connection options, which reports the endpoint used and the endpoints that failed.
 
-    ``argument_spec`` contains the module's own options. If it has an option ``sensitive``, that option keeps the values
+    ``argument_spec`` contains the module's own options. If one is called ``sensitive``, this option keeps the values
     of ``content``, ``value`` and ``documents`` out of all results and errors.
     """
 

@@ -16,8 +16,8 @@ DEFAULT_ENDPOINT = "unix:///run/xdp-gossip/api.sock"
 DEFAULT_PORT = 8001
 MAX_TOKEN = 4096
 
-#: The connection options. Modules build their argument spec from them. A test compares them with the documentation
-#: fragment ``connection``. ENVIRONMENT names the environment variable that can set each option.
+#: The connection options. Modules build their argument spec from this table. A test compares the table with the
+#: documentation fragment ``connection``. ENVIRONMENT names the environment variable that can set each option.
 OPTIONS: dict[str, dict[str, t.Any]] = {
     "endpoints": {"type": "list", "elements": "str", "default": [DEFAULT_ENDPOINT]},
     "token": {"type": "str", "no_log": True},

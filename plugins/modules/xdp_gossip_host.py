@@ -74,7 +74,7 @@ options:
         type: str
         required: true
       home:
-        description: Home directory of the user. The module does not create it.
+        description: Home directory of the user. The module does not create this directory.
         type: path
         required: true
       shell:
@@ -212,7 +212,7 @@ options:
         required: true
         suboptions:
           wanted:
-            description: Whether to load the kernel data plane if the host supports it. With V(false), it is removed.
+            description: Whether to load the kernel data plane if the host supports it. V(false) removes it.
             type: bool
             required: true
           needed:
@@ -293,7 +293,8 @@ retry:
   type: bool
 surplus:
   description:
-    - Releases on the host in excess of C(keep). A later task removes them once the agent has passed its health check.
+    - Releases on the host in excess of C(keep). A later task removes these releases once the agent has passed its
+      health check.
   returned: success
   type: list
   elements: str

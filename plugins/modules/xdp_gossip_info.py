@@ -12,7 +12,7 @@ version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Reads from one member its view of the fleet. Changes nothing.
-  - Each member chooses its own name and private data. Treat both as untrusted text.
+  - Each member chooses its own name and private data. Treat names and private data as untrusted text.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.read_only
   - xdp_gossip.fleet.connection
@@ -188,8 +188,8 @@ documents:
       returned: always
     batch_size:
       description:
-        - Number of documents that were published in one request, including this one. All of them have the same
-          C(version).
+        - Number of documents that were published in one request, including this one. All documents of a request have
+          the same C(version).
         - V(null) if the asked member runs an older agent.
       type: int
       returned: always

@@ -25,7 +25,7 @@ options:
     type: raw
   private_data:
     description:
-      - Private data of the node, at most 4096 bytes of text. Every member can read it.
+      - Private data of the node, at most 4096 bytes of text. Every member can read the private data.
       - A list or dictionary is converted to JSON, in the same form as in
         O(xdp_gossip.fleet.agent#role:main:xdp_gossip_agent_private_data).
     type: raw
@@ -37,8 +37,8 @@ options:
     elements: str
   state:
     description:
-      - With V(started), the node sends heartbeats. With V(stopped), it sends none, so other members will declare it
-        dead. With V(left), it has left the cluster.
+      - With V(started), the node sends heartbeats. With V(stopped), the node sends none, so other members will declare
+        it dead. With V(left), the node has left the cluster.
       - If not given, the state is not changed.
     type: str
     choices: [started, stopped, left]
@@ -88,7 +88,7 @@ endpoint:
   type: str
   sample: unix:///run/xdp-gossip/api.sock
 failed_endpoints:
-  description: The endpoint if it did not answer, with the reason. Empty if it answered the first request.
+  description: The endpoint if it did not answer, with the reason. Empty if the endpoint answered the first request.
   returned: unless options are wrong
   type: list
   elements: dict
@@ -145,7 +145,7 @@ def update(module: FleetModule, fleet: Fleet) -> tuple[dict[str, t.Any], dict[st
 
 
 def join(module: FleetModule, fleet: Fleet) -> int:
-    """Make the node contact the addresses in ``join``. Returns how many of them were new, or would be in check mode."""
+    """Make the node contact the addresses in ``join``. Returns the number of new addresses, also in check mode."""
     seeds = sorted({seed_of(text) for text in module.params["join"] or []})
     if not seeds:
         return 0

@@ -142,9 +142,9 @@ options:
     type: str
   wait_for:
     description:
-      - Which members count for O(wait). With V(held), a member counts once it holds the document. With V(applied), it
-        counts once its agent has also written the files that it renders from the document. A member that renders no
-        file from the document only has to hold it.
+      - Which members count for O(wait). With V(held), a member counts once it holds the document. With V(applied), a
+        member counts once its agent has also written the files that it renders from the document. A member that renders
+        no file from the document only has to hold it.
       - With V(applied), the task fails as soon as every member that does not count has refused the document. The error
         names each reason.
       - After a deletion, V(applied) means V(held). The default is V(held).

@@ -11,9 +11,9 @@ version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Part of the role P(xdp_gossip.fleet.agent#role), which calls it for each host.
-  - A fleet's secrets are files on the controller. Only their owner may read them, unless ansible-vault has encrypted
-    them. The files are the secret key, the API token, and a certificate authority, which signs a certificate for each
-    host.
+  - A fleet's secrets are files on the controller. Only the owner of these files may read them, unless ansible-vault has
+    encrypted them. The files are the secret key, the API token, and a certificate authority, which signs a certificate
+    for each host.
   - Never returns the content of a file.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes
@@ -34,10 +34,10 @@ options:
     type: path
     required: true
   secret_key_file:
-    description: File of the secret key. Omit it if the host gets no secret key from a file.
+    description: File of the secret key. Omit this option if the host gets no secret key from a file.
     type: path
   api_token_file:
-    description: File of the API token. Omit it if the host gets no API token from a file.
+    description: File of the API token. Omit this option if the host gets no API token from a file.
     type: path
   key_files:
     description: Files with the secrets of key slots. The module checks these files and never creates them.
@@ -65,7 +65,7 @@ options:
     elements: str
     default: []
   state:
-    description: With V(query), the module only checks the files. With V(present), it also creates missing files.
+    description: With V(query), the module only checks files. With V(present), the module also creates missing files.
     type: str
     choices: [query, present]
     default: query

@@ -55,7 +55,7 @@ options:
     type: raw
   value:
     description:
-      - The content that members must hold, as data. It is converted to text in the same way as
+      - The content that members must hold, as data. The module converts data to text in the same way as
         O(xdp_gossip.fleet.xdp_gossip_publish#module:value).
     type: raw
   src:
@@ -103,7 +103,7 @@ options:
         member and computes their digest itself.
       - Members are asked at their addresses in the NodeList, 16 at a time, each within O(timeout) and O(retries). A
         member that does not answer is listed in RV(unreachable_members) and counts as not holding the document.
-      - O(token) is sent to each of these addresses. With V(https), only hosts with a valid certificate get it.
+      - O(token) is sent to each of these addresses. With V(https), only hosts with a valid certificate get the token.
       - A member that has no such document counts as having deleted it. The members' API does not report the version of
         a deletion.
     type: bool

@@ -99,7 +99,7 @@ def stale(held: Pair, authority: bytes, names: t.Sequence[str], now: datetime.da
 
 
 def is_authority(certificate: bytes) -> bool:
-    """Return whether the certificate may sign other certificates. Raises ``ValueError`` if it is no certificate."""
+    """Return whether the certificate may sign others. Raises ``ValueError`` if ``certificate`` is no certificate."""
     try:
         return bool(_certificate(certificate).extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
     except x509.ExtensionNotFound:

@@ -69,8 +69,8 @@ def _file_name(host: str) -> str:
 
 
 def missing(wanted: Wanted) -> list[str]:
-    """Return the paths of the fleet's files that do not exist. Without them, a host cannot join the fleet."""
-    # The authority's key may be elsewhere. It is only needed when a certificate has to be issued.
+    """Return the paths of the fleet's files that do not exist. Without these files, a host cannot join the fleet."""
+    # The authority's key may be elsewhere, because it is only needed when a certificate has to be issued.
     fleet = [wanted.secret, wanted.token, wanted.ca_cert]
     return [path for path in fleet if path and not os.path.exists(path)]
 

@@ -58,7 +58,7 @@ class LocalFiles(ActionBase):
     def _find(self, source: str) -> str:
         """Return the path of the file on the controller. Raises ``AnsibleError`` with each searched directory.
 
-        Searches like ``ansible.builtin.copy``. For a playbook of a collection, it also searches in the current
+        Searches like ``ansible.builtin.copy``. For a playbook of a collection, the method also searches in the current
         directory, because users put no files into the directory of a collection.
         """
         try:

@@ -23,7 +23,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 CONSISTENCIES = ("one", "majority")
 
 _AT_ONCE = 32
-#: Pattern of an entity tag (RFC 9110, 8.8.3). It becomes part of a request header, so other characters are refused.
+#: Pattern of an entity tag (RFC 9110, 8.8.3). Other characters could break the request header.
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,200}"')
 
 
@@ -34,7 +34,7 @@ class Answer:
     """
 
     def __init__(self, endpoint: str, etag: str, body: str) -> None:
-        """Parse and check ``body``. Raises ``ValueError`` if it is no NodeList."""
+        """Parse and check ``body``. Raises ``ValueError`` if ``body`` is no NodeList."""
         answer = parse_json(body.encode("utf-8", "surrogatepass"))
         if not isinstance(answer, dict):
             raise ValueError("expected a JSON object, got %s" % type(answer).__name__)

@@ -3,8 +3,8 @@
 
 Usage: ``load.py MEMBERS PUBLISHER SECRETS STOP REPORT``. MEMBERS is a JSON object that maps names to URLs of APIs.
 PUBLISHER is one of the names. SECRETS is the directory with ``api.token`` and ``ca.crt``. The script runs until the
-file STOP exists, at most ten minutes. Then it waits until every member holds all acknowledged documents, and writes the
-JSON file REPORT.
+file STOP exists, at most ten minutes. Then the script waits until every member holds all acknowledged documents, and
+writes the JSON file REPORT.
 
 REPORT has these keys. ``members`` contains for each member the numbers ``samples`` (of answers) and ``unanswered``,
 ``seen_away`` (all hosts that it saw in another state than alive) and ``most_away`` (the largest number of such hosts at

@@ -43,7 +43,7 @@ RELEASES = {
 def change(path: Path, old: str, new: str) -> None:
     """Replace the text ``old`` in the file. Exits the script unless ``old`` occurs exactly once.
 
-    Otherwise a later change of the source could make the release a plain copy, which tests nothing.
+    If a missing text were ignored, the release would be a plain copy and would test nothing.
     """
     text = path.read_text(encoding="utf-8")
     if old and text.count(old) != 1:

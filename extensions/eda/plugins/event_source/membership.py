@@ -37,7 +37,7 @@ options:
     default: ["unix:///run/xdp-gossip/api.sock"]
   token:
     description:
-      - The agents' API token. It is required over TCP and never sent over a Unix socket. Excludes I(token_file).
+      - The agents' API token, required over TCP and never sent over a Unix socket. Excludes I(token_file).
     type: str
   token_file:
     description:
@@ -64,7 +64,7 @@ options:
   timeout:
     description:
       - Seconds within which a member must have answered completely, including the connection. If a request waits on
-        purpose, as set by I(poll), that time is added.
+        purpose, as set by I(poll), that waiting time is added.
     type: float
     default: 10
   events:
@@ -94,8 +94,8 @@ options:
     default: false
   settle:
     description:
-      - Seconds for which hosts may hold different documents, or no member may answer, before the source reports it.
-        After each publish, hosts differ for a moment, which is no loss of convergence.
+      - Seconds for which hosts may hold different documents, or no member may answer, before the source reports an
+        event. After each publish, hosts differ for a moment, which is no loss of convergence.
     type: float
     default: 5
   poll:
@@ -128,9 +128,9 @@ _OPTIONS = "ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_u
 def _make_importable(file: str) -> None:
     """Make the collection that contains ``file`` importable.
 
-    ansible-rulebook runs an event source as a single file outside any package. So the directory of the file is the only
-    way to find the other modules of the collection. Raises ``ImportError`` if the file is not in an installed
-    collection.
+    ansible-rulebook runs an event source as a single file outside any package. So the directory of the event source's
+    file is the only way to find the other modules of the collection. Raises ``ImportError`` if the file is not in an
+    installed collection.
     """
     # Do not resolve links: a checkout may be linked into a collections directory, and the path of the link counts.
     root, found, _rest = os.path.abspath(file).rpartition(os.sep + os.path.join("ansible_collections", ""))

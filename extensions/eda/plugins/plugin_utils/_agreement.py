@@ -55,7 +55,7 @@ class Agreement:
     def observe(self, finding: Finding, now: float, tell_initial: bool = False) -> list[dict[str, t.Any]]:
         """Return the events, at most one, that follow from an answer at the monotonic time ``now`` (seconds).
 
-        The first state only becomes an event with ``tell_initial``.
+        With ``tell_initial``, the state at the start becomes an event, too.
         """
         first = self._told is None
         if finding.converged:

@@ -14,7 +14,8 @@ MAX_DOCUMENTS = 200 * 1000
 
 _VERSION = re.compile(r"[0-9a-f]{16}@[0-9a-fA-F.:\[\]]{1,100}")
 _MAX_KEY = 512
-#: Longest value of each text field, characters. The limits are the agent's own or higher than what it writes.
+#: Longest value of each text field, characters. The limits equal the agent's own limits, or exceed what an agent
+#: writes.
 _TEXTS = {"digest": 80, "content_type": 127, "author": 255, "comment": 1024, "published_at": 40}
 
 Document = dict[str, t.Any]
@@ -72,7 +73,7 @@ def _is_control(char: str) -> bool:
 
 
 class DocumentView:
-    """The documents as reported in events so far. It compares them with the list of the member that answers.
+    """The documents as reported in events so far, for comparison with the list of the member that answers.
 
     A list may lag behind the reported documents: after a fail-over, the new member may not have received all documents
     yet. So a document that is missing or older than reported becomes an event in two cases only. Either the member's
@@ -130,7 +131,7 @@ def _is_news(document: Document, held: Document, agreed: bool) -> bool:
 
 
 def _clock(document: Document) -> str:
-    """Return the time in a version, as text that sorts by time. It does not order versions with equal times."""
+    """Return the time in a version, as text that sorts by time. Versions with equal times are not ordered."""
     return str(document["version"])[:16]
 
 

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: client of the agent's HTTP API for the event source, based on aiohttp.
 
-An answer comes from another machine, so the client limits its time and size. It ignores redirects, proxies, netrc,
-cookies and content encodings, because each of these could leak the token or evade the limits.
+An answer comes from another machine, so the client limits its time and size. The client ignores redirects, proxies,
+netrc, cookies and content encodings, because each of these could leak the token or evade the limits.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class _Known:
 
 
 class NodeView:
-    """The nodes as reported in events so far. It compares them with the NodeList of the member that answers."""
+    """The nodes as reported in events so far, for comparison with the NodeList of the member that answers."""
 
     def __init__(self) -> None:
         self._known: dict[Identity, _Known] = {}
@@ -150,7 +150,7 @@ def _first_type(node: Node) -> str:
 def _type(previous: Node, node: Node) -> str:
     if node["state"] != "alive":
         return _first_type(node)
-    # A seed or an address to join counts as suspect until the node answers. Its first answer is then a join.
+    # A seed or an address to join counts as suspect until the node answers. The node's first answer is then a join.
     heard_before = previous["incarnation"] or previous["record_known"]
     return "recover" if previous["state"] == "suspect" and heard_before else "join"
 

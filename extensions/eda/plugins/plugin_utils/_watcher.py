@@ -77,8 +77,8 @@ class _Bell:
             since = revision if self._revision is None else self._revision
             feed = self._member.changes(since, self._options.poll, self._options.prefix)
             self._request = asyncio.ensure_future(feed)
-        # Keep the request after the time is up. If it were cancelled, the agent would still serve it, and an agent
-        # limits the number of waiting requests.
+        # Keep the request after the time is up. If the request were cancelled, the agent would still serve it, and an
+        # agent limits the number of waiting requests.
         await asyncio.wait({self._request}, timeout=seconds)
         if not self._request.done():
             return {}
@@ -172,7 +172,7 @@ class Watcher:
     def _check(self, nodes: NodeList) -> None:
         """Raise ``MemberFailed`` if the member belongs to another cluster or has left the fleet.
 
-        Its NodeList would otherwise cause join or dead events for the whole fleet.
+        The NodeList of such a member would cause join or dead events for the whole fleet.
         """
         if self._cluster is None:
             self._cluster = nodes.cluster

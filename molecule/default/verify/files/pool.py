@@ -2,8 +2,8 @@
 """Publish or remove N documents, or rebuild a host that has them.
 
 Usage: ``pool.py publish|remove|rebuild N``, as root. ``rebuild`` deletes the agent's state while nginx serves a file
-that is rendered from all documents. It requests the file from nginx ten times a second until the agent has rendered it
-again, and fails if one answer was not the complete file.
+that is rendered from all documents. ``rebuild`` requests the file from nginx ten times a second until the agent has
+rendered it again, and fails if one answer was not the complete file.
 """
 
 import http.client

@@ -23,8 +23,8 @@ NEEDED_BYTES = 2 * 1024**3
 FILES = {
     "etc/hostname": "localhost\n",
     "etc/fstab": "",
-    # If the file is empty, systemd creates an id at each host's first boot. If it were missing, systemd would also run
-    # its first-boot setup.
+    # If the file is empty, systemd creates an id at each host's first boot. If the file were missing, systemd would
+    # also run its first-boot setup.
     "etc/machine-id": "",
     "etc/apt/sources.list": "# The hosts of the lab have no way to a package mirror.\n",
     "etc/ssh/sshd_config.d/lab.conf": (

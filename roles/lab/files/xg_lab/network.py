@@ -137,8 +137,8 @@ def ensure(config: Config) -> list[str]:
 def attach(config: Config, host: Host, timeout: float = 5.0) -> bool:
     """Attach the machine's end of a running host's veth to the bridge, up and with GRO; return whether it changed.
 
-    GRO enables NAPI on this end. Without NAPI, it drops every frame that XDP redirects out of the host's end. Raises
-    LabError if the interface does not appear within `timeout` seconds.
+    GRO enables NAPI on this end. Without NAPI, this end drops every frame that XDP redirects out of the host's end.
+    Raises LabError if the interface does not appear within `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while (found := link(host.link)) is None:

@@ -170,7 +170,7 @@ def remove_tree(path: Path) -> None:
 
 @dataclass(frozen=True)
 class ProcessId:
-    """The identity of a process. It differs from the identity of a later process with the same number."""
+    """The identity of a process. A later process with the same number has another identity."""
 
     pid: int
     start: int
@@ -180,7 +180,7 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> ProcessId:
-        """Return the identity of the running process `pid`. Raises LabError if it does not exist."""
+        """Return the identity of the running process `pid`. Raises LabError if there is no such process."""
         fields = _stat(pid)
         if fields is None:
             raise LabError(f"process {pid}: gone")
