@@ -88,7 +88,7 @@ options:
   private_data_format:
     description:
       - Format of the nodes' private data. With V(json) or V(yaml), the plugin parses the private data into
-        C(xdp_gossip.data). With V(text), this variable does not exist.
+        C(xdp_gossip.data). With V(text), C(xdp_gossip.data) does not exist.
       - C(xdp_gossip.data) is C(null) for a node without private data. The variable is also C(null) if the private data
         cannot be parsed or is refused, which causes a warning, or under O(strict) an error.
       - The plugin refuses YAML aliases, tags and several documents, more than 16 levels, keys that are not text or
@@ -108,8 +108,8 @@ options:
       - V(one) uses the first endpoint that answers.
       - V(majority) asks all O(endpoints) at once and needs answers from more than half of them. So a member that is cut
         off or lags behind does not decide alone. Each endpoint should belong to another member.
-      - With V(majority), only views with a node's latest incarnation count. The node gets the state that most of these
-        members see. In a tie, C(left) wins over C(dead), C(suspect) and C(alive), in this order.
+      - With V(majority), only views with a node's latest incarnation count. A node gets the state that most members see
+        in these views. In a tie, C(left) wins over C(dead), C(suspect) and C(alive), in this order.
       - A majority is no defence against a member that lies.
     type: str
     choices: [one, majority]
@@ -129,12 +129,13 @@ options:
         old C(last_heard) and C(sequence).
   keyed_groups:
     description:
-      - As in other inventory plugins, with three exceptions. The default of C(prefix) is C(xdp_gossip), an empty prefix
-        is an error, and a template as C(parent_group) is an error. Otherwise a node could join any group and receive
-        the group's secrets.
+      - Keyed groups work as in other inventory plugins, with three exceptions. The default of C(prefix) is
+        C(xdp_gossip), an empty prefix is an error, and a template as C(parent_group) is an error. Otherwise a node
+        could join any group and receive the group's secrets.
   strict:
     description:
-      - As in other inventory plugins. In addition, a node that must be left out causes an error instead of a warning.
+      - Strict mode works as in other inventory plugins. In addition, a node that must be left out causes an error
+        instead of a warning.
 """
 
 EXAMPLES = r"""
@@ -379,7 +380,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self.display.warning("%s%s: %d more, which -vvv shows" % (_ME, what, len(texts) - _MOST_WARNINGS))
 
     def _is_chosen(self, node: dict[str, t.Any]) -> bool:
-        """Return whether the filters include the node. Before, parse its private data into ``node`` if configured."""
+        """Parse the node's private data into ``node`` if configured. Return whether the filters include the node."""
         form = self.get_option("private_data_format")
         if form != "text":
             try:
@@ -403,7 +404,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return {"ansible_host": node["addr"], "xdp_gossip": untrusted(node)}
 
     def _name(self, nodes: list[dict[str, t.Any]]) -> list[tuple[str, dict[str, t.Any]]]:
-        """Return host name and variables of each node that may become a host; the others go to the problems."""
+        """Return host name and variables of each node that may become a host. Record a problem for the others."""
         prefixes, groups = group_names(
             self.inventory.groups, self.get_option("groups"), self.get_option("keyed_groups"), self._sanitize_group_name
         )

@@ -167,7 +167,7 @@ class LookupModule(LookupBase):
         contents = {}
         for key in keys:
             found = fleet.read(check_key(key))
-            if found is not None:  # else it was deleted just now
+            if found is not None:  # None if the document was deleted after the list was read
                 name = key[len(prefix) :] if self.get_option("strip_prefix") else key
                 contents[name] = self._content(key, *found)
         return contents or self._or_default("document that begins with %r" % prefix, fleet)

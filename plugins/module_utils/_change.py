@@ -77,7 +77,7 @@ class Change:
         self.digest = None if wish.value is None else digest_of(wish.value)
 
     def _look(self) -> tuple[dict[str, t.Any], bytes | None, bool]:
-        """Read the document. Returns its description, its value, and whether it has to be written."""
+        """Read the document. Returns the document's description, its value, and whether it has to be written."""
         wish = self.wish
         held, value = self._fleet.read(wish.key) or ({}, None)
         retyped = wish.value is not None and wish.type_counts and wish.content_type != held.get("content_type")
@@ -169,7 +169,7 @@ class Change:
         self.previous = self.version = self._held.get("version")
 
     def _overtaken(self, actual: str) -> None:
-        """Read the document again after a lost compare-and-set. Raises ``Conflict`` if it still differs from the wish."""
+        """Read the document again after a lost compare-and-set. Raises ``Conflict`` if it differs from the wish."""
         held, _value, self.planned = self._look()
         if self.planned:
             raise Conflict(self.wish, actual)

@@ -9,10 +9,10 @@ ignores redirects, proxies, netrc and content encodings, because each of these c
 The client runs on targets: standard library only, Python 3.8 or later.
 
 Ansible's own ``open_url`` could replace the connection and the TLS context, but it gives weaker guarantees. The timeout
-of ``open_url`` limits each read, and the name lookup has no limit. So a member that sends a byte now and then could
-block a task for hours. ``open_url`` reports a refused connection and a connection lost while sending as the same
-``URLError``, so the caller could not tell whether a write may have been made. ``open_url`` loses the answer of a member
-that refuses a long body early, and does not accept a directory as ``ca_path``.
+of ``open_url`` limits each read, and the name lookup has no limit. With ``open_url``, a member that sends a byte now
+and then could block a task for hours. ``open_url`` reports a refused connection and a connection lost while sending as
+the same ``URLError``, so the caller could not tell whether a write may have been made. ``open_url`` loses the answer of
+a member that refuses a long body early, and does not accept a directory as ``ca_path``.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Client:
         the request is not sent to a second endpoint once it may have been applied. A request that failed has no effect
         later, unless the error says ``maybe_applied``.
 
-        ``held`` maps endpoints to the entity tags of answers that the caller still has. Such an endpoint gets a
+        ``held`` maps endpoints to the entity tags of answers that the caller still has. An endpoint in ``held`` gets a
         conditional request, and may answer with status 304 and no body.
 
         Raises ``Unreachable`` if no endpoint answers, ``ApiError`` for a 4xx answer, and ``ConfigError`` if a TLS file
@@ -179,7 +179,8 @@ class Client:
             for endpoint in list(candidates):
                 fields = dict(headers or {})
                 if held and endpoint.url in held:
-                    # Use only this endpoint's own tag. The same tag may mean another NodeList on another member.
+                    # Send only a tag that came from this endpoint. The same tag may mean another NodeList on another
+                    # member.
                     fields["If-None-Match"] = held[endpoint.url]
                 if method != "GET":
                     fields["X-XDP-Gossip-Timeout"] = "%.3f" % ((self._settings.timeout + extra_time) * _SHARE)
@@ -243,7 +244,7 @@ class Client:
                 reason += " (a token is needed)" if not self._settings.token else " (the token was refused)"
             elif _API_HEADER not in response.headers:
                 reason += _server(response)
-            # After status 500, 502 or 504, the request may have had an effect. After the other statuses, it had none.
+            # After status 500, 502 or 504, the request may have had an effect, after the other statuses it had none.
             raise _EndpointFailed(reason, sent=status in (500, 502, 504), permanent=status in (401, 403))
         if _API_HEADER not in response.headers and not self._is_old_agent(endpoint, status):
             # The program that answered is no agent, so no member has received the write.

@@ -69,7 +69,8 @@ class Channel:
 def resolve(endpoint: Endpoint, deadline: Deadline) -> list[t.Any]:
     """Return the endpoint's addresses in the form of ``getaddrinfo``. Raises ``OSError``.
 
-    The system's resolver has no timeout parameter. So it runs in a thread, which is abandoned when the deadline passes.
+    The system's resolver has no timeout parameter. So the resolver runs in a thread, which is abandoned when the
+    deadline passes.
     """
     found: list[t.Any] = []
     problems: list[str] = []

@@ -45,9 +45,9 @@ def moment_of(text: t.Any) -> float | None:
 def to_renew(held: t.Any, wanted: int | None, now: float) -> bool:
     """Return whether a document must be written again to live ``wanted`` seconds (0 forever, ``None`` no matter).
 
-    ``held`` is the time at which the document expires, or ``None`` for never; ``now`` the current time in seconds. True
-    if less than half of the wanted lifetime is left, so that a task that runs often does not write each time. Also true
-    if more than the wanted lifetime is left.
+    ``held`` is the time at which the document expires, or ``None`` for never; ``now`` the current time in seconds. The
+    result is true if less than half of the wanted lifetime is left, so that a task that runs often does not write each
+    time. The result is also true if more than the wanted lifetime is left.
     """
     if wanted is None:
         return False

@@ -106,7 +106,7 @@ class Fleet:
         return number_of(self._send("POST", "/v1/node/join", body).json(), "added")
 
     def move(self, verb: str) -> dict[str, t.Any]:
-        """Start or stop heartbeats, or leave the cluster: ``POST /v1/node/VERB``, with start, stop or leave."""
+        """Start or stop heartbeats, or leave the cluster, by ``POST`` to ``/v1/node/start``, ``stop`` or ``leave``."""
         return self._send("POST", "/v1/node/" + verb, b"").json()
 
     def _send(self, method: str, path: str, body: bytes) -> Response:

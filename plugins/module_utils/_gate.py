@@ -7,11 +7,11 @@ Modules import the class ``Gate``, which asks the agent itself. The role ``agent
 ``_gate.py QUESTION``, on another host, the witness.
 
 QUESTION is a JSON object. ``socket`` is the Unix socket of the witness's agent, ``addr`` and ``port`` identify the node
-to check. The other keys are the conditions: ``version`` (of the node's agent, "" for any), ``incarnation`` (the lowest,
-0 for any) and ``documents`` (bool: the node must hold the same documents as the witness). The script asks until all
-conditions are met or ``timeout`` seconds have passed; with 0 it asks once. The script prints
-``{"answered": true, "passed": bool, "unmet": [sentence, ...], "elapsed": seconds}``. If the witness's agent does not
-answer within a few seconds, the script prints nothing and exits with status 1.
+to check. The other keys ``version`` (of the node's agent, "" for any), ``incarnation`` (the lowest, 0 for any) and
+``documents`` (true if the node must hold the same documents as the witness) are the conditions. The script asks until
+all conditions are met or ``timeout`` seconds have passed; with 0 it asks once. The script prints ``{"answered": true,
+"passed": bool, "unmet": [sentence, ...], "elapsed": seconds}``. If the witness's agent does not answer within a few
+seconds, the script prints nothing and exits with status 1.
 
 The file runs on targets: standard library only, Python 3.8 or later. The file imports nothing of this collection,
 because the script is copied to the witness alone.

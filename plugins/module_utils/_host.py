@@ -87,8 +87,9 @@ class Host:
     ) -> bool:
         """Write the file, owned by root and ``group``. Returns whether that changed anything.
 
-        The command ``validate`` gets the path of a temporary file with the new content as its last argument. If it
-        succeeds, the temporary file replaces the old file in one step. If the command fails, raises ``Refused``.
+        The command ``validate`` gets the path of a temporary file with the new content as its last argument. If the
+        command succeeds, the temporary file replaces the old file in one step. If the command fails, raises
+        ``Refused``.
         """
         wanted = to_bytes(content)
         found = _read(path)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: installs the account, release and configuration of an agent. Python 3.8 or later.
 
-The classes stand in the order of a deployment. ``_host_run`` then starts the services.
+The classes stand in the order of a deployment. The module ``_host_run`` starts the services afterwards.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import typing as t
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host import Host, Refused
 
 #: Script that compares two versions of agent.yml. The script runs under the agent's Python, because Ansible's may lack
-#: PyYAML. The script's input is a JSON list of the former agent.yml, the new one, and the keys to ignore. Exit status 0
-#: if the rest is the same.
+#: PyYAML. The script's input is a JSON list of the former agent.yml, the new one, and the keys to ignore. The script
+#: exits with status 0 if all other keys are equal.
 _COMPARE = """
 import json, sys, yaml
 

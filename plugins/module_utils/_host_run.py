@@ -24,8 +24,8 @@ CAPABILITIES = "@CAPABILITIES@"
 class Dataplane:
     """The kernel data plane, which systemd units of the release load.
 
-    An upgrade never stops the data plane. A reload replaces its programs in one step, so the kernel continues to relay
-    packets.
+    An upgrade never stops the data plane. A reload replaces the data plane's programs in one step, so the kernel
+    continues to relay packets.
     """
 
     def __init__(self, host: Host, release: Release, configuration: Configuration, wanted: dict[str, t.Any]) -> None:

@@ -10,7 +10,7 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import BadAnswer
 
-#: Largest number of values in one text. The largest valid answer is a NodeList of 20,000 nodes.
+#: Largest number of values in one JSON text. The largest valid answer is a NodeList of 20,000 nodes.
 MAX_JSON_VALUES = 5 * 1000 * 1000
 MAX_JSON_DEPTH = 32
 MAX_JSON_DIGITS = 40

@@ -28,7 +28,7 @@ _CONTENTS = ("content", "value")
 class FleetModule(AnsibleModule):
     """A module with the connection options, which reports the endpoint used and the endpoints that failed.
 
-    ``argument_spec`` contains the module's own options. If one is called ``sensitive``, this option keeps the values
+    ``argument_spec`` contains the module's own options. An option called ``sensitive`` keeps the values
     of ``content``, ``value`` and ``documents`` out of all results and errors.
     """
 
@@ -48,7 +48,7 @@ class FleetModule(AnsibleModule):
     def _unless_given(self, other: str, variable: str) -> str:
         """Return the value of the environment variable, unless the task sets the ``other`` of token and token_file.
 
-        Raises ``AnsibleFallbackNotFound`` then, because the two options exclude each other.
+        If the task sets the other option, raises ``AnsibleFallbackNotFound``, because the two exclude each other.
         """
         if self.params.get(other) is not None:
             raise AnsibleFallbackNotFound
@@ -56,7 +56,7 @@ class FleetModule(AnsibleModule):
 
     @property
     def sensitive(self) -> bool:
-        """Return whether to hide contents. Until Ansible has checked the options, any value but a false one is true."""
+        """Return whether to hide contents. Before the check of options, any value but a false one counts as true."""
         wanted = (getattr(self, "params", None) or {}).get("sensitive")
         if isinstance(wanted, str):
             wanted = wanted.strip().lower()

@@ -69,7 +69,7 @@ def check_address(question: dict[str, t.Any]) -> list[str]:
 
 
 def check_interface(question: dict[str, t.Any]) -> list[str]:
-    """Check that the data plane's interface exists if one is set. If none is set, the loader finds it later."""
+    """Check that the data plane's interface exists if one is set. If none is set, the loader chooses one later."""
     name = question["interface"]
     found = sorted(os.listdir("/sys/class/net"))
     if not name or name in found:
@@ -264,7 +264,7 @@ def check_secrets(question: dict[str, t.Any]) -> list[str]:
     """Check that the secrets on the host are those of the controller, if the host has any.
 
     Other secrets mean that the host belongs to another fleet, or that another controller has deployed it. If the role
-    overwrote them, the host could no longer communicate with its members.
+    overwrote such secrets, the host could no longer communicate with its members.
     """
     if question["replace_secrets"]:
         return []

@@ -18,7 +18,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 def rank(version: t.Any) -> tuple[int, bytes, int] | None:
     """Return a key that sorts versions like the agents: clock reading, then address and port of the publisher.
 
-    The address has 16 bytes. Returns ``None`` for a value that is no version. An example of a version is
+    The address in the key has 16 bytes. Returns ``None`` for a value that is no version. An example of a version is
     019a3c1e5b2f0000@198.18.0.11:8000.
     """
     match = _VERSION.fullmatch(version) if isinstance(version, str) else None

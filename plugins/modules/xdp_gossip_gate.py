@@ -34,7 +34,7 @@ options:
     required: true
   above:
     description:
-      - The agent's incarnation must be later than this one; V(-1) accepts any. A restarted agent has a later
+      - Incarnation that the agent's own incarnation must exceed; V(-1) accepts any. A restarted agent has a later
         incarnation.
     type: int
     default: -1
@@ -43,7 +43,7 @@ options:
     type: int
     default: 0
   retries:
-    description: How often the module asks each of its two questions, whether the agent runs and whom it sees.
+    description: How often the module asks whether the agent runs, and then whether it sees enough members.
     type: int
     default: 40
   delay:

@@ -13,10 +13,10 @@ author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Compares the host's account, release, configuration, systemd units and running services with the wanted state, and
     writes what differs. Then exactly one start, restart or reload makes the agent use the changes.
-  - All of this is one module execution, so a host that is already in the wanted state costs the controller hardly more
-    than a ping.
+  - The comparison and all changes are one module execution, so a host that is already in the wanted state costs the
+    controller hardly more than a ping.
   - Part of the role P(xdp_gossip.fleet.agent#role), which sets all options. Other tasks of the role install packages
-    and copy releases. The module reports which of them are missing.
+    and copy releases. The module reports which packages and releases are missing.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes
 attributes:
@@ -52,7 +52,7 @@ options:
         elements: str
         default: []
       optional:
-        description: Packages without which the agent can run.
+        description: Optional packages, without which the agent still runs.
         type: list
         elements: str
         default: []
@@ -127,8 +127,8 @@ options:
         default: {}
       secret_names:
         description:
-          - Names of files that are secrets. The module removes a file with such a name if O(secrets) does not contain
-            it.
+          - File names that the role uses for secrets. The module removes a file with one of these names if O(secrets)
+            does not contain it.
         type: list
         elements: str
         default: []
@@ -171,7 +171,7 @@ options:
       judged:
         description:
           - With V(true), an agent that does not start is no failure of this module, because a later task checks the
-            agent's health. The reason is in RV(start_failure).
+            agent's health. RV(start_failure) then contains the reason.
         type: bool
         default: false
       agent:
@@ -207,7 +207,7 @@ options:
             type: path
             required: true
       dataplane:
-        description: The kernel data plane. The release contains its unit files.
+        description: The kernel data plane, whose unit files are part of the release.
         type: dict
         required: true
         suboptions:
@@ -246,7 +246,7 @@ options:
         type: str
         required: true
       above:
-        description: The agent's incarnation must be later than this one; V(-1) accepts any.
+        description: Incarnation that the agent's own incarnation must exceed; V(-1) accepts any.
         type: int
         default: -1
       others:
@@ -284,7 +284,8 @@ release_missing:
   type: bool
 done:
   description:
-    - Whether the host is now in the wanted state. V(false) if packages or the release have to be installed first.
+    - Whether the host is now in the wanted state. The value is V(false) if packages or the release have to be installed
+      first.
   returned: success
   type: bool
 retry:
@@ -304,7 +305,7 @@ snapshot:
   returned: success
   type: bool
 start_failure:
-  description: Why the agent did not start, if C(judged) is set. Empty if the agent started.
+  description: Why the agent did not start, if C(judged) is set. The text is empty if the agent started.
   returned: success
   type: str
   sample: ""

@@ -39,7 +39,7 @@ options:
     description:
       - With V(started), the node sends heartbeats. With V(stopped), the node sends none, so other members will declare
         it dead. With V(left), the node has left the cluster.
-      - If not given, the state is not changed.
+      - If O(state) is not given, the node's state does not change.
     type: str
     choices: [started, stopped, left]
 seealso:
@@ -88,7 +88,8 @@ endpoint:
   type: str
   sample: unix:///run/xdp-gossip/api.sock
 failed_endpoints:
-  description: The endpoint if it did not answer, with the reason. Empty if the endpoint answered the first request.
+  description:
+    - The endpoint if it did not answer, with the reason. The list is empty if the endpoint answered the first request.
   returned: unless options are wrong
   type: list
   elements: dict

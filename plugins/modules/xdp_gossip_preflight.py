@@ -135,7 +135,7 @@ installed:
   type: bool
   returned: success
 wire:
-  description: The wire version of the installed release, or V(unknown). Empty if no release is installed.
+  description: The wire version of the installed release, or V(unknown). The text is empty if no release is installed.
   type: str
   returned: success
 """

@@ -13,9 +13,9 @@ author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Writes or deletes named documents of the fleet's metadata through a single member. Gossip carries the change to all
     other members.
-  - Takes one document (O(key)) or many (O(documents)). With many, the module checks all options, reads all documents
-    and compares all O(if_version) conditions before it writes anything. Then it writes all documents or none in one
-    request, and each member makes them visible at the same moment; see O(atomic).
+  - Takes one document (O(key)) or many (O(documents)). With many documents, the module checks all options, reads all
+    documents and compares all O(if_version) conditions before it writes anything. After these checks, the module writes
+    all documents or none in one request, and each member makes them visible at the same moment; see O(atomic).
   - If the fleet already holds the wanted content, the module writes nothing, whatever O(if_version) says. So it is safe
     to repeat a task whose answer was lost.
 requirements:
@@ -65,8 +65,9 @@ options:
   content:
     description:
       - The document's content, byte for byte (UTF-8).
-      - Must be text or a number. Before ansible-core 2.19, Ansible turns the result of a template into a list or a
-        dictionary if it looks like one. The filter P(ansible.builtin.string#filter) at the end keeps it text.
+      - The content must be text or a number. Before ansible-core 2.19, Ansible turns the result of a template into a
+        list or a dictionary if it looks like one. The filter P(ansible.builtin.string#filter) at the end of the
+        template keeps the result text.
     type: raw
   value:
     description:
@@ -75,10 +76,10 @@ options:
     type: raw
   src:
     description:
-      - File whose bytes are the content. The file is on the controller unless O(remote_src=true). On the controller,
-        the module searches for the file like M(ansible.builtin.copy), in C(files) of the role or beside the playbook,
-        and decrypts a file that Ansible Vault has encrypted. In the playbooks of a collection, the module also searches
-        in the current directory.
+      - File whose bytes become the document's content. The file is on the controller unless O(remote_src=true). On the
+        controller, the module searches for the file like M(ansible.builtin.copy), in C(files) of the role or beside the
+        playbook, and decrypts a file that Ansible Vault has encrypted. In the playbooks of a collection, the module
+        also searches in the current directory.
     type: path
   remote_src:
     description:
@@ -92,8 +93,8 @@ options:
       - The default is V(json) for data in O(value), else the type of the document's current version. The type of a new
         document follows from the suffix of its key, else of O(src) (C(.json), C(.yaml), C(.yml) or C(.txt)). Without a
         known suffix, the type is V(raw).
-      - V(raw), V(text), V(json), V(yaml), or any other name or media type, such as V(toml) and V(application/pdf).
-        Members check only contents of type V(text), V(json) or V(yaml).
+      - The type is V(raw), V(text), V(json), V(yaml), or any other name or media type, such as V(toml) and
+        V(application/pdf). Members check only contents of type V(text), V(json) or V(yaml).
     type: str
   if_version:
     description:
@@ -102,14 +103,15 @@ options:
       - If the member has another version, the task fails and returns both versions in RV(expected) and RV(actual), or
         in RV(conflicts).
       - Only the member that receives the request checks the version. If two writers use different members at the same
-        moment, both checks may pass. Then one version wins on all members, and the other version stays in the history.
+        moment, both checks may pass. In that case, one version wins on all members, and the other version stays in the
+        history.
       - If two tasks write the same content, both succeed, but only one of them is changed.
     type: str
   expires:
     description:
-      - Lifetime of the document. Either V(never), or a number of seconds, or a number followed by V(s), V(m), V(h),
-        V(d) or V(w), such as V(30m) or V(7d), at most ten years. When the lifetime ends, every member deletes the
-        document.
+      - Lifetime of the document. The lifetime is either V(never), or a number of seconds, or a number followed by V(s),
+        V(m), V(h), V(d) or V(w), such as V(30m) or V(7d), at most ten years. When the lifetime ends, every member
+        deletes the document.
       - If the content is unchanged, the document is still written again, and counts as changed, when less than half of
         the lifetime is left, or more than the whole lifetime. So a task that runs regularly keeps the document alive,
         and an immediate repetition changes nothing.
@@ -134,9 +136,9 @@ options:
     type: str
   wait:
     description:
-      - How many members must hold each document before the task succeeds. One of V(none), V(majority), V(all), or a
-        number of members.
-      - The default is V(all) if O(wait_for) is given, else V(none).
+      - How many members must hold each document before the task succeeds. The value is V(none), V(majority), V(all), or
+        a number of members.
+      - The default of O(wait) is V(all) if O(wait_for) is given, else V(none).
       - The task also waits if it changed nothing, so a second run proves the same as the first.
       - After a deletion, a member counts if it has received the deletion and holds no document of that name.
     type: str
@@ -146,7 +148,7 @@ options:
         member counts once its agent has also written the files that it renders from the document. A member that renders
         no file from the document only has to hold it.
       - With V(applied), the task fails as soon as every member that does not count has refused the document. The error
-        names each reason.
+        names the reason of each member.
       - After a deletion, V(applied) means V(held). The default is V(held).
     type: str
     choices: [held, applied]
@@ -252,8 +254,8 @@ key:
   sample: app/limits
 version:
   description:
-    - Version of the document, or after a deletion, of its tombstone. V(null) if there was nothing to delete, and in
-      check mode if the document would change.
+    - Version of the document, or after a deletion, of its tombstone. The version is V(null) if there was nothing to
+      delete, and in check mode if the document would change.
   returned: without O(documents)
   type: str
   sample: 019a3c1e5b2f0000@198.18.0.11:8000
@@ -296,14 +298,15 @@ atomic:
   sample: true
 members:
   description:
-    - Number of members of which the module learned whether they hold the document. V(null) in check mode, and with
-      O(documents) and O(wait=none).
+    - Number of members of which the module learned whether they hold the document. The number is V(null) in check mode,
+      and with O(documents) and O(wait=none).
   returned: once a member has answered
   type: int
   sample: 3
 confirmed:
   description:
-    - Number of members that hold the document. With O(documents), the lowest of these numbers over all documents.
+    - Number of members that hold the document. With O(documents), the number for the document that the fewest members
+      hold.
   returned: once a member has answered
   type: int
   sample: 3
@@ -366,7 +369,7 @@ unwritten:
 uncertain:
   description:
     - Names of the documents that were sent to a member without an answer, so they may have been written. Run the task
-      again to find out.
+      again to learn whether they were written.
   returned: failure, once a member has answered
   type: list
   elements: str
@@ -389,8 +392,8 @@ error:
   contains:
     code:
       description:
-        - The agent's error code. V(no_member_answered) if no member answered, and V(answer_lost) if a change was sent
-          and no answer came.
+        - The agent's error code. The code is V(no_member_answered) if no member answered, and V(answer_lost) if a
+          change was sent and no answer came.
       type: str
       returned: always
     status:
@@ -588,7 +591,7 @@ class Publication:
         self._module.fail(problem, **results)
 
     def _results(self, predicted: bool) -> dict[str, t.Any]:
-        """Return the module's results. With ``predicted``, planned changes count as done, as check mode needs it."""
+        """Return the module's results. With ``predicted``, planned changes count as done."""
         shown = {change.wish.key: self._result_of(change, predicted) for change in self._changes}
         diffs = [
             change.diff(self._module.sensitive)

@@ -45,7 +45,8 @@ options:
     elements: path
     default: []
   ca_cert_file:
-    description: File of the authority's certificate. Omit it if the authority signs no certificate for the host.
+    description:
+      - File of the authority's certificate. Omit this option if the authority signs no certificate for the host.
     type: path
   ca_key_file:
     description: File of the authority's private key.

@@ -12,8 +12,8 @@ version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Asks one member whether the members of the fleet hold a given version, digest or content of a document, or whether
-    all members have deleted the document. Without O(key), asks whether all members hold the same documents. With
-    O(applied), asks also whether members have written the files that they render from the document.
+    all members have deleted the document. Without O(key), the module asks whether all members hold the same documents.
+    With O(applied), it also asks whether members have written the files that they render from the document.
   - If fewer members hold the document than O(wait) requires, the task fails and names each member that lags behind,
     with the reason. The module changes nothing, unless O(repair) is set and members have to catch up.
   - The asked member knows from gossip what the other members hold. With O(direct), the module asks each member itself.
@@ -32,7 +32,7 @@ attributes:
 options:
   key:
     description:
-      - Name of the document. If omitted, the module compares the complete state of the members.
+      - Name of the document. If O(key) is omitted, the module compares the complete state of the members.
       - Without O(version), O(digest) or a content, all members must hold the version that the asked member holds.
     type: str
   state:
@@ -72,15 +72,15 @@ options:
     type: bool
   content_type:
     description:
-      - Format to which O(value) is converted if it is not text, V(json) or V(yaml). The module does not compare the
+      - Format for O(value) if that is data and not text, either V(json) or V(yaml). The module does not compare the
         documents' content types.
     type: str
   wait:
-    description: How many members must hold the document. One of V(majority), V(all), or a number of members.
+    description: How many members must hold the document. The value is V(majority), V(all), or a number of members.
     type: str
     default: all
   wait_timeout:
-    description: Longest time to wait for these members, in seconds. With 0, the module asks once.
+    description: Longest time to wait until enough members hold the document, in seconds. With 0, the module asks once.
     type: int
     default: 30
   applied:
@@ -103,7 +103,8 @@ options:
         member and computes their digest itself.
       - Members are asked at their addresses in the NodeList, 16 at a time, each within O(timeout) and O(retries). A
         member that does not answer is listed in RV(unreachable_members) and counts as not holding the document.
-      - O(token) is sent to each of these addresses. With V(https), only hosts with a valid certificate get the token.
+      - The module sends O(token) to the address of each member. With V(https), only hosts with a valid certificate get
+        the token.
       - A member that has no such document counts as having deleted it. The members' API does not report the version of
         a deletion.
     type: bool
@@ -265,32 +266,32 @@ holdings:
       reason: ""
 laggards:
   description:
-    - Entries of RV(holdings) whose member does not hold the document. Each is in exactly one of RV(missing), RV(stale)
-      and RV(mismatched).
+    - Entries of RV(holdings) whose member does not hold the document. Each of these entries is in exactly one of
+      RV(missing), RV(stale) and RV(mismatched).
   returned: once a member has answered
   type: list
   elements: dict
   sample: []
 missing:
   description:
-    - Members that have no version of the document, or have not answered. With O(state=absent), members that have not
-      received the deletion.
+    - Members that have no version of the document, or have not answered. With O(state=absent), the list contains
+      members that have not received the deletion.
   returned: once a member has answered
   type: list
   elements: dict
   sample: []
 stale:
   description:
-    - Members with an older version than the one that was asked for. If a content was asked for, members with an older
-      version than the newest version with that content.
+    - Members with an older version than the one that was asked for. If a content was asked for, the list contains
+      members with an older version than the newest version with that content.
   returned: once a member has answered
   type: list
   elements: dict
   sample: []
 mismatched:
   description:
-    - Members that hold something else that is not known to be older. Examples are a newer version, other content while
-      no member has the right content, or without O(key), other documents.
+    - Members that hold something else that is not known to be older. Examples of such states are a newer version, other
+      content while no member has the right content, or without O(key), other documents.
   returned: once a member has answered
   type: list
   elements: dict

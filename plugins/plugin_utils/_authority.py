@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: creates the certificate authority of a fleet and issues certificates to hosts.
 
-Keys are ECDSA over P-256, which browsers accept. Keys and certificates are PEM. ansible-core depends on
-``cryptography``, so it is always installed.
+Keys are ECDSA over P-256, which browsers accept. Keys and certificates are PEM. The library ``cryptography`` is always
+installed, because ansible-core depends on it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ try:
 except ImportError:  # only in tools that read the documentation; ansible-core itself requires cryptography
     pass
 
-#: How long certificates of authorities and of hosts are valid. A deployment in the last third renews a host's.
+#: How long certificates of authorities and of hosts are valid. A deployment in the last third of this time renews the
+#: certificate of a host.
 AUTHORITY = datetime.timedelta(days=20 * 365)
 HOST = datetime.timedelta(days=3 * 365)
 #: Start of validity before the time of issue, for hosts whose clock is behind the controller's.

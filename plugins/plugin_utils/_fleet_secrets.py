@@ -4,8 +4,8 @@
 """PRIVATE to this collection: checks a fleet's secrets on the controller and creates missing ones.
 
 The directory of secrets contains ``secret.key``, ``api.token``, ``ca.crt`` and ``ca.key``, a certificate and a key for
-each host in ``hosts/``, and ``members``, the names of the hosts that have been deployed with these secrets. Only their
-owner may read the files. A file that ansible-vault has encrypted may be readable by others, for example in a
+each host in ``hosts/``, and ``members``, the names of the hosts that have been deployed with these secrets. Only the
+owner of these files may read them. A file that ansible-vault has encrypted may be readable by others, for example in a
 repository.
 """
 

@@ -16,7 +16,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._source import An
 #: Order of states in a tie between members: a node's own leave wins, then the more pessimistic state.
 _RANK = {"left": 3, "dead": 2, "suspect": 1, "alive": 0}
 
-#: A node as one member sees it.
+#: The view that one member has of a node.
 View = dict[str, t.Any]
 
 
@@ -53,6 +53,7 @@ def _agree(views: c.Sequence[View]) -> View:
     views = [view for view in views if view["incarnation"] == newest]
     votes = collections.Counter(view["state"] for view in views)
     state = max(votes, key=lambda name: (votes[name], _RANK[name]))
-    # All other fields come from a single view. Prefer one with the node's name and private data, then the node's own.
+    # All other fields come from a single view. Prefer a view with the node's name and private data, then that of the
+    # node itself.
     best = max(views, key=lambda view: (view["record_known"], view["local"], view["state"] == state, view["sequence"]))
     return dict(best, state=state)

@@ -56,7 +56,8 @@ def address_and_port(node: c.Mapping[str, t.Any]) -> str:
 def check_name(
     name: t.Any, node: c.Mapping[str, t.Any], group_prefixes: c.Sequence[str], groups: c.Container[str]
 ) -> str:
-    """Return ``name`` if ``node`` may have it. Raises ``NameRefused``, or ``NameMalformed`` if no host can have it.
+    """Return ``name`` if ``node`` may have it. Raises ``NameRefused``, or ``NameMalformed`` if no host can have the
+    name.
 
     ``groups`` contains the names of groups in lower case, ``group_prefixes`` the prefixes of future groups.
     """
@@ -86,7 +87,7 @@ def refuse_shared(named: c.Sequence[Named]) -> tuple[list[Named], list[str]]:
     """Leave out nodes that share a name. Returns the other nodes, and one line for each node that was left out.
 
     No member can prove that it owns a name, so with "the first one wins" a node could pose as another. If only one of
-    the nodes is alive, it keeps the name: the others are its entries from earlier addresses.
+    these nodes is alive, that node keeps the name, because the others are its entries from earlier addresses.
     """
     claims: dict[str, list[dict[str, t.Any]]] = {}
     for name, node in named:

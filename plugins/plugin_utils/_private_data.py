@@ -22,7 +22,7 @@ except ImportError:  # PyYAML built without libyaml
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
 FORMATS = ("text", "json", "yaml")
-#: Largest number of nested levels. The description of a machine needs three or four.
+#: Largest number of nested levels. The description of a machine needs three or four levels.
 MAX_DEPTH = 16
 
 _OPEN = (yaml.MappingStartEvent, yaml.SequenceStartEvent)

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 LIMIT = 600.0
-#: Seconds between two reads of /proc. A process that ends sooner may be missed, but Ansible's run for longer.
+#: Seconds between two reads of /proc. A process that ends within this time may be missed, but Ansible's processes run
+#: for longer.
 EVERY = 0.02
 
 

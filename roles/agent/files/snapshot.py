@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Take a snapshot of release, configuration and units before a deployment, and restore it if the deployment fails.
 
-Usage: ``snapshot.py take|restore PLACES``. PLACES is a JSON object of paths: ``directory`` (of the snapshot), ``root``
-(of the releases; its link ``current`` points to one of them), ``config`` (directory), ``agent``, ``dataplane`` and
-``files`` (unit files), ``dataplane_path`` and ``dataplane_again`` (further unit files of the data plane) and ``socket``
-(of the agent).
+Usage: ``snapshot.py take|restore PLACES``. PLACES is a JSON object with the paths ``directory`` (of the snapshot),
+``root`` (of the releases; its link ``current`` points to one of them), ``config`` (directory), ``agent``, ``dataplane``
+and ``files`` (unit files), ``dataplane_path`` and ``dataplane_again`` (further unit files of the data plane) and
+``socket`` (of the agent).
 
-Both commands print the same JSON object: ``present`` (false if the host has no release yet), ``release`` (directory
-name), ``version``, ``incarnation`` (of the running agent, -1 if it does not answer), ``agent``, ``dataplane`` and
-``files`` (each with ``present``, ``active`` and ``enabled``). Errors go to stderr, with exit status 1.
+Both commands print a JSON object with the keys ``present`` (false if the host has no release yet), ``release``
+(directory name), ``version``, ``incarnation`` (of the running agent, -1 if it does not answer), ``agent``,
+``dataplane`` and ``files`` (each with ``present``, ``active`` and ``enabled``). Errors go to stderr, with exit status
+1.
 
 The snapshot contains the fleet's secret, so only root may read its directory. If an interrupted run has left a
 snapshot, ``take`` reuses it, because the current state of the host has never passed a health check. ``restore`` only

@@ -30,8 +30,8 @@ requirements:
 options:
   endpoints:
     description:
-      - Endpoints of members of the fleet, tried in this order. Each is C(unix:///path), C(http://host:port) or
-        C(https://host:port). The default port is 8001.
+      - Endpoints of members of the fleet, tried in this order. Each endpoint is C(unix:///path), C(http://host:port) or
+        C(https://host:port), with the default port 8001.
     type: list
     elements: str
     default: ["unix:///run/xdp-gossip/api.sock"]
@@ -76,8 +76,8 @@ options:
       convergence_lost, fleet_unreachable, fleet_reachable]
   states:
     description:
-      - Report an event about a node only if the node is in one of these states afterwards. By default, any state is
-        accepted.
+      - Report an event about a node only if the node is in one of these states afterwards. By default, events about
+        nodes in any state are reported.
     type: list
     elements: str
     choices: [alive, suspect, dead, left]

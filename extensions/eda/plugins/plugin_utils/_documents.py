@@ -93,7 +93,7 @@ class DocumentView:
         """Return the events for the differences between the reported documents and ``listed``, and remember ``listed``.
 
         ``tombstones`` contains, by key, the deletions in the member's change feed since the last list. ``agreed`` says
-        that all members hold the documents in ``listed``. The first list only becomes events with ``tell_initial``.
+        that all members hold the documents in ``listed``. Without ``tell_initial``, the first list causes no events.
         """
         first = self._known is None
         known = self._known = {} if self._known is None else self._known
@@ -121,7 +121,7 @@ class DocumentView:
 
 
 def _is_news(document: Document, held: Document, agreed: bool) -> bool:
-    """Return whether ``document`` is a new state. With ``agreed``, an older version is one, too.
+    """Return whether ``document`` is a new state. With ``agreed``, an older version counts as a new state, too.
 
     Members replace a version that was written under a wrong clock by a version with an earlier time.
     """

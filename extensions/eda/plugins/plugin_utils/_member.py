@@ -180,7 +180,7 @@ def _reason(exc: BaseException) -> str:
     cause = getattr(exc, "os_error", None) or exc
     number = getattr(cause, "errno", None)
     if isinstance(number, int) and number > 0 and not isinstance(cause, ssl.SSLError):
-        return os.strerror(number)  # asyncio puts "Connect call failed" there
+        return os.strerror(number)  # asyncio replaces the system's message by "Connect call failed"
     return clip(str(cause)) or type(cause).__name__
 
 

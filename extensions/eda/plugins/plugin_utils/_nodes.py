@@ -74,7 +74,7 @@ class NodeView:
     def compare(self, nodes: t.Iterable[Node], now: float, tell_initial: bool = False) -> list[Event]:
         """Return the events for the differences between the reported nodes and ``nodes``, and remember ``nodes``.
 
-        ``now`` is a monotonic time in seconds. The first list only becomes events with ``tell_initial``.
+        ``now`` is a monotonic time in seconds. Without ``tell_initial``, the first list causes no events.
         """
         first, since = self._last is None, self._last
         self._last = now

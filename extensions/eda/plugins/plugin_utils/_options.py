@@ -61,7 +61,7 @@ class Options:
         self.settings()
 
     def settings(self) -> Settings:
-        """Return the connection options. Reads their files each time, so that a new token needs no restart."""
+        """Read the connection options and their files. So each call returns the current token and certificates."""
         return Settings(self._args)
 
     def wants(self, event: t.Mapping[str, t.Any]) -> bool:

@@ -72,8 +72,8 @@ class _Bell:
         The first call starts at ``revision`` of the feed, later calls after the last answer. Raises ``MemberFailed``.
         """
         if self._request is None:
-            # Continue from the last answer, not from the revision of the newest NodeList. The documents may have been
-            # read before changes between these two revisions.
+            # Continue from the last answer, not from the revision of the newest NodeList. The last read of the
+            # documents may lack changes between these two revisions.
             since = revision if self._revision is None else self._revision
             feed = self._member.changes(since, self._options.poll, self._options.prefix)
             self._request = asyncio.ensure_future(feed)

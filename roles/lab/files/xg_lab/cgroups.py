@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A control group for each host, so that the systemd instances of two hosts never manage the same group.
+"""Creates a control group for each host, so that the systemd instances of two hosts never manage the same group.
 
 If the machine runs systemd, each host gets a scope unit with delegation. Otherwise the lab creates the groups itself,
 in the unified hierarchy and, if it exists, in the `name=systemd` hierarchy of version 1.
@@ -39,7 +39,7 @@ def _parents(config: Config) -> list[Path]:
 def enter(config: Config, host: Host) -> None:
     """Move the calling process into the host's control group, and create the group if it is missing.
 
-    Only for machines that do not run systemd. Raises LabError.
+    Use this function only on machines that do not run systemd. Raises LabError.
     """
     parents = _parents(config)
     if not parents:
@@ -72,7 +72,7 @@ def sweep(config: Config, host: Host) -> bool:
             found = True
             _empty(folder)
             _delete(folder)
-        # The parent can be removed only after the groups of all other hosts.
+        # The lab's own group can be removed only after the groups of all hosts.
         _rmdir(parent)
     return found
 

@@ -162,7 +162,7 @@ def _bring_up(config: Config, wanted: Sequence[Host], off: Sequence[Host], base:
 def _each(action: Callable[[Host], Any], chosen: Sequence[Host]) -> list[Any]:
     """Run `action` for all hosts in parallel and return the results.
 
-    If some fail, waits for the others and then raises LabError with all reasons.
+    If some hosts fail, waits for the others and then raises LabError with all reasons.
     """
     if not chosen:
         return []
@@ -182,7 +182,7 @@ def _make_key(config: Config) -> None:
     if config.key_file.exists() and public.exists():
         return
     config.key_file.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-    # If a crash has left only one file of the pair, create both again.
+    # If a crash has left only one file of the key pair, create both again.
     config.key_file.unlink(missing_ok=True)
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "xdp-gossip-lab", "-f", str(config.key_file)])
 

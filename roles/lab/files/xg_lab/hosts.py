@@ -46,7 +46,7 @@ def create(host: Host, image: Path, config: Config) -> None:
     write_file(
         host.root / "etc/systemd/network/10-lab.network",
         "[Match]\nName=host0\n\n[Network]\n"
-        # The network has no IPv6 router. Waiting for one would delay network-online.target by 14 seconds.
+        # The network has no IPv6 router. Waiting for a router would delay network-online.target by 14 seconds.
         "IPv6AcceptRA=no\nLinkLocalAddressing=ipv6\nLLMNR=no\n"
         f"Address={host.address}/{prefix}\n\n[Address]\nAddress={host.address6}/{prefix6}\nDuplicateAddressDetection=none\n",
     )

@@ -89,7 +89,7 @@ def missing(config: Config) -> list[str]:
 
 
 def ensure(config: Config) -> list[str]:
-    """Create missing guard routes, the bridge and its addresses. Returns one line for each."""
+    """Create missing guard routes, the bridge and its addresses. Returns one line for each change."""
     steps = missing(config)
     if not steps:
         return []
@@ -135,7 +135,8 @@ def ensure(config: Config) -> list[str]:
 
 
 def attach(config: Config, host: Host, timeout: float = 5.0) -> bool:
-    """Attach the machine's end of a running host's veth to the bridge, up and with GRO; return whether it changed.
+    """Attach the machine's end of a running host's veth to the bridge, up and with GRO; return whether that was a
+    change.
 
     GRO enables NAPI on this end. Without NAPI, this end drops every frame that XDP redirects out of the host's end.
     Raises LabError if the interface does not appear within `timeout` seconds.
@@ -171,7 +172,7 @@ def detach(config: Config, host: Host) -> bool:
     found = link(host.link)
     if found is None or found.get("master") not in (None, config.bridge):
         return False
-    # The command may fail, because the interface disappears with the host's network namespace.
+    # The command may fail, because the interface may disappear at the same time, with the host's network namespace.
     run(["ip", "link", "delete", "dev", host.link], check=False)
     return True
 

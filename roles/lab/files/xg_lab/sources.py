@@ -74,7 +74,8 @@ def _deb822(stanza: dict[str, str]) -> Iterator[tuple[str, str, str, list[str]]]
         return
     options = []
     signed_by = stanza.get("signed-by", "")
-    # The one-line style cannot express a key inside the stanza. Then apt uses the keyrings of this machine.
+    # The one-line style cannot express a key inside the stanza. For such a source, apt uses the keyrings of this
+    # machine.
     if signed_by.startswith("/"):
         options.append(f"signed-by={','.join(signed_by.split())}")
     if stanza.get("trusted", "").lower() in ("yes", "true", "1"):

@@ -24,7 +24,7 @@ class LabError(Exception):
 
 NOT_FOUND = 127
 """Exit status of setpriv if the program does not exist, the same as in a shell."""
-# Prefix that kills a command when this process dies. Otherwise the command could race with those of the next run.
+# Prefix that kills a command when this process dies. A surviving command could race with commands of the next run.
 WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
@@ -96,8 +96,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def locked(path: Path, timeout: float) -> Iterator[None]:
     """Hold an exclusive lock on the file `path`, which is created if it is missing.
 
-    Raises LabError if another process holds the lock for more than `timeout` seconds. That process may delete the file,
-    so the lock counts only if `path` still refers to the locked file.
+    Raises LabError if another process holds the lock for more than `timeout` seconds. The other process may delete the
+    file, so the lock counts only if `path` still refers to the locked file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout
