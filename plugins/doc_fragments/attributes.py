@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of the attributes that all modules have in common; a module documents only its differences.
 
-If two fragments define the same key, Ansible uses the one that a module lists first. So modules list READ_ONLY first.
+If two fragments define the same key, Ansible uses the one that a module lists first. Modules list READ_ONLY first, so
+that its values apply.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ options:
         C(exclude), whose value is a Jinja condition over the node's variables. The first rule whose condition is true
         decides. A node for which no condition is true is included.
       - If a condition cannot be evaluated for a node, the inventory leaves the node out, with a warning, or under
-        O(strict) an error. Otherwise a node could escape an exclusion with data on which the condition fails.
+        O(strict) an error. If a failed condition counted as false, a node could escape an exclusion with data on which
+        the condition fails.
       - A last rule with C(exclude) and the condition C(true) excludes every node that no earlier rule has included.
     type: list
     elements: dict
@@ -106,8 +107,8 @@ options:
   consistency:
     description:
       - V(one) uses the first endpoint that answers.
-      - V(majority) asks all O(endpoints) at once and needs answers from more than half of them. So a member that is cut
-        off or lags behind does not decide alone. Each endpoint should belong to another member.
+      - V(majority) asks all O(endpoints) at once and needs answers from more than half of them. With V(majority), a
+        member that is cut off or lags behind does not decide alone. Each endpoint should belong to a different member.
       - With V(majority), only views with a node's latest incarnation count. A node gets the state that most members see
         in these views. In a tie, C(left) wins over C(dead), C(suspect) and C(alive), in this order.
       - A majority is no defence against a member that lies.
@@ -130,8 +131,8 @@ options:
   keyed_groups:
     description:
       - Keyed groups work as in other inventory plugins, with three exceptions. The default of C(prefix) is
-        C(xdp_gossip), an empty prefix is an error, and a template as C(parent_group) is an error. Otherwise a node
-        could join any group and receive the group's secrets.
+        C(xdp_gossip), an empty prefix is an error, and a template as C(parent_group) is an error. Without these checks,
+        a node could join any group and receive the group's secrets.
   strict:
     description:
       - Strict mode works as in other inventory plugins. In addition, a node that must be left out causes an error

@@ -55,7 +55,8 @@ _SETTLE = 5.0
 _API_HEADER = "x-xdp-gossip-api"
 _DESCRIPTION = "/v1/openapi.yaml"
 _TITLE = b"title: XDP Gossip agent"
-#: Paths whose requests write documents. Such requests have an id, with which the client can ask for their outcome.
+#: Paths whose requests write documents. Requests to these paths have an id, with which the client can ask for the
+#: outcome.
 _SETTLED = ("/v1/documents", "/v1/rollback/")
 
 
@@ -82,7 +83,7 @@ class ApiError(ClientError):
         self.status = status
         self.code = code
         self.details = details
-        #: The error without the member's message, which may repeat parts of the request.
+        #: Text of the error without the member's message, because the message may repeat parts of the request.
         self.summary = "%s answered %d %s" % (endpoint, status, code)
         super().__init__("%s: %s" % (self.summary, message))
 

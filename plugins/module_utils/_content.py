@@ -94,7 +94,7 @@ def _encode(option: str, text: str) -> bytes:
 
 
 def suffix_of(path: str | None) -> str:
-    """Return the suffix of a file's name, from which the agent derives a content type if none is given; or ""."""
+    """Return the suffix of a file's name, from which the agent derives a content type; "" if it has no valid one."""
     suffix = os.path.splitext(path or "")[1]
     return suffix if suffix[1:].isalnum() and len(suffix.encode("utf-8")) <= _MAX_SUFFIX else ""
 

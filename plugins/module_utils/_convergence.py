@@ -123,8 +123,9 @@ class Convergence:
     def kinds(self, question: Question) -> dict[str, list[dict[str, t.Any]]]:
         """Return the laggards by reason. Each laggard is in exactly one of the lists.
 
-        A member is stale if its version is older than the version that was asked for. If none was asked for, the newest
-        version of the members that hold the document counts instead. Without any such version, no member is stale.
+        A member is stale if its version is older than the version that was asked for. If no version was asked for, the
+        newest version of the members that hold the document counts instead. Without any such version, no member is
+        stale.
         """
         wanted = question.version or newest(result.get("version") for result in self.results if result.get("holds"))
         kinds = KINDS + (("refused", "pending") if question.applied else ())

@@ -23,8 +23,8 @@ class Direct:
     """Client that asks all members directly, at the same ``port`` and over ``scheme`` (``http`` or ``https``).
 
     Without ``scheme`` or ``port``, the value of the first endpoint that is not a Unix socket applies, else ``http`` and
-    8001. Each member is asked with the timeout and retries of ``settings``. So ``n`` members take at most ``n / 16``
-    times (rounded up) as long as one.
+    8001. Each member is asked with the timeout and retries of ``settings``. All ``n`` members together take at most ``n
+    / 16`` times (rounded up) as long as one.
     """
 
     def __init__(self, settings: Settings, scheme: str | None, port: int | None) -> None:

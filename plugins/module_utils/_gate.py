@@ -163,7 +163,7 @@ class Witness:
     def __init__(self, question: dict[str, t.Any]) -> None:
         self._question = question
         # Every documents digest of the witness since the first look. Under a stream of publishes, the digests of
-        # witness and node are rarely equal at the same moment. But a node that has any of the stored digests holds
+        # witness and node are rarely equal at the same moment. A node that has any of the stored digests holds
         # every document that existed at the first look.
         self._states: set[str] = set()
         #: The conditions that are not met, one sentence each; empty if all are met.

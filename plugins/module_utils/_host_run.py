@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: writes and starts the systemd units of an agent, in order. Python 3.8 or later.
 
-The kernel data plane is loaded first, because the agent looks for it at its start. Then the helper that writes rendered
-files starts, because the agent sends requests to it. Exactly one command starts, restarts or reloads the agent itself.
+The kernel data plane is loaded first, because the agent looks for it at its start. The helper that writes rendered
+files starts before the agent, because the agent sends requests to it. Exactly one command starts, restarts or reloads
+the agent itself.
 """
 
 from __future__ import annotations
@@ -71,13 +72,14 @@ class Dataplane:
             started = self._try(self._loader.start)
             self._try(lambda: self._loader.enable(enabled))
             self.restart |= started
-        # The loader's unit starts the listener. But a loader that ran before this release was installed has not
-        # started the listener.
+        # The loader's unit starts the listener. A loader that ran before this release was installed has not started the
+        # listener.
         if self._listener.path in own and not self._listener.foreseen:
             self._listener.start()
         self._ask()
         # With `auto`, the unit succeeds on a host that does not support the data plane, so systemd does not retry it.
-        # Try again here, because the obstacle may be gone: a package was installed, or another XDP program was removed.
+        # Try to load the data plane again, because the obstacle may be gone: a package was installed, or another XDP
+        # program was removed.
         if self.down and not self._host.check and not renewed and not started:
             known = len(self._host.changes)
             self._try(self._loader.reload)
@@ -209,7 +211,7 @@ class Agent:
     def run(self, stale: t.Sequence[str], applied: bool, enabled: bool, judged: bool) -> None:
         """Start the agent, or restart it if files in ``stale`` are newer than its start.
 
-        Such files may come from an earlier run that was interrupted. ``applied`` says that this run has already
+        Files in ``stale`` may come from an earlier run that was interrupted. ``applied`` says that this run has already
         restarted or reloaded the agent.
         """
         if self.unit.foreseen:

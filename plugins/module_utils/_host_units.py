@@ -65,7 +65,7 @@ class Unit:
         """Return the files that changed after the unit was last started or reloaded; none if the unit does not run.
 
         An earlier run may have been interrupted after it wrote a file and before it restarted the unit. The next run
-        finds the file up to date, so only this comparison detects the missing restart.
+        finds that file up to date, so only a comparison of times detects the missing restart.
         """
         shown = self._show()
         if shown["ActiveState"] != "active":

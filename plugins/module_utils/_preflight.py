@@ -69,7 +69,7 @@ def check_address(question: dict[str, t.Any]) -> list[str]:
 
 
 def check_interface(question: dict[str, t.Any]) -> list[str]:
-    """Check that the data plane's interface exists if one is set. If none is set, the loader chooses one later."""
+    """Check that the data plane's interface exists. Without a setting, the loader chooses the interface later."""
     name = question["interface"]
     found = sorted(os.listdir("/sys/class/net"))
     if not name or name in found:

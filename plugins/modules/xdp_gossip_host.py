@@ -12,7 +12,7 @@ version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Compares the host's account, release, configuration, systemd units and running services with the wanted state, and
-    writes what differs. Then exactly one start, restart or reload makes the agent use the changes.
+    writes what differs. After the changes, exactly one start, restart or reload makes the agent use them.
   - The comparison and all changes are one module execution, so a host that is already in the wanted state costs the
     controller hardly more than a ping.
   - Part of the role P(xdp_gossip.fleet.agent#role), which sets all options. Other tasks of the role install packages

@@ -16,8 +16,8 @@ description:
   - Takes one document (O(key)) or many (O(documents)). With many documents, the module checks all options, reads all
     documents and compares all O(if_version) conditions before it writes anything. After these checks, the module writes
     all documents or none in one request, and each member makes them visible at the same moment; see O(atomic).
-  - If the fleet already holds the wanted content, the module writes nothing, whatever O(if_version) says. So it is safe
-    to repeat a task whose answer was lost.
+  - If the fleet already holds the wanted content, the module writes nothing, whatever O(if_version) says. It is
+    therefore safe to repeat a task whose answer was lost.
 requirements:
   - PyYAML on the target, only for O(value) with O(content_type=yaml)
 extends_documentation_fragment:
@@ -103,8 +103,8 @@ options:
       - If the member has another version, the task fails and returns both versions in RV(expected) and RV(actual), or
         in RV(conflicts).
       - Only the member that receives the request checks the version. If two writers use different members at the same
-        moment, both checks may pass. In that case, one version wins on all members, and the other version stays in the
-        history.
+        moment, both checks may pass. If both writes are accepted, one version wins on all members, and the other
+        version stays in the history.
       - If two tasks write the same content, both succeed, but only one of them is changed.
     type: str
   expires:
@@ -113,8 +113,8 @@ options:
         V(m), V(h), V(d) or V(w), such as V(30m) or V(7d), at most ten years. When the lifetime ends, every member
         deletes the document.
       - If the content is unchanged, the document is still written again, and counts as changed, when less than half of
-        the lifetime is left, or more than the whole lifetime. So a task that runs regularly keeps the document alive,
-        and an immediate repetition changes nothing.
+        the lifetime is left, or more than the whole lifetime. A task that runs regularly keeps the document alive, and
+        an immediate repetition changes nothing.
       - If O(expires) is not given, an unchanged document keeps its expiry, and a document that is written never
         expires.
     type: str
@@ -148,7 +148,7 @@ options:
         member counts once its agent has also written the files that it renders from the document. A member that renders
         no file from the document only has to hold it.
       - With V(applied), the task fails as soon as every member that does not count has refused the document. The error
-        names the reason of each member.
+        names each member's reason for the refusal.
       - After a deletion, V(applied) means V(held). The default is V(held).
     type: str
     choices: [held, applied]
@@ -650,7 +650,7 @@ def main() -> None:
         + [("documents", name) for name in ("key", "if_version", "rollback_to") + SOURCES]
         + [("rollback_to", name) for name in ("content_type",) + SOURCES],
         required_if=[("state", "present", ("documents", "rollback_to") + SOURCES, True)],
-        # Otherwise Ansible would write whole documents to the system log, secret ones too.
+        # Without no_log, Ansible would write whole documents to the system log, secret ones too.
         no_log=True,
     )
     try:

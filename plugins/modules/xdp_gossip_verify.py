@@ -266,8 +266,8 @@ holdings:
       reason: ""
 laggards:
   description:
-    - Entries of RV(holdings) whose member does not hold the document. Each of these entries is in exactly one of
-      RV(missing), RV(stale) and RV(mismatched).
+    - Entries of RV(holdings) whose member does not hold the document. Each laggard is in exactly one of RV(missing),
+      RV(stale) and RV(mismatched).
   returned: once a member has answered
   type: list
   elements: dict
@@ -290,8 +290,8 @@ stale:
   sample: []
 mismatched:
   description:
-    - Members that hold something else that is not known to be older. Examples of such states are a newer version, other
-      content while no member has the right content, or without O(key), other documents.
+    - Members that hold something else that is not known to be older. Such a member has, for example, a newer version,
+      other content while no member has the right content, or without O(key), other documents.
   returned: once a member has answered
   type: list
   elements: dict

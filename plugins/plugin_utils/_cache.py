@@ -4,7 +4,7 @@
 """PRIVATE to this collection: encodes NodeLists for Ansible's cache plugins and decides how long they are valid.
 
 Cache plugins drop entries that are older than their timeout, together with the entity tags for conditional requests.
-So each entry contains its own time, and the cache plugin stores the entry for longer than it is valid.
+Each entry therefore contains its own time, and the cache plugin stores it for longer than it is valid.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def _issue(wanted: Wanted, read: Reader, now: datetime.datetime) -> list[str]:
 def strangers(wanted: Wanted, fleet: t.Sequence[str]) -> list[str]:
     """Return the hosts deployed with these secrets if none of them is in ``fleet``, else an empty list.
 
-    Such secrets belong to another fleet.
+    A result that is not empty means that the secrets belong to another fleet.
     """
     known = _members(wanted)
     return [] if set(known) & set(fleet) else known

@@ -4,8 +4,8 @@
 """PRIVATE to this collection: decides which names of members may become host names of an inventory.
 
 A member of the fleet chooses its own name, and names have power in an inventory. ``all`` is a group that contains every
-host, ``localhost`` is the control machine, and a host of another inventory source has variables and secrets. So names
-must match a strict pattern, and names that already have a meaning are refused.
+host, ``localhost`` is the control machine, and a host of another inventory source has variables and secrets. Names of
+members must therefore match a strict pattern, and names that already have a meaning are refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class NameRefused(ValueError):
 
 
 class NameMalformed(NameRefused):
-    """Raised for a name that no host can have, such as one with a space. Another name of the node may be valid."""
+    """Raised for a name that no host can have, such as one with a space. The node may still get another name."""
 
 
 def address_of(node: c.Mapping[str, t.Any]) -> str:
@@ -84,7 +84,8 @@ def check_name(
 
 
 def refuse_shared(named: c.Sequence[Named]) -> tuple[list[Named], list[str]]:
-    """Leave out nodes that share a name. Returns the other nodes, and one line for each node that was left out.
+    """Leave out nodes that share a name. Returns the nodes with an own name, and one line for each node that was left
+    out.
 
     No member can prove that it owns a name, so with "the first one wins" a node could pose as another. If only one of
     these nodes is alive, that node keeps the name, because the others are its entries from earlier addresses.

@@ -12,7 +12,7 @@ one time). ``acknowledged`` and ``refused`` are numbers of publishes. ``lost`` m
 that they do not hold.
 
 The answers of a member count only from its tenth second of uptime on, because a restarted member needs a few seconds to
-learn which members are alive. So each member observes the upgrades of the others, not its own.
+learn which members are alive. Each member therefore observes the upgrades of the other members, not its own.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ The snapshot contains the fleet's secret, so only root may read its directory. I
 snapshot, ``take`` reuses it, because the current state of the host has never passed a health check. ``restore`` only
 replaces files. The role then starts and stops the units.
 
-The script runs on the target under the Python that Ansible found. So the script uses no newer syntax and only the
-standard library.
+The script runs on the target under the Python that Ansible found. The script therefore uses no newer syntax and only
+the standard library.
 """
 
 from __future__ import annotations

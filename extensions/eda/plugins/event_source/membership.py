@@ -128,9 +128,9 @@ _OPTIONS = "ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_u
 def _make_importable(file: str) -> None:
     """Make the collection that contains ``file`` importable.
 
-    ansible-rulebook runs an event source as a single file outside any package. So the directory of the event source's
-    file is the only way to find the other modules of the collection. Raises ``ImportError`` if the file is not in an
-    installed collection.
+    ansible-rulebook runs an event source as a single file outside any package. The directory of that file is the only
+    way to find the other modules of the collection. Raises ``ImportError`` if the file is not in an installed
+    collection.
     """
     # Do not resolve links: a checkout may be linked into a collections directory, and the path of the link counts.
     root, found, _rest = os.path.abspath(file).rpartition(os.sep + os.path.join("ansible_collections", ""))

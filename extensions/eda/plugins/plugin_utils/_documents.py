@@ -76,7 +76,7 @@ class DocumentView:
     """The documents as reported in events so far, for comparison with the list of the member that answers.
 
     A list may lag behind the reported documents: after a fail-over, the new member may not have received all documents
-    yet. So a document that is missing or older than reported becomes an event in two cases only. Either the member's
+    yet. A document that is missing or older than reported becomes an event in two cases only. Either the member's
     change feed contains the tombstone, or all members hold the same documents as this member.
     """
 

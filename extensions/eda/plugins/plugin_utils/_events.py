@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 #: ansible-rulebook passes the whole event to playbooks as an extra variable, and Ansible evaluates every string of an
-#: extra variable as a template. So events must not contain any text with these marks.
+#: extra variable as a template. Events must not contain any text with these marks, because Ansible would evaluate it.
 _TEMPLATE_MARKS = ("{{", "{%", "{#", "#jinja2:")
 
 

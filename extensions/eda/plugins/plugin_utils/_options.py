@@ -61,7 +61,7 @@ class Options:
         self.settings()
 
     def settings(self) -> Settings:
-        """Read the connection options and their files. So each call returns the current token and certificates."""
+        """Read the connection options and their files. Each call returns the current token and certificates."""
         return Settings(self._args)
 
     def wants(self, event: t.Mapping[str, t.Any]) -> bool:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Creates a control group for each host, so that the systemd instances of two hosts never manage the same group.
 
-If the machine runs systemd, each host gets a scope unit with delegation. Otherwise the lab creates the groups itself,
-in the unified hierarchy and, if it exists, in the `name=systemd` hierarchy of version 1.
+If the machine runs systemd, each host gets a scope unit with delegation. Without systemd, the lab creates the groups
+itself, in the unified hierarchy and, if it exists, in the `name=systemd` hierarchy of version 1.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def existing(config: Config) -> list[Host]:
     names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     found = []
     for name in sorted(names, key=lambda name: (len(name), name)):
-        # The hosts may have been created with another lab_name. Such hosts still belong to the lab in this directory.
+        # Hosts that were created with another lab_name still belong to the lab in this directory.
         stem = name.rstrip("0123456789")
         found.append(_renamed(config, stem).host(name))
     return found

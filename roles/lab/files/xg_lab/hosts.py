@@ -130,8 +130,8 @@ def _become_nspawn(config: Config, host: Host, errors: int) -> None:
         os.setsid()
         null = os.open(os.devnull, os.O_RDONLY)
         log = os.open(host.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
-        # The child writes the record itself before it executes systemd-nspawn. So a crash of the caller cannot leave a
-        # host without a record. Process number and start time survive exec.
+        # The child writes the record itself before it executes systemd-nspawn. A crash of the caller therefore cannot
+        # leave a host without a record. Process number and start time survive exec.
         ProcessId.of(os.getpid()).save(host.folder / "process.json")
         command = _command(config, host)
         if not cgroups.systemd_runs_machine():

@@ -50,7 +50,7 @@ def _options(config: Config) -> list[str]:
         "StrictHostKeyChecking=yes",
         "IdentitiesOnly=yes",
         "ConnectTimeout=10",
-        # These options close a shared connection to a host whose power was cut.
+        # The keep-alive options close a shared connection to a host whose power was cut.
         "ServerAliveInterval=5",
         "ServerAliveCountMax=3",
     ]
