@@ -64,7 +64,7 @@ def write_together(fleet: Fleet, changes: t.Sequence[Change]) -> None:
         except ApiError as exc:
             if not_offered(exc):
                 raise NotTogether(
-                    "%s has no way to publish several documents at once; it takes a newer agent" % fleet.endpoint
+                    "the agent at %s cannot publish several documents in one request; upgrade it" % fleet.endpoint
                 ) from None
             if exc.code != "version_mismatch":
                 raise
@@ -77,13 +77,13 @@ def write_together(fleet: Fleet, changes: t.Sequence[Change]) -> None:
         for change, answer in zip(planned, answers):
             change.done(answer)
         return
-    raise ClientError("nothing was written: others wrote the same documents each time they had been compared")
+    raise ClientError("nothing was written: others changed the documents after every comparison")
 
 
 def _said_of_all(changes: t.Sequence[Change]) -> tuple[str | None, str | None]:
     said = {(change.wish.author, change.wish.comment) for change in changes}
     if len(said) > 1:
-        raise NotTogether("documents that are written at once have one author and one comment, these differ")
+        raise NotTogether("documents in one request must have the same author and comment, these differ")
     if len(changes) > MAX_DOCUMENTS:
         raise NotTogether("at most %d documents can be written at once, these are %d" % (MAX_DOCUMENTS, len(changes)))
     size = sum(len(change.wish.key.encode("utf-8")) for change in changes)

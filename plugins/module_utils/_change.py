@@ -31,7 +31,7 @@ class Wish:
                 # Ansible's own checks accept options that are null. A missing value would delete the document.
                 raise ConfigError("expected one of %s with state=present, got none" % ", ".join(SOURCES))
         self.suffix = suffix_of(options["src"])
-        #: Whether a different content type alone is a reason to write; only if the task gives a type.
+        #: Whether to write a document that differs only in its content type; true if the task sets a type.
         self.type_counts = options["content_type"] is not None
         self.if_version: str | None = options["if_version"]
         #: Lifetime in seconds: 0 forever, ``None`` not given.

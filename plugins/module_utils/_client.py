@@ -245,7 +245,8 @@ class Client:
                 reason += " (a token is needed)" if not self._settings.token else " (the token was refused)"
             elif _API_HEADER not in response.headers:
                 reason += _server(response)
-            # After status 500, 502 or 504, the request may have had an effect, after the other statuses it had none.
+            # Status 500, 502 or 504 may come after the member has applied the request. With the other statuses, it has
+            # not.
             raise _EndpointFailed(reason, sent=status in (500, 502, 504), permanent=status in (401, 403))
         if _API_HEADER not in response.headers and not self._is_old_agent(endpoint, status):
             # The program that answered is no agent, so no member has received the write.

@@ -241,7 +241,9 @@ class Fleet:
             )
         except ApiError as exc:
             if not_offered(exc):
-                raise ConfigError("rollback_to: %s cannot roll back; it takes a newer agent" % self.endpoint) from None
+                raise ConfigError(
+                    "rollback_to: the agent at %s does not support rollback; upgrade it" % self.endpoint
+                ) from None
             raise
 
     def repair(self, key: str | None) -> int:
@@ -251,7 +253,9 @@ class Fleet:
             return number_of(self._send("POST", "/v1/repair", body).json(), "asked")
         except ApiError as exc:
             if not_offered(exc):
-                raise ConfigError("repair: %s cannot do that; it takes a newer agent" % self.endpoint) from None
+                raise ConfigError(
+                    "repair: the agent at %s does not support repair; upgrade it" % self.endpoint
+                ) from None
             raise
 
     def rendered(self) -> list[dict[str, t.Any]]:
@@ -260,7 +264,9 @@ class Fleet:
             templates = self.client.request("GET", "/v1/rendered").json().get("templates")
         except ApiError as exc:
             if not_offered(exc):
-                raise ConfigError("rendered: %s has none to tell of; it takes a newer agent" % self.endpoint) from None
+                raise ConfigError(
+                    "rendered: the agent at %s does not render files; upgrade it" % self.endpoint
+                ) from None
             raise
         if not isinstance(templates, list) or not all(isinstance(one, dict) for one in templates):
             raise BadAnswer("%s: templates: expected a list of objects" % self.endpoint)
@@ -282,7 +288,7 @@ class Fleet:
             except ApiError as exc:
                 if question.applied and exc.status == 400 and exc.code in ("unknown_parameter", "invalid_parameter"):
                     raise ConfigError(
-                        "%s cannot tell what is applied; it takes a newer agent" % self.endpoint
+                        "the agent at %s does not report what is applied; upgrade it" % self.endpoint
                     ) from None
                 raise
             answer = Convergence(told, question.applied)
@@ -324,5 +330,5 @@ def _describe(answer: dict[str, t.Any]) -> dict[str, t.Any]:
 
 def _written(answer: dict[str, t.Any]) -> dict[str, t.Any]:
     if not isinstance(answer.get("changed"), bool):
-        raise BadAnswer("the answer to a write says nothing about a change")
+        raise BadAnswer("changed: expected true or false in the answer to a write")
     return dict(_describe(answer), changed=answer["changed"], previous_version=answer.get("previous_version"))

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: checks the role's variable xdp_gossip_agent_templates before anything is changed."""
+"""PRIVATE to this collection: checks the role's variable xdp_gossip_agent_templates before the role changes a host."""
 
 from __future__ import annotations
 

@@ -513,7 +513,7 @@ class Publication:
                 return
             except NotTogether as exc:
                 if self._module.params["atomic"] == "required":
-                    self._fail("nothing was written, for it could not be written all or nothing: %s" % exc)
+                    self._fail("nothing was written, because the documents cannot be written together: %s" % exc)
                 self._module.warn("The documents are written one after the other, not all or nothing: %s" % exc)
         self._atomic = False if len(planned) > 1 else None
         for change in planned:

@@ -480,7 +480,9 @@ def main() -> None:
         if check_wait(params["wait"]) == "none":
             raise ConfigError("wait: expected majority, all or a number of members, got 'none'")
         if params["state"] == "absent" and any(params[name] is not None for name in ("digest",) + SOURCES):
-            raise ConfigError("state=absent: expected neither digest nor a content, what is deleted has none")
+            raise ConfigError(
+                "state=absent: expected neither digest nor a content, because a deleted document has none"
+            )
         if params["applied"] and (params["key"] is None or params["state"] == "absent" or params["direct"]):
             raise ConfigError("applied: expected key with it, and neither state=absent nor direct")
         question, direct = question_of(params), direct_of(params)

@@ -25,8 +25,8 @@ def merge(answers: c.Sequence[Answer]) -> list[View]:
 
     Only the views with a node's latest incarnation count. A node raises its incarnation when it starts, and to refute
     that it is suspect or dead. The node gets the state that the majority of these views agrees on. A member that is cut
-    off sees all others as dead, so neither "dead wins" nor "alive wins" would be right. Sequence numbers cannot decide,
-    because an unchanged answer from the cache contains old ones.
+    off sees all others as dead, so neither "dead wins" nor "alive wins" would be right. Sequence numbers cannot decide
+    which view is newer, because an unchanged answer from the cache contains old ones.
 
     Raises ``ValueError`` if the members belong to different clusters.
     """

@@ -23,7 +23,8 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 CONSISTENCIES = ("one", "majority")
 
 _AT_ONCE = 32
-#: Pattern of an entity tag (RFC 9110, 8.8.3). Other characters could break the request header.
+#: Pattern of an entity tag (RFC 9110, 8.8.3). Tags with other characters are refused, because they could break a
+#: request header.
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,200}"')
 
 

@@ -243,7 +243,9 @@ def switch_on(config: Config, name: str) -> dict[str, Any]:
         host = _known(config, name)
         base = hosts.image_of(host)
         if base is None or not base.is_dir():
-            raise LabError(f"{name}: its disk is half made or its image gone; run the role with lab_state present")
+            raise LabError(
+                f"{name}: its disk is incomplete or its image is missing; run the role with lab_state present"
+            )
         off = [] if hosts.process(host) else [host]
         network.ensure(config)
         steps: list[str] = [f"booted {name}" for _host in off]
