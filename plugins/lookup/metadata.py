@@ -99,8 +99,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _raw:
   description:
-    - The content of the document for each term, in the order of the terms. With O(prefix), a dictionary of names and
-      contents for each term.
+    - The content of the document for each term, in the order of the terms. With O(prefix), each term yields a
+      dictionary of names and contents.
   type: list
   elements: raw
 """

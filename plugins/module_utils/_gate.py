@@ -32,7 +32,7 @@ ANSWER = 20.0
 WITNESS_ANSWER = 10.0
 PATIENCE = 5.0
 #: Shortest pause between two questions to a witness, seconds, and the pause as a multiple of the last answer's time.
-#: The longer pause applies, because a large NodeList is much work for the witness.
+#: The longer of the two pauses applies, because a large NodeList is much work for the witness.
 PAUSE = 0.1
 PAUSE_FACTOR = 4
 #: Largest answer that is read, bytes. The NodeList of 20,000 nodes with the most private data is smaller.

@@ -67,7 +67,7 @@ class Release:
         return os.path.exists(os.path.join(self.directory, "VERSION"))
 
     def install(self, host: Host) -> bool:
-        """Make this release the current one. Returns whether another one was current before.
+        """Make this release the current one. Returns whether another release was current before.
 
         Raises ``Refused`` if the release is not present, except in check mode.
         """

@@ -24,7 +24,7 @@ description:
     move to another member, because it compares the members' lists with its own reports. Changes that undo each other
     between two comparisons are not reported.
   - Data of nodes and publishers is untrusted. The source removes text that Ansible would evaluate as a template, and
-    lists these fields in I(withheld) of the event. Never put text of an event into a shell command.
+    lists the affected fields in I(withheld) of the event. Never put text of an event into a shell command.
 requirements:
   - aiohttp, on which ansible-rulebook depends
 options:

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: follows a fleet through one member that answers, and puts events into a queue.
 
-The change feed of a member only says when to read its lists. The events follow from a comparison of these lists with
-the events so far. So a gap in the feed, a restart of the agent or a change to another member loses no event.
+The change feed of a member only says when to read its lists. The source compares these lists with the events so far,
+and creates an event for each difference. So a gap in the feed, a restart of the agent or a change to another member
+loses no event.
 """
 
 from __future__ import annotations
