@@ -14,6 +14,8 @@ from xdp_gossip.core.documents.table import DocumentTable, entry_of, unread
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import DocumentChanged, Rumor, TombstonesCollected, Warned
 from xdp_gossip.core.interface import Known, ProtocolError
+from xdp_gossip.core.members.membership import Membership
+from xdp_gossip.core.members.timing import Timing
 from xdp_gossip.core.outbox import Local, Outbox
 from xdp_gossip.core.settings import Limits, Settings
 from xdp_gossip.core.sync import anti_entropy
@@ -412,10 +414,10 @@ class Alone:
 
     def __init__(self) -> None:
         self.table = DocumentTable()
-        self.out = Outbox(
-            CODEC, Local(Node(OWN.ip, OWN.port), Record(), 1), lambda: self.table.digest, random.Random(1)
-        )
-        self.metadata = Metadata(OWN, Settings(tombstone_grace=GRACE), self.out, self.table)
+        settings, rng = Settings(tombstone_grace=GRACE), random.Random(1)
+        local, members = Local(Node(OWN.ip, OWN.port), Record(), 1), Membership(OWN, 10, rng)
+        self.out = Outbox(CODEC, local, members, Timing(settings, members), lambda: self.table.digest, rng)
+        self.metadata = Metadata(OWN, settings, self.out, self.table)
 
     def write(self, key: str, at: float, **fields: object) -> Document:
         value = b"" if fields.get("deleted") else b"v"

@@ -39,8 +39,8 @@ from .messages import (
     SyncResponse,
 )
 from .outbox import Outbox
-from .packets import FLAG_PAUSED, RUMORS, Codec, Header, PacketType, Rejected
-from .paths import LONG, Paths
+from .packets import FLAG_PAUSED, LONG, RUMORS, Codec, Header, PacketType, Rejected
+from .paths import Paths
 from .peer_selection import PeerSelection
 from .queries import Queries
 from .received import Received

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable
 
 from .counters import NATIVE, Counters
 from .events import Event, Rumor, Transmit
+from .members.membership import Membership
 from .members.peer import with_mark
+from .members.timing import Timing
 from .messages import BY_CLASS
 from .packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Codec, Header, PacketType
 from .registry import Message
@@ -48,9 +51,19 @@ class Outbox:
     own rumors out of the other members' replay windows.
     """
 
-    def __init__(self, codec: Codec, local: Local, digest: Callable[[], int], rng: random.Random) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        local: Local,
+        membership: Membership,
+        timing: Timing,
+        digest: Callable[[], int],
+        rng: random.Random,
+    ) -> None:
         self.codec = codec
         self.rng = rng
+        self._membership = membership
+        self._timing = timing
         self.counters = Counters(NATIVE)
         self.rumor_sequence = 0
         self._direct_sequence = 0
@@ -71,10 +84,10 @@ class Outbox:
         self.rumor_sequence = 0
         self._direct_sequence = 0
 
-    def broadcast(
-        self, kind: PacketType, message: Message | None, targets: Sequence[Address], ttl: int, now: Now
-    ) -> None:
-        """Start a rumor: one packet, sent to each target."""
+    def rumor(self, kind: PacketType, message: Message | None, now: Now) -> None:
+        """Start a rumor: send one packet to random members, which relay it."""
+        ttl = math.ceil(math.log2(self._timing.members + 1)) + 4
+        targets = self._membership.pick(self._timing.copies(kind))
         self.rumor_sequence += 1
         data = self.codec.encode(self._header(kind, self.rumor_sequence, ttl, now), message)
         near = [target for target in targets if len(data) <= self.datagram_limits.get(target, len(data))]

@@ -28,6 +28,10 @@ class PacketType(enum.IntEnum):
 #: Packet types that nodes relay, and that use the origin's rumor sequence. Packets of other types go to one node only.
 RUMORS = frozenset({PacketType.HEARTBEAT, PacketType.METADATA, PacketType.LEAVE, PacketType.RECORD})
 
+#: Bytes of the longest packet sent as a datagram, which are IPv6's minimum MTU (1,280 bytes) less the headers of IPv6
+#: and UDP.
+LONG = 1232
+
 #: Flag: the origin has paused its heartbeats (``Stop``), so its packets do not count as signs of life.
 FLAG_PAUSED = 0x01
 #: Flag: some documents in the header's documents digest are not on the origin's disk yet.

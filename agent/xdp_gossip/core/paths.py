@@ -18,11 +18,9 @@ from .members.membership import Membership
 from .members.peer import Peer
 from .messages import Ping
 from .outbox import Outbox
+from .packets import LONG
 from .types import Address, Now
 
-#: Bytes of the longest packet sent as a datagram, which are IPv6's minimum MTU (1,280 bytes) less the headers of IPv6
-#: and UDP.
-LONG = 1232
 #: Bytes of a packet that passes every path: it fits IPv4's minimum datagram of 576 bytes with room for tunnel headers.
 SHORT = 508
 #: Number of repeated requests over TCP, within this many seconds, that start a test of the path.

@@ -11,6 +11,7 @@ from ..events import DocumentChanged, TombstonesCollected, Warned
 from ..interface import InvalidError, ProtocolError
 from ..messages import Entry
 from ..outbox import Outbox
+from ..packets import PacketType
 from ..settings import Settings
 from ..shown import shown
 from ..types import (
@@ -31,6 +32,7 @@ from ..types import (
 )
 from .clock import MAX_READING, NS_PER_MS, HybridClock, SteadyTime
 from .expiry import Expiry
+from .packing import packed
 from .staging import Staging
 from .table import DocumentTable, entry_of
 
@@ -70,9 +72,9 @@ class Metadata:
         return [(item.document, item.changed) for item in prepared]
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
-        """Make the prepared documents hold.
+        """Make the prepared documents hold, and spread them.
 
-        False if another version came between or took the room: then nothing changed.
+        Returns False if another version came between, or others took the room. Then nothing changed.
         """
         changes = [(item.document, item.held) for item in prepared if item.changed and item.document is not None]
         if any(self.table.get(document.key) is not held for document, held in changes):
@@ -83,7 +85,13 @@ class Metadata:
             self._store(document, held, now, local=True)
         if changes:
             self._settle(now)
+            self._spread([document for document, _ in changes], now)
         return True
+
+    def _spread(self, documents: Sequence[Document], now: Now) -> None:
+        if self._out.local.status == "running":
+            for message in packed(documents, self._out.codec):
+                self._out.rumor(PacketType.METADATA, message, now)
 
     def prepare(
         self,

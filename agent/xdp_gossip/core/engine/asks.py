@@ -108,7 +108,7 @@ class Engine(Drive):
             return False
         hand_over(self._metadata.table, self._membership, self._supply, self._out, now)
         self._local.status = "left"
-        self._spreading.rumor(PacketType.LEAVE, None, now)
+        self._out.rumor(PacketType.LEAVE, None, now)
         return True
 
     # -- documents ---------------------------------------------------------------------------------------------
@@ -160,9 +160,7 @@ class Engine(Drive):
         """Write several documents; see ``Asked.publish_many``."""
         self._look_at_clocks(now)
         self._metadata.expire(now)  # an expired document must not count in a comparison
-        written = self._metadata.write(writes, now, author=author, comment=comment)
-        self._spreading.documents([document for document, changed in written if changed and document is not None], now)
-        return written
+        return self._metadata.write(writes, now, author=author, comment=comment)
 
     def prepare(
         self,
@@ -180,12 +178,7 @@ class Engine(Drive):
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
         """The second half of a publish; see ``Asked.commit``."""
-        if not self._metadata.commit(prepared, now):
-            return False
-        self._spreading.documents(
-            [item.document for item in prepared if item.changed and item.document is not None], now
-        )
-        return True
+        return self._metadata.commit(prepared, now)
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
         """Write a tombstone and spread it."""

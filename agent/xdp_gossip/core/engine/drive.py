@@ -204,7 +204,7 @@ class Drive(Parts):
         if now.mono < self._next_heartbeat:
             return
         if self.status == "running":
-            self._spreading.rumor(PacketType.HEARTBEAT, None, now)
+            self._out.rumor(PacketType.HEARTBEAT, None, now)
             self._out.emit(HeartbeatSent(self.node))
             self._last_heartbeat = now.mono
             self._schedule_heartbeat(now.mono + self.cycle * self._rng.uniform(0.95, 1.05))
@@ -342,14 +342,14 @@ class Drive(Parts):
 
     def _announce(self, now: Now) -> None:
         """Spread the local record and a heartbeat."""
-        self._spreading.rumor(PacketType.RECORD, RecordRumor(self._local.record), now)
+        self._out.rumor(PacketType.RECORD, RecordRumor(self._local.record), now)
         self._schedule_heartbeat(now.mono)
         self._heartbeat(now)
 
     def _spread_record(self, record: Record, now: Now) -> None:
         self._local.record = replace(record, stamp=(self.incarnation, self._out.rumor_sequence + 1))
         if self.status == "running":
-            self._spreading.rumor(PacketType.RECORD, RecordRumor(self._local.record), now)
+            self._out.rumor(PacketType.RECORD, RecordRumor(self._local.record), now)
         self._out.emit(MemberChanged(self.local, State.ALIVE))
 
     def _refute(self, incarnation: int, now: Now) -> None:

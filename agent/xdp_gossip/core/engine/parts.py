@@ -28,7 +28,6 @@ from ..sync.records import NodeRecords
 from ..sync.supply import Supply
 from ..timers import Timers
 from ..types import Node, Record
-from .spreading import Spreading
 
 
 class Parts:
@@ -55,10 +54,10 @@ class Parts:
         record = Record(node.name, node.private_data, agent_version, plane, (incarnation, 0))
         self._local = Local(node, record, incarnation)
         table = DocumentTable()
-        self._out = Outbox(codec, self._local, lambda: table.digest, rng)
         self._membership = Membership(node.address, settings.limits.nodes, rng)
-        self._metadata = Metadata(node.address, settings, self._out, table)
         self._timing = Timing(settings, self._membership)
+        self._out = Outbox(codec, self._local, self._membership, self._timing, lambda: table.digest, rng)
+        self._metadata = Metadata(node.address, settings, self._out, table)
         self._detector = Detector(self._local, self._membership, self._out, self._timing)
         waits = (settings.wait_for_members, settings.expects_seeds)
         self._catch_up = CatchUp(self._local, self._membership, self._metadata, self._out, self._timing, *waits)
@@ -127,4 +126,3 @@ class Parts:
             self._catch_up,
         )
         self._ring = RelayRing(self._membership, rng)
-        self._spreading = Spreading(self._local, self._membership, self._out, self._timing)
