@@ -346,7 +346,7 @@ class AsyncNodeList:
 
     async def _checked(self, write: Write, runtime: Runtime) -> Write:
         """Return ``write`` if its value fits the type that the document gets. Raises ``ProtocolError``."""
-        held = runtime.engine.document(write.key)
+        held = runtime.engine.documents.get(write.key)
         kind = write.type_over(held)
         try:
             await self._contents.check(write.key, write.value, kind)
@@ -360,7 +360,7 @@ class AsyncNodeList:
 
     async def _write(self, writes: Sequence[Write], author: str, comment: str) -> list[Published]:
         runtime = self._joined()
-        held = [runtime.engine.document(write.key) for write in writes]
+        held = [runtime.engine.documents.get(write.key) for write in writes]
         written = await runtime.publish(writes, author, comment)
         return [
             Published(document, changed, before.version if before else None)
@@ -462,7 +462,7 @@ class AsyncNodeList:
     def document(self, key: str) -> Document | None:
         """Return the document held here; None if there is none."""
         parameters.document_key("key", key)
-        return self._joined().engine.document(key)
+        return self._joined().engine.documents.get(key)
 
     def documents(self, prefix: str = "", after: str = "", limit: int | None = None) -> list[Document]:
         """Return documents whose key starts with ``prefix``, ordered by key.
@@ -474,11 +474,11 @@ class AsyncNodeList:
         parameters.instance("after", after, str, "text")
         if limit is not None:
             parameters.integer("limit", limit, 1, 2**31)
-        return list(itertools.islice(self._joined().engine.documents_after(after, prefix), limit))
+        return list(itertools.islice(self._joined().engine.documents.live(prefix, after), limit))
 
     def state_digest(self) -> str:
         """The digest of all documents and deletions held here: equal on members that hold the same."""
-        return f"{self._joined().engine.state_digest:016x}"
+        return f"{self._joined().engine.documents.digest:016x}"
 
     async def history(self, key: str) -> list[Document]:
         """Return the latest versions of a document seen here, newest first. Raises ``StoreError``."""
@@ -512,7 +512,7 @@ class AsyncNodeList:
         engine = self._joined().engine
         if not engine.tells_ancestry:
             return frozenset()
-        held = engine.held(key)
+        held = engine.documents.held(key)
         return frozenset(unread(versions, held.version if held else None, engine.local.address))
 
     def update_node(self, name: str | None = None, private_data: str | None = None) -> bool:
@@ -594,16 +594,16 @@ class AsyncNodeList:
         if deleted and digest is not None:
             raise ValueError("digest: expected none beside deleted, what is deleted has no content")
         if key is None:
-            wanted = Wanted(None, None, digest or f"{runtime.engine.state_digest:016x}")
+            wanted = Wanted(None, None, digest or f"{runtime.engine.documents.digest:016x}")
         elif deleted:
             wanted = Wanted(key, str(version) if version is not None else None, None, deleted=True)
         elif version is None and digest is None:
-            held = runtime.engine.document(key)
+            held = runtime.engine.documents.get(key)
             if held is None:
                 raise ProtocolError("document_not_found", f"document {key!r}: there is none here", key=key)
             wanted = Wanted(key, str(held.version), held.digest)
         else:
-            held = runtime.engine.document(key)
+            held = runtime.engine.documents.get(key)
             if digest is None and held is not None and str(held.version) == str(version):
                 digest = held.digest  # PekoNode's versions are times: two values may share one
             wanted = Wanted(key, str(version) if version is not None else None, digest)
@@ -680,14 +680,14 @@ class AsyncNodeList:
         engine = self._joined().engine
         counts = engine.tally()
         seen = f"{counts[State.ALIVE]} alive, {counts[State.SUSPECT]} suspect"
-        return f"{engine.status}: {seen}, {engine.documents_held[0]} documents"
+        return f"{engine.status}: {seen}, {engine.documents.totals[0]} documents"
 
     def status(self) -> dict[str, Any]:
         """The answer of ``GET /v1/status`` (docs/api.md)."""
         runtime = self._joined()
         engine = runtime.engine
         counts = {state.value: count for state, count in engine.tally().items()}
-        documents, document_bytes = engine.documents_held
+        documents, document_bytes = engine.documents.totals
         return {
             "version": __version__,
             "cluster": self.settings.cluster,
@@ -706,7 +706,7 @@ class AsyncNodeList:
             "documents": documents,
             "document_bytes": document_bytes,
             "document_bytes_limit": self.settings.limits.store,
-            "digest": f"{engine.state_digest:016x}",
+            "digest": f"{engine.documents.digest:016x}",
             "clock_offset": round(engine.clock_offset, 6),
             "caught_up": not engine.catching_up,
             "catching_up": engine.catching_up,

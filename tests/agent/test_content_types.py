@@ -41,16 +41,16 @@ def test_a_type_is_kept_until_another_is_said_or_the_document_is_deleted() -> No
     alone = Alone()
 
     def write(value: bytes, **fields: Any) -> str:
-        [(document, _)] = alone.metadata.write([Write("a.json", value, **fields)], now_at(EPOCH))
+        [(document, _)] = alone.metadata.publish_many([Write("a.json", value, **fields)], now_at(EPOCH))
         assert document is not None
         return document.content_type
 
     assert write(b"1") == "json"
     assert write(b"2", content_type="yaml") == "yaml"
     assert write(b"3", suffix=".txt") == "yaml"
-    alone.metadata.write([Write("a.json", deleted=True)], now_at(EPOCH))
+    alone.metadata.publish_many([Write("a.json", deleted=True)], now_at(EPOCH))
     assert write(b"4") == "json"
-    [(_, changed)] = alone.metadata.write([Write("a.json", b"4")], now_at(EPOCH))
+    [(_, changed)] = alone.metadata.publish_many([Write("a.json", b"4")], now_at(EPOCH))
     assert not changed
 
 
@@ -59,7 +59,7 @@ def test_no_value_is_held_under_a_type_that_it_was_not_checked_for() -> None:
     alone.write("a", EPOCH, content_type="json")
     writes = [Write("a", b"{", checked_as="raw"), Write("b", b"1")]
     with pytest.raises(TypeChanged):
-        alone.metadata.write(writes, now_at(EPOCH))
+        alone.metadata.publish_many(writes, now_at(EPOCH))
     assert alone.table.get("b") is None
 
 

@@ -159,4 +159,4 @@ def test_pekonode_refuses_them_too(ip: str) -> None:
     assert stored.counters["rx_bad_address"] == 5
     assert len(stored.members(net.now)) == 1
     assert ip not in {transmit.to.ip for _, _, transmit in net.sent}
-    assert stored.document("default") is None
+    assert stored.documents.get("default") is None

@@ -88,7 +88,7 @@ class Wire:
         raise AssertionError("packets without end")
 
     def agree(self) -> bool:
-        return len({engine.state_digest for engine in self.engines.values()}) == 1
+        return len({engine.documents.digest for engine in self.engines.values()}) == 1
 
 
 @pytest.fixture
@@ -99,26 +99,26 @@ def wire() -> Wire:
 
 
 def held(engine: Engine, key: str) -> bytes | None:
-    found = engine.document(key)
+    found = engine.documents.get(key)
     return found.value if found else None
 
 
 def test_a_batch_is_visible_everywhere_and_has_one_version(wire: Wire) -> None:
-    written = wire[0].publish_many([Write("a", b"1"), Write("b", b"2")], wire.now, author="me")
+    written = wire[0].documents.publish_many([Write("a", b"1"), Write("b", b"2")], wire.now, author="me")
     wire.run(3)
     assert {document.version for document, changed in written if document and changed} == {written[0][0].version}
     for engine in wire.engines.values():
         assert (held(engine, "a"), held(engine, "b")) == (b"1", b"2")
-        assert engine.document("a").batch == ("a", "b")
+        assert engine.documents.get("a").batch == ("a", "b")
     assert wire.agree()
 
 
 def test_no_part_of_a_batch_is_visible_before_the_last_one_came(wire: Wire) -> None:
-    [(first, _), (second, _)] = wire[0].publish_many([Write("a", b"1"), Write("b", b"2")], wire.now)
+    [(first, _), (second, _)] = wire[0].documents.publish_many([Write("a", b"1"), Write("b", b"2")], wire.now)
     other = wire[1]
-    metadata = other._metadata
+    metadata = other.documents
     metadata.apply(first, wire.now)
-    assert held(other, "a") is None and other.state_digest == 0
+    assert held(other, "a") is None and other.documents.digest == 0
     metadata.apply(second, wire.now)
     assert (held(other, "a"), held(other, "b")) == (b"1", b"2")
     changed = [event for event in other.take_events() if isinstance(event, DocumentChanged)]
@@ -126,9 +126,9 @@ def test_no_part_of_a_batch_is_visible_before_the_last_one_came(wire: Wire) -> N
 
 
 def test_a_batch_of_which_a_part_was_overtaken_is_complete_with_the_later_version(wire: Wire) -> None:
-    [(first, _), (second, _)] = wire[0].publish_many([Write("a", b"1"), Write("b", b"2")], wire.now)
-    later, _ = wire[0].publish("a", b"3", wire.now)
-    metadata = wire[1]._metadata
+    [(first, _), (second, _)] = wire[0].documents.publish_many([Write("a", b"1"), Write("b", b"2")], wire.now)
+    later, _ = wire[0].documents.publish("a", b"3", wire.now)
+    metadata = wire[1].documents
     metadata.apply(second, wire.now)
     assert held(wire[1], "b") is None
     metadata.apply(later, wire.now)
@@ -137,33 +137,33 @@ def test_a_batch_of_which_a_part_was_overtaken_is_complete_with_the_later_versio
 
 
 def test_batches_that_wait_for_each_other_become_visible_in_the_end(wire: Wire) -> None:
-    old = wire[0].publish_many([Write("a", b"1"), Write("b", b"1")], wire.now)
-    new = wire[0].publish_many([Write("a", b"2"), Write("c", b"2")], wire.now)
+    old = wire[0].documents.publish_many([Write("a", b"1"), Write("b", b"1")], wire.now)
+    new = wire[0].documents.publish_many([Write("a", b"2"), Write("c", b"2")], wire.now)
     parts = [document for document, _ in (*old, *new)]
     for order in ([1, 2, 0, 3], [2, 1, 0, 3], [3, 1, 2], [0, 1, 3, 2]):
         fresh = Wire(1)
         for index in order:
-            fresh[0]._metadata.apply(parts[index], fresh.now)
+            fresh[0].documents.apply(parts[index], fresh.now)
         assert [held(fresh[0], key) for key in "abc"] == [b"2", b"1", b"2"], order
 
 
 def test_an_incomplete_batch_is_forgotten_and_counted(wire: Wire) -> None:
-    [(first, _), _] = wire[0].publish_many([Write("a", b"1"), Write("b", b"2")], wire.now)
+    [(first, _), _] = wire[0].documents.publish_many([Write("a", b"1"), Write("b", b"2")], wire.now)
     alone = Wire(1)
-    alone[0]._metadata.apply(first, alone.now)
+    alone[0].documents.apply(first, alone.now)
     alone.run(70)
-    assert len(alone[0]._metadata.staging) == 0
+    assert len(alone[0].documents.staging) == 0
     assert alone[0].counters["batches_given_up"] == 1
-    assert alone[0]._metadata.apply(first, alone.now)
+    assert alone[0].documents.apply(first, alone.now)
 
 
 def test_a_batch_is_taken_by_a_new_member_after_the_deletions_in_it_were_retired(wire: Wire) -> None:
     """Nobody tells of the tombstone any more, so nobody can wait for it."""
-    wire[0].publish("old", b"1", wire.now)
+    wire[0].documents.publish("old", b"1", wire.now)
     wire.run(3)
     away = wire[2].node
     wire.cut.add(away.address)
-    wire[0].publish_many([Write("new", b"1"), Write("old", deleted=True)], wire.now)
+    wire[0].documents.publish_many([Write("new", b"1"), Write("old", deleted=True)], wire.now)
     wire.run(GRACE + 30, 1.0)
     fresh = Node("198.18.0.9", 8000)
     wire.disks[fresh.address] = MemoryStore()
@@ -173,14 +173,14 @@ def test_a_batch_is_taken_by_a_new_member_after_the_deletions_in_it_were_retired
     assert [held(engine, "new") for engine in wire.engines.values()] == [b"1"] * 4
     assert [held(engine, "old") for engine in wire.engines.values()] == [None] * 4
     assert wire.agree()
-    assert [len(engine._metadata.staging) for engine in wire.engines.values()] == [0] * 4
+    assert [len(engine.documents.staging) for engine in wire.engines.values()] == [0] * 4
 
 
 def test_a_batch_is_all_or_nothing_for_whoever_writes_it(wire: Wire) -> None:
-    document, _ = wire[0].publish("a", b"1", wire.now)
+    document, _ = wire[0].documents.publish("a", b"1", wire.now)
     wrong = Version(5, document.version.origin)
     with pytest.raises(ProtocolError) as refused:
-        wire[0].publish_many([Write("b", b"1"), Write("a", b"2", expected=wrong)], wire.now)
+        wire[0].documents.publish_many([Write("b", b"1"), Write("a", b"2", expected=wrong)], wire.now)
     assert refused.value.code == "version_mismatch"
     assert refused.value.details == {"key": "a", "expected": str(wrong), "actual": str(document.version)}
     assert held(wire[0], "b") is None
@@ -190,22 +190,22 @@ def test_a_batch_is_all_or_nothing_for_whoever_writes_it(wire: Wire) -> None:
         [Write("b" * 500 + str(n)) for n in range(9)],
     ):
         with pytest.raises(ProtocolError) as refused:
-            wire[0].publish_many(writes, wire.now)
+            wire[0].documents.publish_many(writes, wire.now)
         assert refused.value.code == "invalid_document"
-    assert len(wire[0].documents()) == 1
+    assert len(list(wire[0].documents.live())) == 1
 
 
 def test_what_stays_as_it_is_keeps_its_version_in_a_batch(wire: Wire) -> None:
-    document, _ = wire[0].publish("a", b"1", wire.now)
-    (same, kept), (_, written), (gone, nothing) = wire[0].publish_many(
+    document, _ = wire[0].documents.publish("a", b"1", wire.now)
+    (same, kept), (_, written), (gone, nothing) = wire[0].documents.publish_many(
         [Write("a", b"1"), Write("b", b"2"), Write("never", deleted=True)], wire.now
     )
     assert (same, kept, written, gone, nothing) == (document, False, True, None, False)
-    assert wire[0].document("b").batch == ()
+    assert wire[0].documents.get("b").batch == ()
 
 
 def test_a_document_is_over_on_every_member_at_once_and_without_a_word(wire: Wire) -> None:
-    document, _ = wire[0].publish("lease", b"1", wire.now, expires_in=30)
+    document, _ = wire[0].documents.publish("lease", b"1", wire.now, expires_in=30)
     wire.run(25)
     assert [held(engine, "lease") for engine in wire.engines.values()] == [b"1"] * 3
     before = sum(engine.counters["tx_metadata"] for engine in wire.engines.values())
@@ -213,15 +213,15 @@ def test_a_document_is_over_on_every_member_at_once_and_without_a_word(wire: Wir
     assert [held(engine, "lease") for engine in wire.engines.values()] == [None] * 3
     assert wire.agree()
     assert sum(engine.counters["tx_metadata"] for engine in wire.engines.values()) == before
-    assert wire[1].held("lease").version == Version(document.version.hlc + 1, document.version.origin)
+    assert wire[1].documents.held("lease").version == Version(document.version.hlc + 1, document.version.origin)
 
 
 def test_whoever_renews_a_document_wins_against_its_end(wire: Wire) -> None:
-    wire[0].publish("lease", b"1", wire.now, expires_in=30)
+    wire[0].documents.publish("lease", b"1", wire.now, expires_in=30)
     wire.run(5)
     away = Address("198.18.0.3", 8000)
     wire.cut.add(away)
-    wire[0].publish("lease", b"1", wire.now, expires_in=3600)
+    wire[0].documents.publish("lease", b"1", wire.now, expires_in=3600)
     wire.run(40)
     assert held(wire[2], "lease") is None
     wire.cut.clear()
@@ -230,42 +230,42 @@ def test_whoever_renews_a_document_wins_against_its_end(wire: Wire) -> None:
 
 
 def test_a_comparison_does_not_see_what_is_over(wire: Wire) -> None:
-    wire[0].publish("lease", b"1", wire.now, expires_in=1)
+    wire[0].documents.publish("lease", b"1", wire.now, expires_in=1)
     wire.settle()
     wire.time += 2
-    document, changed = wire[0].publish("lease", b"2", wire.now, absent=True)
+    document, changed = wire[0].documents.publish("lease", b"2", wire.now, absent=True)
     assert changed and document.expires == 0
 
 
 def test_tombstones_go_after_their_grace_everywhere(wire: Wire) -> None:
-    wire[0].publish("a", b"1", wire.now)
+    wire[0].documents.publish("a", b"1", wire.now)
     wire.run(3)
-    tombstone, _ = wire[1].delete("a", wire.now)
+    tombstone, _ = wire[1].documents.delete("a", wire.now)
     wire.run(GRACE - 10, 1.0)
-    assert wire[2].held("a") == tombstone
+    assert wire[2].documents.held("a") == tombstone
     wire.run(20, 1.0)
-    assert [engine.held("a") for engine in wire.engines.values()] == [None] * 3
-    assert wire.agree() and wire[0].state_digest == 0
+    assert [engine.documents.held("a") for engine in wire.engines.values()] == [None] * 3
+    assert wire.agree() and wire[0].documents.digest == 0
     disk = wire.disks[wire[2].node.address]
     assert disk.load().documents == disk.history("a") == [tombstone]
     again = wire.boot(wire[2].node, wire[0].node)
-    assert again.state_digest == 0 and again.held("a") is None
-    document, _ = again.publish("a", b"2", wire.now)
+    assert again.documents.digest == 0 and again.documents.held("a") is None
+    document, _ = again.documents.publish("a", b"2", wire.now)
     wire.run(3, 1.0)
     assert document.version > tombstone.version and held(wire[0], "a") == b"2"
 
 
 def test_a_member_that_was_away_for_too_long_brings_nothing_back(wire: Wire) -> None:
-    wire[0].publish("gone", b"1", wire.now)
-    wire[0].publish("stays", b"1", wire.now)
+    wire[0].documents.publish("gone", b"1", wire.now)
+    wire[0].documents.publish("stays", b"1", wire.now)
     wire.run(3)
     away = wire[2].node
     wire.cut.add(away.address)
     wire.run(20, 1.0)
-    wire[0].delete("gone", wire.now)
+    wire[0].documents.delete("gone", wire.now)
     wire.run(GRACE + 30, 1.0)
     assert held(wire[2], "gone") == b"1"
-    news, _ = wire[2].publish("written while away", b"1", wire.now)
+    news, _ = wire[2].documents.publish("written while away", b"1", wire.now)
     wire.cut.clear()
     wire.run(30)
     assert wire.agree()
@@ -280,11 +280,11 @@ def test_a_member_that_was_away_for_too_long_brings_nothing_back(wire: Wire) -> 
 @pytest.mark.parametrize("remember", [1, 0])
 def test_a_deletion_is_remembered_while_one_member_is_left_that_knew_of_it(wire: Wire, remember: int) -> None:
     """New members are not told of what was retired: docs/protocol.md, "Documents", states the bound."""
-    wire[0].publish("gone", b"1", wire.now)
+    wire[0].documents.publish("gone", b"1", wire.now)
     wire.run(3)
     away = wire[2].node.address
     wire.cut.add(away)
-    wire[0].delete("gone", wire.now)
+    wire[0].documents.delete("gone", wire.now)
     wire.run(GRACE + 30, 1.0)
     for number in range(2 - remember):  # replaced one after the other
         fresh = Node(f"198.18.0.{10 + number}", 8000)
@@ -317,16 +317,16 @@ def test_who_was_away_for_longer_than_deletions_are_told_of_is_warned_of(
 
 
 def test_a_new_member_hears_of_no_deletion_of_long_ago_and_takes_what_is_older(wire: Wire) -> None:
-    wire[0].publish("old", b"1", wire.now)
-    wire[0].publish("a", b"1", wire.now)
-    wire[0].delete("a", wire.now)
+    wire[0].documents.publish("old", b"1", wire.now)
+    wire[0].documents.publish("a", b"1", wire.now)
+    wire[0].documents.delete("a", wire.now)
     wire.run(GRACE + 30, 1.0)
     fresh = Node("198.18.0.9", 8000)
     wire.disks[fresh.address] = MemoryStore()
     engine = wire.boot(fresh, wire[0].node)
     wire.run(20)
     assert held(engine, "old") == b"1" and wire.agree()
-    assert engine._metadata.tombstone_watermark == 0 < wire[0]._metadata.tombstone_watermark
+    assert engine.documents.tombstone_watermark == 0 < wire[0].documents.tombstone_watermark
 
 
 def test_more_deletions_than_documents_are_allowed_are_forgotten_and_told_of() -> None:
@@ -337,8 +337,8 @@ def test_more_deletions_than_documents_are_allowed_are_forgotten_and_told_of() -
     engine = wire.boot(node, node)
     for number in range(5):
         wire.time += 1
-        engine.publish(f"k/{number}", b"1", wire.now)
-        engine.delete(f"k/{number}", wire.now)
+        engine.documents.publish(f"k/{number}", b"1", wire.now)
+        engine.documents.delete(f"k/{number}", wire.now)
         wire.run(GRACE + 5, 5.0)
     assert engine.counters["tombstones_dropped"] == 2
     assert [document.key for document in wire.disks[node.address].load().documents] == ["k/2", "k/3", "k/4"]
@@ -363,14 +363,14 @@ def conflicts(wire: Wire) -> set[bytes]:
 
 def test_a_publish_that_only_the_successor_of_its_rival_meets_is_told_of_too(wire: Wire) -> None:
     alone = wire[0].node.address
-    wire[0].publish("k", b"read by all", wire.now)
+    wire[0].documents.publish("k", b"read by all", wire.now)
     wire.run(3)
     wire.cut = {alone}
-    wire[0].publish("k", b"lost", wire.now)
+    wire[0].documents.publish("k", b"lost", wire.now)
     wire.run(1)
-    wire[1].publish("k", b"rival", wire.now)
+    wire[1].documents.publish("k", b"rival", wire.now)
     wire.run(1)
-    wire[2].publish("k", b"its successor", wire.now)
+    wire[2].documents.publish("k", b"its successor", wire.now)
     wire.run(1)
     wire.cut = set()
     wire.run(20)
@@ -383,11 +383,11 @@ def test_a_publish_that_only_the_successor_of_its_rival_meets_is_told_of_too(wir
 
 
 def test_who_slept_through_some_successors_sees_no_conflict(wire: Wire) -> None:
-    wire[1].publish("k", b"0", wire.now)
+    wire[1].documents.publish("k", b"0", wire.now)
     wire.run(3)
     wire.cut = {wire[0].node.address}
     for number in range(1, 8):
-        wire[1 + number % 2].publish("k", b"%d" % number, wire.now)
+        wire[1 + number % 2].documents.publish("k", b"%d" % number, wire.now)
         wire.run(1)
     wire.cut = set()
     wire.run(20)
@@ -396,13 +396,13 @@ def test_who_slept_through_some_successors_sees_no_conflict(wire: Wire) -> None:
 
 
 def test_of_one_overtaken_by_more_versions_than_are_named_its_author_tells(wire: Wire) -> None:
-    wire[0].publish("k", b"0", wire.now)
+    wire[0].documents.publish("k", b"0", wire.now)
     wire.run(3)
     wire.cut = {wire[0].node.address}
-    wire[0].publish("k", b"lost", wire.now)
+    wire[0].documents.publish("k", b"lost", wire.now)
     for number in range(1, 15):
         wire.run(1)
-        wire[1 + number % 2].publish("k", b"%d" % number, wire.now)
+        wire[1 + number % 2].documents.publish("k", b"%d" % number, wire.now)
     wire.cut = set()
     wire.run(20)
     assert wire.agree() and held(wire[0], "k") == b"14"
@@ -421,7 +421,7 @@ class Alone:
 
     def write(self, key: str, at: float, **fields: object) -> Document:
         value = b"" if fields.get("deleted") else b"v"
-        [(document, changed)] = self.metadata.write([Write(key, value, **fields)], now_at(at))  # type: ignore[arg-type]
+        [(document, changed)] = self.metadata.publish_many([Write(key, value, **fields)], now_at(at))  # type: ignore[arg-type]
         assert changed and document is not None
         return document
 
@@ -457,7 +457,7 @@ def test_no_clock_makes_a_version_that_nothing_can_follow() -> None:
     alone = Alone()
     first = alone.write("k", 2**63 / 1e9)
     assert first.version.hlc < MAX_READING
-    again = alone.metadata.write([Write("k", b"later")], now_at(EPOCH))[0][0]
+    again = alone.metadata.publish_many([Write("k", b"later")], now_at(EPOCH))[0][0]
     assert again is not None and again.version > first.version
     assert not alone.metadata.apply(Document("k", Version(MAX_READING, OTHER), b"x"), now_at(EPOCH))
     assert alone.out.counters["documents_refused_future"] == 1
@@ -472,7 +472,7 @@ def test_what_nothing_can_follow_is_not_followed_by_what_others_refuse() -> None
             alone.write(key, EPOCH)
         assert caught.value.code == "version_exhausted"
         with pytest.raises(ProtocolError):
-            alone.metadata.write([Write(key, deleted=True)], now_at(EPOCH))
+            alone.metadata.publish_many([Write(key, deleted=True)], now_at(EPOCH))
     assert alone.metadata.apply(Document("m", Version(MAX_READING - 4, OTHER), b"x"), now_at(EPOCH))
     assert alone.write("m", EPOCH).version.hlc == MAX_READING - 2
     assert alone.write("another", EPOCH).version.hlc < MAX_READING >> 3
@@ -546,13 +546,13 @@ def test_a_bucket_of_more_documents_than_hashes_are_named_is_listed_whole(
     """Both sides learn what they lack, also in a bucket whose hashes would not fit one request."""
     monkeypatch.setattr(anti_entropy, "KNOWN", 3)
     for number in range(600):
-        wire[number % 3].publish(f"k/{number}", b"x", wire.now)
+        wire[number % 3].documents.publish(f"k/{number}", b"x", wire.now)
     wire.run(5)
     assert wire.agree()
     wire.cut = {wire[0].node.address}
     for number in (5, 6, 700):
-        wire[0].publish(f"k/{number}", b"of the first", wire.now)
-        wire[1].publish(f"k/{number + 1000}", b"of the others", wire.now)
+        wire[0].documents.publish(f"k/{number}", b"of the first", wire.now)
+        wire[1].documents.publish(f"k/{number + 1000}", b"of the others", wire.now)
     wire.run(1)
     wire.cut = set()
     wire.run(10)

@@ -173,7 +173,7 @@ def test_own_rumors_come_as_one_for_several() -> None:
     made = engine(amount=2)
     others = [Address(f"198.18.0.{number}", 8000) for number in range(2, 12)]
     made.observe([row(101.0, address) for address in others], at(101.0))
-    made.publish("k", b"v", at(101.1))
+    made.documents.publish("k", b"v", at(101.1))
     (rumor,) = [item for item in made.take_transmits() if isinstance(item, Rumor)]
     assert len(set(rumor.targets)) == 6, "a document goes to three times amount"
 

@@ -105,7 +105,7 @@ def test_no_sequence_of_packets_breaks_a_node(
         return Now(mono, WALL + int((mono - 100.0) * 1e9))
 
     engine.start(now())
-    engine.publish("mine", b"value", now())
+    engine.documents.publish("mine", b"value", now())
     for head, message, source, pause in sequence:
         try:
             data = CODEC.encode(head, message)
@@ -121,7 +121,7 @@ def test_no_sequence_of_packets_breaks_a_node(
                 assert to != OWN and not to.is_group
         engine.take_events()
         engine.members(now())
-    held = engine.document("mine")
+    held = engine.documents.get("mine")
     assert held is not None and held.value == b"value"
-    document, _ = engine.publish("mine", b"again", now())
+    document, _ = engine.documents.publish("mine", b"again", now())
     assert document.value == b"again"

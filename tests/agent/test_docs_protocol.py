@@ -140,9 +140,9 @@ def engine() -> Engine:
 def test_a_new_version_leaves_room_for_the_end_of_the_former_one() -> None:
     one, now = engine(), Now(10.0, 1_700_000_000 * 10**9)
     one.start(now)
-    former = one.publish("k", b"1", now)[0]
+    former = one.documents.publish("k", b"1", now)[0]
     assert former.ended.version.hlc == former.version.hlc + 1
-    later = one.publish("k", b"2", now)[0]
+    later = one.documents.publish("k", b"2", now)[0]
     assert later.version.hlc >= former.version.hlc + 2
     assert "`reading(new) >= reading(held) + 2`" in PAGE and HybridClock(0).tick(0) == 1
 

@@ -63,8 +63,9 @@ def test_cheap_calls_look_at_no_node_and_no_document(tmp_path: Path, monkeypatch
         runtime = made._runtime
         assert runtime is not None
         with monkeypatch.context() as patched:
-            for name in ("members", "members_after", "documents", "documents_after"):
+            for name in ("members", "members_after"):
                 patched.setattr(runtime.engine, name, None)
+            patched.setattr(runtime.engine.documents, "live", None)
             assert (await api("GET", "/v1/health")).json == {"status": "ok"}
             assert (await api("GET", "/v1/node")).json["local"]
             status = (await api("GET", "/v1/status")).json
@@ -120,7 +121,7 @@ def test_the_revision_on_pekonodes_wire(seed: int) -> None:
             engine = rng.choice(engines)
             engine.update_node(net.now, private_data=str(rng.random()))
         if rng.random() < 0.1:
-            rng.choice(engines).publish("default", str(rng.random()).encode(), net.now)
+            rng.choice(engines).documents.publish("default", str(rng.random()).encode(), net.now)
         for number, engine in enumerate(engines):
             members = engine.members(net.now)
             shown = tuple(replace(member, sequence=0, last_heard=0.0) for member in members[1:])

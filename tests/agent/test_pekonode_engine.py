@@ -71,12 +71,12 @@ def test_cluster_converges_on_members_and_documents(count: int) -> None:
     assert all(names(engine, net) == expected for engine in engines)
     for round_ in range(20):
         value = b"value %d" % round_
-        document, changed = engines[round_ % count].publish("default", value, net.now)
+        document, changed = engines[round_ % count].documents.publish("default", value, net.now)
         assert changed
         net.run(0.5)
-        assert {engine.document("default").value for engine in engines} == {value}  # type: ignore[union-attr]
-        assert {engine.document("default").version for engine in engines} == {document.version}  # type: ignore[union-attr]
-        assert len({engine.state_digest for engine in engines}) == 1
+        assert {engine.documents.get("default").value for engine in engines} == {value}  # type: ignore[union-attr]
+        assert {engine.documents.get("default").version for engine in engines} == {document.version}  # type: ignore[union-attr]
+        assert len({engine.documents.digest for engine in engines}) == 1
     net.run(20)
     dead = [e for log in net.events.values() for e in log if isinstance(e, events.MemberChanged) and e.previous]
     assert dead == []  # calm: nobody was ever taken for dead, no record flapped
@@ -236,14 +236,14 @@ def test_partition_heals_without_help() -> None:
     net.cut = lambda source, to: (source in side) != (to in side)
     net.run(120)
     assert names(engines[0], net) == [f"n{index}" for index in range(5)]
-    engines[0].publish("default", b"left", net.now)
+    engines[0].documents.publish("default", b"left", net.now)
     net.run(1)
-    engines[9].publish("default", b"right", net.now)
+    engines[9].documents.publish("default", b"right", net.now)
     net.run(1)
     net.cut = lambda source, to: False
     net.run(30)
     assert all(len(names(engine, net)) == 10 for engine in engines)
-    assert {engine.document("default").value for engine in engines} == {b"right"}  # type: ignore[union-attr]
+    assert {engine.documents.get("default").value for engine in engines} == {b"right"}  # type: ignore[union-attr]
 
 
 @pytest.mark.slow
@@ -361,42 +361,47 @@ def test_long_names_are_shortened_here_and_relayed_whole() -> None:
 
 def test_publish_rules() -> None:
     net, engine, _ = solo()
-    assert engine.document("default") is None and engine.documents() == [] and engine.state_digest == 0
-    first, changed = engine.publish("default", b"a", net.now, absent=True)
+    assert (
+        engine.documents.get("default") is None and list(engine.documents.live()) == [] and engine.documents.digest == 0
+    )
+    first, changed = engine.documents.publish("default", b"a", net.now, absent=True)
     assert changed and stamp_of(first.version) == net.now.wall_ns
-    assert engine.documents() == engine.documents("def") == [first] and engine.documents("x") == []
-    assert engine.publish("default", b"a", net.now) == (first, False)
-    second, _ = engine.publish("default", b"", net.now, expected=first.version)
+    assert (
+        list(engine.documents.live()) == list(engine.documents.live("def")) == [first]
+        and list(engine.documents.live("x")) == []
+    )
+    assert engine.documents.publish("default", b"a", net.now) == (first, False)
+    second, _ = engine.documents.publish("default", b"", net.now, expected=first.version)
     assert stamp_of(second.version) == stamp_of(first.version) + 1  # the clock stands, versions grow
-    assert engine.document("default") == second and engine.document("other") is None
+    assert engine.documents.get("default") == second and engine.documents.get("other") is None
     for arguments in ({"absent": True}, {"expected": first.version}):
         with pytest.raises(ProtocolError) as caught:
-            engine.publish("default", b"b", net.now, **arguments)  # type: ignore[arg-type]
+            engine.documents.publish("default", b"b", net.now, **arguments)  # type: ignore[arg-type]
         assert caught.value.code == "version_mismatch"
         assert caught.value.details["actual"] == str(second.version)
     with pytest.raises(ProtocolError) as caught:
-        engine.publish("other", b"b", net.now)
+        engine.documents.publish("other", b"b", net.now)
     assert caught.value.code == "unsupported_key"
     with pytest.raises(ProtocolError) as caught:
-        engine.delete("default", net.now)
+        engine.documents.delete("default", net.now)
     assert caught.value.code == "unsupported_operation"
-    assert engine.document("default") == second
+    assert engine.documents.get("default") == second
 
 
 def test_largest_document_reaches_everybody_and_a_larger_one_is_refused() -> None:
     net = Net()
     engines = net.cluster(10)
     net.run(13)
-    limit = engines[0].max_document
+    limit = engines[0].documents.limit
     assert 11_900 < limit < 12_100  # 3/4 of 16 KiB less the rest of the packet
     with pytest.raises(ProtocolError) as caught:
-        engines[0].publish("default", bytes(limit + 1), net.now)
+        engines[0].documents.publish("default", bytes(limit + 1), net.now)
     assert caught.value.code == "document_too_large"
     assert caught.value.details == {"limit": limit, "size": limit + 1}
     assert "16384" in str(caught.value)
-    engines[0].publish("default", bytes(limit), net.now)
+    engines[0].documents.publish("default", bytes(limit), net.now)
     net.run(13)
-    assert all(engine.document("default") is not None for engine in engines)
+    assert all(engine.documents.get("default") is not None for engine in engines)
     assert max(len(transmit.data) for _, _, transmit in net.sent) < 16384
     assert all(not engine.counters["tx_too_large"] for engine in engines)
 
@@ -404,13 +409,13 @@ def test_largest_document_reaches_everybody_and_a_larger_one_is_refused() -> Non
 def test_newcomer_gets_the_document_by_exchange() -> None:
     net = Net()
     engines = net.cluster(3)
-    engines[0].publish("default", b"v", net.now)
+    engines[0].documents.publish("default", b"v", net.now)
     net.run(13)
     late = net.add(9)
     late.seed(engines[1].node, net.now)
     late.start(net.now)
     net.run(0.2)
-    assert late.document("default") == document_of(stamp_of(late.document("default").version), b"v")  # type: ignore[union-attr]
+    assert late.documents.get("default") == document_of(stamp_of(late.documents.get("default").version), b"v")  # type: ignore[union-attr]
     answered = [e for e in net.events[late.node.address] if isinstance(e, events.SwapAnswered)]
     assert answered == [events.SwapAnswered(late.node.address, engines[1].node.address)]
 
@@ -436,8 +441,8 @@ def test_rumor_is_passed_on_once_and_only_when_newer() -> None:
 
 def test_exchange_answers_only_who_is_behind() -> None:
     net, engine, to = solo()
-    engine.publish("default", b"mine", net.now)
-    stamp = stamp_of(engine.document("default").version)  # type: ignore[union-attr]
+    engine.documents.publish("default", b"mine", net.now)
+    stamp = stamp_of(engine.documents.get("default").version)  # type: ignore[union-attr]
     net.run(0.1)
     net.sent.clear()
     net.inject(to, swap(Swap.REQUEST, 0, b""))
@@ -450,7 +455,7 @@ def test_exchange_answers_only_who_is_behind() -> None:
     net.inject(to, swap(Swap.REQUEST, stamp + 5, b"theirs"))
     net.run(0.1)
     assert net.sent == []
-    assert engine.document("default").value == b"theirs"  # type: ignore[union-attr]
+    assert engine.documents.get("default").value == b"theirs"  # type: ignore[union-attr]
     assert len(engine.members(net.now)) == 1  # an exchange is no sign of life: a stopped node answers too
 
 
@@ -459,13 +464,13 @@ def test_equal_stamps_have_one_winner_among_agents() -> None:
     engines = net.cluster(8)
     net.run(13)
     net.cut = lambda source, to: True
-    engines[0].publish("default", b"a", net.now)
-    engines[7].publish("default", b"b", net.now)
+    engines[0].documents.publish("default", b"a", net.now)
+    engines[7].documents.publish("default", b"b", net.now)
     net.cut = lambda source, to: False
     net.run(60)
-    values = {engine.document("default").value for engine in engines}  # type: ignore[union-attr]
+    values = {engine.documents.get("default").value for engine in engines}  # type: ignore[union-attr]
     assert values == {max((b"a", b"b"), key=lambda value: document_of(1, value).content_hash)}
-    assert len({engine.state_digest for engine in engines}) == 1
+    assert len({engine.documents.digest for engine in engines}) == 1
     conflicts = [e for log in net.events.values() for e in log if isinstance(e, events.DocumentChanged) and e.conflict]
     assert len(conflicts) >= 1
     for log in net.events.values():  # nobody flaps
@@ -476,25 +481,25 @@ def test_version_in_the_far_future_is_overtaken() -> None:
     net, engine, to = solo()
     future = WALL + 365 * 86_400 * 10**9
     net.inject(to, update(future, b"future"))
-    assert engine.document("default").value == b"future"  # type: ignore[union-attr]
+    assert engine.documents.get("default").value == b"future"  # type: ignore[union-attr]
     assert engine.counters["versions_in_future"] == 1
-    document, _ = engine.publish("default", b"now", net.now)
+    document, _ = engine.documents.publish("default", b"now", net.now)
     assert stamp_of(document.version) == future + 1
     net.inject(to, update(MAX_STAMP, b"last"))
     with pytest.raises(ProtocolError) as caught:
-        engine.publish("default", b"later", net.now)
+        engine.documents.publish("default", b"later", net.now)
     assert caught.value.code == "version_exhausted"
 
 
 def test_document_survives_a_restart() -> None:
     net, engine, _ = solo()
-    document, _ = engine.publish("default", b"v", Now(net.mono, WALL + 123_456_789))
+    document, _ = engine.documents.publish("default", b"v", Now(net.mono, WALL + 123_456_789))
     again = PekoNodeEngine(engine.node, Settings(), random.Random(2), codec, "k")
     foreign = Document("other", document.version, b"x")
     again.start(net.now, documents=[document, foreign])
-    assert again.document("default") == document
+    assert again.documents.get("default") == document
     assert again.counters["documents_not_restored"] == 1
-    later, _ = again.publish("default", b"w", Now(net.mono, WALL))
+    later, _ = again.documents.publish("default", b"w", Now(net.mono, WALL))
     assert stamp_of(later.version) == WALL + 123_456_790
 
 
@@ -502,7 +507,7 @@ def test_native_document_keeps_its_age() -> None:
     native = Document("default", Version((WALL // 10**6) << 16 | 7, Address("198.18.0.5", 8000)), b"v")
     engine = PekoNodeEngine(Node("198.18.0.1", 1), Settings(), random.Random(2), codec)
     engine.start(Now(1.0, WALL), documents=[native])
-    held = engine.document("default")
+    held = engine.documents.get("default")
     assert held is not None and held.value == b"v"
     assert stamp_of(held.version) // 10**6 == WALL // 10**6
 
@@ -519,7 +524,7 @@ def test_versions_are_stamps(first: int, second: int) -> None:
 def test_query_asks_others_directly() -> None:
     net = Net()
     engines = net.cluster(3)
-    document, _ = engines[1].publish("default", b"v", net.now)
+    document, _ = engines[1].documents.publish("default", b"v", net.now)
     net.run(13)
     query = engines[0].query("default", [engines[1].node.address, Address("198.18.0.99", 9)], net.now)
     net.run(0.1)
@@ -537,7 +542,7 @@ def test_query_asks_others_directly() -> None:
 
 def test_bad_packets_are_counted_and_change_nothing() -> None:
     net, engine, to = solo()
-    engine.publish("default", b"v", net.now)
+    engine.documents.publish("default", b"v", net.now)
     wrong_key = codec.encode(Packet(OTHER, frozenset(), b"x", MAX_STAMP, is_update=True, secret="wrong é"))
     for data, counter in [
         (b"\xff\x00garbage", "rx_malformed"),
@@ -552,7 +557,7 @@ def test_bad_packets_are_counted_and_change_nothing() -> None:
         net.inject(to, data)
         assert engine.counters[counter] == before + 1, counter
     net.run(0.1)
-    assert engine.document("default").value == b"v"  # type: ignore[union-attr]
+    assert engine.documents.get("default").value == b"v"  # type: ignore[union-attr]
     assert len(engine.members(net.now)) == 1
 
 
@@ -626,7 +631,7 @@ def test_any_packets_leave_a_sound_engine(packets: list[Packet]) -> None:
     for packet in packets:
         net.inject(to, codec.encode(packet))
         net.run(0.05)
-        stamp = stamp_of(engine.document("default").version) if engine.document("default") else 0  # type: ignore[union-attr]
+        stamp = stamp_of(engine.documents.get("default").version) if engine.documents.get("default") else 0  # type: ignore[union-attr]
         assert stamp >= best
         best = stamp
     members = engine.members(net.now)
@@ -655,12 +660,12 @@ def test_mixed_cluster() -> None:
     assert all(names(agent, net) == everybody for agent in agents)
     assert all(sorted(node.name for node in go.get(net.mono)) == everybody for go in goes)
 
-    agents[0].publish("default", b"from an agent", net.now)
+    agents[0].documents.publish("default", b"from an agent", net.now)
     net.run(1)
     assert {go.data for go in goes} == {b"from an agent"}
     net._post(goes[2].id.address, goes[2].publish(b"from go", net.now.wall_ns, net.mono))
     net.run(1)
-    assert {agent.document("default").value for agent in agents} == {b"from go"}  # type: ignore[union-attr]
+    assert {agent.documents.get("default").value for agent in agents} == {b"from go"}  # type: ignore[union-attr]
     assert {go.data for go in goes} == {b"from go"}
 
 

@@ -180,7 +180,7 @@ def test_a_node_in_the_place_of_the_go_program_sends_the_same_bytes(protocol: st
         )
         engine.receive(codec.encode(greeting), Address("127.0.0.1", port + 1), now)
         assert published.data is not None
-        engine.publish("default", published.data, now)
+        engine.documents.publish("default", published.data, now)
         question = codec.Packet(greeting.node, data=b"", swap=codec.Swap.REQUEST, secret=greeting.secret)
         engine.receive(codec.encode(question), Address("127.0.0.1", port + 1), now)
         engine.handle_timer(Now(1001.0, published.stamp + 10**9))

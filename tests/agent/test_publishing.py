@@ -412,7 +412,7 @@ def test_an_engine_that_fails_at_a_commit_leaves_nothing_on_the_disk(monkeypatch
             raise ZeroDivisionError("a bug")
 
         with monkeypatch.context() as patch:
-            patch.setattr(one._joined().engine, "commit", fail)
+            patch.setattr(one._joined().engine.documents, "commit", fail)
             with pytest.raises(ZeroDivisionError):
                 await one.publish(b"v", "k")
         assert one.disk.history("k") == []

@@ -121,11 +121,11 @@ class Agent:
         return sorted((node.name, node.private_data) for node in present)
 
     async def publish(self, value: bytes) -> None:
-        self.engine.publish("default", value, self.now)
+        self.engine.documents.publish("default", value, self.now)
         self.pump()
 
     async def read(self) -> bytes:
-        document = self.engine.document("default")
+        document = self.engine.documents.get("default")
         return document.value if document else b""
 
     async def stop(self) -> None:

@@ -101,7 +101,7 @@ def test_metadata_flows_both_ways(protocol: str) -> None:
             for kind, values in times.items():
                 print(f"| 20 publishes by {kind}: median {statistics.median(values):.0f} ms, "
                       f"slowest {max(values):.0f} ms", end=" ")  # fmt: skip
-            digests = {agent.engine.state_digest for agent in agents}
+            digests = {agent.engine.documents.digest for agent in agents}
             assert len(digests) == 1
 
     run(body)
@@ -195,7 +195,7 @@ def test_largest_document_both_ways(protocol: str) -> None:
     async def body() -> None:
         async with cluster(protocol, 3, 2) as (goes, agents):
             everybody: list[Peer] = [*goes, *agents]
-            limit = agents[0].engine.max_document
+            limit = agents[0].engine.documents.limit
             for publisher in (agents[0], goes[0]):
                 value = os.urandom(limit)
                 await publisher.publish(value)
@@ -219,7 +219,7 @@ def test_query_asks_go_nodes(protocol: str) -> None:
                 return sum(isinstance(event, QueryAnswered) for event in agent.events) == 3
 
             await until("three answers", answered, 3)
-            document = agent.engine.document("default")
+            document = agent.engine.documents.get("default")
             assert document is not None
             for event in agent.events:
                 if isinstance(event, QueryAnswered):

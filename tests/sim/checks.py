@@ -105,7 +105,7 @@ class Checks:
         """
         shown, self._batches = self._batches, []
         assert node.engine is not None
-        table = node.engine._metadata.table
+        table = node.engine.documents.table
         told_from = node.now.wall_ns / 1e6 + (node.engine.clock_offset - self._world.settings.tombstone_grace) * 1000
         for document in shown:
             if document.version.wall_ms < told_from:
@@ -189,14 +189,14 @@ class Checks:
         for node in running:
             assert node.engine is not None
             for key, winner in winners.items():
-                held = node.engine.document(key)
+                held = node.engine.documents.get(key)
                 if winner.deleted and held is None:
                     continue
                 if held is None or held.rank != winner.rank:
                     return f"{node.address} holds {held and held.version} of {key!r}, the winner is {winner.version}"
-            if surplus := {d.key for d in node.engine.documents()} - winners.keys():
+            if surplus := {d.key for d in node.engine.documents.live()} - winners.keys():
                 return f"{node.address} holds documents that nobody published: {surplus}"
-        if len({node.engine.state_digest for node in running if node.engine}) > 1:
+        if len({node.engine.documents.digest for node in running if node.engine}) > 1:
             return "documents digests differ although the documents are equal"
         return None
 
@@ -229,7 +229,7 @@ class Checks:
             addresses = [member.address for member in node.engine.members(node.now)]
             if len(addresses) != len(set(addresses)):
                 raise Violation(f"{node.address} lists a node twice: {addresses}")
-            table = node.engine._metadata.table
+            table = node.engine.documents.table
             total = sum(document.state_hash for document in table) % 2**64
             if total != table.digest:
                 raise Violation(f"{node.address}: state digest {table.digest:016x}, its documents say {total:016x}")
@@ -237,10 +237,10 @@ class Checks:
     def state(self, node: SimNode) -> State:
         """What replays and forgeries must not change, by name."""
         assert node.engine is not None
-        state: State = {"digest": node.engine.state_digest}
+        state: State = {"digest": node.engine.documents.digest}
         for member in node.engine.members(node.now):
             state[str(member.address)] = (member.state in PRESENT, member.incarnation, member.record)
-        for document in node.engine.documents():
+        for document in node.engine.documents.live():
             state[f"document {document.key}"] = document.rank
         return state
 

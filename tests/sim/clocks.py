@@ -21,7 +21,7 @@ _YEAR_2107 = 4_323_456_000.0 - EPOCH_S
 
 def _held(node: SimNode, key: str) -> bytes | None:
     assert node.engine is not None
-    document = node.engine.document(key)
+    document = node.engine.documents.get(key)
     return None if document is None else document.value
 
 

@@ -61,7 +61,7 @@ def together(world: World) -> None:
 def _attempt(world: World, node: SimNode, key: str, expected: Document | None, value: bytes) -> Document | None:
     """Compare-and-set; None when it was refused, and then with reason."""
     assert node.engine is not None
-    held = node.engine.document(key)
+    held = node.engine.documents.get(key)
     version = None if expected is None or expected.deleted else expected.version
     write = Write(key, value, expected=version, absent=version is None)
     actual = None if held is None or held.deleted else held.version
@@ -85,7 +85,7 @@ def compare_and_set(world: World) -> None:
     for turn in range(8):
         # Two that read the same version on one member: exactly one of them gets through.
         assert keeper.engine is not None
-        read = keeper.engine.document("counter")
+        read = keeper.engine.documents.get("counter")
         won = [_attempt(world, keeper, "counter", read, f"{counted + 1} {who}".encode()) for who in "ab"]
         if [written is not None for written in won] != [True, False]:
             raise Violation(f"expected one of two to get through, got {won}")
@@ -93,7 +93,7 @@ def compare_and_set(world: World) -> None:
         # On several members both may, while they do not know of each other: the later one holds, the other is told of.
         for node in rng.sample(world.up, 2):
             assert node.engine is not None
-            _attempt(world, node, "contested", node.engine.document("contested"), rng.randbytes(12))
+            _attempt(world, node, "contested", node.engine.documents.get("contested"), rng.randbytes(12))
         if turn == 2:
             _split(world)
         if turn == 5:
@@ -102,7 +102,7 @@ def compare_and_set(world: World) -> None:
     settle(world)
     for node in world.up:
         assert node.engine is not None
-        held = node.engine.document("counter")
+        held = node.engine.documents.get("counter")
         if held is None or held.value.split()[0] != b"%d" % counted:
             raise Violation(f"{node.address}: expected {counted} writes, holds {held and held.value!r}")
 
@@ -132,7 +132,7 @@ def expiring(world: World) -> None:
     settle(world)
     for node in world.up:
         assert node.engine is not None
-        for document in node.engine.documents():
+        for document in node.engine.documents.live():
             if document.expired(node.now.wall_ns // 10**6 - 1000):
                 raise Violation(f"{node.address} still shows {document}, which is over")
 
@@ -179,5 +179,5 @@ def collected(world: World) -> None:
     for node in world.up:
         assert node.engine is not None
         for key in ("kept/0", "kept/3"):
-            if held := node.engine.document(key):
+            if held := node.engine.documents.get(key):
                 raise Violation(f"{node.address} holds {held}, which was deleted")

@@ -32,7 +32,7 @@ def unready(*nodes: SimNode) -> str | None:
 
 def held(node: SimNode) -> dict[str, Document]:
     assert node.engine is not None
-    return {document.key: document for document in node.engine.documents()}
+    return {document.key: document for document in node.engine.documents.live()}
 
 
 def rebuild(*nodes: SimNode) -> None:

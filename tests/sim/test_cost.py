@@ -45,7 +45,7 @@ class Tap:
 
 def differing(world: World) -> Callable[[], str | None]:
     def missing() -> str | None:
-        digests = {node.engine.state_digest for node in world.nodes if node.engine}
+        digests = {node.engine.documents.digest for node in world.nodes if node.engine}
         return f"{len(digests)} different states" if len(digests) > 1 else None
 
     return missing
@@ -104,8 +104,8 @@ def test_a_deleted_and_a_new_key_are_found_in_both_directions(full: World) -> No
     full.run_until(differing(full), 10.0, step=0.01)
     for node in full.nodes:
         assert node.engine is not None
-        assert node.engine.document("settings/host00001/limits") is None
-        values = [document.value for document in node.engine.documents("new/")]
+        assert node.engine.documents.get("settings/host00001/limits") is None
+        values = [document.value for document in node.engine.documents.live("new/")]
         assert values == [b"1", b"2"]
-        assert node.engine.document("settings/host00002/limits").value == b"changed there"
+        assert node.engine.documents.get("settings/host00002/limits").value == b"changed there"
     assert tap.bytes < 12_000

@@ -85,7 +85,7 @@ def test_all_documents_together_have_a_bound() -> None:
     assert first.engine is not None and second.engine is not None
     wanted = r"at most 5000 bytes in all documents \(limits.store\), there are 4000 and 1001"
     with pytest.raises(ProtocolError, match=wanted) as caught:
-        first.engine.publish("k4", bytes(1001), first.now)
+        first.engine.documents.publish("k4", bytes(1001), first.now)
     assert caught.value.code == "store_full"
     world.publish(first, "k0", bytes(2000))
     world.publish(first, "k0", bytes(10))
@@ -98,11 +98,11 @@ def test_a_document_from_elsewhere_over_the_bound_is_refused_and_told_of() -> No
     world = two(limits=Limits(store=5000))
     first, second = world.nodes
     assert first.engine is not None and second.engine is not None
-    second.engine._metadata._settings = replace(world.settings, limits=Limits(store=1500))
+    second.engine.documents._settings = replace(world.settings, limits=Limits(store=1500))
     world.publish(first, "a", bytes(1000))
     world.publish(first, "b", bytes(1000))
     world.run(5)
-    assert len(second.engine.documents()) == 1
+    assert len(list(second.engine.documents.live())) == 1
     assert second.engine.counters["documents_refused_store_full"] > 0
 
 

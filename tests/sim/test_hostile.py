@@ -47,7 +47,7 @@ def invented(liar: SimNode, count: int, first: int = 0) -> list[Announce]:
 def silence(world: World, liar: SimNode) -> None:
     """The liar holds what nobody else does, so nobody is taken for its like, and answers nothing any more."""
     assert liar.engine is not None
-    liar.engine._metadata._put(Document("its own", Version(1 << 50, liar.address), b"x"))
+    liar.engine.documents._put(Document("its own", Version(1 << 50, liar.address), b"x"))
     liar.after_input()
     world.run(2.0)
     world.network.cut([0, 1, 2], [3])
@@ -64,7 +64,7 @@ def test_invented_documents_keep_nobody_from_real_ones(size: int) -> None:
     assert len(target.engine._fetcher) == 8000
     world.publish(author, "real", bytes(size))
     world.run(3.0)
-    assert target.engine.document("real") is not None
+    assert target.engine.documents.get("real") is not None
 
 
 def test_invented_documents_keep_nobody_from_lists() -> None:
@@ -82,9 +82,9 @@ def test_invented_documents_keep_nobody_from_lists() -> None:
     for turn in range(60):  # its lies are renewed as they are given up
         tell(liar, target, *invented(liar, 400, 400 * turn))
         world.run(0.25)
-        if len(target.engine.documents()) >= 100:
+        if len(list(target.engine.documents.live())) >= 100:
             break
-    assert len(target.engine.documents()) >= 100
+    assert len(list(target.engine.documents.live())) >= 100
 
 
 def test_what_is_wanted_has_a_bound() -> None:
@@ -98,7 +98,7 @@ def test_what_is_wanted_has_a_bound() -> None:
     assert target.engine.counters["fetches_dropped"] > 0
     world.publish(author, "real", bytes(3000))
     world.run(3.0)
-    assert target.engine.document("real") is not None
+    assert target.engine.documents.get("real") is not None
 
 
 def test_lists_that_were_not_asked_for_are_not_kept() -> None:

@@ -82,11 +82,11 @@ def test_pages_put_together_are_the_list() -> None:
     assert [member.address for member in others] == sorted(member.address for member in others)
     for place in range(len(others)):
         assert list(engine.members_after(others[place].address, now)) == others[place + 1 :]
-    documents = engine.documents("key/")
+    documents = list(engine.documents.live("key/"))
     assert [document.key for document in documents] == [f"key/{n:02}" for n in range(20) if n != 7]
-    assert engine.documents_held == (19, 19)
+    assert engine.documents.totals == (19, 19)
     for place in range(len(documents)):
-        assert list(engine.documents_after(documents[place].key, "key/")) == documents[place + 1 :]
-    assert next(engine.documents_after("key/07", "key/")).key == "key/08"
-    assert next(engine.documents_after("", "key/1")).key == "key/10"
-    assert not list(engine.documents_after("zzz", "key/"))
+        assert list(engine.documents.live("key/", documents[place].key)) == documents[place + 1 :]
+    assert next(engine.documents.live("key/", "key/07")).key == "key/08"
+    assert next(engine.documents.live("key/1")).key == "key/10"
+    assert not list(engine.documents.live("key/", "zzz"))

@@ -28,7 +28,7 @@ def formed(nodes: int, **settings: float) -> World:
 
 
 def values(world: World, key: str) -> list[bytes | None]:
-    return [held.value if (held := node.engine.document(key)) else None for node in world.up if node.engine]
+    return [held.value if (held := node.engine.documents.get(key)) else None for node in world.up if node.engine]
 
 
 def present(world: World, node: SimNode) -> int:
@@ -47,7 +47,7 @@ def test_a_member_that_collects_alone_deletes_nothing_on_others() -> None:
     world.delete(world.nodes[5], "scratch")
     world.run(40)
     lone = world.nodes[5].engine
-    assert lone is not None and lone.held("scratch") is None and lone.counters["tombstones_collected"] == 1
+    assert lone is not None and lone.documents.held("scratch") is None and lone.counters["tombstones_collected"] == 1
     world.network.heal()
     world.run(30)
     assert values(world, "app/config") == [b"published by the majority"] * 6
@@ -74,7 +74,7 @@ def test_a_fleet_that_boots_in_the_past_keeps_its_newest_versions(back: float) -
         node.boot()
     world.run(120)
     for node in world.nodes[:3]:
-        assert node.engine is not None and node.engine.document("app/config") == acknowledged
+        assert node.engine is not None and node.engine.documents.get("app/config") == acknowledged
         node.skew = 0.0
     world.run(60)
     world.nodes[3].boot()
@@ -130,7 +130,7 @@ def test_of_two_members_the_one_whose_clock_is_right_loses_no_publish() -> None:
         node.boot()
     world.run(20)
     assert values(world, "k") == [b"newer"] * 5
-    assert world.nodes[2].engine is not None and world.nodes[2].engine.document("k") == newer
+    assert world.nodes[2].engine is not None and world.nodes[2].engine.documents.get("k") == newer
     assert world.checks.conflicts == 0
 
 

@@ -413,7 +413,7 @@ class World:
     def publish(self, node: SimNode, key: str, value: bytes) -> Document:
         """Publish on ``node``; acknowledged when this returns."""
         assert node.engine is not None
-        document, _changed = node.engine.publish(key, value, node.now)
+        document, _changed = node.engine.documents.publish(key, value, node.now)
         node.after_input()
         self.checks.acknowledged(node, document)
         return document
@@ -421,7 +421,7 @@ class World:
     def write(self, node: SimNode, writes: Sequence[Write]) -> list[Document | None]:
         """Publish or delete several documents at once on ``node``; None for those that did not change."""
         assert node.engine is not None
-        written = node.engine.publish_many(writes, node.now)
+        written = node.engine.documents.publish_many(writes, node.now)
         node.after_input()
         changed = [document if news else None for document, news in written]
         for document in changed:
@@ -432,7 +432,7 @@ class World:
     def delete(self, node: SimNode, key: str) -> None:
         """Delete on ``node``."""
         assert node.engine is not None
-        document, changed = node.engine.delete(key, node.now)
+        document, changed = node.engine.documents.delete(key, node.now)
         node.after_input()
         if changed and document is not None:
             self.checks.acknowledged(node, document)

@@ -101,67 +101,27 @@ class Driven(Protocol):
         """Members that were silent for a day and that the engine still contacts; the shell stores them."""
 
 
-class Asked(Protocol):
-    """The engine as the API and the library see it: members, documents, and queries to other members."""
-
-    settings: Settings
-    #: Return the state of a document in this node's rendered files, and the rendered files in trouble, for queries of
-    #: other members. The renderer sets ``applied_source`` and ``files_source``.
-    applied_source: Callable[[str], Applied]
-    files_source: Callable[[], TroubledFiles]
+class AskedDocuments(Protocol):
+    """The documents of an engine as the API and the library see them."""
 
     @property
-    def node(self) -> Node:
-        """The local node."""
+    def digest(self) -> int:
+        """64-bit digest of all documents and tombstones of this node (the documents digest)."""
 
     @property
-    def status(self) -> str:
-        """The status of the local node: new, running, paused or left."""
+    def totals(self) -> tuple[int, int]:
+        """The number of documents, and the total bytes of their values, in constant time."""
 
-    @property
-    def cycle(self) -> float:
-        """The current number of seconds between two heartbeats."""
+    def get(self, key: str) -> Document | None:
+        """This node's version of the document ``key``; None if it has none or only a tombstone."""
 
-    @property
-    def timeout(self) -> float:
-        """The current number of seconds of silence after which a member becomes suspect."""
+    def held(self, key: str) -> Document | None:
+        """This node's version of the document ``key`` or its tombstone; None if it has neither."""
 
-    @property
-    def tells_ancestry(self) -> bool:
-        """Whether documents on this wire list the versions that their authors had read.
+    def live(self, prefix: str = "", after: str = "") -> Iterator[Document]:
+        """Iterate over the documents whose keys start with ``prefix`` and come after ``after``, sorted by key.
 
-        An engine without lists of read versions cannot detect conflicts.
-        """
-
-    @property
-    def counters(self) -> Mapping[str, int]:
-        """Counters by name. Every received packet that is not used increments one of them."""
-
-    def seed(self, node: Node, now: Now) -> None:
-        """Add ``node`` as a seed: contact it now, and whenever it is absent (PekoNode's ``Set``)."""
-
-    def unseed(self, address: Address) -> None:
-        """Remove ``address`` from the seeds. The node stays in the NodeList."""
-
-    def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
-        """Change the local node's record and spread it. Returns False if nothing changed."""
-
-    def pause(self, now: Now) -> bool:
-        """Stop publishing heartbeats (PekoNode's ``Stop``). Other members drop this node after their timeout.
-
-        Returns False if the node was not running.
-        """
-
-    def resume(self, now: Now) -> bool:
-        """Publish heartbeats again (PekoNode's ``Start``), after a pause or a leave.
-
-        Returns False if the node was neither paused nor had left.
-        """
-
-    def leave(self, now: Now) -> bool:
-        """Announce to all members that this node leaves, so that they drop the node at once.
-
-        Returns False if the node had left already.
+        Tombstones are left out. The iterator is lazy: documents that the caller does not consume cost no work.
         """
 
     def publish(
@@ -218,30 +178,79 @@ class Asked(Protocol):
         :meth:`prepare`, or if other documents have since used up a limit.
         """
 
-    def repair(self, now: Now) -> int:
-        """Sync at once with every member whose documents digest differs. Returns the number of members asked."""
-
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
         """Write a tombstone. Returns the tombstone (None: there never was a document) and whether anything changed."""
 
-    def document(self, key: str) -> Document | None:
-        """This node's version of the document ``key``; None if it has none or only a tombstone."""
 
-    def held(self, key: str) -> Document | None:
-        """This node's version of the document ``key`` or its tombstone; None if it has neither."""
+class Asked(Protocol):
+    """The engine as the API and the library see it: members, documents, and queries to other members."""
 
-    def documents(self, prefix: str = "") -> list[Document]:
-        """All documents whose keys start with ``prefix``, sorted by key, without tombstones."""
+    settings: Settings
+    #: Return the state of a document in this node's rendered files, and the rendered files in trouble, for queries of
+    #: other members. The renderer sets ``applied_source`` and ``files_source``.
+    applied_source: Callable[[str], Applied]
+    files_source: Callable[[], TroubledFiles]
 
-    def documents_after(self, key: str, prefix: str = "") -> Iterator[Document]:
-        """Iterate over the documents of :meth:`documents` whose keys come after ``key`` ("": all of them).
+    @property
+    def documents(self) -> AskedDocuments:
+        """This node's documents: users read and write them through this part."""
 
-        The iterator is lazy: documents that the caller does not consume cost no work.
+    @property
+    def node(self) -> Node:
+        """The local node."""
+
+    @property
+    def status(self) -> str:
+        """The status of the local node: new, running, paused or left."""
+
+    @property
+    def cycle(self) -> float:
+        """The current number of seconds between two heartbeats."""
+
+    @property
+    def timeout(self) -> float:
+        """The current number of seconds of silence after which a member becomes suspect."""
+
+    @property
+    def tells_ancestry(self) -> bool:
+        """Whether documents on this wire list the versions that their authors had read.
+
+        An engine without lists of read versions cannot detect conflicts.
         """
 
     @property
-    def documents_held(self) -> tuple[int, int]:
-        """The number of documents, and the total bytes of their values, in constant time."""
+    def counters(self) -> Mapping[str, int]:
+        """Counters by name. Every received packet that is not used increments one of them."""
+
+    def seed(self, node: Node, now: Now) -> None:
+        """Add ``node`` as a seed: contact it now, and whenever it is absent (PekoNode's ``Set``)."""
+
+    def unseed(self, address: Address) -> None:
+        """Remove ``address`` from the seeds. The node stays in the NodeList."""
+
+    def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
+        """Change the local node's record and spread it. Returns False if nothing changed."""
+
+    def pause(self, now: Now) -> bool:
+        """Stop publishing heartbeats (PekoNode's ``Stop``). Other members drop this node after their timeout.
+
+        Returns False if the node was not running.
+        """
+
+    def resume(self, now: Now) -> bool:
+        """Publish heartbeats again (PekoNode's ``Start``), after a pause or a leave.
+
+        Returns False if the node was neither paused nor had left.
+        """
+
+    def leave(self, now: Now) -> bool:
+        """Announce to all members that this node leaves, so that they drop the node at once.
+
+        Returns False if the node had left already.
+        """
+
+    def repair(self, now: Now) -> int:
+        """Sync at once with every member whose documents digest differs. Returns the number of members asked."""
 
     def tally(self) -> dict[State, int]:
         """The number of known nodes in each state, the local node included, in constant time."""
@@ -272,10 +281,6 @@ class Asked(Protocol):
 
         The engine emits ``CaughtUp`` when the value becomes "".
         """
-
-    @property
-    def state_digest(self) -> int:
-        """64-bit digest of all documents and tombstones of this node."""
 
     @property
     def clock_offset(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ..core.interface import AskedDocuments
 from ..core.kernel_view import Observation
 from ..core.settings import Settings
 from ..core.types import Address, Now
@@ -20,7 +21,7 @@ class SteeredEngine(Protocol):
     @property
     def incarnation(self) -> int: ...
     @property
-    def state_digest(self) -> int: ...
+    def documents(self) -> AskedDocuments: ...
     @property
     def clock_offset(self) -> float: ...
     @property

@@ -446,7 +446,7 @@ class Steering:
 
     def _state(self) -> tuple[str, int, int]:
         engine = self._engine
-        return engine.status, engine.incarnation, engine.state_digest
+        return engine.status, engine.incarnation, engine.documents.digest
 
     def _write_config(self, plane: DataPlane, now: Now, running: bool = True) -> None:
         engine = self._engine

@@ -141,7 +141,7 @@ class Inquiry:
                     deadline = grace = self._born  # members that failed to apply the document will not confirm it
             now = loop.time()
             if done or self._log.closed or (now >= deadline and (now >= grace or not open_questions)):
-                digest = f"{self._runtime.engine.state_digest:016x}"
+                digest = f"{self._runtime.engine.documents.digest:016x}"
                 return Convergence(done, len(results), confirmed, now - self._born, digest, results)
             await self._log.pause(max(0.001, min(_ASK_AGAIN, max(deadline, grace) - now)))
 
@@ -220,8 +220,8 @@ class Inquiry:
         """The version and digest that a member holds, and the reason if they are unknown."""
         if self._wanted.key is None:
             return None, f"{member.digest:016x}", "" if member.stored else _NOT_STORED
-        if member.local or (member.digest == engine.state_digest and member.stored):
-            held = engine.held(self._wanted.key)
+        if member.local or (member.digest == engine.documents.digest and member.stored):
+            held = engine.documents.held(self._wanted.key)
             if member.local and self._wanted.key in self._runtime.unstored:
                 return (str(held.version) if held else None, held.digest if held else None, _NOT_STORED)
             return (str(held.version), None if held.deleted else held.digest, "") if held else (None, None, "")

@@ -99,13 +99,10 @@ class Publisher:
                 await self._landed.wait()
             if self._over:
                 raise StoreError(_OVER)
-            pending = list(self._in_flight.values())
-            prepared = runtime.call(
-                lambda engine, now: engine.prepare(writes, now, author=author, comment=comment, pending=pending)  # noqa: B023
-            )
+            prepared = self._prepare(writes, author, comment)
             if prepared is None:
                 written = runtime.call(
-                    lambda engine, now: engine.publish_many(writes, now, author=author, comment=comment)
+                    lambda engine, now: engine.documents.publish_many(writes, now, author=author, comment=comment)
                 )
                 await runtime.saved()
                 return written
@@ -114,6 +111,13 @@ class Publisher:
                 await runtime.saved()  # the version held may have arrived a moment ago and not be stored yet
             if not documents or await self._see_to_its_end(prepared, documents, before_commit):
                 return [(item.document, item.changed) for item in prepared]
+
+    def _prepare(self, writes: Sequence[Write], author: str, comment: str) -> list[Prepared] | None:
+        """Have the engine prepare versions. None: the engine's wire publishes in one step. Raises ``ProtocolError``."""
+        pending = list(self._in_flight.values())
+        return self._runtime.call(
+            lambda engine, now: engine.documents.prepare(writes, now, author=author, comment=comment, pending=pending)
+        )
 
     async def _see_to_its_end(
         self, prepared: list[Prepared], documents: list[Document], before_commit: Callable[[], None]
@@ -162,11 +166,11 @@ class Publisher:
         done = False
         try:
             before_commit()  # between this and the commit nothing else runs
-            done = self._runtime.call(lambda engine, now: engine.commit(prepared, now))
+            done = self._runtime.call(lambda engine, now: engine.documents.commit(prepared, now))
         finally:
             self._committing = set()
             # Also if the steps after a commit have failed.
-            if done or any(self._runtime.engine.held(document.key) is document for document in documents):
+            if done or any(self._runtime.engine.documents.held(document.key) is document for document in documents):
                 self._kept += documents
                 self._wake(_SETTLE_AFTER)
             else:

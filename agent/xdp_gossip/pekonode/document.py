@@ -9,15 +9,17 @@ from ``0.0.0.0:1`` to ``0.0.0.0:16``. The mapping is exact and preserves the ord
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ..core.events import DocumentChanged, Warned
 from ..core.interface import ProtocolError
 from ..core.settings import Settings
-from ..core.types import DEFAULT_KEY, Address, Document, Now, Version
+from ..core.types import DEFAULT_KEY, Address, Document, Now, Prepared, Version, Write
 from .outbox import PekoNodeOutbox
 from .packet import MAX_STAMP
 
+_NO_EXPIRY = "PekoNode's wire has no documents that expire"
 _NS_PER_MS = 1_000_000
 _PLACEHOLDER = "0.0.0.0"
 _STEP = 16  # stamps per counter value, so that 62,500 counter values, which fit 16 bits, cover a millisecond
@@ -47,35 +49,81 @@ def document_of(stamp: int, value: bytes | None) -> Document:
     return Document(DEFAULT_KEY, version_of(stamp), value or b"")
 
 
+def check_key(key: str) -> None:
+    """Raise ``ProtocolError`` (unsupported_key) for a key that is not that of the cluster's one document."""
+    if key != DEFAULT_KEY:
+        raise ProtocolError(
+            "unsupported_key", f"document {key!r}: PekoNode's wire has one document only, {DEFAULT_KEY!r}"
+        )
+
+
 class ClusterDocument:
-    """The only document of a PekoNode cluster. The latest stamp wins. If stamps are equal, the higher rank wins."""
+    """The only document of a PekoNode cluster (``core.interface.AskedDocuments``).
+
+    The latest stamp wins. If stamps are equal, the higher rank wins.
+    """
 
     def __init__(self, settings: Settings, out: PekoNodeOutbox) -> None:
         self.stamp = 0
-        self.held: Document | None = None
+        self.current: Document | None = None
+        #: Called after a publish on this node, to send the document to others.
+        self.on_publish: Callable[[], None] = lambda: None
         self._settings = settings
         self._out = out
 
     @property
     def limit(self) -> int:
-        """Maximum bytes of a value that can be published."""
+        """Maximum bytes of a value, so that a packet with its base64 form is shorter than ``size``."""
         return min(self._out.room(self._settings.amount), self._settings.limits.document)
 
-    def write(
+    @property
+    def digest(self) -> int:
+        """The state hash of this node's document; 0 if there is no document."""
+        return self.current.state_hash if self.current else 0
+
+    @property
+    def totals(self) -> tuple[int, int]:
+        """The number of documents (0 or 1), and the bytes of the document's value."""
+        return (0, 0) if self.current is None else (1, self.current.size)
+
+    def get(self, key: str) -> Document | None:
+        """This node's document if ``key`` is its key; otherwise None."""
+        return self.current if key == DEFAULT_KEY else None
+
+    def held(self, key: str) -> Document | None:
+        """The same as :meth:`get`, because this wire has no tombstones."""
+        return self.get(key)
+
+    def live(self, prefix: str = "", after: str = "") -> Iterator[Document]:
+        """Iterate over this node's document, if its key starts with ``prefix`` and comes after ``after``."""
+        chosen = self.current is not None and DEFAULT_KEY.startswith(prefix) and after < DEFAULT_KEY
+        return iter([self.current] if self.current is not None and chosen else [])
+
+    def publish(
         self,
+        key: str,
         value: bytes,
         now: Now,
-        expected: Version | None,
-        absent: bool,
-        content_type: str,
-        author: str,
-        comment: str,
-    ) -> bool:
-        """Write a new version of the document, and return True; return False if value and content type are unchanged.
+        *,
+        expected: Version | None = None,
+        absent: bool = False,
+        content_type: str | None = None,
+        author: str = "",
+        comment: str = "",
+        expires_in: float | None = None,
+    ) -> tuple[Document, bool]:
+        """Write the only document of the cluster. Returns the document and whether anything changed.
 
-        Raises ``ProtocolError`` like the engine's ``publish``.
+        The new version is later than the current version, even if that one is in the future. ``content_type``,
+        ``author`` and ``comment`` are stored on this node only; a document from another node has the type raw. Raises
+        ``ProtocolError``: unsupported_key, unsupported_operation, version_mismatch, document_too_large,
+        version_exhausted.
         """
-        held = self.held
+        check_key(key)
+        if expires_in is not None:
+            raise ProtocolError("unsupported_operation", _NO_EXPIRY)
+        held = self.current
+        content_type = Write(key, content_type=content_type).type_over(held)
         self._compare(expected, absent)
         if len(value) > self.limit:
             raise ProtocolError(
@@ -86,7 +134,7 @@ class ClusterDocument:
                 size=len(value),
             )
         if held is not None and held.value == value and held.content_type == content_type:
-            return False
+            return held, False
         stamp = max(now.wall_ns, self.stamp + 1)
         if stamp > MAX_STAMP:
             raise ProtocolError(
@@ -97,16 +145,67 @@ class ClusterDocument:
         base = held.version if held else None
         document = Document(DEFAULT_KEY, version_of(stamp), bytes(value), content_type, author, comment, base=base)
         self._store(document, stamp, local=True)
-        return True
+        self.on_publish()
+        return document, True
+
+    def publish_many(
+        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
+    ) -> list[tuple[Document | None, bool]]:
+        """Write one document, like :meth:`publish`.
+
+        Raises ``ProtocolError`` (unsupported_operation) for several documents, and for a deletion.
+        """
+        if len(writes) == 1 and writes[0].deleted:
+            return [self.delete(writes[0].key, now)]
+        if len(writes) != 1:
+            raise ProtocolError("unsupported_operation", "PekoNode's wire has one document: expected one to publish")
+        write = writes[0].typed(self.current)
+        if write.expires:
+            raise ProtocolError("unsupported_operation", _NO_EXPIRY)
+        written = self.publish(
+            write.key,
+            write.value,
+            now,
+            expected=write.expected,
+            absent=write.absent,
+            content_type=write.content_type,
+            author=author,
+            comment=comment,
+            expires_in=write.expires_in,
+        )
+        return [written]
+
+    def prepare(
+        self,
+        writes: Sequence[Write],
+        now: Now,
+        *,
+        author: str = "",
+        comment: str = "",
+        pending: Sequence[Prepared] = (),
+    ) -> list[Prepared] | None:
+        """Return None, because this engine sends a document before the document is on the disk."""
+        return None
+
+    def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
+        """Raise ``ProtocolError`` (unsupported_operation), because :meth:`prepare` prepares no documents."""
+        raise ProtocolError("unsupported_operation", "PekoNode's wire publishes in one step")
+
+    def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
+        """Raise ``ProtocolError`` (unsupported_operation), because this wire has no tombstones."""
+        raise ProtocolError(
+            "unsupported_operation",
+            "PekoNode's wire cannot delete the document; publish an empty one instead",
+        )
 
     def take(self, document: Document, stamp: int, now: Now) -> bool:
         """Store another node's document if it outranks ours. Returns whether ``stamp`` is newer than ours."""
         newer = stamp > self.stamp
         if not newer:
-            if self.held is None or stamp < self.stamp or document.content_hash == self.held.content_hash:
+            if self.current is None or stamp < self.stamp or document.content_hash == self.current.content_hash:
                 return False
             self._out.count("version_ties")
-            if document.rank < self.held.rank:
+            if document.rank < self.current.rank:
                 return False
         ahead = (stamp - now.wall_ns) / 1e9
         if newer and ahead > self._settings.max_clock_drift:
@@ -117,7 +216,7 @@ class ClusterDocument:
 
     def outranks(self, document: Document) -> bool:
         """Whether this node's document has a higher rank than ``document``."""
-        return self.held is not None and self.held.rank > document.rank
+        return self.current is not None and self.current.rank > document.rank
 
     def restore(self, document: Document) -> None:
         """Load a document from the store, also one of the native wire.
@@ -130,16 +229,16 @@ class ClusterDocument:
             self._out.emit(Warned("document_not_restored", text))
             return
         self.stamp = stamp_of(document.version)
-        self.held = replace(document, version=version_of(self.stamp))
+        self.current = replace(document, version=version_of(self.stamp))
 
     def _store(self, document: Document, stamp: int, local: bool) -> None:
-        former, self.held = self.held, document
+        former, self.current = self.current, document
         tie = former is not None and stamp == self.stamp
         self.stamp = stamp
         self._out.emit(DocumentChanged(document, former, local, tie))
 
     def _compare(self, expected: Version | None, absent: bool) -> None:
-        actual = self.held.version if self.held else None
+        actual = self.current.version if self.current else None
         if (expected is not None and actual != expected) or (absent and actual is not None):
             raise ProtocolError(
                 "version_mismatch",

@@ -65,7 +65,8 @@ class PekoNodeDrive:
         self._address = node.address
         self._timers = Timers()
         self._out = PekoNodeOutbox(codec, node, settings.size, secret_key)
-        self._document = ClusterDocument(settings, self._out)
+        self.documents = ClusterDocument(settings, self._out)
+        self.documents.on_publish = self._spread
         self._peers = Peers(settings.limits.nodes, rng)
         self._relay = Relay(self.cycle / 2, settings.limits.nodes, rng, self._timers)
         self._relay.send = self._pass_on
@@ -87,12 +88,7 @@ class PekoNodeDrive:
         record = Record(self.node.name, self.node.private_data)
         state = State.LEFT if self.status == "left" else State.ALIVE
         sequence = self.counters["heartbeats"]
-        return Member(self._address, state, 0, sequence, record, 0.0, self.state_digest, local=True)
-
-    @property
-    def state_digest(self) -> int:
-        """The state hash of this node's document; 0 if there is no document."""
-        return self._document.held.state_hash if self._document.held else 0
+        return Member(self._address, state, 0, sequence, record, 0.0, self.documents.digest, local=True)
 
     # -- packets ------------------------------------------------------------------------------------------------
 
@@ -136,7 +132,7 @@ class PekoNodeDrive:
             return self._out.count(f"rumors_{self._relay.offer(packet.node, packet, now)}")
         document = self._show(packet, peer)
         key = (packet.stamp, document.content_hash)
-        if self._document.take(document, packet.stamp, now):
+        if self.documents.take(document, packet.stamp, now):
             return self._out.count(f"rumors_{self._relay.offer(key, packet, now)}")
         self._relay.merge(key, packet)
         self._out.count("updates_known")
@@ -145,11 +141,11 @@ class PekoNodeDrive:
         self._out.count("rx_swap_requests")
         self._out.emit(SwapRequested(origin, self._address))
         document = self._show(packet, self._peers.get(origin))
-        self._document.take(document, packet.stamp, now)
+        self.documents.take(document, packet.stamp, now)
         # If stamps are equal and contents differ, a Go node keeps its own content. An agent stores the content with the
         # higher rank.
-        if self._document.outranks(document):
-            self._out.swap(Swap.RESPONSE, self._document.held, self._document.stamp, origin)
+        if self.documents.outranks(document):
+            self._out.swap(Swap.RESPONSE, self.documents.current, self.documents.stamp, origin)
             self._out.emit(SwapAnswered(origin, self._address))
 
     def _on_swap_response(self, packet: Packet, origin: Address, now: Now) -> None:
@@ -160,7 +156,7 @@ class PekoNodeDrive:
         for address, query in [question for question in self._queries if question[0] == origin]:
             del self._queries[address, query]
             self._out.emit(QueryAnswered(query, origin, *held))
-        self._document.take(document, packet.stamp, now)
+        self.documents.take(document, packet.stamp, now)
 
     def _show(self, packet: Packet, peer: Peer | None) -> Document:
         """Return the packet's document, and store its state hash as the digest of ``peer``."""
@@ -215,6 +211,13 @@ class PekoNodeDrive:
         chosen = {origin, *(peer.id.label for peer in targets)}
         self._out.spread(packet, targets + self._peers.pick(amount - len(targets), chosen))
 
+    def _spread(self) -> None:
+        """Send the document that was published on this node to ``amount`` nodes."""
+        document = self.documents.current
+        if document is not None and self.status in ("running", "paused"):
+            update = self._out.update(document, self.documents.stamp)
+            self._out.spread(update, self._peers.pick(self.settings.amount))
+
     def take_transmits(self) -> list[Transmit | Rumor]:
         """Return all packets queued since the last call. A packet is sent as a whole: PekoNode has no frames."""
         return [*self._out.take_transmits()]
@@ -233,7 +236,7 @@ class PekoNodeDrive:
         if self.status != "new":
             return
         for document in documents:
-            self._document.restore(document)
+            self.documents.restore(document)
         for entry in known:
             age = max(0.0, (now.wall_ns - entry.last_heard_ns) / 1e9)
             node = PekoNodeId(entry.address.ip, entry.address.port, entry.name, entry.private_data)
@@ -266,7 +269,7 @@ class PekoNodeDrive:
         self._heartbeat()
         partner = self._peers.pick(1) or self._peers.pick_silent(1)
         if partner:
-            self._out.swap(Swap.REQUEST, self._document.held, self._document.stamp, partner[0].address)
+            self._out.swap(Swap.REQUEST, self.documents.current, self.documents.stamp, partner[0].address)
             self._out.emit(SwapRequested(self._address, partner[0].address))
 
     def _heartbeat(self) -> None:

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""The part of a PekoNode engine that the API and the library use: nodes, the document, publishing, queries."""
+"""The part of a PekoNode engine that the API and the library use: nodes and queries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from ..core.events import MemberChanged, Paused, Resumed
 from ..core.interface import ProtocolError
-from ..core.types import DEFAULT_KEY, Address, Document, Member, Node, Now, Prepared, State, Version, Write
+from ..core.types import Address, Member, Node, Now, State
+from .document import check_key
 from .drive import PekoNodeDrive
 from .packet import PekoNodeId, Swap
 from .peers import Peer
-
-_NO_EXPIRY = "PekoNode's wire has no documents that expire"
 
 
 class PekoNodeEngine(PekoNodeDrive):
@@ -143,126 +142,9 @@ class PekoNodeEngine(PekoNodeDrive):
         self._out.emit(Paused(self.node))
         return True
 
-    # -- the document -------------------------------------------------------------------------------------------
-
-    def document(self, key: str) -> Document | None:
-        """This node's document if ``key`` is its key; otherwise None."""
-        return self._document.held if key == DEFAULT_KEY else None
-
-    def held(self, key: str) -> Document | None:
-        """The same as :meth:`document`, because this wire has no tombstones."""
-        return self.document(key)
-
-    def documents(self, prefix: str = "") -> list[Document]:
-        """A list with this node's document if its key starts with ``prefix``; otherwise an empty list."""
-        held = self._document.held
-        return [held] if held and DEFAULT_KEY.startswith(prefix) else []
-
-    def documents_after(self, key: str, prefix: str = "") -> Iterator[Document]:
-        """Iterate over the documents of :meth:`documents` whose keys come after ``key``."""
-        return iter(self.documents(prefix) if key < DEFAULT_KEY else ())
-
-    @property
-    def documents_held(self) -> tuple[int, int]:
-        """The number of documents (0 or 1), and the bytes of the document's value."""
-        held = self._document.held
-        return (0, 0) if held is None else (1, held.size)
-
-    @property
-    def max_document(self) -> int:
-        """Maximum bytes of a document, so that a packet with its base64 form is shorter than ``size``."""
-        return self._document.limit
-
-    def publish(
-        self,
-        key: str,
-        value: bytes,
-        now: Now,
-        *,
-        expected: Version | None = None,
-        absent: bool = False,
-        content_type: str | None = None,
-        author: str = "",
-        comment: str = "",
-        expires_in: float | None = None,
-    ) -> tuple[Document, bool]:
-        """Write the only document of the cluster. Returns the document and whether anything changed.
-
-        The new version is later than the current version, even if that one is in the future. ``content_type``,
-        ``author`` and ``comment`` are stored on this node only; a document from another node has the type raw. Raises
-        ``ProtocolError``: unsupported_key, version_mismatch, document_too_large, version_exhausted.
-        """
-        self._check_key(key)
-        if expires_in is not None:
-            raise ProtocolError("unsupported_operation", _NO_EXPIRY)
-        kind = Write(key, content_type=content_type).type_over(self._document.held)
-        changed = self._document.write(value, now, expected, absent, kind, author, comment)
-        document = self._document.held
-        assert document is not None
-        if changed and self.status in ("running", "paused"):
-            rumor = self._out.update(document, self._document.stamp)
-            self._out.spread(rumor, self._peers.pick(self.settings.amount))
-        return document, changed
-
-    def publish_many(
-        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
-    ) -> list[tuple[Document | None, bool]]:
-        """Write one document, like :meth:`publish`.
-
-        Raises ``ProtocolError`` (unsupported_operation) for several documents, and for a deletion.
-        """
-        if len(writes) == 1 and writes[0].deleted:
-            return [self.delete(writes[0].key, now)]
-        if len(writes) != 1:
-            raise ProtocolError("unsupported_operation", "PekoNode's wire has one document: expected one to publish")
-        write = writes[0].typed(self._document.held)
-        if write.expires:
-            raise ProtocolError("unsupported_operation", _NO_EXPIRY)
-        written = self.publish(
-            write.key,
-            write.value,
-            now,
-            expected=write.expected,
-            absent=write.absent,
-            content_type=write.content_type,
-            author=author,
-            comment=comment,
-            expires_in=write.expires_in,
-        )
-        return [written]
-
-    def prepare(
-        self,
-        writes: Sequence[Write],
-        now: Now,
-        *,
-        author: str = "",
-        comment: str = "",
-        pending: Sequence[Prepared] = (),
-    ) -> list[Prepared] | None:
-        """Return None, because this engine sends a document before the document is on the disk."""
-        return None
-
-    def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
-        """Raise ``ProtocolError`` (unsupported_operation), because :meth:`prepare` prepares no documents."""
-        raise ProtocolError("unsupported_operation", "PekoNode's wire publishes in one step")
-
-    def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
-        """Raise ``ProtocolError`` (unsupported_operation), because this wire has no tombstones."""
-        raise ProtocolError(
-            "unsupported_operation",
-            "PekoNode's wire cannot delete the document; publish an empty one instead",
-        )
-
     def repair(self, now: Now) -> int:
         """Raise ``ProtocolError`` (unsupported_operation), because this wire has no documents digest."""
         raise ProtocolError("unsupported_operation", "PekoNode's wire does not tell who holds other documents")
-
-    def _check_key(self, key: str) -> None:
-        if key != DEFAULT_KEY:
-            raise ProtocolError(
-                "unsupported_key", f"document {key!r}: PekoNode's wire has one document only, {DEFAULT_KEY!r}"
-            )
 
     # -- questions to members -----------------------------------------------------------------------------------
 
@@ -272,7 +154,7 @@ class PekoNodeEngine(PekoNodeDrive):
         The query is a swap request with version 0. A node that has a document answers a query with that document; other
         nodes do not answer. Raises ``ProtocolError`` (unsupported_key).
         """
-        self._check_key(key)
+        check_key(key)
         self._query += 1
         for address in to:
             self._queries[address, self._query] = now.mono

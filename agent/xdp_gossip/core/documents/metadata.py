@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Callable
 
 from ..events import DocumentChanged, TombstonesCollected, Warned
@@ -42,6 +42,8 @@ class Metadata:
 
     def __init__(self, origin: Address, settings: Settings, out: Outbox, table: DocumentTable) -> None:
         self.table = table
+        #: Called before each write, and after each change of a document.
+        self.before_write: Callable[[Now], None] = lambda now: None
         self.on_change: Callable[[Now], None] = lambda now: None
         self._origin = origin
         self._settings = settings
@@ -59,23 +61,62 @@ class Metadata:
             self._clock.observe(document.version.hlc + 1)
         self.expiry.retire(self.expiry.old(self._ending_ms(now)))
 
-    def write(
+    @property
+    def digest(self) -> int:
+        """See ``AskedDocuments.digest``."""
+        return self.table.digest
+
+    @property
+    def totals(self) -> tuple[int, int]:
+        """See ``AskedDocuments.totals``."""
+        return self.table.live, self.table.bytes
+
+    def get(self, key: str) -> Document | None:
+        """See ``AskedDocuments.get``."""
+        held = self.table.get(key)
+        return None if held is None or held.deleted else held
+
+    def held(self, key: str) -> Document | None:
+        """See ``AskedDocuments.held``."""
+        return self.table.get(key)
+
+    def live(self, prefix: str = "", after: str = "") -> Iterator[Document]:
+        """See ``AskedDocuments.live``."""
+        return self.table.live_after(after, prefix)
+
+    def publish(
+        self,
+        key: str,
+        value: bytes,
+        now: Now,
+        *,
+        expected: Version | None = None,
+        absent: bool = False,
+        content_type: str | None = None,
+        author: str = "",
+        comment: str = "",
+        expires_in: float | None = None,
+    ) -> tuple[Document, bool]:
+        """See ``AskedDocuments.publish``."""
+        write = Write(key, value, content_type, expected, absent, expires_in)
+        document, changed = self.publish_many([write], now, author=author, comment=comment)[0]
+        assert document is not None
+        return document, changed
+
+    def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
+        """See ``AskedDocuments.delete``."""
+        return self.publish_many([Write(key, expected=expected, deleted=True)], now)[0]
+
+    def publish_many(
         self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
     ) -> list[tuple[Document | None, bool]]:
-        """Write a new version of each document, unless it would equal the one held. All are written, or none.
-
-        Returns, for each, the document held afterwards (None: there never was one) and whether it changed. Raises
-        ``ProtocolError``.
-        """
+        """See ``AskedDocuments.publish_many``. A write that would change nothing makes no version."""
         prepared = self.prepare(writes, now, author=author, comment=comment)
         self.commit(prepared, now)
         return [(item.document, item.changed) for item in prepared]
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
-        """Make the prepared documents hold, and spread them.
-
-        Returns False if another version came between, or others took the room. Then nothing changed.
-        """
+        """See ``AskedDocuments.commit``."""
         changes = [(item.document, item.held) for item in prepared if item.changed and item.document is not None]
         if any(self.table.get(document.key) is not held for document, held in changes):
             return False
@@ -102,10 +143,9 @@ class Metadata:
         comment: str = "",
         pending: Sequence[Prepared] = (),
     ) -> list[Prepared]:
-        """Prepare what :meth:`write` would write now. Nothing holds before :meth:`commit`. Raises ``ProtocolError``.
-
-        ``pending``: what was prepared before and may still be committed. It counts in the limits.
-        """
+        """See ``AskedDocuments.prepare``."""
+        self.before_write(now)
+        self.expire(now)  # an expired document must not count in a comparison
         helds = [self._checked(write, author, comment) for write in writes]
         writes = [write.typed(held) for write, held in zip(writes, helds)]
         self._check_room(writes, helds, pending)

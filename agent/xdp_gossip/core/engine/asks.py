@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The part of an engine that answers its users: members and documents, publishing, questions to other members."""
+"""What the users of an engine ask beside its documents: its members, and questions to other members."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ..detector import snapshot
@@ -12,7 +12,7 @@ from ..interface import InvalidError, Known
 from ..members.membership import FORGET_AFTER
 from ..packets import PacketType
 from ..sync.handover import hand_over
-from ..types import Address, Document, Member, Node, Now, Prepared, State, Version, Write
+from ..types import Address, Member, Node, Now, State
 from .drive import Drive
 
 
@@ -106,87 +106,16 @@ class Engine(Drive):
         """Announce to all members that this node leaves."""
         if self.status not in ("running", "paused"):
             return False
-        hand_over(self._metadata.table, self._membership, self._supply, self._out, now)
+        hand_over(self.documents.table, self._membership, self._supply, self._out, now)
         self._local.status = "left"
         self._out.rumor(PacketType.LEAVE, None, now)
         return True
 
-    # -- documents ---------------------------------------------------------------------------------------------
-
-    def document(self, key: str) -> Document | None:
-        """The document held under ``key``; None if there is none."""
-        held = self.held(key)
-        return None if held is None or held.deleted else held
-
-    def held(self, key: str) -> Document | None:
-        """The document or the tombstone held under ``key``."""
-        return self._metadata.table.get(key)
-
-    def documents(self, prefix: str = "") -> list[Document]:
-        """All documents whose keys start with ``prefix``, by key."""
-        return list(self.documents_after("", prefix))
-
-    def documents_after(self, key: str, prefix: str = "") -> Iterator[Document]:
-        """Documents after ``key`` ("": all), by key."""
-        return self._metadata.table.live_after(key, prefix)
-
-    @property
-    def documents_held(self) -> tuple[int, int]:
-        """The number of documents, and the bytes of their values."""
-        return self._metadata.table.live, self._metadata.table.bytes
-
-    def publish(
-        self,
-        key: str,
-        value: bytes,
-        now: Now,
-        *,
-        expected: Version | None = None,
-        absent: bool = False,
-        content_type: str | None = None,
-        author: str = "",
-        comment: str = "",
-        expires_in: float | None = None,
-    ) -> tuple[Document, bool]:
-        """Write a document and spread it; see ``Asked.publish``."""
-        write = Write(key, value, content_type, expected, absent, expires_in)
-        document, changed = self.publish_many([write], now, author=author, comment=comment)[0]
-        assert document is not None
-        return document, changed
-
-    def publish_many(
-        self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
-    ) -> list[tuple[Document | None, bool]]:
-        """Write several documents; see ``Asked.publish_many``."""
-        self._look_at_clocks(now)
-        self._metadata.expire(now)  # an expired document must not count in a comparison
-        return self._metadata.write(writes, now, author=author, comment=comment)
-
-    def prepare(
-        self,
-        writes: Sequence[Write],
-        now: Now,
-        *,
-        author: str = "",
-        comment: str = "",
-        pending: Sequence[Prepared] = (),
-    ) -> list[Prepared] | None:
-        """The first half of a publish; see ``Asked.prepare``."""
-        self._look_at_clocks(now)
-        self._metadata.expire(now)  # an expired document must not count in a comparison
-        return self._metadata.prepare(writes, now, author=author, comment=comment, pending=pending)
-
-    def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
-        """The second half of a publish; see ``Asked.commit``."""
-        return self._metadata.commit(prepared, now)
-
-    def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
-        """Write a tombstone and spread it."""
-        return self.publish_many([Write(key, expected=expected, deleted=True)], now)[0]
-
     def repair(self, now: Now) -> int:
         """Sync at once with every member whose documents digest differs."""
-        differing = [peer for peer in self._membership if peer.present and peer.sync.state_digest != self.state_digest]
+        differing = [
+            peer for peer in self._membership if peer.present and peer.sync.state_digest != self.documents.digest
+        ]
         for peer in differing:
             self._anti_entropy.request(peer.address, now)
         return len(differing)

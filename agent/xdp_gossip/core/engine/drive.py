@@ -42,7 +42,8 @@ class Drive(Parts):
     ) -> None:
         super().__init__(node, settings, codec, rng, incarnation, agent_version=agent_version, plane=plane)
         self._admission.on_accused = self._refute
-        self._metadata.on_change = self._state_changed
+        self.documents.before_write = self._look_at_clocks
+        self.documents.on_change = self._state_changed
         self._detector.on_accused = self._refute
         self._anti_entropy.on_claimed = self._go_beyond
         self._membership.on_forget = self._forget
@@ -76,7 +77,7 @@ class Drive(Parts):
             self._out.rumor_sequence,
             self._local.record,
             0.0,
-            self.state_digest,
+            self.documents.digest,
             local=True,
             stored=not self._local.unstored(),
             problems=self._local.problems,
@@ -93,14 +94,9 @@ class Drive(Parts):
         return self._timing.timeout
 
     @property
-    def state_digest(self) -> int:
-        """64-bit digest of all documents."""
-        return self._metadata.table.digest
-
-    @property
     def clock_offset(self) -> float:
         """Seconds by which the cluster's clock is ahead of the local one."""
-        return self._metadata.offset
+        return self.documents.offset
 
     # -- packets -----------------------------------------------------------------------------------------------
 
@@ -129,8 +125,8 @@ class Drive(Parts):
         if self.status != "new":
             raise ProtocolError("already_joined", "the node has joined already")
         known = list(known)
-        self._metadata.load(documents, now)
-        self._metadata.expire(now)
+        self.documents.load(documents, now)
+        self.documents.expire(now)
         self._catch_up.begin(now)
         self._local.status = "running"
         self._out.emit(Joined(self.node))
@@ -142,7 +138,7 @@ class Drive(Parts):
 
     def _warn_of_absence(self, known: Sequence[Known], now: Now) -> None:
         """Warn if this node was away so long that no member may remember deletions of the documents it holds."""
-        if not known or not self._metadata.table.live:
+        if not known or not self.documents.table.live:
             return
         away = (now.wall_ns - max(item.last_heard_ns for item in known)) / 1e9
         if away > self.settings.tombstone_grace:
@@ -179,7 +175,7 @@ class Drive(Parts):
         self._admission.tick(now)
         self._identity.tick(now)
         self._paths.tick(now)
-        self._metadata.tick(now)
+        self.documents.tick(now)
         seeds = self._selection.seeds
         self._catch_up.tick(seeds.absent, bool(seeds.given), now)
 
@@ -232,7 +228,7 @@ class Drive(Parts):
 
     def _schedule_expiry(self, now: Now) -> None:
         """Set a wake-up for the next expiry. A wake-up that a later one has replaced does nothing."""
-        left = self._metadata.until_expiry(now)
+        left = self.documents.until_expiry(now)
         if left is None:
             return
         # At most 60 s ahead: the cluster's clock may be corrected until then.
@@ -245,12 +241,12 @@ class Drive(Parts):
         if now.mono < self._next_expiry:
             return
         self._next_expiry = math.inf
-        self._metadata.expire(now)
+        self.documents.expire(now)
         self._schedule_expiry(now)
 
     def _update_clock(self, now: Now) -> None:
-        self._metadata.offset = self._admission.known_offset()
-        self._admission.mark_clocks(self._metadata.offset)
+        self.documents.offset = self._admission.known_offset()
+        self._admission.mark_clocks(self.documents.offset)
 
     def _look_at_clocks(self, now: Now) -> None:
         woke_up = self._admission.woke_up(now)
@@ -258,7 +254,7 @@ class Drive(Parts):
             self._kernel_view.woke_up_at = now.mono
         if self._admission.clock_was_set(now) or woke_up:
             self._update_clock(now)
-            self._metadata.expire(now)
+            self.documents.expire(now)
 
     # -- a data plane that works by itself ---------------------------------------------------------------------
 
@@ -266,7 +262,7 @@ class Drive(Parts):
         """Take what a data plane recorded. From the first call on, the engine relies on these records."""
         self._look_at_clocks(now)
         if self.status not in ("new", "left"):
-            self._kernel_view.take(rows, self.state_digest, now)
+            self._kernel_view.take(rows, self.documents.digest, now)
             self._attend(now)
 
     def stop_observing(self) -> None:

@@ -57,18 +57,18 @@ class Parts:
         self._membership = Membership(node.address, settings.limits.nodes, rng)
         self._timing = Timing(settings, self._membership)
         self._out = Outbox(codec, self._local, self._membership, self._timing, lambda: table.digest, rng)
-        self._metadata = Metadata(node.address, settings, self._out, table)
+        self.documents = Metadata(node.address, settings, self._out, table)
         self._detector = Detector(self._local, self._membership, self._out, self._timing)
         waits = (settings.wait_for_members, settings.expects_seeds)
-        self._catch_up = CatchUp(self._local, self._membership, self._metadata, self._out, self._timing, *waits)
+        self._catch_up = CatchUp(self._local, self._membership, self.documents, self._out, self._timing, *waits)
         frame = settings.size
         self._supply = Supply(table, self._out, frame)
-        self._fetcher = Fetcher(self._metadata, self._out, self._supply, self._membership, settings.limits.documents)
+        self._fetcher = Fetcher(self.documents, self._out, self._supply, self._membership, settings.limits.documents)
         self._anti_entropy = AntiEntropy(
             self._local,
             self._membership,
             self._detector,
-            self._metadata,
+            self.documents,
             self._fetcher,
             self._supply,
             self._out,
@@ -106,7 +106,7 @@ class Parts:
         self._kernel_view = KernelView(
             self._membership, self._admission, self._detector, self._selection, self._records, self._out, self._timing
         )
-        self._queries = Queries(self._metadata, self._out)
+        self._queries = Queries(self.documents, self._out)
         self._dispatcher = Dispatcher(
             codec,
             self._admission,
