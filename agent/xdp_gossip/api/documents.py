@@ -61,6 +61,13 @@ def written(result: Any) -> dict[str, Any]:
     return {**shapes.document(result.document), "changed": result.changed, "previous_version": previous}
 
 
+def written_or_nothing(key: str, result: Any) -> dict[str, Any]:
+    """The JSON answer to a publish or a delete of ``key``, also to a delete if there never was a document."""
+    if result.document is None:
+        return {"key": key, "version": None, "changed": False, "previous_version": None}
+    return written(result)
+
+
 def prefix_of(query: dict[str, str]) -> str:
     """The query parameter ``prefix``, the beginning of the selected keys; "" selects all."""
     prefix = query.get("prefix", "")
@@ -181,12 +188,11 @@ class Documents:
         expected, absent = self._expected(request, key)
         value = await read_document(request, self._context)
         wanted = Write(key, value, content_type, expected, absent, expires_in, suffix=suffix)
-
-        async def write() -> dict[str, Any]:
-            return written((await self._node_list.publish_many([wanted], author=author, comment=comment))[0])
-
-        answer = await self._requests.once(request, value, write)
-        return render.json_response(answer, headers={"ETag": f'"{answer["version"]}"'})
+        with self._requests.once(request, value) as done:
+            if done.answer is None:
+                [result] = await self._node_list.publish_many([wanted], author=author, comment=comment)
+                done.answer = written(result)
+        return render.json_response(done.answer, headers={"ETag": f'"{done.answer["version"]}"'})
 
     async def delete(self, request: web.Request) -> web.Response:
         """Write a tombstone. Deleting a document that does not exist changes nothing and is not an error."""
@@ -198,14 +204,11 @@ class Documents:
         expected, absent = self._expected(request, key)
         if absent:
             raise bad_request("If-None-Match: expected If-Match instead, with the version to delete", "invalid_header")
-
-        async def write() -> dict[str, Any]:
-            result = await self._node_list.delete(key, expected=expected, author=author, comment=comment)
-            if result.document is None:
-                return {"key": key, "version": None, "changed": False, "previous_version": None}
-            return written(result)
-
-        return render.json_response(await self._requests.once(request, b"", write))
+        with self._requests.once(request, b"") as done:
+            if done.answer is None:
+                result = await self._node_list.delete(key, expected=expected, author=author, comment=comment)
+                done.answer = written_or_nothing(key, result)
+        return render.json_response(done.answer)
 
     async def history(self, request: web.Request) -> web.Response:
         """List the versions of a document that this member has stored, newest first."""
@@ -237,20 +240,14 @@ class Documents:
         author = batch.text(body, "author", MAX_AUTHOR)
         comment = batch.text(body, "comment", MAX_COMMENT)
         writes = batch.writes(body)
-
-        async def write() -> dict[str, Any]:
-            results = await self._node_list.publish_many(writes, author=author, comment=comment)
-            documents = [
-                written(result)
-                if result.document is not None
-                else {"key": write.key, "version": None, "changed": False, "previous_version": None}
-                for write, result in zip(writes, results)
-            ]
-            fresh = [entry["version"] for entry in documents if entry["changed"]]
-            version = fresh[0] if fresh else None
-            return {"changed": bool(fresh), "version": version, "documents": documents}
-
-        return render.json_response(await self._requests.once(request, render.json_bytes(body), write))
+        with self._requests.once(request, render.json_bytes(body)) as done:
+            if done.answer is None:
+                results = await self._node_list.publish_many(writes, author=author, comment=comment)
+                documents = [written_or_nothing(write.key, result) for write, result in zip(writes, results)]
+                fresh = [entry["version"] for entry in documents if entry["changed"]]
+                version = fresh[0] if fresh else None
+                done.answer = {"changed": bool(fresh), "version": version, "documents": documents}
+        return render.json_response(done.answer)
 
     async def _parse(self, raw: bytes) -> Any:
         """Parse the JSON of a batch, in a worker process if it is long."""
@@ -274,15 +271,13 @@ class Documents:
         author, comment = batch.text(body, "author", MAX_AUTHOR), batch.text(body, "comment", MAX_COMMENT)
         never: Literal["never"] | None = "never" if body.get("expires_in") == "never" else None
         expires_in = never or batch.seconds(body, "")
-
-        async def write() -> dict[str, Any]:
-            result = await self._node_list.rollback(
-                key, version, expected=expected, author=author, comment=comment, expires_in=expires_in
-            )
-            return written(result)
-
-        answer = await self._requests.once(request, render.json_bytes(body), write)
-        return render.json_response(answer, headers={"ETag": f'"{answer["version"]}"'})
+        with self._requests.once(request, render.json_bytes(body)) as done:
+            if done.answer is None:
+                result = await self._node_list.rollback(
+                    key, version, expected=expected, author=author, comment=comment, expires_in=expires_in
+                )
+                done.answer = written(result)
+        return render.json_response(done.answer, headers={"ETag": f'"{done.answer["version"]}"'})
 
     async def repair(self, request: web.Request) -> web.Response:
         """Start a sync at once with every member whose documents digest differs from this member's."""

@@ -72,11 +72,10 @@ class EGossip:
         """Publish the request body as the ``default`` document."""
         params.query(request, ())
         value = await read_document(request, self._context)
-
-        async def write() -> dict[str, Any]:
-            return written(await self._node_list.publish(value, DEFAULT_KEY))
-
-        return render.json_response(await self._context.requests.once(request, value, write))
+        with self._context.requests.once(request, value) as done:
+            if done.answer is None:
+                done.answer = written(await self._node_list.publish(value, DEFAULT_KEY))
+        return render.json_response(done.answer)
 
     async def stop(self, request: web.Request) -> web.Response:
         """Stop publishing heartbeats."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Awaitable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Any
 
 from aiohttp import web
 
@@ -49,6 +50,13 @@ class Entry:
         return {"id": self.id, "state": self.state, "status": self.status, "answer": self.answer}
 
 
+@dataclass
+class Outcome:
+    """The answer to a request; None until the request has run."""
+
+    answer: Any = None
+
+
 class RequestLog:
     """The most recent requests that carry an id, from all sockets of one agent."""
 
@@ -58,23 +66,23 @@ class RequestLog:
         self._entries: collections.OrderedDict[str, Entry] = collections.OrderedDict()
         self._bytes = 0
 
-    async def once(
-        self, request: web.Request, body: bytes, work: Callable[[], Awaitable[dict[str, Any]]]
-    ) -> dict[str, Any]:
-        """Run ``work()`` and return its result, unless the client no longer waits for the answer.
+    @contextlib.contextmanager
+    def once(self, request: web.Request, body: bytes) -> Iterator[Outcome]:
+        """Context manager: run a request, unless it has an answer already or the client no longer waits for one.
 
-        A request with an id runs ``work`` at most once: if the same request arrives again with the same id, it gets the
-        stored answer. A request that failed is run again. Raises :class:`Fault` 503 as :meth:`Asked.check` does, 409
-        ``request_cancelled``, ``request_pending`` and ``request_id_reused``, and whatever ``work`` raises.
+        The block runs the request if ``answer`` of the outcome is None, and sets ``answer``. A publish in the block
+        takes effect only while the client waits. A request with an id runs at most once: if the same request arrives
+        again with the same id, it gets the stored answer. A request that failed is run again.
+
+        Raises :class:`Fault` 503 as :meth:`Asked.check` does, and 409 ``request_cancelled``, ``request_pending`` and
+        ``request_id_reused``.
         """
         asked = Asked.of(request)
         number = request.headers.get(ID_HEADER)
-        if number is None:
-            with only_if(asked.check):
-                return await work()
-        entry = self._begin(check_id(number), _fingerprint(request, body))
+        entry = Entry("", b"") if number is None else self._begin(check_id(number), _fingerprint(request, body))
         if entry.state == "done":
-            return dict(entry.answer)
+            yield Outcome(dict(entry.answer))
+            return
 
         def check() -> None:
             if entry.given_up:
@@ -82,9 +90,10 @@ class RequestLog:
             asked.check()
             entry.committing = True
 
+        outcome = Outcome()
         try:
             with only_if(check):
-                answer = await work()
+                yield outcome
         except Exception as error:
             fault = to_fault(error)
             code = fault.code if fault is not None else "internal_error"
@@ -93,8 +102,7 @@ class RequestLog:
         except BaseException:
             self._forget(entry)
             raise
-        self._end(entry, "done", 200, answer)
-        return answer
+        self._end(entry, "done", 200, outcome.answer)
 
     def find(self, number: str) -> Entry:
         """The entry of a request id. Raises :class:`Fault` 404 if the log has none."""
