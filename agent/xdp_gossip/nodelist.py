@@ -361,7 +361,7 @@ class AsyncNodeList:
     async def _write(self, writes: Sequence[Write], author: str, comment: str) -> list[Published]:
         runtime = self._joined()
         held = [runtime.engine.documents.get(write.key) for write in writes]
-        written = await runtime.publish(writes, author, comment)
+        written = await runtime.publisher.publish(writes, author, comment)
         return [
             Published(document, changed, before.version if before else None)
             for (document, changed), before in zip(written, held)
@@ -486,7 +486,7 @@ class AsyncNodeList:
         runtime = self._joined()
         assert self._disk is not None
         kept = await self._disk.run(lambda store: store.history(key))
-        return [version for version in kept if not runtime.undecided(version)][: self.settings.history]
+        return [version for version in kept if not runtime.publisher.undecided(version)][: self.settings.history]
 
     async def version(self, key: str, version: Version | str) -> Document:
         """Return one of the versions in :meth:`history`, which may be a tombstone.

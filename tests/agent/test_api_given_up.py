@@ -90,7 +90,7 @@ def test_who_leaves_while_the_disk_is_slow_has_done_nothing(
             with connected(tmp_path / "api.sock") as sock:
                 head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(sent)}\r\n\r\n"
                 sock.sendall(head.encode() + sent)
-                await until(lambda: node_list._runtime._publisher._in_flight)  # type: ignore[union-attr]
+                await until(lambda: node_list._runtime.publisher._in_flight)  # type: ignore[union-attr]
             await asyncio.sleep(0)
             node_list.disk.gate.set()
             await until(lambda: counters["api_client_gone"] == 1)
@@ -109,7 +109,7 @@ def test_nothing_takes_effect_after_its_deadline(tmp_path: Path) -> None:
         async with member(tmp_path, counters) as (api, node_list):
             node_list.disk.gate.clear()
             pending = asyncio.ensure_future(api("PUT", "/v1/documents/k", body=b"x", headers={TIMEOUT: "0.2"}))
-            await until(lambda: node_list._runtime._publisher._in_flight)  # type: ignore[union-attr]
+            await until(lambda: node_list._runtime.publisher._in_flight)  # type: ignore[union-attr]
             await asyncio.sleep(0.3)
             node_list.disk.gate.set()
             answer = await pending
@@ -132,7 +132,7 @@ def test_a_request_that_is_cancelled_never_takes_effect(tmp_path: Path) -> None:
             node_list.disk.gate.clear()
             number = {ID: "request-0001"}
             pending = asyncio.ensure_future(api("PUT", "/v1/documents/k", body=b"x", headers=number))
-            await until(lambda: node_list._runtime._publisher._in_flight)  # type: ignore[union-attr]
+            await until(lambda: node_list._runtime.publisher._in_flight)  # type: ignore[union-attr]
             assert (await api("GET", "/v1/requests/request-0001")).json["state"] == "pending"
             again = await api("PUT", "/v1/documents/k", body=b"x", headers=number)
             assert (again.status, again.code) == (409, "request_pending")

@@ -91,7 +91,11 @@ class Publisher:
         return (document.key, document.rank) in self._committing
 
     async def publish(self, writes: Sequence[Write], author: str, comment: str) -> list[tuple[Document | None, bool]]:
-        """See ``Runtime.publish``."""
+        """Write documents to the disk first, then spread them, so that a failed publish has not happened.
+
+        Returns for each the document held afterwards and whether it changed. Raises ``ProtocolError``, and
+        ``StoreError`` if the disk fails.
+        """
         runtime, before_commit = self._runtime, _before_commit.get()
         keys = frozenset(write.key for write in writes)
         while True:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from typing import TypeVar
 
 from ..common.internal_errors import RECORD, watch
@@ -23,7 +23,7 @@ from ..core.events import (
     Warned,
 )
 from ..core.interface import Asked, Known, ProtocolEngine, remembered
-from ..core.types import Address, Document, Now, Write
+from ..core.types import Address, Now
 from ..store.disk import Disk
 from ..store.sqlite import Snapshot, StoreError
 from ..store.unsaved import Unsaved
@@ -97,7 +97,7 @@ class Runtime:
         self._work = asyncio.Event()
         self._raised: int | None = None  # the new incarnation while it is not on the disk yet
         self._was_raised = asyncio.Event()
-        self._publisher = Publisher(self, disk)
+        self.publisher = Publisher(self, disk)
         self._nodes_changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._warned: dict[str, tuple[float, int]] = {}
@@ -128,7 +128,7 @@ class Runtime:
 
     def start(self, snapshot: Snapshot) -> None:
         """Start the engine with the saved state of an earlier run."""
-        work = (self._save_documents(), self._save_nodes(), self._save_incarnation(), self._publisher.run())
+        work = (self._save_documents(), self._save_nodes(), self._save_incarnation(), self.publisher.run())
         self._tasks = [self._loop.create_task(job) for job in work]
         for task in self._tasks:
             watch(task, "state file")
@@ -153,27 +153,13 @@ class Runtime:
         self._saved.append((done, self._unsaved.added))
         await done
 
-    async def publish(
-        self, writes: Sequence[Write], author: str = "", comment: str = ""
-    ) -> list[tuple[Document | None, bool]]:
-        """Write documents to the disk, then commit them in the engine and spread them.
-
-        The disk comes first, so a failed publish never takes effect. Returns for each document the version held
-        afterwards and whether it changed. Raises ``ProtocolError``, and ``StoreError`` if the disk fails.
-        """
-        return await self._publisher.publish(writes, author, comment)
-
-    def undecided(self, document: Document) -> bool:
-        """Whether the publish of a version that is on the disk has failed, or has not been committed yet."""
-        return self._publisher.undecided(document)
-
     def note_disk(self, error: StoreError | None) -> None:
         """Record the result of a write to the state file. The disk counts as healthy again once all pending writes
         succeed.
         """
         if error is not None:
             self._disk_error = str(error)
-        elif not self._unsaved and not self._publisher.owes and self._raised is None:
+        elif not self._unsaved and not self.publisher.owes and self._raised is None:
             self._disk_error = None
         if self._disk_error is not None:
             # the nodes are rewritten until it succeeds, which shows that the disk works again
@@ -298,7 +284,7 @@ class Runtime:
             self._timer = self._loop.call_at(due, self._on_timer)
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, DocumentChanged) and self._publisher.has_stored(event.document):
+        if isinstance(event, DocumentChanged) and self.publisher.has_stored(event.document):
             pass
         elif isinstance(event, (DocumentChanged, TombstonesCollected)):
             self._unsaved.add(event)
