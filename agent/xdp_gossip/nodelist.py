@@ -59,7 +59,7 @@ from .node.convergence import Convergence, Inquiry, Wanted, enough_for
 from .node.fleetfiles import FilesInquiry, FleetFiles
 from .node.runtime import Runtime
 from .store.disk import Disk
-from .store.sqlite import MemoryStore, Snapshot, StateStore, Store, StoreError
+from .store.sqlite import MemoryStore, StateStore, Store, StoreError
 from .transport import Transport
 from .worker.contents import Contents
 
@@ -217,7 +217,7 @@ class AsyncNodeList:
         self._joining = self._loop.create_future()
         runtime: Runtime | None = None
         try:
-            incarnation, snapshot, problems = await self._disk.run(_load)
+            incarnation, snapshot, problems = await self._disk.load(int(time.time()))
             for problem in problems:
                 _log.error("stored state: %s", problem)
             self._state_problems = problems
@@ -485,7 +485,7 @@ class AsyncNodeList:
         parameters.document_key("key", key)
         runtime = self._joined()
         assert self._disk is not None
-        kept = await self._disk.run(lambda store: store.history(key))
+        kept = await self._disk.history(key)
         return [version for version in kept if not runtime.publisher.undecided(version)][: self.settings.history]
 
     async def version(self, key: str, version: Version | str) -> Document:
@@ -853,7 +853,3 @@ def _filter(prefix: str, kind: str) -> Filter:
     if kind != "":
         parameters.choice("kind", kind, KINDS)
     return Filter(prefix, kind)
-
-
-def _load(store: StateStore) -> tuple[int, Snapshot, list[str]]:
-    return store.next_incarnation(int(time.time())), store.load(), list(store.problems)

@@ -200,7 +200,7 @@ class Publisher:
         if not kept and not withdrawn:
             return
         try:
-            found = await self._disk.run(lambda store: store.settle(kept, withdrawn))
+            found = await self._disk.settle(kept, withdrawn)
         except StoreError as error:
             self._runtime.counters["withdrawals_failed"] += bool(withdrawn)
             self._runtime.note_disk(error)
@@ -281,7 +281,7 @@ class Publisher:
         async with self._settling:
             kept = list(self._kept)
             try:
-                await self._disk.run(lambda store: store.stage(documents, kept))
+                await self._disk.stage(documents, kept)
             except StoreError as error:
                 self._runtime.note_disk(error)
                 failed = error

@@ -221,7 +221,7 @@ class Runtime:
             self._unsaved.done()
             self._release()
         try:
-            await self._disk.run(lambda store: store.save_nodes(known))
+            await self._disk.save_nodes(known)
             await self._store_incarnation()
         except StoreError as error:
             _log.error("known nodes not stored at the end: %s", error)
@@ -375,7 +375,7 @@ class Runtime:
     async def _store_incarnation(self) -> None:
         raised = self._raised
         if raised is not None:
-            await self._disk.run(lambda store: store.save_incarnation(raised))
+            await self._disk.save_incarnation(raised)
             if self._raised == raised:
                 self._raised = None
 
@@ -387,7 +387,7 @@ class Runtime:
             self._nodes_changed.clear()
             known = self._remembered()
             try:
-                await self._disk.run(lambda store, known=known: store.save_nodes(known))  # type: ignore[misc]
+                await self._disk.save_nodes(known)
             except StoreError as error:
                 self.note_disk(error)
                 self._not_stored("nodes", f"known nodes not stored: {error}")

@@ -7,12 +7,14 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
 from ..common.internal_errors import RECORD
-from .sqlite import StateStore, StoreError
+from ..core.interface import Known
+from ..core.types import Document
+from .sqlite import Snapshot, StateStore, StoreError
 
 T = TypeVar("T")
 
@@ -63,7 +65,10 @@ class _Worker:
 
 
 class Disk:
-    """A store on a thread of its own, so that a slow disk does not delay heartbeats."""
+    """A store on a thread of its own, so that a slow disk does not delay heartbeats.
+
+    The coroutines call the methods of the store on the thread, one call after the other.
+    """
 
     def __init__(self, open_store: Callable[[], StateStore]) -> None:
         self._open_store = open_store
@@ -90,6 +95,33 @@ class Disk:
         except Exception as error:
             RECORD.add("state file", error)
             raise StoreError(f"internal error in the state file: {type(error).__name__}: {error}") from error
+
+    async def load(self, now_s: int) -> tuple[int, Snapshot, list[str]]:
+        """Begin a run: its incarnation, what an earlier run knew, and what was wrong with the state.
+
+        ``now_s``: see ``StateStore.next_incarnation``. Raises ``StoreError``.
+        """
+        return await self.run(lambda store: (store.next_incarnation(now_s), store.load(), list(store.problems)))
+
+    async def save_incarnation(self, incarnation: int) -> None:
+        """See ``StateStore.save_incarnation``. Raises ``StoreError``."""
+        await self.run(lambda store: store.save_incarnation(incarnation))
+
+    async def save_nodes(self, known: Sequence[Known]) -> None:
+        """See ``StateStore.save_nodes``. Raises ``StoreError``."""
+        await self.run(lambda store: store.save_nodes(known))
+
+    async def stage(self, documents: Sequence[Document], kept: Sequence[Document]) -> None:
+        """See ``StateStore.stage``. Raises ``StoreError``."""
+        await self.run(lambda store: store.stage(documents, kept))
+
+    async def settle(self, kept: Sequence[Document], withdrawn: Sequence[Document]) -> int:
+        """See ``StateStore.settle``. Raises ``StoreError``, ``NotedError``."""
+        return await self.run(lambda store: store.settle(kept, withdrawn))
+
+    async def history(self, key: str) -> list[Document]:
+        """See ``StateStore.history``. Raises ``StoreError``."""
+        return await self.run(lambda store: store.history(key))
 
     def _run(self, work: Callable[[StateStore], T]) -> T:
         self._since = time.monotonic()
