@@ -16,7 +16,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..core.interface import Known
@@ -27,7 +27,7 @@ from .base import FORGET_AFTER_S, Snapshot, StateStore, Unread, persist, remembe
 from .memory import MemoryStore
 from .slips import Slips
 from .statefile import HISTORY, NotedError, StoreError, open_or_repair, take_lock, translated
-from .tables import Transaction, select, standing
+from .tables import insert, select, standing, sum_row
 
 __all__ = [
     "FORGET_AFTER_S",
@@ -212,7 +212,7 @@ class Store:
             raise StoreError(f"{reason}; {self.path}.lock: {error.strerror or error}") from reason
         raise NotedError(str(reason)) from reason
 
-    def _prune(self, tx: Transaction, documents: Sequence[Document], undecided: dict[str, bytes]) -> None:
+    def _prune(self, tx: _Transaction, documents: Sequence[Document], undecided: dict[str, bytes]) -> None:
         for key in sorted({document.key for document in documents}):
             tx.prune_history(key, self._history, undecided.get(key, b""))
 
@@ -243,12 +243,12 @@ class Store:
             yield self._database
 
     @contextlib.contextmanager
-    def _transaction(self, if_changed: bool = False) -> Iterator[Transaction]:
+    def _transaction(self, if_changed: bool = False) -> Iterator[_Transaction]:
         """All or nothing. It writes also when no row has changed, which proves the disk, but not so ``if_changed``."""
         with self._reading() as database:
             database.execute("BEGIN IMMEDIATE")
             try:
-                tx = Transaction(database)
+                tx = _Transaction(database)
                 yield tx
                 if tx.changed or not if_changed:
                     tx.finish()
@@ -258,3 +258,75 @@ class Store:
                 if database.in_transaction:
                     database.execute("ROLLBACK")
                 raise
+
+
+class _Transaction:
+    """Row changes that keep the sum over all rows."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._total, self._digest = rows.row_sum(database.execute(select("meta")).fetchone())
+        self.changed = False
+
+    def finish(self) -> None:
+        """Write the sum over all rows."""
+        self._database.execute("DELETE FROM meta")
+        self._database.execute(insert("meta"), sum_row(self._total, self._digest))
+
+    def identity(self) -> tuple[int, str]:
+        """Incarnation, 0 for none, and the name of the cluster, empty for none."""
+        row = self._database.execute(select("identity")).fetchone()
+        return rows.row_identity(row) if row else (0, "")
+
+    def set_identity(self, incarnation: int, cluster: str) -> None:
+        self._delete("identity", "1")
+        self.insert("identity", rows.seal("identity", (incarnation, cluster)))
+
+    def documents(self) -> list[tuple[str, bytes]]:
+        """Key and rank of every version."""
+        return self._database.execute("SELECT key, rank FROM document").fetchall()
+
+    def remove_document(self, key: str, rank: bytes) -> int:
+        return self._delete("document", "key = ? AND rank = ?", (key, rank))
+
+    def remove_unread(self, key: str, rank: bytes) -> None:
+        """A version that gave way and is taken up again is in the history once."""
+        self._delete(
+            "document",
+            "key = ? AND length(rank) > ? AND substr(rank, ?) = ?",
+            (key, rows.RANK_BYTES, rows.RANK_BYTES + 1, rank),
+        )
+
+    def remove_before(self, key: str, rank: bytes) -> None:
+        self._delete("document", "key = ? AND rank < ?", (key, rank))
+
+    def prune_history(self, key: str, kept_versions: int, undecided: bytes) -> None:
+        """Keep that many versions of ``key``, and beside them the one of rank ``undecided`` (empty: none)."""
+        among, whose = "key = ? AND rank != ?", (key, undecided)
+        kept = f"SELECT rank FROM document WHERE {among} {standing('?', among)}"
+        self._delete("document", f"{among} AND rank NOT IN ({kept})", (*whose, *whose, *whose, kept_versions))
+
+    def replace_nodes(self, wanted: Iterable[rows.Row]) -> None:
+        stored: set[rows.Row] = set(self._database.execute(select("node")))
+        fresh = set(wanted)
+        for row in stored - fresh:
+            self._delete("node", "ip = ? AND port = ?", row[:2])
+        for row in fresh - stored:
+            self.insert("node", row)
+
+    def insert(self, table: str, row: rows.Row) -> None:
+        """Add a sealed row, unless there is one of its name."""
+        if self._database.execute(insert(table), row).rowcount > 0:
+            self.changed = True
+            self._total += 1
+            self._digest += rows.weight(row)
+
+    def _delete(self, table: str, where: str, values: rows.Row = ()) -> int:
+        """Returns how many rows there were."""
+        gone = self._database.execute(f"SELECT id, checksum FROM {table} WHERE {where}", values).fetchall()
+        for row in gone:
+            self._database.execute(f"DELETE FROM {table} WHERE id = ?", row[:1])
+            self.changed = True
+            self._total -= 1
+            self._digest -= rows.weight(row)
+        return len(gone)

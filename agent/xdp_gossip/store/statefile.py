@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from ..core.runs import latest
 from . import rows
-from .tables import LAYOUT, Transaction, insert, schema, select, sum_row
+from .tables import LAYOUT, insert, schema, select, sum_row
 
 APPLICATION_ID = 0x58474F53
 #: Default number of versions stored for each key, including the current one.
@@ -341,8 +341,14 @@ def _build(target: Path, found: Iterable[tuple[str, rows.Row]], salvaged: _Salva
 
 
 def _fill(database: sqlite3.Connection, found: Iterable[tuple[str, rows.Row]], salvaged: _Salvaged) -> None:
-    database.execute(insert("meta"), sum_row(0, 0))
-    tx = Transaction(database)
+    total = digest = 0
+
+    def add(table: str, row: rows.Row) -> None:
+        nonlocal total, digest
+        if database.execute(insert(table), row).rowcount > 0:
+            total += 1
+            digest += rows.weight(row)
+
     for table, row in found:
         if table == "identity":
             incarnation, salvaged.cluster = rows.row_identity(row)
@@ -350,10 +356,10 @@ def _fill(database: sqlite3.Connection, found: Iterable[tuple[str, rows.Row]], s
         elif table == "meta":
             salvaged.expected, _digest = rows.row_sum(row)
         else:
-            tx.insert(table, row)
+            add(table, row)
     if salvaged.incarnation or salvaged.cluster:
-        tx.set_identity(salvaged.incarnation, salvaged.cluster)
-    tx.finish()
+        add("identity", rows.seal("identity", (salvaged.incarnation, salvaged.cluster)))
+    database.execute(insert("meta"), sum_row(total, digest))
     salvaged.nodes = database.execute("SELECT count(*) FROM node").fetchone()[0]
     counted = database.execute("SELECT count(DISTINCT key), count(*) FROM document")
     salvaged.documents, salvaged.versions = counted.fetchone()

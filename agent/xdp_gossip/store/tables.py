@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The SQL tables of the state file, and transactions that update the sum over all rows."""
+"""The tables of the state file in SQL: their definition, and the statements that read and write rows."""
 
 from __future__ import annotations
-
-import sqlite3
-from collections.abc import Iterable
 
 from . import rows
 
@@ -48,75 +45,3 @@ def insert(table: str) -> str:
 def sum_row(total: int, digest: int) -> rows.Row:
     """The row of table ``meta``. ``total``: number of rows in the other tables. ``digest``: sum of their weights."""
     return rows.seal("meta", (LAYOUT, total, (digest % 2**64).to_bytes(8, "big")))
-
-
-class Transaction:
-    """A transaction that changes rows and updates the sum over all rows."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        self._total, self._digest = rows.row_sum(database.execute(select("meta")).fetchone())
-        self.changed = False
-
-    def finish(self) -> None:
-        """Write the updated sum over all rows to the table ``meta``."""
-        self._database.execute("DELETE FROM meta")
-        self._database.execute(insert("meta"), sum_row(self._total, self._digest))
-
-    def identity(self) -> tuple[int, str]:
-        """The stored incarnation (0 for none), and the name of the cluster (empty for none)."""
-        row = self._database.execute(select("identity")).fetchone()
-        return rows.row_identity(row) if row else (0, "")
-
-    def set_identity(self, incarnation: int, cluster: str) -> None:
-        self._delete("identity", "1")
-        self.insert("identity", rows.seal("identity", (incarnation, cluster)))
-
-    def documents(self) -> list[tuple[str, bytes]]:
-        """Key and rank of every stored version."""
-        return self._database.execute("SELECT key, rank FROM document").fetchall()
-
-    def remove_document(self, key: str, rank: bytes) -> int:
-        return self._delete("document", "key = ? AND rank = ?", (key, rank))
-
-    def remove_unread(self, key: str, rank: bytes) -> None:
-        """Delete the row of an unread version, because the version is now stored under its own ``rank``."""
-        self._delete(
-            "document",
-            "key = ? AND length(rank) > ? AND substr(rank, ?) = ?",
-            (key, rows.RANK_BYTES, rows.RANK_BYTES + 1, rank),
-        )
-
-    def remove_before(self, key: str, rank: bytes) -> None:
-        self._delete("document", "key = ? AND rank < ?", (key, rank))
-
-    def prune_history(self, key: str, kept_versions: int, undecided: bytes) -> None:
-        """Delete all but ``kept_versions`` versions of ``key``. The staged version of rank ``undecided`` also stays."""
-        among, whose = "key = ? AND rank != ?", (key, undecided)
-        kept = f"SELECT rank FROM document WHERE {among} {standing('?', among)}"
-        self._delete("document", f"{among} AND rank NOT IN ({kept})", (*whose, *whose, *whose, kept_versions))
-
-    def replace_nodes(self, wanted: Iterable[rows.Row]) -> None:
-        stored: set[rows.Row] = set(self._database.execute(select("node")))
-        fresh = set(wanted)
-        for row in stored - fresh:
-            self._delete("node", "ip = ? AND port = ?", row[:2])
-        for row in fresh - stored:
-            self.insert("node", row)
-
-    def insert(self, table: str, row: rows.Row) -> None:
-        """Add a sealed row, unless the table has a row with the same unique columns."""
-        if self._database.execute(insert(table), row).rowcount > 0:
-            self.changed = True
-            self._total += 1
-            self._digest += rows.weight(row)
-
-    def _delete(self, table: str, where: str, values: rows.Row = ()) -> int:
-        """Delete the rows that match ``where``. Returns the number of deleted rows."""
-        gone = self._database.execute(f"SELECT id, checksum FROM {table} WHERE {where}", values).fetchall()
-        for row in gone:
-            self._database.execute(f"DELETE FROM {table} WHERE id = ?", row[:1])
-            self.changed = True
-            self._total -= 1
-            self._digest -= rows.weight(row)
-        return len(gone)
