@@ -54,27 +54,19 @@ class Source:
             self._ancillary = [packet_info(own, 0)]
         self._bound = None if _is_any(bound) else bound
 
-    def send(self, sock: socket.socket, data: bytes, name: tuple[str, int], six: bool) -> None:
-        """Send one datagram to ``name`` from the source address. ``six``: whether the peer's address is IPv6.
+    def control(self, six: bool) -> list[Ancillary]:
+        """Return the control messages for a datagram to a peer; ``six``: whether the peer's address is IPv6.
 
-        If the host lacks the source address, the kernel chooses another one. Raises ``OSError`` like ``sendto``.
+        The list is empty if the kernel must choose the source address, for example while the host lacks ``own``.
         """
-        if six is not self._six or not self._ancillary:
-            sock.sendto(data, name)
-            return
-        if self._waiting():
-            sock.sendto(data, name)
-            self._counters[COUNTER] += 1
-            return
-        try:
-            sock.sendmsg((data,), self._ancillary, 0, name)
-        except OSError as error:
-            if error.errno not in _NOT_HERE:
-                raise
-            sock.sendto(data, name)  # raises if the kernel refuses the destination and not the source
-            self._refused(error)
-        else:
+        return [] if six is not self._six or self._waiting() else self._ancillary
+
+    def sent(self, six: bool, control: list[Ancillary]) -> None:
+        """Note that a datagram with the ``control`` messages from :meth:`control` was sent."""
+        if control:
             self._accepted()
+        elif six is self._six and self._ancillary:
+            self._counters[COUNTER] += 1
 
     async def connect(self, loop: asyncio.AbstractEventLoop, to: Address) -> socket.socket:
         """Connect a TCP socket with the source address ``own``, or with the kernel's choice while the host lacks it.
@@ -92,10 +84,10 @@ class Source:
         try:
             sock = await _connect(loop, to, own)
         except OSError as error:
-            if error.errno not in _NOT_HERE:
+            if not absent(error):
                 raise
             sock = await _connect(loop, to, bound)  # raises if the kernel refuses the destination and not the source
-            self._refused(error)
+            self.refused(error)
         else:
             self._accepted()
         return sock
@@ -104,7 +96,8 @@ class Source:
         """Whether the kernel refused the source address within the last second, so that it is not tried again yet."""
         return self._absent and time.monotonic() < self._again_at
 
-    def _refused(self, error: OSError) -> None:
+    def refused(self, error: OSError) -> None:
+        """Note that the host lacked the source address, so a datagram or connection used another address."""
         self._counters[COUNTER] += 1
         self._again_at = time.monotonic() + TRY_AGAIN_S
         if not self._absent:
@@ -122,6 +115,11 @@ class Source:
         if self._absent:
             self._absent = False
             _log.info("node.addr %s is there now: packets leave from it", self._ip)
+
+
+def absent(error: OSError) -> bool:
+    """Whether ``error`` may mean that the host lacks the source address. Some destinations cause the same error."""
+    return error.errno in _NOT_HERE
 
 
 def packet_info(own: Address, ifindex: int) -> Ancillary:

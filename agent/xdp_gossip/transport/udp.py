@@ -16,7 +16,7 @@ from ..core.events import Rumor, Transmit
 from ..core.types import Address
 from . import Receive, TransportError, normalised
 from .sockets import closing_on_error, listening_socket
-from .source import Source
+from .source import Source, absent
 from .streams import Streams, deliver
 
 #: Maximum bytes of a datagram that no path has to fragment, which are IPv6's minimum MTU (RFC 8200, section 5) less the
@@ -182,10 +182,8 @@ class UdpTransport:
     def _send_now(self, sock: socket.socket, transmit: Transmit) -> bool:
         """Pass one datagram to the kernel. Returns False if the kernel's buffer is full."""
         to = transmit.to
-        six = ":" in to.ip
-        ip = f"::ffff:{to.ip}" if self._mapped and not six else to.ip
         try:
-            self._source.send(sock, transmit.data, (ip, to.port), six)
+            self._send_from_own(sock, transmit.data, to)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -196,6 +194,27 @@ class UdpTransport:
             return True
         self._counters["datagrams_sent"] += 1
         return True
+
+    def _send_from_own(self, sock: socket.socket, data: bytes, to: Address) -> None:
+        """Send one datagram from the address that peers know, or from another address while the host lacks it.
+
+        Raises ``OSError`` as ``sendto`` does, but never because the host lacks the address.
+        """
+        six = ":" in to.ip
+        name = (f"::ffff:{to.ip}" if self._mapped and not six else to.ip, to.port)
+        control = self._source.control(six)
+        try:
+            if control:
+                sock.sendmsg((data,), control, 0, name)
+            else:
+                sock.sendto(data, name)
+        except OSError as error:
+            if not control or not absent(error):
+                raise
+            sock.sendto(data, name)  # raises if the kernel refuses the destination and not the source
+            self._source.refused(error)
+        else:
+            self._source.sent(six, control)
 
     async def close(self) -> None:
         """See :class:`Transport`."""
