@@ -26,6 +26,8 @@ from xdp_gossip.wire.native import NativeCodec
 SECTION = page("architecture.md").split("\n## Three walks\n")[1].split("\n## ")[0]
 STATIONS = [name.strip("`") for name, _ in rows(SECTION, "| station | what it does with the publish |")]
 CLIMBS = set(re.findall(r"from `([\w/.]+)` to `([\w/.]+)`", re.sub(r"\s+", " ", SECTION)))
+#: Limits of the page, which says them in words.
+MOST_STATIONS, MOST_CLIMBS = 10, 1
 HANDLER, ENCODER = Documents.publish.__code__, NativeCodec.encode.__code__
 
 
@@ -83,6 +85,8 @@ def test_a_publish_passes_the_stations_and_climbs_of_the_page(tmp_path: Path, mo
     paths = traced(tmp_path, monkeypatch)
     assert stations(paths) == STATIONS
     assert climbs(paths, floor_of) == CLIMBS
+    assert len(STATIONS) <= MOST_STATIONS and len(CLIMBS) <= MOST_CLIMBS
+    assert f"at most {MOST_STATIONS} stations and climbs at most once" in re.sub(r"\s+", " ", SECTION)
 
 
 def test_a_station_and_a_climb_that_are_added_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
