@@ -41,6 +41,12 @@ def test_a_name_that_is_none_is_noticed() -> None:
             found(name)
 
 
+def test_a_name_that_another_file_or_class_defines_is_noticed() -> None:
+    for name in ("core.engine.Engine", "core.engine.asks.Engine._refute", "core.engine.asks.Drive"):
+        with pytest.raises(AssertionError, match="is defined elsewhere"):
+            found(name)
+
+
 def test_terms_stand_once_and_in_order() -> None:
     terms = [term.lower() for term, _, _ in TERMS]
     assert terms == sorted(set(terms))
