@@ -54,7 +54,7 @@ class _Members:
         """A constant ETag, because the members never change."""
         return "bench"
 
-    def state_digest(self) -> str:
+    def documents_digest(self) -> str:
         """A constant documents digest, because there are no documents."""
         return f"{0x5EED:016x}"
 

@@ -51,7 +51,7 @@ def heartbeats(origins: int, count: int, *, first: int = 1, ttl: int = TTL, reco
                 incarnation=1,
                 sequence=sequence,
                 wall_ns=wall,
-                state_digest=0,
+                documents_digest=0,
                 record_digest=digests[number % origins],
                 ttl=ttl,
             ),
@@ -70,7 +70,7 @@ def record_rumors(origins: int, sequence: int = 1) -> Iterator[bytes]:
     for number in range(origins):
         record = record_of(number)
         header = Header(
-            PacketType.RECORD, origin(number), 1, sequence, wall, state_digest=0, record_digest=record.digest, ttl=1
+            PacketType.RECORD, origin(number), 1, sequence, wall, documents_digest=0, record_digest=record.digest, ttl=1
         )
         yield sign(header, RecordRumor(record))
 

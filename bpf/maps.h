@@ -65,9 +65,9 @@ struct xg_config {
 	__u16 flags;
 	__be32 cluster;
 	__u32 incarnation;
-	__u64 state_digest; /* digest of the local node's documents */
-	__u64 lease;	    /* the data plane works until this time without an update by the agent */
-	__s64 clock;	    /* the cluster's wall time minus CLOCK_MONOTONIC */
+	__u64 documents_digest; /* digest of the local node's documents */
+	__u64 lease;		/* the data plane works until this time without an update by the agent */
+	__s64 clock;		/* the cluster's wall time minus CLOCK_MONOTONIC */
 	__u64 timeout;
 	__u64 max_clock_drift;
 	__u32 ring_half; /* half of the ring with the current targets: 0 or 1 */
@@ -96,11 +96,11 @@ struct xg_node_key {
 struct xg_node {
 	struct bpf_spin_lock lock;
 	__u32 incarnation;
-	__u64 highest;	    /* newest rumor sequence */
-	__u64 window;	    /* replay window (RFC 6479); bit i: the sequence highest - i was seen */
-	__u64 last_seen;    /* last sign of life, CLOCK_MONOTONIC ns; 0: none */
-	__s64 clock;	    /* the origin's wall time minus this host's CLOCK_MONOTONIC, from the newest packet */
-	__u64 state_digest; /* documents digest in the newest packet */
+	__u64 highest;		/* newest rumor sequence */
+	__u64 window;		/* replay window (RFC 6479); bit i: the sequence highest - i was seen */
+	__u64 last_seen;	/* last sign of life, CLOCK_MONOTONIC ns; 0: none */
+	__s64 clock;		/* the origin's wall time minus this host's CLOCK_MONOTONIC, from the newest packet */
+	__u64 documents_digest; /* documents digest in the newest packet */
 	__u64 record_digest;
 	__u8 standing;
 	__u8 flags;   /* flags of the newest packet */

@@ -46,7 +46,7 @@ struct xg_claim {
 	__u8 flags;
 	__u64 sequence;
 	__s64 clock; /* the origin's wall time minus this host's CLOCK_MONOTONIC */
-	__u64 state_digest;
+	__u64 documents_digest;
 	__u64 record_digest;
 	__u64 now;
 };
@@ -193,7 +193,7 @@ static __always_inline void xg_read_claim(struct xg_claim *claim, const struct x
 	claim->flags = packet->flags;
 	claim->sequence = bpf_ntohll(packet->sequence);
 	claim->clock = bpf_ntohll(packet->wall_ns) - claim->now;
-	claim->state_digest = bpf_ntohll(packet->state_digest);
+	claim->documents_digest = bpf_ntohll(packet->documents_digest);
 	claim->record_digest = bpf_ntohll(packet->record_digest);
 }
 
@@ -224,7 +224,7 @@ static __always_inline void xg_note(struct xg_node *node, const struct xg_claim 
 {
 	if (claim->sequence >= node->highest) {
 		node->clock = claim->clock;
-		node->state_digest = claim->state_digest;
+		node->documents_digest = claim->documents_digest;
 		node->record_digest = claim->record_digest;
 		node->flags = claim->flags;
 	}
@@ -320,7 +320,7 @@ static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const stru
 static __always_inline __u32 xg_commit(struct xg_rumor *rumor, struct xg_node *node, const struct xg_claim *claim,
 				       __u32 taken)
 {
-	__u64 local_digest = rumor->local->state_digest;
+	__u64 local_digest = rumor->local->documents_digest;
 	bool news = claim->type != XG_HEARTBEAT;
 	__u32 slot = xg_slot(claim->now);
 
@@ -346,7 +346,7 @@ static __always_inline __u32 xg_commit(struct xg_rumor *rumor, struct xg_node *n
 	}
 	if (claim->sequence >= node->highest) {
 		news |= claim->record_digest != node->record_digest || claim->flags != node->flags;
-		news |= claim->state_digest != node->state_digest && claim->state_digest != local_digest;
+		news |= claim->documents_digest != node->documents_digest && claim->documents_digest != local_digest;
 	}
 	xg_note(node, claim);
 	bpf_spin_unlock(&node->lock);

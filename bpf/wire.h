@@ -46,7 +46,7 @@ struct xg_packet {
 	__be64 sequence;
 	__u8 origin[16]; /* IPv6, or IPv4-mapped */
 	__be64 wall_ns;
-	__be64 state_digest;
+	__be64 documents_digest;
 	__be64 record_digest;
 
 	__u8 mac[XG_MAC_BYTES];

@@ -38,7 +38,7 @@ class Config:
     running: bool = True
     amount: int = 4
     wide: int = 12
-    state_digest: int = 0
+    documents_digest: int = 0
     lease: int = 1 << 62
     clock: int = 0
     timeout: int = 5_000_000_000
@@ -53,7 +53,7 @@ class Entry:
     window: ReplayWindow = field(default_factory=lambda: ReplayWindow(64))
     last_seen: int = 0
     clock: int = 0
-    state_digest: int = 0
+    documents_digest: int = 0
     record_digest: int = 0
     standing: int = PRESENT
     flags: int = 0
@@ -141,7 +141,7 @@ class KernelModel:
             return _ask("ask_gone")
         if self._off(header, entry.clock, time) > self._limit(entry.standing):
             return _ask("ask_time")
-        before = (entry.incarnation, entry.record_digest, entry.flags, entry.state_digest)
+        before = (entry.incarnation, entry.record_digest, entry.flags, entry.documents_digest)
         self._commit(entry, header, time)
         return self._take(payload, header, self._is_news(header, entry, before))
 
@@ -189,7 +189,7 @@ class KernelModel:
         entry.window.commit(header.sequence)
         if header.sequence == entry.window.highest:
             entry.clock = _signed(header.wall_ns - time)
-            entry.state_digest, entry.record_digest = header.state_digest, header.record_digest
+            entry.documents_digest, entry.record_digest = header.documents_digest, header.record_digest
             entry.flags = header.flags
         if header.type is PacketType.LEAVE:
             entry.standing = GONE
@@ -202,7 +202,7 @@ class KernelModel:
             return True
         if (entry.record_digest, entry.flags) != before[1:3]:
             return True
-        return entry.state_digest not in (before[3], self.config.state_digest)
+        return entry.documents_digest not in (before[3], self.config.documents_digest)
 
     def _take(self, payload: bytes, header: Header, news: bool, *also: str) -> Outcome:
         verdict = f"take_{header.type.name.lower()}"

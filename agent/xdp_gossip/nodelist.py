@@ -476,7 +476,7 @@ class AsyncNodeList:
             parameters.integer("limit", limit, 1, 2**31)
         return list(itertools.islice(self._joined().engine.documents.live(prefix, after), limit))
 
-    def state_digest(self) -> str:
+    def documents_digest(self) -> str:
         """The digest of all documents and deletions held here: equal on members that hold the same."""
         return f"{self._joined().engine.documents.digest:016x}"
 

@@ -111,7 +111,7 @@ class FakeNodeList:
         self.members()
         return {"running": "ok", "new": "starting"}.get(self.doing, "stopped")
 
-    def state_digest(self) -> str:
+    def documents_digest(self) -> str:
         """Documents digest as text."""
         return f"{self.digest:016x}"
 

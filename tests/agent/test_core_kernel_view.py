@@ -267,7 +267,7 @@ def test_what_is_on_a_members_disk_only_it_can_tell() -> None:
     made = engine()
     hearsay(made, 1)
     assert on_disk(made) == (0, False), "nobody heard it itself"
-    told = Header(PacketType.HEARTBEAT, PEER, 7, 2, at(101.0).wall_ns, state_digest=5, record_digest=0, ttl=3)
+    told = Header(PacketType.HEARTBEAT, PEER, 7, 2, at(101.0).wall_ns, documents_digest=5, record_digest=0, ttl=3)
     made.receive(CODEC.encode(told, None), PEER, at(101.0))
     assert on_disk(made) == (5, True)
     hearsay(made, 3, digest=5)

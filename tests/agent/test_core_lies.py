@@ -81,7 +81,7 @@ def steps(draw: st.DrawFn) -> tuple[Header, m.Message | None, Address, float]:
         incarnation=draw(st.sampled_from([5, 7, 2**31, 2**32 - 1])),
         sequence=draw(st.integers(1, 9) | st.sampled_from([2**63, 2**64 - 1])),
         wall_ns=draw(st.sampled_from([0, WALL, WALL, WALL, 2**63, 2**64 - 1])),
-        state_digest=draw(U64),
+        documents_digest=draw(U64),
         record_digest=draw(U64),
         flags=draw(st.integers(0, 255)),
         ttl=draw(st.integers(0, 255)),

@@ -436,7 +436,7 @@ def test_a_publish_a_pause_and_a_leave_are_known_at_once() -> None:
     assert len(plane.configs) == 1  # nothing new
     rig.engine.documents.publish("key", b"value", at(100.2))
     rig.steering.attend(at(100.2))
-    assert plane.configs[-1].state_digest == rig.engine.documents.digest != 0
+    assert plane.configs[-1].documents_digest == rig.engine.documents.digest != 0
     rig.engine.pause(at(100.3))
     rig.steering.attend(at(100.3))
     assert plane.configs[-1].running

@@ -217,7 +217,7 @@ TAKEN: dict[str, tuple[type, ...]] = {
 WITHOUT = {
     *("join", "get", "stop", "start", "repair", "leave", "close", "revision", "catching_up", "healthy"),
     "look_for_dataplane",
-    *("summary", "status", "local", "tag", "state", "state_digest", "health"),
+    *("summary", "status", "local", "tag", "state", "documents_digest", "health"),
 }
 
 

@@ -53,7 +53,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "page": (),
     "tag": (),
     "state": (),
-    "state_digest": (),
+    "documents_digest": (),
     "update_node": ("a", "b"),
     "changes": (0, 0.0),
     "watch": (),

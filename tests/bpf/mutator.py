@@ -56,7 +56,7 @@ class Mutator:
             incarnation=rng.randint(3, 7) if origin == local else self._run(origin),
             sequence=self._sequence(origin),
             wall_ns=time.time_ns() + rng.choice(OFFSETS) * SECOND,
-            state_digest=rng.choice((0x5D, 0x5D, 0x5D, 1, 2)),
+            documents_digest=rng.choice((0x5D, 0x5D, 0x5D, 1, 2)),
             record_digest=rng.choice((0xAB, 0xAB, 0xAB, 0xAB, 0xCD)),
             flags=rng.choices((0, 1, 2, 255), (90, 5, 3, 2))[0],
             ttl=rng.choice((0, 1, 4, 255)),

@@ -70,7 +70,7 @@ def wait_for_budget(number: int, rumors: int) -> None:
 def config(family: int, **changes: Any) -> Config:
     """What the agent wrote. The cluster's time is the machine's."""
     clock = time.time_ns() - time.monotonic_ns()
-    fields: dict[str, Any] = {"local": local(family), "incarnation": 5, "clock": clock, "state_digest": 0x5D}
+    fields: dict[str, Any] = {"local": local(family), "incarnation": 5, "clock": clock, "documents_digest": 0x5D}
     return Config(**{**fields, **changes})
 
 
@@ -94,7 +94,7 @@ def packet(family: int, kind: PacketType = PacketType.HEARTBEAT, size: int = 0, 
         "incarnation": 7,
         "sequence": 100,
         "wall_ns": time.time_ns(),
-        "state_digest": 0x5D,
+        "documents_digest": 0x5D,
         "record_digest": 0xAB,
         "ttl": 4,
         "hops": 2,
@@ -122,7 +122,7 @@ def known(**changes: Any) -> Entry:
         "window": window,
         "last_seen": 1,
         "clock": time.time_ns() - time.monotonic_ns(),
-        "state_digest": 0x5D,
+        "documents_digest": 0x5D,
         "record_digest": 0xAB,
     }
     return Entry(**{**fields, **changes})

@@ -103,7 +103,7 @@ class Forger:
             incarnation=int(time.time()) + 1,
             sequence=self._rng.randrange(1, 2**40),
             wall_ns=time.time_ns() if wall_ns is None else wall_ns,
-            state_digest=self._rng.getrandbits(64),
+            documents_digest=self._rng.getrandbits(64),
             record_digest=self._rng.getrandbits(64),
             ttl=8,
         )

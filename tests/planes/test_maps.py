@@ -44,7 +44,7 @@ def peer(number: int) -> Address:
 def config(**changes: Any) -> Config:
     """Somebody at work."""
     values: dict[str, Any] = {
-        "running": True, "incarnation": 2, "state_digest": 3, "lease": time.monotonic() + 60, "clock": -4,
+        "running": True, "incarnation": 2, "documents_digest": 3, "lease": time.monotonic() + 60, "clock": -4,
         "timeout": 5.0, "max_clock_drift": 6.0,
     }  # fmt: skip
     return Config(**{**values, **changes})

@@ -232,7 +232,7 @@ class Checks:
             table = node.engine.documents.table
             total = sum(document.state_hash for document in table) % 2**64
             if total != table.digest:
-                raise Violation(f"{node.address}: state digest {table.digest:016x}, its documents say {total:016x}")
+                raise Violation(f"{node.address}: documents digest {table.digest:016x}, its documents say {total:016x}")
 
     def state(self, node: SimNode) -> State:
         """What replays and forgeries must not change, by name."""

@@ -82,7 +82,7 @@ class SimPlane:
         """What follows from an input of the engine: configuration, targets, and a look at the table when it is due."""
         config = self.model.config
         config.incarnation, config.running = engine.incarnation, engine.status in ("running", "paused")
-        config.state_digest = engine.documents.digest
+        config.documents_digest = engine.documents.digest
         config.timeout = _ns(engine.timeout)
         config.max_clock_drift = _ns(engine.settings.max_clock_drift)
         config.clock = now.wall_ns - _ns(now.mono) + _ns(engine.clock_offset)
@@ -120,7 +120,7 @@ class SimPlane:
                 entry.window.bits,
                 entry.last_seen / 1e9,
                 (entry.clock - here) / 1e9,
-                entry.state_digest,
+                entry.documents_digest,
                 entry.record_digest,
                 entry.flags,
             )

@@ -416,7 +416,7 @@ def _foreign(rng: random.Random) -> bytes:
         incarnation=2**31,
         sequence=rng.randint(1, 2**40),
         wall_ns=1_700_000_030 * 10**9,
-        state_digest=rng.getrandbits(64),
+        documents_digest=rng.getrandbits(64),
         record_digest=rng.getrandbits(64),
         ttl=5,
     )

@@ -48,7 +48,7 @@ def _packet(codec: Codec, data: bytes) -> str:
     name = header.type.name.title() if message is None else type(message).__name__
     text = f"{name} of {host(header.origin)} run {header.incarnation} #{header.sequence}"
     text += f" ttl {header.ttl}" if header.ttl else ""
-    return f"{text} digest {header.state_digest >> 48:04x}"
+    return f"{text} digest {header.documents_digest >> 48:04x}"
 
 
 def _event(event: Event) -> str | None:

@@ -105,7 +105,7 @@ class Documents:
         """List all documents without their values."""
         query = params.query(request, ("prefix", "limit", "cursor"))
         prefix, page = prefix_of(query), lists.page(query, MAX_KEY)
-        digest = self._node_list.state_digest()
+        digest = self._node_list.documents_digest()
         etag = render.etag_of([prefix, page, digest])
         headers = {"ETag": etag, "Cache-Control": "no-cache"}
         if params.matches(request.headers.get("If-None-Match"), etag):

@@ -66,7 +66,7 @@ class Nodes:
         query = params.query(request, ("state", "limit", "cursor"))
         wanted, page = parse_states(query.get("state")), lists.page(query, _CURSOR)
         after = _address(page.cursor) if page.cursor else None
-        digest = self._node_list.state_digest()
+        digest = self._node_list.documents_digest()
         etag = render.etag_of([sorted(state.value for state in wanted), page, self._node_list.tag(), digest])
         headers = {"ETag": etag, "Cache-Control": "no-cache"}
         if params.matches(request.headers.get("If-None-Match"), etag):

@@ -302,7 +302,7 @@ def snapshot(peer: Peer, now: Now) -> Member:
         sequence=peer.sighted,
         record=peer.record.value,
         last_heard=max(0.0, now.mono - peer.liveness.last_heard),
-        digest=peer.sync.state_digest,
+        digest=peer.sync.documents_digest,
         problems=peer.problems,
         stored=peer.sync.stored,
         key_slot=peer.key_slot,

@@ -159,7 +159,7 @@ class Dispatcher:
         silent = header.flags & FLAG_PAUSED or header.type is PacketType.LEAVE
         if not late and not silent and (header.type in RUMORS or peer.liveness.state is not State.LEFT):
             self._detector.heard(peer, now)
-        if header.state_digest == self._anti_entropy.state_digest:
+        if header.documents_digest == self._anti_entropy.documents_digest:
             self._catch_up.equals(peer)
         elif peer.present:
             self._selection.differs(now)

@@ -73,8 +73,8 @@ class KernelView:
         self._last = None
         self._membership.informed_until = math.inf
 
-    def take(self, rows: Iterable[Observation], state_digest: int, now: Now) -> None:
-        """Apply the observations ``rows`` to the membership. ``state_digest``: this node's documents digest."""
+    def take(self, rows: Iterable[Observation], documents_digest: int, now: Now) -> None:
+        """Apply the observations ``rows`` to the membership. ``documents_digest``: this node's documents digest."""
         first = self._last is None
         # A data plane that has just started knows no replay window and no dead node. Therefore the first call reports
         # the standing of every known peer to the data plane.
@@ -104,7 +104,7 @@ class KernelView:
                 elif after((incarnation, highest), live.gone_at) and now.mono - last_seen < timeout:
                     self._detector.heard(peer, now, now.mono - last_seen)
                 self._selection.answered(peer.address)
-            differs = differs or (state != state_digest and peer.present)
+            differs = differs or (state != documents_digest and peer.present)
             if first and not peer.present:
                 self._out.emit(standing_of(peer))
         for peer in known:

@@ -57,7 +57,7 @@ class MemberInfo:
     state: State
     age_ms: int
     record_digest: int
-    state_digest: int
+    documents_digest: int
 
 
 MEMBER = Struct(
@@ -68,7 +68,7 @@ MEMBER = Struct(
     state=STATE,
     age_ms=U64,
     record_digest=U64,
-    state_digest=U64,
+    documents_digest=U64,
 )
 
 

@@ -144,7 +144,7 @@ class Outbox:
             incarnation=local.incarnation,
             sequence=sequence,
             wall_ns=now.wall_ns,
-            state_digest=self._digest(),
+            documents_digest=self._digest(),
             record_digest=local.record.digest,
             flags=flags,
             ttl=ttl,

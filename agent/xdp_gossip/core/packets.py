@@ -49,7 +49,7 @@ class Header:
     incarnation: int
     sequence: int
     wall_ns: int
-    state_digest: int
+    documents_digest: int
     record_digest: int
     flags: int = 0
     key_id: int = 0

@@ -128,9 +128,9 @@ class PeerSelection:
 
     def _settle(self, now: Now) -> None:
         self._settling = False
-        ours = self._anti_entropy.state_digest
+        ours = self._anti_entropy.documents_digest
         differing = [
-            peer for peer in self._membership if peer.present and peer.heard and peer.sync.state_digest != ours
+            peer for peer in self._membership if peer.present and peer.heard and peer.sync.documents_digest != ours
         ]
         if not differing:
             self._pause = 0.0

@@ -11,13 +11,13 @@ import struct
 from ..core.types import Address
 
 #: Fields of struct xg_config: addr 16s, port (big-endian bytes) 2s, amount, wide, flags, cluster (big-endian bytes) 4s,
-#: incarnation, state_digest, lease, clock, timeout, max_clock_drift, ring_half, ring_size
+#: incarnation, documents_digest, lease, clock, timeout, max_clock_drift, ring_half, ring_size
 CONFIG = struct.Struct("=16s2sHHH4sIQQqQQII")
 #: Fields of struct xg_key: present, key of the MAC 16s
 KEY = struct.Struct("=I4x16s")
 #: Fields of struct xg_node_key: addr 16s, port (big-endian bytes) 2s, zero
 NODE_KEY = struct.Struct("=16s2sH")
-#: Fields of struct xg_node: lock, incarnation, highest, window, last_seen, clock, state_digest, record_digest,
+#: Fields of struct xg_node: lock, incarnation, highest, window, last_seen, clock, documents_digest, record_digest,
 #: standing, flags, rumors, slot
 NODE = struct.Struct("=IIQQQqQQBBHI")
 #: Fields of struct xg_direct: incarnation, slot, passed, highest, 32 words of window

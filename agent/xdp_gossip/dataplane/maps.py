@@ -156,7 +156,7 @@ class Config:
 
     running: bool
     incarnation: int
-    state_digest: int
+    documents_digest: int
     lease: float
     clock: int
     timeout: float
@@ -295,7 +295,7 @@ class DataPlane:
             self._flags | (self._running if config.running else 0),
             cluster,
             config.incarnation,
-            config.state_digest,
+            config.documents_digest,
             _ns(config.lease),
             config.clock,
             _ns(config.timeout),

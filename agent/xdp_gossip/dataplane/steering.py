@@ -456,7 +456,7 @@ class Steering:
             Config(
                 running=running and status in ("running", "paused"),
                 incarnation=incarnation,
-                state_digest=digest,
+                documents_digest=digest,
                 lease=now.mono + max(LEASE_SECONDS, LEASE_TIMEOUTS * engine.timeout),
                 clock=now.wall_ns - int(now.mono * 1e9) + int(offset * 1e9),
                 timeout=engine.timeout,

@@ -73,7 +73,7 @@ class NativeCodec:
             sequence,
             origin,
             wall_ns,
-            state_digest,
+            documents_digest,
             record_digest,
         ) = _BLOCK.unpack_from(data)
         if magic != MAGIC:
@@ -97,7 +97,7 @@ class NativeCodec:
             incarnation,
             sequence,
             wall_ns,
-            state_digest,
+            documents_digest,
             record_digest,
             flags,
             key_id,
@@ -140,7 +140,7 @@ class NativeCodec:
             header.sequence,
             header.origin.packed,
             header.wall_ns,
-            header.state_digest,
+            header.documents_digest,
             header.record_digest,
         )
         sealed = bytes(SALT_BYTES)

@@ -114,7 +114,7 @@ class Engine(Drive):
     def repair(self, now: Now) -> int:
         """Sync at once with every member whose documents digest differs."""
         differing = [
-            peer for peer in self._membership if peer.present and peer.sync.state_digest != self.documents.digest
+            peer for peer in self._membership if peer.present and peer.sync.documents_digest != self.documents.digest
         ]
         for peer in differing:
             self._anti_entropy.request(peer.address, now)

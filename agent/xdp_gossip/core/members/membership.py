@@ -167,7 +167,7 @@ class Membership:
             peer.directs.commit(header.sequence)
             newest = True
         if newest:
-            self._holds(peer.sync, header.state_digest, header.flags)
+            self._holds(peer.sync, header.documents_digest, header.flags)
             peer.record_digest = header.record_digest
         if peer.key_slot != header.key_id:
             peer.key_slot = header.key_id
@@ -185,9 +185,9 @@ class Membership:
         if later(info.incarnation, peer.incarnation):
             self._begin(peer, info.incarnation)
             sync.stored = False
-        sync.stored = sync.stored and info.state_digest == sync.state_digest
+        sync.stored = sync.stored and info.documents_digest == sync.documents_digest
         peer.sighted = info.sequence
-        peer.record_digest, sync.state_digest = info.record_digest, info.state_digest
+        peer.record_digest, sync.documents_digest = info.record_digest, info.documents_digest
         self.changed(peer)
 
     def recorded_run(self, peer: Peer, incarnation: int, record_digest: int) -> None:
@@ -197,12 +197,12 @@ class Membership:
         peer.record_digest = record_digest
         self.changed(peer)
 
-    def recorded(self, peer: Peer, highest: int, window: int, state_digest: int, flags: int) -> None:
+    def recorded(self, peer: Peer, highest: int, window: int, documents_digest: int, flags: int) -> None:
         """Update a peer from a data plane's observation: the replay window, and fields of the newest rumor's header."""
         peer.rumors.merge(highest, window)
         if highest > peer.sighted:
             peer.sighted = highest
-        self._holds(peer.sync, state_digest, flags)
+        self._holds(peer.sync, documents_digest, flags)
 
     def _begin(self, peer: Peer, incarnation: int) -> None:
         """Reset a peer for its new incarnation. The sequence numbers of a new run start again."""
@@ -213,8 +213,8 @@ class Membership:
         peer.directs = ReplayWindow(DIRECT_WINDOW)
 
     @staticmethod
-    def _holds(sync: SyncState, state_digest: int, flags: int) -> None:
-        sync.state_digest = state_digest
+    def _holds(sync: SyncState, documents_digest: int, flags: int) -> None:
+        sync.documents_digest = documents_digest
         sync.stored = not flags & FLAG_UNSTORED
         sync.caught_up = not flags & FLAG_CATCHING_UP
 
@@ -250,7 +250,7 @@ class Membership:
             state=peer.liveness.state,
             age_ms=max(0, int((now.mono - peer.liveness.last_heard) * 1000)),
             record_digest=peer.record_digest,
-            state_digest=peer.sync.state_digest,
+            documents_digest=peer.sync.documents_digest,
         )
 
 

@@ -33,13 +33,13 @@ class PeerRecord(Shown):
 class SyncState(Shown):
     """The state of a node's documents, from the headers of its packets. Only the membership writes it."""
 
-    __slots__ = ("state_digest", "stored", "caught_up")
+    __slots__ = ("documents_digest", "stored", "caught_up")
 
-    SHOWN = frozenset({"state_digest"})
+    SHOWN = frozenset({"documents_digest"})
 
     def __init__(self) -> None:
         self.revision = None
-        self.state_digest = 0
+        self.documents_digest = 0
         self.stored = True  # all documents in the digest are on the node's disk
         self.caught_up = False  # the node has caught up in its present run (``catchup``)
 

@@ -115,7 +115,7 @@ class AntiEntropy:
         self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}
 
     @property
-    def state_digest(self) -> int:
+    def documents_digest(self) -> int:
         """This node's documents digest."""
         return self._metadata.table.digest
 
@@ -277,7 +277,7 @@ class AntiEntropy:
         buckets: tuple[int, ...] = ()
         complete = False
         # While many fetches are pending, this member sends no list: it will open a sync itself when they have arrived.
-        if packet.header.state_digest != table.digest and not self._busy("told", now):
+        if packet.header.documents_digest != table.digest and not self._busy("told", now):
             complete = len(table) <= FEW_DOCUMENTS
             if complete:
                 entries = tuple(entry for _, group in table.entries() for entry in group)

@@ -155,7 +155,7 @@ class CatchUp:
 
     def _all_equal(self) -> bool:
         ours = self._metadata.table.digest
-        return all(peer.sync.state_digest == ours for peer in self._membership if peer.present and peer.heard)
+        return all(peer.sync.documents_digest == ours for peer in self._membership if peer.present and peer.heard)
 
     def _reason(self, absent_seeds: Sequence[Address]) -> str:
         if self._comparisons:

@@ -277,12 +277,12 @@ class Fetcher:
             self._twins = {}
             for member in self._membership:
                 if member.present:
-                    self._twins.setdefault(member.sync.state_digest, []).append(member.address)
+                    self._twins.setdefault(member.sync.documents_digest, []).append(member.address)
         found = dict.fromkeys(wanted.holders)
         for holder in wanted.holders:
             peer = self._membership.get(holder)
             if peer is not None and len(found) < 2 * MAX_HOLDERS:
-                found.update(dict.fromkeys(self._twins.get(peer.sync.state_digest, ())[: 2 * MAX_HOLDERS]))
+                found.update(dict.fromkeys(self._twins.get(peer.sync.documents_digest, ())[: 2 * MAX_HOLDERS]))
         able = [holder for holder in found if holder not in wanted.absent]
         if not able:
             wanted.absent.clear()

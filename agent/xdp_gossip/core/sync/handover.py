@@ -21,7 +21,7 @@ def hand_over(table: DocumentTable, membership: Membership, supply: Supply, out:
 
     Large documents, which travel in chunks, are not pushed. Other members get large documents when this node is back.
     """
-    lacking = [peer.address for peer in membership if peer.present and peer.sync.state_digest != table.digest]
+    lacking = [peer.address for peer in membership if peer.present and peer.sync.documents_digest != table.digest]
     if not lacking:
         return
     ours = [d for d in table if d.version.origin == out.local.address and not supply.is_large(d)]
