@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The outbox: numbers and signs packets, and collects events and counters of an engine."""
+"""The outbox of an engine: numbers, signs and queues packets, starts rumors, and collects events and counters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UnstoredSource = Callable[[], Container[str]]
 
 
 class Local:
-    """The local node: its identity, and what each of its packets says."""
+    """The local node: its identity, and the state that the header of each of its packets tells."""
 
     def __init__(self, node: Node, record: Record, incarnation: int) -> None:
         self.node = node
@@ -30,13 +30,13 @@ class Local:
         self.record = record
         self.incarnation = incarnation
         self.status = "new"
-        self.catching_up = True  # see ``catchup``
-        self.problems: tuple[str, ...] = ()  # as in ``Peer.problems``
-        #: Keys of documents that are held but not on the disk yet. The shell sets it.
+        self.catching_up = True  # until this node knows what the cluster knew at its start (``sync.catchup``)
+        self.problems: tuple[str, ...] = ()  # the same names as in ``Peer.problems``
+        #: Returns the keys of documents that are held but not on the disk yet. The runtime sets it.
         self.unstored: UnstoredSource = frozenset
 
     def mark(self, problem: str, on: bool) -> bool:
-        """Add or remove one of this node's problems. Returns whether that changed anything."""
+        """Add (``on``) or remove a problem of this node. Returns whether its problems changed."""
         before = self.problems
         self.problems = with_mark(before, problem, on)
         return self.problems != before
@@ -45,10 +45,10 @@ class Local:
 class Outbox:
     """Numbers, signs and queues packets; queues events; counts.
 
-    ``digest`` returns the digest of the documents held here, which every packet carries.
+    ``digest`` returns the documents digest of this node, which every packet carries.
 
-    Rumors and direct packets have separate sequences. Otherwise a node that answers many direct requests would push its
-    own rumors out of the other members' replay windows.
+    Rumors and direct packets have separate sequences. With one sequence, a node that answers many requests would move
+    the replay windows of the other members past its own rumors.
     """
 
     def __init__(
@@ -67,12 +67,11 @@ class Outbox:
         self.counters = Counters(NATIVE)
         self.rumor_sequence = 0
         self._direct_sequence = 0
-        #: Bytes of the longest datagram that the path to a peer carries. Peers without an entry have no limit
-        #: (``paths``).
+        #: By peer, the bytes of the longest datagram that its path carries (``paths``). Other peers have no limit.
         self.datagram_limits: dict[Address, int] = {}
-        #: The node that is answered over a connection because it asked that way: its datagrams, or ours, were lost.
+        #: While a request that came over a connection is handled: its sender, so that the answer takes TCP, too.
         self.over_stream: Address | None = None
-        #: Whether this host shares an address family with an address. The shell sets it.
+        #: Tells whether this host can send to the family of an address. The runtime sets it.
         self.reaches: Callable[[Address], bool] = lambda address: True
         self.local = local
         self._digest = digest
@@ -99,7 +98,8 @@ class Outbox:
     def send(self, message: Message, to: Address, now: Now, reliable: bool = False) -> None:
         """Send a message to one node.
 
-        It goes over TCP if ``reliable``, if the request came so, or if too long for the path.
+        The packet goes over TCP if ``reliable`` is set, if it answers a request that came over TCP, or if it is longer
+        than the datagrams that the path carries.
         """
         kind = BY_CLASS[type(message)].direct
         assert kind is not None, f"{type(message).__name__} travels as a rumor only"
@@ -109,7 +109,7 @@ class Outbox:
         self.count(f"tx_{kind.name.lower()}")
 
     def forward(self, data: bytes, targets: Iterable[Address]) -> None:
-        """Send a finished packet to each target."""
+        """Send an encoded packet of another node to each target."""
         self._transmits.extend(Transmit(target, data, self._too_long(data, target)) for target in targets)
 
     def _too_long(self, data: bytes, to: Address) -> bool:
@@ -124,12 +124,12 @@ class Outbox:
         self.counters.add(name, amount)
 
     def take_transmits(self) -> list[Transmit | Rumor]:
-        """All packets queued since the last call."""
+        """Return all packets that were queued since the last call."""
         taken, self._transmits = self._transmits, []
         return taken
 
     def take_events(self) -> list[Event]:
-        """All events queued since the last call."""
+        """Return all events that were queued since the last call."""
         taken, self._events = self._events, []
         return taken
 

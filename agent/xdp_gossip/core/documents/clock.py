@@ -9,19 +9,19 @@ from ..types import Now
 
 COUNTER_BITS = 16
 NS_PER_MS = 1_000_000
-#: A wall clock outside this range (2023 to 2248, milliseconds since the epoch) is certainly wrong.
+#: Milliseconds since the epoch (the years 2023 and 2248). A wall clock outside this range is certainly wrong.
 EARLIEST_MS = 1_672_531_200_000
 LATEST_MS = 1 << 43
-#: Readings from here on are refused, so there is always room above an accepted one.
+#: The clock refuses readings from this value on. So a higher reading exists for every accepted one.
 MAX_READING = 1 << 63
-#: Seconds for which a leap ahead must hold before documents expire by it.
+#: Seconds for which a forward jump of the clock must last before documents expire by the new time.
 LEAP_HOLDS = 60.0
 
 
 class HybridClock:
     """Hybrid logical clock (Kulkarni et al. 2014): 48 bits of milliseconds, 16 bits of counter.
 
-    Readings grow strictly, follow every reading that was observed, and stay close to the wall clock.
+    Each new reading is higher than all earlier ones and than every observed one. Readings stay close to the wall clock.
     """
 
     def __init__(self, max_drift_ms: int) -> None:
@@ -29,10 +29,10 @@ class HybridClock:
         self._last = 0
 
     def tick(self, wall_ms: int) -> int:
-        """A new reading at ``wall_ms`` milliseconds since the epoch.
+        """Return a new reading; ``wall_ms`` is the present time in milliseconds since the epoch.
 
-        If a clock ran far ahead and was corrected, readings start again from the present time, so that one wrong clock
-        does not date everything that follows. They do not if the present time cannot be right.
+        If a clock ran far ahead and was corrected, readings start again from the present time. Otherwise one wrong
+        clock would set the time of all later versions. Readings do not start again if the present time cannot be right.
         """
         wall_ms = min(wall_ms, LATEST_MS)
         if wall_ms >= EARLIEST_MS and self.too_far_ahead(self._last, wall_ms):
@@ -41,10 +41,10 @@ class HybridClock:
         return self._last
 
     def observe(self, reading: int) -> None:
-        """Note a reading of another member, so that later readings here are above it.
+        """Note a reading of another member, so that later readings of this clock are higher.
 
-        A reading that no clock produces is ignored: everything written here would follow it, and others would refuse
-        it.
+        The clock ignores a reading that no correct clock produces. Otherwise all later readings would be higher still,
+        and other members would refuse them.
         """
         if reading >> COUNTER_BITS <= LATEST_MS:
             self._last = max(self._last, reading)
@@ -55,20 +55,20 @@ class HybridClock:
 
 
 class SteadyTime:
-    """The cluster's time without short leaps ahead. Documents expire by this time.
+    """The cluster's time without short forward jumps. Documents expire by this time.
 
-    The value of an expired document is gone. If the clocks of all members were wrong, nobody could restore it. So a
-    leap ahead counts only after it has held for ``LEAP_HOLDS`` seconds; until then time goes on as before the leap. A
-    step back counts at once, because no document expires by it.
+    Expiry deletes the value of a document on all members. If a wrong clock caused the expiry, nobody could restore the
+    value. So a forward jump counts only after it has lasted for ``LEAP_HOLDS`` seconds. Until then this time continues
+    as before the jump. A step back counts at once, because no document expires by it.
     """
 
     def __init__(self) -> None:
-        self._ahead: float | None = None  # of the time since boot, milliseconds
-        self._leap: tuple[float, float] | None = None  # since when (monotonic), least milliseconds ahead since then
+        self._ahead: float | None = None  # milliseconds: cluster time minus time since boot
+        self._leap: tuple[float, float] | None = None  # of a jump: monotonic start, least milliseconds ahead since
 
     def read(self, wall_ms: int, now: Now) -> int:
-        """Milliseconds since the epoch by which documents expire; ``wall_ms`` is the cluster's time at ``now``."""
-        # Time for which the machine was suspended really passed: it is no leap.
+        """Return the time for expiry in milliseconds since the epoch. ``wall_ms``: the cluster's time at ``now``."""
+        # The time for which the machine was suspended really passed, so it does not count as a jump.
         booted_ms = (now.mono + now.slept) * 1000
         ahead = wall_ms - booted_ms
         if self._ahead is None or ahead <= self._ahead:
@@ -82,14 +82,14 @@ class SteadyTime:
 
 
 def cluster_offset(samples: Iterable[float]) -> float:
-    """Seconds by which the cluster's time is ahead of the local clock.
+    """Return the seconds by which the cluster's time is ahead of the local clock.
 
-    ``samples`` are the other members' clocks minus the local one, in seconds. The result is the median over all
-    members, the local one included (as 0): one or a few wrong clocks cannot move it. If the number is even, the middle
-    two may disagree, and neither can know which is right, so each member takes the one nearer to its own clock. In a
-    cluster of two, each member thus keeps its own time, and neither can move the other's.
+    ``samples``: the clocks of the other members minus the local one, in seconds. The result is the median over all
+    members, where the local member counts as 0. So a few wrong clocks cannot change it much. If the number of members
+    is even, two clocks are in the middle and nobody knows which of them is right. Each member then takes the one nearer
+    to its own clock. So in a cluster of two, each member keeps its own time.
     """
-    # The median is written out, because the module statistics costs every agent two thirds of a megabyte.
+    # The module statistics has a median, but importing it takes 0.7 MB of memory in every agent.
     ordered = sorted((0.0, *samples))
     middle = len(ordered) // 2
     return min(ordered[middle - 1 + len(ordered) % 2 : middle + 1], key=abs)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Expiry: documents with an end, and tombstones that are old enough to be retired.
+"""Finds documents that have expired, and tombstones that are old enough to be retired.
 
-Members tell each other of a tombstone for a grace period, so that all hear of the deletion. Then it is *retired*: it no
-longer counts in digests and lists and costs the network nothing, but it is kept. A member that was away for longer and
-offers the deleted document is answered with the tombstone. So each deletion is remembered by its own key and version,
-no member's clock decides about other documents, and a clock that was wrong for a while retires nothing for good.
+Members send each other a tombstone for a grace period, so that all of them delete the document. Then each member
+*retires* the tombstone: it stays in memory and on the disk, but no longer counts in digests and lists and causes no
+traffic. If a member that was away for longer offers the deleted document, this member answers with the tombstone. Each
+deletion is thus remembered by its own key and version, and no clock decides about other documents. Tombstones that
+were retired by a wrong clock return to the table after the clock was corrected.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from .table import DocumentTable
 
 
 class Expiry:
-    """Finds expired documents and keeps retired tombstones, by the cluster's time in milliseconds.
+    """Finds expired documents and keeps retired tombstones. All times are the cluster's, in milliseconds.
 
-    ``grace``: seconds for which members tell each other of a tombstone. ``most``: retired tombstones to keep; beyond
-    that the oldest are dropped.
+    ``grace``: seconds for which members send each other a tombstone. ``most``: most retired tombstones to keep; the
+    oldest are dropped first.
     """
 
     def __init__(self, table: DocumentTable, grace: float, most: int) -> None:
@@ -29,12 +30,12 @@ class Expiry:
         self._most = most
         #: Retired tombstones by key, in the order in which they were retired.
         self.retired: dict[str, Document] = {}
-        self._newest = 0  # time of the newest of them, milliseconds
+        self._newest = 0  # time of the newest retired tombstone, milliseconds
         self._expiries: list[tuple[int, str]] = []
         self._tombstones: list[tuple[int, str]] = []
 
     def note(self, document: Document) -> None:
-        """Remember when this document, just stored, expires."""
+        """Note the expiry of a document that was just put into the table, or the age of a tombstone."""
         self.retired.pop(document.key, None)
         if document.deleted:
             heapq.heappush(self._tombstones, (_since(document), document.key))
@@ -43,11 +44,11 @@ class Expiry:
 
     @property
     def next_expiry(self) -> int | None:
-        """When the next document expires (it may have been replaced meanwhile); None: no document has an expiry."""
+        """Earliest expiry in milliseconds; None: no document has one. The document may have been replaced meanwhile."""
         return self._expiries[0][0] if self._expiries else None
 
     def expired(self, wall_ms: int) -> list[Document]:
-        """Expired documents that are still in the table."""
+        """Return the expired documents that are still in the table. Each is returned once."""
         found: dict[str, Document] = {}
         while self._expiries and self._expiries[0][0] <= wall_ms:
             _, key = heapq.heappop(self._expiries)
@@ -57,11 +58,11 @@ class Expiry:
         return list(found.values())
 
     def is_old(self, document: Document, wall_ms: int) -> bool:
-        """Whether the grace period of a tombstone, or of the tombstones in the batch of a document, is over."""
+        """Tell whether the grace period is over for a tombstone, or for the tombstones in the batch of a document."""
         return _since(document) < wall_ms - self._grace_ms
 
     def old(self, wall_ms: int) -> list[Document]:
-        """Tombstones in the table whose grace period is over."""
+        """Return the tombstones in the table whose grace period is over."""
         found: dict[str, Document] = {}
         while self._tombstones and self._tombstones[0][0] < wall_ms - self._grace_ms:
             _, key = heapq.heappop(self._tombstones)
@@ -71,9 +72,9 @@ class Expiry:
         return list(found.values())
 
     def retire(self, tombstones: Iterable[Document]) -> tuple[Document, ...]:
-        """Take tombstones out of the table.
+        """Move tombstones from the table to the retired ones.
 
-        Returns the retired ones that are dropped for good because there are too many.
+        Returns the retired tombstones that were dropped because there were more than ``most``.
         """
         for tombstone in tombstones:
             self._table.remove(tombstone.key)
@@ -83,7 +84,7 @@ class Expiry:
         return tuple(self.retired.pop(key) for key in list(self.retired)[:surplus])
 
     def too_early(self, wall_ms: int) -> list[Document]:
-        """Retired tombstones whose grace period is not over at ``wall_ms``, since a wrong clock was corrected."""
+        """Return the tombstones that were retired too early, by a wrong clock that was corrected since."""
         if self._newest < wall_ms - self._grace_ms:
             return []
         self._newest = max((_since(item) for item in self.retired.values() if self.is_old(item, wall_ms)), default=0)
@@ -91,8 +92,8 @@ class Expiry:
 
 
 def _since(tombstone: Document) -> int:
-    """When a document was deleted, in milliseconds since the epoch. An expired document counts from its publish.
+    """Return when a document was deleted, in milliseconds since the epoch; for an expired one, when it was published.
 
-    An entry in a list tells only the version, and all members must reach the same verdict.
+    The version is all that a list entry of another member tells, and all members must come to the same result.
     """
     return tombstone.version.wall_ms

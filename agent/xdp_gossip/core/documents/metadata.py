@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The cluster's Metadata: who may write which version of a document, and which of two versions wins."""
+"""The cluster's documents (PekoNode's Metadata): the rules for writing a version, and which of two versions wins."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from .table import DocumentTable, entry_of
 
 
 class Metadata:
-    """The documents, and the rules for writing them: versions, limits, compare-and-set, and which version wins."""
+    """The documents of this member (``interface.AskedDocuments``), and the rules for versions of other members."""
 
     def __init__(self, origin: Address, settings: Settings, out: Outbox, table: DocumentTable) -> None:
         self.table = table
-        #: Called before each write, and after each change of a document.
+        #: ``before_write`` is called before each write on this node, ``on_change`` after each change of a document.
         self.before_write: Callable[[Now], None] = lambda now: None
         self.on_change: Callable[[Now], None] = lambda now: None
         self._origin = origin
@@ -50,12 +50,12 @@ class Metadata:
         self._out = out
         self._clock = HybridClock(int(settings.max_clock_drift * 1000))
         self._steady = SteadyTime()
-        self.offset = 0.0  # seconds that the cluster's clock is ahead of ours
+        self.offset = 0.0  # seconds by which the cluster's clock is ahead of the local one
         self.expiry = Expiry(table, settings.tombstone_grace, settings.limits.documents)
         self.staging = Staging(table, settings.limits.document)
 
     def load(self, documents: Iterable[Document], now: Now) -> None:
-        """Load the documents that an earlier run stored, retired tombstones included."""
+        """Put the documents that an earlier run stored into the table. ``documents`` includes retired tombstones."""
         for document in documents:
             self._put(document)
             self._clock.observe(document.version.hlc + 1)
@@ -156,7 +156,7 @@ class Metadata:
         version = Version(self._reading(writes, changed, now), self._origin)
         prepared: list[Prepared] = []
         for write, held, expires, news in zip(writes, helds, expiries, changed):
-            former = self._known(write.key)  # a retired tombstone was read, too
+            former = self._known(write.key)  # the author has read a retired tombstone, too
             document = Document(
                 write.key,
                 version,
@@ -174,12 +174,16 @@ class Metadata:
         return prepared
 
     def apply(self, document: Document, now: Now) -> bool:
-        """Take another member's document if it outranks the one held here. A refused document is counted."""
+        """Accept a document of another member if it outranks the version here and breaks no rule.
+
+        Returns whether the document was accepted; a part of an incomplete batch counts as accepted. A document that
+        breaks a rule is counted.
+        """
         entry = entry_of(document)
         if not self.outranked_by(entry, now) or self.refuses(entry, now):
             return False
         self._clock.observe(document.version.hlc + 1)
-        # Past the grace period, no member may be left that tells of the deletions in the batch.
+        # After the grace period, no member sends the deletions of the batch any more, so it would never be complete.
         if len(document.batch) > 1 and not self.expiry.is_old(document, self._ending_ms(now)):
             self._out.count("batches_dropped", self.staging.add(document, now))
         else:
@@ -188,12 +192,12 @@ class Metadata:
         return True
 
     def awaited(self, entry: Entry) -> bool:
-        """Whether this version, or a later one, is already staged here and waits for the rest of its batch."""
+        """Tell whether this version, or a later one of its key, is here and waits for the rest of its batch."""
         part = self.staging.get(entry.key)
         return part is not None and part.rank >= entry.rank
 
     def tick(self, now: Now) -> None:
-        """Expire documents, retire old tombstones, and drop batches whose missing parts nobody supplied."""
+        """Expire documents, retire old tombstones, and drop batches that stayed incomplete for too long."""
         self.expire(now)
         wall_ms = self._ending_ms(now)
         for tombstone in self.expiry.too_early(wall_ms):
@@ -210,7 +214,7 @@ class Metadata:
         self._out.count("batches_given_up", self.staging.expire(now))
 
     def expire(self, now: Now) -> None:
-        """Replace expired documents by tombstones. Each member does so by itself."""
+        """Replace expired documents by tombstones. Each member does so by itself, and all make the same tombstone."""
         for held in self.expiry.expired(self._ending_ms(now)):
             self._out.count("documents_expired")
             self._store(held.ended, held, now, local=False)
@@ -224,11 +228,14 @@ class Metadata:
 
     @property
     def tombstone_watermark(self) -> int:
-        """Clock reading of the newest retired tombstone (0: none)."""
+        """The clock reading of the newest retired tombstone; 0 without one."""
         return max((tombstone.version.hlc for tombstone in self.expiry.retired.values()), default=0)
 
     def buried(self, entry: Entry, now: Now) -> Document | None:
-        """The retired tombstone that outranks an entry of another member; None if there is none."""
+        """Return the retired tombstone that outranks an entry of another member; None if there is none.
+
+        If there is one, the refusal of the entry is counted.
+        """
         tombstone = self.expiry.retired.get(entry.key)
         if tombstone is None or self.table.get(entry.key) is not None:
             return None
@@ -238,9 +245,10 @@ class Metadata:
         return tombstone
 
     def outranked_by(self, entry: Entry, now: Now) -> bool:
-        """Whether another member's version wins over the one here: the higher rank does, whatever the clocks say.
+        """Tell whether a version of another member wins over the version here: the version of higher rank wins.
 
-        One exception: an expiry by another member's clock does not end a document that has not expired by our time.
+        One exception: a tombstone that another member made because a document expired does not win as long as the
+        document has not expired by the time of this member.
         """
         if self.awaited(entry):
             return False
@@ -258,28 +266,25 @@ class Metadata:
         return entry.rank > held.rank
 
     def _not_over(self, tombstone: Document, entry: Entry, now: Now) -> bool:
-        """Whether a wrong clock put ``tombstone`` in the place of the document that ``entry`` names."""
+        """Tell whether a wrong clock has expired the document that ``entry`` names, which left ``tombstone``."""
         early = tombstone.deleted and tombstone.expires > self._ending_ms(now)
         return early and not entry.deleted and entry.version == tombstone.base
 
     def _given_way(self, document: Document, now: Now) -> Document | None:
-        """What ``document`` replaces: the document held, or a retired tombstone that should not be there."""
+        """Return what ``document`` replaces: the version in the table, or a tombstone that a wrong clock retired."""
         held = self._known(document.key)
         if held is None or document.key in self.table:
             return held
         return held if self._not_over(held, entry_of(document), now) else None
 
     def _known(self, key: str) -> Document | None:
-        """The document or tombstone held under ``key``, otherwise its retired tombstone."""
+        """Return the document or tombstone of ``key`` in the table, otherwise its retired tombstone."""
         return self.table.get(key) or self.expiry.retired.get(key)
 
     def refuses(self, entry: Entry, now: Now) -> bool:
-        """Whether another member's version breaks a rule of this member.
-
-        If so, it is counted and reported as a warning.
-        """
+        """Tell whether a version of another member breaks a rule of this member. If so, count it and warn."""
         reason = ""
-        if entry.version.hlc + (not entry.deleted) >= MAX_READING:  # a document leaves room for its tombstone
+        if entry.version.hlc + (not entry.deleted) >= MAX_READING:  # the tombstone of a document needs a higher reading
             reason = "future"
         elif entry.size > self._settings.limits.document:
             reason = "too_large"
@@ -299,7 +304,7 @@ class Metadata:
         return max(0, now.wall_ns // NS_PER_MS + int(self.offset * 1000))
 
     def _ending_ms(self, now: Now) -> int:
-        """The time by which documents expire and tombstones are retired, in milliseconds since the epoch."""
+        """Return the time for expiry and for retiring tombstones, in milliseconds since the epoch."""
         return self._steady.read(self._wall_ms(now), now)
 
     def _compare(self, key: str, held: Document | None, expected: Version | None, absent: bool) -> None:
@@ -314,7 +319,10 @@ class Metadata:
             )
 
     def _checked(self, write: Write, author: str, comment: str) -> Document | None:
-        """Check the fields and the comparison of ``write``; returns what is held under its key."""
+        """Check the fields of ``write`` and its compare-and-set. Returns the document or tombstone of its key.
+
+        Raises ``ProtocolError``.
+        """
         try:
             check_key(write.key)
             check_text("content_type", write.content_type or "", MAX_CONTENT_TYPE)
@@ -340,9 +348,10 @@ class Metadata:
         return self._wall_ms(now) + math.ceil(write.expires_in * 1000)
 
     def _reading(self, writes: Sequence[Write], changed: Sequence[bool], now: Now) -> int:
-        """The clock reading of a new version: above all that it replaces, and above the tombstones these leave.
+        """Return the clock reading for a new version; 0 if no write changes anything. Raises ``ProtocolError``.
 
-        This holds whatever the clocks say: only higher versions follow a version that was acknowledged.
+        The reading is higher than those of all versions that it replaces, and of the tombstones that these leave when
+        they expire. So even with a wrong clock a new version outranks the acknowledged version before it.
         """
         if not any(changed):
             return 0
@@ -363,20 +372,20 @@ class Metadata:
         return reading
 
     def _room(self, key: str) -> int:
-        """Most bytes of all documents together, and the bytes of the version that a new one of ``key`` replaces."""
+        """Return the limit for the bytes of all documents, plus the bytes that a new version of ``key`` frees."""
         return self._settings.limits.store + self.table.size_of(key)
 
     def _fits(self, documents: Sequence[Document]) -> bool:
-        """Whether there is room for all of ``documents``. There always is if they add neither bytes nor keys."""
+        """Tell whether the limits allow all of ``documents``. Documents that add neither bytes nor keys are allowed."""
         growth = sum(document.size - self.table.size_of(document.key) for document in documents)
         fresh = sum(document.key not in self.table for document in documents)
         too_large = growth > 0 and self.table.bytes + growth > self._settings.limits.store
         return not too_large and (not fresh or len(self.table) + fresh <= self._settings.limits.documents)
 
     def _taken(self, pending: Sequence[Prepared]) -> tuple[int, int]:
-        """Bytes and documents once ``pending`` holds.
+        """Return the bytes and the number of documents after ``pending`` is committed.
 
-        A document that shrinks counts with its larger size until then.
+        A document that ``pending`` makes smaller counts with its present size.
         """
         coming = [item.document for item in pending if item.changed and item.document is not None]
         growth = sum(max(0, document.size - self.table.size_of(document.key)) for document in coming)
@@ -424,7 +433,7 @@ class Metadata:
             )
 
     def _settle(self, now: Now) -> None:
-        """Make complete batches visible."""
+        """Move the documents of complete batches into the table."""
         for parts in self.staging.complete():
             for part in parts:
                 if self.outranked_by(entry_of(part), now):
@@ -436,7 +445,7 @@ class Metadata:
 
     def _store(self, document: Document, held: Document | None, now: Now, local: bool) -> None:
         overtaken = not local and held is not None and document.overtakes(held, held.version.origin == self._origin)
-        overtaken = overtaken and held != document.ended  # that was put by a clock that was wrong
+        overtaken = overtaken and held != document.ended  # a wrong clock had expired the document
         self._put(document)
         self.staging.stored(document)
         if overtaken and held is not None:
@@ -453,7 +462,7 @@ class Metadata:
 
 def _equals(held: Document | None, write: Write, expires: int) -> bool:
     if held is None or held.deleted or write.deleted:
-        # Deleting a document that does not exist changes nothing.
+        # A deletion changes nothing if there is no document.
         return write.deleted and (held is None or held.deleted)
     return held.value == write.value and held.content_type == write.type_over(held) and held.expires == expires
 

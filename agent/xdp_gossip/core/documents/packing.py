@@ -16,17 +16,16 @@ T = TypeVar("T")
 
 
 def packed(documents: Sequence[Document], codec: Codec) -> Iterator[Message]:
-    """Yield messages of one datagram each: small documents as they are, then announcements of the larger ones."""
-    small: list[Document] = []
-    large: list[Document] = []
-    for document in documents:
-        (large if codec.size_of(Documents((document,))) > LONG else small).append(document)
-    yield from _grouped(small, lambda group: Documents(group), codec)
-    yield from _grouped([entry_of(document) for document in large], lambda group: Announce(group), codec)
+    """Yield messages of one datagram each: first all documents that fit one, then announcements of the larger ones."""
+    fits = [codec.size_of(Documents((document,))) <= LONG for document in documents]
+    small = [document for document, fit in zip(documents, fits) if fit]
+    large = [entry_of(document) for document, fit in zip(documents, fits) if not fit]
+    yield from _grouped(small, Documents, codec)
+    yield from _grouped(large, Announce, codec)
 
 
 def _grouped(items: Sequence[T], message: Callable[[tuple[T, ...]], Message], codec: Codec) -> Iterator[Message]:
-    """Yield messages that carry all ``items`` in order, as many as fit in each."""
+    """Yield messages that together carry all ``items`` in order, each as many as fit one datagram."""
     group: list[T] = []
     for item in items:
         if group and codec.size_of(message((*group, item))) > LONG:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Documents that were written together and have not all arrived: none becomes visible before the last one is here."""
+"""Keeps the documents of a batch until all of them have arrived, so that they become visible together."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from ..types import Document, Now, Version
 from .table import DocumentTable
 
-#: Seconds for which an incomplete batch is kept after its last part arrived. A later sync brings it again.
+#: Seconds after the arrival of its newest part until an incomplete batch is dropped. A later sync fetches it again.
 LIFETIME = 60.0
-#: How many documents of the largest size may wait. This bounds the memory that others can make this member use.
+#: Waiting parts may take as much memory as this many documents of the largest size. Other members cause this use.
 LARGEST = 4
 
 
 class _Batch:
-    """One batch: the parts that wait, and the keys whose part is missing."""
+    """One incomplete batch: the parts that have arrived, and the keys whose parts are missing."""
 
     __slots__ = ("parts", "missing", "since")
 
@@ -26,18 +26,18 @@ class _Batch:
 
 
 class Staging:
-    """The parts of batches by key. Of two versions of one key the higher one is kept.
+    """The waiting parts of all batches by key. If two versions of a key arrive, the lower one is dropped.
 
-    A batch is complete if each of its keys is here, in the batch's version or in a later visible one. A later version
-    counts because nobody holds the earlier one any more, so a member that took the later one never gets it.
+    A batch is complete if this member has, for each key, the version of the batch or a later version that is visible.
+    A later version counts, because members that hold it cannot supply the earlier one any more.
     """
 
     def __init__(self, table: DocumentTable, max_document: int) -> None:
         self._table = table
         self._most = LARGEST * max_document
         self._parts: dict[str, Document] = {}
-        self._batches: dict[Version, _Batch] = {}  # the one that got its last part first comes first
-        self._waiting: dict[str, set[Version]] = {}  # by key: incomplete batches that have to have it
+        self._batches: dict[Version, _Batch] = {}  # ordered by the arrival of the newest part, oldest first
+        self._waiting: dict[str, set[Version]] = {}  # by key: the incomplete batches that lack it
         self._ready: dict[Version, None] = {}
         self._bytes = 0
 
@@ -45,11 +45,11 @@ class Staging:
         return len(self._parts)
 
     def get(self, key: str) -> Document | None:
-        """The part that waits under ``key``; None if there is none."""
+        """Return the waiting part of ``key``; None if there is none."""
         return self._parts.get(key)
 
     def add(self, document: Document, now: Now) -> int:
-        """Keep a part. Returns how many parts were dropped for it."""
+        """Keep a part. Returns the number of parts that were dropped to make room for it."""
         key, version = document.key, document.version
         self._drop(key)
         batch = self._batches.pop(version, None)
@@ -68,15 +68,15 @@ class Staging:
         return gone
 
     def stored(self, document: Document) -> None:
-        """Note that a version became visible: batches that waited for it, or for an earlier one of its key, go on."""
+        """Note that a document became visible. Batches no longer wait for this version or an earlier one of its key."""
         for version in list(self._waiting.get(document.key, ())):
             if version <= document.version:
                 self._found(document.key, version)
 
     def complete(self) -> Iterator[list[Document]]:
-        """Yield the parts of each complete batch, one batch after the other, as long as there are any.
+        """Yield the parts of each complete batch, one batch after the other.
 
-        The caller makes a batch visible before it asks for the next.
+        The caller must make a batch visible before it takes the next one, which may become complete by that.
         """
         while self._ready:
             version = next(iter(self._ready))
@@ -85,7 +85,7 @@ class Staging:
             yield parts
 
     def expire(self, now: Now) -> int:
-        """Drop batches that stayed incomplete for too long. Returns how many parts were dropped."""
+        """Drop batches that stayed incomplete for ``LIFETIME``. Returns the number of parts that were dropped."""
         old = [version for version, batch in self._batches.items() if now.mono - batch.since > LIFETIME]
         return sum(self._forget(version) for version in old)
 
@@ -119,9 +119,9 @@ class Staging:
         return len(batch.parts)
 
     def _drop(self, key: str) -> None:
-        """Drop a part in favour of a later version of its key.
+        """Drop the part of ``key``, because another version of the key arrives.
 
-        Its batch waits until that version or a later one is visible.
+        The batch of the dropped part then waits until its version of the key, or a later one, is visible.
         """
         former = self._parts.pop(key, None)
         if former is None:

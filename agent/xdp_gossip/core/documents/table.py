@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The documents held here, with digests that are updated as they change."""
+"""The table of the documents of this member, with digests that each change updates."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ _MASK = (1 << 64) - 1
 
 
 def bucket_of(key: str) -> int:
-    """Which of the 256 buckets a key belongs to."""
+    """Return the number of the bucket, 0 to 255, that a key belongs to."""
     return hashlib.blake2b(key.encode(), digest_size=1, person=b"xg-bucket").digest()[0]
 
 
 def entry_of(document: Document) -> Entry:
-    """The document without its value."""
+    """Return the entry of a document: what a list tells of it without the value."""
     return Entry(document.key, document.version, document.deleted, document.content_hash, document.size)
 
 
 def unread(versions: Sequence[Document], held: Version | None, own: Address) -> set[Version]:
-    """The ``versions`` of one document that were replaced by a version whose author had not read them.
+    """Return those ``versions`` of one document that were replaced by an author who had not read them (conflicts).
 
-    ``held``: the version that holds now. ``own``: this node; for its versions :meth:`Document.overtakes` is stricter.
+    ``held``: the current version. ``own``: the address of this node; :meth:`Document.overtakes` is stricter for its
+    own versions.
     """
     return {
         version.version
@@ -41,9 +42,10 @@ def unread(versions: Sequence[Document], held: Version | None, own: Address) -> 
 class DocumentTable:
     """Documents and tombstones by key.
 
-    ``digest`` is the sum of all state hashes modulo 2^64. It does not depend on the order, so members that hold the
-    same documents have the same digest however these arrived. An update takes constant time. ``buckets`` are the same
-    sums for each of 256 parts of the key space, and locate a difference without listing everything.
+    ``digest`` is the sum of all state hashes modulo 2^64. A sum does not depend on order, so members with the same
+    documents have the same digest, in whatever order the documents arrived. An update takes constant time.
+    ``buckets`` has such a sum for each of 256 parts of the keys. By these sums two members find which parts differ
+    without listing all documents.
     """
 
     def __init__(self) -> None:
@@ -66,11 +68,11 @@ class DocumentTable:
         return iter(self._documents.values())
 
     def get(self, key: str) -> Document | None:
-        """The document or tombstone of ``key``."""
+        """Return the document or tombstone of ``key``; None without either."""
         return self._documents.get(key)
 
     def put(self, document: Document) -> None:
-        """Store a document in place of whatever is held under its key."""
+        """Put a document or tombstone into the table, in place of the former one of its key."""
         bucket = bucket_of(document.key)
         delta = document.state_hash
         former = self._documents.get(document.key)
@@ -88,7 +90,7 @@ class DocumentTable:
         self.digest = (self.digest + delta) & _MASK
 
     def remove(self, key: str) -> None:
-        """Forget what is held under ``key``."""
+        """Remove the document or tombstone of ``key``, if there is one."""
         former = self._documents.pop(key, None)
         if former is None:
             return
@@ -101,7 +103,7 @@ class DocumentTable:
         self.digest = (self.digest - former.state_hash) & _MASK
 
     def live_after(self, key: str, prefix: str = "") -> Iterator[Document]:
-        """Documents after ``key`` ("": all) whose keys begin with ``prefix``, sorted by key; no tombstones."""
+        """Yield the documents whose keys start with ``prefix`` and follow ``key``, by key, without tombstones."""
         if self._ordered is None:
             self._ordered = sorted(self._documents)
         keys = self._ordered
@@ -114,19 +116,19 @@ class DocumentTable:
                 yield document
 
     def size_of(self, key: str) -> int:
-        """Bytes of the value held under ``key``; 0 without one."""
+        """Return the bytes of the value of ``key``; 0 if there is no document."""
         held = self._documents.get(key)
         return held.size if held is not None else 0
 
     def size_of_bucket(self, bucket: int) -> int:
-        """How many documents the bucket holds."""
+        """Return the number of documents and tombstones in a bucket."""
         return len(self._keys[bucket])
 
     def in_bucket(self, bucket: int) -> list[Document]:
-        """The bucket's documents by key."""
+        """Return the documents and tombstones of a bucket, sorted by key."""
         return [self._documents[key] for key in sorted(self._keys[bucket])]
 
     def entries(self, buckets: Iterable[int] = range(BUCKETS)) -> Iterator[tuple[int, list[Entry]]]:
-        """For each bucket its entries by key."""
+        """Yield each bucket's number and its entries, sorted by key."""
         for bucket in buckets:
             yield bucket, [entry_of(document) for document in self.in_bucket(bucket)]

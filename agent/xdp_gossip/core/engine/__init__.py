@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The native protocol as a state machine without I/O (see ``interface.py``).
+"""The engine of the native protocol, a state machine without I/O (see ``interface.py``).
 
-:class:`Parts` connects the parts. :class:`Drive` is the interface to the runtime: packets, time, and the records of a
-kernel data plane. :class:`Engine` adds what users ask: members, and queries to other members. Its attribute
-``documents`` is what they read and write documents by.
+:class:`Parts` creates and connects the parts of a member. :class:`Drive` adds the interface to the runtime: packets,
+time, and the records of a kernel data plane. :class:`Engine` adds what users ask for: members, and queries to other
+members. Users read and write documents through the attribute ``documents``.
 """
 
 from .asks import Engine

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the users of an engine ask beside its documents: its members, and questions to other members."""
+"""The interface of an engine to its users, except for documents: members, and queries to other members."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .drive import Drive
 
 
 class Engine(Drive):
-    """One member of a cluster that speaks the native wire (``interface.Asked``); :class:`Parts` has the parameters."""
+    """One member of a cluster that speaks the native wire (``interface.Asked``). See :class:`Parts` for parameters."""
 
     # -- members -----------------------------------------------------------------------------------------------
 
     def tally(self) -> dict[State, int]:
-        """How many nodes are known in each state."""
+        """Return the number of known nodes in each state, the local node included."""
         return self._membership.tally(State.LEFT if self.status == "left" else State.ALIVE)
 
     @property
@@ -31,16 +31,16 @@ class Engine(Drive):
         return self._membership.revision.number
 
     def members(self, now: Now) -> list[Member]:
-        """Every known node, the local one first."""
+        """Return every known node: the local one first, then the others by address."""
         return [self.local, *self.members_after(None, now)]
 
     def members_after(self, address: Address | None, now: Now) -> Iterator[Member]:
-        """The other nodes after ``address`` (None: all), by address."""
+        """Yield the other nodes by address: all, or those after ``address``."""
         return (snapshot(peer, now) for peer in self._membership.after(address))
 
     @property
     def catching_up(self) -> str:
-        """What this node still waits for to catch up with the cluster; "" once it has caught up."""
+        """Why this node has not caught up with the cluster yet; "" once it has."""
         return self._catch_up.why
 
     @property
@@ -50,11 +50,11 @@ class Engine(Drive):
 
     @property
     def tells_ancestry(self) -> bool:
-        """True: documents name the versions that their authors had read."""
+        """True, because a document names the versions that its author had read."""
         return True
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now and whenever it is absent. As in PekoNode, it counts as present until the timeout."""
+        """Contact ``node`` now and whenever it is absent. As in PekoNode, a new seed is listed until the timeout."""
         self._selection.seed(node, now)
 
     def unseed(self, address: Address) -> None:
@@ -62,12 +62,15 @@ class Engine(Drive):
         self._selection.unseed(address)
 
     def former(self, now: Now) -> list[Known]:
-        """Forgotten members that are still tried; the shell stores them for the next run."""
+        """Return the forgotten members whose addresses are still tried. The runtime stores them for the next run."""
         long_ago = now.wall_ns - int(FORGET_AFTER * 1e9)
         return [Known(address, 1, 0, long_ago) for address in self._selection.seeds.former]
 
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
-        """Change the local record and spread it. Raises ``ProtocolError`` for text that is too long."""
+        """Change name or private data of the local node, and spread its record. Returns False if nothing changed.
+
+        Raises ``ProtocolError`` (invalid_node) for text that is too long.
+        """
         try:
             node = replace(
                 self.node,
@@ -103,7 +106,7 @@ class Engine(Drive):
         return True
 
     def leave(self, now: Now) -> bool:
-        """Announce to all members that this node leaves."""
+        """Announce to all members that this node leaves. Returns False if it is not part of the cluster."""
         if self.status not in ("running", "paused"):
             return False
         hand_over(self.documents.table, self._membership, self._supply, self._out, now)
@@ -112,7 +115,7 @@ class Engine(Drive):
         return True
 
     def repair(self, now: Now) -> int:
-        """Sync at once with every member whose documents digest differs."""
+        """Sync at once with every member whose documents digest differs. Returns the number of these members."""
         differing = [
             peer for peer in self._membership if peer.present and peer.sync.documents_digest != self.documents.digest
         ]
@@ -123,13 +126,13 @@ class Engine(Drive):
     # -- questions to members ----------------------------------------------------------------------------------
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members which version of ``key`` they hold."""
+        """Ask members which version of ``key`` they hold. Returns the number of the query; see ``Asked.query``."""
         return self._queries.ask(key, to, now)
 
     def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members for the state of ``key`` in their rendered files."""
+        """Ask members for the state of ``key`` in their rendered files. Returns the number of the query."""
         return self._queries.ask_applied(key, to, now)
 
     def query_files(self, to: Iterable[Address], now: Now) -> int:
-        """Ask members which of their rendered files are in trouble."""
+        """Ask members which of their rendered files are in trouble. Returns the number of the query."""
         return self._queries.ask_files(to, now)

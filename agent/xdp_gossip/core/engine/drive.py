@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The part of an engine that a runtime drives: packets, time and kernel notes come in; packets and events go out."""
+"""The interface of an engine to its runtime: packets, time and kernel records come in, packets and events go out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .parts import Parts
 
 
 class Drive(Parts):
-    """A member as its runtime drives it (``interface.Driven``), and what the member does on its own."""
+    """The runtime's interface to a member (``interface.Driven``), and what the member does when its timers fire."""
 
     def __init__(
         self,
@@ -59,17 +59,17 @@ class Drive(Parts):
 
     @property
     def incarnation(self) -> int:
-        """The current run of the local node."""
+        """The number of the current run of the local node."""
         return self._local.incarnation
 
     @property
     def status(self) -> str:
-        """new, running, paused or left."""
+        """What the local node does: new, running, paused or left."""
         return self._local.status
 
     @property
     def local(self) -> Member:
-        """The local node."""
+        """The local node as a member."""
         return Member(
             self._local.address,
             State.LEFT if self.status == "left" else State.ALIVE,
@@ -90,7 +90,7 @@ class Drive(Parts):
 
     @property
     def timeout(self) -> float:
-        """Seconds of silence after which a member is suspected at present. Its default follows PekoNode's rule."""
+        """Seconds of silence after which a member becomes suspect at present. The default follows PekoNode's rule."""
         return self._timing.timeout
 
     @property
@@ -101,7 +101,7 @@ class Drive(Parts):
     # -- packets -----------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
-        """Take one packet; see ``Driven.receive``."""
+        """Take one packet. See ``Driven.receive`` for arguments and result."""
         if self.status in ("new", "left"):
             self._out.count("rx_not_running")
             return None
@@ -111,17 +111,17 @@ class Drive(Parts):
         return taken
 
     def take_transmits(self) -> list[Transmit | Rumor]:
-        """Packets to send."""
+        """Return the packets that were queued since the last call."""
         return self._out.take_transmits()
 
     def take_events(self) -> list[Event]:
-        """Events since the last call."""
+        """Return the events that were queued since the last call."""
         return self._out.take_events()
 
     # -- time --------------------------------------------------------------------------------------------------
 
     def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
-        """Join the cluster."""
+        """Join the cluster; see ``Driven.start``. Raises ``ProtocolError`` (already_joined) on a second call."""
         if self.status != "new":
             raise ProtocolError("already_joined", "the node has joined already")
         known = list(known)
@@ -137,7 +137,10 @@ class Drive(Parts):
         self._schedule_expiry(now)
 
     def _warn_of_absence(self, known: Sequence[Known], now: Now) -> None:
-        """Warn if this node was away so long that no member may remember deletions of the documents it holds."""
+        """Warn if this node was away for longer than members remember deletions.
+
+        The stored documents of this node may then include some that the cluster has deleted.
+        """
         if not known or not self.documents.table.live:
             return
         away = (now.wall_ns - max(item.last_heard_ns for item in known)) / 1e9
@@ -151,14 +154,15 @@ class Drive(Parts):
         return self._timers.next()
 
     def handle_timer(self, now: Now) -> None:
-        """Do what is due."""
+        """Call the timers that are due."""
         self._look_at_clocks(now)
         self._timers.run(now)
 
     def _tick(self, now: Now) -> None:
-        """Run detection, retries and housekeeping, several times a cycle if something needs attention.
+        """Run detection, retries and housekeeping.
 
-        Otherwise they run with the heartbeat: for an idle agent a wake-up costs more than the work done in it.
+        This happens several times a cycle while something needs attention, and otherwise with each heartbeat: for an
+        idle agent a separate wake-up would cost more than the work itself.
         """
         if now.mono < self._next_tick:
             return
@@ -181,17 +185,17 @@ class Drive(Parts):
 
     @property
     def _busy(self) -> bool:
-        """Whether a member is suspected, or something is awaited that may have to be requested again."""
+        """Whether a member is suspect, or an answer is awaited whose request may have to be repeated."""
         waiting = self._selection.waiting or self._catch_up.fetching
         return bool(self._membership.suspects or len(self._fetcher) or waiting or self._paths.testing)
 
     def _schedule_tick(self, when: float) -> None:
-        """Set the timer. A timer that a later call has replaced does nothing when it fires."""
+        """Set the timer of the next tick. An earlier timer still fires, but then does nothing."""
         self._next_tick = when
         self._timers.at(when, self._tick)
 
     def _attend(self, now: Now) -> None:
-        """Bring the tick forward after an input, if something needs attention and the tick was set in a calm time."""
+        """Bring the next tick forward if an input has made something need attention."""
         soon = now.mono + self._timing.tick
         if soon < self._next_tick and self._busy:
             self._schedule_tick(soon)
@@ -209,15 +213,15 @@ class Drive(Parts):
             self._tick(now)
 
     def _schedule_heartbeat(self, when: float) -> None:
-        """Set the timer. A timer that a later call has replaced does nothing when it fires."""
+        """Set the timer of the next heartbeat. An earlier timer still fires, but then does nothing."""
         self._next_heartbeat = when
         self._timers.at(when, self._heartbeat)
 
     def _state_changed(self, now: Now) -> None:
-        """Send the next heartbeat early, to tell soon that this node holds something new.
+        """Send the next heartbeat early, because its digest tells others that this node holds a new version.
 
-        The delay is random within a time that grows with the cluster, so that not all members send at once after a
-        publish.
+        The delay is random, and its upper bound grows with the cluster. Otherwise all members would send at the same
+        moment after a publish.
         """
         self._schedule_expiry(now)
         size = self._timing.members
@@ -227,11 +231,11 @@ class Drive(Parts):
             self._schedule_heartbeat(soon)
 
     def _schedule_expiry(self, now: Now) -> None:
-        """Set a wake-up for the next expiry. A wake-up that a later one has replaced does nothing."""
+        """Set the timer of the next expiry. An earlier timer still fires, but then does nothing."""
         left = self.documents.until_expiry(now)
         if left is None:
             return
-        # At most 60 s ahead: the cluster's clock may be corrected until then.
+        # At most 60 s ahead, because a correction of the cluster's clock may bring the expiry forward.
         when = now.mono + min(max(left, 0.0), 60.0) + 0.001
         if when < self._next_expiry or self._next_expiry <= now.mono:
             self._next_expiry = when
@@ -259,28 +263,34 @@ class Drive(Parts):
     # -- a data plane that works by itself ---------------------------------------------------------------------
 
     def observe(self, rows: Iterable[Observation], now: Now) -> None:
-        """Take what a data plane recorded. From the first call on, the engine relies on these records."""
+        """Take what a kernel data plane has recorded of other nodes.
+
+        From the first call on, the engine judges the liveness of members by these records.
+        """
         self._look_at_clocks(now)
         if self.status not in ("new", "left"):
             self._kernel_view.take(rows, self.documents.digest, now)
             self._attend(now)
 
     def stop_observing(self) -> None:
-        """Stop relying on a data plane: all packets come through :meth:`receive` from now on."""
+        """End the use of a data plane: from now on all packets come through :meth:`receive`."""
         self._kernel_view.stop()
 
     @property
     def observation_due(self) -> float:
-        """Monotonic time at which :meth:`observe` is due next. It may move with every input."""
+        """Monotonic time at which :meth:`observe` is due next. Every input may change it."""
         return math.inf if self.status in ("new", "left") else self._kernel_view.due
 
     def relay_targets(self, limit: int) -> list[Address]:
-        """Up to ``limit`` members for a data plane to relay to, in random order. Each call replaces a part of them."""
+        """Return up to ``limit`` members for a data plane to relay to, in random order. Each call replaces some."""
         return self._ring.refresh(limit)
 
     def destinations(self, limit: int) -> list[Address]:
-        """Up to ``limit`` addresses of this node's family that packets go to: members, and while there are none the
-        seeds. They are of any part of the range of addresses, and the same ones as long as nothing changes."""
+        """Return up to ``limit`` addresses of this node's family to which packets go.
+
+        They are those of members, or of seeds while no member is present. The choice is spread over all addresses, and
+        stays the same as long as members and seeds do.
+        """
         six = ":" in self.node.address.ip
         for known in (self._membership.present, self._selection.seeds.given):
             alike = (address for address in known if (":" in address.ip) == six)
@@ -290,7 +300,7 @@ class Drive(Parts):
         return []
 
     def set_plane(self, plane: str, now: Now) -> None:
-        """Set how packets travel from now on. It is part of the local record."""
+        """Set the mode in which packets travel from now on. The mode is part of the local record."""
         if self.status == "new":
             self._local.record = replace(self._local.record, plane=plane)  # no other member has seen the old one
         elif plane != self._local.record.plane:
@@ -300,7 +310,7 @@ class Drive(Parts):
 
     @property
     def reaches(self) -> Callable[[Address], bool]:
-        """Tells whether this host shares an address family with an address. The shell sets it."""
+        """A function that tells whether this host can send to the family of an address. The runtime sets it."""
         return self._out.reaches
 
     @reaches.setter
@@ -309,7 +319,7 @@ class Drive(Parts):
 
     @property
     def unstored_source(self) -> UnstoredSource:
-        """Tells which documents are not on the disk yet. Other members learn it when they ask or compare."""
+        """A function that returns the keys of documents that are not on the disk yet. The runtime sets it."""
         return self._local.unstored
 
     @unstored_source.setter
@@ -318,7 +328,7 @@ class Drive(Parts):
 
     @property
     def applied_source(self) -> AppliedSource:
-        """Tells the state of a document in this node's rendered files, for other members that ask."""
+        """A function that returns the state of a document in this node's rendered files. Other members ask for it."""
         return self._queries.applied_source
 
     @applied_source.setter
@@ -327,7 +337,7 @@ class Drive(Parts):
 
     @property
     def files_source(self) -> FilesSource:
-        """Tells which rendered files are in trouble on this node, for other members that ask."""
+        """A function that returns the rendered files of this node that are in trouble. Other members ask for them."""
         return self._queries.files_source
 
     @files_source.setter
@@ -349,7 +359,7 @@ class Drive(Parts):
         self._out.emit(MemberChanged(self.local, State.ALIVE))
 
     def _refute(self, incarnation: int, now: Now) -> None:
-        """Refute a report that this node is dead under ``incarnation``: raise ours above it, and announce it now."""
+        """Refute a report that this node is dead: raise its incarnation above ``incarnation`` and announce it."""
         if later(self.incarnation, incarnation) or self.status != "running":
             return
         if later(incarnation, self.incarnation):
@@ -360,7 +370,7 @@ class Drive(Parts):
         self._announce(now)
 
     def _go_beyond(self, incarnation: int, now: Now) -> None:
-        """Raise our incarnation above ``incarnation``, under which another host uses, or used, this address."""
+        """Raise the own incarnation above ``incarnation``, which another host uses or used with this address."""
         if self._identity.may_go_beyond(now):
             self._out.count("refutations")
             self._raise_incarnation(incarnation)
@@ -373,7 +383,7 @@ class Drive(Parts):
         self._out.emit(IncarnationChanged(self.incarnation))
 
     def _forget(self, peer: Peer) -> None:
-        """Drop a peer that was silent for a day, gave way in a full table, or never was a real node."""
+        """Drop what was noted of a peer: it was silent for a day, had to go from a full table, or was no real node."""
         if peer.heard and peer.liveness.state is not State.LEFT:
             self._selection.seeds.add_former(peer.address)
         self._identity.forget(peer)

@@ -34,8 +34,8 @@ class Parts:
     """Every part of a member that speaks the native wire.
 
     ``node``: the local node. ``codec``: encodes and decodes packets (``wire.native.NativeCodec``). ``rng``: the source
-    of all randomness. ``incarnation``: higher than in any earlier run (the store ensures it). ``agent_version`` and
-    ``plane`` become part of the node's record.
+    of all randomness. ``incarnation``: must be higher than in any earlier run; the store supplies such a number.
+    ``agent_version`` and ``plane`` (the name of the transport) become part of the record of the node.
     """
 
     def __init__(
